@@ -1,0 +1,126 @@
+# Everything that is done with this repository. `make` alone says what there is; `make all` is what CI runs.
+# A machine needs Rust, CPython >= 3.11, a C linker and make; the rest is put into $(VENV), at the versions in requirements/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+# True in a CPython that will do. A name on PATH proves nothing: a version manager may have put a shim there.
+IS_CPYTHON := import sys; sys.exit(sys.implementation.name != "cpython" or sys.version_info < (3, 11))
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.1{1..9} python; do \
+	"$$python" -c '$(IS_CPYTHON)' 2>/dev/null && { echo "$$python"; break; }; done)
+endif
+VENV ?= .venv
+# `make build LOCKED=` lets cargo bring Cargo.lock up to date after a change of dependencies.
+LOCKED ?= --locked
+export CARGO_TARGET_DIR ?= target
+
+BIN := $(abspath $(VENV))/bin
+RUN := $(BIN)/python
+# Which requirements file `setup` installs.
+TOOLS ?= dev
+READY := $(VENV)/.ready-$(TOOLS)
+
+# The models need optimised code to be quick, and assertions to be worth running.
+LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
+	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
+
+# Prints "KEY PATH", one line for each CPython >= 3.11 on PATH and under pyenv, the first of each kind (3.11, 3.13, 3.13t, ...).
+FIND_PYTHONS = for python in python3 $$(compgen -c python3. | grep -xE 'python3\.[0-9]+t?' | sort -u) \
+		"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin/python3; do \
+	"$$python" -c '$(IS_CPYTHON)' 2>/dev/null || continue; \
+	"$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags, sys.executable)'; \
+	done | sort -V -u -k1,1
+
+.PHONY: help
+help: ## say what there is
+	@echo "usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [CARGO_TARGET_DIR=target]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(READY) ## make the virtual environment and put the pinned tools into it
+
+$(VENV)/.ready-%: requirements/%.txt requirements/test.txt requirements/constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "no CPython >= 3.11 on PATH; name one with PYTHON=" >&2; exit 1; }
+	"$(PYTHON)" -c '$(IS_CPYTHON)' || { echo "$(PYTHON) is not a CPython >= 3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.PHONY: build
+build: $(READY) ## build the extension in release and install the package, editable
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release $(LOCKED) --quiet
+
+.PHONY: test
+test: test-core loom test-python ## every test: the core's, its loom models, the Python ones
+
+.PHONY: test-core
+test-core: ## the core's tests; ARGS= goes to cargo
+	if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --package headrace-core $(LOCKED) $(ARGS); \
+		cargo test --package headrace-core $(LOCKED) --doc $(ARGS); \
+	else \
+		cargo test --package headrace-core $(LOCKED) $(ARGS); \
+	fi
+
+.PHONY: loom
+loom: ## the core's models: every interleaving, or as many as loom is told to try
+	$(LOOM) cargo test --package headrace-core $(LOCKED) --release --lib --tests $(ARGS)
+
+.PHONY: test-python
+test-python: build ## the Python tests; ARGS= goes to pytest
+	$(RUN) -m pytest $(ARGS)
+
+.PHONY: test-all
+test-all: ## the Python tests on every CPython >= 3.11 of this machine
+	found=$$($(FIND_PYTHONS)); \
+	[ -n "$$found" ] || { echo "no CPython >= 3.11 found" >&2; exit 1; }; \
+	failed=; \
+	while read -r key python; do \
+		echo "== CPython $$key: $$python"; \
+		$(MAKE) test-python TOOLS=test PYTHON="$$python" VENV=.venvs/$$key CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/py$$key \
+			</dev/null || failed+=" $$key"; \
+	done <<<"$$found"; \
+	[ -z "$$failed" ] || { echo "failed on CPython$$failed" >&2; exit 1; }
+
+.PHONY: lint
+lint: build ## formatters, linters, type checkers, stubs against the module, licences
+	cargo fmt --all --check
+	PYO3_PYTHON=$(RUN) cargo clippy --workspace --all-targets $(LOCKED) -- -D warnings
+	$(LOOM) cargo clippy --package headrace-core --all-targets $(LOCKED) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --package headrace-core --no-deps $(LOCKED) --quiet
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	MYPYPATH=python $(RUN) -m mypy.stubtest headrace._core
+	if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo "cargo-deny is not installed: deny.toml was not checked"; fi
+
+.PHONY: format
+format: $(READY) ## let the formatters rewrite what they would complain about
+	cargo fmt --all
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: demo
+demo: build ## the main job: a census of the standard library, into build/census.jsonl
+	mkdir -p build
+	$(RUN) examples/stdlib_census.py --output build/census.jsonl
+
+.PHONY: all
+all: ## what CI runs: test, lint, demo
+	$(MAKE) test
+	$(MAKE) lint
+	$(MAKE) demo
+
+.PHONY: clean
+clean: ## remove everything that was made here
+	rm -rf $(CARGO_TARGET_DIR) build dist $(VENV) .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find python tests examples -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/headrace/*.so

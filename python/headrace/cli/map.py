@@ -1,0 +1,282 @@
+"""`headrace map`: one function, every record of an input, under a limit, with progress.
+
+The records are a pull source of tasks for a `HierarchicalTaskPoolRunner` whose capacity is the limit.
+The next record is read when a slot will want it, so that the input may be of any size. A result counts
+from the moment its task has it. In input order it then waits until everything before it is settled; it
+waits in a window, and while the window is full, nothing more is read.
+
+An interruption stops the reading, cancels what runs on the loop and waits for what runs in threads,
+since a thread cannot be cancelled; a second one leaves those threads behind. What was finished by then
+is written, whole lines, beside the output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.capacity import CapacitySource
+from headrace.cli.complaint import ComplaintError
+from headrace.cli.output import Output, as_line
+from headrace.cli.progress import Tally, choose
+from headrace.cli.records import Record, RecordReader
+from headrace.cli.target import is_async
+from headrace.pool import HierarchicalTaskPoolRunner, Task
+from headrace.pull import SourceIterObj
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from headrace.capacity import Lease
+    from headrace.pool import TaskProgressEnvelope
+
+# How many failures, and how many unfinished records, are named one by one.
+NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class MapOptions:
+    """What the command line asks for."""
+
+    function: Callable[[Any], Any]
+    input: str
+    output: str
+    limit: int
+    text: bool
+    ordered: bool
+    window: int
+    every: float
+
+
+def run(options: MapOptions) -> int:
+    """Does the whole job and returns the exit code.
+
+    Raises:
+        ComplaintError: the input or the output cannot be opened. Nothing was changed.
+    """
+    with RecordReader(options.input, text=options.text) as reader, Output(options.output) as output:
+        return asyncio.run(_Map(options, reader, output).run())
+
+
+def say(text: str) -> None:
+    """One line to the user, on standard error."""
+    print("headrace map:", text, file=sys.stderr, flush=True)
+
+
+class _Map:
+    """One run of the job: what is under way, and what is known."""
+
+    def __init__(self, options: MapOptions, reader: RecordReader, output: Output) -> None:
+        self._options = options
+        self._reader = reader
+        self._output = output
+        self._tally = Tally(total_bytes=reader.size)
+        self._display = choose(options.every)
+        self._begun = time.monotonic()
+        self._limit = CapacitySource(options.limit, name="records")
+        # Why it stops before the end: a signal, or an output that cannot be written.
+        self._stop = asyncio.Event()
+        self._signal: signal.Signals | None = None
+        self._problem: ComplaintError | None = None
+        # Records that were read and are not settled, by place: those that run, and the one ahead.
+        self._unsettled: dict[int, Record] = {}
+        self._last_read = 0
+        # The first few; the tally has their number.
+        self._failures: list[str] = []
+        # In input order: results by place, None for a failure, until it is their turn; and for each record,
+        # from its reading to its turn, a lease on the window.
+        self._results: dict[int, bytes | None] = {}
+        self._turn = 0
+        self._window = CapacitySource(options.window, name="window")
+        self._leases: deque[Lease] = deque()
+
+    async def run(self) -> int:
+        handled = self._listen()
+        showing = asyncio.create_task(self._show(), name="headrace map: progress")
+        try:
+            await self._work()
+        finally:
+            showing.cancel()
+            await asyncio.wait({showing})
+            self._count()
+            self._display.show(self._tally)
+            self._display.close()
+            for number in handled:
+                asyncio.get_running_loop().remove_signal_handler(number)
+        return self._finish()
+
+    async def _work(self) -> None:
+        """Runs until everything is settled, or until it is told to stop and what runs has stopped."""
+        source = SourceIterObj(self._tasks())
+        runner = HierarchicalTaskPoolRunner(source, self._limit, name="headrace map")
+        async with source, runner.run_tasks() as progress:
+            following = asyncio.create_task(self._follow(progress), name="headrace map: envelopes")
+            stopping = asyncio.create_task(self._stop.wait(), name="headrace map: stop")
+            try:
+                await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    self._signal = None  # it came too late to stop anything
+                elif self._signal and self._limit.held:
+                    say(f"stopping; {self._limit.held:,} still running (again to leave them)")
+            finally:
+                stopping.cancel()
+                following.cancel()
+                await asyncio.wait({following, stopping})
+        if not following.cancelled():
+            following.result()
+
+    async def _tasks(self) -> AsyncIterator[Task]:
+        """The source: a task for each record, read as it is asked for."""
+        asynchronous = is_async(self._options.function)
+        loop, place = asyncio.get_running_loop(), 0
+        async for record in self._reader.records():
+            if self._options.ordered:
+                self._leases.append(await self._window.acquire())
+            self._tally.read += 1
+            self._unsettled[place] = record
+            self._last_read = record.number
+            if asynchronous:
+                yield Task(self._on_loop, record, place, key=place)
+            else:
+                yield Task(self._in_thread, loop, record, place, key=place, thread=True)
+            place += 1
+
+    async def _on_loop(self, record: Record, place: int) -> None:
+        line, error = None, None
+        try:
+            line = as_line(await self._options.function(record.value))
+        except (Exception, SystemExit) as raised:
+            error = raised
+        self._settle(place, line, error)
+
+    def _in_thread(self, loop: asyncio.AbstractEventLoop, record: Record, place: int) -> None:
+        line, error = None, None
+        try:
+            line = as_line(self._options.function(record.value))
+        except (Exception, SystemExit) as raised:
+            error = raised
+        # Before the pool hears that the thread is free: what ran to its end is settled when the run is closed.
+        loop.call_soon_threadsafe(self._settle, place, line, error)
+
+    async def _follow(self, progress: AsyncIterator[TaskProgressEnvelope[Any]]) -> None:
+        """Reads the envelopes, so that the pool goes on.
+
+        Tasks settle their records themselves, since nobody may read the envelopes any more when they end.
+        What is left are the errors that the tasks did not take for theirs, such as a cancellation.
+        """
+        async for envelope in progress:
+            if envelope.error is not None and isinstance(envelope.key, int):
+                self._settle(envelope.key, None, envelope.error)
+
+    def _settle(self, place: int, line: bytes | None, error: BaseException | None) -> None:
+        """Notes what became of a record, and writes what has its turn."""
+        record = self._unsettled.pop(place)
+        self._tally.settled_bytes += record.size
+        if error is None:
+            self._tally.done += 1
+        else:
+            self._tally.failed += 1
+            if len(self._failures) < NAMED:
+                self._failures.append(f"record {record.number} failed: {_described(error)}")
+        if not self._options.ordered:
+            self._write(line)
+            return
+        self._results[place] = line
+        while self._turn in self._results:
+            self._write(self._results.pop(self._turn))
+            self._leases.popleft().release()
+            self._turn += 1
+
+    def _write(self, line: bytes | None) -> None:
+        if line is None or self._problem is not None:
+            return
+        try:
+            self._output.write(line)
+        except ComplaintError as problem:
+            self._problem = problem
+            self._stop.set()
+
+    def _finish(self) -> int:
+        """Brings the output to its end, says what there is to say, and returns the exit code."""
+        tally, output = self._tally, self._output
+        for failure in self._failures:
+            say(failure)
+        if tally.failed > len(self._failures):
+            say(f"and {tally.failed - len(self._failures):,} more failed")
+        problem = self._problem or self._reader.problem
+        if self._signal is not None or problem is not None:
+            self._keep()
+            left = f"; {output.lines:,} results are in {output.partial}" if output.partial else ""
+            if problem is not None:
+                say(f"{problem}{left}")
+                return 2
+            unsettled = _listed([record.number for record in self._unsettled.values()])
+            say(
+                f"interrupted: {tally.done:,} done, {tally.failed:,} failed{left}; not done: "
+                f"{unsettled + ', and ' if unsettled else ''}everything after line {self._last_read}"
+            )
+            return 128 + self._signal
+        output.commit()
+        seconds = time.monotonic() - self._begun
+        say(f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s")
+        return 1 if tally.failed else 0
+
+    def _keep(self) -> None:
+        """Writes what is finished but had not its turn, and keeps the lines beside the output."""
+        for place in sorted(self._results):
+            self._write(self._results.pop(place))
+        self._output.keep()
+
+    def _listen(self) -> list[signal.Signals]:
+        loop, handled = asyncio.get_running_loop(), []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._interrupt, number)
+            except (
+                NotImplementedError
+            ):  # no signals on this platform's loop: a KeyboardInterrupt it is
+                continue
+            handled.append(number)
+        return handled
+
+    def _interrupt(self, number: signal.Signals) -> None:
+        if self._signal is None:
+            self._signal = number
+            self._stop.set()
+            return
+        # The second time. Threads that go on would hold up every orderly way out.
+        self._display.close()
+        code = self._finish()
+        sys.stdout.flush()
+        os._exit(code)
+
+    async def _show(self) -> None:
+        while True:
+            self._count()
+            self._display.show(self._tally)
+            await asyncio.sleep(self._display.every)
+
+    def _count(self) -> None:
+        self._tally.running, self._tally.waiting = self._limit.held, self._limit.waiting
+
+
+def _described(error: BaseException) -> str:
+    """The error in one line, with the place that it came from."""
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def _listed(numbers: list[int]) -> str:
+    """`records 3, 5, 7`; the first of many."""
+    more = f" and {len(numbers) - NAMED:,} more" if len(numbers) > NAMED else ""
+    return f"records {', '.join(map(str, numbers[:NAMED]))}{more}" if numbers else ""

@@ -1,0 +1,162 @@
+"""Records, read lazily.
+
+The input is read a chunk at a time, when the records of the chunk before it are used up, so that memory
+does not grow with the input. A line that is no record ends the reading and is kept in
+`RecordReader.problem`: the records before it are good, and their work is worth finishing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import threading
+from dataclasses import dataclass
+from io import FileIO
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from headrace.cli.complaint import ComplaintError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+    from typing import Self
+
+CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the input: the value on line `number`, which took `size` bytes."""
+
+    number: int
+    value: Any
+    size: int
+
+
+class RecordReader:
+    """The records of a file, or of standard input for `-`: JSON lines, or plain lines as they stand.
+
+    In JSON lines, a line of nothing but white space is no record, and passed over. A record's number is
+    that of its line.
+
+    Raises:
+        ComplaintError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str, *, text: bool) -> None:
+        self.name = "standard input" if path == "-" else path
+        self.problem: ComplaintError | None = None
+        self._text = text
+        try:
+            # Unbuffered: from a pipe, a read gives what is there, instead of waiting for a whole chunk.
+            self._file = FileIO(os.dup(0) if path == "-" else path)
+            status = os.fstat(self._file.fileno())
+        except OSError as error:
+            raise self._cannot_read(error) from error
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        """How many bytes there are to read, where that can be known."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    async def records(self) -> AsyncIterator[Record]:
+        """The records, in order. Ends early, with `problem` set, at the first line that is none."""
+        number = 0
+        async for line in self._lines():
+            number += 1
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not self._text and not content.strip():
+                continue
+            try:
+                value = self._parse(content)
+            except ValueError as error:
+                self.problem = ComplaintError(f"{self.name}, line {number}: {error}")
+                return
+            yield Record(number, value, len(line))
+
+    def _parse(self, line: bytes) -> Any:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            msg = f"not UTF-8: {error.reason} at byte {error.start + 1}"
+            raise ValueError(msg) from None
+        if self._text:
+            return text.removesuffix("\n").removesuffix("\r")
+        try:
+            return json.loads(text, parse_constant=_refuse)
+        except json.JSONDecodeError as error:
+            msg = f"not JSON: {error.msg} at column {error.colno}"
+            raise ValueError(msg) from None
+        except RecursionError:
+            msg = "JSON that is nested too deeply"
+            raise ValueError(msg) from None
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        # A line may span many chunks: its pieces are joined once, when its end is found.
+        pieces: list[bytes] = []
+        while True:
+            try:
+                chunk = await _in_daemon_thread(lambda: self._file.read(CHUNK))
+            except OSError as error:
+                self.problem = self._cannot_read(error)
+                return
+            if not chunk:
+                break
+            *whole, rest = chunk.split(b"\n")
+            for line in whole:
+                yield b"".join([*pieces, line, b"\n"])
+                pieces.clear()
+            if rest:
+                pieces.append(rest)
+        if pieces:
+            yield b"".join(pieces)
+
+    def _cannot_read(self, error: OSError) -> ComplaintError:
+        return ComplaintError(f"cannot read {self.name}: {error.strerror}")
+
+
+def _refuse(constant: str) -> NoReturn:
+    msg = f"not JSON: {constant} is no JSON value"
+    raise ValueError(msg)
+
+
+async def _in_daemon_thread(read: Callable[[], bytes]) -> bytes:
+    """Like `asyncio.to_thread`, but it neither takes one of the user's threads nor delays the end.
+
+    A read from a terminal or a pipe may never come back, and a process that was interrupted must not
+    wait for it. A thread costs less than reading and parsing a chunk.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(chunk: bytes, error: BaseException | None) -> None:
+        if future.done():  # whoever waited was cancelled
+            return
+        if error is None:
+            future.set_result(chunk)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        chunk, problem = b"", None
+        try:
+            chunk = read()
+        except BaseException as error:  # it belongs to whoever waits, whatever it is
+            problem = error
+        try:
+            loop.call_soon_threadsafe(settle, chunk, problem)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    threading.Thread(target=run, name="headrace-read", daemon=True).start()
+    return await future

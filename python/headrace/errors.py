@@ -1,0 +1,85 @@
+"""What headrace raises.
+
+Five words, each for one situation: it *would block* (try again, or wait), it is *closed* (somebody ended it), it is *broken* (a failure
+inside left it in doubt), it was *cancelled* at its source (items may be lost, and headrace says so), it is used in the *wrong place*
+(another loop, a forked child). The end of a stream is not an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = [
+    "BrokenError",
+    "ClosedError",
+    "ForkError",
+    "HeadraceError",
+    "SourceCancelledError",
+    "WouldBlock",
+    "WrongLoopError",
+]
+
+
+class _Nothing:
+    """The type of `NOTHING`."""
+
+    def __repr__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Final = _Nothing()
+
+
+class HeadraceError(Exception):
+    """The base of all errors that headrace raises by itself."""
+
+
+class _RefusedError(HeadraceError):
+    """An operation that may hand an item back to its owner."""
+
+    def __init__(self, message: str, *, item: Any = NOTHING) -> None:
+        super().__init__(message)
+        self._item = item
+
+    @property
+    def has_item(self) -> bool:
+        """Whether an item was refused, and is in this error."""
+        return self._item is not NOTHING
+
+    @property
+    def item(self) -> Any:
+        """The item that was refused; it is the caller's again.
+
+        Raises:
+            AttributeError: No item was involved; see `has_item`.
+        """
+        if self._item is NOTHING:
+            raise AttributeError("this error carries no item")
+        return self._item
+
+
+class ClosedError(_RefusedError):
+    """It was ended or closed: nothing goes in any more, or a pull that was pending will get nothing."""
+
+
+class WouldBlock(_RefusedError):
+    """It cannot be done without waiting, and the caller asked not to wait."""
+
+
+class BrokenError(HeadraceError):
+    """A failure inside headrace left this structure in doubt; it refuses to go on."""
+
+
+class SourceCancelledError(HeadraceError):
+    """A cancelled pull ended the async generator at the source, so that items may be lost.
+
+    It is raised once, by the pull after the cancelled one, where a clean end would hide the loss.
+    """
+
+
+class ForkError(HeadraceError):
+    """It was made in another process, of which this one is a fork."""
+
+
+class WrongLoopError(HeadraceError, RuntimeError):
+    """A stream that is under way on one event loop was used on another."""

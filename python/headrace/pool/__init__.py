@@ -1,0 +1,26 @@
+"""The task pool: work from a stream, run under a tree of capacities, told about in envelopes."""
+
+from headrace.pool.envelope import EnvelopeType, Final, TaskProgressEnvelope
+from headrace.pool.executor import Abilities, Cancelling, Executor, Handle, Listener, Stop
+from headrace.pool.executor.loop import LoopExecutor
+from headrace.pool.executor.thread import ThreadExecutor
+from headrace.pool.progress import TaskRun
+from headrace.pool.runner import HierarchicalTaskPoolRunner
+from headrace.pool.task import Task
+
+__all__ = [
+    "Abilities",
+    "Cancelling",
+    "EnvelopeType",
+    "Executor",
+    "Final",
+    "Handle",
+    "HierarchicalTaskPoolRunner",
+    "Listener",
+    "LoopExecutor",
+    "Stop",
+    "Task",
+    "TaskProgressEnvelope",
+    "TaskRun",
+    "ThreadExecutor",
+]

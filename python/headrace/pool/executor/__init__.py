@@ -1,0 +1,126 @@
+"""Where the work of a pool runs.
+
+A pool knows the places where work can run only through the protocols below, so that others can be added: processes,
+other machines. What stays with the pool is everything about capacity: an executor is asked to run a task only while
+that task's capacity is held, and the capacity is given back when the executor says that the work has really stopped.
+
+An executor tells what happens by calling a `Listener`, always on the thread of the loop that submitted the task, and
+in this order: `called`, then `emit` for each value of a streaming task, then exactly one of `returned` and `raised`.
+The last two mean that nothing of the work runs any more. They may come before `submit` has returned.
+
+Calls, and not an awaitable handle: whoever awaits or iterates a handle needs an asyncio task to do it in, a second
+one for each piece of work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from headrace.pool.task import Task
+
+__all__ = ["Abilities", "Cancelling", "Executor", "Handle", "Listener", "Stop"]
+
+
+class Cancelling(Enum):
+    """What an executor can do about work that is to stop."""
+
+    NONE = "none"
+    """Nothing: the work ends when it ends."""
+    COOPERATIVE = "cooperative"
+    """Ask: the work may clean up, and may refuse."""
+    FORCE = "force"
+    """End it, whatever it does."""
+
+
+class Stop(Enum):
+    """The answer to a request to stop."""
+
+    STOPPED = "stopped"
+    """Nothing of the work runs any more; the listener has been told."""
+    RUNNING = "running"
+    """It still runs; the listener will be told when it has stopped."""
+    UNKNOWN = "unknown"
+    """Nobody can say: the place where it ran does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an executor can do."""
+
+    cancelling: Cancelling
+    """How it stops work."""
+    streaming: bool
+    """Whether a task may yield values on its way."""
+    remote: bool
+    """Whether the work runs outside this process, so that it and its results must be pickled."""
+
+
+class Listener(Protocol):
+    """Who is told what happens to one task. Its methods are called on the loop's thread, and do not raise."""
+
+    @property
+    def name(self) -> str:
+        """What to call the work where names are shown: in the name of an asyncio task, in a log."""
+        ...
+
+    def called(self) -> None:
+        """The task's callable is being called."""
+        ...
+
+    def emit(self, value: object) -> Awaitable[None] | None:
+        """The task yielded a value.
+
+        Returns:
+            None, or an awaitable that must have been awaited before the next value is fetched: there is no room now.
+        """
+        ...
+
+    def returned(self, value: object) -> None:
+        """The work has stopped: this is its final value."""
+        ...
+
+    def raised(self, error: BaseException) -> None:
+        """The work has stopped: this is what it raised. Without a `called` before: it never began."""
+        ...
+
+
+class Handle(Protocol):
+    """One piece of work that was submitted."""
+
+    def cancel(self) -> Stop:
+        """Asks it to stop, and says how things stand now. Does not wait."""
+        ...
+
+    def inside(self) -> bool:
+        """Whether the caller is this very work, which must not wait for its own end."""
+        ...
+
+
+class Executor(Protocol):
+    """A place where work runs."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do."""
+        ...
+
+    async def start(self) -> None:
+        """Makes it ready. Called once, on the loop that will submit, before the first `submit`."""
+        ...
+
+    def submit(self, task: Task, listener: Listener) -> Handle:
+        """Runs the task once, in a copy of the task's context, and tells the listener about it.
+
+        Never raises for the task's sake: whatever is wrong with it goes to the listener. Puts no bound on how many
+        tasks run at once: the pool's capacity does.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what it holds. Called when nothing that was submitted runs any more; idempotent."""
+        ...

@@ -1,0 +1,132 @@
+"""Work on the event loop: each task in an `asyncio.Task` of its own.
+
+So `asyncio.current_task()`, `asyncio.timeout`, cancellation and done-callbacks work in it as if it ran alone. From
+CPython 3.12 on the task is started eagerly: one that never has to wait costs no turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Awaitable
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace.pool.envelope import Final
+from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from contextvars import Context
+
+    from headrace.pool.task import Task
+
+__all__ = ["LoopExecutor"]
+
+
+class LoopExecutor:
+    """Runs tasks on the event loop that submits them. Cancels cooperatively, streams, holds nothing of its own."""
+
+    abilities = Abilities(cancelling=Cancelling.COOPERATIVE, streaming=True, remote=False)
+
+    async def start(self) -> None:
+        """Nothing is needed."""
+
+    def submit(self, task: Task, listener: Listener) -> Handle:
+        """Calls the task in an asyncio task of its own: at once where CPython can, else in the next turn."""
+        return _LoopHandle(task, listener)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+class _LoopHandle:
+    __slots__ = ("_listener", "_running")
+
+    def __init__(self, task: Task, listener: Listener) -> None:
+        self._listener = listener
+        self._running = _start(_work(task, listener), listener.name, task.context.copy())
+        if self._running.done():
+            self._ended(self._running)
+        else:
+            self._running.add_done_callback(self._ended)
+
+    def cancel(self) -> Stop:
+        return Stop.RUNNING if self._running.cancel() else Stop.STOPPED
+
+    def inside(self) -> bool:
+        return asyncio.current_task() is self._running
+
+    def _ended(self, done: asyncio.Task[object]) -> None:
+        # Told by the asyncio task, not by the work in it: one that is cancelled before its first step never runs.
+        if (error := _error_of(done)) is not None:
+            self._listener.raised(error)
+        elif isinstance(value := done.result(), _Exit):
+            self._listener.raised(value.error)
+        else:
+            self._listener.returned(value)
+
+
+class _Exit:
+    """A `KeyboardInterrupt` or `SystemExit` on its way to the pool."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _start(work: Coroutine[Any, Any, object], name: str, context: Context) -> asyncio.Task[object]:
+    loop = asyncio.get_running_loop()
+    # Not `loop.create_task`: before 3.14 it cannot start a task eagerly, and a task factory may make what it likes.
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
+    return asyncio.Task(work, loop=loop, name=name, context=context)
+
+
+async def _work(task: Task, listener: Listener) -> object:
+    """The body of the asyncio task: it ends as the user's callable ends, so that done-callbacks see what happened."""
+    listener.called()
+    try:
+        result = task.fn(*task.args)
+        # The exact type first: asking an abstract class costs as much as the rest of this function.
+        if isinstance(result, CoroutineType):
+            return await cast("Awaitable[object]", result)
+        if isinstance(result, AsyncGenerator):
+            return await _stream(cast("AsyncGenerator[object, Any]", result), listener)
+        if isinstance(result, Awaitable):
+            return await cast("Awaitable[object]", result)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # asyncio would raise it out of the running loop there and then, past everything that has to be closed first.
+        return _Exit(error)
+    return result
+
+
+async def _stream(values: AsyncGenerator[object, Any], listener: Listener) -> object:
+    final: Final[object] | None = None
+    try:
+        async for value in values:
+            if final is not None:
+                raise RuntimeError(f"{listener.name} yielded {value!r} after its Final")
+            if isinstance(value, Final):
+                final = cast("Final[object]", value)
+            elif (room := listener.emit(value)) is not None:
+                await room
+    finally:
+        # Does something only if the loop was left early: by a cancellation while there was no room, or our own error.
+        await values.aclose()
+    return None if final is None else final.value
+
+
+def _error_of(done: asyncio.Task[object]) -> BaseException | None:
+    """What the work raised, the very object."""
+    if not done.cancelled():
+        return done.exception()
+    try:
+        done.result()
+    except asyncio.CancelledError as cancelled:
+        return cancelled
+    finally:
+        # Else the error's traceback would hold the task, which holds the error.
+        del done
+    return None

@@ -1,0 +1,89 @@
+"""The stream of envelopes that a consumer holds while a pool runs.
+
+It refers to the run, and nothing of the run refers to it. So a stream that was dropped without being closed is noticed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from headrace.pool.envelope import TaskProgressEnvelope
+from headrace.pool.run import Run
+from headrace.pull import SourceObj
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from headrace.pool.run import Plan
+
+__all__ = ["TaskRun"]
+
+
+class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
+    """The envelopes of one run, as a stream; closing it ends the run.
+
+    Made by `HierarchicalTaskPoolRunner.run_tasks()`. `async with` starts the run, and on leaving closes it: what runs
+    is cancelled and awaited, what was pulled and not called stays with the runner for its next run. Without it the
+    run starts with the first pull, and must be closed unless it was read to its end.
+
+    Order: as things happened; the envelopes of one task in their order, those of different tasks as they ended.
+    Bound: `max_buffered` unread envelopes, then nothing more is called and tasks that yield wait; what runs by then may
+    add one envelope each when it ends.
+    Cost: O(1) an envelope.
+    Cancel safety: a cancelled pull loses nothing.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self._run = Run(plan)
+
+    async def __aenter__(self) -> Self:
+        """Starts the run.
+
+        Raises:
+            RuntimeError: if another run of the same runner is under way, or if this one was closed.
+        """
+        self._run.start()
+        return self
+
+    async def __anext__(self) -> TaskProgressEnvelope[Any]:
+        """The next envelope.
+
+        Raises:
+            StopAsyncIteration: when every task has ended and every envelope was taken, or the run was closed.
+            ClosedError: if the run is closed during the wait.
+            RuntimeError: if another run of the same runner is under way.
+            WrongLoopError: on another loop than the one where the run started.
+            BaseException: what the source raised, the same object; the next pull goes on. Or, when all is closed, the
+                `KeyboardInterrupt` or `SystemExit` of a task.
+        """
+        run = self._run
+        if not run.closed:
+            run.start()
+        return run.taken(await anext(run.unread.source))
+
+    async def aclose(self) -> None:
+        """Ends the run: cancels what runs, waits until it has stopped, gives back all capacity. Idempotent.
+
+        An error that a task raises while it is being stopped goes to the loop's exception handler, since nobody reads
+        envelopes any more.
+
+        Raises:
+            BaseException: the `KeyboardInterrupt` or `SystemExit` of a task, if no pull has raised it.
+            RuntimeError: in a task of this run, which would wait for itself.
+            WrongLoopError: on another loop than the one where the run started.
+
+        Cancel safety: a cancellation is raised when all has stopped, not before.
+        """
+        await self._run.close()
+
+    def __del__(self) -> None:
+        # There is no `_run` after an `__init__` that raised.
+        run: Run | None = getattr(self, "_run", None)
+        if run is not None and run.running:
+            run.abandon()
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+
+    def __repr__(self) -> str:
+        return f"<TaskRun of {self._run.plan.name!r}: {self._run.how()}>"

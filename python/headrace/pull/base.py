@@ -1,0 +1,222 @@
+"""`PullObj`: the base of every pull stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, overload
+
+from headrace import _core
+from headrace._core import IteratorResult, PullLink
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from headrace.pull.transform import PullFilterObj, PullMapObj
+
+__all__ = ["PullObj"]
+
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
+
+# What a subclass may override, so that no line runs it in place any more.
+_PROTOCOL = frozenset({"pull_impl", "next", "__anext__", "__aiter__", "aclose", "return_", "throw", "restart"})
+
+
+class PullObj(PullLink[T_co]):
+    """A lazy stream: nothing happens before an item is asked for.
+
+    Iterate it with `async for`, take single items with `anext(stream)`, or with `await stream.next()`, which gives
+    `IteratorResult(value, done)` and does not raise at the end. Use it as an async context manager to have it closed.
+
+    To make your own, override `pull_impl` as an async generator method; or, for full control, `__anext__` or `next`.
+    A subclass that does is still a pull object among others: it works wherever a stock one does.
+
+    Law: one pull does the work of one item.
+    Order: concurrent pulls are served in the order of their first step.
+    Bound: nothing is held, but for the item that a cancelled pull left.
+    Cost: O(1) an item, whatever the number of stages or of those who wait.
+    Cancel safety: a cancelled pull loses no item of a stock source or operator, and the stream goes on. An async generator of the user's
+    is ended by the cancellation; the next pull then raises `SourceCancelledError`.
+    """
+
+    _is_opaque: ClassVar[bool] = False
+    _has_own_pull: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, stock: bool = False, **kwargs: Any) -> None:
+        """Notes what a subclass overrides. `stock` is headrace's own: its overrides change nothing that fusing would skip."""
+        super().__init_subclass__(**kwargs)
+        overridden = frozenset() if stock else _PROTOCOL & cls.__dict__.keys()
+        if overridden:
+            cls._is_opaque = True
+        if "pull_impl" in overridden:
+            cls._has_own_pull = True
+        # The two protocols are views of one stream: overriding one carries the other along.
+        if "next" in overridden and "__anext__" not in overridden:
+            cls.__anext__ = _anext_by_next  # type: ignore[method-assign]
+        elif "__anext__" in overridden and "next" not in overridden:
+            cls.next = _next_by_anext  # type: ignore[method-assign]
+
+    def pull_impl(self) -> AsyncIterator[T_co]:
+        """The items of this stream; override it as an async generator method.
+
+        Called without being overridden (`super().pull_impl()`), it gives what the stock class would do.
+
+        Raises:
+            NotImplementedError: The class is made of nothing and overrides nothing.
+        """
+        return _core.stock(self)
+
+    async def aclose(self) -> None:
+        """Closes the stream and all its sources, from the consumer upwards.
+
+        Pulls that are pending raise `ClosedError` in their own tasks. Returns when everything is closed. Doing so again does nothing. A
+        cancellation meanwhile is raised when the clean-up is done. Errors of sources do not keep the others from being closed; one is
+        raised as it is, several as a group.
+        """
+        errors: list[BaseException] = []
+        cancelled: asyncio.CancelledError | None = None
+        for link in _upwards(self):
+            if link is not self and type(link).aclose is not PullObj.aclose:
+                # A subclass's own way of closing covers what is above it.
+                await _attempt(link.aclose(), errors)
+                break
+            while (pending := _core.shut(link)) is not None:
+                try:
+                    await pending
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            try:
+                closing = _core.close_feed(link)
+            except Exception as error:
+                errors.append(error)
+            else:
+                if closing is not None:
+                    await _attempt(closing, errors)
+        if cancelled is not None:
+            for error in errors:
+                cancelled.add_note(f"while closing: {error!r}")
+            raise cancelled
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise BaseExceptionGroup("several sources failed to close", errors)
+
+    async def return_(self, value: U = cast("Any", None)) -> IteratorResult[U]:
+        """Ends the stream from the consumer's side, as `aclose`, and gives `IteratorResult(value, True)`."""
+        for link in _upwards(self):
+            if link is not self and type(link).return_ is not PullObj.return_:
+                try:
+                    return await link.return_(value)
+                finally:
+                    await self.aclose()
+        await self.aclose()
+        return IteratorResult(value, True)
+
+    async def throw(self, error: BaseException) -> IteratorResult[Any]:
+        """Ends the stream with an error. It reaches the nearest source that overrides `throw`; otherwise it is raised here.
+
+        Raises:
+            TypeError: `error` is no exception.
+            BaseException: `error`, unless a source took it.
+        """
+        if not isinstance(cast("object", error), BaseException):
+            raise TypeError(f"error must be an exception, got {error!r} ({type(error).__name__})")
+        for link in _upwards(self):
+            if link is not self and type(link).throw is not PullObj.throw:
+                try:
+                    return await link.throw(error)
+                finally:
+                    await self.aclose()
+        await self.aclose()
+        raise error
+
+    def restart(self) -> None:
+        """Begins a new cycle, of this stream and its sources, with their configuration of now.
+
+        Raises:
+            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once). Nothing is changed then at or below that
+                source.
+        """
+        chain: list[PullObj[Any]] = []
+        for link in _upwards(self):
+            chain.append(link)
+            if link is not self and type(link).restart is not PullObj.restart:
+                break
+        for link in reversed(chain):
+            if link is not self and type(link).restart is not PullObj.restart:
+                link.restart()
+            else:
+                _core.restart(link)
+
+    async def __aenter__(self) -> Self:
+        """The stream; it is closed at the end of the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the stream. The error of the block wins; one of closing is added to it as a note."""
+        try:
+            await self.aclose()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as closing:
+            if error is None:
+                raise
+            error.add_note(f"while closing: {closing!r}")
+
+    @overload
+    def map(self, transform: Callable[[T_co], Coroutine[Any, Any, U]]) -> PullMapObj[T_co, U]: ...
+    @overload
+    def map(self, transform: Callable[[T_co], U]) -> PullMapObj[T_co, U]: ...
+    def map(self, transform: Callable[[T_co], Any]) -> PullMapObj[T_co, Any]:
+        """`transform(item)` for each item, awaited if it is awaitable; see `PullMapObj`."""
+        from headrace.pull.transform import PullMapObj
+
+        return PullMapObj(self, transform)
+
+    def filter(self, predicate: Callable[[T_co], Any]) -> PullFilterObj[T_co]:
+        """The items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
+        from headrace.pull.transform import PullFilterObj
+
+        return PullFilterObj(self, predicate)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x}>"
+
+
+def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
+    """The stream and what it pulls from, up to its source."""
+    link: PullLink[Any] | None = stream
+    while link is not None:
+        yield cast("PullObj[Any]", link)
+        link = _core.upstream(link)
+
+
+async def _attempt(closing: Any, errors: list[BaseException]) -> None:
+    try:
+        await closing
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        errors.append(error)
+
+
+async def _anext_by_next(self: PullObj[Any]) -> Any:
+    result = await self.next()
+    if result.done:
+        raise StopAsyncIteration
+    return result.value
+
+
+async def _next_by_anext(self: PullObj[Any]) -> IteratorResult[Any]:
+    try:
+        return IteratorResult(await anext(self), False)
+    except StopAsyncIteration:
+        return IteratorResult(None, True)
+
+
+def accepts(source: object) -> bool:
+    """Whether something can be the source of a stream."""
+    return isinstance(source, PullLink | AsyncIterable) or hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__")

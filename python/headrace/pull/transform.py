@@ -1,0 +1,118 @@
+"""Operators with one source: each puts a kernel over it.
+
+The kernel, in `headrace._core`, is the operator; the class here gives it a source, a type and a docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar, overload
+
+from headrace._core import FilterKernel, MapKernel
+from headrace.pull.base import PullObj
+from headrace.pull.source import Source, as_pull
+
+__all__ = ["PullFilterObj", "PullMapObj", "PullObj1To1Link"]
+
+IN = TypeVar("IN")
+OUT = TypeVar("OUT")
+OUT_co = TypeVar("OUT_co", covariant=True)
+T = TypeVar("T")
+
+
+class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
+    """A stream with one source; the base of operators of your own.
+
+    Override `pull_impl` as an async generator method that iterates `self.source`.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        kernel: The kernel of a stock operator; leave it out in your own.
+
+    Raises:
+        TypeError: `source` is not iterable.
+    """
+
+    def __init__(self, source: Source[IN], kernel: MapKernel | FilterKernel | None = None) -> None:
+        self._source: PullObj[IN] = as_pull(source)
+        if kernel is None:
+            # Still its source: closing and restarting go there. Without `pull_impl` it passes items through.
+            kernel = MapKernel(_unchanged)
+        super().__init__(self._source, kernel)
+
+    @property
+    def source(self) -> PullObj[IN]:
+        """What it pulls from."""
+        return self._source
+
+
+def _unchanged(item: T) -> T:
+    return item
+
+
+class PullMapObj(PullObj1To1Link[IN, OUT], stock=True):
+    """`transform(item)` for each item.
+
+    Law: `[await t(x) for x in source]`, with `await` where `transform` returns an awaitable.
+    Order: the source's.
+    Bound: one item, while its `transform` runs.
+    Cost: O(1) and one call an item.
+    Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again at the next pull: at least once.
+
+    An exception of `transform` reaches the consumer as it is, costs that one item, and the stream goes on.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        transform: Sync or async, called with each item.
+
+    Raises:
+        TypeError: `source` is not iterable, or `transform` not callable.
+    """
+
+    @overload
+    def __init__(self, source: Source[IN], transform: Callable[[IN], Coroutine[Any, Any, OUT]]) -> None: ...
+    @overload
+    def __init__(self, source: Source[IN], transform: Callable[[IN], OUT]) -> None: ...
+    def __init__(self, source: Source[IN], transform: Callable[[IN], Any]) -> None:
+        self._kernel = MapKernel(transform)
+        super().__init__(source, self._kernel)
+
+    @property
+    def transform(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.transform
+
+    @transform.setter
+    def transform(self, transform: Callable[[IN], Any]) -> None:
+        self._kernel.transform = transform
+
+
+class PullFilterObj(PullObj1To1Link[T, T], stock=True):
+    """The items for which `predicate(item)` is true.
+
+    Law: `[x for x in source if await p(x)]`, with `await` where `predicate` returns an awaitable.
+    Order: the source's.
+    Bound: one item, while its `predicate` runs.
+    Cost: O(1) and one call an item of the source.
+    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        predicate: Sync or async, called with each item.
+
+    Raises:
+        TypeError: `source` is not iterable, or `predicate` not callable.
+    """
+
+    def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
+        self._kernel = FilterKernel(predicate)
+        super().__init__(source, self._kernel)
+
+    @property
+    def predicate(self) -> Callable[[T], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.predicate
+
+    @predicate.setter
+    def predicate(self, predicate: Callable[[T], Any]) -> None:
+        self._kernel.predicate = predicate

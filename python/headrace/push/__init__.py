@@ -1,0 +1,18 @@
+"""Push: eager streams, from one to many."""
+
+from headrace.push.base import PushObj
+from headrace.push.group import PushDistributeObj, PushForkObj
+from headrace.push.sink import SinkCollectObj, SinkObj
+from headrace.push.transform import PushFilterObj, PushMapObj, PushObj1To1Link, PushSerialObj
+
+__all__ = [
+    "PushDistributeObj",
+    "PushFilterObj",
+    "PushForkObj",
+    "PushMapObj",
+    "PushObj",
+    "PushObj1To1Link",
+    "PushSerialObj",
+    "SinkCollectObj",
+    "SinkObj",
+]

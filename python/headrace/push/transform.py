@@ -1,0 +1,164 @@
+"""Operators with one sink: each puts a kernel before it.
+
+The kernel, in `headrace._core`, is the operator, the same as in `headrace.pull.transform`; the class here gives it a sink, a type and a
+docstring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from headrace import _core
+from headrace._core import FilterKernel, IteratorResult, MapKernel
+from headrace.push.base import PushObj, checked_sink
+
+if TYPE_CHECKING:
+    from headrace.abc import PushProtocol
+
+__all__ = ["PushFilterObj", "PushMapObj", "PushObj1To1Link", "PushSerialObj"]
+
+IN = TypeVar("IN")
+IN_contra = TypeVar("IN_contra", contravariant=True)
+OUT = TypeVar("OUT")
+T = TypeVar("T")
+
+
+class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
+    """A push object with one sink; the base of operators of your own.
+
+    Override `next_impl(item)`, and push what you make of it into `self.sink`. Ending it ends its sink.
+
+    Args:
+        sink: A push object.
+        kernel: The kernel of a stock operator; leave it out in your own.
+
+    Raises:
+        TypeError: `sink` is no push object.
+    """
+
+    def __init__(self, sink: PushProtocol[OUT], kernel: MapKernel | FilterKernel | None = None) -> None:
+        self._sink: PushProtocol[OUT] = checked_sink(sink)
+        if kernel is None:
+            kernel = MapKernel(_unchanged)
+        super().__init__(sink, kernel)
+
+    @property
+    def sink(self) -> PushProtocol[OUT]:
+        """What it pushes into."""
+        return self._sink
+
+    async def return_impl(self, value: Any) -> None:
+        """Ends its sink."""
+        await self._last_of_line().return_(value)
+
+    async def throw_impl(self, error: BaseException) -> None:
+        """Ends its sink with the error."""
+        await self._last_of_line().throw(error)
+
+    def _last_of_line(self) -> PushProtocol[Any]:
+        # Step by step rather than by recursion: a line may have 10,000 links.
+        sink: PushProtocol[Any] = self._sink
+        while isinstance(sink, PushObj1To1Link) and not sink._is_opaque and _core.end_push(sink):
+            sink = sink.sink
+        return sink
+
+
+def _unchanged(item: T) -> T:
+    return item
+
+
+class PushMapObj(PushObj1To1Link[IN, OUT], stock=True):
+    """Pushes `transform(item)` for each item.
+
+    Law: the sink gets `[await t(x) for x in items]`, with `await` where `transform` returns an awaitable.
+    Order: of arrival, for as long as `transform` does not suspend; put a `PushSerialObj` before it to keep it then.
+    Bound: nothing is held.
+    Cost: O(1) and one call an item.
+    Cancel safety: a push that is cancelled in `transform` has delivered nothing.
+
+    An exception of `transform` reaches whoever pushed.
+
+    Args:
+        sink: A push object.
+        transform: Sync or async, called with each item.
+
+    Raises:
+        TypeError: `sink` is no push object, or `transform` not callable.
+    """
+
+    @overload
+    def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], Coroutine[Any, Any, OUT]]) -> None: ...
+    @overload
+    def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], OUT]) -> None: ...
+    def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], Any]) -> None:
+        self._kernel = MapKernel(transform)
+        super().__init__(sink, self._kernel)
+
+    @property
+    def transform(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.transform
+
+    @transform.setter
+    def transform(self, transform: Callable[[IN], Any]) -> None:
+        self._kernel.transform = transform
+
+
+class PushFilterObj(PushObj1To1Link[T, T], stock=True):
+    """Pushes the items for which `predicate(item)` is true; the others are accepted and dropped.
+
+    Law: the sink gets `[x for x in items if await p(x)]`, with `await` where `predicate` returns an awaitable.
+    Order: of arrival, for as long as `predicate` does not suspend.
+    Bound: nothing is held.
+    Cost: O(1) and one call an item.
+    Cancel safety: a push that is cancelled in `predicate` has delivered nothing.
+
+    Args:
+        sink: A push object.
+        predicate: Sync or async, called with each item.
+
+    Raises:
+        TypeError: `sink` is no push object, or `predicate` not callable.
+    """
+
+    def __init__(self, sink: PushProtocol[T], predicate: Callable[[T], Any]) -> None:
+        self._kernel = FilterKernel(predicate)
+        super().__init__(sink, self._kernel)
+
+    @property
+    def predicate(self) -> Callable[[T], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.predicate
+
+    @predicate.setter
+    def predicate(self, predicate: Callable[[T], Any]) -> None:
+        self._kernel.predicate = predicate
+
+
+class PushSerialObj(PushObj1To1Link[T, T], stock=True):
+    """Lets concurrent pushes through one at a time, in the order in which they came.
+
+    Law: the sink is never asked for a second item before it has taken the first.
+    Order: of arrival, also when a push before is cancelled or fails.
+    Bound: nothing is held; each push that waits is its producer's.
+    Cost: O(1) an item, whatever the number that wait.
+    Cancel safety: a push that is cancelled while it waits gives up its place and has delivered nothing.
+
+    Args:
+        sink: A push object.
+
+    Raises:
+        TypeError: `sink` is no push object.
+    """
+
+    def __init__(self, sink: PushProtocol[T]) -> None:
+        super().__init__(sink)
+        # Fair by its contract: it wakes those who wait in their order, and nobody overtakes them.
+        self._turn = asyncio.Lock()
+
+    async def next_impl(self, item: T) -> IteratorResult[Any]:
+        """Passes one item on when its turn has come."""
+        async with self._turn:
+            return await self._sink.next(item)

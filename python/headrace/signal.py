@@ -1,0 +1,29 @@
+"""A signal: one value for everybody who waits for it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from headrace._core import Signal
+
+__all__ = ["WaitObject"]
+
+T = TypeVar("T")
+
+
+class WaitObject(Signal[T]):
+    """One value for everybody who waits for it, from any thread.
+
+    `await signal.wait()` gives the value of the next `resolve(value)`. Iterating it gives one value after another, until `stop()`.
+
+    Law: `resolve` wakes everybody who waits at that moment. If nobody does, or everybody who was woken was cancelled before taking the
+    value, it is kept for the next one; of several that are kept the last one wins. `reject(error)` raises in everybody who waits and in
+    everybody who comes, until `reset()`.
+    Order: those who wait are woken in the order in which they came.
+    Bound: one value.
+    Cost: O(1) to wait, O(number of those who wait) to resolve.
+    Cancel safety: a cancelled wait loses nothing.
+    """
+
+    def __repr__(self) -> str:
+        return f"<WaitObject, {'stopped' if self.stopped else f'{self.waiting} waiting'}>"

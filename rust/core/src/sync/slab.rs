@@ -1,0 +1,136 @@
+use std::num::NonZeroU64;
+
+/// Ends the chain of vacant slots.
+const NIL: u32 = u32::MAX;
+
+/// An empty slab that once held more than this gives its memory back.
+const KEEP: usize = 64;
+
+/// Names one entry of a [`Slab`], and never another one.
+///
+/// The index says where, the ticket says who: tickets are never handed out twice, so a key that outlives its entry
+/// finds nothing, even after the slot was reused or the slab's memory given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    index: u32,
+    ticket: NonZeroU64,
+}
+
+/// An arena of entries with stable keys; insert, look up and remove in O(1).
+///
+/// Memory is proportional to the largest number of entries since the slab was last empty.
+#[derive(Debug)]
+pub struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    /// The first vacant slot, each of which knows the next.
+    vacant: u32,
+    len: usize,
+    next_ticket: NonZeroU64,
+}
+
+#[derive(Debug)]
+enum Slot<T> {
+    Vacant { next: u32 },
+    Occupied { ticket: NonZeroU64, entry: T },
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Slab<T> {
+    /// An empty slab. Allocates nothing.
+    pub const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            vacant: NIL,
+            len: 0,
+            next_ticket: NonZeroU64::MIN,
+        }
+    }
+
+    /// How many entries live here.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no entry lives here.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Puts `entry` into the slot that was vacated last, or into a new one.
+    ///
+    /// # Panics
+    ///
+    /// With 2³² entries alive at once.
+    pub fn insert(&mut self, entry: T) -> Key {
+        let ticket = self.next_ticket;
+        // At one insertion a nanosecond this lasts 584 years.
+        self.next_ticket = ticket.checked_add(1).expect("tickets outlast the process");
+        let slot = Slot::Occupied { ticket, entry };
+        let index = if let Some(Slot::Vacant { next }) = self.slots.get(self.vacant as usize) {
+            let index = std::mem::replace(&mut self.vacant, *next);
+            self.slots[index as usize] = slot;
+            index
+        } else {
+            let index = u32::try_from(self.slots.len())
+                .ok()
+                .filter(|&index| index != NIL);
+            let index = index.expect("fewer than 2^32 entries at once");
+            self.slots.push(slot);
+            index
+        };
+        self.len += 1;
+        Key { index, ticket }
+    }
+
+    /// The entry, if it still lives.
+    #[inline]
+    pub fn get(&self, key: Key) -> Option<&T> {
+        match self.slots.get(key.index as usize) {
+            Some(Slot::Occupied { ticket, entry }) if *ticket == key.ticket => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// The entry, if it still lives.
+    #[inline]
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.slots.get_mut(key.index as usize) {
+            Some(Slot::Occupied { ticket, entry }) if *ticket == key.ticket => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// Takes the entry out, if it still lives.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        self.get(key)?;
+        let slot = &mut self.slots[key.index as usize];
+        let Slot::Occupied { entry, .. } =
+            std::mem::replace(slot, Slot::Vacant { next: self.vacant })
+        else {
+            unreachable!("`get` has just found the entry");
+        };
+        self.vacant = key.index;
+        self.len -= 1;
+        if self.len == 0 && self.slots.len() > KEEP {
+            // All slots are vacant, so this runs no code of the caller's; old keys stay dead by their tickets.
+            self.slots = Vec::new();
+            self.vacant = NIL;
+        }
+        Some(entry)
+    }
+
+    /// All entries, in no promised order. O(slots).
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Occupied { entry, .. } => Some(entry),
+            Slot::Vacant { .. } => None,
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! Which types may cross threads and be moved: a change here breaks users, so it has to be meant.
+#![cfg(not(loom))]
+
+use headrace_core::buffer::{Buffer, Closed, Ended, Get, Put, TryGetError, TryPutError};
+use headrace_core::sched::{AboveLimit, Acquire, NodeId, Permit, Tree};
+use headrace_core::signal::{Signal, Stopped, Wait};
+use std::cell::Cell;
+use std::error::Error;
+use std::marker::PhantomPinned;
+
+fn send_sync_unpin<T: Send + Sync + Unpin + 'static>() {}
+fn send<T: Send>() {}
+fn unpin<T: Unpin>() {}
+fn error<T: Error + Send + Sync + 'static>() {}
+
+#[test]
+fn everything_is_send_sync_and_unpin() {
+    send_sync_unpin::<Buffer<u8>>();
+    send_sync_unpin::<Put<u8>>();
+    send_sync_unpin::<Get<u8>>();
+    send_sync_unpin::<Signal<u8>>();
+    send_sync_unpin::<Wait<u8>>();
+    send_sync_unpin::<Tree>();
+    send_sync_unpin::<NodeId>();
+    send_sync_unpin::<Acquire>();
+    send_sync_unpin::<Permit>();
+}
+
+#[test]
+fn an_item_needs_not_be_sync_to_travel() {
+    send::<Buffer<Cell<u8>>>();
+    send::<Put<Cell<u8>>>();
+    send::<Get<Cell<u8>>>();
+}
+
+#[test]
+fn an_item_needs_not_be_unpin() {
+    unpin::<Put<PhantomPinned>>();
+    unpin::<Get<PhantomPinned>>();
+    unpin::<Wait<PhantomPinned>>();
+}
+
+#[test]
+fn errors_are_errors_whatever_the_item() {
+    error::<TryPutError<u8>>();
+    error::<Closed<u8>>();
+    error::<TryGetError>();
+    error::<Ended>();
+    error::<Stopped>();
+    error::<AboveLimit>();
+    assert_eq!(TryPutError::Full(1).to_string(), "the buffer is full");
+    assert_eq!(format!("{:?}", Closed(1)), "Closed(..)");
+}

@@ -1,0 +1,478 @@
+//! What a buffer promises, one poll at a time.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::{Acting, Named, Reentrant, Task, panics};
+use headrace_core::Buffer;
+use headrace_core::buffer::{Closed, Ended, TryGetError, TryPutError};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+
+fn unbounded() -> Arc<Buffer<u32>> {
+    Buffer::new(None)
+}
+
+fn bounded(maxsize: usize) -> Arc<Buffer<u32>> {
+    Buffer::new(NonZeroUsize::new(maxsize))
+}
+
+#[test]
+fn items_come_out_in_the_order_in_which_they_went_in() {
+    let buffer = unbounded();
+    for item in 0..100 {
+        buffer.try_put(item).unwrap();
+    }
+    assert_eq!(buffer.len(), 100);
+    for item in 0..100 {
+        assert_eq!(buffer.try_get(), Ok(item));
+    }
+    assert_eq!(buffer.try_get(), Err(TryGetError::Empty));
+    assert!(buffer.is_empty());
+}
+
+#[test]
+fn a_full_buffer_gives_the_item_back() {
+    let buffer = bounded(2);
+    buffer.try_put(1).unwrap();
+    buffer.try_put(2).unwrap();
+    assert_eq!(buffer.try_put(3), Err(TryPutError::Full(3)));
+    assert_eq!(TryPutError::Full(3).into_item(), 3);
+    assert_eq!(buffer.maxsize(), NonZeroUsize::new(2));
+    assert_eq!(buffer.try_get(), Ok(1));
+    buffer.try_put(3).unwrap();
+}
+
+#[test]
+fn a_put_with_room_and_a_get_with_an_item_complete_at_the_first_poll() {
+    let buffer = bounded(1);
+    assert_eq!(Task::new(buffer.put(1)).ready(), Ok(()));
+    assert_eq!(Task::new(buffer.get()).ready(), Ok(1));
+}
+
+#[test]
+fn a_getter_is_woken_once_by_the_put_that_concerns_it() {
+    let buffer = unbounded();
+    let mut first = Task::waiting(buffer.get());
+    let second = Task::waiting(buffer.get());
+    assert_eq!(buffer.waiting_getters(), 2);
+    buffer.try_put(1).unwrap();
+    assert_eq!((first.wakes(), second.wakes()), (1, 0));
+    assert_eq!(buffer.waiting_getters(), 1);
+    assert_eq!(
+        buffer.len(),
+        1,
+        "the item stays until the poll that delivers it"
+    );
+    assert_eq!(first.ready(), Ok(1));
+    assert!(buffer.is_empty());
+}
+
+#[test]
+fn getters_are_served_in_the_order_of_their_first_polls() {
+    let buffer = unbounded();
+    let mut late = Task::new(buffer.get());
+    let mut tasks: Vec<_> = (0..3).map(|_| Task::waiting(buffer.get())).collect();
+    assert!(late.poll().is_pending());
+    for item in 0..3 {
+        buffer.try_put(item).unwrap();
+        assert_eq!(tasks[item as usize].ready(), Ok(item));
+    }
+    assert_eq!(late.wakes(), 0);
+    buffer.try_put(3).unwrap();
+    assert_eq!(late.ready(), Ok(3));
+}
+
+#[test]
+fn putters_are_served_in_the_order_of_their_first_polls() {
+    let buffer = bounded(1);
+    buffer.try_put(0).unwrap();
+    let mut tasks: Vec<_> = (1..4).map(|item| Task::waiting(buffer.put(item))).collect();
+    assert_eq!(buffer.waiting_putters(), 3);
+    for item in 0..3 {
+        assert_eq!(buffer.try_get(), Ok(item));
+        assert_eq!(tasks[item as usize].wakes(), 1);
+        assert_eq!(tasks[item as usize].ready(), Ok(()));
+    }
+    assert_eq!(buffer.try_get(), Ok(3));
+}
+
+#[test]
+fn a_newcomer_does_not_take_what_a_notified_getter_was_promised() {
+    let buffer = unbounded();
+    let mut notified = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    assert_eq!(buffer.try_get(), Err(TryGetError::Empty));
+    let mut newcomer = Task::waiting(buffer.get());
+    buffer.try_put(2).unwrap();
+    // Both were promised one by now, so it does not matter who comes first.
+    assert_eq!(newcomer.ready(), Ok(1));
+    assert_eq!(notified.ready(), Ok(2));
+}
+
+#[test]
+fn a_newcomer_takes_what_is_over() {
+    let buffer = unbounded();
+    let mut notified = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    buffer.try_put(2).unwrap();
+    assert_eq!(buffer.try_get(), Ok(1));
+    assert_eq!(buffer.try_get(), Err(TryGetError::Empty));
+    assert_eq!(notified.ready(), Ok(2));
+}
+
+#[test]
+fn a_newcomer_does_not_take_the_slot_that_a_notified_putter_was_promised() {
+    let buffer = bounded(1);
+    buffer.try_put(0).unwrap();
+    let mut notified = Task::waiting(buffer.put(1));
+    assert_eq!(buffer.try_get(), Ok(0));
+    assert_eq!(buffer.try_put(9), Err(TryPutError::Full(9)));
+    let newcomer = Task::waiting(buffer.put(9));
+    assert_eq!(notified.ready(), Ok(()));
+    assert_eq!(buffer.try_get(), Ok(1));
+    assert_eq!(newcomer.wakes(), 1);
+}
+
+#[test]
+fn a_getter_dropped_while_it_waits_leaves_the_line() {
+    let buffer = unbounded();
+    let first = Task::waiting(buffer.get());
+    let middle = Task::waiting(buffer.get());
+    let mut last = Task::waiting(buffer.get());
+    drop(middle);
+    drop(first);
+    assert_eq!(buffer.waiting_getters(), 1);
+    buffer.try_put(1).unwrap();
+    assert_eq!(last.ready(), Ok(1));
+}
+
+#[test]
+fn a_getter_dropped_after_its_notification_hands_on() {
+    let buffer = unbounded();
+    let first = Task::waiting(buffer.get());
+    let mut second = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    assert_eq!(second.wakes(), 0);
+    drop(first);
+    assert_eq!(second.wakes(), 1);
+    assert_eq!(second.ready(), Ok(1));
+}
+
+#[test]
+fn a_getter_dropped_after_its_notification_leaves_the_item_to_whoever_comes() {
+    let buffer = unbounded();
+    let notified = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    drop(notified);
+    assert_eq!(buffer.try_get(), Ok(1));
+}
+
+#[test]
+fn a_putter_dropped_while_it_waits_leaves_the_line() {
+    let buffer = bounded(1);
+    buffer.try_put(0).unwrap();
+    let first = Task::waiting(buffer.put(1));
+    let mut second = Task::waiting(buffer.put(2));
+    drop(first);
+    assert_eq!(buffer.try_get(), Ok(0));
+    assert_eq!(second.ready(), Ok(()));
+    assert_eq!(buffer.try_get(), Ok(2));
+}
+
+#[test]
+fn a_putter_dropped_after_its_notification_hands_on() {
+    let buffer = bounded(1);
+    buffer.try_put(0).unwrap();
+    let first = Task::waiting(buffer.put(1));
+    let mut second = Task::waiting(buffer.put(2));
+    assert_eq!(buffer.try_get(), Ok(0));
+    assert_eq!((first.wakes(), second.wakes()), (1, 0));
+    drop(first);
+    assert_eq!(second.wakes(), 1);
+    assert_eq!(second.ready(), Ok(()));
+}
+
+#[test]
+fn an_item_that_was_not_accepted_can_be_had_back() {
+    let buffer = bounded(1);
+    assert_eq!(buffer.put(7).into_item(), Some(7), "never polled");
+    buffer.try_put(0).unwrap();
+    let waiting = Task::waiting(buffer.put(1));
+    assert_eq!(waiting.future.item(), Some(&1));
+    assert_eq!(waiting.future.into_item(), Some(1), "waiting");
+    let notified = Task::waiting(buffer.put(2));
+    let next = Task::waiting(buffer.put(3));
+    assert_eq!(buffer.try_get(), Ok(0));
+    assert_eq!(notified.future.into_item(), Some(2), "notified");
+    assert_eq!(next.wakes(), 1, "the slot was handed on");
+    drop(next);
+    let mut complete = Task::new(buffer.put(4));
+    assert_eq!(complete.ready(), Ok(()));
+    assert_eq!(complete.future.into_item(), None, "the buffer has it");
+    assert_eq!(buffer.try_get(), Ok(4));
+}
+
+#[test]
+fn finish_delivers_what_is_there_and_then_ends() {
+    let buffer = unbounded();
+    buffer.try_put(1).unwrap();
+    buffer.try_put(2).unwrap();
+    buffer.finish();
+    buffer.finish();
+    assert!(buffer.is_finished());
+    assert!(!buffer.is_closed());
+    assert_eq!(buffer.try_put(3), Err(TryPutError::Closed(3)));
+    assert_eq!(Task::new(buffer.put(3)).ready(), Err(Closed(3)));
+    assert_eq!(buffer.try_get(), Ok(1));
+    assert_eq!(Task::new(buffer.get()).ready(), Ok(2));
+    assert_eq!(buffer.try_get(), Err(TryGetError::Ended));
+    assert_eq!(Task::new(buffer.get()).ready(), Err(Ended));
+}
+
+#[test]
+fn finish_sends_waiting_getters_home() {
+    let buffer = unbounded();
+    let mut tasks: Vec<_> = (0..3).map(|_| Task::waiting(buffer.get())).collect();
+    buffer.finish();
+    assert_eq!(buffer.waiting_getters(), 0);
+    for task in &mut tasks {
+        assert_eq!(task.wakes(), 1);
+        assert_eq!(task.ready(), Err(Ended));
+    }
+}
+
+#[test]
+fn finish_gives_blocked_putters_their_items_back() {
+    let buffer = bounded(1);
+    buffer.try_put(0).unwrap();
+    let mut notified = Task::waiting(buffer.put(1));
+    let mut waiting = Task::waiting(buffer.put(2));
+    assert_eq!(buffer.try_get(), Ok(0));
+    buffer.finish();
+    assert_eq!((notified.wakes(), waiting.wakes()), (1, 1));
+    assert_eq!(notified.ready(), Err(Closed(1)));
+    assert_eq!(waiting.ready(), Err(Closed(2)));
+    assert_eq!(buffer.try_get(), Err(TryGetError::Ended));
+}
+
+#[test]
+fn the_end_is_told_only_when_the_last_item_was_taken() {
+    // Taken by the one it was promised to: the other one learns of the end.
+    let buffer = unbounded();
+    let mut promised = Task::waiting(buffer.get());
+    let mut other = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    buffer.finish();
+    assert_eq!(other.wakes(), 0);
+    assert!(other.poll().is_pending());
+    assert_eq!(buffer.try_get(), Err(TryGetError::Empty));
+    assert_eq!(promised.ready(), Ok(1));
+    assert_eq!(other.wakes(), 1);
+    assert_eq!(other.ready(), Err(Ended));
+
+    // Dropped by it: the other one gets the item.
+    let buffer = unbounded();
+    let promised = Task::waiting(buffer.get());
+    let mut other = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    buffer.finish();
+    drop(promised);
+    assert_eq!(other.wakes(), 1);
+    assert_eq!(other.ready(), Ok(1));
+}
+
+#[test]
+fn close_gives_back_what_was_left_and_ends_everything() {
+    let buffer = bounded(2);
+    buffer.try_put(1).unwrap();
+    buffer.try_put(2).unwrap();
+    let mut putter = Task::waiting(buffer.put(3));
+    assert_eq!(buffer.close(), [1, 2]);
+    assert_eq!(buffer.close(), []);
+    assert!(buffer.is_finished() && buffer.is_closed());
+    assert_eq!(putter.wakes(), 1);
+    assert_eq!(putter.ready(), Err(Closed(3)));
+    assert_eq!(buffer.try_put(4), Err(TryPutError::Closed(4)));
+    assert_eq!(buffer.try_get(), Err(TryGetError::Ended));
+    assert_eq!(Task::new(buffer.get()).ready(), Err(Ended));
+}
+
+#[test]
+fn close_ends_getters_notified_or_not() {
+    let buffer = unbounded();
+    let mut notified = Task::waiting(buffer.get());
+    let dropped = Task::waiting(buffer.get());
+    let mut waiting = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    buffer.try_put(2).unwrap();
+    assert_eq!(buffer.close(), [1, 2]);
+    drop(dropped);
+    assert_eq!(waiting.wakes(), 1);
+    assert_eq!(notified.ready(), Err(Ended));
+    assert_eq!(waiting.ready(), Err(Ended));
+}
+
+#[test]
+fn close_after_finish_still_gives_back() {
+    let buffer = unbounded();
+    buffer.try_put(1).unwrap();
+    buffer.finish();
+    assert_eq!(buffer.close(), [1]);
+    assert_eq!(buffer.try_get(), Err(TryGetError::Ended));
+}
+
+#[test]
+fn the_newest_waker_is_woken() {
+    let buffer = unbounded();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let waker = |name| {
+        Waker::from(Arc::new(Named {
+            name,
+            log: Arc::clone(&log),
+        }))
+    };
+    let mut task = Task::new(buffer.get());
+    assert!(task.poll_with(&waker(1)).is_pending());
+    assert!(task.poll_with(&waker(2)).is_pending());
+    assert_eq!(buffer.waiting_getters(), 1);
+    buffer.try_put(1).unwrap();
+    assert_eq!(*log.lock().unwrap(), [2]);
+}
+
+#[test]
+fn the_same_waker_is_not_cloned_again() {
+    let buffer = unbounded();
+    let wake = Arc::new(Named {
+        name: 0,
+        log: Arc::default(),
+    });
+    let waker = Waker::from(Arc::clone(&wake));
+    let mut task = Task::new(buffer.get());
+    assert!(task.poll_with(&waker).is_pending());
+    let count = Arc::strong_count(&wake);
+    assert!(task.poll_with(&waker).is_pending());
+    assert_eq!(Arc::strong_count(&wake), count);
+    drop(task);
+    assert_eq!(Arc::strong_count(&wake), count - 1);
+}
+
+#[test]
+fn everybody_is_woken_in_order_and_in_spite_of_a_panic() {
+    let buffer = unbounded();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks: Vec<_> = (0..4).map(|_| Task::new(buffer.get())).collect();
+    for (name, task) in tasks.iter_mut().enumerate() {
+        let waker = if name == 1 {
+            Waker::from(Arc::new(Reentrant {
+                on_wake: Box::new(|| panic!("a bad waker")),
+                on_drop: Box::new(|| {}),
+            }))
+        } else {
+            Waker::from(Arc::new(Named {
+                name,
+                log: Arc::clone(&log),
+            }))
+        };
+        assert!(task.poll_with(&waker).is_pending());
+    }
+    assert_eq!(panics(|| buffer.finish()), "a bad waker");
+    assert_eq!(*log.lock().unwrap(), [0, 2, 3]);
+    assert!(!buffer.is_broken());
+}
+
+#[test]
+fn wakers_and_values_may_call_back() {
+    let buffer: Arc<Buffer<Acting>> = Buffer::new(NonZeroUsize::new(1));
+    let weak = Arc::downgrade(&buffer);
+    let act = move || {
+        if let Some(buffer) = weak.upgrade() {
+            assert!(buffer.len() <= 1);
+        }
+    };
+    let waker = Reentrant::waker(act.clone());
+    let other = Reentrant::waker(act.clone());
+    let item = || Acting::new(act.clone());
+
+    let mut getter = Task::new(buffer.get());
+    assert!(getter.poll_with(&waker).is_pending());
+    assert!(getter.poll_with(&other).is_pending());
+    drop(other);
+    buffer.try_put(item()).ok().unwrap();
+    drop(getter);
+    let mut putter = Task::new(buffer.put(item()));
+    assert!(putter.poll_with(&waker).is_pending());
+    drop(waker);
+    drop(buffer.try_put(item()));
+    drop(putter);
+    drop(buffer.close());
+    drop(buffer.try_put(item()));
+}
+
+#[test]
+fn polling_after_completion_panics_and_breaks_nothing() {
+    let buffer = unbounded();
+    let mut put = Task::new(buffer.put(1));
+    assert_eq!(put.ready(), Ok(()));
+    assert_eq!(panics(|| put.poll()), "`Put` polled after completion");
+    let mut get = Task::new(buffer.get());
+    assert_eq!(get.ready(), Ok(1));
+    assert_eq!(panics(|| get.poll()), "`Get` polled after completion");
+    assert!(!buffer.is_broken());
+}
+
+#[test]
+fn a_panic_under_the_lock_breaks_the_buffer_and_nothing_else() {
+    let buffer = bounded(1);
+    let getter = Task::waiting(buffer.get());
+    assert!(!buffer.is_broken());
+    panics(|| buffer.peek_with(|_| panic!("a bad closure")));
+    assert!(buffer.is_broken());
+    assert!(panics(|| buffer.try_get()).contains("broken"));
+    buffer.visit(&mut |_| unreachable!("nothing is shown"));
+    drop(getter);
+    assert!(format!("{buffer:?}").starts_with("Buffer"));
+}
+
+#[test]
+fn items_can_be_looked_at() {
+    let buffer = unbounded();
+    assert_eq!(buffer.peek_with(|item| Some(*item?)), None);
+    buffer.try_put(1).unwrap();
+    buffer.try_put(2).unwrap();
+    assert_eq!(buffer.peek_with(|item| Some(*item?)), Some(1));
+    let mut seen = Vec::new();
+    buffer.visit(&mut |item| seen.push(*item));
+    assert_eq!(seen, [1, 2]);
+    // From within, the lock is taken: a visitor sees nothing, and does not wait.
+    buffer.peek_with(|_| buffer.visit(&mut |_| unreachable!("the lock is taken")));
+}
+
+#[test]
+fn a_future_that_was_never_polled_holds_no_place() {
+    let buffer = unbounded();
+    let mut early = Task::new(buffer.get());
+    let mut polled = Task::waiting(buffer.get());
+    buffer.try_put(1).unwrap();
+    assert_eq!(early.poll(), Poll::Pending);
+    assert_eq!(polled.ready(), Ok(1));
+}
+
+#[test]
+fn ten_thousand_waiters_cost_no_more_each_than_ten() {
+    // Linear time, or this takes minutes: every other waiter leaves from the middle, the others are served in order.
+    let buffer: Arc<Buffer<usize>> = Buffer::new(None);
+    let mut tasks: Vec<_> = (0..10_000)
+        .map(|_| Some(Task::waiting(buffer.get())))
+        .collect();
+    tasks
+        .iter_mut()
+        .skip(1)
+        .step_by(2)
+        .for_each(|task| *task = None);
+    for (item, task) in tasks.iter_mut().flatten().enumerate() {
+        buffer.try_put(item).unwrap();
+        assert_eq!(task.ready(), Ok(item));
+    }
+}

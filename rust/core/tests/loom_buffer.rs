@@ -1,0 +1,127 @@
+//! Every interleaving of puts, gets and dropped futures:
+//! `RUSTFLAGS="--cfg loom" cargo test -p headrace-core --release --test 'loom_*'`
+#![cfg(loom)]
+
+use headrace_core::Buffer;
+use headrace_core::buffer::{Closed, Ended};
+use loom::future::block_on;
+use loom::thread;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// Polls once and drops: takes a place in the line and gives it up, at any moment of the other threads.
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn an_item_survives_a_getter_that_is_dropped() {
+    loom::model(|| {
+        let buffer = Buffer::new(None);
+        let dropped = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || poll_once(buffer.get())
+        });
+        buffer.try_put(1).unwrap();
+        let left = match dropped.join().unwrap() {
+            Poll::Ready(item) => vec![item.unwrap()],
+            Poll::Pending => buffer.close(),
+        };
+        assert_eq!(left, [1]);
+    });
+}
+
+#[test]
+fn a_getter_is_woken_although_the_one_before_it_is_dropped() {
+    loom::model(|| {
+        let buffer = Buffer::new(None);
+        let dropped = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            // Should it be ready, the item is for the other one after all.
+            move || match poll_once(buffer.get()) {
+                Poll::Ready(item) => buffer.try_put(item.unwrap()).unwrap(),
+                Poll::Pending => {}
+            }
+        });
+        let putter = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || buffer.try_put(1).unwrap()
+        });
+        assert_eq!(block_on(buffer.get()), Ok(1));
+        dropped.join().unwrap();
+        putter.join().unwrap();
+        assert!(buffer.is_empty());
+    });
+}
+
+#[test]
+fn a_putter_is_woken_although_the_one_before_it_is_dropped() {
+    loom::model(|| {
+        let buffer = Buffer::new(NonZeroUsize::new(1));
+        buffer.try_put(0).unwrap();
+        let dropped = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || match poll_once(buffer.put(1)) {
+                // It came after the get, and before the other one: make room again.
+                Poll::Ready(stored) => {
+                    stored.unwrap();
+                    while buffer.try_get().is_err() {
+                        thread::yield_now();
+                    }
+                }
+                Poll::Pending => {}
+            }
+        });
+        let getter = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || assert_eq!(buffer.try_get(), Ok(0))
+        });
+        assert_eq!(block_on(buffer.put(2)), Ok(()));
+        getter.join().unwrap();
+        dropped.join().unwrap();
+    });
+}
+
+#[test]
+fn put_and_get_meet_in_a_full_buffer() {
+    loom::model(|| {
+        let buffer = Buffer::new(NonZeroUsize::new(1));
+        let producer = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || {
+                for item in 0..2 {
+                    block_on(buffer.put(item)).unwrap();
+                }
+                buffer.finish();
+            }
+        });
+        assert_eq!(block_on(buffer.get()), Ok(0));
+        assert_eq!(block_on(buffer.get()), Ok(1));
+        assert_eq!(block_on(buffer.get()), Err(Ended));
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+fn an_end_reaches_those_who_wait() {
+    loom::model(|| {
+        let buffer = Buffer::new(NonZeroUsize::new(1));
+        buffer.try_put(0).unwrap();
+        let putter = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || block_on(buffer.put(1))
+        });
+        let dropped = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || poll_once(buffer.get()).is_ready()
+        });
+        let mut left = buffer.close();
+        let stored = putter.join().unwrap();
+        left.extend(stored.err().map(|Closed(item)| item));
+        assert!(dropped.join().unwrap() || !left.is_empty());
+        assert_eq!(block_on(buffer.get()), Err(Ended));
+    });
+}

@@ -1,0 +1,108 @@
+//! The futures under an executor and wakers that are not ours.
+#![cfg(not(loom))]
+
+use headrace_core::{Buffer, Signal, Tree};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_item_arrives_once_through_a_small_buffer() {
+    const EACH: u64 = 500;
+    let buffer = Buffer::new(NonZeroUsize::new(2));
+    let producers: Vec<_> = (0..4)
+        .map(|producer| {
+            let buffer = Arc::clone(&buffer);
+            tokio::spawn(async move {
+                for item in 0..EACH {
+                    buffer.put(producer * EACH + item).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let consumers: Vec<_> = (0..3)
+        .map(|_| {
+            let buffer = Arc::clone(&buffer);
+            tokio::spawn(async move {
+                let mut got = Vec::new();
+                while let Ok(item) = buffer.get().await {
+                    got.push(item);
+                }
+                got
+            })
+        })
+        .collect();
+    for producer in producers {
+        producer.await.unwrap();
+    }
+    buffer.finish();
+    let mut all = Vec::new();
+    for consumer in consumers {
+        all.extend(consumer.await.unwrap());
+    }
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..4 * EACH));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aborted_getters_lose_nothing() {
+    let buffer = Buffer::new(None);
+    let mut received = 0;
+    for item in 0..300 {
+        let getter = tokio::spawn({
+            let buffer = Arc::clone(&buffer);
+            async move { buffer.get().await }
+        });
+        tokio::task::yield_now().await;
+        buffer.try_put(item).unwrap();
+        getter.abort();
+        received += usize::from(getter.await.is_ok());
+    }
+    assert_eq!(received + buffer.close().len(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_publish_reaches_everybody() {
+    let signal = Signal::new();
+    let tasks: Vec<_> = (0..10)
+        .map(|_| {
+            let signal = Arc::clone(&signal);
+            tokio::spawn(async move { *signal.wait().await.unwrap() })
+        })
+        .collect();
+    signal.publish(7, true);
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 7);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn capacity_is_never_exceeded_and_never_leaks() {
+    let (tree, root) = Tree::new(5);
+    let nodes = [tree.add(root, 2), tree.add(root, 4)];
+    let running = Arc::new(AtomicU64::new(0));
+    let tasks: Vec<_> = (0..200_u64)
+        .map(|turn| {
+            let (tree, running) = (Arc::clone(&tree), Arc::clone(&running));
+            let (node, cost) = (nodes[usize::from(turn % 2 == 0)], 1 + turn % 2);
+            tokio::spawn(async move {
+                let permit = tree.acquire(node, cost).unwrap().await;
+                assert!(running.fetch_add(cost, Ordering::SeqCst) + cost <= 5);
+                tokio::task::yield_now().await;
+                running.fetch_sub(cost, Ordering::SeqCst);
+                drop(permit);
+            })
+        })
+        .collect();
+    for (turn, task) in tasks.into_iter().enumerate() {
+        if turn % 7 == 0 {
+            // Wherever it is by now: before its first poll, waiting, granted, running or done.
+            task.abort();
+        }
+        match task.await {
+            Ok(()) => {}
+            Err(error) => assert!(error.is_cancelled()),
+        }
+    }
+    assert_eq!((tree.held(root), tree.waiting(root)), (0, 0));
+}

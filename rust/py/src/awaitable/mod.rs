@@ -1,0 +1,49 @@
+//! What Python awaits.
+//!
+//! Every operation of headrace is a native object that CPython drives like a coroutine. The rules, which the other rooms rely on:
+//!
+//! 1. **Making one does nothing.** All work happens when it is first awaited, so an `anext()` that nobody awaits, or that is
+//!    cancelled before it starts, takes no item and no place in any queue.
+//! 2. **Ready costs no loop.** The first step tries synchronously; a result comes back in that very call, and the object goes
+//!    to a free list.
+//! 3. **Pending waits on a real `asyncio.Future`** ([`Parked`]) of the running loop, so `wait_for`, `shield`, `gather`, uvloop and
+//!    eager tasks see nothing unusual. When it wakes, the core's future is polled again *on the loop's thread*, inside the
+//!    awaitable: an item leaves its buffer in the call that delivers it, so a cancelled await cannot lose it.
+//! 4. **A waker holds no Python object** ([`park`]). On the loop's own thread it resolves the future at once; from any other
+//!    it leaves a number in the loop's mailbox and rings once.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`native`] | the heap type with both slots, `am_send` and `tp_iternext`, and its free list |
+//! | [`stop`] | the recycled `StopIteration` by which 3.12 to 3.14 deliver a value |
+//! | [`inner`] | driving somebody else's awaitable |
+//! | [`park`] | futures, wakers, the mailbox of a loop |
+//! | [`ready`] | an awaitable over a future of the core |
+
+pub(crate) mod inner;
+pub(crate) mod native;
+pub(crate) mod park;
+pub(crate) mod ready;
+pub(crate) mod stop;
+
+use pyo3::prelude::*;
+
+pub(crate) use inner::Inner;
+pub(crate) use native::{Class, Coroutine, Native};
+pub(crate) use park::Parked;
+
+/// What one step of a coroutine came to.
+#[derive(Debug)]
+pub(crate) enum Step<'py> {
+    /// It is finished, with this value.
+    Return(Bound<'py, PyAny>),
+    /// It waits: hand this object (a future, or `None` for one turn) up to whoever drives the task, untouched.
+    Yield(Bound<'py, PyAny>),
+}
+
+/// A reference that the garbage collector is to see.
+pub(crate) type Seen<'a> = &'a mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>;
+
+/// The collector asked a traversal to stop.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopped(pub(crate) std::ffi::c_int);

@@ -1,0 +1,262 @@
+//! Waiting on a loop, and being woken from anywhere.
+//!
+//! Each event loop has one [`Mailbox`]. A suspended operation parks in it: it leaves an `asyncio.Future` of that loop and gets a number. Its
+//! waker knows the mailbox and the number, and nothing of Python, so it may be cloned, kept and dropped on any thread.
+//!
+//! Waking from the loop's own thread resolves the future at once. From any other thread:
+//!
+//! 1. the number goes into the mailbox;
+//! 2. if no drain is pending, the flag is raised and the loop is rung with `call_soon_threadsafe`, once;
+//! 3. the loop drains: it *first* lowers the flag, *then* takes the letters, then resolves their futures.
+//!
+//! A letter that arrives between the two halves of 3 is taken by this drain and rings once in vain; the other order would lose it.
+//! So a burst of wake-ups costs one ring: 0.06 us each in batches of 64, where one ring costs 5 us.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
+
+use crate::asyncio;
+use crate::gil::GilCell;
+
+/// The futures of one loop that somebody waits on, by number.
+#[derive(Debug, Default)]
+struct Futures {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Counts the tenants, so that a late wake-up of an earlier one is recognised.
+    generation: u32,
+    future: Option<Py<PyAny>>,
+}
+
+/// Which future: place and tenant.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    place: u32,
+    generation: u32,
+}
+
+impl Futures {
+    fn insert(&mut self, future: Py<PyAny>) -> Key {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 awaits at a time")
+        });
+        let slot = &mut self.slots[place as usize];
+        slot.future = Some(future);
+        Key { place, generation: slot.generation }
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Py<PyAny>> {
+        let slot = &mut self.slots[key.place as usize];
+        if slot.generation != key.generation {
+            return None;
+        }
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.place);
+        slot.future.take()
+    }
+
+    fn get(&self, py: Python<'_>, key: Key) -> Option<Py<PyAny>> {
+        let slot = self.slots.get(key.place as usize)?;
+        if slot.generation != key.generation {
+            return None;
+        }
+        slot.future.as_ref().map(|future| future.clone_ref(py))
+    }
+}
+
+/// Where a loop gets its wake-ups.
+#[derive(Debug)]
+struct Mailbox {
+    /// The thread that runs the loop.
+    thread: usize,
+    /// A weak reference to the loop, which may die before its waiters do.
+    event_loop: Py<PyWeakrefReference>,
+    futures: GilCell<Futures>,
+    /// Numbers from other threads. Held for a push or a swap only; nothing of Python runs under it.
+    letters: Mutex<Vec<Key>>,
+    /// Whether a drain is on its way.
+    rung: AtomicBool,
+}
+
+/// Names the current thread: cheaper to read than `std::thread::current()`.
+fn this_thread() -> usize {
+    thread_local! { static MARK: u8 = const { 0 }; }
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+impl Mailbox {
+    fn post(self: &Arc<Self>, key: Key) {
+        if self.thread == this_thread() {
+            Python::attach(|py| self.resolve(py, key));
+            return;
+        }
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            Python::attach(|py| self.ring(py));
+        }
+    }
+
+    /// Asks the loop to drain. A loop that is closed or gone has nobody left to wake.
+    fn ring(self: &Arc<Self>, py: Python<'_>) {
+        let Some(event_loop) = self.event_loop.bind(py).upgrade() else { return };
+        let rung = Py::new(py, Drain(Arc::clone(self)))
+            .and_then(|drain| event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (drain,)));
+        if rung.is_err() {
+            self.letters.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.rung.store(false, Ordering::Release);
+        }
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        self.rung.store(false, Ordering::Release);
+        let letters = std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
+        for key in letters {
+            self.resolve(py, key);
+        }
+    }
+
+    fn resolve(&self, py: Python<'_>, key: Key) {
+        // Bound first: the borrow must end before `set_result` runs Python code.
+        let future = self.futures.borrow(py).get(py, key);
+        let Some(future) = future else { return };
+        let future = future.into_bound(py);
+        let resolved = future.call_method0(intern!(py, "done")).and_then(|done| {
+            if !done.is_truthy()? {
+                future.call_method1(intern!(py, "set_result"), (py.None(),))?;
+            }
+            Ok(())
+        });
+        if let Err(error) = resolved {
+            // The loop is closed, so nobody runs who could wait. Anything else should be seen.
+            if !error.is_instance_of::<pyo3::exceptions::PyRuntimeError>(py) {
+                error.write_unraisable(py, Some(&future));
+            }
+        }
+    }
+}
+
+/// What the loop calls when it was rung.
+#[pyclass(frozen, module = "headrace._core")]
+struct Drain(Arc<Mailbox>);
+
+#[pymethods]
+impl Drain {
+    fn __call__(&self, py: Python<'_>) {
+        self.0.drain(py);
+    }
+}
+
+/// Keeps a mailbox with its loop: the value in a `WeakKeyDictionary`.
+#[pyclass(frozen, weakref, module = "headrace._core")]
+struct Address(Arc<Mailbox>);
+
+static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is slow.
+static RECENT: GilCell<Option<(Py<PyWeakrefReference>, Arc<Mailbox>)>> = GilCell::new(None);
+
+fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
+    let py = event_loop.py();
+    let recent = RECENT.borrow(py).as_ref().map(|(weak, mailbox)| (weak.clone_ref(py), Arc::clone(mailbox)));
+    if let Some((weak, mailbox)) = recent
+        && mailbox.thread == this_thread()
+        && weak.bind(py).upgrade().is_some_and(|known| known.is(event_loop))
+    {
+        return Ok(mailbox);
+    }
+    let addresses = ADDRESSES
+        .get_or_try_init(py, || PyResult::Ok(py.import("weakref")?.getattr("WeakKeyDictionary")?.call0()?.unbind()))?
+        .bind(py);
+    let known = addresses.call_method1(intern!(py, "get"), (event_loop,))?;
+    let weak = PyWeakrefReference::new(event_loop)?.unbind();
+    // A loop may move to another thread between two runs; its mailbox is then made anew.
+    let mailbox = match known.cast_into::<Address>() {
+        Ok(address) if address.get().0.thread == this_thread() => Arc::clone(&address.get().0),
+        _ => {
+            let mailbox = Arc::new(Mailbox {
+                thread: this_thread(),
+                event_loop: weak.clone_ref(py),
+                futures: GilCell::default(),
+                letters: Mutex::default(),
+                rung: AtomicBool::new(false),
+            });
+            addresses.set_item(event_loop, Py::new(py, Address(Arc::clone(&mailbox)))?)?;
+            mailbox
+        }
+    };
+    let old = RECENT.borrow(py).replace((weak, Arc::clone(&mailbox)));
+    drop(old);
+    Ok(mailbox)
+}
+
+/// A place on the running loop where an operation waits.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    mailbox: Arc<Mailbox>,
+    key: Key,
+    future: Py<PyAny>,
+}
+
+struct Ring {
+    mailbox: Arc<Mailbox>,
+    key: Key,
+}
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.mailbox.post(self.key);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.mailbox.post(self.key);
+    }
+}
+
+impl Parked {
+    /// Makes a future of the running loop and a place for it in the loop's mailbox.
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
+        let event_loop = asyncio::running_loop(py)?;
+        let mailbox = mailbox(&event_loop)?;
+        let future = event_loop.call_method0(intern!(py, "create_future"))?.unbind();
+        let key = mailbox.futures.borrow(py).insert(future.clone_ref(py));
+        Ok(Self { mailbox, key, future })
+    }
+
+    /// Wakes this place, from any thread, any number of times, also when nobody is there any more.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker::from(Arc::new(Ring { mailbox: Arc::clone(&self.mailbox), key: self.key }))
+    }
+
+    /// The future, marked as being awaited: what the awaitable hands up to its task.
+    pub(crate) fn hand_up<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let future = self.future.bind(py).clone();
+        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        Ok(future)
+    }
+
+    /// The future itself, for the collector and for a caller that hands it to Python.
+    pub(crate) fn future(&self) -> &Py<PyAny> {
+        &self.future
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        // Dropped by an awaitable or a link, which CPython only drops on an attached thread: this costs a counter.
+        Python::attach(|py| {
+            let future = self.mailbox.futures.borrow(py).remove(self.key);
+            drop(future);
+        });
+    }
+}

@@ -1,0 +1,87 @@
+//! An awaitable over a future of the core.
+
+use std::ffi::CStr;
+use std::task::{Context, Poll, Waker};
+
+use pyo3::prelude::*;
+
+use super::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+
+/// A future of the core as Python awaits it.
+pub(crate) trait Operation: Sized + Send + 'static {
+    /// The full name of the Python type.
+    const NAME: &'static CStr;
+
+    /// The type object.
+    fn class() -> &'static Class;
+
+    /// Tries, and joins the queue if there is nothing yet. Called on the loop's thread only.
+    fn poll<'py>(&mut self, py: Python<'py>, context: &mut Context<'_>) -> Poll<PyResult<Bound<'py, PyAny>>>;
+
+    /// Shows the collector what this holds.
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
+}
+
+/// An [`Operation`] between its first poll and its result.
+#[derive(Debug)]
+pub(crate) struct Ready<O> {
+    /// Gone once it is finished or was cancelled: dropping it gives up its place in the queue, and hands on a notification that it had.
+    operation: Option<O>,
+    parked: Option<Parked>,
+}
+
+impl<O: Operation> Ready<O> {
+    /// An awaitable that has not started.
+    pub(crate) fn make(py: Python<'_>, operation: O) -> PyResult<Bound<'_, PyAny>> {
+        Native::alloc(py, Self { operation: Some(operation), parked: None })
+    }
+}
+
+impl<O: Operation> Coroutine for Ready<O> {
+    const NAME: &'static CStr = O::NAME;
+
+    fn class() -> &'static Class {
+        O::class()
+    }
+
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = value.py();
+        let operation = self.operation.as_mut().expect("a finished awaitable is not stepped again");
+        // First without a waker that could wake anybody: a ready result must not pay for a future.
+        let mut outcome = operation.poll(py, &mut Context::from_waker(Waker::noop()));
+        if outcome.is_pending() {
+            let parked = Parked::new(py)?;
+            // Replaces the idle waker. A notification that came between the two polls is found by this one.
+            outcome = operation.poll(py, &mut Context::from_waker(&parked.waker()));
+            self.parked = Some(parked);
+        }
+        match outcome {
+            Poll::Pending => {
+                let parked = self.parked.as_ref().expect("it was parked just now");
+                Ok(Step::Yield(parked.hand_up(py)?))
+            }
+            Poll::Ready(result) => {
+                self.parked = None;
+                self.operation = None;
+                result.map(Step::Return)
+            }
+        }
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        self.abandon(py);
+        Err(error)
+    }
+
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        if let Some(parked) = &self.parked {
+            see(parked.future())?;
+        }
+        self.operation.as_ref().map_or(Ok(()), |operation| operation.traverse(see))
+    }
+
+    fn abandon(&mut self, _py: Python<'_>) {
+        self.operation = None;
+        self.parked = None;
+    }
+}

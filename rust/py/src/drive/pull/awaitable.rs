@@ -1,0 +1,374 @@
+//! `Pull`: one `anext()`.
+
+use std::ffi::CStr;
+use std::task::Waker;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::flight::{Flight, Place};
+use super::line::{Advance, Line};
+use super::link::{Phase, PullLink};
+use super::turn::Ticket;
+use crate::asyncio::{self, Cancels};
+use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use crate::drive::budget;
+use crate::errors;
+use crate::result::IteratorResult;
+
+/// How a pull gives its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// The item; `StopAsyncIteration` at the end.
+    Item,
+    /// An `IteratorResult`, also at the end.
+    Result,
+}
+
+/// Where a pull is.
+#[derive(Debug)]
+enum Stage {
+    /// Nothing was done yet.
+    New,
+    /// Another pull is under way.
+    Queued(Parked),
+    /// It is its turn, but the line of another link is inside this one.
+    Claiming(Parked),
+    /// It is its turn, and it is suspended; see the link's flight.
+    Flying,
+    Done,
+}
+
+/// One item wanted of a link.
+#[derive(Debug)]
+pub(crate) struct Pull {
+    /// `None` while a step runs, which then holds it, and once it is finished.
+    link: Option<Py<PullLink>>,
+    delivery: Delivery,
+    ticket: Ticket,
+    stage: Stage,
+}
+
+static CLASS: Class = Class::new();
+
+impl Pull {
+    /// An awaitable that has not started.
+    #[inline]
+    pub(crate) fn make(link: Bound<'_, PullLink>, delivery: Delivery) -> PyResult<Bound<'_, PyAny>> {
+        let py = link.py();
+        Native::alloc(py, Self { link: Some(link.unbind()), delivery, ticket: 0, stage: Stage::New })
+    }
+
+    /// The first step.
+    #[inline]
+    fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
+        let py = link.py();
+        let this = link.get();
+        this.home().check(py, "stream")?;
+        let line = {
+            let mut state = this.state.borrow(py);
+            if state.phase != Phase::Open {
+                drop(state);
+                return self.deliver_end(py);
+            }
+            if state.running {
+                return Err(PyRuntimeError::new_err(
+                    "this stream is being pulled already: from inside its own callable, or by another thread",
+                ));
+            }
+            match state.turn.take() {
+                Some(ticket) => self.ticket = ticket,
+                None => {
+                    drop(state);
+                    return self.queue(link);
+                }
+            }
+            let line = state.line.take();
+            state.running = line.is_some();
+            line
+        };
+        match line {
+            Some(mut line) => {
+                let outcome = line.advance(py, link, None);
+                self.finish(link, line, outcome, None)
+            }
+            None => self.build(link),
+        }
+    }
+
+    /// Waits for its turn.
+    #[cold]
+    fn queue<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
+        let py = link.py();
+        link.get().bind_loop(py)?;
+        let parked = Parked::new(py)?;
+        self.ticket = link.get().state.borrow(py).turn.queue(parked.waker());
+        let future = parked.hand_up(py)?;
+        self.stage = Stage::Queued(parked);
+        budget::renew();
+        Ok(Step::Yield(future))
+    }
+
+    /// Builds the line, and runs it for the first time. The turn is this pull's.
+    #[cold]
+    fn build<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
+        let py = link.py();
+        let this = link.get();
+        let built = this.bind_loop(py).and_then(|()| {
+            if let Some(parked) = this.release_claim(py)? {
+                return Ok(Err(parked));
+            }
+            // Building may run Python code (a property of a subclass); nobody else builds meanwhile.
+            this.state.borrow(py).running = true;
+            let line = Line::build(link);
+            this.state.borrow(py).running = false;
+            line.map(Ok)
+        });
+        match built {
+            Ok(Ok(line)) => self.run(link, Box::new(line)),
+            Ok(Err(parked)) => {
+                let future = parked.hand_up(py)?;
+                self.stage = Stage::Claiming(parked);
+                budget::renew();
+                Ok(Step::Yield(future))
+            }
+            Err(error) => {
+                self.leave(link);
+                Err(error)
+            }
+        }
+    }
+
+    fn run<'py>(&mut self, link: &Bound<'py, PullLink>, mut line: Box<Line>) -> PyResult<Step<'py>> {
+        let py = link.py();
+        link.get().state.borrow(py).running = true;
+        let outcome = line.advance(py, link, None);
+        self.finish(link, line, outcome, None)
+    }
+
+    /// Its turn has come, or the link closed.
+    fn called<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
+        let py = link.py();
+        let (phase, mine, line) = {
+            let mut state = link.get().state.borrow(py);
+            let mine = state.turn.is_owner(self.ticket);
+            let line = if mine && state.phase == Phase::Open { state.line.take() } else { None };
+            (state.phase, mine, line)
+        };
+        match (phase, mine) {
+            (Phase::Closed, _) => {
+                self.leave(link);
+                Err(closed(py))
+            }
+            (Phase::Ended, _) => {
+                self.leave(link);
+                self.deliver_end(py)
+            }
+            (Phase::Open, true) => match line {
+                Some(line) => self.run(link, line),
+                None => self.build(link),
+            },
+            (Phase::Open, false) => {
+                // Somebody else resolved the future. The place in the queue is kept.
+                let parked = Parked::new(py)?;
+                link.get().state.borrow(py).turn.wait_with(self.ticket, parked.waker());
+                let future = parked.hand_up(py)?;
+                self.stage = Stage::Queued(parked);
+                Ok(Step::Yield(future))
+            }
+        }
+    }
+
+    /// Goes on with a pull that was suspended.
+    fn resume<'py>(&mut self, link: &Bound<'py, PullLink>, sent: Result<&Bound<'py, PyAny>, PyErr>) -> PyResult<Step<'py>> {
+        let py = link.py();
+        let (flight, line, closing) = {
+            let mut state = link.get().state.borrow(py);
+            let (flight, line) = (state.flight.take(), state.line.take());
+            state.running = flight.is_some() && line.is_some();
+            (flight, line, state.phase == Phase::Closed)
+        };
+        let (Some(flight), Some(mut line)) = (flight, line) else {
+            self.leave(link);
+            return Err(PyRuntimeError::new_err("this pull was collected while it was suspended"));
+        };
+        let Flight { place, cancels, .. } = *flight;
+        let cancelled = |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
+        // A link that closes cancels what is under way, also where the future could not be cancelled.
+        let sent = match sent {
+            Ok(_) if closing => Err(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?)),
+            sent => sent,
+        };
+        let mut outcome = line.resume(py, link, place, sent, cancelled);
+        if closing && !matches!(outcome, Ok(Advance::Suspend(..))) && !outcome.as_ref().is_err_and(cancelled) {
+            outcome = Err(closed(py));
+        }
+        self.finish(link, line, outcome, Some(cancels))
+    }
+
+    /// Puts the line back, and passes the turn on unless the pull is suspended.
+    #[inline]
+    fn finish<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        line: Box<Line>,
+        outcome: PyResult<Advance<'py>>,
+        cancels: Option<Cancels>,
+    ) -> PyResult<Step<'py>> {
+        let py = link.py();
+        if let Ok(Advance::Suspend(place, object)) = outcome {
+            self.suspend(link, line, place, &object, cancels)?;
+            return Ok(Step::Yield(object));
+        }
+        line.settle(py);
+        let (next, closers) = {
+            let mut state = link.get().state.borrow(py);
+            state.running = false;
+            state.line = Some(line);
+            if matches!(outcome, Ok(Advance::End)) && state.phase == Phase::Open {
+                state.phase = Phase::Ended;
+            }
+            (state.turn.leave(self.ticket), state.take_closers())
+        };
+        if next.is_some() || !closers.is_empty() {
+            wake(next, closers);
+        }
+        match outcome {
+            Ok(Advance::Item(item)) => match self.delivery {
+                Delivery::Item => Ok(Step::Return(item)),
+                Delivery::Result => IteratorResult::item(item).map(Step::Return),
+            },
+            Ok(Advance::End) => self.deliver_end(py),
+            Ok(Advance::Suspend(..)) => unreachable!("handled above"),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn suspend<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        line: Box<Line>,
+        place: Box<Place>,
+        object: &Bound<'py, PyAny>,
+        cancels: Option<Cancels>,
+    ) -> PyResult<()> {
+        let py = link.py();
+        // In the other places nothing depends on who asked for a cancellation.
+        let cancels = match *place {
+            Place::Stage { .. } | Place::Draw(_) => cancels.unwrap_or_else(|| Cancels::now(py)),
+            Place::Rest => cancels.unwrap_or_default(),
+        };
+        let flight = Box::new(Flight { place: *place, awaiting: object.clone().unbind(), cancels });
+        let mut state = link.get().state.borrow(py);
+        state.running = false;
+        state.line = Some(line);
+        state.flight = Some(flight);
+        self.stage = Stage::Flying;
+        drop(state);
+        budget::renew();
+        Ok(())
+    }
+
+    /// Gives up its place, wherever it is.
+    fn leave(&mut self, link: &Bound<'_, PullLink>) {
+        let (next, closers) = {
+            let mut state = link.get().state.borrow(link.py());
+            (state.turn.leave(self.ticket), state.take_closers())
+        };
+        self.stage = Stage::Done;
+        wake(next, closers);
+    }
+
+    fn deliver_end<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
+        self.stage = Stage::Done;
+        match self.delivery {
+            Delivery::Item => Err(errors::end()),
+            Delivery::Result => IteratorResult::end(py).map(Step::Return),
+        }
+    }
+}
+
+fn closed(py: Python<'_>) -> PyErr {
+    errors::closed(py, "the stream was closed while this pull was pending")
+}
+
+#[cold]
+fn wake(next: Option<Waker>, closers: Vec<Waker>) {
+    if let Some(next) = next {
+        next.wake();
+    }
+    closers.into_iter().for_each(Waker::wake);
+}
+
+impl Coroutine for Pull {
+    const NAME: &'static CStr = c"headrace._core.Pull";
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    #[inline]
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let Some(link) = self.link.take() else { unreachable!("a finished awaitable is not stepped again") };
+        let link = link.into_bound(value.py());
+        let outcome = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::New => self.begin(&link),
+            Stage::Flying => self.resume(&link, Ok(value)),
+            Stage::Queued(_) => self.called(&link),
+            Stage::Claiming(_) => self.build(&link),
+            Stage::Done => unreachable!("a finished awaitable is not stepped again"),
+        };
+        if let Ok(Step::Yield(_)) = outcome {
+            self.link = Some(link.unbind());
+        }
+        outcome
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        let Some(link) = self.link.take() else { return Err(error) };
+        let link = link.into_bound(py);
+        let outcome = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Flying => self.resume(&link, Err(error)),
+            Stage::Queued(_) | Stage::Claiming(_) => {
+                self.leave(&link);
+                Err(error)
+            }
+            Stage::New | Stage::Done => Err(error),
+        };
+        if let Ok(Step::Yield(_)) = outcome {
+            self.link = Some(link.unbind());
+        }
+        outcome
+    }
+
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        if let Some(link) = &self.link {
+            see(link.as_any())?;
+        }
+        match &self.stage {
+            Stage::Queued(parked) | Stage::Claiming(parked) => see(parked.future()),
+            Stage::New | Stage::Flying | Stage::Done => Ok(()),
+        }
+    }
+
+    fn abandon(&mut self, py: Python<'_>) {
+        let Some(link) = self.link.take() else { return };
+        let link = link.into_bound(py);
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::New | Stage::Done => {}
+            Stage::Queued(_) | Stage::Claiming(_) => self.leave(&link),
+            Stage::Flying => {
+                let (flight, line) = {
+                    let mut state = link.get().state.borrow(py);
+                    (state.flight.take(), state.line.take())
+                };
+                if let (Some(flight), Some(mut line)) = (flight, line) {
+                    line.abandon(&link, flight.place);
+                    line.settle(py);
+                    link.get().state.borrow(py).line = Some(line);
+                }
+                self.leave(&link);
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! A source that is somebody else's: any async iterable.
+
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyTypeError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Drawn, Wait, agen};
+use crate::awaitable::{Inner, Step};
+use crate::gc;
+use crate::gil::GilCell;
+use crate::errors;
+
+/// Takes items from an async iterator that is made when the first one is wanted.
+///
+/// An async generator (of exactly that type) is driven without the `asend` object that CPython makes for each item; see [`agen`].
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct ForeignFeed {
+    /// An async iterable, or a callable without arguments that makes an async iterator.
+    origin: Py<PyAny>,
+    is_factory: bool,
+    state: GilCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    iterator: Option<Py<PyAny>>,
+    /// Its first item has been asked for, so that the loop's hooks for async generators are installed.
+    started: bool,
+    /// A cancellation went through it: say so at the next pull.
+    lost: bool,
+    ended: bool,
+}
+
+#[pymethods]
+impl ForeignFeed {
+    #[new]
+    #[pyo3(signature = (origin, *, is_factory = false))]
+    fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
+        Self { origin: origin.clone().unbind(), is_factory, state: GilCell::default() }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| {
+            see(&self.origin)?;
+            match self.state.peek_for_gc().as_deref() {
+                Some(State { iterator: Some(iterator), .. }) => see(iterator),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let old = self.state.borrow(py).iterator.take();
+        drop(old);
+    }
+}
+
+impl ForeignFeed {
+    /// Over an async iterable.
+    pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
+        Self::new(iterable, false)
+    }
+
+    /// Over what a callable makes.
+    pub(crate) fn made_by(factory: &Bound<'_, PyAny>) -> Self {
+        Self::new(factory, true)
+    }
+}
+
+/// Whether this is an async generator that can be driven directly.
+fn is_agen(iterator: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: reading the type of a live object.
+    unsafe { std::ptr::eq(ffi::Py_TYPE(iterator.as_ptr()), &raw const ffi::PyAsyncGen_Type) }
+}
+
+impl ForeignFeed {
+    #[inline]
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let iterator = {
+            let mut state = self.state.borrow(py);
+            if state.lost {
+                state.lost = false;
+                state.ended = true;
+                drop(state);
+                return Err(errors::source_cancelled(py));
+            }
+            if state.ended {
+                return Ok(Drawn::End);
+            }
+            match &state.iterator {
+                Some(iterator) if state.started => Some(iterator.bind(py).clone()),
+                _ => None,
+            }
+        };
+        match iterator {
+            Some(iterator) if agen::can_bypass() && is_agen(&iterator) => {
+                self.agen_step(agen::step(&iterator, &py.None().into_bound(py)))
+            }
+            Some(iterator) => self.anext(&iterator),
+            None => {
+                let iterator = self.open(py)?;
+                self.state.borrow(py).started = true;
+                self.anext(&iterator)
+            }
+        }
+    }
+
+    /// Makes the iterator, if it is not there yet.
+    fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(iterator) = &self.state.borrow(py).iterator {
+            return Ok(iterator.bind(py).clone());
+        }
+        let origin = self.origin.bind(py);
+        let iterator = if self.is_factory {
+            origin.call0()?
+        } else {
+            origin.get_type().call_method1(intern!(py, "__aiter__"), (origin,))?
+        };
+        if !iterator.hasattr(intern!(py, "__anext__"))? {
+            return Err(PyTypeError::new_err(format!(
+                "the source gave {}, which is no async iterator: {} must be an async generator function or return an async iterator",
+                errors::describe(&iterator),
+                if self.is_factory { "pull_impl" } else { "__aiter__" },
+            )));
+        }
+        self.state.borrow(py).iterator = Some(iterator.clone().unbind());
+        Ok(iterator)
+    }
+
+    /// One item by the way that the language has for it.
+    fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<Drawn<'py>> {
+        let py = iterator.py();
+        // SAFETY: the slot is called as CPython calls it; it returns an owned reference, or null with an exception.
+        let awaitable = unsafe {
+            let methods = (*ffi::Py_TYPE(iterator.as_ptr())).tp_as_async;
+            match if methods.is_null() { None } else { (*methods).am_anext } {
+                Some(am_anext) => Bound::from_owned_ptr_or_err(py, am_anext(iterator.as_ptr()))?,
+                None => iterator.call_method0(intern!(py, "__anext__"))?,
+            }
+        };
+        let inner = Inner::of(awaitable)?;
+        let step = inner.send(&py.None().into_bound(py));
+        self.inner_step(py, inner, step)
+    }
+
+    fn inner_step<'py>(&self, py: Python<'py>, inner: Inner, step: PyResult<Step<'py>>) -> PyResult<Drawn<'py>> {
+        match step {
+            Ok(Step::Return(item)) => Ok(Drawn::Item(item)),
+            Ok(Step::Yield(object)) => Ok(Drawn::Wait(Wait::Inner(inner), object)),
+            Err(error) if error.is_instance_of::<PyStopAsyncIteration>(py) => {
+                self.state.borrow(py).ended = true;
+                Ok(Drawn::End)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn agen_step<'py>(&self, step: PyResult<agen::Stepped<'py>>) -> PyResult<Drawn<'py>> {
+        match step? {
+            agen::Stepped::Item(item) => Ok(Drawn::Item(item)),
+            agen::Stepped::Suspended(object) => Ok(Drawn::Wait(Wait::Agen, object)),
+            agen::Stepped::End(py) => {
+                self.state.borrow(py).ended = true;
+                Ok(Drawn::End)
+            }
+        }
+    }
+
+    pub(crate) fn resume<'py>(
+        &self,
+        wait: Wait,
+        sent: Result<&Bound<'py, PyAny>, PyErr>,
+        py: Python<'py>,
+    ) -> PyResult<Drawn<'py>> {
+        match wait {
+            Wait::Inner(inner) => {
+                let step = match sent {
+                    Ok(value) => inner.send(value),
+                    Err(error) => inner.throw(py, error),
+                };
+                self.inner_step(py, inner, step)
+            }
+            Wait::Agen => {
+                let iterator = self.open(py)?;
+                agen::set_running(&iterator, false);
+                match sent {
+                    Ok(value) => self.agen_step(agen::step(&iterator, value)),
+                    Err(error) => {
+                        // From here on as the language has it: `athrow` knows how to end a generator.
+                        let awaitable = iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
+                        let inner = Inner::of(awaitable)?;
+                        let step = inner.send(&py.None().into_bound(py));
+                        self.inner_step(py, inner, step)
+                    }
+                }
+            }
+            Wait::Core { .. } => unreachable!("a foreign source waits for no buffer of ours"),
+        }
+    }
+
+    pub(crate) fn cancelled(&self, py: Python<'_>) {
+        let mut state = self.state.borrow(py);
+        // Only a generator is ended by an error that goes through it. What another iterator lost, if anything, only it can know.
+        if !state.ended && state.iterator.as_ref().is_some_and(|iterator| is_agen(iterator.bind(py))) {
+            state.lost = true;
+        }
+    }
+
+    pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        let origin = self.origin.bind(py);
+        if !self.is_factory && origin.hasattr(intern!(py, "__anext__"))? {
+            return Err(PyRuntimeError::new_err(format!(
+                "cannot restart: the source {} is an async iterator, which runs once; give an async iterable that can be iterated again",
+                errors::describe(origin)
+            )));
+        }
+        let old = std::mem::take(&mut *self.state.borrow(py));
+        drop(old);
+        Ok(())
+    }
+
+    /// Ends it. What comes back is to be awaited: the iterator's own `aclose()`.
+    pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let iterator = {
+            let mut state = self.state.borrow(py);
+            state.ended = true;
+            state.lost = false;
+            state.iterator.as_ref().map(|iterator| iterator.bind(py).clone())
+        };
+        // One that was never started is closed too: it may be an open connection.
+        let iterator = match iterator {
+            Some(iterator) => iterator,
+            None if self.is_factory => return Ok(None),
+            None => self.origin.bind(py).clone(),
+        };
+        match iterator.getattr_opt(intern!(py, "aclose"))? {
+            Some(aclose) => Ok(Some(aclose.call0()?)),
+            None => Ok(None),
+        }
+    }
+}

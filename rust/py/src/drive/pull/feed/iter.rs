@@ -1,0 +1,118 @@
+//! A sync iterable.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyIterator;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::Drawn;
+use crate::gc;
+use crate::gil::GilCell;
+
+/// Takes items from an iterator that is made when the first one is wanted.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct IterFeed {
+    iterable: Py<PyAny>,
+    state: GilCell<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Fresh,
+    Running(Py<PyIterator>),
+    Ended,
+}
+
+#[pymethods]
+impl IterFeed {
+    #[new]
+    fn new(iterable: &Bound<'_, PyAny>) -> Self {
+        Self { iterable: iterable.clone().unbind(), state: GilCell::new(State::Fresh) }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| {
+            see(&self.iterable)?;
+            match self.state.peek_for_gc().as_deref() {
+                Some(State::Running(iterator)) => see(iterator.as_any()),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.set(py, State::Ended);
+    }
+}
+
+impl IterFeed {
+    fn set(&self, py: Python<'_>, state: State) {
+        let old = std::mem::replace(&mut *self.state.borrow(py), state);
+        drop(old);
+    }
+
+    #[inline]
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let iterator = match &*self.state.borrow(py) {
+            State::Running(iterator) => Some(iterator.bind(py).clone()),
+            State::Ended => return Ok(Drawn::End),
+            State::Fresh => None,
+        };
+        match iterator {
+            Some(iterator) => self.next(iterator),
+            None => self.open(py),
+        }
+    }
+
+    #[cold]
+    fn open<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let iterator = self.iterable.bind(py).try_iter()?;
+        self.set(py, State::Running(iterator.clone().unbind()));
+        self.next(iterator)
+    }
+
+    #[inline]
+    fn next<'py>(&self, mut iterator: Bound<'py, PyIterator>) -> PyResult<Drawn<'py>> {
+        match iterator.next() {
+            Some(Ok(item)) => Ok(Drawn::Item(item)),
+            // An iterator that raised stays: a class may well go on after an error, and one that cannot ends by itself.
+            Some(Err(error)) => Err(error),
+            None => {
+                self.set(iterator.py(), State::Ended);
+                Ok(Drawn::End)
+            }
+        }
+    }
+
+    pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        let iterable = self.iterable.bind(py);
+        // SAFETY: a live object.
+        if unsafe { ffi::PyIter_Check(iterable.as_ptr()) } != 0 {
+            return Err(PyRuntimeError::new_err(format!(
+                "cannot restart: the source {} is an iterator, which runs once; give a list, a range or any other iterable that can be iterated again",
+                crate::errors::describe(iterable)
+            )));
+        }
+        self.set(py, State::Fresh);
+        Ok(())
+    }
+
+    /// Ends it. A generator is closed, so that its `finally` runs now.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let old = std::mem::replace(&mut *self.state.borrow(py), State::Ended);
+        let running = match old {
+            State::Running(iterator) => iterator.into_any().into_bound(py),
+            State::Fresh => self.iterable.bind(py).clone(),
+            State::Ended => return Ok(()),
+        };
+        // SAFETY: reading the type of a live object.
+        let is_generator = unsafe { std::ptr::eq(ffi::Py_TYPE(running.as_ptr()), &raw const ffi::PyGen_Type) };
+        if is_generator {
+            running.call_method0(intern!(py, "close"))?;
+        }
+        Ok(())
+    }
+}

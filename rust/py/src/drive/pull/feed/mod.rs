@@ -1,0 +1,151 @@
+//! Feeds: where the items of a line come from.
+//!
+//! | feed | items | a cancelled pull |
+//! |---|---|---|
+//! | [`StoreFeed`] | a `deque`, drained from its left end | never waits |
+//! | [`IterFeed`] | a sync iterable | never waits |
+//! | [`QueueFeed`] | a buffer of the core | the item stays in the buffer |
+//! | [`ForeignFeed`] | any async iterable | as that source has it |
+
+mod agen;
+mod foreign;
+mod iter;
+mod queue;
+mod store;
+
+use headrace_core::buffer::Get;
+use pyo3::prelude::*;
+
+use crate::awaitable::{Inner, Parked, Seen, Stopped};
+pub(crate) use agen::register as register_agen;
+pub(crate) use foreign::ForeignFeed;
+pub(crate) use iter::IterFeed;
+pub(crate) use queue::QueueFeed;
+pub(crate) use store::StoreFeed;
+
+/// What asking a feed came to.
+#[derive(Debug)]
+pub(crate) enum Drawn<'py> {
+    /// An item.
+    Item(Bound<'py, PyAny>),
+    /// No more.
+    End,
+    /// Not yet: hand this object up to the task, and come back with the wait.
+    Wait(Wait, Bound<'py, PyAny>),
+}
+
+/// What a draw waits for.
+#[derive(Debug)]
+pub(crate) enum Wait {
+    /// A buffer of the core.
+    Core { get: Get<Py<PyAny>>, parked: Parked },
+    /// The awaitable that a foreign `__anext__` returned.
+    Inner(Inner),
+    /// An async generator that is driven without one.
+    Agen,
+}
+
+impl Wait {
+    /// Shows the collector what this holds.
+    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        match self {
+            Self::Core { parked, .. } => see(parked.future()),
+            Self::Inner(inner) => see(inner.object()),
+            Self::Agen => Ok(()),
+        }
+    }
+}
+
+/// Any feed.
+#[derive(Debug)]
+pub(crate) enum AnyFeed {
+    Store(Py<StoreFeed>),
+    Iter(Py<IterFeed>),
+    Queue(Py<QueueFeed>),
+    Foreign(Py<ForeignFeed>),
+}
+
+impl AnyFeed {
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(feed) = object.cast_exact::<StoreFeed>() {
+            Ok(Self::Store(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<IterFeed>() {
+            Ok(Self::Iter(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<QueueFeed>() {
+            Ok(Self::Queue(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<ForeignFeed>() {
+            Ok(Self::Foreign(feed.clone().unbind()))
+        } else {
+            Err(crate::errors::wrong_type("origin", "a pull object or a feed of headrace", object))
+        }
+    }
+
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Store(feed) => Self::Store(feed.clone_ref(py)),
+            Self::Iter(feed) => Self::Iter(feed.clone_ref(py)),
+            Self::Queue(feed) => Self::Queue(feed.clone_ref(py)),
+            Self::Foreign(feed) => Self::Foreign(feed.clone_ref(py)),
+        }
+    }
+
+    pub(crate) fn as_any(&self) -> &Py<PyAny> {
+        match self {
+            Self::Store(feed) => feed.as_any(),
+            Self::Iter(feed) => feed.as_any(),
+            Self::Queue(feed) => feed.as_any(),
+            Self::Foreign(feed) => feed.as_any(),
+        }
+    }
+
+    /// Asks for the next item.
+    #[inline]
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        match self {
+            Self::Store(feed) => feed.get().draw(py),
+            Self::Iter(feed) => feed.get().draw(py),
+            Self::Queue(feed) => feed.get().draw(py),
+            Self::Foreign(feed) => feed.get().draw(py),
+        }
+    }
+
+    /// Goes on with a draw that waited, with what the task sent or threw.
+    pub(crate) fn resume<'py>(&self, wait: Wait, sent: Result<&Bound<'py, PyAny>, PyErr>, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        match (self, wait) {
+            (Self::Queue(feed), Wait::Core { get, parked }) => match sent {
+                Ok(_) => feed.get().resume(py, get, parked),
+                // Dropping the wait gives up its place; the item is still in the buffer.
+                Err(error) => Err(error),
+            },
+            (Self::Foreign(feed), wait) => feed.get().resume(wait, sent, py),
+            _ => unreachable!("a feed is resumed with a wait of its own kind"),
+        }
+    }
+
+    /// A pull that waited for this feed was cancelled, and the cancellation reached the source.
+    pub(crate) fn cancelled(&self, py: Python<'_>) {
+        if let Self::Foreign(feed) = self {
+            feed.get().cancelled(py);
+        }
+    }
+
+    /// Starts a new cycle, or says why the source cannot.
+    pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Store(_) => Ok(()),
+            Self::Iter(feed) => feed.get().restart(py),
+            Self::Queue(feed) => feed.get().restart(),
+            Self::Foreign(feed) => feed.get().restart(py),
+        }
+    }
+
+    /// Ends the source. What it returns is to be awaited, if there is anything to await.
+    pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self {
+            Self::Store(_) => Ok(None),
+            Self::Iter(feed) => feed.get().close(py).map(|()| None),
+            Self::Queue(feed) => feed.get().close(py).map(|()| None),
+            Self::Foreign(feed) => feed.get().close(py),
+        }
+    }
+}

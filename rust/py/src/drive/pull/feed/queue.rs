@@ -1,0 +1,84 @@
+//! The far end of a buffer that producers push into.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use headrace_core::buffer::{Get, TryGetError};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Drawn, Wait};
+use crate::awaitable::Parked;
+use crate::buffer::Buffer;
+
+/// Takes items out of a [`Buffer`].
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct QueueFeed {
+    buffer: Py<Buffer>,
+}
+
+#[pymethods]
+impl QueueFeed {
+    #[new]
+    fn new(buffer: Py<Buffer>) -> Self {
+        Self { buffer }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.buffer)
+    }
+}
+
+impl QueueFeed {
+    #[inline]
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let buffer = self.buffer.get();
+        buffer.check(py)?;
+        match buffer.core().try_get() {
+            Ok(item) => Ok(Drawn::Item(item.into_bound(py))),
+            Err(TryGetError::Empty) => self.wait(py, buffer.core().get()),
+            Err(TryGetError::Ended) => self.end(py),
+        }
+    }
+
+    pub(crate) fn resume<'py>(&self, py: Python<'py>, get: Get<Py<PyAny>>, parked: Parked) -> PyResult<Drawn<'py>> {
+        drop(parked);
+        self.wait(py, get)
+    }
+
+    /// Joins the line of those who wait, unless an item came in between.
+    fn wait<'py>(&self, py: Python<'py>, mut get: Get<Py<PyAny>>) -> PyResult<Drawn<'py>> {
+        let parked = Parked::new(py)?;
+        match Pin::new(&mut get).poll(&mut Context::from_waker(&parked.waker())) {
+            Poll::Ready(Ok(item)) => Ok(Drawn::Item(item.into_bound(py))),
+            Poll::Ready(Err(_)) => self.end(py),
+            Poll::Pending => {
+                let future = parked.hand_up(py)?;
+                Ok(Drawn::Wait(Wait::Core { get, parked }, future))
+            }
+        }
+    }
+
+    /// The end, or the error that the producers left, once.
+    fn end<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        self.buffer.get().take_error(py).map_or(Ok(Drawn::End), Err)
+    }
+
+    pub(crate) fn restart(&self) -> PyResult<()> {
+        if self.buffer.get().core().is_finished() {
+            return Err(PyRuntimeError::new_err("cannot restart: the buffer behind this source was ended; make a new one"));
+        }
+        Ok(())
+    }
+
+    /// Nobody will read any more: blocked producers get their items back.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let buffer = self.buffer.get();
+        buffer.check(py)?;
+        let left = buffer.core().close();
+        drop(left);
+        Ok(())
+    }
+}

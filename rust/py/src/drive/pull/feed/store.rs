@@ -1,0 +1,49 @@
+//! A `deque` that is drained while it may be added to.
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::Drawn;
+use crate::errors;
+use crate::gc;
+
+/// Takes items from the left end of a `collections.deque`, live.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct StoreFeed {
+    items: Py<PyAny>,
+    /// `items.popleft`, bound once.
+    pop: Py<PyAny>,
+}
+
+#[pymethods]
+impl StoreFeed {
+    #[new]
+    fn new(items: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = items.py();
+        if !items.get_type().is(&py.import("collections")?.getattr("deque")?) {
+            return Err(errors::wrong_type("items", "a collections.deque", items));
+        }
+        Ok(Self { items: items.clone().unbind(), pop: items.getattr(intern!(py, "popleft"))?.unbind() })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| {
+            see(&self.items)?;
+            see(&self.pop)
+        })
+    }
+}
+
+impl StoreFeed {
+    #[inline]
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        // SAFETY: a live deque, whose length cannot fail.
+        if unsafe { ffi::PyObject_Size(self.items.as_ptr()) } == 0 {
+            return Ok(Drawn::End);
+        }
+        self.pop.bind(py).call0().map(Drawn::Item)
+    }
+}

@@ -1,0 +1,392 @@
+//! A fused stretch of links, and the loop that runs it.
+//!
+//! A line is built when a link is first pulled: from that link upwards, as long as the links are stock and nobody else's. Where it meets one
+//! that is not (a subclass that overrides the protocol, or a link with two consumers), that one becomes a foreign source of the stretch.
+//!
+//! **The line is a cache.** What must not be lost, a kernel's state and an item that a cancelled pull left, lives in the links.
+//! So a line can be thrown away and built again at any moment between two items. That moment comes when somebody starts to pull
+//! a link in its middle: the [`Claim`] that the line has on its links is revoked, and it ends before that link from its next item on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::Waker;
+
+use pyo3::exceptions::PyGeneratorExit;
+use pyo3::prelude::*;
+
+use super::feed::{AnyFeed, Drawn, ForeignFeed};
+use super::flight::Place;
+use super::link::{Origin, PullLink};
+use crate::awaitable::{Inner, Seen, Step, Stopped};
+use crate::drive::budget;
+use crate::errors;
+use crate::gil::GilCell;
+use crate::kernel::{AnyKernel, Flow};
+
+/// A line's hold on the links that it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Claim {
+    revoked: AtomicBool,
+    /// Where the line is: [`Claim::IDLE`], 0 in its feed, `k + 1` in its stage `k`.
+    at: AtomicUsize,
+    /// Who waits until it is idle.
+    waiting: GilCell<Vec<Waker>>,
+}
+
+impl Claim {
+    /// No pull is under way.
+    const IDLE: usize = usize::MAX - 1;
+    /// The line is gone.
+    const GONE: usize = usize::MAX;
+
+    /// Whether there is still a line behind it.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.at.load(Relaxed) != Self::GONE
+    }
+
+    /// Takes the link at `position` away from the line. `false` if the line is in that link or above it just now; then `waker`
+    /// is called when it no longer is.
+    pub(crate) fn revoke(&self, py: Python<'_>, position: usize, waker: impl FnOnce() -> PyResult<Waker>) -> PyResult<bool> {
+        // From its next item on the line looks for itself what it may run; what is under way stays where it is.
+        self.revoked.store(true, Relaxed);
+        if self.at.load(Relaxed) > position {
+            return Ok(true);
+        }
+        let waker = waker()?;
+        self.waiting.borrow(py).push(waker);
+        Ok(false)
+    }
+
+    #[inline]
+    fn settle(&self, py: Python<'_>, at: usize) {
+        self.at.store(at, Relaxed);
+        if self.revoked.load(Relaxed) {
+            self.admit(py);
+        }
+    }
+
+    #[cold]
+    fn admit(&self, py: Python<'_>) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow(py));
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// One link of a line.
+#[derive(Debug)]
+struct Stage {
+    /// `None` for the last one, which owns the line: it must not be kept alive by what it owns.
+    link: Option<Py<PullLink>>,
+    kernel: AnyKernel,
+}
+
+/// See the top of this file.
+#[derive(Debug)]
+pub(crate) struct Line {
+    feed: AnyFeed,
+    /// From the source's side to the consumer's.
+    stages: Vec<Stage>,
+    claim: Arc<Claim>,
+    /// The stage whose link keeps an item that a cancelled pull left.
+    kept: Option<usize>,
+}
+
+/// What running a line came to.
+#[derive(Debug)]
+pub(crate) enum Advance<'py> {
+    Item(Bound<'py, PyAny>),
+    End,
+    /// Suspended: hand the object up. Boxed, since an item that is ready should not be moved around in the size of one that is not.
+    Suspend(Box<Place>, Bound<'py, PyAny>),
+}
+
+/// An item on its way, and the stage that it enters next.
+type Entry<'py> = (Bound<'py, PyAny>, usize);
+
+impl Line {
+    /// Builds the line that ends in this link.
+    pub(crate) fn build(tail: &Bound<'_, PullLink>) -> PyResult<Self> {
+        let py = tail.py();
+        let claim = Arc::new(Claim { at: AtomicUsize::new(Claim::IDLE), ..Claim::default() });
+        let mut stages = Vec::new();
+        let mut link = tail.clone();
+        let feed = loop {
+            if PullLink::has_implementation(&link)? {
+                break PullLink::implementation(&link)?;
+            }
+            match link.get().origin(py) {
+                Origin::Feed(feed) => {
+                    if !link.is(tail) {
+                        link.get().claimed_by(py, &claim, 0);
+                    }
+                    break feed;
+                }
+                Origin::Stage { source, kernel } => {
+                    let source = source.into_bound(py);
+                    stages.push(Stage { link: (!link.is(tail)).then(|| link.unbind()), kernel });
+                    if !PullLink::can_fuse(&source)? {
+                        let foreign = ForeignFeed::over(source.as_any());
+                        break AnyFeed::Foreign(Py::new(py, foreign)?);
+                    }
+                    link = source;
+                }
+                Origin::Unset => break PullLink::implementation(&link)?,
+            }
+        };
+        stages.reverse();
+        for (number, stage) in stages.iter().enumerate() {
+            if let Some(link) = &stage.link {
+                link.get().claimed_by(py, &claim, number + 1);
+            }
+        }
+        let kept = stages.iter().rposition(|stage| stage.link(tail).keeps(py));
+        Ok(Self { feed, stages, claim, kept })
+    }
+
+    /// Runs until there is an item, the end, a suspension or an error; from `entry`, or from what is next.
+    #[inline]
+    pub(crate) fn advance<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+        mut entry: Option<Entry<'py>>,
+    ) -> PyResult<Advance<'py>> {
+        loop {
+            let (mut item, first) = match entry.take() {
+                Some(entry) => entry,
+                None => match self.next_entry(py, tail)? {
+                    Ok(entry) => entry,
+                    Err(other) => return Ok(other),
+                },
+            };
+            let mut number = first;
+            let skipped = loop {
+                let Some(stage) = self.stages.get(number) else { break false };
+                self.claim.at.store(number + 1, Relaxed);
+                let flow = match stage.kernel.feed(&item) {
+                    Ok(flow) => flow,
+                    Err(error) => return Err(stage.blame(tail, error)),
+                };
+                match flow {
+                    Flow::Emit(output) => {
+                        item = output;
+                        number += 1;
+                    }
+                    Flow::Skip => break true,
+                    Flow::Await(awaitable) => match self.begin(tail, number, &item, awaitable)? {
+                        Begun::Went(Some(output)) => {
+                            item = output;
+                            number += 1;
+                        }
+                        Begun::Went(None) => break true,
+                        Begun::Suspended(place, object) => return Ok(Advance::Suspend(Box::new(place), object)),
+                    },
+                }
+            };
+            if !skipped {
+                return Ok(Advance::Item(item));
+            }
+        }
+    }
+
+    /// The next item to run: one that was kept, or one from the feed.
+    #[inline]
+    fn next_entry<'py>(&mut self, py: Python<'py>, tail: &Bound<'py, PullLink>) -> PyResult<Result<Entry<'py>, Advance<'py>>> {
+        if self.claim.revoked.load(Relaxed) {
+            self.rebuild(tail)?;
+        }
+        if let Some(number) = self.kept.take()
+            && let Some(item) = self.stages[number].link(tail).take_kept(py)
+        {
+            return Ok(Ok((item, number)));
+        }
+        self.claim.at.store(0, Relaxed);
+        if budget::spend(py) {
+            return Ok(Err(Advance::Suspend(Box::new(Place::Rest), py.None().into_bound(py))));
+        }
+        let drawn = self.feed.draw(py)?;
+        Ok(Self::drawn(drawn))
+    }
+
+    #[inline]
+    fn drawn(drawn: Drawn<'_>) -> Result<Entry<'_>, Advance<'_>> {
+        match drawn {
+            Drawn::Item(item) => Ok((item, 0)),
+            Drawn::End => Err(Advance::End),
+            Drawn::Wait(wait, object) => Err(Advance::Suspend(Box::new(Place::Draw(wait)), object)),
+        }
+    }
+
+    /// Awaits what a callable returned, as far as it goes without suspending.
+    fn begin<'py>(
+        &self,
+        tail: &Bound<'py, PullLink>,
+        number: usize,
+        item: &Bound<'py, PyAny>,
+        awaitable: Bound<'py, PyAny>,
+    ) -> PyResult<Begun<'py>> {
+        let py = tail.py();
+        let inner = Inner::of(awaitable).map_err(|error| self.stages[number].blame(tail, error))?;
+        let step = inner.send(&py.None().into_bound(py));
+        self.went(tail, number, item, inner, step)
+    }
+
+    /// What a step of a callable's awaitable came to.
+    fn went<'py>(
+        &self,
+        tail: &Bound<'py, PullLink>,
+        number: usize,
+        item: &Bound<'py, PyAny>,
+        inner: Inner,
+        step: PyResult<Step<'py>>,
+    ) -> PyResult<Begun<'py>> {
+        let stage = &self.stages[number];
+        let result = match step {
+            Ok(Step::Return(result)) => result,
+            Ok(Step::Yield(object)) => {
+                let place = Place::Stage { inner, item: item.clone().unbind(), stage: number };
+                return Ok(Begun::Suspended(place, object));
+            }
+            Err(error) => return Err(stage.blame(tail, error)),
+        };
+        match stage.kernel.resume(item, result) {
+            Ok(Flow::Emit(output)) => Ok(Begun::Went(Some(output))),
+            Ok(Flow::Skip) => Ok(Begun::Went(None)),
+            Ok(Flow::Await(_)) => unreachable!("a kernel awaits once an item"),
+            Err(error) => Err(stage.blame(tail, error)),
+        }
+    }
+
+    /// Goes on where a pull was suspended, with what its task sent or threw.
+    ///
+    /// `cancelled` says whether an error that comes out is a cancellation of this pull; it is asked only then.
+    pub(crate) fn resume<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+        place: Place,
+        sent: Result<&Bound<'py, PyAny>, PyErr>,
+        cancelled: impl Fn(&PyErr) -> bool,
+    ) -> PyResult<Advance<'py>> {
+        match place {
+            Place::Rest => {
+                sent?;
+                self.advance(py, tail, None)
+            }
+            Place::Draw(wait) => {
+                self.claim.at.store(0, Relaxed);
+                match self.feed.resume(wait, sent, py) {
+                    Ok(drawn) => match Self::drawn(drawn) {
+                        Ok(entry) => self.advance(py, tail, Some(entry)),
+                        Err(other) => Ok(other),
+                    },
+                    Err(error) => {
+                        if cancelled(&error) {
+                            self.feed.cancelled(py);
+                        }
+                        Err(error)
+                    }
+                }
+            }
+            Place::Stage { inner, item, stage: number } => {
+                self.claim.at.store(number + 1, Relaxed);
+                // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has gone.
+                let left = sent.as_ref().err().is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
+                let item = item.into_bound(py);
+                let step = match sent {
+                    Ok(value) => inner.send(value),
+                    Err(error) => inner.throw(py, error),
+                };
+                if let Err(error) = &step
+                    && (left || cancelled(error))
+                {
+                    self.keep(tail, number, item);
+                    return Err(step.expect_err("it was matched as an error"));
+                }
+                let entry = match self.went(tail, number, &item, inner, step)? {
+                    Begun::Went(Some(output)) => Some((output, number + 1)),
+                    Begun::Went(None) => None,
+                    Begun::Suspended(place, object) => return Ok(Advance::Suspend(Box::new(place), object)),
+                };
+                self.advance(py, tail, entry)
+            }
+        }
+    }
+
+    /// A pull that was suspended will never go on.
+    pub(crate) fn abandon(&mut self, tail: &Bound<'_, PullLink>, place: Place) {
+        let py = tail.py();
+        match place {
+            Place::Rest => {}
+            Place::Draw(wait) => {
+                drop(wait);
+                self.feed.cancelled(py);
+            }
+            Place::Stage { inner, item, stage } => {
+                // The item first: dropping the coroutine runs its `finally`.
+                self.keep(tail, stage, item.into_bound(py));
+                drop(inner);
+            }
+        }
+    }
+
+    fn keep(&mut self, tail: &Bound<'_, PullLink>, number: usize, item: Bound<'_, PyAny>) {
+        self.stages[number].link(tail).keep(item);
+        self.kept = Some(number);
+    }
+
+    /// No pull is under way any more.
+    #[inline]
+    pub(crate) fn settle(&self, py: Python<'_>) {
+        self.claim.settle(py, Claim::IDLE);
+    }
+
+    #[cold]
+    fn rebuild(&mut self, tail: &Bound<'_, PullLink>) -> PyResult<()> {
+        let built = Self::build(tail)?;
+        *self = built;
+        Ok(())
+    }
+
+    /// Shows the collector what this holds.
+    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.feed.as_any())?;
+        for stage in &self.stages {
+            if let Some(link) = &stage.link {
+                see(link.as_any())?;
+            }
+            see(stage.kernel.as_any())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Dropped with its link or by a step, on an attached thread: this costs a counter.
+        Python::attach(|py| self.claim.settle(py, Claim::GONE));
+    }
+}
+
+/// What became of an item that a callable wanted to await something for.
+enum Begun<'py> {
+    /// It went through; `None` if it was dropped there.
+    Went(Option<Bound<'py, PyAny>>),
+    Suspended(Place, Bound<'py, PyAny>),
+}
+
+impl Stage {
+    /// The link, whose place in a line this is.
+    #[inline]
+    fn link<'a>(&'a self, tail: &'a Bound<'_, PullLink>) -> &'a PullLink {
+        self.link.as_ref().map_or_else(|| tail.get(), Py::get)
+    }
+
+    #[cold]
+    fn blame(&self, tail: &Bound<'_, PullLink>, error: PyErr) -> PyErr {
+        let py = tail.py();
+        let operator = self.link.as_ref().map_or_else(|| tail.get_type(), |link| link.bind(py).get_type());
+        let operator = operator.name().map_or_else(|_| "a stream".to_owned(), |name| name.to_string());
+        errors::from_callable(py, error, &operator, self.kernel.parameter())
+    }
+}

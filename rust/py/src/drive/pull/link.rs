@@ -1,0 +1,435 @@
+//! `PullLink`: the base of every pull object.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::awaitable::{Delivery, Pull};
+use super::feed::{AnyFeed, ForeignFeed};
+use super::flight::Flight;
+use super::line::{Claim, Line};
+use super::turn::Turn;
+use crate::asyncio;
+use crate::awaitable::Parked;
+use crate::errors;
+use crate::fork::Home;
+use crate::gc;
+use crate::gil::GilCell;
+use crate::kernel::AnyKernel;
+
+/// What a link is made of.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// Nothing: a subclass of the user, whose `pull_impl` is its source.
+    Unset,
+    /// A source of ours.
+    Feed(AnyFeed),
+    /// A kernel over another link.
+    Stage { source: Py<PullLink>, kernel: AnyKernel },
+}
+
+/// How far a link has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    #[default]
+    Open,
+    /// It came to its end; `restart()` begins a new cycle.
+    Ended,
+    /// Somebody closed it.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    origin: Origin,
+    /// The feed over `pull_impl`, made at the first pull of a subclass that overrides it.
+    implementation: Option<AnyFeed>,
+    pub(crate) phase: Phase,
+    pub(crate) turn: Turn,
+    /// A step of this link's line is on the stack: the line is with it.
+    pub(crate) running: bool,
+    pub(crate) line: Option<Box<Line>>,
+    pub(crate) flight: Option<Box<Flight>>,
+    /// An item that a cancelled pull left here, on its way into this link's kernel.
+    kept: Option<Py<PyAny>>,
+    /// The line of another link that runs this one, and where in it this one is.
+    claim: Option<(Arc<Claim>, usize)>,
+    /// How many links were built on this one.
+    consumers: usize,
+    /// It was pulled directly while another link's line ran it: from now on it is nobody's part.
+    shared: bool,
+    /// The loop that drives it, from the first pull of a cycle.
+    event_loop: Option<Py<PyWeakrefReference>>,
+    /// Who waits for a pull that is under way to come out, in order to close.
+    closers: Vec<Waker>,
+}
+
+impl State {
+    /// Who waits for the link to be idle, if it closes and is so now.
+    #[inline]
+    pub(crate) fn take_closers(&mut self) -> Vec<Waker> {
+        if self.closers.is_empty() { Vec::new() } else { std::mem::take(&mut self.closers) }
+    }
+}
+
+/// The native part of a pull object: `PullObj` and everything derived from it.
+#[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct PullLink {
+    home: Home,
+    pub(crate) state: GilCell<State>,
+}
+
+#[pymethods]
+impl PullLink {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            home: Home::here(),
+            state: GilCell::new(State {
+                origin: Origin::Unset,
+                implementation: None,
+                phase: Phase::Open,
+                turn: Turn::default(),
+                running: false,
+                line: None,
+                flight: None,
+                kept: None,
+                claim: None,
+                consumers: 0,
+                shared: false,
+                event_loop: None,
+                closers: Vec::new(),
+            }),
+        }
+    }
+
+    /// `origin`: the link above, with the kernel to apply to its items; or a feed; or nothing.
+    #[pyo3(signature = (origin = None, kernel = None))]
+    fn __init__(&self, py: Python<'_>, origin: Option<&Bound<'_, PyAny>>, kernel: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let origin = match (origin, kernel) {
+            (None, None) => Origin::Unset,
+            (Some(source), Some(kernel)) => {
+                let Ok(source) = source.cast::<PullLink>() else {
+                    return Err(errors::wrong_type("source", "a pull object", source));
+                };
+                let kernel = AnyKernel::of(kernel)?;
+                source.get().state.borrow(py).consumers += 1;
+                Origin::Stage { source: source.clone().unbind(), kernel }
+            }
+            (Some(feed), None) => Origin::Feed(AnyFeed::of(feed)?),
+            (None, Some(kernel)) => return Err(errors::wrong_type("kernel", "given with an origin", kernel)),
+        };
+        let old = std::mem::replace(&mut self.state.borrow(py).origin, origin);
+        drop(old);
+        Ok(())
+    }
+
+    /// Whether the class overrides any method of the protocol, so that no line may run it in place.
+    #[classattr]
+    #[pyo3(name = "_is_opaque")]
+    fn is_opaque() -> bool {
+        false
+    }
+
+    /// Whether the class has a `pull_impl` of its own.
+    #[classattr]
+    #[pyo3(name = "_has_own_pull")]
+    fn has_own_pull() -> bool {
+        false
+    }
+
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __anext__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        Pull::make(slf, Delivery::Item)
+    }
+
+    /// The next item as `IteratorResult(value, done)`.
+    fn next(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        Pull::make(slf, Delivery::Result)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(state) = self.state.peek_for_gc() else { return Ok(()) };
+        gc::show(&visit, |see| {
+            match &state.origin {
+                Origin::Unset => {}
+                Origin::Feed(feed) => see(feed.as_any())?,
+                Origin::Stage { source, kernel } => {
+                    see(source.as_any())?;
+                    see(kernel.as_any())?;
+                }
+            }
+            if let Some(feed) = &state.implementation {
+                see(feed.as_any())?;
+            }
+            if let Some(flight) = &state.flight {
+                flight.traverse(see)?;
+            }
+            if let Some(line) = &state.line {
+                line.traverse(see)?;
+            }
+            state.kept.as_ref().map_or(Ok(()), see)
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        // Taken out under the borrow, dropped after it: a destructor may come back here.
+        let gone = {
+            let mut state = self.state.borrow(py);
+            (
+                std::mem::replace(&mut state.origin, Origin::Unset),
+                state.implementation.take(),
+                state.flight.take(),
+                state.kept.take(),
+                state.line.take(),
+            )
+        };
+        drop(gone);
+    }
+}
+
+impl PullLink {
+    pub(crate) fn home(&self) -> Home {
+        self.home
+    }
+
+    /// What it is made of.
+    pub(super) fn origin(&self, py: Python<'_>) -> Origin {
+        let state = self.state.borrow(py);
+        match &state.origin {
+            Origin::Feed(feed) => Origin::Feed(feed.clone_ref(py)),
+            Origin::Stage { source, kernel } => {
+                Origin::Stage { source: source.clone_ref(py), kernel: kernel.clone_ref(py) }
+            }
+            Origin::Unset => Origin::Unset,
+        }
+    }
+
+    /// The feed over `pull_impl` of a subclass.
+    pub(super) fn implementation(link: &Bound<'_, Self>) -> PyResult<AnyFeed> {
+        let py = link.py();
+        if let Some(feed) = &link.get().state.borrow(py).implementation {
+            return Ok(feed.clone_ref(py));
+        }
+        let method = link.as_any().getattr(intern!(py, "pull_impl"))?;
+        let feed = AnyFeed::Foreign(Py::new(py, ForeignFeed::made_by(&method))?);
+        link.get().state.borrow(py).implementation = Some(feed.clone_ref(py));
+        Ok(feed)
+    }
+
+    /// Whether a subclass has a `pull_impl` of its own, which then is its source whatever it is made of.
+    pub(super) fn has_implementation(link: &Bound<'_, Self>) -> PyResult<bool> {
+        link.get_type().getattr(intern!(link.py(), "_has_own_pull"))?.is_truthy()
+    }
+
+    /// Whether this link may be run by a line that goes on above another link.
+    pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = link.py();
+        if link.get_type().getattr(intern!(py, "_is_opaque"))?.is_truthy()? {
+            return Ok(false);
+        }
+        // A line of its own, left from being pulled directly, is given up: what must stay is kept in the links.
+        let old = {
+            let mut state = link.get().state.borrow(py);
+            if state.shared || state.consumers > 1 || state.running || !state.turn.is_idle() || state.phase != Phase::Open {
+                return Ok(false);
+            }
+            state.line.take()
+        };
+        drop(old);
+        Ok(true)
+    }
+
+    pub(super) fn claimed_by(&self, py: Python<'_>, claim: &Arc<Claim>, position: usize) {
+        self.state.borrow(py).claim = Some((Arc::clone(claim), position));
+    }
+
+    pub(super) fn keeps(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).kept.is_some()
+    }
+
+    pub(super) fn keep(&self, item: Bound<'_, PyAny>) {
+        let old = self.state.borrow(item.py()).kept.replace(item.unbind());
+        debug_assert!(old.is_none(), "one pull at a time, and it starts with what is kept");
+    }
+
+    pub(super) fn take_kept<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state.borrow(py).kept.take().map(|item| item.into_bound(py))
+    }
+
+    /// Makes sure that it is this link's to be pulled. If another link's line is inside it just now, gives the place to wait at.
+    pub(super) fn release_claim(&self, py: Python<'_>) -> PyResult<Option<Parked>> {
+        let claim = self.state.borrow(py).claim.take_if(|(claim, _)| !claim.is_alive());
+        drop(claim);
+        let Some((claim, position)) = self.state.borrow(py).claim.clone() else { return Ok(None) };
+        let mut parked = None;
+        let free = claim.revoke(py, position, || {
+            let place = Parked::new(py)?;
+            let waker = place.waker();
+            parked = Some(place);
+            Ok(waker)
+        })?;
+        self.state.borrow(py).shared = true;
+        if free {
+            self.state.borrow(py).claim = None;
+        }
+        Ok(parked)
+    }
+
+    /// Binds the link to the running loop for this cycle, or refuses another one.
+    pub(super) fn bind_loop(&self, py: Python<'_>) -> PyResult<()> {
+        // Driven by hand, without a loop, it belongs to nobody.
+        let Ok(running) = asyncio::running_loop(py) else { return Ok(()) };
+        let known = self.state.borrow(py).event_loop.as_ref().map(|weak| weak.clone_ref(py));
+        match known {
+            None => {
+                let weak = PyWeakrefReference::new(&running)?.unbind();
+                self.state.borrow(py).event_loop = Some(weak);
+                Ok(())
+            }
+            Some(weak) if weak.bind(py).upgrade().is_some_and(|known| known.is(&running)) => Ok(()),
+            Some(_) => Err(errors::wrong_loop(
+                py,
+                "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
+            )),
+        }
+    }
+}
+
+/// A plain link of the same make, without what a subclass overrides: for `super().pull_impl()`.
+#[pyfunction]
+pub(crate) fn stock<'py>(link: &Bound<'py, PullLink>) -> PyResult<Bound<'py, PullLink>> {
+    let py = link.py();
+    let origin = link.get().origin(py);
+    if matches!(origin, Origin::Unset) {
+        let name = link.get_type().name()?;
+        return Err(pyo3::exceptions::PyNotImplementedError::new_err(format!(
+            "{name} has no items: override pull_impl() as an async generator method"
+        )));
+    }
+    let plain = Bound::new(py, PullLink::new(&PyTuple::empty(py), None))?;
+    plain.get().state.borrow(py).origin = origin;
+    Ok(plain)
+}
+
+/// The link that this one applies its kernel to, if there is one.
+#[pyfunction]
+pub(crate) fn upstream<'py>(link: &Bound<'py, PullLink>) -> Option<Bound<'py, PullLink>> {
+    let py = link.py();
+    match &link.get().state.borrow(py).origin {
+        Origin::Stage { source, .. } => Some(source.bind(py).clone()),
+        Origin::Unset | Origin::Feed(_) => None,
+    }
+}
+
+/// Closes one link: no pull begins any more, those that wait raise `ClosedError`, and the one that is under way is cancelled in
+/// its own task. Returns a future that is done when that one has come out, or `None` if there is none. Call it until it says so.
+#[pyfunction]
+pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = link.py();
+    let this = link.get();
+    this.home.check(py, "stream")?;
+    let (waiting, awaiting, busy) = {
+        let mut state = this.state.borrow(py);
+        if state.running {
+            return Err(PyRuntimeError::new_err("a stream cannot be closed from inside its own callable"));
+        }
+        let first = state.phase != Phase::Closed;
+        state.phase = Phase::Closed;
+        let awaiting = state.flight.as_ref().filter(|_| first).map(|flight| flight.awaiting.clone_ref(py));
+        (state.turn.dismiss(), awaiting, !state.turn.is_idle())
+    };
+    waiting.into_iter().for_each(Waker::wake);
+    if !busy {
+        let kept = this.state.borrow(py).kept.take();
+        drop(kept);
+        return Ok(None);
+    }
+    if let Some(awaiting) = awaiting
+        && let Some(cancel) = awaiting.bind(py).getattr_opt(intern!(py, "cancel"))?
+    {
+        cancel.call0()?;
+    }
+    let parked = Parked::new(py)?;
+    let future = parked.future().bind(py).clone();
+    this.state.borrow(py).closers.push(parked.waker());
+    // The mailbox must know the future for as long as somebody awaits it: it keeps the place alive, and goes with it.
+    let keeper = Py::new(py, Keeper(GilCell::new(Some(parked))))?;
+    future.call_method1(intern!(py, "add_done_callback"), (keeper,))?;
+    Ok(Some(future))
+}
+
+/// Holds a place in the mailbox until the future there is done.
+#[pyclass(frozen, module = "headrace._core")]
+struct Keeper(GilCell<Option<Parked>>);
+
+#[pymethods]
+impl Keeper {
+    fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) {
+        let place = self.0.borrow(py).take();
+        drop(place);
+    }
+}
+
+/// Ends the source of this link, if it has one of its own. What comes back is to be awaited.
+#[pyfunction]
+pub(crate) fn close_feed<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = link.py();
+    let feeds = {
+        let state = link.get().state.borrow(py);
+        let own = match &state.origin {
+            Origin::Feed(feed) => Some(feed.clone_ref(py)),
+            Origin::Unset | Origin::Stage { .. } => None,
+        };
+        (state.implementation.as_ref().map(|feed| feed.clone_ref(py)), own)
+    };
+    match feeds {
+        (Some(implementation), own) => {
+            if let Some(own) = own {
+                own.close(py)?;
+            }
+            implementation.close(py)
+        }
+        (None, Some(own)) => own.close(py),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Begins a new cycle of one link; its sources are the caller's business.
+#[pyfunction]
+pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
+    let py = link.py();
+    let this = link.get();
+    this.home.check(py, "stream")?;
+    let feeds = {
+        let state = this.state.borrow(py);
+        if state.running || !state.turn.is_idle() {
+            return Err(PyRuntimeError::new_err("cannot restart while a pull is pending; await or cancel it first"));
+        }
+        let own = match &state.origin {
+            Origin::Feed(feed) => Some(feed.clone_ref(py)),
+            Origin::Unset | Origin::Stage { .. } => None,
+        };
+        [state.implementation.as_ref().map(|feed| feed.clone_ref(py)), own]
+    };
+    for feed in feeds.iter().flatten() {
+        feed.restart(py)?;
+    }
+    let gone = {
+        let mut state = this.state.borrow(py);
+        state.phase = Phase::Open;
+        (state.kept.take(), state.line.take(), state.event_loop.take())
+    };
+    drop(gone);
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The pull driver.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`link`] | `PullLink`, the base of every pull object: what it is made of, who waits for it, what it keeps |
+//! | [`line`] | a fused stretch of links, and the loop that runs it |
+//! | [`awaitable`] | `Pull`: one `anext()` |
+//! | [`turn`] | concurrent pulls, served in the order in which they came |
+//! | [`flight`] | a pull that is suspended, and where |
+//! | [`feed`] | where items come from |
+//!
+//! # Cancellation
+//!
+//! A pull can be suspended in four places. What happens to the item there when the pull is cancelled:
+//!
+//! * *in its turn* (another pull is under way): it has none; it gives up its place.
+//! * *in a source of ours*: the item is still in the source; it is taken in the very step that delivers it.
+//! * *in a callable*: the link that called it keeps the item, and the next pull calls the callable again with it.
+//! * *in a foreign source*: an async generator is ended by the cancellation like any coroutine. The next pull says so
+//!   (`SourceCancelledError`), since a clean end would hide the loss.
+
+pub(crate) mod awaitable;
+pub(crate) mod feed;
+pub(crate) mod flight;
+pub(crate) mod line;
+pub(crate) mod link;
+pub(crate) mod turn;

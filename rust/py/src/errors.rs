@@ -1,0 +1,119 @@
+//! Python's exceptions as the core raises them. The classes live in `headrace.errors`, where people import them from.
+
+use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
+fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    ERRORS.get_or_try_init(py, || PyResult::Ok(py.import("headrace.errors")?.unbind()))?.bind(py).getattr(name)
+}
+
+fn make(py: Python<'_>, name: &str, message: &str) -> PyErr {
+    match class(py, name).and_then(|class| class.call1((message,))) {
+        Ok(value) => PyErr::from_value(value),
+        Err(error) => error,
+    }
+}
+
+/// `ClosedError`, without an item.
+pub(crate) fn closed(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "ClosedError", message)
+}
+
+/// `ClosedError` or `WouldBlock` that gives a refused item back to its owner.
+pub(crate) fn refused(py: Python<'_>, name: &str, message: &str, item: Bound<'_, PyAny>) -> PyErr {
+    let keywords = pyo3::types::PyDict::new(py);
+    let value = keywords
+        .set_item(intern!(py, "item"), item)
+        .and_then(|()| class(py, name)?.call((message,), Some(&keywords)));
+    match value {
+        Ok(value) => PyErr::from_value(value),
+        Err(error) => error,
+    }
+}
+
+/// `SourceCancelledError`.
+pub(crate) fn source_cancelled(py: Python<'_>) -> PyErr {
+    make(
+        py,
+        "SourceCancelledError",
+        "a cancelled pull ended this async generator; items may be lost. \
+         Write the source as an iterator, or give it a task of its own, so that a pull can be cancelled safely",
+    )
+}
+
+/// `BrokenError`.
+pub(crate) fn broken(py: Python<'_>, what: &str) -> PyErr {
+    make(py, "BrokenError", &format!("this {what} was left in doubt by an earlier failure inside headrace; make a new one"))
+}
+
+/// `ForkError`.
+pub(crate) fn forked(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "ForkError", message)
+}
+
+/// `WrongLoopError`.
+pub(crate) fn wrong_loop(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "WrongLoopError", message)
+}
+
+/// `StopAsyncIteration`.
+pub(crate) fn end() -> PyErr {
+    PyStopAsyncIteration::new_err(())
+}
+
+/// An error as it leaves a callable of the user, on its way to whoever pulls or pushes.
+///
+/// The three exceptions by which iteration itself speaks would be taken for something else there, so they become a `RuntimeError`
+/// with the original as its cause (PEP 479). Any other stays the object it is and gets one note, once for each operator.
+#[cold]
+pub(crate) fn from_callable(py: Python<'_>, error: PyErr, operator: &str, parameter: &str) -> PyErr {
+    let speaks = error.is_instance_of::<PyStopIteration>(py)
+        || error.is_instance_of::<PyStopAsyncIteration>(py)
+        || error.is_instance_of::<PyGeneratorExit>(py);
+    if speaks {
+        let name = error.get_type(py).name().map_or_else(|_| "StopIteration".to_owned(), |name| name.to_string());
+        let wrapped = PyRuntimeError::new_err(format!("{parameter} of {operator} raised {name}"));
+        wrapped.set_cause(py, Some(error));
+        return wrapped;
+    }
+    if error.is_instance_of::<PyException>(py) {
+        // An exception that takes no note still has to arrive.
+        let _ = note(py, &error, &format!("raised by {parameter} of {operator}"));
+    }
+    error
+}
+
+/// Adds a note that is not there yet.
+pub(crate) fn note(py: Python<'_>, error: &PyErr, text: &str) -> PyResult<()> {
+    let value = error.value(py);
+    let there = match value.getattr_opt(intern!(py, "__notes__"))? {
+        Some(notes) => notes.contains(text)?,
+        None => false,
+    };
+    if !there {
+        value.call_method1(intern!(py, "add_note"), (text,))?;
+    }
+    Ok(())
+}
+
+/// `TypeError: <parameter> must be <what>, got 3 (int)`.
+pub(crate) fn wrong_type(parameter: &str, what: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("{parameter} must be {what}, got {}", describe(value)))
+}
+
+/// `3 (int)`: a value and its type, for a message.
+pub(crate) fn describe(value: &Bound<'_, PyAny>) -> String {
+    let mut shown = value.repr().map_or_else(|_| "<unprintable>".to_owned(), |repr| repr.to_string());
+    if let Some((end, _)) = shown.char_indices().nth(80) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    match value.get_type().name() {
+        Ok(name) => format!("{shown} ({name})"),
+        Err(_) => shown,
+    }
+}

@@ -1,0 +1,61 @@
+//! The guard against use in a forked child.
+//!
+//! A child has one thread of its parent's many. A lock that another thread held at that moment stays locked for ever in the child,
+//! and a loop's mailbox rings in the parent. So every structure remembers the process that made it, and refuses to be used in
+//! another, with both process ids in the message.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use pyo3::prelude::*;
+
+use crate::errors;
+
+/// The id of this process; renewed in a child right after the fork.
+static CURRENT: AtomicU32 = AtomicU32::new(0);
+
+/// Runs in the child, before any other Python code.
+#[pyfunction]
+fn after_fork_in_child() {
+    CURRENT.store(std::process::id(), Relaxed);
+}
+
+/// Notes this process, and asks to be told of forks.
+pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
+    CURRENT.store(std::process::id(), Relaxed);
+    let os = py.import("os")?;
+    // Windows has no fork, and no such function.
+    if let Some(register) = os.getattr_opt("register_at_fork")? {
+        let keywords = pyo3::types::PyDict::new(py);
+        keywords.set_item("after_in_child", pyo3::wrap_pyfunction!(after_fork_in_child, py)?)?;
+        register.call((), Some(&keywords))?;
+    }
+    Ok(())
+}
+
+/// The process that made an object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Home(u32);
+
+impl Home {
+    pub(crate) fn here() -> Self {
+        Self(CURRENT.load(Relaxed))
+    }
+
+    /// Fails in any process but the one that made the object. One load and one comparison.
+    #[inline]
+    pub(crate) fn check(self, py: Python<'_>, what: &str) -> PyResult<()> {
+        if self.0 == CURRENT.load(Relaxed) { Ok(()) } else { Err(self.refuse(py, what)) }
+    }
+
+    #[cold]
+    fn refuse(self, py: Python<'_>, what: &str) -> PyErr {
+        errors::forked(
+            py,
+            &format!(
+                "this {what} was made in process {} and cannot be used in its forked child {}; make it after the fork",
+                self.0,
+                CURRENT.load(Relaxed)
+            ),
+        )
+    }
+}

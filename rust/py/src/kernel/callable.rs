@@ -1,0 +1,70 @@
+//! A callable that the user gave, live.
+
+use pyo3::prelude::*;
+use pyo3::types::PyAnyMethods;
+
+use crate::awaitable::Stopped;
+use crate::errors;
+use crate::gil::GilCell;
+
+/// A callable that can be replaced while it is in use.
+#[derive(Debug)]
+pub(crate) struct Callable {
+    parameter: &'static str,
+    /// `None` only after the collector cleared it.
+    function: GilCell<Option<Py<PyAny>>>,
+}
+
+impl Callable {
+    /// Takes a callable, or raises a `TypeError` that names the parameter and the value.
+    pub(crate) fn new(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::check(parameter, function)?;
+        Ok(Self { parameter, function: GilCell::new(Some(function.clone().unbind())) })
+    }
+
+    fn check(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<()> {
+        if function.is_callable() { Ok(()) } else { Err(errors::wrong_type(parameter, "callable", function)) }
+    }
+
+    /// The callable of now.
+    #[inline]
+    pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.function.borrow(py).as_ref().map(|function| function.bind(py).clone())
+    }
+
+    /// Replaces it, from the next item on.
+    pub(crate) fn set(&self, function: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::check(self.parameter, function)?;
+        let old = self.function.borrow(function.py()).replace(function.clone().unbind());
+        // Dropped with the borrow gone: a destructor may come back here.
+        drop(old);
+        Ok(())
+    }
+
+    /// Calls it with one argument. It is held during the call, in which it may be replaced.
+    #[inline]
+    pub(crate) fn call<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = item.py();
+        match self.get(py) {
+            Some(function) => function.call1((item,)),
+            None => Err(pyo3::exceptions::PyRuntimeError::new_err(format!("{} was collected", self.parameter))),
+        }
+    }
+
+    /// Shows the collector what this holds.
+    pub(crate) fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        match self.function.peek_for_gc().as_deref() {
+            Some(Some(function)) => see(function),
+            _ => Ok(()),
+        }
+    }
+
+    /// Breaks a cycle.
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        let old = self.function.borrow(py).take();
+        drop(old);
+    }
+}

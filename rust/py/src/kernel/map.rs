@@ -1,0 +1,60 @@
+//! `map`: one item out for each item in.
+
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Callable, Flow, Kernel};
+use crate::awaitable::Stopped;
+use crate::awaitable::inner::is_awaitable;
+use crate::gc;
+
+/// Emits `transform(item)`, awaited if it is awaitable.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct MapKernel {
+    transform: Callable,
+}
+
+#[pymethods]
+impl MapKernel {
+    #[new]
+    fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { transform: Callable::new("transform", transform)? })
+    }
+
+    #[getter]
+    fn transform<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.transform.get(py)
+    }
+
+    #[setter]
+    fn set_transform(&self, transform: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.transform.set(transform)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| self.traverse(see))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.transform.clear(py);
+    }
+}
+
+impl Kernel for MapKernel {
+    const PARAMETER: &'static str = "transform";
+
+    #[inline]
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+        let result = self.transform.call(item)?;
+        Ok(if is_awaitable(&result) { Flow::Await(result) } else { Flow::Emit(result) })
+    }
+
+    fn resume<'py>(&self, _item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+        Ok(Flow::Emit(result))
+    }
+
+    fn traverse(&self, see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>) -> Result<(), Stopped> {
+        self.transform.traverse(see)
+    }
+}

@@ -1,0 +1,98 @@
+//! Kernels: what an operator does with one item, whoever drives it.
+//!
+//! A kernel is a small state machine, "item in, zero or more items out". It knows neither whether items are pulled or pushed nor what stands
+//! before and behind it, so that each operator is written once. The drivers ([`crate::drive`]) do the rest: they fuse a line of
+//! links, find the next item, await what a callable returned, keep an item whose pull was cancelled, and name the operator in an error.
+//!
+//! A kernel owns its configuration (`transform`, `predicate`) and its state, and both are live: what is set holds from the next item,
+//! because a driver asks the kernel for each item and caches nothing.
+//!
+//! To add one: a file here with a `#[pyclass]` and its [`Kernel`]; its name in `kernels!` below; its stub in `_core.pyi`; its two
+//! classes in `python/headrace/pull/transform.py` and `push/transform.py`.
+
+mod callable;
+mod filter;
+mod map;
+
+use pyo3::prelude::*;
+
+use crate::awaitable::Stopped;
+pub(crate) use callable::Callable;
+
+/// What becomes of an item that went into a kernel.
+#[derive(Debug)]
+pub(crate) enum Flow<'py> {
+    /// This goes on to the next stage.
+    Emit(Bound<'py, PyAny>),
+    /// Nothing comes out for this item.
+    Skip,
+    /// The callable returned this awaitable: await it, then call [`Kernel::resume`] with its result.
+    Await(Bound<'py, PyAny>),
+}
+
+/// One operator's work on one item.
+pub(crate) trait Kernel {
+    /// The parameter that holds the callable, for the note on an error that it raises.
+    const PARAMETER: &'static str;
+
+    /// An item goes in. An error is the callable's own; the driver adds the operator to it.
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>>;
+
+    /// The awaitable that [`Flow::Await`] gave for `item` came to `result`.
+    fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>>;
+
+    /// Shows the collector what this holds.
+    fn traverse(&self, see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>) -> Result<(), Stopped>;
+}
+
+/// Declares the kernels: the enum by which a driver holds one of them, and their registration.
+macro_rules! kernels {
+    ($($name:ident($class:ty)),+ $(,)?) => {
+        /// Any kernel. An enum rather than a trait object, so that the driver's loop is one jump and the kernel's code inlined.
+        #[derive(Debug)]
+        pub(crate) enum AnyKernel {
+            $(#[doc = stringify!($name)] $name(Py<$class>),)+
+        }
+
+        impl AnyKernel {
+            pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+                $(if let Ok(kernel) = object.cast_exact::<$class>() {
+                    return Ok(Self::$name(kernel.clone().unbind()));
+                })+
+                Err(crate::errors::wrong_type("kernel", "a kernel of headrace", object))
+            }
+
+            pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+                match self { $(Self::$name(kernel) => Self::$name(kernel.clone_ref(py)),)+ }
+            }
+
+            #[inline]
+            pub(crate) fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+                match self { $(Self::$name(kernel) => kernel.get().feed(item),)+ }
+            }
+
+            pub(crate) fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+                match self { $(Self::$name(kernel) => kernel.get().resume(item, result),)+ }
+            }
+
+            pub(crate) fn parameter(&self) -> &'static str {
+                match self { $(Self::$name(_) => <$class as Kernel>::PARAMETER,)+ }
+            }
+
+            pub(crate) fn as_any(&self) -> &Py<PyAny> {
+                match self { $(Self::$name(kernel) => kernel.as_any(),)+ }
+            }
+        }
+
+        /// Adds the kernels to the module.
+        pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+            $(module.add_class::<$class>()?;)+
+            Ok(())
+        }
+    };
+}
+
+kernels! {
+    Map(map::MapKernel),
+    Filter(filter::FilterKernel),
+}

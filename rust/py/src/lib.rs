@@ -1,0 +1,59 @@
+//! `headrace._core`: the core of headrace as CPython sees it.
+//!
+//! | room | what it gives |
+//! |---|---|
+//! | [`awaitable`] | what Python awaits: native coroutines, futures of the loop, wake-ups from any thread |
+//! | [`kernel`] | what an operator does with one item |
+//! | [`drive`] | what moves items through kernels, on demand and on supply |
+//! | [`buffer`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
+//! | [`result`], [`errors`] | what comes back, and what is raised |
+//! | [`asyncio`], [`fork`], [`gc`], [`gil`] | what all of them stand on |
+//!
+//! Unsafe code is in `awaitable/{native,stop,inner}`, in `drive/pull/feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
+
+mod asyncio;
+mod awaitable;
+mod buffer;
+mod capacity;
+mod drive;
+mod errors;
+mod fork;
+mod gc;
+mod gil;
+mod kernel;
+mod result;
+mod signal;
+
+use pyo3::prelude::*;
+
+use awaitable::{Native, stop};
+use drive::{pull, push};
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    fork::register(py)?;
+    stop::register(py)?;
+    pull::feed::register_agen(py)?;
+    Native::<pull::awaitable::Pull>::register(py)?;
+    Native::<push::awaitable::Push>::register(py)?;
+    kernel::register(module)?;
+    signal::register(module)?;
+    capacity::register(module)?;
+    module.add_class::<buffer::Buffer>()?;
+    module.add_class::<result::IteratorResult>()?;
+    module.add_class::<pull::link::PullLink>()?;
+    module.add_class::<pull::feed::StoreFeed>()?;
+    module.add_class::<pull::feed::IterFeed>()?;
+    module.add_class::<pull::feed::QueueFeed>()?;
+    module.add_class::<pull::feed::ForeignFeed>()?;
+    module.add_class::<push::link::PushLink>()?;
+    module.add_function(wrap_pyfunction!(pull::link::stock, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::link::upstream, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::link::shut, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::link::close_feed, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::link::restart, module)?)?;
+    module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;
+    Ok(())
+}

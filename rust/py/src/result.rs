@@ -1,0 +1,89 @@
+//! `IteratorResult`: what the Obj protocol gives.
+
+use pyo3::basic::CompareOp;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
+use pyo3::{PyTraverseError, PyVisit};
+
+/// The outcome of one step: a value, or the end.
+#[pyclass(frozen, generic, module = "headrace", name = "IteratorResult")]
+#[derive(Debug)]
+pub(crate) struct IteratorResult {
+    value: Py<PyAny>,
+    done: bool,
+}
+
+#[pymethods]
+impl IteratorResult {
+    #[classattr]
+    #[pyo3(name = "__match_args__")]
+    const MATCH_ARGS: (&'static str, &'static str) = ("value", "done");
+
+    #[new]
+    #[pyo3(signature = (value, done))]
+    fn new(value: Py<PyAny>, done: bool) -> Self {
+        Self { value, done }
+    }
+
+    /// The item; after the end, what the stream was ended with.
+    #[getter]
+    fn value(&self, py: Python<'_>) -> Py<PyAny> {
+        self.value.clone_ref(py)
+    }
+
+    /// Whether that was the end.
+    #[getter]
+    fn done(&self) -> bool {
+        self.done
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyTuple::new(py, [self.value.bind(py).clone(), self.done.into_pyobject(py)?.to_owned().into_any()])?.try_iter()?.into_any())
+    }
+
+    fn __richcmp__(&self, py: Python<'_>, other: &Bound<'_, PyAny>, op: CompareOp) -> PyResult<Py<PyAny>> {
+        let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
+        let other = other.get();
+        let equal = self.done == other.done && self.value.bind(py).eq(&other.value)?;
+        match op {
+            CompareOp::Eq => Ok(equal.into_pyobject(py)?.to_owned().into_any().unbind()),
+            CompareOp::Ne => Ok((!equal).into_pyobject(py)?.to_owned().into_any().unbind()),
+            _ => Ok(py.NotImplemented()),
+        }
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        PyTuple::new(py, [self.value.bind(py).clone(), self.done.into_pyobject(py)?.to_owned().into_any()])?.hash()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let done = if self.done { "True" } else { "False" };
+        Ok(format!("IteratorResult(value={}, done={done})", self.value.bind(py).repr()?))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.value)
+    }
+}
+
+impl IteratorResult {
+    /// An item.
+    pub(crate) fn item(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+        let py = value.py();
+        Ok(Bound::new(py, Self { value: value.unbind(), done: false })?.into_any())
+    }
+
+    /// An item that was accepted. All of them are one object, since it never changes.
+    #[inline]
+    pub(crate) fn accepted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        static ACCEPTED: PyOnceLock<Py<IteratorResult>> = PyOnceLock::new();
+        let accepted = ACCEPTED.get_or_try_init(py, || Py::new(py, Self { value: py.None(), done: false }))?;
+        Ok(accepted.bind(py).clone().into_any())
+    }
+
+    /// The end.
+    pub(crate) fn end(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        Ok(Bound::new(py, Self { value: py.None(), done: true })?.into_any())
+    }
+}

@@ -1,0 +1,167 @@
+//! The signal, as Python sees it.
+
+use std::ffi::CStr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use headrace_core::signal as core;
+use pyo3::exceptions::PyBaseException;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::awaitable::ready::{Operation, Ready};
+use crate::awaitable::{Class, Native, Seen, Stopped};
+use crate::errors;
+use crate::fork::Home;
+use crate::gc;
+
+/// What a signal was given.
+#[derive(Debug)]
+enum Outcome {
+    Value(Py<PyAny>),
+    Error(Py<PyAny>),
+}
+
+/// One value, or one error, for everybody who waits for it, from any thread.
+#[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct Signal {
+    home: Home,
+    core: Arc<core::Signal<Outcome>>,
+}
+
+#[pymethods]
+impl Signal {
+    #[new]
+    fn new() -> Self {
+        Self { home: Home::here(), core: core::Signal::new() }
+    }
+
+    /// Waits for the next value.
+    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ready::make(py, Wait { home: self.home, signal: Arc::clone(&self.core), wait: self.core.wait(), is_iteration: false })
+    }
+
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ready::make(py, Wait { home: self.home, signal: Arc::clone(&self.core), wait: self.core.wait(), is_iteration: true })
+    }
+
+    /// Gives `value` to everybody who waits; if nobody does, keeps it for the next one.
+    #[pyo3(signature = (value = None))]
+    fn resolve(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        self.check(py)?;
+        self.core.publish(Outcome::Value(value.map_or_else(|| py.None(), Bound::unbind)), false);
+        Ok(())
+    }
+
+    /// Raises `error` in everybody who waits, and in everybody who comes, until `reset()`.
+    fn reject(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.check(error.py())?;
+        if !error.is_instance_of::<PyBaseException>() {
+            return Err(errors::wrong_type("error", "an exception", error));
+        }
+        self.core.publish(Outcome::Error(error.clone().unbind()), true);
+        Ok(())
+    }
+
+    /// Forgets a value or an error that was kept.
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        self.check(py)?;
+        self.core.reset();
+        Ok(())
+    }
+
+    /// Ends it: whoever waits, or comes, raises `ClosedError`; iteration ends.
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.check(py)?;
+        self.core.stop();
+        Ok(())
+    }
+
+    /// Whether it was stopped.
+    #[getter]
+    fn stopped(&self) -> bool {
+        self.core.is_stopped()
+    }
+
+    /// How many wait.
+    #[getter]
+    fn waiting(&self) -> usize {
+        self.core.waiting()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| {
+            let mut result = Ok(());
+            self.core.visit(&mut |outcome| {
+                if result.is_ok() {
+                    let (Outcome::Value(value) | Outcome::Error(value)) = outcome;
+                    result = see(value);
+                }
+            });
+            result
+        })
+    }
+
+    fn __clear__(&self) {
+        self.core.reset();
+    }
+}
+
+impl Signal {
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        self.home.check(py, "signal")?;
+        if self.core.is_broken() { Err(errors::broken(py, "signal")) } else { Ok(()) }
+    }
+}
+
+/// One wait for a signal.
+#[derive(Debug)]
+struct Wait {
+    home: Home,
+    signal: Arc<core::Signal<Outcome>>,
+    wait: core::Wait<Outcome>,
+    is_iteration: bool,
+}
+
+static CLASS: Class = Class::new();
+
+impl Operation for Wait {
+    const NAME: &'static CStr = c"headrace._core.Wait";
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn poll<'py>(&mut self, py: Python<'py>, context: &mut Context<'_>) -> Poll<PyResult<Bound<'py, PyAny>>> {
+        if let Err(error) = self.home.check(py, "signal") {
+            return Poll::Ready(Err(error));
+        }
+        if self.signal.is_broken() {
+            return Poll::Ready(Err(errors::broken(py, "signal")));
+        }
+        Pin::new(&mut self.wait).poll(context).map(|outcome| match outcome {
+            Ok(outcome) => match &*outcome {
+                Outcome::Value(value) => Ok(value.bind(py).clone()),
+                Outcome::Error(error) => Err(PyErr::from_value(error.bind(py).clone())),
+            },
+            Err(core::Stopped) if self.is_iteration => Err(errors::end()),
+            Err(core::Stopped) => Err(errors::closed(py, "the signal was stopped")),
+        })
+    }
+
+    fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {
+        // A value that is kept is the signal's to show.
+        Ok(())
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Signal>()?;
+    Native::<Ready<Wait>>::register(module.py())
+}

@@ -1,0 +1,689 @@
+"""The command `headrace`: real processes, real files, real signals."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace.cli.output import Output, as_line
+from headrace.cli.progress import Lines, Pace, Tally, as_clock, choose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Files = Callable[..., Path]
+
+# The functions that the command is told to call.
+WORK = '''
+import asyncio
+import os
+import sys
+import threading
+
+finished = {}
+calls = []
+barrier = threading.Barrier(8)
+inside = set()
+most = 0
+
+
+def double(n):
+    return n * 2
+
+
+async def shout(line):
+    return line.upper() + "!"
+
+
+async def backwards(n):
+    """Each record ends after the next one: the last of five is the first."""
+    mine = finished.setdefault(n, asyncio.Event())
+    if n < 5:
+        await finished.setdefault(n + 1, asyncio.Event()).wait()
+    mine.set()
+    return n
+
+
+async def inverse(n):
+    return 1 / n
+
+
+def picky(value):
+    if value == "cancel":
+        raise asyncio.CancelledError
+    if value == "exit":
+        sys.exit(3)
+    if value == "set":
+        return {1}
+    if value == "nan":
+        return float("nan")
+    return value
+
+
+async def picky_async(value):
+    return picky(value)
+
+
+def meet(n):
+    """Returns only if eight threads are in here at once."""
+    barrier.wait(timeout=30)
+    return n
+
+
+async def crowd(n):
+    """How many were ever inside at once."""
+    global most
+    inside.add(n)
+    most = max(most, len(inside))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    inside.discard(n)
+    return most
+
+
+async def head_waits(n):
+    """The first record waits until the fourth was called, and then long enough for any other to be called too."""
+    calls.append(n)
+    if n == 1:
+        while 4 not in calls:
+            await asyncio.sleep(0)
+        for _ in range(2000):
+            await asyncio.sleep(0)
+        return sorted(calls)
+    return n
+
+
+async def stuck_after_three(n):
+    if n > 3:
+        print("stuck on", n, file=sys.stderr, flush=True)
+        await asyncio.Event().wait()
+    return n
+
+
+def stuck_thread(n):
+    if n > 3:
+        print("stuck on", n, file=sys.stderr, flush=True)
+        threading.Event().wait()
+    return n
+
+
+def slow_thread(n):
+    """Goes on after the interruption, until it may end."""
+    if n > 3:
+        print("stuck on", n, file=sys.stderr, flush=True)
+        with open("gate") as gate:
+            gate.read()
+    return n
+
+
+def generate(n):
+    yield n
+
+
+not_a_function = 3
+
+
+class Group:
+    @staticmethod
+    async def member(n):
+        return -n
+'''
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Writes an input of the given values, beside the module `work`; gives its path."""
+    (tmp_path / "work.py").write_text(WORK, encoding="utf-8")
+
+    def write(*values: Any, text: str | None = None) -> Path:
+        path = tmp_path / "in.jsonl"
+        lines = "".join(json.dumps(value) + "\n" for value in values) if text is None else text
+        path.write_text(lines, encoding="utf-8")
+        return path
+
+    return write
+
+
+def command(function: str, *options: str, input: str = "in.jsonl", limit: int = 2) -> list[str]:  # noqa: A002
+    where = ["--input", input, "--output", "out.jsonl", "--limit", str(limit)]
+    return [sys.executable, "-m", "headrace", "map", function, *where, *options]
+
+
+def run(
+    folder: Path, function: str, *options: str, limit: int = 2, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(function, *options, limit=limit),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
+    )
+
+
+@contextmanager
+def running(
+    folder: Path, function: str, *options: str, **more: Any
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command(function, *options, **more),
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with process:
+            yield process
+    finally:
+        process.kill()
+
+
+def wait_for_line(process: subprocess.Popen[str], part: str) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if part in line:
+            return line
+    pytest.fail(f"it ended without saying {part!r}")
+
+
+def rest(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    return process.stderr.read()
+
+
+def results(path: Path) -> list[Any]:
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def listing(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"__pycache__"}
+
+
+# What it does
+
+
+def test_a_plain_function_maps_every_record(tmp_path: Path, files: Files) -> None:
+    files(*range(1000))
+    done = run(tmp_path, "work:double", limit=4)
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "1,000 done, 0 failed" in done.stderr
+    assert results(tmp_path / "out.jsonl") == [2 * n for n in range(1000)]
+    assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl"}
+
+
+def test_results_stand_in_input_order_or_as_they_finish(tmp_path: Path, files: Files) -> None:
+    files(1, 2, 3, 4, 5)
+    assert run(tmp_path, "work:backwards", limit=5).returncode == 0
+    assert results(tmp_path / "out.jsonl") == [1, 2, 3, 4, 5]
+    assert run(tmp_path, "work:backwards", "--unordered", limit=5).returncode == 0
+    assert results(tmp_path / "out.jsonl") == [5, 4, 3, 2, 1]
+
+
+def test_plain_lines_are_records_as_they_stand(tmp_path: Path, files: Files) -> None:
+    files(text='a\r\n\n {"b"\nlast ü')
+    assert run(tmp_path, "work:shout", "--text").returncode == 0
+    assert results(tmp_path / "out.jsonl") == ["A!", "!", ' {"B"!', "LAST Ü!"]
+
+
+def test_json_lines_may_have_empty_lines_and_a_byte_order_mark(
+    tmp_path: Path, files: Files
+) -> None:
+    files(text='\ufeff1\n\n  \n"\\ud800"\n2')
+    assert run(tmp_path, "work:picky").returncode == 0
+    assert results(tmp_path / "out.jsonl") == [1, "\ud800", 2]
+
+
+def test_an_empty_input_gives_an_empty_output(tmp_path: Path, files: Files) -> None:
+    files()
+    assert run(tmp_path, "work:double").returncode == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_a_function_may_be_a_member(tmp_path: Path, files: Files) -> None:
+    files(1, 2)
+    assert run(tmp_path, "work:Group.member").returncode == 0
+    assert results(tmp_path / "out.jsonl") == [-1, -2]
+
+
+def test_as_many_threads_run_as_the_limit_says(tmp_path: Path, files: Files) -> None:
+    files(*range(16))
+    done = run(tmp_path, "work:meet", limit=8)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_limit_is_reached_and_never_exceeded(tmp_path: Path, files: Files) -> None:
+    files(*range(50))
+    assert run(tmp_path, "work:crowd", limit=7).returncode == 0
+    assert max(results(tmp_path / "out.jsonl")) == 7
+
+
+def test_reading_stops_while_the_window_is_full(tmp_path: Path, files: Files) -> None:
+    files(*range(1, 101))
+    assert run(tmp_path, "work:head_waits", "--window", "4", limit=2).returncode == 0
+    first, *others = results(tmp_path / "out.jsonl")
+    assert first == [1, 2, 3, 4]
+    assert others == list(range(2, 101))
+
+
+def test_memory_does_not_grow_with_the_input(tmp_path: Path, files: Files) -> None:
+    def peak(count: int) -> int:
+        files(*(["x" * 8000] * count))
+        program = (
+            "import resource, sys; from headrace.cli.main import main; code = main(sys.argv[1:]);"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        )
+        words = command("work:double", "--window", "64")
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words[3:]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(done.stdout) * 1024
+
+    small = peak(200)
+    # 80 MB more of input.
+    assert peak(10_200) - small < 20_000_000
+
+
+def test_standard_input_and_output_are_called_minus(tmp_path: Path, files: Files) -> None:
+    files()
+    words = [
+        sys.executable,
+        "-m",
+        "headrace",
+        "map",
+        "work:double",
+        "--input",
+        "-",
+        "--output",
+        "-",
+    ]
+    done = subprocess.run(
+        [*words, "--limit", "2"], cwd=tmp_path, input=b"1\n2", capture_output=True, check=True
+    )
+    assert done.stdout == b"2\n4\n"
+    assert listing(tmp_path) == {"work.py", "in.jsonl"}
+
+
+def test_a_pipe_is_mapped_as_it_comes(tmp_path: Path, files: Files) -> None:
+    files()
+    words = command("work:double", "--every", "0.01", input="-")
+    words[words.index("out.jsonl")] = "-"
+    with subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("1\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "2\n"
+        # No terminal: plain lines tell how far it is.
+        assert "1 done, 0 failed, 0 running, 0 waiting" in wait_for_line(process, "1 done")
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+def test_the_output_keeps_its_mode_and_its_link(tmp_path: Path, files: Files) -> None:
+    files(1)
+    real = tmp_path / "real.jsonl"
+    real.write_text("old\n", encoding="utf-8")
+    real.chmod(0o640)
+    (tmp_path / "out.jsonl").symlink_to(real)
+    assert run(tmp_path, "work:double").returncode == 0
+    assert (tmp_path / "out.jsonl").is_symlink()
+    assert results(real) == [2]
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_input_may_be_the_output(tmp_path: Path, files: Files) -> None:
+    path = files(*range(500))
+    words = command("work:double")
+    words[words.index("out.jsonl")] = "in.jsonl"
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    assert results(path) == [2 * n for n in range(500)]
+
+
+# Records that fail
+
+
+def test_a_failed_record_is_named_and_has_no_line(tmp_path: Path, files: Files) -> None:
+    files(text="1\n\n0\n2\n0\n")
+    done = run(tmp_path, "work:inverse")
+    assert done.returncode == 1
+    assert "record 3 failed: ZeroDivisionError: division by zero (work.py:" in done.stderr
+    assert "record 5 failed: " in done.stderr
+    assert "2 done, 2 failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert results(tmp_path / "out.jsonl") == [1.0, 0.5]
+
+
+def test_of_many_failures_the_first_are_named_and_the_rest_counted(
+    tmp_path: Path, files: Files
+) -> None:
+    files(*[0] * 2033)
+    done = run(tmp_path, "work:inverse", limit=1)
+    assert done.returncode == 1
+    assert "record 20 failed" in done.stderr
+    assert "record 21 failed" not in done.stderr
+    assert "and 2,013 more failed" in done.stderr
+
+
+@pytest.mark.parametrize("function", ["work:picky", "work:picky_async"])
+def test_whatever_comes_out_of_the_function_is_that_records_failure(
+    tmp_path: Path, files: Files, function: str
+) -> None:
+    files(1, "cancel", 2, "set", 3, "nan", 4)
+    done = run(tmp_path, function)
+    assert done.returncode == 1
+    assert "record 2 failed: CancelledError" in done.stderr
+    assert "record 4 failed: TypeError: Object of type set is not JSON serializable" in done.stderr
+    assert (
+        "record 6 failed: ValueError: Out of range float values are not JSON compliant"
+        in done.stderr
+    )
+    assert results(tmp_path / "out.jsonl") == [1, 2, 3, 4]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"function": "work"}, "the function must be given as MODULE:FUNCTION, got 'work'"),
+        (
+            {"function": "no_such_module:f"},
+            "cannot import 'no_such_module': ModuleNotFoundError: No module",
+        ),
+        ({"function": "broken:f"}, "cannot import 'broken': SyntaxError: "),
+        ({"function": "fails:f"}, "cannot import 'fails': ZeroDivisionError: division by zero"),
+        ({"function": "leaves:f"}, "cannot import 'leaves': SystemExit: 3"),
+        ({"function": "work:missing"}, "'work' has no 'missing'"),
+        ({"function": "work:Group.missing"}, "'work.Group' has no 'missing'"),
+        ({"function": "work:not_a_function"}, "work:not_a_function is not callable, it is int"),
+        ({"function": "work:generate"}, "work:generate is a generator function"),
+        ({"--input": "missing.jsonl"}, "cannot read missing.jsonl: No such file or directory"),
+        ({"--input": "."}, "cannot read .: Is a directory"),
+        (
+            {"--output": "missing/out.jsonl"},
+            "cannot write missing/out.jsonl: No such file or directory",
+        ),
+        ({"--output": "."}, "cannot write .: Is a directory"),
+        ({"--limit": "0"}, "argument --limit: must be a whole number of at least 1, got '0'"),
+        ({"--limit": "-3"}, "argument --limit: must be a whole number of at least 1, got '-3'"),
+        ({"--limit": "many"}, "argument --limit: must be a whole number of at least 1, got 'many'"),
+        ({"--window": "1"}, "--window must be at least --limit (2), got 1"),
+        ({"--every": "nan"}, "argument --every: must be a number of seconds above 0, got 'nan'"),
+        ({"--colour": "red"}, "unrecognized arguments: --colour red"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_gets_one_clear_line(
+    tmp_path: Path, files: Files, change: dict[str, str], said: str
+) -> None:
+    files(1, 2, 3)
+    (tmp_path / "broken.py").write_text("def f(:\n", encoding="utf-8")
+    (tmp_path / "fails.py").write_text("1 / 0\n", encoding="utf-8")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
+    (tmp_path / "out.jsonl").write_text("as it was\n", encoding="utf-8")
+    before = listing(tmp_path)
+    options = {"--input": "in.jsonl", "--output": "out.jsonl", "--limit": "2"} | change
+    function = options.pop("function", "work:double")
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", "map", function, *chain.from_iterable(options.items())],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            b"{oops}",
+            "line 58: not JSON: Expecting property name enclosed in double quotes at column 2",
+        ),
+        (b"[NaN]", "line 58: not JSON: NaN is no JSON value"),
+        (b'"\xff"', "line 58: not UTF-8: invalid start byte at byte 2"),
+        (b"[" * 100_000, "line 58: JSON that is nested too deeply"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(
+    tmp_path: Path, files: Files, line: bytes, said: str
+) -> None:
+    path = files()
+    path.write_bytes(b"1\n" * 57 + line + b"\n1\n")
+    (tmp_path / "out.jsonl").write_text("as it was\n", encoding="utf-8")
+    done = run(tmp_path, "work:double")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+    assert "57 results are in " in done.stderr
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
+    # What came before is finished and kept, and does not replace what an earlier run has kept.
+    assert results(tmp_path / "out.jsonl.partial") == [2] * 57
+    assert run(tmp_path, "work:double").returncode == 2
+    assert results(tmp_path / "out.jsonl.partial.2") == [2] * 57
+
+
+def test_no_output_is_left_where_there_is_none_to_leave(tmp_path: Path, files: Files) -> None:
+    files(text="oops\n")
+    assert run(tmp_path, "work:double").returncode == 2
+    assert listing(tmp_path) == {"work.py", "in.jsonl"}
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, files: Files) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    files(*range(1000))
+    (tmp_path / "out.jsonl").symlink_to("/dev/full")
+    done = run(tmp_path, "work:double")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "cannot write out.jsonl: No space left on device" in done.stderr
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_what_is_finished(
+    tmp_path: Path, files: Files, number: signal.Signals
+) -> None:
+    files(*range(1, 1001))
+    (tmp_path / "out.jsonl").write_text("as it was\n", encoding="utf-8")
+    with running(tmp_path, "work:stuck_after_three") as process:
+        wait_for_line(process, "stuck on 5")
+        process.send_signal(number)
+        said = rest(process)
+        assert process.wait() == 128 + number
+    assert "interrupted: 3 done, 0 failed; 3 results are in " in said
+    assert "not done: records 4, 5" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
+    assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
+    assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "out.jsonl.partial"}
+
+
+def test_what_was_finished_out_of_turn_is_kept_too(tmp_path: Path, files: Files) -> None:
+    files(4, *[1] * 40, 5)
+    with running(tmp_path, "work:stuck_after_three") as process:
+        wait_for_line(process, "stuck on 5")
+        process.send_signal(signal.SIGINT)
+        said = rest(process)
+        assert process.wait() == 130
+    assert "not done: records 1, 42, and everything after line 42" in said
+    assert results(tmp_path / "out.jsonl.partial") == [1] * 40
+
+
+def test_an_interruption_waits_for_threads_and_takes_their_results(
+    tmp_path: Path, files: Files
+) -> None:
+    files(*range(1, 1001))
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with running(tmp_path, "work:slow_thread", limit=1) as process:
+        wait_for_line(process, "stuck on 4")
+        process.send_signal(signal.SIGINT)
+        wait_for_line(process, "stopping; 1 still running")
+        gate.write_bytes(b"go on")
+        said = rest(process)
+        assert process.wait() == 130
+    assert "interrupted: 4 done" in said
+    assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3, 4]
+
+
+def test_a_second_interruption_leaves_threads_behind(tmp_path: Path, files: Files) -> None:
+    files(*range(1, 1001))
+    with running(tmp_path, "work:stuck_thread") as process:
+        wait_for_line(process, "stuck on 5")
+        process.send_signal(signal.SIGINT)
+        wait_for_line(process, "stopping; 2 still running")
+        process.send_signal(signal.SIGINT)
+        said = rest(process)
+        assert process.wait() == 130
+    assert "interrupted: 3 done" in said
+    assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
+
+
+def test_an_interruption_does_not_wait_for_the_input(tmp_path: Path, files: Files) -> None:
+    files()
+    with running(tmp_path, "work:double", "--every", "0.01", input="-") as process:
+        assert process.stdin is not None
+        process.stdin.write("1\n")
+        process.stdin.flush()
+        wait_for_line(process, "1 done")
+        process.send_signal(signal.SIGINT)
+        assert "interrupted: 1 done" in rest(process)
+        assert process.wait() == 130
+    assert results(tmp_path / "out.jsonl.partial") == [2]
+
+
+# What it shows
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path, files: Files) -> None:
+    files(*range(100))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command("work:double"),
+        cwd=tmp_path,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"},
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 4096):
+                shown += piece
+        except OSError:  # on Linux, the end of a terminal is an error
+            pass
+        os.close(ours)
+        assert process.wait() == 0
+    text = shown.decode()
+    assert "━" in text
+    assert "100%" in text
+    assert "100 done" in text
+    assert "0 failed" in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")  # the cursor is shown again
+
+
+def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def isatty() -> bool:
+        return True
+
+    monkeypatch.setattr(sys.stderr, "isatty", isatty, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert not isinstance(choose(5.0), Lines)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    assert isinstance(choose(5.0), Lines)
+
+
+def test_the_pace_is_that_of_the_last_seconds() -> None:
+    now = 0.0
+    pace = Pace(span=10, clock=lambda: now)
+    tally = Tally(total_bytes=1000)
+    assert pace.measure(tally) == (0.0, None)
+    for now in range(1, 21):
+        tally.done, tally.settled_bytes = now, now * 10
+        assert pace.measure(tally) == (1.0, 100 - now)
+    # Ten times faster from now on: after the span, nothing is left of the slow time.
+    paces: list[tuple[float, float | None]] = []
+    while now < 30:
+        now += 1
+        tally.done, tally.settled_bytes = tally.done + 10, tally.settled_bytes + 50
+        paces.append(pace.measure(tally))
+    assert paces[-1] == (10.0, 300 / 50)
+    tally.total_bytes = None
+    assert pace.measure(tally)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "-:--"), (0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03")],
+)
+def test_times_are_shown_as_a_clock_shows_them(seconds: float | None, shown: str) -> None:
+    assert as_clock(seconds) == shown
+
+
+def test_an_output_without_commit_is_kept_beside_it_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with Output(str(path)) as output:
+        output.write(as_line({"a": 1}))
+    assert output.partial is not None
+    assert results(output.partial) == [{"a": 1}]
+    with Output(str(path)) as output:
+        pass
+    assert output.partial is None
+    assert listing(tmp_path) == {"out.jsonl.partial"}
+
+
+def test_help_and_version() -> None:
+    for words, part in (
+        (["--help"], "map"),
+        (["map", "--help"], "--unordered"),
+        (["--version"], "headrace 0."),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", *words], capture_output=True, text=True, check=True
+        )
+        assert part in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
