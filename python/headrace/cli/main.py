@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from headrace import __version__
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.map import MapOptions, run
 from headrace.cli.target import load
@@ -67,22 +68,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help says more)\n")
 
 
-class _Version(argparse.Action):
-    """Looks the version up when it is asked for: that takes longer than all the rest of a start."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib.metadata import version
-
-        parser.exit(0, f"headrace {version('headrace')}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="headrace", description="Work brought to asyncio, under limits.", allow_abbrev=False
     )
-    parser.add_argument(
-        "--version", action=_Version, nargs=0, help="say which version this is, and exit"
-    )
+    parser.add_argument("--version", action="version", version=f"headrace {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     job = commands.add_parser(
         "map",

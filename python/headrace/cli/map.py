@@ -107,8 +107,7 @@ class _Map:
             showing.cancel()
             await asyncio.wait({showing})
             self._count()
-            self._display.show(self._tally)
-            self._display.close()
+            self._display.close(self._tally)
             for number in handled:
                 asyncio.get_running_loop().remove_signal_handler(number)
         return self._finish()
@@ -253,7 +252,7 @@ class _Map:
             self._stop.set()
             return
         # The second time. Threads that go on would hold up every orderly way out.
-        self._display.close()
+        self._display.close(self._tally)
         code = self._finish()
         sys.stdout.flush()
         os._exit(code)

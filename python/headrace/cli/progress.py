@@ -76,8 +76,8 @@ class Display(Protocol):
     def show(self, tally: Tally) -> None:
         """Shows where it stands."""
 
-    def close(self) -> None:
-        """Leaves the terminal as it was found."""
+    def close(self, tally: Tally) -> None:
+        """Shows how it ended, if anything is shown after the end, and leaves the terminal as it was."""
 
 
 def choose(every: float) -> Display:
@@ -112,8 +112,8 @@ class Lines:
             parts.append(f"{as_clock(left)} left")
         print("headrace map:", ", ".join(parts), file=self._file, flush=True)
 
-    def close(self) -> None:
-        """Nothing to leave."""
+    def close(self, tally: Tally) -> None:
+        """Nothing: how it ended is said anyway."""
 
 
 class Bar:
@@ -154,8 +154,9 @@ class Bar:
         )
         self._progress.refresh()
 
-    def close(self) -> None:
+    def close(self, tally: Tally) -> None:
         """Leaves the last state of the bar on the terminal."""
+        self.show(tally)
         self._progress.stop()
 
 

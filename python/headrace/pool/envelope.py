@@ -39,7 +39,7 @@ class TaskProgressEnvelope(Generic[T_co]):
     """The `key` that the `Task` was built with; None for a bare callable."""
     type: EnvelopeType
     """What this envelope tells."""
-    value: T_co | None
+    value: T_co
     """What the task yielded or ended with; None in an `ERROR`."""
     error: BaseException | None
     """What the task raised, the very object; None unless this is an `ERROR`."""

@@ -112,13 +112,13 @@ class Run:
 
     def start(self) -> None:
         """Starts the feeder, if that has not happened."""
+        if self.closed:
+            raise RuntimeError(
+                f"{self.plan.name}: this run was closed; start another with run_tasks()"
+            )
         if self._feeder is not None:
             self._check_loop(self._feeder)
             return
-        if self.closed:
-            raise RuntimeError(
-                f"the run of {self.plan.name!r} was closed: start another with run_tasks()"
-            )
         self.plan.check_idle()
         self.plan.run = self
         _started.add(self)
@@ -152,7 +152,7 @@ class Run:
             self._check_loop(self._feeder)
             if any(job.handle is not None and job.handle.inside() for job in self._live):
                 raise RuntimeError(
-                    f"a task of {self.plan.name!r} cannot close the run that it is part of"
+                    f"{self.plan.name}: a task cannot close the run that it is part of"
                 )
         self.closed = True
         self.stop()
@@ -172,7 +172,7 @@ class Run:
     def _check_loop(self, feeder: asyncio.Task[None]) -> None:
         if feeder.get_loop() is not asyncio.get_running_loop():
             raise WrongLoopError(
-                f"the run of {self.plan.name!r} belongs to another event loop, where it started"
+                f"{self.plan.name}: this run belongs to another event loop, where it started"
             )
 
     def stop(self) -> None:

@@ -46,6 +46,7 @@ class PullObj(PullLink[T_co]):
     def __init_subclass__(cls, *, stock: bool = False, **kwargs: Any) -> None:
         """Notes what a subclass overrides. `stock` is headrace's own: its overrides change nothing that fusing would skip."""
         super().__init_subclass__(**kwargs)
+        _core.adopt(cls)
         overridden = frozenset() if stock else _PROTOCOL & cls.__dict__.keys()
         if overridden:
             cls._is_opaque = True

@@ -199,7 +199,7 @@ impl Pair {
                 match self.try_put_expected(item) {
                     Ok(()) => assert_eq!(polled, Poll::Ready(Ok(()))),
                     Err(TryPutError::Closed(item)) => {
-                        assert_eq!(polled, Poll::Ready(Err(Closed(item))))
+                        assert_eq!(polled, Poll::Ready(Err(Closed(item))));
                     }
                     Err(TryPutError::Full(item)) => {
                         assert_eq!(polled, Poll::Pending);

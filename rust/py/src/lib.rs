@@ -49,6 +49,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pull::feed::QueueFeed>()?;
     module.add_class::<pull::feed::ForeignFeed>()?;
     module.add_class::<push::link::PushLink>()?;
+    module.add_function(wrap_pyfunction!(pull::link::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::link::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::link::upstream, module)?)?;
     module.add_function(wrap_pyfunction!(pull::link::shut, module)?)?;

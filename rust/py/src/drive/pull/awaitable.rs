@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::task::Waker;
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::flight::{Flight, Place};
@@ -59,40 +60,50 @@ impl Pull {
         Native::alloc(py, Self { link: Some(link.unbind()), delivery, ticket: 0, stage: Stage::New })
     }
 
-    /// The first step.
+    /// The first step. The way of a ready item is short and in one piece; everything else branches off it.
     #[inline]
     fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
         let py = link.py();
         let this = link.get();
         this.home().check(py, "stream")?;
-        let line = {
-            let mut state = this.state.borrow(py);
-            if state.phase != Phase::Open {
-                drop(state);
-                return self.deliver_end(py);
-            }
-            if state.running {
-                return Err(PyRuntimeError::new_err(
-                    "this stream is being pulled already: from inside its own callable, or by another thread",
-                ));
-            }
-            match state.turn.take() {
-                Some(ticket) => self.ticket = ticket,
-                None => {
-                    drop(state);
-                    return self.queue(link);
+        let started = this.state.borrow(py).start();
+        let Some((ticket, mut line)) = started else { return self.begin_slowly(link) };
+        self.ticket = ticket;
+        match line.advance(py, link, None) {
+            Ok(Advance::Item(item)) if self.delivery == Delivery::Item => {
+                line.settle(py);
+                let alone = this.state.borrow(py).stop(line);
+                if !alone {
+                    self.leave(link);
                 }
+                Ok(Step::Return(item))
             }
-            let line = state.line.take();
-            state.running = line.is_some();
-            line
-        };
-        match line {
-            Some(mut line) => {
-                let outcome = line.advance(py, link, None);
-                self.finish(link, line, outcome, None)
+            outcome => self.finish(link, line, outcome, None),
+        }
+    }
+
+    /// The first step where something is in the way, or the line is not built yet.
+    #[cold]
+    fn begin_slowly<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
+        let py = link.py();
+        let mut state = link.get().state.borrow(py);
+        if state.phase != Phase::Open {
+            drop(state);
+            return self.deliver_end(py);
+        }
+        if state.running {
+            return Err(PyRuntimeError::new_err(
+                "this stream is being pulled already: from inside its own callable, or by another thread",
+            ));
+        }
+        let taken = state.turn.take();
+        drop(state);
+        match taken {
+            None => self.queue(link),
+            Some(ticket) => {
+                self.ticket = ticket;
+                self.build(link)
             }
-            None => self.build(link),
         }
     }
 
@@ -207,7 +218,7 @@ impl Pull {
     }
 
     /// Puts the line back, and passes the turn on unless the pull is suspended.
-    #[inline]
+    #[inline(never)]
     fn finish<'py>(
         &mut self,
         link: &Bound<'py, PullLink>,
@@ -279,11 +290,33 @@ impl Pull {
         wake(next, closers);
     }
 
+    #[cold]
     fn deliver_end<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         self.stage = Stage::Done;
         match self.delivery {
             Delivery::Item => Err(errors::end()),
             Delivery::Result => IteratorResult::end(py).map(Step::Return),
+        }
+    }
+}
+
+/// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way through `PyO3`, which costs as much as the rest.
+///
+/// # Safety
+///
+/// CPython's contract for the slot; `object` is a `PullLink`, since only such classes get this slot (see [`super::link::adopt`]).
+pub(super) unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise; the slots of a type are called on an attached thread.
+    let made = unsafe {
+        let py = Python::assume_attached();
+        Pull::make(Bound::from_borrowed_ptr(py, object).cast_into_unchecked(), Delivery::Item)
+    };
+    match made {
+        Ok(pull) => pull.into_ptr(),
+        Err(error) => {
+            // SAFETY: as above.
+            error.restore(unsafe { Python::assume_attached() });
+            std::ptr::null_mut()
         }
     }
 }

@@ -151,17 +151,25 @@ impl Line {
         tail: &Bound<'py, PullLink>,
         mut entry: Option<Entry<'py>>,
     ) -> PyResult<Advance<'py>> {
-        loop {
-            let (mut item, first) = match entry.take() {
+        'items: loop {
+            if entry.is_none() && self.must_look_around() {
+                entry = self.look_around(py, tail)?;
+            }
+            let (mut item, mut number) = match entry.take() {
                 Some(entry) => entry,
-                None => match self.next_entry(py, tail)? {
-                    Ok(entry) => entry,
-                    Err(other) => return Ok(other),
-                },
+                None => {
+                    self.claim.at.store(0, Relaxed);
+                    if budget::spend(py) {
+                        return Ok(Advance::Suspend(Box::new(Place::Rest), py.None().into_bound(py)));
+                    }
+                    match self.feed.draw(py)? {
+                        Drawn::Item(item) => (item, 0),
+                        Drawn::End => return Ok(Advance::End),
+                        Drawn::Wait(wait, object) => return Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object)),
+                    }
+                }
             };
-            let mut number = first;
-            let skipped = loop {
-                let Some(stage) = self.stages.get(number) else { break false };
+            while let Some(stage) = self.stages.get(number) {
                 self.claim.at.store(number + 1, Relaxed);
                 let flow = match stage.kernel.feed(&item) {
                     Ok(flow) => flow,
@@ -172,52 +180,39 @@ impl Line {
                         item = output;
                         number += 1;
                     }
-                    Flow::Skip => break true,
+                    Flow::Skip => continue 'items,
                     Flow::Await(awaitable) => match self.begin(tail, number, &item, awaitable)? {
                         Begun::Went(Some(output)) => {
                             item = output;
                             number += 1;
                         }
-                        Begun::Went(None) => break true,
-                        Begun::Suspended(place, object) => return Ok(Advance::Suspend(Box::new(place), object)),
+                        Begun::Went(None) => continue 'items,
+                        Begun::Suspended(place, object) => return Ok(Advance::Suspend(place, object)),
                     },
                 }
-            };
-            if !skipped {
-                return Ok(Advance::Item(item));
             }
+            return Ok(Advance::Item(item));
         }
     }
 
-    /// The next item to run: one that was kept, or one from the feed.
+    /// Whether something has to be seen to before the next item is drawn.
     #[inline]
-    fn next_entry<'py>(&mut self, py: Python<'py>, tail: &Bound<'py, PullLink>) -> PyResult<Result<Entry<'py>, Advance<'py>>> {
+    fn must_look_around(&self) -> bool {
+        self.kept.is_some() || self.claim.revoked.load(Relaxed)
+    }
+
+    /// Builds the line again if a link was taken out of it; gives the item that a cancelled pull left, if there is one.
+    #[cold]
+    fn look_around<'py>(&mut self, py: Python<'py>, tail: &Bound<'py, PullLink>) -> PyResult<Option<Entry<'py>>> {
         if self.claim.revoked.load(Relaxed) {
-            self.rebuild(tail)?;
+            *self = Self::build(tail)?;
         }
-        if let Some(number) = self.kept.take()
-            && let Some(item) = self.stages[number].link(tail).take_kept(py)
-        {
-            return Ok(Ok((item, number)));
-        }
-        self.claim.at.store(0, Relaxed);
-        if budget::spend(py) {
-            return Ok(Err(Advance::Suspend(Box::new(Place::Rest), py.None().into_bound(py))));
-        }
-        let drawn = self.feed.draw(py)?;
-        Ok(Self::drawn(drawn))
-    }
-
-    #[inline]
-    fn drawn(drawn: Drawn<'_>) -> Result<Entry<'_>, Advance<'_>> {
-        match drawn {
-            Drawn::Item(item) => Ok((item, 0)),
-            Drawn::End => Err(Advance::End),
-            Drawn::Wait(wait, object) => Err(Advance::Suspend(Box::new(Place::Draw(wait)), object)),
-        }
+        let Some(number) = self.kept.take() else { return Ok(None) };
+        Ok(self.stages[number].link(tail).take_kept(py).map(|item| (item, number)))
     }
 
     /// Awaits what a callable returned, as far as it goes without suspending.
+    #[inline]
     fn begin<'py>(
         &self,
         tail: &Bound<'py, PullLink>,
@@ -245,7 +240,7 @@ impl Line {
             Ok(Step::Return(result)) => result,
             Ok(Step::Yield(object)) => {
                 let place = Place::Stage { inner, item: item.clone().unbind(), stage: number };
-                return Ok(Begun::Suspended(place, object));
+                return Ok(Begun::Suspended(Box::new(place), object));
             }
             Err(error) => return Err(stage.blame(tail, error)),
         };
@@ -276,10 +271,9 @@ impl Line {
             Place::Draw(wait) => {
                 self.claim.at.store(0, Relaxed);
                 match self.feed.resume(wait, sent, py) {
-                    Ok(drawn) => match Self::drawn(drawn) {
-                        Ok(entry) => self.advance(py, tail, Some(entry)),
-                        Err(other) => Ok(other),
-                    },
+                    Ok(Drawn::Item(item)) => self.advance(py, tail, Some((item, 0))),
+                    Ok(Drawn::End) => Ok(Advance::End),
+                    Ok(Drawn::Wait(wait, object)) => Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object)),
                     Err(error) => {
                         if cancelled(&error) {
                             self.feed.cancelled(py);
@@ -306,7 +300,7 @@ impl Line {
                 let entry = match self.went(tail, number, &item, inner, step)? {
                     Begun::Went(Some(output)) => Some((output, number + 1)),
                     Begun::Went(None) => None,
-                    Begun::Suspended(place, object) => return Ok(Advance::Suspend(Box::new(place), object)),
+                    Begun::Suspended(place, object) => return Ok(Advance::Suspend(place, object)),
                 };
                 self.advance(py, tail, entry)
             }
@@ -341,13 +335,6 @@ impl Line {
         self.claim.settle(py, Claim::IDLE);
     }
 
-    #[cold]
-    fn rebuild(&mut self, tail: &Bound<'_, PullLink>) -> PyResult<()> {
-        let built = Self::build(tail)?;
-        *self = built;
-        Ok(())
-    }
-
     /// Shows the collector what this holds.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(self.feed.as_any())?;
@@ -372,7 +359,7 @@ impl Drop for Line {
 enum Begun<'py> {
     /// It went through; `None` if it was dropped there.
     Went(Option<Bound<'py, PyAny>>),
-    Suspended(Place, Bound<'py, PyAny>),
+    Suspended(Box<Place>, Bound<'py, PyAny>),
 }
 
 impl Stage {

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::awaitable::{Delivery, Pull};
+use super::awaitable::{self, Delivery, Pull};
 use super::feed::{AnyFeed, ForeignFeed};
 use super::flight::Flight;
 use super::line::{Claim, Line};
-use super::turn::Turn;
+use super::turn::{Ticket, Turn};
 use crate::asyncio;
 use crate::awaitable::Parked;
 use crate::errors;
@@ -70,6 +71,25 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Takes the turn and the line, if nothing at all is in the way.
+    #[inline]
+    pub(crate) fn start(&mut self) -> Option<(Ticket, Box<Line>)> {
+        if self.phase != Phase::Open || self.running || self.line.is_none() {
+            return None;
+        }
+        let ticket = self.turn.take()?;
+        self.running = true;
+        self.line.take().map(|line| (ticket, line))
+    }
+
+    /// Puts the line back. If nobody waits for anything the turn is over; else (`false`) it is to be passed on.
+    #[inline]
+    pub(crate) fn stop(&mut self, line: Box<Line>) -> bool {
+        self.running = false;
+        self.line = Some(line);
+        self.closers.is_empty() && self.turn.give_up()
+    }
+
     /// Who waits for the link to be idle, if it closes and is so now.
     #[inline]
     pub(crate) fn take_closers(&mut self) -> Vec<Waker> {
@@ -302,6 +322,22 @@ impl PullLink {
                 py,
                 "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
             )),
+        }
+    }
+}
+
+/// Gives a class the short way to `anext()`, unless it has a way of its own.
+#[pyfunction]
+pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
+    let native = class_.py().get_type::<PullLink>().as_type_ptr();
+    let class = class_.as_type_ptr();
+    // SAFETY: types are alive and have their slots filled; a class whose slot is that of `PullLink` derives from it and overrides nothing
+    // there. If it is given an `__anext__` later, CPython replaces the slot as it would have.
+    unsafe {
+        let (own, base) = ((*class).tp_as_async, (*native).tp_as_async);
+        let slot = |methods: *mut ffi::PyAsyncMethods| (*methods).am_anext.map(|function| function as usize);
+        if !own.is_null() && !base.is_null() && own != base && slot(own) == slot(base) {
+            (*own).am_anext = Some(awaitable::anext);
         }
     }
 }

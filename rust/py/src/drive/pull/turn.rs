@@ -54,6 +54,16 @@ impl Turn {
         self.owner.is_none()
     }
 
+    /// Ends the owner's turn if nobody waits for it.
+    #[inline]
+    pub(crate) fn give_up(&mut self) -> bool {
+        let alone = self.waiting.is_empty();
+        if alone {
+            self.owner = None;
+        }
+        alone
+    }
+
     /// Leaves, as owner or from the queue. If that makes it another's turn, its waker is returned: wake it with no borrow open.
     #[inline]
     #[must_use]

@@ -149,7 +149,7 @@ impl ForeignFeed {
     fn inner_step<'py>(&self, py: Python<'py>, inner: Inner, step: PyResult<Step<'py>>) -> PyResult<Drawn<'py>> {
         match step {
             Ok(Step::Return(item)) => Ok(Drawn::Item(item)),
-            Ok(Step::Yield(object)) => Ok(Drawn::Wait(Wait::Inner(inner), object)),
+            Ok(Step::Yield(object)) => Ok(Drawn::Wait(Box::new(Wait::Inner(inner)), object)),
             Err(error) if error.is_instance_of::<PyStopAsyncIteration>(py) => {
                 self.state.borrow(py).ended = true;
                 Ok(Drawn::End)
@@ -161,7 +161,7 @@ impl ForeignFeed {
     fn agen_step<'py>(&self, step: PyResult<agen::Stepped<'py>>) -> PyResult<Drawn<'py>> {
         match step? {
             agen::Stepped::Item(item) => Ok(Drawn::Item(item)),
-            agen::Stepped::Suspended(object) => Ok(Drawn::Wait(Wait::Agen, object)),
+            agen::Stepped::Suspended(object) => Ok(Drawn::Wait(Box::new(Wait::Agen), object)),
             agen::Stepped::End(py) => {
                 self.state.borrow(py).ended = true;
                 Ok(Drawn::End)

@@ -30,8 +30,8 @@ pub(crate) enum Drawn<'py> {
     Item(Bound<'py, PyAny>),
     /// No more.
     End,
-    /// Not yet: hand this object up to the task, and come back with the wait.
-    Wait(Wait, Bound<'py, PyAny>),
+    /// Not yet: hand this object up to the task, and come back with the wait. Boxed, so that an item is a pointer and no more.
+    Wait(Box<Wait>, Bound<'py, PyAny>),
 }
 
 /// What a draw waits for.

@@ -56,7 +56,7 @@ impl QueueFeed {
             Poll::Ready(Err(_)) => self.end(py),
             Poll::Pending => {
                 let future = parked.hand_up(py)?;
-                Ok(Drawn::Wait(Wait::Core { get, parked }, future))
+                Ok(Drawn::Wait(Box::new(Wait::Core { get, parked }), future))
             }
         }
     }

@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from collections import Counter
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    CapacitySource,
+    EnvelopeType,
+    Final,
+    HierarchicalTaskPoolRunner,
+    PushPullBufferObj,
+    Task,
+    TaskProgressEnvelope,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+
+INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
+Envelope = TaskProgressEnvelope[Any]
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
+    async with runner.run_tasks() as progress:
+        return [envelope async for envelope in progress]
+
+
+def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
+    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
+
+
+async def error_of(task: Any, limit: int = 4) -> BaseException:
+    """The error of the one envelope that a task gives."""
+    [envelope] = await envelopes(pool([task], limit))
+    assert envelope.type is ERROR
+    assert envelope.value is None
+    assert envelope.error is not None
+    return envelope.error
+
+
+async def value_of(task: Any) -> Any:
+    """The value of the one envelope that a task gives."""
+    [envelope] = await envelopes(pool([task]))
+    assert (envelope.type, envelope.error) == (FINAL, None)
+    return envelope.value
+
+
+async def one() -> int:
+    return 1
+
+
+async def test_demo_program() -> None:
+    queue: PushPullBufferObj[Callable[[], Any]] = PushPullBufferObj()
+    root = CapacitySource(10)
+    capacity = CapacitySource(2, parent=root)
+    runner = HierarchicalTaskPoolRunner(queue.source, capacity, name="demo")
+    running = most = 0
+
+    def enter() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        assert capacity.held >= running
+
+    def leave() -> None:
+        nonlocal running
+        running -= 1
+
+    async def function() -> str:
+        enter()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        leave()
+        return "function"
+
+    async def generator() -> AsyncIterator[str | Final[str]]:
+        enter()
+        yield "first"
+        for _ in range(9):
+            await asyncio.sleep(0)
+        yield "second"
+        leave()
+        yield Final("generator")
+
+    async def supply() -> None:
+        for _ in range(20):
+            await queue.sink.next(function)
+            await asyncio.sleep(0)
+            await queue.sink.next(generator)
+        await queue.sink.return_()
+
+    seen: Counter[tuple[EnvelopeType, object]] = Counter()
+    async with runner.run_tasks() as progress, asyncio.TaskGroup() as group:
+        group.create_task(supply())
+        async for envelope in progress:
+            seen[envelope.type, envelope.value] += 1
+    assert seen == {
+        (FINAL, "function"): 20,
+        (INTERMEDIATE, "first"): 20,
+        (INTERMEDIATE, "second"): 20,
+        (FINAL, "generator"): 20,
+    }
+    assert most == 2
+    assert root.held == 0
+
+
+async def test_async_function_gives_its_result() -> None:
+    assert await value_of(one) == 1
+
+
+async def test_plain_callable_gives_what_it_returns() -> None:
+    assert await value_of(lambda: 2) == 2
+
+
+async def test_plain_callable_returning_a_coroutine_is_awaited() -> None:
+    def work() -> Coroutine[Any, Any, int]:
+        return one()
+
+    assert await value_of(work) == 1
+
+
+async def test_plain_callable_returning_a_future_is_awaited() -> None:
+    def answer() -> asyncio.Future[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.get_loop().call_soon(future.set_result, 3)
+        return future
+
+    assert await value_of(answer) == 3
+
+
+async def test_generator_without_final_ends_with_none() -> None:
+    async def count() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    got = await envelopes(pool([count]))
+    assert [(e.type, e.value) for e in got] == [
+        (INTERMEDIATE, 1),
+        (INTERMEDIATE, 2),
+        (FINAL, None),
+    ]
+    assert {e.task_id for e in got} == {1}
+
+
+async def test_generator_goes_on_behind_its_final() -> None:
+    ended: list[str] = []
+
+    class Block:
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+            ended.append(repr(error))
+
+    async def work() -> AsyncIterator[Final[int]]:
+        async with Block():
+            yield Final(1)
+
+    assert await value_of(work) == 1
+    assert ended == ["None"]
+
+
+async def test_yield_behind_final_is_an_error() -> None:
+    closed = False
+
+    async def work() -> AsyncIterator[int | Final[int]]:
+        nonlocal closed
+        try:
+            yield Final(1)
+            yield 2
+        finally:
+            closed = True
+
+    error = await error_of(work)
+    assert isinstance(error, RuntimeError)
+    assert "after its Final" in str(error)
+    assert closed
+
+
+async def test_task_passes_its_arguments_and_its_key() -> None:
+    [envelope] = await envelopes(pool([Task(divmod, 7, 2, key="seven")]))
+    assert (envelope.key, envelope.value) == ("seven", (3, 1))
+
+
+async def test_bare_callables_run_in_copies_of_the_context_of_the_run() -> None:
+    async def tell() -> str:
+        before = where.get()
+        where.set("inside")
+        return before
+
+    runner = pool([tell, tell])
+    where.set("at the run")
+    run = runner.run_tasks()
+    where.set("later")
+    async with run:
+        assert [envelope.value async for envelope in run] == ["at the run", "at the run"]
+    assert where.get() == "later"
+
+
+async def test_task_runs_in_copies_of_the_context_where_it_was_built() -> None:
+    def tell() -> str:
+        before = where.get()
+        where.set("inside")
+        return before
+
+    where.set("at the task")
+    task = Task(tell)
+    in_thread = Task(tell, thread=True)
+    where.set("at the run")
+    got = await envelopes(pool([task, task, in_thread, in_thread]))
+    assert [envelope.value for envelope in got] == ["at the task"] * 4
+
+
+async def test_task_is_an_asyncio_task_of_its_own() -> None:
+    names: list[str] = []
+
+    async def work() -> int:
+        current = asyncio.current_task()
+        assert current is not None
+        current.add_done_callback(lambda task: names.append(f"{task.get_name()} {task.result()}"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.get_running_loop().create_future()
+        return 1
+
+    await envelopes(pool([work, Task(work, key="k")], name="mill"))
+    assert sorted(names) == ["mill: task 1 1", "mill: task k 1"]
+
+
+async def test_cost_is_what_a_task_holds() -> None:
+    capacity = CapacitySource(4)
+    held: list[int] = []
+
+    async def work() -> None:
+        held.append(capacity.held)
+        await asyncio.sleep(0)
+
+    runner = HierarchicalTaskPoolRunner([Task(work, cost=3), Task(work, cost=2)], capacity)
+    await envelopes(runner)
+    assert held == [3, 2]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with CPython 3.12")
+async def test_task_that_never_waits_runs_in_the_turn_of_its_pull() -> None:
+    order: list[str] = []
+
+    async def work() -> None:
+        order.append("work")
+
+    async with pool([work, work]).run_tasks():
+        asyncio.get_running_loop().call_soon(order.append, "turn")
+        await quiet()
+    assert order == ["work", "work", "turn"]
+
+
+async def test_envelope_tells_its_times() -> None:
+    async def work() -> AsyncIterator[int]:
+        yield 1
+
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    on_way, final = await envelopes(pool([work]))
+    assert on_way.finished is None
+    assert final.started is not None
+    assert final.finished is not None
+    assert before <= final.queued <= final.started <= final.finished <= loop.time()
+    assert (final.attempt, on_way.started) == (1, final.started)
+
+
+def test_envelope_is_immutable_and_slotted() -> None:
+    envelope = TaskProgressEnvelope(1, None, FINAL, 5, None, 1, 0.0, 0.0, 0.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        envelope.value = 6  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    assert not hasattr(envelope, "__dict__")
+
+
+async def test_progress_is_a_pull_object() -> None:
+    async with pool([one] * 3).run_tasks() as progress:
+        values = progress.filter(lambda e: e.type is FINAL).map(lambda e: e.value)
+        assert [value async for value in values] == [1, 1, 1]
+
+
+async def test_source_may_be_any_iterable() -> None:
+    async def tasks() -> AsyncIterator[Callable[[], Any]]:
+        yield one
+
+    class Old:
+        def __getitem__(self, index: int) -> Callable[[], Any]:
+            return [one][index]
+
+    source: Any
+    for source in ((one,), iter([one]), tasks(), Old()):
+        assert [envelope.value for envelope in await envelopes(pool(source))] == [1]
+
+
+NONE: list[Any] = []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((5, CapacitySource(1)), {}, r"source must be .*5 \(int\)"),
+        ((NONE, 3), {}, r"capacity must be a CapacitySource, not 3 \(int\)"),
+        ((NONE, CapacitySource(1)), {"name": 4}, r"name must be a string or None, not 4 \(int\)"),
+        (
+            ([], CapacitySource(1)),
+            {"max_buffered": 1.5},
+            r"max_buffered must be a positive integer, not 1.5 \(float\)",
+        ),
+        (
+            ([], CapacitySource(1)),
+            {"max_buffered": 0},
+            "max_buffered must be a positive integer, got 0",
+        ),
+        ((NONE, CapacitySource(1)), {"speed": 1}, "speed"),
+    ],
+)
+def test_bad_runner_says_what_is_wrong(
+    arguments: tuple[Any, ...], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        HierarchicalTaskPoolRunner(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("fn", "options", "message"),
+    [
+        (5, {}, r"fn must be callable, not 5 \(int\)"),
+        (one, {"cost": 0}, "cost must be a positive integer, got 0"),
+        (one, {"cost": "2"}, r"cost must be a positive integer, not '2' \(str\)"),
+        (one, {"cost": True}, r"cost must be a positive integer, not True \(bool\)"),
+        (one, {"thread": 1}, r"thread must be True or False, not 1 \(int\)"),
+        (one, {"thread": True}, "thread=True takes a plain function"),
+        (one, {"colour": "red"}, "colour"),
+    ],
+)
+def test_bad_task_says_what_is_wrong(fn: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Task(fn, **options)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    CapacitySource,
+    EnvelopeType,
+    HierarchicalTaskPoolRunner,
+    PushPullBufferObj,
+    SourceObj,
+    Task,
+    TaskProgressEnvelope,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
+Envelope = TaskProgressEnvelope[Any]
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+async def until(condition: Callable[[], object], turns: int = 10_000) -> None:
+    """Gives the loop turns until something holds."""
+    for _ in range(turns):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never came to hold")
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
+    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
+
+
+async def one() -> int:
+    return 1
+
+
+async def test_nothing_is_pulled_ahead_but_one() -> None:
+    pulled = called = 0
+    gate = asyncio.Event()
+
+    class Counting(SourceObj[Any]):
+        async def pull_impl(self) -> AsyncIterator[Any]:
+            nonlocal pulled
+            for _ in range(10):
+                assert pulled <= called
+                pulled += 1
+                yield work
+
+    async def work() -> None:
+        nonlocal called
+        called += 1
+        await gate.wait()
+
+    capacity = CapacitySource(3)
+    async with HierarchicalTaskPoolRunner(Counting(), capacity).run_tasks() as progress:
+        await until(lambda: called == 3)
+        await quiet()
+        assert (pulled, called, capacity.held) == (4, 3, 3)
+        gate.set()
+        assert len([envelope async for envelope in progress]) == 10
+
+
+async def test_silent_source_holds_no_capacity() -> None:
+    root = CapacitySource(3)
+    silent: PushPullBufferObj[Any] = PushPullBufferObj()
+    first = HierarchicalTaskPoolRunner(silent.source, CapacitySource(3, root))
+    gate = asyncio.Event()
+    running = 0
+
+    async def work() -> None:
+        nonlocal running
+        running += 1
+        await gate.wait()
+
+    second = HierarchicalTaskPoolRunner([work] * 3, CapacitySource(3, root))
+    async with first.run_tasks(), second.run_tasks() as progress:
+        await until(lambda: running == 3)
+        gate.set()
+        assert len([envelope async for envelope in progress]) == 3
+
+
+async def test_envelopes_come_in_order_of_completion() -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def work(index: int) -> int:
+        await gates[index].wait()
+        return index
+
+    got: list[int] = []
+    async with pool([Task(work, index) for index in range(3)]).run_tasks() as progress:
+        for index in (2, 0, 1):
+            gates[index].set()
+            got.append((await anext(progress)).value)
+    assert got == [2, 0, 1]
+
+
+async def test_capacity_is_held_until_the_work_has_really_stopped() -> None:
+    capacity = CapacitySource(1)
+    cleaning, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    async def leave() -> None:
+        async with HierarchicalTaskPoolRunner([work], capacity).run_tasks():
+            await until(lambda: capacity.held)
+            await quiet()
+
+    leaving = asyncio.create_task(leave())
+    await cleaning.wait()
+    await quiet()
+    assert (capacity.held, leaving.done()) == (1, False)
+    cleaned.set()
+    await leaving
+    assert capacity.held == 0
+
+
+async def test_cost_that_can_never_be_had_is_an_error_at_once() -> None:
+    async with pool([Task(one, cost=5), one]).run_tasks() as progress:
+        refused, after = [envelope async for envelope in progress]
+    assert isinstance(refused.error, ValueError)
+    assert "5" in str(refused.error)
+    assert (refused.attempt, refused.started) == (0, None)
+    assert (after.type, after.value) == (FINAL, 1)
+
+
+async def test_work_goes_on_without_the_consumer_up_to_max_buffered() -> None:
+    called = 0
+
+    async def work() -> int:
+        nonlocal called
+        called += 1
+        return called
+
+    async with pool([work] * 100, 2, max_buffered=10).run_tasks() as progress:
+        await until(lambda: called >= 10)
+        await quiet()
+        # One more for each that ran when the tenth envelope was put, and no capacity is held for nothing.
+        assert 10 <= called <= 12
+        got = [(await anext(progress)).value for _ in range(3)]
+        await quiet()
+        assert 13 <= called <= 15
+        got += [envelope.value async for envelope in progress]
+    assert sorted(got) == list(range(1, 101))
+
+
+async def test_no_capacity_is_held_while_the_consumer_is_behind() -> None:
+    capacity = CapacitySource(2)
+    runner = HierarchicalTaskPoolRunner([one] * 100, capacity, max_buffered=5)
+    async with runner.run_tasks():
+        await quiet()
+        assert capacity.held == 0
+
+
+async def test_tasks_that_yield_wait_for_room_in_turn() -> None:
+    made = 0
+
+    async def work(name: str) -> AsyncIterator[str]:
+        nonlocal made
+        for _ in range(20):
+            made += 1
+            yield name
+
+    tasks = [Task(work, "a"), Task(work, "b"), Task(work, "c")]
+    async with pool(tasks, max_buffered=4).run_tasks() as progress:
+        await quiet()
+        # Four in the buffer, and one in the hands of each of those that wait.
+        assert made <= 4 + 3
+        seen = Counter([envelope.value async for envelope in progress])
+    assert seen == {"a": 20, "b": 20, "c": 20, None: 3}

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    CapacitySource,
+    ClosedError,
+    EnvelopeType,
+    HierarchicalTaskPoolRunner,
+    PushPullBufferObj,
+    SourceBufferObj,
+    Task,
+    TaskProgressEnvelope,
+    WrongLoopError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from headrace.pool import TaskRun
+
+INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
+Envelope = TaskProgressEnvelope[Any]
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+async def until(condition: Callable[[], object], turns: int = 10_000) -> None:
+    """Gives the loop turns until something holds."""
+    for _ in range(turns):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never came to hold")
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
+    async with runner.run_tasks() as progress:
+        return [envelope async for envelope in progress]
+
+
+def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
+    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
+
+
+async def one() -> int:
+    return 1
+
+
+async def test_leaving_cancels_and_awaits_what_runs() -> None:
+    capacity = CapacitySource(3)
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("ended")
+
+    async def yields() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("ended")
+
+    async with HierarchicalTaskPoolRunner([work, yields, work], capacity).run_tasks() as progress:
+        async for _ in progress:
+            await until(lambda: capacity.held == 3)
+            break
+    assert ended == ["ended"] * 3
+    assert capacity.held == 0
+
+
+async def test_task_that_waits_for_room_is_closed_on_leaving() -> None:
+    ended: list[str] = []
+
+    async def yields() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await asyncio.sleep(0)
+            ended.append("ended")
+
+    async with pool([yields], max_buffered=2).run_tasks():
+        await quiet()
+    assert ended == ["ended"]
+
+
+async def test_next_run_begins_with_what_was_pulled_and_not_called() -> None:
+    capacity = CapacitySource(1)
+    called: list[int] = []
+
+    async def work(index: int) -> int:
+        called.append(index)
+        if index == 1:
+            await asyncio.Event().wait()
+        return index
+
+    source = SourceBufferObj([Task(work, index) for index in range(5)])
+    runner = HierarchicalTaskPoolRunner(source, capacity)
+    async with runner.run_tasks() as progress:
+        assert (await anext(progress)).value == 0
+        await until(lambda: called == [0, 1] and len(source.buffer) == 2)
+    assert called == [0, 1]
+    assert [envelope.value for envelope in await envelopes(runner)] == [2, 3, 4]
+
+
+async def test_exception_of_the_body_wins() -> None:
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    capacity = CapacitySource(1)
+
+    async def fail() -> None:
+        async with HierarchicalTaskPoolRunner([work], capacity).run_tasks():
+            await until(lambda: capacity.held)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert capacity.held == 0
+
+
+async def test_second_cancellation_waits_for_the_clean_up() -> None:
+    capacity = CapacitySource(1)
+    cleaning, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    consumer = asyncio.create_task(envelopes(HierarchicalTaskPoolRunner([work], capacity)))
+    await until(lambda: capacity.held)
+    await quiet()
+    consumer.cancel()
+    await cleaning.wait()
+    for _ in range(3):
+        consumer.cancel()
+        await quiet()
+        assert not consumer.done()
+    cleaned.set()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer
+    assert capacity.held == 0
+
+
+async def test_cancelled_pull_loses_nothing() -> None:
+    gate = asyncio.Event()
+
+    async def work(index: int) -> int:
+        await gate.wait()
+        return index
+
+    async with pool([Task(work, index) for index in range(20)]).run_tasks() as progress:
+        for _ in range(5):
+            pulling = asyncio.ensure_future(anext(progress))
+            await quiet()
+            pulling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pulling
+        gate.set()
+        got = [envelope.value async for envelope in progress]
+    assert sorted(got) == list(range(20))
+
+
+async def test_closing_ends_a_pending_pull() -> None:
+    queue: PushPullBufferObj[Any] = PushPullBufferObj()
+    progress = pool(queue.source).run_tasks()
+    pulling = asyncio.ensure_future(anext(progress))
+    await quiet()
+    await progress.aclose()
+    with pytest.raises(ClosedError):
+        await pulling
+    await progress.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(progress)
+
+
+async def test_every_pull_after_the_end_says_so() -> None:
+    progress = pool([one]).run_tasks()
+    assert [envelope.value async for envelope in progress] == [1]
+    for _ in range(2):
+        with pytest.raises(StopAsyncIteration):
+            await anext(progress)
+
+
+async def test_source_stays_open() -> None:
+    queue: PushPullBufferObj[Callable[[], Any]] = PushPullBufferObj()
+    runner = pool(queue.source)
+    for _ in range(2):
+        async with runner.run_tasks() as progress:
+            await queue.sink.next(one)
+            assert (await anext(progress)).value == 1
+
+
+async def test_run_that_is_not_left_cannot_be_run_again() -> None:
+    runner = pool(PushPullBufferObj[Any]().source, name="mill")
+    waiting = runner.run_tasks()
+    async with runner.run_tasks():
+        with pytest.raises(RuntimeError, match="mill: this runner is running already"):
+            runner.run_tasks()
+        with pytest.raises(RuntimeError, match="running already"):
+            await anext(waiting)
+    async with waiting:
+        pass
+    with pytest.raises(RuntimeError, match="was closed"):
+        await waiting.__aenter__()
+
+
+async def test_run_that_was_read_to_its_end_is_over() -> None:
+    source = SourceBufferObj([one])
+    runner = pool(source)
+    for _ in range(2):
+        assert [envelope.value async for envelope in runner.run_tasks()] == [1]
+        source.buffer.append(one)
+        source.restart()
+
+
+async def test_task_cannot_close_its_own_run() -> None:
+    runs: list[TaskRun] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        await runs[0].aclose()
+
+    runs.append(pool([work]).run_tasks())
+    async with runs[0] as progress:
+        [envelope] = [envelope async for envelope in progress]
+    assert isinstance(envelope.error, RuntimeError)
+    assert "cannot close the run that it is part of" in str(envelope.error)
+
+
+def test_run_belongs_to_the_loop_where_it_started() -> None:
+    queue: PushPullBufferObj[Any] = PushPullBufferObj()
+    progress = pool(queue.source).run_tasks()
+
+    async def start() -> None:
+        await progress.__aenter__()
+
+    async def other() -> None:
+        with pytest.raises(WrongLoopError):
+            await anext(progress)
+        with pytest.raises(WrongLoopError):
+            await progress.aclose()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(start())
+    asyncio.run(other())
+    loop.run_until_complete(progress.aclose())
+    loop.close()
+
+
+async def test_dropped_run_warns_and_ends() -> None:
+    capacity = CapacitySource(1)
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    runs = [HierarchicalTaskPoolRunner([work], capacity).run_tasks()]
+    await runs[0].__aenter__()
+    await until(lambda: capacity.held)
+    await quiet()
+    with pytest.warns(ResourceWarning, match="unclosed <TaskRun"):
+        runs.clear()
+    await until(lambda: not capacity.held and len(asyncio.all_tasks()) == 1)
+
+
+async def test_run_that_was_read_to_its_end_may_be_dropped() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        progress = pool([one]).run_tasks()
+        assert len([envelope async for envelope in progress]) == 1
+        del progress
+        gc.collect()

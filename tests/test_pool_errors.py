@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    CapacitySource,
+    EnvelopeType,
+    HierarchicalTaskPoolRunner,
+    SourceCancelledError,
+    SourceObj,
+    Task,
+    TaskProgressEnvelope,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+
+INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
+Envelope = TaskProgressEnvelope[Any]
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+async def until(condition: Callable[[], object], turns: int = 10_000) -> None:
+    """Gives the loop turns until something holds."""
+    for _ in range(turns):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never came to hold")
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
+    async with runner.run_tasks() as progress:
+        return [envelope async for envelope in progress]
+
+
+def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
+    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
+
+
+async def error_of(task: Any, limit: int = 4) -> BaseException:
+    """The error of the one envelope that a task gives."""
+    [envelope] = await envelopes(pool([task], limit))
+    assert envelope.type is ERROR
+    assert envelope.value is None
+    assert envelope.error is not None
+    return envelope.error
+
+
+async def one() -> int:
+    return 1
+
+
+async def test_error_is_the_very_object() -> None:
+    raised = ValueError("mine")
+
+    async def work() -> None:
+        raise raised
+
+    assert await error_of(work) is raised
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
+@pytest.mark.parametrize("thread", [False, True])
+async def test_what_iteration_is_made_of_becomes_a_runtime_error(
+    kind: type[BaseException], thread: bool
+) -> None:
+    def work() -> None:
+        raise kind
+
+    error = await error_of(Task(work, thread=thread))
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error.__cause__, kind)
+
+
+async def test_something_that_is_no_task_is_an_error_that_names_it() -> None:
+    refused, after = await envelopes(pool([17, one]))
+    assert isinstance(refused.error, TypeError)
+    assert "17 (int)" in str(refused.error)
+    assert (refused.attempt, refused.started, refused.key) == (0, None, None)
+    assert after.value == 1
+
+
+async def test_cancelled_error_of_a_task_is_its_error() -> None:
+    async def work() -> None:
+        raise asyncio.CancelledError("mine")
+
+    error = await error_of(work)
+    assert isinstance(error, asyncio.CancelledError)
+    assert error.args == ("mine",)
+
+
+async def test_task_that_cancels_itself_is_an_error() -> None:
+    async def work() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await asyncio.sleep(0)
+
+    assert isinstance(await error_of(work), asyncio.CancelledError)
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="from 3.12 on a task is begun as soon as it is made"
+)
+async def test_task_that_somebody_cancels_before_its_first_step_is_an_error() -> None:
+    def cancel() -> None:
+        found = [task for task in asyncio.all_tasks() if task.get_name() == "mill: task 1"]
+        if found:
+            found[0].cancel()
+        else:
+            asyncio.get_running_loop().call_soon(cancel)
+
+    async with pool([one, one], name="mill").run_tasks() as progress:
+        cancel()
+        first, second = [envelope async for envelope in progress]
+    assert isinstance(first.error, asyncio.CancelledError)
+    assert (first.attempt, first.started) == (0, None)
+    assert second.value == 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_what_ends_the_program_closes_the_pool_and_then_propagates(
+    kind: type[BaseException], turns: int
+) -> None:
+    capacity = CapacitySource(2)
+    ended: list[str] = []
+
+    async def long() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("long")
+
+    async def work() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise kind("stop")
+
+    async with HierarchicalTaskPoolRunner([long, work, one], capacity).run_tasks() as progress:
+        with pytest.raises(kind, match="stop"):
+            [envelope async for envelope in progress]
+        assert (ended, capacity.held, len(asyncio.all_tasks())) == (["long"], 0, 1)
+        with pytest.raises(StopAsyncIteration):
+            await anext(progress)
+
+
+async def test_what_ends_the_program_is_raised_by_closing_if_by_no_pull() -> None:
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    async def leave() -> None:
+        async with pool([work]).run_tasks():
+            await quiet()
+
+    with pytest.raises(KeyboardInterrupt):
+        await leave()
+
+
+async def test_what_ends_the_program_in_the_source_propagates() -> None:
+    class Bad(SourceObj[Any]):
+        async def pull_impl(self) -> AsyncIterator[Any]:
+            yield one
+            raise SystemExit(3)
+
+    async with pool(Bad()).run_tasks() as progress:
+        assert (await anext(progress)).value == 1
+        with pytest.raises(SystemExit):
+            await anext(progress)
+
+
+async def test_error_of_the_source_reaches_the_consumer_and_the_run_goes_on() -> None:
+    class Flaky(SourceObj[Any]):
+        def __init__(self) -> None:
+            super().__init__()
+            self.items: list[Any] = [one, ValueError("bad"), one]
+
+        async def __anext__(self) -> Any:
+            if not self.items:
+                raise StopAsyncIteration
+            item = self.items.pop(0)
+            if isinstance(item, Exception):
+                raise item
+            return item
+
+    values: list[object] = []
+    notes: list[str] = []
+    async with pool(Flaky(), name="mill").run_tasks() as progress:
+        while True:
+            try:
+                values.append((await anext(progress)).value)
+            except ValueError as error:
+                notes += error.__notes__
+            except StopAsyncIteration:
+                break
+    assert values == [1, 1]
+    assert notes == ["raised by the source of mill"]
+
+
+async def test_source_is_left_alone_until_its_error_was_told() -> None:
+    pulls = 0
+
+    class Broken(SourceObj[Any]):
+        async def __anext__(self) -> Any:
+            nonlocal pulls
+            pulls += 1
+            raise ValueError
+
+    async with pool(Broken()).run_tasks() as progress:
+        for expected in (1, 2, 3):
+            await quiet()
+            assert pulls == expected
+            with pytest.raises(ValueError):
+                await anext(progress)
+
+
+async def test_cancelled_error_of_the_source_does_not_look_like_the_consumers() -> None:
+    class Cancelled(SourceObj[Any]):
+        async def __anext__(self) -> Any:
+            raise asyncio.CancelledError
+
+    async with pool(Cancelled()).run_tasks() as progress:
+        with pytest.raises(SourceCancelledError):
+            await anext(progress)
+
+
+async def test_feeder_that_somebody_cancels_does_not_look_like_an_end() -> None:
+    capacity = CapacitySource(1)
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    runner = HierarchicalTaskPoolRunner([work, one], capacity, name="mill")
+    async with runner.run_tasks() as progress:
+        await until(lambda: capacity.held)
+        await quiet()
+        for task in asyncio.all_tasks():
+            if task.get_name() == "mill: feeder":
+                task.cancel()
+        assert isinstance((await anext(progress)).error, asyncio.CancelledError)
+        with pytest.raises(SourceCancelledError, match="mill: feeder was cancelled"):
+            await anext(progress)
+    assert [envelope.value for envelope in await envelopes(runner)] == [1]
+
+
+async def test_error_while_closing_goes_to_the_loops_handler() -> None:
+    capacity = CapacitySource(1)
+    heard: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: heard.append(context))
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("while cleaning up")
+
+    async with HierarchicalTaskPoolRunner([work], capacity, name="mill").run_tasks():
+        await until(lambda: capacity.held)
+        await quiet()
+    loop.set_exception_handler(handler)
+    [context] = heard
+    assert context["message"] == "mill: task 1 raised while its run was being closed"
+    assert isinstance(context["exception"], ValueError)
+
+
+async def test_blocking_work_runs_in_threads_at_once() -> None:
+    barrier = threading.Barrier(3)
+
+    def work(index: int) -> tuple[int, bool]:
+        barrier.wait(30)
+        return index, threading.current_thread() is threading.main_thread()
+
+    runner = pool([Task(work, index, thread=True) for index in range(3)], 3)
+    got = [envelope.value for envelope in await envelopes(runner)]
+    assert sorted(got) == [(0, False), (1, False), (2, False)]
+
+
+async def test_error_of_a_thread_is_the_very_object() -> None:
+    raised = ValueError("mine")
+
+    def work() -> None:
+        raise raised
+
+    assert await error_of(Task(work, thread=True)) is raised
+
+
+async def test_closing_waits_for_threads() -> None:
+    capacity = CapacitySource(1)
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert release.wait(30)
+        ended.set()
+
+    async def leave() -> None:
+        async with HierarchicalTaskPoolRunner([Task(work, thread=True)], capacity).run_tasks():
+            await asyncio.to_thread(begun.wait, 30)
+
+    leaving = asyncio.create_task(leave())
+    await asyncio.to_thread(begun.wait, 30)
+    for _ in range(3):
+        leaving.cancel()
+        await quiet()
+        assert (leaving.done(), capacity.held) == (False, 1)
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert ended.is_set()
+    assert capacity.held == 0
+
+
+async def test_no_thread_is_left() -> None:
+    before = threading.active_count()
+    await envelopes(pool([Task(int, thread=True)] * 5))
+    assert threading.active_count() == before
+
+
+async def test_coroutine_out_of_a_thread_is_an_error() -> None:
+    def work() -> Coroutine[Any, Any, int]:
+        return one()
+
+    error = await error_of(Task(work, thread=True))
+    assert isinstance(error, TypeError)
+    assert "returned <coroutine" in str(error)
+
+
+async def test_keyboard_interrupt_of_a_thread_closes_the_pool_and_then_propagates() -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    async with pool([Task(work, thread=True)]).run_tasks() as progress:
+        with pytest.raises(KeyboardInterrupt):
+            await anext(progress)

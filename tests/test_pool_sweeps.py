@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    CapacitySource,
+    EnvelopeType,
+    Final,
+    HierarchicalTaskPoolRunner,
+    PushPullBufferObj,
+    SourceBufferObj,
+    Task,
+    TaskProgressEnvelope,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
+Envelope = TaskProgressEnvelope[Any]
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
+    async with runner.run_tasks() as progress:
+        return [envelope async for envelope in progress]
+
+
+class Work:
+    """Tasks of all kinds; counts what happens to each."""
+
+    def __init__(self, capacity: CapacitySource) -> None:
+        self.capacity = capacity
+        self.running = 0
+        self.called: Counter[int] = Counter()
+        self.ended: Counter[int] = Counter()
+
+    def enter(self, index: int) -> None:
+        self.called[index] += 1
+        self.running += 1
+        assert self.running <= self.capacity.held <= self.capacity.limit
+
+    def leave(self, index: int) -> None:
+        self.ended[index] += 1
+        self.running -= 1
+
+    async def waits(self, index: int, turns: int) -> int:
+        self.enter(index)
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return index
+        finally:
+            self.leave(index)
+
+    async def yields(self, index: int, turns: int) -> AsyncIterator[int | Final[int]]:
+        self.enter(index)
+        try:
+            for turn in range(turns):
+                yield turn
+                if turn % 2:
+                    await asyncio.sleep(0)
+            yield Final(index)
+        finally:
+            self.leave(index)
+
+    async def raises(self, index: int, turns: int) -> None:
+        await self.waits(index, turns)
+        raise ValueError(index)
+
+    async def cancels_itself(self, index: int, turns: int) -> None:
+        await self.waits(index, turns)
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await asyncio.sleep(0)
+
+    async def raises_cancelled(self, index: int, turns: int) -> None:
+        await self.waits(index, turns)
+        raise asyncio.CancelledError
+
+    def plain(self, index: int, turns: int) -> int:
+        self.enter(index)
+        self.leave(index)
+        return index + turns
+
+    KINDS = (waits, yields, raises, cancels_itself, raises_cancelled, plain)
+
+
+@pytest.mark.parametrize("kind", range(2))
+async def test_consumer_cancelled_at_any_await_leaves_nothing_behind(kind: int) -> None:
+    for turns in range(60):
+        root = CapacitySource(3)
+        capacity = CapacitySource(2, root)
+        work = Work(capacity)
+        source = SourceBufferObj(
+            [Task((work.waits, work.yields)[(index + kind) % 2], index, 3) for index in range(6)]
+        )
+        runner = HierarchicalTaskPoolRunner(source, capacity, max_buffered=4)
+        told: Counter[int] = Counter()
+
+        async def consume(runner: HierarchicalTaskPoolRunner, told: Counter[int]) -> None:
+            async with runner.run_tasks() as progress:
+                async for envelope in progress:
+                    if envelope.type is not INTERMEDIATE:
+                        told[envelope.task_id] += 1
+
+        consumer = asyncio.ensure_future(consume(runner, told))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        consumer.cancel()
+        try:
+            await consumer
+        except asyncio.CancelledError:
+            pass
+        assert (root.held, work.running, len(asyncio.all_tasks())) == (0, 0, 1)
+        assert work.called == work.ended
+        assert len(work.called) + len(source.buffer) in (5, 6)
+        assert set(told.values()) <= {1}
+        # What was not called is called now, and nothing is called again.
+        await envelopes(runner)
+        assert work.called == Counter(range(6)) == work.ended
+        assert root.held == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_each_called_task_ends_once_whatever_it_does(seed: int) -> None:
+    chance = random.Random(seed)
+    root = CapacitySource(9)
+    capacity = CapacitySource(7, root)
+    work = Work(capacity)
+    queue: PushPullBufferObj[Task] = PushPullBufferObj()
+    indices = iter(range(2_000))
+    left = 1
+
+    def another() -> None:
+        nonlocal left
+        if (index := next(indices, None)) is not None:
+            left += 1
+            fn = chance.choice(Work.KINDS).__get__(work)
+            queue.sink.next_nowait(
+                Task(fn, index, chance.randrange(4), key=index, cost=chance.choice((1, 1, 2, 7)))
+            )
+
+    def spawn() -> None:
+        for _ in range(2_000):
+            another()
+
+    queue.sink.next_nowait(Task(spawn, key="spawn"))
+    told: Counter[Any] = Counter()
+    kinds: Counter[str] = Counter()
+    runner = HierarchicalTaskPoolRunner(queue.source, capacity, max_buffered=50)
+    async with runner.run_tasks() as progress:
+        async for envelope in progress:
+            if chance.random() < 0.05:
+                await asyncio.sleep(0)
+            if envelope.type is INTERMEDIATE:
+                continue
+            told[envelope.key] += 1
+            kinds[type(envelope.error).__name__] += 1
+            left -= 1
+            if not left:
+                await queue.sink.return_()
+    assert set(told.values()) == {1}
+    assert len(told) == 2_001
+    assert work.called == Counter(range(2_000)) == work.ended
+    assert set(kinds) == {"NoneType", "ValueError", "CancelledError"}
+    assert (root.held, work.running) == (0, 0)
