@@ -316,12 +316,12 @@ NONE: list[Any] = []
         ((NONE, 3), {}, r"capacity must be a CapacitySource, not 3 \(int\)"),
         ((NONE, CapacitySource(1)), {"name": 4}, r"name must be a string or None, not 4 \(int\)"),
         (
-            ([], CapacitySource(1)),
+            (NONE, CapacitySource(1)),
             {"max_buffered": 1.5},
             r"max_buffered must be a positive integer, not 1.5 \(float\)",
         ),
         (
-            ([], CapacitySource(1)),
+            (NONE, CapacitySource(1)),
             {"max_buffered": 0},
             "max_buffered must be a positive integer, got 0",
         ),

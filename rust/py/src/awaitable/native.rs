@@ -23,12 +23,6 @@ use pyo3::prelude::*;
 
 use super::{Seen, Step, Stopped, stop};
 
-unsafe extern "C" {
-    /// Makes the memory of a dead object a live one with one reference, as CPython's own free lists do.
-    /// (Exported by every CPython; the bindings leave it out for its underscore.)
-    fn _Py_NewReference(object: *mut ffi::PyObject);
-}
-
 /// A state machine that can be awaited.
 pub(crate) trait Coroutine: Sized + Send + 'static {
     /// The full name of the Python type.
@@ -89,6 +83,8 @@ struct Object<T> {
     status: Status,
     /// Whether the last step returned (`am_send` must say which of the two a value is).
     returned: bool,
+    /// Whether the collector knows of it.
+    tracked: bool,
     value: ManuallyDrop<T>,
 }
 
@@ -142,31 +138,38 @@ impl<T: Coroutine> Native<T> {
         Ok(())
     }
 
-    /// A new awaitable that has not started.
+    /// A new awaitable that has not started. The value is made where it is to stay: copying one that was just written stalls for as long as
+    /// all the rest takes.
     #[inline]
-    pub(crate) fn alloc(py: Python<'_>, value: T) -> PyResult<Bound<'_, PyAny>> {
+    pub(crate) fn alloc(py: Python<'_>, make: impl FnOnce() -> T) -> PyResult<Bound<'_, PyAny>> {
         // SAFETY: the GIL is held. An object from the free list is memory of this very type whose value was dropped and that
-        // nothing refers to; one from `_PyObject_GC_New` is fresh. It is not tracked yet: see `step`.
+        // nothing refers to; one from `_PyObject_GC_New` is fresh. Its fields are written before anything can see it. It is not tracked
+        // yet: see `step`.
         unsafe {
             let class = &mut *T::class().0.get();
             let object = if class.kept > 0 {
                 class.kept -= 1;
                 let object = class.free[class.kept];
-                _Py_NewReference(object);
+                // From none to one. (CPython's own free lists call `_Py_NewReference`, which does this and tells `tracemalloc`.)
+                ffi::Py_INCREF(object);
                 object
             } else {
-                let object: *mut ffi::PyObject = ffi::PyObject_GC_New(class.object);
-                if object.is_null() {
-                    return Err(PyErr::fetch(py));
-                }
-                object
+                Self::fresh(py, class)?
             };
             let this = object.cast::<Object<T>>();
             (&raw mut (*this).status).write(Status::Idle);
             (&raw mut (*this).returned).write(false);
-            (&raw mut (*this).value).write(ManuallyDrop::new(value));
+            (&raw mut (*this).tracked).write(false);
+            (&raw mut (*this).value).write(ManuallyDrop::new(make()));
             Ok(Bound::from_owned_ptr(py, object))
         }
+    }
+
+    #[cold]
+    fn fresh(py: Python<'_>, class: &ClassState) -> PyResult<*mut ffi::PyObject> {
+        // SAFETY: the type was made by `register`.
+        let object: *mut ffi::PyObject = unsafe { ffi::PyObject_GC_New(class.object) };
+        if object.is_null() { Err(PyErr::fetch(py)) } else { Ok(object) }
     }
 }
 
@@ -206,7 +209,8 @@ unsafe fn step<'py, T: Coroutine>(
                 (*this).returned = false;
                 // From here on it may be part of a cycle: a task holds it, and a callback holds the task. Most awaitables never
                 // come here, and the collector never hears of them.
-                if ffi::PyObject_GC_IsTracked(object) == 0 {
+                if !(*this).tracked {
+                    (*this).tracked = true;
                     ffi::PyObject_GC_Track(object.cast());
                 }
                 Ok(value.into_ptr())
@@ -482,7 +486,7 @@ unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls this once, with the last reference gone. The memory goes either to the free list, which keeps the
     // object's reference to its type, or back to the allocator with that reference.
     unsafe {
-        if ffi::PyObject_GC_IsTracked(object) != 0 {
+        if (*object.cast::<Object<T>>()).tracked {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
         if (*object.cast::<Object<T>>()).status == Status::Idle {

@@ -33,7 +33,7 @@ pub(crate) struct Ready<O> {
 impl<O: Operation> Ready<O> {
     /// An awaitable that has not started.
     pub(crate) fn make(py: Python<'_>, operation: O) -> PyResult<Bound<'_, PyAny>> {
-        Native::alloc(py, Self { operation: Some(operation), parked: None })
+        Native::alloc(py, || Self { operation: Some(operation), parked: None })
     }
 }
 

@@ -15,11 +15,6 @@ use std::ptr;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-unsafe extern "C" {
-    /// See `native.rs`.
-    fn _Py_NewReference(object: *mut ffi::PyObject);
-}
-
 const FREE_LIST: usize = 16;
 
 struct State {
@@ -73,7 +68,8 @@ unsafe fn instance(value: *mut ffi::PyObject) -> *mut ffi::PyObject {
         let object = if state.kept > 0 {
             state.kept -= 1;
             let object = state.free[state.kept];
-            _Py_NewReference(object);
+            // From none to one, as in `native.rs`.
+            ffi::Py_INCREF(object);
             ffi::PyObject_GC_Track(object.cast());
             object
         } else {

@@ -32,9 +32,9 @@ enum Stage {
     /// Nothing was done yet.
     New,
     /// Another pull is under way.
-    Queued(Parked),
+    Queued(Box<Parked>),
     /// It is its turn, but the line of another link is inside this one.
-    Claiming(Parked),
+    Claiming(Box<Parked>),
     /// It is its turn, and it is suspended; see the link's flight.
     Flying,
     Done,
@@ -57,7 +57,7 @@ impl Pull {
     #[inline]
     pub(crate) fn make(link: Bound<'_, PullLink>, delivery: Delivery) -> PyResult<Bound<'_, PyAny>> {
         let py = link.py();
-        Native::alloc(py, Self { link: Some(link.unbind()), delivery, ticket: 0, stage: Stage::New })
+        Native::alloc(py, || Self { link: Some(link.unbind()), delivery, ticket: 0, stage: Stage::New })
     }
 
     /// The first step. The way of a ready item is short and in one piece; everything else branches off it.
@@ -115,7 +115,7 @@ impl Pull {
         let parked = Parked::new(py)?;
         self.ticket = link.get().state.borrow(py).turn.queue(parked.waker());
         let future = parked.hand_up(py)?;
-        self.stage = Stage::Queued(parked);
+        self.stage = Stage::Queued(Box::new(parked));
         budget::renew();
         Ok(Step::Yield(future))
     }
@@ -139,7 +139,7 @@ impl Pull {
             Ok(Ok(line)) => self.run(link, Box::new(line)),
             Ok(Err(parked)) => {
                 let future = parked.hand_up(py)?;
-                self.stage = Stage::Claiming(parked);
+                self.stage = Stage::Claiming(Box::new(parked));
                 budget::renew();
                 Ok(Step::Yield(future))
             }
@@ -184,7 +184,7 @@ impl Pull {
                 let parked = Parked::new(py)?;
                 link.get().state.borrow(py).turn.wait_with(self.ticket, parked.waker());
                 let future = parked.hand_up(py)?;
-                self.stage = Stage::Queued(parked);
+                self.stage = Stage::Queued(Box::new(parked));
                 Ok(Step::Yield(future))
             }
         }
@@ -344,12 +344,18 @@ impl Coroutine for Pull {
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let Some(link) = self.link.take() else { unreachable!("a finished awaitable is not stepped again") };
         let link = link.into_bound(value.py());
+        if matches!(self.stage, Stage::New) {
+            let outcome = self.begin(&link);
+            if let Ok(Step::Yield(_)) = outcome {
+                self.link = Some(link.unbind());
+            }
+            return outcome;
+        }
         let outcome = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New => self.begin(&link),
             Stage::Flying => self.resume(&link, Ok(value)),
             Stage::Queued(_) => self.called(&link),
             Stage::Claiming(_) => self.build(&link),
-            Stage::Done => unreachable!("a finished awaitable is not stepped again"),
+            Stage::New | Stage::Done => unreachable!("one was handled, the other is not stepped again"),
         };
         if let Ok(Step::Yield(_)) = outcome {
             self.link = Some(link.unbind());

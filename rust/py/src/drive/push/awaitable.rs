@@ -31,7 +31,7 @@ impl Push {
     #[inline]
     pub(crate) fn make<'py>(head: Bound<'py, PushLink>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
-        Native::alloc(py, Self { head: head.unbind(), stage: Stage::New(item.unbind()) })
+        Native::alloc(py, || Self { head: head.unbind(), stage: Stage::New(item.unbind()) })
     }
 
     #[inline]

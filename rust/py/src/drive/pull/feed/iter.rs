@@ -1,6 +1,6 @@
 //! A sync iterable.
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -62,7 +62,7 @@ impl IterFeed {
             State::Fresh => None,
         };
         match iterator {
-            Some(iterator) => self.next(iterator),
+            Some(iterator) => self.next(&iterator),
             None => self.open(py),
         }
     }
@@ -71,17 +71,33 @@ impl IterFeed {
     fn open<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let iterator = self.iterable.bind(py).try_iter()?;
         self.set(py, State::Running(iterator.clone().unbind()));
-        self.next(iterator)
+        self.next(&iterator)
     }
 
     #[inline]
-    fn next<'py>(&self, mut iterator: Bound<'py, PyIterator>) -> PyResult<Drawn<'py>> {
-        match iterator.next() {
-            Some(Ok(item)) => Ok(Drawn::Item(item)),
+    fn next<'py>(&self, iterator: &Bound<'py, PyIterator>) -> PyResult<Drawn<'py>> {
+        let py = iterator.py();
+        // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an owned item, or null, with an exception
+        // unless that is the end.
+        let item = unsafe {
+            match (*ffi::Py_TYPE(iterator.as_ptr())).tp_iternext {
+                Some(tp_iternext) => Bound::from_owned_ptr_or_opt(py, tp_iternext(iterator.as_ptr())),
+                None => None,
+            }
+        };
+        match item {
+            Some(item) => Ok(Drawn::Item(item)),
+            None => self.end(py),
+        }
+    }
+
+    #[cold]
+    fn end<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        match PyErr::take(py) {
             // An iterator that raised stays: a class may well go on after an error, and one that cannot ends by itself.
-            Some(Err(error)) => Err(error),
-            None => {
-                self.set(iterator.py(), State::Ended);
+            Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),
+            _ => {
+                self.set(py, State::Ended);
                 Ok(Drawn::End)
             }
         }

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    AsyncIteratorCombiner,
+    ClosedError,
+    PushPullBufferObj,
+    SourceObj,
+    WrongLoopError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+async def until(condition: Callable[[], object], turns: int = 10_000) -> None:
+    """Gives the loop turns until something holds."""
+    for _ in range(turns):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never came to hold")
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Sources:
+    """Sources that note how they ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    async def source(self, name: str, turns: int = 1) -> AsyncIterator[str]:
+        token = where.set(name)
+        task = asyncio.current_task()
+        try:
+            while True:
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                yield name
+        finally:
+            assert asyncio.current_task() is task
+            assert task is not None
+            assert not task.cancelling()
+            await asyncio.sleep(0)
+            where.reset(token)
+            self.ended.append(name)
+
+
+class Failing(SourceObj[int]):
+    """A source that cannot be closed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    async def __anext__(self) -> int:
+        return 1
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        raise ValueError(self.name)
+
+
+async def test_leaving_closes_every_source_in_its_own_task_and_context() -> None:
+    sources = Sources()
+    combiner = AsyncIteratorCombiner(
+        sources.source("a"), sources.source("b", 5), sources.source("c", 100)
+    )
+    async with combiner.race_generator() as race:
+        async for _ in race:
+            break
+    assert sorted(sources.ended) == ["a", "b", "c"]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_source_that_ended_is_closed_by_the_task_that_drove_it() -> None:
+    closed: list[object] = []
+
+    class Source(SourceObj[int]):
+        async def __anext__(self) -> int:
+            self.task = asyncio.current_task()
+            raise StopAsyncIteration
+
+        async def aclose(self) -> None:
+            closed.append(asyncio.current_task() is self.task)
+
+    race = AsyncIteratorCombiner(Source()).race_generator()
+    assert [item async for item in race] == []
+    await race.aclose()
+    assert closed == [True]
+
+
+async def test_closing_before_the_first_pull_closes_what_was_never_started() -> None:
+    closed: list[str] = []
+
+    def items() -> Iterator[int]:
+        closed.append("started")
+        yield 1
+
+    class Source(SourceObj[int]):
+        async def __anext__(self) -> int:
+            raise AssertionError
+
+        async def aclose(self) -> None:
+            closed.append("closed")
+
+    class Stream:
+        def __aiter__(self) -> AsyncIterator[int]:
+            raise AssertionError
+
+    async with AsyncIteratorCombiner(items(), Source(), Stream()).race_generator() as race:
+        pass
+    assert closed == ["closed"]
+    with pytest.raises(StopAsyncIteration):
+        await anext(race)
+
+
+async def test_closing_again_does_nothing() -> None:
+    sources = Sources()
+    race = AsyncIteratorCombiner(sources.source("a")).race_generator()
+    await anext(race)
+    await asyncio.gather(race.aclose(), race.aclose())
+    await race.aclose()
+    assert sources.ended == ["a"]
+    with pytest.raises(StopAsyncIteration):
+        await anext(race)
+
+
+async def test_closing_ends_a_pending_pull() -> None:
+    race = AsyncIteratorCombiner(PushPullBufferObj[int]().source).race_generator()
+    pulling = asyncio.ensure_future(anext(race))
+    await quiet()
+    await race.aclose()
+    with pytest.raises(ClosedError):
+        await pulling
+
+
+async def test_error_of_closing_is_raised_bare_and_the_others_are_closed() -> None:
+    sources = Sources()
+    race = AsyncIteratorCombiner(Failing("x"), sources.source("a")).race_generator()
+    await anext(race)
+    with pytest.raises(ValueError, match="x") as raised:
+        await race.aclose()
+    assert raised.value.__notes__ == ["raised by source 0 of AsyncIteratorCombiner, Failing"]
+    assert sources.ended == ["a"]
+
+
+async def test_several_errors_of_closing_are_raised_as_a_group() -> None:
+    sources = Sources()
+    race = AsyncIteratorCombiner(Failing("x"), sources.source("a"), Failing("y")).race_generator()
+    await anext(race)
+    with pytest.raises(ExceptionGroup) as raised:
+        await race.aclose()
+    assert sorted(str(error) for error in raised.value.exceptions) == ["x", "y"]
+    assert sources.ended == ["a"]
+    await race.aclose()
+
+
+async def test_error_that_the_cancelled_pull_makes_of_it_is_raised_by_closing() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("while cleaning up")
+
+    race = AsyncIteratorCombiner(source()).race_generator()
+    await anext(race)
+    pulling = asyncio.ensure_future(anext(race))
+    await quiet()
+    with pytest.raises(ValueError, match="while cleaning up"):
+        await race.aclose()
+    with pytest.raises(ClosedError):
+        await pulling
+
+
+async def test_error_of_closing_a_source_that_ended_reaches_the_consumer() -> None:
+    class Source(Failing):
+        async def __anext__(self) -> int:
+            raise StopAsyncIteration
+
+    race = AsyncIteratorCombiner(Source("x")).race_generator()
+    with pytest.raises(ValueError, match="x"):
+        await anext(race)
+    with pytest.raises(StopAsyncIteration):
+        await anext(race)
+
+
+async def test_exception_of_the_body_wins() -> None:
+    async def fail() -> None:
+        async with AsyncIteratorCombiner(Failing("x")).race_generator() as race:
+            await anext(race)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        await fail()
+    assert any("ValueError('x')" in note for note in raised.value.__notes__)
+
+
+async def test_second_cancellation_waits_for_the_clean_up() -> None:
+    cleaning, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    async def consume() -> None:
+        async with AsyncIteratorCombiner(source()).race_generator() as race:
+            async for _ in race:
+                pass
+
+    consumer = asyncio.create_task(consume())
+    await quiet()
+    consumer.cancel()
+    await cleaning.wait()
+    for _ in range(3):
+        consumer.cancel()
+        await quiet()
+        assert not consumer.done()
+    cleaned.set()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_dropped_race_warns_and_closes_its_sources() -> None:
+    sources = Sources()
+    races = [AsyncIteratorCombiner(sources.source("a"), sources.source("b", 100)).race_generator()]
+    await anext(races[0])
+    with pytest.warns(ResourceWarning, match="unclosed <race_generator of 2 sources"):
+        races.clear()
+    await until(lambda: len(asyncio.all_tasks()) == 1)
+    assert sorted(sources.ended) == ["a", "b"]
+
+
+def test_end_of_the_program_is_not_held_up() -> None:
+    ended: list[str] = []
+    races: list[Any] = []
+
+    async def source(name: str) -> AsyncIterator[str]:
+        try:
+            yield name
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    async def main() -> None:
+        races.append(AsyncIteratorCombiner(source("a"), source("b")).race_generator())
+        await anext(races[0])
+        await anext(races[0])
+        await quiet()
+
+    asyncio.run(main())
+    assert sorted(ended) == ["a", "b"]
+
+
+def test_race_belongs_to_the_loop_of_its_first_pull() -> None:
+    race = AsyncIteratorCombiner(["a"], PushPullBufferObj[str]().source).race_generator()
+
+    async def pull() -> None:
+        await anext(race)
+
+    async def other() -> None:
+        with pytest.raises(WrongLoopError):
+            await anext(race)
+        with pytest.raises(WrongLoopError):
+            await race.aclose()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(pull())
+    asyncio.run(other())
+    loop.run_until_complete(race.aclose())
+    loop.close()
+
+
+async def test_consumer_cancelled_at_any_await_leaves_nothing_behind() -> None:
+    for turns in range(60):
+        sources = Sources()
+        seen: Counter[str] = Counter()
+
+        async def consume(sources: Sources, seen: Counter[str]) -> None:
+            names = ("a", 0), ("b", 1), ("c", 7)
+            combiner = AsyncIteratorCombiner(*(sources.source(*name) for name in names))
+            async with combiner.race_generator() as race:
+                async for item in race:
+                    seen[item] += 1
+                    await asyncio.sleep(0)
+
+        consumer = asyncio.ensure_future(consume(sources, seen))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        consumer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await consumer
+        assert len(asyncio.all_tasks()) == 1
+        # A generator that was never started is closed without a word.
+        assert len(sources.ended) == len(set(sources.ended))
+        assert set(seen) <= set(sources.ended) <= {"a", "b", "c"}
+        assert turns < 5 or len(sources.ended) == 3
