@@ -52,8 +52,6 @@ class Sources:
                 yield name
         finally:
             assert asyncio.current_task() is task
-            assert task is not None
-            assert not task.cancelling()
             await asyncio.sleep(0)
             where.reset(token)
             self.ended.append(name)

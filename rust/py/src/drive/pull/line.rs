@@ -162,10 +162,15 @@ impl Line {
                     if budget::spend(py) {
                         return Ok(Advance::Suspend(Box::new(Place::Rest), py.None().into_bound(py)));
                     }
-                    match self.feed.draw(py)? {
-                        Drawn::Item(item) => (item, 0),
-                        Drawn::End => return Ok(Advance::End),
-                        Drawn::Wait(wait, object) => return Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object)),
+                    match self.feed.ready(py) {
+                        Some(item) => (item, 0),
+                        None => match self.feed.draw(py)? {
+                            Drawn::Item(item) => (item, 0),
+                            Drawn::End => return Ok(Advance::End),
+                            Drawn::Wait(wait, object) => {
+                                return Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object));
+                            }
+                        },
                     }
                 }
             };

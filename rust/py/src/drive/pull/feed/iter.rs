@@ -55,44 +55,34 @@ impl IterFeed {
     }
 
     #[inline]
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let iterator = match &*self.state.borrow(py) {
             State::Running(iterator) => Some(iterator.bind(py).clone()),
-            State::Ended => return Ok(Drawn::End),
-            State::Fresh => None,
+            State::Fresh | State::Ended => None,
         };
-        match iterator {
-            Some(iterator) => self.next(&iterator),
-            None => self.open(py),
-        }
+        Self::step(&iterator?)
     }
 
-    #[cold]
-    fn open<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
-        let iterator = self.iterable.bind(py).try_iter()?;
-        self.set(py, State::Running(iterator.clone().unbind()));
-        self.next(&iterator)
-    }
-
+    /// One item; `None`, perhaps with an exception set, if the iterator has no more.
     #[inline]
-    fn next<'py>(&self, iterator: &Bound<'py, PyIterator>) -> PyResult<Drawn<'py>> {
-        let py = iterator.py();
-        // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an owned item, or null, with an exception
-        // unless that is the end.
-        let item = unsafe {
-            match (*ffi::Py_TYPE(iterator.as_ptr())).tp_iternext {
-                Some(tp_iternext) => Bound::from_owned_ptr_or_opt(py, tp_iternext(iterator.as_ptr())),
-                None => None,
-            }
-        };
-        match item {
-            Some(item) => Ok(Drawn::Item(item)),
-            None => self.end(py),
+    fn step<'py>(iterator: &Bound<'py, PyIterator>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an owned item, or null.
+        unsafe {
+            let tp_iternext = (*ffi::Py_TYPE(iterator.as_ptr())).tp_iternext?;
+            Bound::from_owned_ptr_or_opt(iterator.py(), tp_iternext(iterator.as_ptr()))
         }
     }
 
-    #[cold]
-    fn end<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    /// Why there was none: it has not begun, it has ended, or it raised.
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let fresh = matches!(*self.state.borrow(py), State::Fresh);
+        if fresh {
+            let iterator = self.iterable.bind(py).try_iter()?;
+            self.set(py, State::Running(iterator.clone().unbind()));
+            if let Some(item) = Self::step(&iterator) {
+                return Ok(Drawn::Item(item));
+            }
+        }
         match PyErr::take(py) {
             // An iterator that raised stays: a class may well go on after an error, and one that cannot ends by itself.
             Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),

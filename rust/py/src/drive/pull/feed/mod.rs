@@ -98,11 +98,21 @@ impl AnyFeed {
         }
     }
 
-    /// Asks for the next item.
+    /// The next item, if there is one now: the short way. If there is none, [`Self::draw`] must be asked next, and says why.
     #[inline]
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match self {
+            Self::Store(feed) => feed.get().ready(py),
+            Self::Iter(feed) => feed.get().ready(py),
+            Self::Queue(feed) => feed.get().ready(py),
+            Self::Foreign(_) => None,
+        }
+    }
+
+    /// Asks for the next item, after [`Self::ready`] had none.
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         match self {
-            Self::Store(feed) => feed.get().draw(py),
+            Self::Store(feed) => Ok(feed.get().draw(py)),
             Self::Iter(feed) => feed.get().draw(py),
             Self::Queue(feed) => feed.get().draw(py),
             Self::Foreign(feed) => feed.get().draw(py),

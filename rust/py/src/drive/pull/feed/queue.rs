@@ -33,6 +33,14 @@ impl QueueFeed {
 
 impl QueueFeed {
     #[inline]
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let buffer = self.buffer.get();
+        if buffer.check(py).is_err() {
+            return None;
+        }
+        buffer.core().try_get().ok().map(|item| item.into_bound(py))
+    }
+
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let buffer = self.buffer.get();
         buffer.check(py)?;

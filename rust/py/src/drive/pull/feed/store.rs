@@ -39,11 +39,15 @@ impl StoreFeed {
 
 impl StoreFeed {
     #[inline]
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: a live deque, whose length cannot fail.
         if unsafe { ffi::PyObject_Size(self.items.as_ptr()) } == 0 {
-            return Ok(Drawn::End);
+            return None;
         }
-        self.pop.bind(py).call0().map(Drawn::Item)
+        self.pop.bind(py).call0().ok()
+    }
+
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> Drawn<'py> {
+        self.ready(py).map_or(Drawn::End, Drawn::Item)
     }
 }
