@@ -210,11 +210,12 @@ async def test_each_source_has_an_identity_of_its_own() -> None:
                     assert where.get() == name
                     assert asyncio.current_task() is task
                 assert await helper == name
-            with pytest.raises(TimeoutError):
+            try:
                 async with asyncio.timeout(0):
                     yield name
                     await asyncio.Event().wait()
-            yield name
+            except TimeoutError:
+                yield f"{name} in time"
         finally:
             assert asyncio.current_task() is task
             where.reset(token)
@@ -222,8 +223,32 @@ async def test_each_source_has_an_identity_of_its_own() -> None:
     names = list("abcde")
     async with AsyncIteratorCombiner(*map(source, names)).race_generator() as race:
         items = [item async for item in race]
-    assert Counter(items) == dict.fromkeys(names, 5)
+    assert Counter(items) == dict.fromkeys(names, 4) | {f"{name} in time": 1 for name in names}
     assert where.get() == "nowhere"
+
+
+async def test_timeout_strikes_a_source_that_stands_at_its_yield() -> None:
+    struck = asyncio.Event()
+    went_on = 0
+
+    async def source() -> AsyncIterator[int]:
+        nonlocal went_on
+        try:
+            async with asyncio.timeout(0):
+                yield 1
+        except TimeoutError:
+            struck.set()
+        for number in (2, 3):
+            went_on += 1
+            yield number
+
+    async with AsyncIteratorCombiner(source()).race_generator() as race:
+        assert await anext(race) == 1
+        await struck.wait()
+        await quiet()
+        # It came to its next yield, and no further before somebody asked.
+        assert went_on == 1
+        assert [item async for item in race] == [2, 3]
 
 
 # Errors.
@@ -247,9 +272,8 @@ async def test_error_reaches_the_consumer_once_and_the_others_go_on() -> None:
             except StopAsyncIteration:
                 break
     assert len(items) == 6
-    [error] = errors
-    assert error is raised
-    [note] = error.__notes__
+    assert errors == [raised]
+    [note] = raised.__notes__
     assert note.startswith("raised by source 1 of AsyncIteratorCombiner, test_error_reaches")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace.buffer import PushPullBufferObj
@@ -242,11 +242,13 @@ class _Owner(Generic[T]):
         self._label = f"source {index} of AsyncIteratorCombiner, {_name(source)}"
         self._task: asyncio.Task[None] | None = None
         self._parked: asyncio.Future[None] | None = None
+        self._asked = False
         self._pulling = False
         self._closing = False
 
     def ask(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has the task pull one item, or close, if it is to close. The first time it is made."""
+        self._asked = True
         if self._task is None:
             # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
             self._task = asyncio.Task(self._live(), loop=loop, name=self._label)
@@ -284,30 +286,56 @@ class _Owner(Generic[T]):
             self._tell(error)
 
     async def _pull_all(self, stream: AsyncIterator[T]) -> None:
-        while not self._to_close():
-            self._pulling = True
+        ahead: _Entry[T] | None = None
+        while True:
             try:
-                item = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except asyncio.CancelledError as error:
-                if self._task is None or (self._task.cancelling() and not self._to_close()):
-                    # By somebody who cancels whatever runs, as the end of `asyncio.run` does: not to be ignored.
+                await self._until_asked()
+            except asyncio.CancelledError as cancelled:
+                # A timeout or a task group that the source holds open across its `yield`, or somebody who cancels
+                # whatever runs, as the end of `asyncio.run` does. It is the source that has to hear of it, and now.
+                generator: object = stream
+                if ahead is not None or not isinstance(generator, AsyncGenerator):
                     raise
-                if self._to_close():
-                    # Ours, and delivered: what closes the source finds a task that nobody cancels.
-                    self._task.uncancel()
+                ahead = await self._outcome(cast("AsyncGenerator[T]", generator).athrow(cancelled))
+                if ahead is None:
                     return
+                continue
+            if self._to_close():
+                return
+            self._asked = False
+            entry, ahead = ahead or await self._outcome(anext(stream)), None
+            if entry is None:
+                return
+            self._state.put(entry)
+
+    async def _until_asked(self) -> None:
+        if not self._asked:
+            self._parked = asyncio.get_running_loop().create_future()
+            await self._parked
+
+    async def _outcome(self, step: Awaitable[T]) -> _Entry[T] | None:
+        """What comes of a step of the source; None at its end, and when it was told to close."""
+        self._pulling = True
+        try:
+            return _Entry(self, await step, None)
+        except StopAsyncIteration:
+            return None
+        except asyncio.CancelledError as error:
+            if self._task is None or (self._task.cancelling() and not self._to_close()):
+                # Not to be ignored, as the source did not.
+                raise
+            if self._to_close():
+                # Ours, and delivered: what closes the source finds a task that nobody cancels.
+                self._task.uncancel()
+                return None
+            return _Entry(self, None, self._named(error))
+        except Exception as error:
+            if self._to_close():
                 self._tell(error)
-            except Exception as error:
-                self._tell(error)
-            else:
-                self._state.put(_Entry(self, item, None))
-            finally:
-                self._pulling = False
-            if not self._to_close():
-                self._parked = asyncio.get_running_loop().create_future()
-                await self._parked
+                return None
+            return _Entry(self, None, self._named(error))
+        finally:
+            self._pulling = False
 
     def _to_close(self) -> bool:
         # A method, since it changes during every wait.
@@ -323,17 +351,21 @@ class _Owner(Generic[T]):
 
     def _tell(self, error: BaseException) -> None:
         """Hands an error to the consumer, or keeps it for the one who closes."""
+        error = self._named(error)
+        if self._closing:
+            self.error = self.error or error
+        else:
+            self._state.put(_Entry(self, None, error))
+
+    def _named(self, error: BaseException) -> BaseException:
+        """The error with a note that names the source; and never one that looks as if the consumer was cancelled."""
         if isinstance(error, asyncio.CancelledError):
-            # As it is, it would look as if the consumer had been cancelled.
             cancelled, error = error, SourceCancelledError(f"{self._label} was cancelled")
             error.__cause__ = cancelled
         note = f"raised by {self._label}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
-        if self._closing:
-            self.error = self.error or error
-        else:
-            self._state.put(_Entry(self, None, error))
+        return error
 
 
 def _name(source: object) -> str:

@@ -149,6 +149,8 @@ class _Map:
             place += 1
 
     async def _on_loop(self, record: Record, place: int) -> None:
+        if self._stop.is_set():
+            return  # the pool had it on its way; no record is begun after the stop
         line, error = None, None
         try:
             line = as_line(await self._options.function(record.value))
@@ -157,6 +159,8 @@ class _Map:
         self._settle(place, line, error)
 
     def _in_thread(self, loop: asyncio.AbstractEventLoop, record: Record, place: int) -> None:
+        if self._stop.is_set():
+            return
         line, error = None, None
         try:
             line = as_line(self._options.function(record.value))

@@ -203,18 +203,18 @@ impl Pull {
             self.leave(link);
             return Err(PyRuntimeError::new_err("this pull was collected while it was suspended"));
         };
-        let Flight { place, cancels, .. } = *flight;
+        let Flight { place, cancels, interrupted, .. } = *flight;
         let cancelled = |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
-        // A link that closes cancels what is under way, also where the future could not be cancelled.
+        // A link that closes cancels what is under way, once, also where the future could not be cancelled.
         let sent = match sent {
-            Ok(_) if closing => Err(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?)),
+            Ok(_) if closing && !interrupted => Err(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?)),
             sent => sent,
         };
         let mut outcome = line.resume(py, link, place, sent, cancelled);
         if closing && !matches!(outcome, Ok(Advance::Suspend(..))) && !outcome.as_ref().is_err_and(cancelled) {
             outcome = Err(closed(py));
         }
-        self.finish(link, line, outcome, Some(cancels))
+        self.finish(link, line, outcome, Some((cancels, closing)))
     }
 
     /// Puts the line back, and passes the turn on unless the pull is suspended.
@@ -224,11 +224,11 @@ impl Pull {
         link: &Bound<'py, PullLink>,
         line: Box<Line>,
         outcome: PyResult<Advance<'py>>,
-        cancels: Option<Cancels>,
+        before: Option<(Cancels, bool)>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
         if let Ok(Advance::Suspend(place, object)) = outcome {
-            self.suspend(link, line, place, &object, cancels)?;
+            self.suspend(link, line, place, &object, before)?;
             return Ok(Step::Yield(object));
         }
         line.settle(py);
@@ -261,15 +261,11 @@ impl Pull {
         line: Box<Line>,
         place: Box<Place>,
         object: &Bound<'py, PyAny>,
-        cancels: Option<Cancels>,
+        before: Option<(Cancels, bool)>,
     ) -> PyResult<()> {
         let py = link.py();
-        // In the other places nothing depends on who asked for a cancellation.
-        let cancels = match *place {
-            Place::Stage { .. } | Place::Draw(_) => cancels.unwrap_or_else(|| Cancels::now(py)),
-            Place::Rest => cancels.unwrap_or_default(),
-        };
-        let flight = Box::new(Flight { place: *place, awaiting: object.clone().unbind(), cancels });
+        let (cancels, interrupted) = before.unwrap_or_else(|| (Cancels::now(py), false));
+        let flight = Box::new(Flight { place: *place, awaiting: object.clone().unbind(), cancels, interrupted });
         let mut state = link.get().state.borrow(py);
         state.running = false;
         state.line = Some(line);

@@ -25,6 +25,8 @@ pub(crate) struct Flight {
     pub(crate) awaiting: Py<PyAny>,
     /// How often the task had been asked to cancel when the pull was suspended first.
     pub(crate) cancels: Cancels,
+    /// Closing has cancelled it already; what it still does is its clean-up.
+    pub(crate) interrupted: bool,
 }
 
 impl Flight {

@@ -1,0 +1,207 @@
+"""What Python awaits: the coroutine protocol, both slots, and the guards."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import gc
+import inspect
+import os
+import sys
+import weakref
+from typing import Any
+
+import pytest
+
+from headrace import CapacitySource, ForkError, PushPullBufferObj, SourceIterObj, WaitObject
+
+
+def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
+    pull = anext(SourceIterObj([1]))
+    assert isinstance(pull, collections.abc.Coroutine)
+    assert inspect.isawaitable(pull)
+    assert asyncio.iscoroutine(pull)
+    assert pull.__await__() is pull
+    pull.close()
+
+
+def test_by_hand_it_is_sent_thrown_into_and_closed_like_any_coroutine() -> None:
+    stream = SourceIterObj([1, 2])
+    with pytest.raises(StopIteration) as stop:
+        anext(stream).send(None)
+    assert stop.value.value == 1
+    done = anext(stream)
+    with pytest.raises(KeyError, match="mine"):
+        done.throw(KeyError("mine"))
+    with pytest.raises(RuntimeError, match="already awaited"):
+        done.send(None)
+    closed = anext(stream)
+    closed.close()
+    closed.close()
+    with pytest.raises(RuntimeError, match="already awaited"):
+        closed.send(None)
+    with pytest.raises(StopIteration) as stop:
+        anext(stream).send(None)
+    assert stop.value.value == 2
+
+
+@pytest.mark.parametrize("how", ["instance", "type", "pair", "triple"])
+def test_throw_takes_one_to_three_arguments(how: str) -> None:
+    error = ValueError("v")
+    arguments: tuple[Any, ...] = {
+        "instance": (error,),
+        "type": (ValueError,),
+        "pair": (ValueError, error),
+        "triple": (ValueError, error, None),
+    }[how]
+    with pytest.raises(ValueError) as caught:
+        anext(SourceIterObj([1])).throw(*arguments)
+    assert how == "type" or caught.value is error
+
+
+def test_a_kept_stop_iteration_stays_whole() -> None:
+    stream = SourceIterObj(["first", "second"])
+    try:
+        anext(stream).send(None)
+    except StopIteration as error:
+        kept = error
+    with pytest.raises(StopIteration) as stop:
+        anext(stream).send(None)
+    assert (kept.value, stop.value.value) == ("first", "second")
+    assert kept is not stop.value
+
+
+async def test_an_item_is_let_go_as_soon_as_the_consumer_lets_go() -> None:
+    class Item:
+        pass
+
+    async for item in SourceIterObj(Item() for _ in range(3)):
+        reference = weakref.ref(item)
+        del item
+        assert reference() is None
+
+
+@pytest.mark.loops("asyncio")
+async def test_under_tracing_items_come_through() -> None:
+    seen: list[BaseException] = []
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        if event == "exception" and isinstance(argument[1], StopIteration):
+            seen.append(argument[1])
+        return trace
+
+    async def drain() -> list[int]:
+        return [n async for n in SourceIterObj(range(50)).map(lambda n: n + 1)]
+
+    old = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        items = await drain()
+    finally:
+        sys.settrace(old)
+    assert items == list(range(1, 51))
+    kept = [error.value for error in seen if isinstance(error.value, int)]
+    assert len(set(kept)) == len(kept)
+
+
+async def test_a_million_pulls_leave_no_object_behind() -> None:
+    async def drain(count: int) -> None:
+        async for _ in SourceIterObj(range(count)).map(lambda n: n):
+            pass
+
+    await drain(1000)
+    gc.collect()
+    before, none = len(gc.get_objects()), sys.getrefcount(None)
+    await drain(100_000)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
+    assert abs(sys.getrefcount(None) - none) < 1000
+
+
+async def test_waiting_awaitables_leave_no_object_behind() -> None:
+    async def round_trip() -> None:
+        buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+        signal: WaitObject[int] = WaitObject()
+        capacity = CapacitySource(1)
+        lease = await capacity.acquire()
+        tasks = [
+            asyncio.ensure_future(anext(buffer.source)),
+            asyncio.ensure_future(signal.wait()),
+            asyncio.ensure_future(capacity.acquire()),
+        ]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        lease.release()
+        await buffer.sink.next(1)
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        done[2].release()
+
+    for _ in range(20):
+        await round_trip()
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(200):
+        await round_trip()
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_law_15_after_a_fork_use_raises_and_names_both_processes() -> None:
+    stream = SourceIterObj([1, 2])
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    signal: WaitObject[int] = WaitObject()
+    capacity = CapacitySource(1)
+    uses = [
+        lambda: anext(stream).send(None),
+        lambda: buffer.sink.next_nowait(1),
+        lambda: anext(buffer.source).send(None),
+        lambda: signal.resolve(1),
+        lambda: signal.wait().send(None),
+        lambda: capacity.try_acquire(),
+    ]
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        outcome = []
+        for use in uses:
+            try:
+                use()
+                outcome.append("went through")
+            except ForkError as error:
+                named = str(parent) in str(error) and str(os.getpid()) in str(error)
+                outcome.append("refused" if named else str(error))
+            except BaseException as error:
+                outcome.append(repr(error))
+        os.write(writer, ";".join(outcome).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        report = pipe.read()
+    os.waitpid(child, 0)
+    assert report == ";".join(["refused"] * len(uses))
+    # The parent goes on.
+    buffer.sink.next_nowait(1)
+
+
+def test_law_15_after_the_loop_is_closed_a_waiter_is_no_trap() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        asyncio.ensure_future(anext(buffer.source))
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(begin())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    buffer.sink.next_nowait(7)
+    buffer.source.restart()
+
+    async def take() -> int:
+        return await anext(buffer.source)
+
+    assert asyncio.run(take()) == 7

@@ -1,0 +1,231 @@
+"""The bridge between push and pull."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from headrace import ClosedError, PushPullBufferObj, WouldBlock
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def test_what_is_pushed_is_pulled_in_order() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    for n in range(5):
+        await buffer.sink.next(n)
+    await buffer.sink.return_()
+    assert len(buffer) == 5
+    assert await collect(buffer.source) == [0, 1, 2, 3, 4]
+
+
+async def test_a_full_buffer_holds_up_its_producer() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
+    order: list[str] = []
+
+    async def produce() -> None:
+        for n in range(5):
+            await buffer.sink.next(n)
+            order.append(f"in {n}")
+        await buffer.sink.return_()
+
+    task = asyncio.create_task(produce())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert order == ["in 0", "in 1"]
+    assert await collect(buffer.source) == [0, 1, 2, 3, 4]
+    await task
+
+
+async def test_law_2_a_cancelled_pull_leaves_the_item_in_the_buffer() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    pull = asyncio.ensure_future(anext(buffer.source))
+    await asyncio.sleep(0)
+    buffer.sink.next_nowait(1)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    assert await anext(buffer.source) == 1
+
+
+async def test_law_2_a_cancelled_push_leaves_the_item_with_its_producer() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    await buffer.sink.next(1)
+    push = asyncio.ensure_future(buffer.sink.next(2))
+    await asyncio.sleep(0)
+    assert await anext(buffer.source) == 1
+    push.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await push
+    assert len(buffer) == 0
+    buffer.sink.next_nowait(3)
+    assert await anext(buffer.source) == 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("maxsize", [1, 3, None])
+async def test_law_2_cancelled_anywhere_each_item_is_in_one_place(seed: int, maxsize: int | None) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(maxsize)
+    accepted: list[int] = []
+    received: list[int] = []
+
+    async def produce() -> None:
+        for n in range(100):
+            while True:
+                push = asyncio.ensure_future(buffer.sink.next(n))
+                for _ in range(rng.randrange(3)):
+                    await asyncio.sleep(0)
+                if rng.random() < 0.3:
+                    push.cancel()
+                try:
+                    await push
+                except asyncio.CancelledError:
+                    continue
+                accepted.append(n)
+                break
+        await buffer.sink.return_()
+
+    async def consume() -> None:
+        while True:
+            pull = asyncio.ensure_future(anext(buffer.source))
+            for _ in range(rng.randrange(3)):
+                await asyncio.sleep(0)
+            if rng.random() < 0.3:
+                pull.cancel()
+            try:
+                received.append(await pull)
+            except asyncio.CancelledError:
+                continue
+            except StopAsyncIteration:
+                return
+
+    await asyncio.gather(produce(), consume())
+    assert accepted == list(range(100))
+    assert received == list(range(100))
+
+
+async def test_an_error_of_the_producer_comes_after_the_last_item_once() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    await buffer.sink.next(1)
+    error = OSError("gone")
+    await buffer.sink.throw(error)
+    assert await anext(buffer.source) == 1
+    with pytest.raises(OSError, match="gone") as caught:
+        await anext(buffer.source)
+    assert caught.value is error
+    with pytest.raises(StopAsyncIteration):
+        await anext(buffer.source)
+
+
+async def test_closing_the_source_gives_blocked_producers_their_items_back() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    await buffer.sink.next(1)
+    pushes = [asyncio.create_task(buffer.sink.next(n)) for n in (2, 3)]
+    await asyncio.sleep(0)
+    await buffer.source.aclose()
+    outcomes = await asyncio.gather(*pushes, return_exceptions=True)
+    assert [error.item for error in outcomes if isinstance(error, ClosedError)] == [2, 3]
+    with pytest.raises(ClosedError):
+        buffer.sink.next_nowait(4)
+
+
+async def test_ending_the_supply_wakes_those_who_wait() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    pulls = [asyncio.create_task(buffer.source.next()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await buffer.sink.return_()
+    assert [result.done for result in await asyncio.gather(*pulls)] == [True] * 3
+
+
+async def test_without_waiting_a_full_buffer_refuses() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    buffer.sink.next_nowait(1)
+    with pytest.raises(WouldBlock) as caught:
+        buffer.sink.next_nowait(2)
+    assert caught.value.item == 2
+    assert await anext(buffer.source) == 1
+
+
+async def test_law_9_threads_push_into_a_loop() -> None:
+    buffer: PushPullBufferObj[tuple[int, int]] = PushPullBufferObj()
+    threads, count = 4, 5000
+
+    def produce(number: int) -> None:
+        for n in range(count):
+            buffer.sink.next_nowait((number, n))
+
+    workers = [threading.Thread(target=produce, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    received: list[list[int]] = [[] for _ in range(threads)]
+    for _ in range(threads * count):
+        number, n = await anext(buffer.source)
+        received[number].append(n)
+    for worker in workers:
+        await asyncio.to_thread(worker.join)
+    assert received == [list(range(count))] * threads
+
+
+def test_law_9_two_loops_in_two_threads_meet_in_a_bounded_buffer() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(4)
+    received: list[int] = []
+
+    async def produce() -> None:
+        for n in range(2000):
+            await buffer.sink.next(n)
+        await buffer.sink.return_()
+
+    async def consume() -> None:
+        async for n in buffer.source:
+            received.append(n)
+
+    producer = threading.Thread(target=lambda: asyncio.run(produce()))
+    consumer = threading.Thread(target=lambda: asyncio.run(consume()))
+    producer.start()
+    consumer.start()
+    producer.join(30)
+    consumer.join(30)
+    assert not producer.is_alive()
+    assert not consumer.is_alive()
+    assert received == list(range(2000))
+
+
+async def test_an_item_whose_destructor_pushes_does_not_deadlock() -> None:
+    buffer: PushPullBufferObj[Any] = PushPullBufferObj()
+
+    class Restless:
+        def __del__(self) -> None:
+            buffer.sink.next_nowait("from the grave")
+
+    await buffer.sink.next(Restless())
+    await anext(buffer.source)
+    assert await anext(buffer.source) == "from the grave"
+
+
+async def test_cycles_through_a_buffer_are_collected() -> None:
+    class Holder:
+        buffer: Any
+
+    holder = Holder()
+    holder.buffer = PushPullBufferObj()
+    await holder.buffer.sink.next(holder)
+    dead = weakref.ref(holder)
+    del holder
+    gc.collect()
+    assert dead() is None
+
+
+@pytest.mark.parametrize(("maxsize", "kind"), [(0, ValueError), (-1, ValueError), ("3", TypeError), (True, TypeError), (1.5, TypeError)])
+def test_law_14_a_bad_bound_is_refused(maxsize: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="maxsize must be a positive integer or None, got"):
+        PushPullBufferObj(maxsize)

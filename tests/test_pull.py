@@ -1,0 +1,847 @@
+"""The pull driver and its first operators, law by law."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    ClosedError,
+    IteratorResult,
+    PullFilterObj,
+    PullMapObj,
+    PullObj,
+    PullObj1To1Link,
+    SourceBufferObj,
+    SourceCancelledError,
+    SourceIterObj,
+    SourceObj,
+    WrongLoopError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("the condition never came true")
+
+
+class Gate:
+    """Lets a callable wait until the test says so, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.calls: list[Any] = []
+
+    async def __call__(self, item: Any) -> Any:
+        self.calls.append(item)
+        await self.open.wait()
+        return item * 10
+
+
+async def test_map_squares_a_buffer() -> None:
+    squares = PullMapObj(SourceBufferObj([1, 2, 3, 4, 5]), lambda n: n * n)
+    assert await collect(squares) == [1, 4, 9, 16, 25]
+
+
+async def test_next_gives_iterator_results_to_the_end_and_beyond() -> None:
+    stream = SourceBufferObj(["a"])
+    assert await stream.next() == IteratorResult("a", False)
+    assert await stream.next() == IteratorResult(None, True)
+    assert await stream.next() == IteratorResult(None, True)
+    value, done = IteratorResult(7, False)
+    assert (value, done) == (7, False)
+    match IteratorResult(7, True):
+        case IteratorResult(value, done):
+            assert (value, done) == (7, True)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_sync_and_async_callables_come_to_the_same(kind: str) -> None:
+    async def double(n: int) -> int:
+        await asyncio.sleep(0)
+        return n * 2
+
+    async def even(n: int) -> bool:
+        return n % 2 == 0
+
+    source = SourceIterObj(range(10))
+    stream: PullObj[int] = (
+        source.filter(even).map(double) if kind == "async" else source.filter(lambda n: n % 2 == 0).map(lambda n: n * 2)
+    )
+    assert await collect(stream) == [0, 4, 8, 12, 16]
+
+
+async def test_any_awaitable_of_a_callable_is_awaited() -> None:
+    loop = asyncio.get_running_loop()
+
+    def later(n: int) -> Awaitable[int]:
+        future = loop.create_future()
+        loop.call_soon(future.set_result, n + 1)
+        return future
+
+    assert await collect(SourceIterObj([1, 2]).map(later)) == [2, 3]
+
+
+async def test_values_that_look_like_exceptions_or_tuples_come_through_as_they_are() -> None:
+    items: list[Any] = [None, (1, 2), ValueError("v"), StopIteration(3), StopAsyncIteration(), ()]
+    received = await collect(SourceIterObj(items))
+    assert all(got is item for got, item in zip(received, items, strict=True))
+
+
+@pytest.mark.parametrize("make", [lambda: iter(range(3)), lambda: (n for n in range(3)), lambda: range(3)])
+async def test_any_sync_iterable_is_a_source(make: Callable[[], Any]) -> None:
+    assert await collect(PullMapObj(make(), str)) == ["0", "1", "2"]
+
+
+async def test_any_async_iterable_is_a_source() -> None:
+    async def generator() -> AsyncIterator[int]:
+        for n in range(4):
+            if n % 2:
+                await asyncio.sleep(0)
+            yield n
+
+    class Iterator:
+        def __init__(self) -> None:
+            self.left = 3
+
+        def __aiter__(self) -> Iterator:
+            return self
+
+        async def __anext__(self) -> int:
+            if not self.left:
+                raise StopAsyncIteration
+            self.left -= 1
+            await asyncio.sleep(0)
+            return self.left
+
+    assert await collect(PullFilterObj(generator(), lambda n: n != 1)) == [0, 2, 3]
+    assert await collect(SourceIterObj(Iterator())) == [2, 1, 0]
+
+
+async def test_law_1_nothing_upstream_runs_before_a_pull() -> None:
+    drawn: list[int] = []
+
+    def source() -> Any:
+        for n in range(5):
+            drawn.append(n)
+            yield n
+
+    stream = SourceIterObj(source()).map(lambda n: n)
+    awaitable = anext(stream)
+    assert drawn == []
+    assert await awaitable == 0
+    assert drawn == [0]
+    assert await anext(stream) == 1
+    assert drawn == [0, 1]
+
+
+async def test_law_1_an_awaitable_that_is_never_awaited_takes_nothing() -> None:
+    stream = SourceIterObj([1, 2, 3])
+    anext(stream)
+    task = asyncio.ensure_future(anext(stream))
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    left = await collect(stream)
+    # An eager task runs at once, and has its item before it can be cancelled.
+    assert left == [1, 2, 3] or (task.done() and not task.cancelled() and [task.result(), *left] == [1, 2, 3])
+
+
+async def test_law_2_a_cancelled_callable_is_called_again_with_its_item() -> None:
+    gate = Gate()
+    stream = SourceIterObj([1, 2, 3]).map(gate)
+    for _ in range(3):
+        task = asyncio.ensure_future(anext(stream))
+        await until(lambda: bool(gate.calls))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    gate.open.set()
+    assert await collect(stream) == [10, 20, 30]
+    assert sorted(set(gate.calls)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_law_2_cancelled_after_any_number_of_turns_nothing_is_lost(seed: int) -> None:
+    rng = random.Random(seed)
+    print("seed", seed)
+
+    async def slow(n: int) -> int:
+        await turns(n % 4)
+        return n
+
+    async def keep(n: int) -> bool:
+        await turns(n % 3)
+        return n % 5 != 0
+
+    stream = SourceIterObj(range(60)).map(slow).filter(keep).map(slow)
+    received: list[int] = []
+    cancelled = 0
+    while True:
+        task = asyncio.ensure_future(anext(stream))
+        await turns(rng.randrange(12))
+        task.cancel()
+        try:
+            received.append(await task)
+        except asyncio.CancelledError:
+            cancelled += 1
+            if cancelled % 3 == 0:
+                try:
+                    received.append(await anext(stream))
+                except StopAsyncIteration:
+                    break
+        except StopAsyncIteration:
+            break
+    assert received == [n for n in range(60) if n % 5]
+    assert cancelled > 10
+
+
+async def test_law_2_wait_for_delivers_every_item_of_a_slow_callable() -> None:
+    async def slow(n: int) -> int:
+        await turns(5)
+        return n
+
+    stream = SourceIterObj(range(200)).map(slow)
+    received: list[int] = []
+    tries = 0
+    while len(received) < 200:
+        tries += 1
+        with contextlib.suppress(TimeoutError):
+            received.append(await asyncio.wait_for(anext(stream), 0 if tries % 2 else 10))
+    assert received == list(range(200))
+
+
+async def test_law_2_a_pull_dropped_in_a_callable_keeps_its_item() -> None:
+    gate = Gate()
+    stream = SourceIterObj([1, 2]).map(gate)
+    pull = anext(stream)
+    pull.send(None)
+    del pull
+    gc.collect()
+    gate.open.set()
+    assert await collect(stream) == [10, 20]
+    assert gate.calls == [1, 1, 2]
+
+
+async def test_law_2_a_timeout_inside_the_callable_is_the_callables_business() -> None:
+    async def impatient(n: int) -> str:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return f"gave up on {n}"
+        return "never"
+
+    assert await collect(SourceIterObj([1, 2]).map(impatient)) == ["gave up on 1", "gave up on 2"]
+
+
+async def test_law_2_a_cancelled_error_of_its_own_costs_one_item_and_loops_never() -> None:
+    calls: list[int] = []
+
+    async def fickle(n: int) -> int:
+        calls.append(n)
+        await asyncio.sleep(0)
+        if n == 2:
+            raise asyncio.CancelledError("mine")
+        return n
+
+    stream = SourceIterObj([1, 2, 3]).map(fickle)
+    assert await anext(stream) == 1
+    with pytest.raises(asyncio.CancelledError, match="mine"):
+        await anext(stream)
+    assert await collect(stream) == [3]
+    assert calls == [1, 2, 3]
+
+
+async def test_law_2_a_callable_that_suppresses_the_cancellation_delivers() -> None:
+    async def stubborn(n: int) -> int:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return n
+
+    stream = SourceIterObj([1, 2]).map(stubborn)
+    task = asyncio.ensure_future(anext(stream))
+    await turns(2)
+    task.cancel()
+    assert await task == 1
+
+
+async def test_law_2_a_cancelled_async_generator_says_so_at_the_next_pull() -> None:
+    closed: list[bool] = []
+
+    async def generator() -> AsyncIterator[int]:
+        try:
+            yield 0
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            closed.append(True)
+
+    stream = SourceIterObj(generator()).map(lambda n: n)
+    assert await anext(stream) == 0
+    task = asyncio.ensure_future(anext(stream))
+    await turns(2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [True]
+    with pytest.raises(SourceCancelledError):
+        await anext(stream)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_law_2_a_generator_that_survives_the_cancellation_goes_on() -> None:
+    async def generator() -> AsyncIterator[str]:
+        yield "first"
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield "caught"
+        yield "last"
+
+    stream = SourceIterObj(generator())
+    assert await anext(stream) == "first"
+    task = asyncio.ensure_future(anext(stream))
+    await turns(2)
+    task.cancel()
+    assert await task == "caught"
+    assert await collect(stream) == ["last"]
+
+
+async def test_law_3_an_error_costs_one_item_and_is_the_same_object_with_one_note() -> None:
+    error = ValueError("bad")
+
+    def picky(n: int) -> int:
+        if n % 2:
+            raise error
+        return n
+
+    stream = SourceIterObj(range(4)).map(picky)
+    received: list[Any] = []
+    for _ in range(4):
+        try:
+            received.append(await anext(stream))
+        except ValueError as caught:
+            received.append(caught)
+    assert received == [0, error, 2, error]
+    assert error.__notes__ == ["raised by transform of PullMapObj"]
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_law_3_what_iteration_speaks_with_becomes_a_runtime_error(kind: type[BaseException], is_async: bool) -> None:
+    def sync(n: int) -> int:
+        raise kind
+
+    async def asynchronous(n: int) -> int:
+        await asyncio.sleep(0)
+        raise kind
+
+    stream = SourceIterObj([1]).map(asynchronous if is_async else sync)
+    with pytest.raises(RuntimeError) as caught:
+        await anext(stream)
+    cause = caught.value.__cause__
+    # A coroutine turns StopIteration into a RuntimeError by itself.
+    assert isinstance(cause, kind) or isinstance(caught.value.__context__, kind)
+    assert await collect(stream) == []
+
+
+def test_law_3_keyboard_interrupt_propagates() -> None:
+    async def main() -> None:
+        def interrupt(n: int) -> int:
+            raise KeyboardInterrupt
+
+        await anext(SourceIterObj([1]).map(interrupt))
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+
+async def test_law_4_closing_cancels_a_pending_pull_in_its_own_task() -> None:
+    cleaned: list[Any] = []
+
+    async def stuck(n: int) -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(asyncio.current_task())
+        return n
+
+    stream = SourceIterObj([1, 2]).map(stuck)
+    first = asyncio.create_task(anext(stream))
+    second = asyncio.create_task(anext(stream))
+    await turns(2)
+    await stream.aclose()
+    assert cleaned == [first]
+    with pytest.raises(ClosedError):
+        await first
+    with pytest.raises(ClosedError):
+        await second
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_law_4_closing_reaches_every_source_from_the_consumer_upwards() -> None:
+    order: list[str] = []
+
+    class Noisy(PullObj1To1Link[Any, Any]):
+        def __init__(self, source: Any, name: str) -> None:
+            super().__init__(source)
+            self.name = name
+
+        async def pull_impl(self) -> AsyncIterator[Any]:
+            try:
+                async for item in self.source:
+                    yield item
+            finally:
+                order.append(self.name)
+
+    async def generator() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            order.append("source")
+
+    async with Noisy(PullMapObj(Noisy(generator(), "upper"), str), "lower") as stream:
+        assert await anext(stream) == "1"
+    assert order == ["lower", "upper", "source"]
+
+
+async def test_law_4_the_error_of_the_block_wins_and_keeps_those_of_closing() -> None:
+    async def generator() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            raise OSError("disk")
+
+    stream = SourceIterObj(generator())
+    with pytest.raises(KeyError) as caught:
+        async with stream:
+            await anext(stream)
+            raise KeyError("body")
+    assert caught.value.__notes__ == ["while closing: OSError('disk')"]
+
+
+async def test_law_4_a_stream_cannot_be_closed_from_inside_its_own_callable() -> None:
+    async def suicidal(n: int) -> int:
+        await stream.aclose()
+        return n
+
+    stream = SourceIterObj([1]).map(suicidal)
+    with pytest.raises(RuntimeError, match="inside its own callable"):
+        await anext(stream)
+
+
+async def test_law_5_a_stream_that_is_dropped_is_freed_at_once() -> None:
+    class Item:
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        stream = SourceIterObj([Item() for _ in range(3)]).map(lambda item: item)
+        item = await anext(stream)
+        dead = weakref.ref(stream)
+        gone = weakref.ref(item)
+        del stream, item
+        assert dead() is None
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+async def test_law_5_cycles_through_a_stream_are_collected() -> None:
+    class Holder:
+        stream: Any
+
+        def step(self, n: int) -> int:
+            return n
+
+    holder = Holder()
+    holder.stream = SourceIterObj([1, 2]).map(holder.step)
+    assert await anext(holder.stream) == 1
+    dead = weakref.ref(holder)
+    del holder
+    gc.collect()
+    assert dead() is None
+
+
+async def test_law_9_another_loop_is_refused_while_a_pull_is_under_way() -> None:
+    gate = Gate()
+    stream = SourceIterObj([1, 2]).map(gate)
+    task = asyncio.ensure_future(anext(stream))
+    await until(lambda: bool(gate.calls))
+
+    def elsewhere() -> None:
+        with pytest.raises(WrongLoopError):
+            asyncio.run(_take(stream))
+
+    await asyncio.to_thread(elsewhere)
+    gate.open.set()
+    assert await task == 10
+
+
+async def _take(stream: Any) -> Any:
+    return await anext(stream)
+
+
+async def test_law_11_iteration_goes_on_where_it_stopped() -> None:
+    stream = SourceIterObj(range(6))
+    assert aiter(stream) is stream
+    async for item in stream:
+        if item == 2:
+            break
+    assert await collect(stream) == [3, 4, 5]
+    for _ in range(2):
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_law_11_restart_begins_a_new_cycle_with_the_configuration_of_now() -> None:
+    stream = PullMapObj(range(3), lambda n: n)
+    assert await collect(stream) == [0, 1, 2]
+    stream.transform = lambda n: -n
+    stream.restart()
+    assert await collect(stream) == [0, -1, -2]
+
+
+async def test_law_11_restart_refuses_what_cannot_start_again() -> None:
+    once = SourceIterObj(iter([1]))
+    with pytest.raises(RuntimeError, match="iterator, which runs once"):
+        once.restart()
+    gate = Gate()
+    stream = SourceIterObj([1]).map(gate)
+    task = asyncio.ensure_future(anext(stream))
+    await until(lambda: bool(gate.calls))
+    with pytest.raises(RuntimeError, match="a pull is pending"):
+        stream.restart()
+    gate.open.set()
+    await task
+
+
+async def test_law_12_concurrent_pulls_are_served_in_the_order_of_their_first_step() -> None:
+    async def slow(n: int) -> int:
+        await turns(3 - n % 3)
+        return n
+
+    stream = SourceIterObj(range(100)).map(slow)
+    served: list[tuple[int, int]] = []
+
+    async def puller(number: int) -> None:
+        for _ in range(20):
+            served.append((number, await anext(stream)))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(puller(number))
+    assert [item for _, item in served] == list(range(100))
+    assert [number for number, _ in served[:5]] == [0, 1, 2, 3, 4]
+
+
+async def test_law_12_a_cancelled_pull_gives_up_its_place() -> None:
+    gate = Gate()
+    stream = SourceIterObj(range(4)).map(gate)
+    tasks = [asyncio.create_task(anext(stream)) for _ in range(4)]
+    await until(lambda: bool(gate.calls))
+    tasks[1].cancel()
+    tasks[0].cancel()
+    await turns(3)
+    gate.open.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[:2]] == [asyncio.CancelledError] * 2
+    assert outcomes[2:] == [0, 10]
+
+
+async def test_law_12_a_stream_pulled_from_inside_its_own_callable_raises() -> None:
+    async def greedy(n: int) -> int:
+        await asyncio.sleep(0)
+        return n + await anext(stream)
+
+    stream: PullMapObj[int, int] = SourceIterObj(range(4)).map(greedy)
+    with pytest.raises(RuntimeError, match="being pulled already"):
+        await anext(stream)
+
+
+async def test_law_13_a_new_callable_holds_from_the_next_item_in_a_fused_line() -> None:
+    first = PullMapObj(range(6), lambda n: ("old", n))
+    second = PullFilterObj(first, lambda _: True)
+    last = PullMapObj(second, lambda item: item)
+    assert await anext(last) == ("old", 0)
+    first.transform = lambda n: ("new", n)
+    assert await anext(last) == ("new", 1)
+    second.predicate = lambda item: item[1] > 3
+    assert await anext(last) == ("new", 4)
+    with pytest.raises(TypeError, match=r"transform must be callable, got 3 \(int\)"):
+        first.transform = 3  # type: ignore[assignment]
+    assert await anext(last) == ("new", 5)
+
+
+async def test_law_16_a_ready_stream_still_yields_to_the_loop() -> None:
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(heart())
+    count = 0
+    async for _ in SourceIterObj(range(50_000)).map(lambda n: n):
+        count += 1
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert count == 50_000
+    # At least once in 4,096 items, whatever the clock says.
+    assert beats >= 50_000 // 4096
+
+
+async def test_law_16_the_budget_is_the_tasks_not_the_streams() -> None:
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(heart())
+    # Each stream gives one item, so that none of them alone could ever spend a budget.
+    for _ in range(20_000):
+        await anext(SourceBufferObj([1]))
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert beats >= 20_000 // 4096
+
+
+async def test_law_17_a_line_of_ten_thousand_links_runs_and_closes() -> None:
+    stream: PullObj[int] = SourceIterObj(range(3))
+    for _ in range(10_000):
+        stream = stream.map(lambda n: n + 1)
+    assert await anext(stream) == 10_000
+    assert await collect(stream) == [10_001, 10_002]
+    stream.restart()
+    assert await anext(stream) == 10_000
+    await stream.return_()
+    del stream
+    gc.collect()
+
+
+async def test_a_link_with_two_consumers_is_shared_between_them() -> None:
+    source = SourceIterObj(range(6))
+    tens = source.map(lambda n: n * 10)
+    left, right = tens.map(lambda n: ("left", n)), tens.map(lambda n: ("right", n))
+    assert await anext(left) == ("left", 0)
+    assert await anext(right) == ("right", 10)
+    assert await anext(tens) == 20
+    assert await anext(source) == 3
+    assert await collect(left) == [("left", 40), ("left", 50)]
+
+
+async def test_a_link_in_the_middle_of_a_running_line_can_be_pulled_too() -> None:
+    middle = SourceIterObj(range(6)).map(lambda n: n * 10)
+    last = middle.map(lambda n: n + 1)
+    assert await anext(last) == 1
+    assert await anext(middle) == 10
+    assert await anext(last) == 21
+    assert await anext(middle) == 30
+    assert await collect(last) == [41, 51]
+
+
+async def test_a_callable_may_pull_what_is_above_it() -> None:
+    middle = SourceIterObj(range(6)).map(lambda n: n * 10)
+
+    async def pair(n: int) -> tuple[int, int]:
+        await asyncio.sleep(0)
+        return n, await anext(middle)
+
+    assert await collect(middle.map(pair)) == [(0, 10), (20, 30), (40, 50)]
+
+
+async def test_pulling_the_middle_waits_for_a_pull_that_is_inside_it() -> None:
+    gate = Gate()
+    middle = SourceIterObj(range(3)).map(gate)
+    last = middle.map(lambda n: n + 1)
+    outer = asyncio.create_task(anext(last))
+    await until(lambda: bool(gate.calls))
+    inner = asyncio.create_task(anext(middle))
+    await turns(3)
+    assert gate.calls == [0]
+    gate.open.set()
+    assert (await outer, await inner) == (1, 10)
+    assert await collect(last) == [21]
+
+
+async def test_an_item_kept_in_the_middle_survives_the_link_below() -> None:
+    gate = Gate()
+    middle = SourceIterObj([1, 2]).map(gate)
+    last = middle.map(lambda n: n)
+    task = asyncio.ensure_future(anext(last))
+    await until(lambda: bool(gate.calls))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del last, task
+    gc.collect()
+    gate.open.set()
+    assert await collect(middle) == [10, 20]
+
+
+async def test_a_subclass_with_pull_impl_works_anywhere_in_a_line() -> None:
+    class Twice(PullObj1To1Link[int, int]):
+        async def pull_impl(self) -> AsyncIterator[int]:
+            async for item in self.source:
+                yield item
+                yield item
+
+    class Count(SourceObj[int]):
+        async def pull_impl(self) -> AsyncIterator[int]:
+            for n in range(3):
+                await asyncio.sleep(0)
+                yield n
+
+    stream = Twice(Count().map(lambda n: n + 1)).filter(lambda n: n != 2).map(str)
+    assert await collect(stream) == ["1", "1", "3", "3"]
+    stream.restart()
+    assert await collect(stream) == ["1", "1", "3", "3"]
+
+
+async def test_a_subclass_can_refine_what_a_stock_class_does() -> None:
+    class Logged(PullMapObj[int, int]):
+        async def pull_impl(self) -> AsyncIterator[int]:
+            async for item in super().pull_impl():
+                seen.append(item)
+                yield item
+
+    seen: list[int] = []
+    assert await collect(Logged([1, 2], lambda n: n * 2).map(str)) == ["2", "4"]
+    assert seen == [2, 4]
+
+
+async def test_overriding_next_or_anext_carries_the_other_protocol_along() -> None:
+    class ByNext(SourceObj[int]):
+        left = 2
+
+        async def next(self) -> IteratorResult[int]:  # type: ignore[override]
+            if not self.left:
+                return IteratorResult(0, True)
+            self.left -= 1
+            return IteratorResult(self.left, False)
+
+    class ByAnext(SourceObj[int]):
+        left = 2
+
+        async def __anext__(self) -> int:  # type: ignore[override]
+            if not self.left:
+                raise StopAsyncIteration
+            self.left -= 1
+            return self.left
+
+    for kind in (ByNext, ByAnext):
+        assert await collect(kind().map(str)) == ["1", "0"]
+        assert (await kind().next()).value == 1
+        assert await anext(kind()) == 1
+
+
+async def test_return_and_throw_reach_a_source_that_overrides_them() -> None:
+    class Source(SourceIterObj[int]):
+        def __init__(self) -> None:
+            super().__init__(range(10))
+            self.ended: list[Any] = []
+
+        async def return_(self, value: Any = None) -> IteratorResult[Any]:
+            self.ended.append(value)
+            return await super().return_(value)
+
+        async def throw(self, error: BaseException) -> IteratorResult[Any]:
+            self.ended.append(error)
+            return await super().throw(error)
+
+    source = Source()
+    stream = source.map(str)
+    assert await anext(stream) == "0"
+    assert await stream.return_("enough") == IteratorResult("enough", True)
+    assert await stream.next() == IteratorResult(None, True)
+    error = KeyError("x")
+    other = Source()
+    with pytest.raises(KeyError):
+        await other.map(str).throw(error)
+    assert (source.ended, other.ended) == (["enough"], [error])
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: PullMapObj([1], 3), TypeError, r"transform must be callable, got 3 \(int\)"),
+        (lambda: PullFilterObj([1], None), TypeError, r"predicate must be callable, got None \(NoneType\)"),
+        (lambda: PullMapObj(7, str), TypeError, r"source must be an iterable or an async iterable, got 7 \(int\)"),
+        (lambda: SourceBufferObj(5), TypeError, r"items must be an iterable or an async iterable, got 5 \(int\)"),
+        (lambda: SourceIterObj(None), TypeError, r"iterable must be an iterable or an async iterable, got None"),
+    ],
+)
+def test_law_14_bad_input_fails_at_construction(make: Callable[[], Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+async def test_a_class_that_yields_nothing_says_what_to_override() -> None:
+    with pytest.raises(NotImplementedError, match="override pull_impl"):
+        await anext(SourceObj[int]())
+
+
+async def test_a_source_whose_iterator_raises_goes_on_where_it_can() -> None:
+    class Flaky:
+        def __init__(self) -> None:
+            self.n = 0
+
+        def __iter__(self) -> Flaky:
+            return self
+
+        def __next__(self) -> int:
+            self.n += 1
+            if self.n == 2:
+                raise OSError("once")
+            if self.n > 3:
+                raise StopIteration
+            return self.n
+
+    stream = SourceIterObj(Flaky())
+    assert await anext(stream) == 1
+    with pytest.raises(OSError, match="once"):
+        await anext(stream)
+    assert await collect(stream) == [3]
+
+
+async def test_a_buffer_source_takes_items_while_it_runs() -> None:
+    stream = SourceBufferObj([1])
+    assert await anext(stream) == 1
+    stream.buffer.append(2)
+    assert await anext(stream) == 2
+    assert await collect(stream) == []

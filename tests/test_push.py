@@ -1,0 +1,375 @@
+"""The push driver and its first operators, law by law."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    ClosedError,
+    IteratorResult,
+    PushDistributeObj,
+    PushFilterObj,
+    PushForkObj,
+    PushMapObj,
+    PushObj1To1Link,
+    PushPullBufferObj,
+    PushSerialObj,
+    SinkCollectObj,
+    SinkObj,
+    WouldBlock,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Slow(SinkObj[Any]):
+    """A sink that accepts when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.begun: list[Any] = []
+        self.accepted: list[Any] = []
+        self.ended: list[Any] = []
+
+    async def next_impl(self, item: Any) -> None:
+        self.begun.append(item)
+        await self.open.wait()
+        self.accepted.append(item)
+
+    async def return_impl(self, value: Any) -> None:
+        self.ended.append(value)
+
+    async def throw_impl(self, error: BaseException) -> None:
+        self.ended.append(error)
+
+
+class Failing(SinkObj[Any]):
+    async def next_impl(self, item: Any) -> None:
+        raise OSError(item)
+
+
+async def test_distribute_routes_by_number() -> None:
+    high: SinkCollectObj[str] = SinkCollectObj()
+    low: SinkCollectObj[str] = SinkCollectObj()
+    distributor = PushDistributeObj([high, low], lambda s: 0 if "URGENT" in s else 1)
+    await distributor.next("INFO: System normal.")
+    await distributor.next("ALERT: URGENT CPU at 99%.")
+    await distributor.return_()
+    assert high.buffer == ["ALERT: URGENT CPU at 99%."]
+    assert low.buffer == ["INFO: System normal."]
+    assert high.closed
+    assert low.closed
+
+
+async def test_map_and_filter_push_through_a_fused_line() -> None:
+    sink: SinkCollectObj[Any] = SinkCollectObj()
+
+    async def even(n: int) -> bool:
+        await asyncio.sleep(0)
+        return n % 2 == 0
+
+    line = PushMapObj(PushFilterObj(PushMapObj(sink, str), even), lambda n: n + 1)
+    for n in range(5):
+        assert await line.next(n) == IteratorResult(None, False)
+    assert sink.buffer == ["2", "4"]
+
+
+async def test_a_push_returns_when_the_sink_has_accepted() -> None:
+    slow = Slow()
+    push = asyncio.create_task(PushMapObj(slow, str).next(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not push.done()
+    slow.open.set()
+    await push
+    assert slow.accepted == ["1"]
+
+
+async def test_a_push_after_the_end_carries_the_item_back() -> None:
+    sink: SinkCollectObj[Any] = SinkCollectObj()
+    line = PushMapObj(sink, str)
+    await line.return_()
+    item = object()
+    for target in (line, sink):
+        with pytest.raises(ClosedError) as caught:
+            await target.next(item)
+        assert caught.value.item is item
+        with pytest.raises(ClosedError):
+            target.next_nowait(item)
+    assert sink.buffer == []
+
+
+async def test_return_and_throw_reach_the_sink_once() -> None:
+    slow = Slow()
+    line = PushMapObj(PushFilterObj(slow, bool), str)
+    await line.return_("done")
+    await line.return_("again")
+    assert slow.ended == ["done"]
+    other = Slow()
+    error = KeyError("x")
+    await PushMapObj(other, str).throw(error)
+    assert other.ended == [error]
+
+
+async def test_law_2_a_cancelled_push_has_delivered_nothing() -> None:
+    sink: SinkCollectObj[int] = SinkCollectObj()
+    gate = asyncio.Event()
+
+    async def wait(n: int) -> int:
+        await gate.wait()
+        return n
+
+    line = PushMapObj(sink, wait)
+    push = asyncio.create_task(line.next(1))
+    await asyncio.sleep(0)
+    push.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await push
+    gate.set()
+    assert sink.buffer == []
+    await line.next(2)
+    assert sink.buffer == [2]
+
+
+async def test_law_3_an_error_of_a_callable_reaches_whoever_pushed() -> None:
+    error = ValueError("bad")
+    sink: SinkCollectObj[int] = SinkCollectObj()
+
+    def picky(n: int) -> int:
+        if n == 1:
+            raise error
+        return n
+
+    line = PushMapObj(sink, picky)
+    for n in range(3):
+        with contextlib.suppress(ValueError):
+            await line.next(n)
+    assert sink.buffer == [0, 2]
+    assert error.__notes__ == ["raised by transform of PushMapObj"]
+
+
+async def test_law_13_a_new_callable_holds_from_the_next_item() -> None:
+    sink: SinkCollectObj[Any] = SinkCollectObj()
+    line = PushMapObj(sink, lambda n: n)
+    await line.next(1)
+    line.transform = str
+    await line.next(2)
+    assert sink.buffer == [1, "2"]
+
+
+async def test_law_16_a_sink_that_is_always_ready_still_lets_the_loop_turn() -> None:
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(heart())
+    sink: SinkCollectObj[int] = SinkCollectObj()
+    for n in range(20_000):
+        await sink.next(n)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert sink.buffer == list(range(20_000))
+    assert beats >= 20_000 // 4096
+
+
+async def test_law_17_a_line_of_ten_thousand_links_runs_and_ends() -> None:
+    sink: SinkCollectObj[int] = SinkCollectObj()
+    line: Any = sink
+    for _ in range(10_000):
+        line = PushMapObj(line, lambda n: n + 1)
+    await line.next(0)
+    await line.return_()
+    assert sink.buffer == [10_000]
+    assert sink.closed
+
+
+async def test_next_nowait_delivers_or_gives_the_item_back() -> None:
+    sink: SinkCollectObj[Any] = SinkCollectObj()
+    assert PushMapObj(sink, str).next_nowait(1) == IteratorResult(None, False)
+    assert sink.buffer == ["1"]
+    buffer: PushPullBufferObj[Any] = PushPullBufferObj(1)
+    line = PushMapObj(buffer.sink, str)
+    line.next_nowait(1)
+    item = object()
+    with pytest.raises(WouldBlock) as caught:
+        line.next_nowait(item)
+    assert caught.value.item is item
+
+    async def asynchronous(n: Any) -> Any:
+        return n
+
+    with pytest.raises(WouldBlock):
+        PushMapObj(sink, asynchronous).next_nowait(item)
+    assert sink.buffer == ["1"]
+
+
+async def test_fork_delivers_to_all_side_by_side() -> None:
+    slow, fast = Slow(), SinkCollectObj[int]()
+    fork = PushForkObj([slow, fast])
+    push = asyncio.create_task(fork.next(1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert fast.buffer == [1]
+    assert not push.done()
+    slow.open.set()
+    await push
+    assert slow.accepted == [1]
+    await fork.return_()
+    assert fast.closed
+    assert slow.ended == [None]
+
+
+async def test_fork_keeps_no_item_from_the_others_when_one_fails() -> None:
+    collected: SinkCollectObj[int] = SinkCollectObj()
+    with pytest.raises(OSError, match="1"):
+        await PushForkObj([Failing(), collected]).next(1)
+    assert collected.buffer == [1]
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await PushForkObj([Failing(), collected, Failing()], concurrent=False).next(2)
+    assert [type(error) for error in caught.value.exceptions] == [OSError, OSError]
+    assert collected.buffer == [1, 2]
+
+
+async def test_fork_leaves_shared_sinks_open_when_told_to() -> None:
+    shared: SinkCollectObj[int] = SinkCollectObj()
+    await PushForkObj([shared], forward_close=False).return_()
+    await shared.next(1)
+    assert shared.buffer == [1]
+
+
+async def test_a_sink_that_is_done_gets_no_more() -> None:
+    class Two(SinkObj[int]):
+        def __init__(self) -> None:
+            super().__init__()
+            self.items: list[int] = []
+
+        async def next_impl(self, item: int) -> IteratorResult[None]:
+            self.items.append(item)
+            return IteratorResult(None, len(self.items) == 2)
+
+    two, other = Two(), Two()
+    fork = PushForkObj([two, other])
+    assert [(await fork.next(n)).done for n in range(3)] == [False, True, True]
+    assert two.items == other.items == [0, 1]
+
+
+async def test_serial_keeps_the_order_of_arrival_under_concurrent_pushes() -> None:
+    sink: SinkCollectObj[int] = SinkCollectObj()
+
+    async def slower_when_early(n: int) -> int:
+        for _ in range(10 - n):
+            await asyncio.sleep(0)
+        return n
+
+    loose = PushMapObj(sink, slower_when_early)
+    await asyncio.gather(*(loose.next(n) for n in range(8)))
+    assert sink.buffer != list(range(8))
+    sink.buffer.clear()
+    serial = PushSerialObj(loose)
+    await asyncio.gather(*(serial.next(n) for n in range(8)))
+    assert sink.buffer == list(range(8))
+
+
+async def test_serial_goes_on_when_a_push_is_cancelled_or_fails() -> None:
+    slow = Slow()
+    serial = PushSerialObj(slow)
+    pushes = [asyncio.create_task(serial.next(n)) for n in range(4)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert slow.begun == [0]
+    pushes[1].cancel()
+    pushes[0].cancel()
+    slow.open.set()
+    await asyncio.gather(*pushes, return_exceptions=True)
+    assert slow.accepted == [2, 3]
+    failing = PushSerialObj(PushMapObj(SinkCollectObj[Any](), lambda n: 1 // n))
+    outcomes = await asyncio.gather(*(failing.next(n) for n in (0, 1)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, IteratorResult]
+
+
+async def test_a_subclass_with_next_impl_works_anywhere_in_a_line() -> None:
+    class Twice(PushObj1To1Link[int, int]):
+        async def next_impl(self, item: int) -> None:
+            await self.sink.next(item)
+            await asyncio.sleep(0)
+            await self.sink.next(item)
+
+    sink: SinkCollectObj[str] = SinkCollectObj()
+    line = PushMapObj(Twice(PushMapObj(sink, str)), lambda n: n + 1)
+    await line.next(1)
+    await line.next(2)
+    await line.return_()
+    assert sink.buffer == ["2", "2", "3", "3"]
+    assert sink.closed
+
+
+async def test_a_plain_object_with_the_protocol_is_a_sink() -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self.calls: list[Any] = []
+
+        async def next(self, item: Any) -> IteratorResult[Any]:
+            self.calls.append(item)
+            return IteratorResult("kept", len(self.calls) > 1)
+
+        async def return_(self, value: Any = None) -> IteratorResult[Any]:
+            self.calls.append(("return", value))
+            return IteratorResult(value, True)
+
+        async def throw(self, error: BaseException) -> IteratorResult[Any]:
+            raise error
+
+    plain = Plain()
+    line = PushMapObj(plain, str)
+    assert await line.next(1) == IteratorResult("kept", False)
+    assert await line.next(2) == IteratorResult("kept", True)
+    await line.return_(3)
+    assert plain.calls == ["1", "2", ("return", 3)]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: PushMapObj(SinkCollectObj(), 3), TypeError, r"transform must be callable, got 3 \(int\)"),
+        (lambda: PushMapObj(3, str), TypeError, r"sink must be a push object, got 3 \(int\)"),
+        (lambda: PushForkObj([]), ValueError, "at least one push object"),
+        (lambda: PushForkObj(3), TypeError, r"sinks must be an iterable of push objects, got 3 \(int\)"),
+        (lambda: PushForkObj([SinkCollectObj(), 3]), TypeError, r"sinks\[1\] must be a push object, got 3"),
+        (lambda: PushDistributeObj([SinkCollectObj()], 3), TypeError, r"selector must be callable, got 3"),
+    ],
+)
+def test_law_14_bad_input_fails_at_construction(make: Callable[[], Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(2, IndexError), (-1, IndexError), (True, TypeError), ("0", TypeError)])
+async def test_a_selector_that_names_no_sink_is_refused(answer: Any, kind: type[Exception]) -> None:
+    sinks: list[SinkCollectObj[int]] = [SinkCollectObj(), SinkCollectObj()]
+    with pytest.raises(kind, match="selector must give"):
+        await PushDistributeObj(sinks, lambda _: answer).next(1)
+    assert [sink.buffer for sink in sinks] == [[], []]
+
+
+async def test_the_end_of_a_block_ends_the_supply() -> None:
+    slow = Slow()
+    async with slow:
+        pass
+    assert slow.ended == [None]
+    other = Slow()
+    error = KeyError("x")
+    with pytest.raises(KeyError):
+        async with other:
+            raise error
+    assert other.ended == [error]
