@@ -21,7 +21,7 @@ from headrace.cli.output import Output, as_line
 from headrace.cli.progress import Lines, Pace, Tally, as_clock, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 Files = Callable[..., Path]
 
@@ -179,7 +179,7 @@ def run(
 @contextmanager
 def running(
     folder: Path, function: str, *options: str, **more: Any
-) -> Iterator[subprocess.Popen[str]]:
+) -> Generator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command(function, *options, **more),
         cwd=folder,

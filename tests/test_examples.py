@@ -86,7 +86,7 @@ def compare(root: Path, output: Path) -> str:
 @pytest.mark.timeout(300)
 def test_census_of_the_whole_standard_library_is_exact(tmp_path: Path) -> None:
     printed = compare(STDLIB, tmp_path / "census.jsonl")
-    assert "io 0/32" in printed or "parse 2/2" in printed
+    assert "in use: root" in printed
 
 
 def test_census_counts_files_that_are_no_python(tmp_path: Path) -> None:

@@ -122,10 +122,11 @@ class _State(Generic[T]):
 
     def __init__(self, sources: tuple[Source[T], ...]) -> None:
         # Behind everything else it holds None: the end. Bounded by the number of sources.
-        self.ready: PushPullBufferObj[_Entry[T] | None] = PushPullBufferObj()
+        ready: PushPullBufferObj[_Entry[T] | None] = PushPullBufferObj()
+        self._into, self._out_of = ready.sink, ready.source
         self.size = len(sources)
         self._closed = False
-        # Those whose source is neither at work nor has an item in `ready`.
+        # Those whose source is neither at work nor has an item in the buffer.
         self._idle = [_Owner(self, index, source) for index, source in enumerate(sources)]
         self._owners = set(self._idle)
         self.tasks: set[asyncio.Task[None]] = set()
@@ -150,7 +151,7 @@ class _State(Generic[T]):
             self._ask(loop)
         self._pulls += 1
         try:
-            entry = await anext(self.ready.source)
+            entry = await anext(self._out_of)
         finally:
             self._pulls -= 1
         # From here on nothing waits, so that nothing that was taken can be lost.
@@ -174,7 +175,7 @@ class _State(Generic[T]):
     def put(self, entry: _Entry[T] | None) -> None:
         """Hands something to the consumer."""
         if not self._closed:
-            self.ready.sink.next_nowait(entry)
+            self._into.next_nowait(entry)
 
     def gone(self, owner: _Owner[T], task: asyncio.Task[None]) -> None:
         """The task of an owner has ended, its source is closed."""
@@ -197,7 +198,7 @@ class _State(Generic[T]):
         struck: BaseException | None = None
         try:
             # Whoever waits for an item will get none.
-            await self.ready.source.aclose()
+            await self._out_of.aclose()
         finally:
             struck = await settled(*self.tasks)
         errors, self._errors = self._errors, []
@@ -225,7 +226,7 @@ class _State(Generic[T]):
             raise WrongLoopError(
                 "this race belongs to another event loop, where its first pull was"
             )
-        if asyncio.current_task() in self.tasks:
+        if asyncio.current_task(loop) in self.tasks:
             raise RuntimeError(
                 "a source of a race cannot pull or close the race that it is part of"
             )
@@ -251,7 +252,7 @@ class _Owner(Generic[T]):
         self._asked = True
         if self._task is None:
             # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
-            self._task = asyncio.Task(self._live(), loop=loop, name=self._label)
+            self._task = asyncio.Task(self._live(loop), loop=loop, name=self._label)
             self._task.add_done_callback(self._ended)
             self._state.tasks.add(self._task)
         elif self._parked is not None and not self._parked.done():
@@ -264,14 +265,14 @@ class _Owner(Generic[T]):
         self._closing = True
         self.ask(loop)
 
-    async def _live(self) -> None:
+    async def _live(self, loop: asyncio.AbstractEventLoop) -> None:
         """Pulls whenever it is asked to, then closes the source."""
         # A source that was never pulled is closed too, if it can be; but no iterator is made of it for that.
         stream: object = self._source if hasattr(self._source, "__anext__") else None
         try:
             if not self._to_close():
                 stream = pulled = aiter(self._source)
-                await self._pull_all(pulled)
+                await self._pull_all(pulled, loop)
         except GeneratorExit:
             # The loop is gone, and with it every chance to await something.
             raise
@@ -285,11 +286,11 @@ class _Owner(Generic[T]):
         except BaseException as error:
             self._tell(error)
 
-    async def _pull_all(self, stream: AsyncIterator[T]) -> None:
+    async def _pull_all(self, stream: AsyncIterator[T], loop: asyncio.AbstractEventLoop) -> None:
         ahead: _Entry[T] | None = None
         while True:
             try:
-                await self._until_asked()
+                await self._until_asked(loop)
             except asyncio.CancelledError as cancelled:
                 # A timeout or a task group that the source holds open across its `yield`, or somebody who cancels
                 # whatever runs, as the end of `asyncio.run` does. It is the source that has to hear of it, and now.
@@ -308,9 +309,9 @@ class _Owner(Generic[T]):
                 return
             self._state.put(entry)
 
-    async def _until_asked(self) -> None:
+    async def _until_asked(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._asked:
-            self._parked = asyncio.get_running_loop().create_future()
+            self._parked = loop.create_future()
             await self._parked
 
     async def _outcome(self, step: Awaitable[T]) -> _Entry[T] | None:

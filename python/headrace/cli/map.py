@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,45 +210,44 @@ class _Map:
 
     def _finish(self) -> int:
         """Brings the output to its end, says what there is to say, and returns the exit code."""
-        tally, output = self._tally, self._output
+        tally = self._tally
         for failure in self._failures:
             say(failure)
         if tally.failed > len(self._failures):
             say(f"and {tally.failed - len(self._failures):,} more failed")
-        problem = self._problem or self._reader.problem
-        if self._signal is not None or problem is not None:
-            self._keep()
-            left = f"; {output.lines:,} results are in {output.partial}" if output.partial else ""
-            if problem is not None:
-                say(f"{problem}{left}")
-                return 2
+        problem = self._problem or (None if self._signal else self._reader.problem)
+        if problem is not None:
+            say(f"{problem}{self._keep()}")
+            return 2
+        if self._signal is not None:
             unsettled = _listed([record.number for record in self._unsettled.values()])
             say(
-                f"interrupted: {tally.done:,} done, {tally.failed:,} failed{left}; not done: "
+                f"interrupted: {tally.done:,} done, {tally.failed:,} failed{self._keep()}; not done: "
                 f"{unsettled + ', and ' if unsettled else ''}everything after line {self._last_read}"
             )
             return 128 + self._signal
-        output.commit()
+        self._output.commit()
         seconds = time.monotonic() - self._begun
         say(f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s")
         return 1 if tally.failed else 0
 
-    def _keep(self) -> None:
-        """Writes what is finished but had not its turn, and keeps the lines beside the output."""
+    def _keep(self) -> str:
+        """Keeps the lines beside the output, also those that had not had their turn; says where they are."""
         for place in sorted(self._results):
             self._write(self._results.pop(place))
         self._output.keep()
+        if self._output.partial is None:
+            return ""
+        return f"; {self._output.lines:,} results are in {self._output.partial}"
 
     def _listen(self) -> list[signal.Signals]:
-        loop, handled = asyncio.get_running_loop(), []
+        loop = asyncio.get_running_loop()
+        handled: list[signal.Signals] = []
         for number in (signal.SIGINT, signal.SIGTERM):
-            try:
+            # A loop that handles no signals leaves Ctrl-C to asyncio.run, which cancels the job.
+            with suppress(NotImplementedError):
                 loop.add_signal_handler(number, self._interrupt, number)
-            except (
-                NotImplementedError
-            ):  # no signals on this platform's loop: a KeyboardInterrupt it is
-                continue
-            handled.append(number)
+                handled.append(number)
         return handled
 
     def _interrupt(self, number: signal.Signals) -> None:

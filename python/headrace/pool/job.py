@@ -28,7 +28,7 @@ class Job:
         self.task = _as_task(item, run)
         self.task_id = next(run.plan.ids)
         self.key: Hashable = None if self.task is None else self.task.key
-        self.queued = asyncio.get_running_loop().time()
+        self.queued = run.loop.time()
         self.started: float | None = None
         self.lease: Lease | None = None
         self.handle: Handle | None = None
@@ -40,7 +40,7 @@ class Job:
 
     def called(self) -> None:
         """See `Listener`."""
-        self.started = asyncio.get_running_loop().time()
+        self.started = self._run.loop.time()
         self._run.begun()
 
     def emit(self, value: object) -> Awaitable[None] | None:
@@ -78,7 +78,7 @@ class Job:
             self._end(EnvelopeType.ERROR, None, error)
         elif not isinstance(error, asyncio.CancelledError):
             # Nobody reads envelopes any more, and an error must not vanish.
-            asyncio.get_running_loop().call_exception_handler(
+            self._run.loop.call_exception_handler(
                 {
                     "message": f"{self.name} raised while its run was being closed",
                     "exception": error,
@@ -86,7 +86,7 @@ class Job:
             )
 
     def _end(self, kind: EnvelopeType, value: object, error: BaseException | None) -> None:
-        self._run.put(self._envelope(kind, value, error, asyncio.get_running_loop().time()))
+        self._run.put(self._envelope(kind, value, error, self._run.loop.time()))
 
     def _envelope(
         self, kind: EnvelopeType, value: object, error: BaseException | None, finished: float | None

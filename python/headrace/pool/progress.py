@@ -58,10 +58,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             BaseException: what the source raised, the same object; the next pull goes on. Or, when all is closed, the
                 `KeyboardInterrupt` or `SystemExit` of a task.
         """
-        run = self._run
-        if not run.closed:
-            run.start()
-        return run.taken(await anext(run.unread.source))
+        return await self._run.pull()
 
     async def aclose(self) -> None:
         """Ends the run: cancels what runs, waits until it has stopped, gives back all capacity. Idempotent.

@@ -30,9 +30,8 @@ from headrace.tasks import settled
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headrace.capacity import CapacitySource, Lease
+    from headrace.capacity import CapacitySource
     from headrace.pool.executor import Executor
-    from headrace.pool.task import Task
     from headrace.pull import PullObj
 
 __all__ = ["Failure", "Plan", "Run"]
@@ -78,12 +77,16 @@ _started: set[Run] = set()
 class Run:
     """The state that everything of one run shares."""
 
+    loop: asyncio.AbstractEventLoop
+    """Where it runs; known from its start on."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.context = copy_context()
         # Behind everything else it holds None: the end. It has no bound of its own, so that a task that ends can put
         # its last envelope without waiting; `room` bounds what it holds.
-        self.unread: PushPullBufferObj[Envelope | Failure | None] = PushPullBufferObj()
+        self._unread: PushPullBufferObj[Envelope | Failure | None] = PushPullBufferObj()
+        self._into, self._out_of = self._unread.sink, self._unread.source
         self.closed = False
         self.ending = False
         self._feeder: asyncio.Task[None] | None = None
@@ -92,8 +95,8 @@ class Run:
         self._beginning: asyncio.Future[None] | None = None
         self._blocked: deque[asyncio.Future[None]] = deque()
         self._fatal: BaseException | None = None
-        self._on_loop = LoopExecutor()
-        self._in_threads: ThreadExecutor | None = None
+        # By `Task.thread`; made and started when the first task needs it.
+        self._executors: dict[bool, Executor] = {}
 
     # The consumer's side.
 
@@ -107,8 +110,8 @@ class Run:
         if self._feeder is None:
             return "closed" if self.closed else "not started"
         if self._feeder.done():
-            return "closed" if self.closed else f"ended, {len(self.unread)} unread"
-        return f"{len(self._live)} running, {len(self.unread)} unread"
+            return "closed" if self.closed else f"ended, {len(self._unread)} unread"
+        return f"{len(self._live)} running, {len(self._unread)} unread"
 
     def start(self) -> None:
         """Starts the feeder, if that has not happened."""
@@ -117,27 +120,33 @@ class Run:
                 f"{self.plan.name}: this run was closed; start another with run_tasks()"
             )
         if self._feeder is not None:
-            self._check_loop(self._feeder)
+            self._check_loop()
             return
         self.plan.check_idle()
+        self.loop = asyncio.get_running_loop()
         self.plan.run = self
         _started.add(self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
         self._feeder = asyncio.Task(
             self._feed(),
-            loop=asyncio.get_running_loop(),
+            loop=self.loop,
             name=f"{self.plan.name}: feeder",
             context=self.context.copy(),
         )
         self._feeder.add_done_callback(self._ended)
 
-    def taken(self, entry: Envelope | Failure | None) -> Envelope:
-        """Accounts for what a pull took out of the buffer, and gives or raises it."""
+    async def pull(self) -> Envelope:
+        """The next envelope."""
+        if not self.closed:
+            self.start()
+        entry = await anext(self._out_of)
+        # From here on nothing waits, so that nothing that was taken can be lost.
         if entry is None:
             # For every other pull, now and later.
             self.put(None)
             raise StopAsyncIteration
-        self._let_in()
+        if self._blocked:
+            self._let_in()
         if isinstance(entry, TaskProgressEnvelope):
             return entry
         if entry.told is not None and not entry.told.done():
@@ -149,7 +158,7 @@ class Run:
     async def close(self) -> None:
         """Ends the run and waits until it has; raises what ended it, if nobody was told."""
         if self._feeder is not None and not self._feeder.done():
-            self._check_loop(self._feeder)
+            self._check_loop()
             if any(job.handle is not None and job.handle.inside() for job in self._live):
                 raise RuntimeError(
                     f"{self.plan.name}: a task cannot close the run that it is part of"
@@ -159,7 +168,7 @@ class Run:
         struck: BaseException | None = None
         try:
             # Whoever waits for an envelope will get none.
-            await self.unread.source.aclose()
+            await self._out_of.aclose()
         finally:
             if self._feeder is not None:
                 struck = await settled(self._feeder)
@@ -169,8 +178,8 @@ class Run:
             error, self._fatal = self._fatal, None
             raise error
 
-    def _check_loop(self, feeder: asyncio.Task[None]) -> None:
-        if feeder.get_loop() is not asyncio.get_running_loop():
+    def _check_loop(self) -> None:
+        if self.loop is not asyncio.get_running_loop():
             raise WrongLoopError(
                 f"{self.plan.name}: this run belongs to another event loop, where it started"
             )
@@ -184,15 +193,15 @@ class Run:
     def abandon(self) -> None:
         """Ends a run whose stream nobody holds any more. May be called by a finaliser, in any thread."""
         self.closed = True
-        if self._feeder is not None and not (loop := self._feeder.get_loop()).is_closed():
-            loop.call_soon_threadsafe(self.stop)
+        if self._feeder is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.stop)
 
     # Room for envelopes.
 
     def put(self, entry: Envelope | Failure | None) -> None:
         """Puts an entry behind the others, whether there is room or not."""
         if not self.closed:
-            self.unread.sink.next_nowait(entry)
+            self._into.next_nowait(entry)
 
     async def put_when_room(self, envelope: Envelope) -> None:
         """Puts an envelope when fewer than `max_buffered` are unread."""
@@ -202,7 +211,7 @@ class Run:
 
     def has_room(self) -> bool:
         """Whether an envelope may be put now, without overtaking anybody who waits."""
-        return not self._blocked and len(self.unread) < self.plan.max_buffered
+        return not self._blocked and len(self._unread) < self.plan.max_buffered
 
     async def _room(self) -> None:
         """Waits for room, FIFO. Whoever got it calls `_let_in` when the room is used or not needed."""
@@ -210,7 +219,7 @@ class Run:
             return
         queue = self._blocked.append
         while True:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            turn: asyncio.Future[None] = self.loop.create_future()
             queue(turn)
             try:
                 await turn
@@ -220,14 +229,14 @@ class Run:
                 else:
                     self._let_in()
                 raise
-            if len(self.unread) < self.plan.max_buffered:
+            if len(self._unread) < self.plan.max_buffered:
                 return
             # The last envelopes of tasks that ended took the room since: wait on, as the first in the queue.
             queue = self._blocked.appendleft
 
     def _let_in(self) -> None:
         """Lets the first who waits for room go on, if there is any."""
-        if self._blocked and len(self.unread) < self.plan.max_buffered:
+        if self._blocked and len(self._unread) < self.plan.max_buffered:
             self._blocked.popleft().set_result(None)
 
     # The feeder.
@@ -260,15 +269,22 @@ class Run:
                 kind = type(kept[0]).__name__
                 job.fail(TypeError(f"a task must be callable or a Task, not {kept[0]!r} ({kind})"))
                 continue
+            executor = self._executors.get(job.task.thread) or await self._executor(job.task.thread)
             try:
                 lease = await capacity.acquire(job.task.cost)
             except ValueError as error:
                 # More than the capacity or one of its ancestors can ever hold.
                 job.fail(error)
                 continue
-            self._call(job, job.task, lease)
+            job.lease = lease
+            self._live.add(job)
+            try:
+                job.handle = executor.submit(job.task, job)
+            except Exception as error:
+                # A key that cannot be printed, say. It is this task that fails then, not the run.
+                job.raised(error)
             if job.started is None and kept:
-                self._beginning = asyncio.get_running_loop().create_future()
+                self._beginning = self.loop.create_future()
                 await self._beginning
 
     async def _pull(self) -> object:
@@ -291,23 +307,19 @@ class Run:
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
             failure = Failure(error)
-            failure.told = asyncio.get_running_loop().create_future()
+            failure.told = self.loop.create_future()
             self.put(failure)
             await failure.told
 
-    def _call(self, job: Job, task: Task, lease: Lease) -> None:
-        job.lease = lease
-        self._live.add(job)
-        executor: Executor = self._on_loop
-        if task.thread:
-            if self._in_threads is None:
-                self._in_threads = ThreadExecutor(self.plan.name)
-            executor = self._in_threads
-        job.handle = executor.submit(task, job)
+    async def _executor(self, thread: bool) -> Executor:
+        executor: Executor = ThreadExecutor(self.plan.name) if thread else LoopExecutor()
+        await executor.start()
+        self._executors[thread] = executor
+        return executor
 
     async def _until_idle(self) -> None:
         while self._live:
-            self._idle = asyncio.get_running_loop().create_future()
+            self._idle = self.loop.create_future()
             await self._idle
 
     async def _see_out(self) -> None:
@@ -316,10 +328,10 @@ class Run:
             if job.handle is not None:
                 job.handle.cancel()
         while self._live:
-            self._idle = asyncio.get_running_loop().create_future()
+            self._idle = self.loop.create_future()
             await settled(self._idle)
-        if self._in_threads is not None:
-            await self._in_threads.aclose()
+        for executor in self._executors.values():
+            await executor.aclose()
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
         """The last of a run: the consumer learns how it ended, and the runner may run again."""

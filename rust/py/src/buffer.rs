@@ -14,7 +14,8 @@ use crate::fork::Home;
 use crate::gc;
 use crate::gil::GilCell;
 
-/// Items on their way from any number of producers to any number of consumers, in any threads and loops.
+/// Items on their way from any number of producers to any number of consumers, in any threads and
+/// loops.
 #[pyclass(generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Buffer {
@@ -30,7 +31,11 @@ impl Buffer {
     #[pyo3(signature = (maxsize = None))]
     fn new(maxsize: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let maxsize = maxsize.map(bound).transpose()?;
-        Ok(Self { home: Home::here(), core: core::Buffer::new(maxsize), error: GilCell::new(None) })
+        Ok(Self {
+            home: Home::here(),
+            core: core::Buffer::new(maxsize),
+            error: GilCell::new(None),
+        })
     }
 
     /// The bound; `None` if there is none.
@@ -53,7 +58,10 @@ impl Buffer {
         if self.core.is_finished() || self.core.is_closed() {
             return Ok(());
         }
-        let old = self.error.borrow(py).replace(PyErr::from_value(error.clone()));
+        let old = self
+            .error
+            .borrow(py)
+            .replace(PyErr::from_value(error.clone()));
         drop(old);
         self.core.finish();
         Ok(())
@@ -102,11 +110,22 @@ impl Buffer {
 /// A bound for the number of items.
 fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
     if !maxsize.is_instance_of::<PyInt>() || maxsize.is_instance_of::<PyBool>() {
-        return Err(errors::wrong_type("maxsize", "a positive integer or None", maxsize));
+        return Err(errors::wrong_type(
+            "maxsize",
+            "a positive integer or None",
+            maxsize,
+        ));
     }
-    maxsize.extract::<usize>().ok().and_then(NonZeroUsize::new).ok_or_else(|| {
-        PyValueError::new_err(format!("maxsize must be a positive integer or None, got {}", errors::describe(maxsize)))
-    })
+    maxsize
+        .extract::<usize>()
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "maxsize must be a positive integer or None, got {}",
+                errors::describe(maxsize)
+            ))
+        })
 }
 
 impl Buffer {
@@ -114,7 +133,11 @@ impl Buffer {
     #[inline]
     pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.home.check(py, "buffer")?;
-        if self.core.is_broken() { Err(errors::broken(py, "buffer")) } else { Ok(()) }
+        if self.core.is_broken() {
+            Err(errors::broken(py, "buffer"))
+        } else {
+            Ok(())
+        }
     }
 
     #[inline]

@@ -28,33 +28,64 @@ pub(crate) struct Capacity {
 impl Capacity {
     #[new]
     #[pyo3(signature = (limit, parent = None))]
-    fn new(py: Python<'_>, limit: &Bound<'_, PyAny>, parent: Option<&Bound<'_, Self>>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        limit: &Bound<'_, PyAny>,
+        parent: Option<&Bound<'_, Self>>,
+    ) -> PyResult<Self> {
         let limit = amount("limit", limit)?;
         let (tree, node) = match parent {
             None => core::Tree::new(limit),
             Some(parent) => {
                 let parent = parent.get();
                 parent.check(py)?;
-                (Arc::clone(&parent.tree), parent.tree.add(parent.node, limit))
+                (
+                    Arc::clone(&parent.tree),
+                    parent.tree.add(parent.node, limit),
+                )
             }
         };
-        Ok(Self { home: Home::here(), tree, node })
+        Ok(Self {
+            home: Home::here(),
+            tree,
+            node,
+        })
     }
 
     /// An awaitable that gives a lease.
-    fn acquire<'py>(&self, py: Python<'py>, cost: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn acquire<'py>(
+        &self,
+        py: Python<'py>,
+        cost: &Bound<'_, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.check(py)?;
         let cost = amount("cost", cost)?;
-        let acquire = self.tree.acquire(self.node, cost).map_err(|error| above(cost, &error))?;
-        Ready::make(py, Acquire { home: self.home, tree: Arc::clone(&self.tree), acquire })
+        let permit = self
+            .tree
+            .acquire(self.node, cost)
+            .map_err(|error| above(cost, &error))?;
+        Ready::make(
+            py,
+            Acquire {
+                home: self.home,
+                tree: Arc::clone(&self.tree),
+                permit,
+            },
+        )
     }
 
     /// A lease, or `None` if it cannot be had now.
     fn try_acquire(&self, py: Python<'_>, cost: &Bound<'_, PyAny>) -> PyResult<Option<Lease>> {
         self.check(py)?;
         let cost = amount("cost", cost)?;
-        let permit = self.tree.try_acquire(self.node, cost).map_err(|error| above(cost, &error))?;
-        Ok(permit.map(|permit| Lease { home: self.home, permit }))
+        let permit = self
+            .tree
+            .try_acquire(self.node, cost)
+            .map_err(|error| above(cost, &error))?;
+        Ok(permit.map(|permit| Lease {
+            home: self.home,
+            permit,
+        }))
     }
 
     #[getter]
@@ -86,7 +117,11 @@ impl Capacity {
 
 fn check(home: Home, tree: &core::Tree, py: Python<'_>) -> PyResult<()> {
     home.check(py, "capacity")?;
-    if tree.is_broken() { Err(errors::broken(py, "capacity")) } else { Ok(()) }
+    if tree.is_broken() {
+        Err(errors::broken(py, "capacity"))
+    } else {
+        Ok(())
+    }
 }
 
 /// A positive whole number of slots.
@@ -145,12 +180,20 @@ impl Lease {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _exception: &Bound<'_, pyo3::types::PyTuple>,
+    ) -> PyResult<()> {
         self.release(py)
     }
 
     fn __repr__(&self) -> String {
-        let state = if self.permit.is_released() { "released" } else { "held" };
+        let state = if self.permit.is_released() {
+            "released"
+        } else {
+            "held"
+        };
         format!("<Lease of {}, {state}>", self.permit.cost())
     }
 }
@@ -161,11 +204,17 @@ impl Drop for Lease {
             return;
         }
         self.permit.release();
-        // A warning runs Python code, which must not see an exception that is on its way through whoever dropped us.
+        // A warning runs Python code, which must not see an exception that is on its way through
+        // whoever dropped us.
         Python::attach(|py| {
             let pending = PyErr::take(py);
             let category = py.get_type::<PyResourceWarning>();
-            if let Err(error) = PyErr::warn(py, &category, c"a lease was collected before it was released; use `with lease:`", 1) {
+            if let Err(error) = PyErr::warn(
+                py,
+                &category,
+                c"a lease was collected before it was released; use `with lease:`",
+                1,
+            ) {
                 error.write_unraisable(py, None);
             }
             if let Some(pending) = pending {
@@ -180,7 +229,7 @@ impl Drop for Lease {
 struct Acquire {
     home: Home,
     tree: Arc<core::Tree>,
-    acquire: core::Acquire,
+    permit: core::Acquire,
 }
 
 static CLASS: Class = Class::new();
@@ -192,13 +241,24 @@ impl Operation for Acquire {
         &CLASS
     }
 
-    fn poll<'py>(&mut self, py: Python<'py>, context: &mut Context<'_>) -> Poll<PyResult<Bound<'py, PyAny>>> {
+    fn poll<'py>(
+        &mut self,
+        py: Python<'py>,
+        context: &mut Context<'_>,
+    ) -> Poll<PyResult<Bound<'py, PyAny>>> {
         if let Err(error) = check(self.home, &self.tree, py) {
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut self.acquire)
-            .poll(context)
-            .map(|permit| Ok(Bound::new(py, Lease { home: self.home, permit })?.into_any()))
+        Pin::new(&mut self.permit).poll(context).map(|permit| {
+            Ok(Bound::new(
+                py,
+                Lease {
+                    home: self.home,
+                    permit,
+                },
+            )?
+            .into_any())
+        })
     }
 
     fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {

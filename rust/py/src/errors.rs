@@ -1,6 +1,10 @@
-//! Python's exceptions as the core raises them. The classes live in `headrace.errors`, where people import them from.
+//! Python's exceptions as the core raises them. The classes live in `headrace.errors`, where people
+//! import them from.
 
-use pyo3::exceptions::{PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{
+    PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration,
+    PyTypeError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -8,7 +12,10 @@ use pyo3::sync::PyOnceLock;
 static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
 
 fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    ERRORS.get_or_try_init(py, || PyResult::Ok(py.import("headrace.errors")?.unbind()))?.bind(py).getattr(name)
+    ERRORS
+        .get_or_try_init(py, || PyResult::Ok(py.import("headrace.errors")?.unbind()))?
+        .bind(py)
+        .getattr(name)
 }
 
 fn make(py: Python<'_>, name: &str, message: &str) -> PyErr {
@@ -47,7 +54,13 @@ pub(crate) fn source_cancelled(py: Python<'_>) -> PyErr {
 
 /// `BrokenError`.
 pub(crate) fn broken(py: Python<'_>, what: &str) -> PyErr {
-    make(py, "BrokenError", &format!("this {what} was left in doubt by an earlier failure inside headrace; make a new one"))
+    make(
+        py,
+        "BrokenError",
+        &format!(
+            "this {what} was left in doubt by an earlier failure inside headrace; make a new one"
+        ),
+    )
 }
 
 /// `ForkError`.
@@ -67,15 +80,24 @@ pub(crate) fn end() -> PyErr {
 
 /// An error as it leaves a callable of the user, on its way to whoever pulls or pushes.
 ///
-/// The three exceptions by which iteration itself speaks would be taken for something else there, so they become a `RuntimeError`
-/// with the original as its cause (PEP 479). Any other stays the object it is and gets one note, once for each operator.
+/// The three exceptions by which iteration itself speaks would be taken for something else there,
+/// so they become a `RuntimeError` with the original as its cause (PEP 479). Any other stays the
+/// object it is and gets one note, once for each operator.
 #[cold]
-pub(crate) fn from_callable(py: Python<'_>, error: PyErr, operator: &str, parameter: &str) -> PyErr {
+pub(crate) fn from_callable(
+    py: Python<'_>,
+    error: PyErr,
+    operator: &str,
+    parameter: &str,
+) -> PyErr {
     let speaks = error.is_instance_of::<PyStopIteration>(py)
         || error.is_instance_of::<PyStopAsyncIteration>(py)
         || error.is_instance_of::<PyGeneratorExit>(py);
     if speaks {
-        let name = error.get_type(py).name().map_or_else(|_| "StopIteration".to_owned(), |name| name.to_string());
+        let name = error
+            .get_type(py)
+            .name()
+            .map_or_else(|_| "StopIteration".to_owned(), |name| name.to_string());
         let wrapped = PyRuntimeError::new_err(format!("{parameter} of {operator} raised {name}"));
         wrapped.set_cause(py, Some(error));
         return wrapped;
@@ -102,12 +124,17 @@ pub(crate) fn note(py: Python<'_>, error: &PyErr, text: &str) -> PyResult<()> {
 
 /// `TypeError: <parameter> must be <what>, got 3 (int)`.
 pub(crate) fn wrong_type(parameter: &str, what: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("{parameter} must be {what}, got {}", describe(value)))
+    PyTypeError::new_err(format!(
+        "{parameter} must be {what}, got {}",
+        describe(value)
+    ))
 }
 
 /// `3 (int)`: a value and its type, for a message.
 pub(crate) fn describe(value: &Bound<'_, PyAny>) -> String {
-    let mut shown = value.repr().map_or_else(|_| "<unprintable>".to_owned(), |repr| repr.to_string());
+    let mut shown = value
+        .repr()
+        .map_or_else(|_| "<unprintable>".to_owned(), |repr| repr.to_string());
     if let Some((end, _)) = shown.char_indices().nth(80) {
         shown.truncate(end);
         shown.push('…');

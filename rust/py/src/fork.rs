@@ -1,8 +1,9 @@
 //! The guard against use in a forked child.
 //!
-//! A child has one thread of its parent's many. A lock that another thread held at that moment stays locked for ever in the child,
-//! and a loop's mailbox rings in the parent. So every structure remembers the process that made it, and refuses to be used in
-//! another, with both process ids in the message.
+//! A child has one thread of its parent's many. A lock that another thread held at that moment
+//! stays locked for ever in the child, and a loop's mailbox rings in the parent. So every structure
+//! remembers the process that made it, and refuses to be used in another, with both process ids in
+//! the message.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -26,7 +27,10 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     // Windows has no fork, and no such function.
     if let Some(register) = os.getattr_opt("register_at_fork")? {
         let keywords = pyo3::types::PyDict::new(py);
-        keywords.set_item("after_in_child", pyo3::wrap_pyfunction!(after_fork_in_child, py)?)?;
+        keywords.set_item(
+            "after_in_child",
+            pyo3::wrap_pyfunction!(after_fork_in_child, py)?,
+        )?;
         register.call((), Some(&keywords))?;
     }
     Ok(())
@@ -44,7 +48,11 @@ impl Home {
     /// Fails in any process but the one that made the object. One load and one comparison.
     #[inline]
     pub(crate) fn check(self, py: Python<'_>, what: &str) -> PyResult<()> {
-        if self.0 == CURRENT.load(Relaxed) { Ok(()) } else { Err(self.refuse(py, what)) }
+        if self.0 == CURRENT.load(Relaxed) {
+            Ok(())
+        } else {
+            Err(self.refuse(py, what))
+        }
     }
 
     #[cold]

@@ -9,7 +9,8 @@
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`] | what all of them stand on |
 //!
-//! Unsafe code is in `awaitable/{native,stop,inner}`, in `drive/pull/feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
+//! Unsafe code is in `awaitable/{native,stop,inner}`, in
+//! `drive/pull/feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
 
 mod asyncio;
 mod awaitable;

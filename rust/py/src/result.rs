@@ -39,11 +39,26 @@ impl IteratorResult {
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyTuple::new(py, [self.value.bind(py).clone(), self.done.into_pyobject(py)?.to_owned().into_any()])?.try_iter()?.into_any())
+        Ok(PyTuple::new(
+            py,
+            [
+                self.value.bind(py).clone(),
+                self.done.into_pyobject(py)?.to_owned().into_any(),
+            ],
+        )?
+        .try_iter()?
+        .into_any())
     }
 
-    fn __richcmp__(&self, py: Python<'_>, other: &Bound<'_, PyAny>, op: CompareOp) -> PyResult<Py<PyAny>> {
-        let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
+    fn __richcmp__(
+        &self,
+        py: Python<'_>,
+        other: &Bound<'_, PyAny>,
+        op: CompareOp,
+    ) -> PyResult<Py<PyAny>> {
+        let Ok(other) = other.cast::<Self>() else {
+            return Ok(py.NotImplemented());
+        };
         let other = other.get();
         let equal = self.done == other.done && self.value.bind(py).eq(&other.value)?;
         match op {
@@ -54,12 +69,22 @@ impl IteratorResult {
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        PyTuple::new(py, [self.value.bind(py).clone(), self.done.into_pyobject(py)?.to_owned().into_any()])?.hash()
+        PyTuple::new(
+            py,
+            [
+                self.value.bind(py).clone(),
+                self.done.into_pyobject(py)?.to_owned().into_any(),
+            ],
+        )?
+        .hash()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let done = if self.done { "True" } else { "False" };
-        Ok(format!("IteratorResult(value={}, done={done})", self.value.bind(py).repr()?))
+        Ok(format!(
+            "IteratorResult(value={}, done={done})",
+            self.value.bind(py).repr()?
+        ))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -71,19 +96,41 @@ impl IteratorResult {
     /// An item.
     pub(crate) fn item(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = value.py();
-        Ok(Bound::new(py, Self { value: value.unbind(), done: false })?.into_any())
+        Ok(Bound::new(
+            py,
+            Self {
+                value: value.unbind(),
+                done: false,
+            },
+        )?
+        .into_any())
     }
 
     /// An item that was accepted. All of them are one object, since it never changes.
     #[inline]
     pub(crate) fn accepted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         static ACCEPTED: PyOnceLock<Py<IteratorResult>> = PyOnceLock::new();
-        let accepted = ACCEPTED.get_or_try_init(py, || Py::new(py, Self { value: py.None(), done: false }))?;
+        let accepted = ACCEPTED.get_or_try_init(py, || {
+            Py::new(
+                py,
+                Self {
+                    value: py.None(),
+                    done: false,
+                },
+            )
+        })?;
         Ok(accepted.bind(py).clone().into_any())
     }
 
     /// The end.
     pub(crate) fn end(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        Ok(Bound::new(py, Self { value: py.None(), done: true })?.into_any())
+        Ok(Bound::new(
+            py,
+            Self {
+                value: py.None(),
+                done: true,
+            },
+        )?
+        .into_any())
     }
 }

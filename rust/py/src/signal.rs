@@ -35,12 +35,23 @@ pub(crate) struct Signal {
 impl Signal {
     #[new]
     fn new() -> Self {
-        Self { home: Home::here(), core: core::Signal::new() }
+        Self {
+            home: Home::here(),
+            core: core::Signal::new(),
+        }
     }
 
     /// Waits for the next value.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ready::make(py, Wait { home: self.home, signal: Arc::clone(&self.core), wait: self.core.wait(), is_iteration: false })
+        Ready::make(
+            py,
+            Wait {
+                home: self.home,
+                signal: Arc::clone(&self.core),
+                future: self.core.wait(),
+                is_iteration: false,
+            },
+        )
     }
 
     fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -48,14 +59,25 @@ impl Signal {
     }
 
     fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ready::make(py, Wait { home: self.home, signal: Arc::clone(&self.core), wait: self.core.wait(), is_iteration: true })
+        Ready::make(
+            py,
+            Wait {
+                home: self.home,
+                signal: Arc::clone(&self.core),
+                future: self.core.wait(),
+                is_iteration: true,
+            },
+        )
     }
 
     /// Gives `value` to everybody who waits; if nobody does, keeps it for the next one.
     #[pyo3(signature = (value = None))]
     fn resolve(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         self.check(py)?;
-        self.core.publish(Outcome::Value(value.map_or_else(|| py.None(), Bound::unbind)), false);
+        self.core.publish(
+            Outcome::Value(value.map_or_else(|| py.None(), Bound::unbind)),
+            false,
+        );
         Ok(())
     }
 
@@ -65,7 +87,8 @@ impl Signal {
         if !error.is_instance_of::<PyBaseException>() {
             return Err(errors::wrong_type("error", "an exception", error));
         }
-        self.core.publish(Outcome::Error(error.clone().unbind()), true);
+        self.core
+            .publish(Outcome::Error(error.clone().unbind()), true);
         Ok(())
     }
 
@@ -116,7 +139,11 @@ impl Signal {
 impl Signal {
     fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.home.check(py, "signal")?;
-        if self.core.is_broken() { Err(errors::broken(py, "signal")) } else { Ok(()) }
+        if self.core.is_broken() {
+            Err(errors::broken(py, "signal"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -125,7 +152,7 @@ impl Signal {
 struct Wait {
     home: Home,
     signal: Arc<core::Signal<Outcome>>,
-    wait: core::Wait<Outcome>,
+    future: core::Wait<Outcome>,
     is_iteration: bool,
 }
 
@@ -138,21 +165,27 @@ impl Operation for Wait {
         &CLASS
     }
 
-    fn poll<'py>(&mut self, py: Python<'py>, context: &mut Context<'_>) -> Poll<PyResult<Bound<'py, PyAny>>> {
+    fn poll<'py>(
+        &mut self,
+        py: Python<'py>,
+        context: &mut Context<'_>,
+    ) -> Poll<PyResult<Bound<'py, PyAny>>> {
         if let Err(error) = self.home.check(py, "signal") {
             return Poll::Ready(Err(error));
         }
         if self.signal.is_broken() {
             return Poll::Ready(Err(errors::broken(py, "signal")));
         }
-        Pin::new(&mut self.wait).poll(context).map(|outcome| match outcome {
-            Ok(outcome) => match &*outcome {
-                Outcome::Value(value) => Ok(value.bind(py).clone()),
-                Outcome::Error(error) => Err(PyErr::from_value(error.bind(py).clone())),
-            },
-            Err(core::Stopped) if self.is_iteration => Err(errors::end()),
-            Err(core::Stopped) => Err(errors::closed(py, "the signal was stopped")),
-        })
+        Pin::new(&mut self.future)
+            .poll(context)
+            .map(|outcome| match outcome {
+                Ok(outcome) => match &*outcome {
+                    Outcome::Value(value) => Ok(value.bind(py).clone()),
+                    Outcome::Error(error) => Err(PyErr::from_value(error.bind(py).clone())),
+                },
+                Err(core::Stopped) if self.is_iteration => Err(errors::end()),
+                Err(core::Stopped) => Err(errors::closed(py, "the signal was stopped")),
+            })
     }
 
     fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {

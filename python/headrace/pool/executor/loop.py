@@ -16,9 +16,6 @@ from headrace.pool.envelope import Final
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from contextvars import Context
-
     from headrace.pool.task import Task
 
 __all__ = ["LoopExecutor"]
@@ -29,12 +26,15 @@ class LoopExecutor:
 
     abilities = Abilities(cancelling=Cancelling.COOPERATIVE, streaming=True, remote=False)
 
+    _loop: asyncio.AbstractEventLoop
+
     async def start(self) -> None:
-        """Nothing is needed."""
+        """Notes the loop."""
+        self._loop = asyncio.get_running_loop()
 
     def submit(self, task: Task, listener: Listener) -> Handle:
         """Calls the task in an asyncio task of its own: at once where CPython can, else in the next turn."""
-        return _LoopHandle(task, listener)
+        return _LoopHandle(self._loop, task, listener)
 
     async def aclose(self) -> None:
         """Nothing is held."""
@@ -43,9 +43,9 @@ class LoopExecutor:
 class _LoopHandle:
     __slots__ = ("_listener", "_running")
 
-    def __init__(self, task: Task, listener: Listener) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, task: Task, listener: Listener) -> None:
         self._listener = listener
-        self._running = _start(_work(task, listener), listener.name, task.context.copy())
+        self._running = _start(loop, listener.name, task, listener)
         if self._running.done():
             self._ended(self._running)
         else:
@@ -76,8 +76,10 @@ class _Exit:
         self.error = error
 
 
-def _start(work: Coroutine[Any, Any, object], name: str, context: Context) -> asyncio.Task[object]:
-    loop = asyncio.get_running_loop()
+def _start(
+    loop: asyncio.AbstractEventLoop, name: str, task: Task, listener: Listener
+) -> asyncio.Task[object]:
+    work, context = _work(task, listener), task.context.copy()
     # Not `loop.create_task`: before 3.14 it cannot start a task eagerly, and a task factory may make what it likes.
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)

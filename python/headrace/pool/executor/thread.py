@@ -25,12 +25,15 @@ class ThreadExecutor:
 
     abilities = Abilities(cancelling=Cancelling.NONE, streaming=False, remote=False)
 
+    _loop: asyncio.AbstractEventLoop
+
     def __init__(self, name: str) -> None:
         self._name = name
         self._threads: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
-        """Nothing is needed: threads are made as they are wanted."""
+        """Threads are made as they are wanted; this notes the loop."""
+        self._loop = asyncio.get_running_loop()
 
     def submit(self, task: Task, listener: Listener) -> Handle:
         """Calls the task in a thread, at once."""
@@ -38,7 +41,7 @@ class ThreadExecutor:
             # Unbounded here, because the pool's capacity bounds it: a task that waited for a thread would hold its
             # capacity and not run.
             self._threads = ThreadPoolExecutor(sys.maxsize, thread_name_prefix=self._name)
-        return _ThreadHandle(self._threads, task, listener)
+        return _ThreadHandle(self._loop, self._threads, task, listener)
 
     async def aclose(self) -> None:
         """Ends the threads. They are idle, so that the wait for them is no longer than a few switches of threads."""
@@ -50,12 +53,18 @@ class ThreadExecutor:
 class _ThreadHandle:
     __slots__ = ("_listener", "_work")
 
-    def __init__(self, threads: ThreadPoolExecutor, task: Task, listener: Listener) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: ThreadPoolExecutor,
+        task: Task,
+        listener: Listener,
+    ) -> None:
         self._listener = listener
         self._work: asyncio.Future[_Outcome] | None = None
         listener.called()
         try:
-            self._work = asyncio.get_running_loop().run_in_executor(threads, _work, task)
+            self._work = loop.run_in_executor(threads, _work, task)
         except RuntimeError as error:
             # The system has no thread to spare.
             listener.raised(error)

@@ -1,7 +1,7 @@
 //! Driving somebody else's awaitable, step by step, on behalf of our own.
 //!
-//! This is `await` without a coroutine around it: what the inner one yields is handed up untouched, what is thrown into us is thrown
-//! into it, and `StopIteration` out of `throw()` is its value.
+//! This is `await` without a coroutine around it: what the inner one yields is handed up untouched,
+//! what is thrown into us is thrown into it, and `StopIteration` out of `throw()` is its value.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
@@ -25,7 +25,8 @@ pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
 }
 
 impl Inner {
-    /// What `await object` drives: the object itself if it is a coroutine, else what its `__await__` gives.
+    /// What `await object` drives: the object itself if it is a coroutine, else what its
+    /// `__await__` gives.
     #[inline]
     pub(crate) fn of(object: Bound<'_, PyAny>) -> PyResult<Self> {
         // SAFETY: reading the type object of a live object.
@@ -34,16 +35,21 @@ impl Inner {
         if std::ptr::eq(kind, &raw const ffi::PyCoro_Type) {
             return Ok(Self(object.unbind()));
         }
-        Self::of_other(object)
+        Self::of_other(&object)
     }
 
     #[cold]
-    fn of_other(object: Bound<'_, PyAny>) -> PyResult<Self> {
+    fn of_other(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = object.py();
-        // SAFETY: the slot is called as CPython calls it, with a live object; it returns an owned reference or null with an exception.
+        // SAFETY: the slot is called as CPython calls it, with a live object; it returns an owned
+        // reference or null with an exception.
         let iterator = unsafe {
             let methods = (*ffi::Py_TYPE(object.as_ptr())).tp_as_async;
-            let am_await = if methods.is_null() { None } else { (*methods).am_await };
+            let am_await = if methods.is_null() {
+                None
+            } else {
+                (*methods).am_await
+            };
             let Some(am_await) = am_await else {
                 return Err(PyTypeError::new_err(format!(
                     "object {} can't be used in 'await' expression",
@@ -68,10 +74,13 @@ impl Inner {
         send(self.0.bind(value.py()), value)
     }
 
-    /// One step with an error thrown in. What has no `throw` is left as it is, and the error goes on, as with `yield from`.
+    /// One step with an error thrown in. What has no `throw` is left as it is, and the error goes
+    /// on, as with `yield from`.
     pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let inner = self.0.bind(py);
-        let Ok(throw) = inner.getattr(intern!(py, "throw")) else { return Err(error) };
+        let Ok(throw) = inner.getattr(intern!(py, "throw")) else {
+            return Err(error);
+        };
         match throw.call1((error.into_value(py),)) {
             Ok(yielded) => Ok(Step::Yield(yielded)),
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
@@ -89,17 +98,20 @@ impl Inner {
 
 /// `PyIter_Send`: one step of any iterator, generator or coroutine.
 #[inline]
-pub(crate) fn send<'py>(iterator: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+pub(crate) fn send<'py>(
+    iterator: &Bound<'py, PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Step<'py>> {
     let py = iterator.py();
     let mut result = std::ptr::null_mut();
-    // SAFETY: two live objects and a place for the result, which is owned by us unless the step failed.
+    // SAFETY: two live objects and a place for the result, which is owned by us unless the step
+    // failed.
     unsafe {
         match ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) {
             ffi::PySendResult::PYGEN_RETURN => Ok(Step::Return(Bound::from_owned_ptr(py, result))),
             ffi::PySendResult::PYGEN_NEXT => Ok(Step::Yield(Bound::from_owned_ptr(py, result))),
-            ffi::PySendResult::PYGEN_ERROR => {
-                Err(PyErr::take(py).unwrap_or_else(|| PyRuntimeError::new_err("a step failed without an exception")))
-            }
+            ffi::PySendResult::PYGEN_ERROR => Err(PyErr::take(py)
+                .unwrap_or_else(|| PyRuntimeError::new_err("a step failed without an exception"))),
         }
     }
 }

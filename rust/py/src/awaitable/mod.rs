@@ -1,16 +1,19 @@
 //! What Python awaits.
 //!
-//! Every operation of headrace is a native object that CPython drives like a coroutine. The rules, which the other rooms rely on:
+//! Every operation of headrace is a native object that CPython drives like a coroutine. The rules,
+//! which the other rooms rely on:
 //!
-//! 1. **Making one does nothing.** All work happens when it is first awaited, so an `anext()` that nobody awaits, or that is
-//!    cancelled before it starts, takes no item and no place in any queue.
-//! 2. **Ready costs no loop.** The first step tries synchronously; a result comes back in that very call, and the object goes
-//!    to a free list.
-//! 3. **Pending waits on a real `asyncio.Future`** ([`Parked`]) of the running loop, so `wait_for`, `shield`, `gather`, uvloop and
-//!    eager tasks see nothing unusual. When it wakes, the core's future is polled again *on the loop's thread*, inside the
-//!    awaitable: an item leaves its buffer in the call that delivers it, so a cancelled await cannot lose it.
-//! 4. **A waker holds no Python object** ([`park`]). On the loop's own thread it resolves the future at once; from any other
-//!    it leaves a number in the loop's mailbox and rings once.
+//! 1. **Making one does nothing.** All work happens when it is first awaited, so an `anext()` that
+//!    nobody awaits, or that is cancelled before it starts, takes no item and no place in any
+//!    queue.
+//! 2. **Ready costs no loop.** The first step tries synchronously; a result comes back in that very
+//!    call, and the object goes to a free list.
+//! 3. **Pending waits on a real `asyncio.Future`** ([`Parked`]) of the running loop, so `wait_for`,
+//!    `shield`, `gather`, uvloop and eager tasks see nothing unusual. When it wakes, the core's
+//!    future is polled again *on the loop's thread*, inside the awaitable: an item leaves its
+//!    buffer in the call that delivers it, so a cancelled await cannot lose it.
+//! 4. **A waker holds no Python object** ([`park`]). On the loop's own thread it resolves the
+//!    future at once; from any other it leaves a number in the loop's mailbox and rings once.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -37,7 +40,8 @@ pub(crate) use park::Parked;
 pub(crate) enum Step<'py> {
     /// It is finished, with this value.
     Return(Bound<'py, PyAny>),
-    /// It waits: hand this object (a future, or `None` for one turn) up to whoever drives the task, untouched.
+    /// It waits: hand this object (a future, or `None` for one turn) up to whoever drives the task,
+    /// untouched.
     Yield(Bound<'py, PyAny>),
 }
 

@@ -1,16 +1,20 @@
 //! Waiting on a loop, and being woken from anywhere.
 //!
-//! Each event loop has one [`Mailbox`]. A suspended operation parks in it: it leaves an `asyncio.Future` of that loop and gets a number. Its
-//! waker knows the mailbox and the number, and nothing of Python, so it may be cloned, kept and dropped on any thread.
+//! Each event loop has one [`Mailbox`]. A suspended operation parks in it: it leaves an
+//! `asyncio.Future` of that loop and gets a number. Its waker knows the mailbox and the number, and
+//! nothing of Python, so it may be cloned, kept and dropped on any thread.
 //!
 //! Waking from the loop's own thread resolves the future at once. From any other thread:
 //!
 //! 1. the number goes into the mailbox;
-//! 2. if no drain is pending, the flag is raised and the loop is rung with `call_soon_threadsafe`, once;
-//! 3. the loop drains: it *first* lowers the flag, *then* takes the letters, then resolves their futures.
+//! 2. if no drain is pending, the flag is raised and the loop is rung with `call_soon_threadsafe`,
+//!    once;
+//! 3. the loop drains: it *first* lowers the flag, *then* takes the letters, then resolves their
+//!    futures.
 //!
-//! A letter that arrives between the two halves of 3 is taken by this drain and rings once in vain; the other order would lose it.
-//! So a burst of wake-ups costs one ring: 0.06 us each in batches of 64, where one ring costs 5 us.
+//! A letter that arrives between the two halves of 3 is taken by this drain and rings once in vain;
+//! the other order would lose it. So a burst of wake-ups costs one ring: 0.06 us each in batches of
+//! 64, where one ring costs 5 us.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +57,10 @@ impl Futures {
         });
         let slot = &mut self.slots[place as usize];
         slot.future = Some(future);
-        Key { place, generation: slot.generation }
+        Key {
+            place,
+            generation: slot.generation,
+        }
     }
 
     fn remove(&mut self, key: Key) -> Option<Py<PyAny>> {
@@ -101,7 +108,10 @@ impl Mailbox {
             Python::attach(|py| self.resolve(py, key));
             return;
         }
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        self.letters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(key);
         if !self.rung.swap(true, Ordering::AcqRel) {
             Python::attach(|py| self.ring(py));
         }
@@ -109,18 +119,25 @@ impl Mailbox {
 
     /// Asks the loop to drain. A loop that is closed or gone has nobody left to wake.
     fn ring(self: &Arc<Self>, py: Python<'_>) {
-        let Some(event_loop) = self.event_loop.bind(py).upgrade() else { return };
-        let rung = Py::new(py, Drain(Arc::clone(self)))
-            .and_then(|drain| event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (drain,)));
+        let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
+            return;
+        };
+        let rung = Py::new(py, Drain(Arc::clone(self))).and_then(|drain| {
+            event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (drain,))
+        });
         if rung.is_err() {
-            self.letters.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.letters
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
             self.rung.store(false, Ordering::Release);
         }
     }
 
     fn drain(&self, py: Python<'_>) {
         self.rung.store(false, Ordering::Release);
-        let letters = std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
+        let letters =
+            std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
         for key in letters {
             self.resolve(py, key);
         }
@@ -163,20 +180,34 @@ struct Address(Arc<Mailbox>);
 
 static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is slow.
+/// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is
+/// slow.
 static RECENT: GilCell<Option<(Py<PyWeakrefReference>, Arc<Mailbox>)>> = GilCell::new(None);
 
 fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     let py = event_loop.py();
-    let recent = RECENT.borrow(py).as_ref().map(|(weak, mailbox)| (weak.clone_ref(py), Arc::clone(mailbox)));
+    let recent = RECENT
+        .borrow(py)
+        .as_ref()
+        .map(|(weak, mailbox)| (weak.clone_ref(py), Arc::clone(mailbox)));
     if let Some((weak, mailbox)) = recent
         && mailbox.thread == this_thread()
-        && weak.bind(py).upgrade().is_some_and(|known| known.is(event_loop))
+        && weak
+            .bind(py)
+            .upgrade()
+            .is_some_and(|known| known.is(event_loop))
     {
         return Ok(mailbox);
     }
     let addresses = ADDRESSES
-        .get_or_try_init(py, || PyResult::Ok(py.import("weakref")?.getattr("WeakKeyDictionary")?.call0()?.unbind()))?
+        .get_or_try_init(py, || {
+            PyResult::Ok(
+                py.import("weakref")?
+                    .getattr("WeakKeyDictionary")?
+                    .call0()?
+                    .unbind(),
+            )
+        })?
         .bind(py);
     let known = addresses.call_method1(intern!(py, "get"), (event_loop,))?;
     let weak = PyWeakrefReference::new(event_loop)?.unbind();
@@ -228,14 +259,23 @@ impl Parked {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         let event_loop = asyncio::running_loop(py)?;
         let mailbox = mailbox(&event_loop)?;
-        let future = event_loop.call_method0(intern!(py, "create_future"))?.unbind();
+        let future = event_loop
+            .call_method0(intern!(py, "create_future"))?
+            .unbind();
         let key = mailbox.futures.borrow(py).insert(future.clone_ref(py));
-        Ok(Self { mailbox, key, future })
+        Ok(Self {
+            mailbox,
+            key,
+            future,
+        })
     }
 
     /// Wakes this place, from any thread, any number of times, also when nobody is there any more.
     pub(crate) fn waker(&self) -> Waker {
-        Waker::from(Arc::new(Ring { mailbox: Arc::clone(&self.mailbox), key: self.key }))
+        Waker::from(Arc::new(Ring {
+            mailbox: Arc::clone(&self.mailbox),
+            key: self.key,
+        }))
     }
 
     /// The future, marked as being awaited: what the awaitable hands up to its task.
@@ -253,7 +293,8 @@ impl Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        // Dropped by an awaitable or a link, which CPython only drops on an attached thread: this costs a counter.
+        // Dropped by an awaitable or a link, which CPython only drops on an attached thread: this
+        // costs a counter.
         Python::attach(|py| {
             let future = self.mailbox.futures.borrow(py).remove(self.key);
             drop(future);

@@ -16,7 +16,11 @@ pub(crate) trait Operation: Sized + Send + 'static {
     fn class() -> &'static Class;
 
     /// Tries, and joins the queue if there is nothing yet. Called on the loop's thread only.
-    fn poll<'py>(&mut self, py: Python<'py>, context: &mut Context<'_>) -> Poll<PyResult<Bound<'py, PyAny>>>;
+    fn poll<'py>(
+        &mut self,
+        py: Python<'py>,
+        context: &mut Context<'_>,
+    ) -> Poll<PyResult<Bound<'py, PyAny>>>;
 
     /// Shows the collector what this holds.
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
@@ -25,7 +29,8 @@ pub(crate) trait Operation: Sized + Send + 'static {
 /// An [`Operation`] between its first poll and its result.
 #[derive(Debug)]
 pub(crate) struct Ready<O> {
-    /// Gone once it is finished or was cancelled: dropping it gives up its place in the queue, and hands on a notification that it had.
+    /// Gone once it is finished or was cancelled: dropping it gives up its place in the queue, and
+    /// hands on a notification that it had.
     operation: Option<O>,
     parked: Option<Parked>,
 }
@@ -33,7 +38,10 @@ pub(crate) struct Ready<O> {
 impl<O: Operation> Ready<O> {
     /// An awaitable that has not started.
     pub(crate) fn make(py: Python<'_>, operation: O) -> PyResult<Bound<'_, PyAny>> {
-        Native::alloc(py, || Self { operation: Some(operation), parked: None })
+        Native::alloc(py, || Self {
+            operation: Some(operation),
+            parked: None,
+        })
     }
 }
 
@@ -46,12 +54,16 @@ impl<O: Operation> Coroutine for Ready<O> {
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
-        let operation = self.operation.as_mut().expect("a finished awaitable is not stepped again");
+        let operation = self
+            .operation
+            .as_mut()
+            .expect("a finished awaitable is not stepped again");
         // First without a waker that could wake anybody: a ready result must not pay for a future.
         let mut outcome = operation.poll(py, &mut Context::from_waker(Waker::noop()));
         if outcome.is_pending() {
             let parked = Parked::new(py)?;
-            // Replaces the idle waker. A notification that came between the two polls is found by this one.
+            // Replaces the idle waker. A notification that came between the two polls is found by
+            // this one.
             outcome = operation.poll(py, &mut Context::from_waker(&parked.waker()));
             self.parked = Some(parked);
         }
@@ -77,7 +89,9 @@ impl<O: Operation> Coroutine for Ready<O> {
         if let Some(parked) = &self.parked {
             see(parked.future())?;
         }
-        self.operation.as_ref().map_or(Ok(()), |operation| operation.traverse(see))
+        self.operation
+            .as_ref()
+            .map_or(Ok(()), |operation| operation.traverse(see))
     }
 
     fn abandon(&mut self, _py: Python<'_>) {

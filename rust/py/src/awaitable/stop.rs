@@ -1,12 +1,14 @@
 //! The `StopIteration` that carries a value out of `tp_iternext`.
 //!
-//! On CPython 3.12 to 3.14 an await delivers through `tp_iternext`, so every ready item would cost a freshly built exception:
-//! more than all the rest of the await. Here it is a subtype with a free list of its own. A dead instance is kept for reuse
-//! only if it is as good as new (no dict, traceback, context, cause or notes), so that whoever keeps one, a debugger, `sys.settrace`
-//! or `sys.monitoring`, keeps it whole.
+//! On CPython 3.12 to 3.14 an await delivers through `tp_iternext`, so every ready item would cost
+//! a freshly built exception: more than all the rest of the await. Here it is a subtype with a free
+//! list of its own. A dead instance is kept for reuse only if it is as good as new (no dict,
+//! traceback, context, cause or notes), so that whoever keeps one, a debugger, `sys.settrace` or
+//! `sys.monitoring`, keeps it whole.
 //!
-//! The value is written into the field, not passed to the constructor: `PyErr_SetObject(StopIteration, v)` would unpack a
-//! tuple and take an exception for the error itself.
+//! The value is written into the field, not passed to the constructor:
+//! `PyErr_SetObject(StopIteration, v)` would unpack a tuple and take an exception for the error
+//! itself.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -25,17 +27,27 @@ struct State {
 
 struct Shared(UnsafeCell<State>);
 
-// SAFETY: read and written with the GIL held only, and no Python code runs between a read and its write.
+// SAFETY: read and written with the GIL held only, and no Python code runs between a read and its
+// write.
 unsafe impl Sync for Shared {}
 
-static STATE: Shared =
-    Shared(UnsafeCell::new(State { class: ptr::null_mut(), free: [ptr::null_mut(); FREE_LIST], kept: 0 }));
+static STATE: Shared = Shared(UnsafeCell::new(State {
+    class: ptr::null_mut(),
+    free: [ptr::null_mut(); FREE_LIST],
+    kept: 0,
+}));
 
 /// Creates the subtype. Called once, when the module is made.
 pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     let mut slots = [
-        ffi::PyType_Slot { slot: ffi::Py_tp_dealloc, pfunc: dealloc as *mut c_void },
-        ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() },
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_dealloc,
+            pfunc: dealloc as *mut c_void,
+        },
+        ffi::PyType_Slot {
+            slot: 0,
+            pfunc: ptr::null_mut(),
+        },
     ];
     let mut spec = ffi::PyType_Spec {
         name: c"headrace._core.StopIteration".as_ptr(),
@@ -62,7 +74,8 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
 ///
 /// The thread is attached; `value` is owned, and taken over.
 unsafe fn instance(value: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: an object on the free list is a dead instance of our subtype with all fields but `args` null; see `dealloc`.
+    // SAFETY: an object on the free list is a dead instance of our subtype with all fields but
+    // `args` null; see `dealloc`.
     unsafe {
         let state = &mut *STATE.0.get();
         let object = if state.kept > 0 {
@@ -115,13 +128,18 @@ pub(crate) fn error(py: Python<'_>, value: Bound<'_, PyAny>) -> PyErr {
     // SAFETY: attached; `value` is handed over.
     unsafe {
         let object = instance(value.into_ptr());
-        if object.is_null() { PyErr::fetch(py) } else { PyErr::from_value(Bound::from_owned_ptr(py, object)) }
+        if object.is_null() {
+            PyErr::fetch(py)
+        } else {
+            PyErr::from_value(Bound::from_owned_ptr(py, object))
+        }
     }
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls this once, with the last reference gone. Fields are cleared before anything is released, so that code which a
-    // release runs cannot meet a half-dead object. The type's reference goes with the memory.
+    // SAFETY: CPython calls this once, with the last reference gone. Fields are cleared before
+    // anything is released, so that code which a release runs cannot meet a half-dead object. The
+    // type's reference goes with the memory.
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
         let this = object.cast::<ffi::PyStopIterationObject>();

@@ -1,15 +1,18 @@
 //! A ready stream still yields to the loop.
 //!
-//! An `await` that never suspends never lets the loop run. So each task that only finds ready items yields (a bare `None`, one turn of the
-//! loop) after [`TIME`] of them, or after [`ITEMS`] of them if they are cheaper than the clock can tell. All streams of a task share its
-//! budget, and it starts anew whenever the task suspends in one of our awaitables.
+//! An `await` that never suspends never lets the loop run. So each task that only finds ready items
+//! yields (a bare `None`, one turn of the loop) after [`TIME`] of them, or after [`ITEMS`] of them
+//! if they are cheaper than the clock can tell. All streams of a task share its budget, and it
+//! starts anew whenever the task suspends in one of our awaitables.
 //!
-//! The clock is read adaptively: at the first item, then after as many more as fit into a quarter of what is left at their mean cost so far, at most
-//! [`STRIDE`]. A slow callable is measured at each item, a fast one at every 64th, which costs it nothing that can be measured.
+//! The clock is read adaptively: at the first item, then after as many more as fit into a quarter
+//! of what is left at their mean cost so far, at most [`STRIDE`]. A slow callable is measured at
+//! each item, a fast one at every 64th, which costs it nothing that can be measured.
 //!
-//! There is one state, since one thread at a time holds the GIL, and it belongs to one task at a time. When the time is up, it asks which task
-//! runs: if it is not the one that spent it, the new one starts with a full budget. Time that a task spends waiting for something of
-//! somebody else's counts, which can cost it one turn too many, never one too few.
+//! There is one state, since one thread at a time holds the GIL, and it belongs to one task at a
+//! time. When the time is up, it asks which task runs: if it is not the one that spent it, the new
+//! one starts with a full budget. Time that a task spends waiting for something of somebody else's
+//! counts, which can cost it one turn too many, never one too few.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -19,8 +22,8 @@ use pyo3::Python;
 
 use crate::asyncio;
 
-/// How long a task may find ready items between two turns of the loop. A heartbeat is late by twice this: once for its timer, once for
-/// its task. In nanoseconds.
+/// How long a task may find ready items between two turns of the loop. A heartbeat is late by twice
+/// this: once for its timer, once for its task. In nanoseconds.
 const TIME: u64 = 500_000;
 
 /// How many items it may find, whatever they cost.
@@ -29,7 +32,8 @@ const ITEMS: u32 = 4096;
 /// The most items between two looks at the clock.
 const STRIDE: u32 = 64;
 
-/// Atomics for the compiler's sake: they are only touched with the GIL held, and cost what plain fields cost.
+/// Atomics for the compiler's sake: they are only touched with the GIL held, and cost what plain
+/// fields cost.
 struct Budget {
     /// Items since it started.
     spent: AtomicU32,
@@ -41,8 +45,12 @@ struct Budget {
     task: AtomicUsize,
 }
 
-static BUDGET: Budget =
-    Budget { spent: AtomicU32::new(0), look: AtomicU32::new(1), since: AtomicU64::new(0), task: AtomicUsize::new(0) };
+static BUDGET: Budget = Budget {
+    spent: AtomicU32::new(0),
+    look: AtomicU32::new(1),
+    since: AtomicU64::new(0),
+    task: AtomicUsize::new(0),
+};
 
 /// Spends one item. If it says `true`, yield to the loop now, and then go on.
 #[inline]
@@ -84,13 +92,16 @@ impl Budget {
             if task == self.task.load(Relaxed) && task != 0 {
                 return true;
             }
-            // Another task has taken over in the middle, or nobody runs a loop here who could be starved.
+            // Another task has taken over in the middle, or nobody runs a loop here who could be
+            // starved.
             self.spent.store(1, Relaxed);
             self.start(py, now);
             return false;
         }
         let mean = (elapsed / u64::from(spent)).max(1);
-        let stride = u32::try_from((TIME - elapsed) / mean / 4).unwrap_or(STRIDE).clamp(1, STRIDE);
+        let stride = u32::try_from((TIME - elapsed) / mean / 4)
+            .unwrap_or(STRIDE)
+            .clamp(1, STRIDE);
         self.look.store((spent + stride).min(ITEMS), Relaxed);
         false
     }

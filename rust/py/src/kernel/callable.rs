@@ -19,23 +19,36 @@ impl Callable {
     /// Takes a callable, or raises a `TypeError` that names the parameter and the value.
     pub(crate) fn new(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
         Self::check(parameter, function)?;
-        Ok(Self { parameter, function: GilCell::new(Some(function.clone().unbind())) })
+        Ok(Self {
+            parameter,
+            function: GilCell::new(Some(function.clone().unbind())),
+        })
     }
 
     fn check(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<()> {
-        if function.is_callable() { Ok(()) } else { Err(errors::wrong_type(parameter, "callable", function)) }
+        if function.is_callable() {
+            Ok(())
+        } else {
+            Err(errors::wrong_type(parameter, "callable", function))
+        }
     }
 
     /// The callable of now.
     #[inline]
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.function.borrow(py).as_ref().map(|function| function.bind(py).clone())
+        self.function
+            .borrow(py)
+            .as_ref()
+            .map(|function| function.bind(py).clone())
     }
 
     /// Replaces it, from the next item on.
     pub(crate) fn set(&self, function: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::check(self.parameter, function)?;
-        let old = self.function.borrow(function.py()).replace(function.clone().unbind());
+        let old = self
+            .function
+            .borrow(function.py())
+            .replace(function.clone().unbind());
         // Dropped with the borrow gone: a destructor may come back here.
         drop(old);
         Ok(())
@@ -47,7 +60,10 @@ impl Callable {
         let py = item.py();
         match self.get(py) {
             Some(function) => function.call1((item,)),
-            None => Err(pyo3::exceptions::PyRuntimeError::new_err(format!("{} was collected", self.parameter))),
+            None => Err(pyo3::exceptions::PyRuntimeError::new_err(format!(
+                "{} was collected",
+                self.parameter
+            ))),
         }
     }
 

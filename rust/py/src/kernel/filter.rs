@@ -19,7 +19,9 @@ pub(crate) struct FilterKernel {
 impl FilterKernel {
     #[new]
     fn new(predicate: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { predicate: Callable::new("predicate", predicate)? })
+        Ok(Self {
+            predicate: Callable::new("predicate", predicate)?,
+        })
     }
 
     #[getter]
@@ -47,15 +49,30 @@ impl Kernel for FilterKernel {
     #[inline]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
         let result = self.predicate.call(item)?;
-        if is_awaitable(&result) { Ok(Flow::Await(result)) } else { self.resume(item, result) }
+        if is_awaitable(&result) {
+            Ok(Flow::Await(result))
+        } else {
+            self.resume(item, result)
+        }
     }
 
     #[inline]
-    fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
-        Ok(if result.is_truthy()? { Flow::Emit(item.clone()) } else { Flow::Skip })
+    fn resume<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        result: Bound<'py, PyAny>,
+    ) -> PyResult<Flow<'py>> {
+        Ok(if result.is_truthy()? {
+            Flow::Emit(item.clone())
+        } else {
+            Flow::Skip
+        })
     }
 
-    fn traverse(&self, see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>) -> Result<(), Stopped> {
+    fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
         self.predicate.traverse(see)
     }
 }

@@ -19,7 +19,9 @@ pub(crate) struct MapKernel {
 impl MapKernel {
     #[new]
     fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { transform: Callable::new("transform", transform)? })
+        Ok(Self {
+            transform: Callable::new("transform", transform)?,
+        })
     }
 
     #[getter]
@@ -47,14 +49,25 @@ impl Kernel for MapKernel {
     #[inline]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
         let result = self.transform.call(item)?;
-        Ok(if is_awaitable(&result) { Flow::Await(result) } else { Flow::Emit(result) })
+        Ok(if is_awaitable(&result) {
+            Flow::Await(result)
+        } else {
+            Flow::Emit(result)
+        })
     }
 
-    fn resume<'py>(&self, _item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+    fn resume<'py>(
+        &self,
+        _item: &Bound<'py, PyAny>,
+        result: Bound<'py, PyAny>,
+    ) -> PyResult<Flow<'py>> {
         Ok(Flow::Emit(result))
     }
 
-    fn traverse(&self, see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>) -> Result<(), Stopped> {
+    fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
         self.transform.traverse(see)
     }
 }

@@ -1,14 +1,18 @@
 //! Kernels: what an operator does with one item, whoever drives it.
 //!
-//! A kernel is a small state machine, "item in, zero or more items out". It knows neither whether items are pulled or pushed nor what stands
-//! before and behind it, so that each operator is written once. The drivers ([`crate::drive`]) do the rest: they fuse a line of
-//! links, find the next item, await what a callable returned, keep an item whose pull was cancelled, and name the operator in an error.
+//! A kernel is a small state machine, "item in, zero or more items out". It knows neither whether
+//! items are pulled or pushed nor what stands before and behind it, so that each operator is
+//! written once. The drivers ([`crate::drive`]) do the rest: they fuse a line of links, find the
+//! next item, await what a callable returned, keep an item whose pull was cancelled, and name the
+//! operator in an error.
 //!
-//! A kernel owns its configuration (`transform`, `predicate`) and its state, and both are live: what is set holds from the next item,
-//! because a driver asks the kernel for each item and caches nothing.
+//! A kernel owns its configuration (`transform`, `predicate`) and its state, and both are live:
+//! what is set holds from the next item, because a driver asks the kernel for each item and caches
+//! nothing.
 //!
-//! To add one: a file here with a `#[pyclass]` and its [`Kernel`]; its name in `kernels!` below; its stub in `_core.pyi`; its two
-//! classes in `python/headrace/pull/transform.py` and `push/transform.py`.
+//! To add one: a file here with a `#[pyclass]` and its [`Kernel`]; its name in `kernels!` below;
+//! its stub in `_core.pyi`; its two classes in `python/headrace/pull/transform.py` and
+//! `push/transform.py`.
 
 mod callable;
 mod filter;
@@ -26,7 +30,8 @@ pub(crate) enum Flow<'py> {
     Emit(Bound<'py, PyAny>),
     /// Nothing comes out for this item.
     Skip,
-    /// The callable returned this awaitable: await it, then call [`Kernel::resume`] with its result.
+    /// The callable returned this awaitable: await it, then call [`Kernel::resume`] with its
+    /// result.
     Await(Bound<'py, PyAny>),
 }
 
@@ -39,16 +44,24 @@ pub(crate) trait Kernel {
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>>;
 
     /// The awaitable that [`Flow::Await`] gave for `item` came to `result`.
-    fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>>;
+    fn resume<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        result: Bound<'py, PyAny>,
+    ) -> PyResult<Flow<'py>>;
 
     /// Shows the collector what this holds.
-    fn traverse(&self, see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>) -> Result<(), Stopped>;
+    fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped>;
 }
 
 /// Declares the kernels: the enum by which a driver holds one of them, and their registration.
 macro_rules! kernels {
     ($($name:ident($class:ty)),+ $(,)?) => {
-        /// Any kernel. An enum rather than a trait object, so that the driver's loop is one jump and the kernel's code inlined.
+        /// Any kernel. An enum rather than a trait object, so that the driver's loop is one jump
+        /// and the kernel's code inlined.
         #[derive(Debug)]
         pub(crate) enum AnyKernel {
             $(#[doc = stringify!($name)] $name(Py<$class>),)+

@@ -55,19 +55,30 @@ static CLASS: Class = Class::new();
 impl Pull {
     /// An awaitable that has not started.
     #[inline]
-    pub(crate) fn make(link: Bound<'_, PullLink>, delivery: Delivery) -> PyResult<Bound<'_, PyAny>> {
+    pub(crate) fn make(
+        link: Bound<'_, PullLink>,
+        delivery: Delivery,
+    ) -> PyResult<Bound<'_, PyAny>> {
         let py = link.py();
-        Native::alloc(py, || Self { link: Some(link.unbind()), delivery, ticket: 0, stage: Stage::New })
+        Native::alloc(py, || Self {
+            link: Some(link.unbind()),
+            delivery,
+            ticket: 0,
+            stage: Stage::New,
+        })
     }
 
-    /// The first step. The way of a ready item is short and in one piece; everything else branches off it.
+    /// The first step. The way of a ready item is short and in one piece; everything else branches
+    /// off it.
     #[inline]
     fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
         let py = link.py();
         let this = link.get();
         this.home().check(py, "stream")?;
         let started = this.state.borrow(py).start();
-        let Some((ticket, mut line)) = started else { return self.begin_slowly(link) };
+        let Some((ticket, mut line)) = started else {
+            return self.begin_slowly(link);
+        };
         self.ticket = ticket;
         match line.advance(py, link, None) {
             Ok(Advance::Item(item)) if self.delivery == Delivery::Item => {
@@ -129,7 +140,8 @@ impl Pull {
             if let Some(parked) = this.release_claim(py)? {
                 return Ok(Err(parked));
             }
-            // Building may run Python code (a property of a subclass); nobody else builds meanwhile.
+            // Building may run Python code (a property of a subclass); nobody else builds
+            // meanwhile.
             this.state.borrow(py).running = true;
             let line = Line::build(link);
             this.state.borrow(py).running = false;
@@ -150,7 +162,11 @@ impl Pull {
         }
     }
 
-    fn run<'py>(&mut self, link: &Bound<'py, PullLink>, mut line: Box<Line>) -> PyResult<Step<'py>> {
+    fn run<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        mut line: Box<Line>,
+    ) -> PyResult<Step<'py>> {
         let py = link.py();
         link.get().state.borrow(py).running = true;
         let outcome = line.advance(py, link, None);
@@ -163,7 +179,11 @@ impl Pull {
         let (phase, mine, line) = {
             let mut state = link.get().state.borrow(py);
             let mine = state.turn.is_owner(self.ticket);
-            let line = if mine && state.phase == Phase::Open { state.line.take() } else { None };
+            let line = if mine && state.phase == Phase::Open {
+                state.line.take()
+            } else {
+                None
+            };
             (state.phase, mine, line)
         };
         match (phase, mine) {
@@ -182,7 +202,11 @@ impl Pull {
             (Phase::Open, false) => {
                 // Somebody else resolved the future. The place in the queue is kept.
                 let parked = Parked::new(py)?;
-                link.get().state.borrow(py).turn.wait_with(self.ticket, parked.waker());
+                link.get()
+                    .state
+                    .borrow(py)
+                    .turn
+                    .wait_with(self.ticket, parked.waker());
                 let future = parked.hand_up(py)?;
                 self.stage = Stage::Queued(Box::new(parked));
                 Ok(Step::Yield(future))
@@ -191,7 +215,11 @@ impl Pull {
     }
 
     /// Goes on with a pull that was suspended.
-    fn resume<'py>(&mut self, link: &Bound<'py, PullLink>, sent: Result<&Bound<'py, PyAny>, PyErr>) -> PyResult<Step<'py>> {
+    fn resume<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        sent: Result<&Bound<'py, PyAny>, PyErr>,
+    ) -> PyResult<Step<'py>> {
         let py = link.py();
         let (flight, line, closing) = {
             let mut state = link.get().state.borrow(py);
@@ -201,17 +229,31 @@ impl Pull {
         };
         let (Some(flight), Some(mut line)) = (flight, line) else {
             self.leave(link);
-            return Err(PyRuntimeError::new_err("this pull was collected while it was suspended"));
+            return Err(PyRuntimeError::new_err(
+                "this pull was collected while it was suspended",
+            ));
         };
-        let Flight { place, cancels, interrupted, .. } = *flight;
-        let cancelled = |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
-        // A link that closes cancels what is under way, once, also where the future could not be cancelled.
+        let Flight {
+            place,
+            cancels,
+            interrupted,
+            ..
+        } = *flight;
+        let cancelled =
+            |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
+        // A link that closes cancels what is under way, once, also where the future could not be
+        // cancelled.
         let sent = match sent {
-            Ok(_) if closing && !interrupted => Err(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?)),
+            Ok(_) if closing && !interrupted => {
+                Err(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?))
+            }
             sent => sent,
         };
         let mut outcome = line.resume(py, link, place, sent, cancelled);
-        if closing && !matches!(outcome, Ok(Advance::Suspend(..))) && !outcome.as_ref().is_err_and(cancelled) {
+        if closing
+            && !matches!(outcome, Ok(Advance::Suspend(..)))
+            && !outcome.as_ref().is_err_and(cancelled)
+        {
             outcome = Err(closed(py));
         }
         self.finish(link, line, outcome, Some((cancels, closing)))
@@ -228,7 +270,7 @@ impl Pull {
     ) -> PyResult<Step<'py>> {
         let py = link.py();
         if let Ok(Advance::Suspend(place, object)) = outcome {
-            self.suspend(link, line, place, &object, before)?;
+            self.suspend(link, line, *place, &object, before);
             return Ok(Step::Yield(object));
         }
         line.settle(py);
@@ -259,13 +301,18 @@ impl Pull {
         &mut self,
         link: &Bound<'py, PullLink>,
         line: Box<Line>,
-        place: Box<Place>,
+        place: Place,
         object: &Bound<'py, PyAny>,
         before: Option<(Cancels, bool)>,
-    ) -> PyResult<()> {
+    ) {
         let py = link.py();
         let (cancels, interrupted) = before.unwrap_or_else(|| (Cancels::now(py), false));
-        let flight = Box::new(Flight { place: *place, awaiting: object.clone().unbind(), cancels, interrupted });
+        let flight = Box::new(Flight {
+            place,
+            awaiting: object.clone().unbind(),
+            cancels,
+            interrupted,
+        });
         let mut state = link.get().state.borrow(py);
         state.running = false;
         state.line = Some(line);
@@ -273,7 +320,6 @@ impl Pull {
         self.stage = Stage::Flying;
         drop(state);
         budget::renew();
-        Ok(())
     }
 
     /// Gives up its place, wherever it is.
@@ -296,16 +342,21 @@ impl Pull {
     }
 }
 
-/// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way through `PyO3`, which costs as much as the rest.
+/// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way
+/// through `PyO3`, which costs as much as the rest.
 ///
 /// # Safety
 ///
-/// CPython's contract for the slot; `object` is a `PullLink`, since only such classes get this slot (see [`super::link::adopt`]).
+/// CPython's contract for the slot; `object` is a `PullLink`, since only such classes get this slot
+/// (see [`super::link::adopt`]).
 pub(super) unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the caller's promise; the slots of a type are called on an attached thread.
     let made = unsafe {
         let py = Python::assume_attached();
-        Pull::make(Bound::from_borrowed_ptr(py, object).cast_into_unchecked(), Delivery::Item)
+        Pull::make(
+            Bound::from_borrowed_ptr(py, object).cast_into_unchecked(),
+            Delivery::Item,
+        )
     };
     match made {
         Ok(pull) => pull.into_ptr(),
@@ -338,7 +389,9 @@ impl Coroutine for Pull {
 
     #[inline]
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        let Some(link) = self.link.take() else { unreachable!("a finished awaitable is not stepped again") };
+        let Some(link) = self.link.take() else {
+            unreachable!("a finished awaitable is not stepped again")
+        };
         let link = link.into_bound(value.py());
         if matches!(self.stage, Stage::New) {
             let outcome = self.begin(&link);
@@ -351,7 +404,9 @@ impl Coroutine for Pull {
             Stage::Flying => self.resume(&link, Ok(value)),
             Stage::Queued(_) => self.called(&link),
             Stage::Claiming(_) => self.build(&link),
-            Stage::New | Stage::Done => unreachable!("one was handled, the other is not stepped again"),
+            Stage::New | Stage::Done => {
+                unreachable!("one was handled, the other is not stepped again")
+            }
         };
         if let Ok(Step::Yield(_)) = outcome {
             self.link = Some(link.unbind());
@@ -360,7 +415,9 @@ impl Coroutine for Pull {
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        let Some(link) = self.link.take() else { return Err(error) };
+        let Some(link) = self.link.take() else {
+            return Err(error);
+        };
         let link = link.into_bound(py);
         let outcome = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Flying => self.resume(&link, Err(error)),

@@ -14,10 +14,15 @@ pub(crate) enum Place {
     /// It waits for the source.
     Draw(Wait),
     /// It awaits what the callable of stage number `stage` returned for `item`.
-    Stage { inner: Inner, item: Py<PyAny>, stage: usize },
+    Stage {
+        inner: Inner,
+        item: Py<PyAny>,
+        stage: usize,
+    },
 }
 
-/// A suspended pull. It is kept in the link rather than in the awaitable, so that closing the link reaches it.
+/// A suspended pull. It is kept in the link rather than in the awaitable, so that closing the link
+/// reaches it.
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) place: Place,

@@ -1,11 +1,14 @@
 //! A fused stretch of links, and the loop that runs it.
 //!
-//! A line is built when a link is first pulled: from that link upwards, as long as the links are stock and nobody else's. Where it meets one
-//! that is not (a subclass that overrides the protocol, or a link with two consumers), that one becomes a foreign source of the stretch.
+//! A line is built when a link is first pulled: from that link upwards, as long as the links are
+//! stock and nobody else's. Where it meets one that is not (a subclass that overrides the protocol,
+//! or a link with two consumers), that one becomes a foreign source of the stretch.
 //!
-//! **The line is a cache.** What must not be lost, a kernel's state and an item that a cancelled pull left, lives in the links.
-//! So a line can be thrown away and built again at any moment between two items. That moment comes when somebody starts to pull
-//! a link in its middle: the [`Claim`] that the line has on its links is revoked, and it ends before that link from its next item on.
+//! **The line is a cache.** What must not be lost, a kernel's state and an item that a cancelled
+//! pull left, lives in the links. So a line can be thrown away and built again at any moment
+//! between two items. That moment comes when somebody starts to pull a link in its middle: the
+//! [`Claim`] that the line has on its links is revoked, and it ends before that link from its next
+//! item on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -44,10 +47,16 @@ impl Claim {
         self.at.load(Relaxed) != Self::GONE
     }
 
-    /// Takes the link at `position` away from the line. `false` if the line is in that link or above it just now; then `waker`
-    /// is called when it no longer is.
-    pub(crate) fn revoke(&self, py: Python<'_>, position: usize, waker: impl FnOnce() -> PyResult<Waker>) -> PyResult<bool> {
-        // From its next item on the line looks for itself what it may run; what is under way stays where it is.
+    /// Takes the link at `position` away from the line. `false` if the line is in that link or
+    /// above it just now; then `waker` is called when it no longer is.
+    pub(crate) fn revoke(
+        &self,
+        py: Python<'_>,
+        position: usize,
+        waker: impl FnOnce() -> PyResult<Waker>,
+    ) -> PyResult<bool> {
+        // From its next item on the line looks for itself what it may run; what is under way stays
+        // where it is.
         self.revoked.store(true, Relaxed);
         if self.at.load(Relaxed) > position {
             return Ok(true);
@@ -96,7 +105,8 @@ pub(crate) struct Line {
 pub(crate) enum Advance<'py> {
     Item(Bound<'py, PyAny>),
     End,
-    /// Suspended: hand the object up. Boxed, since an item that is ready should not be moved around in the size of one that is not.
+    /// Suspended: hand the object up. Boxed, since an item that is ready should not be moved around
+    /// in the size of one that is not.
     Suspend(Box<Place>, Bound<'py, PyAny>),
 }
 
@@ -107,7 +117,10 @@ impl Line {
     /// Builds the line that ends in this link.
     pub(crate) fn build(tail: &Bound<'_, PullLink>) -> PyResult<Self> {
         let py = tail.py();
-        let claim = Arc::new(Claim { at: AtomicUsize::new(Claim::IDLE), ..Claim::default() });
+        let claim = Arc::new(Claim {
+            at: AtomicUsize::new(Claim::IDLE),
+            ..Claim::default()
+        });
         let mut stages = Vec::new();
         let mut link = tail.clone();
         let feed = loop {
@@ -123,7 +136,10 @@ impl Line {
                 }
                 Origin::Stage { source, kernel } => {
                     let source = source.into_bound(py);
-                    stages.push(Stage { link: (!link.is(tail)).then(|| link.unbind()), kernel });
+                    stages.push(Stage {
+                        link: (!link.is(tail)).then(|| link.unbind()),
+                        kernel,
+                    });
                     if !PullLink::can_fuse(&source)? {
                         let foreign = ForeignFeed::over(source.as_any());
                         break AnyFeed::Foreign(Py::new(py, foreign)?);
@@ -140,10 +156,16 @@ impl Line {
             }
         }
         let kept = stages.iter().rposition(|stage| stage.link(tail).keeps(py));
-        Ok(Self { feed, stages, claim, kept })
+        Ok(Self {
+            feed,
+            stages,
+            claim,
+            kept,
+        })
     }
 
-    /// Runs until there is an item, the end, a suspension or an error; from `entry`, or from what is next.
+    /// Runs until there is an item, the end, a suspension or an error; from `entry`, or from what
+    /// is next.
     #[inline]
     pub(crate) fn advance<'py>(
         &mut self,
@@ -155,23 +177,25 @@ impl Line {
             if entry.is_none() && self.must_look_around() {
                 entry = self.look_around(py, tail)?;
             }
-            let (mut item, mut number) = match entry.take() {
-                Some(entry) => entry,
-                None => {
-                    self.claim.at.store(0, Relaxed);
-                    if budget::spend(py) {
-                        return Ok(Advance::Suspend(Box::new(Place::Rest), py.None().into_bound(py)));
-                    }
-                    match self.feed.ready(py) {
-                        Some(item) => (item, 0),
-                        None => match self.feed.draw(py)? {
-                            Drawn::Item(item) => (item, 0),
-                            Drawn::End => return Ok(Advance::End),
-                            Drawn::Wait(wait, object) => {
-                                return Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object));
-                            }
-                        },
-                    }
+            let (mut item, mut number) = if let Some(entry) = entry.take() {
+                entry
+            } else {
+                self.claim.at.store(0, Relaxed);
+                if budget::spend(py) {
+                    return Ok(Advance::Suspend(
+                        Box::new(Place::Rest),
+                        py.None().into_bound(py),
+                    ));
+                }
+                match self.feed.ready(py) {
+                    Some(item) => (item, 0),
+                    None => match self.feed.draw(py)? {
+                        Drawn::Item(item) => (item, 0),
+                        Drawn::End => return Ok(Advance::End),
+                        Drawn::Wait(wait, object) => {
+                            return Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object));
+                        }
+                    },
                 }
             };
             while let Some(stage) = self.stages.get(number) {
@@ -192,7 +216,9 @@ impl Line {
                             number += 1;
                         }
                         Begun::Went(None) => continue 'items,
-                        Begun::Suspended(place, object) => return Ok(Advance::Suspend(place, object)),
+                        Begun::Suspended(place, object) => {
+                            return Ok(Advance::Suspend(place, object));
+                        }
                     },
                 }
             }
@@ -206,14 +232,24 @@ impl Line {
         self.kept.is_some() || self.claim.revoked.load(Relaxed)
     }
 
-    /// Builds the line again if a link was taken out of it; gives the item that a cancelled pull left, if there is one.
+    /// Builds the line again if a link was taken out of it; gives the item that a cancelled pull
+    /// left, if there is one.
     #[cold]
-    fn look_around<'py>(&mut self, py: Python<'py>, tail: &Bound<'py, PullLink>) -> PyResult<Option<Entry<'py>>> {
+    fn look_around<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+    ) -> PyResult<Option<Entry<'py>>> {
         if self.claim.revoked.load(Relaxed) {
             *self = Self::build(tail)?;
         }
-        let Some(number) = self.kept.take() else { return Ok(None) };
-        Ok(self.stages[number].link(tail).take_kept(py).map(|item| (item, number)))
+        let Some(number) = self.kept.take() else {
+            return Ok(None);
+        };
+        Ok(self.stages[number]
+            .link(tail)
+            .take_kept(py)
+            .map(|item| (item, number)))
     }
 
     /// Awaits what a callable returned, as far as it goes without suspending.
@@ -244,7 +280,11 @@ impl Line {
         let result = match step {
             Ok(Step::Return(result)) => result,
             Ok(Step::Yield(object)) => {
-                let place = Place::Stage { inner, item: item.clone().unbind(), stage: number };
+                let place = Place::Stage {
+                    inner,
+                    item: item.clone().unbind(),
+                    stage: number,
+                };
                 return Ok(Begun::Suspended(Box::new(place), object));
             }
             Err(error) => return Err(stage.blame(tail, error)),
@@ -259,7 +299,8 @@ impl Line {
 
     /// Goes on where a pull was suspended, with what its task sent or threw.
     ///
-    /// `cancelled` says whether an error that comes out is a cancellation of this pull; it is asked only then.
+    /// `cancelled` says whether an error that comes out is a cancellation of this pull; it is asked
+    /// only then.
     pub(crate) fn resume<'py>(
         &mut self,
         py: Python<'py>,
@@ -278,7 +319,9 @@ impl Line {
                 match self.feed.resume(wait, sent, py) {
                     Ok(Drawn::Item(item)) => self.advance(py, tail, Some((item, 0))),
                     Ok(Drawn::End) => Ok(Advance::End),
-                    Ok(Drawn::Wait(wait, object)) => Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object)),
+                    Ok(Drawn::Wait(wait, object)) => {
+                        Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object))
+                    }
                     Err(error) => {
                         if cancelled(&error) {
                             self.feed.cancelled(py);
@@ -287,10 +330,18 @@ impl Line {
                     }
                 }
             }
-            Place::Stage { inner, item, stage: number } => {
+            Place::Stage {
+                inner,
+                item,
+                stage: number,
+            } => {
                 self.claim.at.store(number + 1, Relaxed);
-                // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has gone.
-                let left = sent.as_ref().err().is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
+                // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has
+                // gone.
+                let left = sent
+                    .as_ref()
+                    .err()
+                    .is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
                 let item = item.into_bound(py);
                 let step = match sent {
                     Ok(value) => inner.send(value),
@@ -377,8 +428,13 @@ impl Stage {
     #[cold]
     fn blame(&self, tail: &Bound<'_, PullLink>, error: PyErr) -> PyErr {
         let py = tail.py();
-        let operator = self.link.as_ref().map_or_else(|| tail.get_type(), |link| link.bind(py).get_type());
-        let operator = operator.name().map_or_else(|_| "a stream".to_owned(), |name| name.to_string());
+        let operator = self
+            .link
+            .as_ref()
+            .map_or_else(|| tail.get_type(), |link| link.bind(py).get_type());
+        let operator = operator
+            .name()
+            .map_or_else(|_| "a stream".to_owned(), |name| name.to_string());
         errors::from_callable(py, error, &operator, self.kernel.parameter())
     }
 }

@@ -31,7 +31,10 @@ pub(crate) enum Origin {
     /// A source of ours.
     Feed(AnyFeed),
     /// A kernel over another link.
-    Stage { source: Py<PullLink>, kernel: AnyKernel },
+    Stage {
+        source: Py<PullLink>,
+        kernel: AnyKernel,
+    },
 }
 
 /// How far a link has come.
@@ -82,7 +85,8 @@ impl State {
         self.line.take().map(|line| (ticket, line))
     }
 
-    /// Puts the line back. If nobody waits for anything the turn is over; else (`false`) it is to be passed on.
+    /// Puts the line back. If nobody waits for anything the turn is over; else (`false`) it is to
+    /// be passed on.
     #[inline]
     pub(crate) fn stop(&mut self, line: Box<Line>) -> bool {
         self.running = false;
@@ -93,7 +97,11 @@ impl State {
     /// Who waits for the link to be idle, if it closes and is so now.
     #[inline]
     pub(crate) fn take_closers(&mut self) -> Vec<Waker> {
-        if self.closers.is_empty() { Vec::new() } else { std::mem::take(&mut self.closers) }
+        if self.closers.is_empty() {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.closers)
+        }
     }
 }
 
@@ -132,7 +140,12 @@ impl PullLink {
 
     /// `origin`: the link above, with the kernel to apply to its items; or a feed; or nothing.
     #[pyo3(signature = (origin = None, kernel = None))]
-    fn __init__(&self, py: Python<'_>, origin: Option<&Bound<'_, PyAny>>, kernel: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn __init__(
+        &self,
+        py: Python<'_>,
+        origin: Option<&Bound<'_, PyAny>>,
+        kernel: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let origin = match (origin, kernel) {
             (None, None) => Origin::Unset,
             (Some(source), Some(kernel)) => {
@@ -141,10 +154,15 @@ impl PullLink {
                 };
                 let kernel = AnyKernel::of(kernel)?;
                 source.get().state.borrow(py).consumers += 1;
-                Origin::Stage { source: source.clone().unbind(), kernel }
+                Origin::Stage {
+                    source: source.clone().unbind(),
+                    kernel,
+                }
             }
             (Some(feed), None) => Origin::Feed(AnyFeed::of(feed)?),
-            (None, Some(kernel)) => return Err(errors::wrong_type("kernel", "given with an origin", kernel)),
+            (None, Some(kernel)) => {
+                return Err(errors::wrong_type("kernel", "given with an origin", kernel));
+            }
         };
         let old = std::mem::replace(&mut self.state.borrow(py).origin, origin);
         drop(old);
@@ -179,7 +197,9 @@ impl PullLink {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.peek_for_gc() else { return Ok(()) };
+        let Some(state) = self.state.peek_for_gc() else {
+            return Ok(());
+        };
         gc::show(&visit, |see| {
             match &state.origin {
                 Origin::Unset => {}
@@ -228,9 +248,10 @@ impl PullLink {
         let state = self.state.borrow(py);
         match &state.origin {
             Origin::Feed(feed) => Origin::Feed(feed.clone_ref(py)),
-            Origin::Stage { source, kernel } => {
-                Origin::Stage { source: source.clone_ref(py), kernel: kernel.clone_ref(py) }
-            }
+            Origin::Stage { source, kernel } => Origin::Stage {
+                source: source.clone_ref(py),
+                kernel: kernel.clone_ref(py),
+            },
             Origin::Unset => Origin::Unset,
         }
     }
@@ -247,21 +268,34 @@ impl PullLink {
         Ok(feed)
     }
 
-    /// Whether a subclass has a `pull_impl` of its own, which then is its source whatever it is made of.
+    /// Whether a subclass has a `pull_impl` of its own, which then is its source whatever it is
+    /// made of.
     pub(super) fn has_implementation(link: &Bound<'_, Self>) -> PyResult<bool> {
-        link.get_type().getattr(intern!(link.py(), "_has_own_pull"))?.is_truthy()
+        link.get_type()
+            .getattr(intern!(link.py(), "_has_own_pull"))?
+            .is_truthy()
     }
 
     /// Whether this link may be run by a line that goes on above another link.
     pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
         let py = link.py();
-        if link.get_type().getattr(intern!(py, "_is_opaque"))?.is_truthy()? {
+        if link
+            .get_type()
+            .getattr(intern!(py, "_is_opaque"))?
+            .is_truthy()?
+        {
             return Ok(false);
         }
-        // A line of its own, left from being pulled directly, is given up: what must stay is kept in the links.
+        // A line of its own, left from being pulled directly, is given up: what must stay is kept
+        // in the links.
         let old = {
             let mut state = link.get().state.borrow(py);
-            if state.shared || state.consumers > 1 || state.running || !state.turn.is_idle() || state.phase != Phase::Open {
+            if state.shared
+                || state.consumers > 1
+                || state.running
+                || !state.turn.is_idle()
+                || state.phase != Phase::Open
+            {
                 return Ok(false);
             }
             state.line.take()
@@ -280,18 +314,32 @@ impl PullLink {
 
     pub(super) fn keep(&self, item: Bound<'_, PyAny>) {
         let old = self.state.borrow(item.py()).kept.replace(item.unbind());
-        debug_assert!(old.is_none(), "one pull at a time, and it starts with what is kept");
+        debug_assert!(
+            old.is_none(),
+            "one pull at a time, and it starts with what is kept"
+        );
     }
 
     pub(super) fn take_kept<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.state.borrow(py).kept.take().map(|item| item.into_bound(py))
+        self.state
+            .borrow(py)
+            .kept
+            .take()
+            .map(|item| item.into_bound(py))
     }
 
-    /// Makes sure that it is this link's to be pulled. If another link's line is inside it just now, gives the place to wait at.
+    /// Makes sure that it is this link's to be pulled. If another link's line is inside it just
+    /// now, gives the place to wait at.
     pub(super) fn release_claim(&self, py: Python<'_>) -> PyResult<Option<Parked>> {
-        let claim = self.state.borrow(py).claim.take_if(|(claim, _)| !claim.is_alive());
+        let claim = self
+            .state
+            .borrow(py)
+            .claim
+            .take_if(|(claim, _)| !claim.is_alive());
         drop(claim);
-        let Some((claim, position)) = self.state.borrow(py).claim.clone() else { return Ok(None) };
+        let Some((claim, position)) = self.state.borrow(py).claim.clone() else {
+            return Ok(None);
+        };
         let mut parked = None;
         let free = claim.revoke(py, position, || {
             let place = Parked::new(py)?;
@@ -309,15 +357,29 @@ impl PullLink {
     /// Binds the link to the running loop for this cycle, or refuses another one.
     pub(super) fn bind_loop(&self, py: Python<'_>) -> PyResult<()> {
         // Driven by hand, without a loop, it belongs to nobody.
-        let Ok(running) = asyncio::running_loop(py) else { return Ok(()) };
-        let known = self.state.borrow(py).event_loop.as_ref().map(|weak| weak.clone_ref(py));
+        let Ok(running) = asyncio::running_loop(py) else {
+            return Ok(());
+        };
+        let known = self
+            .state
+            .borrow(py)
+            .event_loop
+            .as_ref()
+            .map(|weak| weak.clone_ref(py));
         match known {
             None => {
                 let weak = PyWeakrefReference::new(&running)?.unbind();
                 self.state.borrow(py).event_loop = Some(weak);
                 Ok(())
             }
-            Some(weak) if weak.bind(py).upgrade().is_some_and(|known| known.is(&running)) => Ok(()),
+            Some(weak)
+                if weak
+                    .bind(py)
+                    .upgrade()
+                    .is_some_and(|known| known.is(&running)) =>
+            {
+                Ok(())
+            }
             Some(_) => Err(errors::wrong_loop(
                 py,
                 "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
@@ -331,11 +393,14 @@ impl PullLink {
 pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
     let native = class_.py().get_type::<PullLink>().as_type_ptr();
     let class = class_.as_type_ptr();
-    // SAFETY: types are alive and have their slots filled; a class whose slot is that of `PullLink` derives from it and overrides nothing
-    // there. If it is given an `__anext__` later, CPython replaces the slot as it would have.
+    // SAFETY: types are alive and have their slots filled; a class whose slot is that of `PullLink`
+    // derives from it and overrides nothing there. If it is given an `__anext__` later, CPython
+    // replaces the slot as it would have.
     unsafe {
         let (own, base) = ((*class).tp_as_async, (*native).tp_as_async);
-        let slot = |methods: *mut ffi::PyAsyncMethods| (*methods).am_anext.map(|function| function as usize);
+        let slot = |methods: *mut ffi::PyAsyncMethods| {
+            (*methods).am_anext.map(|function| function as usize)
+        };
         if !own.is_null() && !base.is_null() && own != base && slot(own) == slot(base) {
             (*own).am_anext = Some(awaitable::anext);
         }
@@ -368,8 +433,9 @@ pub(crate) fn upstream<'py>(link: &Bound<'py, PullLink>) -> Option<Bound<'py, Pu
     }
 }
 
-/// Closes one link: no pull begins any more, those that wait raise `ClosedError`, and the one that is under way is cancelled in
-/// its own task. Returns a future that is done when that one has come out, or `None` if there is none. Call it until it says so.
+/// Closes one link: no pull begins any more, those that wait raise `ClosedError`, and the one that
+/// is under way is cancelled in its own task. Returns a future that is done when that one has come
+/// out, or `None` if there is none. Call it until it says so.
 #[pyfunction]
 pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = link.py();
@@ -378,11 +444,17 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
     let (waiting, awaiting, busy) = {
         let mut state = this.state.borrow(py);
         if state.running {
-            return Err(PyRuntimeError::new_err("a stream cannot be closed from inside its own callable"));
+            return Err(PyRuntimeError::new_err(
+                "a stream cannot be closed from inside its own callable",
+            ));
         }
         let first = state.phase != Phase::Closed;
         state.phase = Phase::Closed;
-        let awaiting = state.flight.as_ref().filter(|_| first).map(|flight| flight.awaiting.clone_ref(py));
+        let awaiting = state
+            .flight
+            .as_ref()
+            .filter(|_| first)
+            .map(|flight| flight.awaiting.clone_ref(py));
         (state.turn.dismiss(), awaiting, !state.turn.is_idle())
     };
     waiting.into_iter().for_each(Waker::wake);
@@ -399,7 +471,8 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
     let parked = Parked::new(py)?;
     let future = parked.future().bind(py).clone();
     this.state.borrow(py).closers.push(parked.waker());
-    // The mailbox must know the future for as long as somebody awaits it: it keeps the place alive, and goes with it.
+    // The mailbox must know the future for as long as somebody awaits it: it keeps the place alive,
+    // and goes with it.
     let keeper = Py::new(py, Keeper(GilCell::new(Some(parked))))?;
     future.call_method1(intern!(py, "add_done_callback"), (keeper,))?;
     Ok(Some(future))
@@ -427,7 +500,10 @@ pub(crate) fn close_feed<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bo
             Origin::Feed(feed) => Some(feed.clone_ref(py)),
             Origin::Unset | Origin::Stage { .. } => None,
         };
-        (state.implementation.as_ref().map(|feed| feed.clone_ref(py)), own)
+        (
+            state.implementation.as_ref().map(|feed| feed.clone_ref(py)),
+            own,
+        )
     };
     match feeds {
         (Some(implementation), own) => {
@@ -450,13 +526,18 @@ pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
     let feeds = {
         let state = this.state.borrow(py);
         if state.running || !state.turn.is_idle() {
-            return Err(PyRuntimeError::new_err("cannot restart while a pull is pending; await or cancel it first"));
+            return Err(PyRuntimeError::new_err(
+                "cannot restart while a pull is pending; await or cancel it first",
+            ));
         }
         let own = match &state.origin {
             Origin::Feed(feed) => Some(feed.clone_ref(py)),
             Origin::Unset | Origin::Stage { .. } => None,
         };
-        [state.implementation.as_ref().map(|feed| feed.clone_ref(py)), own]
+        [
+            state.implementation.as_ref().map(|feed| feed.clone_ref(py)),
+            own,
+        ]
     };
     for feed in feeds.iter().flatten() {
         feed.restart(py)?;
@@ -464,7 +545,11 @@ pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
     let gone = {
         let mut state = this.state.borrow(py);
         state.phase = Phase::Open;
-        (state.kept.take(), state.line.take(), state.event_loop.take())
+        (
+            state.kept.take(),
+            state.line.take(),
+            state.event_loop.take(),
+        )
     };
     drop(gone);
     Ok(())

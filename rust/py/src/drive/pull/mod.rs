@@ -11,13 +11,16 @@
 //!
 //! # Cancellation
 //!
-//! A pull can be suspended in four places. What happens to the item there when the pull is cancelled:
+//! A pull can be suspended in four places. What happens to the item there when the pull is
+//! cancelled:
 //!
 //! * *in its turn* (another pull is under way): it has none; it gives up its place.
-//! * *in a source of ours*: the item is still in the source; it is taken in the very step that delivers it.
-//! * *in a callable*: the link that called it keeps the item, and the next pull calls the callable again with it.
-//! * *in a foreign source*: an async generator is ended by the cancellation like any coroutine. The next pull says so
-//!   (`SourceCancelledError`), since a clean end would hide the loss.
+//! * *in a source of ours*: the item is still in the source; it is taken in the very step that
+//!   delivers it.
+//! * *in a callable*: the link that called it keeps the item, and the next pull calls the callable
+//!   again with it.
+//! * *in a foreign source*: an async generator is ended by the cancellation like any coroutine. The
+//!   next pull says so (`SourceCancelledError`), since a clean end would hide the loss.
 
 pub(crate) mod awaitable;
 pub(crate) mod feed;

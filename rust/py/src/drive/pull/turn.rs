@@ -1,7 +1,8 @@
 //! Whose turn it is: concurrent pulls of one link are served in the order of their first step.
 //!
-//! Hand-off, not a race: whoever leaves names the next owner before waking it, so a newcomer that arrives in between finds the link
-//! taken and queues. An owner that was named and then cancelled before it ran leaves like any other.
+//! Hand-off, not a race: whoever leaves names the next owner before waking it, so a newcomer that
+//! arrives in between finds the link taken and queues. An owner that was named and then cancelled
+//! before it ran leaves like any other.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -64,7 +65,8 @@ impl Turn {
         alone
     }
 
-    /// Leaves, as owner or from the queue. If that makes it another's turn, its waker is returned: wake it with no borrow open.
+    /// Leaves, as owner or from the queue. If that makes it another's turn, its waker is returned:
+    /// wake it with no borrow open.
     #[inline]
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
@@ -86,7 +88,8 @@ impl Turn {
         Some(waker)
     }
 
-    /// Everybody who waits, for a link that closes. They keep their tickets, which are now nobody's.
+    /// Everybody who waits, for a link that closes. They keep their tickets, which are now
+    /// nobody's.
     pub(crate) fn dismiss(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.waiting).into_values().collect()
     }

@@ -29,13 +29,23 @@ static CLASS: Class = Class::new();
 impl Push {
     /// An awaitable that has not started.
     #[inline]
-    pub(crate) fn make<'py>(head: Bound<'py, PushLink>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn make<'py>(
+        head: Bound<'py, PushLink>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
-        Native::alloc(py, || Self { head: head.unbind(), stage: Stage::New(item.unbind()) })
+        Native::alloc(py, || Self {
+            head: head.unbind(),
+            stage: Stage::New(item.unbind()),
+        })
     }
 
     #[inline]
-    fn finish<'py>(&mut self, line: Arc<Line>, outcome: PyResult<Advance<'py>>) -> PyResult<Step<'py>> {
+    fn finish<'py>(
+        &mut self,
+        line: Arc<Line>,
+        outcome: PyResult<Advance<'py>>,
+    ) -> PyResult<Step<'py>> {
         match outcome? {
             Advance::Done(result) => Ok(Step::Return(result)),
             Advance::Suspend(place, object) => {
@@ -63,7 +73,8 @@ impl Coroutine for Push {
                 let item = item.into_bound(py);
                 let line = PushLink::open_line(&head, &item)?;
                 if budget::spend(py) {
-                    let rest = Advance::Suspend(Place::Rest(item.unbind()), py.None().into_bound(py));
+                    let rest =
+                        Advance::Suspend(Place::Rest(item.unbind()), py.None().into_bound(py));
                     return self.finish(line, Ok(rest));
                 }
                 let outcome = line.advance(&head, item, 0);

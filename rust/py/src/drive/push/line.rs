@@ -1,7 +1,8 @@
 //! A fused stretch of push links, down to where items leave it.
 //!
-//! Unlike a pull line it has no state: pushes run through it side by side, and what is suspended is kept by each [`super::awaitable::Push`]. It is built
-//! once, at the first push, since what a push object leads to is fixed when it is made.
+//! Unlike a pull line it has no state: pushes run through it side by side, and what is suspended is
+//! kept by each [`super::awaitable::Push`]. It is built once, at the first push, since what a push
+//! object leads to is fixed when it is made.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -32,8 +33,14 @@ struct Stage {
 enum End {
     /// `link.next_impl(item)` of a subclass. The link is `None` if it is the head.
     Implementation,
-    Collect { link: Option<Py<PushLink>>, list: Py<PyList> },
-    Queue { link: Option<Py<PushLink>>, buffer: Py<Buffer> },
+    Collect {
+        link: Option<Py<PushLink>>,
+        list: Py<PyList>,
+    },
+    Queue {
+        link: Option<Py<PushLink>>,
+        buffer: Py<Buffer>,
+    },
     /// `sink.next(item)` of a push object that is not run in place.
     Foreign(Py<PyAny>),
 }
@@ -51,7 +58,11 @@ pub(crate) enum Place {
     /// It lets the loop have a turn.
     Rest(Py<PyAny>),
     /// It awaits what the callable of stage number `stage` returned for `item`.
-    Stage { inner: Inner, item: Py<PyAny>, stage: usize },
+    Stage {
+        inner: Inner,
+        item: Py<PyAny>,
+        stage: usize,
+    },
     /// It waits for room in a buffer.
     Queue { put: Put<Py<PyAny>>, parked: Parked },
     /// It awaits a sink that is not run in place.
@@ -91,9 +102,17 @@ impl Line {
             }
             match link.get().outlet(py) {
                 Outlet::Collect(list) => break End::Collect { link: owned, list },
-                Outlet::Queue(buffer) => break End::Queue { link: owned, buffer },
+                Outlet::Queue(buffer) => {
+                    break End::Queue {
+                        link: owned,
+                        buffer,
+                    };
+                }
                 Outlet::Stage { sink, kernel } => {
-                    stages.push(Stage { link: owned, kernel });
+                    stages.push(Stage {
+                        link: owned,
+                        kernel,
+                    });
                     let sink = sink.into_bound(py);
                     match sink.cast::<PushLink>() {
                         Ok(native) if PushLink::can_fuse(native)? => link = native.clone(),
@@ -124,7 +143,11 @@ impl Line {
             if let Some(link) = &stage.link {
                 link.get().check(&item)?;
             }
-            match stage.kernel.feed(&item).map_err(|error| stage.blame(head, error))? {
+            match stage
+                .kernel
+                .feed(&item)
+                .map_err(|error| stage.blame(head, error))?
+            {
                 Flow::Emit(output) => {
                     item = output;
                     number += 1;
@@ -139,7 +162,9 @@ impl Line {
                             number += 1;
                         }
                         Begun::Went(None) => return accepted(py).map(Advance::Done),
-                        Begun::Suspended(place, object) => return Ok(Advance::Suspend(place, object)),
+                        Begun::Suspended(place, object) => {
+                            return Ok(Advance::Suspend(place, object));
+                        }
                     }
                 }
             }
@@ -149,7 +174,11 @@ impl Line {
 
     /// Hands an item to what is at the end.
     #[inline]
-    fn deliver<'py>(&self, head: &Bound<'py, PushLink>, item: Bound<'py, PyAny>) -> PyResult<Advance<'py>> {
+    fn deliver<'py>(
+        &self,
+        head: &Bound<'py, PushLink>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Advance<'py>> {
         let py = head.py();
         match &self.end {
             End::Collect { link, list } => {
@@ -171,8 +200,13 @@ impl Line {
                     Err(TryPutError::Full(item)) => Self::wait(py, buffer.core().put(item)),
                 }
             }
-            End::Foreign(sink) => Self::hand_over(sink.bind(py).call_method1(intern!(py, "next"), (item,))?),
-            End::Implementation => Self::hand_over(head.as_any().call_method1(intern!(py, "next_impl"), (item,))?),
+            End::Foreign(sink) => {
+                Self::hand_over(sink.bind(py).call_method1(intern!(py, "next"), (item,))?)
+            }
+            End::Implementation => Self::hand_over(
+                head.as_any()
+                    .call_method1(intern!(py, "next_impl"), (item,))?,
+            ),
         }
     }
 
@@ -197,7 +231,11 @@ impl Line {
         Self::handed(py, inner, step)
     }
 
-    fn handed<'py>(py: Python<'py>, inner: Inner, step: PyResult<Step<'py>>) -> PyResult<Advance<'py>> {
+    fn handed<'py>(
+        py: Python<'py>,
+        inner: Inner,
+        step: PyResult<Step<'py>>,
+    ) -> PyResult<Advance<'py>> {
         match step? {
             Step::Yield(object) => Ok(Advance::Suspend(Place::Sink(inner), object)),
             Step::Return(result) => outcome(py, result).map(Advance::Done),
@@ -216,7 +254,11 @@ impl Line {
         let result = match step {
             Ok(Step::Return(result)) => result,
             Ok(Step::Yield(object)) => {
-                let place = Place::Stage { inner, item: item.clone().unbind(), stage: number };
+                let place = Place::Stage {
+                    inner,
+                    item: item.clone().unbind(),
+                    stage: number,
+                };
                 return Ok(Begun::Suspended(place, object));
             }
             Err(error) => return Err(stage.blame(head, error)),
@@ -255,7 +297,11 @@ impl Line {
                 };
                 Self::handed(py, inner, step)
             }
-            Place::Stage { inner, item, stage: number } => {
+            Place::Stage {
+                inner,
+                item,
+                stage: number,
+            } => {
                 let item = item.into_bound(py);
                 let step = match sent {
                     Ok(value) => inner.send(value),
@@ -271,9 +317,14 @@ impl Line {
     }
 
     /// One item without waiting.
-    pub(crate) fn push_now<'py>(&self, head: &Bound<'py, PushLink>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn push_now<'py>(
+        &self,
+        head: &Bound<'py, PushLink>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
-        // A buffer is asked directly: it says itself that it is full, from any thread, where no loop runs.
+        // A buffer is asked directly: it says itself that it is full, from any thread, where no
+        // loop runs.
         if let End::Queue { link, buffer } = &self.end
             && self.stages.is_empty()
         {
@@ -291,11 +342,19 @@ impl Line {
         self.push_through(head, item)
     }
 
-    fn push_through<'py>(&self, head: &Bound<'py, PushLink>, original: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn push_through<'py>(
+        &self,
+        head: &Bound<'py, PushLink>,
+        original: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
         let mut item = original.clone();
         for stage in &self.stages {
-            match stage.kernel.feed(&item).map_err(|error| stage.blame(head, error))? {
+            match stage
+                .kernel
+                .feed(&item)
+                .map_err(|error| stage.blame(head, error))?
+            {
                 Flow::Emit(output) => item = output,
                 Flow::Skip => return accepted(py),
                 Flow::Await(awaitable) => {
@@ -327,7 +386,9 @@ impl Line {
                     Err(TryPutError::Full(_)) => Err(would_block(original)),
                 }
             }
-            End::Foreign(sink) => sink.bind(py).call_method1(intern!(py, "next_nowait"), (item,)),
+            End::Foreign(sink) => sink
+                .bind(py)
+                .call_method1(intern!(py, "next_nowait"), (item,)),
             End::Implementation => Err(PyRuntimeError::new_err(format!(
                 "{} has an async next_impl and cannot be pushed without waiting; await next(item)",
                 head.get_type().name()?
@@ -364,8 +425,13 @@ impl Stage {
     #[cold]
     fn blame(&self, head: &Bound<'_, PushLink>, error: PyErr) -> PyErr {
         let py = head.py();
-        let operator = self.link.as_ref().map_or_else(|| head.get_type(), |link| link.bind(py).get_type());
-        let operator = operator.name().map_or_else(|_| "a push object".to_owned(), |name| name.to_string());
+        let operator = self
+            .link
+            .as_ref()
+            .map_or_else(|| head.get_type(), |link| link.bind(py).get_type());
+        let operator = operator
+            .name()
+            .map_or_else(|_| "a push object".to_owned(), |name| name.to_string());
         errors::from_callable(py, error, &operator, self.kernel.parameter())
     }
 }
@@ -385,7 +451,8 @@ fn accepted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     IteratorResult::accepted(py)
 }
 
-/// What somebody else's `next` or `next_impl` came to: its result, or acceptance if it returned nothing.
+/// What somebody else's `next` or `next_impl` came to: its result, or acceptance if it returned
+/// nothing.
 fn outcome<'py>(py: Python<'py>, result: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if result.is_none() {
         return accepted(py);
@@ -393,5 +460,9 @@ fn outcome<'py>(py: Python<'py>, result: Bound<'py, PyAny>) -> PyResult<Bound<'p
     if result.is_instance_of::<IteratorResult>() {
         return Ok(result);
     }
-    Err(errors::wrong_type("the result of a push", "None or an IteratorResult", &result))
+    Err(errors::wrong_type(
+        "the result of a push",
+        "None or an IteratorResult",
+        &result,
+    ))
 }

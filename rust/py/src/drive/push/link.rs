@@ -56,22 +56,37 @@ impl PushLink {
         }
     }
 
-    /// `outlet`: the push object below, with the kernel to apply first; or a list, or a buffer; or nothing.
+    /// `outlet`: the push object below, with the kernel to apply first; or a list, or a buffer; or
+    /// nothing.
     #[pyo3(signature = (outlet = None, kernel = None))]
-    fn __init__(&self, py: Python<'_>, outlet: Option<&Bound<'_, PyAny>>, kernel: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn __init__(
+        &self,
+        py: Python<'_>,
+        outlet: Option<&Bound<'_, PyAny>>,
+        kernel: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let outlet = match (outlet, kernel) {
             (None, None) => Outlet::Unset,
-            (Some(sink), Some(kernel)) => Outlet::Stage { sink: sink.clone().unbind(), kernel: AnyKernel::of(kernel)? },
+            (Some(sink), Some(kernel)) => Outlet::Stage {
+                sink: sink.clone().unbind(),
+                kernel: AnyKernel::of(kernel)?,
+            },
             (Some(store), None) => {
                 if let Ok(list) = store.cast_exact::<PyList>() {
                     Outlet::Collect(list.clone().unbind())
                 } else if let Ok(buffer) = store.cast_exact::<Buffer>() {
                     Outlet::Queue(buffer.clone().unbind())
                 } else {
-                    return Err(errors::wrong_type("outlet", "a push object with a kernel, a list or a buffer", store));
+                    return Err(errors::wrong_type(
+                        "outlet",
+                        "a push object with a kernel, a list or a buffer",
+                        store,
+                    ));
                 }
             }
-            (None, Some(kernel)) => return Err(errors::wrong_type("kernel", "given with an outlet", kernel)),
+            (None, Some(kernel)) => {
+                return Err(errors::wrong_type("kernel", "given with an outlet", kernel));
+            }
         };
         let old = std::mem::replace(&mut *self.outlet.borrow(py), outlet);
         drop(old);
@@ -98,9 +113,12 @@ impl PushLink {
     }
 
     /// Pushes one item without waiting, or raises `WouldBlock` that carries it.
-    fn next_nowait<'py>(slf: Bound<'py, Self>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let line = Self::open_line(&slf, &item)?;
-        line.push_now(&slf, item)
+    fn next_nowait<'py>(
+        slf: &Bound<'py, Self>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let line = Self::open_line(slf, &item)?;
+        line.push_now(slf, item)
     }
 
     /// Whether it was ended.
@@ -145,12 +163,19 @@ impl PushLink {
     #[inline]
     pub(super) fn check(&self, item: &Bound<'_, PyAny>) -> PyResult<()> {
         self.home.check(item.py(), "push object")?;
-        if self.is_closed() { Err(refuse(item)) } else { Ok(()) }
+        if self.is_closed() {
+            Err(refuse(item))
+        } else {
+            Ok(())
+        }
     }
 
     /// The line that begins here, for an item that may still come in.
     #[inline]
-    pub(super) fn open_line(link: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<Arc<Line>> {
+    pub(super) fn open_line(
+        link: &Bound<'_, Self>,
+        item: &Bound<'_, PyAny>,
+    ) -> PyResult<Arc<Line>> {
         let this = link.get();
         this.check(item)?;
         let py = link.py();
@@ -165,7 +190,10 @@ impl PushLink {
     pub(super) fn outlet(&self, py: Python<'_>) -> Outlet {
         match &*self.outlet.borrow(py) {
             Outlet::Unset => Outlet::Unset,
-            Outlet::Stage { sink, kernel } => Outlet::Stage { sink: sink.clone_ref(py), kernel: kernel.clone_ref(py) },
+            Outlet::Stage { sink, kernel } => Outlet::Stage {
+                sink: sink.clone_ref(py),
+                kernel: kernel.clone_ref(py),
+            },
             Outlet::Collect(list) => Outlet::Collect(list.clone_ref(py)),
             Outlet::Queue(buffer) => Outlet::Queue(buffer.clone_ref(py)),
             Outlet::Gone => Outlet::Gone,
@@ -174,17 +202,27 @@ impl PushLink {
 
     /// Whether a line may run this link in place.
     pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
-        Ok(!link.get_type().getattr(intern!(link.py(), "_is_opaque"))?.is_truthy()?)
+        Ok(!link
+            .get_type()
+            .getattr(intern!(link.py(), "_is_opaque"))?
+            .is_truthy()?)
     }
 
     pub(super) fn has_implementation(link: &Bound<'_, Self>) -> PyResult<bool> {
-        link.get_type().getattr(intern!(link.py(), "_has_own_push"))?.is_truthy()
+        link.get_type()
+            .getattr(intern!(link.py(), "_has_own_push"))?
+            .is_truthy()
     }
 }
 
 /// The error that gives an item back after the end.
 pub(super) fn refuse(item: &Bound<'_, PyAny>) -> PyErr {
-    errors::refused(item.py(), "ClosedError", "pushed after the end; the item is in this error's `item`", item.clone())
+    errors::refused(
+        item.py(),
+        "ClosedError",
+        "pushed after the end; the item is in this error's `item`",
+        item.clone(),
+    )
 }
 
 /// Marks a push object as ended. `False` if it was already.

@@ -1,13 +1,15 @@
 //! Driving an async generator without the `asend` object that CPython makes for each of its items.
 //!
-//! The generator's own type has `am_send`. Sent `None`, it comes to one of three things: a *wrapped value*, which is an item; any other
-//! object, which is a suspension to hand up; or its end. Going this way saves a third of the cost of an item. What `asend` does besides is
-//! done here too: the loop's hooks are installed by taking the first item the ordinary way (the caller sees to that), and while
-//! the generator is suspended inside an item it is marked as running, so that a second `anext()` or an `aclose()` in between fails
-//! as it always does.
+//! The generator's own type has `am_send`. Sent `None`, it comes to one of three things: a *wrapped
+//! value*, which is an item; any other object, which is a suspension to hand up; or its end. Going
+//! this way saves a third of the cost of an item. What `asend` does besides is done here too: the
+//! loop's hooks are installed by taking the first item the ordinary way (the caller sees to that),
+//! and while the generator is suspended inside an item it is marked as running, so that a second
+//! `anext()` or an `aclose()` in between fails as it always does.
 //!
-//! The layout of the wrapped value and the place of the mark are CPython's own business. They are probed when the module is made, on a
-//! generator that exercises both; if anything differs from what is expected, [`can_bypass`] stays false and the ordinary way is used.
+//! The layout of the wrapped value and the place of the mark are CPython's own business. They are
+//! probed when the module is made, on a generator that exercises both; if anything differs from
+//! what is expected, [`can_bypass`] stays false and the ordinary way is used.
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::Relaxed};
 
@@ -47,7 +49,10 @@ pub(super) fn can_bypass() -> bool {
 
 /// One step of an async generator of exactly that type, which has started and is not running.
 #[inline]
-pub(super) fn step<'py>(agen: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Stepped<'py>> {
+pub(super) fn step<'py>(
+    agen: &Bound<'py, PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Stepped<'py>> {
     let py = agen.py();
     match send(agen, value) {
         Ok(Step::Yield(object)) => Ok(unwrap(&object).map_or_else(
@@ -66,12 +71,16 @@ pub(super) fn step<'py>(agen: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> 
 /// The item in a wrapped value; `None` if it is something else.
 #[inline]
 fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: the type was probed by `register` to be that of a wrapped value, whose item is the field behind the header.
+    // SAFETY: the type was probed by `register` to be that of a wrapped value, whose item is the
+    // field behind the header.
     unsafe {
         if !std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), WRAPPED.load(Relaxed)) {
             return None;
         }
-        Some(Bound::from_borrowed_ptr(object.py(), (*object.as_ptr().cast::<Wrapped>()).item))
+        Some(Bound::from_borrowed_ptr(
+            object.py(),
+            (*object.as_ptr().cast::<Wrapped>()).item,
+        ))
     }
 }
 
@@ -79,8 +88,14 @@ fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
 pub(super) fn set_running(agen: &Bound<'_, PyAny>, running: bool) {
     let offset = RUNNING.load(Relaxed);
     if offset > 0 {
-        // SAFETY: `register` found this offset in the type's own table of members, as that of a byte.
-        unsafe { agen.as_ptr().byte_offset(offset).cast::<u8>().write(u8::from(running)) };
+        // SAFETY: `register` found this offset in the type's own table of members, as that of a
+        // byte.
+        unsafe {
+            agen.as_ptr()
+                .byte_offset(offset)
+                .cast::<u8>()
+                .write(u8::from(running));
+        };
     }
 }
 
@@ -100,13 +115,17 @@ agen = probe()
 
 /// Probes the interpreter; see the top of this file.
 pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
-    let Some(offset) = running_offset() else { return Ok(()) };
+    let Some(offset) = running_offset() else {
+        return Ok(());
+    };
     let scope = pyo3::types::PyDict::new(py);
     py.run(PROBE, Some(&scope), None)?;
     let get = |name: &str| -> PyResult<Bound<'_, PyAny>> { scope.as_any().get_item(name) };
     let (agen, marker, token) = (get("agen")?, get("marker")?, get("token")?);
     let none = py.None().into_bound(py);
-    let Ok(Step::Yield(wrapped)) = send(&agen, &none) else { return Ok(()) };
+    let Ok(Step::Yield(wrapped)) = send(&agen, &none) else {
+        return Ok(());
+    };
     let kind = wrapped.get_type();
     if kind.name()? != "async_generator_wrapped_value" {
         return Ok(());

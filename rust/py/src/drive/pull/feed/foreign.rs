@@ -8,13 +8,14 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Drawn, Wait, agen};
 use crate::awaitable::{Inner, Step};
+use crate::errors;
 use crate::gc;
 use crate::gil::GilCell;
-use crate::errors;
 
 /// Takes items from an async iterator that is made when the first one is wanted.
 ///
-/// An async generator (of exactly that type) is driven without the `asend` object that CPython makes for each item; see [`agen`].
+/// An async generator (of exactly that type) is driven without the `asend` object that CPython
+/// makes for each item; see [`agen`].
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct ForeignFeed {
@@ -27,7 +28,8 @@ pub(crate) struct ForeignFeed {
 #[derive(Debug, Default)]
 struct State {
     iterator: Option<Py<PyAny>>,
-    /// Its first item has been asked for, so that the loop's hooks for async generators are installed.
+    /// Its first item has been asked for, so that the loop's hooks for async generators are
+    /// installed.
     started: bool,
     /// A cancellation went through it: say so at the next pull.
     lost: bool,
@@ -39,14 +41,21 @@ impl ForeignFeed {
     #[new]
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
-        Self { origin: origin.clone().unbind(), is_factory, state: GilCell::default() }
+        Self {
+            origin: origin.clone().unbind(),
+            is_factory,
+            state: GilCell::default(),
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::show(&visit, |see| {
             see(&self.origin)?;
             match self.state.peek_for_gc().as_deref() {
-                Some(State { iterator: Some(iterator), .. }) => see(iterator),
+                Some(State {
+                    iterator: Some(iterator),
+                    ..
+                }) => see(iterator),
                 _ => Ok(()),
             }
         })
@@ -73,7 +82,12 @@ impl ForeignFeed {
 /// Whether this is an async generator that can be driven directly.
 fn is_agen(iterator: &Bound<'_, PyAny>) -> bool {
     // SAFETY: reading the type of a live object.
-    unsafe { std::ptr::eq(ffi::Py_TYPE(iterator.as_ptr()), &raw const ffi::PyAsyncGen_Type) }
+    unsafe {
+        std::ptr::eq(
+            ffi::Py_TYPE(iterator.as_ptr()),
+            &raw const ffi::PyAsyncGen_Type,
+        )
+    }
 }
 
 impl ForeignFeed {
@@ -117,13 +131,19 @@ impl ForeignFeed {
         let iterator = if self.is_factory {
             origin.call0()?
         } else {
-            origin.get_type().call_method1(intern!(py, "__aiter__"), (origin,))?
+            origin
+                .get_type()
+                .call_method1(intern!(py, "__aiter__"), (origin,))?
         };
         if !iterator.hasattr(intern!(py, "__anext__"))? {
             return Err(PyTypeError::new_err(format!(
                 "the source gave {}, which is no async iterator: {} must be an async generator function or return an async iterator",
                 errors::describe(&iterator),
-                if self.is_factory { "pull_impl" } else { "__aiter__" },
+                if self.is_factory {
+                    "pull_impl"
+                } else {
+                    "__aiter__"
+                },
             )));
         }
         self.state.borrow(py).iterator = Some(iterator.clone().unbind());
@@ -133,10 +153,15 @@ impl ForeignFeed {
     /// One item by the way that the language has for it.
     fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<Drawn<'py>> {
         let py = iterator.py();
-        // SAFETY: the slot is called as CPython calls it; it returns an owned reference, or null with an exception.
+        // SAFETY: the slot is called as CPython calls it; it returns an owned reference, or null
+        // with an exception.
         let awaitable = unsafe {
             let methods = (*ffi::Py_TYPE(iterator.as_ptr())).tp_as_async;
-            match if methods.is_null() { None } else { (*methods).am_anext } {
+            match if methods.is_null() {
+                None
+            } else {
+                (*methods).am_anext
+            } {
                 Some(am_anext) => Bound::from_owned_ptr_or_err(py, am_anext(iterator.as_ptr()))?,
                 None => iterator.call_method0(intern!(py, "__anext__"))?,
             }
@@ -146,7 +171,12 @@ impl ForeignFeed {
         self.inner_step(py, inner, step)
     }
 
-    fn inner_step<'py>(&self, py: Python<'py>, inner: Inner, step: PyResult<Step<'py>>) -> PyResult<Drawn<'py>> {
+    fn inner_step<'py>(
+        &self,
+        py: Python<'py>,
+        inner: Inner,
+        step: PyResult<Step<'py>>,
+    ) -> PyResult<Drawn<'py>> {
         match step {
             Ok(Step::Return(item)) => Ok(Drawn::Item(item)),
             Ok(Step::Yield(object)) => Ok(Drawn::Wait(Box::new(Wait::Inner(inner)), object)),
@@ -189,8 +219,10 @@ impl ForeignFeed {
                 match sent {
                     Ok(value) => self.agen_step(agen::step(&iterator, value)),
                     Err(error) => {
-                        // From here on as the language has it: `athrow` knows how to end a generator.
-                        let awaitable = iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
+                        // From here on as the language has it: `athrow` knows how to end a
+                        // generator.
+                        let awaitable = iterator
+                            .call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
                         let inner = Inner::of(awaitable)?;
                         let step = inner.send(&py.None().into_bound(py));
                         self.inner_step(py, inner, step)
@@ -203,8 +235,14 @@ impl ForeignFeed {
 
     pub(crate) fn cancelled(&self, py: Python<'_>) {
         let mut state = self.state.borrow(py);
-        // Only a generator is ended by an error that goes through it. What another iterator lost, if anything, only it can know.
-        if !state.ended && state.iterator.as_ref().is_some_and(|iterator| is_agen(iterator.bind(py))) {
+        // Only a generator is ended by an error that goes through it. What another iterator lost,
+        // if anything, only it can know.
+        if !state.ended
+            && state
+                .iterator
+                .as_ref()
+                .is_some_and(|iterator| is_agen(iterator.bind(py)))
+        {
             state.lost = true;
         }
     }
@@ -228,7 +266,10 @@ impl ForeignFeed {
             let mut state = self.state.borrow(py);
             state.ended = true;
             state.lost = false;
-            state.iterator.as_ref().map(|iterator| iterator.bind(py).clone())
+            state
+                .iterator
+                .as_ref()
+                .map(|iterator| iterator.bind(py).clone())
         };
         // One that was never started is closed too: it may be an open connection.
         let iterator = match iterator {

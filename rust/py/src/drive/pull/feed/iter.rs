@@ -30,7 +30,10 @@ enum State {
 impl IterFeed {
     #[new]
     fn new(iterable: &Bound<'_, PyAny>) -> Self {
-        Self { iterable: iterable.clone().unbind(), state: GilCell::new(State::Fresh) }
+        Self {
+            iterable: iterable.clone().unbind(),
+            state: GilCell::new(State::Fresh),
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -66,7 +69,8 @@ impl IterFeed {
     /// One item; `None`, perhaps with an exception set, if the iterator has no more.
     #[inline]
     fn step<'py>(iterator: &Bound<'py, PyIterator>) -> Option<Bound<'py, PyAny>> {
-        // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an owned item, or null.
+        // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an
+        // owned item, or null.
         unsafe {
             let tp_iternext = (*ffi::Py_TYPE(iterator.as_ptr())).tp_iternext?;
             Bound::from_owned_ptr_or_opt(iterator.py(), tp_iternext(iterator.as_ptr()))
@@ -84,7 +88,8 @@ impl IterFeed {
             }
         }
         match PyErr::take(py) {
-            // An iterator that raised stays: a class may well go on after an error, and one that cannot ends by itself.
+            // An iterator that raised stays: a class may well go on after an error, and one that
+            // cannot ends by itself.
             Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),
             _ => {
                 self.set(py, State::Ended);
@@ -115,7 +120,8 @@ impl IterFeed {
             State::Ended => return Ok(()),
         };
         // SAFETY: reading the type of a live object.
-        let is_generator = unsafe { std::ptr::eq(ffi::Py_TYPE(running.as_ptr()), &raw const ffi::PyGen_Type) };
+        let is_generator =
+            unsafe { std::ptr::eq(ffi::Py_TYPE(running.as_ptr()), &raw const ffi::PyGen_Type) };
         if is_generator {
             running.call_method0(intern!(py, "close"))?;
         }

@@ -30,7 +30,8 @@ pub(crate) enum Drawn<'py> {
     Item(Bound<'py, PyAny>),
     /// No more.
     End,
-    /// Not yet: hand this object up to the task, and come back with the wait. Boxed, so that an item is a pointer and no more.
+    /// Not yet: hand this object up to the task, and come back with the wait. Boxed, so that an
+    /// item is a pointer and no more.
     Wait(Box<Wait>, Bound<'py, PyAny>),
 }
 
@@ -76,7 +77,11 @@ impl AnyFeed {
         } else if let Ok(feed) = object.cast_exact::<ForeignFeed>() {
             Ok(Self::Foreign(feed.clone().unbind()))
         } else {
-            Err(crate::errors::wrong_type("origin", "a pull object or a feed of headrace", object))
+            Err(crate::errors::wrong_type(
+                "origin",
+                "a pull object or a feed of headrace",
+                object,
+            ))
         }
     }
 
@@ -98,7 +103,8 @@ impl AnyFeed {
         }
     }
 
-    /// The next item, if there is one now: the short way. If there is none, [`Self::draw`] must be asked next, and says why.
+    /// The next item, if there is one now: the short way. If there is none, [`Self::draw`] must be
+    /// asked next, and says why.
     #[inline]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
@@ -120,7 +126,12 @@ impl AnyFeed {
     }
 
     /// Goes on with a draw that waited, with what the task sent or threw.
-    pub(crate) fn resume<'py>(&self, wait: Wait, sent: Result<&Bound<'py, PyAny>, PyErr>, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn resume<'py>(
+        &self,
+        wait: Wait,
+        sent: Result<&Bound<'py, PyAny>, PyErr>,
+        py: Python<'py>,
+    ) -> PyResult<Drawn<'py>> {
         match (self, wait) {
             (Self::Queue(feed), Wait::Core { get, parked }) => match sent {
                 Ok(_) => feed.get().resume(py, get, parked),

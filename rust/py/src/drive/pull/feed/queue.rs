@@ -51,7 +51,12 @@ impl QueueFeed {
         }
     }
 
-    pub(crate) fn resume<'py>(&self, py: Python<'py>, get: Get<Py<PyAny>>, parked: Parked) -> PyResult<Drawn<'py>> {
+    pub(crate) fn resume<'py>(
+        &self,
+        py: Python<'py>,
+        get: Get<Py<PyAny>>,
+        parked: Parked,
+    ) -> PyResult<Drawn<'py>> {
         drop(parked);
         self.wait(py, get)
     }
@@ -76,7 +81,9 @@ impl QueueFeed {
 
     pub(crate) fn restart(&self) -> PyResult<()> {
         if self.buffer.get().core().is_finished() {
-            return Err(PyRuntimeError::new_err("cannot restart: the buffer behind this source was ended; make a new one"));
+            return Err(PyRuntimeError::new_err(
+                "cannot restart: the buffer behind this source was ended; make a new one",
+            ));
         }
         Ok(())
     }

@@ -23,10 +23,16 @@ impl StoreFeed {
     #[new]
     fn new(items: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = items.py();
-        if !items.get_type().is(&py.import("collections")?.getattr("deque")?) {
+        if !items
+            .get_type()
+            .is(&py.import("collections")?.getattr("deque")?)
+        {
             return Err(errors::wrong_type("items", "a collections.deque", items));
         }
-        Ok(Self { items: items.clone().unbind(), pop: items.getattr(intern!(py, "popleft"))?.unbind() })
+        Ok(Self {
+            items: items.clone().unbind(),
+            pop: items.getattr(intern!(py, "popleft"))?.unbind(),
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
