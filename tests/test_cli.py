@@ -306,8 +306,8 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path, files: Files) -> No
         )
         return int(done.stdout) * 1024
 
-    small, big = peak(200), peak(10_200)
-    assert big - small < 10_000_000  # for 80 MB more of input
+    small, big = peak(200), peak(5_200)
+    assert big - small < 10_000_000  # for 40 MB more of input
 
 
 def test_standard_input_and_output_are_called_minus(tmp_path: Path, files: Files) -> None:

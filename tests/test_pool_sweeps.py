@@ -173,3 +173,47 @@ async def test_each_called_task_ends_once_whatever_it_does(seed: int) -> None:
     assert work.called == Counter(range(2_000)) == work.ended
     assert set(kinds) == {"NoneType", "ValueError", "CancelledError"}
     assert (root.held, work.running) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_run_left_anywhere_and_run_again_calls_each_task_once(seed: int) -> None:
+    chance = random.Random(seed)
+    root = CapacitySource(chance.randint(1, 6))
+    capacity = CapacitySource(chance.randint(1, 4), root)
+    work = Work(capacity)
+    kinds = (work.waits, work.yields, work.raises)
+    source = SourceBufferObj(
+        [Task(chance.choice(kinds), index, chance.randrange(5), key=index) for index in range(60)]
+    )
+    runner = HierarchicalTaskPoolRunner(
+        source, capacity, max_buffered=chance.choice((1, 2, 5, 100))
+    )
+    told: Counter[Any] = Counter()
+
+    async def consume(stop: int) -> bool:
+        async with runner.run_tasks() as progress:
+            async for envelope in progress:
+                told[envelope.key] += envelope.type is not INTERMEDIATE
+                stop -= 1
+                if not stop:
+                    return False
+                if chance.random() < 0.1:
+                    await asyncio.sleep(0)
+        return True
+
+    finished = False
+    while not finished:
+        consumer = asyncio.ensure_future(consume(chance.randint(1, 40)))
+        if chance.random() < 0.5:
+            for _ in range(chance.randrange(40)):
+                await asyncio.sleep(0)
+            for _ in range(chance.randint(1, 2)):
+                consumer.cancel()
+                await asyncio.sleep(0)
+        try:
+            finished = await consumer
+        except asyncio.CancelledError:
+            pass
+        assert (root.held, work.running, len(asyncio.all_tasks())) == (0, 0, 1)
+    assert work.called == Counter(range(60)) == work.ended
+    assert set(told.values()) <= {0, 1}

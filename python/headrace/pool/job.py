@@ -21,7 +21,17 @@ __all__ = ["Job"]
 class Job:
     """What a run knows of one task; the listener of the executor that runs it."""
 
-    __slots__ = ("_run", "handle", "key", "lease", "queued", "started", "task", "task_id")
+    __slots__ = (
+        "_run",
+        "asked_to_stop",
+        "handle",
+        "key",
+        "lease",
+        "queued",
+        "started",
+        "task",
+        "task_id",
+    )
 
     def __init__(self, run: Run, item: object) -> None:
         self._run = run
@@ -32,6 +42,7 @@ class Job:
         self.started: float | None = None
         self.lease: Lease | None = None
         self.handle: Handle | None = None
+        self.asked_to_stop = False
 
     @property
     def name(self) -> str:
@@ -76,8 +87,8 @@ class Job:
             self._run.begun()
         if not self._run.closed:
             self._end(EnvelopeType.ERROR, None, error)
-        elif not isinstance(error, asyncio.CancelledError):
-            # Nobody reads envelopes any more, and an error must not vanish.
+        elif self.asked_to_stop and not isinstance(error, asyncio.CancelledError):
+            # It is the closing that went wrong, and nobody reads envelopes any more.
             self._run.loop.call_exception_handler(
                 {
                     "message": f"{self.name} raised while its run was being closed",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.buffer import PushPullBufferObj
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.envelope import TaskProgressEnvelope
+from headrace.pool.executor import Stop
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.job import Job
@@ -147,7 +148,7 @@ class Run:
             raise StopAsyncIteration
         if self._blocked:
             self._let_in()
-        if isinstance(entry, TaskProgressEnvelope):
+        if not isinstance(entry, Failure):
             return entry
         if entry.told is not None and not entry.told.done():
             entry.told.set_result(None)
@@ -224,10 +225,11 @@ class Run:
             try:
                 await turn
             except asyncio.CancelledError:
-                if turn.cancelled():
-                    self._blocked.remove(turn)
-                else:
+                # Its future is cancelled before it gets here: `_let_in` may have passed over it meanwhile.
+                if not turn.cancelled():
                     self._let_in()
+                elif turn in self._blocked:
+                    self._blocked.remove(turn)
                 raise
             if len(self._unread) < self.plan.max_buffered:
                 return
@@ -236,8 +238,11 @@ class Run:
 
     def _let_in(self) -> None:
         """Lets the first who waits for room go on, if there is any."""
-        if self._blocked and len(self._unread) < self.plan.max_buffered:
-            self._blocked.popleft().set_result(None)
+        while self._blocked and len(self._unread) < self.plan.max_buffered:
+            turn = self._blocked.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     # The feeder.
 
@@ -326,7 +331,7 @@ class Run:
         """Stops whatever runs and waits for the last of it, however often the feeder is cancelled meanwhile."""
         for job in tuple(self._live):
             if job.handle is not None:
-                job.handle.cancel()
+                job.asked_to_stop = job.handle.cancel() is not Stop.STOPPED
         while self._live:
             self._idle = self.loop.create_future()
             await settled(self._idle)

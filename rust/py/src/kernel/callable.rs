@@ -1,5 +1,6 @@
 //! A callable that the user gave, live.
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 
@@ -60,11 +61,13 @@ impl Callable {
         let py = item.py();
         match self.get(py) {
             Some(function) => function.call1((item,)),
-            None => Err(pyo3::exceptions::PyRuntimeError::new_err(format!(
-                "{} was collected",
-                self.parameter
-            ))),
+            None => Err(self.gone()),
         }
+    }
+
+    #[cold]
+    fn gone(&self) -> PyErr {
+        PyRuntimeError::new_err(format!("{} was collected", self.parameter))
     }
 
     /// Shows the collector what this holds.

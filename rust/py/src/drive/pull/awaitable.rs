@@ -126,7 +126,7 @@ impl Pull {
         let parked = Parked::new(py)?;
         self.ticket = link.get().state.borrow(py).turn.queue(parked.waker());
         let future = parked.hand_up(py)?;
-        self.stage = Stage::Queued(Box::new(parked));
+        self.wait_in(link, Stage::Queued(Box::new(parked)));
         budget::renew();
         Ok(Step::Yield(future))
     }
@@ -151,7 +151,7 @@ impl Pull {
             Ok(Ok(line)) => self.run(link, Box::new(line)),
             Ok(Err(parked)) => {
                 let future = parked.hand_up(py)?;
-                self.stage = Stage::Claiming(Box::new(parked));
+                self.wait_in(link, Stage::Claiming(Box::new(parked)));
                 budget::renew();
                 Ok(Step::Yield(future))
             }
@@ -208,7 +208,7 @@ impl Pull {
                     .turn
                     .wait_with(self.ticket, parked.waker());
                 let future = parked.hand_up(py)?;
-                self.stage = Stage::Queued(Box::new(parked));
+                self.wait_in(link, Stage::Queued(Box::new(parked)));
                 Ok(Step::Yield(future))
             }
         }
@@ -317,9 +317,15 @@ impl Pull {
         state.running = false;
         state.line = Some(line);
         state.flight = Some(flight);
-        self.stage = Stage::Flying;
         drop(state);
+        self.wait_in(link, Stage::Flying);
         budget::renew();
+    }
+
+    /// It is suspended: it holds its link until the next step.
+    fn wait_in(&mut self, link: &Bound<'_, PullLink>, stage: Stage) {
+        self.stage = stage;
+        self.link = Some(link.clone().unbind());
     }
 
     /// Gives up its place, wherever it is.
@@ -394,24 +400,16 @@ impl Coroutine for Pull {
         };
         let link = link.into_bound(value.py());
         if matches!(self.stage, Stage::New) {
-            let outcome = self.begin(&link);
-            if let Ok(Step::Yield(_)) = outcome {
-                self.link = Some(link.unbind());
-            }
-            return outcome;
+            return self.begin(&link);
         }
-        let outcome = match std::mem::replace(&mut self.stage, Stage::Done) {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Flying => self.resume(&link, Ok(value)),
             Stage::Queued(_) => self.called(&link),
             Stage::Claiming(_) => self.build(&link),
             Stage::New | Stage::Done => {
                 unreachable!("one was handled, the other is not stepped again")
             }
-        };
-        if let Ok(Step::Yield(_)) = outcome {
-            self.link = Some(link.unbind());
         }
-        outcome
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
@@ -419,18 +417,14 @@ impl Coroutine for Pull {
             return Err(error);
         };
         let link = link.into_bound(py);
-        let outcome = match std::mem::replace(&mut self.stage, Stage::Done) {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Flying => self.resume(&link, Err(error)),
             Stage::Queued(_) | Stage::Claiming(_) => {
                 self.leave(&link);
                 Err(error)
             }
             Stage::New | Stage::Done => Err(error),
-        };
-        if let Ok(Step::Yield(_)) = outcome {
-            self.link = Some(link.unbind());
         }
-        outcome
     }
 
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {

@@ -17,7 +17,7 @@ use std::task::Waker;
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
-use super::feed::{AnyFeed, Drawn, ForeignFeed};
+use super::feed::{AnyFeed, Drawn, ForeignFeed, Wait};
 use super::flight::Place;
 use super::link::{Origin, PullLink};
 use crate::awaitable::{Inner, Seen, Step, Stopped};
@@ -182,19 +182,14 @@ impl Line {
             } else {
                 self.claim.at.store(0, Relaxed);
                 if budget::spend(py) {
-                    return Ok(Advance::Suspend(
-                        Box::new(Place::Rest),
-                        py.None().into_bound(py),
-                    ));
+                    return Ok(Self::rest(py));
                 }
                 match self.feed.ready(py) {
                     Some(item) => (item, 0),
                     None => match self.feed.draw(py)? {
                         Drawn::Item(item) => (item, 0),
                         Drawn::End => return Ok(Advance::End),
-                        Drawn::Wait(wait, object) => {
-                            return Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object));
-                        }
+                        Drawn::Wait(wait, object) => return Ok(Self::wait(*wait, object)),
                     },
                 }
             };
@@ -226,6 +221,16 @@ impl Line {
         }
     }
 
+    #[cold]
+    fn rest(py: Python<'_>) -> Advance<'_> {
+        Advance::Suspend(Box::new(Place::Rest), py.None().into_bound(py))
+    }
+
+    #[cold]
+    fn wait(wait: Wait, object: Bound<'_, PyAny>) -> Advance<'_> {
+        Advance::Suspend(Box::new(Place::Draw(wait)), object)
+    }
+
     /// Whether something has to be seen to before the next item is drawn.
     #[inline]
     fn must_look_around(&self) -> bool {
@@ -253,7 +258,7 @@ impl Line {
     }
 
     /// Awaits what a callable returned, as far as it goes without suspending.
-    #[inline]
+    #[inline(never)]
     fn begin<'py>(
         &self,
         tail: &Bound<'py, PullLink>,

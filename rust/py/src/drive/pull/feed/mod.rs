@@ -116,6 +116,7 @@ impl AnyFeed {
     }
 
     /// Asks for the next item, after [`Self::ready`] had none.
+    #[inline(never)]
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         match self {
             Self::Store(feed) => Ok(feed.get().draw(py)),

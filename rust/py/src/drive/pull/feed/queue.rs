@@ -32,7 +32,7 @@ impl QueueFeed {
 }
 
 impl QueueFeed {
-    #[inline]
+    #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let buffer = self.buffer.get();
         if buffer.check(py).is_err() {

@@ -44,7 +44,7 @@ impl StoreFeed {
 }
 
 impl StoreFeed {
-    #[inline]
+    #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: a live deque, whose length cannot fail.
         if unsafe { ffi::PyObject_Size(self.items.as_ptr()) } == 0 {
