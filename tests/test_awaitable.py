@@ -9,11 +9,14 @@ import inspect
 import os
 import sys
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from headrace import CapacitySource, ForkError, PushPullBufferObj, SourceIterObj, WaitObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
@@ -21,7 +24,8 @@ def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
     assert isinstance(pull, collections.abc.Coroutine)
     assert inspect.isawaitable(pull)
     assert asyncio.iscoroutine(pull)
-    assert pull.__await__() is pull
+    awaited: object = pull.__await__()
+    assert awaited is pull
     pull.close()
 
 
@@ -61,10 +65,9 @@ def test_throw_takes_one_to_three_arguments(how: str) -> None:
 
 def test_a_kept_stop_iteration_stays_whole() -> None:
     stream = SourceIterObj(["first", "second"])
-    try:
+    with pytest.raises(StopIteration) as first:
         anext(stream).send(None)
-    except StopIteration as error:
-        kept = error
+    kept = first.value
     with pytest.raises(StopIteration) as stop:
         anext(stream).send(None)
     assert (kept.value, stop.value.value) == ("first", "second")
@@ -83,7 +86,7 @@ async def test_an_item_is_let_go_as_soon_as_the_consumer_lets_go() -> None:
 
 @pytest.mark.loops("asyncio")
 async def test_under_tracing_items_come_through() -> None:
-    seen: list[BaseException] = []
+    seen: list[StopIteration] = []
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
         if event == "exception" and isinstance(argument[1], StopIteration):
@@ -124,7 +127,7 @@ async def test_waiting_awaitables_leave_no_object_behind() -> None:
         signal: WaitObject[int] = WaitObject()
         capacity = CapacitySource(1)
         lease = await capacity.acquire()
-        tasks = [
+        tasks: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(anext(buffer.source)),
             asyncio.ensure_future(signal.wait()),
             asyncio.ensure_future(capacity.acquire()),
@@ -134,7 +137,8 @@ async def test_waiting_awaitables_leave_no_object_behind() -> None:
         lease.release()
         await buffer.sink.next(1)
         done = await asyncio.gather(*tasks, return_exceptions=True)
-        done[2].release()
+        granted: Any = done[2]
+        granted.release()
 
     for _ in range(20):
         await round_trip()
@@ -152,13 +156,13 @@ def test_law_15_after_a_fork_use_raises_and_names_both_processes() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     signal: WaitObject[int] = WaitObject()
     capacity = CapacitySource(1)
-    uses = [
+    uses: list[Callable[[], object]] = [
         lambda: anext(stream).send(None),
         lambda: buffer.sink.next_nowait(1),
         lambda: anext(buffer.source).send(None),
         lambda: signal.resolve(1),
         lambda: signal.wait().send(None),
-        lambda: capacity.try_acquire(),
+        capacity.try_acquire,
     ]
     reader, writer = os.pipe()
     parent = os.getpid()
@@ -188,9 +192,10 @@ def test_law_15_after_a_fork_use_raises_and_names_both_processes() -> None:
 def test_law_15_after_the_loop_is_closed_a_waiter_is_no_trap() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     loop = asyncio.new_event_loop()
+    waiting: list[asyncio.Future[int]] = []
 
     async def begin() -> None:
-        asyncio.ensure_future(anext(buffer.source))
+        waiting.append(asyncio.ensure_future(anext(buffer.source)))
         await asyncio.sleep(0)
 
     loop.run_until_complete(begin())

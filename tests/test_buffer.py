@@ -72,7 +72,9 @@ async def test_law_2_a_cancelled_push_leaves_the_item_with_its_producer() -> Non
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("maxsize", [1, 3, None])
-async def test_law_2_cancelled_anywhere_each_item_is_in_one_place(seed: int, maxsize: int | None) -> None:
+async def test_law_2_cancelled_anywhere_each_item_is_in_one_place(
+    seed: int, maxsize: int | None
+) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     buffer: PushPullBufferObj[int] = PushPullBufferObj(maxsize)
@@ -225,7 +227,10 @@ async def test_cycles_through_a_buffer_are_collected() -> None:
     assert dead() is None
 
 
-@pytest.mark.parametrize(("maxsize", "kind"), [(0, ValueError), (-1, ValueError), ("3", TypeError), (True, TypeError), (1.5, TypeError)])
+@pytest.mark.parametrize(
+    ("maxsize", "kind"),
+    [(0, ValueError), (-1, ValueError), ("3", TypeError), (True, TypeError), (1.5, TypeError)],
+)
 def test_law_14_a_bad_bound_is_refused(maxsize: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="maxsize must be a positive integer or None, got"):
         PushPullBufferObj(maxsize)

@@ -98,7 +98,9 @@ async def test_law_8_never_exceeded_and_never_leaked_under_cancellation(seed: in
             await asyncio.sleep(0)
             task.cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(outcome is None or isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+    assert all(
+        outcome is None or isinstance(outcome, asyncio.CancelledError) for outcome in outcomes
+    )
     assert [node.held for node in (root, *leaves)] == [0, 0, 0, 0]
     assert root.waiting == 0
 
@@ -154,7 +156,7 @@ def test_law_14_limits_and_costs_must_be_positive(value: int) -> None:
     with pytest.raises(ValueError, match=f"limit must be a positive integer below .*, got {value}"):
         CapacitySource(value)
     with pytest.raises(ValueError, match=f"cost must be a positive integer below .*, got {value}"):
-        CapacitySource(1).acquire(value)
+        _ = CapacitySource(1).acquire(value)
 
 
 @pytest.mark.parametrize("value", ["3", None, True, 1.5])
@@ -167,8 +169,10 @@ def test_law_14_limits_and_costs_must_be_integers(value: Any) -> None:
 
 def test_a_cost_above_a_limit_of_the_path_fails_at_once() -> None:
     leaf = CapacitySource(9, parent=CapacitySource(3))
-    with pytest.raises(ValueError, match="cost 4 can never be had: a capacity on its path has the limit 3"):
-        leaf.acquire(4)
+    with pytest.raises(
+        ValueError, match="cost 4 can never be had: a capacity on its path has the limit 3"
+    ):
+        _ = leaf.acquire(4)
     parent: Any = 3
     with pytest.raises(TypeError, match=r"parent must be a CapacitySource or None, got 3 \(int\)"):
         CapacitySource(1, parent=parent)

@@ -429,3 +429,46 @@ def test_bad_combiner_says_what_is_wrong() -> None:
         match=r"sources\[2\] must not be sources\[0\] again, \[1\]: its items would be split",
     ):
         AsyncIteratorCombiner(same, [2], same)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_is_cancelled_each_item_comes_once(seed: int) -> None:
+    chance = random.Random(seed)
+    counts = {str(number): chance.randrange(12) for number in range(chance.randint(1, 5))}
+    items: list[tuple[str, int]] = []
+
+    async def source(name: str, count: int) -> AsyncIterator[tuple[str, int]]:
+        for index in range(count):
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+            if chance.random() < 0.1:
+                try:
+                    async with asyncio.timeout(0):
+                        yield name, index
+                except TimeoutError:
+                    pass
+            else:
+                yield name, index
+
+    race = AsyncIteratorCombiner(*(source(*each) for each in counts.items())).race_generator()
+
+    async def consume() -> None:
+        while True:
+            pulling = asyncio.ensure_future(anext(race))
+            if chance.random() < 0.4:
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+                pulling.cancel()
+            try:
+                items.append(await pulling)
+            except asyncio.CancelledError:
+                pass
+            except StopAsyncIteration:
+                return
+
+    async with race, asyncio.TaskGroup() as group:
+        for _ in range(chance.randint(1, 3)):
+            group.create_task(consume())
+    assert sorted(items) == sorted(
+        (name, index) for name, count in counts.items() for index in range(count)
+    )

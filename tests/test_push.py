@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
 class Slow(SinkObj[Any]):
     """A sink that accepts when it is told to."""
 
@@ -74,7 +79,7 @@ async def test_map_and_filter_push_through_a_fused_line() -> None:
         await asyncio.sleep(0)
         return n % 2 == 0
 
-    line = PushMapObj(PushFilterObj(PushMapObj(sink, str), even), lambda n: n + 1)
+    line = PushMapObj[int, int](PushFilterObj[int](PushMapObj(sink, str), even), lambda n: n + 1)
     for n in range(5):
         assert await line.next(n) == IteratorResult(None, False)
     assert sink.buffer == ["2", "4"]
@@ -187,7 +192,7 @@ async def test_law_17_a_line_of_ten_thousand_links_runs_and_ends() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     line: Any = sink
     for _ in range(10_000):
-        line = PushMapObj(line, lambda n: n + 1)
+        line = PushMapObj[int, int](line, lambda n: n + 1)
     await line.next(0)
     await line.return_()
     assert sink.buffer == [10_000]
@@ -293,7 +298,8 @@ async def test_serial_goes_on_when_a_push_is_cancelled_or_fails() -> None:
     slow.open.set()
     await asyncio.gather(*pushes, return_exceptions=True)
     assert slow.accepted == [2, 3]
-    failing = PushSerialObj(PushMapObj(SinkCollectObj[Any](), lambda n: 1 // n))
+    inverse = PushMapObj[int, int](SinkCollectObj[Any](), lambda n: 1 // n)
+    failing = PushSerialObj(inverse)
     outcomes = await asyncio.gather(*(failing.next(n) for n in (0, 1)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, IteratorResult]
 
@@ -306,7 +312,7 @@ async def test_a_subclass_with_next_impl_works_anywhere_in_a_line() -> None:
             await self.sink.next(item)
 
     sink: SinkCollectObj[str] = SinkCollectObj()
-    line = PushMapObj(Twice(PushMapObj(sink, str)), lambda n: n + 1)
+    line = PushMapObj[int, int](Twice(PushMapObj(sink, str)), lambda n: n + 1)
     await line.next(1)
     await line.next(2)
     await line.return_()
@@ -341,20 +347,44 @@ async def test_a_plain_object_with_the_protocol_is_a_sink() -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: PushMapObj(SinkCollectObj(), 3), TypeError, r"transform must be callable, got 3 \(int\)"),
-        (lambda: PushMapObj(3, str), TypeError, r"sink must be a push object, got 3 \(int\)"),
-        (lambda: PushForkObj([]), ValueError, "at least one push object"),
-        (lambda: PushForkObj(3), TypeError, r"sinks must be an iterable of push objects, got 3 \(int\)"),
-        (lambda: PushForkObj([SinkCollectObj(), 3]), TypeError, r"sinks\[1\] must be a push object, got 3"),
-        (lambda: PushDistributeObj([SinkCollectObj()], 3), TypeError, r"selector must be callable, got 3"),
+        (
+            lambda: PushMapObj(SinkCollectObj[Any](), wrong(3)),
+            TypeError,
+            r"transform must be callable, got 3 \(int\)",
+        ),
+        (
+            lambda: PushMapObj(wrong(3), str),
+            TypeError,
+            r"sink must be a push object, got 3 \(int\)",
+        ),
+        (lambda: PushForkObj[Any]([]), ValueError, "at least one push object"),
+        (
+            lambda: PushForkObj(wrong(3)),
+            TypeError,
+            r"sinks must be an iterable of push objects, got 3 \(int\)",
+        ),
+        (
+            lambda: PushForkObj([SinkCollectObj[Any](), wrong(3)]),
+            TypeError,
+            r"sinks\[1\] must be a push object, got 3",
+        ),
+        (
+            lambda: PushDistributeObj([SinkCollectObj[Any]()], wrong(3)),
+            TypeError,
+            r"selector must be callable, got 3",
+        ),
     ],
 )
-def test_law_14_bad_input_fails_at_construction(make: Callable[[], Any], kind: type[Exception], message: str) -> None:
+def test_law_14_bad_input_fails_at_construction(
+    make: Callable[[], Any], kind: type[Exception], message: str
+) -> None:
     with pytest.raises(kind, match=message):
         make()
 
 
-@pytest.mark.parametrize(("answer", "kind"), [(2, IndexError), (-1, IndexError), (True, TypeError), ("0", TypeError)])
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(2, IndexError), (-1, IndexError), (True, TypeError), ("0", TypeError)]
+)
 async def test_a_selector_that_names_no_sink_is_refused(answer: Any, kind: type[Exception]) -> None:
     sinks: list[SinkCollectObj[int]] = [SinkCollectObj(), SinkCollectObj()]
     with pytest.raises(kind, match="selector must give"):

@@ -1,7 +1,8 @@
 """headrace: composable streams and fair, tree-shaped limits for asyncio.
 
-Pull streams are lazy and go from many to one; push streams are eager and go from one to many; `PushPullBufferObj` is the bridge
-between them; `HierarchicalTaskPoolRunner` runs tasks under a tree of capacities. The hot parts are Rust.
+Pull streams are lazy and go from many to one; push streams are eager and go from one to many;
+`PushPullBufferObj` is the bridge between them; `HierarchicalTaskPoolRunner` runs tasks under a tree
+of capacities. The hot parts are Rust.
 """
 
 from headrace._core import IteratorResult, __version__
@@ -17,7 +18,13 @@ from headrace.errors import (
     WouldBlock,
     WrongLoopError,
 )
-from headrace.pool import EnvelopeType, Final, HierarchicalTaskPoolRunner, Task, TaskProgressEnvelope
+from headrace.pool import (
+    EnvelopeType,
+    Final,
+    HierarchicalTaskPoolRunner,
+    Task,
+    TaskProgressEnvelope,
+)
 from headrace.pull import (
     PullFilterObj,
     PullMapObj,

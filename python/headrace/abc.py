@@ -1,15 +1,18 @@
 """The protocols of pull and push objects.
 
-Python's own protocol comes first (`async for`, `anext`, `aclose`). Beside it stands the Obj protocol, which pull and push objects share.
-headrace's classes fulfil these protocols, and a push object of somebody else's that does so can be used as a sink.
+Python's own protocol comes first (`async for`, `anext`, `aclose`). Beside it stands the Obj
+protocol, which pull and push objects share. headrace's classes fulfil these protocols, and a push
+object of somebody else's that does so can be used as a sink.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from headrace._core import IteratorResult
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from headrace._core import IteratorResult
 
 __all__ = ["PullProtocol", "PushProtocol"]
 
@@ -39,7 +42,10 @@ class PushProtocol(Protocol[T_contra]):
     """Items on supply."""
 
     def next(self, item: T_contra) -> Awaitable[IteratorResult[Any]]:
-        """Takes an item; done when it is accepted. `done` in the result says that no more is wanted."""
+        """Takes an item; done when it is accepted.
+
+        `done` in the result says that no more is wanted.
+        """
         ...
 
     def return_(self, value: Any = None) -> Awaitable[IteratorResult[Any]]:

@@ -37,19 +37,23 @@ class _BufferSink(SinkObj[T], stock=True):
 
 
 class PushPullBufferObj(Generic[T]):
-    """A buffer with two ends: push into `sink`, pull from `source`. **Unbounded** unless `maxsize` is given.
+    """A buffer with two ends: push into `sink`, pull from `source`.
 
-    Any number of producers and consumers may use the two ends, in any threads and event loops: a thread pushes with
-    `buffer.sink.next_nowait(item)`.
+    **Unbounded** unless `maxsize` is given.
+
+    Any number of producers and consumers may use the two ends, in any threads and event loops: a
+    thread pushes with `buffer.sink.next_nowait(item)`.
 
     Law: each item that was accepted is delivered once, to one consumer.
-    Order: first in, first out; those who wait, on either side, are served in the order in which they came.
+    Order: first in, first out; those who wait, on either side, are served in the order in which
+    they came.
     Bound: `maxsize` items; none by default.
     Cost: O(1) an item, whatever the number of those who wait.
-    Cancel safety: a cancelled push leaves its item with the caller, a cancelled pull leaves it in the buffer.
+    Cancel safety: a cancelled push leaves its item with the caller, a cancelled pull leaves it in
+    the buffer.
 
-    `sink.return_()` ends the supply: the source drains, then ends. `sink.throw(error)`: it drains, then raises. Closing the source
-    gives every blocked producer a `ClosedError` with its item.
+    `sink.return_()` ends the supply: the source drains, then ends. `sink.throw(error)`: it drains,
+    then raises. Closing the source gives every blocked producer a `ClosedError` with its item.
 
     Args:
         maxsize: How many items may wait, a positive integer; `None` for any number.

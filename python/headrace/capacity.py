@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 from headrace._core import Capacity, Lease
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
     from types import TracebackType
 
 __all__ = ["CapacitySource", "Lease"]
@@ -17,14 +17,17 @@ __all__ = ["CapacitySource", "Lease"]
 class CapacitySource:
     """A number of slots, under another number of slots, and so on up to a root.
 
-    Acquiring takes its cost here and at every ancestor, all or nothing: nobody holds a part of a path while waiting for the rest. No
-    event loop is needed to make one, and one tree serves any number of loops and threads.
+    Acquiring takes its cost here and at every ancestor, all or nothing: nobody holds a part of a
+    path while waiting for the rest. No event loop is needed to make one, and one tree serves any
+    number of loops and threads.
 
     Law: at no node is more held than its limit, at any moment, whatever is cancelled or fails.
     Order: at one node, first come, first served; among nodes, the oldest that fits.
     Bound: one entry for each that waits.
-    Cost: O(depth) to acquire and release without contention; a release looks once at each node that has somebody waiting.
-    Cancel safety: whoever is cancelled while waiting holds nothing, also if it was granted in that moment.
+    Cost: O(depth) to acquire and release without contention; a release looks once at each node that
+    has somebody waiting.
+    Cancel safety: whoever is cancelled while waiting holds nothing, also if it was granted in that
+    moment.
 
     Args:
         limit: How many slots there are, a positive integer.
@@ -36,10 +39,14 @@ class CapacitySource:
         ValueError: `limit` is not positive.
     """
 
-    def __init__(self, limit: int, parent: CapacitySource | None = None, *, name: str | None = None) -> None:
+    def __init__(
+        self, limit: int, parent: CapacitySource | None = None, *, name: str | None = None
+    ) -> None:
         if parent is not None and not isinstance(cast("object", parent), CapacitySource):
-            raise TypeError(f"parent must be a CapacitySource or None, got {parent!r} ({type(parent).__name__})")
-        self._core = Capacity(limit, None if parent is None else parent._core)
+            raise TypeError(
+                f"parent must be a CapacitySource or None, got {parent!r} ({type(parent).__name__})"
+            )
+        self._core: Capacity = Capacity(limit, None if parent is None else parent._core)
         self._parent = parent
         self._name = name
         self._children: WeakSet[CapacitySource] = WeakSet()
@@ -54,12 +61,15 @@ class CapacitySource:
 
         Raises:
             TypeError: `cost` is no integer.
-            ValueError: `cost` is not positive, or above a limit on the path, so that it could never be had.
+            ValueError: `cost` is not positive, or above a limit on the path, so that it could never
+                be had.
         """
         return Acquisition(self._core.acquire(cost))
 
     def try_acquire(self, cost: int = 1) -> Lease | None:
-        """A lease of `cost` slots, or `None` if it cannot be had now. Never waits, and never overtakes those who do.
+        """A lease of `cost` slots, or `None` if it cannot be had now.
+
+        Never waits, and never overtakes those who do.
 
         Raises:
             TypeError: `cost` is no integer.
@@ -125,7 +135,10 @@ class Acquisition:
         return self._lease
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Releases the lease."""
         if self._lease is not None:

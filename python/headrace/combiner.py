@@ -201,6 +201,9 @@ class _State(Generic[T]):
             await self._out_of.aclose()
         finally:
             struck = await settled(*self.tasks)
+            for owner in tuple(self._owners):
+                # Ended in this very turn, its callback still to come.
+                owner.ended()
         errors, self._errors = self._errors, []
         error = errors[0] if len(errors) == 1 else None
         if len(errors) > 1:
@@ -243,6 +246,7 @@ class _Owner(Generic[T]):
         self._label = f"source {index} of AsyncIteratorCombiner, {_name(source)}"
         self._task: asyncio.Task[None] | None = None
         self._parked: asyncio.Future[None] | None = None
+        self._accounted = False
         self._asked = False
         self._pulling = False
         self._closing = False
@@ -251,9 +255,10 @@ class _Owner(Generic[T]):
         """Has the task pull one item, or close, if it is to close. The first time it is made."""
         self._asked = True
         if self._task is None:
-            # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
+            # Not `loop.create_task`: under a factory of eager tasks it would run before it is known
+            # here.
             self._task = asyncio.Task(self._live(loop), loop=loop, name=self._label)
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(self.ended)
             self._state.tasks.add(self._task)
         elif self._parked is not None and not self._parked.done():
             self._parked.set_result(None)
@@ -267,7 +272,8 @@ class _Owner(Generic[T]):
 
     async def _live(self, loop: asyncio.AbstractEventLoop) -> None:
         """Pulls whenever it is asked to, then closes the source."""
-        # A source that was never pulled is closed too, if it can be; but no iterator is made of it for that.
+        # A source that was never pulled is closed too, if it can be; but no iterator is made of it
+        # for that.
         stream: object = self._source if hasattr(self._source, "__anext__") else None
         try:
             if not self._to_close():
@@ -292,8 +298,9 @@ class _Owner(Generic[T]):
             try:
                 await self._until_asked(loop)
             except asyncio.CancelledError as cancelled:
-                # A timeout or a task group that the source holds open across its `yield`, or somebody who cancels
-                # whatever runs, as the end of `asyncio.run` does. It is the source that has to hear of it, and now.
+                # A timeout or a task group that the source holds open across its `yield`, or
+                # somebody who cancels whatever runs, as the end of `asyncio.run` does. It is the
+                # source that has to hear of it, and now.
                 generator: object = stream
                 if ahead is not None or not isinstance(generator, AsyncGenerator):
                     raise
@@ -342,7 +349,12 @@ class _Owner(Generic[T]):
         # A method, since it changes during every wait.
         return self._closing
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def ended(self, _: object = None) -> None:
+        """Accounts for the end of the task; once."""
+        task = self._task
+        if task is None or self._accounted:
+            return
+        self._accounted = True
         if task.cancelled():
             # Before its first step.
             self._tell(asyncio.CancelledError())

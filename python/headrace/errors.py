@@ -1,8 +1,9 @@
 """What headrace raises.
 
-Five words, each for one situation: it *would block* (try again, or wait), it is *closed* (somebody ended it), it is *broken* (a failure
-inside left it in doubt), it was *cancelled* at its source (items may be lost, and headrace says so), it is used in the *wrong place*
-(another loop, a forked child). The end of a stream is not an error.
+Five words, each for one situation: it *would block* (try again, or wait), it is *closed* (somebody
+ended it), it is *broken* (a failure inside left it in doubt), it was *cancelled* at its source
+(items may be lost, and headrace says so), it is used in the *wrong place* (another loop, a forked
+child). The end of a stream is not an error.
 """
 
 from __future__ import annotations

@@ -14,11 +14,13 @@ T = TypeVar("T")
 class WaitObject(Signal[T]):
     """One value for everybody who waits for it, from any thread.
 
-    `await signal.wait()` gives the value of the next `resolve(value)`. Iterating it gives one value after another, until `stop()`.
+    `await signal.wait()` gives the value of the next `resolve(value)`. Iterating it gives one value
+    after another, until `stop()`.
 
-    Law: `resolve` wakes everybody who waits at that moment. If nobody does, or everybody who was woken was cancelled before taking the
-    value, it is kept for the next one; of several that are kept the last one wins. `reject(error)` raises in everybody who waits and in
-    everybody who comes, until `reset()`.
+    Law: `resolve` wakes everybody who waits at that moment. If nobody does, or everybody who was
+    woken was cancelled before taking the value, it is kept for the next one; of several that are
+    kept the last one wins. `reject(error)` raises in everybody who waits and in everybody who
+    comes, until `reset()`.
     Order: those who wait are woken in the order in which they came.
     Bound: one value.
     Cost: O(1) to wait, O(number of those who wait) to resolve.

@@ -173,6 +173,8 @@ class Run:
         finally:
             if self._feeder is not None:
                 struck = await settled(self._feeder)
+                # It may have ended in this very turn, its callback still to come.
+                self._ended(self._feeder)
         if struck is not None:
             raise struck
         if self._fatal is not None:
@@ -340,6 +342,8 @@ class Run:
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
         """The last of a run: the consumer learns how it ended, and the runner may run again."""
+        if self not in _started:
+            return
         _started.discard(self)
         self.plan.run = None
         if feeder.cancelled():

@@ -20,48 +20,57 @@ T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 # What a subclass may override, so that no line runs it in place any more.
-_PROTOCOL = frozenset({"pull_impl", "next", "__anext__", "__aiter__", "aclose", "return_", "throw", "restart"})
+_PROTOCOL = frozenset(
+    {"pull_impl", "next", "__anext__", "__aiter__", "aclose", "return_", "throw", "restart"}
+)
 
 
 class PullObj(PullLink[T_co]):
     """A lazy stream: nothing happens before an item is asked for.
 
-    Iterate it with `async for`, take single items with `anext(stream)`, or with `await stream.next()`, which gives
-    `IteratorResult(value, done)` and does not raise at the end. Use it as an async context manager to have it closed.
+    Iterate it with `async for`, take single items with `anext(stream)`, or with `await
+    stream.next()`, which gives `IteratorResult(value, done)` and does not raise at the end. Use it
+    as an async context manager to have it closed.
 
-    To make your own, override `pull_impl` as an async generator method; or, for full control, `__anext__` or `next`.
-    A subclass that does is still a pull object among others: it works wherever a stock one does.
+    To make your own, override `pull_impl` as an async generator method; or, for full control,
+    `__anext__` or `next`. A subclass that does is still a pull object among others: it works
+    wherever a stock one does.
 
     Law: one pull does the work of one item.
     Order: concurrent pulls are served in the order of their first step.
     Bound: nothing is held, but for the item that a cancelled pull left.
     Cost: O(1) an item, whatever the number of stages or of those who wait.
-    Cancel safety: a cancelled pull loses no item of a stock source or operator, and the stream goes on. An async generator of the user's
-    is ended by the cancellation; the next pull then raises `SourceCancelledError`.
+    Cancel safety: a cancelled pull loses no item of a stock source or operator, and the stream goes
+    on. An async generator of the user's is ended by the cancellation; the next pull then raises
+    `SourceCancelledError`.
     """
 
     _is_opaque: ClassVar[bool] = False
     _has_own_pull: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, stock: bool = False, **kwargs: Any) -> None:
-        """Notes what a subclass overrides. `stock` is headrace's own: its overrides change nothing that fusing would skip."""
+        """Notes what a subclass overrides.
+
+        `stock` is headrace's own: its overrides change nothing that fusing would skip.
+        """
         super().__init_subclass__(**kwargs)
         _core.adopt(cls)
-        overridden = frozenset() if stock else _PROTOCOL & cls.__dict__.keys()
+        overridden: frozenset[str] = frozenset() if stock else _PROTOCOL & cls.__dict__.keys()
         if overridden:
             cls._is_opaque = True
         if "pull_impl" in overridden:
             cls._has_own_pull = True
         # The two protocols are views of one stream: overriding one carries the other along.
         if "next" in overridden and "__anext__" not in overridden:
-            cls.__anext__ = _anext_by_next  # type: ignore[method-assign]
+            _override(cls, "__anext__", _anext_by_next)
         elif "__anext__" in overridden and "next" not in overridden:
-            cls.next = _next_by_anext  # type: ignore[method-assign]
+            _override(cls, "next", _next_by_anext)
 
     def pull_impl(self) -> AsyncIterator[T_co]:
         """The items of this stream; override it as an async generator method.
 
-        Called without being overridden (`super().pull_impl()`), it gives what the stock class would do.
+        Called without being overridden (`super().pull_impl()`), it gives what the stock class would
+        do.
 
         Raises:
             NotImplementedError: The class is made of nothing and overrides nothing.
@@ -71,26 +80,27 @@ class PullObj(PullLink[T_co]):
     async def aclose(self) -> None:
         """Closes the stream and all its sources, from the consumer upwards.
 
-        Pulls that are pending raise `ClosedError` in their own tasks. Returns when everything is closed. Doing so again does nothing. A
-        cancellation meanwhile is raised when the clean-up is done. Errors of sources do not keep the others from being closed; one is
-        raised as it is, several as a group.
+        Pulls that are pending raise `ClosedError` in their own tasks. Returns when everything is
+        closed. Doing so again does nothing. A cancellation meanwhile is raised when the clean-up is
+        done. Errors of sources do not keep the others from being closed; one is raised as it is,
+        several as a group.
         """
         errors: list[BaseException] = []
         cancelled: asyncio.CancelledError | None = None
         for link in _upwards(self):
-            if link is not self and type(link).aclose is not PullObj.aclose:
+            if link is not self and _has_own(link, "aclose"):
                 # A subclass's own way of closing covers what is above it.
                 await _attempt(link.aclose(), errors)
                 break
             while (pending := _core.shut(link)) is not None:
                 try:
                     await pending
-                except asyncio.CancelledError as error:
-                    cancelled = error
+                except asyncio.CancelledError as struck:
+                    cancelled = struck
             try:
                 closing = _core.close_feed(link)
-            except Exception as error:
-                errors.append(error)
+            except Exception as failure:
+                errors.append(failure)
             else:
                 if closing is not None:
                     await _attempt(closing, errors)
@@ -103,10 +113,10 @@ class PullObj(PullLink[T_co]):
         if errors:
             raise BaseExceptionGroup("several sources failed to close", errors)
 
-    async def return_(self, value: U = cast("Any", None)) -> IteratorResult[U]:
+    async def return_(self, value: Any = None) -> IteratorResult[Any]:
         """Ends the stream from the consumer's side, as `aclose`, and gives `IteratorResult(value, True)`."""
         for link in _upwards(self):
-            if link is not self and type(link).return_ is not PullObj.return_:
+            if link is not self and _has_own(link, "return_"):
                 try:
                     return await link.return_(value)
                 finally:
@@ -115,16 +125,17 @@ class PullObj(PullLink[T_co]):
         return IteratorResult(value, True)
 
     async def throw(self, error: BaseException) -> IteratorResult[Any]:
-        """Ends the stream with an error. It reaches the nearest source that overrides `throw`; otherwise it is raised here.
+        """Ends the stream with an error.
+
+        It reaches the nearest source that overrides `throw`; otherwise it is raised here.
 
         Raises:
-            TypeError: `error` is no exception.
-            BaseException: `error`, unless a source took it.
+            TypeError: `error` is no exception. BaseException: `error`, unless a source took it.
         """
         if not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception, got {error!r} ({type(error).__name__})")
         for link in _upwards(self):
-            if link is not self and type(link).throw is not PullObj.throw:
+            if link is not self and _has_own(link, "throw"):
                 try:
                     return await link.throw(error)
                 finally:
@@ -136,16 +147,16 @@ class PullObj(PullLink[T_co]):
         """Begins a new cycle, of this stream and its sources, with their configuration of now.
 
         Raises:
-            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once). Nothing is changed then at or below that
-                source.
+            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
+                Nothing is changed then at or below that source.
         """
         chain: list[PullObj[Any]] = []
         for link in _upwards(self):
             chain.append(link)
-            if link is not self and type(link).restart is not PullObj.restart:
+            if link is not self and _has_own(link, "restart"):
                 break
         for link in reversed(chain):
-            if link is not self and type(link).restart is not PullObj.restart:
+            if link is not self and _has_own(link, "restart"):
                 link.restart()
             else:
                 _core.restart(link)
@@ -155,9 +166,15 @@ class PullObj(PullLink[T_co]):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
-        """Closes the stream. The error of the block wins; one of closing is added to it as a note."""
+        """Closes the stream.
+
+        The error of the block wins; one of closing is added to it as a note.
+        """
         try:
             await self.aclose()
         except asyncio.CancelledError:
@@ -187,6 +204,11 @@ class PullObj(PullLink[T_co]):
         return f"<{type(self).__name__} at {id(self):#x}>"
 
 
+def _has_own(link: PullObj[Any], name: str) -> bool:
+    """Whether the class of a link has a method of this name that is not `PullObj`'s."""
+    return getattr(type(link), name) is not PullObj.__dict__[name]
+
+
 def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
     """The stream and what it pulls from, up to its source."""
     link: PullLink[Any] | None = stream
@@ -202,6 +224,11 @@ async def _attempt(closing: Any, errors: list[BaseException]) -> None:
         raise
     except Exception as error:
         errors.append(error)
+
+
+def _override(cls: type[PullObj[Any]], name: str, method: Callable[..., Any]) -> None:
+    # By name: what a checker takes for an assignment to a method is one.
+    setattr(cls, name, method)
 
 
 async def _anext_by_next(self: PullObj[Any]) -> Any:
@@ -220,4 +247,8 @@ async def _next_by_anext(self: PullObj[Any]) -> IteratorResult[Any]:
 
 def accepts(source: object) -> bool:
     """Whether something can be the source of a stream."""
-    return isinstance(source, PullLink | AsyncIterable) or hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__")
+    return (
+        isinstance(source, PullLink | AsyncIterable)
+        or hasattr(type(source), "__iter__")
+        or hasattr(type(source), "__getitem__")
+    )

@@ -55,11 +55,13 @@ class SourceIterObj(SourceObj[T_co], stock=True):
     Order: the iterable's.
     Bound: nothing is held.
     Cost: O(1) an item, besides the iterable's own.
-    Cancel safety: of a sync iterable no pull can be cancelled. An async generator is ended by a cancelled pull; the next pull then
-    raises `SourceCancelledError`. What another async iterator does then is its own business.
+    Cancel safety: of a sync iterable no pull can be cancelled. An async generator is ended by a
+    cancelled pull; the next pull then raises `SourceCancelledError`. What another async iterator
+    does then is its own business.
 
     Args:
-        iterable: The items. `restart()` takes a new iterator of it, and raises if it is an iterator itself.
+        iterable: The items. `restart()` takes a new iterator of it, and raises if it is an iterator
+            itself.
 
     Raises:
         TypeError: It is not iterable.
@@ -79,7 +81,7 @@ def as_pull(source: Source[T]) -> PullObj[T]:
         TypeError: It is not iterable.
     """
     if isinstance(source, PullObj):
-        return cast("PullObj[T]", source)
+        return source
     if not isinstance(source, AsyncIterable):
         _checked(source, "source")
     return SourceIterObj(source)
@@ -89,5 +91,7 @@ def _checked(iterable: Iterable[T], parameter: str) -> Iterable[T]:
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
     kind = type(cast("object", iterable))
     if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
-        raise TypeError(f"{parameter} must be an iterable or an async iterable, got {iterable!r} ({kind.__name__})")
+        raise TypeError(
+            f"{parameter} must be an iterable or an async iterable, got {iterable!r} ({kind.__name__})"
+        )
     return iterable

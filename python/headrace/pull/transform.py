@@ -1,16 +1,19 @@
 """Operators with one source: each puts a kernel over it.
 
-The kernel, in `headrace._core`, is the operator; the class here gives it a source, a type and a docstring.
+The kernel, in `headrace._core`, is the operator; the class here gives it a source, a type and a
+docstring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from headrace._core import FilterKernel, MapKernel
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["PullFilterObj", "PullMapObj", "PullObj1To1Link"]
 
@@ -36,7 +39,8 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
     def __init__(self, source: Source[IN], kernel: MapKernel | FilterKernel | None = None) -> None:
         self._source: PullObj[IN] = as_pull(source)
         if kernel is None:
-            # Still its source: closing and restarting go there. Without `pull_impl` it passes items through.
+            # Still its source: closing and restarting go there. Without `pull_impl` it passes items
+            # through.
             kernel = MapKernel(_unchanged)
         super().__init__(self._source, kernel)
 
@@ -57,9 +61,11 @@ class PullMapObj(PullObj1To1Link[IN, OUT], stock=True):
     Order: the source's.
     Bound: one item, while its `transform` runs.
     Cost: O(1) and one call an item.
-    Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again at the next pull: at least once.
+    Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again
+    at the next pull: at least once.
 
-    An exception of `transform` reaches the consumer as it is, costs that one item, and the stream goes on.
+    An exception of `transform` reaches the consumer as it is, costs that one item, and the stream
+    goes on.
 
     Args:
         source: A pull object, or any iterable, sync or async.
@@ -70,7 +76,9 @@ class PullMapObj(PullObj1To1Link[IN, OUT], stock=True):
     """
 
     @overload
-    def __init__(self, source: Source[IN], transform: Callable[[IN], Coroutine[Any, Any, OUT]]) -> None: ...
+    def __init__(
+        self, source: Source[IN], transform: Callable[[IN], Coroutine[Any, Any, OUT]]
+    ) -> None: ...
     @overload
     def __init__(self, source: Source[IN], transform: Callable[[IN], OUT]) -> None: ...
     def __init__(self, source: Source[IN], transform: Callable[[IN], Any]) -> None:
@@ -94,7 +102,8 @@ class PullFilterObj(PullObj1To1Link[T, T], stock=True):
     Order: the source's.
     Bound: one item, while its `predicate` runs.
     Cost: O(1) and one call an item of the source.
-    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at the next pull: at least once.
+    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again
+    at the next pull: at least once.
 
     Args:
         source: A pull object, or any iterable, sync or async.

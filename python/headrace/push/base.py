@@ -17,17 +17,21 @@ __all__ = ["PushObj"]
 T_contra = TypeVar("T_contra", contravariant=True)
 
 # What a subclass may override, so that no line runs it in place any more.
-_PROTOCOL = frozenset({"next_impl", "next", "next_nowait", "return_", "throw", "aclose", "return_impl", "throw_impl"})
+_PROTOCOL = frozenset(
+    {"next_impl", "next", "next_nowait", "return_", "throw", "aclose", "return_impl", "throw_impl"}
+)
 
 
 class PushObj(PushLink[T_contra]):
     """An eager stream: whoever has an item pushes it in.
 
-    `await obj.next(item)` returns when what is below has accepted the item: that is the back-pressure. Its result's `done` says that no more
-    is wanted. `return_()` ends the supply, `throw(error)` ends it with an error; a push after that raises `ClosedError`, which carries the
+    `await obj.next(item)` returns when what is below has accepted the item: that is the
+    back-pressure. Its result's `done` says that no more is wanted. `return_()` ends the supply,
+    `throw(error)` ends it with an error; a push after that raises `ClosedError`, which carries the
     item.
 
-    To make your own, override `next_impl(item)`, and `return_impl(value)` or `throw_impl(error)` if the end matters.
+    To make your own, override `next_impl(item)`, and `return_impl(value)` or `throw_impl(error)` if
+    the end matters.
 
     Law: an item is accepted once, by all that it is for, or it is the caller's.
     Order: each push for itself; pushes are not serialised (see `PushSerialObj`).
@@ -40,9 +44,12 @@ class PushObj(PushLink[T_contra]):
     _has_own_push: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, stock: bool = False, **kwargs: Any) -> None:
-        """Notes what a subclass overrides. `stock` is headrace's own: its overrides change nothing that fusing would skip."""
+        """Notes what a subclass overrides.
+
+        `stock` is headrace's own: its overrides change nothing that fusing would skip.
+        """
         super().__init_subclass__(**kwargs)
-        overridden = frozenset() if stock else _PROTOCOL & cls.__dict__.keys()
+        overridden: frozenset[str] = frozenset() if stock else _PROTOCOL & cls.__dict__.keys()
         if overridden:
             cls._is_opaque = True
         # Also in headrace's own classes: an item that they take goes to their Python code.
@@ -51,7 +58,10 @@ class PushObj(PushLink[T_contra]):
             cls._has_own_push = True
 
     async def return_(self, value: Any = None) -> IteratorResult[Any]:
-        """Ends the supply: what is below is told, and every later push raises `ClosedError`. Doing so again does nothing."""
+        """Ends the supply: what is below is told, and every later push raises `ClosedError`.
+
+        Doing so again does nothing.
+        """
         if _core.end_push(self):
             await self.return_impl(value)
         return IteratorResult(value, True)
@@ -73,7 +83,10 @@ class PushObj(PushLink[T_contra]):
         await self.return_()
 
     async def return_impl(self, value: Any) -> None:
-        """What ending means for this object; called once. Override it to flush or to tell others."""
+        """What ending means for this object; called once.
+
+        Override it to flush or to tell others.
+        """
 
     async def throw_impl(self, error: BaseException) -> None:
         """What ending with an error means for this object; called once, instead of `return_impl`."""
@@ -83,7 +96,10 @@ class PushObj(PushLink[T_contra]):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Ends the supply: with the error of the block, if there is one."""
         if error is None:
@@ -101,8 +117,12 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
     Raises:
         TypeError: It lacks a method of the push protocol.
     """
-    missing = [name for name in ("next", "return_", "throw") if not callable(getattr(sink, name, None))]
+    missing = [
+        name for name in ("next", "return_", "throw") if not callable(getattr(sink, name, None))
+    ]
     if missing:
         kind = type(cast("object", sink)).__name__
-        raise TypeError(f"{parameter} must be a push object, got {sink!r} ({kind}), which has no {' and no '.join(missing)}()")
+        raise TypeError(
+            f"{parameter} must be a push object, got {sink!r} ({kind}), which has no {' and no '.join(missing)}()"
+        )
     return sink

@@ -22,7 +22,9 @@ class _PushGroup(PushObj[T], stock=True):
 
     def __init__(self, sinks: Iterable[PushProtocol[T]], *, forward_close: bool) -> None:
         if not isinstance(cast("object", sinks), Iterable):
-            raise TypeError(f"sinks must be an iterable of push objects, got {sinks!r} ({type(sinks).__name__})")
+            raise TypeError(
+                f"sinks must be an iterable of push objects, got {sinks!r} ({type(sinks).__name__})"
+            )
         self._sinks = tuple(sinks)
         if not self._sinks:
             raise ValueError("sinks must hold at least one push object, got none")
@@ -60,31 +62,42 @@ class PushForkObj(_PushGroup[T], stock=True):
 
     Law: every sink gets every item; the push is done when all have accepted it.
     Order: each sink gets the items in the order in which they are pushed, if pushes do not overlap.
-    Bound: nothing is held. A slow sink holds up the producer; put a bounded `PushPullBufferObj` before it to decouple it.
+    Bound: nothing is held. A slow sink holds up the producer; put a bounded `PushPullBufferObj`
+    before it to decouple it.
     Cost: O(number of sinks) an item.
-    Cancel safety: a cancelled push has delivered its item to each sink whole or not at all; some may have it and others not.
+    Cancel safety: a cancelled push has delivered its item to each sink whole or not at all; some
+    may have it and others not.
 
-    A sink that fails does not keep the item from the others; the producer then gets its error, or a group of several. A sink that
-    says `done` gets no more; the fork is done when all are.
+    A sink that fails does not keep the item from the others; the producer then gets its error, or a
+    group of several. A sink that says `done` gets no more; the fork is done when all are.
 
     Args:
         sinks: The push objects.
         concurrent: Whether the sinks get an item side by side (default), or one after the other.
-        forward_close: Whether ending the fork ends its sinks (default). Turn it off where sinks are shared.
+        forward_close: Whether ending the fork ends its sinks (default). Turn it off where sinks are
+            shared.
 
     Raises:
         TypeError: `sinks` is not iterable, or one of them is no push object.
         ValueError: There are no sinks.
     """
 
-    def __init__(self, sinks: Iterable[PushProtocol[T]], *, concurrent: bool = True, forward_close: bool = True) -> None:
+    def __init__(
+        self,
+        sinks: Iterable[PushProtocol[T]],
+        *,
+        concurrent: bool = True,
+        forward_close: bool = True,
+    ) -> None:
         super().__init__(sinks, forward_close=forward_close)
         self._concurrent = concurrent
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Delivers one item to every sink that is not done."""
         live = [number for number, done in enumerate(self._done) if not done]
-        await _side_by_side([self._push(number, item) for number in live], concurrent=self._concurrent)
+        await _side_by_side(
+            [self._push(number, item) for number in live], concurrent=self._concurrent
+        )
         return IteratorResult(None, all(self._done))
 
 
@@ -103,14 +116,18 @@ class PushDistributeObj(_PushGroup[T], stock=True):
         forward_close: Whether ending this ends its sinks (default).
 
     Raises:
-        TypeError: `sinks` is not iterable, one of them is no push object, or `selector` is not callable; at a push: the selector gave no
-            integer.
+        TypeError: `sinks` is not iterable, one of them is no push object, or `selector` is not
+            callable; at a push: the selector gave no integer.
         ValueError: There are no sinks.
         IndexError: At a push: the selector named no sink. The item is still the caller's.
     """
 
     def __init__(
-        self, sinks: Iterable[PushProtocol[T]], selector: Callable[[T], int], *, forward_close: bool = True
+        self,
+        sinks: Iterable[PushProtocol[T]],
+        selector: Callable[[T], int],
+        *,
+        forward_close: bool = True,
     ) -> None:
         super().__init__(sinks, forward_close=forward_close)
         self.selector = selector
@@ -123,16 +140,22 @@ class PushDistributeObj(_PushGroup[T], stock=True):
     @selector.setter
     def selector(self, selector: Callable[[T], int]) -> None:
         if not callable(cast("object", selector)):
-            raise TypeError(f"selector must be callable, got {selector!r} ({type(selector).__name__})")
+            raise TypeError(
+                f"selector must be callable, got {selector!r} ({type(selector).__name__})"
+            )
         self._selector = selector
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Delivers one item to its sink."""
         number = cast("object", self._selector(item))
         if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"selector must give the number of a sink, got {number!r} ({type(number).__name__}) for {item!r}")
+            raise TypeError(
+                f"selector must give the number of a sink, got {number!r} ({type(number).__name__}) for {item!r}"
+            )
         if not 0 <= number < len(self._sinks):
-            raise IndexError(f"selector must give a number below {len(self._sinks)}, got {number} for {item!r}")
+            raise IndexError(
+                f"selector must give a number below {len(self._sinks)}, got {number} for {item!r}"
+            )
         if not self._done[number]:
             await self._push(number, item)
         return IteratorResult(None, all(self._done))

@@ -1,20 +1,21 @@
 """Operators with one sink: each puts a kernel before it.
 
-The kernel, in `headrace._core`, is the operator, the same as in `headrace.pull.transform`; the class here gives it a sink, a type and a
-docstring.
+The kernel, in `headrace._core`, is the operator, the same as in `headrace.pull.transform`; the
+class here gives it a sink, a type and a docstring.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from headrace import _core
 from headrace._core import FilterKernel, IteratorResult, MapKernel
 from headrace.push.base import PushObj, checked_sink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from headrace.abc import PushProtocol
 
 __all__ = ["PushFilterObj", "PushMapObj", "PushObj1To1Link", "PushSerialObj"]
@@ -28,7 +29,8 @@ T = TypeVar("T")
 class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
     """A push object with one sink; the base of operators of your own.
 
-    Override `next_impl(item)`, and push what you make of it into `self.sink`. Ending it ends its sink.
+    Override `next_impl(item)`, and push what you make of it into `self.sink`. Ending it ends its
+    sink.
 
     Args:
         sink: A push object.
@@ -38,7 +40,9 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
         TypeError: `sink` is no push object.
     """
 
-    def __init__(self, sink: PushProtocol[OUT], kernel: MapKernel | FilterKernel | None = None) -> None:
+    def __init__(
+        self, sink: PushProtocol[OUT], kernel: MapKernel | FilterKernel | None = None
+    ) -> None:
         self._sink: PushProtocol[OUT] = checked_sink(sink)
         if kernel is None:
             kernel = MapKernel(_unchanged)
@@ -59,10 +63,17 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
 
     def _last_of_line(self) -> PushProtocol[Any]:
         # Step by step rather than by recursion: a line may have 10,000 links.
-        sink: PushProtocol[Any] = self._sink
-        while isinstance(sink, PushObj1To1Link) and not sink._is_opaque and _core.end_push(sink):
-            sink = sink.sink
-        return sink
+        link: PushObj1To1Link[Any, Any] = self
+        while True:
+            sink: PushProtocol[Any] = link.sink
+            if not self._is_run_in_place(sink) or not _core.end_push(sink):
+                return sink
+            link = sink
+
+    @staticmethod
+    def _is_run_in_place(sink: object) -> TypeGuard[PushObj1To1Link[Any, Any]]:
+        kind: type = type(sink)
+        return issubclass(kind, PushObj1To1Link) and not kind._is_opaque
 
 
 def _unchanged(item: T) -> T:
@@ -72,8 +83,10 @@ def _unchanged(item: T) -> T:
 class PushMapObj(PushObj1To1Link[IN, OUT], stock=True):
     """Pushes `transform(item)` for each item.
 
-    Law: the sink gets `[await t(x) for x in items]`, with `await` where `transform` returns an awaitable.
-    Order: of arrival, for as long as `transform` does not suspend; put a `PushSerialObj` before it to keep it then.
+    Law: the sink gets `[await t(x) for x in items]`, with `await` where `transform` returns an
+    awaitable.
+    Order: of arrival, for as long as `transform` does not suspend; put a `PushSerialObj` before it
+    to keep it then.
     Bound: nothing is held.
     Cost: O(1) and one call an item.
     Cancel safety: a push that is cancelled in `transform` has delivered nothing.
@@ -89,7 +102,9 @@ class PushMapObj(PushObj1To1Link[IN, OUT], stock=True):
     """
 
     @overload
-    def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], Coroutine[Any, Any, OUT]]) -> None: ...
+    def __init__(
+        self, sink: PushProtocol[OUT], transform: Callable[[IN], Coroutine[Any, Any, OUT]]
+    ) -> None: ...
     @overload
     def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], OUT]) -> None: ...
     def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], Any]) -> None:
@@ -109,7 +124,8 @@ class PushMapObj(PushObj1To1Link[IN, OUT], stock=True):
 class PushFilterObj(PushObj1To1Link[T, T], stock=True):
     """Pushes the items for which `predicate(item)` is true; the others are accepted and dropped.
 
-    Law: the sink gets `[x for x in items if await p(x)]`, with `await` where `predicate` returns an awaitable.
+    Law: the sink gets `[x for x in items if await p(x)]`, with `await` where `predicate` returns an
+    awaitable.
     Order: of arrival, for as long as `predicate` does not suspend.
     Bound: nothing is held.
     Cost: O(1) and one call an item.
@@ -144,7 +160,8 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
     Order: of arrival, also when a push before is cancelled or fails.
     Bound: nothing is held; each push that waits is its producer's.
     Cost: O(1) an item, whatever the number that wait.
-    Cancel safety: a push that is cancelled while it waits gives up its place and has delivered nothing.
+    Cancel safety: a push that is cancelled while it waits gives up its place and has delivered
+    nothing.
 
     Args:
         sink: A push object.
