@@ -269,6 +269,28 @@ def test_end_of_the_program_is_not_held_up() -> None:
     assert sorted(ended) == ["a", "b"]
 
 
+def test_end_of_the_program_is_not_held_up_by_timeouts_that_struck() -> None:
+    races: list[Any] = []
+    struck: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(5):
+            try:
+                async with asyncio.timeout(0):
+                    yield number
+            except TimeoutError:
+                struck.append(number)
+
+    async def main() -> None:
+        races.append(AsyncIteratorCombiner(source()).race_generator())
+        await anext(races[0])
+        await quiet()
+        # It stands at its second `yield`, and the timeout there has struck too.
+        assert struck == [0]
+
+    asyncio.run(main())
+
+
 def test_race_belongs_to_the_loop_of_its_first_pull() -> None:
     race = AsyncIteratorCombiner(["a"], PushPullBufferObj[str]().source).race_generator()
 

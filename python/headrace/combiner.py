@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace.buffer import PushPullBufferObj
@@ -20,6 +20,8 @@ from headrace.pull import PullObj, SourceIterObj, SourceObj
 from headrace.tasks import settled
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from headrace.pull.source import Source
 
 __all__ = ["AsyncIteratorCombiner"]
@@ -294,27 +296,29 @@ class _Owner(Generic[T]):
 
     async def _pull_all(self, stream: AsyncIterator[T], loop: asyncio.AbstractEventLoop) -> None:
         ahead: _Entry[T] | None = None
-        while True:
+        struck: asyncio.CancelledError | None = None
+        throw: Callable[[BaseException], Awaitable[T]] | None = getattr(stream, "athrow", None)
+        while not self._to_close():
             try:
                 await self._until_asked(loop)
             except asyncio.CancelledError as cancelled:
-                # A timeout or a task group that the source holds open across its `yield`, or
-                # somebody who cancels whatever runs, as the end of `asyncio.run` does. It is the
-                # source that has to hear of it, and now.
-                generator: object = stream
-                if ahead is not None or not isinstance(generator, AsyncGenerator):
+                # A timeout or a task group that the source holds open across its `yield`, or somebody
+                # who cancels whatever runs, as the end of `asyncio.run` does. The source has to hear of
+                # it: at once, for the sake of the latter; but it must not run ahead by more than one item.
+                if throw is None or (ahead is not None and _everything_is_cancelled(loop)):
                     raise
-                ahead = await self._outcome(cast("AsyncGenerator[T]", generator).athrow(cancelled))
+                struck = cancelled
+            if throw is not None and struck is not None and ahead is None:
+                error, struck = struck, None
+                ahead = await self._outcome(throw(error))
                 if ahead is None:
                     return
-                continue
-            if self._to_close():
-                return
-            self._asked = False
-            entry, ahead = ahead or await self._outcome(anext(stream)), None
-            if entry is None:
-                return
-            self._state.put(entry)
+            elif self._asked and not self._to_close():
+                self._asked = False
+                entry, ahead = ahead or await self._outcome(anext(stream)), None
+                if entry is None:
+                    return
+                self._state.put(entry)
 
     async def _until_asked(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._asked:
@@ -379,6 +383,10 @@ class _Owner(Generic[T]):
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
         return error
+
+
+def _everything_is_cancelled(loop: asyncio.AbstractEventLoop) -> bool:
+    return all(task.cancelling() for task in asyncio.all_tasks(loop))
 
 
 def _name(source: object) -> str:

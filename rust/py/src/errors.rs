@@ -25,6 +25,29 @@ fn make(py: Python<'_>, name: &str, message: &str) -> PyErr {
     }
 }
 
+/// An error that stays where CPython keeps it, in the thread's state.
+///
+/// Where an item passes every few nanoseconds, a result that could hold a [`PyErr`] is handed over by
+/// memory, and one that cannot by registers. The caller takes the error out with [`Raised::fetch`].
+#[derive(Debug)]
+#[must_use = "the error is still set"]
+pub(crate) struct Raised;
+
+impl Raised {
+    /// Sets an error.
+    #[cold]
+    pub(crate) fn set(py: Python<'_>, error: PyErr) -> Self {
+        error.restore(py);
+        Self
+    }
+
+    /// Takes the error out.
+    #[cold]
+    pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
+        PyErr::fetch(py)
+    }
+}
+
 /// `ClosedError`, without an item.
 pub(crate) fn closed(py: Python<'_>, message: &str) -> PyErr {
     make(py, "ClosedError", message)

@@ -1,11 +1,14 @@
 //! A callable that the user gave, live.
 
+use std::ptr;
+
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 
 use crate::awaitable::Stopped;
-use crate::errors;
+use crate::errors::{self, Raised};
 use crate::gil::GilCell;
 
 /// A callable that can be replaced while it is in use.
@@ -57,11 +60,22 @@ impl Callable {
 
     /// Calls it with one argument. It is held during the call, in which it may be replaced.
     #[inline]
-    pub(crate) fn call<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn call<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Raised> {
         let py = item.py();
-        match self.get(py) {
-            Some(function) => function.call1((item,)),
-            None => Err(self.gone()),
+        let Some(function) = self.get(py) else {
+            return Err(Raised::set(py, self.gone()));
+        };
+        // SAFETY: the vectorcall protocol: one argument, and a free place before it for a bound method's
+        // `self`. Null comes with an exception.
+        unsafe {
+            let mut arguments = [ptr::null_mut(), item.as_ptr()];
+            let first = arguments.as_mut_ptr().add(1);
+            let count = 1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+            let result = match ffi::PyVectorcall_Function(function.as_ptr()) {
+                Some(call) => call(function.as_ptr(), first, count, ptr::null_mut()),
+                None => ffi::PyObject_Vectorcall(function.as_ptr(), first, count, ptr::null_mut()),
+            };
+            Bound::from_owned_ptr_or_opt(py, result).ok_or(Raised)
         }
     }
 

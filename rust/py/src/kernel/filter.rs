@@ -6,6 +6,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::{Callable, Flow, Kernel};
 use crate::awaitable::Stopped;
 use crate::awaitable::inner::is_awaitable;
+use crate::errors::Raised;
 use crate::gc;
 
 /// Emits an item if `predicate(item)`, awaited if it is awaitable, is true.
@@ -47,12 +48,15 @@ impl Kernel for FilterKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let result = self.predicate.call(item)?;
         if is_awaitable(&result) {
-            Ok(Flow::Await(result))
-        } else {
-            self.resume(item, result)
+            return Ok(Flow::Await(result));
+        }
+        match result.is_truthy() {
+            Ok(true) => Ok(Flow::Emit(item.clone())),
+            Ok(false) => Ok(Flow::Skip),
+            Err(error) => Err(Raised::set(item.py(), error)),
         }
     }
 

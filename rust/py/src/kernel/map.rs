@@ -6,6 +6,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::{Callable, Flow, Kernel};
 use crate::awaitable::Stopped;
 use crate::awaitable::inner::is_awaitable;
+use crate::errors::Raised;
 use crate::gc;
 
 /// Emits `transform(item)`, awaited if it is awaitable.
@@ -47,7 +48,7 @@ impl Kernel for MapKernel {
     const PARAMETER: &'static str = "transform";
 
     #[inline]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let result = self.transform.call(item)?;
         Ok(if is_awaitable(&result) {
             Flow::Await(result)

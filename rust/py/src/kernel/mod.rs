@@ -21,6 +21,7 @@ mod map;
 use pyo3::prelude::*;
 
 use crate::awaitable::Stopped;
+use crate::errors::Raised;
 pub(crate) use callable::Callable;
 
 /// What becomes of an item that went into a kernel.
@@ -41,7 +42,7 @@ pub(crate) trait Kernel {
     const PARAMETER: &'static str;
 
     /// An item goes in. An error is the callable's own; the driver adds the operator to it.
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>>;
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised>;
 
     /// The awaitable that [`Flow::Await`] gave for `item` came to `result`.
     fn resume<'py>(
@@ -80,7 +81,7 @@ macro_rules! kernels {
             }
 
             #[inline]
-            pub(crate) fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+            pub(crate) fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
                 match self { $(Self::$name(kernel) => kernel.get().feed(item),)+ }
             }
 

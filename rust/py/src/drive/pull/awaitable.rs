@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::flight::{Flight, Place};
-use super::line::{Advance, Line};
+use super::line::{Advance, Line, Suspended};
 use super::link::{Phase, PullLink};
 use super::turn::Ticket;
 use crate::asyncio::{self, Cancels};
@@ -89,7 +89,10 @@ impl Pull {
                 }
                 Ok(Step::Return(item))
             }
-            outcome => self.finish(link, line, outcome, None),
+            outcome => {
+                let outcome = outcome.map_err(|raised| raised.fetch(py));
+                self.finish(link, line, outcome, None)
+            }
         }
     }
 
@@ -169,7 +172,9 @@ impl Pull {
     ) -> PyResult<Step<'py>> {
         let py = link.py();
         link.get().state.borrow(py).running = true;
-        let outcome = line.advance(py, link, None);
+        let outcome = line
+            .advance(py, link, None)
+            .map_err(|raised| raised.fetch(py));
         self.finish(link, line, outcome, None)
     }
 
@@ -269,8 +274,9 @@ impl Pull {
         before: Option<(Cancels, bool)>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
-        if let Ok(Advance::Suspend(place, object)) = outcome {
-            self.suspend(link, line, *place, &object, before);
+        if let Ok(Advance::Suspend(suspended)) = outcome {
+            let Suspended { place, object } = *suspended;
+            self.suspend(link, line, place, &object, before);
             return Ok(Step::Yield(object));
         }
         line.settle(py);

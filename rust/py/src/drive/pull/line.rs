@@ -22,7 +22,7 @@ use super::flight::Place;
 use super::link::{Origin, PullLink};
 use crate::awaitable::{Inner, Seen, Step, Stopped};
 use crate::drive::budget;
-use crate::errors;
+use crate::errors::{self, Raised};
 use crate::gil::GilCell;
 use crate::kernel::{AnyKernel, Flow};
 
@@ -107,7 +107,20 @@ pub(crate) enum Advance<'py> {
     End,
     /// Suspended: hand the object up. Boxed, since an item that is ready should not be moved around
     /// in the size of one that is not.
-    Suspend(Box<Place>, Bound<'py, PyAny>),
+    Suspend(Box<Suspended<'py>>),
+}
+
+/// Where a pull is suspended, and what to hand up to its task.
+#[derive(Debug)]
+pub(crate) struct Suspended<'py> {
+    pub(crate) place: Place,
+    pub(crate) object: Bound<'py, PyAny>,
+}
+
+impl<'py> Suspended<'py> {
+    fn at(place: Place, object: Bound<'py, PyAny>) -> Advance<'py> {
+        Advance::Suspend(Box::new(Self { place, object }))
+    }
 }
 
 /// An item on its way, and the stage that it enters next.
@@ -172,10 +185,12 @@ impl Line {
         py: Python<'py>,
         tail: &Bound<'py, PullLink>,
         mut entry: Option<Entry<'py>>,
-    ) -> PyResult<Advance<'py>> {
+    ) -> Result<Advance<'py>, Raised> {
         'items: loop {
             if entry.is_none() && self.must_look_around() {
-                entry = self.look_around(py, tail)?;
+                entry = self
+                    .look_around(py, tail)
+                    .map_err(|error| Raised::set(py, error))?;
             }
             let (mut item, mut number) = if let Some(entry) = entry.take() {
                 entry
@@ -186,7 +201,7 @@ impl Line {
                 }
                 match self.feed.ready(py) {
                     Some(item) => (item, 0),
-                    None => match self.feed.draw(py)? {
+                    None => match self.feed.draw(py).map_err(|error| Raised::set(py, error))? {
                         Drawn::Item(item) => (item, 0),
                         Drawn::End => return Ok(Advance::End),
                         Drawn::Wait(wait, object) => return Ok(Self::wait(*wait, object)),
@@ -197,7 +212,9 @@ impl Line {
                 self.claim.at.store(number + 1, Relaxed);
                 let flow = match stage.kernel.feed(&item) {
                     Ok(flow) => flow,
-                    Err(error) => return Err(stage.blame(tail, error)),
+                    Err(raised) => {
+                        return Err(Raised::set(py, stage.blame(tail, raised.fetch(py))));
+                    }
                 };
                 match flow {
                     Flow::Emit(output) => {
@@ -205,15 +222,16 @@ impl Line {
                         number += 1;
                     }
                     Flow::Skip => continue 'items,
-                    Flow::Await(awaitable) => match self.begin(tail, number, &item, awaitable)? {
+                    Flow::Await(awaitable) => match self
+                        .begin(tail, number, &item, awaitable)
+                        .map_err(|error| Raised::set(py, error))?
+                    {
                         Begun::Went(Some(output)) => {
                             item = output;
                             number += 1;
                         }
                         Begun::Went(None) => continue 'items,
-                        Begun::Suspended(place, object) => {
-                            return Ok(Advance::Suspend(place, object));
-                        }
+                        Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
                     },
                 }
             }
@@ -223,12 +241,12 @@ impl Line {
 
     #[cold]
     fn rest(py: Python<'_>) -> Advance<'_> {
-        Advance::Suspend(Box::new(Place::Rest), py.None().into_bound(py))
+        Suspended::at(Place::Rest, py.None().into_bound(py))
     }
 
     #[cold]
     fn wait(wait: Wait, object: Bound<'_, PyAny>) -> Advance<'_> {
-        Advance::Suspend(Box::new(Place::Draw(wait)), object)
+        Suspended::at(Place::Draw(wait), object)
     }
 
     /// Whether something has to be seen to before the next item is drawn.
@@ -290,7 +308,7 @@ impl Line {
                     item: item.clone().unbind(),
                     stage: number,
                 };
-                return Ok(Begun::Suspended(Box::new(place), object));
+                return Ok(Begun::Suspended(Box::new(Suspended { place, object })));
             }
             Err(error) => return Err(stage.blame(tail, error)),
         };
@@ -300,6 +318,17 @@ impl Line {
             Ok(Flow::Await(_)) => unreachable!("a kernel awaits once an item"),
             Err(error) => Err(stage.blame(tail, error)),
         }
+    }
+
+    /// [`Self::advance`], where a result may be large.
+    fn go_on<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+        entry: Option<Entry<'py>>,
+    ) -> PyResult<Advance<'py>> {
+        self.advance(py, tail, entry)
+            .map_err(|raised| raised.fetch(py))
     }
 
     /// Goes on where a pull was suspended, with what its task sent or threw.
@@ -317,16 +346,14 @@ impl Line {
         match place {
             Place::Rest => {
                 sent?;
-                self.advance(py, tail, None)
+                self.go_on(py, tail, None)
             }
             Place::Draw(wait) => {
                 self.claim.at.store(0, Relaxed);
                 match self.feed.resume(wait, sent, py) {
-                    Ok(Drawn::Item(item)) => self.advance(py, tail, Some((item, 0))),
+                    Ok(Drawn::Item(item)) => self.go_on(py, tail, Some((item, 0))),
                     Ok(Drawn::End) => Ok(Advance::End),
-                    Ok(Drawn::Wait(wait, object)) => {
-                        Ok(Advance::Suspend(Box::new(Place::Draw(*wait)), object))
-                    }
+                    Ok(Drawn::Wait(wait, object)) => Ok(Self::wait(*wait, object)),
                     Err(error) => {
                         if cancelled(&error) {
                             self.feed.cancelled(py);
@@ -361,9 +388,9 @@ impl Line {
                 let entry = match self.went(tail, number, &item, inner, step)? {
                     Begun::Went(Some(output)) => Some((output, number + 1)),
                     Begun::Went(None) => None,
-                    Begun::Suspended(place, object) => return Ok(Advance::Suspend(place, object)),
+                    Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
                 };
-                self.advance(py, tail, entry)
+                self.go_on(py, tail, entry)
             }
         }
     }
@@ -420,7 +447,7 @@ impl Drop for Line {
 enum Begun<'py> {
     /// It went through; `None` if it was dropped there.
     Went(Option<Bound<'py, PyAny>>),
-    Suspended(Box<Place>, Bound<'py, PyAny>),
+    Suspended(Box<Suspended<'py>>),
 }
 
 impl Stage {

@@ -146,7 +146,7 @@ impl Line {
             match stage
                 .kernel
                 .feed(&item)
-                .map_err(|error| stage.blame(head, error))?
+                .map_err(|raised| stage.blame(head, raised.fetch(py)))?
             {
                 Flow::Emit(output) => {
                     item = output;
@@ -353,7 +353,7 @@ impl Line {
             match stage
                 .kernel
                 .feed(&item)
-                .map_err(|error| stage.blame(head, error))?
+                .map_err(|raised| stage.blame(head, raised.fetch(py)))?
             {
                 Flow::Emit(output) => item = output,
                 Flow::Skip => return accepted(py),

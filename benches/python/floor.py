@@ -1,0 +1,201 @@
+"""What one item costs: awaiting it, moving it through stages, and across threads.
+
+    make bench
+
+Each row is a ratio to what one would write by hand on asyncio, measured in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from harness import Case, Result, measure, print_table
+
+from headrace import PullObj, PushPullBufferObj, SourceIterObj
+
+
+def inc(x: int) -> int:
+    return x + 1
+
+
+def keep(x: int) -> bool:
+    return x % 7 != 0
+
+
+async def same(x: int) -> int:
+    return x
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    for x in range(count):
+        yield x
+
+
+async def mapped(function: Callable[[int], int], source: AsyncIterator[int]) -> AsyncIterator[int]:
+    async for x in source:
+        yield function(x)
+
+
+async def filtered(function: Callable[[int], bool], source: AsyncIterator[int]) -> AsyncIterator[int]:
+    async for x in source:
+        if function(x):
+            yield x
+
+
+async def total(stream: Any) -> int:
+    result = 0
+    async for x in stream:
+        result += x
+    return result
+
+
+async def exhaust(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
+def empty() -> Case:
+    return Case(
+        "an empty `async for`",
+        "async generator",
+        lambda n: exhaust(numbers(n)),
+        lambda n: exhaust(SourceIterObj(range(n))),
+        goal=0.60,
+    )
+
+
+def full_buffer() -> Case:
+    async def by_hand(count: int) -> int:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        for x in range(count):
+            queue.put_nowait(x)
+        get, result = queue.get, 0
+        begun = time.process_time()
+        for _ in range(count):
+            result += await get()
+        spent[0] = time.process_time() - begun
+        return result
+
+    async def by_headrace(count: int) -> int:
+        buffer: PushPullBufferObj[int] = PushPullBufferObj()
+        for x in range(count):
+            buffer.sink.next_nowait(x)
+        source, result = buffer.source, 0
+        begun = time.process_time()
+        for _ in range(count):
+            result += await anext(source)
+        spent[0] = time.process_time() - begun
+        return result
+
+    spent = [0.0]
+
+    class Clock:
+        """Counts the time of getting alone: the second call of each pair."""
+
+        def __init__(self) -> None:
+            self.began = True
+
+        def __call__(self) -> float:
+            self.began = not self.began
+            return spent[0] if self.began else 0.0
+
+    return Case("`get` of a full buffer", "`asyncio.Queue`", by_hand, by_headrace, goal=0.30, clock=Clock())
+
+
+def thread_push() -> Case:
+    async def collect(count: int, push: Callable[[int], object], get: Callable[[], Any]) -> int:
+        def produce() -> None:
+            for x in range(count):
+                push(x)
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        result = 0
+        for _ in range(count):
+            result += await get()
+        await asyncio.to_thread(thread.join)
+        return result
+
+    async def by_hand(count: int) -> int:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        return await collect(count, lambda x: loop.call_soon_threadsafe(queue.put_nowait, x), queue.get)
+
+    async def by_headrace(count: int) -> int:
+        buffer: PushPullBufferObj[int] = PushPullBufferObj()
+        return await collect(count, buffer.sink.next_nowait, buffer.source.__anext__)
+
+    return Case(
+        "a thread's push, received by a loop",
+        "`call_soon_threadsafe` + `asyncio.Queue`",
+        by_hand,
+        by_headrace,
+        goal=0.05,
+        items=100_000,
+        clock=time.perf_counter,
+    )
+
+
+def stages(count: int, goal: float) -> Case:
+    def by_hand(items: int) -> Any:
+        stream = numbers(items)
+        for number in range(count):
+            stream = filtered(keep, stream) if number % 2 else mapped(inc, stream)
+        return total(stream)
+
+    def by_headrace(items: int) -> Any:
+        stream: PullObj[int] = SourceIterObj(range(items))
+        for number in range(count):
+            stream = stream.filter(keep) if number % 2 else stream.map(inc)
+        return total(stream)
+
+    return Case(f"{count} map/filter stage{'s' * (count > 1)}", "async generators", by_hand, by_headrace, goal)
+
+
+def foreign() -> Case:
+    return Case(
+        "a foreign async generator as source",
+        "iterating it",
+        lambda n: total(numbers(n)),
+        lambda n: total(SourceIterObj(numbers(n))),
+        goal=1.10,
+    )
+
+
+def async_callable() -> Case:
+    async def awaited(count: int) -> AsyncIterator[int]:
+        for x in range(count):
+            yield await same(x)
+
+    return Case(
+        "an async callable that does not suspend",
+        "`yield await f(x)`",
+        lambda n: total(awaited(n)),
+        lambda n: total(SourceIterObj(range(n)).map(same)),
+        goal=0.85,
+    )
+
+
+def cases() -> list[Case]:
+    pipeline = [stages(count, goal) for count, goal in ((1, 0.50), (3, 0.42), (5, 0.42), (10, 0.40))]
+    return [empty(), full_buffer(), thread_push(), *pipeline, foreign(), async_callable()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=9, help="how often each side runs (9)")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    options = parser.parse_args()
+    results: list[Result] = [
+        measure(case, options.repetitions) for case in cases() if options.only in case.name
+    ]
+    print_table(results)
+
+
+if __name__ == "__main__":
+    main()
