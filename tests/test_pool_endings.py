@@ -102,6 +102,43 @@ async def test_task_that_waits_for_room_is_closed_on_leaving() -> None:
     assert ended == ["ended"]
 
 
+async def test_task_that_never_waits_is_closed_on_leaving() -> None:
+    ended: list[str] = []
+
+    async def yields() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.append("ended")
+
+    async with pool([yields], max_buffered=2).run_tasks() as progress:
+        for _ in range(5):
+            # In the last round it is let in, and finds that it is left.
+            await anext(progress)
+    assert ended == ["ended"]
+
+
+async def test_task_that_yields_though_it_was_cancelled_is_closed_on_leaving() -> None:
+    ended: list[str] = []
+
+    async def yields() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    ended.append("refused")
+        finally:
+            ended.append("ended")
+
+    async with pool([yields]).run_tasks() as progress:
+        await anext(progress)
+        await quiet()
+    assert ended == ["refused", "ended"]
+
+
 async def test_next_run_begins_with_what_was_pulled_and_not_called() -> None:
     capacity = CapacitySource(1)
     called: list[int] = []

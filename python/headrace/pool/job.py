@@ -56,6 +56,8 @@ class Job:
 
     def emit(self, value: object) -> Awaitable[None] | None:
         """See `Listener`."""
+        if self.asked_to_stop or self._run.closed:
+            return _stopped()
         envelope = self._envelope(EnvelopeType.INTERMEDIATE, value, None, None)
         if self._run.has_room():
             self._run.put(envelope)
@@ -106,6 +108,11 @@ class Job:
         return TaskProgressEnvelope(
             self.task_id, self.key, kind, value, error, attempt, self.queued, self.started, finished
         )
+
+
+async def _stopped() -> None:
+    """Ends a task that yields though it was asked to stop, or that never waits and so cannot be asked."""
+    raise asyncio.CancelledError
 
 
 def _as_task(item: object, run: Run) -> Task | None:

@@ -286,11 +286,14 @@ class Run:
             job.lease = lease
             self._live.add(job)
             try:
-                job.handle = executor.submit(job.task, job)
+                handle = executor.submit(job.task, job)
             except Exception as error:
                 # A key that cannot be printed, say. It is this task that fails then, not the run.
                 job.raised(error)
-            if job.started is None and kept:
+            else:
+                # One that is over already would make a circle with its handle.
+                job.handle = handle if job in self._live else None
+            if kept:
                 self._beginning = self.loop.create_future()
                 await self._beginning
 
@@ -370,6 +373,7 @@ class Run:
         if job.lease is not None:
             job.lease.release()
         self._live.discard(job)
+        job.handle = None
         if not self._live and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 

@@ -41,8 +41,15 @@ impl Raised {
         Self
     }
 
+    /// Sets the error of a result, if it is one.
+    #[inline]
+    pub(crate) fn lower<T>(py: Python<'_>, result: PyResult<T>) -> Result<T, Self> {
+        result.map_err(|error| Self::set(py, error))
+    }
+
     /// Takes the error out.
     #[cold]
+    #[expect(clippy::unused_self, reason = "it is the proof that an error is set")]
     pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
         PyErr::fetch(py)
     }

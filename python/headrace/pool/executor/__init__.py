@@ -76,7 +76,8 @@ class Listener(Protocol):
         """The task yielded a value.
 
         Returns:
-            None, or an awaitable that must have been awaited before the next value is fetched: there is no room now.
+            None, or an awaitable that must have been awaited before the next value is fetched: there is no room now,
+            or the task is to stop, and it raises `CancelledError`.
         """
         ...
 

@@ -18,6 +18,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`native`] | the heap type with both slots, `am_send` and `tp_iternext`, and its free list |
+//! | [`slots`] | the C functions that the type points to |
 //! | [`stop`] | the recycled `StopIteration` by which 3.12 to 3.14 deliver a value |
 //! | [`inner`] | driving somebody else's awaitable |
 //! | [`park`] | futures, wakers, the mailbox of a loop |
@@ -27,6 +28,7 @@ pub(crate) mod inner;
 pub(crate) mod native;
 pub(crate) mod park;
 pub(crate) mod ready;
+mod slots;
 pub(crate) mod stop;
 
 use pyo3::prelude::*;

@@ -7,9 +7,7 @@
 //! `close` and `__await__` it is a `collections.abc.Coroutine`, so
 //! `asyncio.ensure_future(anext(s))` takes it as it is.
 //!
-//! Each entry point goes through `PyO3`'s own trampolines, which turn a Rust panic into a Python
-//! exception and tell `PyO3` that the thread is attached (else a dropped `Py<T>` would be put off
-//! instead of released).
+//! The functions that the type points to are in [`super::slots`].
 //!
 //! A value is driven by one caller at a time: [`Status::Running`] refuses a second one, which is
 //! what makes handing out `&mut T` sound.
@@ -20,14 +18,14 @@ use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, size_of};
 use std::ptr;
 
-use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
-use pyo3::impl_::trampoline::{MethodDef, binaryfunc, fastcall_kw, inquiry, noargs, unaryfunc};
+use pyo3::impl_::trampoline::{fastcall_kw, inquiry, noargs};
 use pyo3::prelude::*;
 
-use super::{Seen, Step, Stopped, stop};
+use super::slots::{self, Clear, Close, Throw};
+use super::{Seen, Step, Stopped};
+use crate::errors::Raised;
 
 /// A state machine that can be awaited.
 pub(crate) trait Coroutine: Sized + Send + 'static {
@@ -38,7 +36,7 @@ pub(crate) trait Coroutine: Sized + Send + 'static {
     fn class() -> &'static Class;
 
     /// Goes on with `value` (always `None` the first time).
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>>;
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised>;
 
     /// Goes on with an error thrown in: a cancellation, as a rule.
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
@@ -76,10 +74,31 @@ impl Class {
             kept: 0,
         }))
     }
+
+    /// Takes the memory of a dead object: for the free list, with its reference to the type; or, if
+    /// that is full, for the allocator.
+    ///
+    /// # Safety
+    ///
+    /// The GIL is held. `object` is of this type, its value is dropped, it is not tracked, and
+    /// nothing refers to it.
+    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let class = &mut *self.0.get();
+            if class.kept < FREE_LIST {
+                class.free[class.kept] = object;
+                class.kept += 1;
+            } else {
+                ffi::PyObject_GC_Del(object.cast());
+                ffi::Py_DECREF(class.object.cast());
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Status {
+pub(super) enum Status {
     /// Not started, or waiting for the next step.
     Idle,
     /// A step is on the stack.
@@ -90,14 +109,14 @@ enum Status {
 
 /// The memory of one awaitable.
 #[repr(C)]
-struct Object<T> {
+pub(super) struct Object<T> {
     base: ffi::PyObject,
-    status: Status,
+    pub(super) status: Status,
     /// Whether the last step returned (`am_send` must say which of the two a value is).
-    returned: bool,
+    pub(super) returned: bool,
     /// Whether the collector knows of it.
-    tracked: bool,
-    value: ManuallyDrop<T>,
+    pub(super) tracked: bool,
+    pub(super) value: ManuallyDrop<T>,
 }
 
 /// Makes Python objects of `T`.
@@ -111,7 +130,7 @@ impl<T: Coroutine> Native<T> {
                 c"send",
                 ffi::METH_O,
                 ffi::PyMethodDefPointer {
-                    PyCFunction: m_send::<T>,
+                    PyCFunction: slots::m_send::<T>,
                 },
             ),
             method(
@@ -132,7 +151,7 @@ impl<T: Coroutine> Native<T> {
                 c"__await__",
                 ffi::METH_NOARGS,
                 ffi::PyMethodDefPointer {
-                    PyCFunction: m_await,
+                    PyCFunction: slots::m_await,
                 },
             ),
         ];
@@ -140,13 +159,13 @@ impl<T: Coroutine> Native<T> {
         // The type keeps a pointer to its methods for as long as it lives, which is for ever.
         let methods = Box::leak(methods.into_boxed_slice());
         let slots = [
-            (ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void),
-            (ffi::Py_tp_traverse, traverse::<T> as *mut c_void),
+            (ffi::Py_tp_dealloc, slots::dealloc::<T> as *mut c_void),
+            (ffi::Py_tp_traverse, slots::traverse::<T> as *mut c_void),
             (ffi::Py_tp_clear, inquiry::<Clear<T>> as *mut c_void),
-            (ffi::Py_tp_iter, self_iter as *mut c_void),
-            (ffi::Py_tp_iternext, iternext::<T> as *mut c_void),
-            (ffi::Py_am_await, self_iter as *mut c_void),
-            (ffi::Py_am_send, am_send::<T> as *mut c_void),
+            (ffi::Py_tp_iter, slots::self_iter as *mut c_void),
+            (ffi::Py_tp_iternext, slots::iternext::<T> as *mut c_void),
+            (ffi::Py_am_await, slots::self_iter as *mut c_void),
+            (ffi::Py_am_send, slots::am_send::<T> as *mut c_void),
             (ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
             (0, ptr::null_mut()),
         ];
@@ -227,29 +246,21 @@ fn method(name: &'static CStr, flags: c_int, pointer: ffi::PyMethodDefPointer) -
 ///
 /// `object` is a live object of `T`'s type, and the thread is attached.
 #[inline]
-unsafe fn step<'py, T: Coroutine>(
+pub(super) unsafe fn step<'py, T: Coroutine>(
+    py: Python<'py>,
     object: *mut ffi::PyObject,
-    run: impl FnOnce(&mut T) -> PyResult<Step<'py>>,
-) -> PyResult<*mut ffi::PyObject> {
+    run: impl FnOnce(&mut T) -> Result<Step<'py>, Raised>,
+) -> Result<*mut ffi::PyObject, Raised> {
     let this = object.cast::<Object<T>>();
     // SAFETY: the caller's promise. No other `&mut` to the value exists: a second step is refused
     // while `status` is `Running`, and the collector leaves a running object alone. Whoever called
     // us holds a reference, so it does not die meanwhile.
     unsafe {
-        match (*this).status {
-            Status::Idle => {}
-            Status::Running => {
-                return Err(PyValueError::new_err("this awaitable is already executing"));
-            }
-            Status::Finished => {
-                return Err(PyRuntimeError::new_err(
-                    "cannot reuse an awaitable that was already awaited",
-                ));
-            }
+        if (*this).status != Status::Idle {
+            return Err(refuse(py, (*this).status));
         }
         (*this).status = Status::Running;
-        let outcome = run(&mut (*this).value);
-        match outcome {
+        match run(&mut (*this).value) {
             Ok(Step::Return(value)) => {
                 finish(this);
                 (*this).returned = true;
@@ -266,12 +277,23 @@ unsafe fn step<'py, T: Coroutine>(
                 }
                 Ok(value.into_ptr())
             }
-            Err(error) => {
+            Err(raised) => {
                 finish(this);
-                Err(error)
+                Err(raised)
             }
         }
     }
+}
+
+/// Why an object that is not idle cannot be stepped.
+#[cold]
+fn refuse(py: Python<'_>, status: Status) -> Raised {
+    let error = if status == Status::Running {
+        PyValueError::new_err("this awaitable is already executing")
+    } else {
+        PyRuntimeError::new_err("cannot reuse an awaitable that was already awaited")
+    };
+    Raised::set(py, error)
 }
 
 /// Drops what it held: nobody will step it again, and whatever dropping runs finds it finished.
@@ -280,305 +302,10 @@ unsafe fn step<'py, T: Coroutine>(
 ///
 /// `this` is a live object whose value was not dropped yet, and to which no reference is left.
 #[inline]
-unsafe fn finish<T>(this: *mut Object<T>) {
+pub(super) unsafe fn finish<T>(this: *mut Object<T>) {
     // SAFETY: the caller's promise.
     unsafe {
         (*this).status = Status::Finished;
         ManuallyDrop::drop(&mut (*this).value);
-    }
-}
-
-struct Resume<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<binaryfunc::Func> for Resume<T> {
-    const METH: binaryfunc::Func = {
-        unsafe fn send<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-            value: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: CPython calls the slots and methods of a type with objects of that type,
-            // attached, and with a live argument.
-            unsafe {
-                let value = Bound::ref_from_ptr(py, &value);
-                step::<T>(object, |coroutine| coroutine.send(value))
-            }
-        }
-        send::<T>
-    };
-}
-
-struct Throw<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<fastcall_kw::Func> for Throw<T> {
-    const METH: fastcall_kw::Func = {
-        unsafe fn throw<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-            args: *const *mut ffi::PyObject,
-            nargs: ffi::Py_ssize_t,
-            _kwnames: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: by the calling convention `args` points to `nargs` live objects.
-            let error = unsafe {
-                let args = std::slice::from_raw_parts(args, usize::try_from(nargs).unwrap_or(0));
-                let mut args = args.iter().map(|arg| Bound::from_borrowed_ptr(py, *arg));
-                thrown(py, args.next(), args.next(), args.next())?
-            };
-            // SAFETY: as in `Resume`.
-            let value = unsafe { step::<T>(object, |coroutine| coroutine.throw(py, error))? };
-            // SAFETY: `object` is alive, of `T`'s type, and no step is running.
-            unsafe { deliver::<T>(py, object, value) }
-        }
-        throw::<T>
-    };
-}
-
-/// The exception that `throw(value)`, `throw(type)` or `throw(type, value, traceback)` means.
-fn thrown<'py>(
-    py: Python<'py>,
-    kind: Option<Bound<'py, PyAny>>,
-    value: Option<Bound<'py, PyAny>>,
-    traceback: Option<Bound<'py, PyAny>>,
-) -> PyResult<PyErr> {
-    let kind = kind.ok_or_else(|| PyTypeError::new_err("throw() needs an exception"))?;
-    let value = value.filter(|value| !value.is_none());
-    let instance = match value {
-        Some(value) if value.is_instance_of::<pyo3::exceptions::PyBaseException>() => value,
-        Some(value) => kind.call1((value,))?,
-        None if kind.is_instance_of::<pyo3::exceptions::PyBaseException>() => kind,
-        None if kind.is_instance_of::<pyo3::types::PyType>() => kind.call0()?,
-        None => {
-            return Err(PyTypeError::new_err(format!(
-                "throw() needs an exception, got {}",
-                kind.repr()?
-            )));
-        }
-    };
-    if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
-        instance.setattr(pyo3::intern!(py, "__traceback__"), traceback)?;
-    }
-    Ok(PyErr::from_value(instance))
-}
-
-struct Close<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<noargs::Func> for Close<T> {
-    const METH: noargs::Func = {
-        unsafe fn close<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            // SAFETY: as in `Resume`; `returned` is plain data.
-            unsafe {
-                if (*object.cast::<Object<T>>()).status != Status::Finished {
-                    let error = PyGeneratorExit::new_err(());
-                    match step::<T>(object, |coroutine| coroutine.throw(py, error)) {
-                        Ok(value) => {
-                            drop(Bound::from_owned_ptr(py, value));
-                            if !(*object.cast::<Object<T>>()).returned {
-                                return Err(PyRuntimeError::new_err(
-                                    "the awaitable ignored GeneratorExit",
-                                ));
-                            }
-                        }
-                        Err(e)
-                            if e.is_instance_of::<PyGeneratorExit>(py)
-                                || e.is_instance_of::<PyStopIteration>(py) => {}
-                        Err(e) => return Err(e),
-                    }
-                }
-            }
-            Ok(py.None().into_ptr())
-        }
-        close::<T>
-    };
-}
-
-/// Gives a step's value to a caller that knows the iterator protocol only: a yielded one as it is,
-/// a returned one as `StopIteration`.
-///
-/// # Safety
-///
-/// `object` is a live object of `T`'s type, `value` what its last step came to, owned; the thread
-/// is attached.
-#[inline]
-unsafe fn deliver<T>(
-    py: Python<'_>,
-    object: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-) -> PyResult<*mut ffi::PyObject> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if (*object.cast::<Object<T>>()).returned {
-            return Err(stop::error(py, Bound::from_owned_ptr(py, value)));
-        }
-    }
-    Ok(value)
-}
-
-unsafe extern "C" fn am_send<T: Coroutine>(
-    object: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-    result: *mut *mut ffi::PyObject,
-) -> ffi::PySendResult {
-    // SAFETY: CPython's contract for the slot. On an error `*result` must be null: the C `Task`
-    // looks at the pointer, not at the status.
-    unsafe {
-        let out = binaryfunc::<Resume<T>>(object, value);
-        *result = out;
-        if out.is_null() {
-            ffi::PySendResult::PYGEN_ERROR
-        } else if (*object.cast::<Object<T>>()).returned {
-            ffi::PySendResult::PYGEN_RETURN
-        } else {
-            ffi::PySendResult::PYGEN_NEXT
-        }
-    }
-}
-
-unsafe extern "C" fn iternext<T: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython's contract for the slot; `None` is alive, `out` is owned, and `stop::raise`
-    // takes it over.
-    unsafe {
-        let out = binaryfunc::<Resume<T>>(object, ffi::Py_None());
-        if !out.is_null() && (*object.cast::<Object<T>>()).returned {
-            if out == ffi::Py_None() {
-                // Null without an exception is `StopIteration(None)` to every caller of this slot.
-                ffi::Py_DECREF(out);
-            } else {
-                stop::raise(out);
-            }
-            return ptr::null_mut();
-        }
-        out
-    }
-}
-
-/// `send()`.
-unsafe extern "C" fn m_send<T: Coroutine>(
-    object: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython's contract for the method. `out` is owned; `stop::raise` takes it over.
-    unsafe {
-        let out = binaryfunc::<Resume<T>>(object, value);
-        if !out.is_null() && (*object.cast::<Object<T>>()).returned {
-            stop::raise(out);
-            return ptr::null_mut();
-        }
-        out
-    }
-}
-
-unsafe extern "C" fn m_await(
-    object: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython passes a live object.
-    unsafe { ffi::Py_NewRef(object) }
-}
-
-unsafe extern "C" fn self_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython passes a live object.
-    unsafe { ffi::Py_NewRef(object) }
-}
-
-unsafe extern "C" fn traverse<T: Coroutine>(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: CPython's contract for the slot: a live object, nothing else running. A running
-    // object is skipped: its value is borrowed by the step on the stack, and what the collector
-    // cannot see it takes for alive.
-    unsafe {
-        let this = object.cast::<Object<T>>();
-        let seen = visit(ffi::Py_TYPE(object).cast(), arg);
-        if seen != 0 || (*this).status != Status::Idle {
-            return seen;
-        }
-        let mut see = |reference: &Py<PyAny>| match visit(reference.as_ptr(), arg) {
-            0 => Ok(()),
-            code => Err(Stopped(code)),
-        };
-        match (*this).value.traverse(&mut see) {
-            Ok(()) => 0,
-            Err(Stopped(code)) => code,
-        }
-    }
-}
-
-struct Clear<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<inquiry::Func> for Clear<T> {
-    const METH: inquiry::Func = {
-        #[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
-        unsafe fn clear<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-        ) -> PyResult<c_int> {
-            // SAFETY: CPython's contract for the slot: a live object of this type, unreachable, so
-            // that no step is running.
-            unsafe {
-                let this = object.cast::<Object<T>>();
-                if (*this).status == Status::Idle {
-                    (*this).status = Status::Running;
-                    (*this).value.abandon(py);
-                    finish(this);
-                }
-            }
-            Ok(0)
-        }
-        clear::<T>
-    };
-}
-
-struct Bury<T>(PhantomData<T>);
-
-impl<T: Coroutine> MethodDef<unaryfunc::Func> for Bury<T> {
-    const METH: unaryfunc::Func = {
-        #[expect(clippy::unnecessary_wraps, reason = "the trampoline's signature")]
-        unsafe fn bury<T: Coroutine>(
-            py: Python<'_>,
-            object: *mut ffi::PyObject,
-        ) -> PyResult<*mut ffi::PyObject> {
-            let this = object.cast::<Object<T>>();
-            // SAFETY: called once, by `dealloc`, with the last reference gone and no step running.
-            unsafe {
-                // Giving up a place may wake others and close a coroutine: Python code, which must
-                // not see the exception that may be on its way through whoever dropped us.
-                let pending = PyErr::take(py);
-                (*this).value.abandon(py);
-                finish(this);
-                if let Some(pending) = pending {
-                    pending.restore(py);
-                }
-            }
-            Ok(ptr::null_mut())
-        }
-        bury::<T>
-    };
-}
-
-unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls this once, with the last reference gone. The memory goes either to the
-    // free list, which keeps the object's reference to its type, or back to the allocator with that
-    // reference.
-    unsafe {
-        if (*object.cast::<Object<T>>()).tracked {
-            ffi::PyObject_GC_UnTrack(object.cast());
-        }
-        if (*object.cast::<Object<T>>()).status == Status::Idle {
-            unaryfunc::<Bury<T>>(object);
-        }
-        let class = &mut *T::class().0.get();
-        if class.kept < FREE_LIST {
-            class.free[class.kept] = object;
-            class.kept += 1;
-        } else {
-            ffi::PyObject_GC_Del(object.cast());
-            ffi::Py_DECREF(class.object.cast());
-        }
     }
 }

@@ -5,6 +5,8 @@ use std::task::{Context, Poll, Waker};
 
 use pyo3::prelude::*;
 
+use crate::errors::Raised;
+
 use super::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
 
 /// A future of the core as Python awaits it.
@@ -45,15 +47,8 @@ impl<O: Operation> Ready<O> {
     }
 }
 
-impl<O: Operation> Coroutine for Ready<O> {
-    const NAME: &'static CStr = O::NAME;
-
-    fn class() -> &'static Class {
-        O::class()
-    }
-
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        let py = value.py();
+impl<O: Operation> Ready<O> {
+    fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         let operation = self
             .operation
             .as_mut()
@@ -78,6 +73,19 @@ impl<O: Operation> Coroutine for Ready<O> {
                 result.map(Step::Return)
             }
         }
+    }
+}
+
+impl<O: Operation> Coroutine for Ready<O> {
+    const NAME: &'static CStr = O::NAME;
+
+    fn class() -> &'static Class {
+        O::class()
+    }
+
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+        let py = value.py();
+        Raised::lower(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -14,7 +14,7 @@ use super::turn::Ticket;
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
 use crate::drive::budget;
-use crate::errors;
+use crate::errors::{self, Raised};
 use crate::result::IteratorResult;
 
 /// How a pull gives its outcome.
@@ -71,13 +71,15 @@ impl Pull {
     /// The first step. The way of a ready item is short and in one piece; everything else branches
     /// off it.
     #[inline]
-    fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
+    fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, Raised> {
         let py = link.py();
         let this = link.get();
-        this.home().check(py, "stream")?;
+        this.home()
+            .check(py, "stream")
+            .map_err(|error| Raised::set(py, error))?;
         let started = this.state.borrow(py).start();
         let Some((ticket, mut line)) = started else {
-            return self.begin_slowly(link);
+            return Raised::lower(py, self.begin_slowly(link));
         };
         self.ticket = ticket;
         match line.advance(py, link, None) {
@@ -91,7 +93,7 @@ impl Pull {
             }
             outcome => {
                 let outcome = outcome.map_err(|raised| raised.fetch(py));
-                self.finish(link, line, outcome, None)
+                Raised::lower(py, self.finish(link, line, outcome, None))
             }
         }
     }
@@ -215,6 +217,23 @@ impl Pull {
                 let future = parked.hand_up(py)?;
                 self.wait_in(link, Stage::Queued(Box::new(parked)));
                 Ok(Step::Yield(future))
+            }
+        }
+    }
+
+    /// Any step but the first.
+    #[cold]
+    fn go_on<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Step<'py>> {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Flying => self.resume(link, Ok(value)),
+            Stage::Queued(_) => self.called(link),
+            Stage::Claiming(_) => self.build(link),
+            Stage::New | Stage::Done => {
+                unreachable!("one is handled by the caller, the other not stepped again")
             }
         }
     }
@@ -400,22 +419,16 @@ impl Coroutine for Pull {
     }
 
     #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+        let py = value.py();
         let Some(link) = self.link.take() else {
             unreachable!("a finished awaitable is not stepped again")
         };
-        let link = link.into_bound(value.py());
+        let link = link.into_bound(py);
         if matches!(self.stage, Stage::New) {
             return self.begin(&link);
         }
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Flying => self.resume(&link, Ok(value)),
-            Stage::Queued(_) => self.called(&link),
-            Stage::Claiming(_) => self.build(&link),
-            Stage::New | Stage::Done => {
-                unreachable!("one was handled, the other is not stepped again")
-            }
-        }
+        Raised::lower(py, self.go_on(&link, value))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -9,6 +9,7 @@ use super::line::{Advance, Line, Place};
 use super::link::PushLink;
 use crate::awaitable::{Class, Coroutine, Native, Seen, Step, Stopped};
 use crate::drive::budget;
+use crate::errors::Raised;
 
 /// One item on its way down.
 #[derive(Debug)]
@@ -40,6 +41,29 @@ impl Push {
         })
     }
 
+    fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = value.py();
+        let head = self.head.bind(py).clone();
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::New(item) => {
+                let item = item.into_bound(py);
+                let line = PushLink::open_line(&head, &item)?;
+                if budget::spend(py) {
+                    let rest =
+                        Advance::Suspend(Place::Rest(item.unbind()), py.None().into_bound(py));
+                    return self.finish(line, Ok(rest));
+                }
+                let outcome = line.advance(&head, item, 0);
+                self.finish(line, outcome)
+            }
+            Stage::Flying(line, place) => {
+                let outcome = line.resume(&head, place, Ok(value));
+                self.finish(line, outcome)
+            }
+            Stage::Done => unreachable!("a finished awaitable is not stepped again"),
+        }
+    }
+
     #[inline]
     fn finish<'py>(
         &mut self,
@@ -64,28 +88,8 @@ impl Coroutine for Push {
         &CLASS
     }
 
-    #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        let py = value.py();
-        let head = self.head.bind(py).clone();
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New(item) => {
-                let item = item.into_bound(py);
-                let line = PushLink::open_line(&head, &item)?;
-                if budget::spend(py) {
-                    let rest =
-                        Advance::Suspend(Place::Rest(item.unbind()), py.None().into_bound(py));
-                    return self.finish(line, Ok(rest));
-                }
-                let outcome = line.advance(&head, item, 0);
-                self.finish(line, outcome)
-            }
-            Stage::Flying(line, place) => {
-                let outcome = line.resume(&head, place, Ok(value));
-                self.finish(line, outcome)
-            }
-            Stage::Done => unreachable!("a finished awaitable is not stepped again"),
-        }
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+        Raised::lower(value.py(), self.step(value))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
