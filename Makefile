@@ -17,6 +17,8 @@ endif
 VENV ?= .venv
 # `make build LOCKED=` lets cargo bring Cargo.lock up to date after a change of dependencies.
 LOCKED ?= --locked
+# `make build PROFILE=profiling` keeps the symbols.
+PROFILE ?= release
 export CARGO_TARGET_DIR ?= target
 
 BIN := $(abspath $(VENV))/bin
@@ -54,7 +56,7 @@ $(VENV)/.ready-%: requirements/%.txt requirements/test.txt requirements/constrai
 
 .PHONY: build
 build: $(READY) ## build the extension in release and install the package, editable
-	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release $(LOCKED) --quiet
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) $(LOCKED) --quiet
 
 .PHONY: test
 test: test-core loom test-python ## every test: the core's, its loom models, the Python ones

@@ -29,6 +29,13 @@ def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
     pull.close()
 
 
+async def test_a_task_shows_what_it_runs() -> None:
+    task = asyncio.ensure_future(anext(SourceIterObj([1])))
+    assert "Pull" in repr(task)
+    assert "without" not in repr(task)
+    assert await task == 1
+
+
 def test_by_hand_it_is_sent_thrown_into_and_closed_like_any_coroutine() -> None:
     stream = SourceIterObj([1, 2])
     with pytest.raises(StopIteration) as stop:

@@ -56,8 +56,12 @@ class Job:
 
     def emit(self, value: object) -> Awaitable[None] | None:
         """See `Listener`."""
-        if self.asked_to_stop or self._run.closed:
+        if self.asked_to_stop:
+            # It yields all the same.
             return _stopped()
+        if self._run.closed:
+            # There always is room now: one that waits for nothing else has to wait here until it is asked to stop.
+            return self._run.loop.create_future()
         envelope = self._envelope(EnvelopeType.INTERMEDIATE, value, None, None)
         if self._run.has_room():
             self._run.put(envelope)
@@ -111,7 +115,6 @@ class Job:
 
 
 async def _stopped() -> None:
-    """Ends a task that yields though it was asked to stop, or that never waits and so cannot be asked."""
     raise asyncio.CancelledError
 
 

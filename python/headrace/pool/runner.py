@@ -41,7 +41,8 @@ class HierarchicalTaskPoolRunner:
 
     Args:
         source: where tasks come from: a pull object, most often `PushPullBufferObj.source`, or any iterable or async
-            iterable. It is never closed here: after a run was left, the next goes on where that one stopped.
+            iterable. It is never closed here: after a run was left, the next goes on where that one stopped. Only an
+            async generator of yours is ended by the pull that leaving cancels, as `SourceIterObj` says.
         capacity: what the tasks run under, with all its ancestors. Others may use it at the same time.
         name: for messages, and the names of asyncio tasks and threads; None for `"pool-1"` and so on.
         max_buffered: how many envelopes may be unread, a positive integer.

@@ -50,12 +50,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pull::feed::QueueFeed>()?;
     module.add_class::<pull::feed::ForeignFeed>()?;
     module.add_class::<push::link::PushLink>()?;
-    module.add_function(wrap_pyfunction!(pull::link::adopt, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::link::stock, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::link::upstream, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::link::shut, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::link::close_feed, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::link::restart, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::shut, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::close_feed, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::restart, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;
     Ok(())
 }

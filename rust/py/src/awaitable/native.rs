@@ -158,6 +158,13 @@ impl<T: Coroutine> Native<T> {
         methods.push(ffi::PyMethodDef::zeroed());
         // The type keeps a pointer to its methods for as long as it lives, which is for ever.
         let methods = Box::leak(methods.into_boxed_slice());
+        // By this name a task shows what it runs.
+        let name = ffi::PyGetSetDef {
+            name: c"__qualname__".as_ptr(),
+            get: Some(slots::qualname),
+            ..ffi::PyGetSetDef::default()
+        };
+        let getters = Box::leak(Box::new([name, ffi::PyGetSetDef::default()]));
         let slots = [
             (ffi::Py_tp_dealloc, slots::dealloc::<T> as *mut c_void),
             (ffi::Py_tp_traverse, slots::traverse::<T> as *mut c_void),
@@ -167,6 +174,7 @@ impl<T: Coroutine> Native<T> {
             (ffi::Py_am_await, slots::self_iter as *mut c_void),
             (ffi::Py_am_send, slots::am_send::<T> as *mut c_void),
             (ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+            (ffi::Py_tp_getset, getters.as_mut_ptr().cast()),
             (0, ptr::null_mut()),
         ];
         let mut slots = slots.map(|(slot, pfunc)| ffi::PyType_Slot { slot, pfunc });

@@ -205,6 +205,14 @@ pub(super) unsafe extern "C" fn m_await(
     unsafe { ffi::Py_NewRef(object) }
 }
 
+pub(super) unsafe extern "C" fn qualname(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython passes a live object, whose type is alive.
+    unsafe { ffi::PyType_GetQualName(ffi::Py_TYPE(object)) }
+}
+
 pub(super) unsafe extern "C" fn self_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: CPython passes a live object.
     unsafe { ffi::Py_NewRef(object) }

@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`link`] | `PullLink`, the base of every pull object: what it is made of, who waits for it, what it keeps |
+//! | [`control`] | what the Python classes ask of a link |
 //! | [`line`] | a fused stretch of links, and the loop that runs it |
 //! | [`awaitable`] | `Pull`: one `anext()` |
 //! | [`turn`] | concurrent pulls, served in the order in which they came |
@@ -23,6 +24,7 @@
 //!   next pull says so (`SourceCancelledError`), since a clean end would hide the loss.
 
 pub(crate) mod awaitable;
+pub(crate) mod control;
 pub(crate) mod feed;
 pub(crate) mod flight;
 pub(crate) mod line;
