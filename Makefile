@@ -115,6 +115,10 @@ demo: build ## the main job: a census of the standard library, into build/census
 	mkdir -p build
 	$(RUN) examples/stdlib_census.py --output build/census.jsonl
 
+.PHONY: bench
+bench: build ## headrace beside what one would write by hand, as ratios; ARGS= goes to the benchmark
+	$(RUN) benches/python/floor.py $(ARGS)
+
 .PHONY: all
 all: ## what CI runs: test, lint, demo
 	$(MAKE) test

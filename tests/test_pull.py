@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
+import operator
 import random
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from headrace import (
     PullMapObj,
     PullObj,
     PullObj1To1Link,
+    PullReduceObj,
     SourceBufferObj,
     SourceCancelledError,
     SourceIterObj,
@@ -463,6 +466,22 @@ async def test_law_4_the_error_of_the_block_wins_and_keeps_those_of_closing() ->
     assert caught.value.__notes__ == ["while closing: OSError('disk')"]
 
 
+def test_law_4_an_interrupt_while_closing_is_no_mere_note() -> None:
+    async def generator() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with SourceIterObj(generator()) as stream:
+            await anext(stream)
+            raise ValueError("body")
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+
 async def test_law_4_a_stream_cannot_be_closed_from_inside_its_own_callable() -> None:
     async def suicidal(n: int) -> int:
         await stream.aclose()
@@ -883,3 +902,69 @@ async def test_a_buffer_source_takes_items_while_it_runs() -> None:
     stream.buffer.append(2)
     assert await anext(stream) == 2
     assert await collect(stream) == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_reduce_gives_each_running_result(is_async: bool) -> None:
+    async def add(left: int, right: int) -> int:
+        await asyncio.sleep(0)
+        return left + right
+
+    reducer: Callable[[Any, int], Any] = add if is_async else operator.add
+    items = [3, 1, 4, 1, 5]
+    assert await collect(PullReduceObj(items, reducer)) == list(itertools.accumulate(items))
+    begun = SourceIterObj(items).reduce(reducer, 100)
+    assert await collect(begun) == list(itertools.accumulate(items, initial=100))[1:]
+    begun.restart()
+    assert await collect(begun) == list(itertools.accumulate(items, initial=100))[1:]
+    assert await collect(PullReduceObj([], reducer, 1)) == []
+
+
+async def test_reduce_law_2_a_cancelled_reducer_runs_again_with_the_same_accumulator() -> None:
+    calls: list[tuple[int, int]] = []
+    gate = asyncio.Event()
+
+    async def add(left: int, right: int) -> int:
+        calls.append((left, right))
+        await gate.wait()
+        return left + right
+
+    stream = PullReduceObj([1, 2, 3], add, 10)
+    task = asyncio.ensure_future(anext(stream))
+    await until(lambda: bool(calls))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.set()
+    assert await collect(stream) == [11, 13, 16]
+    assert calls == [(10, 1), (10, 1), (11, 2), (13, 3)]
+
+
+async def test_reduce_law_3_an_error_costs_one_item_and_no_state() -> None:
+    def divide(left: int, right: int) -> int:
+        return left // right
+
+    stream = PullReduceObj([2, 0, 5], divide, 100)
+    assert await anext(stream) == 50
+    with pytest.raises(ZeroDivisionError) as caught:
+        await anext(stream)
+    assert caught.value.__notes__ == ["raised by reducer of PullReduceObj"]
+    assert await collect(stream) == [10]
+
+
+async def test_reduce_law_13_accumulator_and_reducer_are_live() -> None:
+    stream = PullReduceObj(range(1, 6), operator.add)
+    assert (stream.accumulator, await anext(stream), await anext(stream)) == (None, 1, 3)
+    stream.accumulator = 100
+    assert await anext(stream) == 103
+    stream.reducer = operator.mul
+    assert await anext(stream) == 412
+    with pytest.raises(TypeError, match=r"reducer must be callable, got 3 \(int\)"):
+        PullReduceObj([1], wrong(3))
+
+
+async def test_reduce_law_17_a_line_of_ten_thousand() -> None:
+    stream: PullObj[int] = SourceIterObj([1, 2])
+    for _ in range(10_000):
+        stream = stream.reduce(operator.add)
+    assert await collect(stream) == [1, 10_002]

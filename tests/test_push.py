@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from headrace import (
     PushMapObj,
     PushObj1To1Link,
     PushPullBufferObj,
+    PushReduceObj,
     PushSerialObj,
     SinkCollectObj,
     SinkObj,
@@ -403,3 +405,35 @@ async def test_the_end_of_a_block_ends_the_supply() -> None:
         async with other:
             raise error
     assert other.ended == [error]
+
+
+async def test_reduce_pushes_each_running_result() -> None:
+    sink: SinkCollectObj[int] = SinkCollectObj()
+    line = PushReduceObj[int, int](sink, operator.add, 10)
+    for n in (1, 2, 3):
+        await line.next(n)
+    assert sink.buffer == [11, 13, 16]
+    line.accumulator = 0
+    line.reducer = operator.sub
+    await line.next(5)
+    assert (sink.buffer[-1], line.accumulator) == (-5, -5)
+    with pytest.raises(TypeError, match=r"reducer must be callable, got None"):
+        PushReduceObj(sink, wrong(None))
+
+
+async def test_reduce_law_2_a_cancelled_push_changes_nothing() -> None:
+    sink: SinkCollectObj[int] = SinkCollectObj()
+
+    async def add(left: int, right: int) -> int:
+        await asyncio.sleep(0)
+        return left + right
+
+    line = PushReduceObj[int, int](sink, add, 10)
+    push = asyncio.ensure_future(line.next(1))
+    await asyncio.sleep(0)
+    push.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await push
+    assert push.cancelled()
+    await line.next(2)
+    assert sink.buffer == [12]

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import operator
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import Case, Result, measure, print_table
 
 from headrace import PullObj, PushPullBufferObj, SourceIterObj
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
 
 
 def inc(x: int) -> int:
@@ -41,7 +44,9 @@ async def mapped(function: Callable[[int], int], source: AsyncIterator[int]) -> 
         yield function(x)
 
 
-async def filtered(function: Callable[[int], bool], source: AsyncIterator[int]) -> AsyncIterator[int]:
+async def filtered(
+    function: Callable[[int], bool], source: AsyncIterator[int]
+) -> AsyncIterator[int]:
     async for x in source:
         if function(x):
             yield x
@@ -104,7 +109,9 @@ def full_buffer() -> Case:
             self.began = not self.began
             return spent[0] if self.began else 0.0
 
-    return Case("`get` of a full buffer", "`asyncio.Queue`", by_hand, by_headrace, goal=0.30, clock=Clock())
+    return Case(
+        "`get` of a full buffer", "`asyncio.Queue`", by_hand, by_headrace, goal=0.30, clock=Clock()
+    )
 
 
 def thread_push() -> Case:
@@ -124,7 +131,9 @@ def thread_push() -> Case:
     async def by_hand(count: int) -> int:
         queue: asyncio.Queue[int] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        return await collect(count, lambda x: loop.call_soon_threadsafe(queue.put_nowait, x), queue.get)
+        return await collect(
+            count, lambda x: loop.call_soon_threadsafe(queue.put_nowait, x), queue.get
+        )
 
     async def by_headrace(count: int) -> int:
         buffer: PushPullBufferObj[int] = PushPullBufferObj()
@@ -154,7 +163,13 @@ def stages(count: int, goal: float) -> Case:
             stream = stream.filter(keep) if number % 2 else stream.map(inc)
         return total(stream)
 
-    return Case(f"{count} map/filter stage{'s' * (count > 1)}", "async generators", by_hand, by_headrace, goal)
+    return Case(
+        f"{count} map/filter stage{'s' * (count > 1)}",
+        "async generators",
+        by_hand,
+        by_headrace,
+        goal,
+    )
 
 
 def foreign() -> Case:
@@ -181,13 +196,41 @@ def async_callable() -> Case:
     )
 
 
+def running_sum() -> Case:
+    async def summed(count: int) -> AsyncIterator[int]:
+        result = 0
+        async for x in numbers(count):
+            result += x
+            yield result
+
+    return Case(
+        "a running sum",
+        "async generators",
+        lambda n: total(summed(n)),
+        lambda n: total(SourceIterObj(range(n)).reduce(operator.add)),
+        goal=0.45,
+    )
+
+
 def cases() -> list[Case]:
-    pipeline = [stages(count, goal) for count, goal in ((1, 0.50), (3, 0.42), (5, 0.42), (10, 0.40))]
-    return [empty(), full_buffer(), thread_push(), *pipeline, foreign(), async_callable()]
+    pipeline = [
+        stages(count, goal) for count, goal in ((1, 0.50), (3, 0.42), (5, 0.42), (10, 0.40))
+    ]
+    return [
+        empty(),
+        full_buffer(),
+        thread_push(),
+        *pipeline,
+        foreign(),
+        async_callable(),
+        running_sum(),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repetitions", type=int, default=9, help="how often each side runs (9)")
     parser.add_argument("--only", default="", help="rows whose name contains this")
     options = parser.parse_args()

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Run = Callable[[int], Coroutine[Any, Any, Any]]
@@ -60,7 +61,9 @@ def measure(case: Case, repetitions: int = 9) -> Result:
             best[side] = min(best[side], elapsed)
             outcomes.append(outcome)
         if outcomes[0] != outcomes[1]:
-            raise AssertionError(f"{case.name}: {outcomes[0]!r} by hand, {outcomes[1]!r} by headrace")
+            raise AssertionError(
+                f"{case.name}: {outcomes[0]!r} by hand, {outcomes[1]!r} by headrace"
+            )
     return Result(case, *best)
 
 
@@ -68,8 +71,10 @@ def machine() -> str:
     """The interpreter and the processor, for the line above a table."""
     model = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as file:
-            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+        with Path("/proc/cpuinfo").open() as file:
+            model = next(
+                line.split(":")[1].strip() for line in file if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         pass
     return f"CPython {platform.python_version()}, {model}, {sys.platform}"

@@ -19,6 +19,7 @@ __all__ = [
     "PullLink",
     "PushLink",
     "QueueFeed",
+    "ReduceKernel",
     "Signal",
     "StoreFeed",
     "__version__",
@@ -67,7 +68,19 @@ class FilterKernel:
     @predicate.setter
     def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
 
-_Kernel: TypeAlias = MapKernel | FilterKernel
+@final
+class ReduceKernel:
+    def __new__(cls, reducer: Callable[[Any, Any], Any], *initial: Any) -> ReduceKernel: ...
+    @property
+    def reducer(self) -> Callable[[Any, Any], Any]: ...
+    @reducer.setter
+    def reducer(self, reducer: Callable[[Any, Any], Any]) -> None: ...
+    @property
+    def accumulator(self) -> Any: ...
+    @accumulator.setter
+    def accumulator(self, value: Any) -> None: ...
+
+_Kernel: TypeAlias = MapKernel | FilterKernel | ReduceKernel
 
 @final
 class StoreFeed:

@@ -2,13 +2,14 @@
 
 from headrace.pull.base import PullObj
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
-from headrace.pull.transform import PullFilterObj, PullMapObj, PullObj1To1Link
+from headrace.pull.transform import PullFilterObj, PullMapObj, PullObj1To1Link, PullReduceObj
 
 __all__ = [
     "PullFilterObj",
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",
+    "PullReduceObj",
     "SourceBufferObj",
     "SourceIterObj",
     "SourceObj",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
+from headrace.errors import NOTHING
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from headrace.pull.transform import PullFilterObj, PullMapObj
+    from headrace.pull.transform import PullFilterObj, PullMapObj, PullReduceObj
 
 __all__ = ["PullObj"]
 
@@ -177,7 +178,7 @@ class PullObj(PullLink[T_co]):
         """
         try:
             await self.aclose()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as closing:
             if error is None:
@@ -199,6 +200,22 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.transform import PullFilterObj
 
         return PullFilterObj(self, predicate)
+
+    @overload
+    def reduce(
+        self, reducer: Callable[[U, T_co], Coroutine[Any, Any, U]], initial: U = ...
+    ) -> PullReduceObj[T_co, U]: ...
+    @overload
+    def reduce(
+        self, reducer: Callable[[U, T_co], U], initial: U = ...
+    ) -> PullReduceObj[T_co, U]: ...
+    def reduce(
+        self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
+    ) -> PullReduceObj[T_co, Any]:
+        """The running result of `reducer(accumulator, item)`; see `PullReduceObj`."""
+        from headrace.pull.transform import PullReduceObj
+
+        return PullReduceObj(self, reducer, initial)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from headrace._core import FilterKernel, MapKernel
+from headrace._core import FilterKernel, MapKernel, ReduceKernel
+from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["PullFilterObj", "PullMapObj", "PullObj1To1Link"]
+__all__ = ["PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
@@ -36,7 +37,9 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
         TypeError: `source` is not iterable.
     """
 
-    def __init__(self, source: Source[IN], kernel: MapKernel | FilterKernel | None = None) -> None:
+    def __init__(
+        self, source: Source[IN], kernel: MapKernel | FilterKernel | ReduceKernel | None = None
+    ) -> None:
         self._source: PullObj[IN] = as_pull(source)
         if kernel is None:
             # Still its source: closing and restarting go there. Without `pull_impl` it passes items
@@ -125,3 +128,60 @@ class PullFilterObj(PullObj1To1Link[T, T], stock=True):
     @predicate.setter
     def predicate(self, predicate: Callable[[T], Any]) -> None:
         self._kernel.predicate = predicate
+
+
+class PullReduceObj(PullObj1To1Link[IN, OUT], stock=True):
+    """The running result of `reducer(accumulator, item)`: one for each item.
+
+    Law: `list(itertools.accumulate(source, reducer))`; with `initial`, the same without `initial`
+    itself.
+    Order: the source's.
+    Bound: the accumulator, and one item while its `reducer` runs.
+    Cost: O(1) and one call an item.
+    Cancel safety: an item whose `reducer` was cancelled with the pull goes to `reducer` again at the
+    next pull, with the same accumulator.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        reducer: Sync or async, called with the accumulator and each item.
+        initial: What a cycle begins with; without it, it begins with its first item, which comes
+            out as it is.
+
+    Raises:
+        TypeError: `source` is not iterable, or `reducer` not callable.
+    """
+
+    @overload
+    def __init__(
+        self,
+        source: Source[IN],
+        reducer: Callable[[OUT, IN], Coroutine[Any, Any, OUT]],
+        initial: OUT = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, source: Source[IN], reducer: Callable[[OUT, IN], OUT], initial: OUT = ...
+    ) -> None: ...
+    def __init__(
+        self, source: Source[IN], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
+    ) -> None:
+        self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
+        super().__init__(source, self._kernel)
+
+    @property
+    def reducer(self) -> Callable[[Any, IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.reducer
+
+    @reducer.setter
+    def reducer(self, reducer: Callable[[Any, IN], Any]) -> None:
+        self._kernel.reducer = reducer
+
+    @property
+    def accumulator(self) -> Any:
+        """The result so far, live: set it to go on from there. `None` before there is one."""
+        return self._kernel.accumulator
+
+    @accumulator.setter
+    def accumulator(self, value: Any) -> None:
+        self._kernel.accumulator = value

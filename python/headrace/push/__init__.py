@@ -3,7 +3,13 @@
 from headrace.push.base import PushObj
 from headrace.push.group import PushDistributeObj, PushForkObj
 from headrace.push.sink import SinkCollectObj, SinkObj
-from headrace.push.transform import PushFilterObj, PushMapObj, PushObj1To1Link, PushSerialObj
+from headrace.push.transform import (
+    PushFilterObj,
+    PushMapObj,
+    PushObj1To1Link,
+    PushReduceObj,
+    PushSerialObj,
+)
 
 __all__ = [
     "PushDistributeObj",
@@ -12,6 +18,7 @@ __all__ = [
     "PushMapObj",
     "PushObj",
     "PushObj1To1Link",
+    "PushReduceObj",
     "PushSerialObj",
     "SinkCollectObj",
     "SinkObj",

@@ -10,7 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from headrace import _core
-from headrace._core import FilterKernel, IteratorResult, MapKernel
+from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
+from headrace.errors import NOTHING
 from headrace.push.base import PushObj, checked_sink
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["PushFilterObj", "PushMapObj", "PushObj1To1Link", "PushSerialObj"]
+__all__ = ["PushFilterObj", "PushMapObj", "PushObj1To1Link", "PushReduceObj", "PushSerialObj"]
 
 IN = TypeVar("IN")
 IN_contra = TypeVar("IN_contra", contravariant=True)
@@ -41,7 +42,7 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
     """
 
     def __init__(
-        self, sink: PushProtocol[OUT], kernel: MapKernel | FilterKernel | None = None
+        self, sink: PushProtocol[OUT], kernel: MapKernel | FilterKernel | ReduceKernel | None = None
     ) -> None:
         self._sink: PushProtocol[OUT] = checked_sink(sink)
         if kernel is None:
@@ -151,6 +152,63 @@ class PushFilterObj(PushObj1To1Link[T, T], stock=True):
     @predicate.setter
     def predicate(self, predicate: Callable[[T], Any]) -> None:
         self._kernel.predicate = predicate
+
+
+class PushReduceObj(PushObj1To1Link[IN, OUT], stock=True):
+    """Pushes the running result of `reducer(accumulator, item)`: one for each item.
+
+    Law: the sink gets `list(itertools.accumulate(items, reducer))`; with `initial`, the same without
+    `initial` itself.
+    Order: of arrival. With an async `reducer`, pushes that overlap would build on the same
+    accumulator: put a `PushSerialObj` before it.
+    Bound: the accumulator.
+    Cost: O(1) and one call an item.
+    Cancel safety: a push that is cancelled in `reducer` has delivered nothing and changed nothing.
+
+    Args:
+        sink: A push object.
+        reducer: Sync or async, called with the accumulator and each item.
+        initial: What it begins with; without it, it begins with the first item, which is pushed on
+            as it is.
+
+    Raises:
+        TypeError: `sink` is no push object, or `reducer` not callable.
+    """
+
+    @overload
+    def __init__(
+        self,
+        sink: PushProtocol[OUT],
+        reducer: Callable[[OUT, IN], Coroutine[Any, Any, OUT]],
+        initial: OUT = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, sink: PushProtocol[OUT], reducer: Callable[[OUT, IN], OUT], initial: OUT = ...
+    ) -> None: ...
+    def __init__(
+        self, sink: PushProtocol[OUT], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
+    ) -> None:
+        self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
+        super().__init__(sink, self._kernel)
+
+    @property
+    def reducer(self) -> Callable[[Any, IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.reducer
+
+    @reducer.setter
+    def reducer(self, reducer: Callable[[Any, IN], Any]) -> None:
+        self._kernel.reducer = reducer
+
+    @property
+    def accumulator(self) -> Any:
+        """The result so far, live: set it to go on from there. `None` before there is one."""
+        return self._kernel.accumulator
+
+    @accumulator.setter
+    def accumulator(self, value: Any) -> None:
+        self._kernel.accumulator = value
 
 
 class PushSerialObj(PushObj1To1Link[T, T], stock=True):

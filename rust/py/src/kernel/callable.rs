@@ -61,16 +61,38 @@ impl Callable {
     /// Calls it with one argument. It is held during the call, in which it may be replaced.
     #[inline]
     pub(crate) fn call<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Raised> {
-        let py = item.py();
+        self.vectorcall(item.py(), [ptr::null_mut(), item.as_ptr()])
+    }
+
+    /// Calls it with two arguments.
+    #[inline]
+    pub(crate) fn call2<'py>(
+        &self,
+        first: &Bound<'py, PyAny>,
+        second: &Bound<'py, PyAny>,
+    ) -> Result<Bound<'py, PyAny>, Raised> {
+        self.vectorcall(
+            first.py(),
+            [ptr::null_mut(), first.as_ptr(), second.as_ptr()],
+        )
+    }
+
+    /// Calls it with what `arguments` holds behind its first place, which is free for a bound
+    /// method's `self`.
+    #[inline(always)]
+    fn vectorcall<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        mut arguments: [*mut ffi::PyObject; N],
+    ) -> Result<Bound<'py, PyAny>, Raised> {
         let Some(function) = self.get(py) else {
             return Err(Raised::set(py, self.gone()));
         };
-        // SAFETY: the vectorcall protocol: one argument, and a free place before it for a bound method's
-        // `self`. Null comes with an exception.
+        // SAFETY: the vectorcall protocol, with arguments that the callers hold. Null comes with an
+        // exception.
         unsafe {
-            let mut arguments = [ptr::null_mut(), item.as_ptr()];
             let first = arguments.as_mut_ptr().add(1);
-            let count = 1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+            let count = (N - 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
             let result = match ffi::PyVectorcall_Function(function.as_ptr()) {
                 Some(call) => call(function.as_ptr(), first, count, ptr::null_mut()),
                 None => ffi::PyObject_Vectorcall(function.as_ptr(), first, count, ptr::null_mut()),

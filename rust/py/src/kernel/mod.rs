@@ -17,6 +17,7 @@
 mod callable;
 mod filter;
 mod map;
+mod reduce;
 
 use pyo3::prelude::*;
 
@@ -50,6 +51,9 @@ pub(crate) trait Kernel {
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
     ) -> PyResult<Flow<'py>>;
+
+    /// A new cycle begins: state goes back to what it was at first.
+    fn restart(&self, _py: Python<'_>) {}
 
     /// Shows the collector what this holds.
     fn traverse(
@@ -89,6 +93,10 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => kernel.get().resume(item, result),)+ }
             }
 
+            pub(crate) fn restart(&self, py: Python<'_>) {
+                match self { $(Self::$name(kernel) => kernel.get().restart(py),)+ }
+            }
+
             pub(crate) fn parameter(&self) -> &'static str {
                 match self { $(Self::$name(_) => <$class as Kernel>::PARAMETER,)+ }
             }
@@ -109,4 +117,5 @@ macro_rules! kernels {
 kernels! {
     Map(map::MapKernel),
     Filter(filter::FilterKernel),
+    Reduce(reduce::ReduceKernel),
 }

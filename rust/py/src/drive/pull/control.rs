@@ -168,6 +168,9 @@ pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
     for feed in feeds.iter().flatten() {
         feed.restart(py)?;
     }
+    if let Origin::Stage { kernel, .. } = this.origin(py) {
+        kernel.restart(py);
+    }
     let gone = {
         let mut state = this.state.borrow(py);
         state.phase = Phase::Open;
