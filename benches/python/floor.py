@@ -74,7 +74,7 @@ def empty() -> Case:
     )
 
 
-def full_buffer() -> Case:
+def full_buffer(*, by_async_for: bool) -> Case:
     async def by_hand(count: int) -> int:
         queue: asyncio.Queue[int] = asyncio.Queue()
         for x in range(count):
@@ -90,17 +90,22 @@ def full_buffer() -> Case:
         buffer: PushPullBufferObj[int] = PushPullBufferObj()
         for x in range(count):
             buffer.sink.next_nowait(x)
+        await buffer.sink.return_()
         source, result = buffer.source, 0
         begun = time.process_time()
-        for _ in range(count):
-            result += await anext(source)
+        if by_async_for:
+            async for x in source:
+                result += x
+        else:
+            for _ in range(count):
+                result += await anext(source)
         spent[0] = time.process_time() - begun
         return result
 
     spent = [0.0]
 
     class Clock:
-        """Counts the time of getting alone: the second call of each pair."""
+        """Counts the time of getting alone: every second call ends a run."""
 
         def __init__(self) -> None:
             self.began = True
@@ -109,9 +114,10 @@ def full_buffer() -> Case:
             self.began = not self.began
             return spent[0] if self.began else 0.0
 
-    return Case(
-        "`get` of a full buffer", "`asyncio.Queue`", by_hand, by_headrace, goal=0.30, clock=Clock()
+    name = "an item out of a full buffer, by " + (
+        "`async for`" if by_async_for else "`await anext`"
     )
+    return Case(name, "`asyncio.Queue.get`", by_hand, by_headrace, goal=0.30, clock=Clock())
 
 
 def thread_push() -> Case:
@@ -218,7 +224,8 @@ def cases() -> list[Case]:
     ]
     return [
         empty(),
-        full_buffer(),
+        full_buffer(by_async_for=False),
+        full_buffer(by_async_for=True),
         thread_push(),
         *pipeline,
         foreign(),

@@ -35,7 +35,8 @@ impl QueueFeed {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let buffer = self.buffer.get();
-        if buffer.check(py).is_err() {
+        // The link was checked for a fork just now; a broken buffer is for `draw` to tell of.
+        if buffer.core().is_broken() {
             return None;
         }
         buffer.core().try_get().ok().map(|item| item.into_bound(py))
