@@ -30,9 +30,11 @@ def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
 
 
 async def test_a_task_shows_what_it_runs() -> None:
-    task = asyncio.ensure_future(anext(SourceIterObj([1])))
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    task = asyncio.ensure_future(anext(buffer.source))
     assert "Pull" in repr(task)
     assert "without" not in repr(task)
+    buffer.sink.next_nowait(1)
     assert await task == 1
 
 

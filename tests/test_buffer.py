@@ -202,6 +202,42 @@ def test_law_9_two_loops_in_two_threads_meet_in_a_bounded_buffer() -> None:
     assert received == list(range(2000))
 
 
+def test_law_9_consumers_in_two_loops_share_one_source() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(4)
+    received: list[list[int]] = [[], []]
+
+    async def consume(number: int) -> None:
+        async for n in buffer.source:
+            received[number].append(n)
+            await asyncio.sleep(0)
+
+    async def produce() -> None:
+        for n in range(1000):
+            await buffer.sink.next(n)
+        await buffer.sink.return_()
+
+    threads = [threading.Thread(target=asyncio.run, args=(consume(number),)) for number in (0, 1)]
+    threads.append(threading.Thread(target=asyncio.run, args=(produce(),)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert sorted(received[0] + received[1]) == list(range(1000))
+    assert all(part == sorted(part) for part in received)
+
+
+async def test_law_4_closing_the_source_wakes_those_who_wait_for_an_item() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    pulls = [asyncio.ensure_future(anext(buffer.source)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await buffer.source.aclose()
+    outcomes = await asyncio.gather(*pulls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ClosedError, ClosedError]
+    with pytest.raises(StopAsyncIteration):
+        await anext(buffer.source)
+
+
 async def test_an_item_whose_destructor_pushes_does_not_deadlock() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj()
 

@@ -466,6 +466,29 @@ async def test_law_4_the_error_of_the_block_wins_and_keeps_those_of_closing() ->
     assert caught.value.__notes__ == ["while closing: OSError('disk')"]
 
 
+async def test_law_4_closing_a_link_in_the_middle_reaches_the_pull_that_is_inside_it() -> None:
+    cleaned: list[Any] = []
+
+    async def generator() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(asyncio.current_task())
+
+    source = SourceIterObj(generator())
+    last = source.map(lambda n: n).map(lambda n: n)
+    assert await anext(last) == 1
+    pull = asyncio.create_task(anext(last))
+    await turns(3)
+    await source.aclose()
+    assert cleaned == [pull]
+    with pytest.raises(ClosedError):
+        await pull
+    assert await collect(last) == []
+
+
 def test_law_4_an_interrupt_while_closing_is_no_mere_note() -> None:
     async def generator() -> AsyncIterator[int]:
         try:
@@ -539,6 +562,20 @@ async def test_law_9_another_loop_is_refused_while_a_pull_is_under_way() -> None
     await asyncio.to_thread(elsewhere)
     gate.open.set()
     assert await task == 10
+
+
+async def test_law_9_another_thread_is_refused_also_between_two_pulls() -> None:
+    stream = SourceIterObj(range(3)).map(lambda n: n)
+    assert await anext(stream) == 0
+
+    def elsewhere() -> None:
+        with pytest.raises(WrongLoopError):
+            asyncio.run(_take(stream))
+
+    await asyncio.to_thread(elsewhere)
+    assert await collect(stream) == [1, 2]
+    stream.restart()
+    assert await asyncio.to_thread(lambda: asyncio.run(_take(stream))) == 0
 
 
 async def _take(stream: Any) -> Any:

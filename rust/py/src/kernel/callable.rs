@@ -79,7 +79,7 @@ impl Callable {
 
     /// Calls it with what `arguments` holds behind its first place, which is free for a bound
     /// method's `self`.
-    #[inline(always)]
+    #[inline]
     fn vectorcall<'py, const N: usize>(
         &self,
         py: Python<'py>,

@@ -1,7 +1,10 @@
 //! `Pull`: one `anext()`.
 
 use std::ffi::CStr;
-use std::task::Waker;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use headrace_core::buffer::{Get, TryGetError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -13,6 +16,7 @@ use super::link::{Phase, PullLink};
 use super::turn::Ticket;
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use crate::buffer::Buffer;
 use crate::drive::budget;
 use crate::errors::{self, Raised};
 use crate::result::IteratorResult;
@@ -37,6 +41,8 @@ enum Stage {
     Claiming(Box<Parked>),
     /// It is its turn, and it is suspended; see the link's flight.
     Flying,
+    /// It waits for an item of the buffer that its link is the far end of.
+    Taking(Box<(Py<Buffer>, Get<Py<PyAny>>)>, Box<Parked>),
     Done,
 }
 
@@ -48,6 +54,8 @@ pub(crate) struct Pull {
     delivery: Delivery,
     ticket: Ticket,
     stage: Stage,
+    /// It has let the loop have its turn.
+    rested: bool,
 }
 
 static CLASS: Class = Class::new();
@@ -65,6 +73,7 @@ impl Pull {
             delivery,
             ticket: 0,
             stage: Stage::New,
+            rested: false,
         })
     }
 
@@ -102,7 +111,7 @@ impl Pull {
     #[cold]
     fn begin_slowly<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
         let py = link.py();
-        let mut state = link.get().state.borrow(py);
+        let state = link.get().state.borrow(py);
         if state.phase != Phase::Open {
             drop(state);
             return self.deliver_end(py);
@@ -112,8 +121,23 @@ impl Pull {
                 "this stream is being pulled already: from inside its own callable, or by another thread",
             ));
         }
-        let taken = state.turn.take();
         drop(state);
+        let far_end = match link.get().far_end(py) {
+            None => PullLink::find_far_end(link)?,
+            known => known,
+        };
+        if let Some(buffer) = far_end {
+            return self.take_from(link, buffer);
+        }
+        let this = link.get();
+        this.bind_loop(py)?;
+        // Perhaps only the thread was unknown.
+        let started = this.state.borrow(py).start();
+        if let Some((ticket, line)) = started {
+            self.ticket = ticket;
+            return self.run_on(link, line);
+        }
+        let taken = this.state.borrow(py).turn.take();
         match taken {
             None => self.queue(link),
             Some(ticket) => {
@@ -121,6 +145,71 @@ impl Pull {
                 self.build(link)
             }
         }
+    }
+
+    /// The far end of a buffer belongs to no loop and needs no turn: the buffer itself serves those
+    /// who pull it, from any thread, in the order in which they came.
+    fn take_from<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        buffer: Py<Buffer>,
+    ) -> PyResult<Step<'py>> {
+        let py = link.py();
+        if !self.rested && budget::spend(py) {
+            self.rested = true;
+            self.wait_in(link, Stage::New);
+            budget::renew();
+            return Ok(Step::Yield(py.None().into_bound(py)));
+        }
+        buffer.get().check(py)?;
+        match buffer.get().core().try_get() {
+            Ok(item) => self.deliver(item.into_bound(py)),
+            Err(TryGetError::Ended) => self.deliver_end_of(link, buffer.get()),
+            Err(TryGetError::Empty) => {
+                let get = buffer.get().core().get();
+                self.wait_for(link, Box::new((buffer, get)))
+            }
+        }
+    }
+
+    /// Joins the line of those who wait for an item of the buffer, unless one came in between.
+    fn wait_for<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        mut wanted: Box<(Py<Buffer>, Get<Py<PyAny>>)>,
+    ) -> PyResult<Step<'py>> {
+        let py = link.py();
+        let parked = Parked::new(py)?;
+        match Pin::new(&mut wanted.1).poll(&mut Context::from_waker(&parked.waker())) {
+            Poll::Ready(Ok(item)) => self.deliver(item.into_bound(py)),
+            Poll::Ready(Err(_)) => self.deliver_end_of(link, wanted.0.get()),
+            Poll::Pending => {
+                let future = parked.hand_up(py)?;
+                self.wait_in(link, Stage::Taking(wanted, Box::new(parked)));
+                budget::renew();
+                Ok(Step::Yield(future))
+            }
+        }
+    }
+
+    /// The end of a buffer: what its producers left, or that somebody closed it meanwhile.
+    fn deliver_end_of<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        buffer: &Buffer,
+    ) -> PyResult<Step<'py>> {
+        let py = link.py();
+        if let Some(error) = buffer.take_error(py) {
+            return Err(error);
+        }
+        let mut state = link.get().state.borrow(py);
+        if state.phase == Phase::Closed {
+            drop(state);
+            return Err(closed(py));
+        }
+        state.phase = Phase::Ended;
+        drop(state);
+        self.deliver_end(py)
     }
 
     /// Waits for its turn.
@@ -167,13 +256,18 @@ impl Pull {
         }
     }
 
-    fn run<'py>(
+    fn run<'py>(&mut self, link: &Bound<'py, PullLink>, line: Box<Line>) -> PyResult<Step<'py>> {
+        link.get().state.borrow(link.py()).running = true;
+        self.run_on(link, line)
+    }
+
+    /// Runs the line, which is marked as running.
+    fn run_on<'py>(
         &mut self,
         link: &Bound<'py, PullLink>,
         mut line: Box<Line>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
-        link.get().state.borrow(py).running = true;
         let outcome = line
             .advance(py, link, None)
             .map_err(|raised| raised.fetch(py));
@@ -232,6 +326,10 @@ impl Pull {
             Stage::Flying => self.resume(link, Ok(value)),
             Stage::Queued(_) => self.called(link),
             Stage::Claiming(_) => self.build(link),
+            Stage::Taking(wanted, parked) => {
+                drop(parked);
+                self.wait_for(link, wanted)
+            }
             Stage::New | Stage::Done => {
                 unreachable!("one is handled by the caller, the other not stepped again")
             }
@@ -249,7 +347,9 @@ impl Pull {
             let mut state = link.get().state.borrow(py);
             let (flight, line) = (state.flight.take(), state.line.take());
             state.running = flight.is_some() && line.is_some();
-            (flight, line, state.phase == Phase::Closed)
+            let upstream_closes = line.as_ref().is_some_and(|line| line.is_interrupted());
+            let closing = state.phase == Phase::Closed || upstream_closes;
+            (flight, line, closing)
         };
         let (Some(flight), Some(mut line)) = (flight, line) else {
             self.leave(link);
@@ -312,10 +412,7 @@ impl Pull {
             wake(next, closers);
         }
         match outcome {
-            Ok(Advance::Item(item)) => match self.delivery {
-                Delivery::Item => Ok(Step::Return(item)),
-                Delivery::Result => IteratorResult::item(item).map(Step::Return),
-            },
+            Ok(Advance::Item(item)) => self.deliver(item),
             Ok(Advance::End) => self.deliver_end(py),
             Ok(Advance::Suspend(..)) => unreachable!("handled above"),
             Err(error) => Err(error),
@@ -361,6 +458,14 @@ impl Pull {
         };
         self.stage = Stage::Done;
         wake(next, closers);
+    }
+
+    fn deliver<'py>(&mut self, item: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        self.stage = Stage::Done;
+        match self.delivery {
+            Delivery::Item => Ok(Step::Return(item)),
+            Delivery::Result => IteratorResult::item(item).map(Step::Return),
+        }
     }
 
     #[cold]
@@ -442,7 +547,8 @@ impl Coroutine for Pull {
                 self.leave(&link);
                 Err(error)
             }
-            Stage::New | Stage::Done => Err(error),
+            // Dropping the wait gives up its place; the item is still in the buffer.
+            Stage::New | Stage::Taking(..) | Stage::Done => Err(error),
         }
     }
 
@@ -452,6 +558,10 @@ impl Coroutine for Pull {
         }
         match &self.stage {
             Stage::Queued(parked) | Stage::Claiming(parked) => see(parked.future()),
+            Stage::Taking(wanted, parked) => {
+                see(wanted.0.as_any())?;
+                see(parked.future())
+            }
             Stage::New | Stage::Flying | Stage::Done => Ok(()),
         }
     }
@@ -460,7 +570,7 @@ impl Coroutine for Pull {
         let Some(link) = self.link.take() else { return };
         let link = link.into_bound(py);
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New | Stage::Done => {}
+            Stage::New | Stage::Taking(..) | Stage::Done => {}
             Stage::Queued(_) | Stage::Claiming(_) => self.leave(&link),
             Stage::Flying => {
                 let (flight, line) = {

@@ -67,41 +67,48 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
     let py = link.py();
     let this = link.get();
     this.home().check(py, "stream")?;
-    let (waiting, awaiting, busy) = {
+    let (first, waiting, busy) = {
         let mut state = this.state.borrow(py);
-        if state.running {
-            return Err(PyRuntimeError::new_err(
-                "a stream cannot be closed from inside its own callable",
-            ));
-        }
         let first = state.phase != Phase::Closed;
-        state.phase = Phase::Closed;
-        let awaiting = state
-            .flight
-            .as_ref()
-            .filter(|_| first)
-            .map(|flight| flight.awaiting.clone_ref(py));
-        (state.turn.dismiss(), awaiting, !state.turn.is_idle())
+        if !state.running {
+            state.phase = Phase::Closed;
+        }
+        (first, state.turn.dismiss(), !state.turn.is_idle())
     };
     waiting.into_iter().for_each(Waker::wake);
-    if !busy {
-        let kept = this.state.borrow(py).kept.take();
-        drop(kept);
-        return Ok(None);
+    if busy {
+        if first {
+            this.cancel_flight(py)?;
+        }
+        let parked = Parked::new(py)?;
+        this.state.borrow(py).closers.push(parked.waker());
+        return keep(py, parked).map(Some);
     }
-    if let Some(awaiting) = awaiting
-        && let Some(cancel) = awaiting.bind(py).getattr_opt(intern!(py, "cancel"))?
-    {
-        cancel.call0()?;
+    // The line of a link below may be inside this one: its pull comes out too, with `ClosedError`.
+    if let Some((claim, position)) = this.claim(py) {
+        let mut place = None;
+        let free = claim.revoke(py, position, || {
+            let parked = Parked::new(py)?;
+            let waker = parked.waker();
+            place = Some(parked);
+            Ok(waker)
+        })?;
+        if !free && let Some(parked) = place {
+            claim.interrupt(py)?;
+            return keep(py, parked).map(Some);
+        }
     }
-    let parked = Parked::new(py)?;
+    let kept = this.state.borrow(py).kept.take();
+    drop(kept);
+    Ok(None)
+}
+
+/// The future of a place in the mailbox, which keeps that place for as long as somebody awaits it.
+fn keep(py: Python<'_>, parked: Parked) -> PyResult<Bound<'_, PyAny>> {
     let future = parked.future().bind(py).clone();
-    this.state.borrow(py).closers.push(parked.waker());
-    // The mailbox must know the future for as long as somebody awaits it: it keeps the place alive,
-    // and goes with it.
     let keeper = Py::new(py, Keeper(GilCell::new(Some(parked))))?;
     future.call_method1(intern!(py, "add_done_callback"), (keeper,))?;
-    Ok(Some(future))
+    Ok(future)
 }
 
 /// Holds a place in the mailbox until the future there is done.

@@ -16,6 +16,7 @@ use std::task::Waker;
 
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::feed::{AnyFeed, Drawn, ForeignFeed, Wait};
 use super::flight::Place;
@@ -27,9 +28,13 @@ use crate::gil::GilCell;
 use crate::kernel::{AnyKernel, Flow};
 
 /// A line's hold on the links that it runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Claim {
+    /// The link that the line ends in, and belongs to.
+    tail: Py<PyWeakrefReference>,
     revoked: AtomicBool,
+    /// A link in its middle closes: the pull that is inside it is to come out.
+    interrupted: AtomicBool,
     /// Where the line is: [`Claim::IDLE`], 0 in its feed, `k + 1` in its stage `k`.
     at: AtomicUsize,
     /// Who waits until it is idle.
@@ -64,6 +69,17 @@ impl Claim {
         let waker = waker()?;
         self.waiting.borrow(py).push(waker);
         Ok(false)
+    }
+
+    /// Cancels the pull that is under way in the line, in its own task.
+    pub(crate) fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
+        if self.interrupted.swap(true, Relaxed) {
+            return Ok(());
+        }
+        let Some(tail) = self.tail.bind(py).upgrade() else {
+            return Ok(());
+        };
+        tail.cast::<PullLink>()?.get().cancel_flight(py)
     }
 
     #[inline]
@@ -131,8 +147,11 @@ impl Line {
     pub(crate) fn build(tail: &Bound<'_, PullLink>) -> PyResult<Self> {
         let py = tail.py();
         let claim = Arc::new(Claim {
+            tail: PyWeakrefReference::new(tail)?.unbind(),
+            revoked: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
             at: AtomicUsize::new(Claim::IDLE),
-            ..Claim::default()
+            waiting: GilCell::default(),
         });
         let mut stages = Vec::new();
         let mut link = tail.clone();
@@ -415,6 +434,11 @@ impl Line {
     fn keep(&mut self, tail: &Bound<'_, PullLink>, number: usize, item: Bound<'_, PyAny>) {
         self.stages[number].link(tail).keep(item);
         self.kept = Some(number);
+    }
+
+    /// Whether a link in its middle closes.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.claim.interrupted.load(Relaxed)
     }
 
     /// No pull is under way any more.

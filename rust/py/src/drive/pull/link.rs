@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
@@ -15,6 +17,7 @@ use super::line::{Claim, Line};
 use super::turn::{Ticket, Turn};
 use crate::asyncio;
 use crate::awaitable::Parked;
+use crate::buffer::Buffer;
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
@@ -65,6 +68,10 @@ pub(crate) struct State {
     pub(super) consumers: usize,
     /// It was pulled directly while another link's line ran it: from now on it is nobody's part.
     pub(super) shared: bool,
+    /// The buffer that this link is the far end of, once that is known.
+    pub(super) far_end: Option<Py<Buffer>>,
+    /// The thread that drives it, by the address of its state.
+    pub(super) thread: usize,
     /// The loop that drives it, from the first pull of a cycle.
     pub(super) event_loop: Option<Py<PyWeakrefReference>>,
     /// Who waits for a pull that is under way to come out, in order to close.
@@ -75,7 +82,8 @@ impl State {
     /// Takes the turn and the line, if nothing at all is in the way.
     #[inline]
     pub(crate) fn start(&mut self) -> Option<(Ticket, Box<Line>)> {
-        if self.phase != Phase::Open || self.running || self.line.is_none() {
+        let ready = self.phase == Phase::Open && !self.running && self.line.is_some();
+        if !ready || self.thread != current_thread() {
             return None;
         }
         let ticket = self.turn.take()?;
@@ -101,6 +109,13 @@ impl State {
             std::mem::take(&mut self.closers)
         }
     }
+}
+
+/// Names the thread that runs Python now.
+#[inline]
+fn current_thread() -> usize {
+    // SAFETY: called with a token in hand, so that there is a current thread state.
+    unsafe { ffi::PyThreadState_Get().addr() }
 }
 
 /// The native part of a pull object: `PullObj` and everything derived from it.
@@ -193,6 +208,9 @@ impl PullLink {
             if let Some(feed) = &state.implementation {
                 see(feed.as_any())?;
             }
+            if let Some(buffer) = &state.far_end {
+                see(buffer.as_any())?;
+            }
             if let Some(flight) = &state.flight {
                 flight.traverse(see)?;
             }
@@ -210,6 +228,7 @@ impl PullLink {
             (
                 std::mem::replace(&mut state.origin, Origin::Unset),
                 state.implementation.take(),
+                state.far_end.take(),
                 state.flight.take(),
                 state.kept.take(),
                 state.line.take(),
@@ -236,6 +255,8 @@ impl PullLink {
                 claim: None,
                 consumers: 0,
                 shared: false,
+                far_end: None,
+                thread: 0,
                 event_loop: None,
                 closers: Vec::new(),
             }),
@@ -331,16 +352,48 @@ impl PullLink {
             .map(|item| item.into_bound(py))
     }
 
-    /// Makes sure that it is this link's to be pulled. If another link's line is inside it just
-    /// now, gives the place to wait at.
-    pub(super) fn release_claim(&self, py: Python<'_>) -> PyResult<Option<Parked>> {
-        let claim = self
+    /// Cancels what the pull that is under way waits for, which makes its task go on.
+    ///
+    /// # Errors
+    ///
+    /// `RuntimeError` if that pull is on the stack: it cannot wait for its own end.
+    pub(super) fn cancel_flight(&self, py: Python<'_>) -> PyResult<()> {
+        let awaiting = {
+            let state = self.state.borrow(py);
+            if state.running {
+                return Err(PyRuntimeError::new_err(
+                    "a stream cannot be closed from inside its own callable",
+                ));
+            }
+            state
+                .flight
+                .as_ref()
+                .map(|flight| flight.awaiting.clone_ref(py))
+        };
+        // A bare `None` has no `cancel`: its task goes on in the next turn by itself.
+        if let Some(awaiting) = awaiting
+            && let Some(cancel) = awaiting.bind(py).getattr_opt(intern!(py, "cancel"))?
+        {
+            cancel.call0()?;
+        }
+        Ok(())
+    }
+
+    /// The line of another link that runs this one, if there is one.
+    pub(super) fn claim(&self, py: Python<'_>) -> Option<(Arc<Claim>, usize)> {
+        let gone = self
             .state
             .borrow(py)
             .claim
             .take_if(|(claim, _)| !claim.is_alive());
-        drop(claim);
-        let Some((claim, position)) = self.state.borrow(py).claim.clone() else {
+        drop(gone);
+        self.state.borrow(py).claim.clone()
+    }
+
+    /// Makes sure that it is this link's to be pulled. If another link's line is inside it just
+    /// now, gives the place to wait at.
+    pub(super) fn release_claim(&self, py: Python<'_>) -> PyResult<Option<Parked>> {
+        let Some((claim, position)) = self.claim(py) else {
             return Ok(None);
         };
         let mut parked = None;
@@ -357,10 +410,42 @@ impl PullLink {
         Ok(parked)
     }
 
+    /// The buffer that this link is the far end of, if that is all it is.
+    #[inline]
+    pub(super) fn far_end(&self, py: Python<'_>) -> Option<Py<Buffer>> {
+        self.state
+            .borrow(py)
+            .far_end
+            .as_ref()
+            .map(|buffer| buffer.clone_ref(py))
+    }
+
+    /// Looks whether it is such a far end.
+    pub(super) fn find_far_end(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
+        let py = link.py();
+        let feed = match &link.get().state.borrow(py).origin {
+            Origin::Feed(AnyFeed::Queue(feed)) => feed.clone_ref(py),
+            _ => return Ok(None),
+        };
+        if Self::has_implementation(link)? {
+            return Ok(None);
+        }
+        let buffer = feed.get().buffer(py);
+        let old = link
+            .get()
+            .state
+            .borrow(py)
+            .far_end
+            .replace(buffer.clone_ref(py));
+        drop(old);
+        Ok(Some(buffer))
+    }
+
     /// Binds the link to the running loop for this cycle, or refuses another one.
     pub(super) fn bind_loop(&self, py: Python<'_>) -> PyResult<()> {
         // Driven by hand, without a loop, it belongs to nobody.
         let Ok(running) = asyncio::running_loop(py) else {
+            self.state.borrow(py).thread = current_thread();
             return Ok(());
         };
         let known = self
@@ -372,7 +457,9 @@ impl PullLink {
         match known {
             None => {
                 let weak = PyWeakrefReference::new(&running)?.unbind();
-                self.state.borrow(py).event_loop = Some(weak);
+                let mut state = self.state.borrow(py);
+                state.event_loop = Some(weak);
+                state.thread = current_thread();
                 Ok(())
             }
             Some(weak)

@@ -21,6 +21,11 @@ pub(crate) struct QueueFeed {
 
 #[pymethods]
 impl QueueFeed {
+    /// What it takes items out of.
+    pub(crate) fn buffer(&self, py: Python<'_>) -> Py<Buffer> {
+        self.buffer.clone_ref(py)
+    }
+
     #[new]
     fn new(buffer: Py<Buffer>) -> Self {
         Self { buffer }
