@@ -347,6 +347,32 @@ async def test_law_2_a_generator_that_survives_the_cancellation_goes_on() -> Non
     assert await collect(stream) == ["last"]
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+async def test_a_pull_dropped_inside_a_generator_leaves_it_to_be_closed(taken: int) -> None:
+    closed: list[bool] = []
+
+    async def generator() -> AsyncIterator[int]:
+        try:
+            for n in range(taken):
+                yield n
+            await asyncio.Event().wait()
+            yield -1
+        finally:
+            closed.append(True)
+
+    stream = SourceIterObj(generator())
+    for n in range(taken):
+        assert await anext(stream) == n
+    pull = anext(stream)
+    pull.send(None)
+    del pull
+    gc.collect()
+    with pytest.raises(SourceCancelledError):
+        await anext(stream)
+    await stream.aclose()
+    assert closed == [True]
+
+
 async def test_law_3_an_error_costs_one_item_and_is_the_same_object_with_one_note() -> None:
     error = ValueError("bad")
 

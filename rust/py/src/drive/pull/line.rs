@@ -419,10 +419,7 @@ impl Line {
         let py = tail.py();
         match place {
             Place::Rest => {}
-            Place::Draw(wait) => {
-                drop(wait);
-                self.feed.cancelled(py);
-            }
+            Place::Draw(wait) => self.feed.abandon(py, wait),
             Place::Stage { inner, item, stage } => {
                 // The item first: dropping the coroutine runs its `finally`.
                 self.keep(tail, stage, item.into_bound(py));

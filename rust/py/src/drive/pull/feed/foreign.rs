@@ -233,6 +233,19 @@ impl ForeignFeed {
         }
     }
 
+    /// Nobody will resume the generator inside its item. It can still be closed, which runs its
+    /// `finally`; for that it must not be taken for running.
+    pub(crate) fn abandon(&self, py: Python<'_>) {
+        let iterator = match &self.state.borrow(py).iterator {
+            Some(iterator) => iterator.bind(py).clone(),
+            None => return,
+        };
+        if agen::can_bypass() && is_agen(&iterator) {
+            agen::set_running(&iterator, false);
+        }
+        self.cancelled(py);
+    }
+
     pub(crate) fn cancelled(&self, py: Python<'_>) {
         let mut state = self.state.borrow(py);
         // Only a generator is ended by an error that goes through it. What another iterator lost,

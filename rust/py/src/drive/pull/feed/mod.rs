@@ -151,6 +151,14 @@ impl AnyFeed {
         }
     }
 
+    /// A pull that waited for this feed will never go on.
+    pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
+        drop(wait);
+        if let Self::Foreign(feed) = self {
+            feed.get().abandon(py);
+        }
+    }
+
     /// Starts a new cycle, or says why the source cannot.
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         match self {
