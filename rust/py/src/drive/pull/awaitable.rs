@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use super::flight::{Flight, Place};
 use super::line::{Advance, Line, Suspended};
-use super::link::{Phase, PullLink};
+use super::link::{Phase, PullLink, Start};
 use super::turn::Ticket;
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
@@ -86,9 +86,11 @@ impl Pull {
         this.home()
             .check(py, "stream")
             .map_err(|error| Raised::set(py, error))?;
-        let started = this.state.borrow(py).start();
-        let Some((ticket, mut line)) = started else {
-            return Raised::lower(py, self.begin_slowly(link));
+        let started = this.state.borrow(py).start(py);
+        let (ticket, mut line) = match started {
+            Start::Line(ticket, line) => (ticket, line),
+            Start::FarEnd(buffer) => return self.take(link, buffer),
+            Start::Slow => return Raised::lower(py, self.begin_slowly(link)),
         };
         self.ticket = ticket;
         match line.advance(py, link, None) {
@@ -122,18 +124,14 @@ impl Pull {
             ));
         }
         drop(state);
-        let far_end = match link.get().far_end(py) {
-            None => PullLink::find_far_end(link)?,
-            known => known,
-        };
-        if let Some(buffer) = far_end {
-            return self.take_from(link, buffer);
+        if let Some(buffer) = PullLink::find_far_end(link)? {
+            return self.take(link, buffer).map_err(|raised| raised.fetch(py));
         }
         let this = link.get();
         this.bind_loop(py)?;
         // Perhaps only the thread was unknown.
-        let started = this.state.borrow(py).start();
-        if let Some((ticket, line)) = started {
+        let started = this.state.borrow(py).start(py);
+        if let Start::Line(ticket, line) = started {
             self.ticket = ticket;
             return self.run_on(link, line);
         }
@@ -149,23 +147,50 @@ impl Pull {
 
     /// The far end of a buffer belongs to no loop and needs no turn: the buffer itself serves those
     /// who pull it, from any thread, in the order in which they came.
-    fn take_from<'py>(
+    #[inline]
+    fn take<'py>(
         &mut self,
         link: &Bound<'py, PullLink>,
         buffer: Py<Buffer>,
-    ) -> PyResult<Step<'py>> {
+    ) -> Result<Step<'py>, Raised> {
         let py = link.py();
         if !self.rested && budget::spend(py) {
-            self.rested = true;
-            self.wait_in(link, Stage::New);
-            budget::renew();
-            return Ok(Step::Yield(py.None().into_bound(py)));
+            return Ok(self.rest(link));
         }
-        buffer.get().check(py)?;
-        match buffer.get().core().try_get() {
-            Ok(item) => self.deliver(item.into_bound(py)),
-            Err(TryGetError::Ended) => self.deliver_end_of(link, buffer.get()),
-            Err(TryGetError::Empty) => {
+        let core = buffer.get().core();
+        if core.is_broken() {
+            return Err(Raised::set(py, errors::broken(py, "buffer")));
+        }
+        match core.try_get() {
+            Ok(item) if self.delivery == Delivery::Item => {
+                drop(buffer.into_bound(py));
+                Ok(Step::Return(item.into_bound(py)))
+            }
+            Ok(item) => Raised::lower(py, self.deliver(item.into_bound(py))),
+            Err(why) => Raised::lower(py, self.take_later(link, buffer, why)),
+        }
+    }
+
+    /// Lets the loop have its turn before it takes.
+    #[cold]
+    fn rest<'py>(&mut self, link: &Bound<'py, PullLink>) -> Step<'py> {
+        self.rested = true;
+        self.wait_in(link, Stage::New);
+        budget::renew();
+        Step::Yield(link.py().None().into_bound(link.py()))
+    }
+
+    /// There is no item to be taken now.
+    #[cold]
+    fn take_later<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        buffer: Py<Buffer>,
+        why: TryGetError,
+    ) -> PyResult<Step<'py>> {
+        match why {
+            TryGetError::Ended => self.deliver_end_of(link, buffer.get()),
+            TryGetError::Empty => {
                 let get = buffer.get().core().get();
                 self.wait_for(link, Box::new((buffer, get)))
             }

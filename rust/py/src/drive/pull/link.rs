@@ -49,6 +49,17 @@ pub(crate) enum Phase {
     Closed,
 }
 
+/// How a pull may begin.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// It is its turn, and this is the line to run.
+    Line(Ticket, Box<Line>),
+    /// The link is the far end of this buffer.
+    FarEnd(Py<Buffer>),
+    /// Something has to be seen to first.
+    Slow,
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(super) origin: Origin,
@@ -81,14 +92,27 @@ pub(crate) struct State {
 impl State {
     /// Takes the turn and the line, if nothing at all is in the way.
     #[inline]
-    pub(crate) fn start(&mut self) -> Option<(Ticket, Box<Line>)> {
-        let ready = self.phase == Phase::Open && !self.running && self.line.is_some();
-        if !ready || self.thread != current_thread() {
-            return None;
+    pub(crate) fn start(&mut self, py: Python<'_>) -> Start {
+        if self.phase != Phase::Open || self.running {
+            return Start::Slow;
         }
-        let ticket = self.turn.take()?;
+        if self.line.is_none() {
+            return match &self.far_end {
+                Some(buffer) => Start::FarEnd(buffer.clone_ref(py)),
+                None => Start::Slow,
+            };
+        }
+        if self.thread != current_thread() {
+            return Start::Slow;
+        }
+        let Some(ticket) = self.turn.take() else {
+            return Start::Slow;
+        };
         self.running = true;
-        self.line.take().map(|line| (ticket, line))
+        match self.line.take() {
+            Some(line) => Start::Line(ticket, line),
+            None => Start::Slow,
+        }
     }
 
     /// Puts the line back. If nobody waits for anything the turn is over; else (`false`) it is to
@@ -410,17 +434,7 @@ impl PullLink {
         Ok(parked)
     }
 
-    /// The buffer that this link is the far end of, if that is all it is.
-    #[inline]
-    pub(super) fn far_end(&self, py: Python<'_>) -> Option<Py<Buffer>> {
-        self.state
-            .borrow(py)
-            .far_end
-            .as_ref()
-            .map(|buffer| buffer.clone_ref(py))
-    }
-
-    /// Looks whether it is such a far end.
+    /// The buffer that this link is the far end of, if that is all it is; remembered from then on.
     pub(super) fn find_far_end(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
         let py = link.py();
         let feed = match &link.get().state.borrow(py).origin {
