@@ -41,6 +41,12 @@ pub(crate) trait Coroutine: Sized + Send + 'static {
     /// Goes on with an error thrown in: a cancellation, as a rule.
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
 
+    /// Whether there is nothing in it to drop, as after the one step of most awaitables.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        false
+    }
+
     /// Shows the collector what this holds.
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
 
@@ -310,10 +316,12 @@ fn refuse(py: Python<'_>, status: Status) -> Raised {
 ///
 /// `this` is a live object whose value was not dropped yet, and to which no reference is left.
 #[inline]
-pub(super) unsafe fn finish<T>(this: *mut Object<T>) {
+pub(super) unsafe fn finish<T: Coroutine>(this: *mut Object<T>) {
     // SAFETY: the caller's promise.
     unsafe {
         (*this).status = Status::Finished;
-        ManuallyDrop::drop(&mut (*this).value);
+        if !(*this).value.is_empty() {
+            ManuallyDrop::drop(&mut (*this).value);
+        }
     }
 }

@@ -561,6 +561,11 @@ impl Coroutine for Pull {
         Raised::lower(py, self.go_on(&link, value))
     }
 
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.link.is_none() && matches!(self.stage, Stage::New | Stage::Done)
+    }
+
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let Some(link) = self.link.take() else {
             return Err(error);
