@@ -349,3 +349,11 @@ async def test_keyboard_interrupt_of_a_thread_closes_the_pool_and_then_propagate
     async with pool([Task(work, thread=True)]).run_tasks() as progress:
         with pytest.raises(KeyboardInterrupt):
             await anext(progress)
+
+
+async def test_law_6_no_more_threads_than_ran_at_once() -> None:
+    before, most = threading.active_count(), 0
+    async with pool([Task(int, thread=True) for _ in range(3000)], 2).run_tasks() as progress:
+        async for _ in progress:
+            most = max(most, threading.active_count() - before)
+    assert 1 <= most <= 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from headrace._core import FilterKernel, MapKernel, ReduceKernel
+from headrace.configuration import Filtering, Mapping, Reducing
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
@@ -57,7 +58,7 @@ def _unchanged(item: T) -> T:
     return item
 
 
-class PullMapObj(PullObj1To1Link[IN, OUT], stock=True):
+class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     """`transform(item)` for each item.
 
     Law: `[await t(x) for x in source]`, with `await` where `transform` returns an awaitable.
@@ -88,17 +89,8 @@ class PullMapObj(PullObj1To1Link[IN, OUT], stock=True):
         self._kernel = MapKernel(transform)
         super().__init__(source, self._kernel)
 
-    @property
-    def transform(self) -> Callable[[IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.transform
 
-    @transform.setter
-    def transform(self, transform: Callable[[IN], Any]) -> None:
-        self._kernel.transform = transform
-
-
-class PullFilterObj(PullObj1To1Link[T, T], stock=True):
+class PullFilterObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
     """The items for which `predicate(item)` is true.
 
     Law: `[x for x in source if await p(x)]`, with `await` where `predicate` returns an awaitable.
@@ -120,17 +112,8 @@ class PullFilterObj(PullObj1To1Link[T, T], stock=True):
         self._kernel = FilterKernel(predicate)
         super().__init__(source, self._kernel)
 
-    @property
-    def predicate(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.predicate
 
-    @predicate.setter
-    def predicate(self, predicate: Callable[[T], Any]) -> None:
-        self._kernel.predicate = predicate
-
-
-class PullReduceObj(PullObj1To1Link[IN, OUT], stock=True):
+class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     """The running result of `reducer(accumulator, item)`: one for each item.
 
     Law: `list(itertools.accumulate(source, reducer))`; with `initial`, the same without `initial`
@@ -167,21 +150,3 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], stock=True):
     ) -> None:
         self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
         super().__init__(source, self._kernel)
-
-    @property
-    def reducer(self) -> Callable[[Any, IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.reducer
-
-    @reducer.setter
-    def reducer(self, reducer: Callable[[Any, IN], Any]) -> None:
-        self._kernel.reducer = reducer
-
-    @property
-    def accumulator(self) -> Any:
-        """The result so far, live: set it to go on from there. `None` before there is one."""
-        return self._kernel.accumulator
-
-    @accumulator.setter
-    def accumulator(self, value: Any) -> None:
-        self._kernel.accumulator = value

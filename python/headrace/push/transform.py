@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from headrace import _core
 from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
+from headrace.configuration import Filtering, Mapping, Reducing
 from headrace.errors import NOTHING
 from headrace.push.base import PushObj, checked_sink
 
@@ -81,7 +82,7 @@ def _unchanged(item: T) -> T:
     return item
 
 
-class PushMapObj(PushObj1To1Link[IN, OUT], stock=True):
+class PushMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     """Pushes `transform(item)` for each item.
 
     Law: the sink gets `[await t(x) for x in items]`, with `await` where `transform` returns an
@@ -112,17 +113,8 @@ class PushMapObj(PushObj1To1Link[IN, OUT], stock=True):
         self._kernel = MapKernel(transform)
         super().__init__(sink, self._kernel)
 
-    @property
-    def transform(self) -> Callable[[IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.transform
 
-    @transform.setter
-    def transform(self, transform: Callable[[IN], Any]) -> None:
-        self._kernel.transform = transform
-
-
-class PushFilterObj(PushObj1To1Link[T, T], stock=True):
+class PushFilterObj(PushObj1To1Link[T, T], Filtering[T], stock=True):
     """Pushes the items for which `predicate(item)` is true; the others are accepted and dropped.
 
     Law: the sink gets `[x for x in items if await p(x)]`, with `await` where `predicate` returns an
@@ -144,17 +136,8 @@ class PushFilterObj(PushObj1To1Link[T, T], stock=True):
         self._kernel = FilterKernel(predicate)
         super().__init__(sink, self._kernel)
 
-    @property
-    def predicate(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.predicate
 
-    @predicate.setter
-    def predicate(self, predicate: Callable[[T], Any]) -> None:
-        self._kernel.predicate = predicate
-
-
-class PushReduceObj(PushObj1To1Link[IN, OUT], stock=True):
+class PushReduceObj(PushObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     """Pushes the running result of `reducer(accumulator, item)`: one for each item.
 
     Law: the sink gets `list(itertools.accumulate(items, reducer))`; with `initial`, the same without
@@ -191,24 +174,6 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], stock=True):
     ) -> None:
         self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
         super().__init__(sink, self._kernel)
-
-    @property
-    def reducer(self) -> Callable[[Any, IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.reducer
-
-    @reducer.setter
-    def reducer(self, reducer: Callable[[Any, IN], Any]) -> None:
-        self._kernel.reducer = reducer
-
-    @property
-    def accumulator(self) -> Any:
-        """The result so far, live: set it to go on from there. `None` before there is one."""
-        return self._kernel.accumulator
-
-    @accumulator.setter
-    def accumulator(self, value: Any) -> None:
-        self._kernel.accumulator = value
 
 
 class PushSerialObj(PushObj1To1Link[T, T], stock=True):

@@ -76,6 +76,23 @@ async fn one_publish_reaches_everybody() {
     }
 }
 
+/// Counts what runs under a tree of 5, and sees to it that it is never more.
+struct Running(Arc<AtomicU64>, u64);
+
+impl Running {
+    fn new(count: Arc<AtomicU64>, cost: u64) -> Self {
+        let before = count.fetch_add(cost, Ordering::SeqCst);
+        assert!(before + cost <= 5, "{before} held, and {cost} more");
+        Self(count, cost)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn capacity_is_never_exceeded_and_never_leaks() {
     let (tree, root) = Tree::new(5);
@@ -86,11 +103,10 @@ async fn capacity_is_never_exceeded_and_never_leaks() {
             let (tree, running) = (Arc::clone(&tree), Arc::clone(&running));
             let (node, cost) = (nodes[usize::from(turn % 2 == 0)], 1 + turn % 2);
             tokio::spawn(async move {
-                let permit = tree.acquire(node, cost).unwrap().await;
-                assert!(running.fetch_add(cost, Ordering::SeqCst) + cost <= 5);
+                let _permit = tree.acquire(node, cost).unwrap().await;
+                // Dropped before the permit, also where the task is aborted while it runs.
+                let _running = Running::new(running, cost);
                 tokio::task::yield_now().await;
-                running.fetch_sub(cost, Ordering::SeqCst);
-                drop(permit);
             })
         })
         .collect();

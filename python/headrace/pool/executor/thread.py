@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import threading
 from collections.abc import AsyncGenerator, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Executor as FutureExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from headrace.pool.task import Task
 
 __all__ = ["ThreadExecutor"]
+
+T = TypeVar("T")
 
 
 class ThreadExecutor:
@@ -29,7 +36,7 @@ class ThreadExecutor:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: _Threads | None = None
 
     async def start(self) -> None:
         """Threads are made as they are wanted; this notes the loop."""
@@ -38,9 +45,7 @@ class ThreadExecutor:
     def submit(self, task: Task, listener: Listener) -> Handle:
         """Calls the task in a thread, at once."""
         if self._threads is None:
-            # Unbounded here, because the pool's capacity bounds it: a task that waited for a thread would hold its
-            # capacity and not run.
-            self._threads = ThreadPoolExecutor(sys.maxsize, thread_name_prefix=self._name)
+            self._threads = _Threads(self._name)
         return _ThreadHandle(self._loop, self._threads, task, listener)
 
     async def aclose(self) -> None:
@@ -56,7 +61,7 @@ class _ThreadHandle:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        threads: ThreadPoolExecutor,
+        threads: _Threads,
         task: Task,
         listener: Listener,
     ) -> None:
@@ -110,3 +115,67 @@ def _work(task: Task) -> _Outcome:
             TypeError(f"{task!r}: thread=True takes a plain function, this one returned {value!r}"),
         )
     return _Outcome(value, None)
+
+
+class _Threads(FutureExecutor):
+    """As many threads as calls ever ran at once, and never one more.
+
+    No bound of its own, because the pool's capacity is one: a task that waited for a thread would hold its capacity and
+    not run. `ThreadPoolExecutor` will not do without a bound: on CPython 3.12 a thread of it takes its next call without
+    having been counted as idle, so that a thread is added whenever a call comes in that moment, and none ever ends.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        # Threads that no call is on its way to: they wait at `_calls`, or are about to.
+        self._idle = 0
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                self._free()
+                return
+            result, error = None, None
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as raised:
+                error = raised
+            # Counted before anybody hears of the result: whoever then submits finds this thread.
+            self._free()
+            if error is None:
+                future.set_result(cast("T", result))
+            else:
+                future.set_exception(error)
+
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                # A daemon, so that a run which nobody closed does not keep the process from ending.
+                name = f"{self._name}: thread {len(self._threads) + 1}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        self._calls.put(call)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for _ in self._threads:
+            self._calls.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def _free(self) -> None:
+        with self._lock:
+            self._idle += 1
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            del call

@@ -1,13 +1,11 @@
 //! `Pull`: one `anext()`.
 
 use std::ffi::CStr;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
-use headrace_core::buffer::{Get, TryGetError};
+use headrace_core::buffer::Get;
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::flight::{Flight, Place};
@@ -32,7 +30,7 @@ pub(crate) enum Delivery {
 
 /// Where a pull is.
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Nothing was done yet.
     New,
     /// Another pull is under way.
@@ -51,11 +49,11 @@ enum Stage {
 pub(crate) struct Pull {
     /// `None` while a step runs, which then holds it, and once it is finished.
     link: Option<Py<PullLink>>,
-    delivery: Delivery,
+    pub(super) delivery: Delivery,
     ticket: Ticket,
     stage: Stage,
     /// It has let the loop have its turn.
-    rested: bool,
+    pub(super) rested: bool,
 }
 
 static CLASS: Class = Class::new();
@@ -143,98 +141,6 @@ impl Pull {
                 self.build(link)
             }
         }
-    }
-
-    /// The far end of a buffer belongs to no loop and needs no turn: the buffer itself serves those
-    /// who pull it, from any thread, in the order in which they came.
-    #[inline]
-    fn take<'py>(
-        &mut self,
-        link: &Bound<'py, PullLink>,
-        buffer: Py<Buffer>,
-    ) -> Result<Step<'py>, Raised> {
-        let py = link.py();
-        if !self.rested && budget::spend(py) {
-            return Ok(self.rest(link));
-        }
-        let core = buffer.get().core();
-        if core.is_broken() {
-            return Err(Raised::set(py, errors::broken(py, "buffer")));
-        }
-        match core.try_get() {
-            Ok(item) if self.delivery == Delivery::Item => {
-                drop(buffer.into_bound(py));
-                Ok(Step::Return(item.into_bound(py)))
-            }
-            Ok(item) => Raised::lower(py, self.deliver(item.into_bound(py))),
-            Err(why) => Raised::lower(py, self.take_later(link, buffer, why)),
-        }
-    }
-
-    /// Lets the loop have its turn before it takes.
-    #[cold]
-    fn rest<'py>(&mut self, link: &Bound<'py, PullLink>) -> Step<'py> {
-        self.rested = true;
-        self.wait_in(link, Stage::New);
-        budget::renew();
-        Step::Yield(link.py().None().into_bound(link.py()))
-    }
-
-    /// There is no item to be taken now.
-    #[cold]
-    fn take_later<'py>(
-        &mut self,
-        link: &Bound<'py, PullLink>,
-        buffer: Py<Buffer>,
-        why: TryGetError,
-    ) -> PyResult<Step<'py>> {
-        match why {
-            TryGetError::Ended => self.deliver_end_of(link, buffer.get()),
-            TryGetError::Empty => {
-                let get = buffer.get().core().get();
-                self.wait_for(link, Box::new((buffer, get)))
-            }
-        }
-    }
-
-    /// Joins the line of those who wait for an item of the buffer, unless one came in between.
-    fn wait_for<'py>(
-        &mut self,
-        link: &Bound<'py, PullLink>,
-        mut wanted: Box<(Py<Buffer>, Get<Py<PyAny>>)>,
-    ) -> PyResult<Step<'py>> {
-        let py = link.py();
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut wanted.1).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(item)) => self.deliver(item.into_bound(py)),
-            Poll::Ready(Err(_)) => self.deliver_end_of(link, wanted.0.get()),
-            Poll::Pending => {
-                let future = parked.hand_up(py)?;
-                self.wait_in(link, Stage::Taking(wanted, Box::new(parked)));
-                budget::renew();
-                Ok(Step::Yield(future))
-            }
-        }
-    }
-
-    /// The end of a buffer: what its producers left, or that somebody closed it meanwhile.
-    fn deliver_end_of<'py>(
-        &mut self,
-        link: &Bound<'py, PullLink>,
-        buffer: &Buffer,
-    ) -> PyResult<Step<'py>> {
-        let py = link.py();
-        if let Some(error) = buffer.take_error(py) {
-            return Err(error);
-        }
-        let mut state = link.get().state.borrow(py);
-        if state.phase == Phase::Closed {
-            drop(state);
-            return Err(closed(py));
-        }
-        state.phase = Phase::Ended;
-        drop(state);
-        self.deliver_end(py)
     }
 
     /// Waits for its turn.
@@ -470,7 +376,7 @@ impl Pull {
     }
 
     /// It is suspended: it holds its link until the next step.
-    fn wait_in(&mut self, link: &Bound<'_, PullLink>, stage: Stage) {
+    pub(super) fn wait_in(&mut self, link: &Bound<'_, PullLink>, stage: Stage) {
         self.stage = stage;
         self.link = Some(link.clone().unbind());
     }
@@ -485,7 +391,7 @@ impl Pull {
         wake(next, closers);
     }
 
-    fn deliver<'py>(&mut self, item: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    pub(super) fn deliver<'py>(&mut self, item: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         self.stage = Stage::Done;
         match self.delivery {
             Delivery::Item => Ok(Step::Return(item)),
@@ -494,7 +400,7 @@ impl Pull {
     }
 
     #[cold]
-    fn deliver_end<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
+    pub(super) fn deliver_end<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         self.stage = Stage::Done;
         match self.delivery {
             Delivery::Item => Err(errors::end()),
@@ -503,33 +409,7 @@ impl Pull {
     }
 }
 
-/// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way
-/// through `PyO3`, which costs as much as the rest.
-///
-/// # Safety
-///
-/// CPython's contract for the slot; `object` is a `PullLink`, since only such classes get this slot
-/// (see [`super::link::adopt`]).
-pub(super) unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the caller's promise; the slots of a type are called on an attached thread.
-    let made = unsafe {
-        let py = Python::assume_attached();
-        Pull::make(
-            Bound::from_borrowed_ptr(py, object).cast_into_unchecked(),
-            Delivery::Item,
-        )
-    };
-    match made {
-        Ok(pull) => pull.into_ptr(),
-        Err(error) => {
-            // SAFETY: as above.
-            error.restore(unsafe { Python::assume_attached() });
-            std::ptr::null_mut()
-        }
-    }
-}
-
-fn closed(py: Python<'_>) -> PyErr {
+pub(super) fn closed(py: Python<'_>) -> PyErr {
     errors::closed(py, "the stream was closed while this pull was pending")
 }
 

@@ -11,10 +11,36 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::awaitable;
+use super::awaitable::{Delivery, Pull};
 use super::link::{Origin, Phase, PullLink};
 use crate::awaitable::Parked;
 use crate::gil::GilCell;
+
+/// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way
+/// through `PyO3`, which costs as much as the rest.
+///
+/// # Safety
+///
+/// CPython's contract for the slot; `object` is a `PullLink`, since only such classes get this slot
+/// (see [`adopt`]).
+unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise; the slots of a type are called on an attached thread.
+    let made = unsafe {
+        let py = Python::assume_attached();
+        Pull::make(
+            Bound::from_borrowed_ptr(py, object).cast_into_unchecked(),
+            Delivery::Item,
+        )
+    };
+    match made {
+        Ok(pull) => pull.into_ptr(),
+        Err(error) => {
+            // SAFETY: as above.
+            error.restore(unsafe { Python::assume_attached() });
+            std::ptr::null_mut()
+        }
+    }
+}
 
 /// Gives a class the short way to `anext()`, unless it has a way of its own.
 #[pyfunction]
@@ -30,7 +56,7 @@ pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
             (*methods).am_anext.map(|function| function as usize)
         };
         if !own.is_null() && !base.is_null() && own != base && slot(own) == slot(base) {
-            (*own).am_anext = Some(awaitable::anext);
+            (*own).am_anext = Some(anext);
         }
     }
 }

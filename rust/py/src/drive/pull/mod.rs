@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`link`] | `PullLink`, the base of every pull object: what it is made of, who waits for it, what it keeps |
+//! | [`far_end`] | the same, where the link is the far end of a buffer |
 //! | [`control`] | what the Python classes ask of a link |
 //! | [`line`] | a fused stretch of links, and the loop that runs it |
 //! | [`awaitable`] | `Pull`: one `anext()` |
@@ -25,6 +26,7 @@
 
 pub(crate) mod awaitable;
 pub(crate) mod control;
+mod far_end;
 pub(crate) mod feed;
 pub(crate) mod flight;
 pub(crate) mod line;

@@ -1,0 +1,71 @@
+"""What an operator is set to, live: the same for its pull and its push form, as their kernel is.
+
+Each class here goes beside a link in the bases of the operator's two classes, which make the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace._core import FilterKernel, MapKernel, ReduceKernel
+
+__all__ = ["Filtering", "Mapping", "Reducing"]
+
+IN = TypeVar("IN")
+
+
+class Mapping(Generic[IN]):
+    """Of `map`."""
+
+    _kernel: MapKernel
+
+    @property
+    def transform(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.transform
+
+    @transform.setter
+    def transform(self, transform: Callable[[IN], Any]) -> None:
+        self._kernel.transform = transform
+
+
+class Filtering(Generic[IN]):
+    """Of `filter`."""
+
+    _kernel: FilterKernel
+
+    @property
+    def predicate(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.predicate
+
+    @predicate.setter
+    def predicate(self, predicate: Callable[[IN], Any]) -> None:
+        self._kernel.predicate = predicate
+
+
+class Reducing(Generic[IN]):
+    """Of `reduce`."""
+
+    _kernel: ReduceKernel
+
+    @property
+    def reducer(self) -> Callable[[Any, IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.reducer
+
+    @reducer.setter
+    def reducer(self, reducer: Callable[[Any, IN], Any]) -> None:
+        self._kernel.reducer = reducer
+
+    @property
+    def accumulator(self) -> Any:
+        """The result so far, live: set it to go on from there. `None` before there is one."""
+        return self._kernel.accumulator
+
+    @accumulator.setter
+    def accumulator(self, value: Any) -> None:
+        self._kernel.accumulator = value

@@ -1,0 +1,110 @@
+//! A pull from the far end of a buffer.
+//!
+//! It belongs to no loop and needs no turn: the buffer itself serves those who pull it, from any
+//! thread, in the order in which they came.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use headrace_core::buffer::{Get, TryGetError};
+use pyo3::prelude::*;
+
+use super::awaitable::{Delivery, Pull, Stage, closed};
+use super::link::{Phase, PullLink};
+use crate::awaitable::{Parked, Step};
+use crate::buffer::Buffer;
+use crate::drive::budget;
+use crate::errors::{self, Raised};
+
+impl Pull {
+    /// The oldest item, if there is one that nobody who waits was promised.
+    #[inline]
+    pub(super) fn take<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        buffer: Py<Buffer>,
+    ) -> Result<Step<'py>, Raised> {
+        let py = link.py();
+        if !self.rested && budget::spend(py) {
+            return Ok(self.rest(link));
+        }
+        let core = buffer.get().core();
+        if core.is_broken() {
+            return Err(Raised::set(py, errors::broken(py, "buffer")));
+        }
+        match core.try_get() {
+            Ok(item) if self.delivery == Delivery::Item => {
+                drop(buffer.into_bound(py));
+                Ok(Step::Return(item.into_bound(py)))
+            }
+            Ok(item) => Raised::lower(py, self.deliver(item.into_bound(py))),
+            Err(why) => Raised::lower(py, self.take_later(link, buffer, why)),
+        }
+    }
+
+    /// Lets the loop have its turn before it takes.
+    #[cold]
+    fn rest<'py>(&mut self, link: &Bound<'py, PullLink>) -> Step<'py> {
+        self.rested = true;
+        self.wait_in(link, Stage::New);
+        budget::renew();
+        Step::Yield(link.py().None().into_bound(link.py()))
+    }
+
+    /// There is no item to be taken now.
+    #[cold]
+    fn take_later<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        buffer: Py<Buffer>,
+        why: TryGetError,
+    ) -> PyResult<Step<'py>> {
+        match why {
+            TryGetError::Ended => self.deliver_end_of(link, buffer.get()),
+            TryGetError::Empty => {
+                let get = buffer.get().core().get();
+                self.wait_for(link, Box::new((buffer, get)))
+            }
+        }
+    }
+
+    /// Joins the line of those who wait for an item of the buffer, unless one came in between.
+    pub(super) fn wait_for<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        mut wanted: Box<(Py<Buffer>, Get<Py<PyAny>>)>,
+    ) -> PyResult<Step<'py>> {
+        let py = link.py();
+        let parked = Parked::new(py)?;
+        match Pin::new(&mut wanted.1).poll(&mut Context::from_waker(&parked.waker())) {
+            Poll::Ready(Ok(item)) => self.deliver(item.into_bound(py)),
+            Poll::Ready(Err(_)) => self.deliver_end_of(link, wanted.0.get()),
+            Poll::Pending => {
+                let future = parked.hand_up(py)?;
+                self.wait_in(link, Stage::Taking(wanted, Box::new(parked)));
+                budget::renew();
+                Ok(Step::Yield(future))
+            }
+        }
+    }
+
+    /// The end of a buffer: what its producers left, or that somebody closed it meanwhile.
+    fn deliver_end_of<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        buffer: &Buffer,
+    ) -> PyResult<Step<'py>> {
+        let py = link.py();
+        if let Some(error) = buffer.take_error(py) {
+            return Err(error);
+        }
+        let mut state = link.get().state.borrow(py);
+        if state.phase == Phase::Closed {
+            drop(state);
+            return Err(closed(py));
+        }
+        state.phase = Phase::Ended;
+        drop(state);
+        self.deliver_end(py)
+    }
+}
