@@ -21,11 +21,6 @@ pub(crate) struct QueueFeed {
 
 #[pymethods]
 impl QueueFeed {
-    /// What it takes items out of.
-    pub(crate) fn buffer(&self, py: Python<'_>) -> Py<Buffer> {
-        self.buffer.clone_ref(py)
-    }
-
     #[new]
     fn new(buffer: Py<Buffer>) -> Self {
         Self { buffer }
@@ -37,6 +32,11 @@ impl QueueFeed {
 }
 
 impl QueueFeed {
+    /// What it takes items out of.
+    pub(crate) fn buffer(&self, py: Python<'_>) -> Py<Buffer> {
+        self.buffer.clone_ref(py)
+    }
+
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let buffer = self.buffer.get();
