@@ -218,6 +218,31 @@ def running_sum() -> Case:
     )
 
 
+def window_and_flatten() -> Case:
+    async def batched(count: int) -> AsyncIterator[list[int]]:
+        batch: list[int] = []
+        async for x in numbers(count):
+            batch.append(x)
+            if len(batch) == 100:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    async def flattened(count: int) -> AsyncIterator[int]:
+        async for batch in batched(count):
+            for x in batch:
+                yield x
+
+    return Case(
+        "windows of 100, flattened again",
+        "async generators",
+        lambda n: total(flattened(n)),
+        lambda n: total(SourceIterObj(range(n)).window(100).flatten()),
+        goal=0.35,
+    )
+
+
 def cases() -> list[Case]:
     pipeline = [
         stages(count, goal) for count, goal in ((1, 0.50), (3, 0.42), (5, 0.42), (10, 0.40))
@@ -231,6 +256,7 @@ def cases() -> list[Case]:
         foreign(),
         async_callable(),
         running_sum(),
+        window_and_flatten(),
     ]
 
 

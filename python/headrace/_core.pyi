@@ -11,6 +11,8 @@ __all__ = [
     "Buffer",
     "Capacity",
     "FilterKernel",
+    "FlatMapKernel",
+    "FlattenKernel",
     "ForeignFeed",
     "IterFeed",
     "IteratorResult",
@@ -21,10 +23,15 @@ __all__ = [
     "QueueFeed",
     "ReduceKernel",
     "Signal",
+    "SkipKernel",
+    "SkipWhileKernel",
     "StoreFeed",
+    "TakeKernel",
+    "TakeWhileKernel",
+    "WindowKernel",
     "__version__",
     "adopt",
-    "close_feed",
+    "close_feeds",
     "end_push",
     "restart",
     "shut",
@@ -80,7 +87,72 @@ class ReduceKernel:
     @accumulator.setter
     def accumulator(self, value: Any) -> None: ...
 
-_Kernel: TypeAlias = MapKernel | FilterKernel | ReduceKernel
+@final
+class TakeKernel:
+    def __new__(cls, count: int) -> TakeKernel: ...
+    @property
+    def count(self) -> int: ...
+    @count.setter
+    def count(self, count: int) -> None: ...
+
+@final
+class SkipKernel:
+    def __new__(cls, count: int) -> SkipKernel: ...
+    @property
+    def count(self) -> int: ...
+    @count.setter
+    def count(self, count: int) -> None: ...
+
+@final
+class TakeWhileKernel:
+    def __new__(cls, predicate: Callable[[Any], Any]) -> TakeWhileKernel: ...
+    @property
+    def predicate(self) -> Callable[[Any], Any]: ...
+    @predicate.setter
+    def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
+
+@final
+class SkipWhileKernel:
+    def __new__(cls, predicate: Callable[[Any], Any]) -> SkipWhileKernel: ...
+    @property
+    def predicate(self) -> Callable[[Any], Any]: ...
+    @predicate.setter
+    def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
+
+@final
+class FlattenKernel:
+    def __new__(cls) -> FlattenKernel: ...
+
+@final
+class FlatMapKernel:
+    def __new__(cls, transform: Callable[[Any], Any]) -> FlatMapKernel: ...
+    @property
+    def transform(self) -> Callable[[Any], Any]: ...
+    @transform.setter
+    def transform(self, transform: Callable[[Any], Any]) -> None: ...
+
+@final
+class WindowKernel:
+    def __new__(cls, size: int, keeps_partial: bool) -> WindowKernel: ...
+    @property
+    def size(self) -> int: ...
+    @size.setter
+    def size(self, size: int) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+_Kernel: TypeAlias = (
+    MapKernel
+    | FilterKernel
+    | ReduceKernel
+    | TakeKernel
+    | SkipKernel
+    | TakeWhileKernel
+    | SkipWhileKernel
+    | FlattenKernel
+    | FlatMapKernel
+    | WindowKernel
+)
 
 @final
 class StoreFeed:
@@ -194,6 +266,6 @@ def adopt(class_: type[PullLink[Any]]) -> None: ...
 def stock(link: PullLink[_T]) -> PullLink[_T]: ...
 def upstream(link: PullLink[Any]) -> PullLink[Any] | None: ...
 def shut(link: PullLink[Any]) -> Coroutine[Any, Any, None] | None: ...
-def close_feed(link: PullLink[Any]) -> Coroutine[Any, Any, None] | None: ...
+def close_feeds(link: PullLink[Any]) -> list[Coroutine[Any, Any, None]]: ...
 def restart(link: PullLink[Any]) -> None: ...
 def end_push(link: PushLink[Any]) -> bool: ...

@@ -10,17 +10,27 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace._core import FilterKernel, MapKernel, ReduceKernel
+    from headrace._core import (
+        FilterKernel,
+        FlatMapKernel,
+        MapKernel,
+        ReduceKernel,
+        SkipKernel,
+        SkipWhileKernel,
+        TakeKernel,
+        TakeWhileKernel,
+        WindowKernel,
+    )
 
-__all__ = ["Filtering", "Mapping", "Reducing"]
+__all__ = ["Counting", "Filtering", "Mapping", "Reducing", "Windowing"]
 
 IN = TypeVar("IN")
 
 
 class Mapping(Generic[IN]):
-    """Of `map`."""
+    """Of `map` and `flat_map`."""
 
-    _kernel: MapKernel
+    _kernel: MapKernel | FlatMapKernel
 
     @property
     def transform(self) -> Callable[[IN], Any]:
@@ -33,9 +43,9 @@ class Mapping(Generic[IN]):
 
 
 class Filtering(Generic[IN]):
-    """Of `filter`."""
+    """Of `filter`, `take_while` and `skip_while`."""
 
-    _kernel: FilterKernel
+    _kernel: FilterKernel | TakeWhileKernel | SkipWhileKernel
 
     @property
     def predicate(self) -> Callable[[IN], Any]:
@@ -69,3 +79,33 @@ class Reducing(Generic[IN]):
     @accumulator.setter
     def accumulator(self, value: Any) -> None:
         self._kernel.accumulator = value
+
+
+class Counting:
+    """Of `take` and `skip`."""
+
+    _kernel: TakeKernel | SkipKernel
+
+    @property
+    def count(self) -> int:
+        """How many items, live: a new number holds from the next item."""
+        return self._kernel.count
+
+    @count.setter
+    def count(self, count: int) -> None:
+        self._kernel.count = count
+
+
+class Windowing:
+    """Of `window`."""
+
+    _kernel: WindowKernel
+
+    @property
+    def size(self) -> int:
+        """How many items make a window, live: a new size holds from the next item."""
+        return self._kernel.size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._kernel.size = size

@@ -1,15 +1,31 @@
 """Pull: lazy streams, from many to one."""
 
 from headrace.pull.base import PullObj
+from headrace.pull.group import (
+    PullFlatMapObj,
+    PullFlattenObj,
+    PullSkipObj,
+    PullSkipWhileObj,
+    PullTakeObj,
+    PullTakeWhileObj,
+    PullWindowObj,
+)
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
 from headrace.pull.transform import PullFilterObj, PullMapObj, PullObj1To1Link, PullReduceObj
 
 __all__ = [
     "PullFilterObj",
+    "PullFlatMapObj",
+    "PullFlattenObj",
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",
     "PullReduceObj",
+    "PullSkipObj",
+    "PullSkipWhileObj",
+    "PullTakeObj",
+    "PullTakeWhileObj",
+    "PullWindowObj",
     "SourceBufferObj",
     "SourceIterObj",
     "SourceObj",

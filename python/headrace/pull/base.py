@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, overload
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
@@ -13,6 +13,15 @@ from headrace.errors import NOTHING
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from headrace.pull.group import (
+        PullFlatMapObj,
+        PullFlattenObj,
+        PullSkipObj,
+        PullSkipWhileObj,
+        PullTakeObj,
+        PullTakeWhileObj,
+        PullWindowObj,
+    )
     from headrace.pull.transform import PullFilterObj, PullMapObj, PullReduceObj
 
 __all__ = ["PullObj"]
@@ -99,11 +108,11 @@ class PullObj(PullLink[T_co]):
                 except asyncio.CancelledError as struck:
                     cancelled = struck
             try:
-                closing = _core.close_feed(link)
+                feeds = _core.close_feeds(link)
             except Exception as failure:
                 errors.append(failure)
             else:
-                if closing is not None:
+                for closing in feeds:
                     await _attempt(closing, errors)
         if cancelled is not None:
             for error in errors:
@@ -216,6 +225,56 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.transform import PullReduceObj
 
         return PullReduceObj(self, reducer, initial)
+
+    def take(self, count: int) -> PullTakeObj[T_co]:
+        """The first `count` items; see `PullTakeObj`."""
+        from headrace.pull.group import PullTakeObj
+
+        return PullTakeObj(self, count)
+
+    def skip(self, count: int) -> PullSkipObj[T_co]:
+        """All but the first `count` items; see `PullSkipObj`."""
+        from headrace.pull.group import PullSkipObj
+
+        return PullSkipObj(self, count)
+
+    def take_while(self, predicate: Callable[[T_co], Any]) -> PullTakeWhileObj[T_co]:
+        """The items up to the first for which `predicate(item)` is false; see `PullTakeWhileObj`."""
+        from headrace.pull.group import PullTakeWhileObj
+
+        return PullTakeWhileObj(self, predicate)
+
+    def skip_while(self, predicate: Callable[[T_co], Any]) -> PullSkipWhileObj[T_co]:
+        """The items from the first for which `predicate(item)` is false; see `PullSkipWhileObj`."""
+        from headrace.pull.group import PullSkipWhileObj
+
+        return PullSkipWhileObj(self, predicate)
+
+    def flatten(self: PullObj[Iterable[U] | AsyncIterable[U]]) -> PullFlattenObj[U]:
+        """The items of each item, which is an iterable, sync or async; see `PullFlattenObj`."""
+        from headrace.pull.group import PullFlattenObj
+
+        return PullFlattenObj(self)
+
+    def flat_map(
+        self,
+        transform: Callable[
+            [T_co],
+            Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+        ],
+    ) -> PullFlatMapObj[T_co, U]:
+        """The items of `transform(item)`, an iterable, for each item; see `PullFlatMapObj`."""
+        from headrace.pull.group import PullFlatMapObj
+
+        return PullFlatMapObj(self, transform)
+
+    def window(
+        self, size: int, *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PullWindowObj[T_co]:
+        """Lists of `size` items; see `PullWindowObj`."""
+        from headrace.pull.group import PullWindowObj
+
+        return PullWindowObj(self, size, partial=partial)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"

@@ -17,6 +17,7 @@ from headrace.pull.source import Source, as_pull
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+
 __all__ = ["PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
 
 IN = TypeVar("IN")
@@ -38,9 +39,7 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
         TypeError: `source` is not iterable.
     """
 
-    def __init__(
-        self, source: Source[IN], kernel: MapKernel | FilterKernel | ReduceKernel | None = None
-    ) -> None:
+    def __init__(self, source: Source[IN], kernel: Any = None) -> None:
         self._source: PullObj[IN] = as_pull(source)
         if kernel is None:
             # Still its source: closing and restarting go there. Without `pull_impl` it passes items

@@ -3,14 +3,15 @@
 //! | room | what it gives |
 //! |---|---|
 //! | [`awaitable`] | what Python awaits: native coroutines, futures of the loop, wake-ups from any thread |
+//! | [`feed`] | where items come from |
 //! | [`kernel`] | what an operator does with one item |
 //! | [`drive`] | what moves items through kernels, on demand and on supply |
 //! | [`buffer`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
 //! | [`result`], [`errors`] | what comes back, and what is raised |
-//! | [`asyncio`], [`fork`], [`gc`], [`gil`] | what all of them stand on |
+//! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,stop,inner}`, in
-//! `drive/pull/feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
+//! `feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
 
 mod asyncio;
 mod awaitable;
@@ -18,10 +19,12 @@ mod buffer;
 mod capacity;
 mod drive;
 mod errors;
+mod feed;
 mod fork;
 mod gc;
 mod gil;
 mod kernel;
+mod number;
 mod result;
 mod signal;
 
@@ -36,7 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
-    pull::feed::register_agen(py)?;
+    feed::register_agen(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
     kernel::register(module)?;
@@ -45,16 +48,16 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<buffer::Buffer>()?;
     module.add_class::<result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;
-    module.add_class::<pull::feed::StoreFeed>()?;
-    module.add_class::<pull::feed::IterFeed>()?;
-    module.add_class::<pull::feed::QueueFeed>()?;
-    module.add_class::<pull::feed::ForeignFeed>()?;
+    module.add_class::<feed::StoreFeed>()?;
+    module.add_class::<feed::IterFeed>()?;
+    module.add_class::<feed::QueueFeed>()?;
+    module.add_class::<feed::ForeignFeed>()?;
     module.add_class::<push::link::PushLink>()?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::shut, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::control::close_feed, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::close_feeds, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::restart, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;
     Ok(())

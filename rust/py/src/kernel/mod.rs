@@ -16,13 +16,21 @@
 
 mod callable;
 mod filter;
+mod flat_map;
+mod flatten;
 mod map;
 mod reduce;
+mod skip;
+mod skip_while;
+mod take;
+mod take_while;
+mod window;
 
 use pyo3::prelude::*;
 
 use crate::awaitable::Stopped;
 use crate::errors::Raised;
+use crate::feed::AnyFeed;
 pub(crate) use callable::Callable;
 
 /// What becomes of an item that went into a kernel.
@@ -30,8 +38,14 @@ pub(crate) use callable::Callable;
 pub(crate) enum Flow<'py> {
     /// This goes on to the next stage.
     Emit(Bound<'py, PyAny>),
+    /// This goes on, and it is the last: nothing more is taken from above.
+    Last(Bound<'py, PyAny>),
     /// Nothing comes out for this item.
     Skip,
+    /// Nothing comes out for this item, and nothing more is taken from above.
+    Stop,
+    /// The items of this iterable, sync or async, go on one by one, as they are asked for.
+    Many(AnyFeed),
     /// The callable returned this awaitable: await it, then call [`Kernel::resume`] with its
     /// result.
     Await(Bound<'py, PyAny>),
@@ -42,15 +56,30 @@ pub(crate) trait Kernel {
     /// The parameter that holds the callable, for the note on an error that it raises.
     const PARAMETER: &'static str;
 
+    /// Whether it only ever emits, skips or awaits.
+    const IS_ONE_TO_ONE: bool = false;
+
     /// An item goes in. An error is the callable's own; the driver adds the operator to it.
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised>;
 
     /// The awaitable that [`Flow::Await`] gave for `item` came to `result`.
     fn resume<'py>(
         &self,
-        item: &Bound<'py, PyAny>,
-        result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>>;
+        _item: &Bound<'py, PyAny>,
+        _result: Bound<'py, PyAny>,
+    ) -> PyResult<Flow<'py>> {
+        unreachable!("this kernel awaits nothing")
+    }
+
+    /// Whether nothing is to be taken from above, before or after the first item.
+    fn is_done(&self, _py: Python<'_>) -> bool {
+        false
+    }
+
+    /// Nothing more comes from above: what it still holds comes out. Asked again, it has nothing.
+    fn flush<'py>(&self, _py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        None
+    }
 
     /// A new cycle begins: state goes back to what it was at first.
     fn restart(&self, _py: Python<'_>) {}
@@ -93,6 +122,19 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => kernel.get().resume(item, result),)+ }
             }
 
+            pub(crate) fn is_done(&self, py: Python<'_>) -> bool {
+                match self { $(Self::$name(kernel) => kernel.get().is_done(py),)+ }
+            }
+
+            pub(crate) fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+                match self { $(Self::$name(kernel) => kernel.get().flush(py),)+ }
+            }
+
+            /// Whether it only ever emits, skips or awaits: what the push driver runs so far.
+            pub(crate) fn is_one_to_one(&self) -> bool {
+                match self { $(Self::$name(_) => <$class as Kernel>::IS_ONE_TO_ONE,)+ }
+            }
+
             pub(crate) fn restart(&self, py: Python<'_>) {
                 match self { $(Self::$name(kernel) => kernel.get().restart(py),)+ }
             }
@@ -118,4 +160,11 @@ kernels! {
     Map(map::MapKernel),
     Filter(filter::FilterKernel),
     Reduce(reduce::ReduceKernel),
+    FlatMap(flat_map::FlatMapKernel),
+    Flatten(flatten::FlattenKernel),
+    Window(window::WindowKernel),
+    Take(take::TakeKernel),
+    Skip(skip::SkipKernel),
+    TakeWhile(take_while::TakeWhileKernel),
+    SkipWhile(skip_while::SkipWhileKernel),
 }

@@ -149,31 +149,25 @@ impl Keeper {
     }
 }
 
-/// Ends the source of this link, if it has one of its own. What comes back is to be awaited.
+/// Ends what this link draws from, if that is its own: its source, and an iterable of which it still
+/// hands items on. What comes back is to be awaited.
 #[pyfunction]
-pub(crate) fn close_feed<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn close_feeds<'py>(link: &Bound<'py, PullLink>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let py = link.py();
     let feeds = {
         let state = link.get().state.borrow(py);
         let own = match &state.origin {
-            Origin::Feed(feed) => Some(feed.clone_ref(py)),
+            Origin::Feed(feed) => Some(feed),
             Origin::Unset | Origin::Stage { .. } => None,
         };
-        (
-            state.implementation.as_ref().map(|feed| feed.clone_ref(py)),
-            own,
-        )
+        [state.pending.as_ref(), state.implementation.as_ref(), own]
+            .map(|feed| feed.map(|feed| feed.clone_ref(py)))
     };
-    match feeds {
-        (Some(implementation), own) => {
-            if let Some(own) = own {
-                own.close(py)?;
-            }
-            implementation.close(py)
-        }
-        (None, Some(own)) => own.close(py),
-        (None, None) => Ok(None),
+    let mut closing = Vec::new();
+    for feed in feeds.iter().flatten() {
+        closing.extend(feed.close(py)?);
     }
+    Ok(closing)
 }
 
 /// Begins a new cycle of one link; its sources are the caller's business.
@@ -210,6 +204,7 @@ pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
         (
             state.kept.take(),
             state.line.take(),
+            state.pending.take(),
             state.event_loop.take(),
         )
     };

@@ -1,18 +1,24 @@
-//! A pull that is suspended, and where.
+//! A pull that is suspended: where, and how it goes on.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
-use super::feed::Wait;
+use super::line::{Advance, Begun, Entry, Line};
+use super::link::PullLink;
+
 use crate::asyncio::Cancels;
 use crate::awaitable::{Inner, Seen, Stopped};
+use crate::feed::{Drawn, Wait};
 
 /// Where it is suspended.
 #[derive(Debug)]
 pub(crate) enum Place {
     /// It lets the loop have a turn.
     Rest,
-    /// It waits for the source.
-    Draw(Wait),
+    /// It waits for the source; or, with a number, for what that stage is handing on.
+    Draw(Wait, Option<usize>),
     /// It awaits what the callable of stage number `stage` returned for `item`.
     Stage {
         inner: Inner,
@@ -40,11 +46,135 @@ impl Flight {
         see(&self.awaiting)?;
         match &self.place {
             Place::Rest => Ok(()),
-            Place::Draw(wait) => wait.traverse(see),
+            Place::Draw(wait, _) => wait.traverse(see),
             Place::Stage { inner, item, .. } => {
                 see(inner.object())?;
                 see(item)
             }
         }
+    }
+}
+
+impl Line {
+    /// [`Self::advance`], where a result may be large.
+    fn go_on<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+        entry: Option<Entry<'py>>,
+    ) -> PyResult<Advance<'py>> {
+        self.advance(py, tail, entry)
+            .map_err(|raised| raised.fetch(py))
+    }
+
+    /// Goes on where a pull was suspended, with what its task sent or threw.
+    ///
+    /// `cancelled` says whether an error that comes out is a cancellation of this pull; it is asked
+    /// only then.
+    pub(crate) fn resume<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+        place: Place,
+        sent: Result<&Bound<'py, PyAny>, PyErr>,
+        cancelled: impl Fn(&PyErr) -> bool,
+    ) -> PyResult<Advance<'py>> {
+        match place {
+            Place::Rest => {
+                sent?;
+                self.go_on(py, tail, None)
+            }
+            Place::Draw(wait, stage) => {
+                self.claim
+                    .at
+                    .store(stage.map_or(0, |number| number + 1), Relaxed);
+                let pending = match stage {
+                    None => None,
+                    Some(number) => self.stages[number].link(tail).pending(py),
+                };
+                let feed = pending.as_ref().unwrap_or(&self.feed);
+                match feed.resume(wait, sent, py) {
+                    Ok(Drawn::Item(item)) => {
+                        let next = stage.map_or(0, |number| number + 1);
+                        self.go_on(py, tail, Some((item, next)))
+                    }
+                    Ok(Drawn::End) => {
+                        match stage {
+                            None => self.end_above(0),
+                            Some(number) => self.stages[number].link(tail).set_pending(py, None),
+                        }
+                        self.go_on(py, tail, None)
+                    }
+                    Ok(Drawn::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
+                    Err(error) => {
+                        if cancelled(&error) {
+                            feed.cancelled(py);
+                        }
+                        Err(match stage {
+                            Some(number) if !cancelled(&error) => {
+                                self.stages[number].blame(tail, error)
+                            }
+                            _ => error,
+                        })
+                    }
+                }
+            }
+            Place::Stage {
+                inner,
+                item,
+                stage: number,
+            } => {
+                self.claim.at.store(number + 1, Relaxed);
+                // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has
+                // gone.
+                let left = sent
+                    .as_ref()
+                    .err()
+                    .is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
+                let item = item.into_bound(py);
+                let step = match sent {
+                    Ok(value) => inner.send(value),
+                    Err(error) => inner.throw(py, error),
+                };
+                if let Err(error) = &step
+                    && (left || cancelled(error))
+                {
+                    self.keep(tail, number, item);
+                    return Err(step.expect_err("it was matched as an error"));
+                }
+                let entry = match self.went(tail, number, &item, inner, step)? {
+                    Begun::Went(Some(output)) => Some((output, number + 1)),
+                    Begun::Went(None) => None,
+                    Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
+                };
+                self.go_on(py, tail, entry)
+            }
+        }
+    }
+
+    /// A pull that was suspended will never go on.
+    pub(crate) fn abandon(&mut self, tail: &Bound<'_, PullLink>, place: Place) {
+        let py = tail.py();
+        match place {
+            Place::Rest => {}
+            Place::Draw(wait, stage) => {
+                let pending = match stage {
+                    None => None,
+                    Some(number) => self.stages[number].link(tail).pending(py),
+                };
+                pending.as_ref().unwrap_or(&self.feed).abandon(py, wait);
+            }
+            Place::Stage { inner, item, stage } => {
+                // The item first: dropping the coroutine runs its `finally`.
+                self.keep(tail, stage, item.into_bound(py));
+                drop(inner);
+            }
+        }
+    }
+
+    fn keep(&mut self, tail: &Bound<'_, PullLink>, number: usize, item: Bound<'_, PyAny>) {
+        self.stages[number].link(tail).keep(item);
+        self.loaded.push(number);
+        self.is_special = true;
     }
 }

@@ -11,95 +11,22 @@
 //! item on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::task::Waker;
+use std::sync::atomic::Ordering::Relaxed;
 
-use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
-use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use super::feed::{AnyFeed, Drawn, ForeignFeed, Wait};
+use super::claim::Claim;
 use super::flight::Place;
 use super::link::{Origin, PullLink};
 use crate::awaitable::{Inner, Seen, Step, Stopped};
 use crate::drive::budget;
 use crate::errors::{self, Raised};
-use crate::gil::GilCell;
+use crate::feed::{AnyFeed, Drawn, ForeignFeed, Wait};
 use crate::kernel::{AnyKernel, Flow};
-
-/// A line's hold on the links that it runs.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    /// The link that the line ends in, and belongs to.
-    tail: Py<PyWeakrefReference>,
-    revoked: AtomicBool,
-    /// A link in its middle closes: the pull that is inside it is to come out.
-    interrupted: AtomicBool,
-    /// Where the line is: [`Claim::IDLE`], 0 in its feed, `k + 1` in its stage `k`.
-    at: AtomicUsize,
-    /// Who waits until it is idle.
-    waiting: GilCell<Vec<Waker>>,
-}
-
-impl Claim {
-    /// No pull is under way.
-    const IDLE: usize = usize::MAX - 1;
-    /// The line is gone.
-    const GONE: usize = usize::MAX;
-
-    /// Whether there is still a line behind it.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.at.load(Relaxed) != Self::GONE
-    }
-
-    /// Takes the link at `position` away from the line. `false` if the line is in that link or
-    /// above it just now; then `waker` is called when it no longer is.
-    pub(crate) fn revoke(
-        &self,
-        py: Python<'_>,
-        position: usize,
-        waker: impl FnOnce() -> PyResult<Waker>,
-    ) -> PyResult<bool> {
-        // From its next item on the line looks for itself what it may run; what is under way stays
-        // where it is.
-        self.revoked.store(true, Relaxed);
-        if self.at.load(Relaxed) > position {
-            return Ok(true);
-        }
-        let waker = waker()?;
-        self.waiting.borrow(py).push(waker);
-        Ok(false)
-    }
-
-    /// Cancels the pull that is under way in the line, in its own task.
-    pub(crate) fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
-        if self.interrupted.swap(true, Relaxed) {
-            return Ok(());
-        }
-        let Some(tail) = self.tail.bind(py).upgrade() else {
-            return Ok(());
-        };
-        tail.cast::<PullLink>()?.get().cancel_flight(py)
-    }
-
-    #[inline]
-    fn settle(&self, py: Python<'_>, at: usize) {
-        self.at.store(at, Relaxed);
-        if self.revoked.load(Relaxed) {
-            self.admit(py);
-        }
-    }
-
-    #[cold]
-    fn admit(&self, py: Python<'_>) {
-        let waiting = std::mem::take(&mut *self.waiting.borrow(py));
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
 
 /// One link of a line.
 #[derive(Debug)]
-struct Stage {
+pub(super) struct Stage {
     /// `None` for the last one, which owns the line: it must not be kept alive by what it owns.
     link: Option<Py<PullLink>>,
     kernel: AnyKernel,
@@ -108,12 +35,17 @@ struct Stage {
 /// See the top of this file.
 #[derive(Debug)]
 pub(crate) struct Line {
-    feed: AnyFeed,
+    pub(super) feed: AnyFeed,
     /// From the source's side to the consumer's.
-    stages: Vec<Stage>,
-    claim: Arc<Claim>,
-    /// The stage whose link keeps an item that a cancelled pull left.
-    kept: Option<usize>,
+    pub(super) stages: Vec<Stage>,
+    pub(super) claim: Arc<Claim>,
+    /// The stages whose links have something that goes before what comes from above: an item that a
+    /// cancelled pull left, or more of what their kernel made of the last one. Upmost first.
+    pub(super) loaded: Vec<usize>,
+    /// Nothing more comes from above this stage: the stages from here on are still to be flushed.
+    ending: Option<usize>,
+    /// Whether either says that the next item does not come from the feed.
+    pub(super) is_special: bool,
 }
 
 /// What running a line came to.
@@ -140,19 +72,13 @@ impl<'py> Suspended<'py> {
 }
 
 /// An item on its way, and the stage that it enters next.
-type Entry<'py> = (Bound<'py, PyAny>, usize);
+pub(super) type Entry<'py> = (Bound<'py, PyAny>, usize);
 
 impl Line {
     /// Builds the line that ends in this link.
     pub(crate) fn build(tail: &Bound<'_, PullLink>) -> PyResult<Self> {
         let py = tail.py();
-        let claim = Arc::new(Claim {
-            tail: PyWeakrefReference::new(tail)?.unbind(),
-            revoked: AtomicBool::new(false),
-            interrupted: AtomicBool::new(false),
-            at: AtomicUsize::new(Claim::IDLE),
-            waiting: GilCell::default(),
-        });
+        let claim = Claim::of(tail)?;
         let mut stages = Vec::new();
         let mut link = tail.clone();
         let feed = loop {
@@ -187,12 +113,22 @@ impl Line {
                 link.get().claimed_by(py, &claim, number + 1);
             }
         }
-        let kept = stages.iter().rposition(|stage| stage.link(tail).keeps(py));
+        // What is above a stage that is done has no more to give.
+        let ending = stages
+            .iter()
+            .rposition(|stage| stage.kernel.is_done(py))
+            .map(|number| number + 1);
+        let loaded: Vec<usize> = (ending.unwrap_or(0)..stages.len())
+            .filter(|number| stages[*number].link(tail).is_loaded(py))
+            .collect();
+        let is_special = ending.is_some() || !loaded.is_empty();
         Ok(Self {
             feed,
             stages,
             claim,
-            kept,
+            loaded,
+            ending,
+            is_special,
         })
     }
 
@@ -207,9 +143,14 @@ impl Line {
     ) -> Result<Advance<'py>, Raised> {
         'items: loop {
             if entry.is_none() && self.must_look_around() {
-                entry = self
+                match self
                     .look_around(py, tail)
-                    .map_err(|error| Raised::set(py, error))?;
+                    .map_err(|error| Raised::set(py, error))?
+                {
+                    Ahead::Entry(next) => entry = Some(next),
+                    Ahead::Feed => {}
+                    Ahead::Outcome(outcome) => return Ok(outcome),
+                }
             }
             let (mut item, mut number) = if let Some(entry) = entry.take() {
                 entry
@@ -222,40 +163,142 @@ impl Line {
                     Some(item) => (item, 0),
                     None => match self.feed.draw(py).map_err(|error| Raised::set(py, error))? {
                         Drawn::Item(item) => (item, 0),
-                        Drawn::End => return Ok(Advance::End),
-                        Drawn::Wait(wait, object) => return Ok(Self::wait(*wait, object)),
+                        Drawn::End => {
+                            self.end_above(0);
+                            continue 'items;
+                        }
+                        Drawn::Wait(wait, object) => return Ok(Self::wait(*wait, None, object)),
                     },
                 }
             };
             while let Some(stage) = self.stages.get(number) {
                 self.claim.at.store(number + 1, Relaxed);
                 let flow = match stage.kernel.feed(&item) {
-                    Ok(flow) => flow,
-                    Err(raised) => {
-                        return Err(Raised::set(py, stage.blame(tail, raised.fetch(py))));
+                    Ok(Flow::Emit(output)) => {
+                        item = output;
+                        number += 1;
+                        continue;
                     }
+                    Ok(Flow::Skip) => continue 'items,
+                    Ok(Flow::Await(awaitable)) => self.begin(tail, number, &item, awaitable),
+                    Ok(flow) => Ok(Begun::Went(self.turn(tail, number, flow))),
+                    Err(raised) => Err(stage.blame(tail, raised.fetch(py))),
                 };
-                match flow {
-                    Flow::Emit(output) => {
+                match flow.map_err(|error| Raised::set(py, error))? {
+                    Begun::Went(Some(output)) => {
                         item = output;
                         number += 1;
                     }
-                    Flow::Skip => continue 'items,
-                    Flow::Await(awaitable) => match self
-                        .begin(tail, number, &item, awaitable)
-                        .map_err(|error| Raised::set(py, error))?
-                    {
-                        Begun::Went(Some(output)) => {
-                            item = output;
-                            number += 1;
-                        }
-                        Begun::Went(None) => continue 'items,
-                        Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
-                    },
+                    Begun::Went(None) => continue 'items,
+                    Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
                 }
             }
             return Ok(Advance::Item(item));
         }
+    }
+
+    /// What a kernel wants besides emitting or skipping.
+    #[cold]
+    fn turn<'py>(
+        &mut self,
+        tail: &Bound<'py, PullLink>,
+        number: usize,
+        flow: Flow<'py>,
+    ) -> Option<Bound<'py, PyAny>> {
+        match flow {
+            Flow::Emit(output) => Some(output),
+            Flow::Skip => None,
+            Flow::Last(output) => {
+                self.end_above(number + 1);
+                Some(output)
+            }
+            Flow::Stop => {
+                self.end_above(number + 1);
+                None
+            }
+            Flow::Many(feed) => {
+                self.stages[number]
+                    .link(tail)
+                    .set_pending(tail.py(), Some(feed));
+                self.loaded.push(number);
+                self.is_special = true;
+                None
+            }
+            Flow::Await(_) => unreachable!("a kernel awaits once an item"),
+        }
+    }
+
+    /// Nothing more is taken from above stage `number`: what is left there is left.
+    pub(super) fn end_above(&mut self, number: usize) {
+        self.loaded.retain(|stage| *stage >= number);
+        self.ending = Some(number);
+        self.is_special = true;
+    }
+
+    /// Whether something has to be seen to before the next item is drawn.
+    #[inline]
+    fn must_look_around(&self) -> bool {
+        self.is_special || self.claim.revoked.load(Relaxed)
+    }
+
+    /// Builds the line again if a link was taken out of it; finds what goes before the feed's next
+    /// item: what is left in the links, from the consumer upwards, then what flushing gives.
+    #[cold]
+    fn look_around<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+    ) -> PyResult<Ahead<'py>> {
+        if self.claim.revoked.load(Relaxed) {
+            // An end that the feed told of it tells again; a kernel's own is found by `build`.
+            *self = Self::build(tail)?;
+        }
+        while let Some(&number) = self.loaded.last() {
+            let link = self.stages[number].link(tail);
+            if let Some(item) = link.take_kept(py) {
+                if !link.is_loaded(py) {
+                    self.loaded.pop();
+                    self.is_special = !self.loaded.is_empty() || self.ending.is_some();
+                }
+                return Ok(Ahead::Entry((item, number)));
+            }
+            let Some(pending) = link.pending(py) else {
+                self.loaded.pop();
+                continue;
+            };
+            self.claim.at.store(number + 1, Relaxed);
+            if budget::spend(py) {
+                return Ok(Ahead::Outcome(Self::rest(py)));
+            }
+            let drawn = match pending.ready(py) {
+                Some(item) => Drawn::Item(item),
+                None => pending
+                    .draw(py)
+                    .map_err(|error| self.stages[number].blame(tail, error))?,
+            };
+            match drawn {
+                Drawn::Item(item) => return Ok(Ahead::Entry((item, number + 1))),
+                Drawn::Wait(wait, object) => {
+                    return Ok(Ahead::Outcome(Self::wait(*wait, Some(number), object)));
+                }
+                Drawn::End => {
+                    link.set_pending(py, None);
+                    self.loaded.pop();
+                }
+            }
+        }
+        let Some(from) = self.ending else {
+            self.is_special = false;
+            return Ok(Ahead::Feed);
+        };
+        for number in from..self.stages.len() {
+            if let Some(item) = self.stages[number].kernel.flush(py) {
+                self.ending = Some(number + 1);
+                return Ok(Ahead::Entry((item, number + 1)));
+            }
+        }
+        self.ending = Some(self.stages.len());
+        Ok(Ahead::Outcome(Advance::End))
     }
 
     #[cold]
@@ -264,40 +307,14 @@ impl Line {
     }
 
     #[cold]
-    fn wait(wait: Wait, object: Bound<'_, PyAny>) -> Advance<'_> {
-        Suspended::at(Place::Draw(wait), object)
-    }
-
-    /// Whether something has to be seen to before the next item is drawn.
-    #[inline]
-    fn must_look_around(&self) -> bool {
-        self.kept.is_some() || self.claim.revoked.load(Relaxed)
-    }
-
-    /// Builds the line again if a link was taken out of it; gives the item that a cancelled pull
-    /// left, if there is one.
-    #[cold]
-    fn look_around<'py>(
-        &mut self,
-        py: Python<'py>,
-        tail: &Bound<'py, PullLink>,
-    ) -> PyResult<Option<Entry<'py>>> {
-        if self.claim.revoked.load(Relaxed) {
-            *self = Self::build(tail)?;
-        }
-        let Some(number) = self.kept.take() else {
-            return Ok(None);
-        };
-        Ok(self.stages[number]
-            .link(tail)
-            .take_kept(py)
-            .map(|item| (item, number)))
+    pub(super) fn wait(wait: Wait, stage: Option<usize>, object: Bound<'_, PyAny>) -> Advance<'_> {
+        Suspended::at(Place::Draw(wait, stage), object)
     }
 
     /// Awaits what a callable returned, as far as it goes without suspending.
     #[inline(never)]
     fn begin<'py>(
-        &self,
+        &mut self,
         tail: &Bound<'py, PullLink>,
         number: usize,
         item: &Bound<'py, PyAny>,
@@ -310,8 +327,8 @@ impl Line {
     }
 
     /// What a step of a callable's awaitable came to.
-    fn went<'py>(
-        &self,
+    pub(super) fn went<'py>(
+        &mut self,
         tail: &Bound<'py, PullLink>,
         number: usize,
         item: &Bound<'py, PyAny>,
@@ -332,105 +349,9 @@ impl Line {
             Err(error) => return Err(stage.blame(tail, error)),
         };
         match stage.kernel.resume(item, result) {
-            Ok(Flow::Emit(output)) => Ok(Begun::Went(Some(output))),
-            Ok(Flow::Skip) => Ok(Begun::Went(None)),
-            Ok(Flow::Await(_)) => unreachable!("a kernel awaits once an item"),
+            Ok(flow) => Ok(Begun::Went(self.turn(tail, number, flow))),
             Err(error) => Err(stage.blame(tail, error)),
         }
-    }
-
-    /// [`Self::advance`], where a result may be large.
-    fn go_on<'py>(
-        &mut self,
-        py: Python<'py>,
-        tail: &Bound<'py, PullLink>,
-        entry: Option<Entry<'py>>,
-    ) -> PyResult<Advance<'py>> {
-        self.advance(py, tail, entry)
-            .map_err(|raised| raised.fetch(py))
-    }
-
-    /// Goes on where a pull was suspended, with what its task sent or threw.
-    ///
-    /// `cancelled` says whether an error that comes out is a cancellation of this pull; it is asked
-    /// only then.
-    pub(crate) fn resume<'py>(
-        &mut self,
-        py: Python<'py>,
-        tail: &Bound<'py, PullLink>,
-        place: Place,
-        sent: Result<&Bound<'py, PyAny>, PyErr>,
-        cancelled: impl Fn(&PyErr) -> bool,
-    ) -> PyResult<Advance<'py>> {
-        match place {
-            Place::Rest => {
-                sent?;
-                self.go_on(py, tail, None)
-            }
-            Place::Draw(wait) => {
-                self.claim.at.store(0, Relaxed);
-                match self.feed.resume(wait, sent, py) {
-                    Ok(Drawn::Item(item)) => self.go_on(py, tail, Some((item, 0))),
-                    Ok(Drawn::End) => Ok(Advance::End),
-                    Ok(Drawn::Wait(wait, object)) => Ok(Self::wait(*wait, object)),
-                    Err(error) => {
-                        if cancelled(&error) {
-                            self.feed.cancelled(py);
-                        }
-                        Err(error)
-                    }
-                }
-            }
-            Place::Stage {
-                inner,
-                item,
-                stage: number,
-            } => {
-                self.claim.at.store(number + 1, Relaxed);
-                // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has
-                // gone.
-                let left = sent
-                    .as_ref()
-                    .err()
-                    .is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
-                let item = item.into_bound(py);
-                let step = match sent {
-                    Ok(value) => inner.send(value),
-                    Err(error) => inner.throw(py, error),
-                };
-                if let Err(error) = &step
-                    && (left || cancelled(error))
-                {
-                    self.keep(tail, number, item);
-                    return Err(step.expect_err("it was matched as an error"));
-                }
-                let entry = match self.went(tail, number, &item, inner, step)? {
-                    Begun::Went(Some(output)) => Some((output, number + 1)),
-                    Begun::Went(None) => None,
-                    Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
-                };
-                self.go_on(py, tail, entry)
-            }
-        }
-    }
-
-    /// A pull that was suspended will never go on.
-    pub(crate) fn abandon(&mut self, tail: &Bound<'_, PullLink>, place: Place) {
-        let py = tail.py();
-        match place {
-            Place::Rest => {}
-            Place::Draw(wait) => self.feed.abandon(py, wait),
-            Place::Stage { inner, item, stage } => {
-                // The item first: dropping the coroutine runs its `finally`.
-                self.keep(tail, stage, item.into_bound(py));
-                drop(inner);
-            }
-        }
-    }
-
-    fn keep(&mut self, tail: &Bound<'_, PullLink>, number: usize, item: Bound<'_, PyAny>) {
-        self.stages[number].link(tail).keep(item);
-        self.kept = Some(number);
     }
 
     /// Whether a link in its middle closes.
@@ -464,8 +385,16 @@ impl Drop for Line {
     }
 }
 
+/// What goes before the feed's next item.
+enum Ahead<'py> {
+    Entry(Entry<'py>),
+    /// Nothing does.
+    Feed,
+    Outcome(Advance<'py>),
+}
+
 /// What became of an item that a callable wanted to await something for.
-enum Begun<'py> {
+pub(super) enum Begun<'py> {
     /// It went through; `None` if it was dropped there.
     Went(Option<Bound<'py, PyAny>>),
     Suspended(Box<Suspended<'py>>),
@@ -474,12 +403,12 @@ enum Begun<'py> {
 impl Stage {
     /// The link, whose place in a line this is.
     #[inline]
-    fn link<'a>(&'a self, tail: &'a Bound<'_, PullLink>) -> &'a PullLink {
+    pub(super) fn link<'a>(&'a self, tail: &'a Bound<'_, PullLink>) -> &'a PullLink {
         self.link.as_ref().map_or_else(|| tail.get(), Py::get)
     }
 
     #[cold]
-    fn blame(&self, tail: &Bound<'_, PullLink>, error: PyErr) -> PyErr {
+    pub(super) fn blame(&self, tail: &Bound<'_, PullLink>, error: PyErr) -> PyErr {
         let py = tail.py();
         let operator = self
             .link

@@ -11,14 +11,15 @@ use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Delivery, Pull};
-use super::feed::{AnyFeed, ForeignFeed};
+use super::claim::Claim;
 use super::flight::Flight;
-use super::line::{Claim, Line};
+use super::line::Line;
 use super::turn::{Ticket, Turn};
 use crate::asyncio;
 use crate::awaitable::Parked;
 use crate::buffer::Buffer;
 use crate::errors;
+use crate::feed::{AnyFeed, ForeignFeed};
 use crate::fork::Home;
 use crate::gc;
 use crate::gil::GilCell;
@@ -73,6 +74,8 @@ pub(crate) struct State {
     pub(crate) flight: Option<Box<Flight>>,
     /// An item that a cancelled pull left here, on its way into this link's kernel.
     pub(super) kept: Option<Py<PyAny>>,
+    /// What its kernel made of the last item, of which there is more to come.
+    pub(super) pending: Option<AnyFeed>,
     /// The line of another link that runs this one, and where in it this one is.
     pub(super) claim: Option<(Arc<Claim>, usize)>,
     /// How many links were built on this one.
@@ -235,6 +238,9 @@ impl PullLink {
             if let Some(buffer) = &state.far_end {
                 see(buffer.as_any())?;
             }
+            if let Some(feed) = &state.pending {
+                see(feed.as_any())?;
+            }
             if let Some(flight) = &state.flight {
                 flight.traverse(see)?;
             }
@@ -255,6 +261,7 @@ impl PullLink {
                 state.far_end.take(),
                 state.flight.take(),
                 state.kept.take(),
+                state.pending.take(),
                 state.line.take(),
             )
         };
@@ -276,6 +283,7 @@ impl PullLink {
                 line: None,
                 flight: None,
                 kept: None,
+                pending: None,
                 claim: None,
                 consumers: 0,
                 shared: false,
@@ -356,16 +364,32 @@ impl PullLink {
         self.state.borrow(py).claim = Some((Arc::clone(claim), position));
     }
 
-    pub(super) fn keeps(&self, py: Python<'_>) -> bool {
-        self.state.borrow(py).kept.is_some()
-    }
-
     pub(super) fn keep(&self, item: Bound<'_, PyAny>) {
         let old = self.state.borrow(item.py()).kept.replace(item.unbind());
         debug_assert!(
             old.is_none(),
             "one pull at a time, and it starts with what is kept"
         );
+    }
+
+    /// What there is more of.
+    pub(super) fn pending(&self, py: Python<'_>) -> Option<AnyFeed> {
+        self.state
+            .borrow(py)
+            .pending
+            .as_ref()
+            .map(|feed| feed.clone_ref(py))
+    }
+
+    pub(super) fn set_pending(&self, py: Python<'_>, feed: Option<AnyFeed>) {
+        let old = std::mem::replace(&mut self.state.borrow(py).pending, feed);
+        drop(old);
+    }
+
+    /// Whether something is left here that goes before what comes from above.
+    pub(super) fn is_loaded(&self, py: Python<'_>) -> bool {
+        let state = self.state.borrow(py);
+        state.kept.is_some() || state.pending.is_some()
     }
 
     pub(super) fn take_kept<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

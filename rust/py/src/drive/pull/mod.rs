@@ -4,12 +4,12 @@
 //! |---|---|
 //! | [`link`] | `PullLink`, the base of every pull object: what it is made of, who waits for it, what it keeps |
 //! | [`far_end`] | the same, where the link is the far end of a buffer |
+//! | [`claim`] | a line's hold on the links that it runs |
 //! | [`control`] | what the Python classes ask of a link |
 //! | [`line`] | a fused stretch of links, and the loop that runs it |
 //! | [`awaitable`] | `Pull`: one `anext()` |
 //! | [`turn`] | concurrent pulls, served in the order in which they came |
 //! | [`flight`] | a pull that is suspended, and where |
-//! | [`feed`] | where items come from |
 //!
 //! # Cancellation
 //!
@@ -25,9 +25,9 @@
 //!   next pull says so (`SourceCancelledError`), since a clean end would hide the loss.
 
 pub(crate) mod awaitable;
+pub(crate) mod claim;
 pub(crate) mod control;
 mod far_end;
-pub(crate) mod feed;
 pub(crate) mod flight;
 pub(crate) mod line;
 pub(crate) mod link;

@@ -153,6 +153,9 @@ impl Line {
                     number += 1;
                 }
                 Flow::Skip => return accepted(py).map(Advance::Done),
+                Flow::Last(_) | Flow::Stop | Flow::Many(_) => {
+                    unreachable!("refused when the push object was made")
+                }
                 Flow::Await(awaitable) => {
                     let inner = Inner::of(awaitable).map_err(|error| stage.blame(head, error))?;
                     let step = inner.send(&py.None().into_bound(py));
@@ -266,7 +269,7 @@ impl Line {
         match stage.kernel.resume(item, result) {
             Ok(Flow::Emit(output)) => Ok(Begun::Went(Some(output))),
             Ok(Flow::Skip) => Ok(Begun::Went(None)),
-            Ok(Flow::Await(_)) => unreachable!("a kernel awaits once an item"),
+            Ok(_) => unreachable!("a kernel awaits once an item, and others were refused"),
             Err(error) => Err(stage.blame(head, error)),
         }
     }
@@ -357,6 +360,9 @@ impl Line {
             {
                 Flow::Emit(output) => item = output,
                 Flow::Skip => return accepted(py),
+                Flow::Last(_) | Flow::Stop | Flow::Many(_) => {
+                    unreachable!("refused when the push object was made")
+                }
                 Flow::Await(awaitable) => {
                     // A coroutine that nobody will await is closed, so that it does not complain.
                     if let Some(close) = awaitable.getattr_opt(intern!(py, "close"))? {

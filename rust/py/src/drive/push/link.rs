@@ -67,10 +67,20 @@ impl PushLink {
     ) -> PyResult<()> {
         let outlet = match (outlet, kernel) {
             (None, None) => Outlet::Unset,
-            (Some(sink), Some(kernel)) => Outlet::Stage {
-                sink: sink.clone().unbind(),
-                kernel: AnyKernel::of(kernel)?,
-            },
+            (Some(sink), Some(kernel)) => {
+                let known = AnyKernel::of(kernel)?;
+                if !known.is_one_to_one() {
+                    return Err(errors::wrong_type(
+                        "kernel",
+                        "one of a push operator",
+                        kernel,
+                    ));
+                }
+                Outlet::Stage {
+                    sink: sink.clone().unbind(),
+                    kernel: known,
+                }
+            }
             (Some(store), None) => {
                 if let Ok(list) = store.cast_exact::<PyList>() {
                     Outlet::Collect(list.clone().unbind())

@@ -52,6 +52,11 @@ impl IterFeed {
 }
 
 impl IterFeed {
+    /// Over an iterable.
+    pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
+        Self::new(iterable)
+    }
+
     fn set(&self, py: Python<'_>, state: State) {
         let old = std::mem::replace(&mut *self.state.borrow(py), state);
         drop(old);

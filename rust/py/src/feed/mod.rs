@@ -14,6 +14,8 @@ mod queue;
 mod store;
 
 use headrace_core::buffer::Get;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::awaitable::{Inner, Parked, Seen, Stopped};
@@ -82,6 +84,30 @@ impl AnyFeed {
                 "a pull object or a feed of headrace",
                 object,
             ))
+        }
+    }
+
+    /// Over any iterable, sync or async, that a kernel hands on.
+    pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = iterable.py();
+        // SAFETY: reading the slots of a live type.
+        let (is_async, is_sync) = unsafe {
+            let kind = ffi::Py_TYPE(iterable.as_ptr());
+            let methods = (*kind).tp_as_async;
+            let is_async = !methods.is_null() && (*methods).am_aiter.is_some();
+            let is_sync =
+                (*kind).tp_iter.is_some() || ffi::PySequence_Check(iterable.as_ptr()) != 0;
+            (is_async, is_sync)
+        };
+        if is_async {
+            Ok(Self::Foreign(Py::new(py, ForeignFeed::over(iterable))?))
+        } else if is_sync {
+            Ok(Self::Iter(Py::new(py, IterFeed::over(iterable))?))
+        } else {
+            Err(PyTypeError::new_err(format!(
+                "only an iterable or an async iterable can be flattened, got {}",
+                crate::errors::describe(iterable)
+            )))
         }
     }
 

@@ -1,0 +1,73 @@
+//! `flat_map`: the items of what a callable makes of each item.
+
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Callable, Flow, Kernel};
+use crate::awaitable::Stopped;
+use crate::awaitable::inner::is_awaitable;
+use crate::errors::Raised;
+use crate::feed::AnyFeed;
+use crate::gc;
+
+/// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct FlatMapKernel {
+    transform: Callable,
+}
+
+#[pymethods]
+impl FlatMapKernel {
+    #[new]
+    fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            transform: Callable::new("transform", transform)?,
+        })
+    }
+
+    #[getter]
+    fn transform<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.transform.get(py)
+    }
+
+    #[setter]
+    fn set_transform(&self, transform: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.transform.set(transform)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| self.traverse(see))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.transform.clear(py);
+    }
+}
+
+impl Kernel for FlatMapKernel {
+    const PARAMETER: &'static str = "transform";
+
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+        let result = self.transform.call(item)?;
+        if is_awaitable(&result) {
+            return Ok(Flow::Await(result));
+        }
+        Raised::lower(item.py(), self.resume(item, result))
+    }
+
+    fn resume<'py>(
+        &self,
+        _item: &Bound<'py, PyAny>,
+        result: Bound<'py, PyAny>,
+    ) -> PyResult<Flow<'py>> {
+        AnyFeed::over(&result).map(Flow::Many)
+    }
+
+    fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        self.transform.traverse(see)
+    }
+}

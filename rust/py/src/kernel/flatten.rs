@@ -1,0 +1,36 @@
+//! `flatten`: the items of each item.
+
+use pyo3::prelude::*;
+
+use super::{Flow, Kernel};
+use crate::awaitable::Stopped;
+use crate::errors::Raised;
+use crate::feed::AnyFeed;
+
+/// Emits the items of each item, which is an iterable, sync or async.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct FlattenKernel;
+
+#[pymethods]
+impl FlattenKernel {
+    #[new]
+    fn new() -> Self {
+        Self
+    }
+}
+
+impl Kernel for FlattenKernel {
+    const PARAMETER: &'static str = "item";
+
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+        Raised::lower(item.py(), AnyFeed::over(item).map(Flow::Many))
+    }
+
+    fn traverse(
+        &self,
+        _see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+"""Operators that give another number of items than they take, against plain Python and law by law."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    ClosedError,
+    PullFlatMapObj,
+    PullFlattenObj,
+    PullObj,
+    PullSkipObj,
+    PullTakeObj,
+    PullTakeWhileObj,
+    PullWindowObj,
+    SourceCancelledError,
+    SourceIterObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 11])
+async def test_take_and_skip_part_a_stream(count: int) -> None:
+    assert await collect(SourceIterObj(range(10)).take(count)) == list(range(10))[:count]
+    assert await collect(SourceIterObj(range(10)).skip(count)) == list(range(10))[count:]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_take_asks_its_source_for_no_more_than_it_gives(count: int) -> None:
+    drawn: list[int] = []
+
+    def source() -> Iterator[int]:
+        for n in range(10):
+            drawn.append(n)
+            yield n
+
+    stream = SourceIterObj(source()).map(lambda n: n).take(count)
+    assert await collect(stream) == list(range(count))
+    assert drawn == list(range(count))
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_while_operators_are_those_of_itertools(is_async: bool) -> None:
+    async def slowly(n: int) -> bool:
+        await asyncio.sleep(0)
+        return n < 3
+
+    items = [0, 1, 2, 3, 2, 1]
+    predicate: Callable[[int], Any] = slowly if is_async else lambda n: n < 3
+    assert await collect(SourceIterObj(items).take_while(predicate)) == [0, 1, 2]
+    assert await collect(SourceIterObj(items).skip_while(predicate)) == [3, 2, 1]
+
+
+async def test_flatten_takes_iterables_of_every_kind() -> None:
+    async def generator() -> AsyncIterator[int]:
+        yield 5
+        await asyncio.sleep(0)
+        yield 6
+
+    items: list[Any] = [[1, 2], (), "ab", range(3, 5), generator(), SourceIterObj([7])]
+    assert await collect(PullFlattenObj(items)) == [1, 2, "a", "b", 3, 4, 5, 6, 7]
+
+
+async def test_flat_map_takes_callables_of_every_kind() -> None:
+    def plain(n: int) -> list[int]:
+        return [n] * n
+
+    async def asynchronous(n: int) -> list[int]:
+        await asyncio.sleep(0)
+        return [n] * n
+
+    def generator(n: int) -> Iterator[int]:
+        yield from [n] * n
+
+    async def async_generator(n: int) -> AsyncIterator[int]:
+        for _ in range(n):
+            await asyncio.sleep(0)
+            yield n
+
+    expected = [1, 2, 2, 3, 3, 3]
+    kinds: list[Callable[[int], Any]] = [plain, asynchronous, generator, async_generator]
+    for transform in kinds:
+        assert await collect(SourceIterObj(range(4)).flat_map(transform)) == expected
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 11])
+async def test_window_gives_lists_of_its_size(size: int) -> None:
+    batches = [list(range(10))[at : at + size] for at in range(0, 10, size)]
+    assert await collect(SourceIterObj(range(10)).window(size)) == batches
+    full = [batch for batch in batches if len(batch) == size]
+    assert await collect(SourceIterObj(range(10)).window(size, partial="drop")) == full
+
+
+async def test_window_and_flatten_undo_each_other() -> None:
+    assert await collect(SourceIterObj(range(100)).window(7).flatten()) == list(range(100))
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_random_lines_are_equal_to_their_models(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    stream: Any = SourceIterObj(range(rng.randrange(60)))
+    model: Any = await collect(stream)
+    stream.restart()
+    is_flat = True
+    for _ in range(rng.randrange(1, 12)):
+        kind = rng.choice(
+            ["map", "filter", "take", "skip", "window", "flatten", "flat_map", "while"]
+        )
+        size = rng.randrange(1, 9)
+        if kind == "map" and is_flat:
+            stream, model = stream.map(lambda n: n + 1), [n + 1 for n in model]
+        elif kind == "filter" and is_flat:
+            stream, model = stream.filter(lambda n: n % 3), [n for n in model if n % 3]
+        elif kind == "take":
+            stream, model = stream.take(size * 5), model[: size * 5]
+        elif kind == "skip":
+            stream, model = stream.skip(size // 2), model[size // 2 :]
+        elif kind == "window" and is_flat:
+            stream = stream.window(size)
+            model = [model[at : at + size] for at in range(0, len(model), size)]
+            is_flat = False
+        elif kind == "flatten" and not is_flat:
+            stream, model = stream.flatten(), list(itertools.chain.from_iterable(model))
+            is_flat = True
+        elif kind == "flat_map" and is_flat and len(model) < 500:
+            stream = stream.flat_map(lambda n: [n, -n])
+            model = [m for n in model for m in (n, -n)]
+        elif kind == "while" and is_flat:
+            limit = size * 4
+            stream = stream.take_while(lambda n, limit=limit: n < limit)
+            model = list(itertools.takewhile(limit.__gt__, model))
+    assert await collect(stream) == model
+    stream.restart()
+    assert await collect(stream) == model
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+
+    async def slow(n: int) -> int:
+        await turns(n % 3)
+        return n
+
+    async def pair(n: int) -> list[int]:
+        await turns(n % 2)
+        return [n, n]
+
+    stream = (
+        SourceIterObj(range(40)).map(slow).flat_map(pair).map(slow).window(3).flatten().take(70)
+    )
+    received: list[int] = []
+    cancelled = 0
+    while True:
+        pull = asyncio.ensure_future(anext(stream))
+        await turns(rng.randrange(8))
+        pull.cancel()
+        try:
+            received.append(await pull)
+        except asyncio.CancelledError:
+            cancelled += 1
+            if cancelled % 4:
+                continue
+            try:
+                received.append(await anext(stream))
+            except StopAsyncIteration:
+                break
+        except StopAsyncIteration:
+            break
+    assert received == [n for n in range(40) for _ in (0, 1)][:70]
+    assert cancelled > 10
+
+
+async def test_law_2_a_cancelled_generator_of_flat_map_says_so_and_the_next_item_goes_on() -> None:
+    async def generator(n: int) -> AsyncIterator[int]:
+        yield n
+        if n == 0:
+            await asyncio.Event().wait()
+        yield n
+
+    stream = SourceIterObj(range(2)).flat_map(generator)
+    assert await anext(stream) == 0
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(3)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    with pytest.raises(SourceCancelledError):
+        await anext(stream)
+    assert await collect(stream) == [1, 1]
+
+
+async def test_law_3_what_cannot_be_iterated_costs_one_item() -> None:
+    stream = PullFlattenObj(wrong([[1], 2, [3]]))
+    assert await anext(stream) == 1
+    with pytest.raises(
+        TypeError, match=r"only an iterable .* can be flattened, got 2 \(int\)"
+    ) as caught:
+        await anext(stream)
+    assert caught.value.__notes__ == ["raised by item of PullFlattenObj"]
+    assert await collect(stream) == [3]
+    bad = PullFlatMapObj([1, 2], wrong(lambda n: 7 if n == 1 else [n]))
+    with pytest.raises(TypeError, match="got 7"):
+        await anext(bad)
+    assert await collect(bad) == [2]
+
+
+async def test_law_4_closing_ends_the_generator_that_is_being_flattened() -> None:
+    closed: list[str] = []
+
+    async def generator(n: int) -> AsyncIterator[int]:
+        try:
+            while True:
+                yield n
+        finally:
+            await asyncio.sleep(0)
+            closed.append("closed")
+
+    async with SourceIterObj(range(3)).flat_map(generator).map(lambda n: n) as stream:
+        assert await anext(stream) == 0
+    assert closed == ["closed"]
+    waiting = SourceIterObj(range(3)).window(5)
+    pull = asyncio.create_task(anext(PullFlattenObj([wrong(_never())])))
+    await turns(3)
+    pull.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await pull
+    await waiting.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(waiting)
+
+
+async def _never() -> AsyncIterator[int]:
+    await asyncio.Event().wait()
+    yield 1
+
+
+async def test_law_4_closing_while_a_flattened_generator_waits_cancels_the_pull() -> None:
+    stream = PullFlatMapObj([1], lambda _: _never())
+    pull = asyncio.create_task(anext(stream))
+    await turns(3)
+    await stream.aclose()
+    with pytest.raises(ClosedError):
+        await pull
+
+
+async def test_law_6_a_window_holds_no_more_than_its_size() -> None:
+    stream = SourceIterObj(range(10)).window(4)
+    assert await anext(stream) == [0, 1, 2, 3]
+    stream.size = 2
+    assert await collect(stream) == [[4, 5], [6, 7], [8, 9]]
+
+
+async def test_law_13_counts_are_live() -> None:
+    taken = PullTakeObj(range(10), 2)
+    assert await anext(taken) == 0
+    taken.count = 4
+    assert await collect(taken) == [1, 2, 3]
+    skipping = PullSkipObj(range(10), 3)
+    assert await anext(skipping) == 3
+    assert (skipping.count, taken.count) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: PullTakeObj([1], -1), ValueError, r"count must be at least 0 .*, got -1 \(int\)"),
+        (
+            lambda: PullSkipObj([1], wrong("2")),
+            TypeError,
+            r"count must be an integer, got '2' \(str\)",
+        ),
+        (lambda: PullWindowObj([1], 0), ValueError, r"size must be at least 1 .*, got 0 \(int\)"),
+        (lambda: PullWindowObj([1], wrong(True)), TypeError, "size must be an integer, got True"),
+        (lambda: PullWindowObj([1], 2, partial=wrong("no")), ValueError, "partial must be"),
+        (lambda: PullTakeWhileObj([1], wrong(3)), TypeError, "predicate must be callable, got 3"),
+        (lambda: PullFlatMapObj([1], wrong(3)), TypeError, "transform must be callable, got 3"),
+        (lambda: PullFlattenObj(wrong(3)), TypeError, "source must be an iterable"),
+    ],
+)
+def test_law_14_bad_input_is_refused(
+    make: Callable[[], Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+async def test_law_16_flattening_one_long_iterable_lets_the_loop_turn() -> None:
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(heart())
+    count = 0
+    async for _ in PullFlattenObj([range(50_000)]):
+        count += 1
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert count == 50_000
+    assert beats >= 50_000 // 4096
+
+
+async def test_law_17_ten_thousand_of_each_run() -> None:
+    stream: PullObj[Any] = SourceIterObj(range(3))
+    for _ in range(2_500):
+        stream = stream.window(1).flatten().skip(0).take(3)
+    assert await collect(stream) == [0, 1, 2]
+
+
+async def test_a_line_with_something_pending_can_be_pulled_in_its_middle() -> None:
+    middle = SourceIterObj([[1, 2, 3], [4, 5]]).flatten()
+    last = middle.map(lambda n: n * 10)
+    assert await anext(last) == 10
+    assert await anext(middle) == 2
+    assert await collect(last) == [30, 40, 50]
