@@ -79,7 +79,11 @@ impl Callable {
 
     /// Calls it with what `arguments` holds behind its first place, which is free for a bound
     /// method's `self`.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "it is the body of `call`, for a number of arguments"
+    )]
+    #[inline(always)]
     fn vectorcall<'py, const N: usize>(
         &self,
         py: Python<'py>,

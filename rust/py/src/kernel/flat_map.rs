@@ -48,6 +48,7 @@ impl FlatMapKernel {
 impl Kernel for FlatMapKernel {
     const PARAMETER: &'static str = "transform";
 
+    #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let result = self.transform.call(item)?;
         if is_awaitable(&result) {
@@ -61,7 +62,7 @@ impl Kernel for FlatMapKernel {
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
     ) -> PyResult<Flow<'py>> {
-        AnyFeed::over(&result).map(Flow::Many)
+        AnyFeed::over(&result).map(|feed| Flow::Many(Box::new(feed)))
     }
 
     fn traverse(

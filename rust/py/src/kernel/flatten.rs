@@ -23,8 +23,12 @@ impl FlattenKernel {
 impl Kernel for FlattenKernel {
     const PARAMETER: &'static str = "item";
 
+    #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
-        Raised::lower(item.py(), AnyFeed::over(item).map(Flow::Many))
+        Raised::lower(
+            item.py(),
+            AnyFeed::over(item).map(|feed| Flow::Many(Box::new(feed))),
+        )
     }
 
     fn traverse(

@@ -44,8 +44,9 @@ pub(crate) enum Flow<'py> {
     Skip,
     /// Nothing comes out for this item, and nothing more is taken from above.
     Stop,
-    /// The items of this iterable, sync or async, go on one by one, as they are asked for.
-    Many(AnyFeed),
+    /// The items of this iterable, sync or async, go on one by one, as they are asked for. Boxed, so
+    /// that what becomes of an item fits two registers.
+    Many(Box<AnyFeed>),
     /// The callable returned this awaitable: await it, then call [`Kernel::resume`] with its
     /// result.
     Await(Bound<'py, PyAny>),
@@ -113,7 +114,9 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => Self::$name(kernel.clone_ref(py)),)+ }
             }
 
-            #[inline]
+            // `map` and `filter` are a part of the driver's loop; the others are called from there.
+            #[expect(clippy::inline_always, reason = "a call and its prologue cost as much as the kernel")]
+            #[inline(always)]
             pub(crate) fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
                 match self { $(Self::$name(kernel) => kernel.get().feed(item),)+ }
             }

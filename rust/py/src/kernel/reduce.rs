@@ -83,7 +83,7 @@ impl Kernel for ReduceKernel {
     const PARAMETER: &'static str = "reducer";
     const IS_ONE_TO_ONE: bool = true;
 
-    #[inline]
+    #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         let Some(accumulator) = self.accumulator(py) else {

@@ -41,7 +41,7 @@ impl SkipKernel {
 impl Kernel for SkipKernel {
     const PARAMETER: &'static str = "count";
 
-    #[inline]
+    #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         let mut skipped = self.skipped.borrow(py);

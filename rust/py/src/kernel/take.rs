@@ -41,7 +41,7 @@ impl TakeKernel {
 impl Kernel for TakeKernel {
     const PARAMETER: &'static str = "count";
 
-    #[inline]
+    #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         if self.is_done(py) {

@@ -51,7 +51,7 @@ impl TakeWhileKernel {
 impl Kernel for TakeWhileKernel {
     const PARAMETER: &'static str = "predicate";
 
-    #[inline]
+    #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         if *self.turned.borrow(py) {

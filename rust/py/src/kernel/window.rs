@@ -66,7 +66,7 @@ impl WindowKernel {
 impl Kernel for WindowKernel {
     const PARAMETER: &'static str = "size";
 
-    #[inline]
+    #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         let size = *self.size.borrow(py);

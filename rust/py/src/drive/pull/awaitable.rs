@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use super::flight::{Flight, Place};
 use super::line::{Advance, Line, Suspended};
 use super::link::{Phase, PullLink, Start};
-use super::turn::Ticket;
+use super::turn::{FIRST, Ticket};
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
 use crate::buffer::Buffer;
@@ -69,7 +69,7 @@ impl Pull {
         Native::alloc(py, || Self {
             link: Some(link.unbind()),
             delivery,
-            ticket: 0,
+            ticket: FIRST,
             stage: Stage::New,
             rested: false,
         })
@@ -85,12 +85,11 @@ impl Pull {
             .check(py, "stream")
             .map_err(|error| Raised::set(py, error))?;
         let started = this.state.borrow(py).start(py);
-        let (ticket, mut line) = match started {
-            Start::Line(ticket, line) => (ticket, line),
+        let mut line = match started {
+            Start::Line(line) => line,
             Start::FarEnd(buffer) => return self.take(link, buffer),
             Start::Slow => return Raised::lower(py, self.begin_slowly(link)),
         };
-        self.ticket = ticket;
         match line.advance(py, link, None) {
             Ok(Advance::Item(item)) if self.delivery == Delivery::Item => {
                 line.settle(py);
@@ -129,17 +128,14 @@ impl Pull {
         this.bind_loop(py)?;
         // Perhaps only the thread was unknown.
         let started = this.state.borrow(py).start(py);
-        if let Start::Line(ticket, line) = started {
-            self.ticket = ticket;
+        if let Start::Line(line) = started {
             return self.run_on(link, line);
         }
         let taken = this.state.borrow(py).turn.take();
-        match taken {
-            None => self.queue(link),
-            Some(ticket) => {
-                self.ticket = ticket;
-                self.build(link)
-            }
+        if taken {
+            self.build(link)
+        } else {
+            self.queue(link)
         }
     }
 

@@ -219,7 +219,7 @@ impl Line {
             Flow::Many(feed) => {
                 self.stages[number]
                     .link(tail)
-                    .set_pending(tail.py(), Some(feed));
+                    .set_pending(tail.py(), Some(*feed));
                 self.loaded.push(number);
                 self.is_special = true;
                 None

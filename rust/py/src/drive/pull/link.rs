@@ -14,7 +14,7 @@ use super::awaitable::{Delivery, Pull};
 use super::claim::Claim;
 use super::flight::Flight;
 use super::line::Line;
-use super::turn::{Ticket, Turn};
+use super::turn::Turn;
 use crate::asyncio;
 use crate::awaitable::Parked;
 use crate::buffer::Buffer;
@@ -54,7 +54,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) enum Start {
     /// It is its turn, and this is the line to run.
-    Line(Ticket, Box<Line>),
+    Line(Box<Line>),
     /// The link is the far end of this buffer.
     FarEnd(Py<Buffer>),
     /// Something has to be seen to first.
@@ -108,12 +108,12 @@ impl State {
         if self.thread != current_thread() {
             return Start::Slow;
         }
-        let Some(ticket) = self.turn.take() else {
+        if !self.turn.take() {
             return Start::Slow;
-        };
+        }
         self.running = true;
         match self.line.take() {
-            Some(line) => Start::Line(ticket, line),
+            Some(line) => Start::Line(line),
             None => Start::Slow,
         }
     }

@@ -10,6 +10,9 @@ use std::task::Waker;
 /// One pull's place. Numbers only grow, so their order is the order of arrival.
 pub(crate) type Ticket = u64;
 
+/// The ticket of a pull that found nobody there and never queued. There is one such owner at a time.
+pub(crate) const FIRST: Ticket = 0;
+
 /// The queue of the pulls of one link.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
@@ -21,15 +24,14 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Takes the turn if nobody has it.
+    /// Takes the turn, with the ticket [`FIRST`], if nobody has it.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<Ticket> {
+    pub(crate) fn take(&mut self) -> bool {
         if self.owner.is_some() {
-            return None;
+            return false;
         }
-        self.last += 1;
-        self.owner = Some(self.last);
-        self.owner
+        self.owner = Some(FIRST);
+        true
     }
 
     /// Joins the queue.
