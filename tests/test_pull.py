@@ -16,6 +16,7 @@ import pytest
 from headrace import (
     ClosedError,
     IteratorResult,
+    PullDedupeObj,
     PullFilterObj,
     PullMapObj,
     PullObj,
@@ -1031,3 +1032,60 @@ async def test_reduce_law_17_a_line_of_ten_thousand() -> None:
     for _ in range(10_000):
         stream = stream.reduce(operator.add)
     assert await collect(stream) == [1, 10_002]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_dedupe_gives_each_item_once(is_async: bool) -> None:
+    async def parity(n: int) -> int:
+        await asyncio.sleep(0)
+        return n % 3
+
+    key: Callable[[int], Any] = parity if is_async else lambda n: n % 3
+    items = [3, 1, 3, 4, 1, 5, 9, 2]
+    assert await collect(PullDedupeObj(items)) == list(dict.fromkeys(items))
+    assert await collect(PullDedupeObj(items, key=key)) == [3, 1, 5]
+    repeated = SourceIterObj([1, 1, 2, 2, 1]).dedupe(consecutive=True)
+    assert await collect(repeated) == [1, 2, 1]
+    repeated.restart()
+    assert await collect(repeated) == [1, 2, 1]
+
+
+async def test_dedupe_law_6_forgets_the_key_that_was_met_longest_ago() -> None:
+    # 1 is met again, so that 2 is the one to be forgotten when 3 comes.
+    assert await collect(PullDedupeObj([1, 2, 1, 3, 1, 2], maxsize=2)) == [1, 2, 3, 2]
+
+
+async def test_dedupe_law_3_a_key_that_cannot_be_hashed_costs_its_item() -> None:
+    stream = PullDedupeObj(wrong([1, [2], 3]))
+    assert await anext(stream) == 1
+    with pytest.raises(TypeError, match="unhashable"):
+        await anext(stream)
+    assert await collect(stream) == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"key": 3}, TypeError, r"key must be callable, got 3 \(int\)"),
+        ({"maxsize": 0}, ValueError, "maxsize must be at least 1"),
+        ({"maxsize": 2, "consecutive": True}, ValueError, "no meaning with consecutive"),
+    ],
+)
+def test_dedupe_law_14_bad_input_is_refused(
+    options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        PullDedupeObj([1], **options)
+
+
+async def test_dedupe_law_5_what_it_remembers_is_collected_with_it() -> None:
+    class Item:
+        stream: Any
+
+    item = Item()
+    item.stream = PullDedupeObj([item, item])
+    assert await anext(item.stream) is item
+    dead = weakref.ref(item)
+    del item
+    gc.collect()
+    assert dead() is None

@@ -12,6 +12,7 @@ import pytest
 from headrace import (
     ClosedError,
     IteratorResult,
+    PushDedupeObj,
     PushDistributeObj,
     PushFilterObj,
     PushForkObj,
@@ -438,3 +439,31 @@ async def test_reduce_law_2_a_cancelled_push_changes_nothing() -> None:
     gate.set()
     await line.next(2)
     assert sink.buffer == [12]
+
+
+async def test_dedupe_pushes_each_item_once() -> None:
+    sink: SinkCollectObj[int] = SinkCollectObj()
+    line = PushDedupeObj(sink, key=lambda n: n % 3)
+    for n in (3, 1, 6, 4, 5):
+        await line.next(n)
+    assert sink.buffer == [3, 1, 5]
+
+
+async def test_dedupe_law_2_an_item_that_was_cancelled_counts_as_not_seen() -> None:
+    sink: SinkCollectObj[int] = SinkCollectObj()
+    gate = asyncio.Event()
+
+    async def key(n: int) -> int:
+        await gate.wait()
+        return n
+
+    line = PushDedupeObj(sink, key=key)
+    push = asyncio.ensure_future(line.next(1))
+    await asyncio.sleep(0)
+    push.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await push
+    gate.set()
+    await line.next(1)
+    await line.next(1)
+    assert sink.buffer == [1]

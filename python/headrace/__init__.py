@@ -26,6 +26,7 @@ from headrace.pool import (
     TaskProgressEnvelope,
 )
 from headrace.pull import (
+    PullDedupeObj,
     PullFilterObj,
     PullFlatMapObj,
     PullFlattenObj,
@@ -43,6 +44,7 @@ from headrace.pull import (
     SourceObj,
 )
 from headrace.push import (
+    PushDedupeObj,
     PushDistributeObj,
     PushFilterObj,
     PushForkObj,
@@ -68,6 +70,7 @@ __all__ = [
     "HierarchicalTaskPoolRunner",
     "IteratorResult",
     "Lease",
+    "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
@@ -80,6 +83,7 @@ __all__ = [
     "PullTakeObj",
     "PullTakeWhileObj",
     "PullWindowObj",
+    "PushDedupeObj",
     "PushDistributeObj",
     "PushFilterObj",
     "PushForkObj",

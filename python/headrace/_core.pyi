@@ -10,6 +10,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "Buffer",
     "Capacity",
+    "DedupeKernel",
     "FilterKernel",
     "FlatMapKernel",
     "FlattenKernel",
@@ -88,6 +89,14 @@ class ReduceKernel:
     def accumulator(self, value: Any) -> None: ...
 
 @final
+class DedupeKernel:
+    def __new__(
+        cls, key: Callable[[Any], Any] | None, maxsize: int | None, consecutive: bool
+    ) -> DedupeKernel: ...
+    @property
+    def remembered(self) -> int: ...
+
+@final
 class TakeKernel:
     def __new__(cls, count: int) -> TakeKernel: ...
     @property
@@ -145,6 +154,7 @@ _Kernel: TypeAlias = (
     MapKernel
     | FilterKernel
     | ReduceKernel
+    | DedupeKernel
     | TakeKernel
     | SkipKernel
     | TakeWhileKernel

@@ -11,9 +11,16 @@ from headrace.pull.group import (
     PullWindowObj,
 )
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
-from headrace.pull.transform import PullFilterObj, PullMapObj, PullObj1To1Link, PullReduceObj
+from headrace.pull.transform import (
+    PullDedupeObj,
+    PullFilterObj,
+    PullMapObj,
+    PullObj1To1Link,
+    PullReduceObj,
+)
 
 __all__ = [
+    "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",

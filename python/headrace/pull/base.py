@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
-    from headrace.pull.transform import PullFilterObj, PullMapObj, PullReduceObj
+    from headrace.pull.transform import PullDedupeObj, PullFilterObj, PullMapObj, PullReduceObj
 
 __all__ = ["PullObj"]
 
@@ -225,6 +225,18 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.transform import PullReduceObj
 
         return PullReduceObj(self, reducer, initial)
+
+    def dedupe(
+        self,
+        *,
+        key: Callable[[T_co], Any] | None = None,
+        maxsize: int | None = None,
+        consecutive: bool = False,
+    ) -> PullDedupeObj[T_co]:
+        """Each item once; see `PullDedupeObj`."""
+        from headrace.pull.transform import PullDedupeObj
+
+        return PullDedupeObj(self, key=key, maxsize=maxsize, consecutive=consecutive)
 
     def take(self, count: int) -> PullTakeObj[T_co]:
         """The first `count` items; see `PullTakeObj`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from headrace._core import FilterKernel, MapKernel, ReduceKernel
+from headrace._core import DedupeKernel, FilterKernel, MapKernel, ReduceKernel
 from headrace.configuration import Filtering, Mapping, Reducing
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-__all__ = ["PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
+__all__ = ["PullDedupeObj", "PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
@@ -110,6 +110,46 @@ class PullFilterObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
         self._kernel = FilterKernel(predicate)
         super().__init__(source, self._kernel)
+
+
+class PullDedupeObj(PullObj1To1Link[T, T], stock=True):
+    """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
+
+    Law: the items of `dict.fromkeys(source)`; by `key(item)` if it is given. With
+    `consecutive`, an item is dropped only if it equals the one before.
+    Order: the source's.
+    Bound: `maxsize` keys, of which the one that was met longest ago is forgotten first; none by
+    default. One key with `consecutive`.
+    Cost: O(1) an item, and one call if there is a `key`.
+    Cancel safety: an item whose `key` was cancelled with the pull goes to `key` again at
+    the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        key: Sync or async, called with each item; gives what is compared, which must be hashable.
+            `None`: the item itself.
+        maxsize: How many keys are remembered, a positive integer; `None` for any number.
+        consecutive: Whether only the item before counts.
+
+    Raises:
+        TypeError: `source` is not iterable, `key` not callable, or `maxsize` no integer; at a pull: a key is
+            not hashable.
+        ValueError: `maxsize` is not positive, or given together with `consecutive`.
+    """
+
+    def __init__(
+        self,
+        source: Source[T],
+        *,
+        key: Callable[[T], Any] | None = None,
+        maxsize: int | None = None,
+        consecutive: bool = False,
+    ) -> None:
+        if consecutive and maxsize is not None:
+            raise ValueError(
+                f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
+            )
+        super().__init__(source, DedupeKernel(key, maxsize, consecutive))
 
 
 class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):

@@ -4,6 +4,7 @@ from headrace.push.base import PushObj
 from headrace.push.group import PushDistributeObj, PushForkObj
 from headrace.push.sink import SinkCollectObj, SinkObj
 from headrace.push.transform import (
+    PushDedupeObj,
     PushFilterObj,
     PushMapObj,
     PushObj1To1Link,
@@ -12,6 +13,7 @@ from headrace.push.transform import (
 )
 
 __all__ = [
+    "PushDedupeObj",
     "PushDistributeObj",
     "PushFilterObj",
     "PushForkObj",

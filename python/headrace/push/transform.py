@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from headrace import _core
-from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
+from headrace._core import DedupeKernel, FilterKernel, IteratorResult, MapKernel, ReduceKernel
 from headrace.configuration import Filtering, Mapping, Reducing
 from headrace.errors import NOTHING
 from headrace.push.base import PushObj, checked_sink
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["PushFilterObj", "PushMapObj", "PushObj1To1Link", "PushReduceObj", "PushSerialObj"]
+__all__ = [
+    "PushDedupeObj",
+    "PushFilterObj",
+    "PushMapObj",
+    "PushObj1To1Link",
+    "PushReduceObj",
+    "PushSerialObj",
+]
 
 IN = TypeVar("IN")
 IN_contra = TypeVar("IN_contra", contravariant=True)
@@ -43,7 +50,9 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
     """
 
     def __init__(
-        self, sink: PushProtocol[OUT], kernel: MapKernel | FilterKernel | ReduceKernel | None = None
+        self,
+        sink: PushProtocol[OUT],
+        kernel: MapKernel | FilterKernel | ReduceKernel | DedupeKernel | None = None,
     ) -> None:
         self._sink: PushProtocol[OUT] = checked_sink(sink)
         if kernel is None:
@@ -135,6 +144,46 @@ class PushFilterObj(PushObj1To1Link[T, T], Filtering[T], stock=True):
     def __init__(self, sink: PushProtocol[T], predicate: Callable[[T], Any]) -> None:
         self._kernel = FilterKernel(predicate)
         super().__init__(sink, self._kernel)
+
+
+class PushDedupeObj(PushObj1To1Link[T, T], stock=True):
+    """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
+
+    Law: the sink gets the items of `dict.fromkeys(items)`; by `key(item)` if it is given. With
+    `consecutive`, an item is dropped only if it equals the one before.
+    Order: of arrival.
+    Bound: `maxsize` keys, of which the one that was met longest ago is forgotten first; none by
+    default. One key with `consecutive`.
+    Cost: O(1) an item, and one call if there is a `key`.
+    Cancel safety: a push that is cancelled in `key` has delivered nothing, and its item
+    counts as not seen.
+
+    Args:
+        sink: A push object.
+        key: Sync or async, called with each item; gives what is compared, which must be hashable.
+            `None`: the item itself.
+        maxsize: How many keys are remembered, a positive integer; `None` for any number.
+        consecutive: Whether only the item before counts.
+
+    Raises:
+        TypeError: `sink` is no push object, `key` not callable, or `maxsize` no integer; at a push: a key is
+            not hashable.
+        ValueError: `maxsize` is not positive, or given together with `consecutive`.
+    """
+
+    def __init__(
+        self,
+        sink: PushProtocol[T],
+        *,
+        key: Callable[[T], Any] | None = None,
+        maxsize: int | None = None,
+        consecutive: bool = False,
+    ) -> None:
+        if consecutive and maxsize is not None:
+            raise ValueError(
+                f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
+            )
+        super().__init__(sink, DedupeKernel(key, maxsize, consecutive))
 
 
 class PushReduceObj(PushObj1To1Link[IN, OUT], Reducing[IN], stock=True):

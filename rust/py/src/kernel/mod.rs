@@ -15,6 +15,7 @@
 //! `push/transform.py`.
 
 mod callable;
+mod dedupe;
 mod filter;
 mod flat_map;
 mod flatten;
@@ -115,7 +116,6 @@ macro_rules! kernels {
             }
 
             // `map` and `filter` are a part of the driver's loop; the others are called from there.
-            #[expect(clippy::inline_always, reason = "a call and its prologue cost as much as the kernel")]
             #[inline(always)]
             pub(crate) fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
                 match self { $(Self::$name(kernel) => kernel.get().feed(item),)+ }
@@ -163,6 +163,7 @@ kernels! {
     Map(map::MapKernel),
     Filter(filter::FilterKernel),
     Reduce(reduce::ReduceKernel),
+    Dedupe(dedupe::DedupeKernel),
     FlatMap(flat_map::FlatMapKernel),
     Flatten(flatten::FlattenKernel),
     Window(window::WindowKernel),

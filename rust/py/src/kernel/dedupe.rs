@@ -1,0 +1,176 @@
+//! `dedupe`: each item once.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Callable, Flow, Kernel};
+use crate::awaitable::Stopped;
+use crate::awaitable::inner::is_awaitable;
+use crate::errors::Raised;
+use crate::gc;
+use crate::gil::GilCell;
+use crate::number::whole;
+
+/// Emits an item unless `key(item)`, awaited if it is awaitable, has been seen.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct DedupeKernel {
+    /// `None` where the item is its own key.
+    key: Option<Callable>,
+    maxsize: Option<u64>,
+    memory: Memory,
+}
+
+/// What was seen.
+#[derive(Debug)]
+enum Memory {
+    /// The keys, from the one that was met longest ago. A dict of Python's, since keys are hashed and
+    /// compared as Python does; no borrow of ours is open meanwhile.
+    All(Py<PyDict>),
+    /// The key of the last item.
+    Last(GilCell<Option<Py<PyAny>>>),
+}
+
+#[pymethods]
+impl DedupeKernel {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        key: Option<&Bound<'_, PyAny>>,
+        maxsize: Option<&Bound<'_, PyAny>>,
+        consecutive: bool,
+    ) -> PyResult<Self> {
+        let memory = if consecutive {
+            Memory::Last(GilCell::new(None))
+        } else {
+            Memory::All(PyDict::new(py).unbind())
+        };
+        Ok(Self {
+            key: key.map(|key| Callable::new("key", key)).transpose()?,
+            maxsize: maxsize
+                .map(|maxsize| whole("maxsize", 1, maxsize))
+                .transpose()?,
+            memory,
+        })
+    }
+
+    /// How many keys are remembered.
+    #[getter]
+    fn remembered(&self, py: Python<'_>) -> usize {
+        match &self.memory {
+            Memory::All(seen) => seen.bind(py).len(),
+            Memory::Last(last) => usize::from(last.borrow(py).is_some()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| self.traverse(see))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        if let Some(key) = &self.key {
+            key.clear(py);
+        }
+        self.restart(py);
+    }
+}
+
+impl DedupeKernel {
+    /// Whether this key is new; it is not any more then.
+    fn is_new(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = key.py();
+        match &self.memory {
+            Memory::Last(last) => {
+                let before = last.borrow(py).as_ref().map(|before| before.clone_ref(py));
+                if let Some(before) = before
+                    && before.bind(py).eq(key)?
+                {
+                    return Ok(false);
+                }
+                let old = last.borrow(py).replace(key.clone().unbind());
+                drop(old);
+                Ok(true)
+            }
+            Memory::All(seen) => {
+                let seen = seen.bind(py);
+                let is_new = !seen.contains(key)?;
+                let Some(maxsize) = self.maxsize else {
+                    if is_new {
+                        seen.set_item(key, py.None())?;
+                    }
+                    return Ok(is_new);
+                };
+                // Met again, it becomes the youngest.
+                if !is_new {
+                    seen.del_item(key)?;
+                }
+                seen.set_item(key, py.None())?;
+                if seen.len() as u64 > maxsize
+                    && let Some(oldest) = seen.try_iter()?.next()
+                {
+                    seen.del_item(oldest?)?;
+                }
+                Ok(is_new)
+            }
+        }
+    }
+}
+
+impl Kernel for DedupeKernel {
+    const PARAMETER: &'static str = "key";
+    const IS_ONE_TO_ONE: bool = true;
+
+    #[inline(never)]
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+        let key = match &self.key {
+            None => item.clone(),
+            Some(key) => {
+                let result = key.call(item)?;
+                if is_awaitable(&result) {
+                    return Ok(Flow::Await(result));
+                }
+                result
+            }
+        };
+        Raised::lower(item.py(), self.resume(item, key))
+    }
+
+    fn resume<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        result: Bound<'py, PyAny>,
+    ) -> PyResult<Flow<'py>> {
+        Ok(if self.is_new(&result)? {
+            Flow::Emit(item.clone())
+        } else {
+            Flow::Skip
+        })
+    }
+
+    fn restart(&self, py: Python<'_>) {
+        match &self.memory {
+            Memory::All(seen) => seen.bind(py).clear(),
+            Memory::Last(last) => {
+                let old = last.borrow(py).take();
+                drop(old);
+            }
+        }
+    }
+
+    fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        if let Some(key) = &self.key {
+            key.traverse(see)?;
+        }
+        match &self.memory {
+            Memory::All(seen) => see(seen.as_any()),
+            Memory::Last(last) => match last.peek_for_gc().as_deref() {
+                Some(Some(key)) => see(key),
+                _ => Ok(()),
+            },
+        }
+    }
+}
