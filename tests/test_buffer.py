@@ -238,6 +238,24 @@ async def test_law_4_closing_the_source_wakes_those_who_wait_for_an_item() -> No
         await anext(buffer.source)
 
 
+async def test_law_4_closing_reaches_a_pull_that_only_lets_the_loop_turn() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    for _ in range(10_000):
+        buffer.sink.next_nowait(1)
+        pull = anext(buffer.source)
+        try:
+            yielded = pull.send(None)
+        except StopIteration:
+            continue
+        assert yielded is None
+        break
+    else:
+        pytest.fail("the budget was never spent")
+    await buffer.source.aclose()
+    with pytest.raises(ClosedError):
+        pull.send(None)
+
+
 async def test_an_item_whose_destructor_pushes_does_not_deadlock() -> None:
     buffer: PushPullBufferObj[Any] = PushPullBufferObj()
 

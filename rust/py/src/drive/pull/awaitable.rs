@@ -112,7 +112,12 @@ impl Pull {
         let py = link.py();
         let state = link.get().state.borrow(py);
         if state.phase != Phase::Open {
+            // One that only rested was pending when the link was closed.
+            let was_pending = self.rested && state.phase == Phase::Closed;
             drop(state);
+            if was_pending {
+                return Err(closed(py));
+            }
             return self.deliver_end(py);
         }
         if state.running {
