@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast, overload
 
 from headrace import _core
@@ -11,6 +10,14 @@ from headrace._core import IteratorResult, PullLink
 from headrace.errors import NOTHING
 
 if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+    )
     from types import TracebackType
 
     from headrace.pull.group import (
@@ -331,12 +338,3 @@ async def _next_by_anext(self: PullObj[Any]) -> IteratorResult[Any]:
         return IteratorResult(await anext(self), False)
     except StopAsyncIteration:
         return IteratorResult(None, True)
-
-
-def accepts(source: object) -> bool:
-    """Whether something can be the source of a stream."""
-    return (
-        isinstance(source, PullLink | AsyncIterable)
-        or hasattr(type(source), "__iter__")
-        or hasattr(type(source), "__getitem__")
-    )
