@@ -56,6 +56,7 @@ def facts(thing: Any) -> dict[str, str]:
 
 
 def table(rows: list[tuple[str, Any]]) -> str:
+    """A table of things, by the names that they go under."""
     lines = ["| name | law | order | bound | cost | cancel safety |", "|---|---|---|---|---|---|"]
     for name, thing in rows:
         said = facts(thing)

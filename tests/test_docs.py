@@ -21,7 +21,9 @@ PROGRAMS = [
     pytest.param(program, id=f"{page.name}:{number}")
     for page in PAGES
     for number, program in enumerate(
-        re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.M)
+        re.findall(
+            r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
     )
 ]
 OPERATORS = [
