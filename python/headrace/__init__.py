@@ -26,6 +26,8 @@ from headrace.pool import (
     TaskProgressEnvelope,
 )
 from headrace.pull import (
+    PullBufferObj,
+    PullCallbackObj,
     PullDedupeObj,
     PullFilterObj,
     PullFlatMapObj,
@@ -70,6 +72,8 @@ __all__ = [
     "HierarchicalTaskPoolRunner",
     "IteratorResult",
     "Lease",
+    "PullBufferObj",
+    "PullCallbackObj",
     "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",

@@ -9,6 +9,8 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Buffer",
+    "BufferKernel",
+    "CallbackKernel",
     "Capacity",
     "DedupeKernel",
     "FilterKernel",
@@ -25,10 +27,9 @@ __all__ = [
     "ReduceKernel",
     "Signal",
     "SkipKernel",
-    "SkipWhileKernel",
     "StoreFeed",
     "TakeKernel",
-    "TakeWhileKernel",
+    "WhileKernel",
     "WindowKernel",
     "__version__",
     "adopt",
@@ -62,7 +63,7 @@ class IteratorResult(Generic[_T_co]):
 
 @final
 class MapKernel:
-    def __new__(cls, transform: Callable[[Any], Any]) -> MapKernel: ...
+    def __new__(cls, transform: Callable[[Any], Any], raw: bool = False) -> MapKernel: ...
     @property
     def transform(self) -> Callable[[Any], Any]: ...
     @transform.setter
@@ -113,16 +114,8 @@ class SkipKernel:
     def count(self, count: int) -> None: ...
 
 @final
-class TakeWhileKernel:
-    def __new__(cls, predicate: Callable[[Any], Any]) -> TakeWhileKernel: ...
-    @property
-    def predicate(self) -> Callable[[Any], Any]: ...
-    @predicate.setter
-    def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
-
-@final
-class SkipWhileKernel:
-    def __new__(cls, predicate: Callable[[Any], Any]) -> SkipWhileKernel: ...
+class WhileKernel:
+    def __new__(cls, predicate: Callable[[Any], Any], takes: bool) -> WhileKernel: ...
     @property
     def predicate(self) -> Callable[[Any], Any]: ...
     @predicate.setter
@@ -150,6 +143,26 @@ class WindowKernel:
     @property
     def waiting(self) -> int: ...
 
+@final
+class BufferKernel:
+    def __new__(cls, condition: Callable[[Any], Any], keeps_partial: bool) -> BufferKernel: ...
+    @property
+    def condition(self) -> Callable[[Any], Any]: ...
+    @condition.setter
+    def condition(self, condition: Callable[[Any], Any]) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+@final
+class CallbackKernel:
+    def __new__(
+        cls, callbacks: Iterable[Callable[[Any], Any]], rest: Callable[..., Any]
+    ) -> CallbackKernel: ...
+    @property
+    def callbacks(self) -> tuple[Callable[[Any], Any], ...]: ...
+    @callbacks.setter
+    def callbacks(self, callbacks: Iterable[Callable[[Any], Any]]) -> None: ...
+
 _Kernel: TypeAlias = (
     MapKernel
     | FilterKernel
@@ -157,11 +170,12 @@ _Kernel: TypeAlias = (
     | DedupeKernel
     | TakeKernel
     | SkipKernel
-    | TakeWhileKernel
-    | SkipWhileKernel
+    | WhileKernel
     | FlattenKernel
     | FlatMapKernel
     | WindowKernel
+    | BufferKernel
+    | CallbackKernel
 )
 
 @final

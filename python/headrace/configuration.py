@@ -8,21 +8,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from headrace._core import (
+        BufferKernel,
+        CallbackKernel,
         FilterKernel,
         FlatMapKernel,
         MapKernel,
         ReduceKernel,
         SkipKernel,
-        SkipWhileKernel,
         TakeKernel,
-        TakeWhileKernel,
+        WhileKernel,
         WindowKernel,
     )
 
-__all__ = ["Counting", "Filtering", "Mapping", "Reducing", "Windowing"]
+__all__ = [
+    "Buffering",
+    "Calling",
+    "Counting",
+    "Filtering",
+    "Mapping",
+    "Reducing",
+    "Windowing",
+]
 
 IN = TypeVar("IN")
 
@@ -45,7 +54,7 @@ class Mapping(Generic[IN]):
 class Filtering(Generic[IN]):
     """Of `filter`, `take_while` and `skip_while`."""
 
-    _kernel: FilterKernel | TakeWhileKernel | SkipWhileKernel
+    _kernel: FilterKernel | WhileKernel
 
     @property
     def predicate(self) -> Callable[[IN], Any]:
@@ -109,3 +118,33 @@ class Windowing:
     @size.setter
     def size(self, size: int) -> None:
         self._kernel.size = size
+
+
+class Buffering(Generic[IN]):
+    """Of `buffer_until`."""
+
+    _kernel: BufferKernel
+
+    @property
+    def condition(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.condition
+
+    @condition.setter
+    def condition(self, condition: Callable[[IN], Any]) -> None:
+        self._kernel.condition = condition
+
+
+class Calling(Generic[IN]):
+    """Of `callback`."""
+
+    _kernel: CallbackKernel
+
+    @property
+    def callbacks(self) -> tuple[Callable[[IN], Any], ...]:
+        """The callables, live: new ones hold from the next item. Set any iterable of them."""
+        return self._kernel.callbacks
+
+    @callbacks.setter
+    def callbacks(self, callbacks: Iterable[Callable[[IN], Any]]) -> None:
+        self._kernel.callbacks = callbacks

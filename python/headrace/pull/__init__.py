@@ -2,6 +2,7 @@
 
 from headrace.pull.base import PullObj
 from headrace.pull.group import (
+    PullBufferObj,
     PullFlatMapObj,
     PullFlattenObj,
     PullSkipObj,
@@ -12,6 +13,7 @@ from headrace.pull.group import (
 )
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
 from headrace.pull.transform import (
+    PullCallbackObj,
     PullDedupeObj,
     PullFilterObj,
     PullMapObj,
@@ -20,6 +22,8 @@ from headrace.pull.transform import (
 )
 
 __all__ = [
+    "PullBufferObj",
+    "PullCallbackObj",
     "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from headrace.pull.group import (
+        PullBufferObj,
         PullFlatMapObj,
         PullFlattenObj,
         PullSkipObj,
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
-    from headrace.pull.transform import PullDedupeObj, PullFilterObj, PullMapObj, PullReduceObj
+    from headrace.pull.transform import (
+        PullCallbackObj,
+        PullDedupeObj,
+        PullFilterObj,
+        PullMapObj,
+        PullReduceObj,
+    )
 
 __all__ = ["PullObj"]
 
@@ -202,14 +209,18 @@ class PullObj(PullLink[T_co]):
             error.add_note(f"while closing: {closing!r}")
 
     @overload
-    def map(self, transform: Callable[[T_co], Coroutine[Any, Any, U]]) -> PullMapObj[T_co, U]: ...
+    def map(self, transform: Callable[[T_co], U], *, raw: Literal[True]) -> PullMapObj[T_co, U]: ...
     @overload
-    def map(self, transform: Callable[[T_co], U]) -> PullMapObj[T_co, U]: ...
-    def map(self, transform: Callable[[T_co], Any]) -> PullMapObj[T_co, Any]:
+    def map(
+        self, transform: Callable[[T_co], Coroutine[Any, Any, U]], *, raw: Literal[False] = False
+    ) -> PullMapObj[T_co, U]: ...
+    @overload
+    def map(self, transform: Callable[[T_co], U], *, raw: bool = False) -> PullMapObj[T_co, U]: ...
+    def map(self, transform: Callable[[T_co], Any], *, raw: bool = False) -> PullMapObj[T_co, Any]:
         """`transform(item)` for each item, awaited if it is awaitable; see `PullMapObj`."""
         from headrace.pull.transform import PullMapObj
 
-        return PullMapObj(self, transform)
+        return PullMapObj(self, transform, raw=raw)
 
     def filter(self, predicate: Callable[[T_co], Any]) -> PullFilterObj[T_co]:
         """The items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
@@ -244,6 +255,12 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.transform import PullDedupeObj
 
         return PullDedupeObj(self, key=key, maxsize=maxsize, consecutive=consecutive)
+
+    def callback(self, *callbacks: Callable[[T_co], Any]) -> PullCallbackObj[T_co]:
+        """The items as they are, each shown to all of `callbacks`; see `PullCallbackObj`."""
+        from headrace.pull.transform import PullCallbackObj
+
+        return PullCallbackObj(self, *callbacks)
 
     def take(self, count: int) -> PullTakeObj[T_co]:
         """The first `count` items; see `PullTakeObj`."""
@@ -294,6 +311,14 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.group import PullWindowObj
 
         return PullWindowObj(self, size, partial=partial)
+
+    def buffer_until(
+        self, condition: Callable[[T_co], Any], *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PullBufferObj[T_co]:
+        """Lists of items, each closed by one for which `condition(item)` is true; see `PullBufferObj`."""
+        from headrace.pull.group import PullBufferObj
+
+        return PullBufferObj(self, condition, partial=partial)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"

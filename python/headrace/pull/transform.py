@@ -6,19 +6,27 @@ docstring.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from headrace._core import DedupeKernel, FilterKernel, MapKernel, ReduceKernel
-from headrace.configuration import Filtering, Mapping, Reducing
+from headrace._core import CallbackKernel, DedupeKernel, FilterKernel, MapKernel, ReduceKernel
+from headrace.configuration import Calling, Filtering, Mapping, Reducing
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 
-__all__ = ["PullDedupeObj", "PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
+__all__ = [
+    "PullCallbackObj",
+    "PullDedupeObj",
+    "PullFilterObj",
+    "PullMapObj",
+    "PullObj1To1Link",
+    "PullReduceObj",
+]
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
@@ -73,6 +81,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     Args:
         source: A pull object, or any iterable, sync or async.
         transform: Sync or async, called with each item.
+        raw: Whether an awaitable that `transform` returns is the item itself, not to be awaited here.
 
     Raises:
         TypeError: `source` is not iterable, or `transform` not callable.
@@ -80,12 +89,24 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
 
     @overload
     def __init__(
-        self, source: Source[IN], transform: Callable[[IN], Coroutine[Any, Any, OUT]]
+        self, source: Source[IN], transform: Callable[[IN], OUT], *, raw: Literal[True]
     ) -> None: ...
     @overload
-    def __init__(self, source: Source[IN], transform: Callable[[IN], OUT]) -> None: ...
-    def __init__(self, source: Source[IN], transform: Callable[[IN], Any]) -> None:
-        self._kernel = MapKernel(transform)
+    def __init__(
+        self,
+        source: Source[IN],
+        transform: Callable[[IN], Coroutine[Any, Any, OUT]],
+        *,
+        raw: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, source: Source[IN], transform: Callable[[IN], OUT], *, raw: bool = False
+    ) -> None: ...
+    def __init__(
+        self, source: Source[IN], transform: Callable[[IN], Any], *, raw: bool = False
+    ) -> None:
+        self._kernel = MapKernel(transform, raw)
         super().__init__(source, self._kernel)
 
 
@@ -189,3 +210,41 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     ) -> None:
         self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
         super().__init__(source, self._kernel)
+
+
+class PullCallbackObj(PullObj1To1Link[T, T], Calling[T], stock=True):
+    """The items as they are; each is shown to some callables on its way.
+
+    Law: `[x for x in source]`, and for each item `await c(x)` for one callable after the other, with
+    `await` where it returns an awaitable. What they return is ignored.
+    Order: the source's. A callable is called when the one before it is through.
+    Bound: one item, while its callables run.
+    Cost: O(1) and one call of each callable an item.
+    Cancel safety: an item whose callables were cancelled with the pull goes to them again at the next
+    pull, from the first one on: each is called at least once for it.
+
+    An exception of a callable reaches the consumer as it is and costs that one item: the callables after
+    it are not called for it.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        *callbacks: Sync or async, called with each item; one at least.
+
+    Raises:
+        TypeError: `source` is not iterable, one of `callbacks` not callable, or there is none.
+    """
+
+    def __init__(self, source: Source[T], *callbacks: Callable[[T], Any]) -> None:
+        self._kernel = CallbackKernel(callbacks, _call_rest)
+        super().__init__(source, self._kernel)
+
+
+async def _call_rest(
+    awaitable: Awaitable[Any], callbacks: tuple[Callable[[T], Any], ...], item: T
+) -> None:
+    """Awaits what one callback returned, then calls the others."""
+    await awaitable
+    for callback in callbacks:
+        result = callback(item)
+        if inspect.isawaitable(result):
+            await result

@@ -14,7 +14,10 @@
 //! its stub in `_core.pyi`; its two classes in `python/headrace/pull/transform.py` and
 //! `push/transform.py`.
 
+mod batch;
+mod buffer_until;
 mod callable;
+mod callback;
 mod dedupe;
 mod filter;
 mod flat_map;
@@ -22,9 +25,8 @@ mod flatten;
 mod map;
 mod reduce;
 mod skip;
-mod skip_while;
 mod take;
-mod take_while;
+mod while_true;
 mod window;
 
 use pyo3::prelude::*;
@@ -169,6 +171,7 @@ kernels! {
     Window(window::WindowKernel),
     Take(take::TakeKernel),
     Skip(skip::SkipKernel),
-    TakeWhile(take_while::TakeWhileKernel),
-    SkipWhile(skip_while::SkipWhileKernel),
+    While(while_true::WhileKernel),
+    Buffer(buffer_until::BufferKernel),
+    Callback(callback::CallbackKernel),
 }

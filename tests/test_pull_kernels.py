@@ -1,0 +1,295 @@
+"""Lists that a condition closes, callbacks, items put in order, and raw maps: against plain Python and law by law."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import random
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import PullBufferObj, PullCallbackObj, PullMapObj, PullObj, SourceIterObj
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
+async def generated(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        await asyncio.sleep(0)
+        yield item
+
+
+async def cancelled_often(stream: Any, rng: random.Random) -> tuple[list[Any], int]:
+    """All items of a stream whose pulls are cancelled at random; and how often."""
+    received: list[Any] = []
+    cancelled = 0
+    while True:
+        pull = asyncio.ensure_future(anext(stream))
+        await turns(rng.randrange(8))
+        pull.cancel()
+        try:
+            received.append(await pull)
+        except asyncio.CancelledError:
+            cancelled += 1
+            if cancelled % 4:
+                continue
+            try:
+                received.append(await anext(stream))
+            except StopAsyncIteration:
+                return received, cancelled
+        except StopAsyncIteration:
+            return received, cancelled
+
+
+def parted(items: Iterable[int], closes: Callable[[int], bool]) -> list[list[int]]:
+    lists: list[list[int]] = [[]]
+    for item in items:
+        lists[-1].append(item)
+        if closes(item):
+            lists.append([])
+    return lists if lists[-1] else lists[:-1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_buffer_until_parts_after_what_its_condition_says(seed: int, is_async: bool) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    items = [rng.randrange(10) for _ in range(rng.randrange(40))]
+
+    def closes(n: int) -> bool:
+        return n < 3
+
+    async def slowly(n: int) -> bool:
+        await turns(n % 2)
+        return closes(n)
+
+    condition: Callable[[int], Any] = slowly if is_async else closes
+    lists = parted(items, closes)
+    assert await collect(SourceIterObj(items).buffer_until(condition)) == lists
+    full = [part for part in lists if closes(part[-1])]
+    assert await collect(SourceIterObj(items).buffer_until(condition, partial="drop")) == full
+    source = generated(items)
+    middle = SourceIterObj(source).map(lambda n: n).buffer_until(condition).flatten()
+    assert await collect(middle.filter(lambda n: n % 2)) == [n for n in items if n % 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_law_2_buffer_until_and_callback_lose_nothing_when_cancelled(seed: int) -> None:
+    print("seed", seed)
+    shown: list[int] = []
+
+    async def slow(n: int) -> int:
+        await turns(n % 3)
+        return n
+
+    async def show(n: int) -> None:
+        await turns(1)
+        shown.append(n)
+
+    async def closes(n: int) -> bool:
+        await turns(1)
+        return n % 4 == 3
+
+    stream = SourceIterObj(range(30)).map(slow).callback(slow, show).buffer_until(closes)
+    received, cancelled = await cancelled_often(stream, random.Random(seed))
+    assert received == parted(range(30), lambda n: n % 4 == 3)
+    assert list(dict.fromkeys(shown)) == list(range(30))
+    assert cancelled > 10
+
+
+async def test_law_3_a_failing_condition_costs_one_item_and_no_list() -> None:
+    def condition(n: int) -> bool:
+        return 1 // (n - 2) == 1
+
+    stream = SourceIterObj(range(6)).buffer_until(condition)
+    with pytest.raises(ZeroDivisionError) as caught:
+        await anext(stream)
+    assert caught.value.__notes__ == ["raised by condition of PullBufferObj"]
+    assert await collect(stream) == [[0, 1, 3], [4, 5]]
+
+
+async def test_restart_drops_a_list_that_is_not_closed() -> None:
+    stream = SourceIterObj([1, 2, 3]).buffer_until(lambda n: n == 3)
+    stream.condition = lambda n: n == 1
+    assert await anext(stream) == [1]
+    stream.condition = wrong(lambda n: 1 // 0 if n == 3 else False)
+    with pytest.raises(ZeroDivisionError):
+        await anext(stream)
+    stream.restart()
+    stream.condition = lambda n: n == 3
+    assert await collect(stream) == [[1, 2, 3]]
+
+
+async def test_callbacks_are_called_in_order_and_one_after_the_other() -> None:
+    log: list[Any] = []
+
+    def note(name: str) -> Callable[[int], Any]:
+        return lambda n: log.append((name, n))
+
+    def slowly(name: str) -> Callable[[int], Any]:
+        async def callback(n: int) -> str:
+            log.append((name, n))
+            await turns(2)
+            log.append((name + " through", n))
+            return "ignored"
+
+        return callback
+
+    async def at_once(n: int) -> None:
+        log.append(("e", n))
+
+    callbacks = (note("a"), slowly("b"), note("c"), slowly("d"), at_once)
+    stream = SourceIterObj(range(3)).map(lambda n: n).callback(*callbacks).filter(lambda n: n != 1)
+    assert await collect(stream) == [0, 2]
+    names = ["a", "b", "b through", "c", "d", "d through", "e"]
+    assert log == [(name, n) for n in range(3) for name in names]
+
+
+async def test_law_2_a_cancelled_callback_is_called_again_with_those_before_it() -> None:
+    log: list[str] = []
+    gate = asyncio.Event()
+
+    async def waits(_: int) -> None:
+        log.append("waits")
+        await gate.wait()
+
+    stream = PullCallbackObj([7, 8], lambda _: log.append("first"), waits)
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(3)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    gate.set()
+    assert await collect(stream) == [7, 8]
+    assert log == ["first", "waits"] * 3
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_law_3_a_failing_callback_costs_one_item(at: int) -> None:
+    async def fails(n: int) -> None:
+        await turns(n)
+        if n == 1:
+            raise KeyError(n)
+
+    def fails_at_once(n: int) -> None:
+        if n == 1:
+            raise KeyError(n)
+
+    for failing in (fails, fails_at_once):
+        called: list[int] = []
+
+        async def fine(n: int, called: list[int] = called) -> None:
+            called.append(n)
+
+        callbacks: list[Callable[[int], Any]] = [fine, fine]
+        callbacks.insert(at, failing)
+        stream = PullCallbackObj(range(3), *callbacks)
+        assert await anext(stream) == 0
+        with pytest.raises(KeyError) as caught:
+            await anext(stream)
+        assert caught.value.__notes__ == ["raised by callbacks of PullCallbackObj"]
+        assert await collect(stream) == [2]
+        assert called == [0, 0] + [1] * at + [2, 2]
+
+
+async def test_law_13_callbacks_are_live() -> None:
+    log: list[str] = []
+    stream = PullCallbackObj(range(3), lambda _: log.append("old"))
+    assert await anext(stream) == 0
+    new: list[Callable[[int], Any]] = [lambda _: log.append("new"), lambda _: log.append("newer")]
+    stream.callbacks = wrong(iter(new))
+    assert stream.callbacks == tuple(new)
+    with pytest.raises(TypeError, match=r"callbacks\[0\] must be callable, got 3 \(int\)"):
+        stream.callbacks = wrong([3])
+    assert await collect(stream) == [1, 2]
+    assert log == ["old", "new", "newer", "new", "newer"]
+
+
+async def test_raw_map_leaves_awaitables_as_they_are() -> None:
+    async def double(n: int) -> int:
+        return n * 2
+
+    stream = SourceIterObj(range(4)).map(double, raw=True)
+    coroutines = [item async for item in stream]
+    assert all(map(inspect.iscoroutine, coroutines))
+    assert [await coroutine for coroutine in coroutines] == [0, 2, 4, 6]
+    assert await collect(PullMapObj(range(4), double)) == [0, 2, 4, 6]
+    # A stage below that awaits what it is given.
+    assert await collect(PullMapObj(range(4), double, raw=True).map(lambda c: c)) == [0, 2, 4, 6]
+    plain = PullMapObj(range(2), lambda n: -n, raw=True)
+    assert plain.transform(3) == -3
+    assert await collect(plain) == [0, -1]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (
+            lambda: PullBufferObj([1], wrong(3)),
+            TypeError,
+            r"condition must be callable, got 3 \(int\)",
+        ),
+        (lambda: PullBufferObj([1], bool, partial=wrong("no")), ValueError, "partial must be"),
+        (lambda: PullBufferObj(wrong(3), bool), TypeError, "source must be an iterable"),
+        (
+            lambda: PullCallbackObj([1]),
+            TypeError,
+            "callbacks must be one callable at least, got none",
+        ),
+        (
+            lambda: PullCallbackObj([1], print, wrong("x")),
+            TypeError,
+            r"callbacks\[1\] must be callable, got 'x' \(str\)",
+        ),
+    ],
+)
+def test_law_14_bad_input_is_refused(
+    make: Callable[[], Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+async def test_law_17_ten_thousand_of_each_run() -> None:
+    stream: PullObj[Any] = SourceIterObj(range(3))
+    for _ in range(2_500):
+        stream = stream.buffer_until(lambda _: True).flatten().callback(bool).map(int, raw=True)
+    assert await collect(stream) == [0, 1, 2]
+
+
+class Holder:
+    """Refers to the stream that refers to it."""
+
+    stream: Any = None
+
+    def use(self, _: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("make", [PullBufferObj, PullCallbackObj])
+def test_a_cycle_through_a_kernel_is_collected(make: Callable[..., Any]) -> None:
+    holder = Holder()
+    holder.stream = make([], holder.use)
+    gone = weakref.ref(holder)
+    del holder
+    gc.collect()
+    assert gone() is None
