@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import random
+import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import PullBufferObj, PullCallbackObj, PullMapObj, PullObj, SourceIterObj
+from headrace import (
+    OrderError,
+    PullBufferObj,
+    PullCallbackObj,
+    PullInOrderObj,
+    PullMapObj,
+    PullObj,
+    SourceIterObj,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -240,6 +250,152 @@ async def test_raw_map_leaves_awaitables_as_they_are() -> None:
     assert await collect(plain) == [0, -1]
 
 
+def shuffled(rng: random.Random, count: int, reach: int) -> list[int]:
+    """Numbers of which none is more than `reach` places too early."""
+    return sorted(range(count), key=lambda n: n + rng.uniform(0, reach))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_in_order_is_a_sort(seed: int, is_async: bool) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    start, reach = rng.randrange(-20, 20), rng.randrange(1, 12)
+    items = [n + start for n in shuffled(rng, rng.randrange(60), reach)]
+
+    async def slowly(n: int) -> int:
+        await turns(n % 2)
+        return n
+
+    index: Callable[[int], Any] = slowly if is_async else lambda n: n
+    stream = SourceIterObj(items).map(lambda n: n).in_order(index, start=start, maxsize=reach)
+    assert await collect(stream.filter(lambda n: n % 5)) == [n for n in sorted(items) if n % 5]
+    stream.restart()
+    assert await collect(stream) == sorted(items)
+    again = SourceIterObj(generated(items)).in_order(index, start=start, maxsize=reach)
+    assert await collect(again.window(3).flatten()) == sorted(items)
+
+
+async def test_in_order_lets_go_of_what_it_holds_when_the_source_ends_with_a_gap() -> None:
+    stream = PullInOrderObj([5, 0, 3, 7, 1], lambda n: n)
+    assert await collect(stream) == [0, 1, 3, 5, 7]
+    assert await collect(stream.map(lambda n: n)) == []
+    stream.restart()
+    below = stream.map(lambda n: n * 2).take(4)
+    assert await collect(below) == [0, 2, 6, 10]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+
+    async def slowly(n: int) -> int:
+        await turns(n % 3)
+        return n
+
+    items = shuffled(rng, 50, 6)
+    stream = SourceIterObj(items).map(slowly).in_order(slowly, maxsize=6).map(slowly)
+    received, cancelled = await cancelled_often(stream, rng)
+    assert received == list(range(50))
+    assert cancelled > 10
+
+
+@pytest.mark.parametrize(
+    ("items", "refused", "message"),
+    [
+        ([0, 2, 2, 1], 2, r"index 2 \(int\) was given to an item before"),
+        ([0, 1, 0, 2], 0, r"index 0 \(int\) was given to an item before"),
+        ([0, -1, 1, 2], -1, r"index -1 \(int\) is below the first one, 0"),
+        (
+            [2, 1, 3, 0],
+            3,
+            r"index 3 \(int\) comes too early: 2 items wait for 0 already, and maxsize is 2",
+        ),
+        ([0, 2**63, 1, 2], 2**63, r"index 9223372036854775808 \(int\) is not between"),
+    ],
+)
+async def test_law_3_an_item_without_a_place_comes_back_in_the_error(
+    items: list[int], refused: int, message: str
+) -> None:
+    stream = PullInOrderObj(items, lambda n: n, maxsize=2)
+    received: list[int] = []
+    caught: list[OrderError] = []
+    while True:
+        try:
+            received.append(await anext(stream))
+        except StopAsyncIteration:
+            break
+        except OrderError as error:
+            caught.append(error)
+    assert received == [0, 1, 2]
+    (refusal,) = caught
+    assert refusal.item == refused
+    assert isinstance(refusal, ValueError)
+    assert not isinstance(refusal, TypeError)
+    assert refusal.__notes__ == ["raised by index of PullInOrderObj"]
+    assert re.match(message, str(refusal))
+
+
+@pytest.mark.parametrize("index", ["1", 1.0, None, True])
+async def test_law_3_an_index_that_is_no_integer_is_a_type_error_with_the_item(index: Any) -> None:
+    stream = PullInOrderObj(range(3), lambda n: index if n == 1 else n)
+    assert await anext(stream) == 0
+    with pytest.raises(TypeError, match=r"index .* is no integer") as caught:
+        await anext(stream)
+    assert wrong(caught.value).item == 1
+    assert await collect(stream) == [2]
+
+
+async def test_law_6_in_order_holds_no_more_than_its_maxsize() -> None:
+    drawn: list[int] = []
+    source = SourceIterObj(range(9, -1, -1)).callback(drawn.append)
+    stream = source.in_order(lambda n: n, maxsize=4)
+    with pytest.raises(OrderError):
+        await anext(stream)
+    assert drawn == [9, 8, 7, 6, 5]
+    stream.maxsize = 9
+    assert await anext(stream) == 0
+    stream.maxsize = 1
+    assert await anext(stream) == 1
+    assert stream.maxsize == 1
+
+
+async def test_law_11_an_order_that_was_left_begins_again_at_its_start() -> None:
+    stream = SourceIterObj([2, 1, 0]).in_order(lambda n: n)
+    assert await anext(stream) == 0
+    stream.restart()
+    assert await collect(stream) == [0, 1, 2]
+
+
+async def test_law_13_the_index_is_live() -> None:
+    stream = PullInOrderObj([0, 2, 1], lambda n: n)
+    assert await anext(stream) == 0
+    stream.index = lambda n: 3 - n
+    assert stream.index(1) == 2
+    assert await collect(stream) == [2, 1]
+
+
+async def test_law_16_what_is_held_at_the_end_leaves_without_stopping_the_loop() -> None:
+    count = 20_000
+    stream = SourceIterObj(range(1, count)).in_order(lambda n: n, maxsize=count)
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    held = asyncio.create_task(anext(stream.filter(lambda _: False), None))
+    task = asyncio.create_task(heart())
+    assert await held is None
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert beats >= 2 * (count // 4096)
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
@@ -260,6 +416,26 @@ async def test_raw_map_leaves_awaitables_as_they_are() -> None:
             TypeError,
             r"callbacks\[1\] must be callable, got 'x' \(str\)",
         ),
+        (
+            lambda: PullInOrderObj([1], wrong(3)),
+            TypeError,
+            r"index must be callable, got 3 \(int\)",
+        ),
+        (
+            lambda: PullInOrderObj([1], int, start=wrong("0")),
+            TypeError,
+            r"start must be an integer, got '0' \(str\)",
+        ),
+        (
+            lambda: PullInOrderObj([1], int, start=2**63),
+            ValueError,
+            r"start must be from -2\*\*63 .*",
+        ),
+        (
+            lambda: PullInOrderObj([1], int, maxsize=0),
+            ValueError,
+            "maxsize must be at least 1 .*, got 0",
+        ),
     ],
 )
 def test_law_14_bad_input_is_refused(
@@ -273,6 +449,8 @@ async def test_law_17_ten_thousand_of_each_run() -> None:
     stream: PullObj[Any] = SourceIterObj(range(3))
     for _ in range(2_500):
         stream = stream.buffer_until(lambda _: True).flatten().callback(bool).map(int, raw=True)
+    for _ in range(1_000):
+        stream = stream.in_order(lambda n: n)
     assert await collect(stream) == [0, 1, 2]
 
 
@@ -285,7 +463,7 @@ class Holder:
         pass
 
 
-@pytest.mark.parametrize("make", [PullBufferObj, PullCallbackObj])
+@pytest.mark.parametrize("make", [PullBufferObj, PullCallbackObj, PullInOrderObj])
 def test_a_cycle_through_a_kernel_is_collected(make: Callable[..., Any]) -> None:
     holder = Holder()
     holder.stream = make([], holder.use)

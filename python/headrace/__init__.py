@@ -14,6 +14,7 @@ from headrace.errors import (
     ClosedError,
     ForkError,
     HeadraceError,
+    OrderError,
     SourceCancelledError,
     WouldBlock,
     WrongLoopError,
@@ -28,10 +29,12 @@ from headrace.pool import (
 from headrace.pull import (
     PullBufferObj,
     PullCallbackObj,
+    PullCatchObj,
     PullDedupeObj,
     PullFilterObj,
     PullFlatMapObj,
     PullFlattenObj,
+    PullInOrderObj,
     PullMapObj,
     PullObj,
     PullObj1To1Link,
@@ -59,8 +62,10 @@ from headrace.push import (
     SinkObj,
 )
 from headrace.signal import WaitObject
+from headrace.skip import SKIP, Skip
 
 __all__ = [
+    "SKIP",
     "AsyncIteratorCombiner",
     "BrokenError",
     "CapacitySource",
@@ -72,12 +77,15 @@ __all__ = [
     "HierarchicalTaskPoolRunner",
     "IteratorResult",
     "Lease",
+    "OrderError",
     "PullBufferObj",
     "PullCallbackObj",
+    "PullCatchObj",
     "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
+    "PullInOrderObj",
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",
@@ -99,6 +107,7 @@ __all__ = [
     "PushSerialObj",
     "SinkCollectObj",
     "SinkObj",
+    "Skip",
     "SourceBufferObj",
     "SourceCancelledError",
     "SourceIterObj",

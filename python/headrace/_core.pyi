@@ -12,11 +12,13 @@ __all__ = [
     "BufferKernel",
     "CallbackKernel",
     "Capacity",
+    "CatchKernel",
     "DedupeKernel",
     "FilterKernel",
     "FlatMapKernel",
     "FlattenKernel",
     "ForeignFeed",
+    "InOrderKernel",
     "IterFeed",
     "IteratorResult",
     "Lease",
@@ -163,6 +165,28 @@ class CallbackKernel:
     @callbacks.setter
     def callbacks(self, callbacks: Iterable[Callable[[Any], Any]]) -> None: ...
 
+@final
+class InOrderKernel:
+    def __new__(cls, index: Callable[[Any], Any], start: int, maxsize: int) -> InOrderKernel: ...
+    @property
+    def index(self) -> Callable[[Any], Any]: ...
+    @index.setter
+    def index(self, index: Callable[[Any], Any]) -> None: ...
+    @property
+    def maxsize(self) -> int: ...
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+@final
+class CatchKernel:
+    def __new__(cls, handler: Callable[[Exception], Any], skip: object) -> CatchKernel: ...
+    @property
+    def handler(self) -> Callable[[Exception], Any]: ...
+    @handler.setter
+    def handler(self, handler: Callable[[Exception], Any]) -> None: ...
+
 _Kernel: TypeAlias = (
     MapKernel
     | FilterKernel
@@ -176,6 +200,8 @@ _Kernel: TypeAlias = (
     | WindowKernel
     | BufferKernel
     | CallbackKernel
+    | InOrderKernel
+    | CatchKernel
 )
 
 @final

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from headrace._core import (
         BufferKernel,
         CallbackKernel,
+        CatchKernel,
         FilterKernel,
         FlatMapKernel,
+        InOrderKernel,
         MapKernel,
         ReduceKernel,
         SkipKernel,
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Buffering",
     "Calling",
+    "Catching",
     "Counting",
     "Filtering",
     "Mapping",
+    "Ordering",
     "Reducing",
     "Windowing",
 ]
@@ -148,3 +152,42 @@ class Calling(Generic[IN]):
     @callbacks.setter
     def callbacks(self, callbacks: Iterable[Callable[[IN], Any]]) -> None:
         self._kernel.callbacks = callbacks
+
+
+class Ordering(Generic[IN]):
+    """Of `in_order`."""
+
+    _kernel: InOrderKernel
+
+    @property
+    def index(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.index
+
+    @index.setter
+    def index(self, index: Callable[[IN], Any]) -> None:
+        self._kernel.index = index
+
+    @property
+    def maxsize(self) -> int:
+        """How many items are held at most, live. Those above a lower number stay, until they leave."""
+        return self._kernel.maxsize
+
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None:
+        self._kernel.maxsize = maxsize
+
+
+class Catching:
+    """Of `catch`."""
+
+    _kernel: CatchKernel
+
+    @property
+    def handler(self) -> Callable[[Exception], Any]:
+        """The callable, live: a new one holds from the next error."""
+        return self._kernel.handler
+
+    @handler.setter
+    def handler(self, handler: Callable[[Exception], Any]) -> None:
+        self._kernel.handler = handler

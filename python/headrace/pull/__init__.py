@@ -14,8 +14,10 @@ from headrace.pull.group import (
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
 from headrace.pull.transform import (
     PullCallbackObj,
+    PullCatchObj,
     PullDedupeObj,
     PullFilterObj,
+    PullInOrderObj,
     PullMapObj,
     PullObj1To1Link,
     PullReduceObj,
@@ -24,10 +26,12 @@ from headrace.pull.transform import (
 __all__ = [
     "PullBufferObj",
     "PullCallbackObj",
+    "PullCatchObj",
     "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
+    "PullInOrderObj",
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",

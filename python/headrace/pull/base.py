@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     )
     from headrace.pull.transform import (
         PullCallbackObj,
+        PullCatchObj,
         PullDedupeObj,
         PullFilterObj,
+        PullInOrderObj,
         PullMapObj,
         PullReduceObj,
     )
+    from headrace.skip import Skip
 
 __all__ = ["PullObj"]
 
@@ -261,6 +264,30 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.transform import PullCallbackObj
 
         return PullCallbackObj(self, *callbacks)
+
+    @overload
+    def catch(
+        self, handler: Callable[[Exception], Skip | Coroutine[Any, Any, Skip]]
+    ) -> PullCatchObj[T_co, Never]: ...
+    @overload
+    def catch(
+        self, handler: Callable[[Exception], Coroutine[Any, Any, U | Skip]]
+    ) -> PullCatchObj[T_co, U]: ...
+    @overload
+    def catch(self, handler: Callable[[Exception], U | Skip]) -> PullCatchObj[T_co, U]: ...
+    def catch(self, handler: Callable[[Exception], Any]) -> PullCatchObj[T_co, Any]:
+        """`handler(error)` in the place of each error from above; see `PullCatchObj`."""
+        from headrace.pull.transform import PullCatchObj
+
+        return PullCatchObj(self, handler)
+
+    def in_order(
+        self, index: Callable[[T_co], Any], *, start: int = 0, maxsize: int = 1024
+    ) -> PullInOrderObj[T_co]:
+        """The items by their index, from `start` on; see `PullInOrderObj`."""
+        from headrace.pull.transform import PullInOrderObj
+
+        return PullInOrderObj(self, index, start=start, maxsize=maxsize)
 
     def take(self, count: int) -> PullTakeObj[T_co]:
         """The first `count` items; see `PullTakeObj`."""

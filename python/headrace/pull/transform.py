@@ -7,13 +7,22 @@ docstring.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, overload
 
-from headrace._core import CallbackKernel, DedupeKernel, FilterKernel, MapKernel, ReduceKernel
-from headrace.configuration import Calling, Filtering, Mapping, Reducing
+from headrace._core import (
+    CallbackKernel,
+    CatchKernel,
+    DedupeKernel,
+    FilterKernel,
+    InOrderKernel,
+    MapKernel,
+    ReduceKernel,
+)
+from headrace.configuration import Calling, Catching, Filtering, Mapping, Ordering, Reducing
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
+from headrace.skip import SKIP, Skip
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -21,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PullCallbackObj",
+    "PullCatchObj",
     "PullDedupeObj",
     "PullFilterObj",
+    "PullInOrderObj",
     "PullMapObj",
     "PullObj1To1Link",
     "PullReduceObj",
@@ -32,6 +43,7 @@ IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
@@ -248,3 +260,79 @@ async def _call_rest(
         result = callback(item)
         if inspect.isawaitable(result):
             await result
+
+
+class PullInOrderObj(PullObj1To1Link[T, T], Ordering[T], stock=True):
+    """The items by their index: `start` first, then one after the other.
+
+    Law: `sorted(source, key=index)`, if the indexes are `start`, `start + 1` and so on, each once, and
+    no item comes more than `maxsize` too early.
+    Order: that of `index(item)`. When the source ends while an index is missing, what is held leaves by
+    its index all the same.
+    Bound: `maxsize` items that came too early; and those of them that leave, until they are pulled.
+    Cost: O(log n) in the number of items held, and one call an item.
+    Cancel safety: what is held stays. An item whose `index` was cancelled with the pull goes to `index`
+    again at the next pull: at least once.
+
+    An item that has no place costs a pull: it comes back in the `OrderError` that is raised there, what is
+    held stays, and the stream goes on.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        index: Sync or async, called with each item; gives an integer.
+        start: The index that leaves first.
+        maxsize: How many items may wait for one that is missing, a positive integer.
+
+    Raises:
+        TypeError: `source` is not iterable, `index` not callable, or `start` or `maxsize` no integer.
+        ValueError: `maxsize` is not positive.
+        OrderError: At a pull: an index is below `start`, or was given to an item before, or its item would
+            be one more than `maxsize` to be held. Where it is no integer, the error is a `TypeError` too.
+    """
+
+    def __init__(
+        self, source: Source[T], index: Callable[[T], Any], *, start: int = 0, maxsize: int = 1024
+    ) -> None:
+        self._kernel = InOrderKernel(index, start, maxsize)
+        super().__init__(source, self._kernel)
+
+
+class PullCatchObj(PullObj1To1Link[T, T | U], Catching, Generic[T, U], stock=True):
+    """The items, and `handler(error)` in the place of each error from above.
+
+    Law: what `source` raises at a pull, its own errors and those of all operators above, goes to
+    `handler`, which answers in one of three ways: what it returns is the item of this pull; with `SKIP`
+    there is none, and the stream goes on; what it raises is raised here (`raise error` lets it through).
+    Exceptions that are no `Exception`, such as `CancelledError` and `KeyboardInterrupt`, are none of its
+    business.
+    Order: the source's; what `handler` returns stands where the error was.
+    Bound: one error, while its `handler` runs.
+    Cost: O(1) an item; one call an error.
+    Cancel safety: as the source's. An error whose `handler` was cancelled with the pull goes to
+    `handler` again at the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        handler: Sync or async, called with each error.
+
+    Raises:
+        TypeError: `source` is not iterable, or `handler` not callable.
+    """
+
+    @overload
+    def __init__(
+        self: PullCatchObj[IN, Never],
+        source: Source[IN],
+        handler: Callable[[Exception], Skip | Coroutine[Any, Any, Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        source: Source[T],
+        handler: Callable[[Exception], Coroutine[Any, Any, U | Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...
+    def __init__(self, source: Source[Any], handler: Callable[[Exception], Any]) -> None:
+        self._kernel = CatchKernel(handler, SKIP)
+        super().__init__(source, self._kernel)

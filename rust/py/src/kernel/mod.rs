@@ -18,10 +18,12 @@ mod batch;
 mod buffer_until;
 mod callable;
 mod callback;
+mod catch;
 mod dedupe;
 mod filter;
 mod flat_map;
 mod flatten;
+mod in_order;
 mod map;
 mod reduce;
 mod skip;
@@ -35,6 +37,7 @@ use crate::awaitable::Stopped;
 use crate::errors::Raised;
 use crate::feed::AnyFeed;
 pub(crate) use callable::Callable;
+pub(crate) use catch::Caught;
 
 /// What becomes of an item that went into a kernel.
 #[derive(Debug)]
@@ -63,6 +66,9 @@ pub(crate) trait Kernel {
     /// Whether it only ever emits, skips or awaits.
     const IS_ONE_TO_ONE: bool = false;
 
+    /// Whether errors from above go into it, each as a [`Caught`].
+    const CATCHES: bool = false;
+
     /// An item goes in. An error is the callable's own; the driver adds the operator to it.
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised>;
 
@@ -80,7 +86,8 @@ pub(crate) trait Kernel {
         false
     }
 
-    /// Nothing more comes from above: what it still holds comes out. Asked again, it has nothing.
+    /// Nothing more comes from above: what it still holds comes out, one by one. It is asked until it
+    /// has nothing.
     fn flush<'py>(&self, _py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         None
     }
@@ -140,6 +147,11 @@ macro_rules! kernels {
                 match self { $(Self::$name(_) => <$class as Kernel>::IS_ONE_TO_ONE,)+ }
             }
 
+            /// Whether errors from above go into it, each as a [`Caught`].
+            pub(crate) fn catches(&self) -> bool {
+                match self { $(Self::$name(_) => <$class as Kernel>::CATCHES,)+ }
+            }
+
             pub(crate) fn restart(&self, py: Python<'_>) {
                 match self { $(Self::$name(kernel) => kernel.get().restart(py),)+ }
             }
@@ -174,4 +186,6 @@ kernels! {
     While(while_true::WhileKernel),
     Buffer(buffer_until::BufferKernel),
     Callback(callback::CallbackKernel),
+    InOrder(in_order::InOrderKernel),
+    Catch(catch::CatchKernel),
 }
