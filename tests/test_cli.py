@@ -39,6 +39,11 @@ inside = set()
 most = 0
 
 
+def say(*words):
+    """A whole line at once, since threads say it at the same time."""
+    os.write(2, (" ".join(map(str, words)) + "\\n").encode())
+
+
 def double(n):
     return n * 2
 
@@ -109,14 +114,14 @@ async def head_waits(n):
 
 async def stuck_after_three(n):
     if n > 3:
-        print("stuck on", n, file=sys.stderr, flush=True)
+        say("stuck on", n)
         await asyncio.Event().wait()
     return n
 
 
 def stuck_thread(n):
     if n > 3:
-        print("stuck on", n, file=sys.stderr, flush=True)
+        say("stuck on", n)
         threading.Event().wait()
     return n
 
@@ -124,7 +129,7 @@ def stuck_thread(n):
 def slow_thread(n):
     """Goes on after the interruption, until it may end."""
     if n > 3:
-        print("stuck on", n, file=sys.stderr, flush=True)
+        say("stuck on", n)
         with open("gate") as gate:
             gate.read()
     return n
@@ -188,11 +193,12 @@ def running(
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        with process:
+    # Killed first: leaving a `Popen` waits for its end.
+    with process:
+        try:
             yield process
-    finally:
-        process.kill()
+        finally:
+            process.kill()
 
 
 def wait_for_line(process: subprocess.Popen[str], part: str) -> str:

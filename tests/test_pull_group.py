@@ -278,21 +278,21 @@ async def test_law_6_a_window_holds_no_more_than_its_size() -> None:
 async def test_law_13_counts_are_live() -> None:
     taken = PullTakeObj(range(10), 2)
     assert await anext(taken) == 0
-    taken.count = 4
+    taken.size = 4
     assert await collect(taken) == [1, 2, 3]
     skipping = PullSkipObj(range(10), 3)
     assert await anext(skipping) == 3
-    assert (skipping.count, taken.count) == (3, 4)
+    assert (skipping.size, taken.size) == (3, 4)
 
 
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: PullTakeObj([1], -1), ValueError, r"count must be at least 0 .*, got -1 \(int\)"),
+        (lambda: PullTakeObj([1], -1), ValueError, r"size must be at least 0 .*, got -1 \(int\)"),
         (
             lambda: PullSkipObj([1], wrong("2")),
             TypeError,
-            r"count must be an integer, got '2' \(str\)",
+            r"size must be an integer, got '2' \(str\)",
         ),
         (lambda: PullWindowObj([1], 0), ValueError, r"size must be at least 1 .*, got 0 \(int\)"),
         (lambda: PullWindowObj([1], wrong(True)), TypeError, "size must be an integer, got True"),

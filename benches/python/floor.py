@@ -19,7 +19,7 @@ from harness import Case, Result, measure, print_table
 from headrace import PullObj, PushPullBufferObj, SourceIterObj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 def inc(x: int) -> int:
@@ -178,6 +178,28 @@ def stages(count: int, goal: float) -> Case:
     )
 
 
+def collected(count: int) -> Case:
+    async def by_builtins(items: int) -> list[int]:
+        stream: Iterator[int] = iter(range(items))
+        for number in range(count):
+            stream = filter(keep, stream) if number % 2 else map(inc, stream)
+        return list(stream)
+
+    async def by_headrace(items: int) -> list[int]:
+        stream: PullObj[int] = SourceIterObj(range(items))
+        for number in range(count):
+            stream = stream.filter(keep) if number % 2 else stream.map(inc)
+        return await stream.collect()
+
+    return Case(
+        f"`collect()` of {count} map/filter stages",
+        "`list(map(filter(...)))`, synchronous",
+        by_builtins,
+        by_headrace,
+        goal=1.15,
+    )
+
+
 def foreign() -> Case:
     return Case(
         "a foreign async generator as source",
@@ -253,6 +275,7 @@ def cases() -> list[Case]:
         full_buffer(by_async_for=True),
         thread_push(),
         *pipeline,
+        *(collected(count) for count in (3, 5, 10)),
         foreign(),
         async_callable(),
         running_sum(),

@@ -29,12 +29,11 @@ __all__ = [
     "Buffering",
     "Calling",
     "Catching",
-    "Counting",
     "Filtering",
     "Mapping",
     "Ordering",
     "Reducing",
-    "Windowing",
+    "Sizing",
 ]
 
 IN = TypeVar("IN")
@@ -94,29 +93,14 @@ class Reducing(Generic[IN]):
         self._kernel.accumulator = value
 
 
-class Counting:
-    """Of `take` and `skip`."""
+class Sizing:
+    """Of `window`, `take` and `skip`."""
 
-    _kernel: TakeKernel | SkipKernel
-
-    @property
-    def count(self) -> int:
-        """How many items, live: a new number holds from the next item."""
-        return self._kernel.count
-
-    @count.setter
-    def count(self, count: int) -> None:
-        self._kernel.count = count
-
-
-class Windowing:
-    """Of `window`."""
-
-    _kernel: WindowKernel
+    _kernel: WindowKernel | TakeKernel | SkipKernel
 
     @property
     def size(self) -> int:
-        """How many items make a window, live: a new size holds from the next item."""
+        """How many items, live: a new number holds from the next item."""
         return self._kernel.size
 
     @size.setter

@@ -289,17 +289,17 @@ class PullObj(PullLink[T_co]):
 
         return PullInOrderObj(self, index, start=start, maxsize=maxsize)
 
-    def take(self, count: int) -> PullTakeObj[T_co]:
-        """The first `count` items; see `PullTakeObj`."""
+    def take(self, size: int) -> PullTakeObj[T_co]:
+        """The first `size` items; see `PullTakeObj`."""
         from headrace.pull.group import PullTakeObj
 
-        return PullTakeObj(self, count)
+        return PullTakeObj(self, size)
 
-    def skip(self, count: int) -> PullSkipObj[T_co]:
-        """All but the first `count` items; see `PullSkipObj`."""
+    def skip(self, size: int) -> PullSkipObj[T_co]:
+        """All but the first `size` items; see `PullSkipObj`."""
         from headrace.pull.group import PullSkipObj
 
-        return PullSkipObj(self, count)
+        return PullSkipObj(self, size)
 
     def take_while(self, predicate: Callable[[T_co], Any]) -> PullTakeWhileObj[T_co]:
         """The items up to the first for which `predicate(item)` is false; see `PullTakeWhileObj`."""
@@ -347,13 +347,96 @@ class PullObj(PullLink[T_co]):
 
         return PullBufferObj(self, condition, partial=partial)
 
+    def collect(self) -> Coroutine[Any, Any, list[T_co]]:
+        """All items, in a list.
+
+        Order: the stream's. Bound: all items. Cost: O(1) an item; nothing of Python's runs between two
+        items but your callables.
+        Cancel safety: a cancelled `collect()`, or one that an error ended, hands what it had back to the stream: the
+        next pull gets those items first.
+        """
+        return _core.collect(_driven(self))
+
+    def count(self) -> Coroutine[Any, Any, int]:
+        """How many items there are, to the end.
+
+        Bound: nothing is held. Cancel safety: the items counted so far are gone; the stream goes on.
+        """
+        return _core.count(_driven(self))
+
+    @overload
+    async def first(self) -> T_co: ...
+    @overload
+    async def first(self, default: U) -> T_co | U: ...
+    async def first(self, default: Any = NOTHING) -> Any:
+        """The next item, or `default` if there is none. The stream stays open.
+
+        Cancel safety: that of `anext()`.
+
+        Raises:
+            LookupError: The stream is at its end, and there is no `default`.
+        """
+        try:
+            return await anext(self)
+        except StopAsyncIteration:
+            if default is NOTHING:
+                raise LookupError(
+                    f"first() of {self!r}, which is at its end; give a default"
+                ) from None
+            return default
+
+    def for_each(self, function: Callable[[T_co], Any]) -> Coroutine[Any, Any, None]:
+        """Calls `function(item)`, awaited if it is awaitable, for each item to the end.
+
+        Order: the stream's, one call after the other. Bound: one item.
+        Cancel safety: an item whose call was cancelled goes back to the stream: the next pull gets it.
+        An error of `function` costs its item and ends this call; the stream stays usable.
+
+        Raises:
+            TypeError: `function` is not callable.
+        """
+        return _core.for_each(_driven(self), function)
+
+    @overload
+    def reduce_all(
+        self, reducer: Callable[[U, T_co], Coroutine[Any, Any, U]], initial: U = ...
+    ) -> Coroutine[Any, Any, U]: ...
+    @overload
+    def reduce_all(
+        self, reducer: Callable[[U, T_co], U], initial: U = ...
+    ) -> Coroutine[Any, Any, U]: ...
+    def reduce_all(
+        self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
+    ) -> Coroutine[Any, Any, Any]:
+        """The last result of `reducer(accumulator, item)`: `functools.reduce` over the stream.
+
+        Order: the stream's. Bound: the accumulator, and one item while its call runs.
+        Cancel safety: an item whose call was cancelled goes back to the stream, but what had been reduced is gone;
+        `reduce()` keeps it in its `accumulator`.
+
+        Args:
+            reducer: Sync or async.
+            initial: The accumulator at first; without it, the first item.
+
+        Raises:
+            TypeError: `reducer` is not callable; when awaited: there is no item, and no `initial`.
+        """
+        return _core.reduce_all(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"
 
 
+def _driven(stream: PullObj[Any]) -> PullLink[Any]:
+    """What a terminal pulls: the stream; or, where its class has an `__anext__` of its own, one over it."""
+    if not _has_own(stream, "__anext__"):
+        return stream
+    return PullLink(_core.ForeignFeed(stream))
+
+
 def _has_own(link: PullObj[Any], name: str) -> bool:
     """Whether the class of a link has a method of this name that is not `PullObj`'s."""
-    return getattr(type(link), name) is not PullObj.__dict__[name]
+    return getattr(type(link), name) is not getattr(PullObj, name)
 
 
 def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:

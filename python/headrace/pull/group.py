@@ -13,7 +13,7 @@ from headrace._core import (
     WhileKernel,
     WindowKernel,
 )
-from headrace.configuration import Buffering, Counting, Filtering, Mapping, Windowing
+from headrace.configuration import Buffering, Filtering, Mapping, Sizing
 from headrace.pull.transform import PullObj1To1Link
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ OUT = TypeVar("OUT")
 T = TypeVar("T")
 
 
-class PullTakeObj(PullObj1To1Link[T, T], Counting, stock=True):
-    """The first `count` items.
+class PullTakeObj(PullObj1To1Link[T, T], Sizing, stock=True):
+    """The first `size` items.
 
-    Law: `list(itertools.islice(source, count))`. The end comes with the last item: no more is taken
+    Law: `list(itertools.islice(source, size))`. The end comes with the last item: no more is taken
     from the source, which stays open until the stream is closed.
     Order: the source's.
     Bound: nothing is held.
@@ -49,22 +49,22 @@ class PullTakeObj(PullObj1To1Link[T, T], Counting, stock=True):
 
     Args:
         source: A pull object, or any iterable, sync or async.
-        count: How many items, a whole number from 0.
+        size: How many items, a whole number from 0.
 
     Raises:
-        TypeError: `source` is not iterable, or `count` no integer.
-        ValueError: `count` is negative.
+        TypeError: `source` is not iterable, or `size` no integer.
+        ValueError: `size` is negative.
     """
 
-    def __init__(self, source: Source[T], count: int) -> None:
-        self._kernel = TakeKernel(count)
+    def __init__(self, source: Source[T], size: int) -> None:
+        self._kernel = TakeKernel(size)
         super().__init__(source, self._kernel)
 
 
-class PullSkipObj(PullObj1To1Link[T, T], Counting, stock=True):
-    """All but the first `count` items.
+class PullSkipObj(PullObj1To1Link[T, T], Sizing, stock=True):
+    """All but the first `size` items.
 
-    Law: `list(itertools.islice(source, count, None))`.
+    Law: `list(itertools.islice(source, size, None))`.
     Order: the source's.
     Bound: nothing is held.
     Cost: O(1) an item.
@@ -72,15 +72,15 @@ class PullSkipObj(PullObj1To1Link[T, T], Counting, stock=True):
 
     Args:
         source: A pull object, or any iterable, sync or async.
-        count: How many items, a whole number from 0.
+        size: How many items, a whole number from 0.
 
     Raises:
-        TypeError: `source` is not iterable, or `count` no integer.
-        ValueError: `count` is negative.
+        TypeError: `source` is not iterable, or `size` no integer.
+        ValueError: `size` is negative.
     """
 
-    def __init__(self, source: Source[T], count: int) -> None:
-        self._kernel = SkipKernel(count)
+    def __init__(self, source: Source[T], size: int) -> None:
+        self._kernel = SkipKernel(size)
         super().__init__(source, self._kernel)
 
 
@@ -186,7 +186,7 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullWindowObj(PullObj1To1Link[T, list[T]], Windowing, stock=True):
+class PullWindowObj(PullObj1To1Link[T, list[T]], Sizing, stock=True):
     """Lists of `size` items.
 
     Law: `list(itertools.batched(source, size))`, as lists; the last one may be shorter, or is dropped

@@ -41,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     stop::register(py)?;
     feed::register_agen(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
+    Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
@@ -59,6 +60,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::control::shut, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::close_feeds, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::restart, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::terminal::collect, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::terminal::for_each, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::terminal::reduce_all, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;
     Ok(())
 }

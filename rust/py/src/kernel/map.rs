@@ -47,6 +47,16 @@ impl MapKernel {
     }
 }
 
+impl MapKernel {
+    /// One whose callable goes by another name.
+    pub(crate) fn calling(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            transform: Callable::new(parameter, function)?,
+            raw: false,
+        })
+    }
+}
+
 impl Kernel for MapKernel {
     const PARAMETER: &'static str = "transform";
     const IS_ONE_TO_ONE: bool = true;

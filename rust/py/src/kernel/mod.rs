@@ -38,6 +38,8 @@ use crate::errors::Raised;
 use crate::feed::AnyFeed;
 pub(crate) use callable::Callable;
 pub(crate) use catch::Caught;
+pub(crate) use map::MapKernel;
+pub(crate) use reduce::ReduceKernel;
 
 /// What becomes of an item that went into a kernel.
 #[derive(Debug)]
@@ -174,9 +176,9 @@ macro_rules! kernels {
 }
 
 kernels! {
-    Map(map::MapKernel),
+    Map(MapKernel),
     Filter(filter::FilterKernel),
-    Reduce(reduce::ReduceKernel),
+    Reduce(ReduceKernel),
     Dedupe(dedupe::DedupeKernel),
     FlatMap(flat_map::FlatMapKernel),
     Flatten(flatten::FlattenKernel),

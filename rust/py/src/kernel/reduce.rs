@@ -24,7 +24,7 @@ pub(crate) struct ReduceKernel {
 impl ReduceKernel {
     #[new]
     #[pyo3(signature = (reducer, *initial))]
-    fn new(
+    pub(crate) fn new(
         reducer: &Bound<'_, PyAny>,
         initial: &Bound<'_, pyo3::types::PyTuple>,
     ) -> PyResult<Self> {
@@ -49,7 +49,7 @@ impl ReduceKernel {
 
     /// The result so far; `None` before the first item if there is no initial value.
     #[getter]
-    fn accumulator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    pub(crate) fn accumulator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.accumulator
             .borrow(py)
             .as_ref()

@@ -8,44 +8,44 @@ use crate::errors::Raised;
 use crate::gil::GilCell;
 use crate::number::whole;
 
-/// Drops the first `count` items and emits the rest.
+/// Drops the first `size` items and emits the rest.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct SkipKernel {
-    count: GilCell<u64>,
+    size: GilCell<u64>,
     skipped: GilCell<u64>,
 }
 
 #[pymethods]
 impl SkipKernel {
     #[new]
-    fn new(count: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            count: GilCell::new(whole("count", 0, count)?),
+            size: GilCell::new(whole("size", 0, size)?),
             skipped: GilCell::new(0),
         })
     }
 
     #[getter]
-    fn count(&self, py: Python<'_>) -> u64 {
-        *self.count.borrow(py)
+    fn size(&self, py: Python<'_>) -> u64 {
+        *self.size.borrow(py)
     }
 
     #[setter]
-    fn set_count(&self, count: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.count.borrow(count.py()) = whole("count", 0, count)?;
+    fn set_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
+        *self.size.borrow(size.py()) = whole("size", 0, size)?;
         Ok(())
     }
 }
 
 impl Kernel for SkipKernel {
-    const PARAMETER: &'static str = "count";
+    const PARAMETER: &'static str = "size";
 
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         let mut skipped = self.skipped.borrow(py);
-        if *skipped < *self.count.borrow(py) {
+        if *skipped < *self.size.borrow(py) {
             *skipped += 1;
             return Ok(Flow::Skip);
         }

@@ -8,38 +8,38 @@ use crate::errors::Raised;
 use crate::gil::GilCell;
 use crate::number::whole;
 
-/// Emits the first `count` items. The end comes with the last of them: no more is taken from above.
+/// Emits the first `size` items. The end comes with the last of them: no more is taken from above.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct TakeKernel {
-    count: GilCell<u64>,
+    size: GilCell<u64>,
     taken: GilCell<u64>,
 }
 
 #[pymethods]
 impl TakeKernel {
     #[new]
-    fn new(count: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            count: GilCell::new(whole("count", 0, count)?),
+            size: GilCell::new(whole("size", 0, size)?),
             taken: GilCell::new(0),
         })
     }
 
     #[getter]
-    fn count(&self, py: Python<'_>) -> u64 {
-        *self.count.borrow(py)
+    fn size(&self, py: Python<'_>) -> u64 {
+        *self.size.borrow(py)
     }
 
     #[setter]
-    fn set_count(&self, count: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.count.borrow(count.py()) = whole("count", 0, count)?;
+    fn set_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
+        *self.size.borrow(size.py()) = whole("size", 0, size)?;
         Ok(())
     }
 }
 
 impl Kernel for TakeKernel {
-    const PARAMETER: &'static str = "count";
+    const PARAMETER: &'static str = "size";
 
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
@@ -56,7 +56,7 @@ impl Kernel for TakeKernel {
     }
 
     fn is_done(&self, py: Python<'_>) -> bool {
-        *self.taken.borrow(py) >= *self.count.borrow(py)
+        *self.taken.borrow(py) >= *self.size.borrow(py)
     }
 
     fn restart(&self, py: Python<'_>) {

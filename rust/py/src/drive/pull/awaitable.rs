@@ -66,13 +66,24 @@ impl Pull {
         delivery: Delivery,
     ) -> PyResult<Bound<'_, PyAny>> {
         let py = link.py();
-        Native::alloc(py, || Self {
+        Native::alloc(py, || Self::new(link, delivery))
+    }
+
+    /// A pull that has not started.
+    #[inline]
+    pub(super) fn new(link: Bound<'_, PullLink>, delivery: Delivery) -> Self {
+        Self {
             link: Some(link.unbind()),
             delivery,
             ticket: FIRST,
             stage: Stage::New,
             rested: false,
-        })
+        }
+    }
+
+    /// Whether its next step is its first, or is as good as that.
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.stage, Stage::New)
     }
 
     /// The first step. The way of a ready item is short and in one piece; everything else branches
@@ -81,14 +92,9 @@ impl Pull {
     fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, Raised> {
         let py = link.py();
         let this = link.get();
-        this.home()
-            .check(py, "stream")
-            .map_err(|error| Raised::set(py, error))?;
-        let started = this.state.borrow(py).start(py);
-        let mut line = match started {
+        let mut line = match Self::start(link)? {
             Start::Line(line) => line,
-            Start::FarEnd(buffer) => return self.take(link, buffer),
-            Start::Slow => return Raised::lower(py, self.begin_slowly(link)),
+            other => return self.begin_without(link, other),
         };
         match line.advance(py, link, None) {
             Ok(Advance::Item(item)) if self.delivery == Delivery::Item => {
@@ -103,6 +109,31 @@ impl Pull {
                 let outcome = outcome.map_err(|raised| raised.fetch(py));
                 Raised::lower(py, self.finish(link, line, outcome, None))
             }
+        }
+    }
+
+    /// Takes the turn and the line, if nothing is in the way.
+    #[inline]
+    pub(super) fn start(link: &Bound<'_, PullLink>) -> Result<Start, Raised> {
+        let py = link.py();
+        let this = link.get();
+        this.home()
+            .check(py, "stream")
+            .map_err(|error| Raised::set(py, error))?;
+        let started = this.state.borrow(py).start(py);
+        Ok(started)
+    }
+
+    /// The first step where there is no line to be had at once.
+    #[inline]
+    pub(super) fn begin_without<'py>(
+        &mut self,
+        link: &Bound<'py, PullLink>,
+        start: Start,
+    ) -> Result<Step<'py>, Raised> {
+        match start {
+            Start::FarEnd(buffer) => self.take(link, buffer),
+            Start::Line(_) | Start::Slow => Raised::lower(link.py(), self.begin_slowly(link)),
         }
     }
 
@@ -127,6 +158,9 @@ impl Pull {
         }
         drop(state);
         if let Some(buffer) = PullLink::find_far_end(link)? {
+            if let Some(item) = link.get().take_returned(py) {
+                return self.deliver(item);
+            }
             return self.take(link, buffer).map_err(|raised| raised.fetch(py));
         }
         let this = link.get();
@@ -317,7 +351,7 @@ impl Pull {
 
     /// Puts the line back, and passes the turn on unless the pull is suspended.
     #[inline(never)]
-    fn finish<'py>(
+    pub(super) fn finish<'py>(
         &mut self,
         link: &Bound<'py, PullLink>,
         line: Box<Line>,

@@ -124,8 +124,11 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
             return keep(py, parked).map(Some);
         }
     }
-    let kept = this.state.borrow(py).kept.take();
-    drop(kept);
+    let left = {
+        let mut state = this.state.borrow(py);
+        (state.kept.take(), std::mem::take(&mut state.returned))
+    };
+    drop(left);
     Ok(None)
 }
 
@@ -203,6 +206,7 @@ pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
         state.phase = Phase::Open;
         (
             state.kept.take(),
+            std::mem::take(&mut state.returned),
             state.line.take(),
             state.pending.take(),
             state.event_loop.take(),

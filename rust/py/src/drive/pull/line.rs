@@ -43,6 +43,10 @@ pub(crate) struct Line {
     /// The stages whose links have something that goes before what comes from above: an item that a
     /// cancelled pull left, or more of what their kernel made of the last one. Upmost first.
     pub(super) loaded: Vec<usize>,
+    /// The link of the feed, unless it is the last one itself.
+    head: Option<Py<PullLink>>,
+    /// Items came back to that link.
+    head_is_loaded: bool,
     /// Nothing more comes from above this stage: the stages from here on are still to be flushed.
     ending: Option<usize>,
     /// Whether either says that the next item does not come from the feed.
@@ -82,6 +86,7 @@ impl Line {
         let claim = Claim::of(tail)?;
         let mut stages = Vec::new();
         let mut link = tail.clone();
+        let mut is_fused = true;
         let feed = loop {
             if PullLink::has_implementation(&link)? {
                 break PullLink::implementation(&link)?;
@@ -96,10 +101,11 @@ impl Line {
                 Origin::Stage { source, kernel } => {
                     let source = source.into_bound(py);
                     stages.push(Stage {
-                        link: (!link.is(tail)).then(|| link.unbind()),
+                        link: (!link.is(tail)).then(|| link.clone().unbind()),
                         kernel,
                     });
                     if !PullLink::can_fuse(&source)? {
+                        is_fused = false;
                         let foreign = ForeignFeed::over(source.as_any());
                         break AnyFeed::Foreign(Py::new(py, foreign)?);
                     }
@@ -119,14 +125,18 @@ impl Line {
             .iter()
             .rposition(|stage| stage.kernel.is_done(py))
             .map(|number| number + 1);
-        let loaded: Vec<usize> = (ending.unwrap_or(0)..stages.len())
+        // What came back to such a stage goes on all the same.
+        let loaded: Vec<usize> = (ending.map_or(0, |number| number - 1)..stages.len())
             .filter(|number| stages[*number].link(tail).is_loaded(py))
             .collect();
-        let is_special = ending.is_some() || !loaded.is_empty();
+        let head_is_loaded = is_fused && ending.is_none() && link.get().is_loaded(py);
+        let is_special = ending.is_some() || head_is_loaded || !loaded.is_empty();
         Ok(Self {
             feed,
             stages,
             claim,
+            head: (is_fused && !link.is(tail)).then(|| link.unbind()),
+            head_is_loaded,
             loaded,
             ending,
             is_special,
@@ -262,6 +272,15 @@ impl Line {
         self.is_special = true;
     }
 
+    /// Items came back to its last link.
+    pub(super) fn load_tail(&mut self) {
+        match self.stages.len() {
+            0 => self.head_is_loaded = true,
+            count => self.loaded.push(count - 1),
+        }
+        self.is_special = true;
+    }
+
     /// Whether something has to be seen to before the next item is drawn.
     #[inline]
     fn must_look_around(&self) -> bool {
@@ -282,10 +301,14 @@ impl Line {
         }
         while let Some(&number) = self.loaded.last() {
             let link = self.stages[number].link(tail);
+            if let Some(item) = link.take_returned(py) {
+                return Ok(Ahead::Entry((item, number + 1)));
+            }
             if let Some(item) = link.take_kept(py) {
                 if !link.is_loaded(py) {
                     self.loaded.pop();
-                    self.is_special = !self.loaded.is_empty() || self.ending.is_some();
+                    self.is_special =
+                        self.head_is_loaded || !self.loaded.is_empty() || self.ending.is_some();
                 }
                 return Ok(Ahead::Entry((item, number)));
             }
@@ -318,6 +341,13 @@ impl Line {
                         .map_err(|raised| raised.fetch(py));
                 }
             }
+        }
+        if self.head_is_loaded {
+            let head = self.head.as_ref().map_or_else(|| tail.get(), Py::get);
+            if let Some(item) = head.take_returned(py) {
+                return Ok(Ahead::Entry((item, 0)));
+            }
+            self.head_is_loaded = false;
         }
         let Some(from) = self.ending else {
             self.is_special = false;
@@ -404,6 +434,9 @@ impl Line {
     /// Shows the collector what this holds.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(self.feed.as_any())?;
+        self.head
+            .as_ref()
+            .map_or(Ok(()), |head| see(head.as_any()))?;
         for stage in &self.stages {
             if let Some(link) = &stage.link {
                 see(link.as_any())?;
@@ -446,6 +479,9 @@ impl Stage {
     #[cold]
     pub(super) fn blame(&self, tail: &Bound<'_, PullLink>, error: PyErr) -> PyErr {
         let py = tail.py();
+        if let Some(label) = self.link(tail).label {
+            return errors::from_callable(py, error, label.operator, label.parameter);
+        }
         let operator = self
             .link
             .as_ref()

@@ -1,6 +1,8 @@
 //! `PullLink`: the base of every pull object.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -39,6 +41,13 @@ pub(crate) enum Origin {
     },
 }
 
+/// What an error out of a link's callable is said to come from, where that is not its class.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Label {
+    pub(super) operator: &'static str,
+    pub(super) parameter: &'static str,
+}
+
 /// How far a link has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
@@ -72,6 +81,8 @@ pub(crate) struct State {
     pub(crate) running: bool,
     pub(crate) line: Option<Box<Line>>,
     pub(crate) flight: Option<Box<Flight>>,
+    /// Items that left this link and came back: the next ones to leave it.
+    pub(super) returned: VecDeque<Py<PyAny>>,
     /// An item that a cancelled pull left here, on its way into this link's kernel.
     pub(super) kept: Option<Py<PyAny>>,
     /// What its kernel made of the last item, of which there is more to come.
@@ -101,8 +112,8 @@ impl State {
         }
         if self.line.is_none() {
             return match &self.far_end {
-                Some(buffer) => Start::FarEnd(buffer.clone_ref(py)),
-                None => Start::Slow,
+                Some(buffer) if self.returned.is_empty() => Start::FarEnd(buffer.clone_ref(py)),
+                _ => Start::Slow,
             };
         }
         if self.thread != current_thread() {
@@ -150,6 +161,7 @@ fn current_thread() -> usize {
 #[derive(Debug)]
 pub(crate) struct PullLink {
     home: Home,
+    pub(super) label: Option<Label>,
     pub(crate) state: GilCell<State>,
 }
 
@@ -247,6 +259,7 @@ impl PullLink {
             if let Some(line) = &state.line {
                 line.traverse(see)?;
             }
+            state.returned.iter().try_for_each(&mut *see)?;
             state.kept.as_ref().map_or(Ok(()), see)
         })
     }
@@ -260,6 +273,7 @@ impl PullLink {
                 state.implementation.take(),
                 state.far_end.take(),
                 state.flight.take(),
+                std::mem::take(&mut state.returned),
                 state.kept.take(),
                 state.pending.take(),
                 state.line.take(),
@@ -274,6 +288,7 @@ impl PullLink {
     pub(super) fn made_of(origin: Origin) -> Self {
         Self {
             home: Home::here(),
+            label: None,
             state: GilCell::new(State {
                 origin,
                 implementation: None,
@@ -282,6 +297,7 @@ impl PullLink {
                 running: false,
                 line: None,
                 flight: None,
+                returned: VecDeque::new(),
                 kept: None,
                 pending: None,
                 claim: None,
@@ -292,6 +308,14 @@ impl PullLink {
                 event_loop: None,
                 closers: Vec::new(),
             }),
+        }
+    }
+
+    /// A new link of no class of its own, with what errors are to call it.
+    pub(super) fn labelled(origin: Origin, label: Label) -> Self {
+        Self {
+            label: Some(label),
+            ..Self::made_of(origin)
         }
     }
 
@@ -372,6 +396,40 @@ impl PullLink {
         );
     }
 
+    /// Takes back items that left it: they are the next ones to leave it.
+    pub(super) fn hand_back(link: &Bound<'_, Self>, items: Vec<Py<PyAny>>) {
+        if items.is_empty() {
+            return;
+        }
+        let py = link.py();
+        let mut state = link.get().state.borrow(py);
+        if state.phase == Phase::Closed {
+            drop(state);
+            drop(items);
+            return;
+        }
+        for item in items.into_iter().rev() {
+            state.returned.push_front(item);
+        }
+        if let Some(line) = &mut state.line {
+            line.load_tail();
+        }
+        let claim = state.claim.clone();
+        drop(state);
+        // The line of another link that runs this one looks around before its next item.
+        if let Some((claim, _)) = claim {
+            claim.revoked.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn take_returned<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state
+            .borrow(py)
+            .returned
+            .pop_front()
+            .map(|item| item.into_bound(py))
+    }
+
     /// What there is more of.
     pub(super) fn pending(&self, py: Python<'_>) -> Option<AnyFeed> {
         self.state
@@ -389,7 +447,7 @@ impl PullLink {
     /// Whether something is left here that goes before what comes from above.
     pub(super) fn is_loaded(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow(py);
-        state.kept.is_some() || state.pending.is_some()
+        state.kept.is_some() || state.pending.is_some() || !state.returned.is_empty()
     }
 
     pub(super) fn take_kept<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

@@ -8,6 +8,7 @@
 //! | [`control`] | what the Python classes ask of a link |
 //! | [`line`] | a fused stretch of links, and the loop that runs it |
 //! | [`awaitable`] | `Pull`: one `anext()` |
+//! | [`terminal`] | `collect()` and its kin: one awaitable that pulls a stream to its end |
 //! | [`turn`] | concurrent pulls, served in the order in which they came |
 //! | [`flight`] | a pull that is suspended, and where |
 //!
@@ -31,4 +32,5 @@ mod far_end;
 pub(crate) mod flight;
 pub(crate) mod line;
 pub(crate) mod link;
+pub(crate) mod terminal;
 pub(crate) mod turn;
