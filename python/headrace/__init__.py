@@ -14,6 +14,7 @@ from headrace.errors import (
     ClosedError,
     ForkError,
     HeadraceError,
+    OrderError,
     SourceCancelledError,
     WouldBlock,
     WrongLoopError,
@@ -26,10 +27,14 @@ from headrace.pool import (
     TaskProgressEnvelope,
 )
 from headrace.pull import (
+    PullBufferObj,
+    PullCallbackObj,
+    PullCatchObj,
     PullDedupeObj,
     PullFilterObj,
     PullFlatMapObj,
     PullFlattenObj,
+    PullInOrderObj,
     PullMapObj,
     PullObj,
     PullObj1To1Link,
@@ -57,8 +62,10 @@ from headrace.push import (
     SinkObj,
 )
 from headrace.signal import WaitObject
+from headrace.skip import SKIP, Skip
 
 __all__ = [
+    "SKIP",
     "AsyncIteratorCombiner",
     "BrokenError",
     "CapacitySource",
@@ -70,10 +77,15 @@ __all__ = [
     "HierarchicalTaskPoolRunner",
     "IteratorResult",
     "Lease",
+    "OrderError",
+    "PullBufferObj",
+    "PullCallbackObj",
+    "PullCatchObj",
     "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
+    "PullInOrderObj",
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",
@@ -95,6 +107,7 @@ __all__ = [
     "PushSerialObj",
     "SinkCollectObj",
     "SinkObj",
+    "Skip",
     "SourceBufferObj",
     "SourceCancelledError",
     "SourceIterObj",

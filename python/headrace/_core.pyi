@@ -9,12 +9,16 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Buffer",
+    "BufferKernel",
+    "CallbackKernel",
     "Capacity",
+    "CatchKernel",
     "DedupeKernel",
     "FilterKernel",
     "FlatMapKernel",
     "FlattenKernel",
     "ForeignFeed",
+    "InOrderKernel",
     "IterFeed",
     "IteratorResult",
     "Lease",
@@ -25,10 +29,9 @@ __all__ = [
     "ReduceKernel",
     "Signal",
     "SkipKernel",
-    "SkipWhileKernel",
     "StoreFeed",
     "TakeKernel",
-    "TakeWhileKernel",
+    "WhileKernel",
     "WindowKernel",
     "__version__",
     "adopt",
@@ -66,7 +69,7 @@ class IteratorResult(Generic[_T_co]):
 
 @final
 class MapKernel:
-    def __new__(cls, transform: Callable[[Any], Any]) -> MapKernel: ...
+    def __new__(cls, transform: Callable[[Any], Any], raw: bool = False) -> MapKernel: ...
     @property
     def transform(self) -> Callable[[Any], Any]: ...
     @transform.setter
@@ -117,16 +120,8 @@ class SkipKernel:
     def size(self, size: int) -> None: ...
 
 @final
-class TakeWhileKernel:
-    def __new__(cls, predicate: Callable[[Any], Any]) -> TakeWhileKernel: ...
-    @property
-    def predicate(self) -> Callable[[Any], Any]: ...
-    @predicate.setter
-    def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
-
-@final
-class SkipWhileKernel:
-    def __new__(cls, predicate: Callable[[Any], Any]) -> SkipWhileKernel: ...
+class WhileKernel:
+    def __new__(cls, predicate: Callable[[Any], Any], takes: bool) -> WhileKernel: ...
     @property
     def predicate(self) -> Callable[[Any], Any]: ...
     @predicate.setter
@@ -154,6 +149,48 @@ class WindowKernel:
     @property
     def waiting(self) -> int: ...
 
+@final
+class BufferKernel:
+    def __new__(cls, condition: Callable[[Any], Any], keeps_partial: bool) -> BufferKernel: ...
+    @property
+    def condition(self) -> Callable[[Any], Any]: ...
+    @condition.setter
+    def condition(self, condition: Callable[[Any], Any]) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+@final
+class CallbackKernel:
+    def __new__(
+        cls, callbacks: Iterable[Callable[[Any], Any]], rest: Callable[..., Any]
+    ) -> CallbackKernel: ...
+    @property
+    def callbacks(self) -> tuple[Callable[[Any], Any], ...]: ...
+    @callbacks.setter
+    def callbacks(self, callbacks: Iterable[Callable[[Any], Any]]) -> None: ...
+
+@final
+class InOrderKernel:
+    def __new__(cls, index: Callable[[Any], Any], start: int, maxsize: int) -> InOrderKernel: ...
+    @property
+    def index(self) -> Callable[[Any], Any]: ...
+    @index.setter
+    def index(self, index: Callable[[Any], Any]) -> None: ...
+    @property
+    def maxsize(self) -> int: ...
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+@final
+class CatchKernel:
+    def __new__(cls, handler: Callable[[Exception], Any], skip: object) -> CatchKernel: ...
+    @property
+    def handler(self) -> Callable[[Exception], Any]: ...
+    @handler.setter
+    def handler(self, handler: Callable[[Exception], Any]) -> None: ...
+
 _Kernel: TypeAlias = (
     MapKernel
     | FilterKernel
@@ -161,11 +198,14 @@ _Kernel: TypeAlias = (
     | DedupeKernel
     | TakeKernel
     | SkipKernel
-    | TakeWhileKernel
-    | SkipWhileKernel
+    | WhileKernel
     | FlattenKernel
     | FlatMapKernel
     | WindowKernel
+    | BufferKernel
+    | CallbackKernel
+    | InOrderKernel
+    | CatchKernel
 )
 
 @final

@@ -2,6 +2,7 @@
 
 from headrace.pull.base import PullObj
 from headrace.pull.group import (
+    PullBufferObj,
     PullFlatMapObj,
     PullFlattenObj,
     PullSkipObj,
@@ -12,18 +13,25 @@ from headrace.pull.group import (
 )
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
 from headrace.pull.transform import (
+    PullCallbackObj,
+    PullCatchObj,
     PullDedupeObj,
     PullFilterObj,
+    PullInOrderObj,
     PullMapObj,
     PullObj1To1Link,
     PullReduceObj,
 )
 
 __all__ = [
+    "PullBufferObj",
+    "PullCallbackObj",
+    "PullCatchObj",
     "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
+    "PullInOrderObj",
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from headrace.pull.group import (
+        PullBufferObj,
         PullFlatMapObj,
         PullFlattenObj,
         PullSkipObj,
@@ -29,7 +30,16 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
-    from headrace.pull.transform import PullDedupeObj, PullFilterObj, PullMapObj, PullReduceObj
+    from headrace.pull.transform import (
+        PullCallbackObj,
+        PullCatchObj,
+        PullDedupeObj,
+        PullFilterObj,
+        PullInOrderObj,
+        PullMapObj,
+        PullReduceObj,
+    )
+    from headrace.skip import Skip
 
 __all__ = ["PullObj"]
 
@@ -202,14 +212,18 @@ class PullObj(PullLink[T_co]):
             error.add_note(f"while closing: {closing!r}")
 
     @overload
-    def map(self, transform: Callable[[T_co], Coroutine[Any, Any, U]]) -> PullMapObj[T_co, U]: ...
+    def map(self, transform: Callable[[T_co], U], *, raw: Literal[True]) -> PullMapObj[T_co, U]: ...
     @overload
-    def map(self, transform: Callable[[T_co], U]) -> PullMapObj[T_co, U]: ...
-    def map(self, transform: Callable[[T_co], Any]) -> PullMapObj[T_co, Any]:
+    def map(
+        self, transform: Callable[[T_co], Coroutine[Any, Any, U]], *, raw: Literal[False] = False
+    ) -> PullMapObj[T_co, U]: ...
+    @overload
+    def map(self, transform: Callable[[T_co], U], *, raw: bool = False) -> PullMapObj[T_co, U]: ...
+    def map(self, transform: Callable[[T_co], Any], *, raw: bool = False) -> PullMapObj[T_co, Any]:
         """`transform(item)` for each item, awaited if it is awaitable; see `PullMapObj`."""
         from headrace.pull.transform import PullMapObj
 
-        return PullMapObj(self, transform)
+        return PullMapObj(self, transform, raw=raw)
 
     def filter(self, predicate: Callable[[T_co], Any]) -> PullFilterObj[T_co]:
         """The items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
@@ -244,6 +258,36 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.transform import PullDedupeObj
 
         return PullDedupeObj(self, key=key, maxsize=maxsize, consecutive=consecutive)
+
+    def callback(self, *callbacks: Callable[[T_co], Any]) -> PullCallbackObj[T_co]:
+        """The items as they are, each shown to all of `callbacks`; see `PullCallbackObj`."""
+        from headrace.pull.transform import PullCallbackObj
+
+        return PullCallbackObj(self, *callbacks)
+
+    @overload
+    def catch(
+        self, handler: Callable[[Exception], Skip | Coroutine[Any, Any, Skip]]
+    ) -> PullCatchObj[T_co, Never]: ...
+    @overload
+    def catch(
+        self, handler: Callable[[Exception], Coroutine[Any, Any, U | Skip]]
+    ) -> PullCatchObj[T_co, U]: ...
+    @overload
+    def catch(self, handler: Callable[[Exception], U | Skip]) -> PullCatchObj[T_co, U]: ...
+    def catch(self, handler: Callable[[Exception], Any]) -> PullCatchObj[T_co, Any]:
+        """`handler(error)` in the place of each error from above; see `PullCatchObj`."""
+        from headrace.pull.transform import PullCatchObj
+
+        return PullCatchObj(self, handler)
+
+    def in_order(
+        self, index: Callable[[T_co], Any], *, start: int = 0, maxsize: int = 1024
+    ) -> PullInOrderObj[T_co]:
+        """The items by their index, from `start` on; see `PullInOrderObj`."""
+        from headrace.pull.transform import PullInOrderObj
+
+        return PullInOrderObj(self, index, start=start, maxsize=maxsize)
 
     def take(self, size: int) -> PullTakeObj[T_co]:
         """The first `size` items; see `PullTakeObj`."""
@@ -294,6 +338,14 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.group import PullWindowObj
 
         return PullWindowObj(self, size, partial=partial)
+
+    def buffer_until(
+        self, condition: Callable[[T_co], Any], *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PullBufferObj[T_co]:
+        """Lists of items, each closed by one for which `condition(item)` is true; see `PullBufferObj`."""
+        from headrace.pull.group import PullBufferObj
+
+        return PullBufferObj(self, condition, partial=partial)
 
     def collect(self) -> Coroutine[Any, Any, list[T_co]]:
         """All items, in a list.

@@ -6,24 +6,44 @@ docstring.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, overload
 
-from headrace._core import DedupeKernel, FilterKernel, MapKernel, ReduceKernel
-from headrace.configuration import Filtering, Mapping, Reducing
+from headrace._core import (
+    CallbackKernel,
+    CatchKernel,
+    DedupeKernel,
+    FilterKernel,
+    InOrderKernel,
+    MapKernel,
+    ReduceKernel,
+)
+from headrace.configuration import Calling, Catching, Filtering, Mapping, Ordering, Reducing
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
+from headrace.skip import SKIP, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 
-__all__ = ["PullDedupeObj", "PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
+__all__ = [
+    "PullCallbackObj",
+    "PullCatchObj",
+    "PullDedupeObj",
+    "PullFilterObj",
+    "PullInOrderObj",
+    "PullMapObj",
+    "PullObj1To1Link",
+    "PullReduceObj",
+]
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
@@ -73,6 +93,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     Args:
         source: A pull object, or any iterable, sync or async.
         transform: Sync or async, called with each item.
+        raw: Whether an awaitable that `transform` returns is the item itself, not to be awaited here.
 
     Raises:
         TypeError: `source` is not iterable, or `transform` not callable.
@@ -80,12 +101,24 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
 
     @overload
     def __init__(
-        self, source: Source[IN], transform: Callable[[IN], Coroutine[Any, Any, OUT]]
+        self, source: Source[IN], transform: Callable[[IN], OUT], *, raw: Literal[True]
     ) -> None: ...
     @overload
-    def __init__(self, source: Source[IN], transform: Callable[[IN], OUT]) -> None: ...
-    def __init__(self, source: Source[IN], transform: Callable[[IN], Any]) -> None:
-        self._kernel = MapKernel(transform)
+    def __init__(
+        self,
+        source: Source[IN],
+        transform: Callable[[IN], Coroutine[Any, Any, OUT]],
+        *,
+        raw: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, source: Source[IN], transform: Callable[[IN], OUT], *, raw: bool = False
+    ) -> None: ...
+    def __init__(
+        self, source: Source[IN], transform: Callable[[IN], Any], *, raw: bool = False
+    ) -> None:
+        self._kernel = MapKernel(transform, raw)
         super().__init__(source, self._kernel)
 
 
@@ -188,4 +221,118 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
         self, source: Source[IN], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
     ) -> None:
         self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
+        super().__init__(source, self._kernel)
+
+
+class PullCallbackObj(PullObj1To1Link[T, T], Calling[T], stock=True):
+    """The items as they are; each is shown to some callables on its way.
+
+    Law: `[x for x in source]`, and for each item `await c(x)` for one callable after the other, with
+    `await` where it returns an awaitable. What they return is ignored.
+    Order: the source's. A callable is called when the one before it is through.
+    Bound: one item, while its callables run.
+    Cost: O(1) and one call of each callable an item.
+    Cancel safety: an item whose callables were cancelled with the pull goes to them again at the next
+    pull, from the first one on: each is called at least once for it.
+
+    An exception of a callable reaches the consumer as it is and costs that one item: the callables after
+    it are not called for it.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        *callbacks: Sync or async, called with each item; one at least.
+
+    Raises:
+        TypeError: `source` is not iterable, one of `callbacks` not callable, or there is none.
+    """
+
+    def __init__(self, source: Source[T], *callbacks: Callable[[T], Any]) -> None:
+        self._kernel = CallbackKernel(callbacks, _call_rest)
+        super().__init__(source, self._kernel)
+
+
+async def _call_rest(
+    awaitable: Awaitable[Any], callbacks: tuple[Callable[[T], Any], ...], item: T
+) -> None:
+    """Awaits what one callback returned, then calls the others."""
+    await awaitable
+    for callback in callbacks:
+        result = callback(item)
+        if inspect.isawaitable(result):
+            await result
+
+
+class PullInOrderObj(PullObj1To1Link[T, T], Ordering[T], stock=True):
+    """The items by their index: `start` first, then one after the other.
+
+    Law: `sorted(source, key=index)`, if the indexes are `start`, `start + 1` and so on, each once, and
+    no item comes more than `maxsize` too early.
+    Order: that of `index(item)`. When the source ends while an index is missing, what is held leaves by
+    its index all the same.
+    Bound: `maxsize` items that came too early; and those of them that leave, until they are pulled.
+    Cost: O(log n) in the number of items held, and one call an item.
+    Cancel safety: what is held stays. An item whose `index` was cancelled with the pull goes to `index`
+    again at the next pull: at least once.
+
+    An item that has no place costs a pull: it comes back in the `OrderError` that is raised there, what is
+    held stays, and the stream goes on.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        index: Sync or async, called with each item; gives an integer.
+        start: The index that leaves first.
+        maxsize: How many items may wait for one that is missing, a positive integer.
+
+    Raises:
+        TypeError: `source` is not iterable, `index` not callable, or `start` or `maxsize` no integer.
+        ValueError: `maxsize` is not positive.
+        OrderError: At a pull: an index is below `start`, or was given to an item before, or its item would
+            be one more than `maxsize` to be held. Where it is no integer, the error is a `TypeError` too.
+    """
+
+    def __init__(
+        self, source: Source[T], index: Callable[[T], Any], *, start: int = 0, maxsize: int = 1024
+    ) -> None:
+        self._kernel = InOrderKernel(index, start, maxsize)
+        super().__init__(source, self._kernel)
+
+
+class PullCatchObj(PullObj1To1Link[T, T | U], Catching, Generic[T, U], stock=True):
+    """The items, and `handler(error)` in the place of each error from above.
+
+    Law: what `source` raises at a pull, its own errors and those of all operators above, goes to
+    `handler`, which answers in one of three ways: what it returns is the item of this pull; with `SKIP`
+    there is none, and the stream goes on; what it raises is raised here (`raise error` lets it through).
+    Exceptions that are no `Exception`, such as `CancelledError` and `KeyboardInterrupt`, are none of its
+    business.
+    Order: the source's; what `handler` returns stands where the error was.
+    Bound: one error, while its `handler` runs.
+    Cost: O(1) an item; one call an error.
+    Cancel safety: as the source's. An error whose `handler` was cancelled with the pull goes to
+    `handler` again at the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        handler: Sync or async, called with each error.
+
+    Raises:
+        TypeError: `source` is not iterable, or `handler` not callable.
+    """
+
+    @overload
+    def __init__(
+        self: PullCatchObj[IN, Never],
+        source: Source[IN],
+        handler: Callable[[Exception], Skip | Coroutine[Any, Any, Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        source: Source[T],
+        handler: Callable[[Exception], Coroutine[Any, Any, U | Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...
+    def __init__(self, source: Source[Any], handler: Callable[[Exception], Any]) -> None:
+        self._kernel = CatchKernel(handler, SKIP)
         super().__init__(source, self._kernel)

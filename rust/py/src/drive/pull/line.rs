@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use super::claim::Claim;
@@ -22,7 +23,7 @@ use crate::awaitable::{Inner, Seen, Step, Stopped};
 use crate::drive::budget;
 use crate::errors::{self, Raised};
 use crate::feed::{AnyFeed, Drawn, ForeignFeed, Wait};
-use crate::kernel::{AnyKernel, Flow};
+use crate::kernel::{AnyKernel, Caught, Flow};
 
 /// One link of a line.
 #[derive(Debug)]
@@ -171,13 +172,19 @@ impl Line {
                 }
                 match self.feed.ready(py) {
                     Some(item) => (item, 0),
-                    None => match self.feed.draw(py).map_err(|error| Raised::set(py, error))? {
-                        Drawn::Item(item) => (item, 0),
-                        Drawn::End => {
+                    None => match self.feed.draw(py) {
+                        Ok(Drawn::Item(item)) => (item, 0),
+                        Ok(Drawn::End) => {
                             self.end_above(0);
                             continue 'items;
                         }
-                        Drawn::Wait(wait, object) => return Ok(Self::wait(*wait, None, object)),
+                        Ok(Drawn::Wait(wait, object)) => {
+                            return Ok(Self::wait(*wait, None, object));
+                        }
+                        Err(error) => {
+                            entry = Some(self.catch(py, error, 0)?);
+                            continue 'items;
+                        }
                     },
                 }
             };
@@ -194,16 +201,36 @@ impl Line {
                     Ok(flow) => Ok(Begun::Went(self.turn(tail, number, flow))),
                     Err(raised) => Err(stage.blame(tail, raised.fetch(py))),
                 };
-                match flow.map_err(|error| Raised::set(py, error))? {
-                    Begun::Went(Some(output)) => {
+                match flow {
+                    Ok(Begun::Went(Some(output))) => {
                         item = output;
                         number += 1;
                     }
-                    Begun::Went(None) => continue 'items,
-                    Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
+                    Ok(Begun::Went(None)) => continue 'items,
+                    Ok(Begun::Suspended(suspended)) => return Ok(Advance::Suspend(suspended)),
+                    Err(error) => (item, number) = self.catch(py, error, number + 1)?,
                 }
             }
             return Ok(Advance::Item(item));
+        }
+    }
+
+    /// An error that comes into stage `from`: it goes to the first stage from there on that catches it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn catch<'py>(
+        &self,
+        py: Python<'py>,
+        error: PyErr,
+        from: usize,
+    ) -> Result<Entry<'py>, Raised> {
+        let catching =
+            (from..self.stages.len()).find(|number| self.stages[*number].kernel.catches());
+        match catching {
+            Some(number) if error.is_instance_of::<PyException>(py) => {
+                Raised::lower(py, Caught::of(py, error).map(|caught| (caught, number)))
+            }
+            _ => Err(Raised::set(py, error)),
         }
     }
 
@@ -294,19 +321,24 @@ impl Line {
                 return Ok(Ahead::Outcome(Self::rest(py)));
             }
             let drawn = match pending.ready(py) {
-                Some(item) => Drawn::Item(item),
-                None => pending
-                    .draw(py)
-                    .map_err(|error| self.stages[number].blame(tail, error))?,
+                Some(item) => Ok(Drawn::Item(item)),
+                None => pending.draw(py),
             };
             match drawn {
-                Drawn::Item(item) => return Ok(Ahead::Entry((item, number + 1))),
-                Drawn::Wait(wait, object) => {
+                Ok(Drawn::Item(item)) => return Ok(Ahead::Entry((item, number + 1))),
+                Ok(Drawn::Wait(wait, object)) => {
                     return Ok(Ahead::Outcome(Self::wait(*wait, Some(number), object)));
                 }
-                Drawn::End => {
+                Ok(Drawn::End) => {
                     link.set_pending(py, None);
                     self.loaded.pop();
+                }
+                Err(error) => {
+                    let error = self.stages[number].blame(tail, error);
+                    return self
+                        .catch(py, error, number + 1)
+                        .map(Ahead::Entry)
+                        .map_err(|raised| raised.fetch(py));
                 }
             }
         }
@@ -321,9 +353,13 @@ impl Line {
             self.is_special = false;
             return Ok(Ahead::Feed);
         };
+        if budget::spend(py) {
+            return Ok(Ahead::Outcome(Self::rest(py)));
+        }
         for number in from..self.stages.len() {
             if let Some(item) = self.stages[number].kernel.flush(py) {
-                self.ending = Some(number + 1);
+                // It may have more.
+                self.ending = Some(number);
                 return Ok(Ahead::Entry((item, number + 1)));
             }
         }
