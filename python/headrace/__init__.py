@@ -40,7 +40,9 @@ from headrace.pull import (
     PullTakeWhileObj,
     PullWindowObj,
     SourceBufferObj,
+    SourceCacheObj,
     SourceIterObj,
+    SourceLinesObj,
     SourceObj,
 )
 from headrace.push import (
@@ -96,8 +98,10 @@ __all__ = [
     "SinkCollectObj",
     "SinkObj",
     "SourceBufferObj",
+    "SourceCacheObj",
     "SourceCancelledError",
     "SourceIterObj",
+    "SourceLinesObj",
     "SourceObj",
     "Task",
     "TaskProgressEnvelope",

@@ -10,7 +10,13 @@ from headrace.pull.group import (
     PullTakeWhileObj,
     PullWindowObj,
 )
-from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
+from headrace.pull.source import (
+    SourceBufferObj,
+    SourceCacheObj,
+    SourceIterObj,
+    SourceLinesObj,
+    SourceObj,
+)
 from headrace.pull.transform import (
     PullDedupeObj,
     PullFilterObj,
@@ -34,6 +40,8 @@ __all__ = [
     "PullTakeWhileObj",
     "PullWindowObj",
     "SourceBufferObj",
+    "SourceCacheObj",
     "SourceIterObj",
+    "SourceLinesObj",
     "SourceObj",
 ]
