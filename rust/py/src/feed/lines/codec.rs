@@ -18,6 +18,9 @@ use crate::errors;
 /// characters of it than it has bytes.
 const PROBE: &[u8] = b"+AAo-~{!!~}\x1b$B!!\x1b(B\\n\\u000a";
 
+/// As far as a decoder may look ahead of the first byte of a character.
+const AHEAD: [u8; 3] = *b"\n\n\n";
+
 /// What the reader has to know of an encoding.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Charset {
@@ -100,7 +103,29 @@ impl Codec {
     }
 
     /// Decodes a line, whatever is in it.
-    pub(super) fn decode<'py>(&self, py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    ///
+    /// What follows the line must be there, or a decoder that looks ahead would take a character
+    /// that is cut short for one with the `\n` in it, and repair both away.
+    pub(super) fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        mut line: Vec<u8>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let repairs = !self.charset.is_utf8 && self.errors.as_c_str() != c"strict";
+        if !repairs || line.last() != Some(&b'\n') {
+            return self.decode_exactly(py, &line);
+        }
+        line.extend(AHEAD);
+        let text = self.decode_exactly(py, &line)?.cast_into::<PyString>()?;
+        let end = text.len()?.saturating_sub(AHEAD.len()).cast_signed();
+        // SAFETY: a string and two places in it; it returns an owned reference or null with an
+        // exception.
+        unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_Substring(text.as_ptr(), 0, end))
+        }
+    }
+
+    fn decode_exactly<'py>(&self, py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         // SAFETY: a slice, its length, and two strings that end; it returns an owned reference or
         // null with an exception.
         unsafe {

@@ -218,20 +218,27 @@ impl Read for Gunzip {
                 break;
             };
             let mut rest = member.into_inner();
-            self.member = skip_zeros(&mut rest)?.then(|| GzDecoder::new(rest));
+            self.member = find_member(&mut rest)?.then(|| GzDecoder::new(rest));
         }
         Ok(0)
     }
 }
 
-/// Whether anything comes behind the zeros.
-fn skip_zeros(rest: &mut impl BufRead) -> io::Result<bool> {
+/// Whether another member comes behind the zeros.
+fn find_member(rest: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let bytes = rest.fill_buf()?;
         let (count, zeros) = (bytes.len(), bytes.iter().take_while(|b| **b == 0).count());
+        let next = bytes.get(zeros).copied();
         rest.consume(zeros);
-        if count == 0 || zeros < count {
-            return Ok(count > 0);
+        match next {
+            None if count == 0 => return Ok(false),
+            None => {}
+            Some(byte) if byte == MAGIC[0] => return Ok(true),
+            Some(_) => {
+                let message = "what follows the end of the gzip stream is no other one";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
         }
     }
 }

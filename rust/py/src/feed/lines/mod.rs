@@ -136,7 +136,12 @@ impl LinesFeed {
                 return Ok(Drawn::Item(item));
             }
             if let Some((line, number)) = self.take_line(py) {
-                return self.decode(py, &line, number).map(Drawn::Item);
+                let text = self.decode(py, line, number)?;
+                // All of the last line was ignored: it is none.
+                if text.is_truthy()? {
+                    return Ok(Drawn::Item(text));
+                }
+                continue;
             }
             let Some((pipe, used)) = self.pipe(py) else {
                 return Ok(Drawn::End);
@@ -181,7 +186,7 @@ impl LinesFeed {
     fn decode<'py>(
         &self,
         py: Python<'py>,
-        line: &[u8],
+        line: Vec<u8>,
         number: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.codec.decode(py, line).inspect_err(|error| {
