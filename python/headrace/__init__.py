@@ -45,7 +45,9 @@ from headrace.pull import (
     PullTakeWhileObj,
     PullWindowObj,
     SourceBufferObj,
+    SourceCacheObj,
     SourceIterObj,
+    SourceLinesObj,
     SourceObj,
 )
 from headrace.push import (
@@ -109,8 +111,10 @@ __all__ = [
     "SinkObj",
     "Skip",
     "SourceBufferObj",
+    "SourceCacheObj",
     "SourceCancelledError",
     "SourceIterObj",
+    "SourceLinesObj",
     "SourceObj",
     "Task",
     "TaskProgressEnvelope",

@@ -11,7 +11,13 @@ from headrace.pull.group import (
     PullTakeWhileObj,
     PullWindowObj,
 )
-from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
+from headrace.pull.source import (
+    SourceBufferObj,
+    SourceCacheObj,
+    SourceIterObj,
+    SourceLinesObj,
+    SourceObj,
+)
 from headrace.pull.transform import (
     PullCallbackObj,
     PullCatchObj,
@@ -42,6 +48,8 @@ __all__ = [
     "PullTakeWhileObj",
     "PullWindowObj",
     "SourceBufferObj",
+    "SourceCacheObj",
     "SourceIterObj",
+    "SourceLinesObj",
     "SourceObj",
 ]
