@@ -1,6 +1,7 @@
 """Pull: lazy streams, from many to one."""
 
 from headrace.pull.base import PullObj
+from headrace.pull.eager import PullEagerObj
 from headrace.pull.group import (
     PullFlatMapObj,
     PullFlattenObj,
@@ -11,6 +12,12 @@ from headrace.pull.group import (
     PullWindowObj,
 )
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
+from headrace.pull.time import (
+    PullThrottleObj,
+    PullTimeoutObj,
+    PullTimerObj,
+    PullWindowTimeoutObj,
+)
 from headrace.pull.transform import (
     PullDedupeObj,
     PullFilterObj,
@@ -21,6 +28,7 @@ from headrace.pull.transform import (
 
 __all__ = [
     "PullDedupeObj",
+    "PullEagerObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
@@ -32,7 +40,11 @@ __all__ = [
     "PullSkipWhileObj",
     "PullTakeObj",
     "PullTakeWhileObj",
+    "PullThrottleObj",
+    "PullTimeoutObj",
+    "PullTimerObj",
     "PullWindowObj",
+    "PullWindowTimeoutObj",
     "SourceBufferObj",
     "SourceIterObj",
     "SourceObj",
