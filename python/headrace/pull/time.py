@@ -34,7 +34,7 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
     none within `timeout` seconds of its beginning; what the source was asked for goes to a later pull. With `"skip"`,
     the items that came within `timeout` seconds of being asked for: one that came later is dropped when it comes, and
     the pull goes on to the next, so that no stale item is delivered and no `TimeoutError` raised; errors and the end
-    are delivered, however late. With a timeout of 0, what the source has without waiting.
+    are delivered, however late.
     Order: the source's.
     Bound: one item.
     Cost: O(1) an item and two turns of the loop; one asyncio task from the first pull to the end.
@@ -44,12 +44,12 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
 
     Args:
         source: A pull object, or any iterable, sync or async.
-        timeout: Seconds, a finite number from 0.
+        timeout: Seconds, a positive finite number; or 0, for what the source has without waiting, unless `"skip"`.
         on_timeout: What becomes of a pull, or of an item, that takes longer: `"raise"` or `"skip"`.
 
     Raises:
         TypeError: `source` is not iterable, or `timeout` no number.
-        ValueError: `timeout` is negative or not finite, or `on_timeout` neither of the two.
+        ValueError: `timeout` is negative or not finite, or 0 with `"skip"`; or `on_timeout` is neither of the two.
         TimeoutError: At a pull: the source gave nothing in time.
     """
 
@@ -62,11 +62,13 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
     ) -> None:
         if on_timeout not in ("raise", "skip"):
             raise ValueError(f'on_timeout must be "raise" or "skip", got {on_timeout!r}')
+        # Nothing comes in no time at all: with 0 every item would be dropped.
+        self._checked = positive if on_timeout == "skip" else seconds
         self._timed: _Timed[T]
         if on_timeout == "skip":
-            self._timed = _InTime(as_pull(source), seconds("timeout", timeout))
+            self._timed = _InTime(as_pull(source), self._checked("timeout", timeout))
         else:
-            self._timed = _Patience(as_pull(source), seconds("timeout", timeout))
+            self._timed = _Patience(as_pull(source), self._checked("timeout", timeout))
         super().__init__(self._timed)
 
     @property
@@ -76,7 +78,7 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
 
     @seconds.setter
     def seconds(self, timeout: float) -> None:
-        self._timed.seconds = seconds("seconds", timeout)
+        self._timed.seconds = self._checked("seconds", timeout)
 
 
 class _Timed(Pump[T, T]):
