@@ -1,6 +1,7 @@
 """Pull: lazy streams, from many to one."""
 
 from headrace.pull.base import PullObj
+from headrace.pull.eager import PullEagerObj
 from headrace.pull.group import (
     PullBufferObj,
     PullFlatMapObj,
@@ -18,6 +19,12 @@ from headrace.pull.source import (
     SourceLinesObj,
     SourceObj,
 )
+from headrace.pull.time import (
+    PullThrottleObj,
+    PullTimeoutObj,
+    PullTimerObj,
+    PullWindowTimeoutObj,
+)
 from headrace.pull.transform import (
     PullCallbackObj,
     PullCatchObj,
@@ -34,6 +41,7 @@ __all__ = [
     "PullCallbackObj",
     "PullCatchObj",
     "PullDedupeObj",
+    "PullEagerObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
@@ -46,7 +54,11 @@ __all__ = [
     "PullSkipWhileObj",
     "PullTakeObj",
     "PullTakeWhileObj",
+    "PullThrottleObj",
+    "PullTimeoutObj",
+    "PullTimerObj",
     "PullWindowObj",
+    "PullWindowTimeoutObj",
     "SourceBufferObj",
     "SourceCacheObj",
     "SourceIterObj",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from types import TracebackType
 
+    from headrace.pull.eager import PullEagerObj
     from headrace.pull.group import (
         PullBufferObj,
         PullFlatMapObj,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         PullReduceObj,
     )
     from headrace.skip import Skip
+    from headrace.pull.time import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
 
 __all__ = ["PullObj"]
 
@@ -422,6 +424,31 @@ class PullObj(PullLink[T_co]):
             TypeError: `reducer` is not callable; when awaited: there is no item, and no `initial`.
         """
         return _core.reduce_all(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
+    def eager(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
+        """The items, fetched ahead by a task of its own; see `PullEagerObj`."""
+        from headrace.pull.eager import PullEagerObj
+
+        return PullEagerObj(self, buffer_size)
+
+    def timeout(
+        self, timeout: float, *, on_timeout: Literal["raise", "skip"] = "raise"
+    ) -> PullTimeoutObj[T_co]:
+        """The items, each within `timeout` seconds; see `PullTimeoutObj`."""
+        from headrace.pull.time import PullTimeoutObj
+
+        return PullTimeoutObj(self, timeout, on_timeout=on_timeout)
+
+    def window_timeout(self, size: int, timeout: float) -> PullWindowTimeoutObj[T_co]:
+        """Lists that leave when they are full, or `timeout` seconds old; see `PullWindowTimeoutObj`."""
+        from headrace.pull.time import PullWindowTimeoutObj
+
+        return PullWindowTimeoutObj(self, size, timeout)
+
+    def throttle(self, rate: float, *, per: float = 1.0, burst: int = 1) -> PullThrottleObj[T_co]:
+        """At most `rate` items every `per` seconds; see `PullThrottleObj`."""
+        from headrace.pull.time import PullThrottleObj
+
+        return PullThrottleObj(self, rate, per=per, burst=burst)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"
