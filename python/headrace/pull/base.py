@@ -214,18 +214,49 @@ class PullObj(PullLink[T_co]):
             error.add_note(f"while closing: {closing!r}")
 
     @overload
-    def map(self, transform: Callable[[T_co], U], *, raw: Literal[True]) -> PullMapObj[T_co, U]: ...
-    @overload
     def map(
-        self, transform: Callable[[T_co], Coroutine[Any, Any, U]], *, raw: Literal[False] = False
+        self,
+        transform: Callable[[T_co], Coroutine[Any, Any, U]],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: Literal[False] = ...,
     ) -> PullMapObj[T_co, U]: ...
     @overload
-    def map(self, transform: Callable[[T_co], U], *, raw: bool = False) -> PullMapObj[T_co, U]: ...
-    def map(self, transform: Callable[[T_co], Any], *, raw: bool = False) -> PullMapObj[T_co, Any]:
+    def map(
+        self,
+        transform: Callable[[T_co], U],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: bool = ...,
+    ) -> PullMapObj[T_co, U]: ...
+    def map(
+        self,
+        transform: Callable[[T_co], Any],
+        *,
+        concurrency: int = 1,
+        ordered: bool = True,
+        window: int | None = None,
+        on_cancel: Literal["retry", "keep"] = "retry",
+        raw: bool = False,
+    ) -> PullMapObj[T_co, Any]:
         """`transform(item)` for each item, awaited if it is awaitable; see `PullMapObj`."""
         from headrace.pull.transform import PullMapObj
 
-        return PullMapObj(self, transform, raw=raw)
+        return PullMapObj(
+            self,
+            transform,
+            concurrency=concurrency,
+            ordered=ordered,
+            window=window,
+            on_cancel=on_cancel,
+            raw=raw,
+        )
 
     def filter(self, predicate: Callable[[T_co], Any]) -> PullFilterObj[T_co]:
         """The items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
