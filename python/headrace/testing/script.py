@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
 __all__ = ["WATCH", "Delay", "Forever", "Raise", "ScriptedSource", "Step", "Turns"]
-
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 class Step:
@@ -46,7 +43,7 @@ class Raise(Step):
     error: BaseException
 
 
-class ScriptedSource(Generic[T_co]):
+class ScriptedSource:
     """An async iterable that does what its script says.
 
         ScriptedSource([1, Turns(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
@@ -70,17 +67,21 @@ class ScriptedSource(Generic[T_co]):
     Attributes:
         opens: How many iterators were made (for generators: were begun).
         pulls: How many items were asked for.
+        ends: How many iterators came to the end of the script.
         closes: How many closings were begun, of any iterator.
         closed: How many closings were not interrupted.
         pulled_by: The tasks that asked for items, each once.
         closed_by: The task of each closing that was begun.
+        left_open: How many iterators were neither closed nor came to their end.
     """
 
-    def __init__(self, script: Iterable[T_co | Step], *, closing: int = 0) -> None:
+    def __init__(self, script: Iterable[Any], *, closing: int = 0) -> None:
         self._script = tuple(script)
         self._closing = closing
         self.opens = 0
         self.pulls = 0
+        self.ends = 0
+        self.left_open = 0
         self.closes = 0
         self.closed = 0
         self.pulled_by: list[asyncio.Task[Any] | None] = []
@@ -88,12 +89,13 @@ class ScriptedSource(Generic[T_co]):
         if (watch := WATCH.get()) is not None:
             watch.append(self)
 
-    def __aiter__(self) -> _Performance[T_co]:
+    def __aiter__(self) -> _Performance:
         """An iterator of its own, from the beginning of the script."""
         self.opens += 1
+        self.left_open += 1
         return _Performance(self, self._script, self._closing)
 
-    async def as_generator(self) -> AsyncGenerator[T_co, None]:
+    async def as_generator(self) -> AsyncGenerator[Any, None]:
         """The same as an async generator, which ends with the first error or cancellation."""
         performance = aiter(self)
         try:
@@ -103,15 +105,13 @@ class ScriptedSource(Generic[T_co]):
             await performance.aclose()
 
     def __repr__(self) -> str:
-        return f"<ScriptedSource of {len(self._script)} steps, opened {self.opens}, closed {self.closes}>"
+        return f"<ScriptedSource of {len(self._script)} steps, opened {self.opens}, ended {self.ends}, closed {self.closes}>"
 
 
-class _Performance(Generic[T]):
+class _Performance:
     """One iterator over a script."""
 
-    def __init__(
-        self, source: ScriptedSource[T], script: tuple[T | Step, ...], closing: int
-    ) -> None:
+    def __init__(self, source: ScriptedSource, script: tuple[Any, ...], closing: int) -> None:
         self._source = source
         self._script = script
         self._closing = closing
@@ -120,11 +120,12 @@ class _Performance(Generic[T]):
         self._turned = 0
         self._until: float | None = None
         self._is_busy = False
+        self._is_open = True
 
-    def __aiter__(self) -> _Performance[T]:
+    def __aiter__(self) -> _Performance:
         return self
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> Any:
         source, task = self._source, asyncio.current_task()
         source.pulls += 1
         if task not in source.pulled_by:
@@ -143,6 +144,8 @@ class _Performance(Generic[T]):
                     raise step.error
                 if not isinstance(step, Step):
                     return step
+            source.ends += self._is_open
+            self._end()
             raise StopAsyncIteration
         finally:
             self._is_busy = False
@@ -164,11 +167,16 @@ class _Performance(Generic[T]):
     async def aclose(self) -> None:
         self._source.closes += 1
         self._source.closed_by.append(asyncio.current_task())
-        self._at = len(self._script)
+        self._end()
         for _ in range(self._closing):
             await asyncio.sleep(0)
         self._source.closed += 1
 
+    def _end(self) -> None:
+        self._at = len(self._script)
+        self._source.left_open -= self._is_open
+        self._is_open = False
+
 
 # Whoever wants to know of every source that is made, in this context, puts a list here.
-WATCH: Final[ContextVar[list[ScriptedSource[Any]] | None]] = ContextVar("WATCH", default=None)
+WATCH: Final[ContextVar[list[ScriptedSource] | None]] = ContextVar("WATCH", default=None)

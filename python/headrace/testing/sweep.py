@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
 
 from headrace.errors import ClosedError
-from headrace.tasks import settled
 from headrace.testing.script import WATCH, ScriptedSource
 
 if TYPE_CHECKING:
@@ -124,9 +123,9 @@ async def sweep_endings(
             await sweep_endings(lambda: Mine(ScriptedSource([1, Turns(2), 2], closing=1)))
 
     When it has been ended, every `ScriptedSource` that `build` made (or that was made while it ran)
-    must have been closed as often as it was opened, by a task that had pulled from it; a pull must
-    give `StopAsyncIteration`; no task may be left. A closing that waits is interrupted by a
-    cancellation like any coroutine, and must not keep others from being closed.
+    must have been closed or have come to its end, never closed twice, and closed by a task that had
+    pulled from it; a pull must give `StopAsyncIteration`; no task may be left. A closing that waits
+    is interrupted by a cancellation like any coroutine, and must not keep others from being closed.
 
     The endings, for each number of items taken before:
 
@@ -160,7 +159,7 @@ async def sweep_endings(
             strike = _Strike("cancel" if ending == "close" else ending, at)
 
             async def run(strike: _Strike, ending: Ending = ending) -> str | None:
-                sources: list[ScriptedSource[Any]] = []
+                sources: list[ScriptedSource] = []
                 WATCH.set(sources)
                 return await _end(build(), ending, strike) or _of_sources(sources, ending)
 
@@ -212,6 +211,8 @@ class _Strike:
 
     async def pull(self, stream: AsyncIterator[T]) -> T:
         """One pull, which is interrupted if this is the place."""
+        if self.hits and not self._every:
+            return await stream.__anext__()
         pull: Any = stream.__anext__()
         stepped: Awaitable[T] = self.through(
             pull if isinstance(pull, Coroutine) else _whole(pull)  # pyright: ignore[reportUnknownArgumentType]
@@ -222,9 +223,7 @@ class _Strike:
             finally:
                 while self.is_fresh and _current().cancelling():
                     _current().uncancel()
-        task = asyncio.ensure_future(_whole(stepped))
-        await _done(task)
-        return task.result()
+        return await asyncio.ensure_future(_whole(stepped))
 
     @types.coroutine
     def through(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -328,7 +327,8 @@ async def _done(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
     finally:
         if not task.done():
             task.cancel()
-            await settled(task)
+            # Not for ever: what hangs may hang in its clean-up too.
+            await asyncio.wait([task], timeout=timeout)
 
 
 async def _consume(stream: PullObj[Any], strike: _Strike | None, *, fails: bool) -> None:
@@ -402,11 +402,13 @@ def _of_outcome(task: asyncio.Task[Any], ending: Ending | None) -> str | None:
     return f"the outcome was {error!r}"
 
 
-def _of_sources(sources: list[ScriptedSource[Any]], ending: Ending) -> str | None:
+def _of_sources(sources: list[ScriptedSource], ending: Ending) -> str | None:
     """What is wrong about the way in which the sources were closed."""
     for source in sources:
-        if source.closes != source.opens:
-            return f"a source was opened {source.opens} and closed {source.closes} times: {source}"
+        if source.left_open:
+            return f"a source was left open: {source}"
+        if source.closes > source.opens:
+            return f"a source was closed more often than it was opened: {source}"
         if source.closed != source.closes and ending in ("break", "error"):
             return f"the closing of a source was interrupted: {source}"
         # Where somebody else closes, the task that drove it may be gone.
