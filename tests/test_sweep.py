@@ -469,6 +469,9 @@ ENTRIES: list[Row | Open] = [*ROWS, *SOURCES]
 every_source = pytest.mark.parametrize("source", named(SOURCES))
 
 
+DELAYED = Open("delayed", delayed)
+
+
 async def _law_2(row: Row, source: Open, ways: list[Way]) -> None:
     for called in row.kinds():
 
@@ -549,6 +552,17 @@ async def test_law_3_an_error_of_a_source_costs_nothing_else(row: Row) -> None:
 @rows("endings")
 @every_source
 async def test_laws_4_and_5_however_it_ends_everything_is_closed(row: Row, source: Open) -> None:
+    await _laws_4_and_5(row, source)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("row", named(ROWS))
+async def test_laws_2_4_and_10_hold_on_the_clock_of_the_loop(row: Row) -> None:
+    await _law_2(row, DELAYED, ["cancel", "late", "twice", "timeout"])
+    await _laws_4_and_5(row, DELAYED)
+
+
+async def _laws_4_and_5(row: Row, source: Open) -> None:
     for called in row.kinds():
 
         def build(called: Called = called) -> PullObj[Any]:

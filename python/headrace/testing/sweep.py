@@ -89,7 +89,7 @@ async def sweep(
     places = 0
 
     async def run(strike: _Strike) -> str | None:
-        outputs, is_excused = await _collect(build(), strike, excused_by)
+        outputs, is_excused = await _collect(build(), strike, excused_by, len(wanted))
         if is_excused or _is_same(outputs, wanted, ordered):
             return None
         return f"expected {wanted!r}, got {outputs!r}"
@@ -276,19 +276,21 @@ async def _whole(awaitable: Awaitable[T]) -> T:
 
 
 async def _collect(
-    stream: AsyncIterator[T], strike: _Strike, excused_by: type[Exception] | None
+    stream: AsyncIterator[T], strike: _Strike, excused_by: type[Exception] | None, wanted: int
 ) -> tuple[list[T], bool]:
     """All that a stream gives, and whether it excused itself for losing some."""
+    # What repeats its items may do so for ever.
+    most = wanted + _SHOWN
     outputs: list[T] = []
     excuses: tuple[type[Exception], ...] = () if excused_by is None else (excused_by,)
     is_excused = False
     try:
         strike.begin_item()
-        while True:
+        while len(outputs) < most:
             try:
                 outputs.append(await strike.pull(stream))
             except StopAsyncIteration:
-                return outputs, is_excused
+                break
             except (asyncio.CancelledError, _Interrupted):
                 if not strike.is_fresh:
                     raise
@@ -299,6 +301,7 @@ async def _collect(
             else:
                 strike.begin_item()
             strike.is_fresh = False
+        return outputs, is_excused
     finally:
         if (aclose := getattr(stream, "aclose", None)) is not None:
             await aclose()
