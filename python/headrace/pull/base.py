@@ -119,7 +119,7 @@ class PullObj(PullLink[T_co]):
         for link in _upwards(self):
             if link is not self and _has_own(link, "aclose"):
                 # A subclass's own way of closing covers what is above it.
-                await _attempt(link.aclose(), errors)
+                cancelled = await _attempt(link.aclose(), errors) or cancelled
                 break
             while (pending := _core.shut(link)) is not None:
                 try:
@@ -132,7 +132,7 @@ class PullObj(PullLink[T_co]):
                 errors.append(failure)
             else:
                 for closing in feeds:
-                    await _attempt(closing, errors)
+                    cancelled = await _attempt(closing, errors) or cancelled
         if cancelled is not None:
             for error in errors:
                 cancelled.add_note(f"while closing: {error!r}")
@@ -505,13 +505,15 @@ def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
         link = _core.upstream(link)
 
 
-async def _attempt(closing: Any, errors: list[BaseException]) -> None:
+async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.CancelledError | None:
+    """Closes one; an error, or a cancellation that struck it, does not keep others from being closed."""
     try:
         await closing
-    except asyncio.CancelledError:
-        raise
+    except asyncio.CancelledError as struck:
+        return struck
     except Exception as error:
         errors.append(error)
+    return None
 
 
 def _override(cls: type[PullObj[Any]], name: str, method: Callable[..., Any]) -> None:
