@@ -10,8 +10,8 @@ from typing_extensions import disjoint_base
 __all__ = [
     "Buffer",
     "BufferKernel",
-    "CallbackKernel",
     "CacheFeed",
+    "CallbackKernel",
     "Capacity",
     "CatchKernel",
     "DedupeKernel",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
+    from headrace.pull.time import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
     from headrace.pull.transform import (
         PullCallbackObj,
         PullCatchObj,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
         PullReduceObj,
     )
     from headrace.skip import Skip
-    from headrace.pull.time import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
 
 __all__ = ["PullObj"]
 
@@ -455,6 +455,7 @@ class PullObj(PullLink[T_co]):
             TypeError: `reducer` is not callable; when awaited: there is no item, and no `initial`.
         """
         return _core.reduce_all(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
+
     def eager(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
         """The items, fetched ahead by a task of its own; see `PullEagerObj`."""
         from headrace.pull.eager import PullEagerObj

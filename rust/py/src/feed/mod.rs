@@ -149,7 +149,8 @@ impl AnyFeed {
 
     /// The next item, if there is one now: the short way. If there is none, [`Self::draw`] must be
     /// asked next, and says why.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "it is a part of the driver's loop")]
+    #[inline(always)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
             Self::Store(feed) => feed.get().ready(py),
