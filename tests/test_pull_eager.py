@@ -195,7 +195,7 @@ async def test_law_2_a_task_cancelled_by_somebody_else_is_no_clean_end() -> None
     # Before its first step.
     unborn = PullEagerObj(source)
     pull = asyncio.ensure_future(anext(unborn))
-    await turns(1 - pull.done())
+    await turns(1)
     tasks = asyncio.all_tasks() - {asyncio.current_task(), pull}
     for task in tasks:
         task.cancel()
@@ -270,6 +270,31 @@ async def test_law_4_one_task_in_one_context_drives_the_source_and_closes_it() -
 
 async def _next(stream: PullObj[Any]) -> Any:
     return await anext(stream)
+
+
+@pytest.mark.virtual
+async def test_a_timeout_that_strikes_inside_a_pull_is_the_source_s_own_and_at_rest_ends_it() -> (
+    None
+):
+    async def generator(at_rest: bool) -> AsyncIterator[str]:
+        yield "first"
+        try:
+            async with asyncio.timeout(1):
+                yield "second"
+                await asyncio.sleep(0 if at_rest else 5)
+                yield "third"
+        except TimeoutError:
+            yield "timed out"
+
+    inside = SourceIterObj(generator(False)).eager()
+    assert await collect(inside) == ["first", "second", "timed out"]
+    at_rest = SourceIterObj(generator(True)).eager()
+    assert await anext(at_rest) == "first"
+    await asyncio.sleep(5)
+    assert await anext(at_rest) == "second"
+    with pytest.raises(SourceCancelledError):
+        await anext(at_rest)
+    assert await collect(at_rest) == []
 
 
 async def test_law_4_a_source_that_ends_is_closed_before_the_end_is_told() -> None:
@@ -593,10 +618,12 @@ async def test_law_11_restart_between_an_item_and_the_pull_that_waits_for_it_is_
     refused: list[str] = []
 
     async def slow(n: int) -> int:
-        await gate.wait()
+        if n:
+            await gate.wait()
         return n
 
     stream = SourceIterObj(range(3)).map(slow).timeout(9.0).map(lambda n: n)
+    assert await anext(stream) == 0
     pull = asyncio.ensure_future(anext(stream))
     await turns(5)
 
@@ -613,8 +640,8 @@ async def test_law_11_restart_between_an_item_and_the_pull_that_waits_for_it_is_
     gate.set()
     await restarting
     assert len(refused) == 1
-    assert await pull == 0
-    assert await collect(stream) == [1, 2]
+    assert await pull == 1
+    assert await collect(stream) == [2]
 
 
 @pytest.mark.virtual
