@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import random
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -183,10 +184,18 @@ async def test_law_2_a_task_cancelled_by_somebody_else_is_no_clean_end() -> None
     assert await collect(stream) == []
     assert len(source.closed) == 1
     await stream.aclose()
+    # Inside a pull.
+    stream = PullEagerObj(Counted(5, delay=0))
+    assert await anext(stream) == 0
+    await turns(1)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(SourceCancelledError, match="was cancelled"):
+        await collect(stream)
     # Before its first step.
     unborn = PullEagerObj(source)
     pull = asyncio.ensure_future(anext(unborn))
-    await turns(1 - pull.done())
+    await turns(1)
     tasks = asyncio.all_tasks() - {asyncio.current_task(), pull}
     for task in tasks:
         task.cancel()
@@ -261,6 +270,31 @@ async def test_law_4_one_task_in_one_context_drives_the_source_and_closes_it() -
 
 async def _next(stream: PullObj[Any]) -> Any:
     return await anext(stream)
+
+
+@pytest.mark.virtual
+async def test_a_timeout_that_strikes_inside_a_pull_is_the_source_s_own_and_at_rest_ends_it() -> (
+    None
+):
+    async def generator(at_rest: bool) -> AsyncIterator[str]:
+        yield "first"
+        try:
+            async with asyncio.timeout(1):
+                yield "second"
+                await asyncio.sleep(0 if at_rest else 5)
+                yield "third"
+        except TimeoutError:
+            yield "timed out"
+
+    inside = SourceIterObj(generator(False)).eager()
+    assert await collect(inside) == ["first", "second", "timed out"]
+    at_rest = SourceIterObj(generator(True)).eager()
+    assert await anext(at_rest) == "first"
+    await asyncio.sleep(5)
+    assert await anext(at_rest) == "second"
+    with pytest.raises(SourceCancelledError):
+        await anext(at_rest)
+    assert await collect(at_rest) == []
 
 
 async def test_law_4_a_source_that_ends_is_closed_before_the_end_is_told() -> None:
@@ -339,6 +373,59 @@ async def test_law_4_a_second_cancellation_waits_for_the_clean_up() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+class Waiting(SourceObj[int]):
+    """A source whose items never come, and which is closed in its own time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.told: list[Any] = []
+
+    async def __anext__(self) -> int:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.told.append("cancelled")
+            await self.gate.wait()
+            raise
+        return 1
+
+    async def aclose(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.told.append(task.cancelling())
+
+
+async def test_law_4_a_source_is_cancelled_once_and_closed_by_a_task_that_nobody_cancels() -> None:
+    source = Waiting()
+    stream = source.eager()
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(3)
+    closings = [asyncio.ensure_future(stream.aclose()) for _ in range(3)]
+    await turns(5)
+    assert source.told == ["cancelled"]
+    source.gate.set()
+    await asyncio.gather(*closings)
+    assert source.told == ["cancelled", 0]
+    with pytest.raises(ClosedError):
+        await pull
+
+
+async def test_law_4_an_error_of_the_clean_up_of_a_cancelled_pull_is_raised() -> None:
+    async def generator() -> AsyncIterator[int]:
+        yield 0
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("clean-up")
+
+    stream = SourceIterObj(generator()).eager()
+    assert await anext(stream) == 0
+    await turns(3)
+    with pytest.raises(OSError, match="clean-up"):
+        await stream.aclose()
+
+
 @pytest.mark.parametrize("pulls", [1, 4])
 async def test_law_4_an_error_of_closing_is_raised_once(pulls: int) -> None:
     async def generator() -> AsyncIterator[int]:
@@ -405,6 +492,31 @@ async def test_law_5_a_dropped_stream_warns_and_its_task_closes_the_source() -> 
         gc.collect()
     await turns(20)
     assert set(source.closed) == source.tasks
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_law_5_the_task_of_a_dropped_stream_is_held_until_it_has_ended() -> None:
+    futures: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+
+    async def generator() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            future = asyncio.get_running_loop().create_future()
+            futures.add(future)
+            await future
+
+    streams = [SourceIterObj(generator()).eager()]
+    assert await anext(streams[0]) == 1
+    await turns(3)
+    with pytest.warns(ResourceWarning):
+        streams.clear()
+    await turns(5)
+    gc.collect()
+    for future in futures:
+        future.set_result(None)
+    await turns(5)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -498,6 +610,64 @@ async def test_law_11_restart_is_refused_while_an_item_is_being_fetched() -> Non
     with pytest.raises(RuntimeError, match="runs once"):
         once.restart()
     assert await collect(once) == [2]
+
+
+@pytest.mark.virtual
+async def test_law_11_restart_between_an_item_and_the_pull_that_waits_for_it_is_refused() -> None:
+    gate = asyncio.Event()
+    refused: list[str] = []
+
+    async def slow(n: int) -> int:
+        if n:
+            await gate.wait()
+        return n
+
+    stream = SourceIterObj(range(3)).map(slow).timeout(9.0).map(lambda n: n)
+    assert await anext(stream) == 0
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(5)
+
+    async def restart() -> None:
+        # Behind the pump, and before the pull that it wakes.
+        await gate.wait()
+        try:
+            stream.restart()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    restarting = asyncio.ensure_future(restart())
+    await turns(5)
+    gate.set()
+    await restarting
+    assert len(refused) == 1
+    assert await pull == 1
+    assert await collect(stream) == [2]
+
+
+@pytest.mark.virtual
+async def test_law_11_restart_at_the_very_end_begins_a_new_cycle() -> None:
+    gate = asyncio.Event()
+
+    async def last(n: int) -> bool:
+        if n:
+            await gate.wait()
+        return n == 0
+
+    stream = SourceIterObj(range(2)).filter(last).eager()
+    assert await anext(stream) == 0
+    await turns(5)
+
+    async def restart() -> None:
+        # Behind the task, and before the loop tells of its end.
+        await gate.wait()
+        assert len(asyncio.all_tasks()) == 2
+        stream.restart()
+
+    restarting = asyncio.ensure_future(restart())
+    await turns(5)
+    gate.set()
+    await restarting
+    assert await collect(stream) == [0]
 
 
 async def test_law_11_iteration_goes_on_after_break() -> None:

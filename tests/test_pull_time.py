@@ -202,6 +202,13 @@ async def test_law_13_the_timeout_is_live() -> None:
     assert now() == 5.0
 
 
+@pytest.mark.virtual
+async def test_a_pull_that_got_its_item_leaves_no_timer() -> None:
+    await collect(SourceIterObj(range(9)).map(_rested).timeout(60).window_timeout(3, 60))
+    loop: Any = asyncio.get_running_loop()
+    assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
+
+
 # Windows
 
 
@@ -242,6 +249,16 @@ async def test_law_1_the_source_is_asked_only_while_a_pull_waits() -> None:
         assert await anext(single) == 0
         await asyncio.sleep(10)
         assert drawn == [0, 1, 2, 0]
+    drawn.clear()
+
+    async def slow(n: int) -> int:
+        await asyncio.sleep(1)
+        return n
+
+    async with SourceIterObj(range(9)).map(source).map(slow).window_timeout(3, 0.5) as stream:
+        assert await anext(stream) == [0]
+        await asyncio.sleep(10)
+        assert drawn == [0, 1]
 
 
 @pytest.mark.virtual
@@ -299,12 +316,12 @@ async def test_law_3_a_window_leaves_before_an_error() -> None:
     outcomes: list[Any] = []
     while True:
         try:
-            outcomes.append(await anext(stream))
+            outcomes.append((await anext(stream), now()))
         except ValueError as caught:
             outcomes.append(caught)
         except StopAsyncIteration:
             break
-    assert outcomes == [error, [1, 2], error, [3, 4]]
+    assert outcomes == [error, ([1, 2], 0.0), error, ([3, 4], 0.5)]
 
 
 @pytest.mark.virtual
