@@ -231,7 +231,7 @@ impl ForeignFeed {
             }
             Wait::Core { .. } | Wait::Batch(_) => {
                 unreachable!("a foreign source waits for nothing of ours")
-            },
+            }
         }
     }
 

@@ -73,19 +73,20 @@ impl Codec {
         let name: String = codec.getattr("name")?.extract()?;
         let has_mark = name == "utf-8-sig";
         let is_utf8 = has_mark || name == "utf-8";
-        let keeps_ascii = is_utf8 || {
-            if !can_split(encoding) {
-                return Err(PyValueError::new_err(format!(
-                    "encoding must be one whose lines can be told apart by their bytes and read each by itself, as those of UTF-8 and ISO 8859 can, got {}",
-                    errors::describe(encoding)
-                )));
-            }
-            let ascii: Vec<u8> = (0..128).collect();
-            decoded(py, &ascii, encoding).is_ok_and(|text| {
-                text.to_str()
-                    .is_ok_and(|text| text.as_bytes() == ascii.as_slice())
-            })
-        };
+        let keeps_ascii = is_utf8
+            || {
+                if !can_split(encoding) {
+                    return Err(PyValueError::new_err(format!(
+                        "encoding must be one whose lines can be told apart by their bytes and read each by itself, as those of UTF-8 and ISO 8859 can, got {}",
+                        errors::describe(encoding)
+                    )));
+                }
+                let ascii: Vec<u8> = (0..128).collect();
+                decoded(py, &ascii, encoding).is_ok_and(|text| {
+                    text.to_str()
+                        .is_ok_and(|text| text.as_bytes() == ascii.as_slice())
+                })
+            };
         let name = if is_utf8 {
             "utf-8".to_owned()
         } else {
@@ -120,9 +121,7 @@ impl Codec {
         let end = text.len()?.saturating_sub(AHEAD.len()).cast_signed();
         // SAFETY: a string and two places in it; it returns an owned reference or null with an
         // exception.
-        unsafe {
-            Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_Substring(text.as_ptr(), 0, end))
-        }
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_Substring(text.as_ptr(), 0, end)) }
     }
 
     fn decode_exactly<'py>(&self, py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
@@ -155,7 +154,8 @@ pub(super) fn ascii<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, Py
     unsafe {
         let text =
             Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(line.len().cast_signed(), 127))?;
-        ffi::PyUnicode_1BYTE_DATA(text.as_ptr()).copy_from_nonoverlapping(line.as_ptr(), line.len());
+        ffi::PyUnicode_1BYTE_DATA(text.as_ptr())
+            .copy_from_nonoverlapping(line.as_ptr(), line.len());
         Ok(text)
     }
 }
