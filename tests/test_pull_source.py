@@ -363,7 +363,8 @@ async def test_law_3_a_line_that_cannot_be_decoded_costs_that_line(
         assert await anext(stream) == f"line {number}\n"
     with pytest.raises(UnicodeDecodeError) as caught:
         await anext(stream)
-    assert caught.value.__notes__ == [f"line 20001 of {path}"]
+    # CPython adds notes of its own to some.
+    assert caught.value.__notes__[-1] == f"line 20001 of {path}"
     assert await collect(stream) == ["after\n", "line 0\n", "line 1\n"]
 
 
