@@ -66,8 +66,9 @@ def driven_in_rust(name: str, path: Path, goal: float, clock: Clock) -> Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5)
-    arguments = parser.parse_args()
+    parser.add_argument("--repetitions", type=int, default=5, help="how often each side runs (5)")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    options = parser.parse_args()
     cpu, wall = time.process_time, time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         ascii_, greek, zipped = (Path(folder, name) for name in ("ascii", "greek", "ascii.gz"))
@@ -83,7 +84,8 @@ def main() -> None:
             by_async_for("gzipped lines, CPU", zipped, 1.8, cpu),
             by_async_for("gzipped lines, wall", zipped, 1.8, wall),
         ]
-        print_table([measure(case, arguments.repetitions) for case in cases])
+        chosen = [case for case in cases if options.only in case.name]
+        print_table([measure(case, options.repetitions) for case in chosen])
 
 
 if __name__ == "__main__":
