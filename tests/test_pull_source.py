@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,9 @@ async def test_law_13_a_cache_gives_its_value_of_then_once_a_cycle() -> None:
     source.restart()
     assert await collect(source) == ["newer"]
     doubled = SourceCacheObj(2).map(lambda n: n * 2)
-    assert [await collect(doubled), doubled.restart(), await collect(doubled)] == [[4], None, [4]]
+    assert await collect(doubled) == [4]
+    doubled.restart()
+    assert await collect(doubled) == [4]
 
 
 async def test_a_cache_gives_none_and_exceptions_as_they_are() -> None:
@@ -347,7 +350,7 @@ async def test_law_2_pulls_that_are_cancelled_at_random_lose_no_line(large: Path
         got.append(result.value)
         for _ in range(rng.choice([0, 0, 900])):
             got.append(await anext(stream, ""))
-    assert "".join(got) == large.read_text()
+    assert "".join(got).encode() == numbered(100_000)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "ascii", "shift_jis"])
@@ -360,7 +363,8 @@ async def test_law_3_a_line_that_cannot_be_decoded_costs_that_line(
         assert await anext(stream) == f"line {number}\n"
     with pytest.raises(UnicodeDecodeError) as caught:
         await anext(stream)
-    assert caught.value.__notes__ == [f"line 20001 of {path}"]
+    # CPython adds notes of its own to some.
+    assert caught.value.__notes__[-1] == f"line 20001 of {path}"
     assert await collect(stream) == ["after\n", "line 0\n", "line 1\n"]
 
 
@@ -494,16 +498,22 @@ async def test_law_5_a_stream_that_is_dropped_closes_its_file(large: Path, fifo:
 
 @on_linux
 async def test_law_6_what_is_read_ahead_is_bounded(tmp_path: Path) -> None:
-    path = written(tmp_path / "file", numbered(1_000_000))
+    path = written(tmp_path / "file", b"0123456789\n" * 500_000)
     stream = SourceLinesObj(path)
-    for _ in range(5):
-        for _ in range(20_000):
-            line = await anext(stream)
-        taken = 20_000 * len(line)
-        threading.Event().wait(0.01)
+
+    def ahead(taken: int) -> int:
         (number,) = descriptors(path)
-        position = int(Path(f"/proc/self/fdinfo/{number}").read_text().split()[1])
-        assert position < taken * 5 + 6 * 2**17
+        _, position, *_ = Path("/proc/self/fdinfo", number).read_text().split()
+        return int(position) - taken
+
+    for taken in range(20_000, 200_000, 20_000):
+        for _ in range(20_000):
+            await anext(stream)
+        await until(partial(lambda taken: ahead(taken * 11) > 2**18, taken))
+        # Time enough to read the whole file, if nothing held it.
+        for _ in range(100):
+            assert ahead(taken * 11) < 6 * 2**17
+            await asyncio.to_thread(bytes)
     await stream.aclose()
 
 

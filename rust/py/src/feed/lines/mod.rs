@@ -125,9 +125,10 @@ impl LinesFeed {
             Script::Coded => return None,
         };
         let length = line.len();
+        // For want of memory the line stays, and `draw` says why.
+        let text = text.ok()?;
         state.advance(length);
-        // Without memory for the line there is none for the error.
-        text.ok()
+        Some(text)
     }
 
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {

@@ -105,10 +105,7 @@ impl Reader {
         self.carry.clear();
         // Where the last whole line ends.
         let mut end = 0;
-        loop {
-            let Stage::Open { input, is_fresh } = &mut self.stage else {
-                break;
-            };
+        while let Stage::Open { input, is_fresh } = &mut self.stage {
             if self.stop.is_asked() || runtime::is_over() {
                 self.stage = Stage::Ended;
                 return Ok(None);
