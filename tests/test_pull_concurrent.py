@@ -547,6 +547,45 @@ async def test_law_4_closed_at_any_moment_nothing_is_left(pulled: int, after: in
     assert generator.closed_by is None or generator.tasks == {generator.closed_by}
 
 
+@pytest.mark.parametrize("seed", range(60))
+async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    watched = Watched(30)
+    started = ended = 0
+
+    async def work(n: int) -> int:
+        nonlocal started, ended
+        started += 1
+        try:
+            try:
+                await turns(rng.randrange(6))
+            finally:
+                await turns(rng.randrange(2))
+        finally:
+            ended += 1
+        return n
+
+    first = PullMapObj(watched, work, concurrency=rng.randrange(2, 5), ordered=seed % 2 == 0)
+    plain = first.map(work)
+    second = plain.map(work, concurrency=rng.randrange(1, 5), window=8, on_cancel="keep")
+    last = second.filter(lambda _: True).map(work).window(2).flatten()
+    pulls = [asyncio.ensure_future(anext(last)) for _ in range(rng.randrange(5))]
+    await turns(rng.randrange(25))
+    streams: list[PullObj[int]] = [rng.choice([first, plain, second, last]), last]
+    for stream in streams:
+        closing = asyncio.ensure_future(stream.aclose())
+        await turns(1)
+        for _ in range(rng.randrange(3)):
+            await turns(rng.randrange(5))
+            closing.cancel()
+        await asyncio.wait([closing])
+    for outcome in await asyncio.gather(*pulls, return_exceptions=True):
+        assert isinstance(outcome, (int, ClosedError, StopAsyncIteration))
+    assert started == ended
+    assert watched.tasks <= {watched.closed_by}
+
+
 async def test_law_4_the_source_is_closed_also_if_it_was_never_pulled() -> None:
     generator = Watched(1).__aiter__()
     stream = PullMapObj(generator, slow, concurrency=2)
@@ -649,6 +688,27 @@ async def test_law_5_a_stream_that_is_dropped_warns_and_ends_its_calls() -> None
     assert len(asyncio.all_tasks()) == 1
     assert sorted(ended) == [1, 2, 3]
     assert generator.tasks == {generator.closed_by}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("after", range(12))
+async def test_law_5_dropped_at_any_moment_everything_ends(
+    form: dict[str, Any], after: int
+) -> None:
+    watched = Watched(10)
+    streams = [PullMapObj(watched, slow, **form)]
+    await anext(streams[0])
+    pull = asyncio.ensure_future(anext(streams[0]))
+    await turns(after)
+    pull.cancel()
+    await asyncio.wait([pull])
+    del pull
+    with pytest.warns(ResourceWarning, match="unclosed <PullMapObj"):
+        streams.clear()
+        gc.collect()
+    await turns(12)
+    assert len(asyncio.all_tasks()) == 1
+    assert watched.tasks == {watched.closed_by}
 
 
 async def test_law_5_a_stream_that_ended_or_was_closed_is_freed_in_silence() -> None:

@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections import deque
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.source import SourceObj
@@ -110,6 +110,10 @@ class Calls(SourceObj[OUT]):
 
     async def throw(self, error: BaseException) -> Any:
         """Closes, and ends the source with `throw`."""
+        if not isinstance(error, Exception):
+            # It is for the one who pulls: out of a task it would end the loop, or the task.
+            await self.aclose()
+            raise error
         return await self._state.close(lambda: self._state.source.throw(error))
 
     def restart(self) -> None:
@@ -364,12 +368,13 @@ class _State(Generic[OUT]):
     def _call(self, item: Any, loop: asyncio.AbstractEventLoop) -> None:
         """Calls the callable. An error of its own is its item's result."""
         try:
-            result: Any = self._kernel.transform(item)
-            kind: Any = type(result)
-            if self._is_raw or not (kind is CoroutineType or hasattr(kind, "__await__")):
-                self._put(_Value(result))
+            result: object = self._kernel.transform(item)
+            if self._is_raw or not hasattr(type(result), "__await__"):
+                self._put(_Value(cast("OUT", result)))
                 return
-            work = result if kind is CoroutineType else _awaited(result)
+            work = cast("Coroutine[Any, Any, OUT]", result)
+            if type(result) is not CoroutineType:
+                work = _awaited(work)
             self._is_calling = True
             try:
                 task = asyncio.Task(work, loop=loop, name=self._call_name, **_EAGER)
@@ -415,7 +420,7 @@ class _State(Generic[OUT]):
             self._tell()
         if self._parked is not None:
             self._make_room()
-        elif self._is_ended and not self._tasks:
+        if self._is_ended and not self._tasks:
             _driven.discard(self)
 
     def _driver_ended(self, driver: asyncio.Task[Any]) -> None:
@@ -527,10 +532,11 @@ class _State(Generic[OUT]):
     def _note(self, error: BaseException) -> BaseException:
         """The error with a note that says where it came from, once."""
         note = f"raised by {self._call_name}"
-        if isinstance(error, Exception) and note not in getattr(error, "__notes__", ()):
+        if isinstance(error, Exception):
             # An exception that takes no note still has to arrive.
             with contextlib.suppress(Exception):
-                error.add_note(note)
+                if note not in getattr(error, "__notes__", ()):
+                    error.add_note(note)
         return error
 
     def _wrapped(self, error: BaseException) -> RuntimeError:
