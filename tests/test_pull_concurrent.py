@@ -586,6 +586,65 @@ async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) 
     assert watched.tasks <= {watched.closed_by}
 
 
+async def test_law_4_what_closes_the_source_finds_a_task_that_nobody_cancels() -> None:
+    pending: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for n in itertools.count():
+                yield n
+        finally:
+            await asyncio.sleep(0)
+            task = asyncio.current_task()
+            assert task is not None
+            pending.append(task.cancelling())
+
+    async with PullMapObj(source(), slow, concurrency=2) as stream:
+        assert await anext(stream) == 0
+        await turns(9)
+    assert pending == [0]
+
+
+async def test_law_4_what_a_source_gives_in_spite_of_being_closed_is_not_called() -> None:
+    called: list[int] = []
+
+    class Stubborn(SourceObj[int]):
+        async def __anext__(self) -> int:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return 1
+
+    async def work(n: int) -> None:
+        called.append(n)
+
+    stream = PullMapObj(Stubborn(), work, concurrency=2)
+    pull = asyncio.create_task(anext(stream))
+    await turns(5)
+    await stream.aclose()
+    with pytest.raises(ClosedError):
+        await pull
+    assert called == []
+
+
+async def test_law_4_closing_lets_go_of_results_that_nobody_pulled() -> None:
+    class Result:
+        pass
+
+    made: list[weakref.ref[Result]] = []
+
+    async def work(_: int) -> Result:
+        result = Result()
+        made.append(weakref.ref(result))
+        return result
+
+    stream = PullMapObj(range(9), work, concurrency=3)
+    await anext(stream)
+    await turns(5)
+    await stream.aclose()
+    gc.collect()
+    assert [result() for result in made] == [None] * 7
+
+
 async def test_law_4_the_source_is_closed_also_if_it_was_never_pulled() -> None:
     generator = Watched(1).__aiter__()
     stream = PullMapObj(generator, slow, concurrency=2)
