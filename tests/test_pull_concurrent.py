@@ -586,6 +586,29 @@ async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) 
     assert watched.tasks <= {watched.closed_by}
 
 
+@pytest.mark.parametrize("pulled", [0, 1, 2])
+async def test_law_4_whoever_closes_waits_until_it_is_done(pulled: int) -> None:
+    log: list[str] = []
+
+    class Source(SourceObj[int]):
+        async def pull_impl(self) -> AsyncIterator[int]:
+            yield 0
+
+        async def aclose(self) -> None:
+            await turns(5)
+            log.append("closed")
+
+    async def close() -> None:
+        await stream.aclose()
+        log.append("done")
+
+    stream = PullMapObj(Source(), slow, concurrency=2)
+    for _ in range(pulled):
+        await anext(stream, 0)
+    await asyncio.gather(close(), close(), close())
+    assert log == ["closed", "done", "done", "done"]
+
+
 async def test_law_4_what_closes_the_source_finds_a_task_that_nobody_cancels() -> None:
     pending: list[int] = []
 
@@ -947,6 +970,34 @@ async def test_law_11_restart_begins_the_source_anew_unless_calls_run() -> None:
     assert await collect(once) == [0, 10, 20, 30, 40]
     with pytest.raises(RuntimeError, match="cannot restart"):
         once.restart()
+
+
+@pytest.mark.parametrize("pulled", [0, 1, 5])
+@pytest.mark.parametrize("after", range(1, 8))
+async def test_law_11_restart_waits_for_no_closing_but_refuses_beside_it(
+    pulled: int, after: int
+) -> None:
+    async def work(n: int) -> int:
+        try:
+            await turns(2)
+        finally:
+            await turns(1)
+        return n
+
+    stream = PullMapObj(Watched(4), work, concurrency=2)
+    for _ in range(pulled):
+        with contextlib.suppress(StopAsyncIteration):
+            await anext(stream)
+    closing = asyncio.ensure_future(stream.aclose())
+    await turns(after)
+    if closing.done():
+        stream.restart()
+    else:
+        with pytest.raises(RuntimeError, match="it is being closed"):
+            stream.restart()
+    await closing
+    stream.restart()
+    assert await collect(stream) == [0, 1, 2, 3]
 
 
 async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:

@@ -6,8 +6,8 @@ becomes an asyncio task of its own. All of it stands in one queue: in input orde
 The consumer takes from the head of that queue and waits for nothing else; so a pull that is cancelled can lose nothing,
 and it cancels nothing either.
 
-Driver and consumer wait on one future each, which whoever makes room, or a result, resolves. Of the two it is the driver
-that may find many things to do when it wakes: the consumer that takes what is ready wakes it once, with the first.
+Driver and consumer wait on one future each, which whoever makes room, or a result, resolves. What is ready is taken without
+waiting; so a consumer that finds many results wakes the driver once, which then has many calls to make.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class Calls(SourceObj[OUT]):
         raw: Whether what the callable returns is the result, awaitable or not.
         operator: The name of the operator, for messages.
 
-    Raises:
-        TypeError: A number is no integer.
-        ValueError: `concurrency` is not positive, or `window` less than it.
+    The numbers are those that `check` let pass.
     """
 
     def __init__(
@@ -70,7 +68,6 @@ class Calls(SourceObj[OUT]):
         operator: str,
     ) -> None:
         super().__init__()
-        check(concurrency, window)
         self._state: _State[OUT] = _State(
             source, kernel, ordered=ordered, raw=raw, operator=operator
         )
@@ -220,6 +217,8 @@ class _State(Generic[OUT]):
         self._ending: Callable[[], Coroutine[Any, Any, Any]] = source.aclose
         """What is done with the source at last."""
         self._is_ending = False
+        self._closers = 0
+        """How many wait in `close`."""
 
     def __repr__(self) -> str:
         return f"<{self._operator}: {len(self._tasks)} of {self.concurrency} calls run>"
@@ -243,7 +242,8 @@ class _State(Generic[OUT]):
             self._waiter = loop.create_future()
             try:
                 if self._driver is None:
-                    self._start(loop)
+                    if not self._is_closing:
+                        self._start(loop)
                 elif self._parked is not None:
                     self._make_room()
                 await self._waiter
@@ -449,6 +449,7 @@ class _State(Generic[OUT]):
         if is_first:
             self._ending = ending
         running = self._stop()
+        self._closers += 1
         closer = self._driver
         struck = await settled(*self._tasks, *(() if closer is None else (closer,)))
         if not self._is_ending:
@@ -456,7 +457,11 @@ class _State(Generic[OUT]):
             # all the same, or a long line of such streams would be closed by recursion.
             self._is_ending = True
             closer = asyncio.Task(ending(), loop=loop, name=f"the closing of {self._operator}")
+            self._loop, self._driver = loop, closer
             struck = await settled(closer) or struck
+        self._closers -= 1
+        self._is_ended = True
+        self._tell()
         errors = [
             self._note(error)
             for task in running
@@ -470,8 +475,6 @@ class _State(Generic[OUT]):
             struck = struck or cancelled
         except Exception as failure:
             errors.append(failure)
-        self._is_ended = True
-        self._tell()
         if struck is not None:
             for failed in errors:
                 struck.add_note(f"while closing: {failed!r}")
@@ -509,18 +512,19 @@ class _State(Generic[OUT]):
         Raises:
             RuntimeError: Calls run, or the source is being pulled; or the source cannot start again.
         """
-        driver = self._driver
-        is_pulling = driver is not None and not driver.done() and self._parked is None
-        if self._tasks or is_pulling or self._waiter is not None:
+        driver, parked = self._driver, self._parked
+        if parked is not None and parked.done():
+            parked = None
+        is_idle = driver is None or driver.done() or parked is not None
+        if self._tasks or not is_idle or self._waiter is not None or self._closers:
             raise RuntimeError(
-                f"cannot restart while calls of {self._operator} run ahead; close it first"
+                f"cannot restart while calls of {self._operator} run ahead, or it is being closed; close it first"
             )
         self.source.restart()
         _driven.discard(self)
         # A driver that waits for room finds that it is not this one any more.
-        self._driver = None
-        parked, self._parked = self._parked, None
-        if parked is not None and not parked.done() and not parked.get_loop().is_closed():
+        self._driver = self._parked = None
+        if parked is not None and not parked.get_loop().is_closed():
             parked.set_result(None)
         self._queue.clear()
         self._loop = None
