@@ -217,6 +217,8 @@ class _State(Generic[OUT]):
         self._ending: Callable[[], Coroutine[Any, Any, Any]] = source.aclose
         """What is done with the source at last."""
         self._is_ending = False
+        self._closer: asyncio.Task[Any] | None = None
+        """What does it, if the driver cannot."""
         self._closers = 0
         """How many wait in `close`."""
 
@@ -450,14 +452,17 @@ class _State(Generic[OUT]):
             self._ending = ending
         running = self._stop()
         self._closers += 1
-        closer = self._driver
-        struck = await settled(*self._tasks, *(() if closer is None else (closer,)))
+        driver = self._driver
+        struck = await settled(*self._tasks, *(() if driver is None else (driver,)))
         if not self._is_ending:
             # No task drives the source: it was never pulled, or had come to its end. One of its own
             # all the same, or a long line of such streams would be closed by recursion.
             self._is_ending = True
-            closer = asyncio.Task(ending(), loop=loop, name=f"the closing of {self._operator}")
-            self._loop, self._driver = loop, closer
+            self._closer = asyncio.Task(
+                ending(), loop=loop, name=f"the closing of {self._operator}"
+            )
+        closer = self._closer or driver
+        if closer is not None:
             struck = await settled(closer) or struck
         self._closers -= 1
         self._is_ended = True
@@ -523,7 +528,7 @@ class _State(Generic[OUT]):
         self.source.restart()
         _driven.discard(self)
         # A driver that waits for room finds that it is not this one any more.
-        self._driver = self._parked = None
+        self._driver = self._parked = self._closer = None
         if parked is not None and not parked.get_loop().is_closed():
             parked.set_result(None)
         self._queue.clear()
