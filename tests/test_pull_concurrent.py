@@ -455,7 +455,8 @@ async def test_law_3_an_error_of_the_source_comes_in_order_and_the_stream_goes_o
 
 def test_law_3_keyboard_interrupt_propagates() -> None:
     def interrupt(n: int) -> int:
-        if n:
+        # Once: a second one would interrupt the clean-up of `asyncio.run`.
+        if n == 1:
             raise KeyboardInterrupt
         return n
 
@@ -545,6 +546,127 @@ async def test_law_4_closed_at_any_moment_nothing_is_left(pulled: int, after: in
     assert len(asyncio.all_tasks()) == 1
     assert (generator.closed_by is not None) == bool(generator.drawn)
     assert generator.closed_by is None or generator.tasks == {generator.closed_by}
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    watched = Watched(30)
+    started = ended = 0
+
+    async def work(n: int) -> int:
+        nonlocal started, ended
+        started += 1
+        try:
+            try:
+                await turns(rng.randrange(6))
+            finally:
+                await turns(rng.randrange(2))
+        finally:
+            ended += 1
+        return n
+
+    first = PullMapObj(watched, work, concurrency=rng.randrange(2, 5), ordered=seed % 2 == 0)
+    plain = first.map(work)
+    second = plain.map(work, concurrency=rng.randrange(1, 5), window=8, on_cancel="keep")
+    last = second.filter(lambda _: True).map(work).window(2).flatten()
+    pulls = [asyncio.ensure_future(anext(last)) for _ in range(rng.randrange(5))]
+    await turns(rng.randrange(25))
+    streams: list[PullObj[int]] = [rng.choice([first, plain, second, last]), last]
+    for stream in streams:
+        closing = asyncio.ensure_future(stream.aclose())
+        await turns(1)
+        for _ in range(rng.randrange(3)):
+            await turns(rng.randrange(5))
+            closing.cancel()
+        await asyncio.wait([closing])
+    for outcome in await asyncio.gather(*pulls, return_exceptions=True):
+        assert isinstance(outcome, (int, ClosedError, StopAsyncIteration))
+    assert started == ended
+    assert watched.tasks <= {watched.closed_by}
+
+
+@pytest.mark.parametrize("pulled", [0, 1, 2])
+async def test_law_4_whoever_closes_waits_until_it_is_done(pulled: int) -> None:
+    log: list[str] = []
+
+    class Source(SourceObj[int]):
+        async def pull_impl(self) -> AsyncIterator[int]:
+            yield 0
+
+        async def aclose(self) -> None:
+            await turns(5)
+            log.append("closed")
+
+    async def close() -> None:
+        await stream.aclose()
+        log.append("done")
+
+    stream = PullMapObj(Source(), slow, concurrency=2)
+    for _ in range(pulled):
+        await anext(stream, 0)
+    await asyncio.gather(close(), close(), close())
+    assert log == ["closed", "done", "done", "done"]
+
+
+async def test_law_4_what_closes_the_source_finds_a_task_that_nobody_cancels() -> None:
+    pending: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for n in itertools.count():
+                yield n
+        finally:
+            await asyncio.sleep(0)
+            task = asyncio.current_task()
+            assert task is not None
+            pending.append(task.cancelling())
+
+    async with PullMapObj(source(), slow, concurrency=2) as stream:
+        assert await anext(stream) == 0
+        await turns(9)
+    assert pending == [0]
+
+
+async def test_law_4_what_a_source_gives_in_spite_of_being_closed_is_not_called() -> None:
+    called: list[int] = []
+
+    class Stubborn(SourceObj[int]):
+        async def __anext__(self) -> int:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return 1
+
+    async def work(n: int) -> None:
+        called.append(n)
+
+    stream = PullMapObj(Stubborn(), work, concurrency=2)
+    pull = asyncio.create_task(anext(stream))
+    await turns(5)
+    await stream.aclose()
+    with pytest.raises(ClosedError):
+        await pull
+    assert called == []
+
+
+async def test_law_4_closing_lets_go_of_results_that_nobody_pulled() -> None:
+    class Result:
+        pass
+
+    made: list[weakref.ref[Result]] = []
+
+    async def work(_: int) -> Result:
+        result = Result()
+        made.append(weakref.ref(result))
+        return result
+
+    stream = PullMapObj(range(9), work, concurrency=3)
+    await anext(stream)
+    await turns(5)
+    await stream.aclose()
+    gc.collect()
+    assert [result() for result in made] == [None] * 7
 
 
 async def test_law_4_the_source_is_closed_also_if_it_was_never_pulled() -> None:
@@ -649,6 +771,27 @@ async def test_law_5_a_stream_that_is_dropped_warns_and_ends_its_calls() -> None
     assert len(asyncio.all_tasks()) == 1
     assert sorted(ended) == [1, 2, 3]
     assert generator.tasks == {generator.closed_by}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("after", range(12))
+async def test_law_5_dropped_at_any_moment_everything_ends(
+    form: dict[str, Any], after: int
+) -> None:
+    watched = Watched(10)
+    streams = [PullMapObj(watched, slow, **form)]
+    await anext(streams[0])
+    pull = asyncio.ensure_future(anext(streams[0]))
+    await turns(after)
+    pull.cancel()
+    await asyncio.wait([pull])
+    del pull
+    with pytest.warns(ResourceWarning, match="unclosed <PullMapObj"):
+        streams.clear()
+        gc.collect()
+    await turns(12)
+    assert len(asyncio.all_tasks()) == 1
+    assert watched.tasks == {watched.closed_by}
 
 
 async def test_law_5_a_stream_that_ended_or_was_closed_is_freed_in_silence() -> None:
@@ -828,6 +971,34 @@ async def test_law_11_restart_begins_the_source_anew_unless_calls_run() -> None:
     assert await collect(once) == [0, 10, 20, 30, 40]
     with pytest.raises(RuntimeError, match="cannot restart"):
         once.restart()
+
+
+@pytest.mark.parametrize("pulled", [0, 1, 5])
+@pytest.mark.parametrize("after", range(1, 8))
+async def test_law_11_restart_waits_for_no_closing_but_refuses_beside_it(
+    pulled: int, after: int
+) -> None:
+    async def work(n: int) -> int:
+        try:
+            await turns(2)
+        finally:
+            await turns(1)
+        return n
+
+    stream = PullMapObj(Watched(4), work, concurrency=2)
+    for _ in range(pulled):
+        with contextlib.suppress(StopAsyncIteration):
+            await anext(stream)
+    closing = asyncio.ensure_future(stream.aclose())
+    await turns(after)
+    if closing.done():
+        stream.restart()
+    else:
+        with pytest.raises(RuntimeError, match="it is being closed"):
+            stream.restart()
+    await closing
+    stream.restart()
+    assert await collect(stream) == [0, 1, 2, 3]
 
 
 async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:

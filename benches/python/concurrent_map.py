@@ -142,7 +142,7 @@ def cases() -> list[Case]:
             ("tasks, semaphore, queue", with_a_queue, 1.0),
         )
     ]
-    rows.append(case("a sync callable", "driver and queue", by_hand_sync, inc, 1.0))
+    rows.append(case("a sync callable", "driver and queue", by_hand_sync, inc, 1.5))
     return rows
 
 

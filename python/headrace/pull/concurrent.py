@@ -6,8 +6,8 @@ becomes an asyncio task of its own. All of it stands in one queue: in input orde
 The consumer takes from the head of that queue and waits for nothing else; so a pull that is cancelled can lose nothing,
 and it cancels nothing either.
 
-Driver and consumer wait on one future each, which whoever makes room, or a result, resolves. Of the two it is the driver
-that may find many things to do when it wakes: the consumer that takes what is ready wakes it once, with the first.
+Driver and consumer wait on one future each, which whoever makes room, or a result, resolves. What is ready is taken without
+waiting; so a consumer that finds many results wakes the driver once, which then has many calls to make.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections import deque
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.source import SourceObj
@@ -53,9 +53,7 @@ class Calls(SourceObj[OUT]):
         raw: Whether what the callable returns is the result, awaitable or not.
         operator: The name of the operator, for messages.
 
-    Raises:
-        TypeError: A number is no integer.
-        ValueError: `concurrency` is not positive, or `window` less than it.
+    The numbers are those that `check` let pass.
     """
 
     def __init__(
@@ -70,7 +68,6 @@ class Calls(SourceObj[OUT]):
         operator: str,
     ) -> None:
         super().__init__()
-        check(concurrency, window)
         self._state: _State[OUT] = _State(
             source, kernel, ordered=ordered, raw=raw, operator=operator
         )
@@ -110,6 +107,10 @@ class Calls(SourceObj[OUT]):
 
     async def throw(self, error: BaseException) -> Any:
         """Closes, and ends the source with `throw`."""
+        if not isinstance(error, Exception):
+            # It is for the one who pulls: out of a task it would end the loop, or the task.
+            await self.aclose()
+            raise error
         return await self._state.close(lambda: self._state.source.throw(error))
 
     def restart(self) -> None:
@@ -216,6 +217,10 @@ class _State(Generic[OUT]):
         self._ending: Callable[[], Coroutine[Any, Any, Any]] = source.aclose
         """What is done with the source at last."""
         self._is_ending = False
+        self._closer: asyncio.Task[Any] | None = None
+        """What does it, if the driver cannot."""
+        self._closers = 0
+        """How many wait in `close`."""
 
     def __repr__(self) -> str:
         return f"<{self._operator}: {len(self._tasks)} of {self.concurrency} calls run>"
@@ -239,7 +244,8 @@ class _State(Generic[OUT]):
             self._waiter = loop.create_future()
             try:
                 if self._driver is None:
-                    self._start(loop)
+                    if not self._is_closing:
+                        self._start(loop)
                 elif self._parked is not None:
                     self._make_room()
                 await self._waiter
@@ -364,12 +370,13 @@ class _State(Generic[OUT]):
     def _call(self, item: Any, loop: asyncio.AbstractEventLoop) -> None:
         """Calls the callable. An error of its own is its item's result."""
         try:
-            result: Any = self._kernel.transform(item)
-            kind: Any = type(result)
-            if self._is_raw or not (kind is CoroutineType or hasattr(kind, "__await__")):
-                self._put(_Value(result))
+            result: object = self._kernel.transform(item)
+            if self._is_raw or not hasattr(type(result), "__await__"):
+                self._put(_Value(cast("OUT", result)))
                 return
-            work = result if kind is CoroutineType else _awaited(result)
+            work = cast("Coroutine[Any, Any, OUT]", result)
+            if type(result) is not CoroutineType:
+                work = _awaited(work)
             self._is_calling = True
             try:
                 task = asyncio.Task(work, loop=loop, name=self._call_name, **_EAGER)
@@ -415,7 +422,7 @@ class _State(Generic[OUT]):
             self._tell()
         if self._parked is not None:
             self._make_room()
-        elif self._is_ended and not self._tasks:
+        if self._is_ended and not self._tasks:
             _driven.discard(self)
 
     def _driver_ended(self, driver: asyncio.Task[Any]) -> None:
@@ -444,14 +451,22 @@ class _State(Generic[OUT]):
         if is_first:
             self._ending = ending
         running = self._stop()
-        closer = self._driver
-        struck = await settled(*self._tasks, *(() if closer is None else (closer,)))
+        self._closers += 1
+        driver = self._driver
+        struck = await settled(*self._tasks, *(() if driver is None else (driver,)))
         if not self._is_ending:
             # No task drives the source: it was never pulled, or had come to its end. One of its own
             # all the same, or a long line of such streams would be closed by recursion.
             self._is_ending = True
-            closer = asyncio.Task(ending(), loop=loop, name=f"the closing of {self._operator}")
+            self._closer = asyncio.Task(
+                ending(), loop=loop, name=f"the closing of {self._operator}"
+            )
+        closer = self._closer or driver
+        if closer is not None:
             struck = await settled(closer) or struck
+        self._closers -= 1
+        self._is_ended = True
+        self._tell()
         errors = [
             self._note(error)
             for task in running
@@ -465,8 +480,6 @@ class _State(Generic[OUT]):
             struck = struck or cancelled
         except Exception as failure:
             errors.append(failure)
-        self._is_ended = True
-        self._tell()
         if struck is not None:
             for failed in errors:
                 struck.add_note(f"while closing: {failed!r}")
@@ -504,18 +517,19 @@ class _State(Generic[OUT]):
         Raises:
             RuntimeError: Calls run, or the source is being pulled; or the source cannot start again.
         """
-        driver = self._driver
-        is_pulling = driver is not None and not driver.done() and self._parked is None
-        if self._tasks or is_pulling or self._waiter is not None:
+        driver, parked = self._driver, self._parked
+        if parked is not None and parked.done():
+            parked = None
+        is_idle = driver is None or driver.done() or parked is not None
+        if self._tasks or not is_idle or self._waiter is not None or self._closers:
             raise RuntimeError(
-                f"cannot restart while calls of {self._operator} run ahead; close it first"
+                f"cannot restart while calls of {self._operator} run ahead, or it is being closed; close it first"
             )
         self.source.restart()
         _driven.discard(self)
         # A driver that waits for room finds that it is not this one any more.
-        self._driver = None
-        parked, self._parked = self._parked, None
-        if parked is not None and not parked.done() and not parked.get_loop().is_closed():
+        self._driver = self._parked = self._closer = None
+        if parked is not None and not parked.get_loop().is_closed():
             parked.set_result(None)
         self._queue.clear()
         self._loop = None
@@ -527,10 +541,11 @@ class _State(Generic[OUT]):
     def _note(self, error: BaseException) -> BaseException:
         """The error with a note that says where it came from, once."""
         note = f"raised by {self._call_name}"
-        if isinstance(error, Exception) and note not in getattr(error, "__notes__", ()):
+        if isinstance(error, Exception):
             # An exception that takes no note still has to arrive.
             with contextlib.suppress(Exception):
-                error.add_note(note)
+                if note not in getattr(error, "__notes__", ()):
+                    error.add_note(note)
         return error
 
     def _wrapped(self, error: BaseException) -> RuntimeError:
