@@ -20,7 +20,7 @@ import pytest
 from headrace import PullObj, SourceIterObj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
 ITEMS = int(os.environ.get("HEADRACE_BUDGET_ITEMS", "10_000_000"))
 SECONDS = float(os.environ.get("HEADRACE_BUDGET_SECONDS", "0.5"))
@@ -30,7 +30,7 @@ TRIES = 3
 
 
 @contextlib.asynccontextmanager
-async def heartbeat() -> AsyncIterator[list[float]]:
+async def heartbeat() -> AsyncGenerator[list[float], None]:
     """Notes how late each beat of a timer is, in seconds."""
     late: list[float] = []
 
