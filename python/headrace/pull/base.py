@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterable,
         AsyncIterator,
+        Awaitable,
         Callable,
-        Coroutine,
         Iterable,
         Iterator,
     )
@@ -202,7 +202,7 @@ class PullObj(PullLink[T_co]):
             error.add_note(f"while closing: {closing!r}")
 
     @overload
-    def map(self, transform: Callable[[T_co], Coroutine[Any, Any, U]]) -> PullMapObj[T_co, U]: ...
+    def map(self, transform: Callable[[T_co], Awaitable[U]]) -> PullMapObj[T_co, U]: ...
     @overload
     def map(self, transform: Callable[[T_co], U]) -> PullMapObj[T_co, U]: ...
     def map(self, transform: Callable[[T_co], Any]) -> PullMapObj[T_co, Any]:
@@ -219,7 +219,7 @@ class PullObj(PullLink[T_co]):
 
     @overload
     def reduce(
-        self, reducer: Callable[[U, T_co], Coroutine[Any, Any, U]], initial: U = ...
+        self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
     @overload
     def reduce(
@@ -279,7 +279,7 @@ class PullObj(PullLink[T_co]):
         self,
         transform: Callable[
             [T_co],
-            Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+            Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | AsyncIterable[U]],
         ],
     ) -> PullFlatMapObj[T_co, U]:
         """The items of `transform(item)`, an iterable, for each item; see `PullFlatMapObj`."""

@@ -15,7 +15,7 @@ from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
 
 __all__ = ["PullDedupeObj", "PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
@@ -79,9 +79,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     """
 
     @overload
-    def __init__(
-        self, source: Source[IN], transform: Callable[[IN], Coroutine[Any, Any, OUT]]
-    ) -> None: ...
+    def __init__(self, source: Source[IN], transform: Callable[[IN], Awaitable[OUT]]) -> None: ...
     @overload
     def __init__(self, source: Source[IN], transform: Callable[[IN], OUT]) -> None: ...
     def __init__(self, source: Source[IN], transform: Callable[[IN], Any]) -> None:
@@ -177,7 +175,7 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     def __init__(
         self,
         source: Source[IN],
-        reducer: Callable[[OUT, IN], Coroutine[Any, Any, OUT]],
+        reducer: Callable[[OUT, IN], Awaitable[OUT]],
         initial: OUT = ...,
     ) -> None: ...
     @overload
