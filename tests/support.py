@@ -24,9 +24,9 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what must come true within some turns of the loop."""
-    for _ in range(10_000):
+async def until(condition: Callable[[], object], most: int = 10_000) -> None:
+    """Waits for what must come true within so many turns of the loop."""
+    for _ in range(most):
         if condition():
             return
         await asyncio.sleep(0)

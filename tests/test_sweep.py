@@ -46,7 +46,7 @@ from tests.support import collect, turns, wrong
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
-    from headrace.testing.sweep import Way
+    from headrace.testing import Way
 
     Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -67,6 +67,10 @@ class Open:
     bad: tuple[tuple[Callable[[], Any], type[Exception], str], ...] = ()
     drops: bool = True
     """An awaitable of it may be closed while it waits: its clean-up does not wait."""
+    timed: bool = False
+    """Used on the virtual clock only."""
+    is_twin: bool = False
+    """It never waits, like another one: sweeps try it with sync callables only."""
 
     def open(self, items: Iterable[Any]) -> PullObj[Any]:
         """A stream of these items."""
@@ -95,8 +99,16 @@ class Row:
     calls: Literal["none", "exact", "at least once"] = "at least once"
     """How often an async callable is called for an item whose pull is cancelled."""
     ordered: bool = True
+    owns_tasks: bool = False
+    """Tells with a `ResourceWarning` if it is dropped."""
     timed: bool = False
     """Runs on the virtual clock only."""
+
+    def is_same(self, received: list[Any], expected: list[Any]) -> bool:
+        """Whether it is what the operator promises, in its order if it has one."""
+        if self.ordered:
+            return received == expected
+        return sorted(received, key=repr) == sorted(expected, key=repr)
 
     def expected(self) -> list[Any]:
         return self.model(list(self.items))
@@ -155,10 +167,10 @@ def delayed(items: list[Any]) -> ScriptedSource:
 
 SOURCES = [
     Open("list", SourceIterObj, covers=(SourceIterObj,)),
-    Open("buffer", SourceBufferObj, covers=(SourceBufferObj,), restarts=False),
-    Open("queue", filled, restarts=False),
+    Open("buffer", SourceBufferObj, covers=(SourceBufferObj,), restarts=False, is_twin=True),
+    Open("queue", filled, restarts=False, is_twin=True),
     Open("halting", halting),
-    Open("own class", ByImplementation),
+    Open("own class", ByImplementation, is_twin=True),
     Open("own link", lambda items: Through(halting(items))),
     Open(
         "generator",
@@ -244,8 +256,8 @@ ROWS = [
         covers=(PullTakeObj,),
         identity=lambda stream: stream.take(100),
         bad=(
-            (lambda: PullTakeObj([1], -1), ValueError, r"count must be .*got -1 \(int\)"),
-            (lambda: PullTakeObj([1], wrong(1.5)), TypeError, r"count must be .*got 1.5 \(float\)"),
+            (lambda: PullTakeObj([1], -1), ValueError, r"size must be .*got -1 \(int\)"),
+            (lambda: PullTakeObj([1], wrong(1.5)), TypeError, r"size must be .*got 1.5 \(float\)"),
         ),
         calls="none",
     ),
@@ -256,8 +268,8 @@ ROWS = [
         covers=(PullSkipObj,),
         identity=lambda stream: stream.skip(0),
         bad=(
-            (lambda: PullSkipObj([1], -1), ValueError, r"count must be .*got -1 \(int\)"),
-            (lambda: PullSkipObj([1], wrong("2")), TypeError, r"count must be .*got '2' \(str\)"),
+            (lambda: PullSkipObj([1], -1), ValueError, r"size must be .*got -1 \(int\)"),
+            (lambda: PullSkipObj([1], wrong("2")), TypeError, r"size must be .*got '2' \(str\)"),
         ),
         calls="none",
     ),
@@ -438,11 +450,10 @@ async def outcomes(stream: PullObj[Any]) -> tuple[list[Any], list[Exception]]:
             errors.append(error)
 
 
-KNOWN: dict[tuple[str, str], str] = {
-    ("drop", "flatten of what waits"): (
-        "closing an awaitable that waits in a flattened iterator is taken for an error of its item"
-    ),
-}
+# Of a run, which takes milliseconds: less than a test has, so that it is the sweep that says where it hangs.
+PATIENCE = 20.0
+
+KNOWN: dict[tuple[str, str], str] = {}
 """Faults that are known, and not mended yet, by test and row."""
 
 
@@ -466,14 +477,19 @@ def rows(test: str) -> pytest.MarkDecorator:
 
 ENTRIES: list[Row | Open] = [*ROWS, *SOURCES]
 
-every_source = pytest.mark.parametrize("source", named(SOURCES))
+every_source = pytest.mark.parametrize(
+    "source", named([source for source in SOURCES if not source.timed])
+)
 
 
-DELAYED = Open("delayed", delayed)
+TIMED_SOURCES = [
+    Open("delayed", delayed),
+    *[source for source in SOURCES if source.timed],
+]
 
 
 async def _law_2(row: Row, source: Open, ways: list[Way]) -> None:
-    for called in row.kinds():
+    for called in row.kinds()[: 1 if source.is_twin else 2]:
 
         def build(called: Called = called) -> PullObj[Any]:
             called.begin()
@@ -485,6 +501,7 @@ async def _law_2(row: Row, source: Open, ways: list[Way]) -> None:
             ways=ways,
             ordered=row.ordered,
             excused_by=source.excused_by,
+            timeout=PATIENCE,
         )
         alone = called.runs[0]
         for calls in called.runs if source.excused_by is None else ():
@@ -495,6 +512,20 @@ async def _law_2(row: Row, source: Open, ways: list[Way]) -> None:
                 assert calls == alone
 
 
+@rows("lazy")
+async def test_law_1_nothing_is_asked_for_before_a_pull(row: Row) -> None:
+    for kind in row.kinds():
+        kind.begin()
+        source = ScriptedSource(row.items)
+        stream = row.build(SourceIterObj(source), kind)
+        never = anext(stream)
+        await turns(3)
+        assert (source.opens, source.pulls, kind.runs[0].total()) == (0, 0, 0)
+        never.close()
+        assert await anext(stream) in row.expected()
+        await stream.aclose()
+
+
 @rows("cancel")
 @every_source
 async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(row: Row, source: Open) -> None:
@@ -502,14 +533,13 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(row: Row, so
 
 
 @rows("drop")
-@pytest.mark.parametrize("source", named([source for source in SOURCES if source.drops]))
+@pytest.mark.parametrize(
+    "source", named([source for source in SOURCES if source.drops and not source.timed])
+)
 async def test_law_2_an_awaitable_dropped_anywhere_loses_nothing(row: Row, source: Open) -> None:
     await _law_2(row, source, ["drop"])
 
 
-@pytest.mark.xfail(
-    reason="closing an awaitable that waits in a generator ends it, and nobody says so"
-)
 async def test_law_2_a_generator_whose_awaitable_was_dropped_says_so() -> None:
     await sweep(
         lambda: SourceIterObj(ScriptedSource([1, Turns(1), 2]).as_generator()),
@@ -532,7 +562,8 @@ async def test_law_3_an_error_of_a_callable_costs_one_item(row: Row, source: Ope
             assert errors == [picky.error]
             assert len(picky.error.__notes__) == 1
             if row.is_simple:
-                assert items == row.model([item for item in row.items if item not in picky.refused])
+                left = [item for item in row.items if item not in picky.refused]
+                assert row.is_same(items, row.model(left))
 
 
 @rows("source error")
@@ -544,35 +575,35 @@ async def test_law_3_an_error_of_a_source_costs_nothing_else(row: Row) -> None:
             script = [*row.items[:at], Turns(1), Raise(error), *row.items[at:]]
             source = ScriptedSource(script)
             items, errors = await outcomes(row.build(SourceIterObj(source), kind))
-            assert items == row.expected()
+            assert row.is_same(items, row.expected())
             # What ends early may never get there.
             assert errors == ([error] if source.pulls > at else [])
 
 
 @rows("endings")
 @every_source
-async def test_laws_4_and_5_however_it_ends_everything_is_closed(row: Row, source: Open) -> None:
+async def test_law_4_and_law_5_however_it_ends_everything_is_closed(row: Row, source: Open) -> None:
     await _laws_4_and_5(row, source)
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("row", named(ROWS))
-async def test_laws_2_4_and_10_hold_on_the_clock_of_the_loop(row: Row) -> None:
-    await _law_2(row, DELAYED, ["cancel", "late", "twice", "timeout"])
-    await _laws_4_and_5(row, DELAYED)
+async def test_law_2_law_4_and_law_10_hold_on_the_clock_of_the_loop(row: Row) -> None:
+    for source in TIMED_SOURCES:
+        await _law_2(row, source, ["cancel", "late", "twice", "timeout"])
+        await _laws_4_and_5(row, source)
 
 
 async def _laws_4_and_5(row: Row, source: Open) -> None:
-    for called in row.kinds():
+    for called in row.kinds()[: 1 if source.is_twin else 2]:
 
         def build(called: Called = called) -> PullObj[Any]:
             called.begin()
             return row.build(source.open(row.items), called)
 
-        assert await sweep_endings(build) > 0
+        assert await sweep_endings(build, timeout=PATIENCE) > 0
 
 
-@pytest.mark.xfail(reason="a second aclose() calls that of the source again")
 async def test_law_4_closing_again_does_nothing() -> None:
     source = ScriptedSource([1, 2])
     stream = SourceIterObj(source).map(str)
@@ -596,30 +627,30 @@ async def test_law_4_a_cancelled_closing_goes_on_to_the_other_sources() -> None:
 
 @rows("drop stream")
 async def test_law_5_a_dropped_stream_leaves_nothing(row: Row) -> None:
-    streams = [row.build(source.open(row.items), plain) for source in SOURCES]
+    streams = [row.build(source.open(row.items), plain) for source in SOURCES if not source.timed]
     for stream in streams:
         await anext(stream)
         del stream
     dead = [weakref.ref(stream) for stream in streams]
-    streams.clear()
-    gc.collect()
-    assert [stream() for stream in dead] == [None] * len(SOURCES)
-    # A generator that was dropped is closed by the loop, in a task.
-    await turns(4)
+    with pytest.warns(ResourceWarning) if row.owns_tasks else contextlib.nullcontext():
+        streams.clear()
+        gc.collect()
+        # A generator that was dropped is closed by the loop, in a task.
+        await turns(4)
+    assert [stream() for stream in dead] == [None] * len(dead)
 
 
 @rows("second loop")
 async def test_law_9_a_second_loop_is_refused(row: Row) -> None:
     stream = row.build(SourceIterObj(row.items), plain)
-    expected = row.expected()
-    assert await anext(stream) == expected[0]
+    received = [await anext(stream)]
 
     async def elsewhere() -> Any:
         return await anext(stream)
 
     with pytest.raises(WrongLoopError):
         await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
-    assert await collect(stream) == expected[1:]
+    assert row.is_same(received + await collect(stream), row.expected())
 
 
 @rows("restart")
@@ -636,17 +667,17 @@ async def test_law_11_iteration_is_honest(row: Row, source: Open) -> None:
             if len(received) == 2:
                 break
         received += await collect(stream)
-        assert received == expected
+        assert row.is_same(received, expected)
         for _ in range(2):
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
         if source.restarts:
             stream.restart()
-            assert await collect(stream) == expected
+            assert row.is_same(await collect(stream), expected)
             stream.restart()
-            assert await anext(stream) == expected[0]
+            assert await anext(stream) in expected
             stream.restart()
-            assert await collect(stream) == expected
+            assert row.is_same(await collect(stream), expected)
         await stream.aclose()
     # A generator that a restart left behind is closed by the loop, in a task.
     await turns(4)
@@ -666,7 +697,10 @@ async def test_law_12_concurrent_pulls_are_served_in_turn(row: Row, source: Open
         expected = [*row.expected(), *[None] * 5]
         if cancelled is not None and isinstance(results[cancelled], asyncio.CancelledError):
             del results[cancelled]
-        assert results == expected[: len(results)]
+        if row.ordered:
+            assert results == expected[: len(results)]
+        rest = await collect(stream)
+        assert row.is_same([item for item in results if item is not None] + rest, row.expected())
         await stream.aclose()
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterable,
         AsyncIterator,
+        Awaitable,
         Callable,
         Coroutine,
         Iterable,
@@ -216,7 +217,7 @@ class PullObj(PullLink[T_co]):
     @overload
     def map(
         self,
-        transform: Callable[[T_co], Coroutine[Any, Any, U]],
+        transform: Callable[[T_co], Awaitable[U]],
         *,
         concurrency: int = ...,
         ordered: bool = ...,
@@ -266,7 +267,7 @@ class PullObj(PullLink[T_co]):
 
     @overload
     def reduce(
-        self, reducer: Callable[[U, T_co], Coroutine[Any, Any, U]], initial: U = ...
+        self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
     @overload
     def reduce(
@@ -300,11 +301,11 @@ class PullObj(PullLink[T_co]):
 
     @overload
     def catch(
-        self, handler: Callable[[Exception], Skip | Coroutine[Any, Any, Skip]]
+        self, handler: Callable[[Exception], Skip | Awaitable[Skip]]
     ) -> PullCatchObj[T_co, Never]: ...
     @overload
     def catch(
-        self, handler: Callable[[Exception], Coroutine[Any, Any, U | Skip]]
+        self, handler: Callable[[Exception], Awaitable[U | Skip]]
     ) -> PullCatchObj[T_co, U]: ...
     @overload
     def catch(self, handler: Callable[[Exception], U | Skip]) -> PullCatchObj[T_co, U]: ...
@@ -356,7 +357,7 @@ class PullObj(PullLink[T_co]):
         self,
         transform: Callable[
             [T_co],
-            Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+            Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | AsyncIterable[U]],
         ],
     ) -> PullFlatMapObj[T_co, U]:
         """The items of `transform(item)`, an iterable, for each item; see `PullFlatMapObj`."""
@@ -432,7 +433,7 @@ class PullObj(PullLink[T_co]):
 
     @overload
     def reduce_all(
-        self, reducer: Callable[[U, T_co], Coroutine[Any, Any, U]], initial: U = ...
+        self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> Coroutine[Any, Any, U]: ...
     @overload
     def reduce_all(

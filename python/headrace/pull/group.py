@@ -17,7 +17,7 @@ from headrace.configuration import Buffering, Filtering, Mapping, Sizing
 from headrace.pull.transform import PullObj1To1Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
     from headrace.pull.source import Source
 
@@ -177,9 +177,7 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         source: Source[IN],
         transform: Callable[
             [IN],
-            Iterable[OUT]
-            | AsyncIterable[OUT]
-            | Coroutine[Any, Any, Iterable[OUT] | AsyncIterable[OUT]],
+            Iterable[OUT] | AsyncIterable[OUT] | Awaitable[Iterable[OUT] | AsyncIterable[OUT]],
         ],
     ) -> None:
         self._kernel = FlatMapKernel(transform)

@@ -27,7 +27,7 @@ from headrace.pull.source import Source, as_pull
 from headrace.skip import SKIP, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
 
 __all__ = [
@@ -123,7 +123,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     def __init__(
         self,
         source: Source[IN],
-        transform: Callable[[IN], Coroutine[Any, Any, OUT]],
+        transform: Callable[[IN], Awaitable[OUT]],
         *,
         concurrency: int = ...,
         ordered: bool = ...,
@@ -292,7 +292,7 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     def __init__(
         self,
         source: Source[IN],
-        reducer: Callable[[OUT, IN], Coroutine[Any, Any, OUT]],
+        reducer: Callable[[OUT, IN], Awaitable[OUT]],
         initial: OUT = ...,
     ) -> None: ...
     @overload
@@ -405,13 +405,13 @@ class PullCatchObj(PullObj1To1Link[T, T | U], Catching, Generic[T, U], stock=Tru
     def __init__(
         self: PullCatchObj[IN, Never],
         source: Source[IN],
-        handler: Callable[[Exception], Skip | Coroutine[Any, Any, Skip]],
+        handler: Callable[[Exception], Skip | Awaitable[Skip]],
     ) -> None: ...
     @overload
     def __init__(
         self,
         source: Source[T],
-        handler: Callable[[Exception], Coroutine[Any, Any, U | Skip]],
+        handler: Callable[[Exception], Awaitable[U | Skip]],
     ) -> None: ...
     @overload
     def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...

@@ -10,11 +10,12 @@
 from headrace.testing.clock import DeadlockError, VirtualClock
 from headrace.testing.record import RecordingSink
 from headrace.testing.script import Delay, Forever, Raise, ScriptedSource, Step, Turns
-from headrace.testing.sweep import SweepError, sweep, sweep_endings
+from headrace.testing.sweep import Ending, SweepError, Way, sweep, sweep_endings
 
 __all__ = [
     "DeadlockError",
     "Delay",
+    "Ending",
     "Forever",
     "Raise",
     "RecordingSink",
@@ -23,6 +24,7 @@ __all__ = [
     "SweepError",
     "Turns",
     "VirtualClock",
+    "Way",
     "sweep",
     "sweep_endings",
 ]

@@ -28,12 +28,21 @@ pub(crate) struct ForeignFeed {
 #[derive(Debug, Default)]
 struct State {
     iterator: Option<Py<PyAny>>,
+    progress: Progress,
+}
+
+/// How far a source has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Progress {
+    #[default]
+    Fresh,
     /// Its first item has been asked for, so that the loop's hooks for async generators are
     /// installed.
-    started: bool,
+    Started,
     /// A cancellation went through it: say so at the next pull.
-    lost: bool,
-    ended: bool,
+    Lost,
+    Ended,
+    Closed,
 }
 
 #[pymethods]
@@ -95,17 +104,19 @@ impl ForeignFeed {
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let iterator = {
             let mut state = self.state.borrow(py);
-            if state.lost {
-                state.lost = false;
-                state.ended = true;
-                drop(state);
-                return Err(errors::source_cancelled(py));
-            }
-            if state.ended {
-                return Ok(Drawn::End);
+            match state.progress {
+                Progress::Fresh | Progress::Started => {}
+                Progress::Ended | Progress::Closed => return Ok(Drawn::End),
+                Progress::Lost => {
+                    state.progress = Progress::Ended;
+                    drop(state);
+                    return Err(errors::source_cancelled(py));
+                }
             }
             match &state.iterator {
-                Some(iterator) if state.started => Some(iterator.bind(py).clone()),
+                Some(iterator) if state.progress == Progress::Started => {
+                    Some(iterator.bind(py).clone())
+                }
                 _ => None,
             }
         };
@@ -116,7 +127,7 @@ impl ForeignFeed {
             Some(iterator) => self.anext(&iterator),
             None => {
                 let iterator = self.open(py)?;
-                self.state.borrow(py).started = true;
+                self.state.borrow(py).progress = Progress::Started;
                 self.anext(&iterator)
             }
         }
@@ -181,7 +192,7 @@ impl ForeignFeed {
             Ok(Step::Return(item)) => Ok(Drawn::Item(item)),
             Ok(Step::Yield(object)) => Ok(Drawn::Wait(Box::new(Wait::Inner(inner)), object)),
             Err(error) if error.is_instance_of::<PyStopAsyncIteration>(py) => {
-                self.state.borrow(py).ended = true;
+                self.end(py);
                 Ok(Drawn::End)
             }
             Err(error) => Err(error),
@@ -193,7 +204,7 @@ impl ForeignFeed {
             agen::Stepped::Item(item) => Ok(Drawn::Item(item)),
             agen::Stepped::Suspended(object) => Ok(Drawn::Wait(Box::new(Wait::Agen), object)),
             agen::Stepped::End(py) => {
-                self.state.borrow(py).ended = true;
+                self.end(py);
                 Ok(Drawn::End)
             }
         }
@@ -248,17 +259,24 @@ impl ForeignFeed {
         self.cancelled(py);
     }
 
+    fn end(&self, py: Python<'_>) {
+        let mut state = self.state.borrow(py);
+        if state.progress != Progress::Closed {
+            state.progress = Progress::Ended;
+        }
+    }
+
     pub(crate) fn cancelled(&self, py: Python<'_>) {
         let mut state = self.state.borrow(py);
         // Only a generator is ended by an error that goes through it. What another iterator lost,
         // if anything, only it can know.
-        if !state.ended
+        if matches!(state.progress, Progress::Fresh | Progress::Started)
             && state
                 .iterator
                 .as_ref()
                 .is_some_and(|iterator| is_agen(iterator.bind(py)))
         {
-            state.lost = true;
+            state.progress = Progress::Lost;
         }
     }
 
@@ -279,8 +297,10 @@ impl ForeignFeed {
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let iterator = {
             let mut state = self.state.borrow(py);
-            state.ended = true;
-            state.lost = false;
+            if state.progress == Progress::Closed {
+                return Ok(None);
+            }
+            state.progress = Progress::Closed;
             state
                 .iterator
                 .as_ref()
