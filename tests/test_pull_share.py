@@ -201,7 +201,7 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
     branches = SourceIterObj(range(30)).map(slowly).share(3, maxsize=rng.randrange(1, 5))
     read_all = await asyncio.gather(*(read(branch.map(slowly)) for branch in branches))
     assert read_all == [list(range(30))] * 3
-    assert cancelled > 5
+    assert cancelled > 3
 
 
 async def test_law_2_a_generator_that_a_cancelled_branch_ended_says_so_to_all() -> None:
