@@ -10,6 +10,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "Buffer",
     "BufferKernel",
+    "CacheFeed",
     "CallbackKernel",
     "Capacity",
     "CatchKernel",
@@ -22,6 +23,7 @@ __all__ = [
     "IterFeed",
     "IteratorResult",
     "Lease",
+    "LinesFeed",
     "MapKernel",
     "PullLink",
     "PushLink",
@@ -210,7 +212,19 @@ _Kernel: TypeAlias = (
 
 @final
 class StoreFeed:
-    def __new__(cls, items: deque[Any]) -> StoreFeed: ...
+    def __new__(cls, items: deque[Any], *, from_right: bool = False) -> StoreFeed: ...
+
+@final
+class CacheFeed:
+    def __new__(cls, value: Any) -> CacheFeed: ...
+    @property
+    def value(self) -> Any: ...
+    @value.setter
+    def value(self, value: Any) -> None: ...
+
+@final
+class LinesFeed:
+    def __new__(cls, path: str, encoding: str, errors: str) -> LinesFeed: ...
 
 @final
 class IterFeed:
@@ -236,7 +250,14 @@ class PullLink(Generic[_T_co]):
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def __init__(
         self,
-        origin: PullLink[Any] | StoreFeed | IterFeed | QueueFeed | ForeignFeed | None = None,
+        origin: PullLink[Any]
+        | StoreFeed
+        | CacheFeed
+        | LinesFeed
+        | IterFeed
+        | QueueFeed
+        | ForeignFeed
+        | None = None,
         kernel: _Kernel | None = None,
     ) -> None: ...
     def __aiter__(self) -> Self: ...

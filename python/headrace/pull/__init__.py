@@ -1,6 +1,7 @@
 """Pull: lazy streams, from many to one."""
 
 from headrace.pull.base import PullObj
+from headrace.pull.eager import PullEagerObj
 from headrace.pull.group import (
     PullBufferObj,
     PullFlatMapObj,
@@ -11,7 +12,19 @@ from headrace.pull.group import (
     PullTakeWhileObj,
     PullWindowObj,
 )
-from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
+from headrace.pull.source import (
+    SourceBufferObj,
+    SourceCacheObj,
+    SourceIterObj,
+    SourceLinesObj,
+    SourceObj,
+)
+from headrace.pull.time import (
+    PullThrottleObj,
+    PullTimeoutObj,
+    PullTimerObj,
+    PullWindowTimeoutObj,
+)
 from headrace.pull.transform import (
     PullCallbackObj,
     PullCatchObj,
@@ -28,6 +41,7 @@ __all__ = [
     "PullCallbackObj",
     "PullCatchObj",
     "PullDedupeObj",
+    "PullEagerObj",
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
@@ -40,8 +54,14 @@ __all__ = [
     "PullSkipWhileObj",
     "PullTakeObj",
     "PullTakeWhileObj",
+    "PullThrottleObj",
+    "PullTimeoutObj",
+    "PullTimerObj",
     "PullWindowObj",
+    "PullWindowTimeoutObj",
     "SourceBufferObj",
+    "SourceCacheObj",
     "SourceIterObj",
+    "SourceLinesObj",
     "SourceObj",
 ]

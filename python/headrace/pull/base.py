@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from types import TracebackType
 
+    from headrace.pull.eager import PullEagerObj
     from headrace.pull.group import (
         PullBufferObj,
         PullFlatMapObj,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
+    from headrace.pull.time import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
     from headrace.pull.transform import (
         PullCallbackObj,
         PullCatchObj,
@@ -117,7 +119,7 @@ class PullObj(PullLink[T_co]):
         for link in _upwards(self):
             if link is not self and _has_own(link, "aclose"):
                 # A subclass's own way of closing covers what is above it.
-                await _attempt(link.aclose(), errors)
+                cancelled = await _attempt(link.aclose(), errors) or cancelled
                 break
             while (pending := _core.shut(link)) is not None:
                 try:
@@ -130,7 +132,7 @@ class PullObj(PullLink[T_co]):
                 errors.append(failure)
             else:
                 for closing in feeds:
-                    await _attempt(closing, errors)
+                    cancelled = await _attempt(closing, errors) or cancelled
         if cancelled is not None:
             for error in errors:
                 cancelled.add_note(f"while closing: {error!r}")
@@ -212,18 +214,49 @@ class PullObj(PullLink[T_co]):
             error.add_note(f"while closing: {closing!r}")
 
     @overload
-    def map(self, transform: Callable[[T_co], U], *, raw: Literal[True]) -> PullMapObj[T_co, U]: ...
-    @overload
     def map(
-        self, transform: Callable[[T_co], Coroutine[Any, Any, U]], *, raw: Literal[False] = False
+        self,
+        transform: Callable[[T_co], Coroutine[Any, Any, U]],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: Literal[False] = ...,
     ) -> PullMapObj[T_co, U]: ...
     @overload
-    def map(self, transform: Callable[[T_co], U], *, raw: bool = False) -> PullMapObj[T_co, U]: ...
-    def map(self, transform: Callable[[T_co], Any], *, raw: bool = False) -> PullMapObj[T_co, Any]:
+    def map(
+        self,
+        transform: Callable[[T_co], U],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: bool = ...,
+    ) -> PullMapObj[T_co, U]: ...
+    def map(
+        self,
+        transform: Callable[[T_co], Any],
+        *,
+        concurrency: int = 1,
+        ordered: bool = True,
+        window: int | None = None,
+        on_cancel: Literal["retry", "keep"] = "retry",
+        raw: bool = False,
+    ) -> PullMapObj[T_co, Any]:
         """`transform(item)` for each item, awaited if it is awaitable; see `PullMapObj`."""
         from headrace.pull.transform import PullMapObj
 
-        return PullMapObj(self, transform, raw=raw)
+        return PullMapObj(
+            self,
+            transform,
+            concurrency=concurrency,
+            ordered=ordered,
+            window=window,
+            on_cancel=on_cancel,
+            raw=raw,
+        )
 
     def filter(self, predicate: Callable[[T_co], Any]) -> PullFilterObj[T_co]:
         """The items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
@@ -455,6 +488,32 @@ class PullObj(PullLink[T_co]):
         """
         return _core.reduce_all(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
 
+    def eager(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
+        """The items, fetched ahead by a task of its own; see `PullEagerObj`."""
+        from headrace.pull.eager import PullEagerObj
+
+        return PullEagerObj(self, buffer_size)
+
+    def timeout(
+        self, timeout: float, *, on_timeout: Literal["raise", "skip"] = "raise"
+    ) -> PullTimeoutObj[T_co]:
+        """The items, each within `timeout` seconds; see `PullTimeoutObj`."""
+        from headrace.pull.time import PullTimeoutObj
+
+        return PullTimeoutObj(self, timeout, on_timeout=on_timeout)
+
+    def window_timeout(self, size: int, timeout: float) -> PullWindowTimeoutObj[T_co]:
+        """Lists that leave when they are full, or `timeout` seconds old; see `PullWindowTimeoutObj`."""
+        from headrace.pull.time import PullWindowTimeoutObj
+
+        return PullWindowTimeoutObj(self, size, timeout)
+
+    def throttle(self, rate: float, *, per: float = 1.0, burst: int = 1) -> PullThrottleObj[T_co]:
+        """At most `rate` items every `per` seconds; see `PullThrottleObj`."""
+        from headrace.pull.time import PullThrottleObj
+
+        return PullThrottleObj(self, rate, per=per, burst=burst)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"
 
@@ -479,13 +538,15 @@ def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
         link = _core.upstream(link)
 
 
-async def _attempt(closing: Any, errors: list[BaseException]) -> None:
+async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.CancelledError | None:
+    """Closes one; an error, or a cancellation that struck it, does not keep others from being closed."""
     try:
         await closing
-    except asyncio.CancelledError:
-        raise
+    except asyncio.CancelledError as struck:
+        return struck
     except Exception as error:
         errors.append(error)
+    return None
 
 
 def _override(cls: type[PullObj[Any]], name: str, method: Callable[..., Any]) -> None:

@@ -7,7 +7,7 @@ docstring.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, cast, overload
 
 from headrace._core import (
     CallbackKernel,
@@ -17,10 +17,12 @@ from headrace._core import (
     InOrderKernel,
     MapKernel,
     ReduceKernel,
+    SkipKernel,
 )
 from headrace.configuration import Calling, Catching, Filtering, Mapping, Ordering, Reducing
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
+from headrace.pull.concurrent import Calls, check
 from headrace.pull.source import Source, as_pull
 from headrace.skip import SKIP, Skip
 
@@ -81,45 +83,125 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     """`transform(item)` for each item.
 
     Law: `[await t(x) for x in source]`, with `await` where `transform` returns an awaitable.
-    Order: the source's.
-    Bound: one item, while its `transform` runs.
-    Cost: O(1) and one call an item.
+    Order: the source's; with `ordered=False` as the calls end.
+    Bound: one item, while its `transform` runs. With a `concurrency` above 1, `window` items whose
+    call runs or whose result waits for its pull; of these at most `concurrency` run.
+    Cost: O(1) and one call an item. With a `concurrency`, or `on_cancel="keep"`, an asyncio task for
+    each call that has to be awaited, and one that pulls the source.
     Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again
-    at the next pull: at least once.
+    at the next pull: at least once. With `on_cancel="keep"`, and always with a `concurrency` above
+    1, a cancelled pull cancels no call: its result goes to the next pull, exactly once.
 
     An exception of `transform` reaches the consumer as it is, costs that one item, and the stream
     goes on.
 
+    Nothing runs before the first pull. From then on calls run ahead of the pulls, if `concurrency`
+    is above 1. So a stream that was not read to its end must be closed, which cancels the calls and
+    waits for them; one that is dropped cancels them with a `ResourceWarning`. It cannot restart while
+    they run. A call must not wait for the stream that it is part of.
+
     Args:
         source: A pull object, or any iterable, sync or async.
         transform: Sync or async, called with each item.
-        raw: Whether an awaitable that `transform` returns is the item itself, not to be awaited here.
+        concurrency: How many calls may run at once, a positive integer.
+        ordered: Whether the results come in the order of their items, or as they are there.
+        window: How many items may be called and not yet delivered, at least `concurrency`; `None`
+            for twice that. What it is above `concurrency` lets calls go on behind a slow one.
+        on_cancel: What a cancelled pull does to its call at `concurrency` 1: `"retry"` cancels it,
+            and calls again; `"keep"` lets it finish in a task of its own.
+        raw: Whether what `transform` returns is the result, awaitable or not.
 
     Raises:
-        TypeError: `source` is not iterable, or `transform` not callable.
+        TypeError: `source` is not iterable, `transform` not callable, or `concurrency` or `window` no
+            integer.
+        ValueError: `concurrency` is not positive, `window` less than it, or `on_cancel` another word.
     """
 
-    @overload
-    def __init__(
-        self, source: Source[IN], transform: Callable[[IN], OUT], *, raw: Literal[True]
-    ) -> None: ...
+    _calls: Calls[OUT] | None = None
+
     @overload
     def __init__(
         self,
         source: Source[IN],
         transform: Callable[[IN], Coroutine[Any, Any, OUT]],
         *,
-        raw: Literal[False] = False,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: Literal[False] = ...,
     ) -> None: ...
     @overload
     def __init__(
-        self, source: Source[IN], transform: Callable[[IN], OUT], *, raw: bool = False
+        self,
+        source: Source[IN],
+        transform: Callable[[IN], OUT],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: bool = ...,
     ) -> None: ...
     def __init__(
-        self, source: Source[IN], transform: Callable[[IN], Any], *, raw: bool = False
+        self,
+        source: Source[IN],
+        transform: Callable[[IN], Any],
+        *,
+        concurrency: int = 1,
+        ordered: bool = True,
+        window: int | None = None,
+        on_cancel: Literal["retry", "keep"] = "retry",
+        raw: bool = False,
     ) -> None:
         self._kernel = MapKernel(transform, raw)
-        super().__init__(source, self._kernel)
+        if type(concurrency) is not int or concurrency != 1 or window is not None:
+            check(concurrency, window)
+        if on_cancel != "keep":
+            if on_cancel != "retry":
+                raise ValueError(f'on_cancel must be "retry" or "keep", got {on_cancel!r}')
+            if concurrency == 1:
+                super().__init__(source, self._kernel)
+                return
+        pulled = as_pull(source)
+        self._calls = Calls(
+            pulled,
+            self._kernel,
+            concurrency=concurrency,
+            window=window,
+            ordered=ordered,
+            raw=raw,
+            operator=type(self).__name__,
+        )
+        # The calls have been made when an item comes here: all pass.
+        super().__init__(cast("Any", self._calls), SkipKernel(0))
+        self._source = pulled
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may run at once, live where it was given above 1, or with `on_cancel="keep"`."""
+        return 1 if self._calls is None else self._calls.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        self._running_ahead().concurrency = concurrency
+
+    @property
+    def window_size(self) -> int:
+        """The `window`: how many items may be called and not yet delivered; live where `concurrency` is."""
+        return 1 if self._calls is None else self._calls.window_size
+
+    @window_size.setter
+    def window_size(self, window: int | None) -> None:
+        self._running_ahead().window_size = window
+
+    def _running_ahead(self) -> Calls[OUT]:
+        if self._calls is None:
+            raise AttributeError(
+                "concurrency and window of this stream are fixed; make it with a concurrency above 1, "
+                'or with on_cancel="keep"'
+            )
+        return self._calls
 
 
 class PullFilterObj(PullObj1To1Link[T, T], Filtering[T], stock=True):

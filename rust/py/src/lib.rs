@@ -8,10 +8,11 @@
 //! | [`drive`] | what moves items through kernels, on demand and on supply |
 //! | [`buffer`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
 //! | [`result`], [`errors`] | what comes back, and what is raised |
+//! | [`runtime`] | threads for what blocks |
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
+//! `feed/{agen,foreign,iter,store,lines/codec}` and in `gil`, each block with its reason.
 
 mod asyncio;
 mod awaitable;
@@ -26,6 +27,7 @@ mod gil;
 mod kernel;
 mod number;
 mod result;
+mod runtime;
 mod signal;
 
 use pyo3::prelude::*;
@@ -43,6 +45,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
+    feed::register_closing(py)?;
     kernel::register(module)?;
     signal::register(module)?;
     capacity::register(module)?;
@@ -51,6 +54,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pull::link::PullLink>()?;
     module.add_class::<feed::StoreFeed>()?;
     module.add_class::<feed::IterFeed>()?;
+    module.add_class::<feed::CacheFeed>()?;
+    module.add_class::<feed::LinesFeed>()?;
     module.add_class::<feed::QueueFeed>()?;
     module.add_class::<feed::ForeignFeed>()?;
     module.add_class::<push::link::PushLink>()?;

@@ -229,7 +229,9 @@ impl ForeignFeed {
                     }
                 }
             }
-            Wait::Core { .. } => unreachable!("a foreign source waits for no buffer of ours"),
+            Wait::Core { .. } | Wait::Batch(_) => {
+                unreachable!("a foreign source waits for nothing of ours")
+            }
         }
     }
 

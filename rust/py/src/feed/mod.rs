@@ -2,14 +2,18 @@
 //!
 //! | feed | items | a cancelled pull |
 //! |---|---|---|
-//! | [`StoreFeed`] | a `deque`, drained from its left end | never waits |
+//! | [`StoreFeed`] | a `deque`, drained from one end | never waits |
+//! | [`CacheFeed`] | one value, once a cycle | never waits |
 //! | [`IterFeed`] | a sync iterable | never waits |
+//! | [`LinesFeed`] | the lines of a file, read by other threads | the line stays in its batch |
 //! | [`QueueFeed`] | a buffer of the core | the item stays in the buffer |
 //! | [`ForeignFeed`] | any async iterable | as that source has it |
 
 mod agen;
+mod cache;
 mod foreign;
 mod iter;
+mod lines;
 mod queue;
 mod store;
 
@@ -20,8 +24,10 @@ use pyo3::prelude::*;
 
 use crate::awaitable::{Inner, Parked, Seen, Stopped};
 pub(crate) use agen::register as register_agen;
+pub(crate) use cache::CacheFeed;
 pub(crate) use foreign::ForeignFeed;
 pub(crate) use iter::IterFeed;
+pub(crate) use lines::{LinesFeed, register_closing};
 pub(crate) use queue::QueueFeed;
 pub(crate) use store::StoreFeed;
 
@@ -42,6 +48,8 @@ pub(crate) enum Drawn<'py> {
 pub(crate) enum Wait {
     /// A buffer of the core.
     Core { get: Get<Py<PyAny>>, parked: Parked },
+    /// A batch of lines that is being read.
+    Batch(Parked),
     /// The awaitable that a foreign `__anext__` returned.
     Inner(Inner),
     /// An async generator that is driven without one.
@@ -52,7 +60,7 @@ impl Wait {
     /// Shows the collector what this holds.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
-            Self::Core { parked, .. } => see(parked.future()),
+            Self::Core { parked, .. } | Self::Batch(parked) => see(parked.future()),
             Self::Inner(inner) => see(inner.object()),
             Self::Agen => Ok(()),
         }
@@ -63,6 +71,8 @@ impl Wait {
 #[derive(Debug)]
 pub(crate) enum AnyFeed {
     Store(Py<StoreFeed>),
+    Cache(Py<CacheFeed>),
+    Lines(Py<LinesFeed>),
     Iter(Py<IterFeed>),
     Queue(Py<QueueFeed>),
     Foreign(Py<ForeignFeed>),
@@ -72,6 +82,10 @@ impl AnyFeed {
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(feed) = object.cast_exact::<StoreFeed>() {
             Ok(Self::Store(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<CacheFeed>() {
+            Ok(Self::Cache(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<LinesFeed>() {
+            Ok(Self::Lines(feed.clone().unbind()))
         } else if let Ok(feed) = object.cast_exact::<IterFeed>() {
             Ok(Self::Iter(feed.clone().unbind()))
         } else if let Ok(feed) = object.cast_exact::<QueueFeed>() {
@@ -114,6 +128,8 @@ impl AnyFeed {
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Store(feed) => Self::Store(feed.clone_ref(py)),
+            Self::Cache(feed) => Self::Cache(feed.clone_ref(py)),
+            Self::Lines(feed) => Self::Lines(feed.clone_ref(py)),
             Self::Iter(feed) => Self::Iter(feed.clone_ref(py)),
             Self::Queue(feed) => Self::Queue(feed.clone_ref(py)),
             Self::Foreign(feed) => Self::Foreign(feed.clone_ref(py)),
@@ -123,6 +139,8 @@ impl AnyFeed {
     pub(crate) fn as_any(&self) -> &Py<PyAny> {
         match self {
             Self::Store(feed) => feed.as_any(),
+            Self::Cache(feed) => feed.as_any(),
+            Self::Lines(feed) => feed.as_any(),
             Self::Iter(feed) => feed.as_any(),
             Self::Queue(feed) => feed.as_any(),
             Self::Foreign(feed) => feed.as_any(),
@@ -131,10 +149,13 @@ impl AnyFeed {
 
     /// The next item, if there is one now: the short way. If there is none, [`Self::draw`] must be
     /// asked next, and says why.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "it is a part of the driver's loop")]
+    #[inline(always)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
             Self::Store(feed) => feed.get().ready(py),
+            Self::Cache(feed) => feed.get().ready(py),
+            Self::Lines(feed) => feed.get().ready(py),
             Self::Iter(feed) => feed.get().ready(py),
             Self::Queue(feed) => feed.get().ready(py),
             Self::Foreign(_) => None,
@@ -146,6 +167,8 @@ impl AnyFeed {
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         match self {
             Self::Store(feed) => Ok(feed.get().draw(py)),
+            Self::Cache(feed) => Ok(feed.get().draw(py)),
+            Self::Lines(feed) => feed.get().draw(py),
             Self::Iter(feed) => feed.get().draw(py),
             Self::Queue(feed) => feed.get().draw(py),
             Self::Foreign(feed) => feed.get().draw(py),
@@ -163,6 +186,11 @@ impl AnyFeed {
             (Self::Queue(feed), Wait::Core { get, parked }) => match sent {
                 Ok(_) => feed.get().resume(py, get, parked),
                 // Dropping the wait gives up its place; the item is still in the buffer.
+                Err(error) => Err(error),
+            },
+            (Self::Lines(feed), Wait::Batch(parked)) => match sent {
+                Ok(_) => feed.get().resume(py, parked),
+                // The batch waits for the next pull.
                 Err(error) => Err(error),
             },
             (Self::Foreign(feed), wait) => feed.get().resume(wait, sent, py),
@@ -189,6 +217,14 @@ impl AnyFeed {
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Store(_) => Ok(()),
+            Self::Cache(feed) => {
+                feed.get().restart(py);
+                Ok(())
+            }
+            Self::Lines(feed) => {
+                feed.get().restart(py);
+                Ok(())
+            }
             Self::Iter(feed) => feed.get().restart(py),
             Self::Queue(feed) => feed.get().restart(),
             Self::Foreign(feed) => feed.get().restart(py),
@@ -198,7 +234,8 @@ impl AnyFeed {
     /// Ends the source. What it returns is to be awaited, if there is anything to await.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self {
-            Self::Store(_) => Ok(None),
+            Self::Store(_) | Self::Cache(_) => Ok(None),
+            Self::Lines(feed) => feed.get().close(py),
             Self::Iter(feed) => feed.get().close(py).map(|()| None),
             Self::Queue(feed) => feed.get().close(py).map(|()| None),
             Self::Foreign(feed) => feed.get().close(py),

@@ -469,7 +469,8 @@ impl Coroutine for Pull {
         &CLASS
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "it is the body of the slot")]
+    #[inline(always)]
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
         let py = value.py();
         let Some(link) = self.link.take() else {

@@ -188,7 +188,6 @@ impl Line {
 
     fn keep(&mut self, tail: &Bound<'_, PullLink>, number: usize, item: Bound<'_, PyAny>) {
         self.stages[number].link(tail).keep(item);
-        self.loaded.push(number);
-        self.is_special = true;
+        self.load(number);
     }
 }

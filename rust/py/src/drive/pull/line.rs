@@ -42,7 +42,10 @@ pub(crate) struct Line {
     pub(super) claim: Arc<Claim>,
     /// The stages whose links have something that goes before what comes from above: an item that a
     /// cancelled pull left, or more of what their kernel made of the last one. Upmost first.
-    pub(super) loaded: Vec<usize>,
+    loaded: Vec<usize>,
+    /// The last of those, and what it hands on: for as long as its items are there at once, they need
+    /// not be looked for.
+    handing: Option<(usize, AnyFeed)>,
     /// The link of the feed, unless it is the last one itself.
     head: Option<Py<PullLink>>,
     /// Items came back to that link.
@@ -138,6 +141,7 @@ impl Line {
             head: (is_fused && !link.is(tail)).then(|| link.unbind()),
             head_is_loaded,
             loaded,
+            handing: None,
             ending,
             is_special,
         })
@@ -154,10 +158,7 @@ impl Line {
     ) -> Result<Advance<'py>, Raised> {
         'items: loop {
             if entry.is_none() && self.must_look_around() {
-                match self
-                    .look_around(py, tail)
-                    .map_err(|error| Raised::set(py, error))?
-                {
+                match self.ahead(py, tail)? {
                     Ahead::Entry(next) => entry = Some(next),
                     Ahead::Feed => {}
                     Ahead::Outcome(outcome) => return Ok(outcome),
@@ -174,17 +175,11 @@ impl Line {
                     Some(item) => (item, 0),
                     None => match self.feed.draw(py) {
                         Ok(Drawn::Item(item)) => (item, 0),
-                        Ok(Drawn::End) => {
-                            self.end_above(0);
-                            continue 'items;
-                        }
-                        Ok(Drawn::Wait(wait, object)) => {
-                            return Ok(Self::wait(*wait, None, object));
-                        }
-                        Err(error) => {
-                            entry = Some(self.catch(py, error, 0)?);
-                            continue 'items;
-                        }
+                        drawn => match self.drew(py, drawn)? {
+                            Ahead::Entry(entry) => entry,
+                            Ahead::Feed => continue 'items,
+                            Ahead::Outcome(outcome) => return Ok(outcome),
+                        },
                     },
                 }
             };
@@ -212,6 +207,38 @@ impl Line {
                 }
             }
             return Ok(Advance::Item(item));
+        }
+    }
+
+    /// What asking the feed came to, if that is no item.
+    #[cold]
+    #[inline(never)]
+    fn drew<'py>(
+        &mut self,
+        py: Python<'py>,
+        drawn: PyResult<Drawn<'py>>,
+    ) -> Result<Ahead<'py>, Raised> {
+        match drawn {
+            Ok(Drawn::Item(item)) => Ok(Ahead::Entry((item, 0))),
+            Ok(Drawn::End) => {
+                self.end_above(0);
+                Ok(Ahead::Feed)
+            }
+            Ok(Drawn::Wait(wait, object)) => Ok(Ahead::Outcome(Self::wait(*wait, None, object))),
+            Err(error) => self.catch(py, error, 0).map(Ahead::Entry),
+        }
+    }
+
+    /// What goes before the feed's next item.
+    #[inline(never)]
+    fn ahead<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+    ) -> Result<Ahead<'py>, Raised> {
+        match self.hand_on(py) {
+            Some(ahead) => Ok(ahead),
+            None => Raised::lower(py, self.look_around(py, tail)),
         }
     }
 
@@ -257,8 +284,7 @@ impl Line {
                 self.stages[number]
                     .link(tail)
                     .set_pending(tail.py(), Some(*feed));
-                self.loaded.push(number);
-                self.is_special = true;
+                self.load(number);
                 None
             }
             Flow::Await(_) => unreachable!("a kernel awaits once an item"),
@@ -268,6 +294,7 @@ impl Line {
     /// Nothing more is taken from above stage `number`: what is left there is left.
     pub(super) fn end_above(&mut self, number: usize) {
         self.loaded.retain(|stage| *stage >= number);
+        self.handing = None;
         self.ending = Some(number);
         self.is_special = true;
     }
@@ -275,16 +302,47 @@ impl Line {
     /// Items came back to its last link.
     pub(super) fn load_tail(&mut self) {
         match self.stages.len() {
-            0 => self.head_is_loaded = true,
-            count => self.loaded.push(count - 1),
+            0 => {
+                self.head_is_loaded = true;
+                self.is_special = true;
+            }
+            count => self.load(count - 1),
         }
+    }
+
+    /// The link of stage `number` has something that goes before what comes from above.
+    pub(super) fn load(&mut self, number: usize) {
+        self.loaded.push(number);
+        self.handing = None;
         self.is_special = true;
+    }
+
+    /// The downmost link of those has nothing left.
+    fn unload(&mut self) {
+        self.loaded.pop();
+        self.handing = None;
     }
 
     /// Whether something has to be seen to before the next item is drawn.
     #[inline]
     fn must_look_around(&self) -> bool {
         self.is_special || self.claim.revoked.load(Relaxed)
+    }
+
+    /// The next item of what is being handed on, if it is there at once. If not, that is asked why
+    /// ([`AnyFeed::draw`]) by `look_around`.
+    #[inline]
+    fn hand_on<'py>(&self, py: Python<'py>) -> Option<Ahead<'py>> {
+        let (number, feed) = self.handing.as_ref()?;
+        if self.claim.revoked.load(Relaxed) {
+            return None;
+        }
+        self.claim.at.store(number + 1, Relaxed);
+        if budget::spend(py) {
+            return Some(Ahead::Outcome(Self::rest(py)));
+        }
+        let item = feed.ready(py)?;
+        Some(Ahead::Entry((item, number + 1)))
     }
 
     /// Builds the line again if a link was taken out of it; finds what goes before the feed's next
@@ -306,32 +364,32 @@ impl Line {
             }
             if let Some(item) = link.take_kept(py) {
                 if !link.is_loaded(py) {
-                    self.loaded.pop();
+                    self.unload();
                     self.is_special =
                         self.head_is_loaded || !self.loaded.is_empty() || self.ending.is_some();
                 }
                 return Ok(Ahead::Entry((item, number)));
             }
             let Some(pending) = link.pending(py) else {
-                self.loaded.pop();
+                self.unload();
                 continue;
             };
-            self.claim.at.store(number + 1, Relaxed);
-            if budget::spend(py) {
-                return Ok(Ahead::Outcome(Self::rest(py)));
+            if self.handing.is_none() {
+                self.handing = Some((number, pending.clone_ref(py)));
+                if let Some(ahead) = self.hand_on(py) {
+                    return Ok(ahead);
+                }
             }
-            let drawn = match pending.ready(py) {
-                Some(item) => Ok(Drawn::Item(item)),
-                None => pending.draw(py),
-            };
-            match drawn {
+            // It had none at once.
+            self.handing = None;
+            match pending.draw(py) {
                 Ok(Drawn::Item(item)) => return Ok(Ahead::Entry((item, number + 1))),
                 Ok(Drawn::Wait(wait, object)) => {
                     return Ok(Ahead::Outcome(Self::wait(*wait, Some(number), object)));
                 }
                 Ok(Drawn::End) => {
-                    link.set_pending(py, None);
-                    self.loaded.pop();
+                    self.stages[number].link(tail).set_pending(py, None);
+                    self.unload();
                 }
                 Err(error) => {
                     let error = self.stages[number].blame(tail, error);
