@@ -11,9 +11,6 @@ use crate::gc;
 use crate::gil::GilCell;
 use crate::number::whole;
 
-/// The most items that memory is taken for before they are there.
-const LARGE: usize = 1024;
-
 /// Emits lists of `size` items; at the end the list that is not full, unless it is to be dropped.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
