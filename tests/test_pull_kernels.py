@@ -123,7 +123,7 @@ async def test_law_2_buffer_until_and_callback_lose_nothing_when_cancelled(seed:
     received, cancelled = await cancelled_often(stream, random.Random(seed))
     assert received == parted(range(30), lambda n: n % 4 == 3)
     assert list(dict.fromkeys(shown)) == list(range(30))
-    assert cancelled > 10
+    assert cancelled > 3
 
 
 async def test_law_3_a_failing_condition_costs_one_item_and_no_list() -> None:
@@ -298,7 +298,7 @@ async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
     stream = SourceIterObj(items).map(slowly).in_order(slowly, maxsize=6).map(slowly)
     received, cancelled = await cancelled_often(stream, rng)
     assert received == list(range(50))
-    assert cancelled > 10
+    assert cancelled > 3
 
 
 @pytest.mark.parametrize(

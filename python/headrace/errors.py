@@ -31,6 +31,9 @@ class _Nothing:
 
 NOTHING: Final = _Nothing()
 
+CLOSING: Final = "the stream is being closed"
+"""What a `CancelledError` says by which a stream that closes cancels its pull."""
+
 
 class HeadraceError(Exception):
     """The base of all errors that headrace raises by itself."""

@@ -381,6 +381,38 @@ class PullObj(PullLink[T_co]):
 
         return PullBufferObj(self, condition, partial=partial)
 
+    def share(
+        self, n: int, *, maxsize: int = 1024, overflow: Literal["block", "error"] = "block"
+    ) -> tuple[PullObj[T_co], ...]:
+        """This stream for several consumers: `n` streams, each of which gives all items.
+
+        Law: each is `[x async for x in self]`, errors and the end in their places. An item is pulled when
+        the first of them needs it, by the pull that needs it.
+        Order: the stream's, in each.
+        Bound: `maxsize` items for each branch that is behind; the items themselves are shared.
+        Cost: O(`n`) an item, once for all.
+        Cancel safety: as this stream's. A cancelled pull of a branch loses nothing: if it was pulling this
+        stream, the next branch in need does so instead. Branches may be pulled by different tasks, and so may
+        this stream then.
+
+        A branch that was closed, or dropped, holds nobody back; this stream is closed with the last one
+        that is closed. A task that reads one branch after the other waits for itself, once it wants more
+        than `maxsize` items of the first (or to know that there are no more).
+
+        Args:
+            n: How many, a positive integer.
+            maxsize: How many items a branch may be ahead of the slowest one, a positive integer.
+            overflow: What becomes of a pull that would go further: `"block"` waits until the slowest moves
+                or is closed, `"error"` raises `WouldBlock`, and a later pull goes on.
+
+        Raises:
+            TypeError: `n` or `maxsize` is no integer.
+            ValueError: One of them is not positive, or `overflow` neither of the two.
+        """
+        from headrace.pull.share import share
+
+        return share(self, n, maxsize=maxsize, overflow=overflow)
+
     def collect(self) -> Coroutine[Any, Any, list[T_co]]:
         """All items, in a list.
 

@@ -6,6 +6,9 @@ use pyo3::types::PyList;
 use crate::awaitable::Stopped;
 use crate::gil::GilCell;
 
+/// The most items that memory is taken for before they are there.
+const LARGE: usize = 1024;
+
 /// Items that wait for their list to be full.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -33,9 +36,13 @@ impl Batch {
         items.len()
     }
 
-    /// The list, full; a new one begins.
+    /// The list, full; a new one begins, and may well become as long.
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let items = std::mem::take(&mut *self.items.borrow(py));
+        let items = {
+            let mut items = self.items.borrow(py);
+            let next = Vec::with_capacity(items.len().min(LARGE));
+            std::mem::replace(&mut *items, next)
+        };
         PyList::new(py, items).map(Bound::into_any)
     }
 

@@ -329,20 +329,26 @@ impl Pull {
             interrupted,
             ..
         } = *flight;
-        let cancelled =
-            |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
+        let rose = |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
         // A link that closes cancels what is under way, once, also where the future could not be
-        // cancelled.
+        // cancelled. To a link above, which perhaps does not close, its pull was cancelled like any.
+        let cancelled = |error: &PyErr| rose(error) || errors::is_closing(py, error);
         let sent = match sent {
-            Ok(_) if closing && !interrupted => {
-                Err(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?))
+            Ok(_) if closing && !interrupted => Err(errors::closing(py)),
+            Err(error)
+                if closing
+                    && !interrupted
+                    && asyncio::is_cancelled_error(py, &error)
+                    && !rose(&error) =>
+            {
+                Err(errors::closing(py))
             }
             sent => sent,
         };
         let mut outcome = line.resume(py, link, place, sent, cancelled);
         if closing
             && !matches!(outcome, Ok(Advance::Suspend(..)))
-            && !outcome.as_ref().is_err_and(cancelled)
+            && !outcome.as_ref().is_err_and(rose)
         {
             outcome = Err(closed(py));
         }
