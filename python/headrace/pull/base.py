@@ -132,8 +132,11 @@ class PullObj(PullLink[T_co]):
             except Exception as failure:
                 errors.append(failure)
             else:
+                failed = len(errors)
                 for closing in feeds:
                     cancelled = await _attempt(closing, errors) or cancelled
+                if len(errors) > failed:
+                    _core.reopen_feeds(link)
         if cancelled is not None:
             for error in errors:
                 cancelled.add_note(f"while closing: {error!r}")

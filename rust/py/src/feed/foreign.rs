@@ -293,7 +293,12 @@ impl ForeignFeed {
         Ok(())
     }
 
-    /// Ends it. What comes back is to be awaited: the iterator's own `aclose()`.
+    /// Closing it failed: it can be tried again.
+    pub(crate) fn reopen(&self, py: Python<'_>) {
+        self.state.borrow(py).progress = Progress::Ended;
+    }
+
+    /// Ends it. What comes back is to be awaited, once: the iterator's own `aclose()`.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let iterator = {
             let mut state = self.state.borrow(py);
