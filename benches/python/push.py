@@ -102,7 +102,8 @@ def by_queues(sinks: int) -> Callable[[int], Any]:
         async def consume(queue: asyncio.Queue[int]) -> None:
             nonlocal total
             for _ in range(items):
-                total += await queue.get()
+                x = await queue.get()
+                total += x
 
         tasks = [asyncio.create_task(consume(queue)) for queue in queues]
         for x in range(items):

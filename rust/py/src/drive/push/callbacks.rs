@@ -65,6 +65,15 @@ impl Callbacks {
         Arc::clone(&self.functions.borrow(py))
     }
 
+    /// The callable, if it is the only one.
+    #[inline]
+    pub(super) fn only<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match &**self.functions.borrow(py) {
+            [function] => Some(function.bind(py).clone()),
+            _ => None,
+        }
+    }
+
     fn set(&self, py: Python<'_>, functions: Arc<[Py<PyAny>]>) {
         // Dropped with the borrow gone: a destructor may come back here.
         let old = std::mem::replace(&mut *self.functions.borrow(py), functions);

@@ -5,11 +5,10 @@
 //! awaits them side by side, each in a task of its own (`_settle` in `headrace/push/fanout.py`).
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{
-    PyException, PyIndexError, PyRecursionError, PyRuntimeError, PyTypeError, PyValueError,
+    PyException, PyIndexError, PyRecursionError, PyTypeError, PyValueError,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -19,15 +18,15 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::awaitable::{Flight, Push};
 use super::carry::{Carried, Mode, Walked};
 use super::halt::Halt;
-use super::line::blame;
-use super::link::PushLink;
+use super::callbacks::Callbacks;
+use super::line::{Line, blame};
+use super::link::{Outlet, PushLink};
 use super::now::{is_would_block, would_block};
 use super::todo::Todo;
 use crate::asyncio;
 use crate::awaitable::inner::is_awaitable;
 use crate::errors;
 use crate::gc;
-use crate::gil::GilCell;
 use crate::kernel::Callable;
 use crate::result::IteratorResult;
 
@@ -39,9 +38,23 @@ const DEPTH: usize = 400;
 struct Branch {
     sink: Py<PyAny>,
     /// The same, if it may be run in place.
-    native: Option<Py<PushLink>>,
+    native: Option<Native>,
     /// It wants no more.
     is_done: AtomicBool,
+}
+
+/// A branch that is run in place.
+#[derive(Debug)]
+struct Native {
+    link: Py<PushLink>,
+    /// What it consists of, if that is nothing more: the short way.
+    only: Option<Only>,
+}
+
+#[derive(Debug)]
+enum Only {
+    List(Py<PyList>),
+    Callbacks(Py<Callbacks>),
 }
 
 /// Which branches an item goes to.
@@ -60,7 +73,7 @@ enum Route {
 pub(crate) struct Fan {
     route: Route,
     is_concurrent: bool,
-    branches: GilCell<Arc<[Branch]>>,
+    branches: Vec<Branch>,
     /// Which branch is at each place of what the user gave, where one sink may stand twice.
     places: Vec<usize>,
     left: AtomicUsize,
@@ -101,7 +114,7 @@ impl Fan {
             route,
             is_concurrent: concurrent,
             left: AtomicUsize::new(branches.len()),
-            branches: GilCell::new(branches.into()),
+            branches,
             places,
         })
     }
@@ -125,16 +138,15 @@ impl Fan {
     /// The sinks, each once: what the numbers of branches mean.
     #[getter]
     fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        let branches = self.branches(py);
-        branches
+        self.branches
             .iter()
             .map(|branch| branch.sink.bind(py).clone())
             .collect()
     }
 
     /// Branch number `number` wants no more.
-    fn finish(&self, py: Python<'_>, number: usize) {
-        if let Some(branch) = self.branches(py).get(number)
+    fn finish(&self, number: usize) {
+        if let Some(branch) = self.branches.get(number)
             && !branch.is_done.swap(true, Relaxed)
         {
             self.left.fetch_sub(1, Relaxed);
@@ -165,35 +177,88 @@ impl Fan {
             if let Route::Select(selector) = &self.route {
                 selector.traverse(see)?;
             }
-            match self.branches.peek_for_gc().as_deref() {
-                // A push that is under way holds them too.
-                Some(branches) if Arc::strong_count(branches) == 1 => {
-                    for branch in branches.iter() {
-                        see(&branch.sink)?;
-                        if let Some(native) = &branch.native {
-                            see(native.as_any())?;
-                        }
-                    }
-                    Ok(())
+            self.branches.iter().try_for_each(|branch| {
+                see(&branch.sink)?;
+                let Some(native) = &branch.native else {
+                    return Ok(());
+                };
+                see(native.link.as_any())?;
+                match &native.only {
+                    None => Ok(()),
+                    Some(Only::List(list)) => see(list.as_any()),
+                    Some(Only::Callbacks(callbacks)) => see(callbacks.as_any()),
                 }
-                _ => Ok(()),
-            }
+            })
         })
     }
 
     fn __clear__(&self, py: Python<'_>) {
+        // The branches stay, as what a tuple holds: a cycle through them is broken at the push object
+        // that holds this.
         if let Route::Select(selector) = &self.route {
             selector.clear(py);
         }
-        let old = std::mem::replace(&mut *self.branches.borrow(py), Arc::new([]));
-        drop(old);
+    }
+}
+
+impl Native {
+    fn of(link: &Bound<'_, PushLink>) -> PyResult<Self> {
+        let only = if PushLink::has_implementation(link)? {
+            None
+        } else {
+            match link.get().outlet(link.py()) {
+                Outlet::Collect(list, None) => Some(Only::List(list)),
+                Outlet::Call(callbacks) => Some(Only::Callbacks(callbacks)),
+                _ => None,
+            }
+        };
+        Ok(Self {
+            link: link.clone().unbind(),
+            only,
+        })
+    }
+
+    /// Pushes the short way, if there is one.
+    #[inline]
+    fn push_shortly<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        mode: Mode,
+    ) -> Option<PyResult<Pushed<'py>>> {
+        let py = item.py();
+        let only = self.only.as_ref()?;
+        let link = self.link.bind(py);
+        if let Err(error) = link.get().check(item) {
+            return Some(Err(error));
+        }
+        match only {
+            Only::List(list) => Some(list.bind(py).append(item).map(|()| Pushed::Accepted)),
+            Only::Callbacks(callbacks) if mode == Mode::Await => {
+                let function = callbacks.get().only(py)?;
+                match function.call1((item,)) {
+                    Ok(result) if is_awaitable(&result) => {
+                        let line = match PushLink::line(link) {
+                            Ok(line) => line,
+                            Err(error) => return Some(Err(error)),
+                        };
+                        let halt = Line::called_one(result, item);
+                        let todo = Todo::of(item);
+                        let rest = Push::halted(link, Flight { line, todo }, halt);
+                        Some(rest.map(|rest| Pushed::Waits(Some(rest), false)))
+                    }
+                    Ok(_) => Some(Ok(Pushed::Accepted)),
+                    Err(error) => Some(Err(blame(link, error, "callbacks"))),
+                }
+            }
+            Only::Callbacks(_) => None,
+        }
     }
 }
 
 impl Branch {
     fn of(sink: Bound<'_, PyAny>) -> PyResult<Self> {
         let native = match sink.cast::<PushLink>() {
-            Ok(link) if PushLink::can_fuse(link)? => Some(link.clone().unbind()),
+            Ok(link) if PushLink::can_fuse(link)? => Some(Native::of(link)?),
             _ => None,
         };
         Ok(Self {
@@ -207,10 +272,13 @@ impl Branch {
     #[inline]
     fn push<'py>(&self, item: &Bound<'py, PyAny>, mode: Mode) -> PyResult<Pushed<'py>> {
         let py = item.py();
-        let Some(link) = &self.native else {
+        let Some(native) = &self.native else {
             return self.push_foreign(item, mode);
         };
-        let link = link.bind(py);
+        if let Some(pushed) = native.push_shortly(item, mode) {
+            return pushed;
+        }
+        let link = native.link.bind(py);
         let line = PushLink::open_line(link, item)?;
         if mode == Mode::Now {
             return Pushed::by(&line.push_now(link, item)?);
@@ -239,10 +307,10 @@ impl Branch {
     }
 
     fn has_room(&self, py: Python<'_>) -> bool {
-        let Some(link) = &self.native else {
+        let Some(native) = &self.native else {
             return true;
         };
-        let link = link.bind(py);
+        let link = native.link.bind(py);
         PushLink::line(link).is_ok_and(|line| line.has_room(link))
     }
 }
@@ -267,10 +335,6 @@ impl<'py> Pushed<'py> {
 }
 
 impl Fan {
-    fn branches(&self, py: Python<'_>) -> Arc<[Branch]> {
-        Arc::clone(&self.branches.borrow(py))
-    }
-
     /// Delivers an item to those that it is for.
     #[inline]
     pub(super) fn deliver<'py>(
@@ -282,11 +346,10 @@ impl Fan {
         let py = item.py();
         match &self.route {
             Route::All => {
-                let branches = self.branches(py);
-                if mode == Mode::Now && !Self::have_room(&branches, py) {
+                if mode == Mode::Now && !self.has_room(py) {
                     return Err(would_block(item));
                 }
-                self.spread(owner, &branches, item, 0..branches.len(), mode)
+                self.spread(owner, item, 0..self.branches.len(), mode)
             }
             Route::Select(selector) => {
                 let choice = selector
@@ -301,11 +364,10 @@ impl Fan {
                 self.deliver_by(owner, item, &choice, mode)
             }
             Route::Ring(next) => {
-                let branches = self.branches(py);
-                let Some(number) = self.turn(next, &branches) else {
+                let Some(number) = self.turn(next) else {
                     return Ok(Carried::Done);
                 };
-                let carried = self.spread(owner, &branches, item, std::iter::once(number), mode);
+                let carried = self.spread(owner, item, std::iter::once(number), mode);
                 if let Err(error) = &carried
                     && is_would_block(py, error)
                 {
@@ -329,8 +391,7 @@ impl Fan {
             return Ok(self.verdict());
         }
         let number = self.number(item, choice)?;
-        let branches = self.branches(item.py());
-        self.spread(owner, &branches, item, std::iter::once(number), mode)
+        self.spread(owner, item, std::iter::once(number), mode)
     }
 
     /// Delivers an item to these branches.
@@ -341,8 +402,7 @@ impl Fan {
         numbers: Vec<usize>,
         mode: Mode,
     ) -> PyResult<Carried<'py>> {
-        let branches = self.branches(item.py());
-        self.spread(owner, &branches, item, numbers.into_iter(), mode)
+        self.spread(owner, item, numbers.into_iter(), mode)
     }
 
     /// Pushes an item into these branches.
@@ -350,19 +410,16 @@ impl Fan {
     fn spread<'py>(
         &self,
         owner: &Bound<'py, PushLink>,
-        branches: &[Branch],
         item: &Bound<'py, PyAny>,
         mut numbers: impl Iterator<Item = usize>,
         mode: Mode,
     ) -> PyResult<Carried<'py>> {
         let py = item.py();
         let _level = Level::enter()?;
-        let mut accepted = Vec::with_capacity(branches.len());
+        let mut accepted = Vec::with_capacity(self.branches.len());
         let mut trouble = Trouble::default();
         for number in numbers.by_ref() {
-            let Some(branch) = branches.get(number) else {
-                return Err(PyRuntimeError::new_err("the sinks were collected"));
-            };
+            let branch = &self.branches[number];
             if branch.is_done.load(Relaxed) {
                 continue;
             }
@@ -370,7 +427,7 @@ impl Fan {
                 Ok(Pushed::Accepted) => accepted.push(number),
                 Ok(Pushed::Done) => {
                     accepted.push(number);
-                    self.finish(py, number);
+                    self.finish(number);
                 }
                 Ok(Pushed::Waits(awaitable, has_it)) => {
                     trouble.waiting.push((number, awaitable));
@@ -400,16 +457,12 @@ impl Fan {
     }
 
     /// The branch whose turn it is; the next push has the one after it.
-    fn turn(&self, next: &AtomicUsize, branches: &[Branch]) -> Option<usize> {
+    fn turn(&self, next: &AtomicUsize) -> Option<usize> {
         let first = next.load(Relaxed);
         let count = self.places.len();
         let place = (first..first + count)
             .map(|place| place % count)
-            .find(|place| {
-                branches
-                    .get(self.places[*place])
-                    .is_some_and(|branch| !branch.is_done.load(Relaxed))
-            })?;
+            .find(|place| !self.branches[self.places[*place]].is_done.load(Relaxed))?;
         next.store((place + 1) % count, Relaxed);
         Some(self.places[place])
     }
@@ -441,16 +494,13 @@ impl Fan {
         owner.getattr(intern!(owner.py(), "_drops"))?.is_truthy()
     }
 
-    fn have_room(branches: &[Branch], py: Python<'_>) -> bool {
-        branches
-            .iter()
-            .filter(|branch| !branch.is_done.load(Relaxed))
-            .all(|branch| branch.has_room(py))
-    }
-
     pub(super) fn has_room(&self, py: Python<'_>) -> bool {
         match &self.route {
-            Route::All => Self::have_room(&self.branches(py), py),
+            Route::All => self
+                .branches
+                .iter()
+                .filter(|branch| !branch.is_done.load(Relaxed))
+                .all(|branch| branch.has_room(py)),
             // Nobody knows which one it will be.
             Route::Select(_) | Route::Ring(_) => true,
         }

@@ -523,6 +523,17 @@ impl Line {
         Ok(Carried::Through)
     }
 
+    /// The one callback at the end returned this for an item.
+    #[cold]
+    pub(super) fn called_one(awaitable: Bound<'_, PyAny>, item: &Bound<'_, PyAny>) -> Halt {
+        Halt::Callback {
+            awaitable: awaitable.unbind(),
+            functions: Arc::new([]),
+            item: item.clone().unbind(),
+            next: 0,
+        }
+    }
+
     /// A step of what a callback returned.
     fn called_back<'py>(
         link: &Bound<'py, PushLink>,
