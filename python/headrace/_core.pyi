@@ -1,20 +1,24 @@
 """The native core. The classes that people use are in the other modules; these are what they are made of."""
 
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import GenericAlias
-from typing import Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, final
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeAlias, TypeVar, final
 
 from typing_extensions import disjoint_base
+
+from headrace.abc import PushProtocol
 
 __all__ = [
     "Buffer",
     "BufferKernel",
     "CacheFeed",
     "CallbackKernel",
+    "Callbacks",
     "Capacity",
     "CatchKernel",
     "DedupeKernel",
+    "Fan",
     "FilterKernel",
     "FlatMapKernel",
     "FlattenKernel",
@@ -40,11 +44,15 @@ __all__ = [
     "close_feeds",
     "collect",
     "count",
+    "drop_push",
     "end_push",
+    "flush_push",
     "for_each",
+    "hand_back",
     "reduce_all",
     "reopen_feeds",
     "restart",
+    "settle_push",
     "shut",
     "stock",
     "upstream",
@@ -272,13 +280,42 @@ class PushLink(Generic[_T_contra]):
     _is_opaque: ClassVar[bool]
     _has_own_push: ClassVar[bool]
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
-    def __init__(self, outlet: Any = None, kernel: _Kernel | None = None) -> None: ...
+    def __init__(
+        self, outlet: Any = None, kernel: _Kernel | None = None, *, maxsize: int | None = None
+    ) -> None: ...
     def next(self, item: _T_contra) -> Coroutine[Any, Any, IteratorResult[Any]]: ...
     def next_nowait(self, item: _T_contra) -> IteratorResult[Any]: ...
     @property
     def closed(self) -> bool: ...
     @classmethod
     def __class_getitem__(cls, key: Any) -> GenericAlias: ...
+
+@final
+class Callbacks:
+    def __new__(cls, *functions: Callable[[Any], Any]) -> Callbacks: ...
+    @property
+    def functions(self) -> tuple[Callable[[Any], Any], ...]: ...
+    @functions.setter
+    def functions(self, functions: Iterable[Callable[[Any], Any]]) -> None: ...
+
+@final
+class Fan:
+    def __new__(
+        cls,
+        sinks: Sequence[PushProtocol[Any]],
+        route: Literal["all", "ring"] | Callable[[Any], Any],
+        concurrent: bool,
+    ) -> Fan: ...
+    @property
+    def selector(self) -> Callable[[Any], Any]: ...
+    @selector.setter
+    def selector(self, selector: Callable[[Any], Any]) -> None: ...
+    @property
+    def sinks(self) -> list[PushProtocol[Any]]: ...
+    @property
+    def is_done(self) -> bool: ...
+    def finish(self, number: int) -> None: ...
+    def step_back(self, number: int) -> None: ...
 
 @final
 class Buffer(Generic[_T]):
@@ -346,6 +383,10 @@ def close_feeds(link: PullLink[Any]) -> list[Coroutine[Any, Any, None]]: ...
 def reopen_feeds(link: PullLink[Any]) -> None: ...
 def restart(link: PullLink[Any]) -> None: ...
 def end_push(link: PushLink[Any]) -> bool: ...
+def settle_push(link: PushLink[Any], ended: bool) -> None: ...
+def flush_push(link: PushLink[Any]) -> Coroutine[Any, Any, PushProtocol[Any]]: ...
+def drop_push(link: PushLink[Any]) -> PushProtocol[Any]: ...
+def hand_back(stream: PullLink[_T], item: _T) -> None: ...
 def collect(stream: PullLink[_T]) -> Coroutine[Any, Any, list[_T]]: ...
 def count(stream: PullLink[Any]) -> Coroutine[Any, Any, int]: ...
 def for_each(stream: PullLink[_T], function: Callable[[_T], Any]) -> Coroutine[Any, Any, None]: ...

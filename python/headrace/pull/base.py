@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from types import TracebackType
 
+    from headrace.abc import PushProtocol
     from headrace.pull.eager import PullEagerObj
     from headrace.pull.group import (
         PullBufferObj,
@@ -517,6 +518,30 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.time import PullThrottleObj
 
         return PullThrottleObj(self, rate, per=per, burst=burst)
+
+    def drain_to(
+        self, sink: PushProtocol[T_co], *, forward_close: bool = True
+    ) -> Coroutine[Any, Any, None]:
+        """Pushes every item into `sink`, and then ends it by `sink.return_()`.
+
+        It stops when the sink is done, or at the end of the stream. The stream stays open.
+
+        Order: the stream's, one push after the other. Bound: one item.
+        Cancel safety: an item whose push was cancelled before the sink had it, or which the sink
+        refused with a `ClosedError`, goes back to the stream: the next pull gets it.
+        An error of the sink costs its item; an error of either ends this call and leaves both open.
+
+        Args:
+            sink: Any push object.
+            forward_close: Whether the sink is ended at the end (default).
+
+        Raises:
+            TypeError: `sink` is no push object.
+        """
+        from headrace.push.base import checked_sink
+        from headrace.push.drain import drain
+
+        return drain(self, checked_sink(sink), forward_close=forward_close)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"

@@ -1,9 +1,18 @@
 """Push: eager streams, from one to many."""
 
 from headrace.push.base import PushObj
-from headrace.push.group import PushDistributeObj, PushForkObj
-from headrace.push.sink import SinkCollectObj, SinkObj
+from headrace.push.chain import PushChain
+from headrace.push.fanout import (
+    PushDistributeObj,
+    PushForkObj,
+    PushLabeledDistributeObj,
+    PushRoundRobinObj,
+)
+from headrace.push.group import PushFlatMapObj, PushFlattenObj, PushTakeObj, PushWindowObj
+from headrace.push.sink import SinkCallbackObj, SinkCollectObj, SinkNullObj, SinkObj
+from headrace.push.time import PushWindowTimeoutObj
 from headrace.push.transform import (
+    PushCallbackObj,
     PushDedupeObj,
     PushFilterObj,
     PushMapObj,
@@ -13,15 +22,26 @@ from headrace.push.transform import (
 )
 
 __all__ = [
+    "PushCallbackObj",
+    "PushChain",
     "PushDedupeObj",
     "PushDistributeObj",
     "PushFilterObj",
+    "PushFlatMapObj",
+    "PushFlattenObj",
     "PushForkObj",
+    "PushLabeledDistributeObj",
     "PushMapObj",
     "PushObj",
     "PushObj1To1Link",
     "PushReduceObj",
+    "PushRoundRobinObj",
     "PushSerialObj",
+    "PushTakeObj",
+    "PushWindowObj",
+    "PushWindowTimeoutObj",
+    "SinkCallbackObj",
     "SinkCollectObj",
+    "SinkNullObj",
     "SinkObj",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from headrace import _core
 from headrace._core import IteratorResult, PushLink
+from headrace.errors import ClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
     from types import TracebackType
 
     from headrace.abc import PushProtocol
@@ -26,18 +30,23 @@ class PushObj(PushLink[T_contra]):
     """An eager stream: whoever has an item pushes it in.
 
     `await obj.next(item)` returns when what is below has accepted the item: that is the
-    back-pressure. Its result's `done` says that no more is wanted. `return_()` ends the supply,
-    `throw(error)` ends it with an error; a push after that raises `ClosedError`, which carries the
-    item.
+    back-pressure. Its result's `done` says that no more is wanted; what is pushed all the same is
+    dropped. `return_()` ends the supply, `throw(error)` ends it with an error; a push after that
+    raises `ClosedError`, which carries the item. `next_nowait(item)` is for producers that cannot
+    wait: it delivers, or raises `WouldBlock`, and the item is still the producer's.
 
     To make your own, override `next_impl(item)`, and `return_impl(value)` or `throw_impl(error)` if
     the end matters.
 
     Law: an item is accepted once, by all that it is for, or it is the caller's.
     Order: each push for itself; pushes are not serialised (see `PushSerialObj`).
-    Bound: nothing is held.
+    Bound: nothing is held, but for what a stage with state made of an item whose push was cancelled.
     Cost: O(1) an item and stage.
-    Cancel safety: a cancelled push has delivered its item whole or not at all.
+    Cancel safety: a cancelled push has delivered its item whole or not at all. A stage that keeps
+    state (a window, a set of keys, a running result) cannot give an item back: cancelled below it, a
+    push leaves there what it made of the item, and the next push or the end delivers that first.
+    The error then names the stage in its attribute `accepted_by`, a tuple; where that is missing or
+    empty, the item is the caller's.
     """
 
     _is_opaque: ClassVar[bool] = False
@@ -58,16 +67,18 @@ class PushObj(PushLink[T_contra]):
             cls._has_own_push = True
 
     async def return_(self, value: Any = None) -> IteratorResult[Any]:
-        """Ends the supply: what is below is told, and every later push raises `ClosedError`.
+        """Ends the supply: what is still held goes out, what is below is told, and every later push raises `ClosedError`.
 
-        Doing so again does nothing.
+        Doing so again does nothing, unless it was cancelled: then it goes on.
         """
         if _core.end_push(self):
-            await self.return_impl(value)
+            await self._settle_end(self.return_impl(value))
         return IteratorResult(value, True)
 
     async def throw(self, error: BaseException) -> IteratorResult[Any]:
-        """Ends the supply with an error, which what is below is told. Doing so again does nothing.
+        """Ends the supply with an error, which what is below is told; what is still held is dropped.
+
+        Doing so again does nothing, unless it was cancelled: then it goes on.
 
         Raises:
             TypeError: `error` is no exception.
@@ -75,21 +86,31 @@ class PushObj(PushLink[T_contra]):
         if not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception, got {error!r} ({type(error).__name__})")
         if _core.end_push(self):
-            await self.throw_impl(error)
+            await self._settle_end(self.throw_impl(error))
         return IteratorResult(None, True)
+
+    async def _settle_end(self, ending: Coroutine[Any, Any, None]) -> None:
+        ended = True
+        try:
+            await ending
+        except (asyncio.CancelledError, GeneratorExit):
+            ended = False
+            raise
+        finally:
+            _core.settle_push(self, ended)
 
     async def aclose(self) -> None:
         """Ends the supply, as `return_()`."""
         await self.return_()
 
     async def return_impl(self, value: Any) -> None:
-        """What ending means for this object; called once.
+        """What ending means for this object; called once, and again only if it was cancelled.
 
         Override it to flush or to tell others.
         """
 
     async def throw_impl(self, error: BaseException) -> None:
-        """What ending with an error means for this object; called once, instead of `return_impl`."""
+        """What ending with an error means for this object, instead of `return_impl`."""
 
     async def __aenter__(self) -> Self:
         """The push object; it is ended at the end of the block."""
@@ -126,3 +147,62 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
             f"{parameter} must be a push object, got {sink!r} ({kind}), which has no {' and no '.join(missing)}()"
         )
     return sink
+
+
+def cancelling() -> int:
+    """How often the running task has been asked to cancel.
+
+    A `CancelledError` is a cancellation only if this number rose; otherwise it is an error like any
+    other.
+    """
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def acceptors(error: BaseException) -> tuple[Any, ...]:
+    """Who has the item of a push that raised this."""
+    return getattr(error, "accepted_by", ())
+
+
+def name_acceptors(error: BaseException, names: Iterable[Any], note: str = "") -> None:
+    """Says in an error who has the item all the same."""
+    # An exception that takes no attribute still has to arrive.
+    with suppress(Exception):
+        vars(error)["accepted_by"] = tuple(names)
+        if note and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+
+def raise_all(errors: list[BaseException], message: str) -> None:
+    """Raises one error as it is, several as a group."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BaseExceptionGroup(message, errors)
+
+
+def says_done(result: Any) -> bool:
+    """Whether a push came to `done`; somebody else's may come to nothing at all."""
+    return result is not None and bool(result.done)
+
+
+def refuse_after_end(link: PushObj[Any], item: Any) -> None:
+    """What the driver sees to for the others.
+
+    Raises:
+        ClosedError: `link` was ended.
+    """
+    if link.closed:
+        raise ClosedError("pushed after the end; the item is in this error's `item`", item=item)
+
+
+def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
+    """`sink.next_nowait(item)`, of a push object that has it."""
+    try:
+        next_nowait = cast("Any", sink).next_nowait
+    except AttributeError:
+        raise TypeError(
+            f"{sink!r} ({type(sink).__name__}) cannot be pushed into without waiting: it has no next_nowait()"
+        ) from None
+    result: IteratorResult[Any] = next_nowait(item)
+    return result

@@ -1,185 +1,139 @@
-"""One to many: each item to all sinks, or to one of them."""
+"""Operators that give another number of items than they take: each a kernel before one sink."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from headrace._core import IteratorResult
-from headrace.push.base import PushObj, checked_sink
+from headrace._core import FlatMapKernel, FlattenKernel, TakeKernel, WindowKernel
+from headrace.configuration import Mapping, Sizing
+from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+
     from headrace.abc import PushProtocol
 
-__all__ = ["PushDistributeObj", "PushForkObj"]
+__all__ = ["PushFlatMapObj", "PushFlattenObj", "PushTakeObj", "PushWindowObj"]
 
+IN = TypeVar("IN")
+OUT = TypeVar("OUT")
 T = TypeVar("T")
 
 
-class _PushGroup(PushObj[T], stock=True):
-    """Several sinks below one push object."""
+class PushTakeObj(PushObj1To1Link[T, T], Sizing, stock=True):
+    """The first `size` items; the push of the last of them says `done`.
 
-    def __init__(self, sinks: Iterable[PushProtocol[T]], *, forward_close: bool) -> None:
-        if not isinstance(cast("object", sinks), Iterable):
-            raise TypeError(
-                f"sinks must be an iterable of push objects, got {sinks!r} ({type(sinks).__name__})"
-            )
-        self._sinks = tuple(sinks)
-        if not self._sinks:
-            raise ValueError("sinks must hold at least one push object, got none")
-        for number, sink in enumerate(self._sinks):
-            checked_sink(sink, f"sinks[{number}]")
-        self._forward_close = forward_close
-        # By position: the same sink may stand here twice.
-        self._done = [False] * len(self._sinks)
-        super().__init__()
-
-    @property
-    def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
-        return self._sinks
-
-    async def return_impl(self, value: Any) -> None:
-        """Ends all sinks, unless `forward_close` is off."""
-        if self._forward_close:
-            await _side_by_side([sink.return_(value) for sink in self._sinks])
-
-    async def throw_impl(self, error: BaseException) -> None:
-        """Ends all sinks with the error, unless `forward_close` is off."""
-        if self._forward_close:
-            await _side_by_side([sink.throw(error) for sink in self._sinks])
-
-    async def _push(self, number: int, item: T) -> IteratorResult[Any]:
-        result = await self._sinks[number].next(item)
-        if result.done:
-            self._done[number] = True
-        return result
-
-
-class PushForkObj(_PushGroup[T], stock=True):
-    """Delivers each item to all sinks, side by side.
-
-    Law: every sink gets every item; the push is done when all have accepted it.
-    Order: each sink gets the items in the order in which they are pushed, if pushes do not overlap.
-    Bound: nothing is held. A slow sink holds up the producer; put a bounded `PushPullBufferObj`
-    before it to decouple it.
-    Cost: O(number of sinks) an item.
-    Cancel safety: a cancelled push has delivered its item to each sink whole or not at all; some
-    may have it and others not.
-
-    A sink that fails does not keep the item from the others; the producer then gets its error, or a
-    group of several. A sink that says `done` gets no more; the fork is done when all are.
-
-    Args:
-        sinks: The push objects.
-        concurrent: Whether the sinks get an item side by side (default), or one after the other.
-        forward_close: Whether ending the fork ends its sinks (default). Turn it off where sinks are
-            shared.
-
-    Raises:
-        TypeError: `sinks` is not iterable, or one of them is no push object.
-        ValueError: There are no sinks.
-    """
-
-    def __init__(
-        self,
-        sinks: Iterable[PushProtocol[T]],
-        *,
-        concurrent: bool = True,
-        forward_close: bool = True,
-    ) -> None:
-        super().__init__(sinks, forward_close=forward_close)
-        self._concurrent = concurrent
-
-    async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Delivers one item to every sink that is not done."""
-        live = [number for number, done in enumerate(self._done) if not done]
-        await _side_by_side(
-            [self._push(number, item) for number in live], concurrent=self._concurrent
-        )
-        return IteratorResult(None, all(self._done))
-
-
-class PushDistributeObj(_PushGroup[T], stock=True):
-    """Delivers each item to the sink that `selector` names.
-
-    Law: each item goes to exactly one sink, number `selector(item)`.
-    Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
+    Law: the sink gets `list(itertools.islice(items, size))`. What is pushed after that is dropped, and
+    its result says `done` again.
+    Order: of arrival.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
-    Cancel safety: a cancelled push has delivered its item whole or not at all.
+    Cost: O(1) an item.
+    Cancel safety: a push that is cancelled below has left its item here, where it is counted; it goes on
+    with the next push or the end.
 
     Args:
-        sinks: The push objects.
-        selector: Called with each item; gives the number of its sink, from 0.
-        forward_close: Whether ending this ends its sinks (default).
+        sink: A push object.
+        size: How many items, a whole number.
 
     Raises:
-        TypeError: `sinks` is not iterable, one of them is no push object, or `selector` is not
-            callable; at a push: the selector gave no integer.
-        ValueError: There are no sinks.
-        IndexError: At a push: the selector named no sink. The item is still the caller's.
+        TypeError: `sink` is no push object, or `size` no integer.
+        ValueError: `size` is negative.
+    """
+
+    def __init__(self, sink: PushProtocol[T], size: int) -> None:
+        self._kernel = TakeKernel(size)
+        super().__init__(sink, self._kernel)
+
+
+class PushFlattenObj(PushObj1To1Link[Any, OUT], stock=True):
+    """The items of each item, which is an iterable, sync or async.
+
+    Law: the sink gets `list(itertools.chain.from_iterable(items))`.
+    Order: of arrival, and each iterable's.
+    Bound: nothing is held, but for what a cancelled push left.
+    Cost: O(1) an item.
+    Cancel safety: a push that is cancelled before the iterable was asked for anything has delivered
+    nothing; after that the rest of the iterable stays here, and the next push or the end goes on with
+    it. So it is if an item of it fails below. The error names this object in `accepted_by`.
+
+    Args:
+        sink: A push object.
+
+    Raises:
+        TypeError: `sink` is no push object; at a push: the item is no iterable.
+    """
+
+    def __init__(self, sink: PushProtocol[OUT]) -> None:
+        super().__init__(sink, FlattenKernel())
+
+
+class PushFlatMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
+    """The items of `transform(item)`, an iterable, sync or async, for each item.
+
+    Law: the sink gets `[y for x in items for y in transform(x)]`, with `await` and `async for` where
+    they are needed.
+    Order: of arrival, and each iterable's, for as long as nothing suspends.
+    Bound: nothing is held, but for what a cancelled push left.
+    Cost: O(1) an item, and one call for each that is pushed.
+    Cancel safety: a push that is cancelled in `transform` has delivered nothing; after that see
+    `PushFlattenObj`.
+
+    Args:
+        sink: A push object.
+        transform: Called with each item: a function or an async function that gives an iterable, or
+            a generator function or async generator function.
+
+    Raises:
+        TypeError: `sink` is no push object, or `transform` not callable; at a push: it gave nothing
+            that can be iterated.
     """
 
     def __init__(
         self,
-        sinks: Iterable[PushProtocol[T]],
-        selector: Callable[[T], int],
-        *,
-        forward_close: bool = True,
+        sink: PushProtocol[OUT],
+        transform: Callable[
+            [IN],
+            Iterable[OUT]
+            | AsyncIterable[OUT]
+            | Coroutine[Any, Any, Iterable[OUT] | AsyncIterable[OUT]],
+        ],
     ) -> None:
-        super().__init__(sinks, forward_close=forward_close)
-        self.selector = selector
-
-    @property
-    def selector(self) -> Callable[[T], int]:
-        """The callable, live: a new one holds from the next item."""
-        return self._selector
-
-    @selector.setter
-    def selector(self, selector: Callable[[T], int]) -> None:
-        if not callable(cast("object", selector)):
-            raise TypeError(
-                f"selector must be callable, got {selector!r} ({type(selector).__name__})"
-            )
-        self._selector = selector
-
-    async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Delivers one item to its sink."""
-        number = cast("object", self._selector(item))
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(
-                f"selector must give the number of a sink, got {number!r} ({type(number).__name__}) for {item!r}"
-            )
-        if not 0 <= number < len(self._sinks):
-            raise IndexError(
-                f"selector must give a number below {len(self._sinks)}, got {number} for {item!r}"
-            )
-        if not self._done[number]:
-            await self._push(number, item)
-        return IteratorResult(None, all(self._done))
+        self._kernel = FlatMapKernel(transform)
+        super().__init__(sink, self._kernel)
 
 
-async def _side_by_side(pushes: Sequence[Any], *, concurrent: bool = True) -> None:
-    """Awaits all, whatever becomes of the others; then raises what went wrong: one error as it is, several as a group."""
-    if len(pushes) == 1:
-        await pushes[0]
-        return
-    if concurrent:
-        outcomes = await asyncio.gather(*pushes, return_exceptions=True)
-    else:
-        outcomes = [await _outcome(push) for push in pushes]
-    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise BaseExceptionGroup("several sinks failed", errors)
+class PushWindowObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
+    """Lists of `size` items.
 
+    Law: the sink gets `list(itertools.batched(items, size))`, as lists; the last one may be shorter,
+    and comes with `return_()`, unless `partial="drop"`.
+    Order: of arrival.
+    Bound: `size` items, and the lists that cancelled pushes left.
+    Cost: O(1) an item.
+    Cancel safety: an item that is in the window is accepted. A push that is cancelled while its list
+    is being delivered leaves the list here, and the error names this object in `accepted_by`; the
+    next push or the end delivers it first.
 
-async def _outcome(push: Coroutine[Any, Any, Any]) -> BaseException | None:
-    try:
-        await push
-    except Exception as error:
-        return error
-    return None
+    `throw(error)` drops what is in the window.
+
+    Args:
+        sink: A push object.
+        size: How many items make a window, a positive integer.
+        partial: What becomes of a window that is not full at the end: `"keep"` or `"drop"`.
+
+    Raises:
+        TypeError: `sink` is no push object, or `size` no integer.
+        ValueError: `size` is not positive, or `partial` neither of the two.
+    """
+
+    def __init__(
+        self,
+        sink: PushProtocol[list[T]],
+        size: int,
+        *,
+        partial: Literal["keep", "drop"] = "keep",
+    ) -> None:
+        if partial not in ("keep", "drop"):
+            raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
+        self._kernel = WindowKernel(size, partial == "keep")
+        super().__init__(sink, self._kernel)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from headrace._core import Callbacks
 from headrace.push.base import PushObj
 
-__all__ = ["SinkCollectObj", "SinkObj"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SinkCallbackObj", "SinkCollectObj", "SinkNullObj", "SinkObj"]
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -17,24 +21,91 @@ class SinkObj(PushObj[T_contra], stock=True):
 
 
 class SinkCollectObj(SinkObj[T], stock=True):
-    """Keeps all items in a list. **Unbounded**: it holds everything that is pushed.
+    """Keeps all items in a list. **Unbounded** unless `maxsize` is given: it holds everything that is pushed.
 
-    Law: after pushing `items`, `buffer == items`.
+    Law: after pushing `items`, `buffer == items[:maxsize]`. The push that fills it says `done`; what is
+    pushed while it is full is dropped, and its result says `done` again.
     Order: of acceptance.
-    Bound: none.
+    Bound: `maxsize` items; none by default.
     Cost: O(1) an item.
     Cancel safety: it accepts at once, so no push waits here.
+
+    Args:
+        maxsize: How many items it takes, a positive integer; `None` for any number.
+
+    Raises:
+        TypeError: `maxsize` is no integer.
+        ValueError: `maxsize` is not positive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, maxsize: int | None = None) -> None:
         self._buffer: list[T] = []
-        super().__init__(self._buffer)
+        self._maxsize = maxsize
+        super().__init__(self._buffer, maxsize=maxsize)
 
     @property
     def buffer(self) -> list[T]:
         """What was pushed, live: the list itself."""
         return self._buffer
 
+    @property
+    def maxsize(self) -> int | None:
+        """How many items it takes; `None` for any number."""
+        return self._maxsize
+
     def __repr__(self) -> str:
         state: Any = "ended" if self.closed else "open"
         return f"<SinkCollectObj of {len(self._buffer)}, {state}>"
+
+
+class SinkCallbackObj(SinkObj[T_contra], stock=True):
+    """Calls something with each item.
+
+    Law: `for callback in callbacks: callback(item)`, each awaited if it is awaitable; an item is
+    accepted when the last one is through.
+    Order: of arrival, for as long as nothing suspends; the callbacks of an item in the order given.
+    Bound: nothing is held.
+    Cost: O(1) an item, and one call for each callback.
+    Cancel safety: a push that is cancelled in a callback is not accepted, though those before that one
+    have been called. So it is with an error.
+
+    Args:
+        callbacks: Sync or async, at least one.
+
+    Raises:
+        TypeError: One of them is not callable.
+        ValueError: There are none.
+    """
+
+    def __init__(self, *callbacks: Callable[[T_contra], Any]) -> None:
+        self._callbacks = Callbacks(*_at_least_one(callbacks))
+        super().__init__(self._callbacks)
+
+    @property
+    def callbacks(self) -> tuple[Callable[[T_contra], Any], ...]:
+        """What is called, live: new ones hold from the next item."""
+        return self._callbacks.functions
+
+    @callbacks.setter
+    def callbacks(self, callbacks: tuple[Callable[[T_contra], Any], ...]) -> None:
+        self._callbacks.functions = _at_least_one(tuple(callbacks))
+
+
+class SinkNullObj(SinkObj[T_contra], stock=True):
+    """Accepts everything and keeps nothing.
+
+    Law: nothing comes of any item.
+    Order: none.
+    Bound: nothing is held.
+    Cost: O(1) an item.
+    Cancel safety: it accepts at once, so no push waits here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Callbacks())
+
+
+def _at_least_one(callbacks: tuple[Callable[[Any], Any], ...]) -> tuple[Callable[[Any], Any], ...]:
+    if not callbacks:
+        raise ValueError("callbacks must hold at least one callable, got none; see SinkNullObj")
+    return callbacks

@@ -7,13 +7,22 @@ class here gives it a sink, a type and a docstring.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import DedupeKernel, FilterKernel, IteratorResult, MapKernel, ReduceKernel
 from headrace.configuration import Filtering, Mapping, Reducing
-from headrace.errors import NOTHING
-from headrace.push.base import PushObj, checked_sink
+from headrace.errors import NOTHING, WouldBlock
+from headrace.push.base import (
+    PushObj,
+    cancelling,
+    checked_sink,
+    name_acceptors,
+    push_now,
+    raise_all,
+    refuse_after_end,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.abc import PushProtocol
 
 __all__ = [
+    "PushCallbackObj",
     "PushDedupeObj",
     "PushFilterObj",
     "PushMapObj",
@@ -49,15 +59,9 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
         TypeError: `sink` is no push object.
     """
 
-    def __init__(
-        self,
-        sink: PushProtocol[OUT],
-        kernel: MapKernel | FilterKernel | ReduceKernel | DedupeKernel | None = None,
-    ) -> None:
+    def __init__(self, sink: PushProtocol[OUT], kernel: Any = None) -> None:
         self._sink: PushProtocol[OUT] = checked_sink(sink)
-        if kernel is None:
-            kernel = MapKernel(_unchanged)
-        super().__init__(sink, kernel)
+        super().__init__(sink, MapKernel(_unchanged) if kernel is None else kernel)
 
     @property
     def sink(self) -> PushProtocol[OUT]:
@@ -65,26 +69,36 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
         return self._sink
 
     async def return_impl(self, value: Any) -> None:
-        """Ends its sink."""
-        await self._last_of_line().return_(value)
+        """Delivers what it still holds, and ends its sink.
+
+        An error on the way costs what it was raised for; the sink is ended all the same.
+        """
+        before, errors = cancelling(), list[BaseException]()
+        tail: PushProtocol[Any] | None = None
+        while tail is None:
+            # The whole line of stock links at once, since it may have 10,000 of them.
+            flushing = _core.flush_push(self)
+            try:
+                tail = await flushing
+            except asyncio.CancelledError as error:
+                if cancelling() > before:
+                    raise
+                errors.append(error)
+            except Exception as error:
+                errors.append(error)
+        try:
+            await self._below(tail).return_(value)
+        except Exception as error:
+            errors.append(error)
+        raise_all(errors, "several errors at the end of supply")
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Ends its sink with the error."""
-        await self._last_of_line().throw(error)
+        """Drops what it still holds, and ends its sink with the error."""
+        await self._below(_core.drop_push(self)).throw(error)
 
-    def _last_of_line(self) -> PushProtocol[Any]:
-        # Step by step rather than by recursion: a line may have 10,000 links.
-        link: PushObj1To1Link[Any, Any] = self
-        while True:
-            sink: PushProtocol[Any] = link.sink
-            if not self._is_run_in_place(sink) or not _core.end_push(sink):
-                return sink
-            link = sink
-
-    @staticmethod
-    def _is_run_in_place(sink: object) -> TypeGuard[PushObj1To1Link[Any, Any]]:
-        kind: type = type(sink)
-        return issubclass(kind, PushObj1To1Link) and not kind._is_opaque
+    def _below(self, tail: PushProtocol[Any]) -> PushProtocol[Any]:
+        # The line of one that overrides `next_impl` ends in itself.
+        return self._sink if tail is self else tail
 
 
 def _unchanged(item: T) -> T:
@@ -225,11 +239,125 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], Reducing[IN], stock=True):
         super().__init__(sink, self._kernel)
 
 
+class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
+    """Passes items on, and calls something before or after that.
+
+    Law: for each item `before(item)`, then the push, then `after(item)`, each awaited if it is
+    awaitable.
+    Order: of arrival, for as long as nothing suspends.
+    Bound: nothing is held.
+    Cost: O(1) an item, and one or two calls.
+    Cancel safety: a push that is cancelled in `before` has delivered nothing; one that is cancelled
+    in `after` has delivered, and the sink is in the error's `accepted_by`. So it is with errors.
+
+    Args:
+        sink: A push object.
+        before: Sync or async, called with each item before it is pushed on; an error of it keeps the
+            item from the sink.
+        after: The same, called when the sink has accepted the item.
+
+    Raises:
+        TypeError: `sink` is no push object, or one of the callables not callable.
+        ValueError: There is neither of them.
+    """
+
+    def __init__(
+        self,
+        sink: PushProtocol[T],
+        *,
+        before: Callable[[T], Any] | None = None,
+        after: Callable[[T], Any] | None = None,
+    ) -> None:
+        super().__init__(sink)
+        if before is None and after is None:
+            raise ValueError("before or after must be given, got neither")
+        self.before = before
+        self.after = after
+
+    @property
+    def before(self) -> Callable[[T], Any] | None:
+        """What is called before the push, live: a new one holds from the next item."""
+        return self._before
+
+    @before.setter
+    def before(self, before: Callable[[T], Any] | None) -> None:
+        self._before = _callable_or_none("before", before)
+
+    @property
+    def after(self) -> Callable[[T], Any] | None:
+        """What is called after the push, live."""
+        return self._after
+
+    @after.setter
+    def after(self, after: Callable[[T], Any] | None) -> None:
+        self._after = _callable_or_none("after", after)
+
+    async def next_impl(self, item: T) -> IteratorResult[Any]:
+        """Calls `before`, pushes, calls `after`."""
+        await self._call("before", self._before, item)
+        result = await self._sink.next(item)
+        try:
+            await self._call("after", self._after, item)
+        except BaseException as error:
+            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            raise
+        return result
+
+    def next_nowait(self, item: T) -> IteratorResult[Any]:
+        """The same without waiting.
+
+        Raises:
+            WouldBlock: The sink would have to wait, or a callback is async.
+        """
+        refuse_after_end(self, item)
+        if inspect.iscoroutinefunction(self._after) or not self._call_now(
+            "before", self._before, item
+        ):
+            raise WouldBlock(
+                "the item cannot be accepted without waiting for a callback", item=item
+            )
+        result = push_now(self._sink, item)
+        try:
+            if not self._call_now("after", self._after, item):
+                raise TypeError("after of PushCallbackObj is async, and nobody waits for it")
+        except BaseException as error:
+            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            raise
+        return result
+
+    async def _call(self, parameter: str, callback: Callable[[T], Any] | None, item: T) -> None:
+        if callback is None:
+            return
+        try:
+            result = callback(item)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            _blame(self, parameter, error)
+            raise
+
+    def _call_now(self, parameter: str, callback: Callable[[T], Any] | None, item: T) -> bool:
+        """Whether it could be called without waiting."""
+        if callback is None:
+            return True
+        try:
+            result = callback(item)
+        except Exception as error:
+            _blame(self, parameter, error)
+            raise
+        if not inspect.isawaitable(result):
+            return True
+        if inspect.iscoroutine(result):
+            result.close()
+        return False
+
+
 class PushSerialObj(PushObj1To1Link[T, T], stock=True):
     """Lets concurrent pushes through one at a time, in the order in which they came.
 
     Law: the sink is never asked for a second item before it has taken the first.
-    Order: of arrival, also when a push before is cancelled or fails.
+    Order: of arrival, also when a push before is cancelled or fails. The end has its turn too: it
+    waits for those that came before it.
     Bound: nothing is held; each push that waits is its producer's.
     Cost: O(1) an item, whatever the number that wait.
     Cancel safety: a push that is cancelled while it waits gives up its place and has delivered
@@ -251,3 +379,35 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
         """Passes one item on when its turn has come."""
         async with self._turn:
             return await self._sink.next(item)
+
+    def next_nowait(self, item: T) -> IteratorResult[Any]:
+        """Passes one item on if nobody else is at it.
+
+        Raises:
+            WouldBlock: It is somebody else's turn, or the sink would have to wait.
+        """
+        refuse_after_end(self, item)
+        if self._turn.locked():
+            raise WouldBlock("the item cannot be accepted without waiting for its turn", item=item)
+        return push_now(self._sink, item)
+
+    async def return_impl(self, value: Any) -> None:
+        """Ends its sink when its turn has come."""
+        async with self._turn:
+            await super().return_impl(value)
+
+
+def _callable_or_none(
+    parameter: str, function: Callable[[T], Any] | None
+) -> Callable[[T], Any] | None:
+    if function is not None and not callable(cast("object", function)):
+        raise TypeError(
+            f"{parameter} must be callable or None, got {function!r} ({type(function).__name__})"
+        )
+    return function
+
+
+def _blame(link: PushObj[Any], parameter: str, error: Exception) -> None:
+    note = f"raised by {parameter} of {type(link).__name__}"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)

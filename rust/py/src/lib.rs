@@ -70,6 +70,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::for_each, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::reduce_all, module)?)?;
+    module.add_class::<push::callbacks::Callbacks>()?;
+    module.add_class::<push::fan::Fan>()?;
+    module.add_function(wrap_pyfunction!(push::drain::hand_back, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;
+    module.add_function(wrap_pyfunction!(push::link::settle_push, module)?)?;
+    module.add_function(wrap_pyfunction!(push::link::flush_push, module)?)?;
+    module.add_function(wrap_pyfunction!(push::link::drop_push, module)?)?;
     Ok(())
 }

@@ -93,6 +93,12 @@ impl IteratorResult {
 }
 
 impl IteratorResult {
+    /// Whether that was the end.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
     /// An item.
     pub(crate) fn item(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = value.py();

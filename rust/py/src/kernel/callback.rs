@@ -87,7 +87,6 @@ fn checked(callbacks: &Bound<'_, PyAny>) -> PyResult<Py<PyTuple>> {
 
 impl Kernel for CallbackKernel {
     const PARAMETER: &'static str = "callbacks";
-    const IS_ONE_TO_ONE: bool = true;
 
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {

@@ -119,7 +119,6 @@ impl DedupeKernel {
 
 impl Kernel for DedupeKernel {
     const PARAMETER: &'static str = "key";
-    const IS_ONE_TO_ONE: bool = true;
 
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {

@@ -46,7 +46,6 @@ impl FilterKernel {
 
 impl Kernel for FilterKernel {
     const PARAMETER: &'static str = "predicate";
-    const IS_ONE_TO_ONE: bool = true;
 
     #[inline]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {

@@ -59,7 +59,6 @@ impl MapKernel {
 
 impl Kernel for MapKernel {
     const PARAMETER: &'static str = "transform";
-    const IS_ONE_TO_ONE: bool = true;
 
     #[inline]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {

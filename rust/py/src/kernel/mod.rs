@@ -65,9 +65,6 @@ pub(crate) trait Kernel {
     /// The parameter that holds the callable, for the note on an error that it raises.
     const PARAMETER: &'static str;
 
-    /// Whether it only ever emits, skips or awaits.
-    const IS_ONE_TO_ONE: bool = false;
-
     /// Whether errors from above go into it, each as a [`Caught`].
     const CATCHES: bool = false;
 
@@ -142,11 +139,6 @@ macro_rules! kernels {
 
             pub(crate) fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
                 match self { $(Self::$name(kernel) => kernel.get().flush(py),)+ }
-            }
-
-            /// Whether it only ever emits, skips or awaits: what the push driver runs so far.
-            pub(crate) fn is_one_to_one(&self) -> bool {
-                match self { $(Self::$name(_) => <$class as Kernel>::IS_ONE_TO_ONE,)+ }
             }
 
             /// Whether errors from above go into it, each as a [`Caught`].

@@ -81,7 +81,6 @@ impl ReduceKernel {
 
 impl Kernel for ReduceKernel {
     const PARAMETER: &'static str = "reducer";
-    const IS_ONE_TO_ONE: bool = true;
 
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {

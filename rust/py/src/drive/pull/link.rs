@@ -397,7 +397,7 @@ impl PullLink {
     }
 
     /// Takes back items that left it: they are the next ones to leave it.
-    pub(super) fn hand_back(link: &Bound<'_, Self>, items: Vec<Py<PyAny>>) {
+    pub(crate) fn hand_back(link: &Bound<'_, Self>, items: Vec<Py<PyAny>>) {
         if items.is_empty() {
             return;
         }

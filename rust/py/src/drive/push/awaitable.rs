@@ -1,17 +1,22 @@
-//! `Push`: one `next(item)`.
+//! `Push`: one `next(item)`, or the flush before the end.
 
 use std::ffi::CStr;
 use std::sync::Arc;
 
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
-use super::line::{Advance, Line, Place};
+use super::halt::{Advance, Failure, Halt, Place};
+use super::line::Line;
 use super::link::PushLink;
+use super::todo::{Kept, Todo};
+use crate::asyncio::Cancels;
 use crate::awaitable::{Class, Coroutine, Native, Seen, Step, Stopped};
 use crate::drive::budget;
-use crate::errors::Raised;
+use crate::errors::{self, Raised};
 
-/// One item on its way down.
+/// One item on its way down; or everything that a line still holds.
 #[derive(Debug)]
 pub(crate) struct Push {
     head: Py<PushLink>,
@@ -21,8 +26,18 @@ pub(crate) struct Push {
 #[derive(Debug)]
 enum Stage {
     New(Py<PyAny>),
-    Flying(Arc<Line>, Place),
+    NewFlush,
+    /// A fan has carried it as far as it goes without waiting.
+    Halted(Box<(Flight, Halt)>),
+    Flying(Box<(Flight, Place, Cancels)>),
     Done,
+}
+
+/// A push between two steps.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) line: Arc<Line>,
+    pub(super) todo: Todo,
 }
 
 static CLASS: Class = Class::new();
@@ -30,7 +45,7 @@ static CLASS: Class = Class::new();
 impl Push {
     /// An awaitable that has not started.
     #[inline]
-    pub(crate) fn make<'py>(
+    pub(super) fn make<'py>(
         head: Bound<'py, PushLink>,
         item: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -41,6 +56,30 @@ impl Push {
         })
     }
 
+    /// One that delivers what a line still holds, and gives the push object that the line ends in.
+    pub(super) fn flush<'py>(head: &Bound<'py, PushLink>) -> PyResult<Bound<'py, PyAny>> {
+        // Built now, so that what can fail afterwards is what is flushed.
+        PushLink::line(head)?;
+        let py = head.py();
+        let head = head.clone().unbind();
+        Native::alloc(py, || Self {
+            head,
+            stage: Stage::NewFlush,
+        })
+    }
+
+    /// One that goes on from where it would have to wait.
+    pub(super) fn halted<'py>(
+        head: &Bound<'py, PushLink>,
+        flight: Flight,
+        halt: Halt,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = head.py();
+        let stage = Stage::Halted(Box::new((flight, halt)));
+        let head = head.clone().unbind();
+        Native::alloc(py, || Self { head, stage })
+    }
+
     fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
         let head = self.head.bind(py).clone();
@@ -48,37 +87,126 @@ impl Push {
             Stage::New(item) => {
                 let item = item.into_bound(py);
                 let line = PushLink::open_line(&head, &item)?;
-                if budget::spend(py) {
-                    let rest =
-                        Advance::Suspend(Place::Rest(item.unbind()), py.None().into_bound(py));
-                    return self.finish(line, Ok(rest));
-                }
-                let outcome = line.advance(&head, item, 0);
-                self.finish(line, outcome)
+                let mut todo = Todo::of(&item);
+                let outcome = if budget::spend(py) {
+                    todo.push(0, Kept::Item(item.unbind()), true);
+                    line.wait(&head, &mut todo, Halt::Rest)
+                } else {
+                    line.run(&head, &mut todo, Some((item, 0)))
+                };
+                self.begun(&head, Flight { line, todo }, outcome)
             }
-            Stage::Flying(line, place) => {
-                let outcome = line.resume(&head, place, Ok(value));
-                self.finish(line, outcome)
+            Stage::NewFlush => {
+                let line = PushLink::line(&head)?;
+                let mut todo = Todo::flush();
+                todo.flushing = Some(0);
+                let outcome = line.run(&head, &mut todo, None);
+                self.begun(&head, Flight { line, todo }, outcome)
             }
+            Stage::Halted(halted) => {
+                let (mut flight, halt) = *halted;
+                let outcome = flight.line.wait(&head, &mut flight.todo, halt);
+                self.begun(&head, flight, outcome)
+            }
+            Stage::Flying(flying) => self.resume(&head, *flying, Ok(value)),
             Stage::Done => unreachable!("a finished awaitable is not stepped again"),
         }
     }
 
+    /// What the first step came to.
     #[inline]
-    fn finish<'py>(
+    fn begun<'py>(
         &mut self,
-        line: Arc<Line>,
+        head: &Bound<'py, PushLink>,
+        flight: Flight,
         outcome: PyResult<Advance<'py>>,
     ) -> PyResult<Step<'py>> {
-        match outcome? {
-            Advance::Done(result) => Ok(Step::Return(result)),
-            Advance::Suspend(place, object) => {
-                self.stage = Stage::Flying(line, place);
-                budget::renew();
+        match outcome {
+            Ok(Advance::Done) => flight.arrive(head),
+            Ok(Advance::Suspend(place, object)) => {
+                let cancels = Cancels::now(head.py());
+                self.suspend(flight, place, cancels);
                 Ok(Step::Yield(object))
             }
+            Err(error) => Err(flight.fail(head, error, false)),
         }
     }
+
+    fn resume<'py>(
+        &mut self,
+        head: &Bound<'py, PushLink>,
+        (mut flight, place, cancels): (Flight, Place, Cancels),
+        sent: Result<&Bound<'py, PyAny>, PyErr>,
+    ) -> PyResult<Step<'py>> {
+        let outcome = flight
+            .line
+            .resume(head, &mut flight.todo, place, sent, cancels);
+        match outcome {
+            Ok(Advance::Done) => flight.arrive(head),
+            Ok(Advance::Suspend(place, object)) => {
+                self.suspend(flight, place, cancels);
+                Ok(Step::Yield(object))
+            }
+            Err(Failure {
+                error,
+                was_cancelled,
+            }) => Err(flight.fail(head, error, was_cancelled)),
+        }
+    }
+
+    fn suspend(&mut self, flight: Flight, place: Place, cancels: Cancels) {
+        self.stage = Stage::Flying(Box::new((flight, place, cancels)));
+        budget::renew();
+    }
+}
+
+impl Flight {
+    #[inline]
+    fn arrive<'py>(mut self, head: &Bound<'py, PushLink>) -> PyResult<Step<'py>> {
+        if self.todo.flushing.is_some() {
+            return Ok(Step::Return(self.line.tail(head)));
+        }
+        self.todo.result(head.py()).map(Step::Return)
+    }
+
+    /// Leaves what was taken at the links that took it, and says so in the error.
+    #[cold]
+    pub(super) fn fail(
+        self,
+        head: &Bound<'_, PushLink>,
+        error: PyErr,
+        was_cancelled: bool,
+    ) -> PyErr {
+        let py = head.py();
+        let keepers = self.line.leave(head, self.todo, was_cancelled);
+        if !keepers.is_empty() {
+            // An exception that takes no attribute still has to arrive.
+            let _ = name_keepers(py, &error, &keepers);
+        }
+        error
+    }
+}
+
+/// Adds to the `accepted_by` of an error.
+fn name_keepers(py: Python<'_>, error: &PyErr, keepers: &[Py<PushLink>]) -> PyResult<()> {
+    let name = intern!(py, "accepted_by");
+    let value = error.value(py);
+    let mut all = match value.getattr_opt(name)? {
+        Some(known) => known.extract::<Vec<Bound<'_, PyAny>>>()?,
+        None => Vec::new(),
+    };
+    for keeper in keepers {
+        let keeper = keeper.bind(py).as_any();
+        if !all.iter().any(|known| known.is(keeper)) {
+            all.push(keeper.clone());
+        }
+        errors::note(
+            py,
+            error,
+            &format!("the item was accepted by {}", keeper.repr()?),
+        )?;
+    }
+    value.setattr(name, PyTuple::new(py, all)?)
 }
 
 impl Coroutine for Push {
@@ -95,11 +223,14 @@ impl Coroutine for Push {
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let head = self.head.bind(py).clone();
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Flying(line, place) => {
-                let outcome = line.resume(&head, place, Err(error));
-                self.finish(line, outcome)
+            Stage::Flying(flying) => self.resume(&head, *flying, Err(error)),
+            Stage::Halted(halted) => {
+                let (mut flight, halt) = *halted;
+                // It never began to wait; what a stage took before that is kept.
+                flight.todo.give_up(py, halt)?;
+                Err(flight.fail(&head, error, true))
             }
-            Stage::New(_) | Stage::Done => Err(error),
+            Stage::New(_) | Stage::NewFlush | Stage::Done => Err(error),
         }
     }
 
@@ -107,12 +238,34 @@ impl Coroutine for Push {
         see(self.head.as_any())?;
         match &self.stage {
             Stage::New(item) => see(item),
-            Stage::Flying(_, place) => place.traverse(see),
-            Stage::Done => Ok(()),
+            Stage::Halted(halted) => {
+                halted.0.todo.traverse(see)?;
+                halted.1.traverse(see)
+            }
+            Stage::Flying(flying) => {
+                flying.0.todo.traverse(see)?;
+                flying.1.traverse(see)
+            }
+            Stage::NewFlush | Stage::Done => Ok(()),
         }
     }
 
-    fn abandon(&mut self, _py: Python<'_>) {
-        self.stage = Stage::Done;
+    fn abandon(&mut self, py: Python<'_>) {
+        let head = self.head.bind(py).clone();
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Flying(flying) => {
+                let (mut flight, place, _) = *flying;
+                flight.line.abandon(py, &mut flight.todo, place);
+                flight.line.leave(&head, flight.todo, true);
+            }
+            Stage::Halted(halted) => {
+                let (mut flight, halt) = *halted;
+                if let Err(error) = flight.todo.give_up(py, halt) {
+                    error.write_unraisable(py, None);
+                }
+                flight.line.leave(&head, flight.todo, true);
+            }
+            Stage::New(_) | Stage::NewFlush | Stage::Done => {}
+        }
     }
 }

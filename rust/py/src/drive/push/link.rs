@@ -1,7 +1,8 @@
 //! `PushLink`: the base of every push object.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -9,13 +10,17 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Push;
+use super::callbacks::Callbacks;
+use super::fan::Fan;
 use super::line::Line;
+use super::todo::{Kept, Todo};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
 use crate::gil::GilCell;
 use crate::kernel::AnyKernel;
+use crate::number::whole;
 
 /// Where items go from a link.
 #[derive(Debug)]
@@ -24,23 +29,38 @@ pub(crate) enum Outlet {
     Unset,
     /// Through a kernel into another push object.
     Stage { sink: Py<PyAny>, kernel: AnyKernel },
-    /// Into a list.
-    Collect(Py<PyList>),
+    /// Into a list, of so many items at most.
+    Collect(Py<PyList>, Option<usize>),
     /// Into a buffer.
     Queue(Py<Buffer>),
+    /// Into callables.
+    Call(Py<Callbacks>),
+    /// Into many others.
+    Fan(Py<Fan>),
     /// Nowhere any more: the collector cleared it.
     Gone,
 }
+
+/// How far the end of supply has come.
+const OPEN: u8 = 0;
+/// Somebody ends it now.
+const ENDING: u8 = 1;
+/// Whoever ended it was cancelled: nothing comes in, but what it holds has not gone out.
+const INTERRUPTED: u8 = 2;
+const ENDED: u8 = 3;
 
 /// The native part of a push object: `PushObj` and everything derived from it.
 #[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PushLink {
     home: Home,
-    /// Nothing is accepted any more.
-    closed: AtomicBool,
+    end: AtomicU8,
     outlet: GilCell<Outlet>,
     line: GilCell<Option<Arc<Line>>>,
+    /// What its kernel made of items whose pushes were cancelled below it; it goes before the next
+    /// item.
+    kept: GilCell<VecDeque<Kept>>,
+    has_kept: AtomicBool,
 }
 
 #[pymethods]
@@ -50,46 +70,47 @@ impl PushLink {
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             home: Home::here(),
-            closed: AtomicBool::new(false),
+            end: AtomicU8::new(OPEN),
             outlet: GilCell::new(Outlet::Unset),
             line: GilCell::new(None),
+            kept: GilCell::new(VecDeque::new()),
+            has_kept: AtomicBool::new(false),
         }
     }
 
-    /// `outlet`: the push object below, with the kernel to apply first; or a list, or a buffer; or
-    /// nothing.
-    #[pyo3(signature = (outlet = None, kernel = None))]
+    /// `outlet`: the push object below, with the kernel to apply first; or a list, and how many items
+    /// it may hold; or a buffer, callbacks or a fan; or nothing.
+    #[pyo3(signature = (outlet = None, kernel = None, *, maxsize = None))]
     fn __init__(
         &self,
         py: Python<'_>,
         outlet: Option<&Bound<'_, PyAny>>,
         kernel: Option<&Bound<'_, PyAny>>,
+        maxsize: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
+        let maxsize = maxsize
+            .map(|maxsize| whole("maxsize", 1, maxsize))
+            .transpose()?
+            .map(|maxsize| usize::try_from(maxsize).unwrap_or(usize::MAX));
         let outlet = match (outlet, kernel) {
             (None, None) => Outlet::Unset,
-            (Some(sink), Some(kernel)) => {
-                let known = AnyKernel::of(kernel)?;
-                if !known.is_one_to_one() {
-                    return Err(errors::wrong_type(
-                        "kernel",
-                        "one of a push operator",
-                        kernel,
-                    ));
-                }
-                Outlet::Stage {
-                    sink: sink.clone().unbind(),
-                    kernel: known,
-                }
-            }
+            (Some(sink), Some(kernel)) => Outlet::Stage {
+                sink: sink.clone().unbind(),
+                kernel: AnyKernel::of(kernel)?,
+            },
             (Some(store), None) => {
                 if let Ok(list) = store.cast_exact::<PyList>() {
-                    Outlet::Collect(list.clone().unbind())
+                    Outlet::Collect(list.clone().unbind(), maxsize)
                 } else if let Ok(buffer) = store.cast_exact::<Buffer>() {
                     Outlet::Queue(buffer.clone().unbind())
+                } else if let Ok(callbacks) = store.cast_exact::<Callbacks>() {
+                    Outlet::Call(callbacks.clone().unbind())
+                } else if let Ok(fan) = store.cast_exact::<Fan>() {
+                    Outlet::Fan(fan.clone().unbind())
                 } else {
                     return Err(errors::wrong_type(
                         "outlet",
-                        "a push object with a kernel, a list or a buffer",
+                        "a push object with a kernel, a list, a buffer, callbacks or a fan",
                         store,
                     ));
                 }
@@ -125,16 +146,16 @@ impl PushLink {
     /// Pushes one item without waiting, or raises `WouldBlock` that carries it.
     fn next_nowait<'py>(
         slf: &Bound<'py, Self>,
-        item: Bound<'py, PyAny>,
+        item: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let line = Self::open_line(slf, &item)?;
+        let line = Self::open_line(slf, item)?;
         line.push_now(slf, item)
     }
 
     /// Whether it was ended.
     #[getter]
     fn closed(&self) -> bool {
-        self.closed.load(Relaxed)
+        self.is_closed()
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -144,9 +165,14 @@ impl PushLink {
                     see(sink)?;
                     see(kernel.as_any())?;
                 }
-                Some(Outlet::Collect(list)) => see(list.as_any())?,
+                Some(Outlet::Collect(list, _)) => see(list.as_any())?,
                 Some(Outlet::Queue(buffer)) => see(buffer.as_any())?,
+                Some(Outlet::Call(callbacks)) => see(callbacks.as_any())?,
+                Some(Outlet::Fan(fan)) => see(fan.as_any())?,
                 Some(Outlet::Unset | Outlet::Gone) | None => {}
+            }
+            if let Some(kept) = self.kept.peek_for_gc() {
+                kept.iter().try_for_each(|kept| kept.traverse(see))?;
             }
             match self.line.peek_for_gc().as_deref() {
                 Some(Some(line)) if Arc::strong_count(line) == 1 => line.traverse(see),
@@ -159,14 +185,15 @@ impl PushLink {
     fn __clear__(&self, py: Python<'_>) {
         let outlet = std::mem::replace(&mut *self.outlet.borrow(py), Outlet::Gone);
         let line = self.line.borrow(py).take();
-        drop((outlet, line));
+        let kept = self.take_kept(py);
+        drop((outlet, line, kept));
     }
 }
 
 impl PushLink {
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Relaxed)
+        self.end.load(Relaxed) != OPEN
     }
 
     /// Refuses an item if this is closed or was forked away.
@@ -180,14 +207,52 @@ impl PushLink {
         }
     }
 
+    /// Whether an item may come in; one that was flushed above also while this is being ended.
+    #[inline]
+    pub(super) fn is_open_for(&self, py: Python<'_>, is_flush: bool) -> PyResult<bool> {
+        self.home.check(py, "push object")?;
+        let end = self.end.load(Relaxed);
+        Ok(end == OPEN || (is_flush && end != ENDED))
+    }
+
+    /// Lets nothing more in.
+    pub(super) fn begin_end(&self) {
+        if self.end.load(Relaxed) == OPEN {
+            self.end.store(ENDING, Relaxed);
+        }
+    }
+
+    /// Whether something is kept here that goes before the next item.
+    #[inline]
+    pub(super) fn has_kept(&self) -> bool {
+        self.has_kept.load(Relaxed)
+    }
+
+    /// Keeps what came out of its kernel and was not delivered.
+    pub(super) fn keep(&self, py: Python<'_>, what: Kept) {
+        self.kept.borrow(py).push_front(what);
+        self.has_kept.store(true, Relaxed);
+    }
+
+    pub(super) fn take_kept(&self, py: Python<'_>) -> VecDeque<Kept> {
+        self.has_kept.store(false, Relaxed);
+        std::mem::take(&mut *self.kept.borrow(py))
+    }
+
     /// The line that begins here, for an item that may still come in.
     #[inline]
     pub(super) fn open_line(
         link: &Bound<'_, Self>,
         item: &Bound<'_, PyAny>,
     ) -> PyResult<Arc<Line>> {
+        link.get().check(item)?;
+        Self::line(link)
+    }
+
+    /// The line that begins here.
+    #[inline]
+    pub(super) fn line(link: &Bound<'_, Self>) -> PyResult<Arc<Line>> {
         let this = link.get();
-        this.check(item)?;
         let py = link.py();
         if let Some(line) = &*this.line.borrow(py) {
             return Ok(Arc::clone(line));
@@ -204,8 +269,10 @@ impl PushLink {
                 sink: sink.clone_ref(py),
                 kernel: kernel.clone_ref(py),
             },
-            Outlet::Collect(list) => Outlet::Collect(list.clone_ref(py)),
+            Outlet::Collect(list, maxsize) => Outlet::Collect(list.clone_ref(py), *maxsize),
             Outlet::Queue(buffer) => Outlet::Queue(buffer.clone_ref(py)),
+            Outlet::Call(callbacks) => Outlet::Call(callbacks.clone_ref(py)),
+            Outlet::Fan(fan) => Outlet::Fan(fan.clone_ref(py)),
             Outlet::Gone => Outlet::Gone,
         }
     }
@@ -235,10 +302,54 @@ pub(super) fn refuse(item: &Bound<'_, PyAny>) -> PyErr {
     )
 }
 
-/// Marks a push object as ended. `False` if it was already.
+/// Begins to end a push object: nothing more comes in. `False` if that is under way or done.
 #[pyfunction]
 pub(crate) fn end_push(link: &Bound<'_, PushLink>) -> PyResult<bool> {
     let this = link.get();
     this.home.check(link.py(), "push object")?;
-    Ok(!this.closed.swap(true, Relaxed))
+    let is_mine = matches!(this.end.load(Relaxed), OPEN | INTERRUPTED);
+    if is_mine {
+        this.end.store(ENDING, Relaxed);
+    }
+    Ok(is_mine)
+}
+
+/// What `end_push` began is over: it ended, or is to be begun again. So have the links that a flush
+/// went through.
+#[pyfunction]
+pub(crate) fn settle_push(link: &Bound<'_, PushLink>, ended: bool) {
+    let settle = |link: &PushLink| {
+        if link.end.load(Relaxed) == ENDING {
+            link.end
+                .store(if ended { ENDED } else { INTERRUPTED }, Relaxed);
+        }
+    };
+    let this = link.get();
+    settle(this);
+    let line = this.line.borrow(link.py()).as_ref().map(Arc::clone);
+    if let Some(line) = line {
+        for stage in &line.stages {
+            settle(stage.bind(link).get());
+        }
+    }
+}
+
+/// Delivers what the line from here still holds, and lets nothing more in. Awaited, it gives the push
+/// object in which the line ends.
+#[pyfunction]
+pub(crate) fn flush_push<'py>(link: &Bound<'py, PushLink>) -> PyResult<Bound<'py, PyAny>> {
+    Push::flush(link)
+}
+
+/// Drops what the line from here still holds, and lets nothing more in. Gives the push object in
+/// which the line ends.
+#[pyfunction]
+pub(crate) fn drop_push<'py>(link: &Bound<'py, PushLink>) -> PyResult<Bound<'py, PyAny>> {
+    let line = PushLink::line(link)?;
+    let mut todo = Todo::flush();
+    for number in 0..line.stages.len() {
+        line.flush_stage(link, &mut todo, number);
+    }
+    drop(todo);
+    Ok(line.tail(link))
 }

@@ -4,12 +4,31 @@
 //! |---|---|
 //! | [`link`] | `PushLink`, the base of every push object |
 //! | [`line`] | a fused stretch of links, down to where items leave it |
-//! | [`awaitable`] | `Push`: one `next(item)` |
+//! | [`todo`] | what one push still has to do, and what is kept of it if it cannot |
+//! | [`carry`] | one item on its way down a line |
+//! | [`halt`] | where a push waits, and how it goes on |
+//! | [`awaitable`] | `Push`: one `next(item)`, or the flush before the end |
+//! | [`now`] | one `next_nowait(item)` |
+//! | [`fan`] | one line into many |
+//! | [`callbacks`] | callables that are a sink |
+//! | [`drain`] | how a stream that is drained into a sink gets an item back |
 //!
-//! A push keeps nothing. Until the sink below has accepted the item it is the caller's: a push that
-//! is cancelled or fails has delivered it whole or not at all, and an error that refuses it carries
-//! it. Pushes are not serialised; each is a flight of its own.
+//! Until something below has taken the item it is the caller's: a push that is cancelled or fails
+//! has delivered it whole or not at all, and an error that refuses it carries it. What takes items
+//! is a sink, or a stage that keeps state (a window, a set of keys), since an item cannot be fed to
+//! such a stage twice. If a push is cancelled below that stage, what the stage made of the item is
+//! kept at its link. It goes on with the next push that comes by, or with the end, and the error
+//! names the link in its `accepted_by`. So each item is in exactly one place at any time.
+//!
+//! Pushes are not serialised; each is a flight of its own.
 
 pub(crate) mod awaitable;
+pub(crate) mod callbacks;
+mod carry;
+pub(crate) mod drain;
+pub(crate) mod fan;
+mod halt;
 pub(crate) mod line;
 pub(crate) mod link;
+mod now;
+mod todo;

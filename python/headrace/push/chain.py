@@ -1,0 +1,265 @@
+"""`PushChain`: a push line written from its top."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+
+from headrace.errors import NOTHING
+from headrace.push.base import PushObj, checked_sink
+from headrace.push.fanout import (
+    PushDistributeObj,
+    PushForkObj,
+    PushLabeledDistributeObj,
+    PushRoundRobinObj,
+)
+from headrace.push.group import PushFlatMapObj, PushFlattenObj, PushTakeObj, PushWindowObj
+from headrace.push.sink import SinkNullObj
+from headrace.push.time import PushWindowTimeoutObj
+from headrace.push.transform import (
+    PushCallbackObj,
+    PushDedupeObj,
+    PushFilterObj,
+    PushMapObj,
+    PushObj1To1Link,
+    PushReduceObj,
+    PushSerialObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable, Mapping
+
+    from headrace.abc import PushProtocol
+
+__all__ = ["PushChain"]
+
+IN = TypeVar("IN")
+OUT = TypeVar("OUT")
+T = TypeVar("T")
+U = TypeVar("U")
+K = TypeVar("K", bound="Hashable")
+
+
+class PushChain(Generic[IN, OUT]):
+    """A recipe for a push line, written in the order in which items go through it.
+
+        line = PushChain.start().filter(is_good).map(parse).fork(archive, index)
+        await line.next(item)
+
+    A push object needs its sink when it is made, so that a line has to be made from its end. A chain
+    notes the operators, and makes them when it is told where they lead: `into`, `fork`, `distribute`
+    and `round_robin` give the push object at the top. A sink may be any push object, and so what
+    another chain was made into.
+
+    Law: `chain.map(f).into(sink)` is `chain.into(PushMapObj(sink, f))`.
+    Order, Bound, Cancel safety: those of its operators.
+    Cost: O(1) for each operator that is added, O(number of operators) to make it.
+
+    A chain never changes: every method gives a new one, and one chain can be made into any number of
+    lines, which share nothing but the callables.
+    """
+
+    _above: PushChain[Any, Any] | None = None
+    _make: Callable[[Any], PushObj[Any]] | None = None
+    _name = ""
+
+    @staticmethod
+    @overload
+    def start() -> _Start: ...
+    @staticmethod
+    @overload
+    def start(item_type: type[T]) -> PushChain[T, T]: ...
+    @staticmethod
+    def start(item_type: Any = None) -> Any:  # noqa: ARG004 - it is there for type checkers
+        """The empty chain.
+
+        Args:
+            item_type: What is pushed into it, for type checkers alone; without it they take that from
+                the first operator.
+        """
+        return PushChain[Any, Any]()
+
+    def _then(self, make: Callable[[PushProtocol[Any]], PushObj[Any]]) -> PushChain[IN, Any]:
+        # Made once for nothing, so that bad input fails here.
+        name = type(make(SinkNullObj())).__name__
+        chain: PushChain[IN, Any] = PushChain()
+        chain._above, chain._make, chain._name = self, make, name
+        return chain
+
+    def _top(self, end: PushProtocol[Any]) -> PushObj[IN]:
+        top: Any = end if isinstance(end, PushObj) else PushObj1To1Link[Any, Any](end)
+        chain: PushChain[Any, Any] | None = self
+        while chain is not None:
+            if chain._make is not None:
+                top = chain._make(top)
+            chain = chain._above
+        return cast("PushObj[IN]", top)
+
+    @overload
+    def map(self, transform: Callable[[OUT], Coroutine[Any, Any, U]]) -> PushChain[IN, U]: ...
+    @overload
+    def map(self, transform: Callable[[OUT], U]) -> PushChain[IN, U]: ...
+    def map(self, transform: Callable[[OUT], Any]) -> PushChain[IN, Any]:
+        """`transform(item)` for each item; see `PushMapObj`."""
+        return self._then(lambda sink: PushMapObj(sink, transform))
+
+    def filter(self, predicate: Callable[[OUT], Any]) -> PushChain[IN, OUT]:
+        """The items for which `predicate(item)` is true; see `PushFilterObj`."""
+        return self._then(lambda sink: PushFilterObj(sink, predicate))
+
+    @overload
+    def reduce(
+        self, reducer: Callable[[U, OUT], Coroutine[Any, Any, U]], initial: U = ...
+    ) -> PushChain[IN, U]: ...
+    @overload
+    def reduce(self, reducer: Callable[[U, OUT], U], initial: U = ...) -> PushChain[IN, U]: ...
+    def reduce(
+        self, reducer: Callable[[Any, OUT], Any], initial: Any = NOTHING
+    ) -> PushChain[IN, Any]:
+        """The running result of `reducer(accumulator, item)`; see `PushReduceObj`."""
+        return self._then(lambda sink: PushReduceObj(sink, reducer, initial))
+
+    def dedupe(
+        self,
+        *,
+        key: Callable[[OUT], Any] | None = None,
+        maxsize: int | None = None,
+        consecutive: bool = False,
+    ) -> PushChain[IN, OUT]:
+        """Each item once; see `PushDedupeObj`."""
+        return self._then(
+            lambda sink: PushDedupeObj(sink, key=key, maxsize=maxsize, consecutive=consecutive)
+        )
+
+    def take(self, size: int) -> PushChain[IN, OUT]:
+        """The first `size` items; see `PushTakeObj`."""
+        return self._then(lambda sink: PushTakeObj(sink, size))
+
+    def flatten(self: PushChain[IN, Iterable[U] | AsyncIterable[U]]) -> PushChain[IN, U]:
+        """The items of each item, which is an iterable; see `PushFlattenObj`."""
+        return self._then(PushFlattenObj)
+
+    def flat_map(
+        self,
+        transform: Callable[
+            [OUT],
+            Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+        ],
+    ) -> PushChain[IN, U]:
+        """The items of `transform(item)`, an iterable, for each item; see `PushFlatMapObj`."""
+        return self._then(lambda sink: PushFlatMapObj(sink, transform))
+
+    def window(
+        self, size: int, *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PushChain[IN, list[OUT]]:
+        """Lists of `size` items; see `PushWindowObj`."""
+        return self._then(lambda sink: PushWindowObj(sink, size, partial=partial))
+
+    def window_timeout(self, size: int, timeout: float) -> PushChain[IN, list[OUT]]:
+        """Lists of `size` items, or of fewer after `timeout` seconds; see `PushWindowTimeoutObj`."""
+        return self._then(lambda sink: PushWindowTimeoutObj(sink, size, timeout))
+
+    def callback(
+        self,
+        *,
+        before: Callable[[OUT], Any] | None = None,
+        after: Callable[[OUT], Any] | None = None,
+    ) -> PushChain[IN, OUT]:
+        """Calls something before or after each item is delivered; see `PushCallbackObj`."""
+        return self._then(lambda sink: PushCallbackObj(sink, before=before, after=after))
+
+    def serial(self) -> PushChain[IN, OUT]:
+        """One push at a time; see `PushSerialObj`."""
+        return self._then(PushSerialObj)
+
+    def into(self, sink: PushProtocol[OUT]) -> PushObj[IN]:
+        """The line that ends in `sink`: the push object at its top.
+
+        Raises:
+            TypeError: `sink` is no push object.
+        """
+        return self._top(checked_sink(sink))
+
+    def fork(
+        self, *sinks: PushProtocol[OUT], concurrent: bool = True, forward_close: bool = True
+    ) -> PushObj[IN]:
+        """The line that ends in all of `sinks`; see `PushForkObj`."""
+        return self._top(PushForkObj(sinks, concurrent=concurrent, forward_close=forward_close))
+
+    def distribute(
+        self,
+        selector: Callable[[OUT], int] | Callable[[OUT], Coroutine[Any, Any, int]],
+        *sinks: PushProtocol[OUT],
+        forward_close: bool = True,
+    ) -> PushObj[IN]:
+        """The line that ends in the sink which `selector` names by number; see `PushDistributeObj`."""
+        return self._top(PushDistributeObj(sinks, selector, forward_close=forward_close))
+
+    def distribute_labeled(
+        self,
+        selector: Callable[[OUT], K] | Callable[[OUT], Coroutine[Any, Any, K]],
+        sinks: Mapping[K, PushProtocol[OUT]],
+        missing: Literal["raise", "drop"] | PushProtocol[OUT] = "raise",
+        *,
+        forward_close: bool = True,
+    ) -> PushObj[IN]:
+        """The line that ends in the sink which `selector` names by label; see `PushLabeledDistributeObj`."""
+        return self._top(
+            PushLabeledDistributeObj(sinks, selector, missing, forward_close=forward_close)
+        )
+
+    def round_robin(self, *sinks: PushProtocol[OUT], forward_close: bool = True) -> PushObj[IN]:
+        """The line that ends in a ring of sinks; see `PushRoundRobinObj`."""
+        return self._top(PushRoundRobinObj(sinks, forward_close=forward_close))
+
+    def __repr__(self) -> str:
+        names: list[str] = []
+        chain: PushChain[Any, Any] | None = self
+        while chain is not None:
+            if chain._name:
+                names.append(chain._name)
+            chain = chain._above
+        return f"<PushChain of {len(names)}: {' | '.join(reversed(names)) or 'nothing yet'}>"
+
+
+if TYPE_CHECKING:
+
+    class _Start(PushChain[Any, Any]):
+        """The empty chain: what is pushed into it is what comes next takes."""
+
+        @overload
+        def map(self, transform: Callable[[T], Coroutine[Any, Any, U]]) -> PushChain[T, U]: ...
+        @overload
+        def map(self, transform: Callable[[T], U]) -> PushChain[T, U]: ...
+        def map(self, transform: Callable[[T], Any]) -> PushChain[T, Any]: ...
+        def filter(self, predicate: Callable[[T], Any]) -> PushChain[T, T]: ...
+        @overload
+        def reduce(
+            self, reducer: Callable[[U, T], Coroutine[Any, Any, U]], initial: U = ...
+        ) -> PushChain[T, U]: ...
+        @overload
+        def reduce(self, reducer: Callable[[U, T], U], initial: U = ...) -> PushChain[T, U]: ...
+        def reduce(
+            self, reducer: Callable[[Any, T], Any], initial: Any = ...
+        ) -> PushChain[T, Any]: ...
+        def flat_map(
+            self,
+            transform: Callable[
+                [T],
+                Iterable[U]
+                | AsyncIterable[U]
+                | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+            ],
+        ) -> PushChain[T, U]: ...
+        def into(self, sink: PushProtocol[T]) -> PushObj[T]: ...
+        def fork(
+            self, *sinks: PushProtocol[T], concurrent: bool = True, forward_close: bool = True
+        ) -> PushObj[T]: ...
+        def distribute(
+            self,
+            selector: Callable[[T], int] | Callable[[T], Coroutine[Any, Any, int]],
+            *sinks: PushProtocol[T],
+            forward_close: bool = True,
+        ) -> PushObj[T]: ...
+        def round_robin(
+            self, *sinks: PushProtocol[T], forward_close: bool = True
+        ) -> PushObj[T]: ...

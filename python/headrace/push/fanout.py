@@ -1,0 +1,478 @@
+"""One to many: each item to all sinks, or to one of them.
+
+The core (`Fan`) runs the branches in place, one after the other, for as far as they go without
+waiting. What has to wait comes back here and is awaited side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+
+from headrace._core import Fan, IteratorResult
+from headrace.push.base import (
+    PushObj,
+    acceptors,
+    cancelling,
+    checked_sink,
+    name_acceptors,
+    raise_all,
+    says_done,
+)
+from headrace.tasks import settled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from headrace.abc import PushProtocol
+
+__all__ = ["PushDistributeObj", "PushForkObj", "PushLabeledDistributeObj", "PushRoundRobinObj"]
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+class _FanOut(PushObj[T], stock=True):
+    """Several sinks below one push object."""
+
+    # Whether a selector may give None, for an item that goes nowhere.
+    _drops = False
+
+    def __init__(
+        self,
+        sinks: Sequence[PushProtocol[T]],
+        route: Literal["all", "ring"] | Callable[[T], Any],
+        *,
+        concurrent: bool = True,
+        forward_close: bool,
+    ) -> None:
+        self._forward_close = forward_close
+        self._fan = Fan(list(sinks), route, concurrent)
+        super().__init__(self._fan)
+
+    async def return_impl(self, value: Any) -> None:
+        """Ends all sinks, whatever becomes of the others, unless `forward_close` is off."""
+        if self._forward_close:
+            await _end_all([sink.return_ for sink in self._fan.sinks], value)
+
+    async def throw_impl(self, error: BaseException) -> None:
+        """Ends all sinks with the error, unless `forward_close` is off."""
+        if self._forward_close:
+            await _end_all([sink.throw for sink in self._fan.sinks], error)
+
+    def _failure(
+        self, accepted: list[int], errors: list[tuple[int, BaseException]]
+    ) -> BaseException:
+        """What a push raises whose item some branches did not take. The core calls it too."""
+        sinks = self._fan.sinks
+        names = [sinks[number] for number in sorted(accepted)]
+        names += [name for _, error in errors for name in acceptors(error) if name not in sinks]
+        found = [error for _, error in sorted(errors, key=lambda pair: pair[0])]
+        error = found[0] if len(found) == 1 else BaseExceptionGroup("several sinks failed", found)
+        self._name(error, names)
+        return error
+
+    def _name(self, error: BaseException, names: list[Any]) -> None:
+        note = f"the item was accepted by {', '.join(map(repr, names))}" if names else ""
+        name_acceptors(error, names, note)
+
+    async def _settle(
+        self,
+        item: T,
+        missing: list[int],
+        accepted: list[int],
+        errors: list[tuple[int, BaseException]],
+        waiting: list[tuple[int, Awaitable[IteratorResult[Any]] | None]],
+        later: list[int],
+    ) -> IteratorResult[Any]:
+        """Awaits the branches that have to wait; called by the core.
+
+        Args:
+            item: What is pushed.
+            missing: The branches that lack the item. It is kept up to date: the core reads it if this
+                is cancelled.
+            accepted: The branches that have it.
+            errors: The branches that failed.
+            waiting: The branches that wait, side by side, with what is to be awaited; `None` where
+                that is the sink's own `next`.
+            later: The branches whose turn comes after that, one by one.
+        """
+        delivery = _Delivery(self._fan, item, missing, accepted, errors)
+        try:
+            if len(waiting) == 1:
+                await delivery.to(*waiting[0])
+            else:
+                await _side_by_side([delivery.to(*branch) for branch in waiting])
+            for number in later:
+                await delivery.to(number, None)
+        except BaseException as error:
+            delivery.close(waiting)
+            if isinstance(error, asyncio.CancelledError) and not accepted:
+                self._fan.step_back(missing[0] if missing else -1)
+            sinks = self._fan.sinks
+            names = [sinks[number] for number in sorted(accepted)]
+            self._name(error, [*names, *delivery.below])
+            for _, failure in errors:
+                error.add_note(f"while it was cancelled: {failure!r}")
+            raise
+        if errors:
+            raise self._failure(accepted, errors)
+        return IteratorResult(None, self._fan.is_done)
+
+
+class _Delivery(Generic[T]):
+    """One item on its way into the branches that wait."""
+
+    def __init__(
+        self,
+        fan: Fan,
+        item: T,
+        missing: list[int],
+        accepted: list[int],
+        errors: list[tuple[int, BaseException]],
+    ) -> None:
+        self._fan = fan
+        self._item = item
+        self._missing = missing
+        self._accepted = accepted
+        self._errors = errors
+        self._begun: set[int] = set()
+        # What has the item below branches that were cancelled.
+        self.below: list[Any] = []
+
+    async def to(self, number: int, awaitable: Awaitable[IteratorResult[Any]] | None) -> None:
+        """Awaits one branch, and notes what it came to."""
+        self._begun.add(number)
+        before = cancelling()
+        try:
+            if awaitable is None:
+                awaitable = self._fan.sinks[number].next(self._item)
+            result = await awaitable
+        except BaseException as error:
+            has_below = acceptors(error)
+            if isinstance(error, GeneratorExit) or (
+                isinstance(error, asyncio.CancelledError) and cancelling() > before
+            ):
+                if has_below:
+                    self._leave(number)
+                    self.below += has_below
+                raise
+            self._leave(number)
+            self._errors.append((number, error))
+            if not isinstance(error, (Exception, asyncio.CancelledError)):
+                raise
+        else:
+            self._leave(number)
+            self._accepted.append(number)
+            if says_done(result):
+                self._fan.finish(number)
+
+    def _leave(self, number: int) -> None:
+        for numbers in (self._missing, self._accepted):
+            if number in numbers:
+                numbers.remove(number)
+
+    def close(self, waiting: list[tuple[int, Any]]) -> None:
+        """Gives up what was never begun."""
+        for number, awaitable in waiting:
+            if number not in self._begun and awaitable is not None:
+                awaitable.close()
+
+
+class PushForkObj(_FanOut[T], stock=True):
+    """Delivers each item to all sinks, side by side.
+
+    Law: every sink gets every item; the push is done when all have accepted it.
+    Order: each sink gets the items in the order in which they are pushed, if pushes do not overlap.
+    Bound: nothing is held.
+    Cost: O(number of sinks) an item.
+    Cancel safety: a cancelled push has delivered its item to each sink whole or not at all; some may
+    have it and others not. Those that have it are in the error's attribute `accepted_by`, a tuple.
+
+    A slow sink holds up the producer, and with it the others. A bounded buffer decouples it:
+
+        buffer = PushPullBufferObj(100)
+        fork = PushForkObj([fast, buffer.sink])
+        ...  # and in a task of its own:
+        await buffer.source.drain_to(slow)
+
+    A sink that fails does not keep the item from the others; the producer then gets its error, or a
+    group of several, with `accepted_by`. A sink that says `done` gets no more; the fork is done when
+    all are. `next_nowait` delivers to all or to none, as far as can be said without running anything:
+    an async callable in one branch, or a callable that fills the buffer of another, shows too late, and
+    the `WouldBlock` then has those that have the item in `accepted_by`.
+
+    Args:
+        sinks: The push objects, each once.
+        concurrent: Whether sinks that have to wait do so side by side (default), or one after the
+            other, each getting the item when those before it have it.
+        forward_close: Whether ending the fork ends its sinks (default). Turn it off where sinks are
+            shared.
+
+    Raises:
+        TypeError: `sinks` is not iterable, or one of them is no push object.
+        ValueError: There are no sinks, or one of them stands there twice.
+    """
+
+    def __init__(
+        self,
+        sinks: Iterable[PushProtocol[T]],
+        *,
+        concurrent: bool = True,
+        forward_close: bool = True,
+    ) -> None:
+        self._sinks = _checked(sinks)
+        places: dict[int, int] = {}
+        for number, sink in enumerate(self._sinks):
+            if (first := places.setdefault(id(sink), number)) != number:
+                raise ValueError(
+                    f"sinks must be different from each other, got {sink!r} as sinks[{first}] and sinks[{number}]"
+                )
+        super().__init__(self._sinks, "all", concurrent=concurrent, forward_close=forward_close)
+
+    @property
+    def sinks(self) -> Sequence[PushProtocol[T]]:
+        """What it pushes into."""
+        return self._sinks
+
+
+class PushDistributeObj(_FanOut[T], stock=True):
+    """Delivers each item to the sink that `selector` names.
+
+    Law: each item goes to exactly one sink, number `selector(item)`.
+    Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
+    Bound: nothing is held.
+    Cost: O(1) and one call an item.
+    Cancel safety: a cancelled push has delivered its item whole or not at all.
+
+    What is for a sink that is done is dropped; the push says `done` when all are.
+
+    Args:
+        sinks: The push objects; one may stand there more than once.
+        selector: Sync or async, called with each item; gives the number of its sink, from 0.
+        forward_close: Whether ending this ends its sinks (default).
+
+    Raises:
+        TypeError: `sinks` is not iterable, one of them is no push object, or `selector` is not
+            callable; at a push: the selector gave no integer.
+        ValueError: There are no sinks.
+        IndexError: At a push: the selector named no sink. The item is still the caller's.
+    """
+
+    def __init__(
+        self,
+        sinks: Iterable[PushProtocol[T]],
+        selector: Callable[[T], int] | Callable[[T], Coroutine[Any, Any, int]],
+        *,
+        forward_close: bool = True,
+    ) -> None:
+        self._sinks = _checked(sinks)
+        super().__init__(self._sinks, checked_selector(selector), forward_close=forward_close)
+
+    @property
+    def sinks(self) -> Sequence[PushProtocol[T]]:
+        """What it pushes into."""
+        return self._sinks
+
+    @property
+    def selector(self) -> Callable[[T], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._fan.selector
+
+    @selector.setter
+    def selector(self, selector: Callable[[T], Any]) -> None:
+        self._fan.selector = selector
+
+
+class PushRoundRobinObj(_FanOut[T], stock=True):
+    """Delivers each item to the next sink of a ring.
+
+    Law: item number `i` goes to `sinks[i % len(sinks)]`. A sink that is done leaves the ring; the push
+    says `done` when all are.
+    Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
+    Bound: nothing is held.
+    Cost: O(1) an item, and one look at each sink that is done.
+    Cancel safety: a cancelled push has delivered its item whole or not at all; if not, the next push
+    has its turn, unless another came between. A sink that fails has had its turn.
+
+    Args:
+        sinks: The push objects; one that stands there twice gets twice as much.
+        forward_close: Whether ending this ends its sinks (default).
+
+    Raises:
+        TypeError: `sinks` is not iterable, or one of them is no push object.
+        ValueError: There are no sinks.
+    """
+
+    def __init__(self, sinks: Iterable[PushProtocol[T]], *, forward_close: bool = True) -> None:
+        self._sinks = _checked(sinks)
+        super().__init__(self._sinks, "ring", forward_close=forward_close)
+
+    @property
+    def sinks(self) -> Sequence[PushProtocol[T]]:
+        """What it pushes into."""
+        return self._sinks
+
+
+class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
+    """Delivers each item to the sink whose label `selector` gives.
+
+    Law: each item goes to exactly one sink, `sinks[selector(item)]`, or to where `missing` says.
+    Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
+    Bound: nothing is held.
+    Cost: O(1) and one call an item.
+    Cancel safety: a cancelled push has delivered its item whole or not at all.
+
+    Args:
+        sinks: The push objects by label; one may have several labels.
+        selector: Sync or async, called with each item; gives its label.
+        missing: What becomes of an item whose label is unknown: `"raise"` a `KeyError` (default),
+            `"drop"` it, or push it into this sink.
+        forward_close: Whether ending this ends its sinks (default), that of `missing` included.
+
+    Raises:
+        TypeError: `sinks` is no mapping, one of them or `missing` is no push object, or `selector` is
+            not callable.
+        ValueError: There are no sinks, or `missing` is another word.
+        KeyError: At a push: there is no sink of that label. The item is still the caller's.
+    """
+
+    def __init__(
+        self,
+        sinks: Mapping[K, PushProtocol[T]],
+        selector: Callable[[T], K] | Callable[[T], Coroutine[Any, Any, K]],
+        missing: Literal["raise", "drop"] | PushProtocol[T] = "raise",
+        *,
+        forward_close: bool = True,
+    ) -> None:
+        if not isinstance(cast("object", sinks), Mapping):
+            raise TypeError(
+                f"sinks must be a mapping of push objects, got {sinks!r} ({type(sinks).__name__})"
+            )
+        self._labeled = dict(sinks)
+        if not self._labeled:
+            raise ValueError("sinks must hold at least one push object, got none")
+        for label, sink in self._labeled.items():
+            checked_sink(sink, f"sinks[{label!r}]")
+        ways = list(self._labeled.values())
+        if not isinstance(missing, str):
+            ways.append(checked_sink(missing, "missing"))
+        elif missing not in ("raise", "drop"):
+            raise ValueError(f'missing must be "raise", "drop" or a push object, got {missing!r}')
+        self._drops = missing == "drop"
+        self._by_label = _ByLabel(
+            {label: number for number, label in enumerate(self._labeled)},
+            checked_selector(selector),
+            missing,
+        )
+        super().__init__(ways, self._by_label, forward_close=forward_close)
+
+    @property
+    def sinks(self) -> Mapping[K, PushProtocol[T]]:
+        """What it pushes into, by label."""
+        return MappingProxyType(self._labeled)
+
+    @property
+    def selector(self) -> Callable[[T], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._by_label.selector
+
+    @selector.setter
+    def selector(self, selector: Callable[[T], Any]) -> None:
+        self._by_label.selector = checked_selector(selector)
+
+
+class _ByLabel:
+    """A selector of numbers that asks one of labels."""
+
+    def __init__(
+        self, numbers: dict[Any, int], selector: Callable[[Any], Any], missing: Any
+    ) -> None:
+        self._numbers = numbers
+        self.selector = selector
+        self._missing = missing
+
+    def __call__(self, item: Any) -> Any:
+        label = self.selector(item)
+        if inspect.isawaitable(label):
+            return self._later(label, item)
+        return self._number(label, item)
+
+    async def _later(self, label: Awaitable[Any], item: Any) -> int | None:
+        return self._number(await label, item)
+
+    def _number(self, label: Any, item: Any) -> int | None:
+        number = self._numbers.get(label)
+        if number is not None or self._missing == "drop":
+            return number
+        if self._missing == "raise":
+            raise KeyError(
+                f"selector gave {label!r} ({type(label).__name__}) for {item!r}, and no sink has that label"
+            )
+        return len(self._numbers)
+
+
+def checked_selector(selector: Any) -> Any:
+    """The selector, if it is callable.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not callable(selector):
+        raise TypeError(f"selector must be callable, got {selector!r} ({type(selector).__name__})")
+    return selector
+
+
+def _checked(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
+    if not isinstance(cast("object", sinks), Iterable):
+        raise TypeError(
+            f"sinks must be an iterable of push objects, got {sinks!r} ({type(sinks).__name__})"
+        )
+    checked = tuple(sinks)
+    if not checked:
+        raise ValueError("sinks must hold at least one push object, got none")
+    for number, sink in enumerate(checked):
+        checked_sink(sink, f"sinks[{number}]")
+    return checked
+
+
+async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -> None:
+    """Calls all of them side by side, whatever becomes of the others."""
+    errors: list[BaseException] = []
+
+    async def end(method: Callable[[Any], Awaitable[Any]]) -> None:
+        before = cancelling()
+        try:
+            await method(argument)
+        except asyncio.CancelledError as error:
+            if cancelling() > before:
+                raise
+            errors.append(error)
+        except Exception as error:
+            errors.append(error)
+
+    if len(ends) == 1:
+        await end(ends[0])
+    else:
+        await _side_by_side([end(method) for method in ends])
+    raise_all(errors, "several sinks failed")
+
+
+async def _side_by_side(running: list[Coroutine[Any, Any, None]]) -> None:
+    """Awaits all, each in a task of its own. A cancellation cancels all of them, and waits for their ends."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in running]
+    try:
+        await asyncio.wait(tasks)
+    except BaseException as struck:
+        for task in tasks:
+            task.cancel()
+        # Thrown in by `close()`, when nobody can wait any more.
+        if not isinstance(struck, GeneratorExit):
+            await settled(*tasks)
+        raise
+    for task in tasks:
+        # Only what means to end the program comes out of one.
+        task.result()

@@ -1,0 +1,573 @@
+//! `Fan`: one line into many.
+//!
+//! Branches are run in place, one after the other, for as far as they go without waiting. Those that
+//! have to wait are handed, as awaitables that have not begun, to the push object of the fan, which
+//! awaits them side by side, each in a task of its own (`_settle` in `headrace/push/fanout.py`).
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use pyo3::exceptions::{PyException, PyIndexError, PyRecursionError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyInt, PyList};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::awaitable::{Flight, Push};
+use super::callbacks::Callbacks;
+use super::carry::{Carried, Mode, Walked};
+use super::halt::Halt;
+use super::line::{Line, blame};
+use super::link::{Outlet, PushLink};
+use super::now::{is_would_block, would_block};
+use super::todo::Todo;
+use crate::asyncio;
+use crate::awaitable::inner::is_awaitable;
+use crate::errors;
+use crate::gc;
+use crate::kernel::Callable;
+use crate::result::IteratorResult;
+
+/// How deep fans may be nested: each level is one on the stack.
+const DEPTH: usize = 400;
+
+/// One of many.
+#[derive(Debug)]
+struct Branch {
+    sink: Py<PyAny>,
+    /// The same, if it may be run in place.
+    native: Option<Native>,
+    /// It wants no more.
+    is_done: AtomicBool,
+}
+
+/// A branch that is run in place.
+#[derive(Debug)]
+struct Native {
+    link: Py<PushLink>,
+    /// What it consists of, if that is nothing more: the short way.
+    only: Option<Only>,
+}
+
+#[derive(Debug)]
+enum Only {
+    List(Py<PyList>),
+    Callbacks(Py<Callbacks>),
+}
+
+/// Which branches an item goes to.
+#[derive(Debug)]
+enum Route {
+    All,
+    /// The one that the selector names.
+    Select(Callable),
+    /// One after the other; the next one is at this place.
+    Ring(AtomicUsize),
+}
+
+/// See the top of this file.
+#[derive(Debug)]
+#[pyclass(frozen, module = "headrace._core")]
+pub(crate) struct Fan {
+    route: Route,
+    is_concurrent: bool,
+    branches: Vec<Branch>,
+    /// Which branch is at each place of what the user gave, where one sink may stand twice.
+    places: Vec<usize>,
+    left: AtomicUsize,
+}
+
+/// What did not go through at once.
+#[derive(Debug, Default)]
+struct Trouble<'py> {
+    waiting: Vec<(usize, Option<Bound<'py, PyAny>>)>,
+    errors: Vec<(usize, PyErr)>,
+}
+
+#[pymethods]
+impl Fan {
+    /// `route`: "all", "ring", or the callable that selects.
+    #[new]
+    fn new(
+        sinks: Vec<Bound<'_, PyAny>>,
+        route: &Bound<'_, PyAny>,
+        concurrent: bool,
+    ) -> PyResult<Self> {
+        let mut branches: Vec<Branch> = Vec::new();
+        let mut known = std::collections::HashMap::new();
+        let mut places = Vec::with_capacity(sinks.len());
+        for sink in sinks {
+            let number = *known.entry(sink.as_ptr().addr()).or_insert(branches.len());
+            places.push(number);
+            if number == branches.len() {
+                branches.push(Branch::of(sink)?);
+            }
+        }
+        let route = match route.extract::<&str>() {
+            Ok("all") => Route::All,
+            Ok("ring") => Route::Ring(AtomicUsize::new(0)),
+            _ => Route::Select(Callable::new("selector", route)?),
+        };
+        Ok(Self {
+            route,
+            is_concurrent: concurrent,
+            left: AtomicUsize::new(branches.len()),
+            branches,
+            places,
+        })
+    }
+
+    #[getter]
+    fn selector<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match &self.route {
+            Route::Select(selector) => selector.get(py),
+            Route::All | Route::Ring(_) => None,
+        }
+    }
+
+    #[setter]
+    fn set_selector(&self, selector: &Bound<'_, PyAny>) -> PyResult<()> {
+        match &self.route {
+            Route::Select(old) => old.set(selector),
+            Route::All | Route::Ring(_) => Err(PyValueError::new_err("this fan selects nothing")),
+        }
+    }
+
+    /// The sinks, each once: what the numbers of branches mean.
+    #[getter]
+    fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+        self.branches
+            .iter()
+            .map(|branch| branch.sink.bind(py).clone())
+            .collect()
+    }
+
+    /// Branch number `number` wants no more.
+    fn finish(&self, number: usize) {
+        if let Some(branch) = self.branches.get(number)
+            && !branch.is_done.swap(true, Relaxed)
+        {
+            self.left.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Whether all want no more.
+    #[getter]
+    fn is_done(&self) -> bool {
+        self.left.load(Relaxed) == 0
+    }
+
+    /// A push that had its turn at branch number `number` came to nothing: the next one has it,
+    /// unless another was faster.
+    fn step_back(&self, number: usize) {
+        let Route::Ring(next) = &self.route else {
+            return;
+        };
+        let count = self.places.len();
+        let before = (next.load(Relaxed) + count - 1) % count;
+        if self.places[before] == number {
+            next.store(before, Relaxed);
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| {
+            if let Route::Select(selector) = &self.route {
+                selector.traverse(see)?;
+            }
+            self.branches.iter().try_for_each(|branch| {
+                see(&branch.sink)?;
+                let Some(native) = &branch.native else {
+                    return Ok(());
+                };
+                see(native.link.as_any())?;
+                match &native.only {
+                    None => Ok(()),
+                    Some(Only::List(list)) => see(list.as_any()),
+                    Some(Only::Callbacks(callbacks)) => see(callbacks.as_any()),
+                }
+            })
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        // The branches stay, as what a tuple holds: a cycle through them is broken at the push object
+        // that holds this.
+        if let Route::Select(selector) = &self.route {
+            selector.clear(py);
+        }
+    }
+}
+
+impl Native {
+    fn of(link: &Bound<'_, PushLink>) -> PyResult<Self> {
+        let only = if PushLink::has_implementation(link)? {
+            None
+        } else {
+            match link.get().outlet(link.py()) {
+                Outlet::Collect(list, None) => Some(Only::List(list)),
+                Outlet::Call(callbacks) => Some(Only::Callbacks(callbacks)),
+                _ => None,
+            }
+        };
+        Ok(Self {
+            link: link.clone().unbind(),
+            only,
+        })
+    }
+
+    /// Pushes the short way, if there is one.
+    #[inline]
+    fn push_shortly<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        mode: Mode,
+    ) -> Option<PyResult<Pushed<'py>>> {
+        let py = item.py();
+        let only = self.only.as_ref()?;
+        let link = self.link.bind(py);
+        if let Err(error) = link.get().check(item) {
+            return Some(Err(error));
+        }
+        match only {
+            Only::List(list) => Some(list.bind(py).append(item).map(|()| Pushed::Accepted)),
+            Only::Callbacks(callbacks) if mode == Mode::Await => {
+                let function = callbacks.get().only(py)?;
+                match function.call1((item,)) {
+                    Ok(result) if is_awaitable(&result) => {
+                        let line = match PushLink::line(link) {
+                            Ok(line) => line,
+                            Err(error) => return Some(Err(error)),
+                        };
+                        let halt = Line::called_one(result, item);
+                        let todo = Todo::of(item);
+                        let rest = Push::halted(link, Flight { line, todo }, halt);
+                        Some(rest.map(|rest| Pushed::Waits(Some(rest), false)))
+                    }
+                    Ok(_) => Some(Ok(Pushed::Accepted)),
+                    Err(error) => Some(Err(blame(link, error, "callbacks"))),
+                }
+            }
+            Only::Callbacks(_) => None,
+        }
+    }
+}
+
+impl Branch {
+    fn of(sink: Bound<'_, PyAny>) -> PyResult<Self> {
+        let native = match sink.cast::<PushLink>() {
+            Ok(link) if PushLink::can_fuse(link)? => Some(Native::of(link)?),
+            _ => None,
+        };
+        Ok(Self {
+            sink: sink.unbind(),
+            native,
+            is_done: AtomicBool::new(false),
+        })
+    }
+
+    /// Pushes into it, as far as that goes without waiting.
+    #[inline]
+    fn push<'py>(&self, item: &Bound<'py, PyAny>, mode: Mode) -> PyResult<Pushed<'py>> {
+        let py = item.py();
+        let Some(native) = &self.native else {
+            return self.push_foreign(item, mode);
+        };
+        if let Some(pushed) = native.push_shortly(item, mode) {
+            return pushed;
+        }
+        let link = native.link.bind(py);
+        let line = PushLink::open_line(link, item)?;
+        if mode == Mode::Now {
+            return Pushed::by(&line.push_now(link, item)?);
+        }
+        let mut todo = Todo::of(item);
+        match line.walk(link, &mut todo, Some((item.clone(), 0)), mode) {
+            Ok(Walked::Done) if todo.is_done() => Ok(Pushed::Done),
+            Ok(Walked::Done) => Ok(Pushed::Accepted),
+            Ok(Walked::Halted(halt)) => {
+                let has_it = !todo.is_callers();
+                let rest = Push::halted(link, Flight { line, todo }, halt)?;
+                Ok(Pushed::Waits(Some(rest), has_it))
+            }
+            Err(error) => Err(Flight { line, todo }.fail(link, error, false)),
+        }
+    }
+
+    fn push_foreign<'py>(&self, item: &Bound<'py, PyAny>, mode: Mode) -> PyResult<Pushed<'py>> {
+        let py = item.py();
+        let sink = self.sink.bind(py);
+        match mode {
+            // It is called in the task that awaits it.
+            Mode::Await => Ok(Pushed::Waits(None, false)),
+            Mode::Now => Pushed::by(&sink.call_method1(intern!(py, "next_nowait"), (item,))?),
+        }
+    }
+
+    fn has_room(&self, py: Python<'_>) -> bool {
+        let Some(native) = &self.native else {
+            return true;
+        };
+        let link = native.link.bind(py);
+        PushLink::line(link).is_ok_and(|line| line.has_room(link))
+    }
+}
+
+/// What pushing into a branch came to.
+enum Pushed<'py> {
+    Accepted,
+    Done,
+    /// What is to be awaited, unless that is the branch's own `next`; and whether a stage of it has
+    /// taken the item all the same.
+    Waits(Option<Bound<'py, PyAny>>, bool),
+}
+
+impl<'py> Pushed<'py> {
+    fn by(result: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(if result.cast::<IteratorResult>()?.get().is_done() {
+            Self::Done
+        } else {
+            Self::Accepted
+        })
+    }
+}
+
+impl Fan {
+    /// Delivers an item to those that it is for.
+    #[inline]
+    pub(super) fn deliver<'py>(
+        &self,
+        owner: &Bound<'py, PushLink>,
+        item: &Bound<'py, PyAny>,
+        mode: Mode,
+    ) -> PyResult<Carried<'py>> {
+        let py = item.py();
+        match &self.route {
+            Route::All => {
+                if mode == Mode::Now && !self.has_room(py) {
+                    return Err(would_block(item));
+                }
+                self.spread(owner, item, 0..self.branches.len(), mode)
+            }
+            Route::Select(selector) => {
+                let choice = selector
+                    .call(item)
+                    .map_err(|raised| blame(owner, raised.fetch(py), "selector"))?;
+                if is_awaitable(&choice) {
+                    return Ok(Carried::Halted(Halt::Select {
+                        awaitable: choice.unbind(),
+                        item: item.clone().unbind(),
+                    }));
+                }
+                self.deliver_by(owner, item, &choice, mode)
+            }
+            Route::Ring(next) => {
+                let Some(number) = self.turn(next) else {
+                    return Ok(Carried::Done);
+                };
+                let carried = self.spread(owner, item, std::iter::once(number), mode);
+                if let Err(error) = &carried
+                    && is_would_block(py, error)
+                {
+                    self.step_back(number);
+                }
+                carried
+            }
+        }
+    }
+
+    /// Delivers an item to the branch that a selector chose.
+    pub(super) fn deliver_by<'py>(
+        &self,
+        owner: &Bound<'py, PushLink>,
+        item: &Bound<'py, PyAny>,
+        choice: &Bound<'py, PyAny>,
+        mode: Mode,
+    ) -> PyResult<Carried<'py>> {
+        // What a selector of labels gives for one that is to be dropped.
+        if choice.is_none() && Self::drops(owner)? {
+            return Ok(self.verdict());
+        }
+        let number = self.number(item, choice)?;
+        self.spread(owner, item, std::iter::once(number), mode)
+    }
+
+    /// Delivers an item to these branches.
+    pub(super) fn deliver_to<'py>(
+        &self,
+        owner: &Bound<'py, PushLink>,
+        item: &Bound<'py, PyAny>,
+        numbers: Vec<usize>,
+        mode: Mode,
+    ) -> PyResult<Carried<'py>> {
+        self.spread(owner, item, numbers.into_iter(), mode)
+    }
+
+    /// Pushes an item into these branches.
+    #[inline]
+    fn spread<'py>(
+        &self,
+        owner: &Bound<'py, PushLink>,
+        item: &Bound<'py, PyAny>,
+        mut numbers: impl Iterator<Item = usize>,
+        mode: Mode,
+    ) -> PyResult<Carried<'py>> {
+        let py = item.py();
+        let _level = Level::enter()?;
+        let mut accepted = Vec::with_capacity(self.branches.len());
+        let mut trouble = Trouble::default();
+        for number in numbers.by_ref() {
+            let branch = &self.branches[number];
+            if branch.is_done.load(Relaxed) {
+                continue;
+            }
+            match branch.push(item, mode) {
+                Ok(Pushed::Accepted) => accepted.push(number),
+                Ok(Pushed::Done) => {
+                    accepted.push(number);
+                    self.finish(number);
+                }
+                Ok(Pushed::Waits(awaitable, has_it)) => {
+                    trouble.waiting.push((number, awaitable));
+                    if has_it {
+                        accepted.push(number);
+                    }
+                    if !self.is_concurrent {
+                        break;
+                    }
+                }
+                Err(error) if is_one_branchs(py, &error) => trouble.errors.push((number, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if trouble.waiting.is_empty() && trouble.errors.is_empty() {
+            return Ok(self.verdict());
+        }
+        trouble.hand_over(owner, item, accepted, numbers.collect())
+    }
+
+    fn verdict<'py>(&self) -> Carried<'py> {
+        if self.is_done() {
+            Carried::Done
+        } else {
+            Carried::Through
+        }
+    }
+
+    /// The branch whose turn it is; the next push has the one after it.
+    fn turn(&self, next: &AtomicUsize) -> Option<usize> {
+        let first = next.load(Relaxed);
+        let count = self.places.len();
+        let place = (first..first + count)
+            .map(|place| place % count)
+            .find(|place| !self.branches[self.places[*place]].is_done.load(Relaxed))?;
+        next.store((place + 1) % count, Relaxed);
+        Some(self.places[place])
+    }
+
+    /// The branch that a selector named.
+    fn number(&self, item: &Bound<'_, PyAny>, choice: &Bound<'_, PyAny>) -> PyResult<usize> {
+        if !choice.is_instance_of::<PyInt>() || choice.is_instance_of::<PyBool>() {
+            return Err(PyTypeError::new_err(format!(
+                "selector must give the number of a sink, got {} for {}",
+                errors::describe(choice),
+                errors::describe(item)
+            )));
+        }
+        choice
+            .extract::<usize>()
+            .ok()
+            .and_then(|place| self.places.get(place).copied())
+            .ok_or_else(|| {
+                PyIndexError::new_err(format!(
+                    "selector must give a number from 0 to {}, got {} for {}",
+                    self.places.len() - 1,
+                    errors::describe(choice),
+                    errors::describe(item)
+                ))
+            })
+    }
+
+    fn drops(owner: &Bound<'_, PushLink>) -> PyResult<bool> {
+        owner.getattr(intern!(owner.py(), "_drops"))?.is_truthy()
+    }
+
+    pub(super) fn has_room(&self, py: Python<'_>) -> bool {
+        match &self.route {
+            Route::All => self
+                .branches
+                .iter()
+                .filter(|branch| !branch.is_done.load(Relaxed))
+                .all(|branch| branch.has_room(py)),
+            // Nobody knows which one it will be.
+            Route::Select(_) | Route::Ring(_) => true,
+        }
+    }
+}
+
+impl<'py> Trouble<'py> {
+    /// What waits goes to the push object of the fan, which awaits it; if nothing does, it knows the
+    /// error that all of them make.
+    #[cold]
+    fn hand_over(
+        self,
+        owner: &Bound<'py, PushLink>,
+        item: &Bound<'py, PyAny>,
+        accepted: Vec<usize>,
+        later: Vec<usize>,
+    ) -> PyResult<Carried<'py>> {
+        let py = owner.py();
+        let errors: Vec<_> = self
+            .errors
+            .into_iter()
+            .map(|(number, error)| (number, error.into_value(py)))
+            .collect();
+        if self.waiting.is_empty() {
+            let failure = owner.call_method1(intern!(py, "_failure"), (accepted, errors))?;
+            return Err(PyErr::from_value(failure));
+        }
+        let waiting = self.waiting.iter().map(|(number, _)| *number);
+        let missing: Vec<usize> = waiting
+            .chain(later.iter().copied())
+            .filter(|number| !accepted.contains(number))
+            .collect();
+        let missing = PyList::new(py, missing)?;
+        let arguments = (item, &missing, accepted, errors, self.waiting, later);
+        let settling = owner.call_method1(intern!(py, "_settle"), arguments)?;
+        Ok(Carried::Halted(Halt::Sink {
+            awaitable: settling.unbind(),
+            missing: Some((item.clone().unbind(), missing.unbind())),
+        }))
+    }
+}
+
+/// Whether an error keeps to its branch; one that means to end the program does not.
+#[cold]
+fn is_one_branchs(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyException>(py) || asyncio::is_cancelled_error(py, error)
+}
+
+thread_local! { static LEVELS: Cell<usize> = const { Cell::new(0) }; }
+
+/// One fan inside another, on the stack.
+struct Level;
+
+impl Level {
+    fn enter() -> PyResult<Self> {
+        LEVELS.with(|levels| {
+            if levels.get() >= DEPTH {
+                return Err(PyRecursionError::new_err(format!(
+                    "more than {DEPTH} fan-outs are nested in each other"
+                )));
+            }
+            levels.set(levels.get() + 1);
+            Ok(Self)
+        })
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        LEVELS.with(|levels| levels.set(levels.get() - 1));
+    }
+}
