@@ -1,6 +1,7 @@
 """The native core. The classes that people use are in the other modules; these are what they are made of."""
 
 from collections import deque
+from asyncio import Task
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from types import GenericAlias
 from typing import Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, final
@@ -19,6 +20,8 @@ __all__ = [
     "IteratorResult",
     "Lease",
     "MapKernel",
+    "Merge",
+    "MergeFeed",
     "PullLink",
     "PushLink",
     "QueueFeed",
@@ -185,6 +188,47 @@ class ForeignFeed:
         is_factory: bool = False,
     ) -> ForeignFeed: ...
 
+@final
+class Merge:
+    def __new__(
+        cls,
+        owner: str,
+        closer: Callable[[Merge], Coroutine[Any, Any, None]],
+        *,
+        eager: int,
+        on_error: str,
+    ) -> Merge: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def is_running(self) -> bool: ...
+    def add(
+        self,
+        source: Iterable[Any] | AsyncIterable[Any],
+        name: Any = None,
+        *,
+        is_given: bool = False,
+        is_cutoff: bool = False,
+    ) -> None: ...
+    def remove(self, source: Iterable[Any] | AsyncIterable[Any]) -> Task[None] | None: ...
+    def sources(self) -> tuple[Any, ...]: ...
+    def labels(self) -> tuple[Any, ...]: ...
+    def shut(self) -> list[Task[None]]: ...
+    def errors(self) -> list[BaseException]: ...
+    def parting_error(self, source: object) -> BaseException | None: ...
+    def abandon(self) -> None: ...
+
+@final
+class MergeFeed:
+    def __new__(
+        cls,
+        merge: Merge,
+        policy: str,
+        *,
+        fill: Any = None,
+        error: BaseException | None = None,
+    ) -> MergeFeed: ...
+
 @disjoint_base
 class PullLink(Generic[_T_co]):
     _is_opaque: ClassVar[bool]
@@ -192,7 +236,13 @@ class PullLink(Generic[_T_co]):
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def __init__(
         self,
-        origin: PullLink[Any] | StoreFeed | IterFeed | QueueFeed | ForeignFeed | None = None,
+        origin: PullLink[Any]
+        | StoreFeed
+        | IterFeed
+        | QueueFeed
+        | ForeignFeed
+        | MergeFeed
+        | None = None,
         kernel: _Kernel | None = None,
     ) -> None: ...
     def __aiter__(self) -> Self: ...

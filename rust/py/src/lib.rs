@@ -11,7 +11,7 @@
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
+//! `feed/{agen,foreign,iter,store}`, in `drive/merge/identity` and in `gil`, each block with its reason.
 
 mod asyncio;
 mod awaitable;
@@ -31,7 +31,7 @@ mod signal;
 use pyo3::prelude::*;
 
 use awaitable::{Native, stop};
-use drive::{pull, push};
+use drive::{merge, pull, push};
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -42,6 +42,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     feed::register_agen(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
+    Native::<merge::Anchor>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
     capacity::register(module)?;
@@ -52,6 +53,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<feed::IterFeed>()?;
     module.add_class::<feed::QueueFeed>()?;
     module.add_class::<feed::ForeignFeed>()?;
+    module.add_class::<merge::Merge>()?;
+    module.add_class::<merge::MergeFeed>()?;
     module.add_class::<push::link::PushLink>()?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;

@@ -6,6 +6,7 @@
 //! | [`IterFeed`] | a sync iterable | never waits |
 //! | [`QueueFeed`] | a buffer of the core | the item stays in the buffer |
 //! | [`ForeignFeed`] | any async iterable | as that source has it |
+//! | [`MergeFeed`] | many sources | what came stays with its source |
 
 mod agen;
 mod foreign;
@@ -19,6 +20,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::awaitable::{Inner, Parked, Seen, Stopped};
+use crate::drive::merge::MergeFeed;
 pub(crate) use agen::register as register_agen;
 pub(crate) use foreign::ForeignFeed;
 pub(crate) use iter::IterFeed;
@@ -46,6 +48,8 @@ pub(crate) enum Wait {
     Inner(Inner),
     /// An async generator that is driven without one.
     Agen,
+    /// A merge, by what wakes its pull; or a turn of the loop, if there is nothing.
+    Merge { waiter: Option<Py<PyAny>> },
 }
 
 impl Wait {
@@ -54,7 +58,10 @@ impl Wait {
         match self {
             Self::Core { parked, .. } => see(parked.future()),
             Self::Inner(inner) => see(inner.object()),
-            Self::Agen => Ok(()),
+            Self::Merge {
+                waiter: Some(future),
+            } => see(future),
+            Self::Agen | Self::Merge { waiter: None } => Ok(()),
         }
     }
 }
@@ -66,6 +73,7 @@ pub(crate) enum AnyFeed {
     Iter(Py<IterFeed>),
     Queue(Py<QueueFeed>),
     Foreign(Py<ForeignFeed>),
+    Merge(Py<MergeFeed>),
 }
 
 impl AnyFeed {
@@ -78,6 +86,8 @@ impl AnyFeed {
             Ok(Self::Queue(feed.clone().unbind()))
         } else if let Ok(feed) = object.cast_exact::<ForeignFeed>() {
             Ok(Self::Foreign(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<MergeFeed>() {
+            Ok(Self::Merge(feed.clone().unbind()))
         } else {
             Err(crate::errors::wrong_type(
                 "origin",
@@ -117,6 +127,7 @@ impl AnyFeed {
             Self::Iter(feed) => Self::Iter(feed.clone_ref(py)),
             Self::Queue(feed) => Self::Queue(feed.clone_ref(py)),
             Self::Foreign(feed) => Self::Foreign(feed.clone_ref(py)),
+            Self::Merge(feed) => Self::Merge(feed.clone_ref(py)),
         }
     }
 
@@ -126,6 +137,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.as_any(),
             Self::Queue(feed) => feed.as_any(),
             Self::Foreign(feed) => feed.as_any(),
+            Self::Merge(feed) => feed.as_any(),
         }
     }
 
@@ -137,7 +149,7 @@ impl AnyFeed {
             Self::Store(feed) => feed.get().ready(py),
             Self::Iter(feed) => feed.get().ready(py),
             Self::Queue(feed) => feed.get().ready(py),
-            Self::Foreign(_) => None,
+            Self::Foreign(_) | Self::Merge(_) => None,
         }
     }
 
@@ -149,6 +161,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.get().draw(py),
             Self::Queue(feed) => feed.get().draw(py),
             Self::Foreign(feed) => feed.get().draw(py),
+            Self::Merge(feed) => feed.get().draw(py),
         }
     }
 
@@ -166,6 +179,9 @@ impl AnyFeed {
                 Err(error) => Err(error),
             },
             (Self::Foreign(feed), wait) => feed.get().resume(wait, sent, py),
+            (Self::Merge(feed), Wait::Merge { waiter }) => {
+                feed.get().resume(py, waiter.as_ref(), sent)
+            }
             _ => unreachable!("a feed is resumed with a wait of its own kind"),
         }
     }
@@ -179,9 +195,34 @@ impl AnyFeed {
 
     /// A pull that waited for this feed will never go on.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
+        if let (Self::Merge(feed), Wait::Merge { waiter }) = (self, &wait) {
+            feed.get().abandon(py, waiter.as_ref());
+        }
         drop(wait);
         if let Self::Foreign(feed) = self {
             feed.get().abandon(py);
+        }
+    }
+
+    /// Throws an error into a source that stands between two items.
+    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Drawn<'py>> {
+        match self {
+            Self::Foreign(feed) => feed.get().strike(py, error),
+            _ => Err(error),
+        }
+    }
+
+    /// Whether a source that stands between two items hears of what is thrown into it.
+    pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
+        matches!(self, Self::Foreign(feed) if feed.get().can_throw(py))
+    }
+
+    /// Whether there is an iterator: one that could not even be made never will.
+    pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Foreign(feed) => feed.get().has_begun(py),
+            Self::Iter(feed) => feed.get().has_begun(py),
+            Self::Store(_) | Self::Queue(_) | Self::Merge(_) => true,
         }
     }
 
@@ -192,6 +233,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.get().restart(py),
             Self::Queue(feed) => feed.get().restart(),
             Self::Foreign(feed) => feed.get().restart(py),
+            Self::Merge(feed) => feed.get().restart(py),
         }
     }
 
@@ -202,6 +244,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.get().close(py).map(|()| None),
             Self::Queue(feed) => feed.get().close(py).map(|()| None),
             Self::Foreign(feed) => feed.get().close(py),
+            Self::Merge(feed) => feed.get().close(py).map(Some),
         }
     }
 }
