@@ -10,6 +10,14 @@ from headrace.pull.group import (
     PullTakeWhileObj,
     PullWindowObj,
 )
+from headrace.pull.merge import (
+    PullConcatObj,
+    PullRaceCutoffObj,
+    PullRaceObj,
+    PullRaceRobinObj,
+    PullRoundRobinObj,
+    PullZipObj,
+)
 from headrace.pull.source import SourceBufferObj, SourceIterObj, SourceObj
 from headrace.pull.transform import (
     PullDedupeObj,
@@ -20,6 +28,7 @@ from headrace.pull.transform import (
 )
 
 __all__ = [
+    "PullConcatObj",
     "PullDedupeObj",
     "PullFilterObj",
     "PullFlatMapObj",
@@ -27,12 +36,17 @@ __all__ = [
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",
+    "PullRaceCutoffObj",
+    "PullRaceObj",
+    "PullRaceRobinObj",
     "PullReduceObj",
+    "PullRoundRobinObj",
     "PullSkipObj",
     "PullSkipWhileObj",
     "PullTakeObj",
     "PullTakeWhileObj",
     "PullWindowObj",
+    "PullZipObj",
     "SourceBufferObj",
     "SourceIterObj",
     "SourceObj",
