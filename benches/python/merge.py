@@ -92,7 +92,9 @@ def merged(make: Callable[[int], AsyncIterator[int]], m: int, count: int) -> Any
     return AsyncIteratorCombiner(*sources(make, m, count)).race_generator()
 
 
-def merge(what: str, make: Callable[[int], AsyncIterator[int]], m: int, goal: float, items: int) -> Case:
+def merge(
+    what: str, make: Callable[[int], AsyncIterator[int]], m: int, goal: float, items: int
+) -> Case:
     return Case(
         f"merge of {m:,} sources, {what}",
         "a task each and an `asyncio.Queue`",
@@ -116,7 +118,10 @@ def flat(m: int, goal: float, items: int) -> Case:
 
 def cases() -> list[Case]:
     return [
-        *(merge("ready", ready, m, goal, 100_000) for m, goal in ((2, 0.06), (10, 0.10), (100, 0.13))),
+        *(
+            merge("ready", ready, m, goal, 100_000)
+            for m, goal in ((2, 0.06), (10, 0.10), (100, 0.13))
+        ),
         merge("ready, 400 items each", ready, 1_000, 0.14, 400_000),
         *(
             merge("a turn of the loop an item", one_turn_each, m, goal, 60_000)

@@ -1,7 +1,7 @@
 """The native core. The classes that people use are in the other modules; these are what they are made of."""
 
-from collections import deque
 from asyncio import Task
+from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from types import GenericAlias
 from typing import Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, final

@@ -8,13 +8,14 @@ notice of its being dropped.
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from headrace._core import Merge, MergeFeed
 from headrace.tasks import settled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from headrace.pull.base import PullObj
@@ -170,7 +171,8 @@ class Combination(Generic[T]):
 
     Args:
         owner: what the sources belong to, for messages.
-        sources: the sources; a mapping gives each a label, with which its items come.
+        sources: the sources.
+        labels: one for each, with which its items come.
         cutoffs: sources whose first item ends everything.
         eager: how many items of each may wait.
         on_error: what an error of a source does.
@@ -179,25 +181,24 @@ class Combination(Generic[T]):
     def __init__(
         self,
         owner: str,
-        sources: Iterable[Source[T]] | Mapping[Any, Source[T]],
+        sources: Iterable[Source[T]],
         *,
+        labels: Iterable[Any] | None = None,
         cutoffs: Iterable[Source[Any]] = (),
         eager: int = 1,
         on_error: OnError = "raise",
     ) -> None:
         self._owner = owner
         self._title = owner
-        self._has_labels = isinstance(sources, Mapping)
         self.merge = Merge(owner, _closed, eager=eager, on_error=on_error)
-        cutoffs = tuple(cutoffs)
-        if isinstance(sources, Mapping):
-            named = list(sources.items())
-        else:
-            named = list(enumerate(sources))
-        if not named:
+        sources, cutoffs = tuple(sources), tuple(cutoffs)
+        names = tuple(range(len(sources)) if labels is None else labels)
+        if not sources:
             raise ValueError(f"{owner}: sources must be one stream at least, got none")
         seen: dict[int, str] = {}
-        parts = [(f"sources[{name!r}]", source) for name, source in named]
+        parts = [
+            (f"sources[{name!r}]", source) for name, source in zip(names, sources, strict=True)
+        ]
         parts += [(f"cutoffs[{number}]", source) for number, source in enumerate(cutoffs)]
         for place, source in parts:
             check(owner, place, source)
@@ -205,8 +206,8 @@ class Combination(Generic[T]):
                 raise ValueError(
                     f"{owner}: {place} must not be {first} again, {source!r}: its items would be split"
                 )
-        for name, source in named:
-            self.merge.add(source, name if self._has_labels else None, is_given=True)
+        for name, source in zip(names, sources, strict=True):
+            self.merge.add(source, None if labels is None else name, is_given=True)
         for source in cutoffs:
             self.merge.add(source, is_given=True, is_cutoff=True)
 

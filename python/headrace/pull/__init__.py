@@ -10,6 +10,12 @@ from headrace.pull.group import (
     PullTakeWhileObj,
     PullWindowObj,
 )
+from headrace.pull.labeled import (
+    PullLabeledRaceObj,
+    PullLabeledRaceRobinObj,
+    PullLabeledRoundRobinObj,
+    PullLabeledZipObj,
+)
 from headrace.pull.merge import (
     PullConcatObj,
     PullRaceCutoffObj,
@@ -33,6 +39,10 @@ __all__ = [
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
+    "PullLabeledRaceObj",
+    "PullLabeledRaceRobinObj",
+    "PullLabeledRoundRobinObj",
+    "PullLabeledZipObj",
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",

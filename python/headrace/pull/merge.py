@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace.combiner import Combination, check
+from headrace.combiner import Combination
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from headrace.combiner import OnError
     from headrace.pull.source import Source
@@ -59,7 +59,7 @@ class _Sources(Combined[T_co], Generic[T, T_co], stock=True):
     ) -> None:
         name = type(self).__name__
         combination: Combination[T] = Combination(
-            name, tuple(sources), cutoffs=cutoffs, eager=eager, on_error=on_error
+            name, sources, cutoffs=cutoffs, eager=eager, on_error=on_error
         )
         super().__init__(combination, policy, name, **options)
 
