@@ -89,7 +89,7 @@ impl Coroutine for Anchor {
             return Ok(self.went(py, step));
         }
         let merge = self.merge.bind(py).clone();
-        Merge::strike(&merge, self.key)?;
+        Merge::strike(&merge, self.key, error)?;
         self.settle(py)
     }
 

@@ -598,7 +598,7 @@ impl Merge {
         let py = slf.py();
         let this = slf.get();
         loop {
-            let (feed, mut identity, wait, is_foreign, is_struck) = {
+            let (feed, mut identity, wait, is_foreign, struck) = {
                 let mut state = this.state.borrow(py);
                 let Some(slot) = state.slots.get_mut(key) else {
                     return Ok(());
@@ -616,7 +616,7 @@ impl Merge {
                     identity,
                     status,
                     slot.is_foreign,
-                    std::mem::take(&mut slot.is_struck),
+                    slot.struck.take(),
                 )
             };
             if is_foreign && identity.is_none() {
@@ -628,13 +628,13 @@ impl Merge {
                     }
                 }
             }
-            if is_struck
+            if struck.is_some()
                 && thrown.is_none()
                 && identity
                     .as_ref()
                     .is_some_and(|identity| identity.is_cancelled(py))
             {
-                thrown = Some(cancelled(py)?);
+                thrown = struck;
             }
             let error = thrown.take();
             let draw = || {
@@ -827,7 +827,7 @@ impl Merge {
             refuse(&event_loop, object)?
         };
         let awaits = (!object.is_none() && refused.is_none()).then(|| object.clone().unbind());
-        let (resumption, context, call_soon, is_struck) = {
+        let (resumption, context, call_soon, struck) = {
             let mut state = this.state.borrow(py);
             let call_soon = state.call_soon.as_ref().map(|call| call.clone_ref(py));
             let Some(slot) = state.slots.get_mut(key) else {
@@ -842,7 +842,12 @@ impl Merge {
                 _ => None,
             };
             let resumption = slot.resumption.as_ref().map(|known| known.clone_ref(py));
-            (resumption, context, call_soon, slot.is_struck)
+            (
+                resumption,
+                context,
+                call_soon,
+                slot.struck.as_ref().map(|error| error.clone_ref(py)),
+            )
         };
         if refused.is_some() {
             return Ok(refused);
@@ -882,23 +887,34 @@ impl Merge {
             (resumption,),
             keywords.as_ref(),
         )?;
-        if is_struck && object.call_method0(intern!(py, "cancel"))?.is_truthy()? {
-            this.set_struck(py, key, false);
+        if let Some(struck) = struck
+            && cancel(object, &struck)?
+        {
+            this.set_struck(py, key, None);
         }
         Ok(None)
     }
 
-    fn set_struck(&self, py: Python<'_>, key: Key, is_struck: bool) {
-        if let Some(slot) = self.state.borrow(py).slots.get_mut(key) {
-            slot.is_struck = is_struck;
-        }
+    fn may_be_asked(&self, py: Python<'_>, key: Key) -> bool {
+        let state = self.state.borrow(py);
+        let slot = state.slots.get(key);
+        slot.is_some_and(|slot| slot.may_be_asked(self.eager))
+    }
+
+    fn set_struck(&self, py: Python<'_>, key: Key, error: Option<PyErr>) {
+        let old = match self.state.borrow(py).slots.get_mut(key) {
+            Some(slot) => std::mem::replace(&mut slot.struck, error),
+            None => error,
+        };
+        drop(old);
     }
 
     /// What a source waited for is there.
     pub(super) fn resume(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
         let py = slf.py();
+        let this = slf.get();
         let future = {
-            let state = slf.get().state.borrow(py);
+            let state = this.state.borrow(py);
             match state.slots.get(key).map(|slot| &slot.status) {
                 Some(Status::Waiting { future, .. }) => {
                     future.as_ref().map(|future| future.clone_ref(py))
@@ -908,7 +924,12 @@ impl Merge {
         };
         let thrown =
             future.and_then(|future| future.bind(py).call_method0(intern!(py, "result")).err());
-        Self::step(slf, key, From::Callback, thrown)
+        Self::step(slf, key, From::Callback, thrown)?;
+        // What is to be read ahead is read now: nobody may pull for a while.
+        while this.eager > 1 && this.may_be_asked(py, key) {
+            Self::step(slf, key, From::Callback, None)?;
+        }
+        Ok(())
     }
 
     /// Gives a source its task and its context.
@@ -1181,34 +1202,31 @@ impl Merge {
     }
 
     /// The task of a source was cancelled: passes that on into the source.
-    pub(super) fn strike(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
+    pub(super) fn strike(slf: &Bound<'_, Self>, key: Key, error: PyErr) -> PyResult<()> {
         enum Blow {
             Cancel(Py<PyAny>),
+            Keep,
             Throw,
             Hold,
-            None,
         }
         let py = slf.py();
         let this = slf.get();
         let (identity, blow, feed) = {
-            let mut state = this.state.borrow(py);
-            let Some(slot) = state.slots.get_mut(key) else {
+            let state = this.state.borrow(py);
+            let Some(slot) = state.slots.get(key) else {
                 return Ok(());
             };
             let Some(identity) = &slot.identity else {
                 return Ok(());
             };
             let blow = match &slot.status {
-                _ if !slot.is_foreign => Blow::None,
+                _ if !slot.is_foreign => return Ok(()),
                 Status::Waiting {
                     future: Some(future),
                     ..
                 } => Blow::Cancel(future.clone_ref(py)),
-                Status::Waiting { future: None, .. } | Status::Running => {
-                    slot.is_struck = true;
-                    Blow::None
-                }
-                Status::Standing if slot.has_ended || slot.is_closing => Blow::None,
+                Status::Waiting { future: None, .. } | Status::Running => Blow::Keep,
+                Status::Standing if slot.has_ended || slot.is_closing => return Ok(()),
                 // What it is to hear at its `yield` may make it go on to the next, and it must not
                 // run ahead by more than one item.
                 Status::Standing if slot.queue.is_empty() => Blow::Throw,
@@ -1218,26 +1236,23 @@ impl Merge {
         };
         if !identity.is_cancelled(py) {
             // Withdrawn meanwhile, as by the end of an `asyncio.timeout` that had just struck.
-            this.set_struck(py, key, false);
+            this.set_struck(py, key, None);
             return Ok(());
         }
         match blow {
-            Blow::None => Ok(()),
             Blow::Cancel(future) => {
-                if !future
-                    .bind(py)
-                    .call_method0(intern!(py, "cancel"))?
-                    .is_truthy()?
-                {
-                    this.set_struck(py, key, true);
+                if !cancel(future.bind(py), &error)? {
+                    this.set_struck(py, key, Some(error));
                 }
                 Ok(())
             }
-            Blow::Throw if feed.can_throw(py) => {
-                Self::step(slf, key, From::Task, Some(cancelled(py)?))
+            Blow::Keep => {
+                this.set_struck(py, key, Some(error));
+                Ok(())
             }
+            Blow::Throw if feed.can_throw(py) => Self::step(slf, key, From::Task, Some(error)),
             Blow::Throw | Blow::Hold => {
-                this.set_struck(py, key, true);
+                this.set_struck(py, key, Some(error));
                 Self::inspect_soon(slf)
             }
         }
@@ -1282,7 +1297,9 @@ impl Merge {
             let state = this.state.borrow(py);
             let is_struck = |key: &Key| {
                 state.slots.get(*key).is_some_and(|slot| {
-                    slot.is_struck && !slot.is_closing && matches!(slot.status, Status::Standing)
+                    slot.struck.is_some()
+                        && !slot.is_closing
+                        && matches!(slot.status, Status::Standing)
                 })
             };
             state.order.iter().copied().filter(is_struck).collect()
@@ -1365,6 +1382,16 @@ fn refuse(event_loop: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<
         }
         Some(_) => Ok(None),
     }
+}
+
+/// Cancels what a source waits for, with the message that its task was cancelled with.
+fn cancel(future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<bool> {
+    let py = future.py();
+    let message = error.value(py).getattr(intern!(py, "args"))?;
+    future
+        .getattr(intern!(py, "cancel"))?
+        .call1(message.cast_into::<PyTuple>()?)?
+        .is_truthy()
 }
 
 /// A new `CancelledError`.

@@ -119,7 +119,7 @@ pub(super) struct Slot {
     /// Whether it is in the list of those to be asked.
     pub(super) is_wanted: bool,
     /// Its task was cancelled, and it has not heard of that yet.
-    pub(super) is_struck: bool,
+    pub(super) struck: Option<PyErr>,
     /// It gives nothing more.
     pub(super) has_ended: bool,
     /// It is to be closed, or being closed.
@@ -157,7 +157,7 @@ impl Slot {
             queue: VecDeque::new(),
             hints: 0,
             is_wanted: false,
-            is_struck: false,
+            struck: None,
             has_ended: false,
             is_closing: false,
             was_cancelled: false,
