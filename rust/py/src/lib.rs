@@ -39,7 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
-    feed::register_agen(py)?;
+    feed::agen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
     Native::<merge::Anchor>::register(py)?;

@@ -122,6 +122,15 @@ impl ForeignFeed {
         }
     }
 
+    /// The async generator that this is over, if it has begun and can be stepped directly.
+    #[inline]
+    pub(crate) fn running_agen<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let state = self.state.borrow(py);
+        let iterator = state.iterator.as_ref()?.bind(py);
+        let is_ready = state.started && !state.ended && !state.lost;
+        (is_ready && agen::can_bypass() && is_agen(iterator)).then(|| iterator.clone())
+    }
+
     /// Makes the iterator, if it is not there yet.
     fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(iterator) = &self.state.borrow(py).iterator {
@@ -194,7 +203,11 @@ impl ForeignFeed {
         }
     }
 
-    fn agen_step<'py>(&self, step: PyResult<agen::Stepped<'py>>) -> PyResult<Drawn<'py>> {
+    /// What a step of [`Self::running_agen`] came to.
+    pub(crate) fn agen_step<'py>(
+        &self,
+        step: PyResult<agen::Stepped<'py>>,
+    ) -> PyResult<Drawn<'py>> {
         match step? {
             agen::Stepped::Item(item) => Ok(Drawn::Item(item)),
             agen::Stepped::Suspended(object) => Ok(Drawn::Wait(Box::new(Wait::Agen), object)),

@@ -8,7 +8,7 @@
 //! | [`ForeignFeed`] | any async iterable | as that source has it |
 //! | [`MergeFeed`] | many sources | what came stays with its source |
 
-mod agen;
+pub(crate) mod agen;
 mod foreign;
 mod iter;
 mod queue;
@@ -21,7 +21,6 @@ use pyo3::prelude::*;
 
 use crate::awaitable::{Inner, Parked, Seen, Stopped};
 use crate::drive::merge::MergeFeed;
-pub(crate) use agen::register as register_agen;
 pub(crate) use foreign::ForeignFeed;
 pub(crate) use iter::IterFeed;
 pub(crate) use queue::QueueFeed;

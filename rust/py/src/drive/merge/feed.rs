@@ -191,8 +191,28 @@ impl State {
         }
     }
 
-    /// Takes a source's oldest outcome. It is asked again by the next pull.
+    /// Takes a source's oldest outcome if it is an item without a label: what is taken most.
     #[inline]
+    fn take_item(&mut self, key: Key) -> Option<Py<PyAny>> {
+        let slot = self.slots.get_mut(key)?;
+        if slot.is_labelled {
+            return None;
+        }
+        match slot.queue.pop_front()? {
+            Outcome::Item(item) => {
+                if !std::mem::replace(&mut slot.is_wanted, true) {
+                    self.wanted.push_back(key);
+                }
+                Some(item)
+            }
+            other => {
+                slot.queue.push_front(other);
+                None
+            }
+        }
+    }
+
+    /// Takes a source's oldest outcome. It is asked again by the next pull.
     fn take(&mut self, key: Key) -> Option<Outcome> {
         let slot = self.slots.get_mut(key)?;
         let outcome = slot.queue.pop_front()?;
@@ -443,7 +463,7 @@ impl MergeFeed {
                     }
                 }
             }
-            Outcome::Error(error) => self.raise(merge, error),
+            Outcome::Error(error) => self.raise(merge, *error),
             Outcome::End => {
                 merge.get().retire(py, key);
                 Ok(Taken::Again)
@@ -461,6 +481,9 @@ impl MergeFeed {
                     Some(key) => {
                         if let Some(slot) = state.slots.get_mut(key) {
                             slot.hints -= 1;
+                        }
+                        if let Some(item) = state.take_item(key) {
+                            return Ok(Taken::Item(item.into_bound(py)));
                         }
                         match state.take(key) {
                             None => continue,
@@ -541,6 +564,10 @@ impl MergeFeed {
                 let Some(key) = state.ring.front().copied() else {
                     break;
                 };
+                if !keeps_head && let Some(item) = state.take_item(key) {
+                    state.ring.rotate_left(1);
+                    return Ok(Taken::Item(item.into_bound(py)));
+                }
                 match state.take(key) {
                     Some(outcome) => {
                         let is_end = matches!(outcome, Outcome::End);
@@ -608,9 +635,9 @@ impl MergeFeed {
                 Some((key, Outcome::Error(error))) => {
                     if !error.is_instance_of::<PyException>(py) {
                         merge.get().state.borrow(py).want(key);
-                        return Err(error);
+                        return Err(*error);
                     }
-                    self.view.borrow(py).failed.push((key, error));
+                    self.view.borrow(py).failed.push((key, *error));
                 }
                 Some((key, Outcome::End)) => merge.get().retire(py, key),
                 None => {
@@ -650,7 +677,7 @@ impl MergeFeed {
         ending: &Ending,
     ) -> PyResult<Taken<'py>> {
         let this = merge.get();
-        let ended = {
+        let row = {
             let mut view = self.view.borrow(py);
             let mut state = this.state.borrow(py);
             let stops = matches!(ending, Ending::Shortest | Ending::Open);
@@ -674,71 +701,71 @@ impl MergeFeed {
                 view.complete += 1;
             }
             view.complete = 0;
-            state.ended()
+            state.survey()
         };
-        if let Some(error) = self.row_failed(merge) {
-            return self.raise(merge, error);
+        if row.has_failed {
+            return self.row_failed(merge);
         }
         let rows = self.view.borrow(py).rows;
         match ending {
-            Ending::Open if ended.any => return Ok(Taken::End),
-            Ending::Shortest if ended.any => return self.end(merge, None),
-            Ending::Strict if ended.any && !ended.all => {
+            Ending::Open if row.has_end => return Ok(Taken::End),
+            Ending::Shortest if row.has_end => return self.end(merge, None),
+            Ending::Strict if row.has_end && row.has_item => {
                 return self.end(merge, Some(this.uneven(py, rows)));
             }
-            _ if ended.all => return self.end(merge, None),
+            _ if !row.has_item => return self.end(merge, None),
             _ => {}
         }
         let fill = match ending {
-            Ending::Longest(fill) => Some(fill.bind(py).clone()),
+            Ending::Longest(fill) => Some(fill),
             _ => None,
         };
-        let row = {
+        let mut items = Vec::with_capacity(row.width);
+        let mut labels = Vec::new();
+        {
             let mut state = this.state.borrow(py);
-            let mut row = Vec::with_capacity(state.order.len());
             for number in 0..state.order.len() {
                 let key = state.order[number];
                 let Some(slot) = state.slots.get_mut(key) else {
                     continue;
                 };
-                let label = slot.is_labelled.then(|| slot.name.clone_ref(py));
+                if slot.is_done && slot.queue.is_empty() {
+                    continue;
+                }
+                if slot.is_labelled {
+                    labels.push(slot.name.clone_ref(py));
+                }
                 match slot.queue.pop_front() {
                     Some(Outcome::Item(item)) => {
-                        state.want(key);
-                        row.push((label, item.into_bound(py)));
+                        items.push(item.into_bound(py));
+                        if !std::mem::replace(&mut slot.is_wanted, true) {
+                            state.wanted.push_back(key);
+                        }
                     }
-                    Some(end) => {
-                        slot.queue.push_front(end);
-                        row.extend(fill.clone().map(|fill| (label, fill)));
+                    other => {
+                        slot.queue.extend(other);
+                        items.extend(fill.map(|fill| fill.bind(py).clone()));
                     }
-                    None => {}
                 }
             }
-            row
-        };
+        }
         self.view.borrow(py).rows += 1;
-        let mut items = Vec::with_capacity(row.len());
-        for (label, item) in row {
-            items.push(match label {
-                None => item,
-                Some(label) => PyTuple::new(py, [label.into_bound(py), item])?.into_any(),
-            });
+        if !labels.is_empty() {
+            items = labels
+                .into_iter()
+                .zip(items)
+                .map(|(label, item)| Ok(PyTuple::new(py, [label.into_bound(py), item])?.into_any()))
+                .collect::<PyResult<_>>()?;
         }
         Ok(Taken::Item(PyTuple::new(py, items)?.into_any()))
     }
 
-    /// If a source failed, the row is lost, and the first error is what is to be raised.
-    fn row_failed(&self, merge: &Bound<'_, Merge>) -> Option<PyErr> {
+    /// A source failed: the row is lost, and the first error is what is to be raised.
+    #[cold]
+    fn row_failed<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
         let py = merge.py();
         let (failures, lost) = {
             let mut state = merge.get().state.borrow(py);
-            let has_failed = |key: &Key| {
-                let slot = state.slots.get(*key);
-                slot.is_some_and(|slot| matches!(slot.queue.front(), Some(Outcome::Error(_))))
-            };
-            if !state.order.iter().any(has_failed) {
-                return None;
-            }
             let mut failures = VecDeque::new();
             let mut lost = Vec::new();
             for number in 0..state.order.len() {
@@ -747,7 +774,7 @@ impl MergeFeed {
                     continue;
                 };
                 match slot.queue.pop_front() {
-                    Some(Outcome::Error(error)) => failures.push_back(error),
+                    Some(Outcome::Error(error)) => failures.push_back(*error),
                     Some(Outcome::End) => {
                         slot.queue.push_front(Outcome::End);
                         continue;
@@ -760,17 +787,23 @@ impl MergeFeed {
             (failures, lost)
         };
         drop(lost);
-        let mut view = self.view.borrow(py);
-        view.rows += 1;
-        view.failures = failures;
-        view.failures.pop_front()
+        let first = {
+            let mut view = self.view.borrow(py);
+            view.rows += 1;
+            view.failures = failures;
+            view.failures.pop_front()
+        };
+        first.map_or(Ok(Taken::Again), |error| self.raise(merge, error))
     }
 }
 
-/// Which of the sources have no item for a row.
-struct Ended {
-    any: bool,
-    all: bool,
+/// What the sources have for a row.
+#[derive(Debug, Default)]
+struct Row {
+    width: usize,
+    has_item: bool,
+    has_end: bool,
+    has_failed: bool,
 }
 
 impl State {
@@ -794,18 +827,19 @@ impl State {
             .any(|slot| matches!(slot.queue.front(), Some(Outcome::End)))
     }
 
-    fn ended(&self) -> Ended {
-        let mut ended = Ended {
-            any: false,
-            all: true,
-        };
+    fn survey(&self) -> Row {
+        let mut row = Row::default();
         for slot in self.in_row() {
+            row.width += 1;
             match slot.queue.front() {
-                Some(Outcome::End) => ended.any = true,
-                _ => ended.all = false,
+                Some(Outcome::Item(_)) => row.has_item = true,
+                Some(Outcome::Error(_)) => row.has_failed = true,
+                // One that is not waited for, as another has ended.
+                None => row.has_item = true,
+                Some(Outcome::End) => row.has_end = true,
             }
         }
-        ended
+        row
     }
 
     /// Whether somebody has still to give something in this round.

@@ -72,7 +72,6 @@ impl Identity {
 
     /// Runs something as this source. `in_context`: the context is entered already, as it is in a
     /// callback that was given it.
-    #[inline]
     pub(super) fn run<'py, T>(
         &self,
         event_loop: &Bound<'py, PyAny>,
@@ -80,7 +79,8 @@ impl Identity {
         run: impl FnOnce() -> PyResult<T>,
     ) -> PyResult<T> {
         let py = event_loop.py();
-        let _task = Entered::enter(event_loop, self.task.bind(py), !in_context)?;
+        let mut entered = Entered::default();
+        entered.enter(event_loop, self.task.bind(py).clone(), !in_context)?;
         let _context = if in_context {
             None
         } else {
@@ -96,10 +96,11 @@ impl Identity {
 }
 
 /// A context that is entered until this is dropped.
-struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
+pub(super) struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
 
 impl<'a, 'py> InContext<'a, 'py> {
-    fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+    #[inline]
+    pub(super) fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
         // SAFETY: a live context of this thread.
         match unsafe { ffi::PyContext_Enter(context.as_ptr()) } {
             0 => Ok(Self(context)),
@@ -117,50 +118,71 @@ impl Drop for InContext<'_, '_> {
     }
 }
 
-/// A task that is the loop's current one until this is dropped.
-struct Entered<'a, 'py> {
-    way: &'static Way,
-    event_loop: &'a Bound<'py, PyAny>,
-    task: &'a Bound<'py, PyAny>,
+/// The task that is the loop's current one, if it is another than the one that runs; until this is
+/// dropped. It is filled in where it stands, since what was just written is slow to be moved.
+#[derive(Debug, Default)]
+pub(super) struct Entered<'py> {
+    /// The way, the loop and the task.
+    inside: Option<(&'static Way, Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    /// The one that runs.
     outer: Option<Bound<'py, PyAny>>,
     /// What the source spends is the consumer's time.
-    _lent: Option<budget::Lent>,
+    lent: Option<budget::Lent>,
 }
 
-impl<'a, 'py> Entered<'a, 'py> {
+impl<'py> Entered<'py> {
+    /// Goes on as this task.
     #[inline]
-    fn enter(
-        event_loop: &'a Bound<'py, PyAny>,
-        task: &'a Bound<'py, PyAny>,
+    pub(super) fn enter(
+        &mut self,
+        event_loop: &Bound<'py, PyAny>,
+        task: Bound<'py, PyAny>,
         in_a_pull: bool,
-    ) -> PyResult<Self> {
-        let py = event_loop.py();
-        let way = Way::of(event_loop)?;
-        let outer = way.enter(event_loop, task)?;
-        let entered = Self {
-            way,
-            event_loop,
-            task,
-            _lent: outer.as_ref().map(|outer| budget::lend(outer)),
-            outer,
-        };
-        // Nobody's step: a callback of this loop, or the step of a task of another one.
-        if in_a_pull && entered.outer.is_none() && !asyncio::running_loop(py)?.is(event_loop) {
-            drop(entered);
-            return Err(wrong_loop(py));
+    ) -> PyResult<()> {
+        if let Some((way, event_loop, known)) = &mut self.inside {
+            way.switch(event_loop, known, &task)?;
+            *known = task;
+            return Ok(());
         }
-        Ok(entered)
+        let way = Way::of(event_loop)?;
+        self.outer = way.enter(event_loop, &task)?;
+        self.inside = Some((way, event_loop.clone(), task));
+        match &self.outer {
+            Some(outer) => self.lent = Some(budget::lend(outer)),
+            None if in_a_pull => check(event_loop)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Goes on as the one that runs.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        self.lent = None;
+        if let Some((way, event_loop, task)) = self.inside.take()
+            && let Err(error) = way.leave(&event_loop, &task, self.outer.as_ref())
+        {
+            error.write_unraisable(event_loop.py(), Some(&task));
+        }
+        self.outer = None;
     }
 }
 
-impl Drop for Entered<'_, '_> {
+impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Err(error) = self
-            .way
-            .leave(self.event_loop, self.task, self.outer.as_ref())
-        {
-            error.write_unraisable(self.event_loop.py(), Some(self.task));
-        }
+        self.leave();
+    }
+}
+
+/// Nobody's step: a callback of this loop, or the step of a task of another one.
+#[cold]
+fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    if asyncio::running_loop(py)?.is(event_loop) {
+        Ok(())
+    } else {
+        Err(wrong_loop(py))
     }
 }
 
@@ -267,6 +289,25 @@ impl Way {
                 }
                 enter.bind(py).call1((event_loop, task))?;
                 Ok(outer)
+            }
+        }
+    }
+
+    /// Makes another task of ours the current one.
+    #[inline]
+    fn switch(
+        &self,
+        event_loop: &Bound<'_, PyAny>,
+        task: &Bound<'_, PyAny>,
+        next: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        match self {
+            Self::Dict(tasks) => tasks.bind(py).set_item(event_loop, next),
+            Self::Swap(swap) => swap.bind(py).call1((event_loop, next)).map(drop),
+            Self::Calls { leave, enter } => {
+                leave.bind(py).call1((event_loop, task))?;
+                enter.bind(py).call1((event_loop, next)).map(drop)
             }
         }
     }

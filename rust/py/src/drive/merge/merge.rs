@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyList, PySet, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::anchor::Anchor;
-use super::identity::{Identity, wrong_loop};
+use super::identity::{Entered, Identity, InContext, wrong_loop};
 use super::resumption::{Errand, Note, Resumption};
 use super::slot::{Key, Outcome, Slot, Slots, Status};
 use crate::asyncio;
@@ -18,7 +18,7 @@ use crate::awaitable::Inner;
 use crate::drive::budget;
 use crate::drive::pull::link::PullLink;
 use crate::errors;
-use crate::feed::{AnyFeed, Drawn, ForeignFeed, IterFeed, Wait};
+use crate::feed::{AnyFeed, Drawn, ForeignFeed, IterFeed, Wait, agen};
 use crate::fork::Home;
 use crate::gc;
 use crate::gil::GilCell;
@@ -428,6 +428,20 @@ impl State {
         }
     }
 
+    /// The next one to be asked.
+    #[inline]
+    fn next_wanted(&mut self, eager: usize) -> Option<Key> {
+        loop {
+            let key = self.wanted.pop_front()?;
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.is_wanted = false;
+                if slot.may_be_asked(eager) {
+                    return Some(key);
+                }
+            }
+        }
+    }
+
     /// It is to be asked by the next pull.
     #[inline]
     pub(super) fn want(&mut self, key: Key) {
@@ -551,44 +565,98 @@ impl Merge {
     }
 
     /// Asks everybody who is wanted. `true`: let the loop have a turn first.
+    ///
+    /// Async generators that have begun, which is what most sources are, go a way of their own: one
+    /// after another, with the consumer's task restored after the last of them only.
     #[inline]
     pub(super) fn ask(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.get();
+        let none = py.None().into_bound(py);
+        let mut entered = Entered::default();
         let mut is_first = true;
         loop {
-            let key = {
-                let mut state = this.state.borrow(py);
-                loop {
-                    let Some(key) = state.wanted.pop_front() else {
-                        return Ok(false);
-                    };
-                    let Some(slot) = state.slots.get_mut(key) else {
-                        continue;
-                    };
-                    slot.is_wanted = false;
-                    if slot.may_be_asked(this.eager) {
-                        break key;
-                    }
-                }
+            let mut state = this.state.borrow(py);
+            let Some(key) = state.next_wanted(this.eager) else {
+                return Ok(false);
             };
             // The first is what the pull itself has paid for.
             if !is_first && budget::spend(py) {
-                let mut state = this.state.borrow(py);
                 state.want(key);
                 state.wanted.rotate_right(1);
                 return Ok(true);
             }
             is_first = false;
-            if let Err(error) = Self::step(slf, key, From::Pull, None) {
-                this.state.borrow(py).want(key);
-                return Err(error);
+            let State {
+                slots, event_loop, ..
+            } = &mut *state;
+            let (Some((agen, task, context)), Some(event_loop)) = (
+                slots.get_mut(key).and_then(|slot| slot.run(py)),
+                event_loop.as_ref(),
+            ) else {
+                drop(state);
+                entered.leave();
+                if let Err(error) = Self::step(slf, key, From::Pull, None) {
+                    this.state.borrow(py).want(key);
+                    return Err(error);
+                }
+                continue;
+            };
+            let event_loop = event_loop.bind(py).clone();
+            drop(state);
+            let inside = match entered.enter(&event_loop, task, true) {
+                Ok(()) => InContext::enter(&context),
+                Err(error) => Err(error),
+            };
+            let inside = match inside {
+                Ok(inside) => inside,
+                Err(error) => {
+                    this.stand(py, key);
+                    this.state.borrow(py).want(key);
+                    return Err(error);
+                }
+            };
+            let stepped = agen::step(&agen, &none);
+            drop(inside);
+            if let Ok(agen::Stepped::Item(item)) = stepped {
+                Self::came(slf, key, Outcome::Item(item.unbind()))?;
+            } else {
+                entered.leave();
+                Self::went(slf, key, stepped)?;
             }
         }
     }
 
+    /// What the step of a generator came to, other than an item.
+    #[cold]
+    fn went(slf: &Bound<'_, Self>, key: Key, stepped: PyResult<agen::Stepped<'_>>) -> PyResult<()> {
+        let py = slf.py();
+        let (feed, identity) = {
+            let state = slf.get().state.borrow(py);
+            let Some(slot) = state.slots.get(key) else {
+                return Ok(());
+            };
+            let identity = slot.identity.as_ref();
+            (
+                slot.feed.clone_ref(py),
+                identity.map(|identity| identity.clone_ref(py)),
+            )
+        };
+        let AnyFeed::Foreign(foreign) = &feed else {
+            unreachable!("only a foreign source is an async generator")
+        };
+        match foreign.get().agen_step(stepped) {
+            Ok(Drawn::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
+                None => Ok(()),
+                Some(error) => Self::step(slf, key, From::Pull, Some(error)),
+            },
+            Ok(Drawn::End) => Self::ended(slf, key),
+            Ok(Drawn::Item(item)) => Self::came(slf, key, Outcome::Item(item.unbind())),
+            Err(error) => Self::failed(slf, key, identity.as_ref(), &feed, error),
+        }
+    }
+
     /// One step of a source: up to its next item, its end, or a wait.
-    #[inline]
     fn step(
         slf: &Bound<'_, Self>,
         key: Key,
@@ -776,7 +844,7 @@ impl Merge {
             };
             wake(py, futures);
         } else {
-            Self::came(slf, key, Outcome::Error(error))?;
+            Self::came(slf, key, Outcome::Error(Box::new(error)))?;
         }
         // One that cannot even begin would raise for ever; one that was cancelled from outside is
         // not to be asked again.
@@ -1306,7 +1374,7 @@ impl Merge {
         };
         for key in keys {
             let error = this.named(py, key, cancelled(py)?);
-            Self::came(slf, key, Outcome::Error(error))?;
+            Self::came(slf, key, Outcome::Error(Box::new(error)))?;
             Self::ended(slf, key)?;
         }
         Ok(())

@@ -21,7 +21,7 @@ pub(super) struct Key {
 pub(super) enum Outcome {
     Item(Py<PyAny>),
     /// It raised. Whether it can go on shows when it is asked again.
-    Error(PyErr),
+    Error(Box<PyErr>),
     /// It has no more.
     End,
 }
@@ -92,6 +92,9 @@ impl Slots {
         self.entries.iter().filter_map(|(_, slot)| slot.as_ref())
     }
 }
+
+/// A generator, its task and its context.
+pub(super) type Running<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 /// One source.
 #[derive(Debug)]
@@ -173,6 +176,26 @@ impl Slot {
             && !self.has_ended
             && !self.is_closing
             && self.queue.len() < eager
+    }
+
+    /// If it is an async generator that has begun, and that has nothing to hear of, marks it as being
+    /// stepped, and gives it with its task and its context.
+    #[inline]
+    pub(super) fn run<'py>(&mut self, py: Python<'py>) -> Option<Running<'py>> {
+        let AnyFeed::Foreign(feed) = &self.feed else {
+            return None;
+        };
+        let identity = self.identity.as_ref()?;
+        if self.struck.is_some() || !self.is_foreign {
+            return None;
+        }
+        let agen = feed.get().running_agen(py)?;
+        self.status = Status::Running;
+        Some((
+            agen,
+            identity.task.bind(py).clone(),
+            identity.context.bind(py).clone(),
+        ))
     }
 
     /// As it was before its first pull.
