@@ -90,6 +90,17 @@ pub(crate) fn lend(task: &Bound<'_, PyAny>) -> Lent {
     Lent { outer }
 }
 
+/// Lends the budget that is being spent, whosever it is.
+pub(crate) fn lend_on(py: Python<'_>) -> Lent {
+    let outer = BUDGET.lender.load(Relaxed);
+    if outer == 0 {
+        let known = BUDGET.task.load(Relaxed);
+        let task = if known == 0 { running_task(py) } else { known };
+        BUDGET.lender.store(task, Relaxed);
+    }
+    Lent { outer }
+}
+
 impl Drop for Lent {
     #[inline]
     fn drop(&mut self) {

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
@@ -281,8 +280,7 @@ impl MergeFeed {
         if !asyncio::running_loop(py)?.is(&event_loop) {
             return Err(wrong_loop(py));
         }
-        let future = event_loop.call_method0(intern!(py, "create_future"))?;
-        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        let future = merge.get().future(py)?;
         merge.get().state.borrow(py).waiters.push(Waiter {
             future: future.clone().unbind(),
             target,

@@ -26,6 +26,8 @@ use crate::errors;
 pub(super) struct Identity {
     pub(super) task: Py<PyAny>,
     pub(super) context: Py<PyAny>,
+    /// `{"context": context}`, for the callbacks of the loop.
+    pub(super) keywords: Py<PyDict>,
 }
 
 impl Identity {
@@ -48,9 +50,12 @@ impl Identity {
         keywords.set_item(intern!(py, "context"), &context)?;
         keywords.set_item(intern!(py, "name"), name)?;
         let task = class.bind(py).call((coroutine,), Some(&keywords))?;
+        keywords.clear();
+        keywords.set_item(intern!(py, "context"), &context)?;
         Ok(Self {
             task: task.unbind(),
             context: context.unbind(),
+            keywords: keywords.unbind(),
         })
     }
 
@@ -58,6 +63,7 @@ impl Identity {
         Self {
             task: self.task.clone_ref(py),
             context: self.context.clone_ref(py),
+            keywords: self.keywords.clone_ref(py),
         }
     }
 
@@ -91,7 +97,8 @@ impl Identity {
 
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(&self.task)?;
-        see(&self.context)
+        see(&self.context)?;
+        see(self.keywords.as_any())
     }
 }
 

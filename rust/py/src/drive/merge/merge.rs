@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PySet, PyTuple};
+use pyo3::types::{PyList, PySet, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::anchor::Anchor;
@@ -96,6 +96,7 @@ pub(super) struct State {
     pub(super) phase: Phase,
     event_loop: Option<Py<PyAny>>,
     call_soon: Option<Py<PyAny>>,
+    create_future: Option<Py<PyAny>>,
     /// The tasks of the sources, by address.
     tasks: HashSet<usize>,
     given: usize,
@@ -336,7 +337,10 @@ impl Merge {
             for (source, _) in &state.parted {
                 see(source)?;
             }
-            for reference in [&state.event_loop, &state.call_soon].into_iter().flatten() {
+            for reference in [&state.event_loop, &state.call_soon, &state.create_future]
+                .into_iter()
+                .flatten()
+            {
                 see(reference)?;
             }
             Ok(())
@@ -379,21 +383,17 @@ pub(super) fn wake(py: Python<'_>, futures: Vec<Py<PyAny>>) {
     }
 }
 
-/// Resolves a future that is still pending.
+/// Resolves a future, if it is still pending.
 fn resolve(future: &Bound<'_, PyAny>) {
     let py = future.py();
-    let resolved =
-        future
+    if let Err(error) = future.call_method1(intern!(py, "set_result"), (py.None(),)) {
+        let is_done = future
             .call_method0(intern!(py, "done"))
-            .and_then(|done| match done.is_truthy()? {
-                true => Ok(()),
-                false => future
-                    .call_method1(intern!(py, "set_result"), (py.None(),))
-                    .map(drop),
-            });
-    if let Err(error) = resolved {
-        // The loop is closed, so that nobody runs who could wait. Anything else should be seen.
-        if !error.is_instance_of::<PyRuntimeError>(py) {
+            .and_then(|done| done.is_truthy())
+            .unwrap_or(false);
+        // One that was cancelled needs nobody. If the loop is closed nobody runs who could wait.
+        // Anything else should be seen.
+        if !is_done && !error.is_instance_of::<PyRuntimeError>(py) {
             error.write_unraisable(py, Some(future));
         }
     }
@@ -451,6 +451,29 @@ impl State {
             slot.is_wanted = true;
             self.wanted.push_back(key);
         }
+    }
+
+    /// An item came of a source, and nothing else is to be seen to. Gives it back if something is.
+    #[inline]
+    fn accept<'py>(
+        &mut self,
+        key: Key,
+        item: Bound<'py, PyAny>,
+        eager: usize,
+    ) -> Result<(), Bound<'py, PyAny>> {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return Err(item);
+        };
+        if slot.is_closing || slot.is_cutoff || eager > 1 || !self.waiters.is_empty() {
+            return Err(item);
+        }
+        slot.status = Status::Standing;
+        slot.queue.push_back(Outcome::Item(item.unbind()));
+        if self.keeps_ready && slot.hints < slot.queue.len() {
+            slot.hints += 1;
+            self.ready.push_back(key);
+        }
+        Ok(())
     }
 
     /// Something came of a source. Gives whom to wake.
@@ -543,10 +566,29 @@ impl Merge {
         }
         let running = asyncio::running_loop(py)?;
         let call_soon = running.getattr(intern!(py, "call_soon"))?;
+        let create_future = running.getattr(intern!(py, "create_future"))?;
         let mut state = self.state.borrow(py);
         state.event_loop = Some(running.clone().unbind());
         state.call_soon = Some(call_soon.unbind());
+        state.create_future = Some(create_future.unbind());
         Ok(running)
+    }
+
+    /// A future of that loop, marked as being awaited.
+    pub(super) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let event_loop = self.event_loop(py)?;
+        let known = self
+            .state
+            .borrow(py)
+            .create_future
+            .as_ref()
+            .map(|create| create.clone_ref(py));
+        let future = match known {
+            Some(create) => create.bind(py).call0()?,
+            None => event_loop.call_method0(intern!(py, "create_future"))?,
+        };
+        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        Ok(future)
     }
 
     fn task(&self, py: Python<'_>, key: Key) -> Option<Py<PyAny>> {
@@ -619,7 +661,10 @@ impl Merge {
             let stepped = agen::step(&agen, &none);
             drop(inside);
             if let Ok(agen::Stepped::Item(item)) = stepped {
-                Self::came(slf, key, Outcome::Item(item.unbind()))?;
+                let accepted = this.state.borrow(py).accept(key, item, this.eager);
+                if let Err(item) = accepted {
+                    Self::came(slf, key, Outcome::Item(item.unbind()))?;
+                }
             } else {
                 entered.leave();
                 Self::went(slf, key, stepped)?;
@@ -724,6 +769,11 @@ impl Merge {
                 (Some(identity), From::Pull | From::Callback) => {
                     let event_loop = this.event_loop(py)?;
                     identity.run(&event_loop, from == From::Callback, draw)
+                }
+                // A native source that is polled in place spends what the pull has.
+                (None, From::Pull) => {
+                    let _lent = budget::lend_on(py);
+                    draw()
                 }
                 _ => draw(),
             };
@@ -895,7 +945,7 @@ impl Merge {
             refuse(&event_loop, object)?
         };
         let awaits = (!object.is_none() && refused.is_none()).then(|| object.clone().unbind());
-        let (resumption, context, call_soon, struck) = {
+        let (resumption, keywords, call_soon, struck) = {
             let mut state = this.state.borrow(py);
             let call_soon = state.call_soon.as_ref().map(|call| call.clone_ref(py));
             let Some(slot) = state.slots.get_mut(key) else {
@@ -905,14 +955,13 @@ impl Merge {
                 wait,
                 future: awaits,
             };
-            let context = match &slot.identity {
-                Some(identity) if slot.is_foreign => Some(identity.context.clone_ref(py)),
+            let keywords = match &slot.identity {
+                Some(identity) if slot.is_foreign => Some(identity.keywords.clone_ref(py)),
                 _ => None,
             };
-            let resumption = slot.resumption.as_ref().map(|known| known.clone_ref(py));
             (
-                resumption,
-                context,
+                slot.resumption.as_ref().map(|known| known.clone_ref(py)),
+                keywords,
                 call_soon,
                 slot.struck.as_ref().map(|error| error.clone_ref(py)),
             )
@@ -921,46 +970,38 @@ impl Merge {
             return Ok(refused);
         }
         let resumption = match resumption {
-            Some(known) => known,
-            None => {
-                let made = Py::new(
-                    py,
-                    Resumption {
-                        merge: slf.clone().unbind(),
-                        key,
-                    },
-                )?;
-                if let Some(slot) = this.state.borrow(py).slots.get_mut(key) {
-                    slot.resumption = Some(made.clone_ref(py));
-                }
-                made
-            }
+            Some(known) => known.into_bound(py),
+            None => Self::resumption(slf, key)?,
         };
-        let keywords = context
-            .map(|context| {
-                let keywords = PyDict::new(py);
-                keywords.set_item(intern!(py, "context"), context)?;
-                PyResult::Ok(keywords)
-            })
-            .transpose()?;
+        let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
         if object.is_none() {
             if let Some(call_soon) = call_soon {
-                call_soon.bind(py).call((resumption,), keywords.as_ref())?;
+                call_soon.bind(py).call(resumption, keywords)?;
             }
             return Ok(None);
         }
         object.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
-        object.call_method(
-            intern!(py, "add_done_callback"),
-            (resumption,),
-            keywords.as_ref(),
-        )?;
+        object
+            .getattr(intern!(py, "add_done_callback"))?
+            .call(resumption, keywords)?;
         if let Some(struck) = struck
             && cancel(object, &struck)?
         {
             this.set_struck(py, key, None);
         }
         Ok(None)
+    }
+
+    /// The callback of a source, made when it first waits.
+    #[cold]
+    fn resumption<'py>(slf: &Bound<'py, Self>, key: Key) -> PyResult<Bound<'py, PyTuple>> {
+        let py = slf.py();
+        let merge = slf.clone().unbind();
+        let made = PyTuple::new(py, [Py::new(py, Resumption { merge, key })?])?;
+        if let Some(slot) = slf.get().state.borrow(py).slots.get_mut(key) {
+            slot.resumption = Some(made.clone().unbind());
+        }
+        Ok(made)
     }
 
     fn may_be_asked(&self, py: Python<'_>, key: Key) -> bool {
@@ -1245,10 +1286,7 @@ impl Merge {
     pub(super) fn park<'py>(slf: &Bound<'py, Self>, key: Key) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        let future = this
-            .event_loop(py)?
-            .call_method0(intern!(py, "create_future"))?;
-        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        let future = this.future(py)?;
         let old = this
             .state
             .borrow(py)

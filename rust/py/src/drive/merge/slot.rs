@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use super::identity::Identity;
-use super::resumption::Resumption;
 use crate::awaitable::{Seen, Stopped};
 use crate::feed::{AnyFeed, Wait};
 
@@ -113,7 +113,8 @@ pub(super) struct Slot {
     pub(super) identity: Option<Identity>,
     /// What its task is parked on.
     pub(super) parking: Option<Py<PyAny>>,
-    pub(super) resumption: Option<Py<Resumption>>,
+    /// The callback for what it waits for, in a tuple of arguments.
+    pub(super) resumption: Option<Py<PyTuple>>,
     pub(super) status: Status,
     /// What it gave and nobody took yet.
     pub(super) queue: VecDeque<Outcome>,
