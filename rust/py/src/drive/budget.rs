@@ -18,7 +18,7 @@
 //! spend is the consumer's, who [`lend`]s it: it is the consumer that has to let the loop turn.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use pyo3::prelude::*;
@@ -48,6 +48,8 @@ struct Budget {
     task: AtomicUsize,
     /// The task that lends it to what runs under another one just now; 0 if none does.
     lender: AtomicUsize,
+    /// Somebody rested who had borrowed it.
+    rested: AtomicBool,
 }
 
 static BUDGET: Budget = Budget {
@@ -56,6 +58,7 @@ static BUDGET: Budget = Budget {
     since: AtomicU64::new(0),
     task: AtomicUsize::new(0),
     lender: AtomicUsize::new(0),
+    rested: AtomicBool::new(false),
 };
 
 /// Spends one item. If it says `true`, yield to the loop now, and then go on.
@@ -101,6 +104,11 @@ pub(crate) fn lend_on(py: Python<'_>) -> Lent {
     Lent { outer }
 }
 
+/// Whether somebody rested, since this was asked last, who had borrowed the budget.
+pub(crate) fn take_rested() -> bool {
+    BUDGET.rested.swap(false, Relaxed)
+}
+
 impl Drop for Lent {
     #[inline]
     fn drop(&mut self) {
@@ -134,8 +142,9 @@ impl Budget {
                 if self.lender.load(Relaxed) == 0 {
                     self.renew();
                 } else {
-                    // Who borrows it rests, and so does the lender at its own next item.
+                    // Who borrows it rests, and so must the lender.
                     self.look.store(spent, Relaxed);
+                    self.rested.store(true, Relaxed);
                 }
                 return true;
             }

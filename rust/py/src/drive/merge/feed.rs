@@ -8,10 +8,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::identity::wrong_loop;
+use super::identity::check_loop;
 use super::merge::{Merge, OnError, Phase, State, Waiter};
 use super::slot::{Key, Outcome, Slot};
-use crate::asyncio;
 use crate::errors;
 use crate::feed::{Drawn, Wait};
 use crate::gc;
@@ -277,9 +276,7 @@ impl MergeFeed {
     fn wait<'py>(&self, merge: &Bound<'py, Merge>, target: Option<Key>) -> PyResult<Drawn<'py>> {
         let py = merge.py();
         let event_loop = merge.get().event_loop(py)?;
-        if !asyncio::running_loop(py)?.is(&event_loop) {
-            return Err(wrong_loop(py));
-        }
+        check_loop(&event_loop)?;
         let future = merge.get().future(py)?;
         merge.get().state.borrow(py).waiters.push(Waiter {
             future: future.clone().unbind(),

@@ -193,6 +193,16 @@ fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
+/// Refuses any loop but this one, for a pull that is about to wait.
+pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    // Where a step of a task of this loop can be seen to run, there is no need to ask.
+    let is_seen = match WAY.get(event_loop.py()) {
+        Some(Way::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop)?,
+        _ => false,
+    };
+    if is_seen { Ok(()) } else { check(event_loop) }
+}
+
 /// Why a source cannot be stepped here.
 pub(super) fn wrong_loop(py: Python<'_>) -> PyErr {
     errors::wrong_loop(

@@ -642,6 +642,9 @@ impl Merge {
                     this.state.borrow(py).want(key);
                     return Err(error);
                 }
+                if budget::take_rested() {
+                    return Ok(true);
+                }
                 continue;
             };
             let event_loop = event_loop.bind(py).clone();
@@ -668,6 +671,9 @@ impl Merge {
             } else {
                 entered.leave();
                 Self::went(slf, key, stepped)?;
+                if budget::take_rested() {
+                    return Ok(true);
+                }
             }
         }
     }
