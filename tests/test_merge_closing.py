@@ -283,11 +283,13 @@ async def test_law_5_dropped_stream_warns_and_closes(make: Callable[..., PullObj
 
 async def test_law_5_stream_in_a_cycle_is_collected() -> None:
     sources = Sources()
+    held: list[Any] = []
     stream: Any = PullRaceObj(sources.source("a"))
-    stream.me = stream.map(lambda item: (item, stream))
+    stream.me = stream.map(held.append)
+    held.append(stream)
     await anext(stream)
     with pytest.warns(ResourceWarning, match="unclosed"):
-        del stream
+        del stream, held
         gc.collect()
     await quiet()
     assert sources.ended == ["a"]

@@ -180,6 +180,7 @@ async def test_timeout_inside_does_not_reach_the_others() -> None:
         yield 0
 
     items: list[int] = []
+    notes: list[str] = []
     errors = 0
     async with PullRaceObj(slow(), late()) as race:
         while True:
@@ -187,12 +188,11 @@ async def test_timeout_inside_does_not_reach_the_others() -> None:
                 items.append(await anext(race))
             except TimeoutError as error:
                 errors += 1
-                assert error.__notes__ == [
-                    f"raised by source 1 of PullRaceObj, {late.__qualname__}"
-                ]
+                notes = error.__notes__
             except StopAsyncIteration:
                 break
     assert (items, errors) == (list(range(10)), 1)
+    assert notes == [f"raised by source 1 of PullRaceObj, {late.__qualname__}"]
 
 
 async def test_source_may_cancel_itself() -> None:
@@ -283,11 +283,12 @@ async def test_what_cannot_be_awaited_is_the_error_of_its_source() -> None:
         yield 1
         await Bad(asyncio.get_running_loop().create_future())
 
-    for make, message in (
+    bad: list[tuple[Callable[[], AsyncIterator[int]], str]] = [
         (lambda: source(3), "cannot wait for: 3"),
         (bare, "instead of awaiting it"),
         (foreign, "of another event loop"),
-    ):
+    ]
+    for make, message in bad:
         async with PullRaceObj(make()) as race:
             assert await anext(race) == 1
             with pytest.raises(RuntimeError, match=message):
@@ -344,8 +345,9 @@ async def test_law_12_source_cannot_wait_for_itself() -> None:
         yield 1
 
     for source in (at_once, later, closes):
-        for make in (lambda race: race, lambda race: race.map(str)):
-            races[:] = [make(PullRaceObj(source(), [1]))]
+        for is_mapped in (False, True):
+            race: PullObj[Any] = PullRaceObj(source(), [1])
+            races[:] = [race.map(str) if is_mapped else race]
             seen: list[str] = []
             async with races[0]:
                 for _ in range(2):

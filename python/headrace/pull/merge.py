@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from headrace.combiner import Combination
 from headrace.pull.base import PullObj
@@ -27,6 +27,11 @@ __all__ = [
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
 
 
 class Combined(PullObj[T_co], stock=True):
@@ -146,6 +151,81 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
             three. At a pull, with `strict`: some sources ended before others; it says which.
     """
 
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A]],
+        a: Source[A],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B]],
+        a: Source[A],
+        b: Source[B],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B, C]],
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B, C, D]],
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        d: Source[D],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B, C, D, E]],
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        d: Source[D],
+        e: Source[E],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[Any, ...]],
+        *sources: Source[Any],
+        strict: bool = ...,
+        longest: bool = ...,
+        fill: Any = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
     def __init__(
         self,
         *sources: Source[Any],

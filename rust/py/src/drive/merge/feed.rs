@@ -67,8 +67,11 @@ struct View {
     failures: VecDeque<PyErr>,
     /// For `any`: who failed, and is not asked again before the others have.
     failed: Vec<(Key, PyErr)>,
-    /// The round of a race-robin, and how many sources have not given anything in it.
+    /// The round of a race-robin, and how many sources have given something in it.
     round: u64,
+    served: usize,
+    /// As of which change of the sources that is.
+    changes: u64,
     /// Those that have an item for the next round.
     later: VecDeque<Key>,
 }
@@ -241,7 +244,7 @@ impl MergeFeed {
             match self.take(merge)? {
                 Taken::Item(item) => return Ok(Drawn::Item(item)),
                 Taken::Again => {}
-                Taken::Wait(target) => return self.wait(merge, target),
+                Taken::Wait(target) => return Self::wait(merge, target),
                 Taken::End => return Ok(Drawn::End),
             }
         }
@@ -273,7 +276,7 @@ impl MergeFeed {
         drop(gone);
     }
 
-    fn wait<'py>(&self, merge: &Bound<'py, Merge>, target: Option<Key>) -> PyResult<Drawn<'py>> {
+    fn wait<'py>(merge: &Bound<'py, Merge>, target: Option<Key>) -> PyResult<Drawn<'py>> {
         let py = merge.py();
         let event_loop = merge.get().event_loop(py)?;
         check_loop(&event_loop)?;
@@ -503,51 +506,47 @@ impl MergeFeed {
             let next = {
                 let mut view = self.view.borrow(py);
                 let mut state = merge.get().state.borrow(py);
-                let round = view.round;
-                match state.ready.pop_front() {
-                    None => {
-                        // Nobody is waited for who has given something in this round.
-                        let is_over = !view.later.is_empty()
-                            && state.wanted.is_empty()
-                            && !state.has_unserved(round);
-                        if is_over {
-                            view.round += 1;
-                            let later = std::mem::take(&mut view.later);
-                            state.ready.extend(later);
-                            continue;
-                        }
-                        None
-                    }
-                    Some(key) => {
-                        let Some(slot) = state.slots.get_mut(key) else {
-                            continue;
-                        };
-                        if slot.round == round && !matches!(slot.queue.front(), Some(Outcome::End))
-                        {
-                            view.later.push_back(key);
-                            continue;
-                        }
-                        slot.hints -= 1;
-                        match state.take(key) {
-                            None => continue,
-                            Some(outcome) => {
-                                if let Some(slot) = state.slots.get_mut(key) {
-                                    slot.round = round;
-                                }
-                                Some((key, outcome))
-                            }
-                        }
-                    }
+                if view.changes != state.changes {
+                    view.changes = state.changes;
+                    view.served = state.served(view.round);
                 }
+                if view.served >= state.active && !view.later.is_empty() {
+                    view.round += 1;
+                    view.served = 0;
+                    // They came before what is ready only now.
+                    view.later.append(&mut state.ready);
+                    std::mem::swap(&mut view.later, &mut state.ready);
+                }
+                let Some(key) = state.ready.pop_front() else {
+                    break;
+                };
+                let Some(slot) = state.slots.get_mut(key) else {
+                    continue;
+                };
+                let is_served = slot.round == view.round;
+                let is_end = matches!(slot.queue.front(), Some(Outcome::End));
+                if is_served && !is_end {
+                    view.later.push_back(key);
+                    continue;
+                }
+                slot.hints -= 1;
+                slot.round = view.round;
+                let Some(outcome) = state.take(key) else {
+                    continue;
+                };
+                match (is_served, is_end) {
+                    (true, true) => view.served -= 1,
+                    (false, false) => view.served += 1,
+                    _ => {}
+                }
+                (key, outcome)
             };
-            match next {
-                None => return self.nothing(merge),
-                Some((key, outcome)) => match self.deliver(merge, key, outcome)? {
-                    Taken::Again => {}
-                    taken => return Ok(taken),
-                },
+            match self.deliver(merge, next.0, next.1)? {
+                Taken::Again => {}
+                taken => return Ok(taken),
             }
         }
+        self.nothing(merge)
     }
 
     fn take_in_turn<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
@@ -563,36 +562,29 @@ impl MergeFeed {
                     state.ring.rotate_left(1);
                     return Ok(Taken::Item(item.into_bound(py)));
                 }
-                match state.take(key) {
-                    Some(outcome) => {
-                        let is_end = matches!(outcome, Outcome::End);
-                        if is_end || !keeps_head {
-                            state.ring.pop_front();
-                        }
-                        if !is_end && !keeps_head {
-                            state.ring.push_back(key);
-                        }
-                        Some((key, outcome))
+                let Some(outcome) = state.take(key) else {
+                    if state.slots.get(key).is_none_or(|slot| slot.is_done) {
+                        state.ring.pop_front();
+                        continue;
                     }
-                    None => {
-                        let is_done = state.slots.get(key).is_none_or(|slot| slot.is_done);
-                        if is_done {
-                            state.ring.pop_front();
-                            continue;
-                        }
-                        if state.may_ask(key) {
-                            state.want(key);
-                            return Ok(Taken::Again);
-                        }
-                        return Ok(Taken::Wait(Some(key)));
+                    if state.may_ask(key) {
+                        state.want(key);
+                        return Ok(Taken::Again);
                     }
+                    return Ok(Taken::Wait(Some(key)));
+                };
+                let is_end = matches!(outcome, Outcome::End);
+                if is_end || !keeps_head {
+                    state.ring.pop_front();
                 }
+                if !is_end && !keeps_head {
+                    state.ring.push_back(key);
+                }
+                (key, outcome)
             };
-            if let Some((key, outcome)) = next {
-                match self.deliver(merge, key, outcome)? {
-                    Taken::Again => {}
-                    taken => return Ok(taken),
-                }
+            match self.deliver(merge, next.0, next.1)? {
+                Taken::Again => {}
+                taken => return Ok(taken),
             }
         }
         self.nothing(merge)
@@ -827,22 +819,18 @@ impl State {
         for slot in self.in_row() {
             row.width += 1;
             match slot.queue.front() {
-                Some(Outcome::Item(_)) => row.has_item = true,
+                // One without anything is not waited for, as another has ended.
+                Some(Outcome::Item(_)) | None => row.has_item = true,
                 Some(Outcome::Error(_)) => row.has_failed = true,
-                // One that is not waited for, as another has ended.
-                None => row.has_item = true,
                 Some(Outcome::End) => row.has_end = true,
             }
         }
         row
     }
 
-    /// Whether somebody has still to give something in this round.
-    fn has_unserved(&self, round: u64) -> bool {
-        self.order
-            .iter()
-            .filter_map(|key| self.slots.get(*key))
-            .any(|slot| !slot.is_done && !slot.is_cutoff && slot.round != round)
+    /// How many have given something in this round.
+    fn served(&self, round: u64) -> usize {
+        self.in_row().filter(|slot| slot.round == round).count()
     }
 }
 

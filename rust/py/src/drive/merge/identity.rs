@@ -78,9 +78,9 @@ impl Identity {
 
     /// Runs something as this source. `in_context`: the context is entered already, as it is in a
     /// callback that was given it.
-    pub(super) fn run<'py, T>(
+    pub(super) fn run<T>(
         &self,
-        event_loop: &Bound<'py, PyAny>,
+        event_loop: &Bound<'_, PyAny>,
         in_context: bool,
         run: impl FnOnce() -> PyResult<T>,
     ) -> PyResult<T> {
@@ -272,7 +272,7 @@ impl Way {
         let entered = current()?.is_some_and(|task| task.is(&marker));
         self.leave(event_loop, &marker, outer.as_ref())?;
         let same = |one: Option<&Bound<'_, PyAny>>, other: Option<&Bound<'_, PyAny>>| {
-            one.map(|task| task.as_ptr()) == other.map(|task| task.as_ptr())
+            one.map(Bound::as_ptr) == other.map(Bound::as_ptr)
         };
         let after = current()?;
         Ok(entered

@@ -65,6 +65,10 @@ pub(super) struct Waiter {
 
 /// Everything of a merge that changes.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what the views ask for is independent of one another"
+)]
 pub(super) struct State {
     pub(super) slots: Slots,
     /// The sources, in the order in which they were given and added.
@@ -100,6 +104,8 @@ pub(super) struct State {
     /// The tasks of the sources, by address.
     tasks: HashSet<usize>,
     given: usize,
+    /// Counts the changes of the list of sources.
+    pub(super) changes: u64,
     is_inspecting: bool,
 }
 
@@ -257,6 +263,7 @@ impl Merge {
             let mut state = this.state.borrow(py);
             let left = state.dismiss(key);
             state.order.retain(|other| *other != key);
+            state.changes += 1;
             (left, state.wake(None))
         };
         drop(left);
@@ -411,6 +418,7 @@ impl State {
     /// A source comes in.
     fn enter(&mut self, slot: Slot) {
         let is_cutoff = slot.is_cutoff;
+        self.changes += 1;
         let key = self.slots.insert(slot);
         self.order.push(key);
         self.enlist(key, is_cutoff);

@@ -98,6 +98,10 @@ pub(super) type Running<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py,
 
 /// One source.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a source may be wanted, closing, removed, ... in any combination"
+)]
 pub(super) struct Slot {
     /// What the user gave.
     pub(super) source: Py<PyAny>,
