@@ -1,5 +1,6 @@
 """The native core. The classes that people use are in the other modules; these are what they are made of."""
 
+from asyncio import Task
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import GenericAlias
@@ -29,6 +30,8 @@ __all__ = [
     "Lease",
     "LinesFeed",
     "MapKernel",
+    "Merge",
+    "MergeFeed",
     "PullLink",
     "PushLink",
     "QueueFeed",
@@ -252,6 +255,47 @@ class ForeignFeed:
         is_factory: bool = False,
     ) -> ForeignFeed: ...
 
+@final
+class Merge:
+    def __new__(
+        cls,
+        owner: str,
+        closer: Callable[[Merge], Coroutine[Any, Any, None]],
+        *,
+        eager: int,
+        on_error: str,
+    ) -> Merge: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def is_running(self) -> bool: ...
+    def add(
+        self,
+        source: Iterable[Any] | AsyncIterable[Any],
+        name: Any = None,
+        *,
+        is_given: bool = False,
+        is_cutoff: bool = False,
+    ) -> None: ...
+    def remove(self, source: Iterable[Any] | AsyncIterable[Any]) -> Task[None] | None: ...
+    def sources(self) -> tuple[Any, ...]: ...
+    def labels(self) -> tuple[Any, ...]: ...
+    def shut(self) -> list[Task[None]]: ...
+    def errors(self) -> list[BaseException]: ...
+    def parting_error(self, source: object) -> BaseException | None: ...
+    def abandon(self) -> None: ...
+
+@final
+class MergeFeed:
+    def __new__(
+        cls,
+        merge: Merge,
+        policy: str,
+        *,
+        fill: Any = None,
+        error: BaseException | None = None,
+    ) -> MergeFeed: ...
+
 @disjoint_base
 class PullLink(Generic[_T_co]):
     _is_opaque: ClassVar[bool]
@@ -266,6 +310,7 @@ class PullLink(Generic[_T_co]):
         | IterFeed
         | QueueFeed
         | ForeignFeed
+        | MergeFeed
         | None = None,
         kernel: _Kernel | None = None,
     ) -> None: ...

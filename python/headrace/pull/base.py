@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from headrace.abc import PushProtocol
+    from headrace.combiner import OnError
     from headrace.pull.eager import PullEagerObj
     from headrace.pull.group import (
         PullBufferObj,
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
+    from headrace.pull.merge import (
+        PullConcatObj,
+        PullRaceCutoffObj,
+        PullRaceObj,
+        PullRaceRobinObj,
+        PullRoundRobinObj,
+        PullZipObj,
+    )
+    from headrace.pull.source import Source
     from headrace.pull.time import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
     from headrace.pull.transform import (
         PullCallbackObj,
@@ -49,6 +59,10 @@ __all__ = ["PullObj"]
 
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 # What a subclass may override, so that no line runs it in place any more.
 _PROTOCOL = frozenset(
@@ -542,6 +556,132 @@ class PullObj(PullLink[T_co]):
         from headrace.push.drain import drain
 
         return drain(self, checked_sink(sink), forward_close=forward_close)
+
+    def concat(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullConcatObj[T_co | U]:
+        """The items of this, then all of each of the others; see `PullConcatObj`."""
+        from headrace.pull.merge import PullConcatObj
+
+        return PullConcatObj(self, *others, eager=eager, on_error=on_error)
+
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A]]: ...
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        b: Source[B],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A, B]]: ...
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A, B, C]]: ...
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        d: Source[D],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A, B, C, D]]: ...
+    @overload
+    def zip(
+        self,
+        *others: Source[Any],
+        strict: bool = ...,
+        longest: bool = ...,
+        fill: Any = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[Any, ...]]: ...
+    def zip(
+        self,
+        *others: Source[Any],
+        strict: bool = False,
+        longest: bool = False,
+        fill: Any = None,
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> PullZipObj[Any]:
+        """One item of this and one of each of the others, as a tuple; see `PullZipObj`."""
+        from headrace.pull.merge import PullZipObj
+
+        return PullZipObj(
+            self,
+            *others,
+            strict=strict,
+            longest=longest,
+            fill=fill,
+            eager=eager,
+            on_error=on_error,
+        )
+
+    def round_robin(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullRoundRobinObj[T_co | U]:
+        """One item of this and of each of the others, in turn; see `PullRoundRobinObj`."""
+        from headrace.pull.merge import PullRoundRobinObj
+
+        return PullRoundRobinObj(self, *others, eager=eager, on_error=on_error)
+
+    def race(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullRaceObj[T_co | U]:
+        """The items of this and the others, as they come; see `PullRaceObj`."""
+        from headrace.pull.merge import PullRaceObj
+
+        return PullRaceObj(self, *others, eager=eager, on_error=on_error)
+
+    def race_robin(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullRaceRobinObj[T_co | U]:
+        """As `race`, but each source once a round; see `PullRaceRobinObj`."""
+        from headrace.pull.merge import PullRaceRobinObj
+
+        return PullRaceRobinObj(self, *others, eager=eager, on_error=on_error)
+
+    def cutoff(
+        self,
+        *cutoffs: Source[Any],
+        error: BaseException | None = None,
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> PullRaceCutoffObj[T_co]:
+        """The items until one of `cutoffs` gives one; see `PullRaceCutoffObj`."""
+        from headrace.pull.merge import PullRaceCutoffObj
+
+        return PullRaceCutoffObj(self, *cutoffs, error=error, eager=eager, on_error=on_error)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"

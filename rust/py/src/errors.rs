@@ -82,6 +82,11 @@ pub(crate) fn source_cancelled(py: Python<'_>) -> PyErr {
     )
 }
 
+/// `SourceCancelledError`, for a source that was cancelled in its own task.
+pub(crate) fn source_was_cancelled(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "SourceCancelledError", message)
+}
+
 /// `BrokenError`.
 pub(crate) fn broken(py: Python<'_>, what: &str) -> PyErr {
     make(

@@ -12,7 +12,8 @@
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store,lines/codec}` and in `gil`, each block with its reason.
+//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity` and in `gil`, each block with
+//! its reason.
 
 mod asyncio;
 mod awaitable;
@@ -33,7 +34,7 @@ mod signal;
 use pyo3::prelude::*;
 
 use awaitable::{Native, stop};
-use drive::{pull, push};
+use drive::{merge, pull, push};
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -41,11 +42,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
-    feed::register_agen(py)?;
+    feed::agen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
     feed::register_closing(py)?;
+    Native::<merge::Anchor>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
     capacity::register(module)?;
@@ -58,6 +60,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<feed::LinesFeed>()?;
     module.add_class::<feed::QueueFeed>()?;
     module.add_class::<feed::ForeignFeed>()?;
+    module.add_class::<merge::Merge>()?;
+    module.add_class::<merge::MergeFeed>()?;
     module.add_class::<push::link::PushLink>()?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;

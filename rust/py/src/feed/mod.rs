@@ -8,8 +8,9 @@
 //! | [`LinesFeed`] | the lines of a file, read by other threads | the line stays in its batch |
 //! | [`QueueFeed`] | a buffer of the core | the item stays in the buffer |
 //! | [`ForeignFeed`] | any async iterable | as that source has it |
+//! | [`MergeFeed`] | many sources | what came stays with its source |
 
-mod agen;
+pub(crate) mod agen;
 mod cache;
 mod foreign;
 mod iter;
@@ -23,7 +24,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::awaitable::{Inner, Parked, Seen, Stopped};
-pub(crate) use agen::register as register_agen;
+use crate::drive::merge::MergeFeed;
 pub(crate) use cache::CacheFeed;
 pub(crate) use foreign::ForeignFeed;
 pub(crate) use iter::IterFeed;
@@ -54,6 +55,8 @@ pub(crate) enum Wait {
     Inner(Inner),
     /// An async generator that is driven without one.
     Agen,
+    /// A merge, by what wakes its pull; or a turn of the loop, if there is nothing.
+    Merge { waiter: Option<Py<PyAny>> },
 }
 
 impl Wait {
@@ -62,7 +65,10 @@ impl Wait {
         match self {
             Self::Core { parked, .. } | Self::Batch(parked) => see(parked.future()),
             Self::Inner(inner) => see(inner.object()),
-            Self::Agen => Ok(()),
+            Self::Merge {
+                waiter: Some(future),
+            } => see(future),
+            Self::Agen | Self::Merge { waiter: None } => Ok(()),
         }
     }
 }
@@ -76,6 +82,7 @@ pub(crate) enum AnyFeed {
     Iter(Py<IterFeed>),
     Queue(Py<QueueFeed>),
     Foreign(Py<ForeignFeed>),
+    Merge(Py<MergeFeed>),
 }
 
 impl AnyFeed {
@@ -92,6 +99,8 @@ impl AnyFeed {
             Ok(Self::Queue(feed.clone().unbind()))
         } else if let Ok(feed) = object.cast_exact::<ForeignFeed>() {
             Ok(Self::Foreign(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<MergeFeed>() {
+            Ok(Self::Merge(feed.clone().unbind()))
         } else {
             Err(crate::errors::wrong_type(
                 "origin",
@@ -133,6 +142,7 @@ impl AnyFeed {
             Self::Iter(feed) => Self::Iter(feed.clone_ref(py)),
             Self::Queue(feed) => Self::Queue(feed.clone_ref(py)),
             Self::Foreign(feed) => Self::Foreign(feed.clone_ref(py)),
+            Self::Merge(feed) => Self::Merge(feed.clone_ref(py)),
         }
     }
 
@@ -144,6 +154,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.as_any(),
             Self::Queue(feed) => feed.as_any(),
             Self::Foreign(feed) => feed.as_any(),
+            Self::Merge(feed) => feed.as_any(),
         }
     }
 
@@ -158,7 +169,7 @@ impl AnyFeed {
             Self::Lines(feed) => feed.get().ready(py),
             Self::Iter(feed) => feed.get().ready(py),
             Self::Queue(feed) => feed.get().ready(py),
-            Self::Foreign(_) => None,
+            Self::Foreign(_) | Self::Merge(_) => None,
         }
     }
 
@@ -172,6 +183,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.get().draw(py),
             Self::Queue(feed) => feed.get().draw(py),
             Self::Foreign(feed) => feed.get().draw(py),
+            Self::Merge(feed) => feed.get().draw(py),
         }
     }
 
@@ -194,6 +206,9 @@ impl AnyFeed {
                 Err(error) => Err(error),
             },
             (Self::Foreign(feed), wait) => feed.get().resume(wait, sent, py),
+            (Self::Merge(feed), Wait::Merge { waiter }) => {
+                feed.get().resume(py, waiter.as_ref(), sent)
+            }
             _ => unreachable!("a feed is resumed with a wait of its own kind"),
         }
     }
@@ -207,9 +222,36 @@ impl AnyFeed {
 
     /// A pull that waited for this feed will never go on.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
+        if let (Self::Merge(feed), Wait::Merge { waiter }) = (self, &wait) {
+            feed.get().abandon(py, waiter.as_ref());
+        }
         drop(wait);
         if let Self::Foreign(feed) = self {
             feed.get().abandon(py);
+        }
+    }
+
+    /// Throws an error into a source that stands between two items.
+    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Drawn<'py>> {
+        match self {
+            Self::Foreign(feed) => feed.get().strike(py, error),
+            _ => Err(error),
+        }
+    }
+
+    /// Whether a source that stands between two items hears of what is thrown into it.
+    pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
+        matches!(self, Self::Foreign(feed) if feed.get().can_throw(py))
+    }
+
+    /// Whether there is an iterator: one that could not even be made never will.
+    pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Foreign(feed) => feed.get().has_begun(py),
+            Self::Iter(feed) => feed.get().has_begun(py),
+            Self::Store(_) | Self::Cache(_) | Self::Lines(_) | Self::Queue(_) | Self::Merge(_) => {
+                true
+            }
         }
     }
 
@@ -228,6 +270,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.get().restart(py),
             Self::Queue(feed) => feed.get().restart(),
             Self::Foreign(feed) => feed.get().restart(py),
+            Self::Merge(feed) => feed.get().restart(py),
         }
     }
 
@@ -239,6 +282,7 @@ impl AnyFeed {
             Self::Iter(feed) => feed.get().close(py).map(|()| None),
             Self::Queue(feed) => feed.get().close(py).map(|()| None),
             Self::Foreign(feed) => feed.get().close(py),
+            Self::Merge(feed) => feed.get().close(py).map(Some),
         }
     }
 }

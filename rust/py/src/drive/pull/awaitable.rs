@@ -152,6 +152,8 @@ impl Pull {
             return self.deliver_end(py);
         }
         if state.running {
+            drop(state);
+            PullLink::refuse_own_source(link)?;
             return Err(PyRuntimeError::new_err(
                 "this stream is being pulled already: from inside its own callable, or by another thread",
             ));
@@ -183,6 +185,7 @@ impl Pull {
     fn queue<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
         let py = link.py();
         link.get().bind_loop(py)?;
+        PullLink::refuse_own_source(link)?;
         let parked = Parked::new(py)?;
         self.ticket = link.get().state.borrow(py).turn.queue(parked.waker());
         let future = parked.hand_up(py)?;

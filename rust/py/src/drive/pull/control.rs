@@ -94,6 +94,7 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
     let py = link.py();
     let this = link.get();
     this.home().check(py, "stream")?;
+    PullLink::refuse_own_source(link)?;
     let (first, waiting, busy) = {
         let mut state = this.state.borrow(py);
         let first = state.phase != Phase::Closed;
