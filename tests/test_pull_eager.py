@@ -169,7 +169,7 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         except StopAsyncIteration:
             break
     assert received == list(range(60))
-    assert cancelled > 10
+    assert cancelled > 3
 
 
 async def test_law_2_a_task_cancelled_by_somebody_else_is_no_clean_end() -> None:
