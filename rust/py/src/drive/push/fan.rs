@@ -7,18 +7,16 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use pyo3::exceptions::{
-    PyException, PyIndexError, PyRecursionError, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyException, PyIndexError, PyRecursionError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Flight, Push};
+use super::callbacks::Callbacks;
 use super::carry::{Carried, Mode, Walked};
 use super::halt::Halt;
-use super::callbacks::Callbacks;
 use super::line::{Line, blame};
 use super::link::{Outlet, PushLink};
 use super::now::{is_would_block, would_block};

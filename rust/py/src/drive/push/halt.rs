@@ -16,6 +16,7 @@ use pyo3::types::PyList;
 use super::carry::{Carried, Entry, Mode, Walked, answer};
 use super::line::{End, Line, blame};
 use super::link::PushLink;
+use super::now::has_acceptors;
 use super::todo::{Kept, Todo};
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::inner::is_awaitable;
@@ -333,8 +334,11 @@ impl Line {
             .went(head, todo, place, sent, cancels)
             .map_err(|error| {
                 let was_cancelled = is_cancelled || strikes(&error);
-                if was_cancelled && let Some(missing) = missing {
-                    self.keep_part(py, todo, missing);
+                match missing {
+                    Some(missing) if was_cancelled => self.keep_part(py, todo, missing),
+                    // A sink that is not run in place has taken it all the same.
+                    None if has_acceptors(py, &error) => todo.taken = None,
+                    _ => {}
                 }
                 Failure {
                     error,
