@@ -391,8 +391,16 @@ impl Line {
     ) -> PyResult<Went<'py>> {
         let py = head.py();
         let step = |inner: &Inner, sent: Result<&Bound<'py, PyAny>, PyErr>| match sent {
-            Ok(value) => inner.send(value),
-            Err(error) => inner.throw(py, error),
+            Ok(value) => Ok(inner.send(value)),
+            Err(error) => {
+                let left = error.is_instance_of::<PyGeneratorExit>(py);
+                let step = inner.throw(py, error);
+                // That one is nobody's fault, so nobody is named for it.
+                if left && let Err(error) = step {
+                    return Err(error);
+                }
+                Ok(step)
+            }
         };
         match place {
             Place::Rest => {
@@ -406,7 +414,7 @@ impl Line {
                 Self::put(py, todo, put)
             }
             Place::Sink { inner, missing } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 Self::handed(inner, missing, step)
             }
             Place::Call {
@@ -414,7 +422,7 @@ impl Line {
                 item,
                 number,
             } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 self.called(head, todo, inner, item.into_bound(py), number, step)
             }
             Place::Callback {
@@ -423,12 +431,12 @@ impl Line {
                 item,
                 next,
             } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 let item = item.into_bound(py);
                 Self::called_back(self.last(head), inner, functions, item, next, step)
             }
             Place::Select { inner, item } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 self.selected(head, inner, item.into_bound(py), step)
             }
             Place::Draw { wait, feed, entry } => {
