@@ -56,7 +56,7 @@ class Slow(SinkObj[Any]):
 
 async def test_drain_to_pushes_everything_and_ends_the_sink() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
-    assert await SourceIterObj(range(5)).map(slowly).drain_to(sink) is None
+    await SourceIterObj(range(5)).map(slowly).drain_to(sink)
     assert sink.buffer == list(range(5))
     assert sink.closed
     shared: SinkCollectObj[int] = SinkCollectObj()
@@ -88,7 +88,7 @@ async def test_what_a_closed_sink_refuses_goes_back() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     await sink.return_()
     stream = SourceIterObj(range(3)).map(slowly)
-    for target in (sink, PushMapObj(sink, lambda n: n)):
+    for target in (sink, PushMapObj[int, int](sink, lambda n: n)):
         with pytest.raises(ClosedError) as caught:
             await stream.drain_to(target)
         assert caught.value.item == 0
@@ -99,7 +99,7 @@ async def test_what_a_closed_sink_refuses_goes_back() -> None:
 @pytest.mark.parametrize("at", range(1, 60))
 async def test_law_2_a_cancelled_drain_to_loses_nothing(at: int, windowed: bool) -> None:
     sink = Slow()
-    target: Any = PushWindowObj(PushMapObj(sink, slowly), 2) if windowed else sink
+    target: Any = PushWindowObj(PushMapObj[Any, Any](sink, slowly), 2) if windowed else sink
     stream: PullObj[int] = SourceIterObj(range(7)).map(slowly).filter(lambda _: True)
     task = asyncio.create_task(stream.drain_to(target))
     await turns(at)
@@ -174,4 +174,4 @@ async def test_a_stream_of_ones_own_is_drained_too() -> None:
 
 def test_law_14_what_is_no_sink_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match=r"sink must be a push object, got 3 \(int\)"):
-        SourceIterObj(range(3)).drain_to(wrong(3))
+        wrong(SourceIterObj(range(3)).drain_to)(3)
