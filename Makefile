@@ -119,6 +119,11 @@ demo: build ## the main job: a census of the standard library, into build/census
 bench: build ## headrace beside what one would write by hand, as ratios; ARGS= goes to the benchmark
 	$(RUN) benches/python/floor.py $(ARGS)
 	$(RUN) benches/python/push.py $(ARGS)
+	$(RUN) benches/python/lines.py $(ARGS)
+
+.PHONY: docs
+docs: build ## write the table of operators anew, out of the docstrings
+	$(RUN) docs/operators.py
 
 .PHONY: all
 all: ## what CI runs: test, lint, demo

@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 
 from headrace import ClosedError, PushPullBufferObj, WouldBlock
-
-
-async def collect(stream: Any) -> list[Any]:
-    return [item async for item in stream]
+from tests.support import collect
 
 
 async def test_what_is_pushed_is_pulled_in_order() -> None:

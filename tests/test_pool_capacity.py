@@ -5,8 +5,6 @@ from collections import Counter
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from headrace import (
     CapacitySource,
     EnvelopeType,
@@ -16,23 +14,15 @@ from headrace import (
     Task,
     TaskProgressEnvelope,
 )
+from tests.support import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]
 where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def until(condition: Callable[[], object], turns: int = 10_000) -> None:
-    """Gives the loop turns until something holds."""
-    for _ in range(turns):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    pytest.fail("it never came to hold")
 
 
 async def quiet() -> None:

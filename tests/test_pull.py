@@ -28,44 +28,10 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
+from tests.support import Gate, collect, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-
-async def collect(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    pytest.fail("the condition never came true")
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
-
-
-class Gate:
-    """Lets a callable wait until the test says so, and counts its calls."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.calls: list[Any] = []
-
-    async def __call__(self, item: Any) -> Any:
-        self.calls.append(item)
-        await self.open.wait()
-        return item * 10
 
 
 async def test_map_squares_a_buffer() -> None:

@@ -1,5 +1,6 @@
 """The native core. The classes that people use are in the other modules; these are what they are made of."""
 
+from asyncio import Task
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import GenericAlias
@@ -11,28 +12,35 @@ from headrace.abc import PushProtocol
 
 __all__ = [
     "Buffer",
+    "BufferKernel",
+    "CacheFeed",
+    "CallbackKernel",
     "Callbacks",
     "Capacity",
+    "CatchKernel",
     "DedupeKernel",
     "Fan",
     "FilterKernel",
     "FlatMapKernel",
     "FlattenKernel",
     "ForeignFeed",
+    "InOrderKernel",
     "IterFeed",
     "IteratorResult",
     "Lease",
+    "LinesFeed",
     "MapKernel",
+    "Merge",
+    "MergeFeed",
     "PullLink",
     "PushLink",
     "QueueFeed",
     "ReduceKernel",
     "Signal",
     "SkipKernel",
-    "SkipWhileKernel",
     "StoreFeed",
     "TakeKernel",
-    "TakeWhileKernel",
+    "WhileKernel",
     "WindowKernel",
     "__version__",
     "adopt",
@@ -45,6 +53,7 @@ __all__ = [
     "for_each",
     "hand_back",
     "reduce_all",
+    "reopen_feeds",
     "restart",
     "settle_push",
     "shut",
@@ -74,7 +83,7 @@ class IteratorResult(Generic[_T_co]):
 
 @final
 class MapKernel:
-    def __new__(cls, transform: Callable[[Any], Any]) -> MapKernel: ...
+    def __new__(cls, transform: Callable[[Any], Any], raw: bool = False) -> MapKernel: ...
     @property
     def transform(self) -> Callable[[Any], Any]: ...
     @transform.setter
@@ -125,16 +134,8 @@ class SkipKernel:
     def size(self, size: int) -> None: ...
 
 @final
-class TakeWhileKernel:
-    def __new__(cls, predicate: Callable[[Any], Any]) -> TakeWhileKernel: ...
-    @property
-    def predicate(self) -> Callable[[Any], Any]: ...
-    @predicate.setter
-    def predicate(self, predicate: Callable[[Any], Any]) -> None: ...
-
-@final
-class SkipWhileKernel:
-    def __new__(cls, predicate: Callable[[Any], Any]) -> SkipWhileKernel: ...
+class WhileKernel:
+    def __new__(cls, predicate: Callable[[Any], Any], takes: bool) -> WhileKernel: ...
     @property
     def predicate(self) -> Callable[[Any], Any]: ...
     @predicate.setter
@@ -162,6 +163,48 @@ class WindowKernel:
     @property
     def waiting(self) -> int: ...
 
+@final
+class BufferKernel:
+    def __new__(cls, condition: Callable[[Any], Any], keeps_partial: bool) -> BufferKernel: ...
+    @property
+    def condition(self) -> Callable[[Any], Any]: ...
+    @condition.setter
+    def condition(self, condition: Callable[[Any], Any]) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+@final
+class CallbackKernel:
+    def __new__(
+        cls, callbacks: Iterable[Callable[[Any], Any]], rest: Callable[..., Any]
+    ) -> CallbackKernel: ...
+    @property
+    def callbacks(self) -> tuple[Callable[[Any], Any], ...]: ...
+    @callbacks.setter
+    def callbacks(self, callbacks: Iterable[Callable[[Any], Any]]) -> None: ...
+
+@final
+class InOrderKernel:
+    def __new__(cls, index: Callable[[Any], Any], start: int, maxsize: int) -> InOrderKernel: ...
+    @property
+    def index(self) -> Callable[[Any], Any]: ...
+    @index.setter
+    def index(self, index: Callable[[Any], Any]) -> None: ...
+    @property
+    def maxsize(self) -> int: ...
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+@final
+class CatchKernel:
+    def __new__(cls, handler: Callable[[Exception], Any], skip: object) -> CatchKernel: ...
+    @property
+    def handler(self) -> Callable[[Exception], Any]: ...
+    @handler.setter
+    def handler(self, handler: Callable[[Exception], Any]) -> None: ...
+
 _Kernel: TypeAlias = (
     MapKernel
     | FilterKernel
@@ -169,16 +212,31 @@ _Kernel: TypeAlias = (
     | DedupeKernel
     | TakeKernel
     | SkipKernel
-    | TakeWhileKernel
-    | SkipWhileKernel
+    | WhileKernel
     | FlattenKernel
     | FlatMapKernel
     | WindowKernel
+    | BufferKernel
+    | CallbackKernel
+    | InOrderKernel
+    | CatchKernel
 )
 
 @final
 class StoreFeed:
-    def __new__(cls, items: deque[Any]) -> StoreFeed: ...
+    def __new__(cls, items: deque[Any], *, from_right: bool = False) -> StoreFeed: ...
+
+@final
+class CacheFeed:
+    def __new__(cls, value: Any) -> CacheFeed: ...
+    @property
+    def value(self) -> Any: ...
+    @value.setter
+    def value(self, value: Any) -> None: ...
+
+@final
+class LinesFeed:
+    def __new__(cls, path: str, encoding: str, errors: str) -> LinesFeed: ...
 
 @final
 class IterFeed:
@@ -197,6 +255,47 @@ class ForeignFeed:
         is_factory: bool = False,
     ) -> ForeignFeed: ...
 
+@final
+class Merge:
+    def __new__(
+        cls,
+        owner: str,
+        closer: Callable[[Merge], Coroutine[Any, Any, None]],
+        *,
+        eager: int,
+        on_error: str,
+    ) -> Merge: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def is_running(self) -> bool: ...
+    def add(
+        self,
+        source: Iterable[Any] | AsyncIterable[Any],
+        name: Any = None,
+        *,
+        is_given: bool = False,
+        is_cutoff: bool = False,
+    ) -> None: ...
+    def remove(self, source: Iterable[Any] | AsyncIterable[Any]) -> Task[None] | None: ...
+    def sources(self) -> tuple[Any, ...]: ...
+    def labels(self) -> tuple[Any, ...]: ...
+    def shut(self) -> list[Task[None]]: ...
+    def errors(self) -> list[BaseException]: ...
+    def parting_error(self, source: object) -> BaseException | None: ...
+    def abandon(self) -> None: ...
+
+@final
+class MergeFeed:
+    def __new__(
+        cls,
+        merge: Merge,
+        policy: str,
+        *,
+        fill: Any = None,
+        error: BaseException | None = None,
+    ) -> MergeFeed: ...
+
 @disjoint_base
 class PullLink(Generic[_T_co]):
     _is_opaque: ClassVar[bool]
@@ -204,7 +303,15 @@ class PullLink(Generic[_T_co]):
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def __init__(
         self,
-        origin: PullLink[Any] | StoreFeed | IterFeed | QueueFeed | ForeignFeed | None = None,
+        origin: PullLink[Any]
+        | StoreFeed
+        | CacheFeed
+        | LinesFeed
+        | IterFeed
+        | QueueFeed
+        | ForeignFeed
+        | MergeFeed
+        | None = None,
         kernel: _Kernel | None = None,
     ) -> None: ...
     def __aiter__(self) -> Self: ...
@@ -318,6 +425,7 @@ def stock(link: PullLink[_T]) -> PullLink[_T]: ...
 def upstream(link: PullLink[Any]) -> PullLink[Any] | None: ...
 def shut(link: PullLink[Any]) -> Coroutine[Any, Any, None] | None: ...
 def close_feeds(link: PullLink[Any]) -> list[Coroutine[Any, Any, None]]: ...
+def reopen_feeds(link: PullLink[Any]) -> None: ...
 def restart(link: PullLink[Any]) -> None: ...
 def end_push(link: PushLink[Any]) -> bool: ...
 def settle_push(link: PushLink[Any], ended: bool) -> None: ...

@@ -8,21 +8,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from headrace._core import (
+        BufferKernel,
+        CallbackKernel,
+        CatchKernel,
         FilterKernel,
         FlatMapKernel,
+        InOrderKernel,
         MapKernel,
         ReduceKernel,
         SkipKernel,
-        SkipWhileKernel,
         TakeKernel,
-        TakeWhileKernel,
+        WhileKernel,
         WindowKernel,
     )
 
-__all__ = ["Filtering", "Mapping", "Reducing", "Sizing"]
+__all__ = [
+    "Buffering",
+    "Calling",
+    "Catching",
+    "Filtering",
+    "Mapping",
+    "Ordering",
+    "Reducing",
+    "Sizing",
+]
 
 IN = TypeVar("IN")
 
@@ -45,7 +57,7 @@ class Mapping(Generic[IN]):
 class Filtering(Generic[IN]):
     """Of `filter`, `take_while` and `skip_while`."""
 
-    _kernel: FilterKernel | TakeWhileKernel | SkipWhileKernel
+    _kernel: FilterKernel | WhileKernel
 
     @property
     def predicate(self) -> Callable[[IN], Any]:
@@ -94,3 +106,72 @@ class Sizing:
     @size.setter
     def size(self, size: int) -> None:
         self._kernel.size = size
+
+
+class Buffering(Generic[IN]):
+    """Of `buffer_until`."""
+
+    _kernel: BufferKernel
+
+    @property
+    def condition(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.condition
+
+    @condition.setter
+    def condition(self, condition: Callable[[IN], Any]) -> None:
+        self._kernel.condition = condition
+
+
+class Calling(Generic[IN]):
+    """Of `callback`."""
+
+    _kernel: CallbackKernel
+
+    @property
+    def callbacks(self) -> tuple[Callable[[IN], Any], ...]:
+        """The callables, live: new ones hold from the next item. Set any iterable of them."""
+        return self._kernel.callbacks
+
+    @callbacks.setter
+    def callbacks(self, callbacks: Iterable[Callable[[IN], Any]]) -> None:
+        self._kernel.callbacks = callbacks
+
+
+class Ordering(Generic[IN]):
+    """Of `in_order`."""
+
+    _kernel: InOrderKernel
+
+    @property
+    def index(self) -> Callable[[IN], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._kernel.index
+
+    @index.setter
+    def index(self, index: Callable[[IN], Any]) -> None:
+        self._kernel.index = index
+
+    @property
+    def maxsize(self) -> int:
+        """How many items are held at most, live. Those above a lower number stay, until they leave."""
+        return self._kernel.maxsize
+
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None:
+        self._kernel.maxsize = maxsize
+
+
+class Catching:
+    """Of `catch`."""
+
+    _kernel: CatchKernel
+
+    @property
+    def handler(self) -> Callable[[Exception], Any]:
+        """The callable, live: a new one holds from the next error."""
+        return self._kernel.handler
+
+    @handler.setter
+    def handler(self, handler: Callable[[Exception], Any]) -> None:
+        self._kernel.handler = handler

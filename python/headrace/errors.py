@@ -15,6 +15,7 @@ __all__ = [
     "ClosedError",
     "ForkError",
     "HeadraceError",
+    "OrderError",
     "SourceCancelledError",
     "WouldBlock",
     "WrongLoopError",
@@ -29,6 +30,9 @@ class _Nothing:
 
 
 NOTHING: Final = _Nothing()
+
+CLOSING: Final = "the stream is being closed"
+"""What a `CancelledError` says by which a stream that closes cancels its pull."""
 
 
 class HeadraceError(Exception):
@@ -65,6 +69,17 @@ class ClosedError(_RefusedError):
 
 class WouldBlock(_RefusedError):
     """It cannot be done without waiting, and the caller asked not to wait."""
+
+
+class OrderError(_RefusedError, ValueError):
+    """An item has no place in its order: by its index it came before, or comes too early; it is in this error.
+
+    Where the index is no integer, the error is a `TypeError` too.
+    """
+
+
+class OrderTypeError(OrderError, TypeError):
+    """An item's index is no integer."""
 
 
 class BrokenError(HeadraceError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterable,
         AsyncIterator,
+        Awaitable,
         Callable,
         Coroutine,
         Iterable,
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from headrace.abc import PushProtocol
+    from headrace.combiner import OnError
+    from headrace.pull.eager import PullEagerObj
     from headrace.pull.group import (
+        PullBufferObj,
         PullFlatMapObj,
         PullFlattenObj,
         PullSkipObj,
@@ -30,12 +34,35 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
-    from headrace.pull.transform import PullDedupeObj, PullFilterObj, PullMapObj, PullReduceObj
+    from headrace.pull.merge import (
+        PullConcatObj,
+        PullRaceCutoffObj,
+        PullRaceObj,
+        PullRaceRobinObj,
+        PullRoundRobinObj,
+        PullZipObj,
+    )
+    from headrace.pull.source import Source
+    from headrace.pull.time import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
+    from headrace.pull.transform import (
+        PullCallbackObj,
+        PullCatchObj,
+        PullDedupeObj,
+        PullFilterObj,
+        PullInOrderObj,
+        PullMapObj,
+        PullReduceObj,
+    )
+    from headrace.skip import Skip
 
 __all__ = ["PullObj"]
 
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 # What a subclass may override, so that no line runs it in place any more.
 _PROTOCOL = frozenset(
@@ -108,7 +135,7 @@ class PullObj(PullLink[T_co]):
         for link in _upwards(self):
             if link is not self and _has_own(link, "aclose"):
                 # A subclass's own way of closing covers what is above it.
-                await _attempt(link.aclose(), errors)
+                cancelled = await _attempt(link.aclose(), errors) or cancelled
                 break
             while (pending := _core.shut(link)) is not None:
                 try:
@@ -120,8 +147,11 @@ class PullObj(PullLink[T_co]):
             except Exception as failure:
                 errors.append(failure)
             else:
+                failed = len(errors)
                 for closing in feeds:
-                    await _attempt(closing, errors)
+                    cancelled = await _attempt(closing, errors) or cancelled
+                if len(errors) > failed:
+                    _core.reopen_feeds(link)
         if cancelled is not None:
             for error in errors:
                 cancelled.add_note(f"while closing: {error!r}")
@@ -203,14 +233,49 @@ class PullObj(PullLink[T_co]):
             error.add_note(f"while closing: {closing!r}")
 
     @overload
-    def map(self, transform: Callable[[T_co], Coroutine[Any, Any, U]]) -> PullMapObj[T_co, U]: ...
+    def map(
+        self,
+        transform: Callable[[T_co], Awaitable[U]],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: Literal[False] = ...,
+    ) -> PullMapObj[T_co, U]: ...
     @overload
-    def map(self, transform: Callable[[T_co], U]) -> PullMapObj[T_co, U]: ...
-    def map(self, transform: Callable[[T_co], Any]) -> PullMapObj[T_co, Any]:
+    def map(
+        self,
+        transform: Callable[[T_co], U],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: bool = ...,
+    ) -> PullMapObj[T_co, U]: ...
+    def map(
+        self,
+        transform: Callable[[T_co], Any],
+        *,
+        concurrency: int = 1,
+        ordered: bool = True,
+        window: int | None = None,
+        on_cancel: Literal["retry", "keep"] = "retry",
+        raw: bool = False,
+    ) -> PullMapObj[T_co, Any]:
         """`transform(item)` for each item, awaited if it is awaitable; see `PullMapObj`."""
         from headrace.pull.transform import PullMapObj
 
-        return PullMapObj(self, transform)
+        return PullMapObj(
+            self,
+            transform,
+            concurrency=concurrency,
+            ordered=ordered,
+            window=window,
+            on_cancel=on_cancel,
+            raw=raw,
+        )
 
     def filter(self, predicate: Callable[[T_co], Any]) -> PullFilterObj[T_co]:
         """The items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
@@ -220,7 +285,7 @@ class PullObj(PullLink[T_co]):
 
     @overload
     def reduce(
-        self, reducer: Callable[[U, T_co], Coroutine[Any, Any, U]], initial: U = ...
+        self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
     @overload
     def reduce(
@@ -245,6 +310,36 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.transform import PullDedupeObj
 
         return PullDedupeObj(self, key=key, maxsize=maxsize, consecutive=consecutive)
+
+    def callback(self, *callbacks: Callable[[T_co], Any]) -> PullCallbackObj[T_co]:
+        """The items as they are, each shown to all of `callbacks`; see `PullCallbackObj`."""
+        from headrace.pull.transform import PullCallbackObj
+
+        return PullCallbackObj(self, *callbacks)
+
+    @overload
+    def catch(
+        self, handler: Callable[[Exception], Skip | Awaitable[Skip]]
+    ) -> PullCatchObj[T_co, Never]: ...
+    @overload
+    def catch(
+        self, handler: Callable[[Exception], Awaitable[U | Skip]]
+    ) -> PullCatchObj[T_co, U]: ...
+    @overload
+    def catch(self, handler: Callable[[Exception], U | Skip]) -> PullCatchObj[T_co, U]: ...
+    def catch(self, handler: Callable[[Exception], Any]) -> PullCatchObj[T_co, Any]:
+        """`handler(error)` in the place of each error from above; see `PullCatchObj`."""
+        from headrace.pull.transform import PullCatchObj
+
+        return PullCatchObj(self, handler)
+
+    def in_order(
+        self, index: Callable[[T_co], Any], *, start: int = 0, maxsize: int = 1024
+    ) -> PullInOrderObj[T_co]:
+        """The items by their index, from `start` on; see `PullInOrderObj`."""
+        from headrace.pull.transform import PullInOrderObj
+
+        return PullInOrderObj(self, index, start=start, maxsize=maxsize)
 
     def take(self, size: int) -> PullTakeObj[T_co]:
         """The first `size` items; see `PullTakeObj`."""
@@ -280,7 +375,7 @@ class PullObj(PullLink[T_co]):
         self,
         transform: Callable[
             [T_co],
-            Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+            Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | AsyncIterable[U]],
         ],
     ) -> PullFlatMapObj[T_co, U]:
         """The items of `transform(item)`, an iterable, for each item; see `PullFlatMapObj`."""
@@ -295,6 +390,46 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.group import PullWindowObj
 
         return PullWindowObj(self, size, partial=partial)
+
+    def buffer_until(
+        self, condition: Callable[[T_co], Any], *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PullBufferObj[T_co]:
+        """Lists of items, each closed by one for which `condition(item)` is true; see `PullBufferObj`."""
+        from headrace.pull.group import PullBufferObj
+
+        return PullBufferObj(self, condition, partial=partial)
+
+    def share(
+        self, n: int, *, maxsize: int = 1024, overflow: Literal["block", "error"] = "block"
+    ) -> tuple[PullObj[T_co], ...]:
+        """This stream for several consumers: `n` streams, each of which gives all items.
+
+        Law: each is `[x async for x in self]`, errors and the end in their places. An item is pulled when
+        the first of them needs it, by the pull that needs it.
+        Order: the stream's, in each.
+        Bound: `maxsize` items for each branch that is behind; the items themselves are shared.
+        Cost: O(`n`) an item, once for all.
+        Cancel safety: as this stream's. A cancelled pull of a branch loses nothing: if it was pulling this
+        stream, the next branch in need does so instead. Branches may be pulled by different tasks, and so may
+        this stream then.
+
+        A branch that was closed, or dropped, holds nobody back; this stream is closed with the last one
+        that is closed. A task that reads one branch after the other waits for itself, once it wants more
+        than `maxsize` items of the first (or to know that there are no more).
+
+        Args:
+            n: How many, a positive integer.
+            maxsize: How many items a branch may be ahead of the slowest one, a positive integer.
+            overflow: What becomes of a pull that would go further: `"block"` waits until the slowest moves
+                or is closed, `"error"` raises `WouldBlock`, and a later pull goes on.
+
+        Raises:
+            TypeError: `n` or `maxsize` is no integer.
+            ValueError: One of them is not positive, or `overflow` neither of the two.
+        """
+        from headrace.pull.share import share
+
+        return share(self, n, maxsize=maxsize, overflow=overflow)
 
     def collect(self) -> Coroutine[Any, Any, list[T_co]]:
         """All items, in a list.
@@ -348,7 +483,7 @@ class PullObj(PullLink[T_co]):
 
     @overload
     def reduce_all(
-        self, reducer: Callable[[U, T_co], Coroutine[Any, Any, U]], initial: U = ...
+        self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> Coroutine[Any, Any, U]: ...
     @overload
     def reduce_all(
@@ -371,6 +506,32 @@ class PullObj(PullLink[T_co]):
             TypeError: `reducer` is not callable; when awaited: there is no item, and no `initial`.
         """
         return _core.reduce_all(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
+
+    def eager(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
+        """The items, fetched ahead by a task of its own; see `PullEagerObj`."""
+        from headrace.pull.eager import PullEagerObj
+
+        return PullEagerObj(self, buffer_size)
+
+    def timeout(
+        self, timeout: float, *, on_timeout: Literal["raise", "skip"] = "raise"
+    ) -> PullTimeoutObj[T_co]:
+        """The items, each within `timeout` seconds; see `PullTimeoutObj`."""
+        from headrace.pull.time import PullTimeoutObj
+
+        return PullTimeoutObj(self, timeout, on_timeout=on_timeout)
+
+    def window_timeout(self, size: int, timeout: float) -> PullWindowTimeoutObj[T_co]:
+        """Lists that leave when they are full, or `timeout` seconds old; see `PullWindowTimeoutObj`."""
+        from headrace.pull.time import PullWindowTimeoutObj
+
+        return PullWindowTimeoutObj(self, size, timeout)
+
+    def throttle(self, rate: float, *, per: float = 1.0, burst: int = 1) -> PullThrottleObj[T_co]:
+        """At most `rate` items every `per` seconds; see `PullThrottleObj`."""
+        from headrace.pull.time import PullThrottleObj
+
+        return PullThrottleObj(self, rate, per=per, burst=burst)
 
     def drain_to(
         self, sink: PushProtocol[T_co], *, forward_close: bool = True
@@ -396,6 +557,132 @@ class PullObj(PullLink[T_co]):
 
         return drain(self, checked_sink(sink), forward_close=forward_close)
 
+    def concat(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullConcatObj[T_co | U]:
+        """The items of this, then all of each of the others; see `PullConcatObj`."""
+        from headrace.pull.merge import PullConcatObj
+
+        return PullConcatObj(self, *others, eager=eager, on_error=on_error)
+
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A]]: ...
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        b: Source[B],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A, B]]: ...
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A, B, C]]: ...
+    @overload
+    def zip(
+        self,
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        d: Source[D],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[T_co, A, B, C, D]]: ...
+    @overload
+    def zip(
+        self,
+        *others: Source[Any],
+        strict: bool = ...,
+        longest: bool = ...,
+        fill: Any = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> PullZipObj[tuple[Any, ...]]: ...
+    def zip(
+        self,
+        *others: Source[Any],
+        strict: bool = False,
+        longest: bool = False,
+        fill: Any = None,
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> PullZipObj[Any]:
+        """One item of this and one of each of the others, as a tuple; see `PullZipObj`."""
+        from headrace.pull.merge import PullZipObj
+
+        return PullZipObj(
+            self,
+            *others,
+            strict=strict,
+            longest=longest,
+            fill=fill,
+            eager=eager,
+            on_error=on_error,
+        )
+
+    def round_robin(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullRoundRobinObj[T_co | U]:
+        """One item of this and of each of the others, in turn; see `PullRoundRobinObj`."""
+        from headrace.pull.merge import PullRoundRobinObj
+
+        return PullRoundRobinObj(self, *others, eager=eager, on_error=on_error)
+
+    def race(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullRaceObj[T_co | U]:
+        """The items of this and the others, as they come; see `PullRaceObj`."""
+        from headrace.pull.merge import PullRaceObj
+
+        return PullRaceObj(self, *others, eager=eager, on_error=on_error)
+
+    def race_robin(
+        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+    ) -> PullRaceRobinObj[T_co | U]:
+        """As `race`, but each source once a round; see `PullRaceRobinObj`."""
+        from headrace.pull.merge import PullRaceRobinObj
+
+        return PullRaceRobinObj(self, *others, eager=eager, on_error=on_error)
+
+    def cutoff(
+        self,
+        *cutoffs: Source[Any],
+        error: BaseException | None = None,
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> PullRaceCutoffObj[T_co]:
+        """The items until one of `cutoffs` gives one; see `PullRaceCutoffObj`."""
+        from headrace.pull.merge import PullRaceCutoffObj
+
+        return PullRaceCutoffObj(self, *cutoffs, error=error, eager=eager, on_error=on_error)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x}>"
 
@@ -420,13 +707,15 @@ def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
         link = _core.upstream(link)
 
 
-async def _attempt(closing: Any, errors: list[BaseException]) -> None:
+async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.CancelledError | None:
+    """Closes one; an error, or a cancellation that struck it, does not keep others from being closed."""
     try:
         await closing
-    except asyncio.CancelledError:
-        raise
+    except asyncio.CancelledError as struck:
+        return struck
     except Exception as error:
         errors.append(error)
+    return None
 
 
 def _override(cls: type[PullObj[Any]], name: str, method: Callable[..., Any]) -> None:

@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace._core import (
+    BufferKernel,
     FlatMapKernel,
     FlattenKernel,
     SkipKernel,
-    SkipWhileKernel,
     TakeKernel,
-    TakeWhileKernel,
+    WhileKernel,
     WindowKernel,
 )
-from headrace.configuration import Filtering, Mapping, Sizing
+from headrace.configuration import Buffering, Filtering, Mapping, Sizing
 from headrace.pull.transform import PullObj1To1Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
     from headrace.pull.source import Source
 
 __all__ = [
+    "PullBufferObj",
     "PullFlatMapObj",
     "PullFlattenObj",
     "PullSkipObj",
@@ -102,7 +103,7 @@ class PullTakeWhileObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = TakeWhileKernel(predicate)
+        self._kernel = WhileKernel(predicate, takes=True)
         super().__init__(source, self._kernel)
 
 
@@ -125,7 +126,7 @@ class PullSkipWhileObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = SkipWhileKernel(predicate)
+        self._kernel = WhileKernel(predicate, takes=False)
         super().__init__(source, self._kernel)
 
 
@@ -176,9 +177,7 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         source: Source[IN],
         transform: Callable[
             [IN],
-            Iterable[OUT]
-            | AsyncIterable[OUT]
-            | Coroutine[Any, Any, Iterable[OUT] | AsyncIterable[OUT]],
+            Iterable[OUT] | AsyncIterable[OUT] | Awaitable[Iterable[OUT] | AsyncIterable[OUT]],
         ],
     ) -> None:
         self._kernel = FlatMapKernel(transform)
@@ -208,7 +207,45 @@ class PullWindowObj(PullObj1To1Link[T, list[T]], Sizing, stock=True):
     def __init__(
         self, source: Source[T], size: int, *, partial: Literal["keep", "drop"] = "keep"
     ) -> None:
-        if partial not in ("keep", "drop"):
-            raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
-        self._kernel = WindowKernel(size, partial == "keep")
+        self._kernel = WindowKernel(size, _keeps(partial))
         super().__init__(source, self._kernel)
+
+
+class PullBufferObj(PullObj1To1Link[T, list[T]], Buffering[T], stock=True):
+    """Lists of items, each closed by an item for which `condition(item)` is true.
+
+    Law: the items in their order, parted after each one for which `condition` is true: that one is
+    the last of its list. The list at the end, which nothing closed, is yielded too, or dropped with
+    `partial="drop"`.
+    Order: the source's.
+    Bound: one list, as long as `condition` lets it become; and one item, while its `condition` runs.
+    Cost: O(1) and one call an item.
+    Cancel safety: what a cancelled pull had gathered waits for the next. An item whose `condition` was
+    cancelled with the pull goes to `condition` again at the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        condition: Sync or async, called with each item; what it raises costs that item, and the list
+            goes on.
+        partial: What becomes of a list that is not closed at the end: `"keep"` or `"drop"`.
+
+    Raises:
+        TypeError: `source` is not iterable, or `condition` not callable.
+        ValueError: `partial` is neither of the two.
+    """
+
+    def __init__(
+        self,
+        source: Source[T],
+        condition: Callable[[T], Any],
+        *,
+        partial: Literal["keep", "drop"] = "keep",
+    ) -> None:
+        self._kernel = BufferKernel(condition, _keeps(partial))
+        super().__init__(source, self._kernel)
+
+
+def _keeps(partial: str) -> bool:
+    if partial not in ("keep", "drop"):
+        raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
+    return partial == "keep"

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import AsyncIterable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
-from headrace._core import ForeignFeed, IterFeed, StoreFeed
+from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed
 from headrace.pull.base import PullObj
 
-__all__ = ["Source", "SourceBufferObj", "SourceIterObj", "SourceObj", "as_pull"]
+__all__ = [
+    "Source",
+    "SourceBufferObj",
+    "SourceCacheObj",
+    "SourceIterObj",
+    "SourceLinesObj",
+    "SourceObj",
+    "as_pull",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -26,26 +35,79 @@ class SourceBufferObj(SourceObj[T], stock=True):
     """The items that it is given, and those that are added to its `buffer` while it runs.
 
     Law: `list(SourceBufferObj(items))` is `list(items)`; the buffer is empty then.
-    Order: first in, first out.
+    Order: first in, first out; with `mode="lifo"`, last in, first out.
     Bound: what you put in; the items given are copied.
     Cost: O(1) an item.
     Cancel safety: a pull never waits here, so none can be cancelled.
 
     Args:
         items: Any iterable; it is copied at once.
+        mode: `"fifo"` takes from the left end of the buffer, `"lifo"` from the right one.
 
     Raises:
         TypeError: `items` is not iterable.
+        ValueError: `mode` is neither.
     """
 
-    def __init__(self, items: Iterable[T] = ()) -> None:
+    def __init__(self, items: Iterable[T] = (), *, mode: Literal["fifo", "lifo"] = "fifo") -> None:
+        given = cast("object", mode)
+        if given not in ("fifo", "lifo"):
+            raise ValueError(
+                f"mode must be 'fifo' or 'lifo', got {given!r} ({type(given).__name__})"
+            )
         self._buffer: deque[T] = deque(_checked(items, "items"))
-        super().__init__(StoreFeed(self._buffer))
+        self._mode: Literal["fifo", "lifo"] = mode
+        super().__init__(StoreFeed(self._buffer, from_right=mode == "lifo"))
 
     @property
     def buffer(self) -> deque[T]:
         """What has not been pulled yet, live: append to it to add items, also while the stream runs."""
         return self._buffer
+
+    @property
+    def mode(self) -> Literal["fifo", "lifo"]:
+        """Which end of the buffer is taken from; fixed."""
+        return self._mode
+
+    def peek(self) -> T:
+        """The item that the next pull gives, without taking it.
+
+        Raises:
+            IndexError: The buffer is empty, as for `deque[0]`. Nothing is waited for here, so that
+                `WouldBlock` would promise too much: a pull now would be the end.
+        """
+        if not self._buffer:
+            raise IndexError("the buffer is empty: there is no next item to peek at")
+        return self._buffer[0 if self._mode == "fifo" else -1]
+
+
+class SourceCacheObj(SourceObj[T], stock=True):
+    """One value, once a cycle.
+
+    Law: the `value` of the moment of the pull, then the end; `restart()` gives the value of then,
+    once more.
+    Order: one item has none.
+    Bound: the value.
+    Cost: O(1).
+    Cancel safety: a pull never waits here, so none can be cancelled.
+
+    Args:
+        value: Anything; exchange it at any time with `source.value = ...`.
+    """
+
+    def __init__(self, value: T) -> None:
+        self._feed = CacheFeed(value)
+        super().__init__(self._feed)
+
+    @property
+    def value(self) -> T:
+        """What is given."""
+        value: T = self._feed.value
+        return value
+
+    @value.setter
+    def value(self, value: T) -> None:
+        self._feed.value = value
 
 
 class SourceIterObj(SourceObj[T_co], stock=True):
@@ -72,6 +134,57 @@ class SourceIterObj(SourceObj[T_co], stock=True):
             super().__init__(ForeignFeed(cast("Any", iterable)))
         else:
             super().__init__(IterFeed(_checked(iterable, "iterable")))
+
+
+class SourceLinesObj(SourceObj[str], stock=True):
+    r"""The lines of a text file, plain or gzipped, read by other threads than the loop's.
+
+    Law: the lines that `open(path, encoding=...)` gives, each with its `\n` (`\r` and `\r\n` are
+    made that); of a gzipped file, which is known by its first bytes, those of `gzip.open(path,
+    "rt")`. The file is opened at the first pull, and closed at the end or when the stream is closed
+    or dropped. Pipes and terminals are read too.
+    Order: the file's.
+    Bound: six batches of about 128 KiB, and three times the longest line, whatever the size of the
+    file. A stream that nobody pulls keeps no thread.
+    Cost: one string a line; reading, unzipping and checking the encoding need no GIL.
+    Cancel safety: a cancelled pull loses no line.
+
+    An error of the file is raised behind the lines before it, and ends the stream; `restart()` opens
+    the file anew. A line that cannot be decoded costs that line: its error has a note with the
+    number of the line, and the next pull gives the next one.
+
+    Args:
+        path: The file, as a str, bytes or `os.PathLike`; a relative one is looked up at the first
+            pull.
+        encoding: Any in which the bytes of `\n` and `\r` mean these and each line can be decoded
+            by itself: UTF-8, `utf-8-sig`, ASCII, ISO 8859, Windows' code pages, Shift JIS, GB 18030
+            and others; not UTF-16, UTF-32 or UTF-7.
+        errors: As for `bytes.decode`: `"strict"`, `"replace"`, `"ignore"`, ...
+
+    Raises:
+        TypeError: `path`, `encoding` or `errors` is of another type.
+        ValueError: `encoding` or `errors` is not known, or `encoding` is of another kind.
+    """
+
+    def __init__(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        *,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+    ) -> None:
+        given = cast("object", path)
+        if not isinstance(given, (str, bytes, os.PathLike)):
+            raise TypeError(
+                f"path must be a str, bytes or os.PathLike, got {given!r} ({type(given).__name__})"
+            )
+        super().__init__(LinesFeed(os.fsdecode(path), encoding, errors))
+        self._path = path
+
+    @property
+    def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
+        """The file, as it was given; fixed."""
+        return self._path
 
 
 def as_pull(source: Source[T]) -> PullObj[T]:

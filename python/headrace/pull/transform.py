@@ -6,24 +6,46 @@ docstring.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, cast, overload
 
-from headrace._core import DedupeKernel, FilterKernel, MapKernel, ReduceKernel
-from headrace.configuration import Filtering, Mapping, Reducing
+from headrace._core import (
+    CallbackKernel,
+    CatchKernel,
+    DedupeKernel,
+    FilterKernel,
+    InOrderKernel,
+    MapKernel,
+    ReduceKernel,
+    SkipKernel,
+)
+from headrace.configuration import Calling, Catching, Filtering, Mapping, Ordering, Reducing
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
+from headrace.pull.concurrent import Calls, check
 from headrace.pull.source import Source, as_pull
+from headrace.skip import SKIP, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
 
-__all__ = ["PullDedupeObj", "PullFilterObj", "PullMapObj", "PullObj1To1Link", "PullReduceObj"]
+__all__ = [
+    "PullCallbackObj",
+    "PullCatchObj",
+    "PullDedupeObj",
+    "PullFilterObj",
+    "PullInOrderObj",
+    "PullMapObj",
+    "PullObj1To1Link",
+    "PullReduceObj",
+]
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
@@ -61,32 +83,125 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     """`transform(item)` for each item.
 
     Law: `[await t(x) for x in source]`, with `await` where `transform` returns an awaitable.
-    Order: the source's.
-    Bound: one item, while its `transform` runs.
-    Cost: O(1) and one call an item.
+    Order: the source's; with `ordered=False` as the calls end.
+    Bound: one item, while its `transform` runs. With a `concurrency` above 1, `window` items whose
+    call runs or whose result waits for its pull; of these at most `concurrency` run.
+    Cost: O(1) and one call an item. With a `concurrency`, or `on_cancel="keep"`, an asyncio task for
+    each call that has to be awaited, and one that pulls the source.
     Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again
-    at the next pull: at least once.
+    at the next pull: at least once. With `on_cancel="keep"`, and always with a `concurrency` above
+    1, a cancelled pull cancels no call: its result goes to the next pull, exactly once.
 
     An exception of `transform` reaches the consumer as it is, costs that one item, and the stream
     goes on.
 
+    Nothing runs before the first pull. From then on calls run ahead of the pulls, if `concurrency`
+    is above 1. So a stream that was not read to its end must be closed, which cancels the calls and
+    waits for them; one that is dropped cancels them with a `ResourceWarning`. It cannot restart while
+    they run. A call must not wait for the stream that it is part of.
+
     Args:
         source: A pull object, or any iterable, sync or async.
         transform: Sync or async, called with each item.
+        concurrency: How many calls may run at once, a positive integer.
+        ordered: Whether the results come in the order of their items, or as they are there.
+        window: How many items may be called and not yet delivered, at least `concurrency`; `None`
+            for twice that. What it is above `concurrency` lets calls go on behind a slow one.
+        on_cancel: What a cancelled pull does to its call at `concurrency` 1: `"retry"` cancels it,
+            and calls again; `"keep"` lets it finish in a task of its own.
+        raw: Whether what `transform` returns is the result, awaitable or not.
 
     Raises:
-        TypeError: `source` is not iterable, or `transform` not callable.
+        TypeError: `source` is not iterable, `transform` not callable, or `concurrency` or `window` no
+            integer.
+        ValueError: `concurrency` is not positive, `window` less than it, or `on_cancel` another word.
     """
+
+    _calls: Calls[OUT] | None = None
 
     @overload
     def __init__(
-        self, source: Source[IN], transform: Callable[[IN], Coroutine[Any, Any, OUT]]
+        self,
+        source: Source[IN],
+        transform: Callable[[IN], Awaitable[OUT]],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: Literal[False] = ...,
     ) -> None: ...
     @overload
-    def __init__(self, source: Source[IN], transform: Callable[[IN], OUT]) -> None: ...
-    def __init__(self, source: Source[IN], transform: Callable[[IN], Any]) -> None:
-        self._kernel = MapKernel(transform)
-        super().__init__(source, self._kernel)
+    def __init__(
+        self,
+        source: Source[IN],
+        transform: Callable[[IN], OUT],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        window: int | None = ...,
+        on_cancel: Literal["retry", "keep"] = ...,
+        raw: bool = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        source: Source[IN],
+        transform: Callable[[IN], Any],
+        *,
+        concurrency: int = 1,
+        ordered: bool = True,
+        window: int | None = None,
+        on_cancel: Literal["retry", "keep"] = "retry",
+        raw: bool = False,
+    ) -> None:
+        self._kernel = MapKernel(transform, raw)
+        if type(concurrency) is not int or concurrency != 1 or window is not None:
+            check(concurrency, window)
+        if on_cancel != "keep":
+            if on_cancel != "retry":
+                raise ValueError(f'on_cancel must be "retry" or "keep", got {on_cancel!r}')
+            if concurrency == 1:
+                super().__init__(source, self._kernel)
+                return
+        pulled = as_pull(source)
+        self._calls = Calls(
+            pulled,
+            self._kernel,
+            concurrency=concurrency,
+            window=window,
+            ordered=ordered,
+            raw=raw,
+            operator=type(self).__name__,
+        )
+        # The calls have been made when an item comes here: all pass.
+        super().__init__(cast("Any", self._calls), SkipKernel(0))
+        self._source = pulled
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may run at once, live where it was given above 1, or with `on_cancel="keep"`."""
+        return 1 if self._calls is None else self._calls.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        self._running_ahead().concurrency = concurrency
+
+    @property
+    def window_size(self) -> int:
+        """The `window`: how many items may be called and not yet delivered; live where `concurrency` is."""
+        return 1 if self._calls is None else self._calls.window_size
+
+    @window_size.setter
+    def window_size(self, window: int | None) -> None:
+        self._running_ahead().window_size = window
+
+    def _running_ahead(self) -> Calls[OUT]:
+        if self._calls is None:
+            raise AttributeError(
+                "concurrency and window of this stream are fixed; make it with a concurrency above 1, "
+                'or with on_cancel="keep"'
+            )
+        return self._calls
 
 
 class PullFilterObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
@@ -177,7 +292,7 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     def __init__(
         self,
         source: Source[IN],
-        reducer: Callable[[OUT, IN], Coroutine[Any, Any, OUT]],
+        reducer: Callable[[OUT, IN], Awaitable[OUT]],
         initial: OUT = ...,
     ) -> None: ...
     @overload
@@ -188,4 +303,118 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
         self, source: Source[IN], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
     ) -> None:
         self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
+        super().__init__(source, self._kernel)
+
+
+class PullCallbackObj(PullObj1To1Link[T, T], Calling[T], stock=True):
+    """The items as they are; each is shown to some callables on its way.
+
+    Law: `[x for x in source]`, and for each item `await c(x)` for one callable after the other, with
+    `await` where it returns an awaitable. What they return is ignored.
+    Order: the source's. A callable is called when the one before it is through.
+    Bound: one item, while its callables run.
+    Cost: O(1) and one call of each callable an item.
+    Cancel safety: an item whose callables were cancelled with the pull goes to them again at the next
+    pull, from the first one on: each is called at least once for it.
+
+    An exception of a callable reaches the consumer as it is and costs that one item: the callables after
+    it are not called for it.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        *callbacks: Sync or async, called with each item; one at least.
+
+    Raises:
+        TypeError: `source` is not iterable, one of `callbacks` not callable, or there is none.
+    """
+
+    def __init__(self, source: Source[T], *callbacks: Callable[[T], Any]) -> None:
+        self._kernel = CallbackKernel(callbacks, _call_rest)
+        super().__init__(source, self._kernel)
+
+
+async def _call_rest(
+    awaitable: Awaitable[Any], callbacks: tuple[Callable[[T], Any], ...], item: T
+) -> None:
+    """Awaits what one callback returned, then calls the others."""
+    await awaitable
+    for callback in callbacks:
+        result = callback(item)
+        if inspect.isawaitable(result):
+            await result
+
+
+class PullInOrderObj(PullObj1To1Link[T, T], Ordering[T], stock=True):
+    """The items by their index: `start` first, then one after the other.
+
+    Law: `sorted(source, key=index)`, if the indexes are `start`, `start + 1` and so on, each once, and
+    no item comes more than `maxsize` too early.
+    Order: that of `index(item)`. When the source ends while an index is missing, what is held leaves by
+    its index all the same.
+    Bound: `maxsize` items that came too early; and those of them that leave, until they are pulled.
+    Cost: O(log n) in the number of items held, and one call an item.
+    Cancel safety: what is held stays. An item whose `index` was cancelled with the pull goes to `index`
+    again at the next pull: at least once.
+
+    An item that has no place costs a pull: it comes back in the `OrderError` that is raised there, what is
+    held stays, and the stream goes on.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        index: Sync or async, called with each item; gives an integer.
+        start: The index that leaves first.
+        maxsize: How many items may wait for one that is missing, a positive integer.
+
+    Raises:
+        TypeError: `source` is not iterable, `index` not callable, or `start` or `maxsize` no integer.
+        ValueError: `maxsize` is not positive.
+        OrderError: At a pull: an index is below `start`, or was given to an item before, or its item would
+            be one more than `maxsize` to be held. Where it is no integer, the error is a `TypeError` too.
+    """
+
+    def __init__(
+        self, source: Source[T], index: Callable[[T], Any], *, start: int = 0, maxsize: int = 1024
+    ) -> None:
+        self._kernel = InOrderKernel(index, start, maxsize)
+        super().__init__(source, self._kernel)
+
+
+class PullCatchObj(PullObj1To1Link[T, T | U], Catching, Generic[T, U], stock=True):
+    """The items, and `handler(error)` in the place of each error from above.
+
+    Law: what `source` raises at a pull, its own errors and those of all operators above, goes to
+    `handler`, which answers in one of three ways: what it returns is the item of this pull; with `SKIP`
+    there is none, and the stream goes on; what it raises is raised here (`raise error` lets it through).
+    Exceptions that are no `Exception`, such as `CancelledError` and `KeyboardInterrupt`, are none of its
+    business.
+    Order: the source's; what `handler` returns stands where the error was.
+    Bound: one error, while its `handler` runs.
+    Cost: O(1) an item; one call an error.
+    Cancel safety: as the source's. An error whose `handler` was cancelled with the pull goes to
+    `handler` again at the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        handler: Sync or async, called with each error.
+
+    Raises:
+        TypeError: `source` is not iterable, or `handler` not callable.
+    """
+
+    @overload
+    def __init__(
+        self: PullCatchObj[IN, Never],
+        source: Source[IN],
+        handler: Callable[[Exception], Skip | Awaitable[Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        source: Source[T],
+        handler: Callable[[Exception], Awaitable[U | Skip]],
+    ) -> None: ...
+    @overload
+    def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...
+    def __init__(self, source: Source[Any], handler: Callable[[Exception], Any]) -> None:
+        self._kernel = CatchKernel(handler, SKIP)
         super().__init__(source, self._kernel)

@@ -25,7 +25,7 @@ from headrace.push.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from headrace.abc import PushProtocol
 
@@ -128,7 +128,7 @@ class PushMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
 
     @overload
     def __init__(
-        self, sink: PushProtocol[OUT], transform: Callable[[IN], Coroutine[Any, Any, OUT]]
+        self, sink: PushProtocol[OUT], transform: Callable[[IN], Awaitable[OUT]]
     ) -> None: ...
     @overload
     def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], OUT]) -> None: ...
@@ -225,7 +225,7 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     def __init__(
         self,
         sink: PushProtocol[OUT],
-        reducer: Callable[[OUT, IN], Coroutine[Any, Any, OUT]],
+        reducer: Callable[[OUT, IN], Awaitable[OUT]],
         initial: OUT = ...,
     ) -> None: ...
     @overload

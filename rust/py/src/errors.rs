@@ -82,6 +82,11 @@ pub(crate) fn source_cancelled(py: Python<'_>) -> PyErr {
     )
 }
 
+/// `SourceCancelledError`, for a source that was cancelled in its own task.
+pub(crate) fn source_was_cancelled(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "SourceCancelledError", message)
+}
+
 /// `BrokenError`.
 pub(crate) fn broken(py: Python<'_>, what: &str) -> PyErr {
     make(
@@ -101,6 +106,27 @@ pub(crate) fn forked(py: Python<'_>, message: &str) -> PyErr {
 /// `WrongLoopError`.
 pub(crate) fn wrong_loop(py: Python<'_>, message: &str) -> PyErr {
     make(py, "WrongLoopError", message)
+}
+
+/// The `CancelledError` by which a stream that closes cancels its pull. Nobody asked the task for it, so
+/// it is known by what it says: a subclass would not pass `asyncio.TaskGroup`.
+pub(crate) fn closing(py: Python<'_>) -> PyErr {
+    let made =
+        crate::asyncio::cancelled_error(py).and_then(|kind| kind.call1((class(py, "CLOSING")?,)));
+    match made {
+        Ok(value) => PyErr::from_value(value),
+        Err(error) => error,
+    }
+}
+
+/// Whether an error is one of [`closing`].
+pub(crate) fn is_closing(py: Python<'_>, error: &PyErr) -> bool {
+    crate::asyncio::is_cancelled_error(py, error)
+        && class(py, "CLOSING").is_ok_and(|closing| {
+            let said = error.value(py).getattr(intern!(py, "args"));
+            said.and_then(|args| args.get_item(0))
+                .is_ok_and(|said| said.is(&closing))
+        })
 }
 
 /// `StopAsyncIteration`.

@@ -45,10 +45,15 @@ impl Home {
         Self(CURRENT.load(Relaxed))
     }
 
+    /// Whether this is that process.
+    pub(crate) fn is_here(self) -> bool {
+        self.0 == CURRENT.load(Relaxed)
+    }
+
     /// Fails in any process but the one that made the object. One load and one comparison.
     #[inline]
     pub(crate) fn check(self, py: Python<'_>, what: &str) -> PyResult<()> {
-        if self.0 == CURRENT.load(Relaxed) {
+        if self.is_here() {
             Ok(())
         } else {
             Err(self.refuse(py, what))

@@ -8,10 +8,12 @@
 //! | [`drive`] | what moves items through kernels, on demand and on supply |
 //! | [`buffer`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
 //! | [`result`], [`errors`] | what comes back, and what is raised |
+//! | [`runtime`] | threads for what blocks |
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store}` and in `gil`, each block with its reason.
+//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity` and in `gil`, each block with
+//! its reason.
 
 mod asyncio;
 mod awaitable;
@@ -26,12 +28,13 @@ mod gil;
 mod kernel;
 mod number;
 mod result;
+mod runtime;
 mod signal;
 
 use pyo3::prelude::*;
 
 use awaitable::{Native, stop};
-use drive::{pull, push};
+use drive::{merge, pull, push};
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -39,10 +42,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
-    feed::register_agen(py)?;
+    feed::agen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
+    feed::register_closing(py)?;
+    Native::<merge::Anchor>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
     capacity::register(module)?;
@@ -51,14 +56,19 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pull::link::PullLink>()?;
     module.add_class::<feed::StoreFeed>()?;
     module.add_class::<feed::IterFeed>()?;
+    module.add_class::<feed::CacheFeed>()?;
+    module.add_class::<feed::LinesFeed>()?;
     module.add_class::<feed::QueueFeed>()?;
     module.add_class::<feed::ForeignFeed>()?;
+    module.add_class::<merge::Merge>()?;
+    module.add_class::<merge::MergeFeed>()?;
     module.add_class::<push::link::PushLink>()?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::shut, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::close_feeds, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::reopen_feeds, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::restart, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::collect, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;

@@ -13,12 +13,15 @@
 //! time. When the time is up, it asks which task runs: if it is not the one that spent it, the new
 //! one starts with a full budget. Time that a task spends waiting for something of somebody else's
 //! counts, which can cost it one turn too many, never one too few.
+//!
+//! A merge steps its sources inside its consumer's pull, each under a task of its own. What they
+//! spend is the consumer's, who [`lend`]s it: it is the consumer that has to let the loop turn.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use pyo3::Python;
+use pyo3::prelude::*;
 
 use crate::asyncio;
 
@@ -43,6 +46,10 @@ struct Budget {
     since: AtomicU64,
     /// The task that spends it, by address; only ever compared.
     task: AtomicUsize,
+    /// The task that lends it to what runs under another one just now; 0 if none does.
+    lender: AtomicUsize,
+    /// Somebody rested who had borrowed it.
+    rested: AtomicBool,
 }
 
 static BUDGET: Budget = Budget {
@@ -50,6 +57,8 @@ static BUDGET: Budget = Budget {
     look: AtomicU32::new(1),
     since: AtomicU64::new(0),
     task: AtomicUsize::new(0),
+    lender: AtomicUsize::new(0),
+    rested: AtomicBool::new(false),
 };
 
 /// Spends one item. If it says `true`, yield to the loop now, and then go on.
@@ -60,10 +69,51 @@ pub(crate) fn spend(py: Python<'_>) -> bool {
     spent >= BUDGET.look.load(Relaxed) && BUDGET.look(py, spent)
 }
 
-/// The task suspends: it starts anew.
+/// The task suspends: it starts anew. What was lent does not.
 #[inline]
 pub(crate) fn renew() {
-    BUDGET.renew();
+    if BUDGET.lender.load(Relaxed) == 0 {
+        BUDGET.renew();
+    }
+}
+
+/// What runs until this is dropped spends from the budget of the task that lent it.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    outer: usize,
+}
+
+/// Lends the budget of a task. What it was lent itself goes on to whom it lends it.
+#[inline]
+pub(crate) fn lend(task: &Bound<'_, PyAny>) -> Lent {
+    let outer = BUDGET.lender.load(Relaxed);
+    if outer == 0 {
+        BUDGET.lender.store(task.as_ptr().addr(), Relaxed);
+    }
+    Lent { outer }
+}
+
+/// Lends the budget that is being spent, whosever it is.
+pub(crate) fn lend_on(py: Python<'_>) -> Lent {
+    let outer = BUDGET.lender.load(Relaxed);
+    if outer == 0 {
+        let known = BUDGET.task.load(Relaxed);
+        let task = if known == 0 { running_task(py) } else { known };
+        BUDGET.lender.store(task, Relaxed);
+    }
+    Lent { outer }
+}
+
+/// Whether somebody rested, since this was asked last, who had borrowed the budget.
+pub(crate) fn take_rested() -> bool {
+    BUDGET.rested.swap(false, Relaxed)
+}
+
+impl Drop for Lent {
+    #[inline]
+    fn drop(&mut self) {
+        BUDGET.lender.store(self.outer, Relaxed);
+    }
 }
 
 /// The clock, in nanoseconds from the first look at it.
@@ -88,8 +138,14 @@ impl Budget {
         let elapsed = now.saturating_sub(self.since.load(Relaxed));
         if elapsed >= TIME || spent >= ITEMS {
             let task = running_task(py);
-            self.renew();
             if task == self.task.load(Relaxed) && task != 0 {
+                if self.lender.load(Relaxed) == 0 {
+                    self.renew();
+                } else {
+                    // Who borrows it rests, and so must the lender.
+                    self.look.store(spent, Relaxed);
+                    self.rested.store(true, Relaxed);
+                }
                 return true;
             }
             // Another task has taken over in the middle, or nobody runs a loop here who could be
@@ -113,7 +169,11 @@ impl Budget {
     }
 }
 
-/// The address of the task that runs, 0 if there is none.
+/// The address of the task that runs, or of the one that lends to it; 0 if there is none.
 fn running_task(py: Python<'_>) -> usize {
+    let lender = BUDGET.lender.load(Relaxed);
+    if lender != 0 {
+        return lender;
+    }
     asyncio::current_task(py).map_or(0, |task| task.as_ptr().addr())
 }

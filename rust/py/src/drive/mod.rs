@@ -6,9 +6,12 @@
 //! stock links is *fused*: one Rust loop and one call into Python for each callable of the user,
 //! with no coroutine for a stage and no recursion, so that a line of 10,000 links runs.
 //!
+//! Between them stands [`merge`], which takes many streams as one.
+//!
 //! Both spend from one [`budget`], so that a stream which only ever finds ready items still lets
 //! the loop turn.
 
 pub(crate) mod budget;
+pub(crate) mod merge;
 pub(crate) mod pull;
 pub(crate) mod push;

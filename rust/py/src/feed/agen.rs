@@ -34,7 +34,7 @@ struct Wrapped {
 }
 
 /// What one step of a generator came to.
-pub(super) enum Stepped<'py> {
+pub(crate) enum Stepped<'py> {
     Item(Bound<'py, PyAny>),
     /// Suspended inside an item; it is marked as running.
     Suspended(Bound<'py, PyAny>),
@@ -49,7 +49,7 @@ pub(super) fn can_bypass() -> bool {
 
 /// One step of an async generator of exactly that type, which has started and is not running.
 #[inline]
-pub(super) fn step<'py>(
+pub(crate) fn step<'py>(
     agen: &Bound<'py, PyAny>,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Stepped<'py>> {

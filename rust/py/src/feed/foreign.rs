@@ -28,12 +28,21 @@ pub(crate) struct ForeignFeed {
 #[derive(Debug, Default)]
 struct State {
     iterator: Option<Py<PyAny>>,
+    progress: Progress,
+}
+
+/// How far a source has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Progress {
+    #[default]
+    Fresh,
     /// Its first item has been asked for, so that the loop's hooks for async generators are
     /// installed.
-    started: bool,
+    Started,
     /// A cancellation went through it: say so at the next pull.
-    lost: bool,
-    ended: bool,
+    Lost,
+    Ended,
+    Closed,
 }
 
 #[pymethods]
@@ -95,17 +104,19 @@ impl ForeignFeed {
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let iterator = {
             let mut state = self.state.borrow(py);
-            if state.lost {
-                state.lost = false;
-                state.ended = true;
-                drop(state);
-                return Err(errors::source_cancelled(py));
-            }
-            if state.ended {
-                return Ok(Drawn::End);
+            match state.progress {
+                Progress::Fresh | Progress::Started => {}
+                Progress::Ended | Progress::Closed => return Ok(Drawn::End),
+                Progress::Lost => {
+                    state.progress = Progress::Ended;
+                    drop(state);
+                    return Err(errors::source_cancelled(py));
+                }
             }
             match &state.iterator {
-                Some(iterator) if state.started => Some(iterator.bind(py).clone()),
+                Some(iterator) if state.progress == Progress::Started => {
+                    Some(iterator.bind(py).clone())
+                }
                 _ => None,
             }
         };
@@ -116,10 +127,19 @@ impl ForeignFeed {
             Some(iterator) => self.anext(&iterator),
             None => {
                 let iterator = self.open(py)?;
-                self.state.borrow(py).started = true;
+                self.state.borrow(py).progress = Progress::Started;
                 self.anext(&iterator)
             }
         }
+    }
+
+    /// The async generator that this is over, if it has begun and can be stepped directly.
+    #[inline]
+    pub(crate) fn running_agen<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let state = self.state.borrow(py);
+        let iterator = state.iterator.as_ref()?.bind(py);
+        let is_ready = state.progress == Progress::Started;
+        (is_ready && agen::can_bypass() && is_agen(iterator)).then(|| iterator.clone())
     }
 
     /// Makes the iterator, if it is not there yet.
@@ -153,6 +173,14 @@ impl ForeignFeed {
     /// One item by the way that the language has for it.
     fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<Drawn<'py>> {
         let py = iterator.py();
+        let inner = Self::ask(iterator)?;
+        let step = inner.send(&py.None().into_bound(py));
+        self.inner_step(py, inner, step)
+    }
+
+    /// What `anext()` gives to be awaited.
+    fn ask(iterator: &Bound<'_, PyAny>) -> PyResult<Inner> {
+        let py = iterator.py();
         // SAFETY: the slot is called as CPython calls it; it returns an owned reference, or null
         // with an exception.
         let awaitable = unsafe {
@@ -166,9 +194,7 @@ impl ForeignFeed {
                 None => iterator.call_method0(intern!(py, "__anext__"))?,
             }
         };
-        let inner = Inner::of(awaitable)?;
-        let step = inner.send(&py.None().into_bound(py));
-        self.inner_step(py, inner, step)
+        Inner::of(awaitable)
     }
 
     fn inner_step<'py>(
@@ -181,19 +207,23 @@ impl ForeignFeed {
             Ok(Step::Return(item)) => Ok(Drawn::Item(item)),
             Ok(Step::Yield(object)) => Ok(Drawn::Wait(Box::new(Wait::Inner(inner)), object)),
             Err(error) if error.is_instance_of::<PyStopAsyncIteration>(py) => {
-                self.state.borrow(py).ended = true;
+                self.end(py);
                 Ok(Drawn::End)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn agen_step<'py>(&self, step: PyResult<agen::Stepped<'py>>) -> PyResult<Drawn<'py>> {
+    /// What a step of [`Self::running_agen`] came to.
+    pub(crate) fn agen_step<'py>(
+        &self,
+        step: PyResult<agen::Stepped<'py>>,
+    ) -> PyResult<Drawn<'py>> {
         match step? {
             agen::Stepped::Item(item) => Ok(Drawn::Item(item)),
             agen::Stepped::Suspended(object) => Ok(Drawn::Wait(Box::new(Wait::Agen), object)),
             agen::Stepped::End(py) => {
-                self.state.borrow(py).ended = true;
+                self.end(py);
                 Ok(Drawn::End)
             }
         }
@@ -218,19 +248,65 @@ impl ForeignFeed {
                 agen::set_running(&iterator, false);
                 match sent {
                     Ok(value) => self.agen_step(agen::step(&iterator, value)),
-                    Err(error) => {
-                        // From here on as the language has it: `athrow` knows how to end a
-                        // generator.
-                        let awaitable = iterator
-                            .call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
-                        let inner = Inner::of(awaitable)?;
-                        let step = inner.send(&py.None().into_bound(py));
-                        self.inner_step(py, inner, step)
-                    }
+                    // From here on as the language has it: `athrow` knows how to end a generator.
+                    Err(error) => self.throw(&iterator, error),
                 }
             }
-            Wait::Core { .. } => unreachable!("a foreign source waits for no buffer of ours"),
+            Wait::Core { .. } | Wait::Batch(_) | Wait::Merge { .. } => {
+                unreachable!("a foreign source waits for nothing of ours")
+            }
         }
+    }
+
+    fn throw<'py>(&self, iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Drawn<'py>> {
+        let py = iterator.py();
+        let awaitable = iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
+        let inner = Inner::of(awaitable)?;
+        let step = inner.send(&py.None().into_bound(py));
+        self.inner_step(py, inner, step)
+    }
+
+    /// Throws an error in between two items: at the `yield` of a generator. Another iterator hears
+    /// of it like any coroutine that was cancelled before it began.
+    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Drawn<'py>> {
+        let iterator = self.open(py)?;
+        if self.can_throw(py) {
+            return self.throw(&iterator, error);
+        }
+        let inner = Self::ask(&iterator)?;
+        let step = inner.throw(py, error);
+        self.inner_step(py, inner, step)
+    }
+
+    /// Whether it stands at a `yield` where something can be thrown into it.
+    pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
+        let state = self.state.borrow(py);
+        let begun = (state.progress != Progress::Fresh).then_some(state.iterator.as_ref());
+        let Some(iterator) = begun.flatten().map(|iterator| iterator.bind(py).clone()) else {
+            return false;
+        };
+        drop(state);
+        iterator.hasattr(intern!(py, "athrow")).unwrap_or(false)
+    }
+
+    /// Whether its iterator was made.
+    pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).iterator.is_some()
+    }
+
+    /// Whether there is anything to close.
+    pub(crate) fn can_close(&self, py: Python<'_>) -> PyResult<bool> {
+        let iterator = match &self.state.borrow(py).iterator {
+            Some(iterator) => iterator.bind(py).clone(),
+            None => self.origin.bind(py).clone(),
+        };
+        iterator.hasattr(intern!(py, "aclose"))
+    }
+
+    /// Its source begins a new cycle by itself.
+    pub(crate) fn forget(&self, py: Python<'_>) {
+        let old = std::mem::take(&mut *self.state.borrow(py));
+        drop(old);
     }
 
     /// Nobody will resume the generator inside its item. It can still be closed, which runs its
@@ -246,17 +322,24 @@ impl ForeignFeed {
         self.cancelled(py);
     }
 
+    fn end(&self, py: Python<'_>) {
+        let mut state = self.state.borrow(py);
+        if state.progress != Progress::Closed {
+            state.progress = Progress::Ended;
+        }
+    }
+
     pub(crate) fn cancelled(&self, py: Python<'_>) {
         let mut state = self.state.borrow(py);
         // Only a generator is ended by an error that goes through it. What another iterator lost,
         // if anything, only it can know.
-        if !state.ended
+        if matches!(state.progress, Progress::Fresh | Progress::Started)
             && state
                 .iterator
                 .as_ref()
                 .is_some_and(|iterator| is_agen(iterator.bind(py)))
         {
-            state.lost = true;
+            state.progress = Progress::Lost;
         }
     }
 
@@ -273,12 +356,19 @@ impl ForeignFeed {
         Ok(())
     }
 
-    /// Ends it. What comes back is to be awaited: the iterator's own `aclose()`.
+    /// Closing it failed: it can be tried again.
+    pub(crate) fn reopen(&self, py: Python<'_>) {
+        self.state.borrow(py).progress = Progress::Ended;
+    }
+
+    /// Ends it. What comes back is to be awaited, once: the iterator's own `aclose()`.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let iterator = {
             let mut state = self.state.borrow(py);
-            state.ended = true;
-            state.lost = false;
+            if state.progress == Progress::Closed {
+                return Ok(None);
+            }
+            state.progress = Progress::Closed;
             state
                 .iterator
                 .as_ref()

@@ -116,6 +116,11 @@ impl IterFeed {
         Ok(())
     }
 
+    /// Whether there is an iterator, or was one.
+    pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
+        !matches!(*self.state.borrow(py), State::Fresh)
+    }
+
     /// Ends it. A generator is closed, so that its `finally` runs now.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let old = std::mem::replace(&mut *self.state.borrow(py), State::Ended);

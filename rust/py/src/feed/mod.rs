@@ -2,14 +2,19 @@
 //!
 //! | feed | items | a cancelled pull |
 //! |---|---|---|
-//! | [`StoreFeed`] | a `deque`, drained from its left end | never waits |
+//! | [`StoreFeed`] | a `deque`, drained from one end | never waits |
+//! | [`CacheFeed`] | one value, once a cycle | never waits |
 //! | [`IterFeed`] | a sync iterable | never waits |
+//! | [`LinesFeed`] | the lines of a file, read by other threads | the line stays in its batch |
 //! | [`QueueFeed`] | a buffer of the core | the item stays in the buffer |
 //! | [`ForeignFeed`] | any async iterable | as that source has it |
+//! | [`MergeFeed`] | many sources | what came stays with its source |
 
-mod agen;
+pub(crate) mod agen;
+mod cache;
 mod foreign;
 mod iter;
+mod lines;
 mod queue;
 mod store;
 
@@ -19,9 +24,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::awaitable::{Inner, Parked, Seen, Stopped};
-pub(crate) use agen::register as register_agen;
+use crate::drive::merge::MergeFeed;
+pub(crate) use cache::CacheFeed;
 pub(crate) use foreign::ForeignFeed;
 pub(crate) use iter::IterFeed;
+pub(crate) use lines::{LinesFeed, register_closing};
 pub(crate) use queue::QueueFeed;
 pub(crate) use store::StoreFeed;
 
@@ -42,19 +49,26 @@ pub(crate) enum Drawn<'py> {
 pub(crate) enum Wait {
     /// A buffer of the core.
     Core { get: Get<Py<PyAny>>, parked: Parked },
+    /// A batch of lines that is being read.
+    Batch(Parked),
     /// The awaitable that a foreign `__anext__` returned.
     Inner(Inner),
     /// An async generator that is driven without one.
     Agen,
+    /// A merge, by what wakes its pull; or a turn of the loop, if there is nothing.
+    Merge { waiter: Option<Py<PyAny>> },
 }
 
 impl Wait {
     /// Shows the collector what this holds.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
-            Self::Core { parked, .. } => see(parked.future()),
+            Self::Core { parked, .. } | Self::Batch(parked) => see(parked.future()),
             Self::Inner(inner) => see(inner.object()),
-            Self::Agen => Ok(()),
+            Self::Merge {
+                waiter: Some(future),
+            } => see(future),
+            Self::Agen | Self::Merge { waiter: None } => Ok(()),
         }
     }
 }
@@ -63,21 +77,30 @@ impl Wait {
 #[derive(Debug)]
 pub(crate) enum AnyFeed {
     Store(Py<StoreFeed>),
+    Cache(Py<CacheFeed>),
+    Lines(Py<LinesFeed>),
     Iter(Py<IterFeed>),
     Queue(Py<QueueFeed>),
     Foreign(Py<ForeignFeed>),
+    Merge(Py<MergeFeed>),
 }
 
 impl AnyFeed {
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(feed) = object.cast_exact::<StoreFeed>() {
             Ok(Self::Store(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<CacheFeed>() {
+            Ok(Self::Cache(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<LinesFeed>() {
+            Ok(Self::Lines(feed.clone().unbind()))
         } else if let Ok(feed) = object.cast_exact::<IterFeed>() {
             Ok(Self::Iter(feed.clone().unbind()))
         } else if let Ok(feed) = object.cast_exact::<QueueFeed>() {
             Ok(Self::Queue(feed.clone().unbind()))
         } else if let Ok(feed) = object.cast_exact::<ForeignFeed>() {
             Ok(Self::Foreign(feed.clone().unbind()))
+        } else if let Ok(feed) = object.cast_exact::<MergeFeed>() {
+            Ok(Self::Merge(feed.clone().unbind()))
         } else {
             Err(crate::errors::wrong_type(
                 "origin",
@@ -114,30 +137,39 @@ impl AnyFeed {
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Store(feed) => Self::Store(feed.clone_ref(py)),
+            Self::Cache(feed) => Self::Cache(feed.clone_ref(py)),
+            Self::Lines(feed) => Self::Lines(feed.clone_ref(py)),
             Self::Iter(feed) => Self::Iter(feed.clone_ref(py)),
             Self::Queue(feed) => Self::Queue(feed.clone_ref(py)),
             Self::Foreign(feed) => Self::Foreign(feed.clone_ref(py)),
+            Self::Merge(feed) => Self::Merge(feed.clone_ref(py)),
         }
     }
 
     pub(crate) fn as_any(&self) -> &Py<PyAny> {
         match self {
             Self::Store(feed) => feed.as_any(),
+            Self::Cache(feed) => feed.as_any(),
+            Self::Lines(feed) => feed.as_any(),
             Self::Iter(feed) => feed.as_any(),
             Self::Queue(feed) => feed.as_any(),
             Self::Foreign(feed) => feed.as_any(),
+            Self::Merge(feed) => feed.as_any(),
         }
     }
 
     /// The next item, if there is one now: the short way. If there is none, [`Self::draw`] must be
     /// asked next, and says why.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "it is a part of the driver's loop")]
+    #[inline(always)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
             Self::Store(feed) => feed.get().ready(py),
+            Self::Cache(feed) => feed.get().ready(py),
+            Self::Lines(feed) => feed.get().ready(py),
             Self::Iter(feed) => feed.get().ready(py),
             Self::Queue(feed) => feed.get().ready(py),
-            Self::Foreign(_) => None,
+            Self::Foreign(_) | Self::Merge(_) => None,
         }
     }
 
@@ -146,9 +178,12 @@ impl AnyFeed {
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         match self {
             Self::Store(feed) => Ok(feed.get().draw(py)),
+            Self::Cache(feed) => Ok(feed.get().draw(py)),
+            Self::Lines(feed) => feed.get().draw(py),
             Self::Iter(feed) => feed.get().draw(py),
             Self::Queue(feed) => feed.get().draw(py),
             Self::Foreign(feed) => feed.get().draw(py),
+            Self::Merge(feed) => feed.get().draw(py),
         }
     }
 
@@ -165,7 +200,15 @@ impl AnyFeed {
                 // Dropping the wait gives up its place; the item is still in the buffer.
                 Err(error) => Err(error),
             },
+            (Self::Lines(feed), Wait::Batch(parked)) => match sent {
+                Ok(_) => feed.get().resume(py, parked),
+                // The batch waits for the next pull.
+                Err(error) => Err(error),
+            },
             (Self::Foreign(feed), wait) => feed.get().resume(wait, sent, py),
+            (Self::Merge(feed), Wait::Merge { waiter }) => {
+                feed.get().resume(py, waiter.as_ref(), sent)
+            }
             _ => unreachable!("a feed is resumed with a wait of its own kind"),
         }
     }
@@ -179,9 +222,36 @@ impl AnyFeed {
 
     /// A pull that waited for this feed will never go on.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
+        if let (Self::Merge(feed), Wait::Merge { waiter }) = (self, &wait) {
+            feed.get().abandon(py, waiter.as_ref());
+        }
         drop(wait);
         if let Self::Foreign(feed) = self {
             feed.get().abandon(py);
+        }
+    }
+
+    /// Throws an error into a source that stands between two items.
+    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Drawn<'py>> {
+        match self {
+            Self::Foreign(feed) => feed.get().strike(py, error),
+            _ => Err(error),
+        }
+    }
+
+    /// Whether a source that stands between two items hears of what is thrown into it.
+    pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
+        matches!(self, Self::Foreign(feed) if feed.get().can_throw(py))
+    }
+
+    /// Whether there is an iterator: one that could not even be made never will.
+    pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Foreign(feed) => feed.get().has_begun(py),
+            Self::Iter(feed) => feed.get().has_begun(py),
+            Self::Store(_) | Self::Cache(_) | Self::Lines(_) | Self::Queue(_) | Self::Merge(_) => {
+                true
+            }
         }
     }
 
@@ -189,19 +259,30 @@ impl AnyFeed {
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Store(_) => Ok(()),
+            Self::Cache(feed) => {
+                feed.get().restart(py);
+                Ok(())
+            }
+            Self::Lines(feed) => {
+                feed.get().restart(py);
+                Ok(())
+            }
             Self::Iter(feed) => feed.get().restart(py),
             Self::Queue(feed) => feed.get().restart(),
             Self::Foreign(feed) => feed.get().restart(py),
+            Self::Merge(feed) => feed.get().restart(py),
         }
     }
 
     /// Ends the source. What it returns is to be awaited, if there is anything to await.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self {
-            Self::Store(_) => Ok(None),
+            Self::Store(_) | Self::Cache(_) => Ok(None),
+            Self::Lines(feed) => feed.get().close(py),
             Self::Iter(feed) => feed.get().close(py).map(|()| None),
             Self::Queue(feed) => feed.get().close(py).map(|()| None),
             Self::Foreign(feed) => feed.get().close(py),
+            Self::Merge(feed) => feed.get().close(py).map(Some),
         }
     }
 }

@@ -9,19 +9,20 @@ use super::Drawn;
 use crate::errors;
 use crate::gc;
 
-/// Takes items from the left end of a `collections.deque`, live.
+/// Takes items from the left end of a `collections.deque`, or from the right one, live.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct StoreFeed {
     items: Py<PyAny>,
-    /// `items.popleft`, bound once.
+    /// `items.popleft` or `items.pop`, bound once.
     pop: Py<PyAny>,
 }
 
 #[pymethods]
 impl StoreFeed {
     #[new]
-    fn new(items: &Bound<'_, PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (items, *, from_right = false))]
+    fn new(items: &Bound<'_, PyAny>, from_right: bool) -> PyResult<Self> {
         let py = items.py();
         if !items
             .get_type()
@@ -29,9 +30,14 @@ impl StoreFeed {
         {
             return Err(errors::wrong_type("items", "a collections.deque", items));
         }
+        let pop = if from_right {
+            intern!(py, "pop")
+        } else {
+            intern!(py, "popleft")
+        };
         Ok(Self {
             items: items.clone().unbind(),
-            pop: items.getattr(intern!(py, "popleft"))?.unbind(),
+            pop: items.getattr(pop)?.unbind(),
         })
     }
 

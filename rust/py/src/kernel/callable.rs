@@ -29,7 +29,8 @@ impl Callable {
         })
     }
 
-    fn check(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Raises a `TypeError` that names the parameter and the value unless it is a callable.
+    pub(crate) fn check(parameter: &str, function: &Bound<'_, PyAny>) -> PyResult<()> {
         if function.is_callable() {
             Ok(())
         } else {

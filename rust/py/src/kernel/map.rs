@@ -9,19 +9,22 @@ use crate::awaitable::inner::is_awaitable;
 use crate::errors::Raised;
 use crate::gc;
 
-/// Emits `transform(item)`, awaited if it is awaitable.
+/// Emits `transform(item)`, awaited if it is awaitable, unless it is wanted `raw`.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct MapKernel {
     transform: Callable,
+    raw: bool,
 }
 
 #[pymethods]
 impl MapKernel {
     #[new]
-    fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (transform, raw = false))]
+    fn new(transform: &Bound<'_, PyAny>, raw: bool) -> PyResult<Self> {
         Ok(Self {
             transform: Callable::new("transform", transform)?,
+            raw,
         })
     }
 
@@ -49,6 +52,7 @@ impl MapKernel {
     pub(crate) fn calling(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
             transform: Callable::new(parameter, function)?,
+            raw: false,
         })
     }
 }
@@ -59,7 +63,7 @@ impl Kernel for MapKernel {
     #[inline]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let result = self.transform.call(item)?;
-        Ok(if is_awaitable(&result) {
+        Ok(if is_awaitable(&result) && !self.raw {
             Flow::Await(result)
         } else {
             Flow::Emit(result)

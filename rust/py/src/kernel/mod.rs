@@ -14,17 +14,21 @@
 //! its stub in `_core.pyi`; its two classes in `python/headrace/pull/transform.py` and
 //! `push/transform.py`.
 
+mod batch;
+mod buffer_until;
 mod callable;
+mod callback;
+mod catch;
 mod dedupe;
 mod filter;
 mod flat_map;
 mod flatten;
+mod in_order;
 mod map;
 mod reduce;
 mod skip;
-mod skip_while;
 mod take;
-mod take_while;
+mod while_true;
 mod window;
 
 use pyo3::prelude::*;
@@ -33,6 +37,7 @@ use crate::awaitable::Stopped;
 use crate::errors::Raised;
 use crate::feed::AnyFeed;
 pub(crate) use callable::Callable;
+pub(crate) use catch::Caught;
 pub(crate) use map::MapKernel;
 pub(crate) use reduce::ReduceKernel;
 
@@ -60,6 +65,9 @@ pub(crate) trait Kernel {
     /// The parameter that holds the callable, for the note on an error that it raises.
     const PARAMETER: &'static str;
 
+    /// Whether errors from above go into it, each as a [`Caught`].
+    const CATCHES: bool = false;
+
     /// An item goes in. An error is the callable's own; the driver adds the operator to it.
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised>;
 
@@ -77,7 +85,8 @@ pub(crate) trait Kernel {
         false
     }
 
-    /// Nothing more comes from above: what it still holds comes out. Asked again, it has nothing.
+    /// Nothing more comes from above: what it still holds comes out, one by one. It is asked until it
+    /// has nothing.
     fn flush<'py>(&self, _py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         None
     }
@@ -132,6 +141,11 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => kernel.get().flush(py),)+ }
             }
 
+            /// Whether errors from above go into it, each as a [`Caught`].
+            pub(crate) fn catches(&self) -> bool {
+                match self { $(Self::$name(_) => <$class as Kernel>::CATCHES,)+ }
+            }
+
             pub(crate) fn restart(&self, py: Python<'_>) {
                 match self { $(Self::$name(kernel) => kernel.get().restart(py),)+ }
             }
@@ -163,6 +177,9 @@ kernels! {
     Window(window::WindowKernel),
     Take(take::TakeKernel),
     Skip(skip::SkipKernel),
-    TakeWhile(take_while::TakeWhileKernel),
-    SkipWhile(skip_while::SkipWhileKernel),
+    While(while_true::WhileKernel),
+    Buffer(buffer_until::BufferKernel),
+    Callback(callback::CallbackKernel),
+    InOrder(in_order::InOrderKernel),
+    Catch(catch::CatchKernel),
 }

@@ -1,9 +1,9 @@
 //! `window`: items in lists of a size.
 
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::batch::Batch;
 use super::{Flow, Kernel};
 use crate::awaitable::Stopped;
 use crate::errors::Raised;
@@ -16,8 +16,7 @@ use crate::number::whole;
 #[derive(Debug)]
 pub(crate) struct WindowKernel {
     size: GilCell<u64>,
-    keeps_partial: bool,
-    batch: GilCell<Vec<Py<PyAny>>>,
+    batch: Batch,
 }
 
 #[pymethods]
@@ -26,8 +25,7 @@ impl WindowKernel {
     fn new(size: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {
         Ok(Self {
             size: GilCell::new(whole("size", 1, size)?),
-            keeps_partial,
-            batch: GilCell::new(Vec::new()),
+            batch: Batch::new(keeps_partial),
         })
     }
 
@@ -45,7 +43,7 @@ impl WindowKernel {
     /// How many items wait for their window to be full.
     #[getter]
     fn waiting(&self, py: Python<'_>) -> usize {
-        self.batch.borrow(py).len()
+        self.batch.len(py)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -53,13 +51,7 @@ impl WindowKernel {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        drop(self.take(py));
-    }
-}
-
-impl WindowKernel {
-    fn take(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        std::mem::take(&mut *self.batch.borrow(py))
+        self.batch.clear(py);
     }
 }
 
@@ -70,37 +62,24 @@ impl Kernel for WindowKernel {
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         let size = *self.size.borrow(py);
-        let full = {
-            let mut batch = self.batch.borrow(py);
-            batch.push(item.clone().unbind());
-            batch.len() as u64 >= size
-        };
-        if !full {
+        if (self.batch.push(item) as u64) < size {
             return Ok(Flow::Skip);
         }
-        let list = Raised::lower(py, PyList::new(py, self.take(py)))?;
-        Ok(Flow::Emit(list.into_any()))
+        Raised::lower(py, self.batch.take(py).map(Flow::Emit))
     }
 
     fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let batch = self.take(py);
-        if batch.is_empty() || !self.keeps_partial {
-            return None;
-        }
-        PyList::new(py, batch).ok().map(Bound::into_any)
+        self.batch.flush(py)
     }
 
     fn restart(&self, py: Python<'_>) {
-        drop(self.take(py));
+        self.batch.clear(py);
     }
 
     fn traverse(
         &self,
         see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
     ) -> Result<(), Stopped> {
-        match self.batch.peek_for_gc() {
-            Some(batch) => batch.iter().try_for_each(see),
-            None => Ok(()),
-        }
+        self.batch.traverse(see)
     }
 }

@@ -152,6 +152,8 @@ impl Pull {
             return self.deliver_end(py);
         }
         if state.running {
+            drop(state);
+            PullLink::refuse_own_source(link)?;
             return Err(PyRuntimeError::new_err(
                 "this stream is being pulled already: from inside its own callable, or by another thread",
             ));
@@ -183,6 +185,7 @@ impl Pull {
     fn queue<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
         let py = link.py();
         link.get().bind_loop(py)?;
+        PullLink::refuse_own_source(link)?;
         let parked = Parked::new(py)?;
         self.ticket = link.get().state.borrow(py).turn.queue(parked.waker());
         let future = parked.hand_up(py)?;
@@ -329,20 +332,26 @@ impl Pull {
             interrupted,
             ..
         } = *flight;
-        let cancelled =
-            |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
+        let rose = |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
         // A link that closes cancels what is under way, once, also where the future could not be
-        // cancelled.
+        // cancelled. To a link above, which perhaps does not close, its pull was cancelled like any.
+        let cancelled = |error: &PyErr| rose(error) || errors::is_closing(py, error);
         let sent = match sent {
-            Ok(_) if closing && !interrupted => {
-                Err(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?))
+            Ok(_) if closing && !interrupted => Err(errors::closing(py)),
+            Err(error)
+                if closing
+                    && !interrupted
+                    && asyncio::is_cancelled_error(py, &error)
+                    && !rose(&error) =>
+            {
+                Err(errors::closing(py))
             }
             sent => sent,
         };
         let mut outcome = line.resume(py, link, place, sent, cancelled);
         if closing
             && !matches!(outcome, Ok(Advance::Suspend(..)))
-            && !outcome.as_ref().is_err_and(cancelled)
+            && !outcome.as_ref().is_err_and(rose)
         {
             outcome = Err(closed(py));
         }
@@ -463,7 +472,8 @@ impl Coroutine for Pull {
         &CLASS
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "it is the body of the slot")]
+    #[inline(always)]
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
         let py = value.py();
         let Some(link) = self.link.take() else {

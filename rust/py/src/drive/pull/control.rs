@@ -14,6 +14,7 @@ use pyo3::types::PyType;
 use super::awaitable::{Delivery, Pull};
 use super::link::{Origin, Phase, PullLink};
 use crate::awaitable::Parked;
+use crate::feed::AnyFeed;
 use crate::gil::GilCell;
 
 /// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way
@@ -93,6 +94,7 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
     let py = link.py();
     let this = link.get();
     this.home().check(py, "stream")?;
+    PullLink::refuse_own_source(link)?;
     let (first, waiting, busy) = {
         let mut state = this.state.borrow(py);
         let first = state.phase != Phase::Closed;
@@ -152,25 +154,40 @@ impl Keeper {
     }
 }
 
-/// Ends what this link draws from, if that is its own: its source, and an iterable of which it still
-/// hands items on. What comes back is to be awaited.
+/// What this link draws from, where that is its own: an iterable of which it still hands items on, its
+/// `pull_impl`, its source.
+fn feeds(link: &Bound<'_, PullLink>) -> impl Iterator<Item = AnyFeed> {
+    let py = link.py();
+    let state = link.get().state.borrow(py);
+    let own = match &state.origin {
+        Origin::Feed(feed) => Some(feed),
+        Origin::Unset | Origin::Stage { .. } => None,
+    };
+    [state.pending.as_ref(), state.implementation.as_ref(), own]
+        .map(|feed| feed.map(|feed| feed.clone_ref(py)))
+        .into_iter()
+        .flatten()
+}
+
+/// Ends what this link draws from. What comes back is to be awaited; done again, it is nothing.
 #[pyfunction]
 pub(crate) fn close_feeds<'py>(link: &Bound<'py, PullLink>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let py = link.py();
-    let feeds = {
-        let state = link.get().state.borrow(py);
-        let own = match &state.origin {
-            Origin::Feed(feed) => Some(feed),
-            Origin::Unset | Origin::Stage { .. } => None,
-        };
-        [state.pending.as_ref(), state.implementation.as_ref(), own]
-            .map(|feed| feed.map(|feed| feed.clone_ref(py)))
-    };
     let mut closing = Vec::new();
-    for feed in feeds.iter().flatten() {
+    for feed in feeds(link) {
         closing.extend(feed.close(py)?);
     }
     Ok(closing)
+}
+
+/// Awaiting what [`close_feeds`] gave failed: it will give it again.
+#[pyfunction]
+pub(crate) fn reopen_feeds(link: &Bound<'_, PullLink>) {
+    for feed in feeds(link) {
+        if let AnyFeed::Foreign(feed) = feed {
+            feed.get().reopen(link.py());
+        }
+    }
 }
 
 /// Begins a new cycle of one link; its sources are the caller's business.

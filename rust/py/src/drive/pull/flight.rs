@@ -67,6 +67,20 @@ impl Line {
             .map_err(|raised| raised.fetch(py))
     }
 
+    /// Goes on with an error that comes into stage `from`.
+    fn catch_in<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+        error: PyErr,
+        from: usize,
+    ) -> PyResult<Advance<'py>> {
+        let entry = self
+            .catch(py, error, from)
+            .map_err(|raised| raised.fetch(py))?;
+        self.go_on(py, tail, Some(entry))
+    }
+
     /// Goes on where a pull was suspended, with what its task sent or threw.
     ///
     /// `cancelled` says whether an error that comes out is a cancellation of this pull; it is asked
@@ -79,6 +93,11 @@ impl Line {
         sent: Result<&Bound<'py, PyAny>, PyErr>,
         cancelled: impl Fn(&PyErr) -> bool,
     ) -> PyResult<Advance<'py>> {
+        // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has gone.
+        let left = sent
+            .as_ref()
+            .err()
+            .is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
         match place {
             Place::Rest => {
                 sent?;
@@ -106,16 +125,16 @@ impl Line {
                         self.go_on(py, tail, None)
                     }
                     Ok(Drawn::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
+                    Err(error) if left || cancelled(&error) => {
+                        feed.cancelled(py);
+                        Err(error)
+                    }
                     Err(error) => {
-                        if cancelled(&error) {
-                            feed.cancelled(py);
-                        }
-                        Err(match stage {
-                            Some(number) if !cancelled(&error) => {
-                                self.stages[number].blame(tail, error)
-                            }
-                            _ => error,
-                        })
+                        let (error, next) = match stage {
+                            None => (error, 0),
+                            Some(number) => (self.stages[number].blame(tail, error), number + 1),
+                        };
+                        self.catch_in(py, tail, error, next)
                     }
                 }
             }
@@ -125,12 +144,6 @@ impl Line {
                 stage: number,
             } => {
                 self.claim.at.store(number + 1, Relaxed);
-                // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has
-                // gone.
-                let left = sent
-                    .as_ref()
-                    .err()
-                    .is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
                 let item = item.into_bound(py);
                 let step = match sent {
                     Ok(value) => inner.send(value),
@@ -142,10 +155,11 @@ impl Line {
                     self.keep(tail, number, item);
                     return Err(step.expect_err("it was matched as an error"));
                 }
-                let entry = match self.went(tail, number, &item, inner, step)? {
-                    Begun::Went(Some(output)) => Some((output, number + 1)),
-                    Begun::Went(None) => None,
-                    Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
+                let entry = match self.went(tail, number, &item, inner, step) {
+                    Ok(Begun::Went(Some(output))) => Some((output, number + 1)),
+                    Ok(Begun::Went(None)) => None,
+                    Ok(Begun::Suspended(suspended)) => return Ok(Advance::Suspend(suspended)),
+                    Err(error) => return self.catch_in(py, tail, error, number + 1),
                 };
                 self.go_on(py, tail, entry)
             }
@@ -174,7 +188,6 @@ impl Line {
 
     fn keep(&mut self, tail: &Bound<'_, PullLink>, number: usize, item: Bound<'_, PyAny>) {
         self.stages[number].link(tail).keep(item);
-        self.loaded.push(number);
-        self.is_special = true;
+        self.load(number);
     }
 }

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use super::claim::Claim;
@@ -22,7 +23,7 @@ use crate::awaitable::{Inner, Seen, Step, Stopped};
 use crate::drive::budget;
 use crate::errors::{self, Raised};
 use crate::feed::{AnyFeed, Drawn, ForeignFeed, Wait};
-use crate::kernel::{AnyKernel, Flow};
+use crate::kernel::{AnyKernel, Caught, Flow};
 
 /// One link of a line.
 #[derive(Debug)]
@@ -41,7 +42,10 @@ pub(crate) struct Line {
     pub(super) claim: Arc<Claim>,
     /// The stages whose links have something that goes before what comes from above: an item that a
     /// cancelled pull left, or more of what their kernel made of the last one. Upmost first.
-    pub(super) loaded: Vec<usize>,
+    loaded: Vec<usize>,
+    /// The last of those, and what it hands on: for as long as its items are there at once, they need
+    /// not be looked for.
+    handing: Option<(usize, AnyFeed)>,
     /// The link of the feed, unless it is the last one itself.
     head: Option<Py<PullLink>>,
     /// Items came back to that link.
@@ -137,6 +141,7 @@ impl Line {
             head: (is_fused && !link.is(tail)).then(|| link.unbind()),
             head_is_loaded,
             loaded,
+            handing: None,
             ending,
             is_special,
         })
@@ -153,10 +158,7 @@ impl Line {
     ) -> Result<Advance<'py>, Raised> {
         'items: loop {
             if entry.is_none() && self.must_look_around() {
-                match self
-                    .look_around(py, tail)
-                    .map_err(|error| Raised::set(py, error))?
-                {
+                match self.ahead(py, tail)? {
                     Ahead::Entry(next) => entry = Some(next),
                     Ahead::Feed => {}
                     Ahead::Outcome(outcome) => return Ok(outcome),
@@ -171,13 +173,13 @@ impl Line {
                 }
                 match self.feed.ready(py) {
                     Some(item) => (item, 0),
-                    None => match self.feed.draw(py).map_err(|error| Raised::set(py, error))? {
-                        Drawn::Item(item) => (item, 0),
-                        Drawn::End => {
-                            self.end_above(0);
-                            continue 'items;
-                        }
-                        Drawn::Wait(wait, object) => return Ok(Self::wait(*wait, None, object)),
+                    None => match self.feed.draw(py) {
+                        Ok(Drawn::Item(item)) => (item, 0),
+                        drawn => match self.drew(py, drawn)? {
+                            Ahead::Entry(entry) => entry,
+                            Ahead::Feed => continue 'items,
+                            Ahead::Outcome(outcome) => return Ok(outcome),
+                        },
                     },
                 }
             };
@@ -194,16 +196,68 @@ impl Line {
                     Ok(flow) => Ok(Begun::Went(self.turn(tail, number, flow))),
                     Err(raised) => Err(stage.blame(tail, raised.fetch(py))),
                 };
-                match flow.map_err(|error| Raised::set(py, error))? {
-                    Begun::Went(Some(output)) => {
+                match flow {
+                    Ok(Begun::Went(Some(output))) => {
                         item = output;
                         number += 1;
                     }
-                    Begun::Went(None) => continue 'items,
-                    Begun::Suspended(suspended) => return Ok(Advance::Suspend(suspended)),
+                    Ok(Begun::Went(None)) => continue 'items,
+                    Ok(Begun::Suspended(suspended)) => return Ok(Advance::Suspend(suspended)),
+                    Err(error) => (item, number) = self.catch(py, error, number + 1)?,
                 }
             }
             return Ok(Advance::Item(item));
+        }
+    }
+
+    /// What asking the feed came to, if that is no item.
+    #[cold]
+    #[inline(never)]
+    fn drew<'py>(
+        &mut self,
+        py: Python<'py>,
+        drawn: PyResult<Drawn<'py>>,
+    ) -> Result<Ahead<'py>, Raised> {
+        match drawn {
+            Ok(Drawn::Item(item)) => Ok(Ahead::Entry((item, 0))),
+            Ok(Drawn::End) => {
+                self.end_above(0);
+                Ok(Ahead::Feed)
+            }
+            Ok(Drawn::Wait(wait, object)) => Ok(Ahead::Outcome(Self::wait(*wait, None, object))),
+            Err(error) => self.catch(py, error, 0).map(Ahead::Entry),
+        }
+    }
+
+    /// What goes before the feed's next item.
+    #[inline(never)]
+    fn ahead<'py>(
+        &mut self,
+        py: Python<'py>,
+        tail: &Bound<'py, PullLink>,
+    ) -> Result<Ahead<'py>, Raised> {
+        match self.hand_on(py) {
+            Some(ahead) => Ok(ahead),
+            None => Raised::lower(py, self.look_around(py, tail)),
+        }
+    }
+
+    /// An error that comes into stage `from`: it goes to the first stage from there on that catches it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn catch<'py>(
+        &self,
+        py: Python<'py>,
+        error: PyErr,
+        from: usize,
+    ) -> Result<Entry<'py>, Raised> {
+        let catching =
+            (from..self.stages.len()).find(|number| self.stages[*number].kernel.catches());
+        match catching {
+            Some(number) if error.is_instance_of::<PyException>(py) => {
+                Raised::lower(py, Caught::of(py, error).map(|caught| (caught, number)))
+            }
+            _ => Err(Raised::set(py, error)),
         }
     }
 
@@ -230,8 +284,7 @@ impl Line {
                 self.stages[number]
                     .link(tail)
                     .set_pending(tail.py(), Some(*feed));
-                self.loaded.push(number);
-                self.is_special = true;
+                self.load(number);
                 None
             }
             Flow::Await(_) => unreachable!("a kernel awaits once an item"),
@@ -241,6 +294,7 @@ impl Line {
     /// Nothing more is taken from above stage `number`: what is left there is left.
     pub(super) fn end_above(&mut self, number: usize) {
         self.loaded.retain(|stage| *stage >= number);
+        self.handing = None;
         self.ending = Some(number);
         self.is_special = true;
     }
@@ -248,16 +302,47 @@ impl Line {
     /// Items came back to its last link.
     pub(super) fn load_tail(&mut self) {
         match self.stages.len() {
-            0 => self.head_is_loaded = true,
-            count => self.loaded.push(count - 1),
+            0 => {
+                self.head_is_loaded = true;
+                self.is_special = true;
+            }
+            count => self.load(count - 1),
         }
+    }
+
+    /// The link of stage `number` has something that goes before what comes from above.
+    pub(super) fn load(&mut self, number: usize) {
+        self.loaded.push(number);
+        self.handing = None;
         self.is_special = true;
+    }
+
+    /// The downmost link of those has nothing left.
+    fn unload(&mut self) {
+        self.loaded.pop();
+        self.handing = None;
     }
 
     /// Whether something has to be seen to before the next item is drawn.
     #[inline]
     fn must_look_around(&self) -> bool {
         self.is_special || self.claim.revoked.load(Relaxed)
+    }
+
+    /// The next item of what is being handed on, if it is there at once. If not, that is asked why
+    /// ([`AnyFeed::draw`]) by `look_around`.
+    #[inline]
+    fn hand_on<'py>(&self, py: Python<'py>) -> Option<Ahead<'py>> {
+        let (number, feed) = self.handing.as_ref()?;
+        if self.claim.revoked.load(Relaxed) {
+            return None;
+        }
+        self.claim.at.store(number + 1, Relaxed);
+        if budget::spend(py) {
+            return Some(Ahead::Outcome(Self::rest(py)));
+        }
+        let item = feed.ready(py)?;
+        Some(Ahead::Entry((item, number + 1)))
     }
 
     /// Builds the line again if a link was taken out of it; finds what goes before the feed's next
@@ -279,34 +364,39 @@ impl Line {
             }
             if let Some(item) = link.take_kept(py) {
                 if !link.is_loaded(py) {
-                    self.loaded.pop();
+                    self.unload();
                     self.is_special =
                         self.head_is_loaded || !self.loaded.is_empty() || self.ending.is_some();
                 }
                 return Ok(Ahead::Entry((item, number)));
             }
             let Some(pending) = link.pending(py) else {
-                self.loaded.pop();
+                self.unload();
                 continue;
             };
-            self.claim.at.store(number + 1, Relaxed);
-            if budget::spend(py) {
-                return Ok(Ahead::Outcome(Self::rest(py)));
+            if self.handing.is_none() {
+                self.handing = Some((number, pending.clone_ref(py)));
+                if let Some(ahead) = self.hand_on(py) {
+                    return Ok(ahead);
+                }
             }
-            let drawn = match pending.ready(py) {
-                Some(item) => Drawn::Item(item),
-                None => pending
-                    .draw(py)
-                    .map_err(|error| self.stages[number].blame(tail, error))?,
-            };
-            match drawn {
-                Drawn::Item(item) => return Ok(Ahead::Entry((item, number + 1))),
-                Drawn::Wait(wait, object) => {
+            // It had none at once.
+            self.handing = None;
+            match pending.draw(py) {
+                Ok(Drawn::Item(item)) => return Ok(Ahead::Entry((item, number + 1))),
+                Ok(Drawn::Wait(wait, object)) => {
                     return Ok(Ahead::Outcome(Self::wait(*wait, Some(number), object)));
                 }
-                Drawn::End => {
-                    link.set_pending(py, None);
-                    self.loaded.pop();
+                Ok(Drawn::End) => {
+                    self.stages[number].link(tail).set_pending(py, None);
+                    self.unload();
+                }
+                Err(error) => {
+                    let error = self.stages[number].blame(tail, error);
+                    return self
+                        .catch(py, error, number + 1)
+                        .map(Ahead::Entry)
+                        .map_err(|raised| raised.fetch(py));
                 }
             }
         }
@@ -321,9 +411,13 @@ impl Line {
             self.is_special = false;
             return Ok(Ahead::Feed);
         };
+        if budget::spend(py) {
+            return Ok(Ahead::Outcome(Self::rest(py)));
+        }
         for number in from..self.stages.len() {
             if let Some(item) = self.stages[number].kernel.flush(py) {
-                self.ending = Some(number + 1);
+                // It may have more.
+                self.ending = Some(number);
                 return Ok(Ahead::Entry((item, number + 1)));
             }
         }

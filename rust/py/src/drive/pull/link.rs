@@ -20,6 +20,7 @@ use super::turn::Turn;
 use crate::asyncio;
 use crate::awaitable::Parked;
 use crate::buffer::Buffer;
+use crate::drive::merge;
 use crate::errors;
 use crate::feed::{AnyFeed, ForeignFeed};
 use crate::fork::Home;
@@ -382,6 +383,43 @@ impl PullLink {
         };
         drop(old);
         Ok(true)
+    }
+
+    /// Whether it runs no code of the user's that could ask for its task: native sources, and
+    /// kernels without callables over them.
+    pub(crate) fn is_plain(link: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = link.py();
+        let mut link = link.clone();
+        loop {
+            let class = link.get_type();
+            if class.getattr(intern!(py, "_is_opaque"))?.is_truthy()? {
+                return Ok(false);
+            }
+            let source = match link.get().origin(py) {
+                Origin::Feed(feed) => return Ok(!matches!(feed, AnyFeed::Foreign(_))),
+                Origin::Stage {
+                    source,
+                    kernel: AnyKernel::Window(_) | AnyKernel::Take(_) | AnyKernel::Skip(_),
+                } => source,
+                Origin::Unset | Origin::Stage { .. } => return Ok(false),
+            };
+            link = source.into_bound(py);
+        }
+    }
+
+    /// Refuses a pull by a source of this very stream: it would wait for itself.
+    pub(super) fn refuse_own_source(link: &Bound<'_, Self>) -> PyResult<()> {
+        let py = link.py();
+        let mut link = link.clone();
+        loop {
+            link = match link.get().origin(py) {
+                Origin::Stage { source, .. } => source.into_bound(py),
+                Origin::Feed(AnyFeed::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
+                    return Err(merge::own_source());
+                }
+                Origin::Feed(_) | Origin::Unset => return Ok(()),
+            };
+        }
     }
 
     pub(super) fn claimed_by(&self, py: Python<'_>, claim: &Arc<Claim>, position: usize) {

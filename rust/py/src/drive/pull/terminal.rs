@@ -24,7 +24,8 @@ use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
 /// What becomes of the items.
 #[derive(Debug)]
 enum Goal {
-    Collect(Vec<Py<PyAny>>),
+    /// A list from the first item on: to make one of a million items at the end would hold up the loop.
+    Collect(Py<PyList>),
     Count(u64),
     /// The kernel that they went through has the outcome.
     Fold(Py<ReduceKernel>),
@@ -34,18 +35,19 @@ enum Goal {
 
 impl Goal {
     #[inline]
-    fn take(&mut self, item: Bound<'_, PyAny>) {
+    fn take(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
         match self {
-            Self::Collect(items) => items.push(item.unbind()),
+            Self::Collect(items) => items.bind(item.py()).append(item)?,
             Self::Count(count) => *count += 1,
             Self::Fold(_) | Self::Drop => {}
         }
+        Ok(())
     }
 
     /// The outcome, at the end of the stream.
-    fn reached<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn reached<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
-            Self::Collect(items) => PyList::new(py, std::mem::take(items)).map(Bound::into_any),
+            Self::Collect(items) => Ok(items.bind(py).clone().into_any()),
             Self::Count(count) => Ok(count.into_pyobject(py)?.into_any()),
             Self::Fold(kernel) => match kernel.get().accumulator(py) {
                 Some(result) => Ok(result.into_bound(py)),
@@ -117,7 +119,11 @@ impl Terminal {
         };
         let outcome = loop {
             match line.advance(py, link, None) {
-                Ok(Advance::Item(item)) => self.goal.take(item),
+                Ok(Advance::Item(item)) => {
+                    if let Err(error) = self.goal.take(&item) {
+                        break Err(error);
+                    }
+                }
                 outcome => break outcome.map_err(|raised| raised.fetch(py)),
             }
         };
@@ -134,31 +140,34 @@ impl Terminal {
         loop {
             match step {
                 Ok(Step::Return(item)) => {
-                    self.goal.take(item);
                     self.pull = Pull::new(link.clone(), Delivery::Item);
-                    step = self.run(link);
+                    step = match self.goal.take(&item) {
+                        Ok(()) => self.run(link),
+                        Err(error) => Err(Raised::set(py, error)),
+                    };
                 }
                 Ok(Step::Yield(object)) => return Ok(Step::Yield(object)),
                 Err(raised) => {
                     let error = raised.fetch(py);
-                    let outcome = if error.is_instance_of::<PyStopAsyncIteration>(py) {
+                    let reached = error.is_instance_of::<PyStopAsyncIteration>(py);
+                    self.leave(py, reached);
+                    let outcome = if reached {
                         self.goal.reached(py).map(Step::Return)
                     } else {
                         Err(error)
                     };
-                    self.leave(py);
                     return Raised::lower(py, outcome);
                 }
             }
         }
     }
 
-    /// Gives the stream back what was taken out of it and came to nothing.
-    fn leave(&mut self, py: Python<'_>) {
+    /// Lets go of the stream. Unless the goal was reached, the stream gets back what was taken out of it.
+    fn leave(&mut self, py: Python<'_>, reached: bool) {
         let Some(link) = self.link.take() else { return };
-        let mut items = match &mut self.goal {
-            Goal::Collect(items) => std::mem::take(items),
-            Goal::Count(_) | Goal::Fold(_) | Goal::Drop => Vec::new(),
+        let mut items = match &self.goal {
+            Goal::Collect(items) if !reached => items.bind(py).iter().map(Bound::unbind).collect(),
+            _ => Vec::new(),
         };
         match self.stream.take() {
             None => PullLink::hand_back(link.bind(py), items),
@@ -208,7 +217,7 @@ impl Coroutine for Terminal {
         }
         self.pull.traverse(see)?;
         match &self.goal {
-            Goal::Collect(items) => items.iter().try_for_each(see),
+            Goal::Collect(items) => see(items.as_any()),
             Goal::Fold(kernel) => see(kernel.as_any()),
             Goal::Count(_) | Goal::Drop => Ok(()),
         }
@@ -216,14 +225,15 @@ impl Coroutine for Terminal {
 
     fn abandon(&mut self, py: Python<'_>) {
         self.pull.abandon(py);
-        self.leave(py);
+        self.leave(py, false);
     }
 }
 
 /// All items, in a list.
 #[pyfunction]
 pub(crate) fn collect<'py>(stream: &Bound<'py, PullLink>) -> PyResult<Bound<'py, PyAny>> {
-    Terminal::over(stream, Goal::Collect(Vec::new()))
+    let items = PyList::empty(stream.py()).unbind();
+    Terminal::over(stream, Goal::Collect(items))
 }
 
 /// How many items there are.

@@ -1,4 +1,4 @@
-//! `take_while`: the items up to the first that the predicate is false for, and then the end.
+//! `take_while` and `skip_while`: a stream parts at the first item that the predicate is false for.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -10,21 +10,24 @@ use crate::errors::Raised;
 use crate::gc;
 use crate::gil::GilCell;
 
-/// Emits items while `predicate(item)`, awaited if it is awaitable, is true. The first other one ends it, and is dropped.
+/// Asks `predicate(item)`, awaited if it is awaitable, until it is false, and no more. What comes before
+/// is emitted, and nothing after (`takes`); or the other way round, with the item that it was false for.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct TakeWhileKernel {
+pub(crate) struct WhileKernel {
     predicate: Callable,
+    takes: bool,
     /// It was false once.
     turned: GilCell<bool>,
 }
 
 #[pymethods]
-impl TakeWhileKernel {
+impl WhileKernel {
     #[new]
-    fn new(predicate: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(predicate: &Bound<'_, PyAny>, takes: bool) -> PyResult<Self> {
         Ok(Self {
             predicate: Callable::new("predicate", predicate)?,
+            takes,
             turned: GilCell::new(false),
         })
     }
@@ -48,14 +51,25 @@ impl TakeWhileKernel {
     }
 }
 
-impl Kernel for TakeWhileKernel {
+impl WhileKernel {
+    /// What becomes of an item on either side of the turn.
+    fn flow<'py>(&self, item: &Bound<'py, PyAny>, turned: bool) -> Flow<'py> {
+        match (self.takes, turned) {
+            (true, false) | (false, true) => Flow::Emit(item.clone()),
+            (true, true) => Flow::Stop,
+            (false, false) => Flow::Skip,
+        }
+    }
+}
+
+impl Kernel for WhileKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         if *self.turned.borrow(py) {
-            return Ok(Flow::Stop);
+            return Ok(self.flow(item, true));
         }
         let result = self.predicate.call(item)?;
         if is_awaitable(&result) {
@@ -69,15 +83,15 @@ impl Kernel for TakeWhileKernel {
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
     ) -> PyResult<Flow<'py>> {
-        if result.is_truthy()? {
-            return Ok(Flow::Emit(item.clone()));
+        let turned = !result.is_truthy()?;
+        if turned {
+            *self.turned.borrow(item.py()) = true;
         }
-        *self.turned.borrow(item.py()) = true;
-        Ok(Flow::Stop)
+        Ok(self.flow(item, turned))
     }
 
     fn is_done(&self, py: Python<'_>) -> bool {
-        *self.turned.borrow(py)
+        self.takes && *self.turned.borrow(py)
     }
 
     fn restart(&self, py: Python<'_>) {

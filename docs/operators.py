@@ -1,0 +1,106 @@
+"""Writes `operators.md`: the table of all operators, out of their docstrings.
+
+make docs
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import headrace
+from headrace import PullObj
+
+TARGET = Path(__file__).with_name("operators.md")
+
+HEAD = """\
+# The operators
+
+Every operator, with the law that says what it does, and what you may rely on. This table is made from the docstrings (`make docs`),
+where the arguments and the errors stand too: `help(headrace.PullMapObj)`.
+"""
+
+# The rooms in the order in which a reader wants them, by the module that a class is defined in.
+ROOMS = {
+    "pull.source": "Sources",
+    "pull.transform": "One item out for one in, or none",
+    "pull.group": "Another number of items out than in",
+    "pull.share": "One stream, several readers",
+    "pull.eager": "With a task of their own",
+    "pull.time": "With time",
+    "pull.merge": "Many to one",
+    "pull.labeled": "Many to one, with labels",
+    "push.sink": "Sinks",
+    "push.transform": "Push: one item out for one in, or none",
+    "push.group": "Push: another number of items out than in",
+    "push.time": "Push: with time",
+    "push.fanout": "Push: one to many",
+}
+LINES = ("Law", "Order", "Bound", "Cost", "Cancel safety")
+TERMINALS = ("collect", "count", "first", "for_each", "reduce_all", "share", "drain_to")
+
+
+def facts(thing: Any) -> dict[str, str]:
+    """The lines of a docstring that begin with one of `LINES`, and its first paragraph as `""`."""
+    text = inspect.getdoc(thing) or ""
+    body = re.split(r"^(?:Args|Raises):$", text, maxsplit=1, flags=re.MULTILINE)[0]
+    found = {"": " ".join(body.split("\n\n")[0].split())}
+    pattern = rf"(?:^|(?<=[.`)\]]) )({'|'.join(LINES)}): (.*?)(?=\s(?:{'|'.join(LINES)}): |\n\n|\Z)"
+    for name, said in re.findall(pattern, body, flags=re.MULTILINE | re.DOTALL):
+        found.setdefault(name, " ".join(said.split()))
+    return found
+
+
+def table(rows: list[tuple[str, Any]]) -> str:
+    """A table of things, by the names that they go under."""
+    lines = ["| name | law | order | bound | cost | cancel safety |", "|---|---|---|---|---|---|"]
+    for name, thing in rows:
+        said = facts(thing)
+        cells = [said.get("Law") or said[""], *(said.get(line, "") for line in LINES[1:])]
+        lines.append(
+            f"| `{name}` | " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def fluent() -> dict[str, str]:
+    """The fluent method that makes each class."""
+    made: dict[str, str] = {}
+    for name, method in vars(PullObj).items():
+        if isinstance(method, FunctionType) and not name.startswith("_"):
+            for kind in re.findall(r"see `(\w+)`", method.__doc__ or ""):
+                made[kind] = name
+    return made
+
+
+def document() -> str:
+    """The whole page."""
+    made = fluent()
+    parts = [HEAD]
+    for room, title in ROOMS.items():
+        classes = [
+            thing
+            for thing in map(vars(headrace).get, headrace.__all__)
+            if inspect.isclass(thing) and thing.__module__ == f"headrace.{room}"
+        ]
+        rows = [
+            (f"{kind.__name__}` / `.{made[kind.__name__]}()", kind)
+            if kind.__name__ in made
+            else (kind.__name__, kind)
+            for kind in classes
+            if "Law" in facts(kind)
+        ]
+        if rows:
+            parts.append(f"## {title}\n\n{table(rows)}")
+    rows = [(f".{name}()", getattr(PullObj, name)) for name in TERMINALS if hasattr(PullObj, name)]
+    parts.append(f"## To the end of a stream\n\n{table(rows)}")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document(), encoding="utf-8")
+    print(textwrap.shorten(f"{TARGET.name}: {len(document().splitlines())} lines", 100))

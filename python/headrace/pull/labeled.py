@@ -1,0 +1,168 @@
+"""Operators with many sources, whose items come with the label of their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from headrace.combiner import Combination
+from headrace.pull.merge import Combined, zip_policy
+
+if TYPE_CHECKING:
+    from headrace.combiner import OnError
+    from headrace.pull.source import Source
+
+__all__ = [
+    "PullLabeledRaceObj",
+    "PullLabeledRaceRobinObj",
+    "PullLabeledRoundRobinObj",
+    "PullLabeledZipObj",
+]
+
+K = TypeVar("K")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
+    """A stream with a live mapping of sources."""
+
+    def __init__(
+        self,
+        policy: str,
+        sources: Mapping[K, Source[T]],
+        *,
+        eager: int = 1,
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> None:
+        name = type(self).__name__
+        if not isinstance(cast("object", sources), Mapping):
+            raise TypeError(
+                f"{name}: sources must be a mapping of labels to streams, not {sources!r} ({type(sources).__name__})"
+            )
+        combination: Combination[T] = Combination(
+            name, sources.values(), labels=sources.keys(), eager=eager, on_error=on_error
+        )
+        super().__init__(combination, policy, name, **options)
+
+    @property
+    def sources(self) -> dict[K, Source[T]]:
+        """The sources that have not ended, by their labels; see `add` and `remove`."""
+        return self._combination.labelled
+
+    def add(self, label: K, source: Source[T]) -> None:
+        """Adds a source, for the next pull.
+
+        Raises:
+            TypeError: It cannot be iterated.
+            ValueError: It is one of the sources already, or the label is taken.
+            ClosedError: The stream has ended or was closed.
+        """
+        self._combination.add(source, label)
+
+    async def remove(self, label: K) -> None:
+        """Takes a source out and closes it, in its own task. What was read ahead of it is dropped.
+
+        Cancel safety: it is out and will be closed; a cancellation is raised once it is.
+
+        Raises:
+            KeyError: There is no source of this label.
+            BaseException: What it raised when it was closed.
+        """
+        await self._combination.remove(self.sources[label])
+
+
+class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
+    """One item of each source, each as `(label, item)`, as a tuple: `dict(row)` has them by label.
+
+    Law, order, bound, cost, cancel safety: as `PullZipObj`'s.
+
+    Args:
+        sources: The sources by their labels: pull objects, or any iterables, sync or async.
+        strict: Whether it is an error if they are not all of one length.
+        longest: Whether it goes on until all have ended.
+        fill: Stands for what a source has no more of, with `longest`.
+        eager: How many items of each source may wait to be taken.
+        on_error: What an error of a source does; see `PullZipObj`.
+
+    Raises:
+        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        ValueError: As `PullZipObj` does.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[K, Source[T]],
+        *,
+        strict: bool = False,
+        longest: bool = False,
+        fill: Any = None,
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> None:
+        policy = zip_policy(strict=strict, longest=longest, fill=fill)
+        super().__init__(policy, sources, eager=eager, on_error=on_error, fill=fill)
+
+
+class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
+    """One `(label, item)` of each source in turn; those that ended are left out.
+
+    Law, order, bound, cost, cancel safety: as `PullRoundRobinObj`'s.
+
+    Args:
+        sources: The sources by their labels: pull objects, or any iterables, sync or async.
+        eager: How many items of each source may wait to be taken.
+        on_error: What an error of a source does; see `PullRoundRobinObj`.
+
+    Raises:
+        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        ValueError: As `PullRoundRobinObj` does.
+    """
+
+    def __init__(
+        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+    ) -> None:
+        super().__init__("round_robin", sources, eager=eager, on_error=on_error)
+
+
+class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
+    """`(label, item)` for the items of all sources, as they come.
+
+    Law, order, bound, cost, cancel safety: as `PullRaceObj`'s.
+
+    Args:
+        sources: The sources by their labels: pull objects, or any iterables, sync or async.
+        eager: How many items of each source may wait to be taken.
+        on_error: What an error of a source does; see `PullRaceObj`.
+
+    Raises:
+        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        ValueError: As `PullRaceObj` does.
+    """
+
+    def __init__(
+        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+    ) -> None:
+        super().__init__("race", sources, eager=eager, on_error=on_error)
+
+
+class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
+    """`(label, item)` for the items of all sources in rounds, in each the fastest first.
+
+    Law, order, bound, cost, cancel safety: as `PullRaceRobinObj`'s.
+
+    Args:
+        sources: The sources by their labels: pull objects, or any iterables, sync or async.
+        eager: How many items of each source may wait to be taken.
+        on_error: What an error of a source does; see `PullRaceRobinObj`.
+
+    Raises:
+        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        ValueError: As `PullRaceRobinObj` does.
+    """
+
+    def __init__(
+        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+    ) -> None:
+        super().__init__("race_robin", sources, eager=eager, on_error=on_error)

@@ -1,0 +1,379 @@
+"""Operators with many sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+
+from headrace.combiner import Combination
+from headrace.pull.base import PullObj
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headrace.combiner import OnError
+    from headrace.pull.source import Source
+
+__all__ = [
+    "Combined",
+    "PullConcatObj",
+    "PullRaceCutoffObj",
+    "PullRaceObj",
+    "PullRaceRobinObj",
+    "PullRoundRobinObj",
+    "PullZipObj",
+    "combined",
+    "zip_policy",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+
+
+class Combined(PullObj[T_co], stock=True):
+    """A stream over a combination of sources."""
+
+    def __init__(
+        self, combination: Combination[Any], policy: str, title: str, **options: Any
+    ) -> None:
+        self._combination = combination
+        super().__init__(combination.feed(policy, title, **options))
+
+
+def combined(combination: Combination[Any], policy: str, title: str) -> PullObj[Any]:
+    """A stream that takes from a combination by a policy."""
+    return Combined(combination, policy, title)
+
+
+class _Sources(Combined[T_co], Generic[T, T_co], stock=True):
+    """A stream with a live list of sources."""
+
+    def __init__(
+        self,
+        policy: str,
+        sources: Iterable[Source[T]],
+        *,
+        cutoffs: Iterable[Source[Any]] = (),
+        eager: int = 1,
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> None:
+        name = type(self).__name__
+        combination: Combination[T] = Combination(
+            name, sources, cutoffs=cutoffs, eager=eager, on_error=on_error
+        )
+        super().__init__(combination, policy, name, **options)
+
+    @property
+    def sources(self) -> tuple[Source[T], ...]:
+        """The sources that have not ended, in the order in which they came; see `add` and `remove`."""
+        return self._combination.sources
+
+    def add(self, source: Source[T]) -> None:
+        """Adds a source, for the next pull.
+
+        Raises:
+            TypeError: It cannot be iterated.
+            ValueError: It is one of the sources already.
+            ClosedError: The stream has ended or was closed.
+        """
+        self._combination.add(source)
+
+    async def remove(self, source: Source[T]) -> None:
+        """Takes a source out and closes it, in its own task. What was read ahead of it is dropped.
+
+        Cancel safety: it is out and will be closed; a cancellation is raised once it is.
+
+        Raises:
+            ValueError: It is none of the sources.
+            BaseException: What it raised when it was closed.
+        """
+        await self._combination.remove(source)
+
+
+class PullConcatObj(_Sources[T, T], stock=True):
+    """All items of the first source, then all of the second, and so on.
+
+    Law: `[x for source in sources for x in source]`.
+    Order: the sources', one after another.
+    Bound: one item, or `eager`, of the source whose turn it is; the others have not begun.
+    Cost: O(1) an item; one asyncio task for a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
+
+    Args:
+        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
+        eager: How many items may wait to be taken.
+        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+            names the source, and the stream goes on; `"skip"`: it is dropped; `"stop"`: the stream
+            ends with it.
+
+    Raises:
+        TypeError: A source is not iterable, or `eager` no integer.
+        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+            none of the three.
+    """
+
+    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
+        super().__init__("concat", sources, eager=eager, on_error=on_error)
+
+
+class PullZipObj(_Sources[Any, T_co], stock=True):
+    """One item of each source, as a tuple.
+
+    Law: `list(zip(*sources))`; with `longest`, `list(itertools.zip_longest(*sources,
+    fillvalue=fill))`. All sources are asked at once, so that what the others had given for a row
+    that is not whole is dropped at the end.
+    Order: the sources', in a row as between rows.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
+
+    An error of a source costs its row, so that the sources stay in step.
+
+    Args:
+        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
+        strict: Whether it is an error if they are not all of one length.
+        longest: Whether it goes on until all have ended.
+        fill: Stands for what a source has no more of, with `longest`.
+        eager: How many items of each source may wait to be taken.
+        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
+            again; `"stop"`: the stream ends with it.
+
+    Raises:
+        TypeError: A source is not iterable, or `eager` no integer.
+        ValueError: There is no source, one is given twice, both `strict` and `longest` are given,
+            `fill` is given without `longest`, `eager` is less than 1, or `on_error` none of the
+            three. At a pull, with `strict`: some sources ended before others; it says which.
+    """
+
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A]],
+        a: Source[A],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B]],
+        a: Source[A],
+        b: Source[B],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B, C]],
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B, C, D]],
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        d: Source[D],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[A, B, C, D, E]],
+        a: Source[A],
+        b: Source[B],
+        c: Source[C],
+        d: Source[D],
+        e: Source[E],
+        /,
+        *,
+        strict: bool = ...,
+        longest: Literal[False] = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: PullZipObj[tuple[Any, ...]],
+        *sources: Source[Any],
+        strict: bool = ...,
+        longest: bool = ...,
+        fill: Any = ...,
+        eager: int = ...,
+        on_error: OnError = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        *sources: Source[Any],
+        strict: bool = False,
+        longest: bool = False,
+        fill: Any = None,
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> None:
+        policy = zip_policy(strict=strict, longest=longest, fill=fill)
+        super().__init__(policy, sources, eager=eager, on_error=on_error, fill=fill)
+
+
+def zip_policy(*, strict: bool, longest: bool, fill: Any) -> str:
+    """By what the rows of a zip end.
+
+    Raises:
+        ValueError: The options contradict each other.
+    """
+    if strict and longest:
+        raise ValueError("strict must not be true together with longest, got True and True")
+    if fill is not None and not longest:
+        raise ValueError(f"fill has no meaning without longest=True, got {fill!r}")
+    return "zip_strict" if strict else "zip_longest" if longest else "zip"
+
+
+class PullRoundRobinObj(_Sources[T, T], stock=True):
+    """One item of each source in turn; those that ended are left out.
+
+    Law: the items of the first round, of the second, and so on; each source once a round.
+    Order: the sources', in each round. All are asked at once, but who is slow is waited for.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
+
+    Args:
+        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
+        eager: How many items of each source may wait to be taken.
+        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
+            again; `"stop"`: the stream ends with it.
+
+    Raises:
+        TypeError: A source is not iterable, or `eager` no integer.
+        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+            none of the three.
+    """
+
+    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
+        super().__init__("round_robin", sources, eager=eager, on_error=on_error)
+
+
+class PullRaceObj(_Sources[T, T], stock=True):
+    """The items of all sources, as they come.
+
+    Law: the items of all sources, each once; those of one source in its order.
+    Order: as they came. Among M sources that are always ready, each gives its item within M pulls;
+    one that needs the loop gives its own within a turn.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not
+    native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
+
+    Args:
+        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
+        eager: How many items of each source may wait to be taken.
+        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
+            again; `"stop"`: the stream ends with it.
+
+    Raises:
+        TypeError: A source is not iterable, or `eager` no integer.
+        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+            none of the three.
+    """
+
+    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
+        super().__init__("race", sources, eager=eager, on_error=on_error)
+
+
+class PullRaceRobinObj(_Sources[T, T], stock=True):
+    """The items of all sources in rounds: each source once a round, and in it the fastest first.
+
+    Law: the items of all sources, each once; those of one source in its order; in each round one of
+    each source that has not ended.
+    Order: in a round, as they came. A round ends when all have given an item or ended.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
+
+    Args:
+        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
+        eager: How many items of each source may wait to be taken.
+        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
+            again; `"stop"`: the stream ends with it. An error counts as its source's item.
+
+    Raises:
+        TypeError: A source is not iterable, or `eager` no integer.
+        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+            none of the three.
+    """
+
+    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
+        super().__init__("race_robin", sources, eager=eager, on_error=on_error)
+
+
+class PullRaceCutoffObj(_Sources[T, T], stock=True):
+    """The items of one source, until another gives something.
+
+    Law: the items that `source` gave before any of `cutoffs` gave one.
+    Order: the source's.
+    Bound: one item, or `eager`, of the source; what was not taken at the cutoff is dropped.
+    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
+
+    A cutoff that ends without an item cuts nothing; one that raises is a source that raises.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        *cutoffs: The same, one at least; their first item ends the stream.
+        error: Raised at the cutoff, once; without it the stream just ends.
+        eager: How many items may wait to be taken.
+        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
+            again; `"stop"`: the stream ends with it.
+
+    Raises:
+        TypeError: A source is not iterable, `error` no exception, or `eager` no integer.
+        ValueError: There is no cutoff, a source is given twice, `eager` is less than 1, or `on_error`
+            none of the three.
+    """
+
+    def __init__(
+        self,
+        source: Source[T],
+        *cutoffs: Source[Any],
+        error: BaseException | None = None,
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> None:
+        name = type(self).__name__
+        if not cutoffs:
+            raise ValueError(f"{name}: cutoffs must be one stream at least, got none")
+        if error is not None and not isinstance(cast("object", error), BaseException):
+            raise TypeError(
+                f"{name}: error must be an exception or None, got {error!r} ({type(error).__name__})"
+            )
+        super().__init__(
+            "race", (source,), cutoffs=cutoffs, eager=eager, on_error=on_error, error=error
+        )

@@ -1,0 +1,207 @@
+"""`share`: one stream for several consumers, each of which sees every item.
+
+Nobody drives the source but those who want its items: a branch that needs one which nobody has pulled
+yet pulls it, in its own pull, and hands it to all. So nothing runs unless it is wanted, and there is no
+task to be looked after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
+
+from headrace._core import ForeignFeed
+from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
+from headrace.pull.source import SourceObj
+from headrace.signal import WaitObject
+
+if TYPE_CHECKING:
+    from headrace.pull.base import PullObj
+
+__all__ = ["PullBranchObj", "share"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+def share(
+    source: PullObj[T],
+    n: int,
+    *,
+    maxsize: int = 1024,
+    overflow: Literal["block", "error"] = "block",
+) -> tuple[PullBranchObj[T], ...]:
+    """Several streams of all items of one; see `PullObj.share`."""
+    _check("n", n)
+    _check("maxsize", maxsize)
+    if overflow not in ("block", "error"):
+        raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
+    hub = _Hub(source, maxsize, waits=overflow == "block")
+    return tuple(PullBranchObj(_Reader(hub)) for _ in range(n))
+
+
+def _check(parameter: str, value: object) -> None:
+    got = f"got {value!r} ({type(value).__name__})"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{parameter} must be an integer, {got}")
+    if value < 1:
+        raise ValueError(f"{parameter} must be at least 1, {got}")
+
+
+class PullBranchObj(SourceObj[T_co], stock=True):
+    """One of the streams that `PullObj.share` gives."""
+
+    def __init__(self, reader: _Reader[T_co]) -> None:
+        super().__init__(ForeignFeed(reader))
+
+    def restart(self) -> None:
+        """Raises.
+
+        Raises:
+            RuntimeError: Always: what a branch has seen is gone, and the others are elsewhere.
+        """
+        raise RuntimeError(
+            "a branch of share() cannot restart; close all of them, restart the source, and share it again"
+        )
+
+
+class _Failure:
+    """An error of the source, in the place of an item."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Backlog(Generic[T]):
+    """What one branch has not seen yet."""
+
+    __slots__ = ("is_open", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes: deque[T | _Failure] = deque()
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+        self.outcomes.clear()
+
+
+class _Reader(Generic[T_co]):
+    """The items of one branch. Its branch alone refers to it, so that one that was dropped is noticed."""
+
+    def __init__(self, hub: _Hub[T_co]) -> None:
+        self._hub = hub
+        self._backlog = hub.join()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        return await self._hub.take(self._backlog)
+
+    async def aclose(self) -> None:
+        self._backlog.close()
+        await self._hub.left()
+
+    def __del__(self) -> None:
+        # In any thread, in the middle of anything: it only says so. The hub is not told to look, but wakes.
+        self._backlog.close()
+        with contextlib.suppress(ForkError):
+            self._hub.moved.resolve(None)
+
+
+class _Hub(Generic[T]):
+    """The source, and what its branches share."""
+
+    def __init__(self, source: PullObj[T], maxsize: int, *, waits: bool) -> None:
+        self._source = source
+        self._maxsize = maxsize
+        self._waits = waits
+        self._backlogs: list[_Backlog[T]] = []
+        self._puller: asyncio.Task[object] | None = None
+        """The task of the branch that pulls the source now."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = False
+        self.moved: WaitObject[None] = WaitObject()
+        """Something changed that a branch may wait for."""
+
+    def join(self) -> _Backlog[T]:
+        """A new branch, which sees everything from now on."""
+        self._backlogs.append(_Backlog())
+        return self._backlogs[-1]
+
+    async def take(self, mine: _Backlog[T]) -> T:
+        """What is next for a branch: pulled by it, if nobody has."""
+        while not mine.outcomes:
+            if self._ended or not mine.is_open:
+                raise StopAsyncIteration
+            task = self._check()
+            if self._puller is not None:
+                await self.moved.wait()
+            elif self._has_room():
+                await self._pull(task)
+            elif self._waits:
+                await self.moved.wait()
+            else:
+                raise WouldBlock(
+                    f"this branch is {self._maxsize} items ahead of the slowest, which is the maxsize; "
+                    "pull that one, or close it"
+                )
+        outcome = mine.outcomes.popleft()
+        if len(mine.outcomes) + 1 == self._maxsize:
+            self.moved.resolve(None)
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return outcome
+
+    def _check(self) -> asyncio.Task[object]:
+        """The task that pulls a branch; refuses another loop, and a source that would wait for itself."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise WrongLoopError(
+                "the branches of a shared stream are under way on another event loop"
+            )
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        if self._puller is task:
+            raise RuntimeError("this stream is being pulled already: from inside its own callable")
+        return task
+
+    def _has_room(self) -> bool:
+        """Whether every branch that is open may fall behind by one more item."""
+        self._backlogs = [backlog for backlog in self._backlogs if backlog.is_open]
+        return all(len(backlog.outcomes) < self._maxsize for backlog in self._backlogs)
+
+    async def _pull(self, task: asyncio.Task[object]) -> None:
+        """Pulls the source once, for everybody. If it is cancelled, the next branch in need pulls."""
+        self._puller = task
+        cancels = task.cancelling()
+        outcome: T | _Failure
+        try:
+            outcome = await anext(self._source)
+        except StopAsyncIteration:
+            self._ended = True
+            return
+        except asyncio.CancelledError as error:
+            if task.cancelling() > cancels or error.args == (CLOSING,):
+                raise
+            outcome = _Failure(error)
+        except Exception as error:
+            outcome = _Failure(error)
+        finally:
+            self._puller = None
+            self.moved.resolve(None)
+        for backlog in self._backlogs:
+            if backlog.is_open:
+                backlog.outcomes.append(outcome)
+
+    async def left(self) -> None:
+        """A branch was closed. With the last one the source is."""
+        self.moved.resolve(None)
+        if not any(backlog.is_open for backlog in self._backlogs):
+            await self._source.aclose()

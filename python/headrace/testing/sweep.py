@@ -1,0 +1,461 @@
+"""What a stream does when it is interrupted, tried at every place where it can be.
+
+A place is a suspension: the moment at which a pull hands a future up to its task, or lets the loop
+have its turn. A sweep counts these, and runs a fresh stream once for each, so that place 0 is hit in
+the first run, place 1 in the second, until a run ends before its place is reached. Nothing depends
+on time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
+
+from headrace.errors import ClosedError
+from headrace.testing.script import WATCH, ScriptedSource
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterable
+
+    from headrace.pull.base import PullObj
+
+__all__ = ["ENDINGS", "WAYS", "Ending", "SweepError", "Way", "sweep", "sweep_endings"]
+
+T = TypeVar("T")
+
+Way = Literal["cancel", "late", "twice", "timeout", "drop"]
+WAYS: Final[tuple[Way, ...]] = get_args(Way)
+"""How a pull can be interrupted; see `sweep`."""
+
+Ending = Literal["break", "error", "cancel", "twice", "close"]
+ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
+"""How a stream can be ended before its end; see `sweep_endings`."""
+
+_MOST: Final = 10_000
+_SHOWN: Final = 10
+
+
+class SweepError(AssertionError):
+    """A stream broke a law at some places; the message says at which, and what happened there."""
+
+
+async def sweep(
+    build: Callable[[], AsyncIterator[T]],
+    expected: Iterable[T],
+    *,
+    ways: Iterable[Way] = WAYS,
+    ordered: bool = True,
+    excused_by: type[Exception] | None = None,
+    timeout: float = 60.0,
+) -> int:
+    """Holds a stream to law 2: a cancelled pull loses nothing and repeats nothing.
+
+        async def test_law_2_mine() -> None:
+            await sweep(lambda: Mine(ScriptedSource([1, Turns(2), 2])), [10, 20])
+
+    A fresh stream is pulled to its end, and one pull is interrupted at one of its suspensions; so
+    for each suspension there is. Then the same with the first try of every item. However a run was
+    interrupted, what it collects must be `expected`, and once it is closed no task may be left.
+
+    The ways to interrupt a pull:
+
+    - `"cancel"`: its task is cancelled where it waits.
+    - `"late"`: its task is cancelled when what it waits for is there already.
+    - `"twice"`: its task is cancelled, and cancelled again where it waits next.
+    - `"timeout"`: as by `asyncio.timeout`: the task that is cancelled goes on with the next pull.
+    - `"drop"`: the awaitable is closed.
+
+    Args:
+        build: Makes the stream, anew for each run.
+        expected: What a run must collect.
+        ways: The ways to try.
+        ordered: Whether the order counts.
+        excused_by: An error that may stand in for lost items, `SourceCancelledError` say: where it
+            is raised after an interruption, the output is not compared. A clean end is no excuse.
+        timeout: After how many seconds on the loop's clock a run counts as hung.
+
+    Returns:
+        How many places were tried. 0: no pull ever waited, so nothing was interrupted.
+
+    Raises:
+        SweepError: Some place failed, or the stream does not give `expected` if it is left alone.
+
+    Cancel safety: a cancelled sweep cancels its run, and waits for it.
+    """
+    wanted = list(expected)
+    complaints: list[str] = []
+    places = 0
+
+    async def run(strike: _Strike) -> str | None:
+        outputs, is_excused = await _collect(build(), strike, excused_by, len(wanted))
+        if is_excused or _is_same(outputs, wanted, ordered):
+            return None
+        return f"expected {wanted!r}, got {outputs!r}"
+
+    if complaint := await _guarded(run, _Strike("cancel", -1), timeout):
+        raise SweepError(f"left alone: {complaint}")
+    for way in ways:
+        for every in (False, True):
+            for at in range(_MOST):
+                strike = _Strike(way, at, every=every)
+                complaint = await _guarded(run, strike, timeout)
+                if complaint:
+                    which = "of the first try of every item" if every else "of the run"
+                    complaints.append(f'"{way}" at suspension {at} {which}: {complaint}')
+                if not strike.hits:
+                    break
+                places += 1
+    _raise_for(complaints, places)
+    return places
+
+
+async def sweep_endings(
+    build: Callable[[], PullObj[Any]],
+    *,
+    endings: Iterable[Ending] = ENDINGS,
+    timeout: float = 60.0,
+) -> int:
+    """Holds a stream to laws 4 and 5: however it is ended, it closes everything and leaves no task.
+
+        async def test_law_4_mine() -> None:
+            await sweep_endings(lambda: Mine(ScriptedSource([1, Turns(2), 2], closing=1)))
+
+    When it has been ended, every `ScriptedSource` that `build` made (or that was made while it ran)
+    must have been closed or have come to its end, never closed twice, and closed by a task that had
+    pulled from it; a pull must give `StopAsyncIteration`; no task may be left. A closing that waits
+    is interrupted by a cancellation like any coroutine, and must not keep others from being closed.
+
+    The endings, for each number of items taken before:
+
+    - `"break"`: the consumer leaves its `async with`.
+    - `"error"`: the consumer fails inside its `async with`.
+
+    and for each suspension:
+
+    - `"cancel"`: the consumer is cancelled inside its `async with`, or while that closes.
+    - `"twice"`: it is cancelled again where it waits next.
+    - `"close"`: another task closes the stream while one pull is suspended and a second one waits;
+      both must raise `ClosedError`, unless an item was there for the second one.
+
+    Args:
+        build: Makes the stream, anew for each run.
+        endings: The endings to try.
+        timeout: After how many seconds on the loop's clock a run counts as hung.
+
+    Returns:
+        How many places were tried.
+
+    Raises:
+        SweepError: Some place failed.
+
+    Cancel safety: a cancelled sweep cancels its run, and waits for it.
+    """
+    complaints: list[str] = []
+    places = 0
+    for ending in endings:
+        for at in range(_MOST):
+            strike = _Strike("cancel" if ending == "close" else ending, at)
+
+            async def run(strike: _Strike, ending: Ending = ending) -> str | None:
+                sources: list[ScriptedSource] = []
+                WATCH.set(sources)
+                return await _end(build(), ending, strike) or _of_sources(sources, ending)
+
+            if complaint := await _guarded(run, strike, timeout):
+                unit = "item" if ending in ("break", "error") else "suspension"
+                complaints.append(f'"{ending}" at {unit} {at}: {complaint}')
+            if not strike.hits:
+                break
+            places += 1
+    _raise_for(complaints, places)
+    return places
+
+
+class _Interrupted(BaseException):
+    """Ends the run of a pull whose awaitable was closed."""
+
+
+class _OursError(Exception):
+    """Fails the body of a consumer."""
+
+
+class _Strike:
+    """One interruption to come, and the place where it is due."""
+
+    def __init__(self, way: str, at: int, *, every: bool = False) -> None:
+        self._way = way
+        self._at = at
+        self._every = every
+        self._count = 0
+        self._again = False
+        self.hits = 0
+        # What the consumer has not seen yet.
+        self.is_fresh = False
+        self.act: Callable[[], None] | None = None
+
+    def is_due(self) -> bool:
+        """Counts one suspension, or one item."""
+        self._count += 1
+        due = self._count == self._at + 1
+        if due:
+            self.hits += 1
+            self.is_fresh = True
+        return due
+
+    def begin_item(self) -> None:
+        """Another item is wanted: one that is due for every item is due again."""
+        if self._every:
+            self._count = 0
+
+    async def pull(self, stream: AsyncIterator[T]) -> T:
+        """One pull, which is interrupted if this is the place."""
+        if self.hits and not self._every:
+            return await stream.__anext__()
+        pull: Any = stream.__anext__()
+        stepped: Awaitable[T] = self.through(
+            pull if isinstance(pull, Coroutine) else _whole(pull)  # pyright: ignore[reportUnknownArgumentType]
+        )
+        if self._way in ("timeout", "drop"):
+            try:
+                return await stepped
+            finally:
+                while self.is_fresh and _current().cancelling():
+                    _current().uncancel()
+        return await asyncio.ensure_future(_whole(stepped))
+
+    @types.coroutine
+    def through(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Steps a coroutine, and interrupts it if this is the place."""
+        step: Callable[[Any], Any] = coroutine.send
+        sent: Any = None
+        self._again = False
+        while True:
+            try:
+                awaited = step(sent)
+            except StopIteration as done:
+                value: T = done.value
+                return value
+            if self._again:
+                self._again = False
+                _current().cancel()
+            elif self.is_due():
+                self._hit(coroutine, awaited)
+            try:
+                sent = yield awaited
+                step = coroutine.send
+            except BaseException as error:
+                sent = error
+                step = coroutine.throw
+
+    def _hit(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
+        if self.act is not None:
+            self.act()
+        elif self._way == "drop":
+            coroutine.close()
+            raise _Interrupted
+        elif self._way == "late":
+            task = _current()
+            # Both come before what makes the task go on.
+            if asyncio.isfuture(awaited):
+                awaited.add_done_callback(lambda _: task.cancel())
+            else:
+                asyncio.get_running_loop().call_soon(task.cancel)
+        else:
+            self._again = self._way == "twice"
+            _current().cancel()
+
+
+def _current() -> asyncio.Task[Any]:
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+async def _whole(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+async def _collect(
+    stream: AsyncIterator[T], strike: _Strike, excused_by: type[Exception] | None, wanted: int
+) -> tuple[list[T], bool]:
+    """All that a stream gives, and whether it excused itself for losing some."""
+    # What repeats its items may do so for ever.
+    most = wanted + _SHOWN
+    outputs: list[T] = []
+    excuses: tuple[type[Exception], ...] = () if excused_by is None else (excused_by,)
+    is_excused = False
+    try:
+        strike.begin_item()
+        while len(outputs) < most:
+            try:
+                outputs.append(await strike.pull(stream))
+            except StopAsyncIteration:
+                break
+            except (asyncio.CancelledError, _Interrupted):
+                if not strike.is_fresh:
+                    raise
+            except excuses:
+                if not strike.hits:
+                    raise
+                is_excused = True
+            else:
+                strike.begin_item()
+            strike.is_fresh = False
+        return outputs, is_excused
+    finally:
+        if (aclose := getattr(stream, "aclose", None)) is not None:
+            await aclose()
+
+
+async def _end(stream: PullObj[Any], ending: Ending, strike: _Strike) -> str | None:
+    """Ends a stream in one of the ways, and says what is wrong then."""
+    if ending == "close":
+        complaint = await _close_beside(stream, strike)
+    else:
+        is_body = ending in ("break", "error")
+        body = _consume(stream, strike if is_body else None, fails=ending == "error")
+        task = asyncio.ensure_future(_whole(body if is_body else strike.through(body)))
+        await _done(task)
+        complaint = _of_outcome(task, ending if strike.hits else None)
+    if complaint is None and not await _is_ended(stream):
+        complaint = "a pull after the closing did not raise StopAsyncIteration"
+    return complaint
+
+
+async def _done(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
+    """Waits for a task, and cancels it if that takes too long or this one is cancelled."""
+    try:
+        await asyncio.wait([task], timeout=timeout)
+        return task.done()
+    finally:
+        if not task.done():
+            task.cancel()
+            # Not for ever: what hangs may hang in its clean-up too.
+            await asyncio.wait([task], timeout=timeout)
+
+
+async def _consume(stream: PullObj[Any], strike: _Strike | None, *, fails: bool) -> None:
+    """Takes items, up to as many as a strike says."""
+    async with stream:
+        while strike is None or not strike.is_due():
+            try:
+                await anext(stream)
+            except StopAsyncIteration:
+                return
+        if fails:
+            raise _OursError
+
+
+async def _close_beside(stream: PullObj[Any], strike: _Strike) -> str | None:
+    """Pulls, and has another task close the stream, with one more pull waiting."""
+    second: list[asyncio.Task[Any]] = []
+    closing: list[asyncio.Task[None]] = []
+
+    def act() -> None:
+        # In this order: the second pull has begun to wait when the closing begins.
+        second.append(asyncio.ensure_future(_whole(anext(stream))))
+        closing.append(asyncio.ensure_future(stream.aclose()))
+
+    strike.act = act
+    outcome = "gave its items and ended"
+    try:
+        while True:
+            await strike.pull(stream)
+            if closing:
+                outcome = "gave an item"
+                break
+    except StopAsyncIteration:
+        outcome = "raised StopAsyncIteration"
+    except ClosedError:
+        outcome = "raised ClosedError"
+    if not closing:
+        await stream.aclose()
+        return None
+    await asyncio.wait([*second, *closing])
+    await closing[0]
+    if outcome != "raised ClosedError":
+        return f"the pull that was pending {outcome}, instead of raising ClosedError"
+    error = second[0].exception()
+    if error is not None and not isinstance(error, ClosedError):
+        return f"the pull that was waiting raised {error!r} instead of ClosedError"
+    return None
+
+
+async def _is_ended(stream: PullObj[Any]) -> bool:
+    try:
+        await anext(stream)
+    except StopAsyncIteration:
+        return True
+    return False
+
+
+def _of_outcome(task: asyncio.Task[Any], ending: Ending | None) -> str | None:
+    """What is wrong about the way in which a consumer ended."""
+    if ending in ("cancel", "twice"):
+        if task.cancelled():
+            return None
+        return f"the cancellation was swallowed; the outcome was {task.exception()!r}"
+    if task.cancelled():
+        return "CancelledError came from nowhere"
+    error = task.exception()
+    if error is None and ending != "error":
+        return None
+    if isinstance(error, _OursError) and ending == "error":
+        return None
+    return f"the outcome was {error!r}"
+
+
+def _of_sources(sources: list[ScriptedSource], ending: Ending) -> str | None:
+    """What is wrong about the way in which the sources were closed."""
+    for source in sources:
+        if source.left_open:
+            return f"a source was left open: {source}"
+        if source.closes > source.opens:
+            return f"a source was closed more often than it was opened: {source}"
+        if source.closed != source.closes and ending in ("break", "error"):
+            return f"the closing of a source was interrupted: {source}"
+        # Where somebody else closes, the task that drove it may be gone.
+        if ending != "close" and source.pulls:
+            for task in source.closed_by:
+                if task not in source.pulled_by:
+                    return f"a source was closed by a task that never pulled from it: {task!r}"
+    return None
+
+
+def _is_same(outputs: list[Any], wanted: list[Any], ordered: bool) -> bool:
+    if ordered or len(outputs) != len(wanted):
+        return outputs == wanted
+    # What is compared need be neither hashable nor sortable.
+    left = list(wanted)
+    for output in outputs:
+        if output not in left:
+            return False
+        left.remove(output)
+    return True
+
+
+async def _guarded(
+    run: Callable[[_Strike], Coroutine[Any, Any, str | None]], strike: _Strike, timeout: float
+) -> str | None:
+    """Does one run in a task of its own, and says what is wrong, also if it hangs or leaves tasks."""
+    before = asyncio.all_tasks()
+    task = asyncio.ensure_future(run(strike))
+    if not await _done(task, timeout):
+        return f"hung for {timeout} s"
+    if task.cancelled():
+        return "CancelledError came from nowhere"
+    if (error := task.exception()) is not None:
+        return f"raised {error!r}"
+    if left := asyncio.all_tasks() - before:
+        return f"{len(left)} task(s) left running: {left!r}"
+    return task.result()
+
+
+def _raise_for(complaints: list[str], places: int) -> None:
+    if not complaints:
+        return
+    shown = complaints[:_SHOWN]
+    if len(complaints) > len(shown):
+        shown.append(f"and {len(complaints) - len(shown)} more")
+    lines = "\n".join(f"  {complaint}" for complaint in shown)
+    raise SweepError(f"{len(complaints)} of {places} places failed:\n{lines}")

@@ -1,0 +1,354 @@
+//! Under whose name a source runs: a task and a context of its own.
+//!
+//! A source is stepped inside the consumer's pull, yet it must find itself in its own task: a
+//! context variable that it set, an `asyncio.timeout` or a task group that it holds open belong to
+//! it alone. So each step *enters* its [`Identity`]: the loop's current task becomes the source's,
+//! and its context is entered; leaving undoes both.
+//!
+//! Where a loop keeps its current task is CPython's own business: in a dictionary that `_asyncio`
+//! shows (3.11 to 3.13), behind `_swap_current_task` (from 3.12), or behind `_leave_task` and
+//! `_enter_task`. The first that is there and is found to work is used.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyModule};
+
+use crate::asyncio;
+use crate::awaitable::{Seen, Stopped};
+use crate::drive::budget;
+use crate::errors;
+
+/// A task, and the context in which everything of a source runs.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) task: Py<PyAny>,
+    pub(super) context: Py<PyAny>,
+    /// `{"context": context}`, for the callbacks of the loop.
+    pub(super) keywords: Py<PyDict>,
+}
+
+impl Identity {
+    /// A task for a coroutine, in a copy of the context of now. Not by the loop's factory, which
+    /// might start it before anybody knows of it.
+    pub(super) fn new(
+        event_loop: &Bound<'_, PyAny>,
+        coroutine: &Bound<'_, PyAny>,
+        name: &str,
+    ) -> PyResult<Self> {
+        static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = event_loop.py();
+        let class = TASK.get_or_try_init(py, || {
+            PyResult::Ok(py.import("asyncio")?.getattr("Task")?.unbind())
+        })?;
+        // SAFETY: attached; an owned reference, or null with an exception.
+        let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent())? };
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "loop"), event_loop)?;
+        keywords.set_item(intern!(py, "context"), &context)?;
+        keywords.set_item(intern!(py, "name"), name)?;
+        let task = class.bind(py).call((coroutine,), Some(&keywords))?;
+        keywords.clear();
+        keywords.set_item(intern!(py, "context"), &context)?;
+        Ok(Self {
+            task: task.unbind(),
+            context: context.unbind(),
+            keywords: keywords.unbind(),
+        })
+    }
+
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            task: self.task.clone_ref(py),
+            context: self.context.clone_ref(py),
+            keywords: self.keywords.clone_ref(py),
+        }
+    }
+
+    /// Whether somebody asked it to end and has not withdrawn that.
+    pub(super) fn is_cancelled(&self, py: Python<'_>) -> bool {
+        self.task
+            .bind(py)
+            .call_method0(intern!(py, "cancelling"))
+            .and_then(|count| count.is_truthy())
+            .unwrap_or(false)
+    }
+
+    /// Runs something as this source. `in_context`: the context is entered already, as it is in a
+    /// callback that was given it.
+    pub(super) fn run<T>(
+        &self,
+        event_loop: &Bound<'_, PyAny>,
+        in_context: bool,
+        run: impl FnOnce() -> PyResult<T>,
+    ) -> PyResult<T> {
+        let py = event_loop.py();
+        let mut entered = Entered::default();
+        entered.enter(event_loop, self.task.bind(py).clone(), !in_context)?;
+        let _context = if in_context {
+            None
+        } else {
+            Some(InContext::enter(self.context.bind(py))?)
+        };
+        run()
+    }
+
+    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(&self.task)?;
+        see(&self.context)?;
+        see(self.keywords.as_any())
+    }
+}
+
+/// A context that is entered until this is dropped.
+pub(super) struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl<'a, 'py> InContext<'a, 'py> {
+    #[inline]
+    pub(super) fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        // SAFETY: a live context of this thread.
+        match unsafe { ffi::PyContext_Enter(context.as_ptr()) } {
+            0 => Ok(Self(context)),
+            _ => Err(PyErr::fetch(context.py())),
+        }
+    }
+}
+
+impl Drop for InContext<'_, '_> {
+    fn drop(&mut self) {
+        // SAFETY: it was entered last on this thread: what ran inside has left its own.
+        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } != 0 {
+            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(self.0));
+        }
+    }
+}
+
+/// The task that is the loop's current one, if it is another than the one that runs; until this is
+/// dropped. It is filled in where it stands, since what was just written is slow to be moved.
+#[derive(Debug, Default)]
+pub(super) struct Entered<'py> {
+    /// The way, the loop and the task.
+    inside: Option<(&'static Way, Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    /// The one that runs.
+    outer: Option<Bound<'py, PyAny>>,
+    /// What the source spends is the consumer's time.
+    lent: Option<budget::Lent>,
+}
+
+impl<'py> Entered<'py> {
+    /// Goes on as this task.
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        event_loop: &Bound<'py, PyAny>,
+        task: Bound<'py, PyAny>,
+        in_a_pull: bool,
+    ) -> PyResult<()> {
+        if let Some((way, event_loop, known)) = &mut self.inside {
+            way.switch(event_loop, known, &task)?;
+            *known = task;
+            return Ok(());
+        }
+        let way = Way::of(event_loop)?;
+        self.outer = way.enter(event_loop, &task)?;
+        self.inside = Some((way, event_loop.clone(), task));
+        match &self.outer {
+            Some(outer) => self.lent = Some(budget::lend(outer)),
+            None if in_a_pull => check(event_loop)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Goes on as the one that runs.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        self.lent = None;
+        if let Some((way, event_loop, task)) = self.inside.take()
+            && let Err(error) = way.leave(&event_loop, &task, self.outer.as_ref())
+        {
+            error.write_unraisable(event_loop.py(), Some(&task));
+        }
+        self.outer = None;
+    }
+}
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Nobody's step: a callback of this loop, or the step of a task of another one.
+#[cold]
+fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    if asyncio::running_loop(py)?.is(event_loop) {
+        Ok(())
+    } else {
+        Err(wrong_loop(py))
+    }
+}
+
+/// Refuses any loop but this one, for a pull that is about to wait.
+pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    // Where a step of a task of this loop can be seen to run, there is no need to ask.
+    let is_seen = match WAY.get(event_loop.py()) {
+        Some(Way::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop)?,
+        _ => false,
+    };
+    if is_seen { Ok(()) } else { check(event_loop) }
+}
+
+/// Why a source cannot be stepped here.
+pub(super) fn wrong_loop(py: Python<'_>) -> PyErr {
+    errors::wrong_loop(
+        py,
+        "these sources are under way on another event loop, where their first pull was",
+    )
+}
+
+/// How the current task of a loop is exchanged.
+#[derive(Debug)]
+enum Way {
+    /// `_asyncio._current_tasks`.
+    Dict(Py<PyDict>),
+    /// `_asyncio._swap_current_task`.
+    Swap(Py<PyAny>),
+    /// `asyncio._leave_task` and `asyncio._enter_task`.
+    Calls { leave: Py<PyAny>, enter: Py<PyAny> },
+}
+
+static WAY: PyOnceLock<Way> = PyOnceLock::new();
+
+impl Way {
+    /// The way of this interpreter.
+    #[inline]
+    fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<&'static Self> {
+        match WAY.get(event_loop.py()) {
+            Some(way) => Ok(way),
+            None => WAY.get_or_try_init(event_loop.py(), || Self::find(event_loop)),
+        }
+    }
+
+    #[cold]
+    fn find(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = event_loop.py();
+        let mut ways = Vec::new();
+        if let Ok(native) = PyModule::import(py, "_asyncio") {
+            if let Ok(tasks) = native.getattr("_current_tasks")
+                && let Ok(tasks) = tasks.cast_into_exact::<PyDict>()
+            {
+                ways.push(Self::Dict(tasks.unbind()));
+            }
+            if let Ok(swap) = native.getattr("_swap_current_task") {
+                ways.push(Self::Swap(swap.unbind()));
+            }
+        }
+        let tasks = PyModule::import(py, "asyncio.tasks")?;
+        ways.push(Self::Calls {
+            leave: tasks.getattr("_leave_task")?.unbind(),
+            enter: tasks.getattr("_enter_task")?.unbind(),
+        });
+        ways.into_iter()
+            .find(|way| way.works(event_loop).unwrap_or(false))
+            .ok_or_else(|| {
+                PyRuntimeError::new_err(
+                    "this interpreter's asyncio keeps its current task where headrace cannot set it",
+                )
+            })
+    }
+
+    /// Tries it on the running loop.
+    fn works(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = event_loop.py();
+        let current = || PyResult::Ok(asyncio::current_task(py));
+        let before = current()?;
+        let marker = PyDict::new(py).into_any();
+        let outer = self.enter(event_loop, &marker)?;
+        let entered = current()?.is_some_and(|task| task.is(&marker));
+        self.leave(event_loop, &marker, outer.as_ref())?;
+        let same = |one: Option<&Bound<'_, PyAny>>, other: Option<&Bound<'_, PyAny>>| {
+            one.map(Bound::as_ptr) == other.map(Bound::as_ptr)
+        };
+        let after = current()?;
+        Ok(entered
+            && same(before.as_ref(), outer.as_ref())
+            && same(before.as_ref(), after.as_ref()))
+    }
+
+    /// Makes a task the current one, and gives the one that was.
+    #[inline]
+    fn enter<'py>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        task: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = event_loop.py();
+        match self {
+            Self::Dict(tasks) => {
+                let tasks = tasks.bind(py);
+                let outer = tasks.get_item(event_loop)?;
+                tasks.set_item(event_loop, task)?;
+                Ok(outer)
+            }
+            Self::Swap(swap) => {
+                let outer = swap.bind(py).call1((event_loop, task))?;
+                Ok((!outer.is_none()).then_some(outer))
+            }
+            Self::Calls { leave, enter } => {
+                let outer = asyncio::current_task(py);
+                if let Some(outer) = &outer {
+                    leave.bind(py).call1((event_loop, outer))?;
+                }
+                enter.bind(py).call1((event_loop, task))?;
+                Ok(outer)
+            }
+        }
+    }
+
+    /// Makes another task of ours the current one.
+    #[inline]
+    fn switch(
+        &self,
+        event_loop: &Bound<'_, PyAny>,
+        task: &Bound<'_, PyAny>,
+        next: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        match self {
+            Self::Dict(tasks) => tasks.bind(py).set_item(event_loop, next),
+            Self::Swap(swap) => swap.bind(py).call1((event_loop, next)).map(drop),
+            Self::Calls { leave, enter } => {
+                leave.bind(py).call1((event_loop, task))?;
+                enter.bind(py).call1((event_loop, next)).map(drop)
+            }
+        }
+    }
+
+    /// Makes the one that was the current one again.
+    #[inline]
+    fn leave(
+        &self,
+        event_loop: &Bound<'_, PyAny>,
+        task: &Bound<'_, PyAny>,
+        outer: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        match (self, outer) {
+            (Self::Dict(tasks), Some(outer)) => tasks.bind(py).set_item(event_loop, outer),
+            (Self::Dict(tasks), None) => tasks.bind(py).del_item(event_loop),
+            (Self::Swap(swap), outer) => swap.bind(py).call1((event_loop, outer)).map(drop),
+            (Self::Calls { leave, enter }, outer) => {
+                leave.bind(py).call1((event_loop, task))?;
+                match outer {
+                    Some(outer) => enter.bind(py).call1((event_loop, outer)).map(drop),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Many streams into one.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`merge`] | `Merge`: the sources, what drives them, how they are closed |
+//! | [`feed`] | `MergeFeed`: in which order what they give is taken |
+//! | [`slot`] | one source |
+//! | [`identity`] | the task and the context under which it runs |
+//! | [`anchor`] | what that task runs |
+//! | [`resumption`] | what the loop calls when it can go on |
+//!
+//! # How it works
+//!
+//! Each source has a [`slot`]. A pull asks those that are *wanted*: it steps each in place, up to
+//! its next item, its end, or a wait. What came is put into the queue of the slot, and the slot at
+//! the end of the list of those that are *ready*. The pull takes the first of that list, and its
+//! source is wanted again, by the next pull. So an item costs one step and four queue operations,
+//! whatever the number of sources; what is read ahead is one item a source (`eager` says how many);
+//! and since a source that gave an item stands behind all others that are ready, among `M` sources
+//! that are always ready each gives its item within `M` pulls.
+//!
+//! A source that waits is left alone: a callback on what it waits for steps it when that is there,
+//! puts what comes into its queue, and wakes the pull that waits, if one does. A pull that is
+//! cancelled leaves everything where it is, so nothing is lost.
+//!
+//! How the next item is chosen is the *view*'s business ([`feed`]): the first that is ready (race),
+//! the next in the ring (round-robin, concat), the first that had none in this round (race-robin),
+//! one of each (zip). Several views may share one merge.
+//!
+//! # Identity
+//!
+//! A native source without callables (a buffer, another merge) and a sync iterable are polled in
+//! place, and that is all. Any other source may look at its task and its context, and may hold a
+//! timeout, a task group or a token open across its `yield`s. It gets one task and one context for
+//! its whole life, before its first step, and each step of it runs under them ([`identity`]),
+//! wherever it is made. The task runs nothing but an [`anchor`]: it waits, hears of cancellations
+//! and passes them on into the source, and in the end closes it.
+//!
+//! # Invariants
+//!
+//! * A slot is wanted, ready, waiting or closed: none is forgotten. The lists hold hints; whether a
+//!   slot may be asked says its status alone.
+//! * A source is never stepped while a step of it is on the stack, nor outside its identity.
+//! * `live` counts what is not closed, `active` those whose end was not taken. The end is given when
+//!   both are 0: then no task is left.
+//! * No borrow of the state is open while a source, a future or a destructor runs.
+
+mod anchor;
+mod feed;
+mod identity;
+#[expect(clippy::module_inception, reason = "the noun of this room")]
+mod merge;
+mod resumption;
+mod slot;
+
+pub(crate) use anchor::Anchor;
+pub(crate) use feed::MergeFeed;
+pub(crate) use merge::{Merge, own_source};

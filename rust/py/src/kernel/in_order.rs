@@ -1,0 +1,208 @@
+//! `in_order`: items leave by their index.
+
+use std::collections::BTreeMap;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyInt, PyList};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Callable, Flow, Kernel};
+use crate::awaitable::Stopped;
+use crate::awaitable::inner::is_awaitable;
+use crate::errors::{self, Raised};
+use crate::feed::AnyFeed;
+use crate::gc;
+use crate::gil::GilCell;
+use crate::number::whole;
+
+/// Emits items in the order of `index(item)`, awaited if it is awaitable, each index once, from `start`
+/// on. What comes too early is held, and leaves behind the item that was missing, or at the end.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct InOrderKernel {
+    index: Callable,
+    start: i64,
+    maxsize: GilCell<u64>,
+    state: GilCell<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The index that leaves next. Wider than an index, so that there is one after the last.
+    next: i128,
+    held: BTreeMap<i128, Py<PyAny>>,
+}
+
+#[pymethods]
+impl InOrderKernel {
+    #[new]
+    fn new(
+        index: &Bound<'_, PyAny>,
+        start: &Bound<'_, PyAny>,
+        maxsize: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let index = Callable::new("index", index)?;
+        if !is_integer(start) {
+            return Err(errors::wrong_type("start", "an integer", start));
+        }
+        let start = start.extract().map_err(|_| {
+            pyo3::exceptions::PyValueError::new_err(format!(
+                "start must be from -2**63 and below 2**63, got {}",
+                errors::describe(start)
+            ))
+        })?;
+        Ok(Self {
+            index,
+            start,
+            maxsize: GilCell::new(whole("maxsize", 1, maxsize)?),
+            state: GilCell::new(State {
+                next: i128::from(start),
+                held: BTreeMap::new(),
+            }),
+        })
+    }
+
+    #[getter]
+    fn index<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.index.get(py)
+    }
+
+    #[setter]
+    fn set_index(&self, index: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.index.set(index)
+    }
+
+    #[getter]
+    fn maxsize(&self, py: Python<'_>) -> u64 {
+        *self.maxsize.borrow(py)
+    }
+
+    #[setter]
+    fn set_maxsize(&self, maxsize: &Bound<'_, PyAny>) -> PyResult<()> {
+        *self.maxsize.borrow(maxsize.py()) = whole("maxsize", 1, maxsize)?;
+        Ok(())
+    }
+
+    /// How many items wait for one that is missing.
+    #[getter]
+    fn waiting(&self, py: Python<'_>) -> usize {
+        self.state.borrow(py).held.len()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| self.traverse(see))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.index.clear(py);
+        self.restart(py);
+    }
+}
+
+/// Whether this is an integer as `number::whole` has it.
+fn is_integer(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
+}
+
+impl InOrderKernel {
+    /// Why an item with this index can neither leave nor be held.
+    fn refusal(&self, py: Python<'_>, index: i128) -> Option<String> {
+        let state = self.state.borrow(py);
+        let maxsize = *self.maxsize.borrow(py);
+        let (next, held) = (state.next, state.held.len());
+        if index < i128::from(self.start) {
+            Some(format!("is below the first one, {}", self.start))
+        } else if index < next || state.held.contains_key(&index) {
+            Some("was given to an item before".to_owned())
+        } else if index > next && held as u64 >= maxsize {
+            Some(format!(
+                "comes too early: {held} items wait for {next} already, and maxsize is {maxsize}"
+            ))
+        } else {
+            None
+        }
+    }
+}
+
+impl Kernel for InOrderKernel {
+    const PARAMETER: &'static str = "index";
+
+    #[inline(never)]
+    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+        let result = self.index.call(item)?;
+        if is_awaitable(&result) {
+            return Ok(Flow::Await(result));
+        }
+        Raised::lower(item.py(), self.resume(item, result))
+    }
+
+    fn resume<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        result: Bound<'py, PyAny>,
+    ) -> PyResult<Flow<'py>> {
+        let py = item.py();
+        let refuse = |name: &str, why: &str| {
+            let message = format!("index {} {why}", errors::describe(&result));
+            Err(errors::refused(py, name, &message, item.clone()))
+        };
+        if !is_integer(&result) {
+            return refuse("OrderTypeError", "is no integer");
+        }
+        let Ok(index) = result.extract::<i64>().map(i128::from) else {
+            return refuse("OrderError", "is not between -2**63 and 2**63");
+        };
+        if let Some(why) = self.refusal(py, index) {
+            return refuse("OrderError", &why);
+        }
+        let mut run = Vec::new();
+        {
+            let mut state = self.state.borrow(py);
+            if index > state.next {
+                state.held.insert(index, item.clone().unbind());
+                return Ok(Flow::Skip);
+            }
+            state.next += 1;
+            while let Some(held) = {
+                let next = state.next;
+                state.held.remove(&next)
+            } {
+                run.push(held);
+                state.next += 1;
+            }
+        }
+        if run.is_empty() {
+            return Ok(Flow::Emit(item.clone()));
+        }
+        run.insert(0, item.clone().unbind());
+        let feed = AnyFeed::over(PyList::new(py, run)?.as_any())?;
+        Ok(Flow::Many(Box::new(feed)))
+    }
+
+    fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let mut state = self.state.borrow(py);
+        let (index, item) = state.held.pop_first()?;
+        state.next = index + 1;
+        Some(item.into_bound(py))
+    }
+
+    fn restart(&self, py: Python<'_>) {
+        let fresh = State {
+            next: i128::from(self.start),
+            held: BTreeMap::new(),
+        };
+        let old = std::mem::replace(&mut *self.state.borrow(py), fresh);
+        drop(old);
+    }
+
+    fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        self.index.traverse(see)?;
+        match self.state.peek_for_gc() {
+            Some(state) => state.held.values().try_for_each(see),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+"""Law 16 by the clock: a heartbeat beside a stream that is always ready.
+
+What counts is how much later a timer is than on a bare loop in the same run. A beat is late by the time that passed, but
+by no more than this thread has worked meanwhile: what other programs took of the processor is not the stream's doing.
+What fails is measured again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import PullObj, SourceIterObj
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+ITEMS = int(os.environ.get("HEADRACE_BUDGET_ITEMS", "10_000_000"))
+SECONDS = float(os.environ.get("HEADRACE_BUDGET_SECONDS", "0.5"))
+BEAT = 0.001
+ALLOWED = 0.003
+TRIES = 3
+
+
+@contextlib.asynccontextmanager
+async def heartbeat() -> AsyncGenerator[list[float], None]:
+    """Notes how late each beat of a timer is, in seconds."""
+    late: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            due, worked = time.perf_counter() + BEAT, time.thread_time()
+            await asyncio.sleep(BEAT)
+            late.append(min(time.perf_counter() - due, time.thread_time() - worked))
+
+    task = asyncio.create_task(beat())
+    try:
+        yield late
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def nearly_worst(late: list[float]) -> float:
+    """The 99.9th percentile."""
+    return sorted(late)[int(len(late) * 0.999)] if late else math.inf
+
+
+async def lateness(work: Callable[[PullObj[int]], Awaitable[Any]]) -> tuple[float, float, int]:
+    """How late the heart beats on a bare loop, how late beside the work, and how often it did."""
+    async with heartbeat() as bare:
+        await asyncio.sleep(SECONDS)
+    until = time.perf_counter() + SECONDS
+    stream = SourceIterObj(range(ITEMS)).map(abs).take_while(lambda _: time.perf_counter() < until)
+    gc.collect()
+    async with heartbeat() as beside:
+        await work(stream)
+    return nearly_worst(bare), nearly_worst(beside), len(beside)
+
+
+async def holds(work: Callable[[PullObj[int]], Awaitable[Any]]) -> None:
+    told: list[str] = []
+    for _ in range(TRIES):
+        bare, beside, beats = await lateness(work)
+        told.append(
+            f"bare {bare * 1e3:.2f} ms, beside the stream {beside * 1e3:.2f} ms in {beats} beats"
+        )
+        if beats >= SECONDS / BEAT / 20 and beside - bare <= ALLOWED:
+            return
+    pytest.fail("the heart beats too late: " + "; ".join(told))
+
+
+async def test_law_16_a_heart_beats_on_beside_a_loop_over_a_ready_stream() -> None:
+    async def iterate(stream: PullObj[int]) -> None:
+        async for _ in stream:
+            pass
+
+    await holds(iterate)
+
+
+async def test_law_16_a_heart_beats_on_beside_a_stream_that_gives_nothing() -> None:
+    """One pull draws everything, and drops it."""
+
+    async def drop_all(stream: PullObj[int]) -> None:
+        async for _ in stream.filter(lambda _: False):
+            pytest.fail("nothing passes")
+
+    await holds(drop_all)
+
+
+@pytest.mark.skipif(not hasattr(PullObj, "collect"), reason="there are no terminals yet")
+@pytest.mark.parametrize("terminal", ["collect", "count"])
+async def test_law_16_a_heart_beats_on_beside_a_terminal(terminal: str) -> None:
+    await holds(lambda stream: getattr(stream, terminal)())
+
+
+async def test_what_holds_the_loop_for_too_long_is_noticed() -> None:
+    async def hog(stream: PullObj[int]) -> None:
+        async for _ in stream:
+            until = time.perf_counter() + 5 * BEAT
+            while time.perf_counter() < until:
+                pass
+
+    bare, beside, _ = await lateness(hog)
+    assert beside - bare > ALLOWED

@@ -1,0 +1,902 @@
+"""Many streams into one: what comes out, in which order, and how much is read ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace import (
+    AsyncIteratorCombiner,
+    ClosedError,
+    PullConcatObj,
+    PullLabeledRaceObj,
+    PullLabeledRaceRobinObj,
+    PullLabeledRoundRobinObj,
+    PullLabeledZipObj,
+    PullObj,
+    PullRaceCutoffObj,
+    PullRaceObj,
+    PullRaceRobinObj,
+    PullRoundRobinObj,
+    PullZipObj,
+    PushPullBufferObj,
+    SourceBufferObj,
+    SourceIterObj,
+    SourceObj,
+    WrongLoopError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+MANY: list[Callable[..., PullObj[Any]]] = [
+    PullConcatObj,
+    PullZipObj,
+    PullRoundRobinObj,
+    PullRaceObj,
+    PullRaceRobinObj,
+]
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def collect(stream: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def ready(items: Iterable[Any]) -> AsyncIterator[Any]:
+    """Items without a wait."""
+    for item in items:
+        yield item
+
+
+async def slow(items: Iterable[Any], turns: int = 1) -> AsyncIterator[Any]:
+    """Items that each take some turns of the loop."""
+    for item in items:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        yield item
+
+
+async def timed(items: Iterable[Any], seconds: float) -> AsyncIterator[Any]:
+    """Items that each take some time."""
+    for item in items:
+        await asyncio.sleep(seconds)
+        yield item
+
+
+def rounds(lists: list[list[Any]]) -> list[list[Any]]:
+    """The items of some lists in rounds, one of each that has not ended."""
+    missing = object()
+    rows = itertools.zip_longest(*lists, fillvalue=missing)
+    return [[item for item in row if item is not missing] for row in rows]
+
+
+# Against lists.
+
+LISTS = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5)
+SPEEDS = st.lists(st.integers(0, 4), min_size=5, max_size=5)
+
+
+def source(items: list[Any], speed: int) -> Any:
+    """A source of one of the kinds: a list, a native one, an async generator that never waits, or that does."""
+    if speed == 0:
+        return items.copy()
+    if speed == 1:
+        return SourceBufferObj(items)
+    return ready(items) if speed == 2 else slow(items, speed)
+
+
+def run(
+    make: Callable[[list[Any]], PullObj[Any]], lists: list[list[Any]], speeds: list[int]
+) -> Any:
+    async def main() -> list[Any]:
+        sources = [source(items, speed) for items, speed in zip(lists, speeds, strict=False)]
+        outcome = await collect(make(sources))
+        assert len(asyncio.all_tasks()) == 1
+        return outcome
+
+    return asyncio.run(main())
+
+
+@given(LISTS, SPEEDS, st.integers(1, 3))
+def test_concat_is_chain(lists: list[list[int]], speeds: list[int], eager: int) -> None:
+    outcome = run(lambda s: PullConcatObj(*s, eager=eager), lists, speeds)
+    assert outcome == list(itertools.chain(*lists))
+
+
+@given(LISTS, SPEEDS, st.integers(1, 3))
+def test_zip_is_zip(lists: list[list[int]], speeds: list[int], eager: int) -> None:
+    assert run(lambda s: PullZipObj(*s, eager=eager), lists, speeds) == list(
+        zip(*lists, strict=False)
+    )
+
+
+@given(LISTS, SPEEDS, st.integers(1, 3))
+def test_longest_zip_is_zip_longest(lists: list[list[int]], speeds: list[int], eager: int) -> None:
+    outcome = run(lambda s: PullZipObj(*s, longest=True, fill="-", eager=eager), lists, speeds)
+    assert outcome == list(itertools.zip_longest(*lists, fillvalue="-"))
+
+
+@given(LISTS, SPEEDS, st.integers(1, 3))
+def test_round_robin_goes_round(lists: list[list[int]], speeds: list[int], eager: int) -> None:
+    outcome = run(lambda s: PullRoundRobinObj(*s, eager=eager), lists, speeds)
+    assert outcome == list(itertools.chain(*rounds(lists)))
+
+
+@given(LISTS, SPEEDS, st.integers(1, 3))
+def test_race_robin_has_each_source_once_a_round(
+    lists: list[list[int]], speeds: list[int], eager: int
+) -> None:
+    named = [[(number, item) for item in items] for number, items in enumerate(lists)]
+    outcome = run(lambda s: PullRaceRobinObj(*s, eager=eager), named, speeds)
+    for expected in rounds(named):
+        row, outcome = outcome[: len(expected)], outcome[len(expected) :]
+        assert sorted(row) == sorted(expected)
+    assert outcome == []
+
+
+@given(LISTS, SPEEDS, st.integers(1, 3))
+def test_race_has_each_item_once_and_each_source_in_order(
+    lists: list[list[int]], speeds: list[int], eager: int
+) -> None:
+    named = [[(number, item) for item in items] for number, items in enumerate(lists)]
+    outcome = run(lambda s: PullRaceObj(*s, eager=eager), named, speeds)
+    for number, items in enumerate(named):
+        assert [item for item in outcome if item[0] == number] == items
+    assert len(outcome) == sum(map(len, lists))
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", range(30))
+async def test_law_2_random_waits_and_timeouts_lose_nothing(seed: int) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+
+    async def uneven(name: int, count: int) -> AsyncIterator[tuple[int, int]]:
+        for index in range(count):
+            if chance.random() < 0.6:
+                await asyncio.sleep(chance.choice([0, 0.01, 0.1, 0.5]))
+            yield name, index
+
+    counts = [chance.randrange(10) for _ in range(chance.randint(1, 5))]
+    make = chance.choice([PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
+    sources = [uneven(name, count) for name, count in enumerate(counts)]
+    items: list[tuple[int, int]] = []
+    async with make(*sources, eager=chance.randint(1, 3)) as stream:
+        while True:
+            try:
+                async with asyncio.timeout(chance.choice([0, 0.005, 0.05, None])):
+                    items.append(await anext(stream))
+            except TimeoutError:
+                pass
+            except StopAsyncIteration:
+                break
+    assert sorted(items) == [
+        (name, index) for name, count in enumerate(counts) for index in range(count)
+    ]
+    for name, count in enumerate(counts):
+        assert [item for item in items if item[0] == name] == [(name, i) for i in range(count)]
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj, PullRaceRobinObj])
+async def test_law_2_timing_out_every_second_pull_of_slow_sources(
+    make: Callable[..., PullObj[Any]],
+) -> None:
+    sources = [
+        timed([(name, i) for i in range(60)], seconds)
+        for name, seconds in (("a", 1), ("b", 2), ("c", 5))
+    ]
+    items: list[Any] = []
+    async with make(*sources) as stream:
+        for pulls in itertools.count():
+            try:
+                async with asyncio.timeout(0.3 if pulls % 2 else None):
+                    items.append(await anext(stream))
+            except TimeoutError:
+                pass
+            except StopAsyncIteration:
+                break
+    assert len(items) == len(set(items)) == 180
+    for name in "abc":
+        assert [index for other, index in items if other == name] == list(range(60))
+
+
+# Order and fairness.
+
+
+@pytest.mark.virtual
+async def test_fastest_of_a_round_comes_first() -> None:
+    stream = PullRaceRobinObj(timed("abc", 3), timed("ABC", 1), timed("123", 2))
+    assert "".join(await collect(stream)) == "A1aB2bC3c"
+
+
+@pytest.mark.parametrize("m", [2, 7, 50])
+async def test_race_rotates_among_sources_that_are_always_ready(m: int) -> None:
+    kinds: list[Callable[[list[int]], Any]] = [ready, SourceIterObj, list]
+    sources = [kinds[number % 3]([number] * 30) for number in range(m)]
+    async with PullRaceObj(*sources) as race:
+        items = [await anext(race) for _ in range(m * 20)]
+    for start in range(len(items) - m):
+        assert set(items[start : start + m]) == set(range(m))
+
+
+async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop() -> None:
+    turns = [0]
+    since: list[int] = []
+
+    async def needs_the_loop() -> AsyncIterator[str]:
+        while True:
+            asked = turns[0]
+            await asyncio.sleep(0)
+            since.append(turns[0] - asked)
+            yield "slow"
+
+    async def count_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns[0] += 1
+
+    counter = asyncio.ensure_future(count_turns())
+    taken = 0
+    async with PullRaceObj(itertools.repeat("fast"), needs_the_loop()) as race:
+        async for item in race:
+            taken += item == "slow"
+            if taken == 20:
+                break
+    counter.cancel()
+    await asyncio.wait([counter])
+    assert len(since) >= 20
+    assert max(since) <= 2
+    assert turns[0] < 100
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_law_16_merge_of_ready_sources_lets_the_loop_turn(
+    make: Callable[..., PullObj[Any]],
+) -> None:
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0)
+            beats += 1
+
+    heart = asyncio.ensure_future(beat())
+    stream = make(*(ready(range(20_000)) for _ in range(4)), SourceIterObj(range(20_000)).map(str))
+    await collect(stream)
+    heart.cancel()
+    await asyncio.wait([heart])
+    assert beats > 5
+
+
+async def test_law_16_source_that_gives_nothing_lets_the_loop_turn() -> None:
+    never = SourceIterObj(itertools.count()).filter(lambda _: False)
+    async with PullRaceObj(never, [1]) as race:
+        assert await anext(race) == 1
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(race)
+
+
+# How much is read ahead.
+
+
+@pytest.mark.parametrize("eager", [1, 2, 5])
+@pytest.mark.parametrize("make", [PullZipObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
+async def test_law_6_read_ahead_is_what_was_asked_for(
+    make: Callable[..., PullObj[Any]], eager: int
+) -> None:
+    pulled: Counter[int] = Counter()
+    taken = 0
+
+    async def count(name: int, turns: int) -> AsyncIterator[int]:
+        while True:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            pulled[name] += 1
+            yield name
+
+    assert not pulled
+    async with make(count(0, 0), count(1, 1), count(2, 3), eager=eager) as stream:
+        for _ in range(30):
+            item = await anext(stream)
+            taken += len(item) if isinstance(item, tuple) else 1
+            await quiet()
+            assert pulled.total() <= taken + 3 * eager
+        assert set(pulled) == {0, 1, 2}
+        await quiet()
+        ahead = pulled.total() - taken
+        assert ahead <= 3 * eager
+        assert ahead >= 3 * (eager - 1)
+
+
+async def test_law_1_concat_begins_nothing_before_its_turn() -> None:
+    began: list[int] = []
+
+    async def noted(name: int) -> AsyncIterator[int]:
+        began.append(name)
+        yield name
+
+    async with PullConcatObj(noted(0), noted(1)) as stream:
+        assert began == []
+        await anext(stream)
+        await quiet()
+        assert began == [0]
+        await anext(stream)
+        assert began == [0, 1]
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_law_1_nothing_runs_before_the_first_pull(make: Callable[..., PullObj[Any]]) -> None:
+    class Never(SourceObj[int]):
+        async def __anext__(self) -> int:
+            raise AssertionError
+
+    make(Never(), iter(Never, 1), ready([1]))
+    await quiet()
+    assert len(asyncio.all_tasks()) == 1
+
+
+# Native sources have no task.
+
+
+async def test_native_sources_are_polled_in_place() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    inner = PullRaceObj(buffer.source.window(2), [8])
+    async with PullRaceObj(inner, SourceIterObj(range(2)), iter([9])) as race:
+        items = [await anext(race) for _ in range(4)]
+        pulling = asyncio.ensure_future(anext(race))
+        await quiet()
+        assert len(asyncio.all_tasks()) == 2
+        for item in (5, 6):
+            buffer.sink.next_nowait(item)
+        items.append(await pulling)
+    assert Counter(map(str, items)) == Counter(["8", "0", "1", "9", "[5, 6]"])
+
+
+async def test_law_9_sources_in_threads() -> None:
+    buffers: list[PushPullBufferObj[int]] = [PushPullBufferObj(3) for _ in range(3)]
+
+    async def feed(buffer: PushPullBufferObj[int], start: int) -> None:
+        for item in range(start, start + 100):
+            await buffer.sink.next(item)
+        await buffer.sink.return_()
+
+    def produce(buffer: PushPullBufferObj[int], start: int) -> None:
+        asyncio.run(feed(buffer, start))
+
+    race = PullRaceObj(*(buffer.source for buffer in buffers))
+    producing = asyncio.gather(
+        *(asyncio.to_thread(produce, buffer, n * 100) for n, buffer in enumerate(buffers))
+    )
+    assert sorted(await collect(race)) == list(range(300))
+    await producing
+
+
+# Zip.
+
+
+@pytest.mark.parametrize("kind", [list, ready, slow])
+async def test_strict_zip_says_which_source_ended(kind: Callable[..., Any]) -> None:
+    stream = PullZipObj(kind([1, 2]), kind("abc"), kind([1, 2, 3]), strict=True)
+    assert [await anext(stream), await anext(stream)] == [(1, "a", 1), (2, "b", 2)]
+    with pytest.raises(ValueError, match=r"source 0 ended after 2 items, sources 1, 2 did not"):
+        await anext(stream)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_zip_ends_although_a_source_is_silent() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    assert await collect(buffer.source.zip(slow([]))) == []
+
+
+async def test_error_costs_a_row_of_zip() -> None:
+    def third(item: int) -> int:
+        if item == 2:
+            raise ZeroDivisionError
+        return item
+
+    stream = SourceIterObj(range(5)).map(third).zip("abcde", slow("ABCDE"))
+    items: list[Any] = []
+    while True:
+        try:
+            items.append(await anext(stream))
+        except ZeroDivisionError:
+            items.append("error")
+        except StopAsyncIteration:
+            break
+    assert items == [(0, "a", "A"), (1, "b", "B"), "error", (3, "d", "D"), (4, "e", "E")]
+
+
+async def test_all_errors_of_a_row_are_raised() -> None:
+    def fail(item: int) -> int:
+        raise ValueError(item)
+
+    stream = PullZipObj(SourceIterObj([1]).map(fail), SourceIterObj([2]).map(fail))
+    seen: list[str] = []
+    for _ in range(2):
+        with pytest.raises(ValueError) as raised:
+            await anext(stream)
+        seen.append(str(raised.value))
+    assert seen == ["1", "2"]
+    assert await collect(stream) == []
+
+
+# Labels.
+
+
+async def test_labelled_forms_give_labels() -> None:
+    def sources() -> dict[str, Any]:
+        return {"x": [1, 2], "y": ready("ab"), "z": slow("AB")}
+
+    assert await collect(PullLabeledZipObj(sources())) == [
+        (("x", 1), ("y", "a"), ("z", "A")),
+        (("x", 2), ("y", "b"), ("z", "B")),
+    ]
+    in_turn = [("x", 1), ("y", "a"), ("z", "A"), ("x", 2), ("y", "b"), ("z", "B")]
+    assert await collect(PullLabeledRoundRobinObj(sources())) == in_turn
+    assert await collect(PullLabeledRaceRobinObj(sources())) == in_turn
+    assert sorted(map(str, await collect(PullLabeledRaceObj(sources())))) == sorted(
+        map(str, in_turn)
+    )
+    assert await collect(PullLabeledZipObj({"x": [], "y": "a"}, longest=True, fill=0)) == [
+        (("x", 0), ("y", "a"))
+    ]
+
+
+async def test_labelled_error_names_its_label() -> None:
+    async def fails() -> AsyncIterator[int]:
+        for _ in range(1):
+            raise ValueError
+        yield 1
+
+    async with PullLabeledRaceObj({"left": fails()}) as race:
+        with pytest.raises(ValueError) as raised:
+            await anext(race)
+    [note] = raised.value.__notes__
+    assert note.startswith("raised by source 'left' of PullLabeledRaceObj, test_labelled_error")
+
+
+# Cutoff.
+
+
+@pytest.mark.virtual
+async def test_cutoff_ends_the_stream() -> None:
+    stream = SourceIterObj(timed(range(100), 1)).cutoff(timed("x", 4.5), timed("y", 50))
+    assert await collect(stream) == [0, 1, 2, 3]
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.virtual
+async def test_cutoff_raises_once() -> None:
+    error = TimeoutError("too late")
+    stream = PullRaceCutoffObj(timed(range(100), 1), timed("x", 2.5), error=error)
+    assert [await anext(stream), await anext(stream)] == [0, 1]
+    with pytest.raises(TimeoutError) as raised:
+        await anext(stream)
+    assert raised.value is error
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_cutoff_that_ends_cuts_nothing() -> None:
+    assert await collect(SourceIterObj(slow(range(5))).cutoff([], ready([]))) == list(range(5))
+
+
+async def test_end_does_not_wait_for_a_cutoff() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    assert await collect(SourceIterObj(slow(range(5))).cutoff(buffer.source)) == list(range(5))
+
+
+# Errors.
+
+
+def flaky(bad: int) -> PullObj[int]:
+    def check(item: int) -> int:
+        if item == bad:
+            raise ValueError(item)
+        return item
+
+    return SourceIterObj(range(5)).map(check)
+
+
+@pytest.mark.parametrize("make", [PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
+async def test_law_3_error_of_a_source_costs_one_item(make: Callable[..., PullObj[Any]]) -> None:
+    items: list[Any] = []
+    notes: list[str] = []
+    stream = make(flaky(2), slow("abc"))
+    while True:
+        try:
+            items.append(await anext(stream))
+        except ValueError as error:
+            items.append("error")
+            notes = error.__notes__
+        except StopAsyncIteration:
+            break
+    assert Counter(map(str, items)) == Counter(["0", "1", "error", "3", "4", "a", "b", "c"])
+    assert notes == [
+        "raised by transform of PullMapObj",
+        f"raised by source 0 of {make.__name__}, PullMapObj",
+    ]
+
+
+@pytest.mark.parametrize("make", [PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
+async def test_skip_drops_errors(make: Callable[..., PullObj[Any]]) -> None:
+    async def fails() -> AsyncIterator[str]:
+        yield "b"
+        await asyncio.sleep(0)
+        raise ValueError
+
+    stream = make(flaky(2), fails(), slow("a"), on_error="skip")
+    assert sorted(map(str, await collect(stream))) == ["0", "1", "3", "4", "a", "b"]
+
+
+async def test_skip_drops_rows_of_zip() -> None:
+    stream = PullZipObj(flaky(1), "abcde", on_error="skip")
+    items = await collect(stream)
+    assert items == [(0, "a"), (2, "b"), (3, "c"), (4, "d")]
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_stop_ends_with_the_error(make: Callable[..., PullObj[Any]]) -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    stream = make(flaky(0), slow("abc"), buffer.source, on_error="stop")
+    buffer.sink.next_nowait(1)
+    with pytest.raises(ValueError):
+        await collect(stream)
+    assert await collect(stream) == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_skip_lets_through_what_ends_the_program() -> None:
+    async def fails() -> AsyncIterator[str]:
+        yield "a"
+        raise KeyboardInterrupt
+
+    stream = PullRaceObj(fails(), on_error="skip")
+    assert await anext(stream) == "a"
+    with pytest.raises(KeyboardInterrupt):
+        await anext(stream)
+    assert await collect(stream) == []
+
+
+# One value of all.
+
+
+async def test_all_race_and_any_take_one_step() -> None:
+    combiner = AsyncIteratorCombiner([1, 2, 3], slow("ab"))
+    async with combiner:
+        assert await combiner.all() == (1, "a")
+        assert await combiner.all() == (2, "b")
+        with pytest.raises(StopAsyncIteration):
+            await combiner.all()
+        assert await combiner.race() == 3
+        for step in (combiner.race, combiner.any, combiner.all):
+            with pytest.raises(StopAsyncIteration):
+                await step()
+
+
+async def test_any_gives_the_first_success() -> None:
+    async def fails(turns: int) -> AsyncIterator[str]:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if turns >= 0:
+            raise ValueError(turns)
+        yield ""
+
+    async with AsyncIteratorCombiner(fails(0), slow("a", 5), fails(2)) as combiner:
+        assert await combiner.any() == "a"
+        with pytest.raises(StopAsyncIteration):
+            await combiner.any()
+    async with AsyncIteratorCombiner(fails(0), fails(2)) as combiner:
+        with pytest.raises(ExceptionGroup, match="all sources failed") as raised:
+            await combiner.any()
+        assert sorted(str(error) for error in raised.value.exceptions) == ["0", "2"]
+        with pytest.raises(StopAsyncIteration):
+            await combiner.any()
+
+
+async def test_any_does_not_ask_a_source_twice_that_failed() -> None:
+    class Flaky(SourceObj[int]):
+        pulls = 0
+
+        async def __anext__(self) -> int:
+            self.pulls += 1
+            if self.pulls % 2:
+                raise ValueError(self.pulls)
+            return self.pulls
+
+    flaky = Flaky()
+    async with AsyncIteratorCombiner(flaky, slow("ab", 9)) as combiner:
+        assert await combiner.any() == "a"
+        assert flaky.pulls == 1
+        assert await combiner.any() == 2
+
+
+async def test_ways_of_taking_share_the_sources() -> None:
+    async with AsyncIteratorCombiner([1, 2, 3, 4], ready("abcd")) as combiner:
+        in_turn = combiner.round_robin_generator()
+        assert in_turn is combiner.round_robin_generator()
+        items: list[Any] = [await combiner.race(), *await combiner.all(), await anext(in_turn)]
+        items += [item async for item in in_turn]
+    assert Counter(map(str, items)) == Counter("1234abcd")
+
+
+# Live sources.
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_source_that_is_added_counts_from_the_next_pull(
+    make: Callable[..., PullObj[Any]],
+) -> None:
+    stream: Any = make([1, 2, 3], slow("abc"))
+    first = await anext(stream)
+    more = [7, 8, 9]
+    stream.add(more)
+    assert stream.sources[-1] is more
+    items = [first, *await collect(stream)]
+    if make is PullZipObj:
+        assert items == [(1, "a"), (2, "b", 7), (3, "c", 8)]
+    else:
+        assert Counter(map(str, items)) == Counter("123abc789")
+
+
+async def test_source_that_is_added_while_a_pull_waits_is_asked() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    async with PullRaceObj(buffer.source) as race:
+        pulling = asyncio.ensure_future(anext(race))
+        await quiet()
+        race.add([5])
+        assert await pulling == 5
+
+
+@pytest.mark.parametrize("make", [PullRoundRobinObj, PullRaceObj, PullRaceRobinObj, PullZipObj])
+async def test_source_that_is_removed_is_closed_in_its_task(
+    make: Callable[..., PullObj[Any]],
+) -> None:
+    ended: list[bool] = []
+
+    async def endless() -> AsyncIterator[str]:
+        task = asyncio.current_task()
+        try:
+            while True:
+                await asyncio.sleep(0)
+                yield "x"
+        finally:
+            ended.append(asyncio.current_task() is task)
+
+    gone = endless()
+    stream: Any = make([1, 2, 3], gone)
+    await anext(stream)
+    await stream.remove(gone)
+    assert ended == [True]
+    assert len(stream.sources) == 1
+    items = await collect(stream)
+    assert "x" not in items
+    assert len(items) in (2, 3)
+    with pytest.raises(ValueError, match="source must be one of the sources"):
+        await stream.remove(gone)
+
+
+async def test_remove_raises_what_closing_raised_and_lets_waiting_pulls_go_on() -> None:
+    async def fails() -> AsyncIterator[int]:
+        try:
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            raise ValueError("closing")
+
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    gone = fails()
+    async with PullRoundRobinObj(gone, buffer.source) as stream:
+        pulling = asyncio.ensure_future(anext(stream))
+        await quiet()
+        with pytest.raises(ValueError, match="closing") as raised:
+            await stream.remove(gone)
+        assert raised.value.__notes__ == [
+            f"raised by source 0 of PullRoundRobinObj, {fails.__qualname__}"
+        ]
+        buffer.sink.next_nowait(3)
+        assert await pulling == 3
+
+
+async def test_sources_that_come_and_go_leave_nothing_behind() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    async with PullRaceObj(buffer.source) as race:
+        for number in range(300):
+            race.add(slow([number]))
+            assert await anext(race) == number
+            await quiet()
+            # That one has ended shows when it is asked again.
+            assert len(race.sources) <= 2
+
+
+async def test_labelled_sources_are_live() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    race = PullLabeledRaceObj({"a": buffer.source})
+    race.add("b", [1])
+    assert await anext(race) == ("b", 1)
+    with pytest.raises(ValueError, match="label is taken already, got 'a'"):
+        race.add("a", [2])
+    with pytest.raises(KeyError):
+        await race.remove("c")
+    await race.remove("a")
+    assert await collect(race) == []
+    with pytest.raises(ClosedError):
+        race.add("c", [1])
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_law_14_bad_input_is_refused(make: Any) -> None:
+    name = make.__name__
+    with pytest.raises(ValueError, match=f"{name}: sources must be one stream at least, got none"):
+        make()
+    with pytest.raises(
+        TypeError, match=rf"{name}: sources\[1\] must be an iterable or an async iterable, not 3"
+    ):
+        make([1], 3)
+    same = ready([1])
+    with pytest.raises(
+        ValueError, match=r"sources\[1\] must not be sources\[0\] again, .* would be split"
+    ):
+        make(same, same)
+    with pytest.raises(ValueError, match=r"eager must be at least 1 .*, got 0 \(int\)"):
+        make([1], eager=0)
+    with pytest.raises(TypeError, match=r"eager must be an integer, got 1.5 \(float\)"):
+        make([1], eager=1.5)
+    with pytest.raises(ValueError, match=r'on_error must be "raise".*, got \'no\' \(str\)'):
+        make([1], on_error="no")
+    stream = make([1])
+    with pytest.raises(TypeError, match="source must be an iterable"):
+        stream.add(4)
+    with pytest.raises(ValueError, match="source is one of the sources already"):
+        stream.add(stream.sources[0])
+    await collect(stream)
+    with pytest.raises(ClosedError, match="no source can be added any more") as refused:
+        stream.add(same)
+    assert refused.value.item is same
+
+
+def test_law_14_options_that_contradict_each_other_are_refused() -> None:
+    bad: Any = 3
+    with pytest.raises(ValueError, match="strict must not be true together with longest"):
+        PullZipObj([1], strict=True, longest=True)
+    with pytest.raises(ValueError, match="fill has no meaning without longest=True, got 3"):
+        PullZipObj([1], fill=3)
+    with pytest.raises(ValueError, match="cutoffs must be one stream at least, got none"):
+        PullRaceCutoffObj([1])
+    with pytest.raises(TypeError, match=r"error must be an exception or None, got 3 \(int\)"):
+        PullRaceCutoffObj([1], [2], error=bad)
+    with pytest.raises(TypeError, match="sources must be a mapping of labels to streams, not 3"):
+        PullLabeledRaceObj(bad)
+    same = [1]
+    with pytest.raises(ValueError, match=r"cutoffs\[0\] must not be sources\[0\] again"):
+        PullRaceCutoffObj(same, same)
+
+
+@pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj, PullRaceRobinObj, PullZipObj])
+def test_law_9_second_loop_is_refused(make: Callable[..., PullObj[Any]]) -> None:
+    stream = make(ready(range(9)), slow(range(9)))
+
+    async def pull() -> Any:
+        return await anext(stream)
+
+    async def refused() -> None:
+        with pytest.raises(WrongLoopError):
+            await anext(stream)
+        with pytest.raises(WrongLoopError):
+            await stream.aclose()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(pull())
+    asyncio.run(refused())
+    loop.run_until_complete(stream.aclose())
+    loop.close()
+
+
+# Among other operators.
+
+
+async def test_merge_stands_in_the_middle_of_a_line() -> None:
+    stream = (
+        SourceIterObj(range(5))
+        .map(lambda x: x * 10)
+        .race(slow(range(5)), SourceIterObj(range(100, 105)).filter(lambda x: x != 102))
+        .filter(lambda x: x != 3)
+        .zip(itertools.count())
+        .map(lambda pair: pair[0])
+        .window(2)
+        .concat([[7]])
+    )
+    items = [x for window in await collect(stream) for x in window]
+    assert sorted(items) == sorted([0, 10, 20, 30, 40, 0, 1, 2, 4, 100, 101, 103, 104, 7])
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_law_17_merge_over_a_line_of_10000_links() -> None:
+    stream: PullObj[int] = SourceIterObj(range(3))
+    for _ in range(10_000):
+        stream = stream.map(lambda x: x + 1)
+    assert sorted(await collect(stream.race([1]))) == [1, 10_000, 10_001, 10_002]
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_law_11_restart_begins_anew(make: Callable[..., PullObj[Any]]) -> None:
+    stream: Any = make([1, 2], SourceIterObj("ab").map(str.upper))
+    first = await collect(stream)
+    assert await collect(stream) == []
+    stream.restart()
+    assert await collect(stream) == first
+    await stream.aclose()
+    stream.restart()
+    assert await collect(stream) == first
+    stream = make(ready([1]), [2])
+    await collect(stream)
+    with pytest.raises(RuntimeError, match="cannot restart"):
+        stream.restart()
+
+
+async def test_law_12_concurrent_pulls_are_served_in_turn() -> None:
+    async with PullRaceObj(timed(range(20), 0), slow(range(20))) as race:
+        pulls = [asyncio.ensure_future(anext(race)) for _ in range(30)]
+        order: list[int] = []
+        for number, pull in enumerate(pulls):
+            pull.add_done_callback(lambda _, number=number: order.append(number))  # type: ignore[misc]
+        pulls[3].cancel()
+        await asyncio.gather(*pulls, return_exceptions=True)
+    order.remove(3)
+    assert order == sorted(order)
+
+
+# Cost.
+
+
+async def test_ten_thousand_sources_start_and_close_in_time() -> None:
+    began = time.process_time()
+    async with PullRaceObj(*(slow(itertools.count()) for _ in range(10_000))) as race:
+        for _ in range(20_000):
+            await anext(race)
+    assert time.process_time() - began < 2
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.loops("asyncio")
+async def test_cost_of_an_item_does_not_grow_with_the_sources() -> None:
+    async def cost(m: int, items: int) -> float:
+        best = float("inf")
+        for _ in range(3):
+            race = PullRaceObj(*(slow(range(items // m)) for _ in range(m)))
+            began = time.process_time()
+            async for _item in race:
+                pass
+            best = min(best, time.process_time() - began)
+        return best / items
+
+    # Generous: what is measured for the documents is in the benchmarks.
+    assert await cost(2_000, 60_000) < 2 * await cost(10, 60_000)
+
+
+def test_sync_iteration_is_not_offered() -> None:
+    stream: Any = PullRaceObj([1])
+    with pytest.raises(TypeError):
+        iter(stream)

@@ -1,0 +1,377 @@
+"""Each source of a merge runs as if it were alone: in a task and a context of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    AsyncIteratorCombiner,
+    PullObj,
+    PullRaceObj,
+    PullRaceRobinObj,
+    PullRoundRobinObj,
+    PullZipObj,
+    SourceCancelledError,
+    SourceIterObj,
+    SourceObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+MANY: list[Callable[..., PullObj[Any]]] = [
+    PullRaceObj,
+    PullRoundRobinObj,
+    PullRaceRobinObj,
+    PullZipObj,
+]
+NAMES = "abcde"
+
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def flat(items: list[Any]) -> list[Any]:
+    return [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
+
+
+async def merged(
+    make: Callable[..., PullObj[Any]], source: Callable[[str], AsyncIterator[str]]
+) -> Counter[str]:
+    """What five sources give together; the consumer must not notice anything."""
+    me = asyncio.current_task()
+    assert me is not None
+    items: list[Any] = []
+    async with make(*map(source, NAMES)) as stream:
+        async for item in stream:
+            items.append(item)
+            assert asyncio.current_task() is me
+            assert me.cancelling() == 0
+            assert where.get() == "nowhere"
+    assert len(asyncio.all_tasks()) == 1
+    return Counter(flat(items))
+
+
+async def alone(source: Callable[[str], AsyncIterator[str]]) -> Counter[str]:
+    """What each gives in a task of its own."""
+
+    async def read(name: str) -> list[str]:
+        return [item async for item in source(name)]
+
+    lists = await asyncio.gather(*(read(name) for name in NAMES))
+    return Counter(item for items in lists for item in items)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("make", MANY)
+async def test_timeouts_held_open_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+    async def source(name: str) -> AsyncIterator[str]:
+        for number in range(4):
+            try:
+                async with asyncio.timeout(1):
+                    yield f"{name}{number}"
+                    await asyncio.sleep(3 if number % 2 else 0.1)
+                yield f"{name}{number} done"
+            except TimeoutError:
+                yield f"{name}{number} late"
+
+    assert await merged(make, source) == await alone(source)
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_task_groups_held_open_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+    async def helper(name: str) -> str:
+        await asyncio.sleep(0)
+        return name
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    async def source(name: str) -> AsyncIterator[str]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(helper(name)) for _ in range(3)]
+            for task in tasks:
+                yield f"{name} waits"
+                yield await task
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+                yield f"{name} fails"
+                await asyncio.Event().wait()
+        except ExceptionGroup as group_error:
+            yield f"{name} {len(group_error.exceptions)}"
+
+    assert await merged(make, source) == await alone(source)
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_tokens_held_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+    async def source(name: str) -> AsyncIterator[str]:
+        token = where.set(name)
+        task = asyncio.current_task()
+        try:
+            for turns in range(4):
+                yield where.get()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                assert asyncio.current_task() is task
+        finally:
+            assert asyncio.current_task() is task
+            where.reset(token)
+            assert where.get() == "nowhere"
+
+    assert await merged(make, source) == dict.fromkeys(NAMES, 4)
+
+
+@pytest.mark.loops("asyncio")
+@pytest.mark.parametrize("make", MANY)
+async def test_scopes_of_anyio_held_open_across_a_yield(make: Callable[..., PullObj[Any]]) -> None:
+    anyio = pytest.importorskip("anyio")
+
+    async def source(name: str) -> AsyncIterator[str]:
+        with anyio.move_on_after(0.01) as scope:
+            yield f"{name} begins"
+            await anyio.sleep_forever()
+        yield f"{name} {scope.cancelled_caught}"
+
+    assert await merged(make, source) == await alone(source)
+
+
+@pytest.mark.parametrize("make", MANY)
+async def test_async_callable_of_a_line_has_a_task(make: Callable[..., PullObj[Any]]) -> None:
+    tasks: dict[str, set[Any]] = {name: set() for name in NAMES}
+
+    async def transform(name: str) -> str:
+        where.set(name)
+        tasks[name].add(asyncio.current_task())
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            tasks[name].add(asyncio.current_task())
+        return name
+
+    items = await merged(make, lambda name: SourceIterObj([name] * 3).map(transform))
+    assert items == dict.fromkeys(NAMES, 3)
+    assert all(len(seen) == 1 for seen in tasks.values())
+    assert len(set.union(*tasks.values())) == 5
+
+
+async def test_timeout_inside_does_not_reach_the_others() -> None:
+    async def slow() -> AsyncIterator[int]:
+        for number in range(10):
+            await asyncio.sleep(0)
+            yield number
+
+    async def late() -> AsyncIterator[int]:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+        yield 0
+
+    items: list[int] = []
+    notes: list[str] = []
+    errors = 0
+    async with PullRaceObj(slow(), late()) as race:
+        while True:
+            try:
+                items.append(await anext(race))
+            except TimeoutError as error:
+                errors += 1
+                notes = error.__notes__
+            except StopAsyncIteration:
+                break
+    assert (items, errors) == (list(range(10)), 1)
+    assert notes == [f"raised by source 1 of PullRaceObj, {late.__qualname__}"]
+
+
+async def test_source_may_cancel_itself() -> None:
+    async def source() -> AsyncIterator[int]:
+        task = asyncio.current_task()
+        assert task is not None
+        yield 1
+        task.cancel()
+        try:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            task.uncancel()
+            yield 2
+        yield 3
+        task.cancel()
+        await asyncio.Event().wait()
+
+    async with PullRaceObj(source()) as race:
+        assert [await anext(race) for _ in range(3)] == [1, 2, 3]
+        with pytest.raises(SourceCancelledError):
+            await anext(race)
+        with pytest.raises(StopAsyncIteration):
+            await anext(race)
+
+
+async def test_source_that_cancels_its_task_and_withdraws_it_goes_on() -> None:
+    async def source() -> AsyncIterator[int]:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in range(5):
+            task.cancel()
+            task.uncancel()
+            yield number
+            await asyncio.sleep(0)
+
+    async with PullRaceObj(source()) as race:
+        assert [item async for item in race] == list(range(5))
+
+
+async def test_iterator_that_is_no_generator_hears_of_its_cancellation() -> None:
+    class Source:
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        def __aiter__(self) -> Source:
+            return self
+
+        async def __anext__(self) -> int:
+            self.task = asyncio.current_task()
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self.seen.append("cancelled")
+                raise
+            return 1
+
+    source = Source()
+    async with PullRaceObj(source) as race:
+        assert await anext(race) == 1
+        await quiet()
+        task: Any = source.task
+        task.cancel()
+        await quiet()
+        task.uncancel()
+        assert await anext(race) == 1
+
+
+async def test_what_cannot_be_awaited_is_the_error_of_its_source() -> None:
+    class Bad:
+        def __init__(self, yielded: object) -> None:
+            self.yielded = yielded
+
+        def __await__(self) -> Any:
+            yield self.yielded
+
+    other = asyncio.new_event_loop()
+
+    async def source(yielded: object) -> AsyncIterator[int]:
+        yield 1
+        await Bad(yielded)
+
+    async def foreign() -> AsyncIterator[int]:
+        yield 1
+        await other.create_future()
+
+    async def bare() -> AsyncIterator[int]:
+        yield 1
+        await Bad(asyncio.get_running_loop().create_future())
+
+    bad: list[tuple[Callable[[], AsyncIterator[int]], str]] = [
+        (lambda: source(3), "cannot wait for: 3"),
+        (bare, "instead of awaiting it"),
+        (foreign, "of another event loop"),
+    ]
+    for make, message in bad:
+        async with PullRaceObj(make()) as race:
+            assert await anext(race) == 1
+            with pytest.raises(RuntimeError, match=message):
+                await anext(race)
+            with pytest.raises(StopAsyncIteration):
+                await anext(race)
+    other.close()
+
+
+async def test_future_that_fails_raises_in_the_source() -> None:
+    futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+
+    async def source() -> AsyncIterator[object]:
+        for future in futures:
+            try:
+                yield await future
+            except (ValueError, asyncio.CancelledError) as error:
+                yield type(error)
+
+    async with PullRaceObj(source()) as race:
+        pulls = [asyncio.ensure_future(anext(race)) for _ in futures]
+        await quiet()
+        futures[0].set_result(5)
+        futures[1].set_exception(ValueError())
+        futures[2].cancel()
+        assert await asyncio.gather(*pulls) == [5, ValueError, asyncio.CancelledError]
+
+
+async def test_task_of_a_source_says_whose_it_is() -> None:
+    async def source() -> AsyncIterator[str]:
+        task = asyncio.current_task()
+        assert task is not None
+        assert task in asyncio.all_tasks()
+        yield task.get_name()
+
+    async with AsyncIteratorCombiner([""], source()).race_generator() as race:
+        names = [await anext(race), await anext(race)]
+    assert names[1] == f"source 1 of AsyncIteratorCombiner, {source.__qualname__}"
+
+
+async def test_law_12_source_cannot_wait_for_itself() -> None:
+    races: list[Any] = []
+
+    async def at_once() -> AsyncIterator[Any]:
+        yield await anext(races[0])
+
+    async def later() -> AsyncIterator[Any]:
+        await asyncio.sleep(0)
+        yield await anext(races[0])
+
+    async def closes() -> AsyncIterator[Any]:
+        await asyncio.sleep(0)
+        await races[0].aclose()
+        yield 1
+
+    for source in (at_once, later, closes):
+        for is_mapped in (False, True):
+            race: PullObj[Any] = PullRaceObj(source(), [1])
+            races[:] = [race.map(str) if is_mapped else race]
+            seen: list[str] = []
+            async with races[0]:
+                for _ in range(2):
+                    try:
+                        seen.append(str(await anext(races[0])))
+                    except RuntimeError as error:
+                        seen.append(str(error))
+            assert any("a source cannot pull or close the race" in text for text in seen), seen
+
+
+async def test_task_is_there_before_the_first_step() -> None:
+    class Source(SourceObj[int]):
+        def __aiter__(self) -> Any:
+            self.made_by = asyncio.current_task()
+            where.set("source")
+            return self
+
+        async def __anext__(self) -> int:
+            assert asyncio.current_task() is self.made_by
+            assert where.get() == "source"
+            return 1
+
+    source = Source()
+    async with PullRaceObj(source) as race:
+        assert await anext(race) == 1
+        assert source.made_by is not asyncio.current_task()
+        assert where.get() == "nowhere"

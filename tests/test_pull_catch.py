@@ -1,0 +1,454 @@
+"""`catch`: an item in the place of an error, wherever above it was raised."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    SKIP,
+    ClosedError,
+    PullCatchObj,
+    PullObj,
+    PullObj1To1Link,
+    Skip,
+    SourceCancelledError,
+    SourceIterObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
+def odd_fails(n: int) -> int:
+    if n % 2:
+        raise KeyError(n)
+    return n
+
+
+async def odd_fails_slowly(n: int) -> int:
+    await turns(n % 3)
+    return odd_fails(n)
+
+
+class Foreign(PullObj1To1Link[int, int]):
+    """An operator that is not fused."""
+
+    async def pull_impl(self) -> AsyncIterator[int]:
+        async for item in self.source:
+            yield item
+
+
+class Failing:
+    """A source that raises for each odd number, and goes on."""
+
+    def __init__(self, count: int) -> None:
+        self._numbers = iter(range(count))
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        return odd_fails(next(self._numbers))
+
+
+class FailingSlowly:
+    """The same, async."""
+
+    def __init__(self, count: int) -> None:
+        self._numbers = iter(range(count))
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        try:
+            n = next(self._numbers)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        return await odd_fails_slowly(n)
+
+
+def negative(error: Exception) -> int:
+    return -int(error.args[0])
+
+
+async def negative_slowly(error: Exception) -> int:
+    await turns(1)
+    return negative(error)
+
+
+MADE: dict[str, Callable[[], PullObj[int]]] = {
+    "stage": lambda: SourceIterObj(range(6)).map(odd_fails),
+    "async stage": lambda: SourceIterObj(range(6)).map(odd_fails_slowly),
+    "feed": lambda: SourceIterObj(Failing(6)),
+    "async feed": lambda: SourceIterObj(FailingSlowly(6)),
+    "flattened": lambda: SourceIterObj([Failing(6)]).flatten(),
+    "flattened async": lambda: SourceIterObj([FailingSlowly(6)]).flatten(),
+    "filter": lambda: SourceIterObj(range(6)).filter(lambda n: odd_fails(n) == n),
+    "far above": lambda: (
+        SourceIterObj(range(6)).map(odd_fails).map(lambda n: n).window(1).flatten()
+    ),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_errors_of_every_kind_of_place_go_to_the_handler(made: str, is_async: bool) -> None:
+    handler: Callable[[Exception], Any] = negative_slowly if is_async else negative
+    caught = MADE[made]().catch(handler)
+    assert await collect(caught.map(lambda n: n)) == [0, -1, 2, -3, 4, -5]
+    skipping = MADE[made]().catch(lambda _: SKIP)
+    assert await collect(skipping.filter(lambda _: True)) == [0, 2, 4]
+
+
+async def test_skip_may_be_given_by_an_async_handler() -> None:
+    async def handler(error: Exception) -> int | Skip:
+        await turns(1)
+        return SKIP if error.args == (1,) else 7
+
+    stream = SourceIterObj(range(4)).map(odd_fails_slowly).catch(handler)
+    assert await collect(stream) == [0, 2, 7]
+    assert repr(SKIP) == "SKIP"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_law_3_what_a_handler_raises_is_raised_and_costs_one_item(is_async: bool) -> None:
+    def again(error: Exception) -> int:
+        if error.args == (1,):
+            raise error
+        raise OSError("other") from error
+
+    async def again_slowly(error: Exception) -> int:
+        await turns(1)
+        return again(error)
+
+    handler: Callable[[Exception], Any] = again_slowly if is_async else again
+    stream = SourceIterObj(range(5)).map(odd_fails).catch(handler)
+    assert await anext(stream) == 0
+    with pytest.raises(KeyError) as caught:
+        await anext(stream)
+    assert caught.value.__notes__ == [
+        "raised by transform of PullMapObj",
+        "raised by handler of PullCatchObj",
+    ]
+    assert await anext(stream) == 2
+    with pytest.raises(OSError, match="other"):
+        await anext(stream)
+    assert await collect(stream) == [4]
+
+
+async def test_a_handler_is_called_for_what_is_above_it_alone() -> None:
+    log: list[str] = []
+
+    def note(name: str) -> Callable[[Exception], int]:
+        def handler(error: Exception) -> int:
+            log.append(name)
+            raise error
+
+        return handler
+
+    stream = SourceIterObj(range(2)).catch(note("above")).map(odd_fails).catch(note("near"))
+    last = stream.catch(note("far")).catch(lambda _: 9).catch(note("never")).map(odd_fails)
+    assert await anext(last) == 0
+    with pytest.raises(KeyError, match="9"):
+        await anext(last)
+    assert log == ["near", "far"]
+
+
+async def test_errors_of_a_source_that_is_not_fused_go_to_the_handler() -> None:
+    shared = SourceIterObj(range(4)).map(odd_fails)
+    other = shared.map(lambda n: n)
+    assert await collect(shared.catch(negative)) == [0, -1, 2, -3]
+    assert await collect(other) == []
+    own = Foreign(SourceIterObj(range(4)).map(odd_fails)).catch(lambda _: -1)
+    # The generator of the subclass is ended by the error, as any generator.
+    assert await collect(own) == [0, -1]
+    below = Foreign(SourceIterObj(range(4)).map(odd_fails).catch(negative)).map(lambda n: n)
+    assert await collect(below) == [0, -1, 2, -3]
+
+
+async def test_law_2_a_cancelled_pull_is_not_the_business_of_a_handler() -> None:
+    handled: list[Exception] = []
+
+    async def slow(n: int) -> int:
+        await turns(3)
+        return n
+
+    def handler(error: Exception) -> Skip:
+        handled.append(error)
+        return SKIP
+
+    stream = SourceIterObj(range(3)).map(slow).catch(handler)
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(1)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    assert await collect(stream) == [0, 1, 2]
+    assert handled == []
+
+
+async def test_a_cancelled_error_of_its_own_and_a_keyboard_interrupt_are_let_through() -> None:
+    def fails(n: int) -> int:
+        raise asyncio.CancelledError if n else KeyboardInterrupt
+
+    stream = SourceIterObj(range(2)).map(fails).catch(lambda _: SKIP)
+    with pytest.raises(KeyboardInterrupt):
+        anext(stream).send(None)
+    with pytest.raises(asyncio.CancelledError):
+        await anext(stream)
+    assert await collect(stream) == []
+
+
+async def test_law_2_an_error_whose_handler_was_cancelled_is_handled_again() -> None:
+    gate = asyncio.Event()
+    seen: list[Exception] = []
+
+    async def handler(error: Exception) -> int:
+        seen.append(error)
+        await gate.wait()
+        return negative(error)
+
+    stream = SourceIterObj(range(4)).map(odd_fails).catch(handler)
+    last = stream.map(lambda n: n)
+    assert await anext(last) == 0
+    for _ in range(2):
+        pull = asyncio.ensure_future(anext(last))
+        await turns(3)
+        pull.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pull
+    gate.set()
+    # In the middle of the line, where it was left.
+    assert await anext(stream) == -1
+    assert len(seen) == 3
+    assert seen[0] is seen[1] is seen[2]
+    assert await collect(last) == [2, -3]
+
+
+async def test_law_2_a_dropped_pull_leaves_its_error() -> None:
+    gate = asyncio.Event()
+
+    async def handler(error: Exception) -> int:
+        await gate.wait()
+        return negative(error)
+
+    stream = SourceIterObj([1, 2]).map(odd_fails).catch(handler)
+    pull = anext(stream)
+    pull.send(None)
+    pull.close()
+    second = anext(stream)
+    second.send(None)
+    del second
+    gate.set()
+    assert await collect(stream) == [-1, 2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+
+    async def pair(n: int) -> list[int]:
+        await turns(n % 2)
+        return [n, n]
+
+    stream = SourceIterObj(range(30)).map(odd_fails_slowly).catch(negative_slowly).flat_map(pair)
+    received: list[int] = []
+    cancelled = 0
+    while True:
+        pull = asyncio.ensure_future(anext(stream))
+        await turns(rng.randrange(6))
+        pull.cancel()
+        try:
+            received.append(await pull)
+        except asyncio.CancelledError:
+            cancelled += 1
+            if cancelled % 4:
+                continue
+            try:
+                received.append(await anext(stream))
+            except StopAsyncIteration:
+                break
+        except StopAsyncIteration:
+            break
+    assert received == [-n if n % 2 else n for n in range(30) for _ in (0, 1)]
+    assert cancelled > 3
+
+
+async def test_the_loss_of_a_cancelled_generator_goes_to_the_handler() -> None:
+    async def generator() -> AsyncIterator[int]:
+        yield 0
+        await asyncio.Event().wait()
+
+    def handler(error: Exception) -> str:
+        assert isinstance(error, SourceCancelledError)
+        return "lost"
+
+    stream = SourceIterObj(generator()).catch(handler)
+    assert await anext(stream) == 0
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(3)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    assert await collect(stream) == ["lost"]
+
+
+async def test_closing_a_suspended_pull_of_a_flattened_source_calls_no_handler() -> None:
+    async def waits() -> AsyncIterator[int]:
+        await asyncio.Event().wait()
+        yield 1
+
+    handled: list[Exception] = []
+
+    def handler(error: Exception) -> Skip:
+        handled.append(error)
+        return SKIP
+
+    stream = SourceIterObj([waits()]).flatten().catch(handler)
+    pull = anext(stream)
+    pull.send(None)
+    pull.close()
+    assert handled == []
+
+
+async def test_law_4_closing_while_a_handler_runs_cancels_the_pull() -> None:
+    ended: list[str] = []
+
+    async def handler(_: Exception) -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await turns(2)
+            ended.append("handler")
+        return 1
+
+    stream = SourceIterObj([1]).map(odd_fails).catch(handler)
+    last = stream.map(lambda n: n)
+    pull = asyncio.create_task(anext(last))
+    await turns(3)
+    await last.aclose()
+    with pytest.raises(ClosedError):
+        await pull
+    assert ended == ["handler"]
+
+
+async def test_law_11_after_the_end_and_after_restart() -> None:
+    stream = SourceIterObj(range(3)).map(odd_fails).catch(negative)
+    assert await collect(stream) == [0, -1, 2]
+    assert await anext(stream, "end") == "end"
+    stream.restart()
+    assert await collect(stream) == [0, -1, 2]
+
+
+async def test_law_13_the_handler_is_live() -> None:
+    stream: PullCatchObj[int, Any] = PullCatchObj(SourceIterObj(range(6)).map(odd_fails), negative)
+    assert [await anext(stream) for _ in range(2)] == [0, -1]
+    stream.handler = lambda _: "new"
+    assert await collect(stream) == [2, "new", 4, "new"]
+    with pytest.raises(TypeError, match="handler must be callable, got None"):
+        stream.handler = wrong(None)
+
+
+def test_law_14_bad_input_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"handler must be callable, got 3 \(int\)"):
+        PullCatchObj([1], wrong(3))
+    with pytest.raises(TypeError, match="source must be an iterable"):
+        PullCatchObj(wrong(3), negative)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("is_flattened", [False, True])
+async def test_law_16_errors_without_end_let_the_loop_turn_and_can_be_cancelled(
+    is_flattened: bool,
+) -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            raise OSError("again")
+
+    source: PullObj[int] = (
+        SourceIterObj([Broken()]).flatten() if is_flattened else SourceIterObj(Broken())
+    )
+    stream = source.catch(lambda _: SKIP)
+    pull = asyncio.create_task(anext(stream, None))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+
+
+async def test_law_17_an_error_passes_ten_thousand_handlers() -> None:
+    def again(error: Exception) -> int:
+        raise error
+
+    stream: PullObj[int] = SourceIterObj(range(3)).map(odd_fails)
+    for _ in range(10_000):
+        stream = stream.catch(again)
+    assert await collect(stream.catch(negative)) == [0, -1, 2]
+
+
+def test_a_cycle_through_a_handler_or_an_error_that_is_kept_is_collected() -> None:
+    class Holder:
+        stream: Any = None
+
+        async def handle(self, _: Exception) -> int:
+            await asyncio.Event().wait()
+            return 1
+
+    async def main() -> weakref.ref[Holder]:
+        holder = Holder()
+        holder.stream = SourceIterObj([1]).map(odd_fails).catch(holder.handle)
+        pull = asyncio.ensure_future(anext(holder.stream))
+        await turns(2)
+        pull.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pull
+        return weakref.ref(holder)
+
+    gone = asyncio.run(main())
+    gc.collect()
+    assert gone() is None
+
+
+def test_types_follow_what_a_handler_returns() -> None:
+    """Read by the type checkers too."""
+
+    async def slowly(error: Exception) -> str | Skip:
+        return SKIP if error.args else "no"
+
+    def only_skips(_: Exception) -> Skip:
+        return SKIP
+
+    def text(error: Exception) -> str | Skip:
+        return SKIP if error.args else "no"
+
+    stream = SourceIterObj([1])
+    skipped: PullObj[int] = stream.catch(only_skips)
+    changed: list[PullObj[int | str]] = [stream.catch(text), stream.catch(slowly)]
+    assert {type(made) for made in [skipped, *changed]} == {PullCatchObj}

@@ -1,0 +1,473 @@
+"""Lists that a condition closes, callbacks, items put in order, and raw maps: against plain Python and law by law."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import random
+import re
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    OrderError,
+    PullBufferObj,
+    PullCallbackObj,
+    PullInOrderObj,
+    PullMapObj,
+    PullObj,
+    SourceIterObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
+async def generated(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        await asyncio.sleep(0)
+        yield item
+
+
+async def cancelled_often(stream: Any, rng: random.Random) -> tuple[list[Any], int]:
+    """All items of a stream whose pulls are cancelled at random; and how often."""
+    received: list[Any] = []
+    cancelled = 0
+    while True:
+        pull = asyncio.ensure_future(anext(stream))
+        await turns(rng.randrange(8))
+        pull.cancel()
+        try:
+            received.append(await pull)
+        except asyncio.CancelledError:
+            cancelled += 1
+            if cancelled % 4:
+                continue
+            try:
+                received.append(await anext(stream))
+            except StopAsyncIteration:
+                return received, cancelled
+        except StopAsyncIteration:
+            return received, cancelled
+
+
+def parted(items: Iterable[int], closes: Callable[[int], bool]) -> list[list[int]]:
+    lists: list[list[int]] = [[]]
+    for item in items:
+        lists[-1].append(item)
+        if closes(item):
+            lists.append([])
+    return lists if lists[-1] else lists[:-1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_buffer_until_parts_after_what_its_condition_says(seed: int, is_async: bool) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    items = [rng.randrange(10) for _ in range(rng.randrange(40))]
+
+    def closes(n: int) -> bool:
+        return n < 3
+
+    async def slowly(n: int) -> bool:
+        await turns(n % 2)
+        return closes(n)
+
+    condition: Callable[[int], Any] = slowly if is_async else closes
+    lists = parted(items, closes)
+    assert await collect(SourceIterObj(items).buffer_until(condition)) == lists
+    full = [part for part in lists if closes(part[-1])]
+    assert await collect(SourceIterObj(items).buffer_until(condition, partial="drop")) == full
+    source = generated(items)
+    middle = SourceIterObj(source).map(lambda n: n).buffer_until(condition).flatten()
+    assert await collect(middle.filter(lambda n: n % 2)) == [n for n in items if n % 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_law_2_buffer_until_and_callback_lose_nothing_when_cancelled(seed: int) -> None:
+    print("seed", seed)
+    shown: list[int] = []
+
+    async def slow(n: int) -> int:
+        await turns(n % 3)
+        return n
+
+    async def show(n: int) -> None:
+        await turns(1)
+        shown.append(n)
+
+    async def closes(n: int) -> bool:
+        await turns(1)
+        return n % 4 == 3
+
+    stream = SourceIterObj(range(30)).map(slow).callback(slow, show).buffer_until(closes)
+    received, cancelled = await cancelled_often(stream, random.Random(seed))
+    assert received == parted(range(30), lambda n: n % 4 == 3)
+    assert list(dict.fromkeys(shown)) == list(range(30))
+    assert cancelled > 3
+
+
+async def test_law_3_a_failing_condition_costs_one_item_and_no_list() -> None:
+    def condition(n: int) -> bool:
+        return 1 // (n - 2) == 1
+
+    stream = SourceIterObj(range(6)).buffer_until(condition)
+    with pytest.raises(ZeroDivisionError) as caught:
+        await anext(stream)
+    assert caught.value.__notes__ == ["raised by condition of PullBufferObj"]
+    assert await collect(stream) == [[0, 1, 3], [4, 5]]
+
+
+async def test_restart_drops_a_list_that_is_not_closed() -> None:
+    stream = SourceIterObj([1, 2, 3]).buffer_until(lambda n: n == 3)
+    stream.condition = lambda n: n == 1
+    assert await anext(stream) == [1]
+    stream.condition = wrong(lambda n: 1 // 0 if n == 3 else False)
+    with pytest.raises(ZeroDivisionError):
+        await anext(stream)
+    stream.restart()
+    stream.condition = lambda n: n == 3
+    assert await collect(stream) == [[1, 2, 3]]
+
+
+async def test_callbacks_are_called_in_order_and_one_after_the_other() -> None:
+    log: list[Any] = []
+
+    def note(name: str) -> Callable[[int], Any]:
+        return lambda n: log.append((name, n))
+
+    def slowly(name: str) -> Callable[[int], Any]:
+        async def callback(n: int) -> str:
+            log.append((name, n))
+            await turns(2)
+            log.append((name + " through", n))
+            return "ignored"
+
+        return callback
+
+    async def at_once(n: int) -> None:
+        log.append(("e", n))
+
+    callbacks = (note("a"), slowly("b"), note("c"), slowly("d"), at_once)
+    stream = SourceIterObj(range(3)).map(lambda n: n).callback(*callbacks).filter(lambda n: n != 1)
+    assert await collect(stream) == [0, 2]
+    names = ["a", "b", "b through", "c", "d", "d through", "e"]
+    assert log == [(name, n) for n in range(3) for name in names]
+
+
+async def test_law_2_a_cancelled_callback_is_called_again_with_those_before_it() -> None:
+    log: list[str] = []
+    gate = asyncio.Event()
+
+    async def waits(_: int) -> None:
+        log.append("waits")
+        await gate.wait()
+
+    stream = PullCallbackObj([7, 8], lambda _: log.append("first"), waits)
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(3)
+    pull.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    gate.set()
+    assert await collect(stream) == [7, 8]
+    assert log == ["first", "waits"] * 3
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_law_3_a_failing_callback_costs_one_item(at: int) -> None:
+    async def fails(n: int) -> None:
+        await turns(n)
+        if n == 1:
+            raise KeyError(n)
+
+    def fails_at_once(n: int) -> None:
+        if n == 1:
+            raise KeyError(n)
+
+    for failing in (fails, fails_at_once):
+        called: list[int] = []
+
+        async def fine(n: int, called: list[int] = called) -> None:
+            called.append(n)
+
+        callbacks: list[Callable[[int], Any]] = [fine, fine]
+        callbacks.insert(at, failing)
+        stream = PullCallbackObj(range(3), *callbacks)
+        assert await anext(stream) == 0
+        with pytest.raises(KeyError) as caught:
+            await anext(stream)
+        assert caught.value.__notes__ == ["raised by callbacks of PullCallbackObj"]
+        assert await collect(stream) == [2]
+        assert called == [0, 0] + [1] * at + [2, 2]
+
+
+async def test_law_13_callbacks_are_live() -> None:
+    log: list[str] = []
+    stream = PullCallbackObj(range(3), lambda _: log.append("old"))
+    assert await anext(stream) == 0
+    new: list[Callable[[int], Any]] = [lambda _: log.append("new"), lambda _: log.append("newer")]
+    stream.callbacks = wrong(iter(new))
+    assert stream.callbacks == tuple(new)
+    with pytest.raises(TypeError, match=r"callbacks\[0\] must be callable, got 3 \(int\)"):
+        stream.callbacks = wrong([3])
+    assert await collect(stream) == [1, 2]
+    assert log == ["old", "new", "newer", "new", "newer"]
+
+
+async def test_raw_map_leaves_awaitables_as_they_are() -> None:
+    async def double(n: int) -> int:
+        return n * 2
+
+    stream = SourceIterObj(range(4)).map(double, raw=True)
+    coroutines = [item async for item in stream]
+    assert all(map(inspect.iscoroutine, coroutines))
+    assert [await coroutine for coroutine in coroutines] == [0, 2, 4, 6]
+    assert await collect(PullMapObj(range(4), double)) == [0, 2, 4, 6]
+    # A stage below that awaits what it is given.
+    assert await collect(PullMapObj(range(4), double, raw=True).map(lambda c: c)) == [0, 2, 4, 6]
+    plain = PullMapObj(range(2), lambda n: -n, raw=True)
+    assert plain.transform(3) == -3
+    assert await collect(plain) == [0, -1]
+
+
+def shuffled(rng: random.Random, count: int, reach: int) -> list[int]:
+    """Numbers of which none is more than `reach` places too early."""
+    return sorted(range(count), key=lambda n: n + rng.uniform(0, reach))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_in_order_is_a_sort(seed: int, is_async: bool) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    start, reach = rng.randrange(-20, 20), rng.randrange(1, 12)
+    items = [n + start for n in shuffled(rng, rng.randrange(60), reach)]
+
+    async def slowly(n: int) -> int:
+        await turns(n % 2)
+        return n
+
+    index: Callable[[int], Any] = slowly if is_async else lambda n: n
+    stream = SourceIterObj(items).map(lambda n: n).in_order(index, start=start, maxsize=reach)
+    assert await collect(stream.filter(lambda n: n % 5)) == [n for n in sorted(items) if n % 5]
+    stream.restart()
+    assert await collect(stream) == sorted(items)
+    again = SourceIterObj(generated(items)).in_order(index, start=start, maxsize=reach)
+    assert await collect(again.window(3).flatten()) == sorted(items)
+
+
+async def test_in_order_lets_go_of_what_it_holds_when_the_source_ends_with_a_gap() -> None:
+    stream = PullInOrderObj([5, 0, 3, 7, 1], lambda n: n)
+    assert await collect(stream) == [0, 1, 3, 5, 7]
+    assert await collect(stream.map(lambda n: n)) == []
+    stream.restart()
+    below = stream.map(lambda n: n * 2).take(4)
+    assert await collect(below) == [0, 2, 6, 10]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+
+    async def slowly(n: int) -> int:
+        await turns(n % 3)
+        return n
+
+    items = shuffled(rng, 50, 6)
+    stream = SourceIterObj(items).map(slowly).in_order(slowly, maxsize=6).map(slowly)
+    received, cancelled = await cancelled_often(stream, rng)
+    assert received == list(range(50))
+    assert cancelled > 3
+
+
+@pytest.mark.parametrize(
+    ("items", "refused", "message"),
+    [
+        ([0, 2, 2, 1], 2, r"index 2 \(int\) was given to an item before"),
+        ([0, 1, 0, 2], 0, r"index 0 \(int\) was given to an item before"),
+        ([0, -1, 1, 2], -1, r"index -1 \(int\) is below the first one, 0"),
+        (
+            [2, 1, 3, 0],
+            3,
+            r"index 3 \(int\) comes too early: 2 items wait for 0 already, and maxsize is 2",
+        ),
+        ([0, 2**63, 1, 2], 2**63, r"index 9223372036854775808 \(int\) is not between"),
+    ],
+)
+async def test_law_3_an_item_without_a_place_comes_back_in_the_error(
+    items: list[int], refused: int, message: str
+) -> None:
+    stream = PullInOrderObj(items, lambda n: n, maxsize=2)
+    received: list[int] = []
+    caught: list[OrderError] = []
+    while True:
+        try:
+            received.append(await anext(stream))
+        except StopAsyncIteration:
+            break
+        except OrderError as error:
+            caught.append(error)
+    assert received == [0, 1, 2]
+    (refusal,) = caught
+    assert refusal.item == refused
+    assert isinstance(refusal, ValueError)
+    assert not isinstance(refusal, TypeError)
+    assert refusal.__notes__ == ["raised by index of PullInOrderObj"]
+    assert re.match(message, str(refusal))
+
+
+@pytest.mark.parametrize("index", ["1", 1.0, None, True])
+async def test_law_3_an_index_that_is_no_integer_is_a_type_error_with_the_item(index: Any) -> None:
+    stream = PullInOrderObj(range(3), lambda n: index if n == 1 else n)
+    assert await anext(stream) == 0
+    with pytest.raises(TypeError, match=r"index .* is no integer") as caught:
+        await anext(stream)
+    assert wrong(caught.value).item == 1
+    assert await collect(stream) == [2]
+
+
+async def test_law_6_in_order_holds_no_more_than_its_maxsize() -> None:
+    drawn: list[int] = []
+    source = SourceIterObj(range(9, -1, -1)).callback(drawn.append)
+    stream = source.in_order(lambda n: n, maxsize=4)
+    with pytest.raises(OrderError):
+        await anext(stream)
+    assert drawn == [9, 8, 7, 6, 5]
+    stream.maxsize = 9
+    assert await anext(stream) == 0
+    stream.maxsize = 1
+    assert await anext(stream) == 1
+    assert stream.maxsize == 1
+
+
+async def test_law_11_an_order_that_was_left_begins_again_at_its_start() -> None:
+    stream = SourceIterObj([2, 1, 0]).in_order(lambda n: n)
+    assert await anext(stream) == 0
+    stream.restart()
+    assert await collect(stream) == [0, 1, 2]
+
+
+async def test_law_13_the_index_is_live() -> None:
+    stream = PullInOrderObj([0, 2, 1], lambda n: n)
+    assert await anext(stream) == 0
+    stream.index = lambda n: 3 - n
+    assert stream.index(1) == 2
+    assert await collect(stream) == [2, 1]
+
+
+async def test_law_16_what_is_held_at_the_end_leaves_without_stopping_the_loop() -> None:
+    count = 20_000
+    stream = SourceIterObj(range(1, count)).in_order(lambda n: n, maxsize=count)
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    held = asyncio.create_task(anext(stream.filter(lambda _: False), None))
+    task = asyncio.create_task(heart())
+    assert await held is None
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert beats >= 2 * (count // 4096)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (
+            lambda: PullBufferObj([1], wrong(3)),
+            TypeError,
+            r"condition must be callable, got 3 \(int\)",
+        ),
+        (lambda: PullBufferObj([1], bool, partial=wrong("no")), ValueError, "partial must be"),
+        (lambda: PullBufferObj(wrong(3), bool), TypeError, "source must be an iterable"),
+        (
+            lambda: PullCallbackObj([1]),
+            TypeError,
+            "callbacks must be one callable at least, got none",
+        ),
+        (
+            lambda: PullCallbackObj([1], print, wrong("x")),
+            TypeError,
+            r"callbacks\[1\] must be callable, got 'x' \(str\)",
+        ),
+        (
+            lambda: PullInOrderObj([1], wrong(3)),
+            TypeError,
+            r"index must be callable, got 3 \(int\)",
+        ),
+        (
+            lambda: PullInOrderObj([1], int, start=wrong("0")),
+            TypeError,
+            r"start must be an integer, got '0' \(str\)",
+        ),
+        (
+            lambda: PullInOrderObj([1], int, start=2**63),
+            ValueError,
+            r"start must be from -2\*\*63 .*",
+        ),
+        (
+            lambda: PullInOrderObj([1], int, maxsize=0),
+            ValueError,
+            "maxsize must be at least 1 .*, got 0",
+        ),
+    ],
+)
+def test_law_14_bad_input_is_refused(
+    make: Callable[[], Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+async def test_law_17_ten_thousand_of_each_run() -> None:
+    stream: PullObj[Any] = SourceIterObj(range(3))
+    for _ in range(2_500):
+        stream = stream.buffer_until(lambda _: True).flatten().callback(bool).map(int, raw=True)
+    for _ in range(1_000):
+        stream = stream.in_order(lambda n: n)
+    assert await collect(stream) == [0, 1, 2]
+
+
+class Holder:
+    """Refers to the stream that refers to it."""
+
+    stream: Any = None
+
+    def use(self, _: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("make", [PullBufferObj, PullCallbackObj, PullInOrderObj])
+def test_a_cycle_through_a_kernel_is_collected(make: Callable[..., Any]) -> None:
+    holder = Holder()
+    holder.stream = make([], holder.use)
+    gone = weakref.ref(holder)
+    del holder
+    gc.collect()
+    assert gone() is None

@@ -1,0 +1,310 @@
+"""Random lines of operators against the plain Python that says the same.
+
+A failure prints a blob: put `@reproduce_failure(...)` with it over the test to run it again. `HYPOTHESIS_PROFILE=explore`
+looks further, at random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import operator
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headrace import PullObj, SourceBufferObj, SourceIterObj
+from headrace.testing import ScriptedSource, Turns
+from tests.support import collect, turns
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+# Each line is run three times, on one loop of its own.
+_COMMON: dict[str, Any] = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("headrace", derandomize=True, max_examples=500, database=None, **_COMMON)
+settings.register_profile("headrace-explore", max_examples=5_000, **_COMMON)
+PROFILE = settings.get_profile(
+    "headrace-explore" if os.environ.get("HYPOTHESIS_PROFILE") == "explore" else "headrace"
+)
+
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One operator: what it does to a stream, and to a list."""
+
+    name: str
+    run: Callable[[PullObj[Any], Wrap], PullObj[Any]]
+    model: Callable[[list[Any]], list[Any]]
+    delay: int | None
+    """How many turns its callable waits; `None`: it is a sync one."""
+
+    def __repr__(self) -> str:
+        return self.name if self.delay is None else f"{self.name} (async, {self.delay} turns)"
+
+    def apply(self, stream: PullObj[Any]) -> PullObj[Any]:
+        def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+            if (delay := self.delay) is None:
+                return function
+
+            async def slow(*arguments: Any) -> Any:
+                await turns(delay)
+                return function(*arguments)
+
+            return slow
+
+        return self.run(stream, wrap)
+
+
+def batches(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def mixed(item: int, modulus: int) -> int:
+    """A small number of an item, which is a number."""
+    return (item * 7 + 3) % modulus
+
+
+delays = st.none() | st.integers(0, 3)
+small = st.integers(0, 6)
+
+
+def stage(
+    name: str,
+    make: Callable[[int], tuple[Callable[..., PullObj[Any]], Callable[[list[Any]], list[Any]]]],
+) -> st.SearchStrategy[Stage]:
+    """A stage that depends on one small number."""
+
+    def build(number: int, delay: int | None) -> Stage:
+        run, model = make(number)
+        return Stage(f"{name} {number}", run, model, delay)
+
+    return st.builds(build, small, delays)
+
+
+# All of them take numbers and give numbers, so that any may follow any.
+STAGES = st.one_of(
+    stage(
+        "map",
+        lambda k: (
+            lambda stream, wrap: stream.map(wrap(lambda n: n + k)),
+            lambda items: [n + k for n in items],
+        ),
+    ),
+    stage(
+        "filter",
+        lambda k: (
+            lambda stream, wrap: stream.filter(wrap(lambda n: mixed(n, k + 1))),
+            lambda items: [n for n in items if mixed(n, k + 1)],
+        ),
+    ),
+    stage(
+        "reduce",
+        lambda k: (
+            lambda stream, wrap: stream.reduce(wrap(operator.add), k),
+            lambda items: list(itertools.accumulate(items, initial=k))[1:],
+        ),
+    ),
+    stage(
+        "reduce from the first, not",
+        lambda _: (
+            lambda stream, wrap: stream.reduce(wrap(operator.sub)),
+            lambda items: list(itertools.accumulate(items, operator.sub)),
+        ),
+    ),
+    stage(
+        "dedupe by",
+        lambda k: (
+            lambda stream, wrap: stream.dedupe(key=wrap(lambda n: mixed(n, k + 2))),
+            lambda items: [
+                n
+                for at, n in enumerate(items)
+                if mixed(n, k + 2) not in {mixed(m, k + 2) for m in items[:at]}
+            ],
+        ),
+    ),
+    stage(
+        "dedupe consecutive, not",
+        lambda _: (
+            lambda stream, _: stream.dedupe(consecutive=True),
+            lambda items: [n for n, _ in itertools.groupby(items)],
+        ),
+    ),
+    stage(
+        "take 3 times",
+        lambda k: (lambda stream, _: stream.take(3 * k), lambda items: items[: 3 * k]),
+    ),
+    stage("skip", lambda k: (lambda stream, _: stream.skip(k), lambda items: items[k:])),
+    stage(
+        "take_while",
+        lambda k: (
+            lambda stream, wrap: stream.take_while(wrap(lambda n: mixed(n, 8) != k)),
+            lambda items: list(itertools.takewhile(lambda n: mixed(n, 8) != k, items)),
+        ),
+    ),
+    stage(
+        "skip_while",
+        lambda k: (
+            lambda stream, wrap: stream.skip_while(wrap(lambda n: mixed(n, 8) > k)),
+            lambda items: list(itertools.dropwhile(lambda n: mixed(n, 8) > k, items)),
+        ),
+    ),
+    stage(
+        "flat_map",
+        lambda k: (
+            lambda stream, wrap: stream.flat_map(wrap(lambda n: range(mixed(n, k % 3 + 1)))),
+            lambda items: [m for n in items for m in range(mixed(n, k % 3 + 1))],
+        ),
+    ),
+    stage(
+        "flat_map to what waits",
+        lambda k: (
+            lambda stream, wrap: stream.flat_map(
+                wrap(lambda n: ScriptedSource([n, Turns(1), k, Turns(k % 2)]))
+            ).take(60),
+            lambda items: [m for n in items for m in (n, k)][:60],
+        ),
+    ),
+    stage(
+        "window and flatten",
+        lambda k: (lambda stream, _: stream.window(k + 1).flatten(), lambda items: items),
+    ),
+    stage(
+        "window and sum",
+        lambda k: (
+            lambda stream, wrap: stream.window(k + 1).map(wrap(sum)),
+            lambda items: [sum(batch) for batch in batches(items, k + 1)],
+        ),
+    ),
+    stage(
+        "full windows only, and sum",
+        lambda k: (
+            lambda stream, wrap: stream.window(k + 1, partial="drop").map(wrap(sum)),
+            lambda items: [sum(b) for b in batches(items, k + 1) if len(b) == k + 1],
+        ),
+    ),
+)
+
+
+def listed(items: list[int]) -> PullObj[int]:
+    return SourceIterObj(items)
+
+
+def buffered(items: list[int]) -> PullObj[int]:
+    return SourceBufferObj(items)
+
+
+def halting(items: list[int]) -> PullObj[int]:
+    return SourceIterObj(
+        ScriptedSource([step for n in items for step in (Turns(abs(n) % 3), n)] + [Turns(1)])
+    )
+
+
+numbers = st.lists(st.integers(-9, 9), max_size=20)
+lines = st.lists(STAGES, max_size=12)
+sources = st.sampled_from([listed, buffered, halting])
+
+
+def built(source: PullObj[Any], line: list[Stage]) -> PullObj[Any]:
+    for each in line:
+        source = each.apply(source)
+    return source
+
+
+def modelled(items: list[Any], line: list[Stage]) -> list[Any]:
+    for each in line:
+        items = each.model(items)
+    return items
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(main)
+
+
+@PROFILE
+@given(numbers, lines, sources)
+def test_random_lines_are_equal_to_their_models(
+    items: list[int], line: list[Stage], source: Callable[[list[int]], PullObj[int]]
+) -> None:
+    async def main() -> None:
+        async with built(source(items), line) as stream:
+            expected = modelled(items, line)
+            assert await collect(stream) == expected
+            assert (await stream.next()).done
+            if source is not buffered:
+                stream.restart()
+                assert await collect(stream) == expected
+
+    run(main())
+
+
+@PROFILE
+@given(numbers, lines, sources, st.lists(st.integers(0, 12), min_size=1, max_size=30))
+def test_law_2_random_lines_cancelled_at_random_are_equal_to_their_models(
+    items: list[int],
+    line: list[Stage],
+    source: Callable[[list[int]], PullObj[int]],
+    patience: list[int],
+) -> None:
+    """Each pull is cancelled after so many turns of the loop; when that list is used up, none is."""
+
+    async def main() -> None:
+        received: list[Any] = []
+        async with built(source(items), line) as stream:
+            for left in patience:
+                pull = asyncio.ensure_future(anext(stream))
+                await turns(left)
+                pull.cancel()
+                try:
+                    received.append(await pull)
+                except asyncio.CancelledError:
+                    continue
+                except StopAsyncIteration:
+                    break
+            received += await collect(stream)
+        assert received == modelled(items, line)
+
+    run(main())
+
+
+@PROFILE
+@given(numbers, lines, sources, st.integers(2, 6), st.lists(st.integers(0, 20), max_size=8))
+def test_law_12_concurrent_pulls_of_random_lines_share_the_items_in_order(
+    items: list[int],
+    line: list[Stage],
+    source: Callable[[list[int]], PullObj[int]],
+    pullers: int,
+    cancelled_at: list[int],
+) -> None:
+    """Several tasks pull; some are cancelled, after so many turns each, and take nothing with them."""
+
+    async def main() -> None:
+        received: list[Any] = []
+
+        async def puller() -> None:
+            async for item in stream:
+                received.append(item)
+
+        async with built(source(items), line) as stream:
+            tasks = [asyncio.ensure_future(puller()) for _ in range(pullers + len(cancelled_at))]
+            for task, after in zip(tasks, cancelled_at, strict=False):
+                await turns(after)
+                task.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                assert task.cancelled() or task.exception() is None
+        assert received == modelled(items, line)
+
+    run(main())

@@ -1,0 +1,649 @@
+"""Where pull streams begin: buffers, single values, iterables and files, law by law."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import gzip
+import operator
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    ForkError,
+    IteratorResult,
+    SourceBufferObj,
+    SourceCacheObj,
+    SourceIterObj,
+    SourceLinesObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ENCODINGS = ["utf-8", "utf-8-sig", "latin-1", "cp1252", "shift_jis", "gb18030", "ascii", "cp864"]
+
+# So much that several batches are read, and lines lie across their borders.
+LARGE = 700_000
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc")
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for another thread."""
+    begun = time.monotonic()
+    while not condition():
+        await asyncio.sleep(0)
+        assert time.monotonic() - begun < 20, "the condition never came true"
+
+
+def descriptors(path: Path) -> list[str]:
+    """The descriptors of this process that are open on a file."""
+    found: list[str] = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.readlink() == path:
+                found.append(entry.name)
+    return found
+
+
+def all_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - its own descriptor is closed by then
+
+
+def written(path: Path, content: bytes, *, zipped: bool = False) -> Path:
+    path.write_bytes(gzip.compress(content, 1) if zipped else content)
+    return path
+
+
+def numbered(count: int) -> bytes:
+    return b"".join(b"line %d\n" % number for number in range(count))
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    return written(tmp_path / "large.txt", numbered(100_000))
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+# A buffer.
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("fifo", [1, 2, 3]), ("lifo", [3, 2, 1])])
+async def test_a_buffer_is_drained_from_the_end_that_its_mode_says(
+    mode: Any, expected: list[int]
+) -> None:
+    source = SourceBufferObj([1, 2, 3], mode=mode)
+    assert source.mode == mode
+    assert [source.peek(), await anext(source)] == expected[:1] * 2
+    source.buffer.append(4)
+    assert source.peek() == await anext(source) == (2 if mode == "fifo" else 4)
+    assert len(source.buffer) == 2
+    await collect(source)
+    with pytest.raises(IndexError, match="the buffer is empty"):
+        source.peek()
+
+
+async def test_a_buffer_against_a_list_at_random() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for mode, index in (("fifo", 0), ("lifo", -1)):
+        source, model = SourceBufferObj[int](mode=wrong(mode)), list[int]()
+        for n in range(300):
+            if rng.random() < 0.5:
+                source.buffer.append(n)
+                model.append(n)
+            elif model:
+                assert source.peek() == model[index]
+                assert await anext(source) == model.pop(index)
+        assert list(source.buffer) == model
+
+
+@pytest.mark.parametrize("mode", ["stack", None, 1, ["fifo"]])
+def test_law_14_a_buffer_refuses_another_mode(mode: Any) -> None:
+    with pytest.raises(ValueError, match="mode must be 'fifo' or 'lifo', got"):
+        SourceBufferObj([1], mode=mode)
+
+
+# One value.
+
+
+async def test_law_13_a_cache_gives_its_value_of_then_once_a_cycle() -> None:
+    source = SourceCacheObj("old")
+    source.value = "new"
+    assert await collect(source.map(str.upper)) == ["NEW"]
+    source.value = "newer"
+    assert await collect(source) == []
+    source.restart()
+    assert await collect(source) == ["newer"]
+    doubled = SourceCacheObj(2).map(lambda n: n * 2)
+    assert await collect(doubled) == [4]
+    doubled.restart()
+    assert await collect(doubled) == [4]
+
+
+async def test_a_cache_gives_none_and_exceptions_as_they_are() -> None:
+    error = StopAsyncIteration()
+    assert await SourceCacheObj(error).next() == IteratorResult(error, False)
+    assert await collect(SourceCacheObj(None)) == [None]
+
+
+async def test_law_5_a_cache_in_a_cycle_is_collected() -> None:
+    class Value:
+        source: Any
+
+    dead: list[str] = []
+    value = Value()
+    value.source = SourceCacheObj(value)
+    value.__class__.__del__ = lambda _: dead.append("dead")  # type: ignore[attr-defined]
+    del value
+    gc.collect()
+    assert dead == ["dead"]
+
+
+# An iterable.
+
+
+async def test_law_11_restart_takes_a_fresh_iterator() -> None:
+    made: list[Iterator[int]] = []
+
+    class Twice:
+        def __iter__(self) -> Iterator[int]:
+            made.append(iter([1, 2]))
+            return made[-1]
+
+    source = SourceIterObj(Twice())
+    assert made == []
+    assert await anext(source) == 1
+    source.restart()
+    assert await collect(source) == [1, 2]
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: iter([1, 2]), lambda: (n for n in (1, 2)), lambda: map(abs, [1, 2])]
+)
+async def test_law_11_restart_of_a_one_shot_iterator_raises_and_changes_nothing(
+    make: Callable[[], Iterator[int]],
+) -> None:
+    source = SourceIterObj(make())
+    assert await anext(source) == 1
+    with pytest.raises(RuntimeError, match="is an iterator, which runs once"):
+        source.restart()
+    assert await collect(source) == [2]
+
+
+# The lines of a file.
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"a",
+        b"a\nb",
+        b"a\r\nb\rc\n\rd\r\r\ne",
+        b"\x1f\n",
+        b"\0\n\x0b\x0c\x1c\x85\n".replace(b"\x85", b""),
+        "\u2028é\n\ufeff€\n𝄞".encode(),
+        b"\xef\xbb\xbfmarked\n",
+        b"x" * LARGE,
+        b"x" * LARGE + b"\n" + b"y" * 10 + b"\r\n" + b"z" * LARGE,
+        b"\n" * LARGE,
+        b"\r\n" * LARGE,
+        b"\r" * LARGE,
+        numbered(60_000),
+        numbered(60_000).replace(b"\n", b"\r\n"),
+        "grüße\n".encode() * 50_000,
+    ],
+    ids=lambda content: f"{content[:12]!r}-{len(content)}",
+)
+async def test_lines_are_those_of_open(tmp_path: Path, content: bytes, zipped: bool) -> None:
+    path = written(tmp_path / "file", content, zipped=zipped)
+    opener: Any = gzip.open if zipped else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        expected = list(file)
+    assert await collect(SourceLinesObj(path)) == expected
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("errors", ["strict", "replace", "ignore", "backslashreplace"])
+async def test_lines_are_those_of_open_at_random(
+    tmp_path: Path, encoding: str, errors: str
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    # What the encoding has, so that strict can read it.
+    alphabet = [
+        character
+        for character in "abc \té€ßあ漢𝄞٪%\\~\x85\xa0"
+        if character.encode(encoding, "ignore").decode(encoding) == character
+    ]
+    for _ in range(12):
+        pieces: list[bytes] = []
+        for _ in range(rng.choice([3, 300, 9000])):
+            text = "".join(rng.choices(alphabet, k=rng.choice([0, 1, 20, 90])))
+            pieces.append(text.encode(encoding.removesuffix("-sig")))
+            if errors != "strict" and rng.random() < 0.05:
+                # Behind a letter: what is ignored between "\r" and "\n" parts them here all the same.
+                pieces.append(b"x" + rng.randbytes(2).translate(None, b"\r\n"))
+            pieces.append(rng.choice([b"\n", b"\n", b"\r\n", b"\r", b""]))
+        # A character that is cut short by the end of the file is another matter.
+        content = b"".join([*pieces, b"\nend"])
+        if encoding == "utf-8-sig" and rng.random() < 0.7:
+            content = b"\xef\xbb\xbf" + content
+        zipped = rng.random() < 0.3
+        path = written(tmp_path / "file", content, zipped=zipped)
+        opener: Any = gzip.open if zipped else open
+        with opener(path, "rt", encoding=encoding, errors=errors) as file:
+            expected = list(file)
+        assert await collect(SourceLinesObj(path, encoding=encoding, errors=errors)) == expected
+
+
+async def test_a_last_line_that_is_ignored_altogether_is_none(tmp_path: Path) -> None:
+    path = written(tmp_path / "file", b"a\n\xff")
+    assert await collect(SourceLinesObj(path, errors="ignore")) == ["a\n"]
+
+
+async def test_lines_in_the_middle_of_a_line_of_operators(large: Path) -> None:
+    lengths = SourceLinesObj(large).filter(lambda line: line[-2] in "05").map(len)
+    total = lengths.reduce(operator.add).skip(19_999)
+    with large.open() as file:
+        assert await collect(total) == [sum(len(line) for line in file if line[-2] in "05")]
+    nested = SourceIterObj([large, large]).flat_map(SourceLinesObj)
+    assert len(await collect(nested)) == 200_000
+
+
+async def test_gzip_members_and_padding_are_read_as_gzip_does(tmp_path: Path) -> None:
+    whole = gzip.compress(b"one\ntw") + b"\0" * 100_000 + gzip.compress(b"o\n") + b"\0" * 7
+    path = written(tmp_path / "file", whole)
+    with gzip.open(path, "rt") as file:
+        assert await collect(SourceLinesObj(path)) == list(file) == ["one\n", "two\n"]
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path])
+async def test_any_kind_of_path(large: Path, kind: Callable[[Any], Any]) -> None:
+    source = SourceLinesObj(kind(large))
+    assert source.path == kind(large)
+    assert await anext(source) == "line 0\n"
+
+
+@on_linux
+async def test_law_1_the_file_is_opened_at_the_first_pull(tmp_path: Path) -> None:
+    path = tmp_path / "later.txt"
+    source = SourceLinesObj(path)
+    written(path, b"there\n")
+    assert descriptors(path) == []
+    assert await collect(source) == ["there\n"]
+    assert descriptors(path) == []
+
+
+async def test_law_2_a_cancelled_pull_loses_no_line(fifo: Path) -> None:
+    stream = SourceLinesObj(fifo).map(str.strip)
+    for _ in range(3):
+        task = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    writer = os.open(fifo, os.O_WRONLY)
+    os.write(writer, b"one\ntwo\nthr")
+    assert [await anext(stream), await anext(stream)] == ["one", "two"]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(stream), 0.001)
+    os.write(writer, b"ee\nfour")
+    assert await anext(stream) == "three"
+    os.close(writer)
+    assert await collect(stream) == ["four"]
+
+
+async def test_law_2_pulls_that_are_cancelled_at_random_lose_no_line(large: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    stream, got = SourceLinesObj(large), list[str]()
+    while True:
+        task = asyncio.ensure_future(stream.next())
+        if rng.random() < 0.3:
+            for _ in range(rng.randrange(2)):
+                await asyncio.sleep(0)
+            task.cancel()
+        try:
+            result = await task
+        except asyncio.CancelledError:
+            continue
+        if result.done:
+            break
+        got.append(result.value)
+        for _ in range(rng.choice([0, 0, 900])):
+            got.append(await anext(stream, ""))
+    assert "".join(got).encode() == numbered(100_000)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "ascii", "shift_jis"])
+async def test_law_3_a_line_that_cannot_be_decoded_costs_that_line(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = written(tmp_path / "file", numbered(20_000) + b"b\xffd\nafter\n" + numbered(2))
+    stream = SourceLinesObj(path, encoding=encoding)
+    for number in range(20_000):
+        assert await anext(stream) == f"line {number}\n"
+    with pytest.raises(UnicodeDecodeError) as caught:
+        await anext(stream)
+    # CPython adds notes of its own to some.
+    assert caught.value.__notes__[-1] == f"line 20001 of {path}"
+    assert await collect(stream) == ["after\n", "line 0\n", "line 1\n"]
+
+
+async def test_law_3_an_error_of_the_file_ends_the_stream_until_it_is_restarted(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "missing.txt"
+    stream = SourceLinesObj(path).map(str.strip)
+    with pytest.raises(FileNotFoundError) as caught:
+        await anext(stream)
+    assert caught.value.filename == str(path)
+    assert caught.value.errno == 2
+    assert str(caught.value).startswith("[Errno 2] ")
+    assert await collect(stream) == []
+    written(path, b"found\n")
+    stream.restart()
+    assert await collect(stream) == ["found"]
+
+
+async def test_law_3_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as caught:
+        await anext(SourceLinesObj(tmp_path))
+    assert caught.value.filename == str(tmp_path)
+
+
+@on_linux
+async def test_law_3_a_file_that_fails_midway_gives_the_lines_before(tmp_path: Path) -> None:
+    random_text = "".join(f"{random.random()}\n" for _ in range(50_000)).encode()
+    whole = gzip.compress(random_text)
+    cut = written(tmp_path / "cut.gz", whole[: len(whole) // 2])
+    stream, got = SourceLinesObj(cut), list[str]()
+    with pytest.raises(EOFError, match=r"cut\.gz: the gzip file ended before"):
+        while True:
+            got.append(await anext(stream))
+    assert len(got) > 1000
+    assert random_text.startswith("".join(got).encode())
+    assert descriptors(cut) == []
+    assert await collect(stream) == []
+    spoilt = bytearray(whole)
+    spoilt[-8] ^= 1
+    broken = written(tmp_path / "broken.gz", bytes(spoilt))
+    stream = SourceLinesObj(broken)
+    with pytest.raises(gzip.BadGzipFile, match=r"broken\.gz: "):
+        async for _ in stream:
+            pass
+    assert await collect(stream) == []
+    trailing = written(tmp_path / "trailing.gz", gzip.compress(b"a\n") + b"rubbish")
+    stream = SourceLinesObj(trailing)
+    assert await anext(stream) == "a\n"
+    with pytest.raises(OSError, match=r"trailing\.gz: "):
+        await anext(stream)
+
+
+@on_linux
+async def test_law_4_closing_closes_the_file(large: Path) -> None:
+    for count in range(0, 60_000, 7_000):
+        stream = SourceLinesObj(large).map(len)
+        for _ in range(count):
+            await anext(stream)
+        await stream.aclose()
+        assert descriptors(large) == []
+        assert await collect(stream) == []
+    # Also while a thread is still opening it.
+    for _ in range(50):
+        stream = SourceLinesObj(large).map(len)
+        task = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await stream.aclose()
+        assert descriptors(large) == []
+
+
+@on_linux
+async def test_law_4_closing_calls_back_a_thread_that_waits_for_a_pipe(fifo: Path) -> None:
+    before = all_descriptors()
+    for with_writer in (False, True):
+        stream = SourceLinesObj(fifo)
+        pull = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        writer = os.open(fifo, os.O_RDWR) if with_writer else None
+        if writer is not None:
+            os.write(writer, b"half a line")
+        await asyncio.gather(stream.aclose(), stream.aclose())
+        with pytest.raises(Exception, match="was closed while this pull was pending"):
+            await pull
+        if writer is not None:
+            os.close(writer)
+        # asyncio's own are made with the loop.
+        assert descriptors(fifo) == []
+    await until(lambda: all_descriptors() <= before)
+
+
+@on_linux
+async def test_law_4_a_cancelled_aclose_closes_all_the_same(large: Path) -> None:
+    struck = 0
+    for _ in range(200):
+        stream = SourceLinesObj(large)
+        pull = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        pull.cancel()
+        await asyncio.gather(pull, return_exceptions=True)
+        closing = asyncio.ensure_future(stream.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        try:
+            await closing
+        except asyncio.CancelledError:
+            struck += 1
+        assert descriptors(large) == []
+    print(f"{struck} were cancelled")
+
+
+@on_linux
+async def test_law_5_a_stream_that_is_dropped_closes_its_file(large: Path, fifo: Path) -> None:
+    stream = SourceLinesObj(large).map(len)
+    assert await anext(stream) == 7
+    assert len(descriptors(large)) == 1
+    del stream
+    gc.collect()
+    await until(lambda: not descriptors(large))
+    waiting = SourceLinesObj(fifo)
+    pull = asyncio.ensure_future(anext(waiting))
+    await until(lambda: bool(descriptors(fifo)))
+    pull.cancel()
+    await asyncio.gather(pull, return_exceptions=True)
+    del waiting, pull
+    gc.collect()
+    await until(lambda: not descriptors(fifo))
+
+
+@on_linux
+async def test_law_6_what_is_read_ahead_is_bounded(tmp_path: Path) -> None:
+    path = written(tmp_path / "file", b"0123456789\n" * 500_000)
+    stream = SourceLinesObj(path)
+
+    def ahead(taken: int) -> int:
+        (number,) = descriptors(path)
+        _, position, *_ = Path("/proc/self/fdinfo", number).read_text().split()
+        return int(position) - taken
+
+    for taken in range(20_000, 200_000, 20_000):
+        for _ in range(20_000):
+            await anext(stream)
+        await until(partial(lambda taken: ahead(taken * 11) > 2**18, taken))
+        # Time enough to read the whole file, if nothing held it.
+        for _ in range(100):
+            assert ahead(taken * 11) < 6 * 2**17
+            await asyncio.to_thread(bytes)
+    await stream.aclose()
+
+
+async def test_law_11_restart_opens_the_file_anew(large: Path) -> None:
+    stream = SourceLinesObj(large).map(str.strip)
+    for count in (0, 1, 50_000):
+        for number in range(count):
+            assert await anext(stream) == f"line {number}"
+        stream.restart()
+    written(large, b"new\n")
+    stream.restart()
+    assert await collect(stream) == ["new"]
+    await stream.aclose()
+    stream.restart()
+    assert await collect(stream) == ["new"]
+
+
+async def test_law_12_concurrent_pulls_of_lines_are_served_in_turn(large: Path) -> None:
+    stream = SourceLinesObj(large)
+    lines = await asyncio.gather(*(anext(stream) for _ in range(50)))
+    assert lines == [f"line {number}\n" for number in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "kind", "message"),
+    [
+        ([3], {}, TypeError, r"path must be a str, bytes or os.PathLike, got 3 \(int\)"),
+        ([None], {}, TypeError, r"path must be .*, got None \(NoneType\)"),
+        (["a\0b"], {}, ValueError, "path must not contain a null character"),
+        (["a"], {"encoding": None}, TypeError, r"encoding must be a str, got None"),
+        (["a"], {"encoding": "utf-99"}, ValueError, r"encoding must name an encoding .* 'utf-99'"),
+        (["a"], {"errors": 1}, TypeError, r"errors must be a str, got 1 \(int\)"),
+        (["a"], {"errors": "loud"}, ValueError, r"errors must name an error handler .* 'loud'"),
+        *(
+            (["a"], {"encoding": encoding}, ValueError, f"lines can be told apart.*'{encoding}'")
+            for encoding in [
+                "utf-16",
+                "utf-16-le",
+                "utf-32-be",
+                "utf-7",
+                "cp037",
+                "hz",
+                "iso2022_jp",
+                "iso2022_kr",
+                "unicode_escape",
+                "raw_unicode_escape",
+                "punycode",
+                "rot13",
+                "hex",
+            ]
+        ),
+    ],
+)
+def test_law_14_lines_refuse_bad_input(
+    arguments: list[Any], options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        SourceLinesObj(*arguments, **options)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_law_15_a_forked_child_refuses_the_old_stream_and_reads_a_new_one(large: Path) -> None:
+    stream = SourceLinesObj(large)
+
+    async def first() -> str:
+        return await anext(stream)
+
+    assert asyncio.run(first()) == "line 0\n"
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            with pytest.raises(ForkError):
+                asyncio.run(first())
+            del stream
+            gc.collect()
+
+            async def whole() -> int:
+                return len(await collect(SourceLinesObj(large)))
+
+            assert asyncio.run(whole()) == 100_000
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+async def test_law_9_many_files_on_two_loops(large: Path) -> None:
+    counts: list[int] = []
+
+    async def read(path: Path) -> None:
+        counts.append(len(await collect(SourceLinesObj(path))))
+
+    async def three(path: Path) -> None:
+        await asyncio.gather(*(read(path) for _ in range(3)))
+
+    thread = threading.Thread(target=lambda: asyncio.run(three(large)))
+    thread.start()
+    await three(large)
+    await asyncio.to_thread(thread.join)
+    assert counts == [100_000] * 6
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "sys.exit()",
+        "waiting = asyncio.ensure_future(anext(SourceLinesObj(sys.argv[2]))); await asyncio.sleep(0.01)",
+    ],
+)
+def test_a_script_that_leaves_a_file_half_read_exits_at_once(
+    large: Path, fifo: Path, end: str
+) -> None:
+    program = f"""
+import asyncio, sys
+from headrace import SourceLinesObj
+async def main():
+    global stream
+    stream = SourceLinesObj(sys.argv[1])
+    print([await anext(stream) for _ in range(3)])
+    {end}
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(large), str(fifo)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "['line 0\\n', 'line 1\\n', 'line 2\\n']\n"

@@ -1,0 +1,747 @@
+"""Operators that know the time: on a virtual clock, law by law, and once for real."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import random
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    ClosedError,
+    PullObj,
+    PullThrottleObj,
+    PullTimeoutObj,
+    PullTimerObj,
+    PullWindowTimeoutObj,
+    SourceIterObj,
+)
+from headrace.testing import VirtualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+async def stamped(stream: Any) -> list[tuple[Any, float]]:
+    """The items, and when each came, from now on."""
+    began = now()
+    return [(item, round(now() - began, 6)) async for item in stream]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
+async def scripted(*script: Any) -> AsyncIterator[Any]:
+    """Sleeps for each float, and gives what is no float."""
+    for step in script:
+        if isinstance(step, float):
+            await asyncio.sleep(step)
+        else:
+            yield step
+
+
+class Script:
+    """The same as an iterator that goes on after an error."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.closed = 0
+
+    def __aiter__(self) -> Script:
+        return self
+
+    async def __anext__(self) -> Any:
+        while self.script:
+            step = self.script.pop(0)
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            elif isinstance(step, BaseException):
+                raise step
+            else:
+                return step
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+# Timeout
+
+
+@pytest.mark.virtual
+async def test_timeout_raises_and_gives_the_late_item_to_a_later_pull() -> None:
+    stream = PullTimeoutObj(scripted(1, 5.0, 2, 3), 2.0)
+    assert await anext(stream) == 1
+    began = now()
+    for seconds in (2.0, 4.0):
+        with pytest.raises(TimeoutError, match=r"within 2\.0 seconds"):
+            await anext(stream)
+        assert now() - began == seconds
+    assert await anext(stream) == 2
+    assert now() - began == 5.0
+    assert await collect(stream) == [3]
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.virtual
+async def test_timeout_counts_from_the_pull() -> None:
+    stream = PullTimeoutObj(scripted(1, 1.5, 2, 1.5, 3), 2.0)
+    assert await anext(stream) == 1
+    await asyncio.sleep(100)
+    assert await collect(stream) == [2, 3]
+
+
+async def test_a_timeout_of_nothing_takes_what_is_ready() -> None:
+    assert await collect(PullTimeoutObj(range(5), 0)) == list(range(5))
+    gate = asyncio.Event()
+
+    async def slow(n: int) -> int:
+        await gate.wait()
+        return n
+
+    async with SourceIterObj([1]).map(slow).timeout(0) as stream:
+        with pytest.raises(TimeoutError):
+            await anext(stream)
+        gate.set()
+        await turns(5)
+        assert await collect(stream) == [1]
+
+
+@pytest.mark.virtual
+async def test_skip_drops_what_came_too_late_and_nothing_else() -> None:
+    stream = PullTimeoutObj(
+        Script(1, 1.0, 2, 3.0, 3, 2.0, 4, 9.0, ValueError("late"), 9.0, 5, 6, 9.0),
+        2.0,
+        on_timeout="skip",
+    )
+    received: list[Any] = []
+    while True:
+        try:
+            received.append((await anext(stream), now()))
+        except ValueError as error:
+            received.append((str(error), now()))
+        except StopAsyncIteration:
+            break
+    assert received == [(1, 0.0), (2, 1.0), (4, 6.0), ("late", 15.0), (6, 24.0)]
+    assert now() == 33.0
+
+
+@pytest.mark.virtual
+async def test_skip_counts_from_when_the_source_was_asked() -> None:
+    stream = PullTimeoutObj(scripted(1, 1.0, 2, 3.0, 3, 4), 2.0, on_timeout="skip")
+    assert await anext(stream) == 1
+    for late in (False, True):
+        # It came in time, or not; whoever wanted it has gone.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.5)
+        await asyncio.sleep(100)
+        if not late:
+            assert await anext(stream) == 2
+    assert await collect(stream) == [4]
+
+
+@pytest.mark.virtual
+async def test_law_2_a_timeout_loses_nothing() -> None:
+    rng = random.Random(7)
+    script: list[Any] = []
+    for n in range(100):
+        script += [rng.choice([0.0, 0.001, 0.01]), n]
+    stream = SourceIterObj(scripted(*script)).timeout(0.004).map(lambda n: n)
+    received: list[int] = []
+    timeouts = 0
+    while True:
+        try:
+            received.append(await asyncio.wait_for(anext(stream), rng.choice([0.002, 0.02])))
+        except TimeoutError:
+            timeouts += 1
+        except StopAsyncIteration:
+            break
+    assert received == list(range(100))
+    assert timeouts > 50
+
+
+@pytest.mark.virtual
+async def test_law_3_errors_of_the_source_come_as_they_are() -> None:
+    error = ValueError("one")
+    stream = PullTimeoutObj(Script(1, error, 2), 1.0)
+    assert await anext(stream) == 1
+    with pytest.raises(ValueError) as caught:
+        await anext(stream)
+    assert caught.value is error
+    assert await collect(stream) == [2]
+
+
+@pytest.mark.virtual
+async def test_law_13_the_timeout_is_live() -> None:
+    stream = PullTimeoutObj(scripted(5.0, 1), 1.0)
+    assert stream.seconds == 1.0
+    with pytest.raises(TimeoutError):
+        await anext(stream)
+    stream.seconds = 10
+    assert await collect(stream) == [1]
+    assert now() == 5.0
+
+
+@pytest.mark.virtual
+async def test_a_pull_that_got_its_item_leaves_no_timer() -> None:
+    await collect(SourceIterObj(range(9)).map(_rested).timeout(60).window_timeout(3, 60))
+    loop: Any = asyncio.get_running_loop()
+    assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
+
+
+# Windows
+
+
+@pytest.mark.parametrize("timeout", [0, 10])
+@pytest.mark.parametrize("size", [1, 3, 10, 11])
+async def test_window_of_a_ready_source_is_that_of_window(size: int, timeout: float) -> None:
+    batches = await collect(SourceIterObj(range(10)).window(size))
+    assert await collect(SourceIterObj(range(10)).window_timeout(size, timeout)) == batches
+
+
+@pytest.mark.virtual
+async def test_a_window_leaves_when_it_is_full_or_its_first_item_is_old() -> None:
+    script = scripted(3.0, 1, 0.5, 2, 0.4, 3, 0.2, 4, 5, 6, 7, 8, 7.0, 9)
+    assert await stamped(PullWindowTimeoutObj(script, 4, 1.0)) == [
+        ([1, 2, 3], 4.0),
+        ([4, 5, 6, 7], 4.1),
+        ([8], 5.1),
+        ([9], 11.1),
+    ]
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.virtual
+async def test_law_1_the_source_is_asked_only_while_a_pull_waits() -> None:
+    drawn: list[int] = []
+
+    def source(n: int) -> int:
+        drawn.append(n)
+        return n
+
+    async with SourceIterObj(range(100)).map(source).window_timeout(3, 1.0) as stream:
+        await turns(5)
+        assert drawn == []
+        assert await anext(stream) == [0, 1, 2]
+        await asyncio.sleep(10)
+        assert drawn == [0, 1, 2]
+    async with SourceIterObj(range(100)).map(source).timeout(1.0) as single:
+        assert await anext(single) == 0
+        await asyncio.sleep(10)
+        assert drawn == [0, 1, 2, 0]
+    drawn.clear()
+
+    async def slow(n: int) -> int:
+        await asyncio.sleep(1)
+        return n
+
+    async with SourceIterObj(range(9)).map(source).map(slow).window_timeout(3, 0.5) as stream:
+        assert await anext(stream) == [0]
+        await asyncio.sleep(10)
+        assert drawn == [0, 1]
+
+
+@pytest.mark.virtual
+async def test_law_2_the_time_of_a_window_runs_on_when_its_pull_is_cancelled() -> None:
+    stream = PullWindowTimeoutObj(scripted(1, 0.5, 2, 5.0, 3), 10, 2.0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(stream), 1.0)
+    assert await anext(stream) == [1, 2]
+    assert now() == 2.0
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(stream), 3.0)
+    await asyncio.sleep(5)
+    # It came at 5.5, while nobody waited.
+    assert await anext(stream) == [3]
+    assert now() == 10.0
+    assert await collect(stream) == []
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", range(10))
+async def test_law_2_random_windows_lose_nothing_and_are_in_time(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    born: dict[int, float] = {}
+
+    async def slow(n: int) -> int:
+        await asyncio.sleep(rng.choice([0, 0, 0.001, 0.01, 0.05]))
+        born[n] = now()
+        return n
+
+    # What is above the window runs in the window's task: each item is made once, whatever is cancelled.
+    stream = SourceIterObj(range(200)).map(slow).window_timeout(7, 0.03).filter(bool)
+    received: list[int] = []
+    cancelled = 0
+    while True:
+        patience = rng.choice([0.001, 0.01, 1])
+        try:
+            window = await asyncio.wait_for(anext(stream), patience)
+        except TimeoutError:
+            cancelled += 1
+            continue
+        except StopAsyncIteration:
+            break
+        assert 1 <= len(window) <= 7
+        assert now() - born[window[0]] <= 0.03 + 1e-9
+        received += window
+    assert received == list(range(200))
+    assert cancelled > 10
+
+
+@pytest.mark.virtual
+async def test_law_3_a_window_leaves_before_an_error() -> None:
+    error = ValueError("one")
+    stream = PullWindowTimeoutObj(Script(error, 1, 2, error, 3, 0.5, 4), 10, 1.0)
+    outcomes: list[Any] = []
+    while True:
+        try:
+            outcomes.append((await anext(stream), now()))
+        except ValueError as caught:
+            outcomes.append(caught)
+        except StopAsyncIteration:
+            break
+    assert outcomes == [error, ([1, 2], 0.0), error, ([3, 4], 0.5)]
+
+
+@pytest.mark.virtual
+async def test_law_13_the_window_is_live() -> None:
+    stream = PullWindowTimeoutObj(scripted(1, 2, 3, 4, 5, 6, 9.0, 7), 2, 1.0)
+    assert (stream.size, stream.seconds) == (2, 1.0)
+    assert await anext(stream) == [1, 2]
+    stream.size = 3
+    assert await anext(stream) == [3, 4, 5]
+    stream.seconds = 5
+    assert await anext(stream) == [6]
+    assert now() == 5.0
+    assert await collect(stream) == [[7]]
+
+
+# What all streams over a pump have in common
+
+
+PUMPED: list[Callable[[Any], PullObj[Any]]] = [
+    lambda source: PullTimeoutObj(source, 1.0),
+    lambda source: PullTimeoutObj(source, 1.0, on_timeout="skip"),
+    lambda source: PullWindowTimeoutObj(source, 1, 1.0),
+]
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("make", PUMPED)
+async def test_law_4_leaving_the_block_closes_the_source(make: Callable[..., PullObj[Any]]) -> None:
+    script = Script(1, 2, 9.0, 3)
+    async with make(script).map(lambda n: n) as stream:
+        await anext(stream)
+        async for _ in stream:
+            break
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(anext(stream), 1.0)
+    assert script.closed == 1
+    assert len(asyncio.all_tasks()) == 1
+    script = Script(9.0)
+    waiting = make(script)
+    pull = asyncio.ensure_future(anext(waiting))
+    await turns(5)
+    await waiting.aclose()
+    with pytest.raises(ClosedError):
+        await pull
+    assert script.closed == 1
+
+
+@pytest.mark.parametrize("make", PUMPED)
+async def test_law_5_a_dropped_stream_warns(make: Callable[..., PullObj[Any]]) -> None:
+    script = Script(1, 2, 3)
+    streams = [make(script).map(lambda n: n)]
+    await anext(streams[0])
+    with pytest.warns(ResourceWarning, match="unclosed <Pull"):
+        streams.clear()
+        gc.collect()
+    await turns(20)
+    assert script.closed == 1
+
+
+@pytest.mark.parametrize("make", PUMPED)
+async def test_law_11_restart_begins_a_new_cycle(make: Callable[..., PullObj[Any]]) -> None:
+    stream = make(range(3)).map(str)
+    whole = await collect(stream)
+    assert len(whole) == 3
+    assert await collect(stream) == []
+    stream.restart()
+    assert await anext(stream) == whole[0]
+    stream.restart()
+    assert await collect(stream) == whole
+
+
+@pytest.mark.parametrize("make", PUMPED)
+async def test_law_12_concurrent_pulls_are_served_in_turn(
+    make: Callable[..., PullObj[Any]],
+) -> None:
+    stream = make(SourceIterObj(range(10)).map(_rested)).map(str)
+    received = await asyncio.gather(*(anext(stream) for _ in range(10)))
+    assert received == await collect(make(range(10)).map(str))
+    await stream.aclose()
+
+
+async def _rested(n: int) -> int:
+    await turns(2)
+    return n
+
+
+# Throttle
+
+
+@pytest.mark.virtual
+async def test_a_throttle_gives_exactly_its_rate() -> None:
+    stream = SourceIterObj(range(10_000)).throttle(200)
+    times: list[float] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            async for _ in stream:
+                times.append(now())
+    assert abs(len(times) - 2000) <= 1
+    gaps = [after - before for before, after in pairwise(times)]
+    assert min(gaps) >= 0.005 - 1e-9
+    assert max(gaps) <= 0.005 + 1e-9
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_throttle_never_gives_more_than_its_rate_and_burst(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    rate, per, burst = rng.uniform(1, 300), rng.choice([1.0, 0.5, 60.0]), rng.randrange(1, 12)
+
+    async def bursty(n: int) -> int:
+        if rng.random() < 0.1:
+            await asyncio.sleep(rng.uniform(0, 20) * per / rate)
+        return n
+
+    stream = SourceIterObj(range(300)).map(bursty).throttle(rate, per=per, burst=burst)
+    times = [now() async for _ in stream]
+    assert len(times) == 300
+    for first in range(300):
+        for last in range(first, 300):
+            allowed = burst + rate / per * (times[last] - times[first])
+            assert last - first + 1 <= allowed + 1e-6
+
+
+@pytest.mark.virtual
+async def test_a_throttle_lets_a_burst_go_after_a_pause() -> None:
+    script = scripted(0, 1, 2, 3, 4, 100.0, 5, 6, 7, 8)
+    assert await stamped(PullThrottleObj(script, 2, burst=3)) == [
+        *[(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.5), (4, 1.0)],
+        *[(5, 101.0), (6, 101.0), (7, 101.0), (8, 101.5)],
+    ]
+
+
+@pytest.mark.virtual
+async def test_law_2_a_cancelled_wait_keeps_its_item_and_counts_for_nothing() -> None:
+    stream = SourceIterObj(range(5)).throttle(1).map(lambda n: n * 10)
+    received: list[tuple[int, float]] = []
+    while True:
+        try:
+            received.append((await asyncio.wait_for(anext(stream), 0.3), round(now(), 6)))
+        except TimeoutError:
+            pass
+        except StopAsyncIteration:
+            break
+    assert received == [(0, 0.0), (10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0)]
+
+
+@pytest.mark.virtual
+async def test_a_throttle_does_not_await_its_items() -> None:
+    async def answer() -> int:
+        return 42
+
+    items: list[Awaitable[int]] = [answer(), answer()]
+    received = await collect(PullThrottleObj(items, 1))
+    assert all(got is item for got, item in zip(received, items, strict=True))
+    assert [await item for item in received] == [42, 42]
+
+
+@pytest.mark.virtual
+async def test_law_3_an_error_of_the_source_costs_the_throttle_nothing() -> None:
+    stream = PullThrottleObj(Script(1, ValueError("one"), 2), 1)
+    assert await anext(stream) == 1
+    with pytest.raises(ValueError, match="one"):
+        await anext(stream)
+    assert now() == 0.0
+    assert await collect(stream) == [2]
+    assert now() == 1.0
+
+
+@pytest.mark.virtual
+async def test_law_4_closing_ends_a_wait() -> None:
+    script = Script(1, 2)
+    stream = PullThrottleObj(script, 0.001).map(lambda n: n)
+    assert await anext(stream) == 1
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(3)
+    await stream.aclose()
+    with pytest.raises(ClosedError):
+        await pull
+    assert script.closed == 1
+    assert now() == 0.0
+
+
+@pytest.mark.virtual
+async def test_law_12_concurrent_pulls_are_paced_in_turn() -> None:
+    stream = SourceIterObj(range(5)).throttle(10)
+    received: list[tuple[int, int, float]] = []
+
+    async def pull(who: int) -> None:
+        received.append((who, await anext(stream), round(now(), 6)))
+
+    await asyncio.gather(*(pull(who) for who in range(5)))
+    assert received == [(n, n, n / 10) for n in range(5)]
+
+
+@pytest.mark.virtual
+async def test_law_13_the_rate_is_live_also_for_what_was_owed() -> None:
+    stream = SourceIterObj(range(100)).throttle(0.001, per=1, burst=1)
+    assert await anext(stream) == 0
+    stream.rate = 10
+    assert await anext(stream) == 1
+    assert math.isclose(now(), 0.1)
+    stream.per, stream.burst = 10, 2
+    assert (stream.rate, stream.per, stream.burst) == (10, 10, 2)
+    assert await anext(stream) == 2
+    assert math.isclose(now(), 0.1)
+    assert await anext(stream) == 3
+    assert math.isclose(now(), 1.1)
+
+
+def test_a_throttle_follows_a_line_to_a_loop_with_another_clock() -> None:
+    stream = SourceIterObj(range(3)).throttle(1)
+
+    async def main() -> list[tuple[int, float]]:
+        return await stamped(stream)
+
+    for start in (1000.0, 0.0, 5.0):
+        with asyncio.Runner(loop_factory=VirtualClock(start)) as runner:
+            received = runner.run(main())
+        assert [item for item, _ in received] == [0, 1, 2]
+        assert received[-1][1] <= 3.0
+        stream.restart()
+
+
+# Timer
+
+
+@pytest.mark.virtual
+async def test_a_timer_ticks_by_its_schedule() -> None:
+    await asyncio.sleep(5)
+    stream = PullTimerObj(0.1, count=4)
+    await asyncio.sleep(5)
+    assert await stamped(stream) == [(0, 0.1), (1, 0.2), (2, 0.3), (3, 0.4)]
+    assert await collect(stream) == []
+    assert await collect(PullTimerObj(1, count=0)) == []
+
+
+@pytest.mark.virtual
+async def test_a_timer_does_not_drift_and_gives_what_is_overdue_at_once() -> None:
+    stream = PullTimerObj(0.1)
+    assert await anext(stream) == 0
+    await asyncio.sleep(0.35)
+    times: list[tuple[int, float]] = []
+    async for tick in stream:
+        times.append((tick, round(now(), 6)))
+        if tick == 5:
+            break
+    assert times == [(1, 0.45), (2, 0.45), (3, 0.45), (4, 0.5), (5, 0.6)]
+    async for tick in stream:
+        if tick == 9_999:
+            break
+    assert now() == pytest.approx(1000.0, abs=1e-9)
+
+
+@pytest.mark.virtual
+async def test_law_2_a_cancelled_tick_comes_with_the_next_pull() -> None:
+    stream = PullTimerObj(1.0, count=5).map(lambda tick: tick)
+    received: list[tuple[int, float]] = []
+    while True:
+        try:
+            received.append((await asyncio.wait_for(anext(stream), 0.3), round(now(), 6)))
+        except TimeoutError:
+            pass
+        except StopAsyncIteration:
+            break
+    assert received == [(n, n + 1.0) for n in range(5)]
+
+
+@pytest.mark.virtual
+async def test_law_11_restart_begins_a_new_schedule() -> None:
+    stream = PullTimerObj(1.0, count=2)
+    assert await anext(stream) == 0
+    stream.restart()
+    await asyncio.sleep(10)
+    assert await stamped(stream) == [(0, 1.0), (1, 2.0)]
+    await stream.aclose()
+    stream.restart()
+    assert await stamped(stream) == [(0, 1.0), (1, 2.0)]
+
+
+@pytest.mark.virtual
+async def test_law_12_concurrent_pulls_get_one_tick_each() -> None:
+    stream = PullTimerObj(1.0)
+    assert await asyncio.gather(*(anext(stream) for _ in range(5))) == list(range(5))
+    assert now() == 5.0
+    pull = asyncio.ensure_future(anext(stream))
+    await turns(2)
+    await stream.aclose()
+    with pytest.raises(ClosedError):
+        await pull
+
+
+@pytest.mark.virtual
+async def test_law_16_overdue_ticks_let_the_loop_turn() -> None:
+    stream = PullTimerObj(0.001)
+    assert await anext(stream) == 0
+    await asyncio.sleep(50)
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(heart())
+    async for tick in stream:
+        if tick == 49_999:
+            break
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert beats >= 49_999 // 4096
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (
+            lambda: PullTimeoutObj([1], -1),
+            ValueError,
+            r"timeout must not be negative, got -1 \(int\)",
+        ),
+        (
+            lambda: PullTimeoutObj([1], math.nan),
+            ValueError,
+            "timeout must be a finite number, got nan",
+        ),
+        (lambda: PullTimeoutObj([1], math.inf), ValueError, "timeout must be a finite number"),
+        (lambda: PullTimeoutObj([1], 10**400), ValueError, "timeout must be a finite number"),
+        (lambda: PullTimeoutObj([1], 10**9999), ValueError, "timeout must be .*a huge number"),
+        (lambda: PullTimeoutObj([1], wrong(True)), TypeError, "timeout must be a number, got True"),
+        (lambda: PullTimeoutObj([1], wrong("1")), TypeError, "timeout must be a number, got '1'"),
+        (lambda: PullTimeoutObj([1], wrong(None)), TypeError, "timeout must be a number, got None"),
+        (lambda: PullTimeoutObj([1], 1, on_timeout=wrong("no")), ValueError, "on_timeout must be"),
+        (lambda: PullTimeoutObj([1], 0, on_timeout="skip"), ValueError, "timeout must be positive"),
+        (lambda: PullTimeoutObj(wrong(3), 1), TypeError, "source must be an iterable"),
+        (lambda: setattr(PullTimeoutObj([1], 1), "seconds", -1), ValueError, "seconds must not"),
+        (lambda: PullWindowTimeoutObj([1], 0, 1), ValueError, "size must be at least 1, got 0"),
+        (lambda: PullWindowTimeoutObj([1], wrong(1.0), 1), TypeError, "size must be an integer"),
+        (lambda: PullWindowTimeoutObj([1], 1, -0.1), ValueError, "timeout must not be negative"),
+        (lambda: setattr(PullWindowTimeoutObj([1], 1, 1), "size", 0), ValueError, "size must be"),
+        (lambda: PullThrottleObj([1], 0), ValueError, r"rate must be positive, got 0 \(int\)"),
+        (lambda: PullThrottleObj([1], -1), ValueError, "rate must be positive"),
+        (lambda: PullThrottleObj([1], math.inf), ValueError, "rate must be a finite number"),
+        (lambda: PullThrottleObj([1], wrong("1")), TypeError, "rate must be a number"),
+        (lambda: PullThrottleObj([1], 1, per=0), ValueError, "per must be positive"),
+        (lambda: PullThrottleObj([1], 1, burst=0), ValueError, "burst must be at least 1"),
+        (lambda: PullThrottleObj([1], 1, burst=wrong(1.5)), TypeError, "burst must be an integer"),
+        (lambda: setattr(PullThrottleObj([1], 1), "rate", math.nan), ValueError, "rate must be"),
+        (lambda: PullTimerObj(0), ValueError, "interval must be positive, got 0"),
+        (lambda: PullTimerObj(-1), ValueError, "interval must be positive, got -1"),
+        (lambda: PullTimerObj(math.nan), ValueError, "interval must be a finite number"),
+        (lambda: PullTimerObj(math.inf), ValueError, "interval must be a finite number"),
+        (lambda: PullTimerObj(wrong(True)), TypeError, "interval must be a number, got True"),
+        (lambda: PullTimerObj(wrong("1")), TypeError, "interval must be a number, got '1'"),
+        (lambda: PullTimerObj(1, count=-1), ValueError, "count must be at least 0, got -1"),
+        (lambda: PullTimerObj(1, count=wrong(2.0)), TypeError, "count must be an integer"),
+    ],
+)
+def test_law_14_bad_input_is_refused(
+    make: Callable[[], Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+@pytest.mark.virtual
+async def test_they_work_in_the_middle_of_a_line() -> None:
+    line = (
+        PullTimerObj(0.01)
+        .map(lambda tick: tick)
+        .throttle(50)
+        .filter(lambda tick: tick % 2 == 0)
+        .timeout(1.0)
+        .eager(2)
+        .window_timeout(3, 1.0)
+        .flatten()
+        .take(7)
+    )
+    async with line:
+        assert await collect(line) == [0, 2, 4, 6, 8, 10, 12]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_law_17_ten_thousand_throttles_run() -> None:
+    stream: PullObj[int] = SourceIterObj(range(3))
+    for _ in range(10_000):
+        stream = stream.throttle(1e9, burst=10)
+    assert await collect(stream) == [0, 1, 2]
+
+
+async def test_law_10_no_item_is_early_by_a_real_clock() -> None:
+    began = now()
+    async for tick in PullTimerObj(0.003, count=5).throttle(400):
+        assert now() >= began + (tick + 1) * 0.003
+    before = -math.inf
+    async for _ in SourceIterObj(range(6)).throttle(300):
+        assert now() - before >= 1 / 300 - 1e-9
+        before = now()
+
+
+async def test_law_10_timeouts_strike_by_a_real_clock() -> None:
+    gate = asyncio.Event()
+
+    async def slow(n: int) -> int:
+        if n == 2:
+            await gate.wait()
+        return n
+
+    async with SourceIterObj(range(4)).map(slow).window_timeout(10, 0.005).timeout(0.01) as stream:
+        began = now()
+        assert await anext(stream) == [0, 1]
+        assert now() >= began + 0.005
+        began = now()
+        with pytest.raises(TimeoutError):
+            await anext(stream)
+        assert now() >= began + 0.01
+        gate.set()
+        assert await collect(stream.map(len)) == [2]

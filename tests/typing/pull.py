@@ -1,0 +1,229 @@
+"""What a type checker infers of pull streams, with no annotation by the user. It is read, and never run."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from typing import TYPE_CHECKING, TypeVar, assert_type
+
+from headrace import (
+    IteratorResult,
+    PullDedupeObj,
+    PullFilterObj,
+    PullFlatMapObj,
+    PullFlattenObj,
+    PullMapObj,
+    PullObj,
+    PullObj1To1Link,
+    PullReduceObj,
+    PullSkipObj,
+    PullSkipWhileObj,
+    PullTakeObj,
+    PullTakeWhileObj,
+    PullWindowObj,
+    PushPullBufferObj,
+    SourceBufferObj,
+    SourceIterObj,
+    SourceObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+T = TypeVar("T")
+
+
+async def slow_length(text: str) -> int:
+    await asyncio.sleep(0)
+    return len(text)
+
+
+async def slow_add(total: float, item: int) -> float:
+    await asyncio.sleep(0)
+    return total + item
+
+
+def future_length(text: str) -> asyncio.Future[int]:
+    return asyncio.ensure_future(slow_length(text))
+
+
+def future_add(total: float, item: int) -> asyncio.Future[float]:
+    return asyncio.ensure_future(slow_add(total, item))
+
+
+def words(line: str) -> list[str]:
+    return line.split()
+
+
+async def words_later(line: str) -> list[str]:
+    return line.split()
+
+
+def each_word(line: str) -> Iterator[str]:
+    yield from line.split()
+
+
+async def each_word_later(line: str) -> AsyncIterator[str]:
+    for word in line.split():
+        yield word
+
+
+async def numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+async def sources() -> None:
+    """Any iterable is a source, and the type of its items is the stream's."""
+    assert_type(SourceIterObj([1, 2]), SourceIterObj[int])
+    assert_type(SourceIterObj("ab"), SourceIterObj[str])
+    assert_type(SourceIterObj(range(3)), SourceIterObj[int])
+    assert_type(SourceIterObj(numbers()), SourceIterObj[int])
+    assert_type(SourceIterObj({"a": 1}.items()), SourceIterObj[tuple[str, int]])
+    assert_type(SourceBufferObj(["a"]), SourceBufferObj[str])
+    assert_type(SourceBufferObj(["a"]).buffer.popleft(), str)
+    queue: PushPullBufferObj[bytes] = PushPullBufferObj()
+    assert_type(await anext(queue.source), bytes)
+    assert_type(PullMapObj([1], str), PullMapObj[int, str])
+    assert_type(PullMapObj(numbers(), str), PullMapObj[int, str])
+    assert_type(PullMapObj(SourceIterObj([1]), str), PullMapObj[int, str])
+
+
+async def iteration() -> None:
+    """Both protocols know the item."""
+    stream = SourceIterObj([1])
+    async for item in stream:
+        assert_type(item, int)
+    assert_type(await anext(stream), int)
+    assert_type([item async for item in stream], list[int])
+    result = await stream.next()
+    assert_type(result, IteratorResult[int])
+    assert_type(result.value, int)
+    async with stream.map(str) as opened:
+        assert_type(opened, PullMapObj[int, str])
+
+
+async def classes() -> None:
+    """The classes infer what the fluent methods do."""
+    assert_type(PullMapObj(["a"], len), PullMapObj[str, int])
+    assert_type(PullMapObj(["a"], slow_length), PullMapObj[str, int])
+    assert_type(PullFilterObj(["a"], str.isupper), PullFilterObj[str])
+    assert_type(PullDedupeObj(["a"], key=len), PullDedupeObj[str])
+    assert_type(PullReduceObj([1], slow_add, 0.5), PullReduceObj[int, float])
+    assert_type(PullReduceObj([1], operator.add, 0), PullReduceObj[int, int])
+    assert_type(PullTakeObj(["a"], 1), PullTakeObj[str])
+    assert_type(PullSkipObj(["a"], 1), PullSkipObj[str])
+    assert_type(PullTakeWhileObj(["a"], str.isupper), PullTakeWhileObj[str])
+    assert_type(PullSkipWhileObj(["a"], str.isupper), PullSkipWhileObj[str])
+    assert_type(PullFlattenObj([[1], [2]]), PullFlattenObj[int])
+    assert_type(PullFlattenObj([numbers()]), PullFlattenObj[int])
+    assert_type(PullFlatMapObj(["a b"], words), PullFlatMapObj[str, str])
+    assert_type(PullFlatMapObj(["a b"], words_later), PullFlatMapObj[str, str])
+    assert_type(PullFlatMapObj(["a b"], each_word), PullFlatMapObj[str, str])
+    assert_type(PullFlatMapObj(["a b"], each_word_later), PullFlatMapObj[str, str])
+    assert_type(PullWindowObj([1], 2), PullWindowObj[int])
+    assert_type(await anext(PullWindowObj([1], 2)), list[int])
+
+
+async def fluent() -> None:
+    """A line of ten operators, sync and async callables mixed, has the type of what comes out."""
+    stream = (
+        SourceIterObj(["a b", "c"])
+        .filter(lambda line: line.isascii())
+        .skip_while(lambda line: not line)
+        .flat_map(lambda line: line.split())
+        .dedupe(key=len)
+        .map(slow_length)
+        .map(lambda length: length + 1)
+        .skip(1)
+        .reduce(slow_add, 0.5)
+        .take(10)
+        .take_while(lambda total: total < 100.0)
+    )
+    assert_type(stream, PullTakeWhileObj[float])
+    assert_type(await anext(stream), float)
+    batches = stream.map(str).window(3)
+    assert_type(await anext(batches), list[str])
+    assert_type(await anext(batches.flatten()), str)
+    assert_type(await anext(batches.flatten().map(slow_length)), int)
+
+
+async def callables() -> None:
+    """Of every kind."""
+    lines = SourceIterObj(["a b"])
+    assert_type(lines.map(len), PullMapObj[str, int])
+    assert_type(lines.map(str.upper), PullMapObj[str, str])
+    assert_type(lines.map(lambda line: (line, len(line))), PullMapObj[str, tuple[str, int]])
+    assert_type(lines.map(slow_length), PullMapObj[str, int])
+    assert_type(lines.flat_map(words), PullFlatMapObj[str, str])
+    assert_type(lines.flat_map(words_later), PullFlatMapObj[str, str])
+    assert_type(lines.flat_map(each_word), PullFlatMapObj[str, str])
+    assert_type(lines.flat_map(each_word_later), PullFlatMapObj[str, str])
+    assert_type(lines.flat_map(lambda line: [len(line)]), PullFlatMapObj[str, int])
+    assert_type(lines.map(future_length), PullMapObj[str, int])
+    assert_type(PullMapObj(["a"], future_length), PullMapObj[str, int])
+    lengths = lines.map(len)
+    assert_type(lengths.reduce(future_add, 0.5), PullReduceObj[int, float])
+    assert_type(PullReduceObj([1], future_add, 0.5), PullReduceObj[int, float])
+    assert_type(lengths.reduce(lambda total, n: total + n, 0), PullReduceObj[int, int])
+    assert_type(lengths.reduce(slow_add, 0.5), PullReduceObj[int, float])
+    assert_type(lengths.filter(None.__eq__), PullFilterObj[int])
+
+
+async def flattening() -> None:
+    """What is iterable, sync or async, gives its items."""
+    assert_type(SourceIterObj([[1], [2]]).flatten(), PullFlattenObj[int])
+    assert_type(SourceIterObj([{1: "a"}]).flatten(), PullFlattenObj[int])
+    assert_type(SourceIterObj(["ab"]).flatten(), PullFlattenObj[str])
+    assert_type(SourceIterObj([numbers()]).flatten(), PullFlattenObj[int])
+    assert_type(SourceIterObj([1]).window(2).flatten(), PullFlattenObj[int])
+    assert_type(SourceIterObj([1]).window(2).window(2).flatten(), PullFlattenObj[list[int]])
+    SourceIterObj([1]).flatten()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Counter(SourceObj[int]):
+    """A user's source."""
+
+    async def pull_impl(self) -> AsyncIterator[int]:
+        yield 1
+
+
+class Pairs(PullObj1To1Link[T, tuple[T, T]]):
+    """A user's operator."""
+
+    async def pull_impl(self) -> AsyncIterator[tuple[T, T]]:
+        async for item in self.source:
+            yield item, item
+
+
+class Always(PullObj[str]):
+    """A user's stream, by the other protocol."""
+
+    async def next(self) -> IteratorResult[str]:
+        return IteratorResult("again", False)
+
+
+class Logged(PullMapObj[str, int]):
+    """A stock operator, refined."""
+
+    async def pull_impl(self) -> AsyncIterator[int]:
+        async for item in super().pull_impl():
+            assert_type(item, int)
+            yield item
+
+
+def opaque(stream: PullObj[object]) -> PullObj[object]:
+    """Takes a stream of anything: what a stream gives may be narrower."""
+    return stream
+
+
+async def subclasses() -> None:
+    """A user's classes take part in lines like any other."""
+    assert_type(await anext(Counter()), int)
+    assert_type(await anext(Pairs(Counter()).map(lambda pair: pair[0] + pair[1])), int)
+    assert_type(Pairs(["a"]), Pairs[str])
+    assert_type(Pairs(["a"]).source, PullObj[str])
+    assert_type((await Always().next()).value, str)
+    assert_type(Always().map(len), PullMapObj[str, int])
+    assert_type(await anext(Logged(["a"], len)), int)
+    wider: PullObj[object] = opaque(Counter())
+    assert_type(await anext(wider), object)
