@@ -118,6 +118,7 @@ demo: build ## the main job: a census of the standard library, into build/census
 .PHONY: bench
 bench: build ## headrace beside what one would write by hand, as ratios; ARGS= goes to the benchmark
 	$(RUN) benches/python/floor.py $(ARGS)
+	$(RUN) benches/python/push.py $(ARGS)
 	$(RUN) benches/python/lines.py $(ARGS)
 
 .PHONY: docs

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PushChain"]
 
-IN = TypeVar("IN")
-OUT = TypeVar("OUT")
+IN_contra = TypeVar("IN_contra", contravariant=True)
+OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")
 U = TypeVar("U")
 K = TypeVar("K", bound="Hashable")
 
 
-class PushChain(Generic[IN, OUT]):
+class PushChain(Generic[IN_contra, OUT_co]):
     """A recipe for a push line, written in the order in which items go through it.
 
         line = PushChain.start().filter(is_good).map(parse).fork(archive, index)
@@ -78,100 +78,106 @@ class PushChain(Generic[IN, OUT]):
         """
         return PushChain[Any, Any]()
 
-    def _then(self, make: Callable[[PushProtocol[Any]], PushObj[Any]]) -> PushChain[IN, Any]:
+    def _then(self, make: Callable[[PushProtocol[Any]], PushObj[Any]]) -> PushChain[IN_contra, Any]:
         # Made once for nothing, so that bad input fails here.
         name = type(make(SinkNullObj())).__name__
-        chain: PushChain[IN, Any] = PushChain()
+        chain: PushChain[IN_contra, Any] = PushChain()
         chain._above, chain._make, chain._name = self, make, name
         return chain
 
-    def _top(self, end: PushProtocol[Any]) -> PushObj[IN]:
+    def _top(self, end: PushProtocol[Any]) -> PushObj[IN_contra]:
         top: Any = end if isinstance(end, PushObj) else PushObj1To1Link[Any, Any](end)
         chain: PushChain[Any, Any] | None = self
         while chain is not None:
             if chain._make is not None:
                 top = chain._make(top)
             chain = chain._above
-        return cast("PushObj[IN]", top)
+        return cast("PushObj[IN_contra]", top)
 
     @overload
-    def map(self, transform: Callable[[OUT], Coroutine[Any, Any, U]]) -> PushChain[IN, U]: ...
+    def map(
+        self, transform: Callable[[OUT_co], Coroutine[Any, Any, U]]
+    ) -> PushChain[IN_contra, U]: ...
     @overload
-    def map(self, transform: Callable[[OUT], U]) -> PushChain[IN, U]: ...
-    def map(self, transform: Callable[[OUT], Any]) -> PushChain[IN, Any]:
+    def map(self, transform: Callable[[OUT_co], U]) -> PushChain[IN_contra, U]: ...
+    def map(self, transform: Callable[[OUT_co], Any]) -> PushChain[IN_contra, Any]:
         """`transform(item)` for each item; see `PushMapObj`."""
         return self._then(lambda sink: PushMapObj(sink, transform))
 
-    def filter(self, predicate: Callable[[OUT], Any]) -> PushChain[IN, OUT]:
+    def filter(self, predicate: Callable[[OUT_co], Any]) -> PushChain[IN_contra, OUT_co]:
         """The items for which `predicate(item)` is true; see `PushFilterObj`."""
         return self._then(lambda sink: PushFilterObj(sink, predicate))
 
     @overload
     def reduce(
-        self, reducer: Callable[[U, OUT], Coroutine[Any, Any, U]], initial: U = ...
-    ) -> PushChain[IN, U]: ...
+        self, reducer: Callable[[U, OUT_co], Coroutine[Any, Any, U]], initial: U = ...
+    ) -> PushChain[IN_contra, U]: ...
     @overload
-    def reduce(self, reducer: Callable[[U, OUT], U], initial: U = ...) -> PushChain[IN, U]: ...
     def reduce(
-        self, reducer: Callable[[Any, OUT], Any], initial: Any = NOTHING
-    ) -> PushChain[IN, Any]:
+        self, reducer: Callable[[U, OUT_co], U], initial: U = ...
+    ) -> PushChain[IN_contra, U]: ...
+    def reduce(
+        self, reducer: Callable[[Any, OUT_co], Any], initial: Any = NOTHING
+    ) -> PushChain[IN_contra, Any]:
         """The running result of `reducer(accumulator, item)`; see `PushReduceObj`."""
         return self._then(lambda sink: PushReduceObj(sink, reducer, initial))
 
     def dedupe(
         self,
         *,
-        key: Callable[[OUT], Any] | None = None,
+        key: Callable[[OUT_co], Any] | None = None,
         maxsize: int | None = None,
         consecutive: bool = False,
-    ) -> PushChain[IN, OUT]:
+    ) -> PushChain[IN_contra, OUT_co]:
         """Each item once; see `PushDedupeObj`."""
         return self._then(
             lambda sink: PushDedupeObj(sink, key=key, maxsize=maxsize, consecutive=consecutive)
         )
 
-    def take(self, size: int) -> PushChain[IN, OUT]:
+    def take(self, size: int) -> PushChain[IN_contra, OUT_co]:
         """The first `size` items; see `PushTakeObj`."""
         return self._then(lambda sink: PushTakeObj(sink, size))
 
-    def flatten(self: PushChain[IN, Iterable[U] | AsyncIterable[U]]) -> PushChain[IN, U]:
+    def flatten(
+        self: PushChain[IN_contra, Iterable[U] | AsyncIterable[U]],
+    ) -> PushChain[IN_contra, U]:
         """The items of each item, which is an iterable; see `PushFlattenObj`."""
         return self._then(PushFlattenObj)
 
     def flat_map(
         self,
         transform: Callable[
-            [OUT],
+            [OUT_co],
             Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
         ],
-    ) -> PushChain[IN, U]:
+    ) -> PushChain[IN_contra, U]:
         """The items of `transform(item)`, an iterable, for each item; see `PushFlatMapObj`."""
         return self._then(lambda sink: PushFlatMapObj(sink, transform))
 
     def window(
         self, size: int, *, partial: Literal["keep", "drop"] = "keep"
-    ) -> PushChain[IN, list[OUT]]:
+    ) -> PushChain[IN_contra, list[OUT_co]]:
         """Lists of `size` items; see `PushWindowObj`."""
         return self._then(lambda sink: PushWindowObj(sink, size, partial=partial))
 
-    def window_timeout(self, size: int, timeout: float) -> PushChain[IN, list[OUT]]:
+    def window_timeout(self, size: int, timeout: float) -> PushChain[IN_contra, list[OUT_co]]:
         """Lists of `size` items, or of fewer after `timeout` seconds; see `PushWindowTimeoutObj`."""
         return self._then(lambda sink: PushWindowTimeoutObj(sink, size, timeout))
 
     def callback(
         self,
         *,
-        before: Callable[[OUT], Any] | None = None,
-        after: Callable[[OUT], Any] | None = None,
-    ) -> PushChain[IN, OUT]:
+        before: Callable[[OUT_co], Any] | None = None,
+        after: Callable[[OUT_co], Any] | None = None,
+    ) -> PushChain[IN_contra, OUT_co]:
         """Calls something before or after each item is delivered; see `PushCallbackObj`."""
         return self._then(lambda sink: PushCallbackObj(sink, before=before, after=after))
 
-    def serial(self) -> PushChain[IN, OUT]:
+    def serial(self) -> PushChain[IN_contra, OUT_co]:
         """One push at a time; see `PushSerialObj`."""
         return self._then(PushSerialObj)
 
-    def into(self, sink: PushProtocol[OUT]) -> PushObj[IN]:
+    def into(self, sink: PushProtocol[OUT_co]) -> PushObj[IN_contra]:
         """The line that ends in `sink`: the push object at its top.
 
         Raises:
@@ -180,34 +186,36 @@ class PushChain(Generic[IN, OUT]):
         return self._top(checked_sink(sink))
 
     def fork(
-        self, *sinks: PushProtocol[OUT], concurrent: bool = True, forward_close: bool = True
-    ) -> PushObj[IN]:
+        self, *sinks: PushProtocol[OUT_co], concurrent: bool = True, forward_close: bool = True
+    ) -> PushObj[IN_contra]:
         """The line that ends in all of `sinks`; see `PushForkObj`."""
         return self._top(PushForkObj(sinks, concurrent=concurrent, forward_close=forward_close))
 
     def distribute(
         self,
-        selector: Callable[[OUT], int] | Callable[[OUT], Coroutine[Any, Any, int]],
-        *sinks: PushProtocol[OUT],
+        selector: Callable[[OUT_co], int] | Callable[[OUT_co], Coroutine[Any, Any, int]],
+        *sinks: PushProtocol[OUT_co],
         forward_close: bool = True,
-    ) -> PushObj[IN]:
+    ) -> PushObj[IN_contra]:
         """The line that ends in the sink which `selector` names by number; see `PushDistributeObj`."""
         return self._top(PushDistributeObj(sinks, selector, forward_close=forward_close))
 
     def distribute_labeled(
         self,
-        selector: Callable[[OUT], K] | Callable[[OUT], Coroutine[Any, Any, K]],
-        sinks: Mapping[K, PushProtocol[OUT]],
-        missing: Literal["raise", "drop"] | PushProtocol[OUT] = "raise",
+        selector: Callable[[OUT_co], K] | Callable[[OUT_co], Coroutine[Any, Any, K]],
+        sinks: Mapping[K, PushProtocol[OUT_co]],
+        missing: Literal["raise", "drop"] | PushProtocol[OUT_co] = "raise",
         *,
         forward_close: bool = True,
-    ) -> PushObj[IN]:
+    ) -> PushObj[IN_contra]:
         """The line that ends in the sink which `selector` names by label; see `PushLabeledDistributeObj`."""
         return self._top(
             PushLabeledDistributeObj(sinks, selector, missing, forward_close=forward_close)
         )
 
-    def round_robin(self, *sinks: PushProtocol[OUT], forward_close: bool = True) -> PushObj[IN]:
+    def round_robin(
+        self, *sinks: PushProtocol[OUT_co], forward_close: bool = True
+    ) -> PushObj[IN_contra]:
         """The line that ends in a ring of sinks; see `PushRoundRobinObj`."""
         return self._top(PushRoundRobinObj(sinks, forward_close=forward_close))
 

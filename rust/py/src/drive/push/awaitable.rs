@@ -178,13 +178,30 @@ impl Flight {
         was_cancelled: bool,
     ) -> PyErr {
         let py = head.py();
+        let was_earlier = self.todo.callers_waits();
         let keepers = self.line.leave(head, self.todo, was_cancelled);
-        if !keepers.is_empty() {
-            // An exception that takes no attribute still has to arrive.
-            let _ = name_keepers(py, &error, &keepers);
-        }
+        // An exception that takes no attribute still has to arrive.
+        let _ = if was_earlier {
+            clear_keepers(py, &error)
+        } else if keepers.is_empty() {
+            Ok(())
+        } else {
+            name_keepers(py, &error, &keepers)
+        };
         error
     }
+}
+
+/// Says in an error that it came while an earlier item was delivered, which had been kept.
+fn clear_keepers(py: Python<'_>, error: &PyErr) -> PyResult<()> {
+    error
+        .value(py)
+        .setattr(intern!(py, "accepted_by"), PyTuple::empty(py))?;
+    errors::note(
+        py,
+        error,
+        "this was an earlier item, which had been kept; the item that was pushed was not accepted",
+    )
 }
 
 /// Adds to the `accepted_by` of an error.

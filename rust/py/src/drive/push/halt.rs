@@ -16,6 +16,7 @@ use pyo3::types::PyList;
 use super::carry::{Carried, Entry, Mode, Walked, answer};
 use super::line::{End, Line, blame};
 use super::link::PushLink;
+use super::now::has_acceptors;
 use super::todo::{Kept, Todo};
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::inner::is_awaitable;
@@ -333,8 +334,11 @@ impl Line {
             .went(head, todo, place, sent, cancels)
             .map_err(|error| {
                 let was_cancelled = is_cancelled || strikes(&error);
-                if was_cancelled && let Some(missing) = missing {
-                    self.keep_part(py, todo, missing);
+                match missing {
+                    Some(missing) if was_cancelled => self.keep_part(py, todo, missing),
+                    // A sink that is not run in place has taken it all the same.
+                    None if has_acceptors(py, &error) => todo.taken = None,
+                    _ => {}
                 }
                 Failure {
                     error,
@@ -387,8 +391,16 @@ impl Line {
     ) -> PyResult<Went<'py>> {
         let py = head.py();
         let step = |inner: &Inner, sent: Result<&Bound<'py, PyAny>, PyErr>| match sent {
-            Ok(value) => inner.send(value),
-            Err(error) => inner.throw(py, error),
+            Ok(value) => Ok(inner.send(value)),
+            Err(error) => {
+                let left = error.is_instance_of::<PyGeneratorExit>(py);
+                let step = inner.throw(py, error);
+                // That one is nobody's fault, so nobody is named for it.
+                if left && let Err(error) = step {
+                    return Err(error);
+                }
+                Ok(step)
+            }
         };
         match place {
             Place::Rest => {
@@ -402,7 +414,7 @@ impl Line {
                 Self::put(py, todo, put)
             }
             Place::Sink { inner, missing } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 Self::handed(inner, missing, step)
             }
             Place::Call {
@@ -410,7 +422,7 @@ impl Line {
                 item,
                 number,
             } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 self.called(head, todo, inner, item.into_bound(py), number, step)
             }
             Place::Callback {
@@ -419,12 +431,12 @@ impl Line {
                 item,
                 next,
             } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 let item = item.into_bound(py);
                 Self::called_back(self.last(head), inner, functions, item, next, step)
             }
             Place::Select { inner, item } => {
-                let step = step(&inner, sent);
+                let step = step(&inner, sent)?;
                 self.selected(head, inner, item.into_bound(py), step)
             }
             Place::Draw { wait, feed, entry } => {

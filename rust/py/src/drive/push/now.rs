@@ -88,7 +88,7 @@ pub(super) fn is_would_block(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// Whether some branch of a fan has the item all the same.
-fn has_acceptors(py: Python<'_>, error: &PyErr) -> bool {
+pub(super) fn has_acceptors(py: Python<'_>, error: &PyErr) -> bool {
     error
         .value(py)
         .getattr_opt(intern!(py, "accepted_by"))

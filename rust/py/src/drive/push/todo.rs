@@ -113,7 +113,7 @@ impl Todo {
     }
 
     /// Whether the pushed item waits for something that was kept before it.
-    fn callers_waits(&self) -> bool {
+    pub(super) fn callers_waits(&self) -> bool {
         self.stack.iter().any(|work| work.is_callers)
     }
 

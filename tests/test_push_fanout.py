@@ -1,0 +1,583 @@
+"""One to many: forks, selectors, rings, labels; and `PushChain`, which writes lines from their top."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any, assert_type
+
+import pytest
+
+from headrace import (
+    ClosedError,
+    IteratorResult,
+    PushChain,
+    PushDistributeObj,
+    PushFilterObj,
+    PushForkObj,
+    PushLabeledDistributeObj,
+    PushMapObj,
+    PushObj,
+    PushPullBufferObj,
+    PushRoundRobinObj,
+    PushTakeObj,
+    PushWindowObj,
+    SinkCallbackObj,
+    SinkCollectObj,
+    SinkNullObj,
+    SinkObj,
+    WouldBlock,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def wrong(value: Any) -> Any:
+    """A value of the wrong type, past the type checkers."""
+    return value
+
+
+class Slow(SinkObj[Any]):
+    """Accepts when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.items: list[Any] = []
+        self.ends: list[Any] = []
+
+    async def next_impl(self, item: Any) -> None:
+        await self.open.wait()
+        self.items.append(item)
+
+    async def return_impl(self, value: Any) -> None:
+        await asyncio.sleep(0)
+        self.ends.append(value)
+
+    async def throw_impl(self, error: BaseException) -> None:
+        await asyncio.sleep(0)
+        self.ends.append(error)
+
+
+class Failing(SinkObj[Any]):
+    """Fails at everything; before or after it has suspended."""
+
+    def __init__(self, turns: int = 0) -> None:
+        super().__init__()
+        self.turns = turns
+
+    async def fail(self, what: Any) -> None:
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        raise OSError(what)
+
+    async def next_impl(self, item: Any) -> None:
+        await self.fail(item)
+
+    async def return_impl(self, value: Any) -> None:
+        await self.fail("return")
+
+    async def throw_impl(self, error: BaseException) -> None:
+        await self.fail("throw")
+
+
+def collectors(count: int) -> list[SinkCollectObj[Any]]:
+    return [SinkCollectObj() for _ in range(count)]
+
+
+def fail(item: Any) -> Any:
+    raise ValueError(item)
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+@pytest.mark.parametrize("turns", [0, 2])
+async def test_errors_of_several_branches_are_a_group_and_keep_nothing_from_the_others(
+    concurrent: bool, turns: int
+) -> None:
+    slow, (ready,) = Slow(), collectors(1)
+    slow.open.set()
+    mapped = PushMapObj(SinkNullObj[Any](), fail)
+    fork = PushForkObj([Failing(turns), ready, mapped, slow], concurrent=concurrent)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await fork.next(1)
+    assert isinstance(caught.value, ExceptionGroup)
+    assert [type(error) for error in caught.value.exceptions] == [OSError, ValueError]
+    assert ready.buffer == slow.items == [1]
+    assert set(getattr(caught.value, "accepted_by", ())) == {ready, slow}
+    only_one = PushForkObj([Failing(turns), ready], concurrent=concurrent)
+    with pytest.raises(OSError, match="2") as single:
+        await only_one.next(2)
+    assert getattr(single.value, "accepted_by", ()) == (ready,)
+    assert ready.buffer == [1, 2]
+
+
+async def test_a_branch_that_cancels_itself_is_an_error_of_that_branch() -> None:
+    class Cancelling(SinkObj[Any]):
+        async def next_impl(self, item: Any) -> None:
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError
+
+    (ready,), slow = collectors(1), Slow()
+    slow.open.set()
+    fork = PushForkObj([Cancelling(), ready, slow, Failing(1)])
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await fork.next(1)
+    kinds = [type(error) for error in caught.value.exceptions]
+    assert kinds == [asyncio.CancelledError, OSError]
+    assert ready.buffer == slow.items == [1]
+
+
+async def test_side_by_side_or_one_after_the_other() -> None:
+    for concurrent in (True, False):
+        slow, other, (ready,) = Slow(), Slow(), collectors(1)
+        other.open.set()
+        push = asyncio.create_task(PushForkObj([slow, other, ready], concurrent=concurrent).next(1))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (other.items, ready.buffer) == (([1], [1]) if concurrent else ([], []))
+        slow.open.set()
+        await push
+        assert slow.items == other.items == ready.buffer == [1]
+
+
+async def test_a_bounded_buffer_decouples_a_slow_branch() -> None:
+    slow, (fast,) = Slow(), collectors(1)
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(3)
+    fork = PushForkObj([fast, buffer.sink])
+    draining = asyncio.create_task(buffer.source.drain_to(slow))
+    await asyncio.sleep(0)
+    for n in range(3):
+        await fork.next(n)
+    await asyncio.sleep(0)
+    await fork.next(3)
+    blocked = asyncio.create_task(fork.next(4))
+    await asyncio.sleep(0)
+    assert not blocked.done()
+    assert fast.buffer == [0, 1, 2, 3, 4]
+    slow.open.set()
+    await blocked
+    await fork.return_("end")
+    await draining
+    assert slow.items == [0, 1, 2, 3, 4]
+    assert slow.ends == [None]
+
+
+@pytest.mark.parametrize("how", ["return_", "throw"])
+async def test_the_end_reaches_all_although_one_fails(how: str) -> None:
+    slow, (ready,) = Slow(), collectors(1)
+    fork = PushForkObj([Failing(), ready, Failing(2), slow])
+    error = KeyError("x")
+    with pytest.raises(ExceptionGroup) as caught:
+        await (fork.return_("end") if how == "return_" else fork.throw(error))
+    assert [str(one) for one in caught.value.exceptions] == [how.rstrip("_")] * 2
+    assert slow.ends == ["end" if how == "return_" else error]
+    assert ready.closed
+    await fork.return_()
+    assert len(slow.ends) == 1
+    with pytest.raises(ClosedError):
+        await fork.next(1)
+
+
+async def test_forward_close_keeps_shared_sinks_open() -> None:
+    shared = collectors(2)
+    fans: list[PushObj[Any]] = [
+        PushForkObj(shared, forward_close=False),
+        PushDistributeObj(shared, lambda _: 0, forward_close=False),
+        PushRoundRobinObj(shared, forward_close=False),
+        PushLabeledDistributeObj({1: shared[0]}, lambda _: 1, shared[1], forward_close=False),
+    ]
+    for fan in fans:
+        await fan.return_()
+    assert not any(sink.closed for sink in shared)
+    for fan in (PushForkObj(shared, forward_close=False), PushRoundRobinObj(shared)):
+        await fan.throw(KeyError("x"))
+    assert all(sink.closed for sink in shared)
+
+
+async def test_a_fan_out_in_the_middle_flushes_its_branches_at_the_end() -> None:
+    sinks = collectors(2)
+    line = PushMapObj[int, int](
+        PushForkObj([PushWindowObj(sinks[0], 2), PushWindowObj(sinks[1], 10)]), int
+    )
+    for n in range(3):
+        await line.next(n)
+    await line.return_()
+    assert [sink.buffer for sink in sinks] == [[[0, 1], [2]], [[0, 1, 2]]]
+
+
+async def test_sinks_that_are_done_leave() -> None:
+    sinks = collectors(3)
+    ring = PushRoundRobinObj([PushTakeObj(sinks[0], 1), sinks[1], PushTakeObj(sinks[2], 2)])
+    assert not any([(await ring.next(n)).done for n in range(8)])
+    assert [sink.buffer for sink in sinks] == [[0], [1, 3, 5, 6, 7], [2, 4]]
+    both = PushRoundRobinObj([PushTakeObj(sinks[0], 1), SinkCollectObj[int](1)])
+    assert [(await both.next(n)).done for n in range(3)] == [False, True, True]
+    chosen = PushDistributeObj([SinkCollectObj[int](1), SinkCollectObj[int](2)], lambda n: n % 2)
+    assert [(await chosen.next(n)).done for n in (0, 1, 2, 3)] == [False, False, False, True]
+
+
+async def test_ring_takes_turns_also_where_one_stands_twice() -> None:
+    sinks = collectors(2)
+    ring = PushRoundRobinObj([sinks[0], sinks[1], sinks[0]])
+    for n in range(6):
+        await ring.next(n)
+    assert [sink.buffer for sink in sinks] == [[0, 2, 3, 5], [1, 4]]
+
+
+async def test_ring_gives_the_turn_of_a_cancelled_push_to_the_next_one() -> None:
+    slow, (ready,) = Slow(), collectors(1)
+    ring = PushRoundRobinObj([ready, slow])
+    await ring.next(0)
+    push = asyncio.create_task(ring.next(1))
+    await asyncio.sleep(0)
+    push.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await push
+    slow.open.set()
+    for n in (2, 3):
+        await ring.next(n)
+    assert (ready.buffer, slow.items) == ([0, 3], [2])
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    full = PushRoundRobinObj([buffer.sink, ready])
+    full.next_nowait(4)
+    full.next_nowait(5)
+    for _ in range(2):
+        with pytest.raises(WouldBlock):
+            full.next_nowait(6)
+    failing = PushRoundRobinObj([Failing(), ready])
+    with pytest.raises(OSError, match="7"):
+        await failing.next(7)
+    await failing.next(8)
+    assert ready.buffer == [0, 3, 5, 8]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_labels(is_async: bool) -> None:
+    async def later(n: int) -> str:
+        await asyncio.sleep(0)
+        return "odd" if n % 2 else "even"
+
+    def now(n: int) -> str:
+        return "odd" if n % 2 else "even"
+
+    select: Any = later if is_async else now
+    odd, even, rest = collectors(3)
+    both = PushLabeledDistributeObj({"odd": odd, "even": even}, select)
+    for n in range(4):
+        await both.next(n)
+    assert (odd.buffer, even.buffer) == ([1, 3], [0, 2])
+    assert both.sinks == {"odd": odd, "even": even}
+    with pytest.raises(KeyError, match="no sink has that label") as caught:
+        await PushLabeledDistributeObj({"odd": odd}, select).next(2)
+    assert caught.value.__notes__ == ["raised by selector of PushLabeledDistributeObj"]
+    dropping = PushLabeledDistributeObj({"odd": odd}, select, "drop")
+    assert await dropping.next(2) == IteratorResult(None, False)
+    other = PushLabeledDistributeObj({"odd": odd}, select, rest)
+    await other.next(2)
+    await other.next(5)
+    assert (odd.buffer, rest.buffer) == ([1, 3, 5], [2])
+    other.selector = lambda _: "odd"
+    await other.next(4)
+    assert odd.buffer[-1] == 4
+    await other.return_()
+    assert rest.closed
+    assert odd.closed
+    one_for_two = PushLabeledDistributeObj({"odd": even, "even": even}, select)
+    await one_for_two.next(6)
+    assert even.buffer == [0, 2, 6]
+
+
+async def test_law_13_a_new_selector_holds_from_the_next_item() -> None:
+    sinks = collectors(2)
+    line = PushDistributeObj(sinks, lambda _: 0)
+    await line.next(1)
+    line.selector = lambda _: 1
+    assert callable(line.selector)
+    await line.next(2)
+    assert [sink.buffer for sink in sinks] == [[1], [2]]
+    with pytest.raises(TypeError, match="selector must be callable, got 3"):
+        line.selector = wrong(3)
+
+
+async def test_nowait_delivers_to_all_or_to_none() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    (ready,) = collectors(1)
+    fork = PushForkObj([ready, PushMapObj(ready, str), buffer.sink])
+    assert fork.next_nowait(1) == IteratorResult(None, False)
+    for _ in range(2):
+        with pytest.raises(WouldBlock) as caught:
+            fork.next_nowait(2)
+        assert caught.value.item == 2
+        assert not getattr(caught.value, "accepted_by", ())
+    assert ready.buffer == [1, "1"]
+    line = PushFilterObj(PushForkObj([PushForkObj([ready, buffer.sink])]), lambda _: True)
+    with pytest.raises(WouldBlock):
+        line.next_nowait(3)
+    assert ready.buffer == [1, "1"]
+
+
+async def test_nowait_says_who_has_an_item_that_showed_too_late_to_need_waiting() -> None:
+    async def slowly(n: int) -> int:
+        return n
+
+    (ready,) = collectors(1)
+    fork = PushForkObj([ready, PushMapObj(SinkNullObj[int](), slowly)])
+    with pytest.raises(WouldBlock) as caught:
+        fork.next_nowait(1)
+    assert ready.buffer == [1]
+    assert getattr(caught.value, "accepted_by", ()) == (ready,)
+
+    class NoWay:
+        async def next(self, item: int) -> IteratorResult[Any]:
+            return IteratorResult(None, False)
+
+        async def return_(self, value: Any = None) -> IteratorResult[Any]:
+            return IteratorResult(value, True)
+
+        async def throw(self, error: BaseException) -> IteratorResult[Any]:
+            raise error
+
+    with pytest.raises(AttributeError):
+        PushMapObj(NoWay(), int).next_nowait(1)
+
+
+async def test_a_callback_may_push_into_its_own_fork() -> None:
+    (ready,) = collectors(1)
+
+    def again(n: int) -> None:
+        if n < 3:
+            fork.next_nowait(n + 1)
+
+    fork: PushForkObj[int] = PushForkObj([ready, SinkCallbackObj(again)])
+    await fork.next(0)
+    assert ready.buffer == [0, 1, 2, 3]
+
+
+async def test_forks_that_are_nested_too_deep_say_so() -> None:
+    line: Any = SinkNullObj()
+    for _ in range(100):
+        line = PushForkObj([line])
+    await line.next(1)
+    for _ in range(1000):
+        line = PushForkObj([line])
+    with pytest.raises(RecursionError, match="nested"):
+        await line.next(1)
+    with pytest.raises(RecursionError):
+        line.next_nowait(1)
+
+
+async def test_law_16_a_fork_of_ready_sinks_lets_the_loop_turn() -> None:
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(heart())
+    fork = PushForkObj(collectors(10))
+    for n in range(20_000):
+        await fork.next(n)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert beats >= 20_000 // 4096
+
+
+def test_a_cycle_through_a_fork_is_collected() -> None:
+    (sink,) = collectors(1)
+    fork = PushForkObj([PushDistributeObj([sink], lambda _: 0), SinkCallbackObj(lambda _: fork)])
+    fork.next_nowait(fork)
+    gone = weakref.ref(fork)
+    sink = fork = wrong(None)
+    gc.collect()
+    assert gone() is None
+
+
+BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: PushForkObj[Any]([]), ValueError, "at least one push object"),
+    (lambda: PushRoundRobinObj[Any]([]), ValueError, "at least one push object"),
+    (lambda: PushDistributeObj[Any]([], lambda _: 0), ValueError, "at least one push object"),
+    (lambda: PushRoundRobinObj(wrong(3)), TypeError, r"sinks must be an iterable.*, got 3 \(int\)"),
+    (
+        lambda: PushRoundRobinObj([wrong(None)]),
+        TypeError,
+        r"sinks\[0\] must be a push object, got None",
+    ),
+    (lambda: PushLabeledDistributeObj({}, str), ValueError, "at least one push object"),
+    (
+        lambda: PushLabeledDistributeObj(wrong([SinkNullObj()]), str),
+        TypeError,
+        "sinks must be a mapping",
+    ),
+    (
+        lambda: PushLabeledDistributeObj({"a": wrong(3)}, str),
+        TypeError,
+        r"sinks\['a'\] must be a push object, got 3",
+    ),
+    (
+        lambda: PushLabeledDistributeObj({"a": SinkNullObj[Any]()}, wrong(3)),
+        TypeError,
+        "selector must be callable, got 3",
+    ),
+    (
+        lambda: PushLabeledDistributeObj({"a": SinkNullObj[Any]()}, str, wrong("keep")),
+        ValueError,
+        "missing must be",
+    ),
+    (
+        lambda: PushLabeledDistributeObj({"a": SinkNullObj[Any]()}, str, wrong(3)),
+        TypeError,
+        "missing must be a push object, got 3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), BAD)
+def test_law_14_bad_input_fails_at_construction(
+    make: Callable[[], Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def test_law_14_a_sink_that_stands_twice_in_a_fork_is_refused() -> None:
+    sinks = collectors(2)
+    with pytest.raises(
+        ValueError, match=r"different from each other, .* sinks\[0\] and sinks\[2\]"
+    ):
+        PushForkObj([*sinks, sinks[0]])
+
+
+async def test_a_chain_is_the_same_line_from_its_top() -> None:
+    sink: SinkCollectObj[str] = SinkCollectObj()
+    line = PushChain.start().filter(is_even).map(str).into(sink)
+    for n in range(5):
+        await line.next(n)
+    await line.return_()
+    assert sink.buffer == ["0", "2", "4"]
+    assert sink.closed
+
+
+def is_even(n: int) -> bool:
+    return n % 2 == 0
+
+
+async def half(n: int) -> float:
+    return n / 2
+
+
+async def test_a_chain_has_every_operator() -> None:
+    sink: SinkCollectObj[Any] = SinkCollectObj()
+    called: list[Any] = []
+    line = (
+        PushChain.start(int)
+        .serial()
+        .dedupe(key=lambda n: n)
+        .callback(before=called.append)
+        .flat_map(lambda n: [n, n])
+        .reduce(lambda a, b: a + b, 0)
+        .window(2)
+        .flatten()
+        .take(5)
+        .window_timeout(2, 10)
+        .into(sink)
+    )
+    for n in (1, 1, 2, 3):
+        await line.next(n)
+    await line.return_()
+    assert sink.buffer == [[1, 2], [4, 6], [9]]
+    assert called == [1, 2, 3]
+
+
+async def test_a_chain_is_built_any_number_of_times_and_never_changes() -> None:
+    chain = PushChain.start(int).window(2)
+    longer = chain.map(len)
+    assert repr(chain) == "<PushChain of 1: PushWindowObj>"
+    assert repr(longer) == "<PushChain of 2: PushWindowObj | PushMapObj>"
+    assert repr(PushChain.start()) == "<PushChain of 0: nothing yet>"
+    sinks = collectors(3)
+    lines = [chain.into(sinks[0]), chain.into(sinks[1]), longer.into(sinks[2])]
+    await lines[0].next(1)
+    await lines[1].next(2)
+    await lines[1].next(3)
+    await lines[2].next(4)
+    for line in lines:
+        await line.return_()
+    assert [sink.buffer for sink in sinks] == [[[1]], [[2, 3]], [1]]
+
+
+async def test_chains_end_in_many() -> None:
+    sinks = collectors(6)
+    branch = PushChain.start(int).map(str).into(sinks[1])
+    line = PushChain.start().filter(is_even).fork(sinks[0], branch, concurrent=False)
+    chosen = PushChain.start(int).distribute(lambda n: n % 2, sinks[2], line)
+    ring = PushChain.start(int).round_robin(sinks[3], chosen)
+    labeled = PushChain.start(int).distribute_labeled(lambda _: "x", {"y": sinks[4]}, ring)
+    for n in range(8):
+        await labeled.next(n)
+    await labeled.return_()
+    assert [sink.buffer for sink in sinks] == [[], [], [], [0, 2, 4, 6], [], []]
+    assert [sink.closed for sink in sinks] == [True] * 5 + [False]
+    direct = PushChain.start(int).fork(sinks[5])
+    await direct.next(1)
+    assert sinks[5].buffer == [1]
+
+
+async def test_an_empty_chain_into_somebody_elses_sink_is_a_push_object() -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self.calls: list[Any] = []
+
+        async def next(self, item: int) -> IteratorResult[Any]:
+            self.calls.append(item)
+            return IteratorResult(None, False)
+
+        async def return_(self, value: Any = None) -> IteratorResult[Any]:
+            self.calls.append("end")
+            return IteratorResult(value, True)
+
+        async def throw(self, error: BaseException) -> IteratorResult[Any]:
+            raise error
+
+    plain = Plain()
+    async with PushChain.start().into(plain) as line:
+        await line.next(1)
+    assert plain.calls == [1, "end"]
+
+
+async def test_law_17_a_chain_of_ten_thousand() -> None:
+    chain = PushChain.start(int)
+    for _ in range(10_000):
+        chain = chain.map(lambda n: n + 1)
+    sink: SinkCollectObj[int] = SinkCollectObj()
+    await chain.into(sink).next(0)
+    assert sink.buffer == [10_000]
+
+
+def test_law_14_a_chain_refuses_bad_input_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match=r"transform must be callable, got 3 \(int\)"):
+        PushChain.start().map(wrong(3))
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        PushChain.start().window(0)
+    with pytest.raises(TypeError, match="sink must be a push object"):
+        PushChain.start().into(wrong(PushChain.start()))
+
+
+def check_types() -> None:
+    """Read by type checkers, never run."""
+    sink: SinkCollectObj[str] = SinkCollectObj()
+    floats: SinkCollectObj[float] = SinkCollectObj()
+    lists: SinkCollectObj[list[int]] = SinkCollectObj()
+    assert_type(PushChain.start().filter(is_even), PushChain[int, int])
+    assert_type(PushChain.start(int).filter(is_even).map(str), PushChain[int, str])
+    assert_type(PushChain.start().filter(is_even).map(half), PushChain[int, float])
+    assert_type(PushChain.start().filter(is_even).map(str).into(sink), PushObj[int])
+    assert_type(PushChain.start(int).map(half).fork(floats, floats), PushObj[int])
+    assert_type(PushChain.start(int).window(3).into(lists), PushObj[int])
+    assert_type(PushChain.start().map(half).distribute(int, floats), PushObj[int])
+    assert_type(PushChain.start().map(half).round_robin(floats), PushObj[int])
+    PushChain.start(int).map(half).into(sink)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
