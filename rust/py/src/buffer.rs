@@ -1,14 +1,22 @@
 //! The buffer between producers and consumers, as Python sees it.
+//!
+//! In a buffer in order of priority, comparing runs Python code. The core never does so under its
+//! lock, see [`headrace_core::buffer`]; here is only how two items are compared: by `<`, or by `<`
+//! of what `key` made of them. A key is computed once, before the push, and travels beside its item
+//! in a tuple.
 
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use headrace_core::buffer as core;
+use headrace_core::buffer::{self as core, Fault, Order, Overflow, Put, PutError, Rank};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt};
+use pyo3::types::{PyBool, PyInt, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::awaitable::{Parked, Seen, Stopped};
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
@@ -21,19 +29,43 @@ use crate::gil::GilCell;
 pub(crate) struct Buffer {
     home: Home,
     core: Arc<core::Buffer<Py<PyAny>>>,
+    /// Whether an item that finds it full waits.
+    blocks: bool,
+    /// What makes the key of an item; if there is one, the core holds tuples of both.
+    key: Option<Py<PyAny>>,
     /// What the producers ended with, until a consumer has raised it.
-    error: GilCell<Option<PyErr>>,
+    error: GilCell<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
 impl Buffer {
     #[new]
-    #[pyo3(signature = (maxsize = None))]
-    fn new(maxsize: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+    #[pyo3(signature = (maxsize = None, overflow = None, order = None, key = None))]
+    fn new(
+        maxsize: Option<&Bound<'_, PyAny>>,
+        overflow: Option<&Bound<'_, PyAny>>,
+        order: Option<&Bound<'_, PyAny>>,
+        key: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         let maxsize = maxsize.map(bound).transpose()?;
+        let overflow = overflow.map_or(Ok(Overflow::Block), overflow_of)?;
+        let order = order.map_or(Ok(Order::Fifo), |order| order_of(order, key.is_some()))?;
+        if let Some(key) = &key {
+            if !key.is_callable() {
+                return Err(errors::wrong_type("key", "callable or None", key));
+            }
+            if !matches!(order, Order::Sorted(_)) {
+                return Err(PyValueError::new_err(format!(
+                    "key is only for order='priority', got {}",
+                    errors::describe(key)
+                )));
+            }
+        }
         Ok(Self {
             home: Home::here(),
-            core: core::Buffer::new(maxsize),
+            core: core::Buffer::with(maxsize, overflow, order),
+            blocks: overflow == Overflow::Block,
+            key: key.map(Bound::unbind),
             error: GilCell::new(None),
         })
     }
@@ -58,13 +90,39 @@ impl Buffer {
         if self.core.is_finished() || self.core.is_closed() {
             return Ok(());
         }
-        let old = self
-            .error
-            .borrow(py)
-            .replace(PyErr::from_value(error.clone()));
+        let old = self.error.borrow(py).replace(error.clone().unbind());
         drop(old);
         self.core.finish();
         Ok(())
+    }
+
+    /// The next item, which stays.
+    fn peek<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.check(py)?;
+        let next = self
+            .core
+            .peek_with(|item| item.map(|item| item.clone_ref(py)));
+        match next {
+            Some(item) => Ok(self.reveal(item.into_bound(py))),
+            None if self.core.is_finished() => Err(errors::closed(
+                py,
+                "the buffer has ended: no item will come",
+            )),
+            None => Err(errors::would_block(py, "the buffer is empty")),
+        }
+    }
+
+    /// Size, high-water mark, number of dropped items, waiting consumers, waiting producers.
+    fn statistics(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, usize, usize)> {
+        self.check(py)?;
+        let now = self.core.statistics();
+        Ok((
+            now.len,
+            now.high_water,
+            now.dropped,
+            now.waiting_getters,
+            now.waiting_putters,
+        ))
     }
 
     /// Whether nothing comes in any more.
@@ -91,20 +149,32 @@ impl Buffer {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::show(&visit, |see| {
-            let mut outcome = Ok(());
-            self.core.visit(&mut |item| {
-                if outcome.is_ok() {
-                    outcome = see(item);
-                }
-            });
-            outcome
+            if let Some(key) = &self.key {
+                see(key)?;
+            }
+            if let Some(Some(error)) = self.error.peek_for_gc().as_deref() {
+                see(error)?;
+            }
+            show_items(&self.core, see)
         })
     }
 
-    fn __clear__(&self) {
+    fn __clear__(&self, py: Python<'_>) {
+        let error = self.error.borrow(py).take();
         let left = self.core.close();
-        drop(left);
+        drop((error, left));
     }
+}
+
+/// Shows the collector what is in a buffer.
+pub(crate) fn show_items(core: &core::Buffer<Py<PyAny>>, see: Seen<'_>) -> Result<(), Stopped> {
+    let mut outcome = Ok(());
+    core.visit(&mut |item| {
+        if outcome.is_ok() {
+            outcome = see(item);
+        }
+    });
+    outcome
 }
 
 /// A bound for the number of items.
@@ -128,6 +198,123 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
         })
 }
 
+/// What a full buffer does, by its name.
+fn overflow_of(overflow: &Bound<'_, PyAny>) -> PyResult<Overflow> {
+    const NAMES: [(&str, Overflow); 4] = [
+        ("block", Overflow::Block),
+        ("drop_oldest", Overflow::DropOldest),
+        ("drop_newest", Overflow::DropNewest),
+        ("error", Overflow::Error),
+    ];
+    named("overflow", overflow, &NAMES)
+}
+
+/// An order, by its name.
+fn order_of(order: &Bound<'_, PyAny>, keyed: bool) -> PyResult<Order<Py<PyAny>>> {
+    type Make = fn(bool) -> Order<Py<PyAny>>;
+    const NAMES: [(&str, Make); 3] = [
+        ("fifo", |_| Order::Fifo),
+        ("lifo", |_| Order::Lifo),
+        ("priority", by_priority),
+    ];
+    Ok(named("order", order, &NAMES)?(keyed))
+}
+
+/// The order of `<`: of the items, or of the keys that come with them.
+pub(crate) fn by_priority(keyed: bool) -> Order<Py<PyAny>> {
+    Order::Sorted(Box::new(ByValue { keyed }))
+}
+
+fn named<T: Copy>(parameter: &str, value: &Bound<'_, PyAny>, names: &[(&str, T)]) -> PyResult<T> {
+    let given = value.extract::<String>().ok();
+    let known = names
+        .iter()
+        .find(|(name, _)| given.as_deref() == Some(name));
+    known.map(|(_, choice)| *choice).ok_or_else(|| {
+        let names: Vec<_> = names.iter().map(|(name, _)| format!("'{name}'")).collect();
+        let what = format!("one of {}", names.join(", "));
+        if given.is_none() {
+            return errors::wrong_type(parameter, &what, value);
+        }
+        let shown = errors::describe(value);
+        PyValueError::new_err(format!("{parameter} must be {what}, got {shown}"))
+    })
+}
+
+/// Compares by `<`.
+#[derive(Debug)]
+struct ByValue {
+    /// The items are tuples of a key and an item.
+    keyed: bool,
+}
+
+impl ByValue {
+    fn key<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if self.keyed {
+            item.get_item(0)
+        } else {
+            Ok(item.clone())
+        }
+    }
+}
+
+impl Rank<Py<PyAny>> for ByValue {
+    fn share(&self, item: &Py<PyAny>) -> Py<PyAny> {
+        Python::attach(|py| item.clone_ref(py))
+    }
+
+    fn before(&self, item: &Py<PyAny>, other: &Py<PyAny>) -> Result<bool, Fault> {
+        Python::attach(|py| self.key(item.bind(py))?.lt(self.key(other.bind(py))?))
+            .map_err(|error: PyErr| Box::new(error) as Fault)
+    }
+}
+
+/// The error of a comparison that failed.
+pub(crate) fn incomparable(py: Python<'_>, fault: Fault) -> PyErr {
+    match fault.downcast::<PyErr>() {
+        Ok(error) => {
+            // An exception that takes no note still has to arrive.
+            let _ = errors::note(
+                py,
+                &error,
+                "raised when an item was compared with another, to find its place in order of priority; \
+                 it was not accepted",
+            );
+            *error
+        }
+        Err(fault) => PyValueError::new_err(fault.to_string()),
+    }
+}
+
+/// Why an item was not accepted.
+pub(crate) enum Refused<'py> {
+    Full(Bound<'py, PyAny>),
+    Closed(Bound<'py, PyAny>),
+    Failed(PyErr),
+}
+
+impl<'py> Refused<'py> {
+    /// The error to raise. It carries the item, or what that was made of.
+    #[cold]
+    pub(crate) fn into_error(self, py: Python<'py>, original: Option<Bound<'py, PyAny>>) -> PyErr {
+        match self {
+            Self::Full(item) => errors::refused(
+                py,
+                "WouldBlock",
+                "the item cannot be accepted without waiting; it is in this error's `item`",
+                original.unwrap_or(item),
+            ),
+            Self::Closed(item) => errors::refused(
+                py,
+                "ClosedError",
+                "pushed after the end; the item is in this error's `item`",
+                original.unwrap_or(item),
+            ),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
 impl Buffer {
     /// Fails in a forked child, and after a panic inside.
     #[inline]
@@ -145,8 +332,118 @@ impl Buffer {
         &self.core
     }
 
+    /// The item, out of what the core held for it.
+    #[inline]
+    pub(crate) fn reveal<'py>(&self, held: Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+        if self.key.is_none() {
+            return held;
+        }
+        held.get_item(1).unwrap_or(held)
+    }
+
+    /// What the core is to hold for an item: the item, or its key and it.
+    #[inline]
+    fn hold<'py>(&self, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.key {
+            None => Ok(item),
+            Some(key) => Self::with_key(key, item),
+        }
+    }
+
+    #[cold]
+    fn with_key<'py>(key: &Py<PyAny>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = item.py();
+        match key.bind(py).call1((&item,)) {
+            Ok(key) => Ok(PyTuple::new(py, [key, item])?.into_any()),
+            Err(error) => Err(errors::from_callable(py, error, "PushPullBufferObj", "key")),
+        }
+    }
+
+    /// Stores an item, if that needs no waiting. A failure leaves the item with the caller.
+    pub(crate) fn offer_now<'py>(&self, item: Bound<'py, PyAny>) -> Result<(), Refused<'py>> {
+        let py = item.py();
+        self.check(py).map_err(Refused::Failed)?;
+        let held = self.hold(item).map_err(Refused::Failed)?;
+        match self.core.try_put(held.unbind()) {
+            Ok(()) => Ok(()),
+            Err(refused) => Err(self.refused(py, refused)),
+        }
+    }
+
+    /// Stores an item, or gives what waits for room.
+    pub(crate) fn offer<'py>(
+        slf: &Bound<'py, Self>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Option<Putting>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.check(py)?;
+        let held = this.hold(item)?;
+        match this.core.try_put(held.unbind()) {
+            Ok(()) => Ok(None),
+            Err(PutError::Full(held)) if this.blocks => Ok(Some(Putting {
+                buffer: slf.clone().unbind(),
+                put: this.core.put(held),
+                parked: None,
+            })),
+            Err(refused) => Err(this.refused(py, refused).into_error(py, None)),
+        }
+    }
+
+    #[cold]
+    fn refused<'py>(&self, py: Python<'py>, refused: PutError<Py<PyAny>>) -> Refused<'py> {
+        match refused {
+            PutError::Full(held) => Refused::Full(self.reveal(held.into_bound(py))),
+            PutError::Closed(held) => Refused::Closed(self.reveal(held.into_bound(py))),
+            PutError::Unranked(_, fault) => Refused::Failed(incomparable(py, fault)),
+        }
+    }
+
     /// The error that the producers left, the first time.
     pub(crate) fn take_error(&self, py: Python<'_>) -> Option<PyErr> {
-        self.error.borrow(py).take()
+        let error = self.error.borrow(py).take()?;
+        Some(PyErr::from_value(error.into_bound(py)))
+    }
+}
+
+/// A push that waits for room. Dropping it gives up its place; its item never left the caller.
+#[derive(Debug)]
+pub(crate) struct Putting {
+    /// Also for the collector, to which the items in the core are the buffer's.
+    buffer: Py<Buffer>,
+    put: Put<Py<PyAny>>,
+    parked: Option<Parked>,
+}
+
+impl Putting {
+    /// Stores the item, or gives the future to wait for.
+    pub(crate) fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let buffer = self.buffer.get();
+        buffer.check(py)?;
+        self.parked = None;
+        let parked = Parked::new(py)?;
+        match Pin::new(&mut self.put).poll(&mut Context::from_waker(&parked.waker())) {
+            Poll::Ready(Ok(())) => Ok(None),
+            Poll::Ready(Err(refused)) => Err(buffer.refused(py, refused).into_error(py, None)),
+            Poll::Pending => {
+                if let Some(place) = self.put.place() {
+                    parked.forward(py, move || place.give_up());
+                }
+                let future = parked.hand_up(py)?;
+                self.parked = Some(parked);
+                Ok(Some(future))
+            }
+        }
+    }
+
+    /// Shows the collector what this holds.
+    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.buffer.as_any())?;
+        if let Some(item) = self.put.item() {
+            see(item)?;
+        }
+        self.parked
+            .as_ref()
+            .map_or(Ok(()), |parked| see(parked.future()))
     }
 }

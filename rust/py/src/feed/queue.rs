@@ -44,14 +44,15 @@ impl QueueFeed {
         if buffer.core().is_broken() {
             return None;
         }
-        buffer.core().try_get().ok().map(|item| item.into_bound(py))
+        let item = buffer.core().try_get().ok()?;
+        Some(buffer.reveal(item.into_bound(py)))
     }
 
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let buffer = self.buffer.get();
         buffer.check(py)?;
         match buffer.core().try_get() {
-            Ok(item) => Ok(Drawn::Item(item.into_bound(py))),
+            Ok(item) => Ok(Drawn::Item(buffer.reveal(item.into_bound(py)))),
             Err(TryGetError::Empty) => self.wait(py, buffer.core().get()),
             Err(TryGetError::Ended) => self.end(py),
         }
@@ -71,10 +72,16 @@ impl QueueFeed {
     fn wait<'py>(&self, py: Python<'py>, mut get: Get<Py<PyAny>>) -> PyResult<Drawn<'py>> {
         let parked = Parked::new(py)?;
         match Pin::new(&mut get).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(item)) => Ok(Drawn::Item(item.into_bound(py))),
+            Poll::Ready(Ok(item)) => {
+                let item = self.buffer.get().reveal(item.into_bound(py));
+                Ok(Drawn::Item(item))
+            }
             Poll::Ready(Err(_)) => self.end(py),
             Poll::Pending => {
                 let future = parked.hand_up(py)?;
+                if let Some(place) = get.place() {
+                    parked.forward(py, move || place.give_up());
+                }
                 Ok(Drawn::Wait(Box::new(Wait::Core { get, parked }), future))
             }
         }

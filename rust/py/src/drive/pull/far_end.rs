@@ -17,7 +17,7 @@ use crate::drive::budget;
 use crate::errors::{self, Raised};
 
 impl Pull {
-    /// The oldest item, if there is one that nobody who waits was promised.
+    /// The next item, if there is one that nobody who waits was promised.
     #[inline]
     pub(super) fn take<'py>(
         &mut self,
@@ -34,10 +34,14 @@ impl Pull {
         }
         match core.try_get() {
             Ok(item) if self.delivery == Delivery::Item => {
+                let item = buffer.get().reveal(item.into_bound(py));
                 drop(buffer.into_bound(py));
-                Ok(Step::Return(item.into_bound(py)))
+                Ok(Step::Return(item))
             }
-            Ok(item) => Raised::lower(py, self.deliver(item.into_bound(py))),
+            Ok(item) => {
+                let item = buffer.get().reveal(item.into_bound(py));
+                Raised::lower(py, self.deliver(item))
+            }
             Err(why) => Raised::lower(py, self.take_later(link, buffer, why)),
         }
     }
@@ -77,10 +81,13 @@ impl Pull {
         let py = link.py();
         let parked = Parked::new(py)?;
         match Pin::new(&mut wanted.1).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(item)) => self.deliver(item.into_bound(py)),
+            Poll::Ready(Ok(item)) => self.deliver(wanted.0.get().reveal(item.into_bound(py))),
             Poll::Ready(Err(_)) => self.deliver_end_of(link, wanted.0.get()),
             Poll::Pending => {
                 let future = parked.hand_up(py)?;
+                if let Some(place) = wanted.1.place() {
+                    parked.forward(py, move || place.give_up());
+                }
                 self.wait_in(link, Stage::Taking(wanted, Box::new(parked)));
                 budget::renew();
                 Ok(Step::Yield(future))

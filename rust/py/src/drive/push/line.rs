@@ -4,18 +4,14 @@
 //! kept by each [`super::awaitable::Push`]. It is built once, at the first push, since what a push
 //! object leads to is fixed when it is made.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use headrace_core::buffer::{Closed, Put, TryPutError};
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::link::{Outlet, PushLink, refuse};
-use crate::awaitable::{Inner, Parked, Seen, Step, Stopped};
-use crate::buffer::Buffer;
+use super::link::{Outlet, PushLink};
+use crate::awaitable::{Inner, Seen, Step, Stopped};
+use crate::buffer::{Buffer, Putting};
 use crate::errors;
 use crate::kernel::{AnyKernel, Flow};
 use crate::result::IteratorResult;
@@ -64,7 +60,7 @@ pub(crate) enum Place {
         stage: usize,
     },
     /// It waits for room in a buffer.
-    Queue { put: Put<Py<PyAny>>, parked: Parked },
+    Queue(Box<Putting>),
     /// It awaits a sink that is not run in place.
     Sink(Inner),
 }
@@ -77,7 +73,7 @@ impl Place {
                 see(inner.object())?;
                 see(item)
             }
-            Self::Queue { parked, .. } => see(parked.future()),
+            Self::Queue(putting) => putting.traverse(see),
             Self::Sink(inner) => see(inner.object()),
         }
     }
@@ -195,12 +191,9 @@ impl Line {
                 if let Some(link) = link {
                     link.get().check(&item)?;
                 }
-                let buffer = buffer.get();
-                buffer.check(py)?;
-                match buffer.core().try_put(item.unbind()) {
-                    Ok(()) => accepted(py).map(Advance::Done),
-                    Err(TryPutError::Closed(item)) => Err(refuse(item.bind(py))),
-                    Err(TryPutError::Full(item)) => Self::wait(py, buffer.core().put(item)),
+                match Buffer::offer(buffer.bind(py), item)? {
+                    None => accepted(py).map(Advance::Done),
+                    Some(putting) => Self::wait(py, Box::new(putting)),
                 }
             }
             End::Foreign(sink) => {
@@ -214,15 +207,10 @@ impl Line {
     }
 
     /// Waits for room, unless some came in between.
-    fn wait(py: Python<'_>, mut put: Put<Py<PyAny>>) -> PyResult<Advance<'_>> {
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut put).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(())) => accepted(py).map(Advance::Done),
-            Poll::Ready(Err(Closed(item))) => Err(refuse(item.bind(py))),
-            Poll::Pending => {
-                let future = parked.hand_up(py)?;
-                Ok(Advance::Suspend(Place::Queue { put, parked }, future))
-            }
+    fn wait(py: Python<'_>, mut putting: Box<Putting>) -> PyResult<Advance<'_>> {
+        match putting.step(py)? {
+            None => accepted(py).map(Advance::Done),
+            Some(future) => Ok(Advance::Suspend(Place::Queue(putting), future)),
         }
     }
 
@@ -287,11 +275,10 @@ impl Line {
                 sent?;
                 self.advance(head, item.into_bound(py), 0)
             }
-            Place::Queue { put, parked } => {
-                // Dropping the future gives up its place; its item never left the caller.
+            Place::Queue(putting) => {
+                // Dropping it gives up its place; its item never left the caller.
                 sent?;
-                drop(parked);
-                Self::wait(py, put)
+                Self::wait(py, putting)
             }
             Place::Sink(inner) => {
                 let step = match sent {
@@ -334,12 +321,9 @@ impl Line {
             if let Some(link) = link {
                 link.get().check(&item)?;
             }
-            let buffer = buffer.get();
-            buffer.check(py)?;
-            return match buffer.core().try_put(item.unbind()) {
+            return match buffer.get().offer_now(item) {
                 Ok(()) => accepted(py),
-                Err(TryPutError::Closed(item)) => Err(refuse(item.bind(py))),
-                Err(TryPutError::Full(item)) => Err(would_block(item.into_bound(py))),
+                Err(refused) => Err(refused.into_error(py, None)),
             };
         }
         self.push_through(head, item)
@@ -384,12 +368,9 @@ impl Line {
                 if let Some(link) = link {
                     link.get().check(&original)?;
                 }
-                let buffer = buffer.get();
-                buffer.check(py)?;
-                match buffer.core().try_put(item.unbind()) {
+                match buffer.get().offer_now(item) {
                     Ok(()) => accepted(py),
-                    Err(TryPutError::Closed(_)) => Err(refuse(&original)),
-                    Err(TryPutError::Full(_)) => Err(would_block(original)),
+                    Err(refused) => Err(refused.into_error(py, Some(original))),
                 }
             }
             End::Foreign(sink) => sink
