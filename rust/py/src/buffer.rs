@@ -40,16 +40,16 @@ pub(crate) struct Buffer {
 #[pymethods]
 impl Buffer {
     #[new]
-    #[pyo3(signature = (maxsize = None, overflow = None, order = None, key = None))]
+    #[pyo3(signature = (maxsize, overflow, order, key))]
     fn new(
         maxsize: Option<&Bound<'_, PyAny>>,
-        overflow: Option<&Bound<'_, PyAny>>,
-        order: Option<&Bound<'_, PyAny>>,
+        overflow: &Bound<'_, PyAny>,
+        order: &Bound<'_, PyAny>,
         key: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let maxsize = maxsize.map(bound).transpose()?;
-        let overflow = overflow.map_or(Ok(Overflow::Block), overflow_of)?;
-        let order = order.map_or(Ok(Order::Fifo), |order| order_of(order, key.is_some()))?;
+        let overflow = overflow_of(overflow)?;
+        let order = order_of(order, key.is_some())?;
         if let Some(key) = &key {
             if !key.is_callable() {
                 return Err(errors::wrong_type("key", "callable or None", key));
