@@ -6,9 +6,7 @@
 //! in a tuple.
 
 use std::num::NonZeroUsize;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use headrace_core::buffer::{self as core, Fault, Order, Overflow, Put, PutError, Rank};
 use pyo3::exceptions::PyValueError;
@@ -16,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::awaitable::{Parked, Seen, Stopped};
+use crate::awaitable::{Pending, Seen, Stopped};
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
@@ -383,8 +381,7 @@ impl Buffer {
             Ok(()) => Ok(None),
             Err(PutError::Full(held)) if this.blocks => Ok(Some(Putting {
                 buffer: slf.clone().unbind(),
-                put: this.core.put(held),
-                parked: None,
+                put: Pending::new(this.core.put(held)),
             })),
             Err(refused) => Err(this.refused(py, refused).into_error(py, None)),
         }
@@ -411,39 +408,27 @@ impl Buffer {
 pub(crate) struct Putting {
     /// Also for the collector, to which the items in the core are the buffer's.
     buffer: Py<Buffer>,
-    put: Put<Py<PyAny>>,
-    parked: Option<Parked>,
+    put: Pending<Put<Py<PyAny>>>,
 }
 
 impl Putting {
-    /// Stores the item, or gives the future to wait for.
+    /// Stores the item, or gives what to hand up to the task before the next step.
     pub(crate) fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let buffer = self.buffer.get();
         buffer.check(py)?;
-        self.parked = None;
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut self.put).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(())) => Ok(None),
-            Poll::Ready(Err(refused)) => Err(buffer.refused(py, refused).into_error(py, None)),
-            Poll::Pending => {
-                if let Some(place) = self.put.place() {
-                    parked.forward(py, move || place.give_up());
-                }
-                let future = parked.hand_up(py)?;
-                self.parked = Some(parked);
-                Ok(Some(future))
-            }
+        match self.put.step(py)? {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(refused)) => Err(buffer.refused(py, refused).into_error(py, None)),
+            Err(object) => Ok(Some(object)),
         }
     }
 
     /// Shows the collector what this holds.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(self.buffer.as_any())?;
-        if let Some(item) = self.put.item() {
+        if let Some(item) = self.put.future.item() {
             see(item)?;
         }
-        self.parked
-            .as_ref()
-            .map_or(Ok(()), |parked| see(parked.future()))
+        self.put.traverse(see)
     }
 }

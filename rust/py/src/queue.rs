@@ -20,7 +20,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
-use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::buffer::{by_priority, incomparable, show_items};
 use crate::errors::{self, Raised};
 use crate::fork::Home;
@@ -303,15 +303,12 @@ fn refusal(py: Python<'_>, refused: PutError<Py<PyAny>>) -> PyErr {
     }
 }
 
-/// A future of the core, and where it is woken.
-type Waiting<F> = (F, Option<Parked>);
-
 /// One `get()`.
 #[derive(Debug)]
 struct Taking {
     /// `None` while a step runs, which then holds it, and once it is finished.
     queue: Option<Py<Queue>>,
-    waiting: Option<Box<Waiting<Get<Py<PyAny>>>>>,
+    waiting: Option<Box<Pending<Get<Py<PyAny>>>>>,
 }
 
 static TAKING: Class = Class::new();
@@ -324,21 +321,14 @@ impl Taking {
         let mut waiting = self
             .waiting
             .take()
-            .unwrap_or_else(|| Box::new((core.get(), None)));
-        waiting.1 = None;
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut waiting.0).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(item)) => Ok(Step::Return(item.into_bound(py))),
-            Poll::Ready(Err(core::Ended)) => Err(shut_down(py)),
-            Poll::Pending => {
-                if let Some(place) = waiting.0.place() {
-                    parked.forward(py, move || place.give_up());
-                }
-                let future = parked.hand_up(py)?;
-                waiting.1 = Some(parked);
+            .unwrap_or_else(|| Box::new(Pending::new(core.get())));
+        match waiting.step(py)? {
+            Ok(Ok(item)) => Ok(Step::Return(item.into_bound(py))),
+            Ok(Err(core::Ended)) => Err(shut_down(py)),
+            Err(object) => {
                 self.waiting = Some(waiting);
                 self.queue = Some(queue.unbind());
-                Ok(Step::Yield(future))
+                Ok(Step::Yield(object))
             }
         }
     }
@@ -383,10 +373,9 @@ impl Coroutine for Taking {
         if let Some(queue) = &self.queue {
             see(queue.as_any())?;
         }
-        match self.waiting.as_deref() {
-            Some((_, Some(parked))) => see(parked.future()),
-            _ => Ok(()),
-        }
+        self.waiting
+            .as_ref()
+            .map_or(Ok(()), |waiting| waiting.traverse(see))
     }
 
     fn abandon(&mut self, _py: Python<'_>) {
@@ -403,7 +392,7 @@ struct Storing {
     queue: Option<Py<Queue>>,
     /// Until the first step.
     item: Option<Py<PyAny>>,
-    waiting: Option<Box<Waiting<Put<Py<PyAny>>>>>,
+    waiting: Option<Box<Pending<Put<Py<PyAny>>>>>,
 }
 
 static STORING: Class = Class::new();
@@ -413,24 +402,17 @@ impl Storing {
     fn step_slowly<'py>(
         &mut self,
         queue: Bound<'py, Queue>,
-        mut waiting: Box<Waiting<Put<Py<PyAny>>>>,
+        mut waiting: Box<Pending<Put<Py<PyAny>>>>,
     ) -> PyResult<Step<'py>> {
         let py = queue.py();
         queue.get().core(py)?;
-        waiting.1 = None;
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut waiting.0).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(())) => Ok(Step::Return(py.None().into_bound(py))),
-            Poll::Ready(Err(refused)) => Err(refusal(py, refused)),
-            Poll::Pending => {
-                if let Some(place) = waiting.0.place() {
-                    parked.forward(py, move || place.give_up());
-                }
-                let future = parked.hand_up(py)?;
-                waiting.1 = Some(parked);
+        match waiting.step(py)? {
+            Ok(Ok(())) => Ok(Step::Return(py.None().into_bound(py))),
+            Ok(Err(refused)) => Err(refusal(py, refused)),
+            Err(object) => {
                 self.waiting = Some(waiting);
                 self.queue = Some(queue.unbind());
-                Ok(Step::Yield(future))
+                Ok(Step::Yield(object))
             }
         }
     }
@@ -456,7 +438,7 @@ impl Coroutine for Storing {
                 let core = Raised::lower(py, queue.get().core(py))?;
                 match core.try_put(item) {
                     Ok(()) => return Ok(Step::Return(value.clone())),
-                    Err(PutError::Full(item)) => Box::new((core.put(item), None)),
+                    Err(PutError::Full(item)) => Box::new(Pending::new(core.put(item))),
                     Err(refused) => return Err(Raised::set(py, refusal(py, refused))),
                 }
             }
@@ -484,13 +466,10 @@ impl Coroutine for Storing {
         let Some(waiting) = self.waiting.as_deref() else {
             return Ok(());
         };
-        if let Some(item) = waiting.0.item() {
+        if let Some(item) = waiting.future.item() {
             see(item)?;
         }
-        waiting
-            .1
-            .as_ref()
-            .map_or(Ok(()), |parked| see(parked.future()))
+        waiting.traverse(see)
     }
 
     fn abandon(&mut self, _py: Python<'_>) {

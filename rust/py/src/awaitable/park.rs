@@ -57,7 +57,7 @@ struct Slot {
 }
 
 /// Gives up a place in a line of the core, for one who cannot be woken.
-type Forward = Box<dyn FnOnce() + Send>;
+pub(crate) type Forward = Box<dyn FnOnce() + Send>;
 
 /// Which future: place and tenant.
 #[derive(Debug, Clone, Copy)]
@@ -67,13 +67,13 @@ struct Key {
 }
 
 impl Futures {
-    fn insert(&mut self, future: Py<PyAny>) -> Key {
+    fn insert(&mut self, future: Option<Py<PyAny>>) -> Key {
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 awaits at a time")
         });
         let slot = &mut self.slots[place as usize];
-        slot.future = Some(future);
+        slot.future = future;
         Key {
             place,
             generation: slot.generation,
@@ -149,6 +149,12 @@ impl Mailbox {
                 self.give_up(py, &[key]);
             }
         });
+    }
+
+    /// Whether it is the mailbox of this loop, in this thread.
+    fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        let known = || self.event_loop.bind(event_loop.py()).upgrade();
+        self.thread == this_thread() && known().is_some_and(|known| known.is(event_loop))
     }
 
     fn letters(&self) -> std::sync::MutexGuard<'_, Vec<Key>> {
@@ -316,20 +322,13 @@ static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is
 /// slow.
-static RECENT: GilCell<Option<(Py<PyWeakrefReference>, Arc<Mailbox>)>> = GilCell::new(None);
+static RECENT: GilCell<Option<Arc<Mailbox>>> = GilCell::new(None);
 
 fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     let py = event_loop.py();
-    let recent = RECENT
-        .borrow(py)
-        .as_ref()
-        .map(|(weak, mailbox)| (weak.clone_ref(py), Arc::clone(mailbox)));
-    if let Some((weak, mailbox)) = recent
-        && mailbox.thread == this_thread()
-        && weak
-            .bind(py)
-            .upgrade()
-            .is_some_and(|known| known.is(event_loop))
+    let recent = RECENT.borrow(py).clone();
+    if let Some(mailbox) = recent
+        && mailbox.is_of(event_loop)
     {
         return Ok(mailbox);
     }
@@ -344,14 +343,13 @@ fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
         })?
         .bind(py);
     let known = addresses.call_method1(intern!(py, "get"), (event_loop,))?;
-    let weak = PyWeakrefReference::new(event_loop)?.unbind();
     // A loop may move to another thread between two runs; its mailbox is then made anew.
     let mailbox = match known.cast_into::<Address>() {
         Ok(address) if address.get().0.thread == this_thread() => Arc::clone(&address.get().0),
         _ => {
             let mailbox = Arc::new(Mailbox {
                 thread: this_thread(),
-                event_loop: weak.clone_ref(py),
+                event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
                 futures: GilCell::default(),
                 letters: Mutex::default(),
                 rung: AtomicBool::new(false),
@@ -360,9 +358,13 @@ fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
             mailbox
         }
     };
-    let old = RECENT.borrow(py).replace((weak, Arc::clone(&mailbox)));
+    let old = RECENT.borrow(py).replace(Arc::clone(&mailbox));
     drop(old);
     Ok(mailbox)
+}
+
+fn create_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    event_loop.call_method0(intern!(event_loop.py(), "create_future"))
 }
 
 /// A place on the running loop where an operation waits.
@@ -370,7 +372,9 @@ fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
 pub(crate) struct Parked {
     mailbox: Arc<Mailbox>,
     key: Key,
+    /// `None`, the object, while it rests.
     future: Py<PyAny>,
+    waker: Waker,
 }
 
 struct Ring {
@@ -393,29 +397,67 @@ impl Parked {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         let event_loop = asyncio::running_loop(py)?;
         let mailbox = mailbox(&event_loop)?;
-        let future = event_loop
-            .call_method0(intern!(py, "create_future"))?
-            .unbind();
-        let key = mailbox.futures.borrow(py).insert(future.clone_ref(py));
-        Ok(Self {
+        let future = create_future(&event_loop)?.unbind();
+        let key = mailbox
+            .futures
+            .borrow(py)
+            .insert(Some(future.clone_ref(py)));
+        Ok(Self::at(mailbox, key, future))
+    }
+
+    /// A place without a future, for one that looks again after a turn of the loop anyway.
+    pub(crate) fn resting(py: Python<'_>) -> PyResult<Self> {
+        let event_loop = asyncio::running_loop(py)?;
+        let mailbox = mailbox(&event_loop)?;
+        let key = mailbox.futures.borrow(py).insert(None);
+        Ok(Self::at(mailbox, key, py.None()))
+    }
+
+    fn at(mailbox: Arc<Mailbox>, key: Key, future: Py<PyAny>) -> Self {
+        let waker = Waker::from(Arc::new(Ring {
+            mailbox: Arc::clone(&mailbox),
+            key,
+        }));
+        Self {
             mailbox,
             key,
             future,
-        })
+            waker,
+        }
+    }
+
+    /// Gives it a future that nobody has resolved yet. Whether there is still anything to wait for
+    /// is to be asked after this.
+    pub(crate) fn arm(&mut self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = asyncio::running_loop(py)?;
+        if !self.mailbox.is_of(&event_loop) {
+            // Somebody carries it on elsewhere.
+            *self = Self::new(py)?;
+            return Ok(());
+        }
+        let future = create_future(&event_loop)?.unbind();
+        let mut futures = self.mailbox.futures.borrow(py);
+        let old = futures
+            .slot(self.key)
+            .and_then(|slot| slot.future.replace(future.clone_ref(py)));
+        drop(futures);
+        drop((old, std::mem::replace(&mut self.future, future)));
+        Ok(())
     }
 
     /// Wakes this place, from any thread, any number of times, also when nobody is there any more.
     pub(crate) fn waker(&self) -> Waker {
-        Waker::from(Arc::new(Ring {
-            mailbox: Arc::clone(&self.mailbox),
-            key: self.key,
-        }))
+        self.waker.clone()
+    }
+
+    /// The same, for one who only may need it.
+    pub(crate) fn as_waker(&self) -> &Waker {
+        &self.waker
     }
 
     /// Takes note of what to do if whoever waits here turns out to be out of reach, when it is to be
     /// woken: hand on what it was promised. To be called as soon as there is a place to give up.
-    pub(crate) fn forward(&self, py: Python<'_>, give_up: impl FnOnce() + Send + 'static) {
-        let give_up: Forward = Box::new(give_up);
+    pub(crate) fn forward(&self, py: Python<'_>, give_up: Forward) {
         let mut futures = self.mailbox.futures.borrow(py);
         let old = futures
             .slot(self.key)

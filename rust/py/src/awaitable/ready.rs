@@ -64,7 +64,7 @@ impl<O: Operation> Ready<O> {
             let parked = Parked::new(py)?;
             // Replaces the idle waker. A notification that came between the two polls is found by
             // this one.
-            outcome = operation.poll(py, &mut Context::from_waker(&parked.waker()));
+            outcome = operation.poll(py, &mut Context::from_waker(parked.as_waker()));
             self.parked = Some(parked);
         }
         match outcome {

@@ -229,7 +229,7 @@ impl ForeignFeed {
                     }
                 }
             }
-            Wait::Core { .. } => unreachable!("a foreign source waits for no buffer of ours"),
+            Wait::Core(_) => unreachable!("a foreign source waits for no buffer of ours"),
         }
     }
 

@@ -18,7 +18,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::awaitable::{Inner, Parked, Seen, Stopped};
+use crate::awaitable::{Inner, Pending, Seen, Stopped};
 pub(crate) use agen::register as register_agen;
 pub(crate) use foreign::ForeignFeed;
 pub(crate) use iter::IterFeed;
@@ -41,7 +41,7 @@ pub(crate) enum Drawn<'py> {
 #[derive(Debug)]
 pub(crate) enum Wait {
     /// A buffer of the core.
-    Core { get: Get<Py<PyAny>>, parked: Parked },
+    Core(Pending<Get<Py<PyAny>>>),
     /// The awaitable that a foreign `__anext__` returned.
     Inner(Inner),
     /// An async generator that is driven without one.
@@ -52,7 +52,7 @@ impl Wait {
     /// Shows the collector what this holds.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
-            Self::Core { parked, .. } => see(parked.future()),
+            Self::Core(pending) => pending.traverse(see),
             Self::Inner(inner) => see(inner.object()),
             Self::Agen => Ok(()),
         }
@@ -160,8 +160,8 @@ impl AnyFeed {
         py: Python<'py>,
     ) -> PyResult<Drawn<'py>> {
         match (self, wait) {
-            (Self::Queue(feed), Wait::Core { get, parked }) => match sent {
-                Ok(_) => feed.get().resume(py, get, parked),
+            (Self::Queue(feed), Wait::Core(pending)) => match sent {
+                Ok(_) => feed.get().wait(py, pending),
                 // Dropping the wait gives up its place; the item is still in the buffer.
                 Err(error) => Err(error),
             },

@@ -1,15 +1,12 @@
 //! The far end of a buffer that producers push into.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use headrace_core::buffer::{Get, TryGetError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Drawn, Wait};
-use crate::awaitable::Parked;
+use crate::awaitable::Pending;
 use crate::buffer::Buffer;
 
 /// Takes items out of a [`Buffer`].
@@ -53,37 +50,21 @@ impl QueueFeed {
         buffer.check(py)?;
         match buffer.core().try_get() {
             Ok(item) => Ok(Drawn::Item(buffer.reveal(item.into_bound(py)))),
-            Err(TryGetError::Empty) => self.wait(py, buffer.core().get()),
+            Err(TryGetError::Empty) => self.wait(py, Pending::new(buffer.core().get())),
             Err(TryGetError::Ended) => self.end(py),
         }
     }
 
-    pub(crate) fn resume<'py>(
+    /// Waits for an item, unless one came in between.
+    pub(crate) fn wait<'py>(
         &self,
         py: Python<'py>,
-        get: Get<Py<PyAny>>,
-        parked: Parked,
+        mut pending: Pending<Get<Py<PyAny>>>,
     ) -> PyResult<Drawn<'py>> {
-        drop(parked);
-        self.wait(py, get)
-    }
-
-    /// Joins the line of those who wait, unless an item came in between.
-    fn wait<'py>(&self, py: Python<'py>, mut get: Get<Py<PyAny>>) -> PyResult<Drawn<'py>> {
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut get).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(item)) => {
-                let item = self.buffer.get().reveal(item.into_bound(py));
-                Ok(Drawn::Item(item))
-            }
-            Poll::Ready(Err(_)) => self.end(py),
-            Poll::Pending => {
-                let future = parked.hand_up(py)?;
-                if let Some(place) = get.place() {
-                    parked.forward(py, move || place.give_up());
-                }
-                Ok(Drawn::Wait(Box::new(Wait::Core { get, parked }), future))
-            }
+        match pending.step(py)? {
+            Ok(Ok(item)) => Ok(Drawn::Item(self.buffer.get().reveal(item.into_bound(py)))),
+            Ok(Err(_)) => self.end(py),
+            Err(object) => Ok(Drawn::Wait(Box::new(Wait::Core(pending)), object)),
         }
     }
 
