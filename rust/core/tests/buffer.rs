@@ -663,3 +663,27 @@ fn a_rank_without_rhyme_or_reason_loses_nothing() {
     left.sort_unstable();
     assert!(left.into_iter().eq(0..2000));
 }
+
+#[test]
+fn a_comparison_that_keeps_filling_the_very_gap_comes_to_an_end() {
+    let cell: Arc<Mutex<Weak<Buffer<u32>>>> = Arc::default();
+    let buffer = sorted(None, {
+        let cell = Arc::clone(&cell);
+        move |item, other| {
+            if item == 9 {
+                let buffer = cell.lock().unwrap().upgrade().unwrap();
+                // Not before any of those that are here, and so right behind the one that is asked for.
+                buffer.try_put(7).unwrap();
+            }
+            Ok(item < other)
+        }
+    });
+    *cell.lock().unwrap() = Arc::downgrade(&buffer);
+    (0..8)
+        .chain(10..18)
+        .for_each(|item| buffer.try_put(item).unwrap());
+    buffer.try_put(9).unwrap();
+    let left = buffer.close();
+    assert!(left.is_sorted());
+    assert!((20..200).contains(&left.len()), "{}", left.len());
+}

@@ -3,12 +3,17 @@ use std::collections::VecDeque;
 /// A chunk that grows beyond this is split in two.
 const CHUNK: usize = 256;
 
+/// How many more comparisons a search makes than one that nobody comes between.
+const PATIENCE: u32 = 64;
+
 /// Items from first to last, each with a ticket that says when it came.
 ///
 /// To find the place of a new item, ask [`seek`](Self::seek) for one comparison after another, made by the caller where
 /// and when it likes. A comparison is a fact that stays true: *not before this one*, *before that one*. So if others
-/// come and go in between, the search goes on between the same two items instead of starting anew. It needs one
-/// comparison for each halving, so that even a comparison which itself adds an item each time comes to an end.
+/// come and go in between, the search goes on between the same two items instead of starting anew, with one comparison
+/// for each halving. A comparison that each time adds an item just there would keep it busy for ever. So after
+/// [`PATIENCE`] comparisons more than it needs it takes what it knows for enough: the item is put before the first
+/// that it is known to be before.
 ///
 /// The items lie in chunks: adding one moves at most a chunk, whatever their number.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub(super) struct Search {
     high: Option<u64>,
     /// The two as seats, at one version.
     between: Option<Between>,
+    /// How many comparisons were made.
+    made: u32,
 }
 
 /// The seats that are left for a new item, at one version, and the one in their middle that it is compared with.
@@ -66,6 +73,7 @@ impl Search {
         let Some(between) = &mut self.between else {
             return;
         };
+        self.made += 1;
         let (ticket, Seat(index, place)) = between.middle;
         if before {
             self.high = Some(ticket);
@@ -142,7 +150,8 @@ impl<T> Sorted<T> {
         if high.1 == 0 && high.0 > low.0 {
             high = Seat(high.0 - 1, self.chunks[high.0 - 1].len());
         }
-        if low >= high {
+        let needed = usize::BITS - self.len.leading_zeros();
+        if low >= high || search.made > 2 * needed + PATIENCE {
             return Sought::Here(high);
         }
         let middle = if low.0 == high.0 {

@@ -25,7 +25,7 @@
 //! - by the waker, which looks whether the loop runs;
 //! - by the drain that is dropped without having been called, as a loop does when it is closed with
 //!   letters in its mailbox;
-//! - by the mailbox, when its loop is collected.
+//! - by the next loop that gets a mailbox, which looks whether those that have one are closed.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -206,7 +206,7 @@ impl Mailbox {
         give_up_each(forwards);
     }
 
-    /// The loop is gone, and nobody who waits on it will ever be woken.
+    /// The loop is closed, and nobody who waits on it will ever be woken.
     fn abandon(&self, py: Python<'_>) {
         let mut futures = self.futures.borrow(py);
         let slots = futures.slots.iter_mut();
@@ -307,22 +307,32 @@ impl Drop for Drain {
 #[pyclass(frozen, weakref, module = "headrace._core")]
 struct Address(Arc<Mailbox>);
 
-impl Drop for Address {
-    fn drop(&mut self) {
-        undisturbed(|py| {
-            // A loop that moved to another thread has another mailbox, but still reads this one.
-            if self.0.event_loop.bind(py).upgrade().is_none() {
-                self.0.abandon(py);
-            }
-        });
-    }
-}
-
 static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is
 /// slow.
 static RECENT: GilCell<Option<Arc<Mailbox>>> = GilCell::new(None);
+
+/// Lets go of all that waits on loops which were closed: also of the loops themselves, which the
+/// futures keep alive.
+fn abandon_closed(addresses: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = addresses.py();
+    for event_loop in addresses.call_method0(intern!(py, "keyrefs"))?.try_iter()? {
+        let event_loop = event_loop?.call0()?;
+        if event_loop.is_none()
+            || !event_loop
+                .call_method0(intern!(py, "is_closed"))?
+                .is_truthy()?
+        {
+            continue;
+        }
+        let address = addresses.call_method1(intern!(py, "pop"), (event_loop, py.None()))?;
+        if let Ok(address) = address.cast_into::<Address>() {
+            address.get().0.abandon(py);
+        }
+    }
+    Ok(())
+}
 
 fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     let py = event_loop.py();
@@ -347,6 +357,7 @@ fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     let mailbox = match known.cast_into::<Address>() {
         Ok(address) if address.get().0.thread == this_thread() => Arc::clone(&address.get().0),
         _ => {
+            abandon_closed(addresses)?;
             let mailbox = Arc::new(Mailbox {
                 thread: this_thread(),
                 event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
