@@ -90,6 +90,13 @@ test-all: ## the Python tests on every CPython >= 3.11 of this machine
 	done <<<"$$found"; \
 	[ -z "$$failed" ] || { echo "failed on CPython$$failed" >&2; exit 1; }
 
+.PHONY: soak
+soak: build ## a million items through the buffers, by many threads and loops, RUNS= times (20)
+	for run in $$(seq $(or $(RUNS),20)); do \
+		echo "== run $$run"; \
+		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py -q $(ARGS); \
+	done
+
 .PHONY: lint
 lint: build ## formatters, linters, type checkers, stubs against the module, licences
 	cargo fmt --all --check
@@ -118,6 +125,7 @@ demo: build ## the main job: a census of the standard library, into build/census
 .PHONY: bench
 bench: build ## headrace beside what one would write by hand, as ratios; ARGS= goes to the benchmark
 	$(RUN) benches/python/floor.py $(ARGS)
+	$(RUN) benches/python/queues.py $(ARGS)
 
 .PHONY: all
 all: ## what CI runs: test, lint, demo

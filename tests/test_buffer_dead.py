@@ -25,7 +25,8 @@ Loop = asyncio.AbstractEventLoop
 
 def new_loop(kind: str) -> Loop:
     if kind == "uvloop":
-        return pytest.importorskip("uvloop").new_event_loop()  # type: ignore[no-any-return]
+        loop: Loop = pytest.importorskip("uvloop").new_event_loop()
+        return loop
     return asyncio.new_event_loop()
 
 
@@ -34,8 +35,9 @@ def loops(request: pytest.FixtureRequest) -> Iterator[Callable[[], Loop]]:
     made: list[Loop] = []
 
     def make() -> Loop:
-        made.append(new_loop(request.param))
-        return made[-1]
+        loop = new_loop(request.param)
+        made.append(loop)
+        return loop
 
     yield make
     for loop in made:
@@ -89,8 +91,10 @@ def test_an_item_for_a_dead_loop_is_the_next_ones(
     task = started(loop, queue.get(), count)
     if closed:
         loop.close()
-    put = lambda: queue.put_nowait(1)  # noqa: E731
-    run_in_thread(put) if in_thread else put()
+    if in_thread:
+        run_in_thread(lambda: queue.put_nowait(1))
+    else:
+        queue.put_nowait(1)
     assert queue.get_nowait() == 1
     lay_down(task)
 
@@ -232,7 +236,7 @@ def test_what_waits_on_a_closed_loop_is_collected_once_there_is_another(
     loop = new_loop("asyncio")
     task = started(loop, queue.get(), 3)
     lay_down(task)
-    dead = [weakref.ref(loop), weakref.ref(task), weakref.ref(queue)]
+    dead: list[weakref.ref[Any]] = [weakref.ref(loop), weakref.ref(task), weakref.ref(queue)]
     loop.close()
     del loop, task, queue
     other: Queue[int] = Queue()

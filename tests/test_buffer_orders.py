@@ -333,7 +333,7 @@ async def test_cycles_through_a_buffer_are_collected(order: Any, blocked: bool) 
             return False
 
     holder = Holder()
-    key = (lambda item: id(item)) if order == "priority" else None
+    key = id if order == "priority" else None
     holder.buffer = PushPullBufferObj(1, order=order, key=key)
     if blocked:
         # What waits for room is held by its push, and that by its item.
@@ -370,7 +370,11 @@ async def test_an_error_in_a_buffer_is_seen_by_the_collector() -> None:
         ({"order": 1}, TypeError, "order must be one of .*, got 1"),
         ({"key": len}, ValueError, "key is only for order='priority', got"),
         ({"key": len, "order": "lifo"}, ValueError, "key is only for order='priority', got"),
-        ({"key": 3, "order": "priority"}, TypeError, r"key must be callable or None, got 3 \(int\)"),
+        (
+            {"key": 3, "order": "priority"},
+            TypeError,
+            r"key must be callable or None, got 3 \(int\)",
+        ),
     ],
 )
 def test_law_14_bad_input_is_refused(

@@ -47,7 +47,7 @@ async def consume(get: Callable[[], Awaitable[Item]], received: list[list[Item]]
 def run(produce: Callable[[int], Any], get: Callable[[], Awaitable[Item]], end: Any) -> None:
     received: list[list[Item]] = [[] for _ in range(CONSUMERS)]
     consumers = [
-        threading.Thread(target=lambda n=n: asyncio.run(consume(get, received[n::LOOPS])))  # type: ignore[misc]
+        threading.Thread(target=asyncio.run, args=(consume(get, received[n::LOOPS]),))
         for n in range(LOOPS)
     ]
     producers = [threading.Thread(target=produce, args=(number,)) for number in range(PRODUCERS)]

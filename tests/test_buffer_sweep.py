@@ -7,6 +7,7 @@ for every pair of the two. Who stands behind the waiter in the line must not not
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,10 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
+def move(get_now: Callable[[], int], into: list[int]) -> None:
+    into.append(get_now())
+
+
 async def struck(
     waiter: asyncio.Future[Any], act: Callable[[], Any], acts: int, strikes: int
 ) -> bool:
@@ -104,7 +109,7 @@ async def test_law_2_a_get_cancelled_at_any_moment_leaves_its_item(maker: str) -
     for acts, strikes in MOMENTS:
         _, get, put_now, _, size = MAKERS[maker](0)
         waiter = asyncio.ensure_future(get())
-        got = [1] if not await struck(waiter, lambda: put_now(1), acts, strikes) else []
+        got = [1] if not await struck(waiter, partial(put_now, 1), acts, strikes) else []
         assert size() + len(got) == 1, (acts, strikes)
         if not got:
             assert await get() == 1
@@ -117,7 +122,7 @@ async def test_law_2_a_get_cancelled_at_any_moment_hands_on(maker: str) -> None:
         waiter = asyncio.ensure_future(get())
         await asyncio.sleep(0)
         behind = asyncio.ensure_future(get())
-        was_cancelled = await struck(waiter, lambda: put_now(1), acts, strikes)
+        was_cancelled = await struck(waiter, partial(put_now, 1), acts, strikes)
         assert size() == 0, (acts, strikes)
         assert behind.done() == was_cancelled, (acts, strikes)
         put_now(2)
@@ -133,7 +138,7 @@ async def test_law_2_a_put_cancelled_at_any_moment_keeps_its_item(maker: str) ->
         await asyncio.sleep(0)
         behind = asyncio.ensure_future(put(2))
         taken: list[int] = []
-        was_cancelled = await struck(waiter, lambda: taken.append(get_now()), acts, strikes)
+        was_cancelled = await struck(waiter, partial(move, get_now, taken), acts, strikes)
         assert taken == [0], (acts, strikes)
         assert behind.done() == was_cancelled, (acts, strikes)
         taken.append(get_now())
@@ -150,7 +155,7 @@ async def test_law_2_a_wait_cancelled_at_any_moment_leaves_the_value() -> None:
     for acts, strikes, iterates in product(TURNS, TURNS, (False, True)):
         signal: WaitObject[int] = WaitObject()
         waiter = asyncio.ensure_future(anext(signal) if iterates else signal.wait())
-        was_cancelled = await struck(waiter, lambda: signal.resolve(1), acts, strikes)
+        was_cancelled = await struck(waiter, partial(signal.resolve, 1), acts, strikes)
         again = asyncio.ensure_future(signal.wait())
         await turns(3)
         assert again.done() == was_cancelled, (acts, strikes)
@@ -164,7 +169,7 @@ async def test_law_2_of_two_waits_either_may_be_cancelled_at_any_moment() -> Non
         waiter = asyncio.ensure_future(signal.wait())
         other = asyncio.ensure_future(signal.wait())
         await asyncio.sleep(0)
-        await struck(waiter, lambda: signal.resolve(1), acts, strikes)
+        await struck(waiter, partial(signal.resolve, 1), acts, strikes)
         await turns(2)
         assert other.done(), (acts, strikes)
         assert await other == 1

@@ -74,8 +74,8 @@ def test_its_errors_are_caught_as_asyncios_and_as_the_threads() -> None:
         with pytest.raises(error):
             queue.get_nowait()
     queue.put_nowait(1)
-    for error in (QueueFull, asyncio.QueueFull, thread_queue.Full, HeadraceError):
-        with pytest.raises(error):
+    for full in (QueueFull, asyncio.QueueFull, thread_queue.Full, HeadraceError):
+        with pytest.raises(full):
             queue.put_nowait(2)
     queue.shutdown()
     with pytest.raises(QueueShutDown):
@@ -91,9 +91,9 @@ async def test_put_and_get_are_awaitables_without_a_coroutine_around_them() -> N
     assert inspect.isawaitable(put)
     assert asyncio.iscoroutine(put)
     assert queue.qsize() == 0
-    assert await put is None  # type: ignore[func-returns-value]
     task = asyncio.create_task(queue.get())
     assert "QueueGet" in repr(task)
+    assert await put is None  # type: ignore[func-returns-value]
     assert await task == 1
 
 
@@ -202,7 +202,7 @@ def test_law_9_threads_put_and_a_loop_gets_and_the_other_way_round() -> None:
 
 def test_threads_alone() -> None:
     queue: Queue[int] = Queue(1)
-    thread = threading.Thread(target=lambda: [queue.put_sync(n) for n in range(1000)])
+    thread = threading.Thread(target=lambda: list(map(queue.put_sync, range(1000))))
     thread.start()
     assert [queue.get_sync(20) for _ in range(1000)] == list(range(1000))
     thread.join(20)
@@ -356,9 +356,10 @@ def test_law_14_a_bad_bound_is_refused(bad: Any) -> None:
 )
 def test_law_14_a_bad_timeout_is_refused(bad: Any, kind: type[Exception]) -> None:
     queue: Queue[int] = Queue()
-    for act in (lambda: queue.put_sync(1, bad), lambda: queue.get_sync(bad)):
-        with pytest.raises(kind, match="timeout must"):
-            act()
+    with pytest.raises(kind, match="timeout must"):
+        queue.put_sync(1, bad)
+    with pytest.raises(kind, match="timeout must"):
+        queue.get_sync(bad)
     assert queue.empty()
 
 
