@@ -90,6 +90,13 @@ test-all: ## the Python tests on every CPython >= 3.11 of this machine
 	done <<<"$$found"; \
 	[ -z "$$failed" ] || { echo "failed on CPython$$failed" >&2; exit 1; }
 
+.PHONY: soak
+soak: build ## a million items through the buffers, by many threads and loops, RUNS= times (20)
+	for run in $$(seq $(or $(RUNS),20)); do \
+		echo "== run $$run"; \
+		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py -q $(ARGS); \
+	done
+
 .PHONY: lint
 lint: build ## formatters, linters, type checkers, stubs against the module, licences
 	cargo fmt --all --check
@@ -120,6 +127,7 @@ bench: build ## headrace beside what one would write by hand, as ratios; ARGS= g
 	$(RUN) benches/python/floor.py $(ARGS)
 	$(RUN) benches/python/push.py $(ARGS)
 	$(RUN) benches/python/lines.py $(ARGS)
+	$(RUN) benches/python/queues.py $(ARGS)
 
 .PHONY: docs
 docs: build ## write the table of operators anew, out of the docstrings

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -95,3 +97,137 @@ def test_a_rejection_wants_an_exception() -> None:
     bad: Any = "no exception"
     with pytest.raises(TypeError, match="error must be an exception, got 'no exception'"):
         WaitObject[int]().reject(bad)
+
+
+async def test_a_rejected_signal_takes_no_value_until_it_is_reset() -> None:
+    signal: WaitObject[int] = WaitObject()
+    first, second = OSError("first"), OSError("second")
+    signal.reject(first)
+    signal.resolve(1)
+    with pytest.raises(OSError, match="first"):
+        await signal.wait()
+    signal.reject(second)
+    with pytest.raises(OSError, match="second"):
+        await signal.wait()
+    signal.reset()
+    wait = asyncio.ensure_future(signal.wait())
+    await asyncio.sleep(0)
+    assert not wait.done()
+    signal.resolve(2)
+    assert await wait == 2
+
+
+async def test_a_value_that_comes_back_after_a_rejection_is_forgotten() -> None:
+    signal: WaitObject[int] = WaitObject()
+    wait = asyncio.ensure_future(signal.wait())
+    await asyncio.sleep(0)
+    signal.resolve(1)
+    wait.cancel()
+    signal.reject(OSError("down"))
+    await asyncio.wait([wait])
+    with pytest.raises(OSError, match="down"):
+        await signal.wait()
+    signal.reset()
+    assert signal.waiting == 0
+
+
+async def test_the_last_of_several_values_that_nobody_took_is_kept() -> None:
+    signal: WaitObject[int] = WaitObject()
+    for value in (1, 2):
+        wait = asyncio.ensure_future(signal.wait())
+        await asyncio.sleep(0)
+        signal.resolve(value)
+        wait.cancel()
+        await asyncio.wait([wait])
+    assert await signal.wait() == 2
+    assert signal.waiting == 0
+
+
+async def test_reset_forgets_a_value_that_was_kept_and_not_one_under_way() -> None:
+    signal: WaitObject[int] = WaitObject()
+    signal.resolve(1)
+    signal.reset()
+    wait = asyncio.ensure_future(signal.wait())
+    await asyncio.sleep(0)
+    assert not wait.done()
+    signal.resolve(2)
+    signal.reset()
+    assert await wait == 2
+
+
+async def test_what_was_promised_before_a_stop_is_still_delivered() -> None:
+    signal: WaitObject[int] = WaitObject()
+    wait = asyncio.ensure_future(signal.wait())
+    await asyncio.sleep(0)
+    signal.resolve(1)
+    signal.stop()
+    signal.stop()
+    assert await wait == 1
+    signal.resolve(2)
+    with pytest.raises(ClosedError, match="stopped"):
+        await signal.wait()
+    assert [value async for value in signal] == []
+
+
+async def test_a_rejection_is_raised_by_iteration_which_then_goes_on() -> None:
+    signal: WaitObject[int] = WaitObject()
+    signal.reject(OSError("down"))
+    with pytest.raises(OSError, match="down"):
+        async for _ in signal:
+            pass
+    signal.reset()
+    signal.resolve(1)
+    async for value in signal:
+        assert value == 1
+        break
+
+
+@pytest.mark.parametrize("sticky", [False, True])
+async def test_cycles_through_a_signal_are_collected(sticky: bool) -> None:
+    class OwnError(Exception):
+        signal: Any
+
+    held = OwnError()
+    held.signal = WaitObject[Any]()
+    if sticky:
+        held.signal.reject(held)
+    else:
+        held.signal.resolve(held)
+    dead = weakref.ref(held)
+    del held
+    gc.collect()
+    assert dead() is None
+
+
+async def test_a_value_whose_destructor_resolves_does_not_deadlock() -> None:
+    signal: WaitObject[Any] = WaitObject()
+
+    class Restless:
+        def __del__(self) -> None:
+            signal.resolve("from the grave")
+
+    signal.resolve(Restless())
+    signal.resolve(1)
+    assert await signal.wait() == "from the grave"
+
+
+def test_law_9_two_loops_and_a_thread_share_a_signal() -> None:
+    signal: WaitObject[int] = WaitObject()
+    received: list[list[int]] = [[], []]
+
+    async def listen(into: list[int]) -> None:
+        async for value in signal:
+            into.append(value)
+
+    threads = [threading.Thread(target=asyncio.run, args=(listen(into),)) for into in received]
+    for thread in threads:
+        thread.start()
+    for value in range(2000):
+        signal.resolve(value)
+    signal.stop()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    # One that does not wait just then misses a value; nobody sees one twice, or an older one later.
+    for into in received:
+        assert into == sorted(set(into))

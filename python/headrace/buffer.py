@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from headrace._core import Buffer, QueueFeed
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
 
-__all__ = ["PushPullBufferObj"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BufferStatistics", "PushPullBufferObj"]
 
 T = TypeVar("T")
 
@@ -36,6 +40,22 @@ class _BufferSink(SinkObj[T], stock=True):
         self._buffer.fail(error)
 
 
+@dataclass(frozen=True, slots=True)
+class BufferStatistics:
+    """What a buffer was doing at one moment."""
+
+    size: int
+    """How many items were in it."""
+    high_water: int
+    """The most that ever were in it."""
+    dropped: int
+    """How many items an overflow has cost."""
+    waiting_consumers: int
+    """How many pulls waited for an item."""
+    waiting_producers: int
+    """How many pushes waited for room."""
+
+
 class PushPullBufferObj(Generic[T]):
     """A buffer with two ends: push into `sink`, pull from `source`.
 
@@ -44,27 +64,49 @@ class PushPullBufferObj(Generic[T]):
     Any number of producers and consumers may use the two ends, in any threads and event loops: a
     thread pushes with `buffer.sink.next_nowait(item)`.
 
-    Law: each item that was accepted is delivered once, to one consumer.
-    Order: first in, first out; those who wait, on either side, are served in the order in which
-    they came.
+    Law: each item that was accepted is delivered once, to one consumer, unless an overflow dropped
+    it.
+    Order: as `order` says. Those who wait, on either side, are served in the order in which they
+    came.
     Bound: `maxsize` items; none by default.
-    Cost: O(1) an item, whatever the number of those who wait.
+    Cost: O(1) an item, whatever the number of those who wait. By priority, O(log n) comparisons for
+    a push and none for a pull; a push that drops the oldest item then looks for it, in O(n).
     Cancel safety: a cancelled push leaves its item with the caller, a cancelled pull leaves it in
     the buffer.
 
     `sink.return_()` ends the supply: the source drains, then ends. `sink.throw(error)`: it drains,
     then raises. Closing the source gives every blocked producer a `ClosedError` with its item.
 
+    A pull whose event loop is closed, or does not run when an item comes for it, does not keep that
+    item: the next one gets it.
+
     Args:
         maxsize: How many items may wait, a positive integer; `None` for any number.
+        overflow: What becomes of a push into a full buffer. `"block"`: it waits. `"drop_oldest"`:
+            it takes the place of the item that has been in the buffer longest. `"drop_newest"`: its
+            item is dropped, and counts as accepted. `"error"`: it raises `WouldBlock`, which carries
+            the item.
+        order: `"fifo"`: first in, first out. `"lifo"`: last in, first out. `"priority"`: the least
+            item first, by `<`, and first in, first out among equals.
+        key: With `order="priority"`, the items are compared by `key(item)`, which is called once an
+            item, when it is pushed.
 
     Raises:
-        TypeError: `maxsize` is no integer.
-        ValueError: `maxsize` is not positive.
+        TypeError: `maxsize` is no integer, `overflow` or `order` is no string, `key` is not
+            callable. A push by priority raises what the comparison raises; the buffer is as before.
+        ValueError: `maxsize` is not positive, `overflow` or `order` is unknown, `key` is given
+            without `order="priority"`.
     """
 
-    def __init__(self, maxsize: int | None = None) -> None:
-        self._buffer: Buffer[T] = Buffer(maxsize)
+    def __init__(
+        self,
+        maxsize: int | None = None,
+        *,
+        overflow: Literal["block", "drop_oldest", "drop_newest", "error"] = "block",
+        order: Literal["fifo", "lifo", "priority"] = "fifo",
+        key: Callable[[T], Any] | None = None,
+    ) -> None:
+        self._buffer: Buffer[T] = Buffer(maxsize, overflow, order, key)
         self._sink: SinkObj[T] = _BufferSink(self._buffer)
         self._source: SourceObj[T] = _BufferSource(self._buffer)
 
@@ -83,8 +125,21 @@ class PushPullBufferObj(Generic[T]):
         """How many items may wait; `None` for any number."""
         return self._buffer.maxsize
 
+    def peek(self) -> T:
+        """The item that comes out next; it stays.
+
+        Raises:
+            WouldBlock: There is none now.
+            ClosedError: There is none, and none will come.
+        """
+        return self._buffer.peek()
+
+    def statistics(self) -> BufferStatistics:
+        """Several figures of one moment."""
+        return BufferStatistics(*self._buffer.statistics())
+
     def __len__(self) -> int:
-        """How many items wait."""
+        """How many items are in the buffer."""
         return len(self._buffer)
 
     def __bool__(self) -> bool:

@@ -2,7 +2,7 @@
 //!
 //! | room | what it gives |
 //! |---|---|
-//! | [`buffer`] | a first-in first-out queue, bounded or not, from any thread to any thread |
+//! | [`buffer`] | a queue, bounded or not, from any thread to any thread |
 //! | [`signal`] | one value to everybody who waits for it |
 //! | [`sched`] | a tree of capacities: a cost is held at a node and at each of its ancestors |
 //! | [`sync`] | what the rooms stand on: the lock, the lines of waiters, the wake-ups to come |

@@ -1,7 +1,7 @@
 //! Which types may cross threads and be moved: a change here breaks users, so it has to be meant.
 #![cfg(not(loom))]
 
-use headrace_core::buffer::{Buffer, Closed, Ended, Get, Put, TryGetError, TryPutError};
+use headrace_core::buffer::{Buffer, Ended, Get, Put, PutError, TryGetError};
 use headrace_core::sched::{AboveLimit, Acquire, NodeId, Permit, Tree};
 use headrace_core::signal::{Signal, Stopped, Wait};
 use std::cell::Cell;
@@ -42,12 +42,11 @@ fn an_item_needs_not_be_unpin() {
 
 #[test]
 fn errors_are_errors_whatever_the_item() {
-    error::<TryPutError<u8>>();
-    error::<Closed<u8>>();
+    error::<PutError<u8>>();
     error::<TryGetError>();
     error::<Ended>();
     error::<Stopped>();
     error::<AboveLimit>();
-    assert_eq!(TryPutError::Full(1).to_string(), "the buffer is full");
-    assert_eq!(format!("{:?}", Closed(1)), "Closed(..)");
+    assert_eq!(PutError::Full(1).to_string(), "the buffer is full");
+    assert_eq!(format!("{:?}", PutError::Closed(1)), "Closed(..)");
 }

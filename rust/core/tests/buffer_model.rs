@@ -5,9 +5,10 @@ mod common;
 
 use common::Task;
 use headrace_core::Buffer;
-use headrace_core::buffer::{Closed, Ended, Get, Put, TryGetError, TryPutError};
+use headrace_core::buffer::{
+    Ended, Fault, Get, Order, Overflow, Put, PutError, Rank, Statistics, TryGetError,
+};
 use proptest::prelude::*;
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,6 +25,9 @@ enum Op {
     DropPut(usize),
     DropGet(usize),
     IntoItem(usize),
+    GiveUpPut(usize),
+    GiveUpGet(usize),
+    TaskDone,
     Finish,
     Close,
 }
@@ -39,7 +43,10 @@ fn op() -> impl Strategy<Value = Op> {
         8 => pick.clone().prop_map(Op::PollGet),
         4 => pick.clone().prop_map(Op::DropPut),
         4 => pick.clone().prop_map(Op::DropGet),
-        2 => pick.prop_map(Op::IntoItem),
+        2 => pick.clone().prop_map(Op::IntoItem),
+        2 => pick.clone().prop_map(Op::GiveUpPut),
+        2 => pick.prop_map(Op::GiveUpGet),
+        2 => Just(Op::TaskDone),
         1 => Just(Op::Finish),
         1 => Just(Op::Close),
     ]
@@ -60,26 +67,60 @@ enum End {
     Closed,
 }
 
+/// Ranks by the last two bits, so that there are many equals.
+struct Rough;
+
+impl Rank<u32> for Rough {
+    fn share(&self, item: &u32) -> u32 {
+        *item
+    }
+
+    fn before(&self, item: &u32, other: &u32) -> Result<bool, Fault> {
+        Ok(item % 4 < other % 4)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Fifo,
+    Lifo,
+    Sorted,
+}
+
 /// The buffer as one would explain it, searched from front to back at every step; and beside it the real one.
 struct Pair {
     real: Arc<Buffer<u32>>,
-    items: VecDeque<u32>,
+    kind: Kind,
+    overflow: Overflow,
+    /// As they came.
+    items: Vec<u32>,
     maxsize: usize,
     end: End,
     /// In the order of their first polls.
     getters: Vec<(Status, Task<Get<u32>>)>,
     putters: Vec<(Status, u32, Task<Put<u32>>)>,
     next_item: u32,
-    /// Everything that ever went in, and everything that came out, in order.
+    /// Everything that ever went in, and everything that came out or was displaced.
     accepted: Vec<u32>,
     delivered: Vec<u32>,
+    displaced: Vec<u32>,
+    dropped: u64,
+    high_water: usize,
+    unfinished: usize,
 }
 
 impl Pair {
-    fn new(maxsize: Option<NonZeroUsize>) -> Self {
+    fn new(maxsize: Option<NonZeroUsize>, overflow: Overflow, kind: Kind) -> Self {
+        let order = match kind {
+            Kind::Fifo => Order::Fifo,
+            Kind::Lifo => Order::Lifo,
+            Kind::Sorted => Order::Sorted(Box::new(Rough)),
+        };
         Self {
-            real: Buffer::new(maxsize),
-            items: VecDeque::new(),
+            real: Buffer::with(maxsize, overflow, order),
+            kind,
+            overflow,
+            items: Vec::new(),
             maxsize: maxsize.map_or(usize::MAX, NonZeroUsize::get),
             end: End::Open,
             getters: Vec::new(),
@@ -87,6 +128,21 @@ impl Pair {
             next_item: 0,
             accepted: Vec::new(),
             delivered: Vec::new(),
+            displaced: Vec::new(),
+            dropped: 0,
+            high_water: 0,
+            unfinished: 0,
+        }
+    }
+
+    /// Where the next item to come out is.
+    fn next_place(&self) -> Option<usize> {
+        let places = 0..self.items.len();
+        match self.kind {
+            Kind::Fifo => places.min(),
+            Kind::Lifo => places.max(),
+            // The first of several minima.
+            Kind::Sorted => places.min_by_key(|&place| self.items[place] % 4),
         }
     }
 
@@ -114,12 +170,15 @@ impl Pair {
     }
 
     fn accept(&mut self, item: u32) {
-        self.items.push_back(item);
+        self.items.push(item);
         self.accepted.push(item);
+        self.unfinished += 1;
+        self.high_water = self.high_water.max(self.items.len());
     }
 
     fn deliver(&mut self) -> u32 {
-        let item = self.items.pop_front().expect("an item was promised");
+        let place = self.next_place().expect("an item was promised");
+        let item = self.items.remove(place);
         self.delivered.push(item);
         item
     }
@@ -133,14 +192,24 @@ impl Pair {
         }
     }
 
-    fn try_put_expected(&mut self, item: u32) -> Result<(), TryPutError<u32>> {
+    fn try_put_expected(&mut self, item: u32) -> Result<(), PutError<u32>> {
         if self.end != End::Open {
-            return Err(TryPutError::Closed(item));
+            return Err(PutError::Closed(item));
         }
-        if !self.has_room() {
-            return Err(TryPutError::Full(item));
+        if self.has_room() {
+            self.accept(item);
+            return Ok(());
         }
-        self.accept(item);
+        match self.overflow {
+            Overflow::Block | Overflow::Error => return Err(PutError::Full(item)),
+            Overflow::DropNewest => {}
+            Overflow::DropOldest => {
+                self.displaced.push(self.items.remove(0));
+                self.items.push(item);
+                self.accepted.push(item);
+            }
+        }
+        self.dropped += 1;
         Ok(())
     }
 
@@ -198,13 +267,17 @@ impl Pair {
                 let polled = task.poll();
                 match self.try_put_expected(item) {
                     Ok(()) => assert_eq!(polled, Poll::Ready(Ok(()))),
-                    Err(TryPutError::Closed(item)) => {
-                        assert_eq!(polled, Poll::Ready(Err(Closed(item))));
+                    Err(PutError::Closed(item)) => {
+                        assert_eq!(polled, Poll::Ready(Err(PutError::Closed(item))));
                     }
-                    Err(TryPutError::Full(item)) => {
+                    Err(PutError::Full(item)) if self.overflow == Overflow::Error => {
+                        assert_eq!(polled, Poll::Ready(Err(PutError::Full(item))));
+                    }
+                    Err(PutError::Full(item)) => {
                         assert_eq!(polled, Poll::Pending);
                         self.putters.push((Status::Waiting, item, task));
                     }
+                    Err(PutError::Unranked(..)) => unreachable!("numbers can be compared"),
                 }
             }
             Op::Get => {
@@ -231,7 +304,7 @@ impl Pair {
                         assert_eq!(polled, Poll::Ready(Ok(())));
                         self.accept(item);
                     } else {
-                        assert_eq!(polled, Poll::Ready(Err(Closed(item))));
+                        assert_eq!(polled, Poll::Ready(Err(PutError::Closed(item))));
                     }
                 }
             }
@@ -260,6 +333,28 @@ impl Pair {
                 let (_, item, task) = self.putters.remove(index % self.putters.len());
                 assert_eq!(task.future.into_item(), Some(item));
             }
+            // A dead executor is not polled any more, whatever became of its place.
+            Op::GiveUpPut(index) if !self.putters.is_empty() => {
+                let (_, item, task) = self.putters.remove(index % self.putters.len());
+                let place = task.future.place().expect("it was polled");
+                place.give_up();
+                self.settle();
+                self.check();
+                place.give_up();
+                assert_eq!(task.future.into_item(), Some(item));
+            }
+            Op::GiveUpGet(index) if !self.getters.is_empty() => {
+                let (_, task) = self.getters.remove(index % self.getters.len());
+                let place = task.future.place().expect("it was polled");
+                place.give_up();
+                self.settle();
+                self.check();
+                place.give_up();
+            }
+            Op::TaskDone => {
+                assert_eq!(self.real.task_done(), self.unfinished > 0);
+                self.unfinished = self.unfinished.saturating_sub(1);
+            }
             Op::Finish => {
                 self.real.finish();
                 if self.end == End::Open {
@@ -269,7 +364,12 @@ impl Pair {
             Op::Close => {
                 self.end = End::Closed;
                 let left = self.real.close();
-                assert_eq!(left, Vec::from(std::mem::take(&mut self.items)));
+                self.unfinished = self.unfinished.saturating_sub(left.len());
+                let mut expected = Vec::new();
+                while let Some(place) = self.next_place() {
+                    expected.push(self.items.remove(place));
+                }
+                assert_eq!(left, expected);
                 self.delivered.extend(left);
             }
             // There is none to pick.
@@ -294,7 +394,23 @@ impl Pair {
         assert!(self.items.len() <= self.maxsize, "the bound holds");
         assert_eq!(
             self.real.peek_with(|item| Some(*item?)),
-            self.items.front().copied()
+            self.next_place().map(|place| self.items[place])
+        );
+        assert_eq!(
+            self.real.statistics(),
+            Statistics {
+                len: self.items.len(),
+                high_water: self.high_water,
+                dropped: self.dropped,
+                waiting_getters,
+                waiting_putters,
+            }
+        );
+        assert_eq!(self.real.unfinished(), self.unfinished);
+        assert_eq!(self.real.is_full(), !self.has_room());
+        assert_eq!(
+            self.real.available(),
+            self.items.len().saturating_sub(self.promised_items())
         );
         assert_eq!(self.real.waiting_getters(), waiting_getters);
         assert_eq!(self.real.waiting_putters(), waiting_putters);
@@ -316,17 +432,48 @@ proptest! {
     #[test]
     fn a_buffer_is_its_model(
         maxsize in prop_oneof![Just(None), (1..4_usize).prop_map(NonZeroUsize::new)],
+        overflow in prop_oneof![
+            3 => Just(Overflow::Block),
+            1 => Just(Overflow::DropOldest),
+            1 => Just(Overflow::DropNewest),
+            1 => Just(Overflow::Error),
+        ],
+        kind in prop_oneof![2 => Just(Kind::Fifo), 1 => Just(Kind::Lifo), 1 => Just(Kind::Sorted)],
         ops in prop::collection::vec(op(), 1..120),
     ) {
-        let mut pair = Pair::new(maxsize);
+        let mut pair = Pair::new(maxsize, overflow, kind);
         for op in ops {
             pair.apply(op);
         }
-        // Everything that went in comes out once and in order, whoever gave up.
+        // Everything that went in comes out once, whoever gave up; and in order, if it is the order of coming.
         pair.getters.clear();
         pair.putters.clear();
-        let Pair { real, accepted, mut delivered, .. } = pair;
+        let Pair { real, mut accepted, mut delivered, displaced, .. } = pair;
         delivered.extend(real.close());
+        delivered.extend(&displaced);
+        if !matches!(kind, Kind::Fifo) || !displaced.is_empty() {
+            accepted.sort_unstable();
+            delivered.sort_unstable();
+        }
         prop_assert_eq!(accepted, delivered);
+    }
+
+    #[test]
+    fn a_sorted_buffer_sorts_and_keeps_equals_in_order(
+        items in prop::collection::vec(0..400_u32, 0..1500),
+        taken in 0..400_usize,
+    ) {
+        let buffer = Buffer::with(None, Overflow::Block, Order::Sorted(Box::new(Rough)));
+        let (first, second) = items.split_at(items.len() / 2);
+        let mut expected = first.to_vec();
+        first.iter().for_each(|&item| buffer.try_put(item).unwrap());
+        expected.sort_by_key(|item| item % 4);
+        for item in expected.drain(..taken.min(first.len())) {
+            prop_assert_eq!(buffer.try_get(), Ok(item));
+        }
+        second.iter().for_each(|&item| buffer.try_put(item).unwrap());
+        expected.extend(second);
+        expected.sort_by_key(|item| item % 4);
+        prop_assert_eq!(buffer.close(), expected);
     }
 }

@@ -3,7 +3,7 @@
 #![cfg(loom)]
 
 use headrace_core::Buffer;
-use headrace_core::buffer::{Closed, Ended};
+use headrace_core::buffer::{Ended, Fault, Order, Overflow, PutError, Rank};
 use loom::future::block_on;
 use loom::thread;
 use std::future::Future;
@@ -120,8 +120,107 @@ fn an_end_reaches_those_who_wait() {
         });
         let mut left = buffer.close();
         let stored = putter.join().unwrap();
-        left.extend(stored.err().map(|Closed(item)| item));
+        left.extend(stored.err().map(PutError::into_item));
         assert!(dropped.join().unwrap() || !left.is_empty());
         assert_eq!(block_on(buffer.get()), Err(Ended));
+    });
+}
+
+/// A future that nobody polls any more, because its executor is gone: all that is left is its place.
+#[test]
+fn a_place_that_is_given_up_takes_no_item_to_the_grave() {
+    loom::model(|| {
+        let buffer = Buffer::new(None);
+        let mut dead = buffer.get();
+        let waits = std::pin::Pin::new(&mut dead).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(waits.is_pending());
+        let place = dead.place().unwrap();
+        let undertaker = thread::spawn(move || place.give_up());
+        let putter = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || buffer.try_put(1).unwrap()
+        });
+        assert_eq!(block_on(buffer.get()), Ok(1));
+        undertaker.join().unwrap();
+        putter.join().unwrap();
+        drop(dead);
+        assert!(buffer.is_empty());
+    });
+}
+
+#[test]
+fn what_displaces_and_what_is_displaced_are_counted() {
+    loom::model(|| {
+        let buffer = Buffer::with(NonZeroUsize::new(1), Overflow::DropOldest, Order::Lifo);
+        let dropped = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || poll_once(buffer.get())
+        });
+        let putter = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || buffer.try_put(1).unwrap()
+        });
+        buffer.try_put(2).unwrap();
+        putter.join().unwrap();
+        let taken = usize::from(dropped.join().unwrap().is_ready());
+        let displaced = usize::try_from(buffer.statistics().dropped).unwrap();
+        assert_eq!(taken + displaced + buffer.close().len(), 2);
+    });
+}
+
+struct Least;
+
+impl Rank<u32> for Least {
+    fn share(&self, item: &u32) -> u32 {
+        *item
+    }
+
+    fn before(&self, item: &u32, other: &u32) -> Result<bool, Fault> {
+        Ok(item < other)
+    }
+}
+
+#[test]
+fn a_sorted_buffer_is_sorted_whatever_happens_while_it_compares() {
+    loom::model(|| {
+        let order = Order::Sorted(Box::new(Least) as Box<dyn Rank<u32>>);
+        let buffer = Buffer::with(NonZeroUsize::new(2), Overflow::Block, order);
+        buffer.try_put(5).unwrap();
+        let dropped = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || poll_once(buffer.put(3))
+        });
+        let getter = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || buffer.try_get().ok()
+        });
+        let stored = buffer.try_put(4);
+        let mut all: Vec<u32> = getter.join().unwrap().into_iter().collect();
+        all.extend(dropped.join().unwrap().is_pending().then_some(3));
+        all.extend(stored.err().map(PutError::into_item));
+        let left = buffer.close();
+        assert!(left.is_sorted());
+        all.extend(left);
+        all.sort_unstable();
+        assert_eq!(all, [3, 4, 5]);
+    });
+}
+
+#[test]
+fn join_is_woken_although_the_one_before_it_is_dropped() {
+    loom::model(|| {
+        let buffer = Buffer::new(None);
+        buffer.try_put(1).unwrap();
+        let dropped = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || poll_once(buffer.join())
+        });
+        let worker = thread::spawn({
+            let buffer = Arc::clone(&buffer);
+            move || assert!(buffer.task_done())
+        });
+        block_on(buffer.join());
+        worker.join().unwrap();
+        let _ = dropped.join().unwrap();
     });
 }

@@ -87,3 +87,43 @@ fn a_stop_reaches_those_who_wait() {
         assert_eq!(waiter.join().unwrap(), Err(Stopped));
     });
 }
+
+/// A future that nobody polls any more, because its executor is gone: all that is left is its place.
+#[test]
+fn a_place_that_is_given_up_takes_no_value_to_the_grave() {
+    loom::model(|| {
+        let signal = Signal::new();
+        let mut dead = signal.wait();
+        let waits = std::pin::Pin::new(&mut dead).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(waits.is_pending());
+        let place = dead.place().unwrap();
+        let undertaker = thread::spawn(move || place.give_up());
+        let publisher = thread::spawn({
+            let signal = Arc::clone(&signal);
+            move || signal.publish(7, false)
+        });
+        undertaker.join().unwrap();
+        publisher.join().unwrap();
+        assert_eq!(block_on(signal.wait()).as_deref(), Ok(&7));
+        drop(dead);
+    });
+}
+
+#[test]
+fn a_sticky_value_outlives_the_others() {
+    loom::model(|| {
+        let signal = Signal::new();
+        let dropped = thread::spawn({
+            let signal = Arc::clone(&signal);
+            move || poll_once(signal.wait())
+        });
+        let publisher = thread::spawn({
+            let signal = Arc::clone(&signal);
+            move || signal.publish(1, false)
+        });
+        signal.publish(7, true);
+        let _ = dropped.join().unwrap();
+        publisher.join().unwrap();
+        assert_eq!(block_on(signal.wait()).as_deref(), Ok(&7));
+    });
+}

@@ -81,12 +81,33 @@ fn a_sticky_value_serves_everybody_until_reset() {
 }
 
 #[test]
-fn a_later_value_takes_the_place_of_a_sticky_one() {
+fn only_another_sticky_value_takes_the_place_of_a_sticky_one() {
     let signal = Signal::new();
     signal.publish(1, true);
     signal.publish(2, false);
-    assert_eq!(Task::new(signal.wait()).ready().as_deref(), Ok(&2));
+    assert_eq!(Task::new(signal.wait()).ready().as_deref(), Ok(&1));
+    signal.publish(3, true);
+    assert_eq!(Task::new(signal.wait()).ready().as_deref(), Ok(&3));
+    signal.reset();
     Task::waiting(signal.wait());
+    signal.publish(4, false);
+    assert_eq!(Task::new(signal.wait()).ready().as_deref(), Ok(&4));
+}
+
+#[test]
+fn a_place_that_is_given_up_keeps_no_value() {
+    let signal = Signal::new();
+    let mut dead = Task::waiting(signal.wait());
+    let place = dead.future.place().unwrap();
+    signal.publish(7, false);
+    place.give_up();
+    place.give_up();
+    assert_eq!(Task::new(signal.wait()).ready().as_deref(), Ok(&7));
+    // Polled after all, it waits anew.
+    assert!(dead.poll().is_pending());
+    signal.publish(8, false);
+    assert_eq!(dead.ready().as_deref(), Ok(&8));
+    assert!(dead.future.place().is_none());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 static GET_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static PEEK_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CANCELLED_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -23,6 +24,15 @@ fn lookup<'py>(
 /// The running loop, or the `RuntimeError` that says that there is none.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     lookup(&GET_RUNNING_LOOP, py, "get_running_loop")?.call0()
+}
+
+/// The running loop, if there is one.
+pub(crate) fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    let event_loop = lookup(&PEEK_RUNNING_LOOP, py, "_get_running_loop")
+        .ok()?
+        .call0()
+        .ok()?;
+    (!event_loop.is_none()).then_some(event_loop)
 }
 
 /// The task that runs now, if a loop runs and it runs a task.

@@ -1,14 +1,20 @@
 //! The buffer between producers and consumers, as Python sees it.
+//!
+//! In a buffer in order of priority, comparing runs Python code. The core never does so under its
+//! lock, see [`headrace_core::buffer`]; here is only how two items are compared: by `<`, or by `<`
+//! of what `key` made of them. A key is computed once, before the push, and travels beside its item
+//! in a tuple.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use headrace_core::buffer as core;
+use headrace_core::buffer::{self as core, Fault, Order, Overflow, Put, PutError, Rank};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt};
+use pyo3::types::{PyBool, PyInt, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::awaitable::{Pending, Seen, Stopped};
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
@@ -21,19 +27,43 @@ use crate::gil::GilCell;
 pub(crate) struct Buffer {
     home: Home,
     core: Arc<core::Buffer<Py<PyAny>>>,
+    /// What becomes of an item that finds it full.
+    overflow: Overflow,
+    /// What makes the key of an item; if there is one, the core holds tuples of both.
+    key: Option<Py<PyAny>>,
     /// What the producers ended with, until a consumer has raised it.
-    error: GilCell<Option<PyErr>>,
+    error: GilCell<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
 impl Buffer {
     #[new]
-    #[pyo3(signature = (maxsize = None))]
-    fn new(maxsize: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+    #[pyo3(signature = (maxsize, overflow, order, key))]
+    fn new(
+        maxsize: Option<&Bound<'_, PyAny>>,
+        overflow: &Bound<'_, PyAny>,
+        order: &Bound<'_, PyAny>,
+        key: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         let maxsize = maxsize.map(bound).transpose()?;
+        let overflow = overflow_of(overflow)?;
+        let order = order_of(order, key.is_some())?;
+        if let Some(key) = &key {
+            if !key.is_callable() {
+                return Err(errors::wrong_type("key", "callable or None", key));
+            }
+            if !matches!(order, Order::Sorted(_)) {
+                return Err(PyValueError::new_err(format!(
+                    "key is only for order='priority', got {}",
+                    errors::describe(key)
+                )));
+            }
+        }
         Ok(Self {
             home: Home::here(),
-            core: core::Buffer::new(maxsize),
+            core: core::Buffer::with(maxsize, overflow, order),
+            overflow,
+            key: key.map(Bound::unbind),
             error: GilCell::new(None),
         })
     }
@@ -58,13 +88,39 @@ impl Buffer {
         if self.core.is_finished() || self.core.is_closed() {
             return Ok(());
         }
-        let old = self
-            .error
-            .borrow(py)
-            .replace(PyErr::from_value(error.clone()));
+        let old = self.error.borrow(py).replace(error.clone().unbind());
         drop(old);
         self.core.finish();
         Ok(())
+    }
+
+    /// The next item, which stays.
+    fn peek<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.check(py)?;
+        let next = self
+            .core
+            .peek_with(|item| item.map(|item| item.clone_ref(py)));
+        match next {
+            Some(item) => Ok(self.reveal(item.into_bound(py))),
+            None if self.core.is_finished() => Err(errors::closed(
+                py,
+                "the buffer has ended: no item will come",
+            )),
+            None => Err(errors::would_block(py, "the buffer is empty")),
+        }
+    }
+
+    /// Size, high-water mark, number of dropped items, waiting consumers, waiting producers.
+    fn statistics(&self, py: Python<'_>) -> PyResult<(usize, usize, u64, usize, usize)> {
+        self.check(py)?;
+        let now = self.core.statistics();
+        Ok((
+            now.len,
+            now.high_water,
+            now.dropped,
+            now.waiting_getters,
+            now.waiting_putters,
+        ))
     }
 
     /// Whether nothing comes in any more.
@@ -91,20 +147,32 @@ impl Buffer {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::show(&visit, |see| {
-            let mut outcome = Ok(());
-            self.core.visit(&mut |item| {
-                if outcome.is_ok() {
-                    outcome = see(item);
-                }
-            });
-            outcome
+            if let Some(key) = &self.key {
+                see(key)?;
+            }
+            if let Some(Some(error)) = self.error.peek_for_gc().as_deref() {
+                see(error)?;
+            }
+            show_items(&self.core, see)
         })
     }
 
-    fn __clear__(&self) {
+    fn __clear__(&self, py: Python<'_>) {
+        let error = self.error.borrow(py).take();
         let left = self.core.close();
-        drop(left);
+        drop((error, left));
     }
+}
+
+/// Shows the collector what is in a buffer.
+pub(crate) fn show_items(core: &core::Buffer<Py<PyAny>>, see: Seen<'_>) -> Result<(), Stopped> {
+    let mut outcome = Ok(());
+    core.visit(&mut |item| {
+        if outcome.is_ok() {
+            outcome = see(item);
+        }
+    });
+    outcome
 }
 
 /// A bound for the number of items.
@@ -128,6 +196,123 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
         })
 }
 
+/// What a full buffer does, by its name.
+fn overflow_of(overflow: &Bound<'_, PyAny>) -> PyResult<Overflow> {
+    const NAMES: [(&str, Overflow); 4] = [
+        ("block", Overflow::Block),
+        ("drop_oldest", Overflow::DropOldest),
+        ("drop_newest", Overflow::DropNewest),
+        ("error", Overflow::Error),
+    ];
+    named("overflow", overflow, &NAMES)
+}
+
+/// An order, by its name.
+fn order_of(order: &Bound<'_, PyAny>, keyed: bool) -> PyResult<Order<Py<PyAny>>> {
+    type Make = fn(bool) -> Order<Py<PyAny>>;
+    const NAMES: [(&str, Make); 3] = [
+        ("fifo", |_| Order::Fifo),
+        ("lifo", |_| Order::Lifo),
+        ("priority", by_priority),
+    ];
+    Ok(named("order", order, &NAMES)?(keyed))
+}
+
+/// The order of `<`: of the items, or of the keys that come with them.
+pub(crate) fn by_priority(keyed: bool) -> Order<Py<PyAny>> {
+    Order::Sorted(Box::new(ByValue { keyed }))
+}
+
+fn named<T: Copy>(parameter: &str, value: &Bound<'_, PyAny>, names: &[(&str, T)]) -> PyResult<T> {
+    let given = value.extract::<String>().ok();
+    let known = names
+        .iter()
+        .find(|(name, _)| given.as_deref() == Some(name));
+    known.map(|(_, choice)| *choice).ok_or_else(|| {
+        let names: Vec<_> = names.iter().map(|(name, _)| format!("'{name}'")).collect();
+        let what = format!("one of {}", names.join(", "));
+        if given.is_none() {
+            return errors::wrong_type(parameter, &what, value);
+        }
+        let shown = errors::describe(value);
+        PyValueError::new_err(format!("{parameter} must be {what}, got {shown}"))
+    })
+}
+
+/// Compares by `<`.
+#[derive(Debug)]
+struct ByValue {
+    /// The items are tuples of a key and an item.
+    keyed: bool,
+}
+
+impl ByValue {
+    fn key<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if self.keyed {
+            item.get_item(0)
+        } else {
+            Ok(item.clone())
+        }
+    }
+}
+
+impl Rank<Py<PyAny>> for ByValue {
+    fn share(&self, item: &Py<PyAny>) -> Py<PyAny> {
+        Python::attach(|py| item.clone_ref(py))
+    }
+
+    fn before(&self, item: &Py<PyAny>, other: &Py<PyAny>) -> Result<bool, Fault> {
+        Python::attach(|py| self.key(item.bind(py))?.lt(self.key(other.bind(py))?))
+            .map_err(|error: PyErr| Box::new(error) as Fault)
+    }
+}
+
+/// The error of a comparison that failed.
+pub(crate) fn incomparable(py: Python<'_>, fault: Fault) -> PyErr {
+    match fault.downcast::<PyErr>() {
+        Ok(error) => {
+            // An exception that takes no note still has to arrive.
+            let _ = errors::note(
+                py,
+                &error,
+                "raised when an item was compared with another, to find its place in order of priority; \
+                 it was not accepted",
+            );
+            *error
+        }
+        Err(fault) => PyValueError::new_err(fault.to_string()),
+    }
+}
+
+/// Why an item was not accepted.
+pub(crate) enum Refused<'py> {
+    Full(Bound<'py, PyAny>),
+    Closed(Bound<'py, PyAny>),
+    Failed(PyErr),
+}
+
+impl<'py> Refused<'py> {
+    /// The error to raise. It carries the item, or what that was made of.
+    #[cold]
+    pub(crate) fn into_error(self, py: Python<'py>, original: Option<Bound<'py, PyAny>>) -> PyErr {
+        match self {
+            Self::Full(item) => errors::refused(
+                py,
+                "WouldBlock",
+                "the item cannot be accepted without waiting; it is in this error's `item`",
+                original.unwrap_or(item),
+            ),
+            Self::Closed(item) => errors::refused(
+                py,
+                "ClosedError",
+                "pushed after the end; the item is in this error's `item`",
+                original.unwrap_or(item),
+            ),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
 impl Buffer {
     /// Fails in a forked child, and after a panic inside.
     #[inline]
@@ -145,8 +330,107 @@ impl Buffer {
         &self.core
     }
 
+    /// The item, out of what the core held for it.
+    #[inline]
+    pub(crate) fn reveal<'py>(&self, held: Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+        if self.key.is_none() {
+            return held;
+        }
+        held.get_item(1).unwrap_or(held)
+    }
+
+    /// What the core is to hold for an item: the item, or its key and it.
+    #[inline]
+    fn hold<'py>(&self, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.key {
+            None => Ok(item),
+            Some(key) => Self::with_key(key, item),
+        }
+    }
+
+    #[cold]
+    fn with_key<'py>(key: &Py<PyAny>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = item.py();
+        match key.bind(py).call1((&item,)) {
+            Ok(key) => Ok(PyTuple::new(py, [key, item])?.into_any()),
+            Err(error) => Err(errors::from_callable(py, error, "PushPullBufferObj", "key")),
+        }
+    }
+
+    /// Stores an item, or gives what waits for room. A failure leaves the item with the caller.
+    pub(crate) fn offer<'py>(
+        slf: &Bound<'py, Self>,
+        item: Bound<'py, PyAny>,
+    ) -> Result<Option<Putting>, Refused<'py>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.check(py).map_err(Refused::Failed)?;
+        let held = this.hold(item).map_err(Refused::Failed)?;
+        match this.core.try_put(held.unbind()) {
+            Ok(()) => Ok(None),
+            Err(PutError::Full(held)) if this.overflow == Overflow::Block => Ok(Some(Putting {
+                buffer: slf.clone().unbind(),
+                put: Pending::new(this.core.put(held)),
+            })),
+            Err(refused) => Err(this.refused(py, refused)),
+        }
+    }
+
+    /// Whether an item would be taken at once, or refused for good.
+    pub(crate) fn has_room(&self) -> bool {
+        let core = &self.core;
+        let is_full = core
+            .maxsize()
+            .is_some_and(|maxsize| core.len() >= maxsize.get() || core.waiting_putters() > 0);
+        let waits = matches!(self.overflow, Overflow::Block | Overflow::Error);
+        !(is_full && waits) || core.is_finished() || core.is_closed()
+    }
+
+    #[cold]
+    fn refused<'py>(&self, py: Python<'py>, refused: PutError<Py<PyAny>>) -> Refused<'py> {
+        match refused {
+            PutError::Full(held) => Refused::Full(self.reveal(held.into_bound(py))),
+            PutError::Closed(held) => Refused::Closed(self.reveal(held.into_bound(py))),
+            PutError::Unranked(_, fault) => Refused::Failed(incomparable(py, fault)),
+        }
+    }
+
     /// The error that the producers left, the first time.
     pub(crate) fn take_error(&self, py: Python<'_>) -> Option<PyErr> {
-        self.error.borrow(py).take()
+        let error = self.error.borrow(py).take()?;
+        Some(PyErr::from_value(error.into_bound(py)))
+    }
+}
+
+/// A push that waits for room. Dropping it gives up its place; its item never left the caller.
+#[derive(Debug)]
+pub(crate) struct Putting {
+    /// Also for the collector, to which the items in the core are the buffer's.
+    buffer: Py<Buffer>,
+    put: Pending<Put<Py<PyAny>>>,
+}
+
+impl Putting {
+    /// Stores the item, or gives what to hand up to the task before the next step.
+    pub(crate) fn step<'py>(
+        &mut self,
+        py: Python<'py>,
+    ) -> Result<Option<Bound<'py, PyAny>>, Refused<'py>> {
+        let buffer = self.buffer.get();
+        buffer.check(py).map_err(Refused::Failed)?;
+        match self.put.step(py).map_err(Refused::Failed)? {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(refused)) => Err(buffer.refused(py, refused)),
+            Err(object) => Ok(Some(object)),
+        }
+    }
+
+    /// Shows the collector what this holds.
+    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.buffer.as_any())?;
+        if let Some(item) = self.put.future.item() {
+            see(item)?;
+        }
+        self.put.traverse(see)
     }
 }

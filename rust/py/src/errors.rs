@@ -60,6 +60,11 @@ pub(crate) fn closed(py: Python<'_>, message: &str) -> PyErr {
     make(py, "ClosedError", message)
 }
 
+/// `WouldBlock`, without an item.
+pub(crate) fn would_block(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "WouldBlock", message)
+}
+
 /// `ClosedError` or `WouldBlock` that gives a refused item back to its owner.
 pub(crate) fn refused(py: Python<'_>, name: &str, message: &str, item: Bound<'_, PyAny>) -> PyErr {
     let keywords = pyo3::types::PyDict::new(py);

@@ -6,7 +6,7 @@
 //! | [`feed`] | where items come from |
 //! | [`kernel`] | what an operator does with one item |
 //! | [`drive`] | what moves items through kernels, on demand and on supply |
-//! | [`buffer`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
+//! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`runtime`] | threads for what blocks |
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`] | what all of them stand on |
@@ -27,6 +27,7 @@ mod gc;
 mod gil;
 mod kernel;
 mod number;
+mod queue;
 mod result;
 mod runtime;
 mod signal;
@@ -50,6 +51,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<merge::Anchor>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
+    queue::register(module)?;
     capacity::register(module)?;
     module.add_class::<buffer::Buffer>()?;
     module.add_class::<result::IteratorResult>()?;

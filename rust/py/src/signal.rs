@@ -188,6 +188,11 @@ impl Operation for Wait {
             })
     }
 
+    fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        let place = self.future.place()?;
+        Some(Box::new(move || place.give_up()))
+    }
+
     fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {
         // A value that is kept is the signal's to show.
         Ok(())

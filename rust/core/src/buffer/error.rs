@@ -1,62 +1,67 @@
+use super::Fault;
 use std::error::Error;
 use std::fmt;
 
-/// Why [`try_put`](super::Buffer::try_put) did not accept the item, which comes back in it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum TryPutError<T> {
+/// Why a [`Buffer`](super::Buffer) did not accept the item, which comes back in it.
+pub enum PutError<T> {
     /// There is no room, or what room there is was promised to those who wait.
     Full(T),
     /// The buffer accepts nothing any more.
     Closed(T),
+    /// The item cannot be compared with one that is here.
+    Unranked(T, Fault),
 }
 
-impl<T> TryPutError<T> {
+impl<T> PutError<T> {
     /// The item that was not accepted.
     pub fn into_item(self) -> T {
         match self {
-            Self::Full(item) | Self::Closed(item) => item,
+            Self::Full(item) | Self::Closed(item) | Self::Unranked(item, _) => item,
+        }
+    }
+}
+
+/// Two faults are never equal.
+impl<T: PartialEq> PartialEq for PutError<T> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Full(one), Self::Full(two)) | (Self::Closed(one), Self::Closed(two)) => {
+                one == two
+            }
+            _ => false,
         }
     }
 }
 
 // By hand, so that an item needs no `Debug` for the error to be one.
-impl<T> fmt::Debug for TryPutError<T> {
+impl<T> fmt::Debug for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "Full(..)",
-            Self::Closed(_) => "Closed(..)",
-        })
+        match self {
+            Self::Full(_) => f.write_str("Full(..)"),
+            Self::Closed(_) => f.write_str("Closed(..)"),
+            Self::Unranked(_, fault) => write!(f, "Unranked(.., {fault:?})"),
+        }
     }
 }
 
-impl<T> fmt::Display for TryPutError<T> {
+impl<T> fmt::Display for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full(_) => "the buffer is full",
             Self::Closed(_) => "the buffer accepts nothing any more",
+            Self::Unranked(..) => "the item cannot be compared with those in the buffer",
         })
     }
 }
 
-impl<T> Error for TryPutError<T> {}
-
-/// The buffer accepts nothing any more; the item comes back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Closed<T>(pub T);
-
-impl<T> fmt::Debug for Closed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Closed(..)")
+impl<T> Error for PutError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unranked(_, fault) => Some(fault.as_ref()),
+            Self::Full(_) | Self::Closed(_) => None,
+        }
     }
 }
-
-impl<T> fmt::Display for Closed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the buffer accepts nothing any more")
-    }
-}
-
-impl<T> Error for Closed<T> {}
 
 /// Why [`try_get`](super::Buffer::try_get) gave no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 use super::buffer::State;
-use super::{Buffer, Ended, TryGetError};
+use super::place::Line;
+use super::{Buffer, Ended, Place, TryGetError};
 use crate::sync::{Arc, Key};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The oldest item of a [`Buffer`], as soon as there is one; made by [`Buffer::get`].
+/// The next item of a [`Buffer`], as soon as there is one; made by [`Buffer::get`].
 ///
 /// The place in the line is taken by the first poll.
 ///
@@ -33,6 +34,11 @@ impl<T> Get<T> {
             buffer: Some(buffer),
             key: None,
         }
+    }
+
+    /// Its place in the line, if it stands there.
+    pub fn place(&self) -> Option<Place<T>> {
+        Some(Place::new(self.buffer.as_ref()?, Line::Getters, self.key?))
     }
 }
 
@@ -78,15 +84,8 @@ impl<T> Future for Get<T> {
 impl<T> Drop for Get<T> {
     #[inline]
     fn drop(&mut self) {
-        let (Some(buffer), Some(key)) = (&self.buffer, self.key) else {
-            return;
-        };
-        // In a broken buffer there is nothing to hand on, and nobody to hand it to.
-        let Some(mut state) = buffer.state.lock_unless_poisoned() else {
-            return;
-        };
-        let left = state.getters.leave(key);
-        State::settle_and_unlock(state);
-        drop(left);
+        if let (Some(buffer), Some(key)) = (&self.buffer, self.key) {
+            buffer.leave(Line::Getters, key);
+        }
     }
 }

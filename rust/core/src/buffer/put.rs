@@ -1,5 +1,6 @@
 use super::buffer::State;
-use super::{Buffer, Closed, TryPutError};
+use super::place::Line;
+use super::{Buffer, Overflow, Place, PutError};
 use crate::sync::{Arc, Key};
 use std::fmt;
 use std::future::Future;
@@ -46,6 +47,11 @@ impl<T> Put<T> {
         self.item.as_ref()
     }
 
+    /// Its place in the line, if it stands there.
+    pub fn place(&self) -> Option<Place<T>> {
+        Some(Place::new(&self.buffer, Line::Putters, self.key?))
+    }
+
     /// Gives up, and gives the item back; `None` if the put has completed, successfully or not.
     pub fn into_item(mut self) -> Option<T> {
         self.item.take()
@@ -53,29 +59,34 @@ impl<T> Put<T> {
 }
 
 impl<T> Future for Put<T> {
-    type Output = Result<(), Closed<T>>;
+    type Output = Result<(), PutError<T>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        // Before the lock, which this panic must not break.
-        assert!(this.item.is_some(), "`Put` polled after completion");
         // Outlives the guard, so that a waker which ends up in here is dropped after unlocking.
         let mut spare = None;
         loop {
-            let mut state = this.buffer.state.lock();
+            // Before the lock, which this panic must not break.
+            let item = this.item.as_ref().expect("`Put` polled after completion");
+            let (mut state, seat) = match this.buffer.lock_with_seat(item, this.key) {
+                Ok(found) => found,
+                Err(fault) => {
+                    // It cannot be compared, so it is over; a slot that it was promised goes to the next.
+                    if let Some(key) = this.key.take() {
+                        this.buffer.leave(Line::Putters, key);
+                    }
+                    let item = this.item.take().expect("it was compared just now");
+                    return Poll::Ready(Err(PutError::Unranked(item, fault)));
+                }
+            };
             // Only now: had the lock been broken, the item would still be here.
             let Some(item) = this.item.take() else {
-                unreachable!("it was here before the loop")
+                unreachable!("it was here before the lock")
             };
-            let output = match state.store(this.key, item) {
-                Ok(()) => Ok(()),
-                Err(TryPutError::Closed(item)) => {
-                    // Only a key that was notified before the end still names anybody: no waker is dropped here.
-                    this.key.and_then(|key| state.putters.leave(key));
-                    Err(Closed(item))
-                }
-                Err(TryPutError::Full(item)) => {
+            let output = match state.store(this.key, seat, item) {
+                Ok(displaced) => Ok(displaced),
+                Err(PutError::Full(item)) if state.overflow == Overflow::Block => {
                     this.item = Some(item);
                     if state
                         .putters
@@ -88,10 +99,15 @@ impl<T> Future for Put<T> {
                     // Room may have come while the lock was away: look again before waiting for it.
                     continue;
                 }
+                Err(error) => {
+                    // Only a key that was notified before the end still names anybody: no waker is dropped here.
+                    this.key.and_then(|key| state.putters.leave(key));
+                    Err(error)
+                }
             };
             this.key = None;
             State::settle_and_unlock(state);
-            return Poll::Ready(output);
+            return Poll::Ready(output.map(drop));
         }
     }
 }
@@ -99,14 +115,9 @@ impl<T> Future for Put<T> {
 impl<T> Drop for Put<T> {
     #[inline]
     fn drop(&mut self) {
-        let Some(key) = self.key else { return };
-        // In a broken buffer there is nothing to hand on, and nobody to hand it to.
-        let Some(mut state) = self.buffer.state.lock_unless_poisoned() else {
-            return;
-        };
-        let left = state.putters.leave(key);
-        State::settle_and_unlock(state);
-        drop(left);
+        if let Some(key) = self.key {
+            self.buffer.leave(Line::Putters, key);
+        }
     }
 }
 

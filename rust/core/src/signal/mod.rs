@@ -6,7 +6,8 @@
 //! notifies all of them: they form a *batch*, which owns the value until each of its members has taken it (all get the
 //! same [`Arc`](std::sync::Arc)) or was dropped. A publish that finds nobody keeps the value, in place of an older one,
 //! for the next [`wait`](Signal::wait), which consumes it. A *sticky* value is kept in either case, and consumed by
-//! nobody: it serves every wait until [`reset`](Signal::reset) or until another value takes its place.
+//! nobody: it serves every wait until [`reset`](Signal::reset) or until another sticky one takes its place, and
+//! meanwhile a value that is not sticky is dropped.
 //!
 //! A value cannot be lost to cancellation. If every member of a batch was dropped before it took the value, things go
 //! on as if they had never waited: the first in the line gets it, and if there is none it is kept. Only if a later
@@ -33,4 +34,4 @@ mod signal;
 mod wait;
 
 pub use self::signal::Signal;
-pub use wait::{Stopped, Wait};
+pub use wait::{Place, Stopped, Wait};

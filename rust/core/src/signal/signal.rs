@@ -76,11 +76,12 @@ impl<T> Signal<T> {
 
     /// Gives `value` to everybody who waits. If nobody does, or if all of them are dropped before they took it, it is
     /// kept for the next wait, in place of an older one; if it is `sticky` it is kept anyway, for every wait, until
-    /// [`reset`](Self::reset) or until another value is kept. After [`stop`](Self::stop) it is dropped.
+    /// [`reset`](Self::reset) or until another sticky one takes its place. A value that is not is dropped meanwhile,
+    /// and so is every one after [`stop`](Self::stop).
     #[inline]
     pub fn publish(&self, value: T, sticky: bool) {
         let mut state = self.state.lock();
-        if state.stopped {
+        if state.stopped || (!sticky && matches!(state.kept, Some(Kept::Sticky(_)))) {
             drop(state);
             drop(value);
             return;

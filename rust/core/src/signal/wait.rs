@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Weak;
 use std::task::{Context, Poll};
 
 /// The value of a [`Signal`], as soon as there is one; made by [`Signal::wait`].
@@ -48,6 +49,33 @@ impl<T> Wait<T> {
             key: None,
         }
     }
+
+    /// Its place in the line, if it stands there.
+    pub fn place(&self) -> Option<Place<T>> {
+        Some(Place {
+            signal: Arc::downgrade(self.signal.as_ref()?),
+            key: self.key?,
+        })
+    }
+}
+
+/// A place in the line, to be given up by somebody who cannot reach the future that stands there: because its executor
+/// is gone, say, so that waking it has failed. Should it be polled after all, it begins to wait anew.
+#[derive(Debug)]
+pub struct Place<T> {
+    /// Weak, since the waker in the line may own this.
+    signal: Weak<Signal<T>>,
+    key: Key,
+}
+
+impl<T> Place<T> {
+    /// Leaves the line as if the future had been dropped: a value that nobody took is not lost with it. Does nothing
+    /// if the future has left by itself.
+    pub fn give_up(&self) {
+        if let Some(signal) = self.signal.upgrade() {
+            signal.leave(self.key);
+        }
+    }
 }
 
 impl<T> Future for Wait<T> {
@@ -86,11 +114,17 @@ impl<T> Future for Wait<T> {
 impl<T> Drop for Wait<T> {
     #[inline]
     fn drop(&mut self) {
-        let (Some(signal), Some(key)) = (&self.signal, self.key) else {
-            return;
-        };
+        if let (Some(signal), Some(key)) = (&self.signal, self.key) {
+            signal.leave(key);
+        }
+    }
+}
+
+impl<T> Signal<T> {
+    /// Takes a wait out of the line; a value that it was to have, and nobody else took, is saved.
+    fn leave(&self, key: Key) {
         // In a broken signal there is nothing to hand on, and nobody to hand it to.
-        let Some(mut state) = signal.state.lock_unless_poisoned() else {
+        let Some(mut state) = self.state.lock_unless_poisoned() else {
             return;
         };
         let left = state.line.leave(key);

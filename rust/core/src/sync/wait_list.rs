@@ -74,6 +74,12 @@ impl<P> WaitList<P> {
         self.waiters.len() - self.waiting
     }
 
+    /// Whether the future of this key stands in the line or was notified.
+    #[inline]
+    pub fn contains(&self, key: Key) -> bool {
+        self.waiters.get(key).is_some()
+    }
+
     /// Whether the future of this key was notified.
     #[inline]
     pub fn is_notified(&self, key: Key) -> bool {
@@ -89,15 +95,11 @@ impl<P> WaitList<P> {
     }
 
     /// Sees to it that the future of `key` stands in the line with a waker that wakes like `waker`: a future that has
-    /// no key yet gets one, at the end of the line.
+    /// no key yet, or one that names nobody any more, gets one, at the end of the line.
     ///
     /// Cloning and dropping a waker run foreign code, so neither happens here. If this returns false nothing was
     /// done: unlock, put a clone of `waker` into `spare`, lock, look whether the wait is over by now, and call again.
     /// A waker that was replaced comes back in `spare`, which must therefore outlive the guard.
-    ///
-    /// # Panics
-    ///
-    /// If the key names nobody: a waiter that was popped is told of the end, not enrolled again.
     #[inline]
     #[must_use = "false asks for a clone of the waker"]
     pub fn enrol(
@@ -107,17 +109,13 @@ impl<P> WaitList<P> {
         spare: &mut Option<Waker>,
         payload: impl FnOnce() -> P,
     ) -> bool {
-        let Some(key) = *key else {
+        let Some(waiter) = key.and_then(|key| self.waiters.get_mut(key)) else {
             let Some(waker) = spare.take() else {
                 return false;
             };
             *key = Some(self.push(waker, payload()));
             return true;
         };
-        let waiter = self
-            .waiters
-            .get_mut(key)
-            .expect("a future enrols under a key that lives");
         debug_assert!(
             waiter.waker.is_some(),
             "a notified future has no reason to enrol"

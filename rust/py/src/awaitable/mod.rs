@@ -22,11 +22,13 @@
 //! | [`stop`] | the recycled `StopIteration` by which 3.12 to 3.14 deliver a value |
 //! | [`inner`] | driving somebody else's awaitable |
 //! | [`park`] | futures, wakers, the mailbox of a loop |
+//! | [`pending`] | a future of the core that waits, for one turn of the loop or for longer |
 //! | [`ready`] | an awaitable over a future of the core |
 
 pub(crate) mod inner;
 pub(crate) mod native;
 pub(crate) mod park;
+mod pending;
 pub(crate) mod ready;
 mod slots;
 pub(crate) mod stop;
@@ -36,6 +38,7 @@ use pyo3::prelude::*;
 pub(crate) use inner::Inner;
 pub(crate) use native::{Class, Coroutine, Native};
 pub(crate) use park::Parked;
+pub(crate) use pending::Pending;
 
 /// What one step of a coroutine came to.
 #[derive(Debug)]

@@ -15,7 +15,20 @@
 //! A letter that arrives between the two halves of 3 is taken by this drain and rings once in vain;
 //! the other order would lose it. So a burst of wake-ups costs one ring: 0.06 us each in batches of
 //! 64, where one ring costs 5 us.
+//!
+//! A wake-up may come too late: the loop is closed, or was collected, or does not run, and nobody
+//! knows whether it ever will. Then it must not be lost with the one that it was for, so what that
+//! one was promised is handed on ([`Parked::forward`]). Its future is resolved all the same: should
+//! its loop run again, it looks for itself, and waits anew. Whom such a wake-up finds dead is found
+//! out
+//!
+//! - by the waker, which looks whether the loop runs;
+//! - by the drain that is dropped without having been called, as a loop does when it is closed with
+//!   letters in its mailbox;
+//! - by the next loop that gets a mailbox, which looks whether those that have one are closed.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -29,18 +42,22 @@ use crate::asyncio;
 use crate::gil::GilCell;
 
 /// The futures of one loop that somebody waits on, by number.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Futures {
     slots: Vec<Slot>,
     free: Vec<u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Slot {
     /// Counts the tenants, so that a late wake-up of an earlier one is recognised.
     generation: u32,
     future: Option<Py<PyAny>>,
+    forward: Option<Forward>,
 }
+
+/// Gives up a place in a line of the core, for one who cannot be woken.
+pub(crate) type Forward = Box<dyn FnOnce() + Send>;
 
 /// Which future: place and tenant.
 #[derive(Debug, Clone, Copy)]
@@ -50,27 +67,33 @@ struct Key {
 }
 
 impl Futures {
-    fn insert(&mut self, future: Py<PyAny>) -> Key {
+    fn insert(&mut self, future: Option<Py<PyAny>>) -> Key {
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 awaits at a time")
         });
         let slot = &mut self.slots[place as usize];
-        slot.future = Some(future);
+        slot.future = future;
         Key {
             place,
             generation: slot.generation,
         }
     }
 
-    fn remove(&mut self, key: Key) -> Option<Py<PyAny>> {
-        let slot = &mut self.slots[key.place as usize];
-        if slot.generation != key.generation {
-            return None;
-        }
+    fn slot(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(key.place as usize)
+            .filter(|slot| slot.generation == key.generation)
+    }
+
+    fn remove(&mut self, key: Key) -> (Option<Py<PyAny>>, Option<Forward>) {
+        let Some(slot) = self.slot(key) else {
+            return (None, None);
+        };
         slot.generation = slot.generation.wrapping_add(1);
+        let held = (slot.future.take(), slot.forward.take());
         self.free.push(key.place);
-        slot.future.take()
+        held
     }
 
     fn get(&self, py: Python<'_>, key: Key) -> Option<Py<PyAny>> {
@@ -83,7 +106,6 @@ impl Futures {
 }
 
 /// Where a loop gets its wake-ups.
-#[derive(Debug)]
 struct Mailbox {
     /// The thread that runs the loop.
     thread: usize,
@@ -102,45 +124,98 @@ fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox")
+            .field("thread", &self.thread)
+            .field("rung", &self.rung)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Mailbox {
     fn post(self: &Arc<Self>, key: Key) {
-        if self.thread == this_thread() {
-            Python::attach(|py| self.resolve(py, key));
-            return;
-        }
-        self.letters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(key);
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            Python::attach(|py| self.ring(py));
-        }
-    }
-
-    /// Asks the loop to drain. A loop that is closed or gone has nobody left to wake.
-    fn ring(self: &Arc<Self>, py: Python<'_>) {
-        let Some(event_loop) = self.event_loop.bind(py).upgrade() else {
-            return;
-        };
-        let rung = Py::new(py, Drain(Arc::clone(self))).and_then(|drain| {
-            event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (drain,))
+        Python::attach(|py| {
+            let event_loop = self.event_loop.bind(py).upgrade();
+            if self.thread == this_thread() {
+                self.resolve(py, key);
+            } else {
+                self.letters().push(key);
+                if !self.rung.swap(true, Ordering::AcqRel) {
+                    self.ring(py, event_loop.as_ref());
+                }
+            }
+            if !event_loop.is_some_and(|event_loop| self.runs(&event_loop)) {
+                self.give_up(py, &[key]);
+            }
         });
-        if rung.is_err() {
-            self.letters
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
-            self.rung.store(false, Ordering::Release);
+    }
+
+    /// Whether it is the mailbox of this loop, in this thread.
+    fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        let known = || self.event_loop.bind(event_loop.py()).upgrade();
+        self.thread == this_thread() && known().is_some_and(|known| known.is(event_loop))
+    }
+
+    fn letters(&self) -> std::sync::MutexGuard<'_, Vec<Key>> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the loop runs now. What cannot say so is taken to.
+    fn runs(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        let py = event_loop.py();
+        if self.thread == this_thread() {
+            return asyncio::running(py).is_some_and(|running| running.is(event_loop));
+        }
+        event_loop
+            .call_method0(intern!(py, "is_running"))
+            .and_then(|running| running.is_truthy())
+            .unwrap_or(true)
+    }
+
+    /// Asks the loop to drain.
+    fn ring(self: &Arc<Self>, py: Python<'_>, event_loop: Option<&Bound<'_, PyAny>>) {
+        let drain = Drain {
+            mailbox: Arc::clone(self),
+            called: AtomicBool::new(false),
+        };
+        // If the loop is closed or gone, the drain is dropped right here, and does what is left to do.
+        if let (Ok(drain), Some(event_loop)) = (Py::new(py, drain), event_loop) {
+            let _ = event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (drain,));
         }
     }
 
-    fn drain(&self, py: Python<'_>) {
+    fn drain(&self, py: Python<'_>) -> Vec<Key> {
         self.rung.store(false, Ordering::Release);
-        let letters =
-            std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
-        for key in letters {
+        let letters = std::mem::take(&mut *self.letters());
+        for &key in &letters {
             self.resolve(py, key);
         }
+        letters
+    }
+
+    /// Hands on what was promised to these, who cannot be woken.
+    #[cold]
+    fn give_up(&self, py: Python<'_>, keys: &[Key]) {
+        let mut futures = self.futures.borrow(py);
+        let forwards: Vec<Forward> = keys
+            .iter()
+            .filter_map(|&key| futures.slot(key)?.forward.take())
+            .collect();
+        drop(futures);
+        give_up_each(forwards);
+    }
+
+    /// The loop is closed, and nobody who waits on it will ever be woken.
+    fn abandon(&self, py: Python<'_>) {
+        let mut futures = self.futures.borrow(py);
+        let slots = futures.slots.iter_mut();
+        let (futures_held, forwards): (Vec<_>, Vec<_>) = slots
+            .map(|slot| (slot.future.take(), slot.forward.take()))
+            .unzip();
+        drop(futures);
+        drop(futures_held);
+        give_up_each(forwards.into_iter().flatten().collect());
     }
 
     fn resolve(&self, py: Python<'_>, key: Key) {
@@ -163,14 +238,68 @@ impl Mailbox {
     }
 }
 
+/// Runs them one after another, also if one of them wakes somebody else who cannot be woken: ten
+/// thousand dead waiters in a line must not be as many calls on the stack.
+fn give_up_each(forwards: Vec<Forward>) {
+    thread_local! {
+        /// Those that are left, while somebody further up the stack runs them.
+        static LEFT: RefCell<Option<VecDeque<Forward>>> = const { RefCell::new(None) };
+    }
+    struct Idle;
+    impl Drop for Idle {
+        fn drop(&mut self) {
+            let left = LEFT.take();
+            drop(left);
+        }
+    }
+    let is_first = LEFT.with_borrow_mut(|left| {
+        let is_first = left.is_none();
+        left.get_or_insert_default().extend(forwards);
+        is_first
+    });
+    if is_first {
+        let _idle = Idle;
+        while let Some(forward) = LEFT.with_borrow_mut(|left| left.as_mut()?.pop_front()) {
+            forward();
+        }
+    }
+}
+
+/// Runs Python code in a destructor: it must not see an exception that is on its way through
+/// whoever dropped us.
+fn undisturbed(act: impl FnOnce(Python<'_>)) {
+    Python::attach(|py| {
+        let pending = PyErr::take(py);
+        act(py);
+        if let Some(pending) = pending {
+            pending.restore(py);
+        }
+    });
+}
+
 /// What the loop calls when it was rung.
 #[pyclass(frozen, module = "headrace._core")]
-struct Drain(Arc<Mailbox>);
+struct Drain {
+    mailbox: Arc<Mailbox>,
+    called: AtomicBool,
+}
 
 #[pymethods]
 impl Drain {
     fn __call__(&self, py: Python<'_>) {
-        self.0.drain(py);
+        self.called.store(true, Ordering::Relaxed);
+        self.mailbox.drain(py);
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        if !*self.called.get_mut() {
+            undisturbed(|py| {
+                let letters = self.mailbox.drain(py);
+                self.mailbox.give_up(py, &letters);
+            });
+        }
     }
 }
 
@@ -182,20 +311,34 @@ static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is
 /// slow.
-static RECENT: GilCell<Option<(Py<PyWeakrefReference>, Arc<Mailbox>)>> = GilCell::new(None);
+static RECENT: GilCell<Option<Arc<Mailbox>>> = GilCell::new(None);
+
+/// Lets go of all that waits on loops which were closed: also of the loops themselves, which the
+/// futures keep alive.
+fn abandon_closed(addresses: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = addresses.py();
+    for event_loop in addresses.call_method0(intern!(py, "keyrefs"))?.try_iter()? {
+        let event_loop = event_loop?.call0()?;
+        if event_loop.is_none()
+            || !event_loop
+                .call_method0(intern!(py, "is_closed"))?
+                .is_truthy()?
+        {
+            continue;
+        }
+        let address = addresses.call_method1(intern!(py, "pop"), (event_loop, py.None()))?;
+        if let Ok(address) = address.cast_into::<Address>() {
+            address.get().0.abandon(py);
+        }
+    }
+    Ok(())
+}
 
 fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     let py = event_loop.py();
-    let recent = RECENT
-        .borrow(py)
-        .as_ref()
-        .map(|(weak, mailbox)| (weak.clone_ref(py), Arc::clone(mailbox)));
-    if let Some((weak, mailbox)) = recent
-        && mailbox.thread == this_thread()
-        && weak
-            .bind(py)
-            .upgrade()
-            .is_some_and(|known| known.is(event_loop))
+    let recent = RECENT.borrow(py).clone();
+    if let Some(mailbox) = recent
+        && mailbox.is_of(event_loop)
     {
         return Ok(mailbox);
     }
@@ -210,14 +353,14 @@ fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
         })?
         .bind(py);
     let known = addresses.call_method1(intern!(py, "get"), (event_loop,))?;
-    let weak = PyWeakrefReference::new(event_loop)?.unbind();
     // A loop may move to another thread between two runs; its mailbox is then made anew.
     let mailbox = match known.cast_into::<Address>() {
         Ok(address) if address.get().0.thread == this_thread() => Arc::clone(&address.get().0),
         _ => {
+            abandon_closed(addresses)?;
             let mailbox = Arc::new(Mailbox {
                 thread: this_thread(),
-                event_loop: weak.clone_ref(py),
+                event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
                 futures: GilCell::default(),
                 letters: Mutex::default(),
                 rung: AtomicBool::new(false),
@@ -226,9 +369,13 @@ fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
             mailbox
         }
     };
-    let old = RECENT.borrow(py).replace((weak, Arc::clone(&mailbox)));
+    let old = RECENT.borrow(py).replace(Arc::clone(&mailbox));
     drop(old);
     Ok(mailbox)
+}
+
+fn create_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    event_loop.call_method0(intern!(event_loop.py(), "create_future"))
 }
 
 /// A place on the running loop where an operation waits.
@@ -236,7 +383,9 @@ fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
 pub(crate) struct Parked {
     mailbox: Arc<Mailbox>,
     key: Key,
+    /// `None`, the object, while it rests.
     future: Py<PyAny>,
+    waker: Waker,
 }
 
 struct Ring {
@@ -259,23 +408,73 @@ impl Parked {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         let event_loop = asyncio::running_loop(py)?;
         let mailbox = mailbox(&event_loop)?;
-        let future = event_loop
-            .call_method0(intern!(py, "create_future"))?
-            .unbind();
-        let key = mailbox.futures.borrow(py).insert(future.clone_ref(py));
-        Ok(Self {
+        let future = create_future(&event_loop)?.unbind();
+        let key = mailbox
+            .futures
+            .borrow(py)
+            .insert(Some(future.clone_ref(py)));
+        Ok(Self::at(mailbox, key, future))
+    }
+
+    /// A place without a future, for one that looks again after a turn of the loop anyway.
+    pub(crate) fn resting(py: Python<'_>) -> PyResult<Self> {
+        let event_loop = asyncio::running_loop(py)?;
+        let mailbox = mailbox(&event_loop)?;
+        let key = mailbox.futures.borrow(py).insert(None);
+        Ok(Self::at(mailbox, key, py.None()))
+    }
+
+    fn at(mailbox: Arc<Mailbox>, key: Key, future: Py<PyAny>) -> Self {
+        let waker = Waker::from(Arc::new(Ring {
+            mailbox: Arc::clone(&mailbox),
+            key,
+        }));
+        Self {
             mailbox,
             key,
             future,
-        })
+            waker,
+        }
+    }
+
+    /// Gives it a future that nobody has resolved yet. Whether there is still anything to wait for
+    /// is to be asked after this.
+    pub(crate) fn arm(&mut self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = asyncio::running_loop(py)?;
+        if !self.mailbox.is_of(&event_loop) {
+            // Somebody carries it on elsewhere.
+            *self = Self::new(py)?;
+            return Ok(());
+        }
+        let future = create_future(&event_loop)?.unbind();
+        let mut futures = self.mailbox.futures.borrow(py);
+        let old = futures
+            .slot(self.key)
+            .and_then(|slot| slot.future.replace(future.clone_ref(py)));
+        drop(futures);
+        drop((old, std::mem::replace(&mut self.future, future)));
+        Ok(())
     }
 
     /// Wakes this place, from any thread, any number of times, also when nobody is there any more.
     pub(crate) fn waker(&self) -> Waker {
-        Waker::from(Arc::new(Ring {
-            mailbox: Arc::clone(&self.mailbox),
-            key: self.key,
-        }))
+        self.waker.clone()
+    }
+
+    /// The same, for one who only may need it.
+    pub(crate) fn as_waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Takes note of what to do if whoever waits here turns out to be out of reach, when it is to be
+    /// woken: hand on what it was promised. To be called as soon as there is a place to give up.
+    pub(crate) fn forward(&self, py: Python<'_>, give_up: Forward) {
+        let mut futures = self.mailbox.futures.borrow(py);
+        let old = futures
+            .slot(self.key)
+            .and_then(|slot| slot.forward.replace(give_up));
+        drop(futures);
+        drop(old);
     }
 
     /// The future, marked as being awaited: what the awaitable hands up to its task.
@@ -296,8 +495,8 @@ impl Drop for Parked {
         // Dropped by an awaitable or a link, which CPython only drops on an attached thread: this
         // costs a counter.
         Python::attach(|py| {
-            let future = self.mailbox.futures.borrow(py).remove(self.key);
-            drop(future);
+            let held = self.mailbox.futures.borrow(py).remove(self.key);
+            drop(held);
         });
     }
 }

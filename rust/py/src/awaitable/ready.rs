@@ -24,6 +24,11 @@ pub(crate) trait Operation: Sized + Send + 'static {
         context: &mut Context<'_>,
     ) -> Poll<PyResult<Bound<'py, PyAny>>>;
 
+    /// What gives up its place in the queue, should its loop be gone when it is woken.
+    fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        None
+    }
+
     /// Shows the collector what this holds.
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
 }
@@ -59,12 +64,15 @@ impl<O: Operation> Ready<O> {
             let parked = Parked::new(py)?;
             // Replaces the idle waker. A notification that came between the two polls is found by
             // this one.
-            outcome = operation.poll(py, &mut Context::from_waker(&parked.waker()));
+            outcome = operation.poll(py, &mut Context::from_waker(parked.as_waker()));
             self.parked = Some(parked);
         }
         match outcome {
             Poll::Pending => {
                 let parked = self.parked.as_ref().expect("it was parked just now");
+                if let Some(forward) = operation.forward() {
+                    parked.forward(py, forward);
+                }
                 Ok(Step::Yield(parked.hand_up(py)?))
             }
             Poll::Ready(result) => {

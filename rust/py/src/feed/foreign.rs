@@ -252,7 +252,7 @@ impl ForeignFeed {
                     Err(error) => self.throw(&iterator, error),
                 }
             }
-            Wait::Core { .. } | Wait::Batch(_) | Wait::Merge { .. } => {
+            Wait::Core(_) | Wait::Batch(_) | Wait::Merge { .. } => {
                 unreachable!("a foreign source waits for nothing of ours")
             }
         }

@@ -23,7 +23,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::awaitable::{Inner, Parked, Seen, Stopped};
+use crate::awaitable::{Inner, Parked, Pending, Seen, Stopped};
 use crate::drive::merge::MergeFeed;
 pub(crate) use cache::CacheFeed;
 pub(crate) use foreign::ForeignFeed;
@@ -48,7 +48,7 @@ pub(crate) enum Drawn<'py> {
 #[derive(Debug)]
 pub(crate) enum Wait {
     /// A buffer of the core.
-    Core { get: Get<Py<PyAny>>, parked: Parked },
+    Core(Pending<Get<Py<PyAny>>>),
     /// A batch of lines that is being read.
     Batch(Parked),
     /// The awaitable that a foreign `__anext__` returned.
@@ -63,7 +63,8 @@ impl Wait {
     /// Shows the collector what this holds.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
-            Self::Core { parked, .. } | Self::Batch(parked) => see(parked.future()),
+            Self::Core(pending) => pending.traverse(see),
+            Self::Batch(parked) => see(parked.future()),
             Self::Inner(inner) => see(inner.object()),
             Self::Merge {
                 waiter: Some(future),
@@ -195,8 +196,8 @@ impl AnyFeed {
         py: Python<'py>,
     ) -> PyResult<Drawn<'py>> {
         match (self, wait) {
-            (Self::Queue(feed), Wait::Core { get, parked }) => match sent {
-                Ok(_) => feed.get().resume(py, get, parked),
+            (Self::Queue(feed), Wait::Core(pending)) => match sent {
+                Ok(_) => feed.get().wait(py, pending),
                 // Dropping the wait gives up its place; the item is still in the buffer.
                 Err(error) => Err(error),
             },

@@ -1,15 +1,12 @@
 //! The far end of a buffer that producers push into.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use headrace_core::buffer::{Get, TryGetError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Drawn, Wait};
-use crate::awaitable::Parked;
+use crate::awaitable::Pending;
 use crate::buffer::Buffer;
 
 /// Takes items out of a [`Buffer`].
@@ -44,39 +41,30 @@ impl QueueFeed {
         if buffer.core().is_broken() {
             return None;
         }
-        buffer.core().try_get().ok().map(|item| item.into_bound(py))
+        let item = buffer.core().try_get().ok()?;
+        Some(buffer.reveal(item.into_bound(py)))
     }
 
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let buffer = self.buffer.get();
         buffer.check(py)?;
         match buffer.core().try_get() {
-            Ok(item) => Ok(Drawn::Item(item.into_bound(py))),
-            Err(TryGetError::Empty) => self.wait(py, buffer.core().get()),
+            Ok(item) => Ok(Drawn::Item(buffer.reveal(item.into_bound(py)))),
+            Err(TryGetError::Empty) => self.wait(py, Pending::new(buffer.core().get())),
             Err(TryGetError::Ended) => self.end(py),
         }
     }
 
-    pub(crate) fn resume<'py>(
+    /// Waits for an item, unless one came in between.
+    pub(crate) fn wait<'py>(
         &self,
         py: Python<'py>,
-        get: Get<Py<PyAny>>,
-        parked: Parked,
+        mut pending: Pending<Get<Py<PyAny>>>,
     ) -> PyResult<Drawn<'py>> {
-        drop(parked);
-        self.wait(py, get)
-    }
-
-    /// Joins the line of those who wait, unless an item came in between.
-    fn wait<'py>(&self, py: Python<'py>, mut get: Get<Py<PyAny>>) -> PyResult<Drawn<'py>> {
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut get).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(item)) => Ok(Drawn::Item(item.into_bound(py))),
-            Poll::Ready(Err(_)) => self.end(py),
-            Poll::Pending => {
-                let future = parked.hand_up(py)?;
-                Ok(Drawn::Wait(Box::new(Wait::Core { get, parked }), future))
-            }
+        match pending.step(py)? {
+            Ok(Ok(item)) => Ok(Drawn::Item(self.buffer.get().reveal(item.into_bound(py)))),
+            Ok(Err(_)) => self.end(py),
+            Err(object) => Ok(Drawn::Wait(Box::new(Wait::Core(pending)), object)),
         }
     }
 

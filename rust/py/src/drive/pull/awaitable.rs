@@ -3,18 +3,16 @@
 use std::ffi::CStr;
 use std::task::Waker;
 
-use headrace_core::buffer::Get;
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use super::far_end::Wanted;
 use super::flight::{Flight, Place};
 use super::line::{Advance, Line, Suspended};
 use super::link::{Phase, PullLink, Start};
 use super::turn::{FIRST, Ticket};
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
-use crate::buffer::Buffer;
 use crate::drive::budget;
 use crate::errors::{self, Raised};
 use crate::result::IteratorResult;
@@ -40,7 +38,7 @@ pub(super) enum Stage {
     /// It is its turn, and it is suspended; see the link's flight.
     Flying,
     /// It waits for an item of the buffer that its link is the far end of.
-    Taking(Box<(Py<Buffer>, Get<Py<PyAny>>)>, Box<Parked>),
+    Taking(Box<Wanted>),
     Done,
 }
 
@@ -295,10 +293,7 @@ impl Pull {
             Stage::Flying => self.resume(link, Ok(value)),
             Stage::Queued(_) => self.called(link),
             Stage::Claiming(_) => self.build(link),
-            Stage::Taking(wanted, parked) => {
-                drop(parked);
-                self.wait_for(link, wanted)
-            }
+            Stage::Taking(wanted) => self.wait_for(link, wanted),
             Stage::New | Stage::Done => {
                 unreachable!("one is handled by the caller, the other not stepped again")
             }
@@ -513,9 +508,9 @@ impl Coroutine for Pull {
         }
         match &self.stage {
             Stage::Queued(parked) | Stage::Claiming(parked) => see(parked.future()),
-            Stage::Taking(wanted, parked) => {
+            Stage::Taking(wanted) => {
                 see(wanted.0.as_any())?;
-                see(parked.future())
+                wanted.1.traverse(see)
             }
             Stage::New | Stage::Flying | Stage::Done => Ok(()),
         }

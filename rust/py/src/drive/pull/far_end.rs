@@ -3,21 +3,21 @@
 //! It belongs to no loop and needs no turn: the buffer itself serves those who pull it, from any
 //! thread, in the order in which they came.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use headrace_core::buffer::{Get, TryGetError};
 use pyo3::prelude::*;
 
 use super::awaitable::{Delivery, Pull, Stage, closed};
 use super::link::{Phase, PullLink};
-use crate::awaitable::{Parked, Step};
+use crate::awaitable::{Pending, Step};
 use crate::buffer::Buffer;
 use crate::drive::budget;
 use crate::errors::{self, Raised};
 
+/// An item that is waited for, and the buffer that it is to come from.
+pub(super) type Wanted = (Py<Buffer>, Pending<Get<Py<PyAny>>>);
+
 impl Pull {
-    /// The oldest item, if there is one that nobody who waits was promised.
+    /// The next item, if there is one that nobody who waits was promised.
     #[inline]
     pub(super) fn take<'py>(
         &mut self,
@@ -34,10 +34,14 @@ impl Pull {
         }
         match core.try_get() {
             Ok(item) if self.delivery == Delivery::Item => {
+                let item = buffer.get().reveal(item.into_bound(py));
                 drop(buffer.into_bound(py));
-                Ok(Step::Return(item.into_bound(py)))
+                Ok(Step::Return(item))
             }
-            Ok(item) => Raised::lower(py, self.deliver(item.into_bound(py))),
+            Ok(item) => {
+                let item = buffer.get().reveal(item.into_bound(py));
+                Raised::lower(py, self.deliver(item))
+            }
             Err(why) => Raised::lower(py, self.take_later(link, buffer, why)),
         }
     }
@@ -62,28 +66,26 @@ impl Pull {
         match why {
             TryGetError::Ended => self.deliver_end_of(link, buffer.get()),
             TryGetError::Empty => {
-                let get = buffer.get().core().get();
+                let get = Pending::new(buffer.get().core().get());
                 self.wait_for(link, Box::new((buffer, get)))
             }
         }
     }
 
-    /// Joins the line of those who wait for an item of the buffer, unless one came in between.
+    /// Waits for an item of the buffer, unless one came in between.
     pub(super) fn wait_for<'py>(
         &mut self,
         link: &Bound<'py, PullLink>,
-        mut wanted: Box<(Py<Buffer>, Get<Py<PyAny>>)>,
+        mut wanted: Box<Wanted>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut wanted.1).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(item)) => self.deliver(item.into_bound(py)),
-            Poll::Ready(Err(_)) => self.deliver_end_of(link, wanted.0.get()),
-            Poll::Pending => {
-                let future = parked.hand_up(py)?;
-                self.wait_in(link, Stage::Taking(wanted, Box::new(parked)));
+        match wanted.1.step(py)? {
+            Ok(Ok(item)) => self.deliver(wanted.0.get().reveal(item.into_bound(py))),
+            Ok(Err(_)) => self.deliver_end_of(link, wanted.0.get()),
+            Err(object) => {
+                self.wait_in(link, Stage::Taking(wanted));
                 budget::renew();
-                Ok(Step::Yield(future))
+                Ok(Step::Yield(object))
             }
         }
     }

@@ -1,6 +1,5 @@
 //! One item on its way down a line.
 
-use headrace_core::buffer::TryPutError;
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -9,6 +8,7 @@ use super::halt::Halt;
 use super::line::{End, Line};
 use super::link::{PushLink, refuse};
 use super::todo::{Kept, Todo};
+use crate::buffer::Buffer;
 use crate::drive::budget;
 use crate::errors;
 use crate::feed::{AnyFeed, Drawn};
@@ -218,15 +218,11 @@ impl Line {
                     Carried::Done
                 })
             }
-            End::Queue(buffer) => {
-                let buffer = buffer.get();
-                buffer.check(py)?;
-                match buffer.core().try_put(item.unbind()) {
-                    Ok(()) => Ok(Carried::Through),
-                    Err(TryPutError::Closed(item)) => Err(todo.refused(item.bind(py))),
-                    Err(TryPutError::Full(item)) => Ok(Carried::Halted(Halt::Room(item))),
-                }
-            }
+            End::Queue(buffer) => match Buffer::offer(buffer.bind(py), item) {
+                Ok(None) => Ok(Carried::Through),
+                Ok(Some(putting)) => Ok(Carried::Halted(Halt::Room(Box::new(putting)))),
+                Err(refused) => Err(refused.into_error(py, todo.callers(py))),
+            },
             End::Call(callbacks) => Self::call(self.last(head), callbacks.get().now(py), item, 0),
             End::Fan(fan) => fan.get().deliver(self.last(head), &item, mode),
             End::Foreign(sink) => {
@@ -334,14 +330,18 @@ impl Todo {
         (item, entry)
     }
 
+    /// What was pushed, if that is the caller's again when the push fails.
+    pub(super) fn callers<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let original = self.original.as_ref().filter(|_| self.is_callers())?;
+        Some(original.bind(py).clone())
+    }
+
     /// The error that gives back an item which came too late: the one that was pushed, unless a
     /// stage has made something of it that is all that is left.
     #[cold]
     pub(super) fn refused(&self, item: &Bound<'_, PyAny>) -> PyErr {
-        match &self.original {
-            Some(original) if self.is_callers() => refuse(original.bind(item.py())),
-            _ => refuse(item),
-        }
+        let callers = self.callers(item.py());
+        refuse(callers.as_ref().unwrap_or(item))
     }
 }
 

@@ -3,11 +3,8 @@
 //! A [`Halt`] is a wait that has not begun: nothing was awaited, so that it may begin in another
 //! task, with that task's own context and timeouts. A [`Place`] is one that has.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use headrace_core::buffer::{Closed, Put};
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -20,7 +17,8 @@ use super::now::has_acceptors;
 use super::todo::{Kept, Todo};
 use crate::asyncio::{self, Cancels};
 use crate::awaitable::inner::is_awaitable;
-use crate::awaitable::{Inner, Parked, Seen, Step, Stopped};
+use crate::awaitable::{Inner, Seen, Step, Stopped};
+use crate::buffer::Putting;
 use crate::feed::{AnyFeed, Drawn, Wait};
 
 /// What a push would have to wait for.
@@ -35,7 +33,7 @@ pub(super) enum Halt {
         number: usize,
     },
     /// Room for this item in the buffer at the end.
-    Room(Py<PyAny>),
+    Room(Box<Putting>),
     /// A sink that is not run in place; and, if that is a fan, the item and which of the branches
     /// still lack it.
     Sink {
@@ -95,7 +93,7 @@ impl Halt {
                 see(awaitable)?;
                 see(item)
             }
-            Self::Room(item) => see(item),
+            Self::Room(putting) => putting.traverse(see),
             Self::Sink { awaitable, missing } => {
                 see(awaitable)?;
                 traverse_missing(missing.as_ref(), see)
@@ -117,10 +115,7 @@ pub(super) enum Place {
         item: Py<PyAny>,
         number: usize,
     },
-    Room {
-        put: Put<Py<PyAny>>,
-        parked: Parked,
-    },
+    Room(Box<Putting>),
     Sink {
         inner: Inner,
         missing: Option<Missing>,
@@ -146,10 +141,7 @@ impl Place {
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
             Self::Rest => Ok(()),
-            Self::Room { put, parked } => {
-                put.item().map_or(Ok(()), &mut *see)?;
-                see(parked.future())
-            }
+            Self::Room(putting) => putting.traverse(see),
             Self::Sink { inner, missing } => {
                 see(inner.object())?;
                 traverse_missing(missing.as_ref(), see)
@@ -270,13 +262,7 @@ impl Line {
                 let step = inner.send(&none);
                 self.called(head, todo, inner, item.into_bound(py), number, step)
             }
-            Halt::Room(item) => match &self.end {
-                End::Queue(buffer) => {
-                    let put = buffer.get().core().put(item);
-                    Self::put(py, todo, put)
-                }
-                _ => unreachable!("only a buffer has no room"),
-            },
+            Halt::Room(putting) => Self::put(py, todo, putting),
             Halt::Sink { awaitable, missing } => {
                 let inner = Inner::of(awaitable.into_bound(py))?;
                 let step = inner.send(&none);
@@ -318,7 +304,7 @@ impl Line {
         // What is thrown in where nothing runs that could catch it comes out as it is. A
         // `GeneratorExit` comes from `close()`: whoever pushed has gone.
         let is_cancelled = sent.as_ref().is_err_and(|error| {
-            matches!(place, Place::Rest | Place::Room { .. })
+            matches!(place, Place::Rest | Place::Room(_))
                 || error.is_instance_of::<PyGeneratorExit>(py)
         });
         let missing = match &place {
@@ -407,11 +393,10 @@ impl Line {
                 sent?;
                 Ok(Went::Nothing)
             }
-            Place::Room { put, parked } => {
-                // Dropping the future gives up its place; the item is still the push's.
+            Place::Room(putting) => {
+                // Dropping it gives up its place; the item is still the push's.
                 sent?;
-                drop(parked);
-                Self::put(py, todo, put)
+                Self::put(py, todo, putting)
             }
             Place::Sink { inner, missing } => {
                 let step = step(&inner, sent)?;
@@ -455,15 +440,11 @@ impl Line {
     }
 
     /// Waits for room, unless some came in between.
-    fn put<'py>(py: Python<'py>, todo: &Todo, mut put: Put<Py<PyAny>>) -> PyResult<Went<'py>> {
-        let parked = Parked::new(py)?;
-        match Pin::new(&mut put).poll(&mut Context::from_waker(&parked.waker())) {
-            Poll::Ready(Ok(())) => Ok(Went::Carried(Carried::Through)),
-            Poll::Ready(Err(Closed(item))) => Err(todo.refused(item.bind(py))),
-            Poll::Pending => {
-                let future = parked.hand_up(py)?;
-                Ok(Went::Suspended(Place::Room { put, parked }, future))
-            }
+    fn put<'py>(py: Python<'py>, todo: &Todo, mut putting: Box<Putting>) -> PyResult<Went<'py>> {
+        match putting.step(py) {
+            Ok(None) => Ok(Went::Carried(Carried::Through)),
+            Ok(Some(object)) => Ok(Went::Suspended(Place::Room(putting), object)),
+            Err(refused) => Err(refused.into_error(py, todo.callers(py))),
         }
     }
 

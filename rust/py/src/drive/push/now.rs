@@ -53,13 +53,7 @@ impl Line {
             return true;
         }
         match &self.end {
-            End::Queue(buffer) => {
-                let core = buffer.get().core();
-                let is_full = core.maxsize().is_some_and(|maxsize| {
-                    core.len() >= maxsize.get() || core.waiting_putters() > 0
-                });
-                !is_full || core.is_finished() || core.is_closed()
-            }
+            End::Queue(buffer) => buffer.get().has_room(),
             End::Fan(fan) => fan.get().has_room(py),
             // They say so themselves.
             End::Implementation
