@@ -461,7 +461,10 @@ async def test_law_12_serial_serves_in_the_order_of_arrival_whoever_gives_up() -
     for n in (0, 3, 7):
         pushes[n].cancel()
     outcomes = await asyncio.gather(*pushes, return_exceptions=True)
-    assert sink.items == [1, 2, 5, 6, 8, 10, 11]
+    accepted = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, IteratorResult)]
+    # An eager task may have been through with the first one before it was cancelled.
+    assert [n for n in accepted if n] == [1, 2, 5, 6, 8, 10, 11]
+    assert sink.items == accepted
     assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, OSError)] == [4, 9]
 
 
