@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    PushBufferObj,
     PushCallbackObj,
     PushDedupeObj,
     PushDistributeObj,
@@ -40,6 +41,7 @@ from headrace import (
     SinkObj,
     SourceIterObj,
 )
+from tests.support import turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -86,7 +88,7 @@ async def after_turns(awaitable: Awaitable[Any], at: int) -> asyncio.CancelledEr
     """The same, by whoever else: after so many turns of the loop."""
     task = asyncio.create_task(run(awaitable))
     if at > 0:
-        await turn(at)
+        await turns(at)
         task.cancel()
     return await task
 
@@ -102,11 +104,6 @@ async def run(awaitable: Awaitable[Any]) -> asyncio.CancelledError | None:
 strikes = pytest.mark.parametrize("strike", [at_suspension, after_turns])
 
 
-async def turn(times: int = 1) -> None:
-    for _ in range(times):
-        await asyncio.sleep(0)
-
-
 class Slow(SinkObj[Any]):
     """Takes two turns of the loop to accept."""
 
@@ -115,22 +112,22 @@ class Slow(SinkObj[Any]):
         self.items: list[Any] = []
 
     async def next_impl(self, item: Any) -> None:
-        await turn(2)
+        await turns(2)
         self.items.append(item)
 
 
 async def slowly(n: Any) -> Any:
-    await turn()
+    await turns(1)
     return n
 
 
 async def even(n: int) -> bool:
-    await turn()
+    await turns(1)
     return n % 2 == 0
 
 
 async def add(a: int, b: int) -> int:
-    await turn()
+    await turns(1)
     return a + b
 
 
@@ -181,6 +178,7 @@ ONE: dict[str, Callable[[], Line]] = {
     "partial window": into(lambda end: PushWindowObj(end, 4)),
     "window, then map": into(lambda end: PushWindowObj(PushMapObj(end, slowly), 2)),
     "two windows": into(lambda end: PushWindowObj(PushMapObj(PushWindowObj(end, 2), slowly), 2)),
+    "buffer": into(lambda end: PushBufferObj[Any](PushMapObj(end, slowly), even)),
     "take": into(lambda end: PushTakeObj(PushMapObj(end, slowly), 3)),
     "flatten": into(
         lambda end: PushFlattenObj(PushMapObj(end, slowly)), [[1, 2, 3], [], [4], [5, 6]]
@@ -433,7 +431,7 @@ async def test_law_2_many_producers_cancelled_at_random(seed: int) -> None:
     async def consume() -> None:
         async for item in buffer.source:
             pulled.append(item)
-            await turn(chance.randrange(4))
+            await turns(chance.randrange(4))
 
     consumer = asyncio.create_task(consume())
 

@@ -19,19 +19,10 @@ from headrace import (
     SinkObj,
     SourceIterObj,
 )
+from tests.support import turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def slowly(n: int) -> int:

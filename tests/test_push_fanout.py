@@ -29,14 +29,10 @@ from headrace import (
     SinkObj,
     WouldBlock,
 )
+from tests.support import wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
 
 
 class Slow(SinkObj[Any]):

@@ -66,6 +66,7 @@ from headrace.pull import (
     SourceObj,
 )
 from headrace.push import (
+    PushBufferObj,
     PushCallbackObj,
     PushChain,
     PushDedupeObj,
@@ -138,6 +139,7 @@ __all__ = [
     "PullWindowObj",
     "PullWindowTimeoutObj",
     "PullZipObj",
+    "PushBufferObj",
     "PushCallbackObj",
     "PushChain",
     "PushDedupeObj",

@@ -8,7 +8,13 @@ from headrace.push.fanout import (
     PushLabeledDistributeObj,
     PushRoundRobinObj,
 )
-from headrace.push.group import PushFlatMapObj, PushFlattenObj, PushTakeObj, PushWindowObj
+from headrace.push.group import (
+    PushBufferObj,
+    PushFlatMapObj,
+    PushFlattenObj,
+    PushTakeObj,
+    PushWindowObj,
+)
 from headrace.push.sink import SinkCallbackObj, SinkCollectObj, SinkNullObj, SinkObj
 from headrace.push.time import PushWindowTimeoutObj
 from headrace.push.transform import (
@@ -22,6 +28,7 @@ from headrace.push.transform import (
 )
 
 __all__ = [
+    "PushBufferObj",
     "PushCallbackObj",
     "PushChain",
     "PushDedupeObj",

@@ -183,7 +183,13 @@ def raise_all(errors: list[BaseException], message: str) -> None:
 
 def says_done(result: Any) -> bool:
     """Whether a push came to `done`; somebody else's may come to nothing at all."""
-    return result is not None and bool(result.done)
+    if result is None:
+        return False
+    if not isinstance(result, IteratorResult):
+        raise TypeError(
+            f"the result of a push must be None or an IteratorResult, got {result!r} ({type(result).__name__})"
+        )
+    return bool(cast("IteratorResult[Any]", result).done)
 
 
 def refuse_after_end(link: PushObj[Any], item: Any) -> None:

@@ -12,7 +12,13 @@ from headrace.push.fanout import (
     PushLabeledDistributeObj,
     PushRoundRobinObj,
 )
-from headrace.push.group import PushFlatMapObj, PushFlattenObj, PushTakeObj, PushWindowObj
+from headrace.push.group import (
+    PushBufferObj,
+    PushFlatMapObj,
+    PushFlattenObj,
+    PushTakeObj,
+    PushWindowObj,
+)
 from headrace.push.sink import SinkNullObj
 from headrace.push.time import PushWindowTimeoutObj
 from headrace.push.transform import (
@@ -159,6 +165,12 @@ class PushChain(Generic[IN_contra, OUT_co]):
     ) -> PushChain[IN_contra, list[OUT_co]]:
         """Lists of `size` items; see `PushWindowObj`."""
         return self._then(lambda sink: PushWindowObj(sink, size, partial=partial))
+
+    def buffer_until(
+        self, condition: Callable[[OUT_co], Any], *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PushChain[IN_contra, list[OUT_co]]:
+        """Lists of items, each closed by one for which `condition(item)` is true; see `PushBufferObj`."""
+        return self._then(lambda sink: PushBufferObj(sink, condition, partial=partial))
 
     def window_timeout(self, size: int, timeout: float) -> PushChain[IN_contra, list[OUT_co]]:
         """Lists of `size` items, or of fewer after `timeout` seconds; see `PushWindowTimeoutObj`."""

@@ -94,6 +94,10 @@ impl Push {
                 } else {
                     line.run(&head, &mut todo, Some((item, 0)))
                 };
+                // The way of an item that needs to wait for nothing is short: it moves nothing around.
+                if let Ok(Advance::Done) = outcome {
+                    return todo.result(py).map(Step::Return);
+                }
                 self.begun(&head, Flight { line, todo }, outcome)
             }
             Stage::NewFlush => {
@@ -114,7 +118,7 @@ impl Push {
     }
 
     /// What the first step came to.
-    #[inline]
+    #[cold]
     fn begun<'py>(
         &mut self,
         head: &Bound<'py, PushLink>,

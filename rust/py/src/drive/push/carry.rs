@@ -69,7 +69,7 @@ impl Line {
                     Next::Entry((item, number)) => self.carry(head, todo, item, number, mode)?,
                     Next::Part(item, only) => match &self.end {
                         End::Fan(fan) => {
-                            fan.get().deliver_to(self.last(head), &item, only, mode)?
+                            fan.get().deliver_to(self.last(head), &item, &only, mode)?
                         }
                         _ => unreachable!("only a fan takes an item in parts"),
                     },

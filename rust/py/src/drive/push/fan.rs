@@ -77,9 +77,10 @@ pub(crate) struct Fan {
     left: AtomicUsize,
 }
 
-/// What did not go through at once.
-#[derive(Debug, Default)]
+/// What became of an item that did not go through at once.
+#[derive(Debug)]
 struct Trouble<'py> {
+    accepted: Vec<usize>,
     waiting: Vec<(usize, Option<Bound<'py, PyAny>>)>,
     errors: Vec<(usize, PyErr)>,
 }
@@ -276,6 +277,7 @@ impl Branch {
         if let Some(pushed) = native.push_shortly(item, mode) {
             return pushed;
         }
+        let _level = Level::enter()?;
         let link = native.link.bind(py);
         let line = PushLink::open_line(link, item)?;
         if mode == Mode::Now {
@@ -397,10 +399,10 @@ impl Fan {
         &self,
         owner: &Bound<'py, PushLink>,
         item: &Bound<'py, PyAny>,
-        numbers: Vec<usize>,
+        numbers: &[usize],
         mode: Mode,
     ) -> PyResult<Carried<'py>> {
-        self.spread(owner, item, numbers.into_iter(), mode)
+        self.spread(owner, item, numbers.iter().copied(), mode)
     }
 
     /// Pushes an item into these branches.
@@ -409,41 +411,38 @@ impl Fan {
         &self,
         owner: &Bound<'py, PushLink>,
         item: &Bound<'py, PyAny>,
-        mut numbers: impl Iterator<Item = usize>,
+        numbers: impl Iterator<Item = usize> + Clone,
         mode: Mode,
     ) -> PyResult<Carried<'py>> {
-        let py = item.py();
-        let _level = Level::enter()?;
-        let mut accepted = Vec::with_capacity(self.branches.len());
-        let mut trouble = Trouble::default();
-        for number in numbers.by_ref() {
+        let mut trouble: Option<Box<Trouble<'py>>> = None;
+        // Nothing is noted of the many that accept at once, unless it is needed.
+        let mut skipped = Vec::new();
+        let mut ahead = numbers.clone();
+        while let Some(number) = ahead.next() {
             let branch = &self.branches[number];
             if branch.is_done.load(Relaxed) {
+                skipped.push(number);
                 continue;
             }
-            match branch.push(item, mode) {
-                Ok(Pushed::Accepted) => accepted.push(number),
-                Ok(Pushed::Done) => {
-                    accepted.push(number);
-                    self.finish(number);
-                }
-                Ok(Pushed::Waits(awaitable, has_it)) => {
-                    trouble.waiting.push((number, awaitable));
-                    if has_it {
-                        accepted.push(number);
-                    }
-                    if !self.is_concurrent {
+            let pushed = branch.push(item, mode);
+            match pushed {
+                Ok(Pushed::Accepted) if trouble.is_none() => {}
+                Ok(Pushed::Done) if trouble.is_none() => self.finish(number),
+                pushed => {
+                    let trouble = trouble.get_or_insert_with(|| {
+                        let before = numbers.clone().take_while(|before| *before != number);
+                        Trouble::after(before.filter(|before| !skipped.contains(before)))
+                    });
+                    if trouble.add(self, item.py(), number, pushed)? && !self.is_concurrent {
                         break;
                     }
                 }
-                Err(error) if is_one_branchs(py, &error) => trouble.errors.push((number, error)),
-                Err(error) => return Err(error),
             }
         }
-        if trouble.waiting.is_empty() && trouble.errors.is_empty() {
-            return Ok(self.verdict());
+        match trouble {
+            None => Ok(self.verdict()),
+            Some(trouble) => trouble.hand_over(owner, item, ahead.collect()),
         }
-        trouble.hand_over(owner, item, accepted, numbers.collect())
     }
 
     fn verdict<'py>(&self) -> Carried<'py> {
@@ -506,33 +505,73 @@ impl Fan {
 }
 
 impl<'py> Trouble<'py> {
+    #[cold]
+    fn after(accepted: impl Iterator<Item = usize>) -> Box<Self> {
+        Box::new(Self {
+            accepted: accepted.collect(),
+            waiting: Vec::new(),
+            errors: Vec::new(),
+        })
+    }
+
+    /// Notes what pushing into a branch came to. Whether that has to wait.
+    fn add(
+        &mut self,
+        fan: &Fan,
+        py: Python<'py>,
+        number: usize,
+        pushed: PyResult<Pushed<'py>>,
+    ) -> PyResult<bool> {
+        match pushed {
+            Ok(Pushed::Accepted) => self.accepted.push(number),
+            Ok(Pushed::Done) => {
+                self.accepted.push(number);
+                fan.finish(number);
+            }
+            Ok(Pushed::Waits(awaitable, has_it)) => {
+                self.waiting.push((number, awaitable));
+                if has_it {
+                    self.accepted.push(number);
+                }
+                return Ok(true);
+            }
+            Err(error) if is_one_branchs(py, &error) => self.errors.push((number, error)),
+            Err(error) => return Err(error),
+        }
+        Ok(false)
+    }
+
     /// What waits goes to the push object of the fan, which awaits it; if nothing does, it knows the
     /// error that all of them make.
     #[cold]
     fn hand_over(
-        self,
+        self: Box<Self>,
         owner: &Bound<'py, PushLink>,
         item: &Bound<'py, PyAny>,
-        accepted: Vec<usize>,
         later: Vec<usize>,
     ) -> PyResult<Carried<'py>> {
         let py = owner.py();
-        let errors: Vec<_> = self
-            .errors
+        let Self {
+            accepted,
+            waiting,
+            errors,
+        } = *self;
+        let errors: Vec<_> = errors
             .into_iter()
             .map(|(number, error)| (number, error.into_value(py)))
             .collect();
-        if self.waiting.is_empty() {
+        if waiting.is_empty() {
             let failure = owner.call_method1(intern!(py, "_failure"), (accepted, errors))?;
             return Err(PyErr::from_value(failure));
         }
-        let waiting = self.waiting.iter().map(|(number, _)| *number);
         let missing: Vec<usize> = waiting
+            .iter()
+            .map(|(number, _)| *number)
             .chain(later.iter().copied())
             .filter(|number| !accepted.contains(number))
             .collect();
         let missing = PyList::new(py, missing)?;
-        let arguments = (item, &missing, accepted, errors, self.waiting, later);
+        let arguments = (item, &missing, accepted, errors, waiting, later);
         let settling = owner.call_method1(intern!(py, "_settle"), arguments)?;
         Ok(Carried::Halted(Halt::Sink {
             awaitable: settling.unbind(),
