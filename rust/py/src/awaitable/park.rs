@@ -145,32 +145,14 @@ impl Mailbox {
                     self.ring(py, event_loop.as_ref());
                 }
             }
-            if !event_loop.is_some_and(|event_loop| self.runs(&event_loop)) {
+            if !event_loop.is_some_and(|event_loop| runs(&event_loop)) {
                 self.give_up(py, &[key]);
             }
         });
     }
 
-    /// Whether it is the mailbox of this loop, in this thread.
-    fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
-        let known = || self.event_loop.bind(event_loop.py()).upgrade();
-        self.thread == this_thread() && known().is_some_and(|known| known.is(event_loop))
-    }
-
     fn letters(&self) -> std::sync::MutexGuard<'_, Vec<Key>> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the loop runs now. What cannot say so is taken to.
-    fn runs(&self, event_loop: &Bound<'_, PyAny>) -> bool {
-        let py = event_loop.py();
-        if self.thread == this_thread() {
-            return asyncio::running(py).is_some_and(|running| running.is(event_loop));
-        }
-        event_loop
-            .call_method0(intern!(py, "is_running"))
-            .and_then(|running| running.is_truthy())
-            .unwrap_or(true)
     }
 
     /// Asks the loop to drain.
@@ -236,6 +218,14 @@ impl Mailbox {
             }
         }
     }
+}
+
+/// Whether a loop runs now. What cannot say so is taken to.
+fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
+    event_loop
+        .call_method0(intern!(event_loop.py(), "is_running"))
+        .and_then(|running| running.is_truthy())
+        .unwrap_or(true)
 }
 
 /// Runs them one after another, also if one of them wakes somebody else who cannot be woken: ten
@@ -334,14 +324,26 @@ fn abandon_closed(addresses: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
-    let py = event_loop.py();
+/// The running loop and its mailbox.
+///
+/// A thread runs one loop at a time. So if the one that was used last belongs here and runs, it is
+/// that; `get_running_loop()` may cost a system call.
+fn here(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Arc<Mailbox>)> {
     let recent = RECENT.borrow(py).clone();
     if let Some(mailbox) = recent
-        && mailbox.is_of(event_loop)
+        && mailbox.thread == this_thread()
+        && let Some(event_loop) = mailbox.event_loop.bind(py).upgrade()
+        && runs(&event_loop)
     {
-        return Ok(mailbox);
+        return Ok((event_loop, mailbox));
     }
+    let event_loop = asyncio::running_loop(py)?;
+    let mailbox = mailbox(&event_loop)?;
+    Ok((event_loop, mailbox))
+}
+
+fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
+    let py = event_loop.py();
     let addresses = ADDRESSES
         .get_or_try_init(py, || {
             PyResult::Ok(
@@ -406,8 +408,7 @@ impl Wake for Ring {
 impl Parked {
     /// Makes a future of the running loop and a place for it in the loop's mailbox.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
-        let event_loop = asyncio::running_loop(py)?;
-        let mailbox = mailbox(&event_loop)?;
+        let (event_loop, mailbox) = here(py)?;
         let future = create_future(&event_loop)?.unbind();
         let key = mailbox
             .futures
@@ -418,8 +419,7 @@ impl Parked {
 
     /// A place without a future, for one that looks again after a turn of the loop anyway.
     pub(crate) fn resting(py: Python<'_>) -> PyResult<Self> {
-        let event_loop = asyncio::running_loop(py)?;
-        let mailbox = mailbox(&event_loop)?;
+        let (_, mailbox) = here(py)?;
         let key = mailbox.futures.borrow(py).insert(None);
         Ok(Self::at(mailbox, key, py.None()))
     }
@@ -440,8 +440,8 @@ impl Parked {
     /// Gives it a future that nobody has resolved yet. Whether there is still anything to wait for
     /// is to be asked after this.
     pub(crate) fn arm(&mut self, py: Python<'_>) -> PyResult<()> {
-        let event_loop = asyncio::running_loop(py)?;
-        if !self.mailbox.is_of(&event_loop) {
+        let (event_loop, mailbox) = here(py)?;
+        if !Arc::ptr_eq(&self.mailbox, &mailbox) {
             // Somebody carries it on elsewhere.
             *self = Self::new(py)?;
             return Ok(());
