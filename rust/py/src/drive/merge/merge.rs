@@ -314,6 +314,14 @@ impl Merge {
         let Some(event_loop) = slf.get().known_loop(py) else {
             return Ok(());
         };
+        let is_busy = {
+            let state = slf.get().state.borrow(py);
+            let waits = |slot: &Slot| matches!(slot.status, Status::Waiting { .. });
+            !state.tasks.is_empty() || state.slots.iter().any(waits)
+        };
+        if !is_busy {
+            return Ok(());
+        }
         if event_loop
             .call_method0(intern!(py, "is_closed"))?
             .is_truthy()?
@@ -323,7 +331,7 @@ impl Merge {
         }
         let note = Note {
             merge: slf.clone().unbind(),
-            errand: Errand::Close,
+            errand: Errand::LetGo,
         };
         event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (Py::new(py, note)?,))?;
         Ok(())
@@ -1226,10 +1234,42 @@ impl Merge {
         };
         drop(left);
         wake(py, futures);
-        for key in keys {
-            Self::close(slf, key)?;
-        }
-        Ok(())
+        // One that cannot be closed does not keep the others from it.
+        keys.into_iter()
+            .map(|key| Self::close(slf, key))
+            .fold(Ok(()), Result::and)
+    }
+
+    /// Nobody holds the stream any more: sources with a task are closed in it, and nobody waits for
+    /// the others, which are whosever else they are.
+    pub(super) fn let_go(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (left, foreign) = {
+            let mut state = slf.get().state.borrow(py);
+            state.phase = Phase::Closed;
+            let mut foreign = Vec::new();
+            let mut left = Vec::new();
+            for key in state.order.clone() {
+                let queue = state.dismiss(key);
+                let Some(slot) = state.slots.get_mut(key) else {
+                    continue;
+                };
+                if slot.identity.is_some() {
+                    foreign.push(key);
+                    left.push((queue, None));
+                } else {
+                    slot.has_ended = true;
+                    let status = std::mem::replace(&mut slot.status, Status::Standing);
+                    left.push((queue, Some(status)));
+                }
+            }
+            (left, foreign)
+        };
+        drop(left);
+        foreign
+            .into_iter()
+            .map(|key| Self::close(slf, key))
+            .fold(Ok(()), Result::and)
     }
 
     /// A source is closed.
