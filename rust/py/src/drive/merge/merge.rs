@@ -314,11 +314,14 @@ impl Merge {
         let Some(event_loop) = slf.get().known_loop(py) else {
             return Ok(());
         };
-        let is_busy = {
-            let state = slf.get().state.borrow(py);
+        let (is_busy, callbacks) = {
+            let mut state = slf.get().state.borrow(py);
             let waits = |slot: &Slot| matches!(slot.status, Status::Waiting { .. });
-            !state.tasks.is_empty() || state.slots.iter().any(waits)
+            let is_busy = !state.tasks.is_empty() || state.slots.iter().any(waits);
+            (is_busy, state.callbacks())
         };
+        // They refer to the merge, which need not wait for the collector.
+        drop(callbacks);
         if !is_busy {
             return Ok(());
         }
@@ -421,6 +424,15 @@ impl State {
             .iter()
             .filter_map(|key| self.slots.get(*key))
             .filter(|slot| !slot.has_ended && !slot.is_closing && !slot.is_done && !slot.is_cutoff)
+    }
+
+    /// Takes the callbacks of those that wait for nothing.
+    fn callbacks(&mut self) -> Vec<Py<PyTuple>> {
+        self.slots
+            .iter_mut()
+            .filter(|slot| matches!(slot.status, Status::Standing))
+            .filter_map(|slot| slot.resumption.take())
+            .collect()
     }
 
     /// A source comes in.
@@ -1260,7 +1272,7 @@ impl Merge {
                 } else {
                     slot.has_ended = true;
                     let status = std::mem::replace(&mut slot.status, Status::Standing);
-                    left.push((queue, Some(status)));
+                    left.push((queue, Some((status, slot.resumption.take()))));
                 }
             }
             (left, foreign)
