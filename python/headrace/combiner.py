@@ -224,7 +224,7 @@ class Combination(Generic[T]):
     def add(self, source: Source[T], *label: Any) -> None:
         """Adds a source, for the next pull."""
         check(self._owner, "source", source)
-        if any(known is source for known in self.sources):
+        if self.merge.holds(source):
             raise ValueError(
                 f"{self._owner}: source is one of the sources already, {source!r}: its items would be split"
             )

@@ -103,6 +103,8 @@ pub(super) struct State {
     create_future: Option<Py<PyAny>>,
     /// The tasks of the sources, by address.
     tasks: HashSet<usize>,
+    /// What they are taken from, by address: all that have not ended.
+    members: HashSet<usize>,
     given: usize,
     /// Counts the changes of the list of sources.
     pub(super) changes: u64,
@@ -222,6 +224,12 @@ impl Merge {
             .map(|slot| slot.name.clone_ref(py))
             .collect();
         PyTuple::new(py, labels)
+    }
+
+    /// Whether something is one of them.
+    fn holds(&self, source: &Bound<'_, PyAny>) -> bool {
+        let state = self.state.borrow(source.py());
+        state.members.contains(&source.as_ptr().addr())
     }
 
     /// How many they are.
@@ -439,6 +447,7 @@ impl State {
     fn enter(&mut self, slot: Slot) {
         let is_cutoff = slot.is_cutoff;
         self.changes += 1;
+        self.members.insert(slot.source.as_ptr().addr());
         let key = self.slots.insert(slot);
         self.order.push(key);
         self.enlist(key, is_cutoff);
@@ -549,6 +558,9 @@ impl State {
         let Some(slot) = self.slots.get_mut(key) else {
             return VecDeque::new();
         };
+        if !slot.has_ended {
+            self.members.remove(&slot.source.as_ptr().addr());
+        }
         if !slot.is_done {
             slot.is_done = true;
             self.active -= usize::from(!slot.is_cutoff);
@@ -882,6 +894,8 @@ impl Merge {
                 drop(state);
                 return Self::came_out(slf, key);
             }
+            let source = slot.source.as_ptr().addr();
+            state.members.remove(&source);
             state.push(key, Outcome::End)
         };
         wake(py, futures);
