@@ -840,6 +840,14 @@ async def test_law_17_merge_over_a_line_of_10000_links() -> None:
     assert sorted(await collect(stream.race([1]))) == [1, 10_000, 10_001, 10_002]
 
 
+async def test_law_17_merges_of_merges_do_not_recurse() -> None:
+    stream: PullObj[int] = SourceIterObj(range(3))
+    for _ in range(3_000):
+        stream = PullConcatObj(stream, [7])
+    assert (await collect(stream.take(5))) == [0, 1, 2, 7, 7]
+    await stream.aclose()
+
+
 @pytest.mark.parametrize("make", MANY)
 async def test_law_11_restart_begins_anew(make: Callable[..., PullObj[Any]]) -> None:
     stream: Any = make([1, 2], SourceIterObj("ab").map(str.upper))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -375,3 +377,48 @@ async def test_task_is_there_before_the_first_step() -> None:
         assert await anext(race) == 1
         assert source.made_by is not asyncio.current_task()
         assert where.get() == "nowhere"
+
+
+PROGRAM = """
+import asyncio, sys
+import _asyncio  # After it: the other way round it is only half there.
+
+for name in sys.argv[1:]:
+    setattr(_asyncio, name, None)
+
+from headrace import PullRaceObj
+
+async def source():
+    task = asyncio.current_task()
+    for _ in range(3):
+        yield task
+        assert asyncio.current_task() is task
+        await asyncio.sleep(0)
+        assert asyncio.current_task() is task
+    try:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        yield task
+
+async def main():
+    me = asyncio.current_task()
+    tasks = []
+    async with PullRaceObj(source(), source()) as race:
+        async for task in race:
+            assert asyncio.current_task() is me
+            tasks.append(task)
+    assert len(tasks) == 8 and len(set(tasks)) == 2 and me not in tasks
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "hidden", [[], ["_current_tasks"], ["_current_tasks", "_swap_current_task"]]
+)
+def test_current_task_is_set_by_whatever_the_interpreter_offers(hidden: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *hidden], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")

@@ -224,7 +224,7 @@ class Combination(Generic[T]):
     def add(self, source: Source[T], *label: Any) -> None:
         """Adds a source, for the next pull."""
         check(self._owner, "source", source)
-        if any(known is source for known in self.sources):
+        if self.merge.holds(source):
             raise ValueError(
                 f"{self._owner}: source is one of the sources already, {source!r}: its items would be split"
             )
@@ -250,9 +250,10 @@ class Combination(Generic[T]):
     def __del__(self) -> None:
         # There is no merge after an `__init__` that raised.
         merge: Merge | None = getattr(self, "merge", None)
-        if merge is not None and merge.is_running:
+        if merge is not None:
             merge.abandon()
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            if merge.is_running:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
 
     def __repr__(self) -> str:
         return f"<{self._title} of {self.merge.size} sources>"

@@ -1,6 +1,7 @@
 //! `MergeFeed`: one way of taking what the sources of a merge give.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
 use pyo3::prelude::*;
@@ -74,6 +75,36 @@ struct View {
     changes: u64,
     /// Those that have an item for the next round.
     later: VecDeque<Key>,
+}
+
+/// How many merges are inside one another on the stack.
+static DEPTH: AtomicUsize = AtomicUsize::new(0);
+
+/// A merge of merges of merges is polled in place, one inside the other. From some depth on one of
+/// them rests, and goes on from the loop with the stack to itself.
+struct Depth(usize);
+
+impl Depth {
+    const MOST: usize = 100;
+
+    #[inline]
+    fn deeper() -> Self {
+        let depth = DEPTH.load(Relaxed);
+        DEPTH.store(depth + 1, Relaxed);
+        Self(depth)
+    }
+
+    #[inline]
+    fn is_too_deep(&self) -> bool {
+        self.0 >= Self::MOST
+    }
+}
+
+impl Drop for Depth {
+    #[inline]
+    fn drop(&mut self) {
+        DEPTH.store(self.0, Relaxed);
+    }
 }
 
 /// What there is to be taken.
@@ -236,8 +267,9 @@ impl MergeFeed {
     /// The next item.
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let merge = self.merge.bind(py);
+        let depth = Depth::deeper();
         loop {
-            if Merge::ask(merge)? {
+            if depth.is_too_deep() || Merge::ask(merge)? {
                 let rest = Wait::Merge { waiter: None };
                 return Ok(Drawn::Wait(Box::new(rest), py.None().into_bound(py)));
             }

@@ -103,6 +103,8 @@ pub(super) struct State {
     create_future: Option<Py<PyAny>>,
     /// The tasks of the sources, by address.
     tasks: HashSet<usize>,
+    /// What they are taken from, by address: all that have not ended.
+    members: HashSet<usize>,
     given: usize,
     /// Counts the changes of the list of sources.
     pub(super) changes: u64,
@@ -224,6 +226,12 @@ impl Merge {
         PyTuple::new(py, labels)
     }
 
+    /// Whether something is one of them.
+    fn holds(&self, source: &Bound<'_, PyAny>) -> bool {
+        let state = self.state.borrow(source.py());
+        state.members.contains(&source.as_ptr().addr())
+    }
+
     /// How many they are.
     #[getter]
     fn size(&self, py: Python<'_>) -> usize {
@@ -314,6 +322,17 @@ impl Merge {
         let Some(event_loop) = slf.get().known_loop(py) else {
             return Ok(());
         };
+        let (is_busy, callbacks) = {
+            let mut state = slf.get().state.borrow(py);
+            let waits = |slot: &Slot| matches!(slot.status, Status::Waiting { .. });
+            let is_busy = !state.tasks.is_empty() || state.slots.iter().any(waits);
+            (is_busy, state.callbacks())
+        };
+        // They refer to the merge, which need not wait for the collector.
+        drop(callbacks);
+        if !is_busy {
+            return Ok(());
+        }
         if event_loop
             .call_method0(intern!(py, "is_closed"))?
             .is_truthy()?
@@ -323,7 +342,7 @@ impl Merge {
         }
         let note = Note {
             merge: slf.clone().unbind(),
-            errand: Errand::Close,
+            errand: Errand::LetGo,
         };
         event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (Py::new(py, note)?,))?;
         Ok(())
@@ -415,10 +434,20 @@ impl State {
             .filter(|slot| !slot.has_ended && !slot.is_closing && !slot.is_done && !slot.is_cutoff)
     }
 
+    /// Takes the callbacks of those that wait for nothing.
+    fn callbacks(&mut self) -> Vec<Py<PyTuple>> {
+        self.slots
+            .iter_mut()
+            .filter(|slot| matches!(slot.status, Status::Standing))
+            .filter_map(|slot| slot.resumption.take())
+            .collect()
+    }
+
     /// A source comes in.
     fn enter(&mut self, slot: Slot) {
         let is_cutoff = slot.is_cutoff;
         self.changes += 1;
+        self.members.insert(slot.source.as_ptr().addr());
         let key = self.slots.insert(slot);
         self.order.push(key);
         self.enlist(key, is_cutoff);
@@ -529,6 +558,9 @@ impl State {
         let Some(slot) = self.slots.get_mut(key) else {
             return VecDeque::new();
         };
+        if !slot.has_ended {
+            self.members.remove(&slot.source.as_ptr().addr());
+        }
         if !slot.is_done {
             slot.is_done = true;
             self.active -= usize::from(!slot.is_cutoff);
@@ -862,6 +894,8 @@ impl Merge {
                 drop(state);
                 return Self::came_out(slf, key);
             }
+            let source = slot.source.as_ptr().addr();
+            state.members.remove(&source);
             state.push(key, Outcome::End)
         };
         wake(py, futures);
@@ -1226,10 +1260,42 @@ impl Merge {
         };
         drop(left);
         wake(py, futures);
-        for key in keys {
-            Self::close(slf, key)?;
-        }
-        Ok(())
+        // One that cannot be closed does not keep the others from it.
+        keys.into_iter()
+            .map(|key| Self::close(slf, key))
+            .fold(Ok(()), Result::and)
+    }
+
+    /// Nobody holds the stream any more: sources with a task are closed in it, and nobody waits for
+    /// the others, which are whosever else they are.
+    pub(super) fn let_go(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (left, foreign) = {
+            let mut state = slf.get().state.borrow(py);
+            state.phase = Phase::Closed;
+            let mut foreign = Vec::new();
+            let mut left = Vec::new();
+            for key in state.order.clone() {
+                let queue = state.dismiss(key);
+                let Some(slot) = state.slots.get_mut(key) else {
+                    continue;
+                };
+                if slot.identity.is_some() {
+                    foreign.push(key);
+                    left.push((queue, None));
+                } else {
+                    slot.has_ended = true;
+                    let status = std::mem::replace(&mut slot.status, Status::Standing);
+                    left.push((queue, Some((status, slot.resumption.take()))));
+                }
+            }
+            (left, foreign)
+        };
+        drop(left);
+        foreign
+            .into_iter()
+            .map(|key| Self::close(slf, key))
+            .fold(Ok(()), Result::and)
     }
 
     /// A source is closed.

@@ -31,8 +31,8 @@ impl Resumption {
 pub(super) enum Errand {
     /// See whether the program ends.
     Inspect,
-    /// Close everything: nobody holds the stream any more.
-    Close,
+    /// Nobody holds the stream any more.
+    LetGo,
 }
 
 /// An errand of a merge.
@@ -49,7 +49,7 @@ impl Note {
         let merge = self.merge.bind(py);
         match self.errand {
             Errand::Inspect => Merge::inspect(merge),
-            Errand::Close => Merge::close_all(merge),
+            Errand::LetGo => Merge::let_go(merge),
         }
     }
 

@@ -88,6 +88,12 @@ impl Slots {
         }
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.entries
+            .iter_mut()
+            .filter_map(|(_, slot)| slot.as_mut())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.entries.iter().filter_map(|(_, slot)| slot.as_ref())
     }
