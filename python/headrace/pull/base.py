@@ -400,7 +400,8 @@ class PullObj(PullLink[T_co]):
 
         A branch that was closed, or dropped, holds nobody back; this stream is closed with the last one
         that is closed. A task that reads one branch after the other waits for itself, once it wants more
-        than `maxsize` items of the first (or to know that there are no more).
+        than `maxsize` items of the first (or to know that there are no more). A branch that is shared again
+        takes some Python frames more to be pulled: a hundred times is fine, a thousand is a `RecursionError`.
 
         Args:
             n: How many, a positive integer.
