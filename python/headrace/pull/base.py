@@ -423,7 +423,7 @@ class PullObj(PullLink[T_co]):
         Order: the stream's. Bound: all items. Cost: O(1) an item; nothing of Python's runs between two
         items but your callables.
         Cancel safety: a cancelled `collect()`, or one that an error ended, hands what it had back to the stream: the
-        next pull gets those items first.
+        next pull gets those items first. Only a class with an `__anext__` of its own takes nothing back.
         """
         return _core.collect(_driven(self))
 
