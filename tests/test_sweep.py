@@ -346,6 +346,48 @@ def parted(items: list[int]) -> list[list[int]]:
     return parts if parts[-1] else parts[:-1]
 
 
+def _timeout(on_timeout: Literal["raise", "skip"]) -> Row:
+    return Row(
+        f"timeout, {on_timeout}",
+        lambda source, _: PullTimeoutObj(source, 100, on_timeout=on_timeout),
+        lambda items: items,
+        covers=(PullTimeoutObj,),
+        identity=lambda stream: stream.timeout(100, on_timeout=on_timeout),
+        depth=2_000,
+        bad=(
+            (lambda: PullTimeoutObj([1], -1), ValueError, r"timeout must .*got -1 \(int\)"),
+            (lambda: PullTimeoutObj([1], wrong("1")), TypeError, r"timeout must .*got '1' \(str\)"),
+            (
+                lambda: PullTimeoutObj([1], 1, on_timeout=wrong("no")),
+                ValueError,
+                "on_timeout must be .*got 'no'",
+            ),
+        ),
+        calls="none",
+        restarts="at rest",
+        owns_tasks=True,
+    )
+
+
+def _window_timeout(timeout: float) -> Row:
+    """A list may leave early: what is compared is what is in them."""
+    return Row(
+        f"window_timeout, {timeout} s",
+        lambda source, _: PullWindowTimeoutObj(source, 4, timeout).flatten(),
+        lambda items: items,
+        covers=(PullWindowTimeoutObj,),
+        identity=lambda stream: stream.window_timeout(2, timeout).flatten(),
+        depth=2_000,
+        bad=(
+            (lambda: PullWindowTimeoutObj([1], 0, 1), ValueError, "size must be .*got 0"),
+            (lambda: PullWindowTimeoutObj([1], 2, -1), ValueError, "timeout must .*got -1"),
+        ),
+        calls="none",
+        restarts="at rest",
+        owns_tasks=True,
+    )
+
+
 ROWS = [
     Row(
         "map",
@@ -364,6 +406,7 @@ ROWS = [
         lambda items: [n * 10 for n in items],
         covers=(PullMapObj,),
         identity=lambda stream: stream.map(lambda n: n, concurrency=2),
+        depth=2_000,
         bad=(
             (
                 lambda: PullMapObj([1], str, concurrency=0),
@@ -398,6 +441,7 @@ ROWS = [
         lambda items: [n * 10 for n in items],
         covers=(PullMapObj,),
         identity=lambda stream: stream.map(lambda n: n, concurrency=2, ordered=False),
+        depth=2_000,
         calls="exact",
         ordered=False,
         restarts="at rest",
@@ -409,6 +453,7 @@ ROWS = [
         lambda items: [n * 10 for n in items],
         covers=(PullMapObj,),
         identity=lambda stream: stream.map(lambda n: n, on_cancel="keep"),
+        depth=2_000,
         bad=(
             (
                 lambda: PullMapObj([1], str, on_cancel=wrong("drop")),
@@ -703,7 +748,6 @@ ROWS = [
         lambda items: items,
         covers=(PullEagerObj,),
         identity=lambda stream: stream.eager(),
-        depth=1_000,
         bad=(
             (
                 lambda: PullEagerObj([1], 0),
@@ -721,64 +765,12 @@ ROWS = [
         restarts="at rest",
         owns_tasks=True,
     ),
-    *[
-        Row(
-            f"timeout, {on_timeout}",
-            lambda source, _, on_timeout=on_timeout: PullTimeoutObj(
-                source, 100, on_timeout=on_timeout
-            ),
-            lambda items: items,
-            covers=(PullTimeoutObj,),
-            identity=lambda stream, on_timeout=on_timeout: stream.timeout(
-                100, on_timeout=on_timeout
-            ),
-            depth=1_000,
-            bad=(
-                (lambda: PullTimeoutObj([1], -1), ValueError, r"timeout must .*got -1 \(int\)"),
-                (
-                    lambda: PullTimeoutObj([1], wrong("1")),
-                    TypeError,
-                    r"timeout must .*got '1' \(str\)",
-                ),
-                (
-                    lambda: PullTimeoutObj([1], 1, on_timeout=wrong("no")),
-                    ValueError,
-                    "on_timeout must be .*got 'no'",
-                ),
-            ),
-            calls="none",
-            restarts="at rest",
-            owns_tasks=True,
-        )
-        for on_timeout in ("raise", "skip")
-    ],
-    # A list may leave early, before an error: what is compared is what is in them.
-    *[
-        Row(
-            f"window_timeout, {timeout} s",
-            lambda source, _, timeout=timeout: PullWindowTimeoutObj(source, 4, timeout).flatten(),
-            lambda items: items,
-            covers=(PullWindowTimeoutObj,),
-            identity=lambda stream, timeout=timeout: stream.window_timeout(2, timeout).flatten(),
-            depth=1_000,
-            bad=(
-                (
-                    lambda: PullWindowTimeoutObj([1], 0, 1),
-                    ValueError,
-                    r"size must be at least 1, got 0",
-                ),
-                (
-                    lambda: PullWindowTimeoutObj([1], 2, -1),
-                    ValueError,
-                    r"timeout must .*got -1 \(int\)",
-                ),
-            ),
-            calls="none",
-            restarts="at rest",
-            owns_tasks=True,
-        )
-        for timeout in (0, 0.4, 100)
-    ],
+    _timeout("raise"),
+    _timeout("skip"),
+    # With what is there at once, with what comes within some delays, and full.
+    _window_timeout(0),
+    _window_timeout(0.4),
+    _window_timeout(100),
     Row(
         "throttle",
         lambda source, _: PullThrottleObj(source, 1e9, burst=100),
@@ -937,7 +929,7 @@ def _param(test: str, row: Row, *others: Open) -> Any:
     return pytest.param(
         row,
         *others,
-        id="-".join(entry.name for entry in (row, *others)).replace(" ", "-"),
+        id="-".join([row.name, *[source.name for source in others]]).replace(" ", "-"),
         marks=pytest.mark.xfail(reason=fault) if fault else (),
     )
 
@@ -961,21 +953,41 @@ class Swap:
     """Where each item gets a time beside it, if that matters."""
 
 
+async def resting(n: int) -> int:
+    await asyncio.sleep(1)
+    return n
+
+
 SWAPS = [
-    *[
-        Swap(
-            f"transform of map, {kind}",
-            lambda stream, options=options: stream.map(lambda n: n * 10, **options),
-            "transform",
-            lambda n: n + 100,
-            [0, 10, 102, 103, 104, 105],
-        )
-        for kind, options in {
-            "plain": {},
-            "raw": {"raw": True},
-            "keep": {"on_cancel": "keep"},
-        }.items()
-    ],
+    Swap(
+        "transform of map",
+        lambda stream: stream.map(lambda n: n * 10),
+        "transform",
+        lambda n: n + 100,
+        [0, 10, 102, 103, 104, 105],
+    ),
+    Swap(
+        "transform of map, raw",
+        lambda stream: stream.map(lambda n: n * 10, raw=True),
+        "transform",
+        lambda n: n + 100,
+        [0, 10, 102, 103, 104, 105],
+    ),
+    Swap(
+        "transform of map that keeps",
+        lambda stream: stream.map(lambda n: n * 10, on_cancel="keep"),
+        "transform",
+        lambda n: n + 100,
+        [0, 10, 102, 103, 104, 105],
+    ),
+    Swap(
+        "concurrency of map",
+        lambda stream: stream.map(resting, concurrency=2, window=4),
+        "concurrency",
+        4,
+        [(0, 1), (1, 1), (2, 2), (3, 2), (4, 2), (5, 2)],
+        timed="out",
+    ),
     Swap(
         "predicate of filter",
         lambda stream: stream.filter(lambda n: n % 2 == 0),
