@@ -253,7 +253,7 @@ async def terminals() -> None:
     assert_type(await lengths.count(), int)
     assert_type(await lengths.first(), int)
     assert_type(await lengths.first(None), int | None)
-    assert_type(await lengths.reduce_all(operator.add), int)
+    assert_type(await lengths.reduce_all(operator.add, 0), int)
     assert_type(await lengths.reduce_all(slow_add, 0.5), float)
     await lengths.for_each(print)
 
