@@ -21,7 +21,8 @@ HEAD = """\
 # The operators
 
 Every operator, with the law that says what it does, and what you may rely on. This table is made from the docstrings (`make docs`),
-where the arguments and the errors stand too: `help(headrace.PullMapObj)`.
+where the arguments are explained, and the errors: `help(headrace.PullMapObj)`. An operator is a class over its source,
+`PullMapObj(source, ...)`, and most are a method too, `source.map(...)`, with the same arguments.
 """
 
 # The rooms in the order in which a reader wants them, by the module that a class is defined in.
@@ -29,7 +30,6 @@ ROOMS = {
     "pull.source": "Sources",
     "pull.transform": "One item out for one in, or none",
     "pull.group": "Another number of items out than in",
-    "pull.share": "One stream, several readers",
     "pull.eager": "With a task of their own",
     "pull.time": "With time",
     "pull.merge": "Many to one",
@@ -41,7 +41,10 @@ ROOMS = {
     "push.fanout": "Push: one to many",
 }
 LINES = ("Law", "Order", "Bound", "Cost", "Cancel safety")
-TERMINALS = ("collect", "count", "first", "for_each", "reduce_all", "share", "drain_to")
+METHODS = {
+    "One stream, several readers": ("share",),
+    "To the end of a stream": ("collect", "count", "first", "for_each", "reduce_all", "drain_to"),
+}
 
 
 def facts(thing: Any) -> dict[str, str]:
@@ -67,6 +70,24 @@ def table(rows: list[tuple[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def signature(thing: Any) -> str:
+    """What it is called with, without the types; `...` where there is a default that has no name."""
+    plain = inspect.signature(thing)
+    parameters = [
+        parameter.replace(
+            annotation=inspect.Parameter.empty,
+            default=parameter.default
+            if isinstance(parameter.default, (type(None), bool, int, float, str, tuple))
+            or parameter.default is inspect.Parameter.empty
+            else ...,
+        )
+        for parameter in plain.parameters.values()
+        if parameter.name != "self"
+    ]
+    written = str(plain.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    return written.replace("Ellipsis", "...").replace("'", '"')
+
+
 def fluent() -> dict[str, str]:
     """The fluent method that makes each class."""
     made: dict[str, str] = {}
@@ -88,16 +109,21 @@ def document() -> str:
             if inspect.isclass(thing) and thing.__module__ == f"headrace.{room}"
         ]
         rows = [
-            (f"{kind.__name__}` / `.{made[kind.__name__]}()", kind)
-            if kind.__name__ in made
-            else (kind.__name__, kind)
+            (
+                f"{kind.__name__}` / `.{method}{signature(getattr(PullObj, method))}"
+                if (method := made.get(kind.__name__))
+                else f"{kind.__name__}` `{signature(kind)}",
+                kind,
+            )
             for kind in classes
             if "Law" in facts(kind)
         ]
         if rows:
             parts.append(f"## {title}\n\n{table(rows)}")
-    rows = [(f".{name}()", getattr(PullObj, name)) for name in TERMINALS if hasattr(PullObj, name)]
-    parts.append(f"## To the end of a stream\n\n{table(rows)}")
+    for title, names in METHODS.items():
+        methods = [(name, getattr(PullObj, name)) for name in names if hasattr(PullObj, name)]
+        rows = [(f".{name}{signature(method)}", method) for name, method in methods]
+        parts.append(f"## {title}\n\n{table(rows)}")
     return "\n".join(parts)
 
 

@@ -3,6 +3,9 @@
 What counts is how much later a timer is than on a bare loop in the same run. A beat is late by the time that passed, but
 by no more than this thread has worked meanwhile: what other programs took of the processor is not the stream's doing.
 What fails is measured again.
+
+`HEADRACE_BUDGET_SECONDS=60` goes through all ten million items instead of the half second of them that do for every day;
+`HEADRACE_BUDGET_ITEMS` sets their number, and with `-s` the figures are shown.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ SECONDS = float(os.environ.get("HEADRACE_BUDGET_SECONDS", "0.5"))
 BEAT = 0.001
 ALLOWED = 0.003
 TRIES = 3
+
+pytestmark = pytest.mark.timeout(60 + 4 * TRIES * SECONDS)
 
 
 @contextlib.asynccontextmanager
@@ -57,7 +62,7 @@ def nearly_worst(late: list[float]) -> float:
 async def lateness(work: Callable[[PullObj[int]], Awaitable[Any]]) -> tuple[float, float, int]:
     """How late the heart beats on a bare loop, how late beside the work, and how often it did."""
     async with heartbeat() as bare:
-        await asyncio.sleep(SECONDS)
+        await asyncio.sleep(min(SECONDS, 5))
     until = time.perf_counter() + SECONDS
     stream = SourceIterObj(range(ITEMS)).map(abs).take_while(lambda _: time.perf_counter() < until)
     gc.collect()
@@ -73,7 +78,8 @@ async def holds(work: Callable[[PullObj[int]], Awaitable[Any]]) -> None:
         told.append(
             f"bare {bare * 1e3:.2f} ms, beside the stream {beside * 1e3:.2f} ms in {beats} beats"
         )
-        if beats >= SECONDS / BEAT / 20 and beside - bare <= ALLOWED:
+        print(told[-1])
+        if beats >= min(SECONDS, 1) / BEAT / 20 and beside - bare <= ALLOWED:
             return
     pytest.fail("the heart beats too late: " + "; ".join(told))
 
@@ -96,10 +102,20 @@ async def test_law_16_a_heart_beats_on_beside_a_stream_that_gives_nothing() -> N
     await holds(drop_all)
 
 
-@pytest.mark.skipif(not hasattr(PullObj, "collect"), reason="there are no terminals yet")
-@pytest.mark.parametrize("terminal", ["collect", "count"])
-async def test_law_16_a_heart_beats_on_beside_a_terminal(terminal: str) -> None:
-    await holds(lambda stream: getattr(stream, terminal)())
+@pytest.mark.parametrize(
+    "work",
+    [
+        PullObj.collect,
+        PullObj.count,
+        lambda stream: stream.for_each(bool),
+        lambda stream: stream.reduce_all(max),
+    ],
+    ids=["collect", "count", "for_each", "reduce_all"],
+)
+async def test_law_16_a_heart_beats_on_beside_a_terminal(
+    work: Callable[[PullObj[int]], Awaitable[Any]],
+) -> None:
+    await holds(work)
 
 
 async def test_what_holds_the_loop_for_too_long_is_noticed() -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from typing import TYPE_CHECKING, TypeVar, assert_type
+from pathlib import Path
+from typing import TYPE_CHECKING, Never, TypeVar, assert_type
 
 from headrace import (
+    SKIP,
     IteratorResult,
+    PullBufferObj,
+    PullCallbackObj,
+    PullCatchObj,
     PullDedupeObj,
+    PullEagerObj,
     PullFilterObj,
     PullFlatMapObj,
     PullFlattenObj,
+    PullInOrderObj,
     PullMapObj,
     PullObj,
     PullObj1To1Link,
@@ -20,10 +27,17 @@ from headrace import (
     PullSkipWhileObj,
     PullTakeObj,
     PullTakeWhileObj,
+    PullThrottleObj,
+    PullTimeoutObj,
+    PullTimerObj,
     PullWindowObj,
+    PullWindowTimeoutObj,
     PushPullBufferObj,
+    Skip,
     SourceBufferObj,
+    SourceCacheObj,
     SourceIterObj,
+    SourceLinesObj,
     SourceObj,
 )
 
@@ -80,7 +94,15 @@ async def sources() -> None:
     assert_type(SourceIterObj(numbers()), SourceIterObj[int])
     assert_type(SourceIterObj({"a": 1}.items()), SourceIterObj[tuple[str, int]])
     assert_type(SourceBufferObj(["a"]), SourceBufferObj[str])
+    assert_type(SourceBufferObj(["a"], mode="lifo"), SourceBufferObj[str])
     assert_type(SourceBufferObj(["a"]).buffer.popleft(), str)
+    assert_type(SourceBufferObj(["a"]).peek(), str)
+    assert_type(SourceCacheObj(1), SourceCacheObj[int])
+    assert_type(SourceCacheObj(1).value, int)
+    assert_type(await anext(SourceCacheObj(1)), int)
+    assert_type(await anext(SourceLinesObj(Path("a"))), str)
+    assert_type(SourceLinesObj("a").map(len), PullMapObj[str, int])
+    assert_type(await anext(PullTimerObj(0.5, count=3)), int)
     queue: PushPullBufferObj[bytes] = PushPullBufferObj()
     assert_type(await anext(queue.source), bytes)
     assert_type(PullMapObj([1], str), PullMapObj[int, str])
@@ -145,6 +167,95 @@ async def fluent() -> None:
     assert_type(await anext(batches), list[str])
     assert_type(await anext(batches.flatten()), str)
     assert_type(await anext(batches.flatten().map(slow_length)), int)
+
+
+async def batch_length(batch: list[str]) -> int:
+    await asyncio.sleep(0)
+    return len(batch)
+
+
+def zero(_: Exception) -> int:
+    return 0
+
+
+async def zero_later(_: Exception) -> int:
+    return 0
+
+
+def zero_or_skip(error: Exception) -> int | Skip:
+    return SKIP if isinstance(error, ValueError) else 0
+
+
+async def skip_later(_: Exception) -> Skip:
+    return SKIP
+
+
+async def fluent_at_work() -> None:
+    """So has one that runs calls side by side, in time, and answers for errors."""
+    stream = (
+        SourceLinesObj("lines")
+        .map(str.strip)
+        .callback(len, slow_length)
+        .throttle(100, per=60, burst=10)
+        .window_timeout(8, 0.5)
+        .map(batch_length, concurrency=4)
+        .catch(lambda _: SKIP)
+        .timeout(30)
+        .eager(2)
+        .buffer_until(lambda length: length < 8)
+    )
+    assert_type(stream, PullBufferObj[int])
+    assert_type(await anext(stream), list[int])
+    first, second = stream.flatten().share(2)
+    assert_type(first, PullObj[int])
+    assert_type(await second.map(str).collect(), list[str])
+
+
+async def classes_at_work() -> None:
+    """And their classes."""
+    assert_type(PullBufferObj(["a"], str.isupper), PullBufferObj[str])
+    assert_type(await anext(PullBufferObj(["a"], str.isupper)), list[str])
+    assert_type(PullCallbackObj(["a"], len, slow_length), PullCallbackObj[str])
+    assert_type(PullInOrderObj(["a"], len, start=1, maxsize=3), PullInOrderObj[str])
+    assert_type(SourceIterObj(["a"]).in_order(slow_length), PullInOrderObj[str])
+    assert_type(PullEagerObj(numbers(), 3), PullEagerObj[int])
+    assert_type(PullTimeoutObj(["a"], 1.5, on_timeout="skip"), PullTimeoutObj[str])
+    assert_type(PullWindowTimeoutObj(["a"], 3, 0.5), PullWindowTimeoutObj[str])
+    assert_type(await anext(PullWindowTimeoutObj(["a"], 3, 0.5)), list[str])
+    assert_type(PullThrottleObj(["a"], 10), PullThrottleObj[str])
+    assert_type(PullMapObj(["a"], slow_length, concurrency=3, ordered=False), PullMapObj[str, int])
+    assert_type(PullMapObj(["a"], slow_length, on_cancel="keep"), PullMapObj[str, int])
+    lines = SourceIterObj(["a"])
+    assert_type(lines.map(len, concurrency=3), PullMapObj[str, int])
+    assert_type(lines.map(slow_length, concurrency=3, window=9), PullMapObj[str, int])
+    assert_type(await anext(lines.map(slow_length, on_cancel="keep")), int)
+    assert_type(lines.map(future_length, raw=True), PullMapObj[str, asyncio.Future[int]])
+    (branch,) = lines.share(1, maxsize=3, overflow="error")
+    assert_type(branch, PullObj[str])
+
+
+async def errors() -> None:
+    """What a handler returns may be among the items; `SKIP` never is."""
+    lines = SourceIterObj(["a"])
+    assert_type(lines.catch(zero), PullCatchObj[str, int])
+    assert_type(lines.catch(zero_later), PullCatchObj[str, int])
+    assert_type(lines.catch(zero_or_skip), PullCatchObj[str, int])
+    assert_type(lines.catch(skip_later), PullCatchObj[str, Never])
+    assert_type(await anext(lines.catch(zero_or_skip)), str | int)
+    assert_type(await anext(lines.catch(lambda _: SKIP)), str)
+    assert_type(PullCatchObj(["a"], zero), PullCatchObj[str, int])
+
+
+async def terminals() -> None:
+    """They know the item, too."""
+    lengths = SourceIterObj(["a"]).map(len)
+    assert_type(await lengths.collect(), list[int])
+    assert_type(await lengths.count(), int)
+    assert_type(await lengths.first(), int)
+    assert_type(await lengths.first(None), int | None)
+    assert_type(await lengths.reduce_all(operator.add, 0), int)
+    assert_type(await lengths.reduce_all(slow_add, 0.5), float)
+    await lengths.for_each(print)
 
 
 async def callables() -> None:

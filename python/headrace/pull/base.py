@@ -415,7 +415,8 @@ class PullObj(PullLink[T_co]):
 
         A branch that was closed, or dropped, holds nobody back; this stream is closed with the last one
         that is closed. A task that reads one branch after the other waits for itself, once it wants more
-        than `maxsize` items of the first (or to know that there are no more).
+        than `maxsize` items of the first (or to know that there are no more). A branch that is shared again
+        takes some Python frames more to be pulled: a hundred times is fine, a thousand is a `RecursionError`.
 
         Args:
             n: How many, a positive integer.
@@ -437,7 +438,7 @@ class PullObj(PullLink[T_co]):
         Order: the stream's. Bound: all items. Cost: O(1) an item; nothing of Python's runs between two
         items but your callables.
         Cancel safety: a cancelled `collect()`, or one that an error ended, hands what it had back to the stream: the
-        next pull gets those items first.
+        next pull gets those items first. Only a class with an `__anext__` of its own takes nothing back.
         """
         return _core.collect(_driven(self))
 
