@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace import (
@@ -87,6 +87,8 @@ def rounds(lists: list[list[Any]]) -> list[list[Any]]:
 # Against lists.
 
 LISTS = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5)
+# A busy machine may take its time.
+against_lists = settings(deadline=None, max_examples=60)
 SPEEDS = st.lists(st.integers(0, 4), min_size=5, max_size=5)
 
 
@@ -111,12 +113,14 @@ def run(
     return asyncio.run(main())
 
 
+@against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
 def test_concat_is_chain(lists: list[list[int]], speeds: list[int], eager: int) -> None:
     outcome = run(lambda s: PullConcatObj(*s, eager=eager), lists, speeds)
     assert outcome == list(itertools.chain(*lists))
 
 
+@against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
 def test_zip_is_zip(lists: list[list[int]], speeds: list[int], eager: int) -> None:
     assert run(lambda s: PullZipObj(*s, eager=eager), lists, speeds) == list(
@@ -124,18 +128,21 @@ def test_zip_is_zip(lists: list[list[int]], speeds: list[int], eager: int) -> No
     )
 
 
+@against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
 def test_longest_zip_is_zip_longest(lists: list[list[int]], speeds: list[int], eager: int) -> None:
     outcome = run(lambda s: PullZipObj(*s, longest=True, fill="-", eager=eager), lists, speeds)
     assert outcome == list(itertools.zip_longest(*lists, fillvalue="-"))
 
 
+@against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
 def test_round_robin_goes_round(lists: list[list[int]], speeds: list[int], eager: int) -> None:
     outcome = run(lambda s: PullRoundRobinObj(*s, eager=eager), lists, speeds)
     assert outcome == list(itertools.chain(*rounds(lists)))
 
 
+@against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
 def test_race_robin_has_each_source_once_a_round(
     lists: list[list[int]], speeds: list[int], eager: int
@@ -148,6 +155,7 @@ def test_race_robin_has_each_source_once_a_round(
     assert outcome == []
 
 
+@against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
 def test_race_has_each_item_once_and_each_source_in_order(
     lists: list[list[int]], speeds: list[int], eager: int

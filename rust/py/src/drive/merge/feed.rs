@@ -10,8 +10,9 @@ use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::identity::check_loop;
-use super::merge::{Merge, OnError, Phase, State, Waiter};
+use super::merge::Merge;
 use super::slot::{Key, Outcome, Slot};
+use super::state::{OnError, Phase, State, Waiter};
 use crate::errors;
 use crate::feed::{Drawn, Wait};
 use crate::gc;

@@ -2,7 +2,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`merge`] | `Merge`: the sources, what drives them, how they are closed |
+//! | [`merge`] | `Merge`: the sources, and what Python asks of them |
+//! | [`state`] | what of it changes |
+//! | [`step`] | how a source is driven |
+//! | [`strike`] | how it hears that its task was cancelled |
+//! | [`close`] | how it is closed |
 //! | [`feed`] | `MergeFeed`: in which order what they give is taken |
 //! | [`slot`] | one source |
 //! | [`identity`] | the task and the context under which it runs |
@@ -46,12 +50,16 @@
 //! * No borrow of the state is open while a source, a future or a destructor runs.
 
 mod anchor;
+mod close;
 mod feed;
 mod identity;
 #[expect(clippy::module_inception, reason = "the noun of this room")]
 mod merge;
 mod resumption;
 mod slot;
+mod state;
+mod step;
+mod strike;
 
 pub(crate) use anchor::Anchor;
 pub(crate) use feed::MergeFeed;

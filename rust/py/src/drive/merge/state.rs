@@ -1,0 +1,228 @@
+//! Everything of a merge that changes, and what keeps its lists in step.
+
+use std::collections::{HashSet, VecDeque};
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::slot::{Key, Outcome, Slot, Slots, Status};
+
+/// What becomes of an error of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnError {
+    /// A pull raises it, and the stream goes on.
+    Raise,
+    /// It is dropped.
+    Skip,
+    /// A pull raises it, and it was the last one.
+    Stop,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Phase {
+    #[default]
+    Open,
+    /// Everything is being closed, or is closed.
+    Closed,
+}
+
+/// A pull that waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) future: Py<PyAny>,
+    /// Only this source will do.
+    pub(super) target: Option<Key>,
+}
+
+/// Everything of a merge that changes.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what the views ask for is independent of one another"
+)]
+pub(super) struct State {
+    pub(super) slots: Slots,
+    /// The sources, in the order in which they were given and added.
+    pub(super) order: Vec<Key>,
+    /// Those to be asked by the next pull.
+    pub(super) wanted: VecDeque<Key>,
+    /// Those that have something, in the order in which it came, for who takes what is first. Some
+    /// may have been emptied by somebody else meanwhile.
+    pub(super) ready: VecDeque<Key>,
+    pub(super) keeps_ready: bool,
+    /// Whose turn it is, for who takes them in turn.
+    pub(super) ring: VecDeque<Key>,
+    pub(super) keeps_ring: bool,
+    /// Nobody is asked but the head of the ring.
+    pub(super) asks_head_only: bool,
+    pub(super) waiters: Vec<Waiter>,
+    /// Those, cutoffs aside, whose end was not taken yet.
+    pub(super) active: usize,
+    /// Those that are not closed yet.
+    pub(super) live: usize,
+    /// A cutoff gave something.
+    pub(super) is_cut: bool,
+    /// Errors that belong to no item: those of closing a source that ended.
+    pub(super) complaints: VecDeque<PyErr>,
+    /// Errors of closing everything.
+    pub(super) errors: Vec<PyErr>,
+    /// Errors of closing those that were removed.
+    pub(super) parted: Vec<(Py<PyAny>, PyErr)>,
+    pub(super) phase: Phase,
+    pub(super) event_loop: Option<Py<PyAny>>,
+    pub(super) call_soon: Option<Py<PyAny>>,
+    pub(super) create_future: Option<Py<PyAny>>,
+    /// The tasks of the sources, by address.
+    pub(super) tasks: HashSet<usize>,
+    /// What they are taken from, by address: all that have not ended.
+    pub(super) members: HashSet<usize>,
+    pub(super) given: usize,
+    /// Counts the changes of the list of sources.
+    pub(super) changes: u64,
+    pub(super) is_inspecting: bool,
+}
+
+impl State {
+    /// The sources that have not come to their end.
+    pub(super) fn present(&self) -> impl Iterator<Item = &Slot> {
+        self.order
+            .iter()
+            .filter_map(|key| self.slots.get(*key))
+            .filter(|slot| !slot.has_ended && !slot.is_closing && !slot.is_done && !slot.is_cutoff)
+    }
+
+    /// Takes the callbacks of those that wait for nothing.
+    pub(super) fn callbacks(&mut self) -> Vec<Py<PyTuple>> {
+        self.slots
+            .iter_mut()
+            .filter(|slot| matches!(slot.status, Status::Standing))
+            .filter_map(|slot| slot.resumption.take())
+            .collect()
+    }
+
+    /// A source comes in.
+    pub(super) fn enter(&mut self, slot: Slot) {
+        let is_cutoff = slot.is_cutoff;
+        self.changes += 1;
+        self.members.insert(slot.source.as_ptr().addr());
+        let key = self.slots.insert(slot);
+        self.order.push(key);
+        self.enlist(key, is_cutoff);
+    }
+
+    /// A source begins.
+    pub(super) fn enlist(&mut self, key: Key, is_cutoff: bool) {
+        self.live += 1;
+        self.active += usize::from(!is_cutoff);
+        if self.keeps_ring {
+            self.ring.push_back(key);
+        }
+        if !self.asks_head_only {
+            self.want(key);
+        }
+    }
+
+    /// The next one to be asked.
+    #[inline]
+    pub(super) fn next_wanted(&mut self, eager: usize) -> Option<Key> {
+        loop {
+            let key = self.wanted.pop_front()?;
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.is_wanted = false;
+                if slot.may_be_asked(eager) {
+                    return Some(key);
+                }
+            }
+        }
+    }
+
+    /// It is to be asked by the next pull.
+    #[inline]
+    pub(super) fn want(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && !slot.is_wanted
+        {
+            slot.is_wanted = true;
+            self.wanted.push_back(key);
+        }
+    }
+
+    /// An item came of a source, and nothing else is to be seen to. Gives it back if something is.
+    #[inline]
+    pub(super) fn accept<'py>(
+        &mut self,
+        key: Key,
+        item: Bound<'py, PyAny>,
+        eager: usize,
+    ) -> Result<(), Bound<'py, PyAny>> {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return Err(item);
+        };
+        if slot.is_closing || slot.is_cutoff || eager > 1 || !self.waiters.is_empty() {
+            return Err(item);
+        }
+        slot.status = Status::Standing;
+        slot.queue.push_back(Outcome::Item(item.unbind()));
+        if self.keeps_ready && slot.hints < slot.queue.len() {
+            slot.hints += 1;
+            self.ready.push_back(key);
+        }
+        Ok(())
+    }
+
+    /// Something came of a source. Gives whom to wake.
+    #[inline]
+    pub(super) fn push(&mut self, key: Key, outcome: Outcome) -> Vec<Py<PyAny>> {
+        let is_end = matches!(outcome, Outcome::End);
+        let Some(slot) = self.slots.get_mut(key) else {
+            return Vec::new();
+        };
+        if slot.is_cutoff && !matches!(outcome, Outcome::Error(_)) {
+            if is_end {
+                return Vec::new();
+            }
+            self.is_cut = true;
+            return self.wake(None);
+        }
+        slot.queue.push_back(outcome);
+        if self.keeps_ready && slot.hints < slot.queue.len() {
+            slot.hints += 1;
+            self.ready.push_back(key);
+        }
+        if self.waiters.is_empty() {
+            return Vec::new();
+        }
+        self.wake((!is_end).then_some(key))
+    }
+
+    /// Those who wait for a source, or for anything; all of them without one.
+    #[must_use]
+    pub(super) fn wake(&mut self, key: Option<Key>) -> Vec<Py<PyAny>> {
+        let concerns = |waiter: &Waiter| match (waiter.target, key) {
+            (Some(target), Some(key)) => target == key,
+            _ => true,
+        };
+        let (woken, rest) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition::<Vec<_>, _>(concerns);
+        self.waiters = rest;
+        woken.into_iter().map(|waiter| waiter.future).collect()
+    }
+
+    /// The consumer is through with a source. Gives what it had.
+    #[must_use]
+    pub(super) fn dismiss(&mut self, key: Key) -> VecDeque<Outcome> {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return VecDeque::new();
+        };
+        if !slot.has_ended {
+            self.members.remove(&slot.source.as_ptr().addr());
+        }
+        if !slot.is_done {
+            slot.is_done = true;
+            self.active -= usize::from(!slot.is_cutoff);
+        }
+        std::mem::take(&mut slot.queue)
+    }
+}

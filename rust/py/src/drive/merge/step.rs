@@ -1,0 +1,501 @@
+//! Steps of sources: asking them, and what comes of it.
+
+use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::identity::{Entered, Identity, InContext};
+use super::merge::{Merge, wake};
+use super::resumption::Resumption;
+use super::slot::{Key, Outcome, Status};
+use super::state::{OnError, State};
+use super::strike::cancel;
+use crate::asyncio;
+use crate::drive::budget;
+use crate::errors;
+use crate::feed::{AnyFeed, Drawn, Wait, agen};
+
+/// Where a step is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    /// Inside a pull.
+    Pull,
+    /// In a callback of the loop, which has entered the source's context.
+    Callback,
+    /// In a step of the source's own task.
+    Task,
+}
+
+impl Merge {
+    /// Asks everybody who is wanted. `true`: let the loop have a turn first.
+    ///
+    /// Async generators that have begun, which is what most sources are, go a way of their own: one
+    /// after another, with the consumer's task restored after the last of them only.
+    #[inline]
+    pub(super) fn ask(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let none = py.None().into_bound(py);
+        let mut entered = Entered::default();
+        let mut is_first = true;
+        loop {
+            let mut state = this.state.borrow(py);
+            let Some(key) = state.next_wanted(this.eager) else {
+                return Ok(false);
+            };
+            // The first is what the pull itself has paid for.
+            if !is_first && budget::spend(py) {
+                state.want(key);
+                state.wanted.rotate_right(1);
+                return Ok(true);
+            }
+            is_first = false;
+            let State {
+                slots, event_loop, ..
+            } = &mut *state;
+            let (Some((agen, task, context)), Some(event_loop)) = (
+                slots.get_mut(key).and_then(|slot| slot.run(py)),
+                event_loop.as_ref(),
+            ) else {
+                drop(state);
+                entered.leave();
+                if let Err(error) = Self::step(slf, key, Where::Pull, None) {
+                    this.state.borrow(py).want(key);
+                    return Err(error);
+                }
+                if budget::take_rested() {
+                    return Ok(true);
+                }
+                continue;
+            };
+            let event_loop = event_loop.bind(py).clone();
+            drop(state);
+            let inside = match entered.enter(&event_loop, task, true) {
+                Ok(()) => InContext::enter(&context),
+                Err(error) => Err(error),
+            };
+            let inside = match inside {
+                Ok(inside) => inside,
+                Err(error) => {
+                    this.stand(py, key);
+                    this.state.borrow(py).want(key);
+                    return Err(error);
+                }
+            };
+            let stepped = agen::step(&agen, &none);
+            drop(inside);
+            if let Ok(agen::Stepped::Item(item)) = stepped {
+                let accepted = this.state.borrow(py).accept(key, item, this.eager);
+                if let Err(item) = accepted {
+                    Self::came(slf, key, Outcome::Item(item.unbind()))?;
+                }
+            } else {
+                entered.leave();
+                Self::went(slf, key, stepped)?;
+                if budget::take_rested() {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// What the step of a generator came to, other than an item.
+    #[cold]
+    pub(super) fn went(
+        slf: &Bound<'_, Self>,
+        key: Key,
+        stepped: PyResult<agen::Stepped<'_>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let (feed, identity) = {
+            let state = slf.get().state.borrow(py);
+            let Some(slot) = state.slots.get(key) else {
+                return Ok(());
+            };
+            let identity = slot.identity.as_ref();
+            (
+                slot.feed.clone_ref(py),
+                identity.map(|identity| identity.clone_ref(py)),
+            )
+        };
+        let AnyFeed::Foreign(foreign) = &feed else {
+            unreachable!("only a foreign source is an async generator")
+        };
+        match foreign.get().agen_step(stepped) {
+            Ok(Drawn::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
+                None => Ok(()),
+                Some(error) => Self::step(slf, key, Where::Pull, Some(error)),
+            },
+            Ok(Drawn::End) => Self::ended(slf, key),
+            Ok(Drawn::Item(item)) => Self::came(slf, key, Outcome::Item(item.unbind())),
+            Err(error) => Self::failed(slf, key, identity.as_ref(), &feed, error),
+        }
+    }
+
+    /// One step of a source: up to its next item, its end, or a wait.
+    pub(super) fn step(
+        slf: &Bound<'_, Self>,
+        key: Key,
+        from: Where,
+        mut thrown: Option<PyErr>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        loop {
+            let (feed, mut identity, wait, is_foreign, struck) = {
+                let mut state = this.state.borrow(py);
+                let Some(slot) = state.slots.get_mut(key) else {
+                    return Ok(());
+                };
+                if matches!(slot.status, Status::Running) {
+                    return Ok(());
+                }
+                let status = std::mem::replace(&mut slot.status, Status::Running);
+                let identity = match &slot.identity {
+                    Some(identity) if slot.is_foreign => Some(identity.clone_ref(py)),
+                    _ => None,
+                };
+                (
+                    slot.feed.clone_ref(py),
+                    identity,
+                    status,
+                    slot.is_foreign,
+                    slot.struck.take(),
+                )
+            };
+            if is_foreign && identity.is_none() {
+                match Self::incarnate(slf, key) {
+                    Ok(made) => identity = Some(made),
+                    Err(error) => {
+                        this.stand(py, key);
+                        return Err(error);
+                    }
+                }
+            }
+            if struck.is_some()
+                && thrown.is_none()
+                && identity
+                    .as_ref()
+                    .is_some_and(|identity| identity.is_cancelled(py))
+            {
+                thrown = struck;
+            }
+            let error = thrown.take();
+            let draw = || {
+                Ok(match (wait, error) {
+                    (Status::Waiting { wait, .. }, None) => {
+                        feed.resume(*wait, Ok(&py.None().into_bound(py)), py)
+                    }
+                    (Status::Waiting { wait, .. }, Some(error)) => {
+                        feed.resume(*wait, Err(error), py)
+                    }
+                    (_, None) => match feed.ready(py) {
+                        Some(item) => Ok(Drawn::Item(item)),
+                        None => feed.draw(py),
+                    },
+                    (_, Some(error)) => feed.strike(py, error),
+                })
+            };
+            let drawn = match (&identity, from) {
+                (Some(identity), Where::Pull | Where::Callback) => {
+                    let event_loop = this.event_loop(py)?;
+                    identity.run(&event_loop, from == Where::Callback, draw)
+                }
+                // A native source that is polled in place spends what the pull has.
+                (None, Where::Pull) => {
+                    let _lent = budget::lend_on(py);
+                    draw()
+                }
+                _ => draw(),
+            };
+            let drawn = match drawn {
+                Ok(drawn) => drawn,
+                // It was not stepped at all.
+                Err(error) => {
+                    this.stand(py, key);
+                    return Err(error);
+                }
+            };
+            match drawn {
+                Ok(Drawn::Item(item)) => {
+                    return Self::came(slf, key, Outcome::Item(item.unbind()));
+                }
+                Ok(Drawn::End) => return Self::ended(slf, key),
+                Ok(Drawn::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
+                    None => return Ok(()),
+                    Some(error) => thrown = Some(error),
+                },
+                Err(error) => return Self::failed(slf, key, identity.as_ref(), &feed, error),
+            }
+        }
+    }
+
+    pub(super) fn stand(&self, py: Python<'_>, key: Key) {
+        if let Some(slot) = self.state.borrow(py).slots.get_mut(key) {
+            slot.status = Status::Standing;
+        }
+    }
+
+    /// An item, or an error that is not the end of its source.
+    #[inline]
+    pub(super) fn came(slf: &Bound<'_, Self>, key: Key, outcome: Outcome) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let futures = {
+            let mut state = this.state.borrow(py);
+            let Some(slot) = state.slots.get_mut(key) else {
+                return Ok(());
+            };
+            slot.status = Status::Standing;
+            if slot.is_closing {
+                drop(state);
+                drop(outcome);
+                return Self::came_out(slf, key);
+            }
+            let futures = state.push(key, outcome);
+            if this.eager > 1 {
+                state.want(key);
+            }
+            futures
+        };
+        if !futures.is_empty() {
+            wake(py, futures);
+        }
+        Ok(())
+    }
+
+    /// A source came to its end: it is closed at once.
+    pub(super) fn ended(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let futures = {
+            let mut state = this.state.borrow(py);
+            let Some(slot) = state.slots.get_mut(key) else {
+                return Ok(());
+            };
+            slot.status = Status::Standing;
+            slot.has_ended = true;
+            if slot.is_closing {
+                drop(state);
+                return Self::came_out(slf, key);
+            }
+            let source = slot.source.as_ptr().addr();
+            state.members.remove(&source);
+            state.push(key, Outcome::End)
+        };
+        wake(py, futures);
+        Self::close(slf, key)
+    }
+
+    /// A source raised.
+    pub(super) fn failed(
+        slf: &Bound<'_, Self>,
+        key: Key,
+        identity: Option<&Identity>,
+        feed: &AnyFeed,
+        error: PyErr,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let is_cancelled = asyncio::is_cancelled_error(py, &error);
+        let (is_closing, was_cancelled) = this
+            .state
+            .borrow(py)
+            .slots
+            .get(key)
+            .map_or((true, false), |slot| (slot.is_closing, slot.was_cancelled));
+        if is_closing {
+            // A pull that was cancelled in order to close its source says that it was.
+            let is_ours = is_cancelled && was_cancelled;
+            if identity.is_some() && !is_ours {
+                let error = this.named(py, key, error);
+                this.blame(py, key, error);
+            }
+            this.stand(py, key);
+            return Self::came_out(slf, key);
+        }
+        let was_killed = is_cancelled && identity.is_some_and(|identity| identity.is_cancelled(py));
+        let error = this.named(py, key, error);
+        if this.on_error == OnError::Skip && error.is_instance_of::<PyException>(py) {
+            let futures = {
+                let mut state = this.state.borrow(py);
+                if let Some(slot) = state.slots.get_mut(key) {
+                    slot.status = Status::Standing;
+                }
+                state.want(key);
+                state.wake(Some(key))
+            };
+            wake(py, futures);
+        } else {
+            Self::came(slf, key, Outcome::Error(Box::new(error)))?;
+        }
+        // One that cannot even begin would raise for ever; one that was cancelled from outside is
+        // not to be asked again.
+        if was_killed || !feed.has_begun(py) {
+            return Self::ended(slf, key);
+        }
+        Ok(())
+    }
+
+    /// A source that was inside an item when it was to be closed has come out of it.
+    pub(super) fn came_out(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let task = {
+            let mut state = this.state.borrow(py);
+            let Some(slot) = state.slots.get_mut(key) else {
+                return Ok(());
+            };
+            if !slot.is_foreign {
+                return Ok(());
+            }
+            let was_cancelled = std::mem::take(&mut slot.was_cancelled);
+            match &slot.identity {
+                Some(identity) if was_cancelled => Some(identity.task.clone_ref(py)),
+                _ => None,
+            }
+        };
+        if let Some(task) = task {
+            // What closes the source finds a task that nobody cancels.
+            task.bind(py).call_method0(intern!(py, "uncancel"))?;
+        }
+        Self::release(slf, key)
+    }
+
+    /// A source waits for `object`. Gives an error to be thrown into it if that cannot be awaited.
+    pub(super) fn suspend(
+        slf: &Bound<'_, Self>,
+        key: Key,
+        wait: Box<Wait>,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<PyErr>> {
+        let py = slf.py();
+        let this = slf.get();
+        let event_loop = this.event_loop(py)?;
+        let refused = if object.is_none() {
+            None
+        } else {
+            refuse(&event_loop, object)?
+        };
+        let awaits = (!object.is_none() && refused.is_none()).then(|| object.clone().unbind());
+        let (resumption, keywords, call_soon, struck) = {
+            let mut state = this.state.borrow(py);
+            let call_soon = state.call_soon.as_ref().map(|call| call.clone_ref(py));
+            let Some(slot) = state.slots.get_mut(key) else {
+                return Ok(None);
+            };
+            slot.status = Status::Waiting {
+                wait,
+                future: awaits,
+            };
+            let keywords = match &slot.identity {
+                Some(identity) if slot.is_foreign => Some(identity.keywords.clone_ref(py)),
+                _ => None,
+            };
+            (
+                slot.resumption.as_ref().map(|known| known.clone_ref(py)),
+                keywords,
+                call_soon,
+                slot.struck.as_ref().map(|error| error.clone_ref(py)),
+            )
+        };
+        if refused.is_some() {
+            return Ok(refused);
+        }
+        let resumption = match resumption {
+            Some(known) => known.into_bound(py),
+            None => Self::resumption(slf, key)?,
+        };
+        let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
+        if object.is_none() {
+            if let Some(call_soon) = call_soon {
+                call_soon.bind(py).call(resumption, keywords)?;
+            }
+            return Ok(None);
+        }
+        object.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
+        object
+            .getattr(intern!(py, "add_done_callback"))?
+            .call(resumption, keywords)?;
+        if let Some(struck) = struck
+            && cancel(object, &struck)?
+        {
+            this.set_struck(py, key, None);
+        }
+        Ok(None)
+    }
+
+    /// The callback of a source, made when it first waits.
+    #[cold]
+    pub(super) fn resumption<'py>(
+        slf: &Bound<'py, Self>,
+        key: Key,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let py = slf.py();
+        let merge = slf.clone().unbind();
+        let made = PyTuple::new(py, [Py::new(py, Resumption { merge, key })?])?;
+        if let Some(slot) = slf.get().state.borrow(py).slots.get_mut(key) {
+            slot.resumption = Some(made.clone().unbind());
+        }
+        Ok(made)
+    }
+
+    pub(super) fn may_be_asked(&self, py: Python<'_>, key: Key) -> bool {
+        let state = self.state.borrow(py);
+        let slot = state.slots.get(key);
+        slot.is_some_and(|slot| slot.may_be_asked(self.eager))
+    }
+
+    pub(super) fn set_struck(&self, py: Python<'_>, key: Key, error: Option<PyErr>) {
+        let old = match self.state.borrow(py).slots.get_mut(key) {
+            Some(slot) => std::mem::replace(&mut slot.struck, error),
+            None => error,
+        };
+        drop(old);
+    }
+
+    /// What a source waited for is there.
+    pub(super) fn resume(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let future = {
+            let state = this.state.borrow(py);
+            match state.slots.get(key).map(|slot| &slot.status) {
+                Some(Status::Waiting { future, .. }) => {
+                    future.as_ref().map(|future| future.clone_ref(py))
+                }
+                _ => return Ok(()),
+            }
+        };
+        let thrown =
+            future.and_then(|future| future.bind(py).call_method0(intern!(py, "result")).err());
+        Self::step(slf, key, Where::Callback, thrown)?;
+        // What is to be read ahead is read now: nobody may pull for a while.
+        while this.eager > 1 && this.may_be_asked(py, key) {
+            Self::step(slf, key, Where::Callback, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an object that a source yielded to its task cannot be awaited.
+fn refuse(event_loop: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<Option<PyErr>> {
+    let py = object.py();
+    let complain = |what: &str| {
+        Ok(Some(PyRuntimeError::new_err(format!(
+            "{what}: {}",
+            errors::describe(object)
+        ))))
+    };
+    match object.getattr_opt(intern!(py, "_asyncio_future_blocking"))? {
+        None => complain("a source yielded what asyncio cannot wait for"),
+        Some(blocking) if !blocking.is_truthy()? => {
+            complain("a source yielded a future instead of awaiting it")
+        }
+        Some(_) if !object.call_method0(intern!(py, "get_loop"))?.is(event_loop) => {
+            complain("a source awaits a future of another event loop")
+        }
+        Some(_) => Ok(None),
+    }
+}
