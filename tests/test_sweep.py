@@ -1,7 +1,7 @@
 """Every pull operator over every source, law by law: a new one is one more line in a table.
 
 `SOURCES` and `ROWS` are the tables. Each test runs over all of them; the last one fails if an exported class is in
-neither.
+neither. What can be set midway stands in `SWAPS`.
 """
 
 from __future__ import annotations

@@ -57,6 +57,11 @@ async def slow_add(total: float, item: int) -> float:
     return total + item
 
 
+async def slow_sum(total: int, item: int) -> int:
+    await asyncio.sleep(0)
+    return total + item
+
+
 def future_length(text: str) -> asyncio.Future[int]:
     return asyncio.ensure_future(slow_length(text))
 
@@ -253,7 +258,14 @@ async def terminals() -> None:
     assert_type(await lengths.count(), int)
     assert_type(await lengths.first(), int)
     assert_type(await lengths.first(None), int | None)
+    assert_type(await lengths.reduce_all(max), int)
+    assert_type(await lengths.reduce_all(slow_sum), int)
     assert_type(await lengths.reduce_all(operator.add, 0), int)
+    assert_type(await lengths.reduce_all(lambda total, length: total + length), int)
+    assert_type(await lengths.reduce_all(future_add, 0.5), float)
+    assert_type(lengths.reduce(lambda total, length: total + length), PullReduceObj[int, int])
+    assert_type(lengths.reduce(slow_sum), PullReduceObj[int, int])
+    assert_type(PullReduceObj([1], slow_sum), PullReduceObj[int, int])
     assert_type(await lengths.reduce_all(slow_add, 0.5), float)
     await lengths.for_each(print)
 

@@ -284,6 +284,8 @@ class PullObj(PullLink[T_co]):
         return PullFilterObj(self, predicate)
 
     @overload
+    def reduce(self, reducer: Callable[[T_co, T_co], T_co]) -> PullReduceObj[T_co, T_co]: ...
+    @overload
     def reduce(
         self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
@@ -482,6 +484,8 @@ class PullObj(PullLink[T_co]):
         """
         return _core.for_each(_driven(self), function)
 
+    @overload
+    def reduce_all(self, reducer: Callable[[T_co, T_co], T_co]) -> Coroutine[Any, Any, T_co]: ...
     @overload
     def reduce_all(
         self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
