@@ -85,7 +85,7 @@ def timed_row(group: str, row: Work, libraries: list[str], options: list[str]) -
         for library in libraries
         if library in row.libraries
     }
-    by_hand = min(answer["by_hand"] for answer in answers.values() if "by_hand" in answer)
+    by_hand = min(answer.get("by_hand", float("inf")) for answer in answers.values())
     goal = row.goal.here if row.goal else None
     cells = {
         library: cell(answer, goal if library == "headrace" else None)
@@ -95,7 +95,7 @@ def timed_row(group: str, row: Work, libraries: list[str], options: list[str]) -
         [
             row.name,
             f"{by_hand:.0f} ns",
-            cells["headrace"],
+            cells.get("headrace", NO_CELL),
             NO_CELL if goal is None else f"{goal:.2f}",
             *(cells.get(library, NO_CELL) for library in libraries[1:]),
         ]
@@ -116,13 +116,7 @@ def print_group(name: str, group: Group, options: list[str]) -> None:
     known = dict.fromkeys(library for row in group.rows for library in row.libraries)
     libraries = ["headrace", *(library for library in known if library != "headrace")]
     is_timed = isinstance(group.rows[0], Work)
-    head = [
-        "work",
-        *(["by hand"] if is_timed else []),
-        "headrace",
-        "goal",
-        *libraries[1:],
-    ]
+    head = ["work", *(["by hand"] if is_timed else []), "headrace", "goal", *libraries[1:]]
     print(f"### {group.title}\n\n{group.text}\n")
     print(line(head))
     print("|".join(["", "---", *("--:" for _ in head[1:]), ""]))
@@ -151,9 +145,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", choices=names, default=names, help="these groups")
-    parser.add_argument("--repetitions", type=int, default=7, help="runs of a side (7)")
+    parser.add_argument("--repetitions", type=int, default=5, help="runs of a side (5)")
     parser.add_argument(
-        "--seconds", type=float, default=0.06, help="length of a run, at most (0.06)"
+        "--seconds", type=float, default=0.04, help="length of a run, at most (0.04)"
     )
     options = parser.parse_args()
     groups = {name: importlib.import_module(f"peers.rows.{name}").GROUP for name in options.only}

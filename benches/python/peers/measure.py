@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("group")
     parser.add_argument("row")
     parser.add_argument("library")
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.06)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.04)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     group = importlib.import_module(f"peers.rows.{options.group}").GROUP

@@ -14,7 +14,7 @@ from peers.shapes import ONE_STAGE, SIDE_BY_SIDE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-ITEMS = 1000
+ITEMS = 100
 LIMIT = 8
 
 
@@ -45,7 +45,7 @@ class Calls:
 
     async def slow(self, x: int) -> int:
         # The first is quick, so that the others are under way when it arrives.
-        await asyncio.sleep(0.02 if x else 0.001)
+        await asyncio.sleep(0.2 if x else 0.001)
         self.ended += self.left
         return x
 
@@ -78,7 +78,7 @@ async def calls_after_block(line: Callable[[Any], Any]) -> str:
     async with leaving.left_properly(line(ITEMS, calls.slow, LIMIT)) as iterator:
         await take(1, iterator)
         calls.left = True
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
     return str(calls.ended)
 
 
@@ -87,16 +87,17 @@ async def calls_after_break(line: Callable[[Any], Any]) -> str:
     await take(1, aiter(line(ITEMS, calls.slow, LIMIT)))
     calls.left = True
     gc.collect()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
     return str(calls.ended)
 
 
 GROUP = Group(
     "Leaving early",
     "What is left behind by a consumer that leaves a stream early: sources that are open, and calls that end all the same, of "
-    f"{ITEMS:,} of which {LIMIT} are under way. First in the way that its library offers, `async with` the stream or `aclose()` of "
-    "its iterator; sources are counted right after that. Then by a bare `break`; they are counted 50 ms later. Calls have 100 ms. A "
-    "stream of headrace that is left and kept can be iterated further, so its source is meant to be open.",
+    f"{ITEMS} of which {LIMIT} are under way. First in the way that its library offers, `async with` the stream or `aclose()` of "
+    "its iterator; sources are counted right after that. Then by a bare `break`; they are counted 50 ms later. "
+    "Calls take 200 ms and have 500. "
+    "A stream of headrace that is left and kept can be iterated further, so its source is meant to be open.",
     [
         Probe(
             "sources open, left properly",
