@@ -92,7 +92,8 @@ def behind_eager(source: Any) -> Any:
 GROUP = Group(
     "Pulls that are given up",
     f"{ITEMS} items, one every 5 ms. Each `anext()` stands under `asyncio.wait_for(..., {PATIENCE})`, and the next one follows, "
-    "up to the end: how many arrive? By hand, async generators, which a cancellation ends.",
+    "up to the end: how many arrive? By hand, async generators, which a cancellation ends. A channel of aiochan sometimes fails "
+    "an assertion then.",
     [
         Probe(
             "one stage over a source that bears it itself",
