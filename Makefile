@@ -23,6 +23,8 @@ export CARGO_TARGET_DIR ?= target
 
 BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python
+# Where the libraries live that `bench-peers` measures headrace beside.
+PEERS ?= .venvs/peers
 # Which requirements file `setup` installs.
 TOOLS ?= dev
 READY := $(VENV)/.ready-$(TOOLS)
@@ -128,6 +130,11 @@ bench: build ## headrace beside what one would write by hand, as ratios; ARGS= g
 	$(RUN) benches/python/push.py $(ARGS)
 	$(RUN) benches/python/lines.py $(ARGS)
 	$(RUN) benches/python/queues.py $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: ## headrace beside its peers, into a virtual environment of its own; ARGS= goes to the benchmark
+	$(MAKE) build TOOLS=peers VENV=$(PEERS)
+	PYTHONPATH=benches/python $(PEERS)/bin/python -m peers $(ARGS)
 
 .PHONY: docs
 docs: build ## write the table of operators anew, out of the docstrings

@@ -1,0 +1,205 @@
+"""An async callable over many items, so many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from peers.row import Goal, Group, Work, total, total_in_a_block
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from peers.row import Run
+
+    Call = Callable[[int], Awaitable[int]]
+
+LIMIT = 100
+
+
+async def same(x: int) -> int:
+    return x
+
+
+async def turn(x: int) -> int:
+    await asyncio.sleep(0)
+    return x
+
+
+async def in_order_by_hand(items: int, call: Call) -> int:
+    """The oldest of a row of tasks is awaited."""
+    result = 0
+    tasks: deque[asyncio.Task[int]] = deque()
+    async with asyncio.TaskGroup() as group:
+        for x in range(items):
+            if len(tasks) >= LIMIT:
+                result += await tasks.popleft()
+            tasks.append(group.create_task(call(x)))
+        while tasks:
+            result += await tasks.popleft()
+    return result
+
+
+async def as_finished_by_hand(items: int, call: Call) -> int:
+    """A permit is taken before the task is made, so that there are never more than `LIMIT`."""
+    result = 0
+    slots = asyncio.Semaphore(LIMIT)
+
+    async def one(x: int) -> None:
+        nonlocal result
+        try:
+            answer = await call(x)
+            result += answer
+        finally:
+            slots.release()
+
+    async with asyncio.TaskGroup() as group:
+        for x in range(items):
+            await slots.acquire()
+            group.create_task(one(x))
+    return result
+
+
+async def by_workers(items: int, call: Call) -> int:
+    """No task an item: so many workers share an iterator, and an error is everybody's."""
+    result = 0
+    numbers = iter(range(items))
+
+    async def work() -> None:
+        nonlocal result
+        for x in numbers:
+            answer = await call(x)
+            result += answer
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(LIMIT):
+            group.create_task(work())
+    return result
+
+
+def by_headrace(items: int, call: Call, *, ordered: bool) -> Any:
+    from headrace import SourceIterObj
+
+    return total(SourceIterObj(range(items)).map(call, concurrency=LIMIT, ordered=ordered))
+
+
+def by_aiostream(items: int, call: Call, *, ordered: bool) -> Any:
+    from aiostream import stream
+
+    line = stream.map(stream.iterate(range(items)), call, ordered=ordered, task_limit=LIMIT)
+    return total_in_a_block(line.stream())
+
+
+def by_streamable(items: int, call: Call, *, ordered: bool) -> Any:
+    from streamable import stream
+
+    return total(stream(range(items)).map(call, concurrency=LIMIT, as_completed=not ordered))
+
+
+async def in_order_by_aiometer(items: int, call: Call) -> int:
+    import aiometer
+
+    return sum(await aiometer.run_all([partial(call, x) for x in range(items)], max_at_once=LIMIT))
+
+
+def as_finished_by_aiometer(items: int, call: Call) -> Any:
+    import aiometer
+
+    return total_in_a_block(aiometer.amap(call, range(items), max_at_once=LIMIT))
+
+
+async def in_order_by_aioitertools(items: int, call: Call) -> int:
+    from aioitertools.asyncio import gather
+
+    return sum(await gather(*[call(x) for x in range(items)], limit=LIMIT))
+
+
+async def in_order_by_quattro(items: int, call: Call) -> int:
+    import quattro
+
+    return sum(await quattro.gather(*[call(x) for x in range(items)], concurrency_limit=LIMIT))
+
+
+def by_aiochan(items: int, call: Call, *, ordered: bool) -> Any:
+    import aiochan
+
+    source = aiochan.from_range(items)
+    pipe = source.async_pipe if ordered else source.async_pipe_unordered
+    return total(pipe(LIMIT, call))
+
+
+def as_finished_by_pypeln(items: int, call: Call) -> Any:
+    from pypeln import task
+
+    source = task.from_iterable(range(items), maxsize=LIMIT)
+    return total(task.map(call, source, workers=LIMIT, maxsize=LIMIT))
+
+
+async def as_finished_by_reactivex(items: int, call: Call) -> int:
+    import reactivex
+    from reactivex import operators
+
+    result = 0
+    done = asyncio.get_running_loop().create_future()
+
+    def on_next(item: int) -> None:
+        nonlocal result
+        result += item
+
+    def started(x: int) -> Any:
+        return reactivex.defer(lambda _: reactivex.from_future(asyncio.ensure_future(call(x))))
+
+    reactivex.from_iterable(range(items)).pipe(
+        operators.map(started), operators.merge(max_concurrent=LIMIT)
+    ).subscribe(on_next, done.set_exception, lambda: done.set_result(None))
+    await done
+    return result
+
+
+IN_ORDER = {
+    "headrace": partial(by_headrace, ordered=True),
+    "aiostream": partial(by_aiostream, ordered=True),
+    "streamable": partial(by_streamable, ordered=True),
+    "aiometer": in_order_by_aiometer,
+    "aioitertools": in_order_by_aioitertools,
+    "quattro": in_order_by_quattro,
+    "aiochan": partial(by_aiochan, ordered=True),
+}
+AS_FINISHED = {
+    "headrace": partial(by_headrace, ordered=False),
+    "workers": by_workers,
+    "aiostream": partial(by_aiostream, ordered=False),
+    "streamable": partial(by_streamable, ordered=False),
+    "aiometer": as_finished_by_aiometer,
+    "aiochan": partial(by_aiochan, ordered=False),
+    "pypeln": as_finished_by_pypeln,
+    "reactivex": as_finished_by_reactivex,
+}
+
+
+def work(name: str, by_hand: Any, libraries: dict[str, Any], call: Call, goal: Goal | None) -> Work:
+    bound: dict[str, Run] = {library: partial(run, call=call) for library, run in libraries.items()}
+    return Work(name, partial(by_hand, call=call), bound, goal, items=50_000)
+
+
+CALLS = (("`return x`", same), ("one turn of the loop", turn))
+
+GROUP = Group(
+    f"Calls side by side, {LIMIT} at once",
+    "An async callable over a range. By hand, in input order: a row of tasks of which the oldest is awaited; as they finish: "
+    "a `TaskGroup` and a `Semaphore`, where the results go nowhere. `workers` share an iterator and make no task an item: the "
+    "floor, if one error may end everything. aiometer, aioitertools and quattro give results in input order only all at the "
+    "end, from a list of all items.",
+    [
+        *(
+            work(f"in input order, {what}", in_order_by_hand, IN_ORDER, call, Goal(1.50, 1.50))
+            for what, call in CALLS
+        ),
+        *(
+            work(f"as they finish, {what}", as_finished_by_hand, AS_FINISHED, call, None)
+            for what, call in CALLS
+        ),
+    ],
+)
