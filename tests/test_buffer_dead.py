@@ -275,3 +275,35 @@ async def test_a_collected_consumer_hands_on() -> None:
         del pull
         gc.collect()
         assert await behind == 1
+
+
+def test_a_loop_that_moved_to_another_thread_is_not_taken_for_ours(
+    loops: Callable[[], Loop],
+) -> None:
+    there, here = loops(), loops()
+    queue: Queue[int] = Queue()
+    # The one that was used last in this thread.
+    lay_down(waiting := started(there, queue.get(), 1))
+    runs, may_stop = threading.Event(), threading.Event()
+
+    async def stay() -> None:
+        runs.set()
+        await asyncio.to_thread(may_stop.wait, 20)
+
+    thread = threading.Thread(target=there.run_until_complete, args=(stay(),))
+    thread.start()
+    assert runs.wait(20)
+
+    async def get() -> int:
+        item = asyncio.ensure_future(queue.get())
+        await turns(4)
+        queue.put_nowait(1)
+        queue.put_nowait(2)
+        return await item
+
+    assert here.run_until_complete(get()) in (1, 2)
+    may_stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    there.run_until_complete(turns(4))
+    assert waiting.done()

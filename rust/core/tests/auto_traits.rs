@@ -1,7 +1,7 @@
 //! Which types may cross threads and be moved: a change here breaks users, so it has to be meant.
 #![cfg(not(loom))]
 
-use headrace_core::buffer::{Buffer, Ended, Get, Put, PutError, TryGetError};
+use headrace_core::buffer::{Buffer, Ended, Get, Join, Place, Put, PutError, TryGetError};
 use headrace_core::sched::{AboveLimit, Acquire, NodeId, Permit, Tree};
 use headrace_core::signal::{Signal, Stopped, Wait};
 use std::cell::Cell;
@@ -18,6 +18,8 @@ fn everything_is_send_sync_and_unpin() {
     send_sync_unpin::<Buffer<u8>>();
     send_sync_unpin::<Put<u8>>();
     send_sync_unpin::<Get<u8>>();
+    send_sync_unpin::<Join<u8>>();
+    send_sync_unpin::<Place<u8>>();
     send_sync_unpin::<Signal<u8>>();
     send_sync_unpin::<Wait<u8>>();
     send_sync_unpin::<Tree>();

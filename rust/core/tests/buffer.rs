@@ -507,7 +507,7 @@ fn a_place_that_is_given_up_hands_on() {
 fn the_last_in_comes_out_first() {
     let buffer = Buffer::with(NonZeroUsize::new(3), Overflow::DropOldest, Order::Lifo);
     (1..=4).for_each(|item| buffer.try_put(item).unwrap());
-    assert_eq!(buffer.peek_with(|item| item.copied()), Some(4));
+    assert_eq!(buffer.peek_with(|item| Some(*item?)), Some(4));
     assert_eq!(buffer.try_get(), Ok(4));
     assert_eq!(buffer.statistics().dropped, 1);
     assert_eq!(buffer.close(), [3, 2]);

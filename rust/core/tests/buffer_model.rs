@@ -333,6 +333,14 @@ impl Pair {
                 let (_, item, task) = self.putters.remove(index % self.putters.len());
                 assert_eq!(task.future.into_item(), Some(item));
             }
+            other => self.apply_rarer(other),
+        }
+        self.settle();
+        self.check();
+    }
+
+    fn apply_rarer(&mut self, op: Op) {
+        match op {
             // A dead executor is not polled any more, whatever became of its place.
             Op::GiveUpPut(index) if !self.putters.is_empty() => {
                 let (_, item, task) = self.putters.remove(index % self.putters.len());
@@ -375,8 +383,6 @@ impl Pair {
             // There is none to pick.
             _ => {}
         }
-        self.settle();
-        self.check();
     }
 
     fn check(&self) {
@@ -466,12 +472,16 @@ proptest! {
         let buffer = Buffer::with(None, Overflow::Block, Order::Sorted(Box::new(Rough)));
         let (first, second) = items.split_at(items.len() / 2);
         let mut expected = first.to_vec();
-        first.iter().for_each(|&item| buffer.try_put(item).unwrap());
+        for &item in first {
+            buffer.try_put(item).unwrap();
+        }
         expected.sort_by_key(|item| item % 4);
         for item in expected.drain(..taken.min(first.len())) {
             prop_assert_eq!(buffer.try_get(), Ok(item));
         }
-        second.iter().for_each(|&item| buffer.try_put(item).unwrap());
+        for &item in second {
+            buffer.try_put(item).unwrap();
+        }
         expected.extend(second);
         expected.sort_by_key(|item| item % 4);
         prop_assert_eq!(buffer.close(), expected);

@@ -238,8 +238,24 @@ impl Queue {
         self.core.get().ok_or_else(uninitialised)
     }
 
-    /// The core, if it may be used here.
+    /// The core, if it may be used here; handed over by registers, where what could hold an error
+    /// would not be.
     #[inline]
+    fn usable(&self, py: Python<'_>) -> Result<&Arc<Core>, Raised> {
+        match self.core.get() {
+            Some(made) if self.home.check(py, "queue").is_ok() && !made.core.is_broken() => {
+                Ok(&made.core)
+            }
+            _ => self.unusable(py),
+        }
+    }
+
+    #[cold]
+    fn unusable(&self, py: Python<'_>) -> Result<&Arc<Core>, Raised> {
+        Raised::lower(py, self.core(py))
+    }
+
+    /// The core, if it may be used here.
     fn core(&self, py: Python<'_>) -> PyResult<&Arc<Core>> {
         self.home.check(py, "queue")?;
         let core = &self.made()?.core;
@@ -349,8 +365,7 @@ impl Coroutine for Taking {
         };
         let queue = queue.into_bound(py);
         if self.waiting.is_none() {
-            let core = Raised::lower(py, queue.get().core(py))?;
-            match core.try_get() {
+            match queue.get().usable(py)?.try_get() {
                 Ok(item) => return Ok(Step::Return(item.into_bound(py))),
                 Err(TryGetError::Ended) => return Err(Raised::set(py, shut_down(py))),
                 Err(TryGetError::Empty) => {}
@@ -435,7 +450,7 @@ impl Coroutine for Storing {
         let waiting = match self.item.take() {
             None => self.waiting.take().expect("it waits if it has no item"),
             Some(item) => {
-                let core = Raised::lower(py, queue.get().core(py))?;
+                let core = queue.get().usable(py)?;
                 match core.try_put(item) {
                     Ok(()) => return Ok(Step::Return(value.clone())),
                     Err(PutError::Full(item)) => Box::new(Pending::new(core.put(item))),

@@ -9,7 +9,8 @@
 //! 2. **Ready costs no loop.** The first step tries synchronously; a result comes back in that very
 //!    call, and the object goes to a free list.
 //! 3. **Pending waits on a real `asyncio.Future`** ([`Parked`]) of the running loop, so `wait_for`,
-//!    `shield`, `gather`, uvloop and eager tasks see nothing unusual. When it wakes, the core's
+//!    `shield`, `gather`, uvloop and eager tasks see nothing unusual; what stands in a line of a
+//!    buffer lets the loop turn once before it makes one ([`Pending`]). When it wakes, the core's
 //!    future is polled again *on the loop's thread*, inside the awaitable: an item leaves its
 //!    buffer in the call that delivers it, so a cancelled await cannot lose it.
 //! 4. **A waker holds no Python object** ([`park`]). On the loop's own thread it resolves the

@@ -27,9 +27,9 @@
 //!   letters in its mailbox;
 //! - by the next loop that gets a mailbox, which looks whether those that have one are closed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -108,7 +108,7 @@ impl Futures {
 /// Where a loop gets its wake-ups.
 struct Mailbox {
     /// The thread that runs the loop.
-    thread: usize,
+    thread: u64,
     /// A weak reference to the loop, which may die before its waiters do.
     event_loop: Py<PyWeakrefReference>,
     futures: GilCell<Futures>,
@@ -118,10 +118,17 @@ struct Mailbox {
     rung: AtomicBool,
 }
 
-/// Names the current thread: cheaper to read than `std::thread::current()`.
-fn this_thread() -> usize {
-    thread_local! { static MARK: u8 = const { 0 }; }
-    MARK.with(|mark| std::ptr::from_ref(mark).addr())
+/// Names the current thread, and never another one; cheaper to read than
+/// `std::thread::current()`.
+fn this_thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! { static NAME: Cell<u64> = const { Cell::new(0) }; }
+    NAME.with(|name| {
+        if name.get() == 0 {
+            name.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        name.get()
+    })
 }
 
 impl std::fmt::Debug for Mailbox {
@@ -149,6 +156,12 @@ impl Mailbox {
                 self.give_up(py, &[key]);
             }
         });
+    }
+
+    /// Whether it is the mailbox of this loop, in this thread.
+    fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        let known = || self.event_loop.bind(event_loop.py()).upgrade();
+        self.thread == this_thread() && known().is_some_and(|known| known.is(event_loop))
     }
 
     fn letters(&self) -> std::sync::MutexGuard<'_, Vec<Key>> {
@@ -324,26 +337,33 @@ fn abandon_closed(addresses: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// The running loop and its mailbox.
+/// The mailbox of the running loop, nearly always: where a future is made it is looked at again.
 ///
-/// A thread runs one loop at a time. So if the one that was used last belongs here and runs, it is
-/// that; `get_running_loop()` may cost a system call.
-fn here(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Arc<Mailbox>)> {
+/// If the one that was used last belongs to this thread and its loop runs, it is that, unless the
+/// loop runs in another thread by now. `get_running_loop()` may cost a system call.
+fn probable_mailbox(py: Python<'_>) -> PyResult<Arc<Mailbox>> {
     let recent = RECENT.borrow(py).clone();
     if let Some(mailbox) = recent
         && mailbox.thread == this_thread()
-        && let Some(event_loop) = mailbox.event_loop.bind(py).upgrade()
-        && runs(&event_loop)
+        && mailbox
+            .event_loop
+            .bind(py)
+            .upgrade()
+            .is_some_and(|event_loop| runs(&event_loop))
     {
-        return Ok((event_loop, mailbox));
+        return Ok(mailbox);
     }
-    let event_loop = asyncio::running_loop(py)?;
-    let mailbox = mailbox(&event_loop)?;
-    Ok((event_loop, mailbox))
+    mailbox(&asyncio::running_loop(py)?)
 }
 
 fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     let py = event_loop.py();
+    let recent = RECENT.borrow(py).clone();
+    if let Some(mailbox) = recent
+        && mailbox.is_of(event_loop)
+    {
+        return Ok(mailbox);
+    }
     let addresses = ADDRESSES
         .get_or_try_init(py, || {
             PyResult::Ok(
@@ -408,7 +428,8 @@ impl Wake for Ring {
 impl Parked {
     /// Makes a future of the running loop and a place for it in the loop's mailbox.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
-        let (event_loop, mailbox) = here(py)?;
+        let event_loop = asyncio::running_loop(py)?;
+        let mailbox = mailbox(&event_loop)?;
         let future = create_future(&event_loop)?.unbind();
         let key = mailbox
             .futures
@@ -419,7 +440,7 @@ impl Parked {
 
     /// A place without a future, for one that looks again after a turn of the loop anyway.
     pub(crate) fn resting(py: Python<'_>) -> PyResult<Self> {
-        let (_, mailbox) = here(py)?;
+        let mailbox = probable_mailbox(py)?;
         let key = mailbox.futures.borrow(py).insert(None);
         Ok(Self::at(mailbox, key, py.None()))
     }
@@ -440,8 +461,8 @@ impl Parked {
     /// Gives it a future that nobody has resolved yet. Whether there is still anything to wait for
     /// is to be asked after this.
     pub(crate) fn arm(&mut self, py: Python<'_>) -> PyResult<()> {
-        let (event_loop, mailbox) = here(py)?;
-        if !Arc::ptr_eq(&self.mailbox, &mailbox) {
+        let event_loop = asyncio::running_loop(py)?;
+        if !self.mailbox.is_of(&event_loop) {
             // Somebody carries it on elsewhere.
             *self = Self::new(py)?;
             return Ok(());
