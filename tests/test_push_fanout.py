@@ -187,8 +187,9 @@ async def test_forward_close_keeps_shared_sinks_open() -> None:
     for fan in fans:
         await fan.return_()
     assert not any(sink.closed for sink in shared)
-    for fan in (PushForkObj(shared, forward_close=False), PushRoundRobinObj(shared)):
-        await fan.throw(KeyError("x"))
+    await PushForkObj(shared, forward_close=False).throw(KeyError("x"))
+    assert not any(sink.closed for sink in shared)
+    await PushRoundRobinObj(shared).throw(KeyError("x"))
     assert all(sink.closed for sink in shared)
 
 
@@ -362,6 +363,27 @@ async def test_forks_that_are_nested_too_deep_say_so() -> None:
         await line.next(1)
     with pytest.raises(RecursionError):
         line.next_nowait(1)
+
+
+# Eager tasks have begun by then; what they have is left when they have ended.
+@pytest.mark.loops("asyncio", "uvloop")
+async def test_a_fork_that_is_closed_by_hand_leaves_at_once_what_its_windows_have() -> None:
+    gate = asyncio.Event()
+
+    async def wait(n: Any) -> Any:
+        await gate.wait()
+        return n
+
+    sinks = collectors(2)
+    fork = PushForkObj([PushWindowObj(PushMapObj[Any, Any](sink, wait), 1) for sink in sinks])
+    push: Any = fork.next(1)
+    push.send(None)
+    with pytest.raises(GeneratorExit) as left:
+        push.throw(GeneratorExit)
+    assert len(getattr(left.value, "accepted_by", ())) == 2
+    gate.set()
+    await fork.return_()
+    assert [sink.buffer for sink in sinks] == [[[1]], [[1]]]
 
 
 async def test_law_16_a_fork_of_ready_sinks_lets_the_loop_turn() -> None:

@@ -185,11 +185,11 @@ def says_done(result: Any) -> bool:
     """Whether a push came to `done`; somebody else's may come to nothing at all."""
     if result is None:
         return False
-    if not isinstance(result, IteratorResult):
+    if not isinstance(cast("object", result), IteratorResult):
         raise TypeError(
             f"the result of a push must be None or an IteratorResult, got {result!r} ({type(result).__name__})"
         )
-    return bool(cast("IteratorResult[Any]", result).done)
+    return bool(result.done)
 
 
 def refuse_after_end(link: PushObj[Any], item: Any) -> None:

@@ -349,7 +349,7 @@ impl Fan {
                 if mode == Mode::Now && !self.has_room(py) {
                     return Err(would_block(item));
                 }
-                self.spread(owner, item, 0..self.branches.len(), mode)
+                self.spread(owner, item, &(0..self.branches.len()), mode)
             }
             Route::Select(selector) => {
                 let choice = selector
@@ -367,7 +367,7 @@ impl Fan {
                 let Some(number) = self.turn(next) else {
                     return Ok(Carried::Done);
                 };
-                let carried = self.spread(owner, item, std::iter::once(number), mode);
+                let carried = self.spread(owner, item, &std::iter::once(number), mode);
                 if let Err(error) = &carried
                     && is_would_block(py, error)
                 {
@@ -391,7 +391,7 @@ impl Fan {
             return Ok(self.verdict());
         }
         let number = self.number(item, choice)?;
-        self.spread(owner, item, std::iter::once(number), mode)
+        self.spread(owner, item, &std::iter::once(number), mode)
     }
 
     /// Delivers an item to these branches.
@@ -402,7 +402,7 @@ impl Fan {
         numbers: &[usize],
         mode: Mode,
     ) -> PyResult<Carried<'py>> {
-        self.spread(owner, item, numbers.iter().copied(), mode)
+        self.spread(owner, item, &numbers.iter().copied(), mode)
     }
 
     /// Pushes an item into these branches.
@@ -411,14 +411,14 @@ impl Fan {
         &self,
         owner: &Bound<'py, PushLink>,
         item: &Bound<'py, PyAny>,
-        numbers: impl Iterator<Item = usize> + Clone,
+        numbers: &(impl Iterator<Item = usize> + Clone),
         mode: Mode,
     ) -> PyResult<Carried<'py>> {
-        let mut trouble: Option<Box<Trouble<'py>>> = None;
+        let mut trouble: Option<Trouble<'py>> = None;
         // Nothing is noted of the many that accept at once, unless it is needed.
         let mut skipped = Vec::new();
         let mut ahead = numbers.clone();
-        while let Some(number) = ahead.next() {
+        for number in ahead.by_ref() {
             let branch = &self.branches[number];
             if branch.is_done.load(Relaxed) {
                 skipped.push(number);
@@ -506,12 +506,12 @@ impl Fan {
 
 impl<'py> Trouble<'py> {
     #[cold]
-    fn after(accepted: impl Iterator<Item = usize>) -> Box<Self> {
-        Box::new(Self {
+    fn after(accepted: impl Iterator<Item = usize>) -> Self {
+        Self {
             accepted: accepted.collect(),
             waiting: Vec::new(),
             errors: Vec::new(),
-        })
+        }
     }
 
     /// Notes what pushing into a branch came to. Whether that has to wait.
@@ -545,7 +545,7 @@ impl<'py> Trouble<'py> {
     /// error that all of them make.
     #[cold]
     fn hand_over(
-        self: Box<Self>,
+        self,
         owner: &Bound<'py, PushLink>,
         item: &Bound<'py, PyAny>,
         later: Vec<usize>,
@@ -555,7 +555,7 @@ impl<'py> Trouble<'py> {
             accepted,
             waiting,
             errors,
-        } = *self;
+        } = self;
         let errors: Vec<_> = errors
             .into_iter()
             .map(|(number, error)| (number, error.into_value(py)))
