@@ -76,7 +76,11 @@ class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
 class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
     """One item of each source, each as `(label, item)`, as a tuple: `dict(row)` has them by label.
 
-    Law, order, bound, cost, cancel safety: as `PullZipObj`'s.
+    Law: the rows of `PullZipObj(*sources.values())`, with the label of its source beside each item.
+    Order: the mapping's, in a row as between rows.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
@@ -108,7 +112,11 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
 class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     """One `(label, item)` of each source in turn; those that ended are left out.
 
-    Law, order, bound, cost, cancel safety: as `PullRoundRobinObj`'s.
+    Law: the items of `PullRoundRobinObj(*sources.values())`, each with the label of its source.
+    Order: the mapping's, in each round.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
@@ -129,7 +137,11 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     """`(label, item)` for the items of all sources, as they come.
 
-    Law, order, bound, cost, cancel safety: as `PullRaceObj`'s.
+    Law: the items of `PullRaceObj(*sources.values())`, each with the label of its source.
+    Order: as they came. Among M sources that are always ready, each gives its item within M pulls.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
@@ -150,7 +162,11 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     """`(label, item)` for the items of all sources in rounds, in each the fastest first.
 
-    Law, order, bound, cost, cancel safety: as `PullRaceRobinObj`'s.
+    Law: the items of `PullRaceRobinObj(*sources.values())`, each with the label of its source.
+    Order: in a round, as they came. A round ends when all have given an item or ended.
+    Bound: one item, or `eager`, of each source.
+    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
+    Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
