@@ -21,6 +21,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace.errors import SourceCancelledError, WrongLoopError
+from headrace.pull.number import whole
 from headrace.pull.source import SourceObj
 from headrace.tasks import settled
 
@@ -135,20 +136,12 @@ def check(concurrency: int, window: int | None) -> None:
         TypeError: One is no integer.
         ValueError: `concurrency` is not positive, or `window` less than it.
     """
-    _whole("concurrency", concurrency)
+    whole("concurrency", 1, concurrency)
     if window is None:
         return
-    _whole("window", window)
+    whole("window", 1, window)
     if window < concurrency:
         raise ValueError(f"window must be at least concurrency ({concurrency}), got {window} (int)")
-
-
-def _whole(parameter: str, value: object) -> None:
-    kind = type(value).__name__
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be an integer, got {value!r} ({kind})")
-    if value < 1:
-        raise ValueError(f"{parameter} must be at least 1, got {value!r} ({kind})")
 
 
 class _Value(Generic[T]):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
 
 from headrace._core import ForeignFeed
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
+from headrace.pull.number import whole
 from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
 
@@ -34,20 +35,12 @@ def share(
     overflow: Literal["block", "error"] = "block",
 ) -> tuple[PullBranchObj[T], ...]:
     """Several streams of all items of one; see `PullObj.share`."""
-    _check("n", n)
-    _check("maxsize", maxsize)
+    whole("n", 1, n)
+    whole("maxsize", 1, maxsize)
     if overflow not in ("block", "error"):
         raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
     hub = _Hub(source, maxsize, waits=overflow == "block")
     return tuple(PullBranchObj(_Reader(hub)) for _ in range(n))
-
-
-def _check(parameter: str, value: object) -> None:
-    got = f"got {value!r} ({type(value).__name__})"
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be an integer, {got}")
-    if value < 1:
-        raise ValueError(f"{parameter} must be at least 1, {got}")
 
 
 class PullBranchObj(SourceObj[T_co], stock=True):
