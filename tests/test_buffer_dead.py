@@ -16,6 +16,7 @@ import pytest
 
 from headrace import PushPullBufferObj, WaitObject
 from headrace.queue import Queue
+from tests.support import turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -46,11 +47,6 @@ def loops(request: pytest.FixtureRequest) -> Iterator[Callable[[], Loop]]:
 
 async def as_coroutine(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def started(loop: Loop, awaitable: Awaitable[Any], count: int) -> asyncio.Task[Any]:

@@ -15,6 +15,7 @@ import pytest
 
 from headrace import PushPullBufferObj, WaitObject
 from headrace.queue import LifoQueue, PriorityQueue, Queue
+from tests.support import turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,11 +79,6 @@ MAKERS: dict[str, Callable[[int], Ends]] = {
     "priority buffer": lambda maxsize: _buffer("priority", maxsize),
     "fused line": _fused,
 }
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def move(get_now: Callable[[], int], into: list[int]) -> None:

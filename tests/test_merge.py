@@ -33,6 +33,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
+from tests.support import collect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -50,10 +51,6 @@ async def quiet() -> None:
     """Gives everything that can go on the turns to do so."""
     for _ in range(20):
         await asyncio.sleep(0)
-
-
-async def collect(stream: AsyncIterator[Any]) -> list[Any]:
-    return [item async for item in stream]
 
 
 async def ready(items: Iterable[Any]) -> AsyncIterator[Any]:

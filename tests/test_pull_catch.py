@@ -21,23 +21,10 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
+from tests.support import collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-
-
-async def collect(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
 
 
 def odd_fails(n: int) -> int:

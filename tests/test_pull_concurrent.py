@@ -27,6 +27,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
+from tests.support import collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -40,23 +41,9 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
-async def collect(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 async def slow(n: int) -> int:
     await turns(n % 4)
     return n * 10
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
 
 
 class Gauge:

@@ -22,23 +22,10 @@ from headrace import (
     PullObj,
     SourceIterObj,
 )
+from tests.support import collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
-
-
-async def collect(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
 
 
 async def generated(items: Iterable[Any]) -> AsyncIterator[Any]:

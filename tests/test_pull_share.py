@@ -20,19 +20,10 @@ from headrace import (
     WouldBlock,
     WrongLoopError,
 )
+from tests.support import turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
 
 
 async def outcomes(stream: Any) -> list[Any]:

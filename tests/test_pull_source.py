@@ -12,7 +12,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from headrace import (
     SourceIterObj,
     SourceLinesObj,
 )
+from tests.support import collect, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,23 +37,6 @@ ENCODINGS = ["utf-8", "utf-8-sig", "latin-1", "cp1252", "shift_jis", "gb18030", 
 LARGE = 700_000
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc")
-
-
-async def collect(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for another thread."""
-    begun = time.monotonic()
-    while not condition():
-        await asyncio.sleep(0)
-        assert time.monotonic() - begun < 20, "the condition never came true"
 
 
 def descriptors(path: Path) -> list[str]:

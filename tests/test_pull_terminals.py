@@ -19,19 +19,10 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
+from tests.support import turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
 
 
 async def slowly(n: int) -> int:

@@ -22,6 +22,7 @@ from headrace import (
     SourceIterObj,
 )
 from headrace.testing import VirtualClock
+from tests.support import collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,24 +32,10 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def collect(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
 async def stamped(stream: Any) -> list[tuple[Any, float]]:
     """The items, and when each came, from now on."""
     began = now()
     return [(item, round(now() - began, 6)) async for item in stream]
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def wrong(value: Any) -> Any:
-    """A value of the wrong type, past the type checkers."""
-    return value
 
 
 async def scripted(*script: Any) -> AsyncIterator[Any]:

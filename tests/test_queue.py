@@ -21,14 +21,10 @@ import pytest
 
 from headrace import ForkError, HeadraceError
 from headrace.queue import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull, QueueShutDown
+from tests.support import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 KINDS = [Queue, LifoQueue, PriorityQueue]
