@@ -17,7 +17,7 @@ import re
 import weakref
 from collections import Counter
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
@@ -415,9 +415,9 @@ def _merged(
     """An operator over a source and others; the labels, if it wants any, are their numbers."""
     is_labelled = "Labeled" in kind.__name__
     again = [1]
+    make = cast("Callable[..., PullObj[Any]]", kind)
 
     def over(*sources: Any) -> PullObj[Any]:
-        make: Callable[..., PullObj[Any]] = kind
         return make(dict(enumerate(sources))) if is_labelled else make(*sources)
 
     needed: list[Any] = []
