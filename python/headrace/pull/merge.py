@@ -266,7 +266,7 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
         eager: How many items of each source may wait to be taken.
         on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
-            again; `"stop"`: the stream ends with it.
+            again; `"stop"`: the stream ends with it. An error counts as its source's item.
 
     Raises:
         TypeError: A source is not iterable, or `eager` no integer.
