@@ -30,6 +30,7 @@ ROOMS = {
     "pull.transform": "One item out for one in, or none",
     "pull.group": "Another number of items out than in",
     "pull.share": "One stream, several readers",
+    "pull.gate": "With a signal",
     "pull.eager": "With a task of their own",
     "pull.time": "With time",
     "pull.merge": "Many to one",
@@ -37,6 +38,7 @@ ROOMS = {
     "push.sink": "Sinks",
     "push.transform": "Push: one item out for one in, or none",
     "push.group": "Push: another number of items out than in",
+    "push.signal": "Push: with a signal",
     "push.time": "Push: with time",
     "push.fanout": "Push: one to many",
 }

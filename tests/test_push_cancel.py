@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    PushBufferObj,
     PushCallbackObj,
     PushDedupeObj,
     PushDistributeObj,
@@ -32,6 +33,7 @@ from headrace import (
     PushReduceObj,
     PushRoundRobinObj,
     PushSerialObj,
+    PushSignalObj,
     PushTakeObj,
     PushWindowObj,
     PushWindowTimeoutObj,
@@ -39,6 +41,7 @@ from headrace import (
     SinkCollectObj,
     SinkObj,
     SourceIterObj,
+    WaitObject,
 )
 
 if TYPE_CHECKING:
@@ -181,6 +184,10 @@ ONE: dict[str, Callable[[], Line]] = {
     "partial window": into(lambda end: PushWindowObj(end, 4)),
     "window, then map": into(lambda end: PushWindowObj(PushMapObj(end, slowly), 2)),
     "two windows": into(lambda end: PushWindowObj(PushMapObj(PushWindowObj(end, 2), slowly), 2)),
+    "buffer": into(lambda end: PushBufferObj[int](PushMapObj(end, slowly), lambda n: n % 3 == 1)),
+    "async buffer": into(lambda end: PushBufferObj(PushMapObj(end, slowly), even)),
+    "signal": into(lambda end: PushSignalObj(end, WaitObject())),
+    "signal before": into(lambda end: PushSignalObj(end, WaitObject(), when="before")),
     "take": into(lambda end: PushTakeObj(PushMapObj(end, slowly), 3)),
     "flatten": into(
         lambda end: PushFlattenObj(PushMapObj(end, slowly)), [[1, 2, 3], [], [4], [5, 6]]

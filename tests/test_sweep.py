@@ -24,6 +24,7 @@ from headrace import (
     PullFilterObj,
     PullFlatMapObj,
     PullFlattenObj,
+    PullGateObj,
     PullMapObj,
     PullObj,
     PullObj1To1Link,
@@ -38,13 +39,14 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
     SourceObj,
+    WaitObject,
     WrongLoopError,
 )
 from headrace.testing import Delay, Raise, ScriptedSource, Turns, sweep, sweep_endings
 from tests.support import collect, turns, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 
     from headrace.testing import Way
 
@@ -149,6 +151,14 @@ class Through(PullObj1To1Link[Any, Any]):
 
     async def __anext__(self) -> Any:
         return await anext(self.source)
+
+
+class Always(WaitObject[Any]):
+    """A signal that is there whenever it is waited for."""
+
+    def wait(self) -> Coroutine[Any, Any, Any]:
+        self.resolve()
+        return super().wait()
 
 
 def halting(items: list[Any]) -> ScriptedSource:
@@ -373,6 +383,20 @@ ROWS = [
         ),
         covers=(),
         is_simple=False,
+    ),
+    Row(
+        "gate",
+        lambda source, _: PullGateObj(source, Always()),
+        lambda items: items,
+        covers=(PullGateObj,),
+        bad=(
+            (
+                lambda: PullGateObj([1], wrong(3)),
+                TypeError,
+                r"wait_obj must be a WaitObject, got 3 \(int\)",
+            ),
+        ),
+        calls="none",
     ),
 ]
 

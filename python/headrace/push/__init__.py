@@ -8,7 +8,14 @@ from headrace.push.fanout import (
     PushLabeledDistributeObj,
     PushRoundRobinObj,
 )
-from headrace.push.group import PushFlatMapObj, PushFlattenObj, PushTakeObj, PushWindowObj
+from headrace.push.group import (
+    PushBufferObj,
+    PushFlatMapObj,
+    PushFlattenObj,
+    PushTakeObj,
+    PushWindowObj,
+)
+from headrace.push.signal import PushSignalObj
 from headrace.push.sink import SinkCallbackObj, SinkCollectObj, SinkNullObj, SinkObj
 from headrace.push.time import PushWindowTimeoutObj
 from headrace.push.transform import (
@@ -22,6 +29,7 @@ from headrace.push.transform import (
 )
 
 __all__ = [
+    "PushBufferObj",
     "PushCallbackObj",
     "PushChain",
     "PushDedupeObj",
@@ -37,6 +45,7 @@ __all__ = [
     "PushReduceObj",
     "PushRoundRobinObj",
     "PushSerialObj",
+    "PushSignalObj",
     "PushTakeObj",
     "PushWindowObj",
     "PushWindowTimeoutObj",

@@ -12,7 +12,14 @@ from headrace.push.fanout import (
     PushLabeledDistributeObj,
     PushRoundRobinObj,
 )
-from headrace.push.group import PushFlatMapObj, PushFlattenObj, PushTakeObj, PushWindowObj
+from headrace.push.group import (
+    PushBufferObj,
+    PushFlatMapObj,
+    PushFlattenObj,
+    PushTakeObj,
+    PushWindowObj,
+)
+from headrace.push.signal import PushSignalObj
 from headrace.push.sink import SinkNullObj
 from headrace.push.time import PushWindowTimeoutObj
 from headrace.push.transform import (
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable, Mapping
 
     from headrace.abc import PushProtocol
+    from headrace.signal import WaitObject
 
 __all__ = ["PushChain"]
 
@@ -160,6 +168,12 @@ class PushChain(Generic[IN_contra, OUT_co]):
         """Lists of `size` items; see `PushWindowObj`."""
         return self._then(lambda sink: PushWindowObj(sink, size, partial=partial))
 
+    def buffer_until(
+        self, condition: Callable[[OUT_co], Any], *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PushChain[IN_contra, list[OUT_co]]:
+        """Lists that `condition(item)` closes; see `PushBufferObj`."""
+        return self._then(lambda sink: PushBufferObj(sink, condition, partial=partial))
+
     def window_timeout(self, size: int, timeout: float) -> PushChain[IN_contra, list[OUT_co]]:
         """Lists of `size` items, or of fewer after `timeout` seconds; see `PushWindowTimeoutObj`."""
         return self._then(lambda sink: PushWindowTimeoutObj(sink, size, timeout))
@@ -172,6 +186,12 @@ class PushChain(Generic[IN_contra, OUT_co]):
     ) -> PushChain[IN_contra, OUT_co]:
         """Calls something before or after each item is delivered; see `PushCallbackObj`."""
         return self._then(lambda sink: PushCallbackObj(sink, before=before, after=after))
+
+    def signal(
+        self, wait_obj: WaitObject[Any], *, when: Literal["after", "before"] = "after"
+    ) -> PushChain[IN_contra, OUT_co]:
+        """Tells a signal of each item; see `PushSignalObj`."""
+        return self._then(lambda sink: PushSignalObj(sink, wait_obj, when=when))
 
     def serial(self) -> PushChain[IN_contra, OUT_co]:
         """One push at a time; see `PushSerialObj`."""
@@ -240,6 +260,9 @@ if TYPE_CHECKING:
         def map(self, transform: Callable[[T], U]) -> PushChain[T, U]: ...
         def map(self, transform: Callable[[T], Any]) -> PushChain[T, Any]: ...
         def filter(self, predicate: Callable[[T], Any]) -> PushChain[T, T]: ...
+        def buffer_until(
+            self, condition: Callable[[T], Any], *, partial: Literal["keep", "drop"] = "keep"
+        ) -> PushChain[T, list[T]]: ...
         @overload
         def reduce(
             self, reducer: Callable[[U, T], Coroutine[Any, Any, U]], initial: U = ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from headrace._core import FlatMapKernel, FlattenKernel, TakeKernel, WindowKernel
-from headrace.configuration import Mapping, Sizing
+from headrace._core import BufferKernel, FlatMapKernel, FlattenKernel, TakeKernel, WindowKernel
+from headrace.configuration import Buffering, Mapping, Sizing
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["PushFlatMapObj", "PushFlattenObj", "PushTakeObj", "PushWindowObj"]
+__all__ = ["PushBufferObj", "PushFlatMapObj", "PushFlattenObj", "PushTakeObj", "PushWindowObj"]
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
@@ -133,7 +133,48 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        if partial not in ("keep", "drop"):
-            raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
-        self._kernel = WindowKernel(size, partial == "keep")
+        self._kernel = WindowKernel(size, _keeps(partial))
         super().__init__(sink, self._kernel)
+
+
+class PushBufferObj(PushObj1To1Link[T, list[T]], Buffering[T], stock=True):
+    """Lists of items, each closed by an item for which `condition(item)` is true.
+
+    Law: the sink gets the items in their order, parted after each one for which `condition` is true:
+    that one is the last of its list. The list at the end, which nothing closed, comes with
+    `return_()`, unless `partial="drop"`.
+    Order: of arrival, for as long as `condition` does not suspend.
+    Bound: one list, as long as `condition` lets it become, and the lists that cancelled pushes left.
+    Cost: O(1) and one call an item.
+    Cancel safety: a push that is cancelled in `condition` has put its item nowhere. An item that is in
+    the list is accepted. A push that is cancelled while its list is being delivered leaves the list
+    here, and the error names this object in `accepted_by`; the next push or the end delivers it first.
+
+    `throw(error)` drops what is in the list.
+
+    Args:
+        sink: A push object.
+        condition: Sync or async, called with each item; what it raises costs that item, and the list
+            goes on.
+        partial: What becomes of a list that is not closed at the end: `"keep"` or `"drop"`.
+
+    Raises:
+        TypeError: `sink` is no push object, or `condition` not callable.
+        ValueError: `partial` is neither of the two.
+    """
+
+    def __init__(
+        self,
+        sink: PushProtocol[list[T]],
+        condition: Callable[[T], Any],
+        *,
+        partial: Literal["keep", "drop"] = "keep",
+    ) -> None:
+        self._kernel = BufferKernel(condition, _keeps(partial))
+        super().__init__(sink, self._kernel)
+
+
+def _keeps(partial: str) -> bool:
+    if partial not in ("keep", "drop"):
+        raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
+    return partial == "keep"
