@@ -35,6 +35,7 @@ ROOMS = {
     "pull.time": "With time",
     "pull.merge": "Many to one",
     "pull.labeled": "Many to one, with labels",
+    "bridge": "Between pull and push",
     "push.sink": "Sinks",
     "push.transform": "Push: one item out for one in, or none",
     "push.group": "Push: another number of items out than in",

@@ -28,6 +28,8 @@ from headrace import (
     PullMapObj,
     PullObj,
     PullObj1To1Link,
+    PullPushBridgeObj,
+    PullPushDistributeObj,
     PullReduceObj,
     PullSkipObj,
     PullSkipWhileObj,
@@ -35,6 +37,8 @@ from headrace import (
     PullTakeWhileObj,
     PullWindowObj,
     PushPullBufferObj,
+    SinkCollectObj,
+    SinkNullObj,
     SourceBufferObj,
     SourceCancelledError,
     SourceIterObj,
@@ -383,6 +387,53 @@ ROWS = [
         ),
         covers=(),
         is_simple=False,
+    ),
+    Row(
+        "bridge",
+        lambda source, _: PullPushBridgeObj(
+            source, SinkNullObj(), SinkCollectObj(), forward_close=False
+        ),
+        lambda items: items,
+        covers=(PullPushBridgeObj,),
+        bad=(
+            (lambda: PullPushBridgeObj([1]), ValueError, "sinks must hold .*got none"),
+            (
+                lambda: PullPushBridgeObj([1], wrong(3)),
+                TypeError,
+                r"sinks\[0\] must be a push object, got 3 \(int\)",
+            ),
+            (
+                lambda: PullPushBridgeObj(wrong(3), SinkNullObj()),
+                TypeError,
+                r"source must be .*got 3 \(int\)",
+            ),
+        ),
+        calls="none",
+    ),
+    Row(
+        "bridge that distributes",
+        lambda source, wrap: PullPushDistributeObj(
+            source, [SinkNullObj(), SinkCollectObj()], wrap(lambda n: n % 2), forward_close=False
+        ),
+        lambda items: items,
+        covers=(PullPushDistributeObj,),
+        bad=(
+            (
+                lambda: PullPushDistributeObj([1], [], int),
+                ValueError,
+                "sinks must hold .*got none",
+            ),
+            (
+                lambda: PullPushDistributeObj([1], wrong(3), int),
+                TypeError,
+                r"sinks must be an iterable of push objects, got 3 \(int\)",
+            ),
+            (
+                lambda: PullPushDistributeObj([1], [SinkNullObj()], wrong(3)),
+                TypeError,
+                r"selector must be callable, got 3 \(int\)",
+            ),
+        ),
     ),
     Row(
         "gate",

@@ -6,6 +6,7 @@ of capacities. The hot parts are Rust.
 """
 
 from headrace._core import IteratorResult, __version__
+from headrace.bridge import PullPushBridgeObj, PullPushDistributeObj, PushPullObj
 from headrace.buffer import PushPullBufferObj
 from headrace.capacity import CapacitySource, Lease
 from headrace.combiner import AsyncIteratorCombiner
@@ -127,6 +128,8 @@ __all__ = [
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",
+    "PullPushBridgeObj",
+    "PullPushDistributeObj",
     "PullRaceCutoffObj",
     "PullRaceObj",
     "PullRaceRobinObj",
@@ -156,6 +159,7 @@ __all__ = [
     "PushObj",
     "PushObj1To1Link",
     "PushPullBufferObj",
+    "PushPullObj",
     "PushReduceObj",
     "PushRoundRobinObj",
     "PushSerialObj",
