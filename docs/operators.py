@@ -37,6 +37,7 @@ ROOMS = {
     "pull.labeled": "Many to one, with labels",
     "bridge": "Between pull and push",
     "push.sink": "Sinks",
+    "push.writer": "Sinks into files",
     "push.transform": "Push: one item out for one in, or none",
     "push.group": "Push: another number of items out than in",
     "push.signal": "Push: with a signal",

@@ -92,6 +92,7 @@ from headrace.push import (
     SinkCollectObj,
     SinkNullObj,
     SinkObj,
+    SinkWriterObj,
 )
 from headrace.signal import WaitObject
 from headrace.skip import SKIP, Skip
@@ -171,6 +172,7 @@ __all__ = [
     "SinkCollectObj",
     "SinkNullObj",
     "SinkObj",
+    "SinkWriterObj",
     "Skip",
     "SourceBufferObj",
     "SourceCacheObj",

@@ -27,6 +27,7 @@ from headrace.push.transform import (
     PushReduceObj,
     PushSerialObj,
 )
+from headrace.push.writer import SinkWriterObj
 
 __all__ = [
     "PushBufferObj",
@@ -53,4 +54,5 @@ __all__ = [
     "SinkCollectObj",
     "SinkNullObj",
     "SinkObj",
+    "SinkWriterObj",
 ]
