@@ -365,7 +365,7 @@ class Waiting(SourceObj[int]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = asyncio.Event()
+        self.opened = asyncio.Event()
         self.told: list[Any] = []
 
     async def __anext__(self) -> int:
@@ -373,7 +373,7 @@ class Waiting(SourceObj[int]):
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.told.append("cancelled")
-            await self.gate.wait()
+            await self.opened.wait()
             raise
         return 1
 
@@ -391,7 +391,7 @@ async def test_law_4_a_source_is_cancelled_once_and_closed_by_a_task_that_nobody
     closings = [asyncio.ensure_future(stream.aclose()) for _ in range(3)]
     await turns(5)
     assert source.told == ["cancelled"]
-    source.gate.set()
+    source.opened.set()
     await asyncio.gather(*closings)
     assert source.told == ["cancelled", 0]
     with pytest.raises(ClosedError):

@@ -33,6 +33,7 @@ from headrace import (
     PushReduceObj,
     PushRoundRobinObj,
     PushSerialObj,
+    PushSignalObj,
     PushTakeObj,
     PushWindowObj,
     PushWindowTimeoutObj,
@@ -40,6 +41,7 @@ from headrace import (
     SinkCollectObj,
     SinkObj,
     SourceIterObj,
+    WaitObject,
 )
 from tests.support import turns
 
@@ -179,6 +181,8 @@ ONE: dict[str, Callable[[], Line]] = {
     "window, then map": into(lambda end: PushWindowObj(PushMapObj(end, slowly), 2)),
     "two windows": into(lambda end: PushWindowObj(PushMapObj(PushWindowObj(end, 2), slowly), 2)),
     "buffer": into(lambda end: PushBufferObj[Any](PushMapObj(end, slowly), even)),
+    "signal": into(lambda end: PushSignalObj(end, WaitObject())),
+    "signal before": into(lambda end: PushSignalObj(end, WaitObject(), when="before")),
     "take": into(lambda end: PushTakeObj(PushMapObj(end, slowly), 3)),
     "flatten": into(
         lambda end: PushFlattenObj(PushMapObj(end, slowly)), [[1, 2, 3], [], [4], [5, 6]]

@@ -34,6 +34,7 @@ from headrace import (
     PullFilterObj,
     PullFlatMapObj,
     PullFlattenObj,
+    PullGateObj,
     PullInOrderObj,
     PullLabeledRaceObj,
     PullLabeledRaceRobinObj,
@@ -42,6 +43,8 @@ from headrace import (
     PullMapObj,
     PullObj,
     PullObj1To1Link,
+    PullPushBridgeObj,
+    PullPushDistributeObj,
     PullRaceCutoffObj,
     PullRaceObj,
     PullRaceRobinObj,
@@ -58,19 +61,22 @@ from headrace import (
     PullWindowTimeoutObj,
     PullZipObj,
     PushPullBufferObj,
+    SinkCollectObj,
+    SinkNullObj,
     SourceBufferObj,
     SourceCacheObj,
     SourceCancelledError,
     SourceIterObj,
     SourceLinesObj,
     SourceObj,
+    WaitObject,
     WrongLoopError,
 )
 from headrace.testing import Delay, Raise, ScriptedSource, Turns, sweep, sweep_endings
 from tests.support import collect, turns, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
     from pathlib import Path
 
     from headrace.testing import Way
@@ -228,6 +234,14 @@ def read(items: list[Any], *, zipped: bool = False) -> PullObj[Any]:
     """The lines of a file, one item in each."""
     lines = "".join(f"{json.dumps(item)}\n" for item in items)
     return SourceLinesObj(written(lines.encode(), zipped=zipped)).map(json.loads)
+
+
+class Always(WaitObject[Any]):
+    """A signal that is there whenever it is waited for."""
+
+    def wait(self) -> Coroutine[Any, Any, Any]:
+        self.resolve()
+        return super().wait()
 
 
 def halting(items: list[Any]) -> ScriptedSource:
@@ -1011,6 +1025,67 @@ ROWS = [
         ),
         covers=(),
         is_simple=False,
+    ),
+    Row(
+        "bridge",
+        lambda source, _: PullPushBridgeObj(
+            source, SinkNullObj(), SinkCollectObj(), forward_close=False
+        ),
+        lambda items: items,
+        covers=(PullPushBridgeObj,),
+        bad=(
+            (lambda: PullPushBridgeObj([1]), ValueError, "sinks must hold .*got none"),
+            (
+                lambda: PullPushBridgeObj([1], wrong(3)),
+                TypeError,
+                r"sinks\[0\] must be a push object, got 3 \(int\)",
+            ),
+            (
+                lambda: PullPushBridgeObj(wrong(3), SinkNullObj()),
+                TypeError,
+                r"source must be .*got 3 \(int\)",
+            ),
+        ),
+        calls="none",
+    ),
+    Row(
+        "bridge that distributes",
+        lambda source, wrap: PullPushDistributeObj(
+            source, [SinkNullObj(), SinkCollectObj()], wrap(lambda n: n % 2), forward_close=False
+        ),
+        lambda items: items,
+        covers=(PullPushDistributeObj,),
+        bad=(
+            (
+                lambda: PullPushDistributeObj([1], [], int),
+                ValueError,
+                "sinks must hold .*got none",
+            ),
+            (
+                lambda: PullPushDistributeObj([1], wrong(3), int),
+                TypeError,
+                r"sinks must be an iterable of push objects, got 3 \(int\)",
+            ),
+            (
+                lambda: PullPushDistributeObj([1], [SinkNullObj()], wrong(3)),
+                TypeError,
+                r"selector must be callable, got 3 \(int\)",
+            ),
+        ),
+    ),
+    Row(
+        "gate",
+        lambda source, _: PullGateObj(source, Always()),
+        lambda items: items,
+        covers=(PullGateObj,),
+        bad=(
+            (
+                lambda: PullGateObj([1], wrong(3)),
+                TypeError,
+                r"wait_obj must be a WaitObject, got 3 \(int\)",
+            ),
+        ),
+        calls="none",
     ),
 ]
 

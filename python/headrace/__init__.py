@@ -6,6 +6,7 @@ of capacities. The hot parts are Rust.
 """
 
 from headrace._core import IteratorResult, __version__
+from headrace.bridge import PullPushBridgeObj, PullPushDistributeObj, PushPullObj
 from headrace.buffer import PushPullBufferObj
 from headrace.capacity import CapacitySource, Lease
 from headrace.combiner import AsyncIteratorCombiner
@@ -36,6 +37,7 @@ from headrace.pull import (
     PullFilterObj,
     PullFlatMapObj,
     PullFlattenObj,
+    PullGateObj,
     PullInOrderObj,
     PullLabeledRaceObj,
     PullLabeledRaceRobinObj,
@@ -82,6 +84,7 @@ from headrace.push import (
     PushReduceObj,
     PushRoundRobinObj,
     PushSerialObj,
+    PushSignalObj,
     PushTakeObj,
     PushWindowObj,
     PushWindowTimeoutObj,
@@ -89,6 +92,7 @@ from headrace.push import (
     SinkCollectObj,
     SinkNullObj,
     SinkObj,
+    SinkWriterObj,
 )
 from headrace.signal import WaitObject
 from headrace.skip import SKIP, Skip
@@ -116,6 +120,7 @@ __all__ = [
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
+    "PullGateObj",
     "PullInOrderObj",
     "PullLabeledRaceObj",
     "PullLabeledRaceRobinObj",
@@ -124,6 +129,8 @@ __all__ = [
     "PullMapObj",
     "PullObj",
     "PullObj1To1Link",
+    "PullPushBridgeObj",
+    "PullPushDistributeObj",
     "PullRaceCutoffObj",
     "PullRaceObj",
     "PullRaceRobinObj",
@@ -153,9 +160,11 @@ __all__ = [
     "PushObj",
     "PushObj1To1Link",
     "PushPullBufferObj",
+    "PushPullObj",
     "PushReduceObj",
     "PushRoundRobinObj",
     "PushSerialObj",
+    "PushSignalObj",
     "PushTakeObj",
     "PushWindowObj",
     "PushWindowTimeoutObj",
@@ -163,6 +172,7 @@ __all__ = [
     "SinkCollectObj",
     "SinkNullObj",
     "SinkObj",
+    "SinkWriterObj",
     "Skip",
     "SourceBufferObj",
     "SourceCacheObj",

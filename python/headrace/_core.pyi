@@ -28,6 +28,7 @@ __all__ = [
     "IterFeed",
     "IteratorResult",
     "Lease",
+    "LineWriter",
     "LinesFeed",
     "MapKernel",
     "Merge",
@@ -238,6 +239,13 @@ class CacheFeed:
 @final
 class LinesFeed:
     def __new__(cls, path: str, encoding: str, errors: str) -> LinesFeed: ...
+
+@final
+class LineWriter:
+    def __new__(cls, path: str, appends: bool) -> LineWriter: ...
+    def push(self, line: bytes, maxsize: int) -> bool | None: ...
+    def room(self, size: int, maxsize: int) -> Coroutine[Any, Any, None]: ...
+    def close(self, makes: bool) -> Coroutine[Any, Any, None]: ...
 
 @final
 class IterFeed:

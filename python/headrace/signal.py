@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from headrace._core import Signal
 
@@ -29,3 +29,15 @@ class WaitObject(Signal[T]):
 
     def __repr__(self) -> str:
         return f"<WaitObject, {'stopped' if self.stopped else f'{self.waiting} waiting'}>"
+
+
+def checked_signal(wait_obj: WaitObject[T]) -> WaitObject[T]:
+    """The signal, if it is one.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    given = cast("object", wait_obj)
+    if not isinstance(given, WaitObject):
+        raise TypeError(f"wait_obj must be a WaitObject, got {given!r} ({type(given).__name__})")
+    return wait_obj

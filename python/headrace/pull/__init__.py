@@ -2,6 +2,7 @@
 
 from headrace.pull.base import PullObj
 from headrace.pull.eager import PullEagerObj
+from headrace.pull.gate import PullGateObj
 from headrace.pull.group import (
     PullBufferObj,
     PullFlatMapObj,
@@ -60,6 +61,7 @@ __all__ = [
     "PullFilterObj",
     "PullFlatMapObj",
     "PullFlattenObj",
+    "PullGateObj",
     "PullInOrderObj",
     "PullLabeledRaceObj",
     "PullLabeledRaceRobinObj",

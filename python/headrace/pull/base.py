@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.abc import PushProtocol
     from headrace.combiner import OnError
     from headrace.pull.eager import PullEagerObj
+    from headrace.pull.gate import PullGateObj
     from headrace.pull.group import (
         PullBufferObj,
         PullFlatMapObj,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         PullMapObj,
         PullReduceObj,
     )
+    from headrace.signal import WaitObject
     from headrace.skip import Skip
 
 __all__ = ["PullObj"]
@@ -517,6 +519,12 @@ class PullObj(PullLink[T_co]):
         from headrace.pull.eager import PullEagerObj
 
         return PullEagerObj(self, buffer_size)
+
+    def gate(self, wait_obj: WaitObject[Any]) -> PullGateObj[T_co]:
+        """What is ready at each signal; see `PullGateObj`."""
+        from headrace.pull.gate import PullGateObj
+
+        return PullGateObj(self, wait_obj)
 
     def timeout(
         self, timeout: float, *, on_timeout: Literal["raise", "skip"] = "raise"

@@ -15,6 +15,7 @@ from headrace.push.group import (
     PushTakeObj,
     PushWindowObj,
 )
+from headrace.push.signal import PushSignalObj
 from headrace.push.sink import SinkCallbackObj, SinkCollectObj, SinkNullObj, SinkObj
 from headrace.push.time import PushWindowTimeoutObj
 from headrace.push.transform import (
@@ -26,6 +27,7 @@ from headrace.push.transform import (
     PushReduceObj,
     PushSerialObj,
 )
+from headrace.push.writer import SinkWriterObj
 
 __all__ = [
     "PushBufferObj",
@@ -44,6 +46,7 @@ __all__ = [
     "PushReduceObj",
     "PushRoundRobinObj",
     "PushSerialObj",
+    "PushSignalObj",
     "PushTakeObj",
     "PushWindowObj",
     "PushWindowTimeoutObj",
@@ -51,4 +54,5 @@ __all__ = [
     "SinkCollectObj",
     "SinkNullObj",
     "SinkObj",
+    "SinkWriterObj",
 ]

@@ -19,6 +19,7 @@ from headrace.push.group import (
     PushTakeObj,
     PushWindowObj,
 )
+from headrace.push.signal import PushSignalObj
 from headrace.push.sink import SinkNullObj
 from headrace.push.time import PushWindowTimeoutObj
 from headrace.push.transform import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable, Mapping
 
     from headrace.abc import PushProtocol
+    from headrace.signal import WaitObject
 
 __all__ = ["PushChain"]
 
@@ -185,6 +187,12 @@ class PushChain(Generic[IN_contra, OUT_co]):
         """Calls something before or after each item is delivered; see `PushCallbackObj`."""
         return self._then(lambda sink: PushCallbackObj(sink, before=before, after=after))
 
+    def signal(
+        self, wait_obj: WaitObject[Any], *, when: Literal["after", "before"] = "after"
+    ) -> PushChain[IN_contra, OUT_co]:
+        """Tells a signal of each item; see `PushSignalObj`."""
+        return self._then(lambda sink: PushSignalObj(sink, wait_obj, when=when))
+
     def serial(self) -> PushChain[IN_contra, OUT_co]:
         """One push at a time; see `PushSerialObj`."""
         return self._then(PushSerialObj)
@@ -252,6 +260,9 @@ if TYPE_CHECKING:
         def map(self, transform: Callable[[T], U]) -> PushChain[T, U]: ...
         def map(self, transform: Callable[[T], Any]) -> PushChain[T, Any]: ...
         def filter(self, predicate: Callable[[T], Any]) -> PushChain[T, T]: ...
+        def buffer_until(
+            self, condition: Callable[[T], Any], *, partial: Literal["keep", "drop"] = "keep"
+        ) -> PushChain[T, list[T]]: ...
         @overload
         def reduce(
             self, reducer: Callable[[U, T], Coroutine[Any, Any, U]], initial: U = ...

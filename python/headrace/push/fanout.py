@@ -224,13 +224,7 @@ class PushForkObj(_FanOut[T], stock=True):
         concurrent: bool = True,
         forward_close: bool = True,
     ) -> None:
-        self._sinks = _checked(sinks)
-        places: dict[int, int] = {}
-        for number, sink in enumerate(self._sinks):
-            if (first := places.setdefault(id(sink), number)) != number:
-                raise ValueError(
-                    f"sinks must be different from each other, got {sink!r} as sinks[{first}] and sinks[{number}]"
-                )
+        self._sinks = different_sinks(sinks)
         super().__init__(self._sinks, "all", concurrent=concurrent, forward_close=forward_close)
 
     @property
@@ -269,7 +263,7 @@ class PushDistributeObj(_FanOut[T], stock=True):
         *,
         forward_close: bool = True,
     ) -> None:
-        self._sinks = _checked(sinks)
+        self._sinks = checked_sinks(sinks)
         super().__init__(self._sinks, checked_selector(selector), forward_close=forward_close)
 
     @property
@@ -308,7 +302,7 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
     """
 
     def __init__(self, sinks: Iterable[PushProtocol[T]], *, forward_close: bool = True) -> None:
-        self._sinks = _checked(sinks)
+        self._sinks = checked_sinks(sinks)
         super().__init__(self._sinks, "ring", forward_close=forward_close)
 
     @property
@@ -426,7 +420,13 @@ def checked_selector(selector: Any) -> Any:
     return selector
 
 
-def _checked(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
+def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
+    """The sinks, if they are some.
+
+    Raises:
+        TypeError: It is not iterable, or one of them is no push object.
+        ValueError: There are none.
+    """
     if not isinstance(cast("object", sinks), Iterable):
         raise TypeError(
             f"sinks must be an iterable of push objects, got {sinks!r} ({type(sinks).__name__})"
@@ -436,6 +436,23 @@ def _checked(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
         raise ValueError("sinks must hold at least one push object, got none")
     for number, sink in enumerate(checked):
         checked_sink(sink, f"sinks[{number}]")
+    return checked
+
+
+def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
+    """The sinks, if they are some, each once.
+
+    Raises:
+        TypeError: It is not iterable, or one of them is no push object.
+        ValueError: There are none, or one of them stands there twice.
+    """
+    checked = checked_sinks(sinks)
+    places: dict[int, int] = {}
+    for number, sink in enumerate(checked):
+        if (first := places.setdefault(id(sink), number)) != number:
+            raise ValueError(
+                f"sinks must be different from each other, got {sink!r} as sinks[{first}] and sinks[{number}]"
+            )
     return checked
 
 

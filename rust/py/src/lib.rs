@@ -8,6 +8,7 @@
 //! | [`drive`] | what moves items through kernels, on demand and on supply |
 //! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
 //! | [`result`], [`errors`] | what comes back, and what is raised |
+//! | [`writer`] | lines on their way into a file |
 //! | [`runtime`] | threads for what blocks |
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`] | what all of them stand on |
 //!
@@ -31,6 +32,7 @@ mod queue;
 mod result;
 mod runtime;
 mod signal;
+mod writer;
 
 use pyo3::prelude::*;
 
@@ -51,6 +53,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<merge::Anchor>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
+    writer::register(module)?;
     queue::register(module)?;
     capacity::register(module)?;
     module.add_class::<buffer::Buffer>()?;

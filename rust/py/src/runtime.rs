@@ -37,7 +37,7 @@ static OVER: AtomicBool = AtomicBool::new(false);
 pub(crate) fn spawn(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyResult<()> {
     if is_over() {
         return Err(PyRuntimeError::new_err(
-            "the interpreter is exiting: no file can be read any more",
+            "the interpreter is exiting: no file can be read or written any more",
         ));
     }
     let here = RUNTIME

@@ -1,0 +1,457 @@
+"""Where pull and push meet: a pair of ends as one object, and pull streams that push as they are pulled."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import types
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from headrace._core import ForeignFeed
+from headrace.errors import CLOSING, NOTHING
+from headrace.pull.base import PullObj
+from headrace.pull.source import as_pull
+from headrace.push.base import (
+    acceptors,
+    cancelling,
+    checked_sink,
+    name_acceptors,
+    push_now,
+    raise_all,
+    says_done,
+)
+from headrace.push.fanout import checked_selector, checked_sinks, different_sinks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+    from typing import Self
+
+    from headrace._core import IteratorResult
+    from headrace.abc import PushProtocol
+    from headrace.pull.source import Source
+
+__all__ = ["PullPushBridgeObj", "PullPushDistributeObj", "PushPullObj"]
+
+IN_contra = TypeVar("IN_contra", contravariant=True)
+OUT_co = TypeVar("OUT_co", covariant=True)
+T = TypeVar("T")
+
+
+class PushPullObj(Generic[IN_contra, OUT_co]):
+    """Two ends as one object: what is pushed into it goes into `sink`, what is pulled comes out of `source`.
+
+        buffer = PushPullBufferObj(100)
+        line = PushChain.start().map(parse).into(buffer.sink)
+        both = PushPullObj(line, buffer.source.filter(is_good))
+        await both.next(text)
+        async for item in both: ...
+
+    It can be given wherever a sink is wanted, and wherever a source is.
+
+    Law: `both.next(item)` is `sink.next(item)`, and `aiter(both)` is `source`. What the two have to do
+    with each other, a store that they share as a rule, is up to them.
+    Order, Bound, Cost, Cancel safety: those of its ends.
+
+    `return_()` and `throw(error)` end the sink. The source is closed as `both.source`.
+
+    Args:
+        sink: A push object.
+        source: A pull object, or any iterable, sync or async.
+
+    Raises:
+        TypeError: `sink` is no push object, or `source` not iterable.
+    """
+
+    def __init__(self, sink: PushProtocol[IN_contra], source: Source[OUT_co]) -> None:
+        self._sink = checked_sink(sink)
+        self._source: PullObj[OUT_co] = as_pull(source)
+
+    @property
+    def sink(self) -> PushProtocol[IN_contra]:
+        """Where items go in."""
+        return self._sink
+
+    @property
+    def source(self) -> PullObj[OUT_co]:
+        """Where items come out."""
+        return self._source
+
+    def __aiter__(self) -> AsyncIterator[OUT_co]:
+        """The source."""
+        return self._source
+
+    def next(self, item: IN_contra) -> Awaitable[IteratorResult[Any]]:
+        """Pushes an item into the sink."""
+        return self._sink.next(item)
+
+    def next_nowait(self, item: IN_contra) -> IteratorResult[Any]:
+        """Pushes an item into the sink without waiting.
+
+        Raises:
+            WouldBlock: The sink would have to wait. TypeError: It has no `next_nowait`.
+        """
+        return push_now(self._sink, item)
+
+    def return_(self, value: Any = None) -> Awaitable[IteratorResult[Any]]:
+        """Ends the supply."""
+        return self._sink.return_(value)
+
+    def throw(self, error: BaseException) -> Awaitable[IteratorResult[Any]]:
+        """Ends the supply with an error."""
+        return self._sink.throw(error)
+
+    def __repr__(self) -> str:
+        return f"<PushPullObj of {self._sink!r} and {self._source!r}>"
+
+
+class _PullPushObj(PullObj[T], stock=True):
+    """A pull stream that pushes what it gives."""
+
+    def __init__(self, tap: _Tap[T]) -> None:
+        self._tap = tap
+        super().__init__(ForeignFeed(_Handle(tap)))
+
+    @property
+    def source(self) -> PullObj[T]:
+        """What it pulls from."""
+        return self._tap.source
+
+    @property
+    def sinks(self) -> Sequence[PushProtocol[T]]:
+        """What it pushes into."""
+        return self._tap.sinks
+
+    def restart(self) -> None:
+        """Begins a new cycle, of this stream and its sources; an item that is under way is given up.
+
+        Raises:
+            RuntimeError: The sinks were ended with the stream; or a pull is pending, or a source cannot
+                start again (an iterator runs once).
+        """
+        if self._tap.has_ended_sinks:
+            raise RuntimeError(
+                f"cannot restart: the sinks of {type(self).__name__} were ended with it; forward_close=False keeps them open"
+            )
+        super().restart()
+        self._tap.restart()
+
+
+class PullPushBridgeObj(_PullPushObj[T], stock=True):
+    """The items of the source, each of which also goes into all sinks.
+
+    Law: the items of the source, and every sink gets them too; an item comes out when all sinks have
+    accepted it.
+    Order: the source's; an item goes into the sinks one after the other, as they stand there. Give it
+    one `PushForkObj` to have it go into several side by side.
+    Bound: one item.
+    Cost: O(number of sinks) an item.
+    Cancel safety: as the source's, and an item whose push was cancelled stays here: the next pull
+    pushes it into those sinks that lack it. A sink whose error names somebody in `accepted_by` has it.
+
+    A sink that fails does not keep the item from the other sinks. The pull raises its error, or a group
+    of several, which names in `accepted_by` the sinks that have the item; that costs the item, and the
+    next pull goes on with the next one. A sink that says `done` gets no more. Unless `forward_close` is
+    off, the sinks are ended with `return_()` when the source ends, before the pull says so, and when the
+    stream is closed.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        sinks: The push objects, at least one, each once.
+        forward_close: Whether the sinks end with the stream (default).
+
+    Raises:
+        TypeError: `source` is not iterable, or one of `sinks` no push object.
+        ValueError: There are no sinks, or one of them stands there twice.
+    """
+
+    def __init__(
+        self, source: Source[T], *sinks: PushProtocol[T], forward_close: bool = True
+    ) -> None:
+        super().__init__(
+            _Tap(as_pull(source), different_sinks(sinks), type(self).__name__, ends=forward_close)
+        )
+
+
+class PullPushDistributeObj(_PullPushObj[T], stock=True):
+    """The items of the source, each of which also goes into the sink that `selector` names.
+
+    Law: the items of the source, and sink number `selector(item)` gets each of them too; an item comes
+    out when that sink has accepted it.
+    Order: the source's.
+    Bound: one item.
+    Cost: O(1) and one call an item.
+    Cancel safety: as the source's, and an item whose push was cancelled stays here: the next pull
+    pushes it into its sink, if that lacks it. An item whose `selector` was cancelled with the pull goes
+    to `selector` again: at least once.
+
+    An error of `selector` or of the sink is raised by the pull and costs the item; the next pull goes on
+    with the next one. What is for a sink that said `done` is not pushed any more, and comes out all the
+    same. Unless `forward_close` is off, the sinks are ended with `return_()` when the source ends, before
+    the pull says so, and when the stream is closed.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        sinks: The push objects; one may stand there more than once.
+        selector: Sync or async, called with each item; gives the number of its sink, from 0.
+        forward_close: Whether the sinks end with the stream (default).
+
+    Raises:
+        TypeError: `source` or `sinks` is not iterable, one of them is no push object, or `selector` is
+            not callable; at a pull: the selector gave no integer.
+        ValueError: There are no sinks.
+        IndexError: At a pull: the selector named no sink.
+    """
+
+    def __init__(
+        self,
+        source: Source[T],
+        sinks: Iterable[PushProtocol[T]],
+        selector: Callable[[T], int] | Callable[[T], Awaitable[int]],
+        *,
+        forward_close: bool = True,
+    ) -> None:
+        self._routed: _Routed[T] = _Routed(
+            as_pull(source), checked_sinks(sinks), type(self).__name__, ends=forward_close
+        )
+        self.selector = selector
+        super().__init__(self._routed)
+
+    @property
+    def selector(self) -> Callable[[T], Any]:
+        """The callable, live: a new one holds from the next item."""
+        return self._routed.selector
+
+    @selector.setter
+    def selector(self, selector: Callable[[T], Any]) -> None:
+        self._routed.selector = checked_selector(selector)
+
+
+class _Handle(AsyncIterable[T]):
+    """What can be iterated anew after a restart."""
+
+    def __init__(self, tap: _Tap[T]) -> None:
+        self._tap = tap
+
+    def __aiter__(self) -> _Tap[T]:
+        return self._tap
+
+    async def aclose(self) -> None:
+        await self._tap.aclose()
+
+
+class _Tap(Generic[T]):
+    """The items; asked for one at a time, which the link of the stream sees to."""
+
+    def __init__(
+        self, source: PullObj[T], sinks: tuple[PushProtocol[T], ...], name: str, *, ends: bool
+    ) -> None:
+        self.source = source
+        self.sinks = sinks
+        self.has_ended_sinks = False
+        self._name = name
+        # The sinks that are to be ended.
+        self._open = list({id(sink): sink for sink in sinks}.values()) if ends else []
+        # Those that want no more, by identity: a sink of somebody else's may be equal to another.
+        self._done: set[int] = set()
+        # Who has the item of the push that went wrong last, by its `accepted_by`.
+        self._names: tuple[Any, ...] = ()
+        self._is_over = False
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Forgets the item that is under way."""
+        self._held: Any = NOTHING
+        # The sinks that lack it; not known before it is routed.
+        self._missing: list[PushProtocol[T]] | None = None
+        self._accepted: list[Any] = []
+        self._errors: list[BaseException] = []
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._held is NOTHING:
+            await self._pull()
+        item: T = self._held
+        if self._missing is None:
+            self._missing = await self._routed(item)
+        await self._push(item, self._missing)
+        errors, accepted = self._errors, self._accepted
+        self._give_up()
+        if errors:
+            raise self._failure(errors, accepted)
+        return item
+
+    async def aclose(self) -> None:
+        """Closes the source and ends the sinks, whatever becomes of the others."""
+        self._give_up()
+        errors: list[BaseException] = []
+        cancelled: asyncio.CancelledError | None = None
+        closes: list[Callable[[], Awaitable[Any]]] = [self.source.aclose]
+        closes += [sink.return_ for sink in self._open]
+        for close in closes:
+            try:
+                await close()
+            except asyncio.CancelledError as struck:
+                cancelled = struck
+            except Exception as error:
+                errors.append(error)
+        self.has_ended_sinks = self.has_ended_sinks or bool(self._open)
+        self._open.clear()
+        if cancelled is not None:
+            for failure in errors:
+                cancelled.add_note(f"while closing: {failure!r}")
+            raise cancelled
+        raise_all(errors, "several ends failed to close")
+
+    def restart(self) -> None:
+        self.source.restart()
+        self._is_over = False
+        self._give_up()
+
+    async def _pull(self) -> None:
+        """Takes the next item, or ends the sinks."""
+        if not self._is_over:
+            try:
+                self._held = await anext(self.source)
+            except StopAsyncIteration:
+                self._is_over = True
+            else:
+                return
+        await self._end_sinks()
+        raise StopAsyncIteration
+
+    async def _end_sinks(self) -> None:
+        errors: list[BaseException] = []
+        while self._open:
+            self.has_ended_sinks = True
+            before = cancelling()
+            try:
+                await self._open[0].return_()
+            except BaseException as error:
+                # One that was cancelled goes on at the next pull.
+                if _is_interruption(error, before):
+                    raise
+                if not isinstance(error, (Exception, asyncio.CancelledError)):
+                    self._open.pop(0)
+                    raise
+                errors.append(_speechless(error, f"a sink of {self._name}"))
+            self._open.pop(0)
+        raise_all(errors, "several sinks failed to end")
+
+    async def _routed(self, item: T) -> list[PushProtocol[T]]:
+        """The sinks for an item."""
+        return list(self.sinks)
+
+    async def _push(self, item: T, missing: list[PushProtocol[T]]) -> None:
+        """Pushes an item into the sinks that lack it."""
+        while missing:
+            sink = missing[0]
+            if id(sink) not in self._done:
+                before = cancelling()
+                try:
+                    result = await self._deliver(sink, item)
+                except BaseException as error:
+                    names = self._names
+                    if _is_interruption(error, before):
+                        if names:
+                            missing.pop(0)
+                            self._accepted.append(sink)
+                        raise
+                    missing.pop(0)
+                    self._accepted += names
+                    if not isinstance(error, (Exception, asyncio.CancelledError)):
+                        raise
+                    self._errors.append(_speechless(error, f"a sink of {self._name}"))
+                    continue
+                self._accepted.append(sink)
+                if says_done(result):
+                    self._done.add(id(sink))
+            missing.pop(0)
+
+    @types.coroutine
+    def _deliver(self, sink: PushProtocol[T], item: T) -> Generator[Any, Any, IteratorResult[Any]]:
+        """One push. It notes who has the item if it does not come to its end.
+
+        That is noted here, since `close()` tells those above of no error but its own.
+        """
+        self._names = ()
+        sent: Any = None
+        try:
+            inner: Any = sink.next(item).__await__()
+            step: Callable[[Any], Any] = inner.send
+            while True:
+                try:
+                    awaited = step(sent)
+                except StopIteration as done:
+                    result: IteratorResult[Any] = done.value
+                    return result
+                try:
+                    step, sent = inner.send, (yield awaited)
+                except BaseException as error:
+                    step, sent = inner.throw, error
+        except BaseException as error:
+            self._names = acceptors(error)
+            raise
+
+    def _failure(self, errors: list[BaseException], accepted: list[Any]) -> BaseException:
+        error = (
+            errors[0] if len(errors) == 1 else BaseExceptionGroup("several sinks failed", errors)
+        )
+        note = f"the item was accepted by {', '.join(map(repr, accepted))}" if accepted else ""
+        name_acceptors(error, accepted, note)
+        return error
+
+
+class _Routed(_Tap[T]):
+    """Each item into one sink."""
+
+    selector: Callable[[T], Any]
+
+    async def _routed(self, item: T) -> list[PushProtocol[T]]:
+        before = cancelling()
+        try:
+            number = self.selector(item)
+            if inspect.isawaitable(number):
+                number = await number
+        except BaseException as error:
+            # A cancelled one is asked again.
+            if _is_interruption(error, before):
+                raise
+            self._give_up()
+            blamed = _speechless(error, f"selector of {self._name}")
+            if blamed is error and isinstance(error, Exception):
+                note = f"raised by selector of {self._name}"
+                name_acceptors(error, acceptors(error), note)
+            raise blamed from blamed.__cause__
+        try:
+            return [self.sinks[_checked_number(number, len(self.sinks), item)]]
+        except Exception:
+            self._give_up()
+            raise
+
+
+def _checked_number(number: object, count: int, item: object) -> int:
+    got = f"got {number!r} ({type(number).__name__}) for {item!r} ({type(item).__name__})"
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"selector must give the number of a sink, {got}")
+    if not 0 <= number < count:
+        raise IndexError(f"selector must give a number from 0 to {count - 1}, {got}")
+    return number
+
+
+def _is_interruption(error: BaseException, before: int) -> bool:
+    """Whether an error is that of a pull which was cancelled or dropped, and not one of a callable."""
+    if isinstance(error, asyncio.CancelledError):
+        return cancelling() > before or cast("Any", error.args) == (CLOSING,)
+    return isinstance(error, GeneratorExit)
+
+
+def _speechless(error: BaseException, what: str) -> BaseException:
+    """The error of something that was called; one by which iteration speaks would be taken for the end."""
+    if not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    wrapped = RuntimeError(f"{what} raised {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped

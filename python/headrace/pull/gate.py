@@ -1,0 +1,158 @@
+"""`PullGateObj`: items in batches that a signal lets through."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from headrace._core import ForeignFeed
+from headrace.errors import NOTHING, ClosedError
+from headrace.pull.base import PullObj
+from headrace.pull.source import as_pull
+from headrace.signal import checked_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Self
+
+    from headrace.pull.source import Source
+    from headrace.signal import WaitObject
+
+__all__ = ["PullGateObj"]
+
+T = TypeVar("T")
+
+
+class PullGateObj(PullObj[T], stock=True):
+    """At each signal, what is ready.
+
+    Law: the items of the source, each once. The gate is closed at first. A value of `wait_obj` opens
+    it, and it stays open until a pull of the source has to wait: that closes it, and what the pull
+    gives in the end waits here for the next value. While the gate is closed no pull of the source
+    begins. Giving the loop a turn is not waiting.
+    Order: the source's.
+    Bound: one item.
+    Cost: O(1) an item.
+    Cancel safety: as the source's. An item that waits for the signal waits for the next pull too.
+
+    The end and the errors of the source are not held back. A signal that came while the gate was open
+    opens it again as soon as it closes; of several, one counts. A signal that was rejected raises its
+    error at each pull that needs it, and after `wait_obj.reset()` the stream goes on. Once the signal is
+    stopped nobody can open the gate, so it stays open for good: nothing is lost.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        wait_obj: The signal; its values are not looked at.
+
+    Raises:
+        TypeError: `source` is not iterable, or `wait_obj` no `WaitObject`.
+    """
+
+    def __init__(self, source: Source[T], wait_obj: WaitObject[Any]) -> None:
+        self._gate: _Gate[T] = _Gate(as_pull(source), checked_signal(wait_obj))
+        super().__init__(ForeignFeed(_Handle(self._gate)))
+
+    @property
+    def source(self) -> PullObj[T]:
+        """What it pulls from."""
+        return self._gate.source
+
+    @property
+    def wait_obj(self) -> WaitObject[Any]:
+        """The signal, live: a new one holds from the next time that the gate is closed."""
+        return self._gate.wait_obj
+
+    @wait_obj.setter
+    def wait_obj(self, wait_obj: WaitObject[Any]) -> None:
+        self._gate.wait_obj = checked_signal(wait_obj)
+
+    def restart(self) -> None:
+        """Begins a new cycle, of this stream and its sources, with the gate closed.
+
+        Raises:
+            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
+        """
+        super().restart()
+        self._gate.restart()
+
+
+class _Handle(Generic[T]):
+    """What can be iterated anew after a restart."""
+
+    def __init__(self, gate: _Gate[T]) -> None:
+        self._gate = gate
+
+    def __aiter__(self) -> _Gate[T]:
+        return self._gate
+
+    async def aclose(self) -> None:
+        await self._gate.aclose()
+
+
+class _Gate(Generic[T]):
+    """The items; asked for one at a time, which the link of the stream sees to."""
+
+    def __init__(self, source: PullObj[T], wait_obj: WaitObject[Any]) -> None:
+        self.source = source
+        self.wait_obj = wait_obj
+        self._is_open = False
+        self._held: Any = NOTHING
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._held is NOTHING:
+            await self._open()
+            self._held = await self._pull()
+        await self._open()
+        item: T = self._held
+        self._held = NOTHING
+        return item
+
+    async def aclose(self) -> None:
+        self._held = NOTHING
+        await self.source.aclose()
+
+    def restart(self) -> None:
+        self.source.restart()
+        self._held = NOTHING
+        self._is_open = False
+
+    async def _open(self) -> None:
+        """Waits for the signal, if the gate is closed."""
+        if self._is_open:
+            return
+        wait_obj = self.wait_obj
+        try:
+            await wait_obj.wait()
+        except ClosedError:
+            if not wait_obj.stopped:
+                raise
+        self._is_open = True
+
+    @types.coroutine
+    def _pull(self) -> Generator[Any, Any, T]:
+        """One item of the source. The gate closes if that has to be waited for."""
+        pull: Any = anext(self.source)
+        if not hasattr(pull, "send"):
+            pull = pull.__await__()
+        step: Callable[[Any], Any] = pull.send
+        sent: Any = None
+        while True:
+            try:
+                awaited = step(sent)
+            except StopIteration as done:
+                item: T = done.value
+                return item
+            if awaited is not None:
+                self._is_open = False
+            try:
+                sent = yield awaited
+                step = pull.send
+            except GeneratorExit:
+                pull.close()
+                raise
+            except BaseException as error:
+                sent = error
+                step = pull.throw

@@ -1,0 +1,107 @@
+"""A signal out of a push line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from headrace.push.base import name_acceptors, push_now, refuse_after_end
+from headrace.push.transform import PushObj1To1Link
+from headrace.signal import checked_signal
+
+if TYPE_CHECKING:
+    from headrace._core import IteratorResult
+    from headrace.abc import PushProtocol
+    from headrace.signal import WaitObject
+
+__all__ = ["PushSignalObj"]
+
+T = TypeVar("T")
+
+
+class PushSignalObj(PushObj1To1Link[T, T], stock=True):
+    """Passes items on, and tells a signal of each.
+
+    Law: for each item the push and then `wait_obj.resolve(item)`; with `when="before"` the other way
+    round. Of an item that is not accepted the signal hears nothing, or, with `"before"`, hears before
+    that is known.
+    Order: of arrival, for as long as the sink does not suspend; of acceptance with `"after"`.
+    Bound: nothing is held; the signal keeps its last value.
+    Cost: O(1) an item, and O(number of those who wait for the signal).
+    Cancel safety: a push that is cancelled has delivered its item whole or not at all. With `"before"`
+    the signal has heard of it all the same, and hears of it again if it is pushed again.
+
+    Ending this ends the sink, and leaves the signal as it is.
+
+    Args:
+        sink: A push object.
+        wait_obj: The signal.
+        when: Whether it is told `"after"` the sink has accepted the item, or `"before"` it is asked.
+
+    Raises:
+        TypeError: `sink` is no push object, or `wait_obj` no `WaitObject`.
+        ValueError: `when` is neither of the two.
+    """
+
+    def __init__(
+        self,
+        sink: PushProtocol[T],
+        wait_obj: WaitObject[T],
+        *,
+        when: Literal["after", "before"] = "after",
+    ) -> None:
+        super().__init__(sink)
+        self.wait_obj = wait_obj
+        self.when = when
+
+    @property
+    def wait_obj(self) -> WaitObject[T]:
+        """The signal, live: a new one holds from the next item."""
+        return self._wait_obj
+
+    @wait_obj.setter
+    def wait_obj(self, wait_obj: WaitObject[T]) -> None:
+        self._wait_obj = checked_signal(wait_obj)
+
+    @property
+    def when(self) -> Literal["after", "before"]:
+        """When the signal is told, live."""
+        return self._when
+
+    @when.setter
+    def when(self, when: Literal["after", "before"]) -> None:
+        if when not in ("after", "before"):
+            raise ValueError(f'when must be "after" or "before", got {when!r}')
+        self._when: Literal["after", "before"] = when
+
+    async def next_impl(self, item: T) -> IteratorResult[Any]:
+        """Pushes one item on, and tells the signal."""
+        when = self._when
+        if when == "before":
+            self._wait_obj.resolve(item)
+        result = await self._sink.next(item)
+        if when == "after":
+            self._tell(item)
+        return result
+
+    def next_nowait(self, item: T) -> IteratorResult[Any]:
+        """The same without waiting.
+
+        Raises:
+            WouldBlock: The sink would have to wait. With `when="before"` the signal has heard of the
+                item all the same.
+        """
+        refuse_after_end(self, item)
+        when = self._when
+        if when == "before":
+            self._wait_obj.resolve(item)
+        result = push_now(self._sink, item)
+        if when == "after":
+            self._tell(item)
+        return result
+
+    def _tell(self, item: T) -> None:
+        try:
+            self._wait_obj.resolve(item)
+        except Exception as error:
+            name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
+            raise
