@@ -227,6 +227,20 @@ async def test_law_3_no_error_of_a_sink_or_a_selector_ends_the_stream(
         assert await collect(stream) == [2]
 
 
+async def test_law_3_a_selector_that_speaks_as_iteration_does_is_not_obeyed() -> None:
+    for kind in (StopIteration, StopAsyncIteration, GeneratorExit):
+
+        def refuse(item: int, kind: type[BaseException] = kind) -> int:
+            if item == 1:
+                raise kind
+            return 0
+
+        stream = PullPushDistributeObj([1, 2], [SinkNullObj()], refuse)
+        with pytest.raises(RuntimeError, match=f"selector of PullPush.* raised {kind.__name__}"):
+            await anext(stream)
+        assert await collect(stream) == [2]
+
+
 async def test_a_selector_names_a_sink_by_number() -> None:
     sinks = [SinkCollectObj[int](), SinkCollectObj[int]()]
     stream = PullPushDistributeObj(range(5), sinks, lambda n: n % 2)

@@ -410,14 +410,15 @@ class _Routed(_Tap[T]):
     selector: Callable[[T], Any]
 
     async def _routed(self, item: T) -> list[PushProtocol[T]]:
-        before = cancelling()
+        before, is_called = cancelling(), False
         try:
             number = self.selector(item)
+            is_called = True
             if inspect.isawaitable(number):
                 number = await number
         except BaseException as error:
             # A cancelled one is asked again.
-            if _is_interruption(error, before):
+            if is_called and _is_interruption(error, before):
                 raise
             self._give_up()
             blamed = _speechless(error, f"selector of {self._name}")
@@ -450,7 +451,7 @@ def _is_interruption(error: BaseException, before: int) -> bool:
 
 def _speechless(error: BaseException, what: str) -> BaseException:
     """The error of something that was called; one by which iteration speaks would be taken for the end."""
-    if not isinstance(error, (StopIteration, StopAsyncIteration)):
+    if not isinstance(error, (StopIteration, StopAsyncIteration, GeneratorExit)):
         return error
     wrapped = RuntimeError(f"{what} raised {type(error).__name__}")
     wrapped.__cause__ = error

@@ -13,6 +13,9 @@ from headrace.push.sink import SinkObj
 
 __all__ = ["SinkWriterObj"]
 
+# Made once: `json.dumps` would make one an item.
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -135,7 +138,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
 
     def _line(self, item: T_contra) -> bytes:
         if self._format == "jsonl":
-            text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = _COMPACT.encode(item)
         elif isinstance(item, str):
             text = item
         else:
