@@ -265,6 +265,18 @@ async def test_a_sink_that_is_done_gets_no_more() -> None:
     assert (first.buffer, second.buffer) == ([0, 1], [0, 1, 2, 3])
 
 
+async def test_a_sink_that_is_done_is_not_asked_again() -> None:
+    class Done(SinkObj[int]):
+        async def next_impl(self, item: int) -> IteratorResult[Any]:
+            asked.append(item)
+            return IteratorResult(None, True)
+
+    asked: list[int] = []
+    assert await collect(PullPushBridgeObj(range(3), Done())) == [0, 1, 2]
+    assert await collect(PullPushDistributeObj(range(5, 8), [Done()], lambda _: 0)) == [5, 6, 7]
+    assert asked == [0, 5]
+
+
 async def test_sinks_that_are_shared_stay_open() -> None:
     sink: SinkCollectObj[int] = SinkCollectObj()
     for stream in (
