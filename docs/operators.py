@@ -9,7 +9,6 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import headrace
@@ -95,8 +94,8 @@ def signature(thing: Any) -> str:
 def fluent() -> dict[str, str]:
     """The fluent method that makes each class."""
     made: dict[str, str] = {}
-    for name, method in vars(PullObj).items():
-        if isinstance(method, FunctionType) and not name.startswith("_"):
+    for name, method in inspect.getmembers(PullObj, inspect.isfunction):
+        if not name.startswith("_"):
             for kind in re.findall(r"see `(\w+)`", method.__doc__ or ""):
                 made[kind] = name
     return made
