@@ -1,7 +1,6 @@
 """Measures one row of one library, in a process of its own, and prints what came out as JSON.
 
-By hand and by the library in turn, the best of each. The clock is the process's CPU time, which other programs on the
-machine do not move.
+By hand and by the library in turn, the best of each.
 """
 
 from __future__ import annotations
@@ -13,41 +12,43 @@ import importlib
 import inspect
 import json
 import reprlib
-import time
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peers.row import Probe, Run, Work
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def timed(run: Run, items: int) -> tuple[float, Any]:
+
+def timed(run: Run, items: int, clock: Callable[[], float]) -> tuple[float, Any]:
     """Seconds, and what the run came to."""
 
     async def main() -> tuple[float, Any]:
-        begun = time.process_time()
+        begun = clock()
         outcome = run(items)
         if inspect.isawaitable(outcome):
             outcome = await outcome
-        return time.process_time() - begun, outcome
+        return clock() - begun, outcome
 
     gc.collect()
     return asyncio.run(main())
 
 
-def fitting(runs: tuple[Run, Run], items: int, seconds: float) -> int:
+def fitting(row: Work, runs: tuple[Run, Run], seconds: float) -> int:
     """How many items the slower of the two gets through in that time: both are given as many."""
-    few = max(items // 100, 100)
+    few = max(row.items // 100, 100)
     for _ in range(2):  # the first time, code is cold
-        slower = max(timed(run, few)[0] for run in runs)
-    return max(few, min(items, int(few * seconds / slower)))
+        slower = max(timed(run, few, row.clock)[0] for run in runs)
+    return max(few, min(row.items, int(few * seconds / slower)))
 
 
 def measure(row: Work, library: str, repetitions: int, seconds: float) -> dict[str, Any]:
     runs = (row.by_hand, row.libraries[library])
-    items = fitting(runs, row.items, seconds)
+    items = fitting(row, runs, seconds)
     best = [float("inf"), float("inf")]
     for _ in range(repetitions):
-        (by_hand, expected), (by_library, outcome) = (timed(run, items) for run in runs)
+        (by_hand, expected), (by_library, outcome) = (timed(run, items, row.clock) for run in runs)
         if outcome != expected:
             return {"answer": f"wrong: {reprlib.repr(outcome)} for {reprlib.repr(expected)}"}
         best = [min(best[0], by_hand), min(best[1], by_library)]

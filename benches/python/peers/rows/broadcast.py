@@ -1,0 +1,176 @@
+"""Each item to many sinks."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from peers.row import Goal, Group, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Total:
+    """What all sinks add to."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def callback(self) -> Callable[[int], None]:
+        """One for each sink, so that no library finds two alike."""
+
+        def add(x: int) -> None:
+            self.value += x
+
+        return add
+
+
+async def by_hand(items: int, sinks: int) -> int:
+    """A queue of 100 and a task for each sink."""
+    each = items // sinks
+    queues: list[asyncio.Queue[int]] = [asyncio.Queue(100) for _ in range(sinks)]
+    result = 0
+
+    async def consume(queue: asyncio.Queue[int]) -> None:
+        nonlocal result
+        for _ in range(each):
+            x = await queue.get()
+            result += x
+
+    tasks = [asyncio.create_task(consume(queue)) for queue in queues]
+    for x in range(each):
+        for queue in queues:
+            await queue.put(x)
+    for task in tasks:
+        await task
+    return result
+
+
+async def by_headrace(items: int, sinks: int) -> int:
+    from headrace import PushForkObj, SinkCallbackObj
+
+    total = Total()
+    fork = PushForkObj([SinkCallbackObj(total.callback()) for _ in range(sinks)])
+    for x in range(items // sinks):
+        await fork.next(x)
+    return total.value
+
+
+async def into_lists_by_headrace(items: int, sinks: int) -> int:
+    from headrace import PushForkObj, SinkCollectObj
+
+    collected: list[SinkCollectObj[int]] = [SinkCollectObj() for _ in range(sinks)]
+    fork = PushForkObj(collected)
+    for x in range(items // sinks):
+        await fork.next(x)
+    return sum(sum(sink.buffer) for sink in collected)
+
+
+def by_calls(items: int, sinks: int) -> int:
+    total = Total()
+    callbacks = [total.callback() for _ in range(sinks)]
+    for x in range(items // sinks):
+        for callback in callbacks:
+            callback(x)
+    return total.value
+
+
+def into_lists_by_calls(items: int, sinks: int) -> int:
+    collected: list[list[int]] = [[] for _ in range(sinks)]
+    appends = [items.append for items in collected]
+    for x in range(items // sinks):
+        for append in appends:
+            append(x)
+    return sum(map(sum, collected))
+
+
+def by_reactivex(items: int, sinks: int) -> int:
+    from reactivex.subject import Subject
+
+    total = Total()
+    subject: Subject[int] = Subject()
+    for _ in range(sinks):
+        subject.subscribe(total.callback())
+    for x in range(items // sinks):
+        subject.on_next(x)
+    return total.value
+
+
+def into_lists_by_reactivex(items: int, sinks: int) -> int:
+    from reactivex.subject import Subject
+
+    collected: list[list[int]] = [[] for _ in range(sinks)]
+    subject: Subject[int] = Subject()
+    for items_of_one in collected:
+        subject.subscribe(items_of_one.append)
+    for x in range(items // sinks):
+        subject.on_next(x)
+    return sum(map(sum, collected))
+
+
+async def by_aioreactive(items: int, sinks: int) -> int:
+    import aioreactive
+
+    result = 0
+
+    async def add(x: int) -> None:
+        nonlocal result
+        result += x
+
+    subject: aioreactive.AsyncSubject[int] = aioreactive.AsyncSubject()
+    for _ in range(sinks):
+        await subject.subscribe_async(aioreactive.AsyncAnonymousObserver(add))
+    for x in range(items // sinks):
+        await subject.asend(x)
+    return result
+
+
+async def into_lists_by_aioreactive(items: int, sinks: int) -> int:
+    import aioreactive
+
+    def appending(collected: list[int]) -> aioreactive.AsyncAnonymousObserver[int]:
+        async def append(x: int) -> None:
+            collected.append(x)
+
+        return aioreactive.AsyncAnonymousObserver(append)
+
+    collected: list[list[int]] = [[] for _ in range(sinks)]
+    subject: aioreactive.AsyncSubject[int] = aioreactive.AsyncSubject()
+    for items_of_one in collected:
+        await subject.subscribe_async(appending(items_of_one))
+    for x in range(items // sinks):
+        await subject.asend(x)
+    return sum(map(sum, collected))
+
+
+CALLBACKS = {
+    "headrace": by_headrace,
+    "sync calls": by_calls,
+    "reactivex": by_reactivex,
+    "aioreactive": by_aioreactive,
+}
+LISTS = {
+    "headrace": into_lists_by_headrace,
+    "sync calls": into_lists_by_calls,
+    "reactivex": into_lists_by_reactivex,
+    "aioreactive": into_lists_by_aioreactive,
+}
+
+GROUP = Group(
+    "Broadcast",
+    "An item here is one that reached one sink. By hand, a queue of 100 and a task for each sink, which decouples them; "
+    "the libraries call their sinks one after the other, headrace from a `PushForkObj`. The lists are `SinkCollectObj`s "
+    "there. `sync calls` is the floor: a `for` over the callables.",
+    [
+        Work(
+            f"to {sinks} {kind}",
+            partial(by_hand, sinks=sinks),
+            {library: partial(run, sinks=sinks) for library, run in libraries.items()},
+            Goal(goal, goal),
+        )
+        for kind, libraries in (("callbacks", CALLBACKS), ("lists", LISTS))
+        for sinks, goal in ((2, 0.12), (10, 0.10), (100, 0.10))
+    ],
+)
