@@ -12,19 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Total:
-    """What all sinks add to."""
+def adder() -> tuple[Callable[[int], None], Callable[[], int]]:
+    """What every sink calls, and what all of them came to."""
+    total = 0
 
-    def __init__(self) -> None:
-        self.value = 0
+    def add(x: int) -> None:
+        nonlocal total
+        total += x
 
-    def callback(self) -> Callable[[int], None]:
-        """One for each sink, so that no library finds two alike."""
-
-        def add(x: int) -> None:
-            self.value += x
-
-        return add
+    return add, lambda: total
 
 
 async def by_hand(items: int, sinks: int) -> int:
@@ -51,11 +47,11 @@ async def by_hand(items: int, sinks: int) -> int:
 async def by_headrace(items: int, sinks: int) -> int:
     from headrace import PushForkObj, SinkCallbackObj
 
-    total = Total()
-    fork = PushForkObj([SinkCallbackObj(total.callback()) for _ in range(sinks)])
+    add, total = adder()
+    fork = PushForkObj([SinkCallbackObj(add) for _ in range(sinks)])
     for x in range(items // sinks):
         await fork.next(x)
-    return total.value
+    return total()
 
 
 async def into_lists_by_headrace(items: int, sinks: int) -> int:
@@ -69,12 +65,12 @@ async def into_lists_by_headrace(items: int, sinks: int) -> int:
 
 
 def by_calls(items: int, sinks: int) -> int:
-    total = Total()
-    callbacks = [total.callback() for _ in range(sinks)]
+    add, total = adder()
+    callbacks = [add] * sinks
     for x in range(items // sinks):
         for callback in callbacks:
             callback(x)
-    return total.value
+    return total()
 
 
 def into_lists_by_calls(items: int, sinks: int) -> int:
@@ -89,13 +85,13 @@ def into_lists_by_calls(items: int, sinks: int) -> int:
 def by_reactivex(items: int, sinks: int) -> int:
     from reactivex.subject import Subject
 
-    total = Total()
+    add, total = adder()
     subject: Subject[int] = Subject()
     for _ in range(sinks):
-        subject.subscribe(total.callback())
+        subject.subscribe(add)
     for x in range(items // sinks):
         subject.on_next(x)
-    return total.value
+    return total()
 
 
 def into_lists_by_reactivex(items: int, sinks: int) -> int:
