@@ -296,7 +296,12 @@ impl Way {
                 Ok(outer)
             }
             Self::Swap(swap) => {
-                let outer = swap.bind(py).call1((event_loop, task))?;
+                let swapped = swap.bind(py).call1((event_loop, task));
+                let outer = swapped.map_err(|error| {
+                    // From 3.14 on CPython refuses a loop that does not run.
+                    let is_ours = asyncio::running(py).is_some_and(|it| it.is(event_loop));
+                    if is_ours { error } else { wrong_loop(py) }
+                })?;
                 Ok((!outer.is_none()).then_some(outer))
             }
             Self::Calls { leave, enter } => {
