@@ -5,6 +5,39 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt};
 
 use crate::errors;
+use crate::gil::GilCell;
+
+/// A whole number of the configuration, which may be changed at any time.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    parameter: &'static str,
+    least: u64,
+    value: GilCell<u64>,
+}
+
+impl Whole {
+    pub(crate) fn new(
+        parameter: &'static str,
+        least: u64,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            parameter,
+            least,
+            value: GilCell::new(whole(parameter, least, value)?),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, py: Python<'_>) -> u64 {
+        *self.value.borrow(py)
+    }
+
+    pub(crate) fn set(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        *self.value.borrow(value.py()) = whole(self.parameter, self.least, value)?;
+        Ok(())
+    }
+}
 
 /// A whole number of at least `least`, or the error that names the parameter and the value.
 pub(crate) fn whole(parameter: &str, least: u64, value: &Bound<'_, PyAny>) -> PyResult<u64> {

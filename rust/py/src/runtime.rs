@@ -11,10 +11,12 @@
 //! At exit, while the interpreter is still whole, the work that is under way is awaited for
 //! [`PATIENCE`] at most. After that nothing attaches to Python any more.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
@@ -69,6 +71,38 @@ fn start(py: Python<'_>) -> PyResult<()> {
     // Only ever a parent's: its threads are not here, so it cannot be shut down.
     std::mem::forget(old);
     Ok(())
+}
+
+/// Wakes, on a thread of the runtime.
+///
+/// A waker holds a loop's mailbox, and so a reference to Python: it is woken there but not dropped
+/// there. `keep` takes those that are spent to where an attached thread will find them; what it gives
+/// back, as nobody comes there any more, is dropped by attaching.
+pub(crate) fn wake(wakers: Vec<Waker>, keep: impl FnOnce(Vec<Waker>) -> Option<Vec<Waker>>) {
+    if wakers.is_empty() {
+        return;
+    }
+    if is_over() {
+        std::mem::forget(wakers);
+        return;
+    }
+    wakers.iter().for_each(Waker::wake_by_ref);
+    if let Some(left) = keep(wakers) {
+        let mut left = Some(left);
+        Python::try_attach(|_| drop(left.take()));
+        std::mem::forget(left);
+    }
+}
+
+/// The path of a file, unless no file can have it.
+pub(crate) fn checked_path(path: PathBuf) -> PyResult<PathBuf> {
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(PyValueError::new_err(format!(
+            "path must not contain a null character, got {}",
+            path.display()
+        )));
+    }
+    Ok(path)
 }
 
 /// Called by `atexit`.

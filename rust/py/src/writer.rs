@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::awaitable::ready::{Operation, Ready};
@@ -85,23 +85,14 @@ impl Shared {
 
     /// Wakes all who wait, on the thread of a job.
     fn wake(&self, wakers: Vec<Waker>) {
-        if wakers.is_empty() {
-            return;
-        }
-        if runtime::is_over() {
-            std::mem::forget(wakers);
-            return;
-        }
-        wakers.iter().for_each(Waker::wake_by_ref);
-        let mut state = self.lock();
-        if !state.is_abandoned {
-            state.spent.extend(wakers);
-            return;
-        }
-        drop(state);
-        let mut wakers = Some(wakers);
-        Python::try_attach(|_| drop(wakers.take()));
-        std::mem::forget(wakers);
+        runtime::wake(wakers, |spent| {
+            let mut state = self.lock();
+            if state.is_abandoned {
+                return Some(spent);
+            }
+            state.spent.extend(spent);
+            None
+        });
     }
 }
 
@@ -206,12 +197,7 @@ pub(crate) struct LineWriter {
 impl LineWriter {
     #[new]
     fn new(path: PathBuf, appends: bool) -> PyResult<Self> {
-        if path.as_os_str().as_encoded_bytes().contains(&0) {
-            return Err(PyValueError::new_err(format!(
-                "path must not contain a null character, got {}",
-                path.display()
-            )));
-        }
+        let path = runtime::checked_path(path)?;
         Ok(Self {
             home: Home::here(),
             shared: GilCell::new(Some(Arc::new(Shared {

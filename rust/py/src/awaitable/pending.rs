@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use headrace_core::buffer::{Get, Put};
 use pyo3::prelude::*;
 
-use super::park::{Forward, Parked};
+use super::mailbox::Forward;
+use super::park::Parked;
 use super::{Seen, Stopped};
 
 /// A future that stands in a line of the core.

@@ -13,7 +13,7 @@ use crate::errors::{self, Raised};
 use crate::feed::AnyFeed;
 use crate::gc;
 use crate::gil::GilCell;
-use crate::number::whole;
+use crate::number::Whole;
 
 /// Emits items in the order of `index(item)`, awaited if it is awaitable, each index once, from `start`
 /// on. What comes too early is held, and leaves behind the item that was missing, or at the end.
@@ -22,7 +22,7 @@ use crate::number::whole;
 pub(crate) struct InOrderKernel {
     index: Callable,
     start: i64,
-    maxsize: GilCell<u64>,
+    maxsize: Whole,
     state: GilCell<State>,
 }
 
@@ -54,7 +54,7 @@ impl InOrderKernel {
         Ok(Self {
             index,
             start,
-            maxsize: GilCell::new(whole("maxsize", 1, maxsize)?),
+            maxsize: Whole::new("maxsize", 1, maxsize)?,
             state: GilCell::new(State {
                 next: i128::from(start),
                 held: BTreeMap::new(),
@@ -74,13 +74,12 @@ impl InOrderKernel {
 
     #[getter]
     fn maxsize(&self, py: Python<'_>) -> u64 {
-        *self.maxsize.borrow(py)
+        self.maxsize.get(py)
     }
 
     #[setter]
     fn set_maxsize(&self, maxsize: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.maxsize.borrow(maxsize.py()) = whole("maxsize", 1, maxsize)?;
-        Ok(())
+        self.maxsize.set(maxsize)
     }
 
     /// How many items wait for one that is missing.
@@ -108,7 +107,7 @@ impl InOrderKernel {
     /// Why an item with this index can neither leave nor be held.
     fn refusal(&self, py: Python<'_>, index: i128) -> Option<String> {
         let state = self.state.borrow(py);
-        let maxsize = *self.maxsize.borrow(py);
+        let maxsize = self.maxsize.get(py);
         let (next, held) = (state.next, state.held.len());
         if index < i128::from(self.start) {
             Some(format!("is below the first one, {}", self.start))

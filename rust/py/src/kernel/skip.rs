@@ -6,13 +6,13 @@ use super::{Flow, Kernel};
 use crate::awaitable::Stopped;
 use crate::errors::Raised;
 use crate::gil::GilCell;
-use crate::number::whole;
+use crate::number::Whole;
 
 /// Drops the first `size` items and emits the rest.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct SkipKernel {
-    size: GilCell<u64>,
+    size: Whole,
     skipped: GilCell<u64>,
 }
 
@@ -21,20 +21,19 @@ impl SkipKernel {
     #[new]
     fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            size: GilCell::new(whole("size", 0, size)?),
+            size: Whole::new("size", 0, size)?,
             skipped: GilCell::new(0),
         })
     }
 
     #[getter]
     fn size(&self, py: Python<'_>) -> u64 {
-        *self.size.borrow(py)
+        self.size.get(py)
     }
 
     #[setter]
     fn set_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.size.borrow(size.py()) = whole("size", 0, size)?;
-        Ok(())
+        self.size.set(size)
     }
 }
 
@@ -45,7 +44,7 @@ impl Kernel for SkipKernel {
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
         let mut skipped = self.skipped.borrow(py);
-        if *skipped < *self.size.borrow(py) {
+        if *skipped < self.size.get(py) {
             *skipped += 1;
             return Ok(Flow::Skip);
         }

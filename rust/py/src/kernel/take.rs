@@ -6,13 +6,13 @@ use super::{Flow, Kernel};
 use crate::awaitable::Stopped;
 use crate::errors::Raised;
 use crate::gil::GilCell;
-use crate::number::whole;
+use crate::number::Whole;
 
 /// Emits the first `size` items. The end comes with the last of them: no more is taken from above.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct TakeKernel {
-    size: GilCell<u64>,
+    size: Whole,
     taken: GilCell<u64>,
 }
 
@@ -21,20 +21,19 @@ impl TakeKernel {
     #[new]
     fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            size: GilCell::new(whole("size", 0, size)?),
+            size: Whole::new("size", 0, size)?,
             taken: GilCell::new(0),
         })
     }
 
     #[getter]
     fn size(&self, py: Python<'_>) -> u64 {
-        *self.size.borrow(py)
+        self.size.get(py)
     }
 
     #[setter]
     fn set_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.size.borrow(size.py()) = whole("size", 0, size)?;
-        Ok(())
+        self.size.set(size)
     }
 }
 
@@ -56,7 +55,7 @@ impl Kernel for TakeKernel {
     }
 
     fn is_done(&self, py: Python<'_>) -> bool {
-        *self.taken.borrow(py) >= *self.size.borrow(py)
+        *self.taken.borrow(py) >= self.size.get(py)
     }
 
     fn restart(&self, py: Python<'_>) {

@@ -8,14 +8,13 @@ use super::{Flow, Kernel};
 use crate::awaitable::Stopped;
 use crate::errors::Raised;
 use crate::gc;
-use crate::gil::GilCell;
-use crate::number::whole;
+use crate::number::Whole;
 
 /// Emits lists of `size` items; at the end the list that is not full, unless it is to be dropped.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct WindowKernel {
-    size: GilCell<u64>,
+    size: Whole,
     batch: Batch,
 }
 
@@ -24,20 +23,19 @@ impl WindowKernel {
     #[new]
     fn new(size: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {
         Ok(Self {
-            size: GilCell::new(whole("size", 1, size)?),
+            size: Whole::new("size", 1, size)?,
             batch: Batch::new(keeps_partial),
         })
     }
 
     #[getter]
     fn size(&self, py: Python<'_>) -> u64 {
-        *self.size.borrow(py)
+        self.size.get(py)
     }
 
     #[setter]
     fn set_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.size.borrow(size.py()) = whole("size", 1, size)?;
-        Ok(())
+        self.size.set(size)
     }
 
     /// How many items wait for their window to be full.
@@ -61,7 +59,7 @@ impl Kernel for WindowKernel {
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
         let py = item.py();
-        let size = *self.size.borrow(py);
+        let size = self.size.get(py);
         if (self.batch.push(item) as u64) < size {
             return Ok(Flow::Skip);
         }

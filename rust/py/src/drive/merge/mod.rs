@@ -7,7 +7,9 @@
 //! | [`step`] | how a source is driven |
 //! | [`strike`] | how it hears that its task was cancelled |
 //! | [`close`] | how it is closed |
-//! | [`feed`] | `MergeFeed`: in which order what they give is taken |
+//! | [`feed`] | `MergeFeed`: a view, which takes what they give |
+//! | [`turn`] | whose item is the next one: races and turns |
+//! | [`row`] | one of each: the rows of a zip |
 //! | [`slot`] | one source |
 //! | [`identity`] | the task and the context under which it runs |
 //! | [`anchor`] | what that task runs |
@@ -27,7 +29,7 @@
 //! puts what comes into its queue, and wakes the pull that waits, if one does. A pull that is
 //! cancelled leaves everything where it is, so nothing is lost.
 //!
-//! How the next item is chosen is the *view*'s business ([`feed`]): the first that is ready (race),
+//! How the next item is chosen is the *view*'s business ([`feed`], [`turn`], [`row`]): the first that is ready (race),
 //! the next in the ring (round-robin, concat), the first that had none in this round (race-robin),
 //! one of each (zip). Several views may share one merge.
 //!
@@ -56,10 +58,12 @@ mod identity;
 #[expect(clippy::module_inception, reason = "the noun of this room")]
 mod merge;
 mod resumption;
+mod row;
 mod slot;
 mod state;
 mod step;
 mod strike;
+mod turn;
 
 pub(crate) use anchor::Anchor;
 pub(crate) use feed::MergeFeed;

@@ -21,7 +21,7 @@ mod reader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyEOFError, PyOSError};
 use pyo3::prelude::*;
 
 use super::{Drawn, Wait};
@@ -98,15 +98,9 @@ impl LinesFeed {
         encoding: &Bound<'_, PyAny>,
         errors: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        if path.as_os_str().as_encoded_bytes().contains(&0) {
-            return Err(PyValueError::new_err(format!(
-                "path must not contain a null character, got {}",
-                path.display()
-            )));
-        }
         Ok(Self {
             home: Home::here(),
-            path,
+            path: runtime::checked_path(path)?,
             codec: Codec::new(encoding, errors)?,
             state: GilCell::default(),
         })

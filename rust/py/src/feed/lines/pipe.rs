@@ -21,8 +21,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use pyo3::Python;
-
 use super::input::Stop;
 use super::reader::{BATCH, Batch, Failure, Reader};
 use crate::runtime;
@@ -174,24 +172,15 @@ impl Pipe {
 
     /// Wakes those who wait, on the thread of a job.
     fn wake(&self, wakers: Vec<Waker>) {
-        if wakers.is_empty() {
-            return;
-        }
-        if runtime::is_over() {
-            std::mem::forget(wakers);
-            return;
-        }
-        wakers.iter().for_each(Waker::wake_by_ref);
-        let mut state = self.lock();
-        if !state.is_closed {
-            state.spent.extend(wakers);
-            return;
-        }
-        drop(state);
-        // The closer that was woken takes nothing back.
-        let mut wakers = Some(wakers);
-        Python::try_attach(|_| drop(wakers.take()));
-        std::mem::forget(wakers);
+        runtime::wake(wakers, |spent| {
+            let mut state = self.lock();
+            if state.is_closed {
+                // The closer that was woken takes nothing back.
+                return Some(spent);
+            }
+            state.spent.extend(spent);
+            None
+        });
     }
 }
 
