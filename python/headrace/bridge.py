@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import ForeignFeed
+from headrace.blame import speechless
 from headrace.errors import CLOSING, NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.source import as_pull
@@ -336,7 +337,7 @@ class _Tap(Generic[T]):
                 if not isinstance(error, (Exception, asyncio.CancelledError)):
                     self._open.pop(0)
                     raise
-                errors.append(_speechless(error, f"a sink of {self._name}"))
+                errors.append(speechless(error, f"a sink of {self._name}"))
             self._open.pop(0)
         raise_all(errors, "several sinks failed to end")
 
@@ -363,7 +364,7 @@ class _Tap(Generic[T]):
                     self._accepted += names
                     if not isinstance(error, (Exception, asyncio.CancelledError)):
                         raise
-                    self._errors.append(_speechless(error, f"a sink of {self._name}"))
+                    self._errors.append(speechless(error, f"a sink of {self._name}"))
                     continue
                 self._accepted.append(sink)
                 if says_done(result):
@@ -421,7 +422,7 @@ class _Routed(_Tap[T]):
             if is_called and _is_interruption(error, before):
                 raise
             self._give_up()
-            blamed = _speechless(error, f"selector of {self._name}")
+            blamed = speechless(error, f"selector of {self._name}")
             if blamed is error and isinstance(error, Exception):
                 note = f"raised by selector of {self._name}"
                 name_acceptors(error, acceptors(error), note)
@@ -447,12 +448,3 @@ def _is_interruption(error: BaseException, before: int) -> bool:
     if isinstance(error, asyncio.CancelledError):
         return cancelling() > before or cast("Any", error.args) == (CLOSING,)
     return isinstance(error, GeneratorExit)
-
-
-def _speechless(error: BaseException, what: str) -> BaseException:
-    """The error of something that was called; one by which iteration speaks would be taken for the end."""
-    if not isinstance(error, (StopIteration, StopAsyncIteration, GeneratorExit)):
-        return error
-    wrapped = RuntimeError(f"{what} raised {type(error).__name__}")
-    wrapped.__cause__ = error
-    return wrapped

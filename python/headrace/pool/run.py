@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from headrace.blame import noted
 from headrace.buffer import PushPullBufferObj
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.envelope import TaskProgressEnvelope
@@ -313,9 +314,7 @@ class Run:
                 error.__cause__ = cancelled
             except Exception as raised:
                 error = raised
-            note = f"raised by the source of {self.plan.name}"
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
+            noted(error, f"raised by the source of {self.plan.name}")
             failure = Failure(error)
             failure.told = self.loop.create_future()
             self.put(failure)

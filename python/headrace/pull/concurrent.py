@@ -13,13 +13,13 @@ waiting; so a consumer that finds many results wakes the driver once, which then
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import warnings
 from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from headrace.blame import noted, speechless
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.number import whole
 from headrace.pull.source import SourceObj
@@ -256,7 +256,7 @@ class _State(Generic[OUT]):
             # They would speak for the stream (PEP 479). `StopIteration` no task can raise.
             if type(entry) is _Fault:
                 raise
-            raise self._wrapped(error) from error
+            raise speechless(error, self._call_name) from error
         except Exception as error:
             if type(entry) is not _Fault:
                 self._note(error)
@@ -376,7 +376,7 @@ class _State(Generic[OUT]):
             finally:
                 self._is_calling = False
         except (StopIteration, StopAsyncIteration, GeneratorExit) as error:
-            self._put(_Fault(self._wrapped(error)))
+            self._put(_Fault(speechless(error, self._call_name)))
         except BaseException as error:
             self._note(error)
             self._put(_Fault(error))
@@ -533,18 +533,9 @@ class _State(Generic[OUT]):
 
     def _note(self, error: BaseException) -> BaseException:
         """The error with a note that says where it came from, once."""
-        note = f"raised by {self._call_name}"
         if isinstance(error, Exception):
-            # An exception that takes no note still has to arrive.
-            with contextlib.suppress(Exception):
-                if note not in getattr(error, "__notes__", ()):
-                    error.add_note(note)
+            noted(error, f"raised by {self._call_name}")
         return error
-
-    def _wrapped(self, error: BaseException) -> RuntimeError:
-        wrapped = RuntimeError(f"{self._call_name} raised {type(error).__name__}")
-        wrapped.__cause__ = error
-        return wrapped
 
     def _source_cancelled(self, struck: asyncio.CancelledError) -> SourceCancelledError:
         error = SourceCancelledError(

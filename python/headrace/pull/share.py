@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
 from headrace._core import ForeignFeed
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
 from headrace.pull.number import whole
+from headrace.pull.pump import Failure
 from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
 
@@ -60,22 +61,13 @@ class PullBranchObj(SourceObj[T_co], stock=True):
         )
 
 
-class _Failure:
-    """An error of the source, in the place of an item."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
 class _Backlog(Generic[T]):
     """What one branch has not seen yet."""
 
     __slots__ = ("is_open", "outcomes")
 
     def __init__(self) -> None:
-        self.outcomes: deque[T | _Failure] = deque()
+        self.outcomes: deque[T | Failure] = deque()
         self.is_open = True
 
     def close(self) -> None:
@@ -147,7 +139,7 @@ class _Hub(Generic[T]):
         outcome = mine.outcomes.popleft()
         if len(mine.outcomes) + 1 == self._maxsize:
             self.moved.resolve(None)
-        if isinstance(outcome, _Failure):
+        if isinstance(outcome, Failure):
             raise outcome.error
         return outcome
 
@@ -174,7 +166,7 @@ class _Hub(Generic[T]):
         """Pulls the source once, for everybody. If it is cancelled, the next branch in need pulls."""
         self._puller = task
         cancels = task.cancelling()
-        outcome: T | _Failure
+        outcome: T | Failure
         try:
             outcome = await anext(self._source)
         except StopAsyncIteration:
@@ -183,9 +175,9 @@ class _Hub(Generic[T]):
         except asyncio.CancelledError as error:
             if task.cancelling() > cancels or error.args == (CLOSING,):
                 raise
-            outcome = _Failure(error)
+            outcome = Failure(error)
         except Exception as error:
-            outcome = _Failure(error)
+            outcome = Failure(error)
         finally:
             self._puller = None
             self.moved.resolve(None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from headrace import _core
 from headrace._core import IteratorResult, PushLink
+from headrace.blame import noted
 from headrace.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ def name_acceptors(error: BaseException, names: Iterable[Any], note: str = "") -
     # An exception that takes no attribute still has to arrive.
     with suppress(Exception):
         vars(error)["accepted_by"] = tuple(names)
-        if note and note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        if note:
+            noted(error, note)
 
 
 def raise_all(errors: list[BaseException], message: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import DedupeKernel, FilterKernel, IteratorResult, MapKernel, ReduceKernel
+from headrace.blame import noted
 from headrace.configuration import Filtering, Mapping, Reducing
 from headrace.errors import NOTHING, WouldBlock
 from headrace.push.base import (
@@ -333,7 +334,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
             if inspect.isawaitable(result):
                 await result
         except Exception as error:
-            _blame(self, parameter, error)
+            noted(error, f"raised by {parameter} of {type(self).__name__}")
             raise
 
     def _call_now(self, parameter: str, callback: Callable[[T], Any] | None, item: T) -> bool:
@@ -343,7 +344,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         try:
             result = callback(item)
         except Exception as error:
-            _blame(self, parameter, error)
+            noted(error, f"raised by {parameter} of {type(self).__name__}")
             raise
         if not inspect.isawaitable(result):
             return True
@@ -405,9 +406,3 @@ def _callable_or_none(
             f"{parameter} must be callable or None, got {function!r} ({type(function).__name__})"
         )
     return function
-
-
-def _blame(link: PushObj[Any], parameter: str, error: Exception) -> None:
-    note = f"raised by {parameter} of {type(link).__name__}"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
