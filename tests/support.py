@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from headrace import SourceObj
 
-__all__ = ["Gate", "collect", "turns", "until", "wrong"]
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+__all__ = ["Failing", "Gate", "Sources", "collect", "quiet", "turns", "until", "wrong"]
+
+where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
 async def collect(stream: Any) -> list[Any]:
@@ -49,3 +54,45 @@ class Gate:
         self.calls.append(item)
         await self.open.wait()
         return item * 10
+
+
+async def quiet() -> None:
+    """Gives everything that can go on the turns to do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Sources:
+    """Endless sources that note how they ended, and hold a context variable meanwhile."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    async def source(self, name: str, turns: int = 1) -> AsyncIterator[str]:
+        token = where.set(name)
+        task = asyncio.current_task()
+        try:
+            while True:
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                yield name
+        finally:
+            assert asyncio.current_task() is task
+            await asyncio.sleep(0)
+            where.reset(token)
+            self.ended.append(name)
+
+
+class Failing(SourceObj[int]):
+    """A source that cannot be closed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    async def __anext__(self) -> int:
+        return 1
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        raise ValueError(self.name)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,54 +13,10 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import until
+from tests.support import Failing, Sources, quiet, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-class Sources:
-    """Sources that note how they ended."""
-
-    def __init__(self) -> None:
-        self.ended: list[str] = []
-
-    async def source(self, name: str, turns: int = 1) -> AsyncIterator[str]:
-        token = where.set(name)
-        task = asyncio.current_task()
-        try:
-            while True:
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                yield name
-        finally:
-            assert asyncio.current_task() is task
-            await asyncio.sleep(0)
-            where.reset(token)
-            self.ended.append(name)
-
-
-class Failing(SourceObj[int]):
-    """A source that cannot be closed."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    async def __anext__(self) -> int:
-        return 1
-
-    async def aclose(self) -> None:
-        await asyncio.sleep(0)
-        raise ValueError(self.name)
 
 
 async def test_leaving_closes_every_source_in_its_own_task_and_context() -> None:

@@ -24,6 +24,7 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
+from tests.support import Failing, Sources, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,46 +36,6 @@ MANY: list[Callable[..., PullObj[Any]]] = [
     PullRaceObj,
     PullRaceRobinObj,
 ]
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-class Sources:
-    """Endless sources that note how they ended."""
-
-    def __init__(self) -> None:
-        self.ended: list[str] = []
-
-    async def source(self, name: str, turns: int = 1) -> AsyncIterator[str]:
-        task = asyncio.current_task()
-        try:
-            while True:
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                yield name
-        finally:
-            assert asyncio.current_task() is task
-            await asyncio.sleep(0)
-            self.ended.append(name)
-
-
-class Failing(SourceObj[int]):
-    """A source that cannot be closed."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    async def __anext__(self) -> int:
-        return 1
-
-    async def aclose(self) -> None:
-        await asyncio.sleep(0)
-        raise ValueError(self.name)
 
 
 @pytest.mark.parametrize("make", MANY)

@@ -1,6 +1,6 @@
 """What a concurrent, ordered map costs an item, beside the best that one would write by hand.
 
-    .venv/bin/python benches/python/concurrent_map.py
+    make bench
 
 `in a row` is the shortest bounded ordered map there is: a deque of tasks of which the oldest is awaited. It pulls its
 source in the consumer's task, runs nothing behind a slow head, and loses items when it is cancelled. `with a queue` is
@@ -9,12 +9,12 @@ what comes nearest to the whole: a task that pulls the source, a semaphore for t
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from harness import Case, measure, print_table
+from by_hand import inc, total
+from harness import Case, main
 
 from headrace import SourceIterObj
 
@@ -37,10 +37,6 @@ async def three_turns(x: int) -> int:
     for _ in range(3):
         await asyncio.sleep(0)
     return x
-
-
-def inc(x: int) -> int:
-    return x + 1
 
 
 async def in_a_row(
@@ -105,13 +101,6 @@ async def by_hand_sync(
         driver.cancel()
 
 
-async def total(stream: Any) -> int:
-    result = 0
-    async for x in stream:
-        result += x
-    return result
-
-
 def case(
     name: str,
     baseline: str,
@@ -146,12 +135,5 @@ def cases() -> list[Case]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=9)
-    options = parser.parse_args()
-    print_table([measure(case, options.repetitions) for case in cases()])
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -7,56 +7,22 @@ Each row is a ratio to what one would write by hand on asyncio, measured in the 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import operator
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from harness import Case, Result, measure, print_table
+from by_hand import filtered, inc, keep, mapped, numbers, pump_from_thread, total
+from harness import Case, main
 
 from headrace import PullObj, PushPullBufferObj, SourceIterObj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-
-def inc(x: int) -> int:
-    return x + 1
-
-
-def keep(x: int) -> bool:
-    return x % 7 != 0
+    from collections.abc import AsyncIterator, Iterator
 
 
 async def same(x: int) -> int:
     return x
-
-
-async def numbers(count: int) -> AsyncIterator[int]:
-    for x in range(count):
-        yield x
-
-
-async def mapped(function: Callable[[int], int], source: AsyncIterator[int]) -> AsyncIterator[int]:
-    async for x in source:
-        yield function(x)
-
-
-async def filtered(
-    function: Callable[[int], bool], source: AsyncIterator[int]
-) -> AsyncIterator[int]:
-    async for x in source:
-        if function(x):
-            yield x
-
-
-async def total(stream: Any) -> int:
-    result = 0
-    async for x in stream:
-        result += x
-    return result
 
 
 async def exhaust(stream: Any) -> None:
@@ -121,29 +87,16 @@ def full_buffer(*, by_async_for: bool) -> Case:
 
 
 def thread_push() -> Case:
-    async def collect(count: int, push: Callable[[int], object], get: Callable[[], Any]) -> int:
-        def produce() -> None:
-            for x in range(count):
-                push(x)
-
-        thread = threading.Thread(target=produce)
-        thread.start()
-        result = 0
-        for _ in range(count):
-            result += await get()
-        await asyncio.to_thread(thread.join)
-        return result
-
     async def by_hand(count: int) -> int:
         queue: asyncio.Queue[int] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        return await collect(
-            count, lambda x: loop.call_soon_threadsafe(queue.put_nowait, x), queue.get
+        return await pump_from_thread(
+            lambda x: loop.call_soon_threadsafe(queue.put_nowait, x), queue.get, count
         )
 
     async def by_headrace(count: int) -> int:
         buffer: PushPullBufferObj[int] = PushPullBufferObj()
-        return await collect(count, buffer.sink.next_nowait, buffer.source.__anext__)
+        return await pump_from_thread(buffer.sink.next_nowait, buffer.source.__anext__, count)
 
     return Case(
         "a thread's push, received by a loop",
@@ -283,18 +236,5 @@ def cases() -> list[Case]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repetitions", type=int, default=9, help="how often each side runs (9)")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    options = parser.parse_args()
-    results: list[Result] = [
-        measure(case, options.repetitions) for case in cases() if options.only in case.name
-    ]
-    print_table(results)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -6,6 +6,7 @@ ratio below 1 means that headrace is faster. Each case checks that both sides ca
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import platform
@@ -92,3 +93,21 @@ def print_table(results: list[Result]) -> None:
             f"| {case.name} | {case.baseline} | {result.by_hand:.0f} | {result.by_headrace:.0f} "
             f"| {result.ratio:.2f} | {case.goal:.2f}{met} |"
         )
+
+
+def main(about: str | None, cases: Callable[[], list[Case]], repetitions: int = 9) -> None:
+    """The program of a file with cases: measures those that are asked for."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repetitions",
+        type=int,
+        default=repetitions,
+        help="how often each side runs (%(default)s)",
+    )
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    options = parser.parse_args()
+    print_table(
+        [measure(case, options.repetitions) for case in cases() if options.only in case.name]
+    )

@@ -7,7 +7,6 @@ The CPU time is that of the whole process, so that the threads which read count 
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import operator
 import random
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import Case, measure, print_table
+from harness import Case, Clock, main
 
 from headrace import SourceLinesObj
 
@@ -64,29 +63,23 @@ def by_reduce_all(name: str, path: Path, goal: float, clock: Clock) -> Case:
     return Case(name, "`open()`", lambda _: by_open(path), by_headrace, goal, LINES, clock)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5, help="how often each side runs (5)")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    options = parser.parse_args()
+def cases(folder: str) -> list[Case]:
     cpu, wall = time.process_time, time.perf_counter
-    with tempfile.TemporaryDirectory() as folder:
-        ascii_, greek, zipped = (Path(folder, name) for name in ("ascii", "greek", "ascii.gz"))
-        write(ascii_, LINES, "abcdefghij klmnop")
-        write(greek, LINES, "abcdefghij αβγδ")
-        write(zipped, LINES, "abcdefghij klmnop", zipped=True)
-        cases = [
-            by_async_for("lines by `async for`, CPU", ascii_, 1.8, cpu),
-            by_async_for("lines by `async for`, wall", ascii_, 1.8, wall),
-            by_reduce_all("lines by `reduce_all`, CPU", ascii_, 1.0, cpu),
-            by_reduce_all("lines by `reduce_all`, wall", ascii_, 1.0, wall),
-            by_async_for("lines that are not ASCII, CPU", greek, 1.8, cpu),
-            by_async_for("gzipped lines, CPU", zipped, 1.8, cpu),
-            by_async_for("gzipped lines, wall", zipped, 1.8, wall),
-        ]
-        chosen = [case for case in cases if options.only in case.name]
-        print_table([measure(case, options.repetitions) for case in chosen])
+    ascii_, greek, zipped = (Path(folder, name) for name in ("ascii", "greek", "ascii.gz"))
+    write(ascii_, LINES, "abcdefghij klmnop")
+    write(greek, LINES, "abcdefghij αβγδ")
+    write(zipped, LINES, "abcdefghij klmnop", zipped=True)
+    return [
+        by_async_for("lines by `async for`, CPU", ascii_, 1.8, cpu),
+        by_async_for("lines by `async for`, wall", ascii_, 1.8, wall),
+        by_reduce_all("lines by `reduce_all`, CPU", ascii_, 1.0, cpu),
+        by_reduce_all("lines by `reduce_all`, wall", ascii_, 1.0, wall),
+        by_async_for("lines that are not ASCII, CPU", greek, 1.8, cpu),
+        by_async_for("gzipped lines, CPU", zipped, 1.8, cpu),
+        by_async_for("gzipped lines, wall", zipped, 1.8, wall),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as temporary:
+        main(__doc__, lambda: cases(temporary), repetitions=5)

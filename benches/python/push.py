@@ -7,11 +7,12 @@ Each row is a ratio to what one would write by hand on asyncio, measured in the 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness import Case, Result, measure, print_table
+from by_hand import broadcast, inc, keep
+from harness import Case, main
 
 from headrace import (
     PushFilterObj,
@@ -24,14 +25,6 @@ from headrace import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def inc(x: int) -> int:
-    return x + 1
-
-
-def keep(x: int) -> bool:
-    return x % 7 != 0
 
 
 class Collect:
@@ -91,31 +84,6 @@ def stages(count: int, goal: float, *, with_filter: bool) -> Case:
     )
 
 
-def by_queues(sinks: int) -> Callable[[int], Any]:
-    """A queue of 100 and a task for each sink: what decouples them by hand."""
-
-    async def run(items: int) -> int:
-        items //= sinks
-        queues: list[asyncio.Queue[int]] = [asyncio.Queue(100) for _ in range(sinks)]
-        total = 0
-
-        async def consume(queue: asyncio.Queue[int]) -> None:
-            nonlocal total
-            for _ in range(items):
-                x = await queue.get()
-                total += x
-
-        tasks = [asyncio.create_task(consume(queue)) for queue in queues]
-        for x in range(items):
-            for queue in queues:
-                await queue.put(x)
-        for task in tasks:
-            await task
-        return total
-
-    return run
-
-
 def broadcast_to_callbacks(sinks: int, goal: float) -> Case:
     async def by_headrace(items: int) -> int:
         total = 0
@@ -132,7 +100,7 @@ def broadcast_to_callbacks(sinks: int, goal: float) -> Case:
     return Case(
         f"broadcast to {sinks} callbacks",
         "a queue and a task for each",
-        by_queues(sinks),
+        partial(broadcast, sinks=sinks),
         by_headrace,
         goal,
         items=100_000,
@@ -150,7 +118,7 @@ def broadcast_to_lists(sinks: int, goal: float) -> Case:
     return Case(
         f"broadcast to {sinks} lists",
         "a queue and a task for each",
-        by_queues(sinks),
+        partial(broadcast, sinks=sinks),
         by_headrace,
         goal,
         items=100_000,
@@ -179,7 +147,7 @@ def broadcast_to_buffers(sinks: int, goal: float) -> Case:
     return Case(
         f"broadcast to {sinks} bounded buffers and their tasks",
         "a queue and a task for each",
-        by_queues(sinks),
+        partial(broadcast, sinks=sinks),
         by_headrace,
         goal,
         items=100_000,
@@ -198,18 +166,5 @@ def cases() -> list[Case]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repetitions", type=int, default=9, help="how often each side runs (9)")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    options = parser.parse_args()
-    results: list[Result] = [
-        measure(case, options.repetitions) for case in cases() if options.only in case.name
-    ]
-    print_table(results)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -8,50 +8,14 @@ is `call_soon_threadsafe(queue.put_nowait, item)`, which has no bound at all.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import threading
 import time
-from typing import TYPE_CHECKING, Any
 
-from harness import Case, Result, measure, print_table
+from by_hand import pump, pump_from_thread
+from harness import Case, main
 
 from headrace import PushPullBufferObj
 from headrace.queue import Queue
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-async def pump(put: Callable[[int], Any], get: Callable[[], Any], count: int) -> int:
-    """One task puts, this one gets."""
-
-    async def produce() -> None:
-        for x in range(count):
-            await put(x)
-
-    task = asyncio.create_task(produce())
-    result = 0
-    for _ in range(count):
-        result += await get()
-    await task
-    return result
-
-
-async def pump_from_thread(put: Callable[[int], Any], get: Callable[[], Any], count: int) -> int:
-    """A thread puts, this task gets."""
-
-    def produce() -> None:
-        for x in range(count):
-            put(x)
-
-    thread = threading.Thread(target=produce)
-    thread.start()
-    result = 0
-    for _ in range(count):
-        result += await get()
-    await asyncio.to_thread(thread.join)
-    return result
 
 
 def bound(maxsize: int) -> str:
@@ -122,18 +86,5 @@ def cases() -> list[Case]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repetitions", type=int, default=9, help="how often each side runs (9)")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    options = parser.parse_args()
-    results: list[Result] = [
-        measure(case, options.repetitions) for case in cases() if options.only in case.name
-    ]
-    print_table(results)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from by_hand import total
+
 Run = Callable[[int], Any]
 """Does the work on so many items, awaited if it is awaitable, and returns a result that can be compared.
 
@@ -61,14 +63,6 @@ class Group:
     text: str
     """What is compared: a sentence or two in Markdown, above the table."""
     rows: Sequence[Work] | Sequence[Probe]
-
-
-async def total(stream: Any) -> int:
-    """What every timed row does with the items: the consumer's part of the work."""
-    result = 0
-    async for item in stream:
-        result += item
-    return result
 
 
 async def total_in_a_block(stream: Any) -> int:

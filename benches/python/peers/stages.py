@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from by_hand import filtered, inc, keep, mapped, numbers
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
 Kinds = Sequence[Literal["map", "filter"]]
 
@@ -16,34 +18,8 @@ def in_turn(count: int) -> Kinds:
     return ["filter" if number % 2 else "map" for number in range(count)]
 
 
-def inc(x: int) -> int:
-    return x + 1
-
-
-def keep(x: int) -> bool:
-    return x % 7 != 0
-
-
 def drop(x: int) -> bool:
     return x % 7 == 0
-
-
-async def numbers(items: int) -> AsyncIterator[int]:
-    for x in range(items):
-        yield x
-
-
-async def mapped(function: Callable[[int], int], source: AsyncIterator[int]) -> AsyncIterator[int]:
-    async for x in source:
-        yield function(x)
-
-
-async def filtered(
-    function: Callable[[int], bool], source: AsyncIterator[int]
-) -> AsyncIterator[int]:
-    async for x in source:
-        if function(x):
-            yield x
 
 
 def by_hand(items: int, kinds: Kinds) -> AsyncIterator[int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
+
+from by_hand import broadcast
 
 from peers.row import Goal, Group, Work
 
@@ -21,27 +22,6 @@ def adder() -> tuple[Callable[[int], None], Callable[[], int]]:
         total += x
 
     return add, lambda: total
-
-
-async def by_hand(items: int, sinks: int) -> int:
-    """A queue of 100 and a task for each sink."""
-    each = items // sinks
-    queues: list[asyncio.Queue[int]] = [asyncio.Queue(100) for _ in range(sinks)]
-    result = 0
-
-    async def consume(queue: asyncio.Queue[int]) -> None:
-        nonlocal result
-        for _ in range(each):
-            x = await queue.get()
-            result += x
-
-    tasks = [asyncio.create_task(consume(queue)) for queue in queues]
-    for x in range(each):
-        for queue in queues:
-            await queue.put(x)
-    for task in tasks:
-        await task
-    return result
 
 
 async def by_headrace(items: int, sinks: int) -> int:
@@ -162,7 +142,7 @@ GROUP = Group(
     [
         Work(
             f"to {sinks} {kind}",
-            partial(by_hand, sinks=sinks),
+            partial(broadcast, sinks=sinks),
             {library: partial(run, sinks=sinks) for library, run in libraries.items()},
             Goal(goal, goal),
         )

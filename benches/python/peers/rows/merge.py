@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from by_hand import in_turn, merged_by_queue, numbers, one_turn_each, zipped
+
 from peers.row import Goal, Group, Work, total, total_in_a_block, total_of_pushed
-from peers.stages import numbers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     Make = Callable[[int], AsyncIterator[int]]
 
-END = object()
 TEN = 10
-
-
-async def one_turn_each(count: int) -> AsyncIterator[int]:
-    for x in range(count):
-        await asyncio.sleep(0)
-        yield x
 
 
 def sources(items: int, m: int, make: Make = numbers) -> list[AsyncIterator[int]]:
@@ -50,31 +43,8 @@ async def total_of_rows(stream: Any) -> int:
 # Merging.
 
 
-async def by_queue(streams: list[AsyncIterator[int]]) -> AsyncIterator[int]:
-    """A task for each source, and a bounded queue."""
-    queue: asyncio.Queue[Any] = asyncio.Queue(len(streams))
-
-    async def pump(source: AsyncIterator[int]) -> None:
-        async for x in source:
-            await queue.put(x)
-        await queue.put(END)
-
-    tasks = [asyncio.create_task(pump(source)) for source in streams]
-    left = len(tasks)
-    try:
-        while left:
-            x = await queue.get()
-            if x is END:
-                left -= 1
-            else:
-                yield x
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
 def merged_by_hand(items: int, m: int, make: Make = numbers) -> Any:
-    return total(by_queue(sources(items, m, make)))
+    return total(merged_by_queue(sources(items, m, make)))
 
 
 def merged_by_headrace(items: int, m: int, make: Make = numbers) -> Any:
@@ -141,15 +111,6 @@ READY = {
 # Zipping.
 
 
-async def zipped(streams: list[AsyncIterator[int]]) -> AsyncIterator[tuple[int, ...]]:
-    pulls = [source.__anext__ for source in streams]
-    while True:
-        try:
-            yield tuple([await pull() for pull in pulls])
-        except StopAsyncIteration:
-            return
-
-
 def zipped_by_headrace(items: int) -> Any:
     from headrace import PullZipObj
 
@@ -187,16 +148,6 @@ def zipped_by_reactivex(items: int) -> int:
 
 
 # Taking in turn.
-
-
-async def in_turn(streams: list[AsyncIterator[int]]) -> AsyncIterator[int]:
-    pulls = [source.__anext__ for source in streams]
-    while pulls:
-        for pull in tuple(pulls):
-            try:
-                yield await pull()
-            except StopAsyncIteration:
-                pulls.remove(pull)
 
 
 def in_turn_by_headrace(items: int) -> Any:

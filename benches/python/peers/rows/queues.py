@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from by_hand import pump, pump_from_thread
 
 from peers.row import Goal, Group, Work
 
@@ -15,38 +16,6 @@ if TYPE_CHECKING:
 
     Put = Callable[[int], Any]
     Get = Callable[[], Awaitable[int]]
-
-
-async def pump(put: Put, get: Get, items: int) -> int:
-    """One task puts, this one gets."""
-
-    async def produce() -> None:
-        for x in range(items):
-            await put(x)
-
-    task = asyncio.create_task(produce())
-    result = 0
-    for _ in range(items):
-        result += await get()
-    await task
-    return result
-
-
-async def pump_from_thread(put: Put, get: Get, items: int) -> int:
-    """A thread puts, this task gets."""
-
-    def produce() -> None:
-        for x in range(items):
-            put(x)
-
-    thread = threading.Thread(target=produce)
-    thread.start()
-    result = 0
-    for _ in range(items):
-        result += await get()
-    # In a thread, since a producer may wait for the loop.
-    await asyncio.to_thread(thread.join)
-    return result
 
 
 # In one loop.
