@@ -4,19 +4,31 @@
 - `DeadlockError`: what such a loop raises when nothing could ever happen any more.
 - `ScriptedSource`: a source that does what its script says; `Turns`, `Delay`, `Forever` and `Raise` are its steps.
 - `RecordingSink`: a sink that notes what is pushed into it, and how it was ended.
+- `marbles`: a run of a stream as a line, one character a frame of time; `ScriptedSource("a-b--c|")` plays such a line.
+- `shuffled_loop`: an event loop that runs what is ready in a random order, from a seed.
 - `sweep`, `sweep_endings`: interrupt or end a stream at every place where it waits, and see whether the laws hold.
+- `cancel_everywhere`: the same for any coroutine, and whatever you assert of it.
+- `assert_closed`: whether the sources and sinks at the ends of a pipeline were closed.
 """
 
 from headrace.testing.clock import DeadlockError, VirtualClock
+from headrace.testing.closed import assert_closed
+from headrace.testing.everywhere import Outcome, cancel_everywhere
+from headrace.testing.marble import MarbleError, marbles
 from headrace.testing.record import RecordingSink
-from headrace.testing.script import Delay, Forever, Raise, ScriptedSource, Step, Turns
-from headrace.testing.sweep import Ending, SweepError, Way, sweep, sweep_endings
+from headrace.testing.script import At, Delay, Forever, Raise, ScriptedSource, Step, Turns
+from headrace.testing.shuffle import shuffled_loop
+from headrace.testing.strike import SweepError
+from headrace.testing.sweep import Ending, Way, sweep, sweep_endings
 
 __all__ = [
+    "At",
     "DeadlockError",
     "Delay",
     "Ending",
     "Forever",
+    "MarbleError",
+    "Outcome",
     "Raise",
     "RecordingSink",
     "ScriptedSource",
@@ -25,6 +37,10 @@ __all__ = [
     "Turns",
     "VirtualClock",
     "Way",
+    "assert_closed",
+    "cancel_everywhere",
+    "marbles",
+    "shuffled_loop",
     "sweep",
     "sweep_endings",
 ]

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import HeadraceError
 
+__all__ = ["DeadlockError", "VirtualClock", "VirtualLoop"]
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
@@ -61,14 +63,14 @@ class VirtualClock:
             msg = f"VirtualClock: patience must be a number of seconds >= 0, got {patience!r}"
             raise ValueError(msg)
         self._now = float(start)
-        self._patience = patience
+        self.patience = patience
 
     def __repr__(self) -> str:
         return f"<VirtualClock at {self._now:.6f}>"
 
     def __call__(self) -> asyncio.AbstractEventLoop:
         """A new event loop on this clock."""
-        return _VirtualLoop(self, self._patience)
+        return VirtualLoop(self)
 
     def time(self) -> float:
         """The seconds that this clock shows."""
@@ -82,15 +84,16 @@ class VirtualClock:
         self._now += seconds
 
 
-class _VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio loop that takes its time from a clock, and does not wait for it."""
 
-    def __init__(self, clock: VirtualClock, patience: float) -> None:
+    def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
-        self._outside = selector = _JumpingSelector(self, clock, patience)
+        self._outside = selector = _JumpingSelector(self, clock, clock.patience)
         super().__init__(selector)
 
     def time(self) -> float:
+        """The seconds of the clock."""
         return self._clock.time()
 
     def run_in_executor(
@@ -99,6 +102,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         func: Callable[[*Arguments], Any],
         *args: *Arguments,
     ) -> asyncio.Future[Any]:
+        """Runs a job in a thread, and holds the clock meanwhile."""
         # Counted until its future is done, which a cancelled wait makes it at once: a job that nobody waits for any
         # more does not hold the clock.
         future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
@@ -110,6 +114,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         self._outside.jobs -= 1
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """Joins the threads, in real time."""
         # From 3.12 on this puts minutes of timeout, on the loop's clock, around a join in real time.
         self._outside.joining = True
         try:
@@ -121,7 +126,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 class _JumpingSelector(selectors.BaseSelector):
     """The selector of such a loop: where another would wait for a timer, it moves the clock to it."""
 
-    def __init__(self, loop: _VirtualLoop, clock: VirtualClock, patience: float) -> None:
+    def __init__(self, loop: VirtualLoop, clock: VirtualClock, patience: float) -> None:
         self._real = selectors.DefaultSelector()
         self._loop = loop
         self._clock = clock

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+from headrace.testing.marble import END, ERROR, MarbleError, frames
 
-__all__ = ["WATCH", "Delay", "Forever", "Raise", "ScriptedSource", "Step", "Turns"]
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Iterator
+
+__all__ = ["WATCH", "At", "Delay", "Forever", "Raise", "ScriptedSource", "Step", "Turns"]
 
 
 class Step:
@@ -32,6 +35,13 @@ class Delay(Step):
 
 
 @dataclass(frozen=True)
+class At(Step):
+    """Waits until `seconds` have passed on the loop's clock since the first item was asked for."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Forever(Step):
     """Waits until it is cancelled."""
 
@@ -47,6 +57,10 @@ class ScriptedSource:
     """An async iterable that does what its script says.
 
         ScriptedSource([1, Turns(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
+        ScriptedSource("a-b--c|")
+
+    A string is a line of marbles (see `headrace.testing.marble`): the frame says when an item comes, counted from the
+    first pull, however late it is asked for; `#` raises `MarbleError`.
 
     A cancelled pull costs nothing: turns that have passed count, a delay ends when it would have
     ended, and the next pull goes on from there. `as_generator()` is the same as an async generator,
@@ -61,7 +75,8 @@ class ScriptedSource:
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
-        script: Items, and steps between them. Everything that is no `Step` is an item.
+        script: Items, and steps between them. Everything that is no `Step` is an item. Or a line of marbles.
+        unit: How many seconds of the loop's clock a frame of such a line has.
         closing: For how many turns of the loop it closes.
 
     Attributes:
@@ -73,10 +88,17 @@ class ScriptedSource:
         pulled_by: The tasks that asked for items, each once.
         closed_by: The task of each closing that was begun.
         left_open: How many iterators were neither closed nor came to their end.
+
+    Raises:
+        ValueError: `script` is a string that is no line of marbles, or `unit` is not positive.
     """
 
-    def __init__(self, script: Iterable[Any], *, closing: int = 0) -> None:
-        self._script = tuple(script)
+    def __init__(self, script: Iterable[Any], *, unit: float = 1.0, closing: int = 0) -> None:
+        if not unit > 0:
+            raise ValueError(
+                f"ScriptedSource: unit must be a positive number of seconds, got {unit!r}"
+            )
+        self._script = tuple(_steps(script, unit) if isinstance(script, str) else script)
         self._closing = closing
         self.opens = 0
         self.pulls = 0
@@ -119,6 +141,7 @@ class _Performance:
         # How far the step at `_at` has got.
         self._turned = 0
         self._until: float | None = None
+        self._began = math.inf
         self._is_busy = False
         self._is_open = True
 
@@ -133,6 +156,8 @@ class _Performance:
         if self._is_busy:
             raise RuntimeError("a ScriptedSource was asked for two items at once")
         self._is_busy = True
+        if self._began == math.inf:
+            self._began = asyncio.get_running_loop().time()
         try:
             while self._at < len(self._script):
                 step = self._script[self._at]
@@ -152,7 +177,10 @@ class _Performance:
 
     async def _wait_for(self, step: Step) -> None:
         loop = asyncio.get_running_loop()
-        if isinstance(step, Turns):
+        if isinstance(step, At):
+            if (left := self._began + step.seconds - loop.time()) > 0:
+                await asyncio.sleep(left)
+        elif isinstance(step, Turns):
             while self._turned < step.count:
                 self._turned += 1
                 await asyncio.sleep(0)
@@ -176,6 +204,21 @@ class _Performance:
         self._at = len(self._script)
         self._source.left_open -= self._is_open
         self._is_open = False
+
+
+def _steps(line: str, unit: float) -> Iterator[Any]:
+    """The script that a line of marbles stands for."""
+    ended = False
+    for frame, marble in frames(line):
+        yield At(frame * unit)
+        if marble == ERROR:
+            yield Raise(MarbleError(f"frame {frame} of {line!r}"))
+        elif marble == END:
+            ended = True
+        else:
+            yield marble
+    if not ended:
+        yield Forever()
 
 
 # Whoever wants to know of every source that is made, in this context, puts a list here.

@@ -9,19 +9,28 @@ on time.
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import AsyncIterator, Coroutine
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from headrace.errors import ClosedError
 from headrace.testing.script import WATCH, ScriptedSource
+from headrace.testing.strike import (
+    MOST,
+    SHOWN,
+    Interrupted,
+    Strike,
+    SweepError,
+    done,
+    guarded,
+    raise_for,
+    whole,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from headrace.pull.base import PullObj
 
-__all__ = ["ENDINGS", "WAYS", "Ending", "SweepError", "Way", "sweep", "sweep_endings"]
+__all__ = ["ENDINGS", "WAYS", "Ending", "Way", "sweep", "sweep_endings"]
 
 T = TypeVar("T")
 
@@ -32,13 +41,6 @@ WAYS: Final[tuple[Way, ...]] = get_args(Way)
 Ending = Literal["break", "error", "cancel", "twice", "close"]
 ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
 """How a stream can be ended before its end; see `sweep_endings`."""
-
-_MOST: Final = 10_000
-_SHOWN: Final = 10
-
-
-class SweepError(AssertionError):
-    """A stream broke a law at some places; the message says at which, and what happened there."""
 
 
 async def sweep(
@@ -88,26 +90,26 @@ async def sweep(
     complaints: list[str] = []
     places = 0
 
-    async def run(strike: _Strike) -> str | None:
+    async def run(strike: Strike) -> str | None:
         outputs, is_excused = await _collect(build(), strike, excused_by, len(wanted))
         if is_excused or _is_same(outputs, wanted, ordered):
             return None
         return f"expected {wanted!r}, got {outputs!r}"
 
-    if complaint := await _guarded(run, _Strike("cancel", -1), timeout):
+    if complaint := await guarded(run, Strike("cancel", -1), timeout):
         raise SweepError(f"left alone: {complaint}")
     for way in ways:
         for every in (False, True):
-            for at in range(_MOST):
-                strike = _Strike(way, at, every=every)
-                complaint = await _guarded(run, strike, timeout)
+            for at in range(MOST):
+                strike = Strike(way, at, every=every)
+                complaint = await guarded(run, strike, timeout)
                 if complaint:
                     which = "of the first try of every item" if every else "of the run"
                     complaints.append(f'"{way}" at suspension {at} {which}: {complaint}')
                 if not strike.hits:
                     break
                 places += 1
-    _raise_for(complaints, places)
+    raise_for(complaints, places)
     return places
 
 
@@ -155,132 +157,34 @@ async def sweep_endings(
     complaints: list[str] = []
     places = 0
     for ending in endings:
-        for at in range(_MOST):
-            strike = _Strike("cancel" if ending == "close" else ending, at)
+        for at in range(MOST):
+            strike = Strike("cancel" if ending == "close" else ending, at)
 
-            async def run(strike: _Strike, ending: Ending = ending) -> str | None:
+            async def run(strike: Strike, ending: Ending = ending) -> str | None:
                 sources: list[ScriptedSource] = []
                 WATCH.set(sources)
                 return await _end(build(), ending, strike) or _of_sources(sources, ending)
 
-            if complaint := await _guarded(run, strike, timeout):
+            if complaint := await guarded(run, strike, timeout):
                 unit = "item" if ending in ("break", "error") else "suspension"
                 complaints.append(f'"{ending}" at {unit} {at}: {complaint}')
             if not strike.hits:
                 break
             places += 1
-    _raise_for(complaints, places)
+    raise_for(complaints, places)
     return places
-
-
-class _Interrupted(BaseException):
-    """Ends the run of a pull whose awaitable was closed."""
 
 
 class _OursError(Exception):
     """Fails the body of a consumer."""
 
 
-class _Strike:
-    """One interruption to come, and the place where it is due."""
-
-    def __init__(self, way: str, at: int, *, every: bool = False) -> None:
-        self._way = way
-        self._at = at
-        self._every = every
-        self._count = 0
-        self._again = False
-        self.hits = 0
-        # What the consumer has not seen yet.
-        self.is_fresh = False
-        self.act: Callable[[], None] | None = None
-
-    def is_due(self) -> bool:
-        """Counts one suspension, or one item."""
-        self._count += 1
-        due = self._count == self._at + 1
-        if due:
-            self.hits += 1
-            self.is_fresh = True
-        return due
-
-    def begin_item(self) -> None:
-        """Another item is wanted: one that is due for every item is due again."""
-        if self._every:
-            self._count = 0
-
-    async def pull(self, stream: AsyncIterator[T]) -> T:
-        """One pull, which is interrupted if this is the place."""
-        if self.hits and not self._every:
-            return await stream.__anext__()
-        pull: Any = stream.__anext__()
-        stepped: Awaitable[T] = self.through(
-            pull if isinstance(pull, Coroutine) else _whole(pull)  # pyright: ignore[reportUnknownArgumentType]
-        )
-        if self._way in ("timeout", "drop"):
-            try:
-                return await stepped
-            finally:
-                while self.is_fresh and _current().cancelling():
-                    _current().uncancel()
-        return await asyncio.ensure_future(_whole(stepped))
-
-    @types.coroutine
-    def through(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Steps a coroutine, and interrupts it if this is the place."""
-        step: Callable[[Any], Any] = coroutine.send
-        sent: Any = None
-        self._again = False
-        while True:
-            try:
-                awaited = step(sent)
-            except StopIteration as done:
-                value: T = done.value
-                return value
-            if self._again:
-                self._again = False
-                _current().cancel()
-            elif self.is_due():
-                self._hit(coroutine, awaited)
-            try:
-                sent = yield awaited
-                step = coroutine.send
-            except BaseException as error:
-                sent = error
-                step = coroutine.throw
-
-    def _hit(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
-        if self.act is not None:
-            self.act()
-        elif self._way == "drop":
-            coroutine.close()
-            raise _Interrupted
-        elif self._way == "late":
-            task = _current()
-            # Both come before what makes the task go on.
-            if asyncio.isfuture(awaited):
-                awaited.add_done_callback(lambda _: task.cancel())
-            else:
-                asyncio.get_running_loop().call_soon(task.cancel)
-        else:
-            self._again = self._way == "twice"
-            _current().cancel()
-
-
-def _current() -> asyncio.Task[Any]:
-    return cast("asyncio.Task[Any]", asyncio.current_task())
-
-
-async def _whole(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
 async def _collect(
-    stream: AsyncIterator[T], strike: _Strike, excused_by: type[Exception] | None, wanted: int
+    stream: AsyncIterator[T], strike: Strike, excused_by: type[Exception] | None, wanted: int
 ) -> tuple[list[T], bool]:
     """All that a stream gives, and whether it excused itself for losing some."""
     # What repeats its items may do so for ever.
-    most = wanted + _SHOWN
+    most = wanted + SHOWN
     outputs: list[T] = []
     excuses: tuple[type[Exception], ...] = () if excused_by is None else (excused_by,)
     is_excused = False
@@ -291,7 +195,7 @@ async def _collect(
                 outputs.append(await strike.pull(stream))
             except StopAsyncIteration:
                 break
-            except (asyncio.CancelledError, _Interrupted):
+            except (asyncio.CancelledError, Interrupted):
                 if not strike.is_fresh:
                     raise
             except excuses:
@@ -307,34 +211,22 @@ async def _collect(
             await aclose()
 
 
-async def _end(stream: PullObj[Any], ending: Ending, strike: _Strike) -> str | None:
+async def _end(stream: PullObj[Any], ending: Ending, strike: Strike) -> str | None:
     """Ends a stream in one of the ways, and says what is wrong then."""
     if ending == "close":
         complaint = await _close_beside(stream, strike)
     else:
         is_body = ending in ("break", "error")
         body = _consume(stream, strike if is_body else None, fails=ending == "error")
-        task = asyncio.ensure_future(_whole(body if is_body else strike.through(body)))
-        await _done(task)
+        task = asyncio.ensure_future(whole(body if is_body else strike.through(body)))
+        await done(task)
         complaint = _of_outcome(task, ending if strike.hits else None)
     if complaint is None and not await _is_ended(stream):
         complaint = "a pull after the closing did not raise StopAsyncIteration"
     return complaint
 
 
-async def _done(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
-    """Waits for a task, and cancels it if that takes too long or this one is cancelled."""
-    try:
-        await asyncio.wait([task], timeout=timeout)
-        return task.done()
-    finally:
-        if not task.done():
-            task.cancel()
-            # Not for ever: what hangs may hang in its clean-up too.
-            await asyncio.wait([task], timeout=timeout)
-
-
-async def _consume(stream: PullObj[Any], strike: _Strike | None, *, fails: bool) -> None:
+async def _consume(stream: PullObj[Any], strike: Strike | None, *, fails: bool) -> None:
     """Takes items, up to as many as a strike says."""
     async with stream:
         while strike is None or not strike.is_due():
@@ -346,14 +238,14 @@ async def _consume(stream: PullObj[Any], strike: _Strike | None, *, fails: bool)
             raise _OursError
 
 
-async def _close_beside(stream: PullObj[Any], strike: _Strike) -> str | None:
+async def _close_beside(stream: PullObj[Any], strike: Strike) -> str | None:
     """Pulls, and has another task close the stream, with one more pull waiting."""
     second: list[asyncio.Task[Any]] = []
     closing: list[asyncio.Task[None]] = []
 
     def act() -> None:
         # In this order: the second pull has begun to wait when the closing begins.
-        second.append(asyncio.ensure_future(_whole(anext(stream))))
+        second.append(asyncio.ensure_future(whole(anext(stream))))
         closing.append(asyncio.ensure_future(stream.aclose()))
 
     strike.act = act
@@ -435,30 +327,3 @@ def _is_same(outputs: list[Any], wanted: list[Any], ordered: bool) -> bool:
             return False
         left.remove(output)
     return True
-
-
-async def _guarded(
-    run: Callable[[_Strike], Coroutine[Any, Any, str | None]], strike: _Strike, timeout: float
-) -> str | None:
-    """Does one run in a task of its own, and says what is wrong, also if it hangs or leaves tasks."""
-    before = asyncio.all_tasks()
-    task = asyncio.ensure_future(run(strike))
-    if not await _done(task, timeout):
-        return f"hung for {timeout} s"
-    if task.cancelled():
-        return "CancelledError came from nowhere"
-    if (error := task.exception()) is not None:
-        return f"raised {error!r}"
-    if left := asyncio.all_tasks() - before:
-        return f"{len(left)} task(s) left running: {left!r}"
-    return task.result()
-
-
-def _raise_for(complaints: list[str], places: int) -> None:
-    if not complaints:
-        return
-    shown = complaints[:_SHOWN]
-    if len(complaints) > len(shown):
-        shown.append(f"and {len(complaints) - len(shown)} more")
-    lines = "\n".join(f"  {complaint}" for complaint in shown)
-    raise SweepError(f"{len(complaints)} of {places} places failed:\n{lines}")

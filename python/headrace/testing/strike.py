@@ -1,0 +1,173 @@
+"""One interruption, the place where it is due, and the run that it happens in."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+
+__all__ = [
+    "MOST",
+    "SHOWN",
+    "Interrupted",
+    "Strike",
+    "SweepError",
+    "done",
+    "guarded",
+    "raise_for",
+    "whole",
+]
+
+T = TypeVar("T")
+
+MOST: Final = 10_000
+"""How many places a sweep tries at most."""
+SHOWN: Final = 10
+"""How many complaints a message has at most."""
+
+
+class SweepError(AssertionError):
+    """A stream broke a law at some places; the message says at which, and what happened there."""
+
+
+class Interrupted(BaseException):
+    """Ends the run of a pull whose awaitable was closed."""
+
+
+class Strike:
+    """One interruption to come, and the place where it is due."""
+
+    def __init__(self, way: str, at: int, *, every: bool = False) -> None:
+        self._way = way
+        self._at = at
+        self._every = every
+        self._count = 0
+        self._again = False
+        self.hits = 0
+        # What the consumer has not seen yet.
+        self.is_fresh = False
+        self.act: Callable[[], None] | None = None
+
+    def is_due(self) -> bool:
+        """Counts one suspension, or one item."""
+        self._count += 1
+        due = self._count == self._at + 1
+        if due:
+            self.hits += 1
+            self.is_fresh = True
+        return due
+
+    def begin_item(self) -> None:
+        """Another item is wanted: one that is due for every item is due again."""
+        if self._every:
+            self._count = 0
+
+    async def pull(self, stream: AsyncIterator[T]) -> T:
+        """One pull, which is interrupted if this is the place."""
+        if self.hits and not self._every:
+            return await stream.__anext__()
+        pull: Any = stream.__anext__()
+        stepped: Awaitable[T] = self.through(
+            pull if isinstance(pull, Coroutine) else whole(pull)  # pyright: ignore[reportUnknownArgumentType]
+        )
+        if self._way in ("timeout", "drop"):
+            try:
+                return await stepped
+            finally:
+                while self.is_fresh and _current().cancelling():
+                    _current().uncancel()
+        return await asyncio.ensure_future(whole(stepped))
+
+    @types.coroutine
+    def through(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Steps a coroutine, and interrupts it if this is the place."""
+        step: Callable[[Any], Any] = coroutine.send
+        sent: Any = None
+        self._again = False
+        while True:
+            try:
+                awaited = step(sent)
+            except StopIteration as done:
+                value: T = done.value
+                return value
+            if self._again:
+                self._again = False
+                _current().cancel()
+            elif self.is_due():
+                self._hit(coroutine, awaited)
+            try:
+                sent = yield awaited
+                step = coroutine.send
+            except BaseException as error:
+                sent = error
+                step = coroutine.throw
+
+    def _hit(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
+        if self.act is not None:
+            self.act()
+        elif self._way == "drop":
+            coroutine.close()
+            raise Interrupted
+        elif self._way == "late":
+            task = _current()
+            # Both come before what makes the task go on.
+            if asyncio.isfuture(awaited):
+                awaited.add_done_callback(lambda _: task.cancel())
+            else:
+                asyncio.get_running_loop().call_soon(task.cancel)
+        else:
+            self._again = self._way == "twice"
+            _current().cancel()
+
+
+def _current() -> asyncio.Task[Any]:
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+async def whole(awaitable: Awaitable[T]) -> T:
+    """Any awaitable as a coroutine."""
+    return await awaitable
+
+
+async def done(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
+    """Waits for a task, and cancels it if that takes too long or this one is cancelled."""
+    try:
+        await asyncio.wait([task], timeout=timeout)
+        return task.done()
+    finally:
+        if not task.done():
+            task.cancel()
+            # Not for ever: what hangs may hang in its clean-up too.
+            await asyncio.wait([task], timeout=timeout)
+
+
+async def guarded(
+    run: Callable[[Strike], Coroutine[Any, Any, str | None]], strike: Strike, timeout: float
+) -> str | None:
+    """Does one run in a task of its own, and says what is wrong, also if it hangs or leaves tasks."""
+    before = asyncio.all_tasks()
+    task = asyncio.ensure_future(run(strike))
+    if not await done(task, timeout):
+        return f"hung for {timeout} s"
+    if task.cancelled():
+        return "CancelledError came from nowhere"
+    if (error := task.exception()) is not None:
+        return f"raised {error!r}"
+    if left := asyncio.all_tasks() - before:
+        return f"{len(left)} task(s) left running: {left!r}"
+    return task.result()
+
+
+def raise_for(complaints: list[str], places: int) -> None:
+    """Raises SweepError, if there is anything to complain of."""
+    if not complaints:
+        return
+    shown = complaints[:SHOWN]
+    if len(complaints) > len(shown):
+        shown.append(f"and {len(complaints) - len(shown)} more")
+    lines = "\n".join(f"  {complaint}" for complaint in shown)
+    raise SweepError(f"{len(complaints)} of {places} places failed:\n{lines}")

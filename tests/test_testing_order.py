@@ -1,0 +1,169 @@
+"""`shuffled_loop` and `cancel_everywhere`: they must find what leans on luck, and pass what does not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import CapacitySource, PushPullBufferObj
+from headrace.testing import Outcome, SweepError, VirtualClock, cancel_everywhere, shuffled_loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
+
+
+def order(seed: int, clock: VirtualClock | None = None) -> list[int]:
+    """In which order ten tasks that are ready run, three times over."""
+    seen: list[int] = []
+
+    async def one(number: int) -> None:
+        for _ in range(3):
+            seen.append(number)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(one(number))
+        await asyncio.sleep(0.001)
+
+    with asyncio.Runner(loop_factory=shuffled_loop(seed, clock=clock)) as runner:
+        runner.run(main())
+    return seen
+
+
+def test_a_seed_gives_an_order_and_another_seed_another() -> None:
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(1) != sorted(order(1)) != list(range(10)) * 3
+
+
+def test_nobody_is_put_off_beyond_a_turn() -> None:
+    for seed in range(20):
+        seen = order(seed)
+        assert [sorted(seen[at : at + 10]) for at in (0, 10, 20)] == [list(range(10))] * 3, seed
+
+
+def test_a_shuffled_loop_can_live_on_a_virtual_clock() -> None:
+    clock = VirtualClock()
+    assert order(3, clock) == order(3)
+    assert clock.time() == 0.001
+
+
+def test_a_seed_is_an_integer() -> None:
+    with pytest.raises(TypeError, match="seed must be an integer, got '7'"):
+        shuffled_loop("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_what_leans_on_the_order_of_asyncio_is_found() -> None:
+    async def race() -> str:
+        said: list[str] = []
+
+        async def say(word: str) -> None:
+            said.append(word)
+
+        await asyncio.gather(say("first"), say("second"))
+        return said[0]
+
+    words: set[str] = set()
+    for seed in range(10):
+        with asyncio.Runner(loop_factory=shuffled_loop(seed)) as runner:
+            words.add(runner.run(race()))
+    assert words == {"first", "second"}
+
+
+def test_a_buffer_keeps_its_laws_in_any_order() -> None:
+    async def main() -> list[int]:
+        buffer = PushPullBufferObj[int](2)
+        got: list[int] = []
+
+        async def produce() -> None:
+            for item in range(50):
+                await buffer.sink.next(item)
+            await buffer.sink.return_()
+
+        async def consume() -> None:
+            async for item in buffer.source:
+                got.append(item)
+
+        await asyncio.gather(produce(), consume(), consume())
+        return got
+
+    for seed in range(20):
+        with asyncio.Runner(loop_factory=shuffled_loop(seed)) as runner:
+            assert runner.run(main()) == list(range(50)), f"seed {seed}"
+
+
+async def test_a_case_that_holds_is_tried_at_every_place() -> None:
+    ran = 0
+
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        nonlocal ran
+        ran += 1
+        capacity = CapacitySource(1)
+
+        async def work() -> str:
+            async with capacity.acquire():
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            return "done"
+
+        outcome = yield work()
+        assert outcome.cancelled or outcome.value == "done"
+        assert capacity.held == 0
+
+    assert await cancel_everywhere(case) == 6
+    # Left alone, then for each way two places and the run that finds no third.
+    assert ran == 1 + 3 * 3
+
+
+async def test_a_leak_at_one_place_is_found_and_named() -> None:
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        held = 0
+
+        async def work() -> None:
+            nonlocal held
+            await asyncio.sleep(0)
+            held += 1
+            await asyncio.sleep(0)
+            held -= 1
+
+        yield work()
+        assert held == 0, "a slot leaked"
+
+    with pytest.raises(
+        SweepError, match=r'"cancel" at suspension 1: raised AssertionError\(.a slot leaked'
+    ) as caught:
+        await cancel_everywhere(case)
+    assert "suspension 0" not in str(caught.value)
+
+
+async def test_a_case_that_fails_by_itself_says_so() -> None:
+    async def fails() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        async def work() -> None:
+            raise OSError("disk")
+
+        yield work()
+
+    async def twice() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        yield asyncio.sleep(0)
+        yield asyncio.sleep(0)
+
+    with pytest.raises(SweepError, match="left alone: raised OSError"):
+        await cancel_everywhere(fails)
+    with pytest.raises(SweepError, match="left alone: the case yielded twice"):
+        await cancel_everywhere(twice)
+    with pytest.raises(ValueError, match=r"ways must be among .*got .*'drop'"):
+        await cancel_everywhere(fails, ways=["drop"])
+
+
+async def test_work_that_never_waits_has_no_place() -> None:
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        async def work() -> None:
+            pass
+
+        yield work()
+
+    assert await cancel_everywhere(case) == 0
