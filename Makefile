@@ -132,6 +132,7 @@ bench: build ## headrace beside what one would write by hand, as ratios; ARGS= g
 	$(RUN) benches/python/queues.py $(ARGS)
 	$(RUN) benches/python/merge.py $(ARGS)
 	$(RUN) benches/python/concurrent_map.py $(ARGS)
+	$(RUN) benches/python/imports.py $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: ## headrace beside its peers, into a virtual environment of its own; ARGS= goes to the benchmark

@@ -108,7 +108,7 @@ def document() -> str:
     for room, title in ROOMS.items():
         classes = [
             thing
-            for thing in map(vars(headrace).get, headrace.__all__)
+            for thing in (getattr(headrace, name) for name in headrace.__all__)
             if inspect.isclass(thing) and thing.__module__ == f"headrace.{room}"
         ]
         rows = [

@@ -5,97 +5,139 @@ Pull streams are lazy and go from many to one; push streams are eager and go fro
 of capacities. The hot parts are Rust.
 """
 
-from headrace._core import IteratorResult, __version__
-from headrace.bridge import PullPushBridgeObj, PullPushDistributeObj, PushPullObj
-from headrace.buffer import PushPullBufferObj
-from headrace.capacity import CapacitySource, Lease
-from headrace.combiner import AsyncIteratorCombiner
-from headrace.errors import (
-    BrokenError,
-    ClosedError,
-    ForkError,
-    HeadraceError,
-    OrderError,
-    SourceCancelledError,
-    WouldBlock,
-    WrongLoopError,
-)
-from headrace.pool import (
-    EnvelopeType,
-    Final,
-    HierarchicalTaskPoolRunner,
-    Task,
-    TaskProgressEnvelope,
-)
-from headrace.pull import (
-    PullBufferObj,
-    PullCallbackObj,
-    PullCatchObj,
-    PullConcatObj,
-    PullDedupeObj,
-    PullEagerObj,
-    PullFilterObj,
-    PullFlatMapObj,
-    PullFlattenObj,
-    PullGateObj,
-    PullInOrderObj,
-    PullLabeledRaceObj,
-    PullLabeledRaceRobinObj,
-    PullLabeledRoundRobinObj,
-    PullLabeledZipObj,
-    PullMapObj,
-    PullObj,
-    PullObj1To1Link,
-    PullRaceCutoffObj,
-    PullRaceObj,
-    PullRaceRobinObj,
-    PullReduceObj,
-    PullRoundRobinObj,
-    PullSkipObj,
-    PullSkipWhileObj,
-    PullTakeObj,
-    PullTakeWhileObj,
-    PullThrottleObj,
-    PullTimeoutObj,
-    PullTimerObj,
-    PullWindowObj,
-    PullWindowTimeoutObj,
-    PullZipObj,
-    SourceBufferObj,
-    SourceCacheObj,
-    SourceIterObj,
-    SourceLinesObj,
-    SourceObj,
-)
-from headrace.push import (
-    PushBufferObj,
-    PushCallbackObj,
-    PushChain,
-    PushDedupeObj,
-    PushDistributeObj,
-    PushFilterObj,
-    PushFlatMapObj,
-    PushFlattenObj,
-    PushForkObj,
-    PushLabeledDistributeObj,
-    PushMapObj,
-    PushObj,
-    PushObj1To1Link,
-    PushReduceObj,
-    PushRoundRobinObj,
-    PushSerialObj,
-    PushSignalObj,
-    PushTakeObj,
-    PushWindowObj,
-    PushWindowTimeoutObj,
-    SinkCallbackObj,
-    SinkCollectObj,
-    SinkNullObj,
-    SinkObj,
-    SinkWriterObj,
-)
-from headrace.signal import WaitObject
-from headrace.skip import SKIP, Skip
+from typing import TYPE_CHECKING
+
+from headrace.lazy import lazily
+
+if TYPE_CHECKING:
+    from headrace._core import IteratorResult, __version__
+    from headrace.bridge import PullPushBridgeObj, PullPushDistributeObj, PushPullObj
+    from headrace.buffer import PushPullBufferObj
+    from headrace.capacity import CapacitySource, Lease
+    from headrace.combiner import AsyncIteratorCombiner
+    from headrace.errors import (
+        BrokenError,
+        ClosedError,
+        ForkError,
+        HeadraceError,
+        OrderError,
+        SourceCancelledError,
+        WouldBlock,
+        WrongLoopError,
+    )
+    from headrace.pool import (
+        EnvelopeType,
+        Final,
+        HierarchicalTaskPoolRunner,
+        Task,
+        TaskProgressEnvelope,
+    )
+    from headrace.pull import (
+        PullBufferObj,
+        PullCallbackObj,
+        PullCatchObj,
+        PullConcatObj,
+        PullDedupeObj,
+        PullEagerObj,
+        PullFilterObj,
+        PullFlatMapObj,
+        PullFlattenObj,
+        PullGateObj,
+        PullInOrderObj,
+        PullLabeledRaceObj,
+        PullLabeledRaceRobinObj,
+        PullLabeledRoundRobinObj,
+        PullLabeledZipObj,
+        PullMapObj,
+        PullObj,
+        PullObj1To1Link,
+        PullRaceCutoffObj,
+        PullRaceObj,
+        PullRaceRobinObj,
+        PullReduceObj,
+        PullRoundRobinObj,
+        PullSkipObj,
+        PullSkipWhileObj,
+        PullTakeObj,
+        PullTakeWhileObj,
+        PullThrottleObj,
+        PullTimeoutObj,
+        PullTimerObj,
+        PullWindowObj,
+        PullWindowTimeoutObj,
+        PullZipObj,
+        SourceBufferObj,
+        SourceCacheObj,
+        SourceIterObj,
+        SourceLinesObj,
+        SourceObj,
+    )
+    from headrace.push import (
+        PushBufferObj,
+        PushCallbackObj,
+        PushChain,
+        PushDedupeObj,
+        PushDistributeObj,
+        PushFilterObj,
+        PushFlatMapObj,
+        PushFlattenObj,
+        PushForkObj,
+        PushLabeledDistributeObj,
+        PushMapObj,
+        PushObj,
+        PushObj1To1Link,
+        PushReduceObj,
+        PushRoundRobinObj,
+        PushSerialObj,
+        PushSignalObj,
+        PushTakeObj,
+        PushWindowObj,
+        PushWindowTimeoutObj,
+        SinkCallbackObj,
+        SinkCollectObj,
+        SinkNullObj,
+        SinkObj,
+        SinkWriterObj,
+    )
+    from headrace.signal import WaitObject
+    from headrace.skip import SKIP, Skip
+else:
+    # What a checker reads above, for the interpreter: which module has which names.
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "_core": "IteratorResult __version__",
+            "bridge": "PullPushBridgeObj PullPushDistributeObj PushPullObj",
+            "buffer": "PushPullBufferObj",
+            "capacity": "CapacitySource Lease",
+            "combiner": "AsyncIteratorCombiner",
+            "errors": """
+                BrokenError ClosedError ForkError HeadraceError OrderError SourceCancelledError
+                WouldBlock WrongLoopError
+            """,
+            "pool": "EnvelopeType Final HierarchicalTaskPoolRunner Task TaskProgressEnvelope",
+            "pull": """
+                PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj
+                PullFilterObj PullFlatMapObj PullFlattenObj PullGateObj PullInOrderObj
+                PullLabeledRaceObj PullLabeledRaceRobinObj PullLabeledRoundRobinObj
+                PullLabeledZipObj PullMapObj PullObj PullObj1To1Link PullRaceCutoffObj PullRaceObj
+                PullRaceRobinObj PullReduceObj PullRoundRobinObj PullSkipObj PullSkipWhileObj
+                PullTakeObj PullTakeWhileObj PullThrottleObj PullTimeoutObj PullTimerObj
+                PullWindowObj PullWindowTimeoutObj PullZipObj SourceBufferObj SourceCacheObj
+                SourceIterObj SourceLinesObj SourceObj
+            """,
+            "push": """
+                PushBufferObj PushCallbackObj PushChain PushDedupeObj PushDistributeObj
+                PushFilterObj PushFlatMapObj PushFlattenObj PushForkObj PushLabeledDistributeObj
+                PushMapObj PushObj PushObj1To1Link PushReduceObj PushRoundRobinObj PushSerialObj
+                PushSignalObj PushTakeObj PushWindowObj PushWindowTimeoutObj SinkCallbackObj
+                SinkCollectObj SinkNullObj SinkObj SinkWriterObj
+            """,
+            "signal": "WaitObject",
+            "skip": "SKIP Skip",
+        },
+    )
+
 
 __all__ = [
     "SKIP",

@@ -1,33 +1,58 @@
 """Push: eager streams, from one to many."""
 
-from headrace.push.base import PushObj
-from headrace.push.chain import PushChain
-from headrace.push.fanout import (
-    PushDistributeObj,
-    PushForkObj,
-    PushLabeledDistributeObj,
-    PushRoundRobinObj,
-)
-from headrace.push.group import (
-    PushBufferObj,
-    PushFlatMapObj,
-    PushFlattenObj,
-    PushTakeObj,
-    PushWindowObj,
-)
-from headrace.push.signal import PushSignalObj
-from headrace.push.sink import SinkCallbackObj, SinkCollectObj, SinkNullObj, SinkObj
-from headrace.push.time import PushWindowTimeoutObj
-from headrace.push.transform import (
-    PushCallbackObj,
-    PushDedupeObj,
-    PushFilterObj,
-    PushMapObj,
-    PushObj1To1Link,
-    PushReduceObj,
-    PushSerialObj,
-)
-from headrace.push.writer import SinkWriterObj
+from typing import TYPE_CHECKING
+
+from headrace.lazy import lazily
+
+if TYPE_CHECKING:
+    from headrace.push.base import PushObj
+    from headrace.push.chain import PushChain
+    from headrace.push.fanout import (
+        PushDistributeObj,
+        PushForkObj,
+        PushLabeledDistributeObj,
+        PushRoundRobinObj,
+    )
+    from headrace.push.group import (
+        PushBufferObj,
+        PushFlatMapObj,
+        PushFlattenObj,
+        PushTakeObj,
+        PushWindowObj,
+    )
+    from headrace.push.signal import PushSignalObj
+    from headrace.push.sink import SinkCallbackObj, SinkCollectObj, SinkNullObj, SinkObj
+    from headrace.push.time import PushWindowTimeoutObj
+    from headrace.push.transform import (
+        PushCallbackObj,
+        PushDedupeObj,
+        PushFilterObj,
+        PushMapObj,
+        PushObj1To1Link,
+        PushReduceObj,
+        PushSerialObj,
+    )
+    from headrace.push.writer import SinkWriterObj
+else:
+    # What a checker reads above, for the interpreter: which module has which names.
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "base": "PushObj",
+            "chain": "PushChain",
+            "fanout": "PushDistributeObj PushForkObj PushLabeledDistributeObj PushRoundRobinObj",
+            "group": "PushBufferObj PushFlatMapObj PushFlattenObj PushTakeObj PushWindowObj",
+            "signal": "PushSignalObj",
+            "sink": "SinkCallbackObj SinkCollectObj SinkNullObj SinkObj",
+            "time": "PushWindowTimeoutObj",
+            "transform": """
+                PushCallbackObj PushDedupeObj PushFilterObj PushMapObj PushObj1To1Link PushReduceObj
+                PushSerialObj
+            """,
+            "writer": "SinkWriterObj",
+        },
+    )
+
 
 __all__ = [
     "PushBufferObj",

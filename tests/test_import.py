@@ -1,0 +1,178 @@
+"""`import headrace` is cheap, and everything is there all the same."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace
+
+HOUSE = Path(headrace.__file__).parent
+LAZY = ["headrace", "headrace.pull", "headrace.push"]
+
+
+def child(program: str) -> Any:
+    """What a program prints, in JSON, that begins with asyncio and nothing else."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"import asyncio, json, sys\n{program}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    return json.loads(ran.stdout)
+
+
+def entered(statement: str) -> set[str]:
+    """The modules that a statement loads."""
+    return set(
+        child(
+            f"before = set(sys.modules)\n{statement}\nprint(json.dumps([*(set(sys.modules) - before)]))"
+        )
+    )
+
+
+def promised(package: str) -> dict[str, str]:
+    """What a checker reads in a package: each name, and the module that has it."""
+    source = Path(importlib.import_module(package).__file__ or "").read_text(encoding="utf-8")
+    return {
+        alias.name: statement.module or ""
+        for statement in ast.walk(ast.parse(source))
+        if isinstance(statement, ast.ImportFrom)
+        and statement.module not in {"typing", "headrace.lazy"}
+        for alias in statement.names
+    }
+
+
+def test_importing_loads_no_room() -> None:
+    loaded = entered("import headrace")
+    assert {name for name in loaded if name.startswith("headrace")} == {"headrace", "headrace.lazy"}
+    assert len(loaded) <= 5, sorted(loaded)
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "not_entered"),
+    [
+        ("SourceIterObj, PullMapObj", 22, ("push", "pool", "buffer", "capacity")),
+        ("SinkCollectObj, PushMapObj", 22, ("pull", "pool", "buffer", "capacity")),
+        ("WaitObject", 8, ("pull", "push", "pool", "buffer", "capacity")),
+        ("CapacitySource", 12, ("pull", "push", "pool", "buffer")),
+    ],
+)
+def test_a_program_pays_for_the_rooms_that_it_enters(
+    names: str, most: int, not_entered: tuple[str, ...]
+) -> None:
+    loaded = entered(f"from headrace import {names}")
+    assert not {f"headrace.{room}" for room in not_entered} & loaded
+    assert len(loaded) <= most, sorted(loaded)
+
+
+def test_nothing_heavy_is_loaded_for_a_pull_line() -> None:
+    loaded = entered("from headrace import SourceIterObj, PullMapObj, PullWindowObj")
+    assert not {"dataclasses", "json", "queue"} & loaded
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_what_is_imported_is_what_checkers_read(package: str) -> None:
+    module = importlib.import_module(package)
+    read = promised(package)
+    assert sorted(read) == sorted(module.__all__)
+    for name, home in read.items():
+        assert module.__getattr__(name) is getattr(importlib.import_module(home), name)
+    # Neither has the table more than that.
+    given = {name for name in dir(module) if not name.startswith("__")}
+    inner = {path.stem for path in Path(module.__file__ or "").parent.iterdir()}
+    others = {"TYPE_CHECKING", "annotations", "lazily"}
+    assert given - inner - others == {name for name in read if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_a_star_gives_everything(package: str) -> None:
+    names = child(f"from {package} import *\nprint(json.dumps([*globals()]))")
+    assert set(importlib.import_module(package).__all__) <= set(names)
+
+
+def test_rooms_are_there_without_being_imported() -> None:
+    program = """
+import headrace
+found = [headrace.pull.PullMapObj, headrace.push.sink.SinkNullObj, headrace.pool.Task, headrace.errors.ClosedError]
+print(json.dumps([thing.__module__ for thing in found]))
+"""
+    assert child(program) == [
+        "headrace.pull.transform",
+        "headrace.push.sink",
+        "headrace.pool.task",
+        "headrace.errors",
+    ]
+
+
+def test_a_name_is_looked_up_once() -> None:
+    program = """
+import headrace
+before = "PullMapObj" in vars(headrace)
+headrace.PullMapObj
+print(json.dumps([before, vars(headrace)["PullMapObj"] is headrace.pull.transform.PullMapObj]))
+"""
+    assert child(program) == [False, True]
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_a_name_that_is_not_there_says_so(package: str) -> None:
+    module: Any = importlib.import_module(package)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        _ = module.nothing
+    assert not hasattr(module, "nothing")
+    with pytest.raises(ImportError, match="nothing"):
+        exec(f"from {package} import nothing")  # noqa: S102 - a statement is what is tested
+
+
+def modules() -> list[str]:
+    """Every module of the package."""
+    names = (".".join(path.relative_to(HOUSE.parent).parts) for path in HOUSE.rglob("*.py"))
+    return sorted(name.removesuffix(".py").removesuffix(".__init__") for name in names)
+
+
+def test_every_module_can_be_the_first(tmp_path: Path) -> None:
+    # Each in a process of its own; a fork is a quick one.
+    program = f"""
+import importlib, os
+failed = {{}}
+for name in {[name for name in modules() if not name.endswith("__main__")]!r}:
+    out, into = os.pipe()
+    if os.fork() == 0:
+        said = ""
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            said = repr(error)
+        os.write(into, said.encode())
+        os._exit(0)
+    os.close(into)
+    with os.fdopen(out) as file:
+        said = file.read()
+    os.wait()
+    if said:
+        failed[name] = said
+print(json.dumps(failed))
+"""
+    assert child(program) == {}
+
+
+@pytest.mark.parametrize("base", ["PullObj", "PushObj"])
+def test_a_stream_has_its_methods_whatever_was_imported(base: str) -> None:
+    program = f"""
+import importlib
+from headrace import {base}
+before = {{name for name in dir({base}) if not name.startswith("_")}}
+for name in {[name for name in modules() if "__main__" not in name]!r}:
+    importlib.import_module(name)
+print(json.dumps([name for name in dir({base}) if not name.startswith("_") and name not in before]))
+"""
+    assert child(program) == []
