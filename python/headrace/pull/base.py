@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
 from headrace.pull.fluent import Fluent
+from headrace.tasks import settled, waits_for
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -83,7 +84,9 @@ class PullObj(Fluent[T_co]):
         """Closes the stream and all its sources, from the consumer upwards.
 
         Pulls that are pending raise `ClosedError` in their own tasks. Returns when everything is
-        closed. Doing so again does nothing. A cancellation meanwhile is raised when the clean-up is
+        closed, also if somebody else closes it at the same time, who then is told of the errors;
+        but to a source that closes its own stream while that is being closed, it returns at once.
+        Doing so again does nothing. A cancellation meanwhile is raised when the clean-up is
         done. Errors of sources do not keep the others from being closed; one is raised as it is,
         several as a group.
         """
@@ -99,16 +102,24 @@ class PullObj(Fluent[T_co]):
                     await pending
                 except asyncio.CancelledError as struck:
                     cancelled = struck
+            if (other := _core.await_closing(link)) is not None:
+                closer, closed = other
+                # One who would wait for itself does not: what it is about to do is being done.
+                if closer is None or not waits_for(closer, asyncio.current_task()):
+                    cancelled = await settled(closed, behind=closer) or cancelled
+                continue
             try:
-                feeds = _core.close_feeds(link)
+                feeds = _core.begin_closing(link)
             except Exception as failure:
                 errors.append(failure)
-            else:
-                failed = len(errors)
+                continue
+            failed, is_through = len(errors), False
+            try:
                 for closing in feeds:
                     cancelled = await _attempt(closing, errors) or cancelled
-                if len(errors) > failed:
-                    _core.reopen_feeds(link)
+                is_through = True
+            finally:
+                _core.end_closing(link, not is_through or len(errors) > failed)
         if cancelled is not None:
             for error in errors:
                 cancelled.add_note(f"while closing: {error!r}")

@@ -212,6 +212,8 @@ class _State(Generic[OUT]):
         self._is_ending = False
         self._closer: asyncio.Task[Any] | None = None
         """What does it, if the driver cannot."""
+        # What came of the pull that was cancelled in order to close the source.
+        self._parting: BaseException | None = None
         self._closers = 0
         """How many wait in `close`."""
 
@@ -337,11 +339,18 @@ class _State(Generic[OUT]):
                     raise
                 self._put(_Fault(error))
             except BaseException as error:
-                self._put(_Fault(error))
+                self._source_failed(error)
             else:
                 # A source that ignores its cancellation may have one when nobody wants it any more.
                 if not self._is_closing:
                     self._call(item, loop)
+
+    def _source_failed(self, error: BaseException) -> None:
+        """An error of a pull of the source: for who pulls, or else for who closes."""
+        if self._is_closing:
+            self._parting = error
+        else:
+            self._put(_Fault(error))
 
     def _has_room(self) -> bool:
         running, held = len(self._tasks), len(self._queue)
@@ -465,6 +474,9 @@ class _State(Generic[OUT]):
             for task in running
             if not task.cancelled() and (error := task.exception()) is not None
         ]
+        if is_first and self._parting is not None:
+            errors.append(self._parting)
+            self._parting = None
         result = None
         try:
             if closer is not None and is_first:

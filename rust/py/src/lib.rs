@@ -71,9 +71,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::control::shut, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::control::close_feeds, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::control::reopen_feeds, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::closing::shut, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::closing::begin_closing, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::closing::end_closing, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::closing::await_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::restart, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::collect, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;

@@ -1,21 +1,15 @@
-//! What the Python classes ask of a link: parts of closing, restarting and subclassing.
+//! What the Python classes ask of a link besides closing: parts of restarting and subclassing.
 //!
 //! They are functions of the module rather than methods, so that nothing of them shows on a user's
 //! stream.
 
-use std::task::Waker;
-
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::awaitable::{Delivery, Pull};
 use super::link::{Origin, Phase, PullLink};
-use crate::awaitable::Parked;
-use crate::feed::AnyFeed;
-use crate::gil::GilCell;
 
 /// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way
 /// through `PyO3`, which costs as much as the rest.
@@ -86,110 +80,6 @@ pub(crate) fn upstream<'py>(link: &Bound<'py, PullLink>) -> Option<Bound<'py, Pu
     }
 }
 
-/// Closes one link: no pull begins any more, those that wait raise `ClosedError`, and the one that
-/// is under way is cancelled in its own task. Returns a future that is done when that one has come
-/// out, or `None` if there is none. Call it until it says so.
-#[pyfunction]
-pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = link.py();
-    let this = link.get();
-    this.home().check(py, "stream")?;
-    PullLink::refuse_own_source(link)?;
-    let (first, waiting, busy) = {
-        let mut state = this.state.borrow(py);
-        let first = state.phase != Phase::Closed;
-        if !state.running {
-            state.phase = Phase::Closed;
-        }
-        (first, state.turn.dismiss(), !state.turn.is_idle())
-    };
-    waiting.into_iter().for_each(Waker::wake);
-    if busy {
-        if first {
-            this.cancel_flight(py)?;
-        }
-        let parked = Parked::new(py)?;
-        this.state.borrow(py).closers.push(parked.waker());
-        return keep(py, parked).map(Some);
-    }
-    // The line of a link below may be inside this one: its pull comes out too, with `ClosedError`.
-    if let Some((claim, position)) = this.claim(py) {
-        let mut place = None;
-        let free = claim.revoke(py, position, || {
-            let parked = Parked::new(py)?;
-            let waker = parked.waker();
-            place = Some(parked);
-            Ok(waker)
-        })?;
-        if !free && let Some(parked) = place {
-            claim.interrupt(py)?;
-            return keep(py, parked).map(Some);
-        }
-    }
-    let left = {
-        let mut state = this.state.borrow(py);
-        (state.kept.take(), std::mem::take(&mut state.returned))
-    };
-    drop(left);
-    Ok(None)
-}
-
-/// The future of a place in the mailbox, which keeps that place for as long as somebody awaits it.
-fn keep(py: Python<'_>, parked: Parked) -> PyResult<Bound<'_, PyAny>> {
-    let future = parked.future().bind(py).clone();
-    let keeper = Py::new(py, Keeper(GilCell::new(Some(parked))))?;
-    future.call_method1(intern!(py, "add_done_callback"), (keeper,))?;
-    Ok(future)
-}
-
-/// Holds a place in the mailbox until the future there is done.
-#[pyclass(frozen, module = "headrace._core")]
-struct Keeper(GilCell<Option<Parked>>);
-
-#[pymethods]
-impl Keeper {
-    fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) {
-        let place = self.0.borrow(py).take();
-        drop(place);
-    }
-}
-
-/// What this link draws from, where that is its own: an iterable of which it still hands items on, its
-/// `pull_impl`, its source.
-fn feeds(link: &Bound<'_, PullLink>) -> impl Iterator<Item = AnyFeed> {
-    let py = link.py();
-    let state = link.get().state.borrow(py);
-    let own = match &state.origin {
-        Origin::Feed(feed) => Some(feed),
-        Origin::Unset | Origin::Stage { .. } => None,
-    };
-    [state.pending.as_ref(), state.implementation.as_ref(), own]
-        .map(|feed| feed.map(|feed| feed.clone_ref(py)))
-        .into_iter()
-        .flatten()
-}
-
-/// Ends what this link draws from. What comes back is to be awaited; done again, it is nothing.
-#[pyfunction]
-pub(crate) fn close_feeds<'py>(link: &Bound<'py, PullLink>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let py = link.py();
-    let mut closing = Vec::new();
-    for feed in feeds(link) {
-        closing.extend(feed.close(py)?);
-    }
-    Ok(closing)
-}
-
-/// Awaiting what [`close_feeds`] gave failed: it will give it again.
-#[pyfunction]
-pub(crate) fn reopen_feeds(link: &Bound<'_, PullLink>) {
-    for feed in feeds(link) {
-        if let AnyFeed::Foreign(feed) = feed {
-            feed.get().reopen(link.py());
-        }
-    }
-}
-
 /// Begins a new cycle of one link; its sources are the caller's business.
 #[pyfunction]
 pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
@@ -201,6 +91,11 @@ pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
         if state.running || !state.turn.is_idle() {
             return Err(PyRuntimeError::new_err(
                 "cannot restart while a pull is pending; await or cancel it first",
+            ));
+        }
+        if state.closing.is_some() {
+            return Err(PyRuntimeError::new_err(
+                "cannot restart while the stream is being closed; await its aclose() first",
             ));
         }
         let own = match &state.origin {

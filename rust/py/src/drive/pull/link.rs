@@ -14,6 +14,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Delivery, Pull};
 use super::claim::Claim;
+use super::closing::Closing;
 use super::flight::Flight;
 use super::line::Line;
 use super::turn::Turn;
@@ -102,6 +103,8 @@ pub(crate) struct State {
     pub(super) event_loop: Option<Py<PyWeakrefReference>>,
     /// Who waits for a pull that is under way to come out, in order to close.
     pub(super) closers: Vec<Waker>,
+    /// What it draws from is being closed.
+    pub(super) closing: Option<Closing>,
 }
 
 impl State {
@@ -260,6 +263,9 @@ impl PullLink {
             if let Some(line) = &state.line {
                 line.traverse(see)?;
             }
+            if let Some(closing) = &state.closing {
+                closing.traverse(see)?;
+            }
             state.returned.iter().try_for_each(&mut *see)?;
             state.kept.as_ref().map_or(Ok(()), see)
         })
@@ -278,6 +284,7 @@ impl PullLink {
                 state.kept.take(),
                 state.pending.take(),
                 state.line.take(),
+                state.closing.take(),
             )
         };
         drop(gone);
@@ -308,6 +315,7 @@ impl PullLink {
                 thread: 0,
                 event_loop: None,
                 closers: Vec::new(),
+                closing: None,
             }),
         }
     }

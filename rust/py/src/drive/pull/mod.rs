@@ -5,6 +5,7 @@
 //! | [`link`] | `PullLink`, the base of every pull object: what it is made of, who waits for it, what it keeps |
 //! | [`far_end`] | the same, where the link is the far end of a buffer |
 //! | [`claim`] | a line's hold on the links that it runs |
+//! | [`closing`] | how a link is closed, by several at once too |
 //! | [`control`] | what the Python classes ask of a link |
 //! | [`line`] | a fused stretch of links, and the loop that runs it |
 //! | [`awaitable`] | `Pull`: one `anext()` |
@@ -27,6 +28,7 @@
 
 pub(crate) mod awaitable;
 pub(crate) mod claim;
+pub(crate) mod closing;
 pub(crate) mod control;
 mod far_end;
 pub(crate) mod flight;

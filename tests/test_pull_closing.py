@@ -1,0 +1,181 @@
+"""Closing a stream that is being closed: law 4, where several do so at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    AsyncIteratorCombiner,
+    PullGateObj,
+    PullObj,
+    PullPushBridgeObj,
+    PullRaceObj,
+    PullZipObj,
+    SinkNullObj,
+    SourceIterObj,
+    WaitObject,
+)
+from tests.support import turns, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+class Slow:
+    """A source that is slow to be closed, and notes what happens."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.errors: list[BaseException] = []
+        self.at_the_end: Callable[[], Any] | None = None
+
+    async def items(self) -> AsyncIterator[int]:
+        try:
+            while True:
+                await asyncio.sleep(0)
+                yield 1
+        finally:
+            self.log.append("closing")
+            await turns(5)
+            if self.at_the_end is not None:
+                await self.at_the_end()
+            self.log.append("closed")
+            for error in self.errors:
+                raise error
+
+    async def close(self, stream: Any) -> None:
+        """Closes, and notes when that has returned."""
+        try:
+            await stream.aclose()
+        finally:
+            self.log.append("done")
+
+
+def gate(items: Any) -> PullObj[Any]:
+    signal: WaitObject[None] = WaitObject()
+    signal.resolve(None)
+    return PullGateObj(items, signal)
+
+
+STREAMS = {
+    "source": SourceIterObj,
+    "line": lambda items: SourceIterObj(items).map(str).filter(bool),
+    "concurrent": lambda items: SourceIterObj(items).map(str, concurrency=2),
+    "eager": lambda items: SourceIterObj(items).eager(2),
+    "timeout": lambda items: SourceIterObj(items).timeout(60),
+    "branch": lambda items: SourceIterObj(items).share(1)[0],
+    "gate": gate,
+    "bridge": lambda items: PullPushBridgeObj(SourceIterObj(items), SinkNullObj()),
+    "race": PullRaceObj,
+    "zip": PullZipObj,
+    "race of races": lambda items: PullRaceObj(PullRaceObj(items).map(str)).map(str),
+}
+every_stream = pytest.mark.parametrize("make", [pytest.param(m, id=n) for n, m in STREAMS.items()])
+
+
+@every_stream
+@pytest.mark.parametrize("pulls", [0, 1])
+async def test_law_4_whoever_closes_waits_until_it_is_done(
+    make: Callable[[Any], PullObj[Any]], pulls: int
+) -> None:
+    slow = Slow()
+    items = slow.items()
+    await anext(items)
+    stream = make(items)
+    for _ in range(pulls):
+        await anext(stream)
+    first = asyncio.create_task(slow.close(stream))
+    await until(lambda: slow.log == ["closing"])
+    await asyncio.gather(first, slow.close(stream), slow.close(stream))
+    assert slow.log == ["closing", "closed", "done", "done", "done"]
+
+
+async def test_law_4_closing_a_combiner_twice_waits_for_both() -> None:
+    slow = Slow()
+    combiner = AsyncIteratorCombiner(slow.items(), slow.items())
+    await combiner.race()
+    await asyncio.gather(slow.close(combiner), slow.close(combiner))
+    assert slow.log == ["closing", "closing", "closed", "closed", "done", "done"]
+
+
+@every_stream
+async def test_law_4_a_cancelled_second_closing_waits_too(
+    make: Callable[[Any], PullObj[Any]],
+) -> None:
+    slow = Slow()
+    stream = make(slow.items())
+    await anext(stream)
+    first = asyncio.create_task(slow.close(stream))
+    await until(lambda: slow.log == ["closing"])
+    second = asyncio.create_task(slow.close(stream))
+    await turns(2)
+    second.cancel()
+    await asyncio.wait([first, second])
+    assert slow.log == ["closing", "closed", "done", "done"]
+    assert second.cancelled()
+    assert first.exception() is None
+
+
+@every_stream
+async def test_law_4_an_error_of_closing_is_told_to_one_of_those_who_close(
+    make: Callable[[Any], PullObj[Any]],
+) -> None:
+    slow = Slow()
+    slow.errors.append(OSError("disk"))
+    stream = make(slow.items())
+    await anext(stream)
+    outcomes = await asyncio.gather(slow.close(stream), slow.close(stream), return_exceptions=True)
+    assert slow.log == ["closing", "closed", "done", "done"]
+    assert sorted(map(str, outcomes)) == ["None", "disk"]
+
+
+@every_stream
+async def test_law_4_a_source_that_closes_its_stream_while_it_is_closed_does_not_hang(
+    make: Callable[[Any], PullObj[Any]],
+) -> None:
+    slow = Slow()
+    stream = make(slow.items())
+
+    async def close_too() -> None:
+        # Streams with tasks refuse this, as they do inside an item; the others return at once.
+        with contextlib.suppress(RuntimeError):
+            await stream.aclose()
+
+    slow.at_the_end = close_too
+    await anext(stream)
+    await slow.close(stream)
+    assert slow.log == ["closing", "closed", "done"]
+
+
+async def test_a_stream_that_is_being_closed_does_not_restart() -> None:
+    slow = Slow()
+    stream = SourceIterObj(slow.items()).map(str)
+    await anext(stream)
+    closing = asyncio.create_task(slow.close(stream))
+    await until(lambda: slow.log == ["closing"])
+    with pytest.raises(RuntimeError, match="being closed"):
+        stream.restart()
+    await closing
+
+
+def test_law_15_a_closing_that_was_left_with_its_loop_holds_up_nobody() -> None:
+    slow = Slow()
+    stream = SourceIterObj(slow.items()).map(str)
+
+    async def leave() -> asyncio.Task[None]:
+        await anext(stream)
+        slow.at_the_end = asyncio.Event().wait
+        closing = asyncio.create_task(slow.close(stream))
+        await until(lambda: slow.log == ["closing"])
+        return closing
+
+    loop = asyncio.new_event_loop()
+    left = loop.run_until_complete(leave())
+    loop.close()
+    asyncio.run(slow.close(stream))
+    assert slow.log == ["closing", "done"]
+    assert not left.done()
