@@ -16,6 +16,7 @@ from headrace import (
     PullRaceObj,
     PullZipObj,
     SinkNullObj,
+    SourceCancelledError,
     SourceIterObj,
     WaitObject,
 )
@@ -179,3 +180,52 @@ def test_law_15_a_closing_that_was_left_with_its_loop_holds_up_nobody() -> None:
     asyncio.run(slow.close(stream))
     assert slow.log == ["closing", "done"]
     assert not left.done()
+
+
+def _clean_up_at_length(log: list[str]) -> AsyncIterator[int]:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 0
+            await asyncio.sleep(0)
+            yield 1
+        finally:
+            log.append("closing")
+            await turns(3)
+            log.append("closed")
+
+    return items()
+
+
+@pytest.mark.parametrize("make", [SourceIterObj, lambda items: SourceIterObj(items).map(str)])
+async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_source_waits_again(
+    make: Callable[[Any], PullObj[Any]],
+) -> None:
+    log: list[str] = []
+    stream = make(_clean_up_at_length(log))
+    await anext(stream)
+    pull: Any = anext(stream)
+    assert pull.send(None) is None
+    waiting = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        pull.close()
+    assert log == ["closing"]
+    # The pull is still referred to. The one behind it has its turn, and hears of the loss.
+    with pytest.raises(SourceCancelledError):
+        await waiting
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    pull.close()
+    await stream.aclose()
+
+
+async def test_a_collect_that_is_closed_by_hand_gives_back_what_it_had() -> None:
+    log: list[str] = []
+    stream = SourceIterObj(_clean_up_at_length(log))
+    collecting: Any = stream.collect()
+    assert collecting.send(None) is None
+    with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        collecting.close()
+    assert await anext(stream) == 0
+    with pytest.raises(SourceCancelledError):
+        await anext(stream)

@@ -123,6 +123,9 @@ impl<T: Coroutine> MethodDef<noargs::Func> for Close<T> {
                         Ok(value) => {
                             drop(Bound::from_owned_ptr(py, value));
                             if !(*object.cast::<Object<T>>()).returned {
+                                // It waits again, but nobody will step it any more: it must not hold
+                                // up those who come after it.
+                                give_up::<T>(py, object);
                                 return Err(PyRuntimeError::new_err(
                                     "the awaitable ignored GeneratorExit",
                                 ));
@@ -243,6 +246,21 @@ pub(super) unsafe extern "C" fn traverse<T: Coroutine>(
     }
 }
 
+/// Has it give up its place and everything it holds. It is finished then.
+///
+/// # Safety
+///
+/// `object` is an idle object of `T`'s type, and the thread is attached.
+unsafe fn give_up<T: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) {
+    let this = object.cast::<Object<T>>();
+    // SAFETY: the caller's promise. What runs meanwhile finds it running, and leaves it alone.
+    unsafe {
+        (*this).status = Status::Running;
+        (*this).value.abandon(py);
+        finish(this);
+    }
+}
+
 pub(super) struct Clear<T>(PhantomData<T>);
 
 impl<T: Coroutine> MethodDef<inquiry::Func> for Clear<T> {
@@ -255,11 +273,8 @@ impl<T: Coroutine> MethodDef<inquiry::Func> for Clear<T> {
             // SAFETY: CPython's contract for the slot: a live object of this type, unreachable, so
             // that no step is running.
             unsafe {
-                let this = object.cast::<Object<T>>();
-                if (*this).status == Status::Idle {
-                    (*this).status = Status::Running;
-                    (*this).value.abandon(py);
-                    finish(this);
+                if (*object.cast::<Object<T>>()).status == Status::Idle {
+                    give_up::<T>(py, object);
                 }
             }
             Ok(0)
@@ -277,14 +292,12 @@ impl<T: Coroutine> MethodDef<unaryfunc::Func> for Bury<T> {
             py: Python<'_>,
             object: *mut ffi::PyObject,
         ) -> PyResult<*mut ffi::PyObject> {
-            let this = object.cast::<Object<T>>();
             // SAFETY: called once, by `dealloc`, with the last reference gone and no step running.
             unsafe {
                 // Giving up a place may wake others and close a coroutine: Python code, which must
                 // not see the exception that may be on its way through whoever dropped us.
                 let pending = PyErr::take(py);
-                (*this).value.abandon(py);
-                finish(this);
+                give_up::<T>(py, object);
                 if let Some(pending) = pending {
                     pending.restore(py);
                 }
