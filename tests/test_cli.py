@@ -9,219 +9,29 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from headrace.cli.output import Output, as_line
 from headrace.cli.progress import Lines, Pace, Tally, as_clock, choose
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-Files = Callable[..., Path]
-
-# The functions that the command is told to call.
-WORK = '''
-import asyncio
-import os
-import sys
-import threading
-
-finished = {}
-calls = []
-barrier = threading.Barrier(8)
-inside = set()
-most = 0
-
-
-def say(*words):
-    """A whole line at once, since threads say it at the same time."""
-    os.write(2, (" ".join(map(str, words)) + "\\n").encode())
-
-
-def double(n):
-    return n * 2
-
-
-async def shout(line):
-    return line.upper() + "!"
-
-
-async def backwards(n):
-    """Each record ends after the next one: the last of five is the first."""
-    mine = finished.setdefault(n, asyncio.Event())
-    if n < 5:
-        await finished.setdefault(n + 1, asyncio.Event()).wait()
-    mine.set()
-    return n
-
-
-async def inverse(n):
-    return 1 / n
-
-
-def picky(value):
-    if value == "cancel":
-        raise asyncio.CancelledError
-    if value == "exit":
-        sys.exit(3)
-    if value == "set":
-        return {1}
-    if value == "nan":
-        return float("nan")
-    return value
-
-
-async def picky_async(value):
-    return picky(value)
-
-
-def meet(n):
-    """Returns only if eight threads are in here at once."""
-    barrier.wait(timeout=30)
-    return n
-
-
-async def crowd(n):
-    """How many were ever inside at once. The first seven wait for one another."""
-    global most
-    inside.add(n)
-    most = max(most, len(inside))
-    while most < 7:
-        await asyncio.sleep(0)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    inside.discard(n)
-    return most
-
-
-async def head_waits(n):
-    """The first record waits until the fourth was called, and then long enough for any other to be called too."""
-    calls.append(n)
-    if n == 1:
-        while 4 not in calls:
-            await asyncio.sleep(0)
-        for _ in range(2000):
-            await asyncio.sleep(0)
-        return sorted(calls)
-    return n
-
-
-async def stuck_after_three(n):
-    if n > 3:
-        say("stuck on", n)
-        await asyncio.Event().wait()
-    return n
-
-
-def stuck_thread(n):
-    if n > 3:
-        say("stuck on", n)
-        threading.Event().wait()
-    return n
-
-
-def slow_thread(n):
-    """Goes on after the interruption, until it may end."""
-    if n > 3:
-        say("stuck on", n)
-        with open("gate") as gate:
-            gate.read()
-    return n
-
-
-def generate(n):
-    yield n
-
-
-not_a_function = 3
-
-
-class Group:
-    @staticmethod
-    async def member(n):
-        return -n
-'''
+from tests.command import (
+    Files,
+    command,
+    files_in,
+    listing,
+    rest,
+    results,
+    run,
+    running,
+    wait_for_line,
+)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    """Writes an input of the given values, beside the module `work`; gives its path."""
-    (tmp_path / "work.py").write_text(WORK, encoding="utf-8")
-
-    def write(*values: Any, text: str | None = None) -> Path:
-        path = tmp_path / "in.jsonl"
-        lines = "".join(json.dumps(value) + "\n" for value in values) if text is None else text
-        path.write_text(lines, encoding="utf-8")
-        return path
-
-    return write
-
-
-def command(function: str, *options: str, input: str = "in.jsonl", limit: int = 2) -> list[str]:  # noqa: A002
-    where = ["--input", input, "--output", "out.jsonl", "--limit", str(limit)]
-    return [sys.executable, "-m", "headrace", "map", function, *where, *options]
-
-
-def run(
-    folder: Path, function: str, *options: str, limit: int = 2, **more: Any
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(function, *options, limit=limit),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        **more,
-    )
-
-
-@contextmanager
-def running(
-    folder: Path, function: str, *options: str, **more: Any
-) -> Generator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command(function, *options, **more),
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    # Killed first: leaving a `Popen` waits for its end.
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for_line(process: subprocess.Popen[str], part: str) -> str:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if part in line:
-            return line
-    pytest.fail(f"it ended without saying {part!r}")
-
-
-def rest(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    return process.stderr.read()
-
-
-def results(path: Path) -> list[Any]:
-    text = path.read_text(encoding="utf-8")
-    assert text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def listing(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {"__pycache__"}
+    return files_in(tmp_path)
 
 
 # What it does
@@ -354,7 +164,7 @@ def test_a_pipe_is_mapped_as_it_comes(tmp_path: Path, files: Files) -> None:
         process.stdin.flush()
         assert process.stdout.readline() == "2\n"
         # No terminal: plain lines tell how far it is.
-        assert "1 done, 0 failed, 0 running, 0 waiting" in wait_for_line(process, "1 done")
+        wait_for_line(process, "1 done, 0 failed, 0 running, 0 waiting")
         process.stdin.close()
         assert process.wait() == 0
 
@@ -420,6 +230,51 @@ def test_whatever_comes_out_of_the_function_is_that_records_failure(
     assert results(tmp_path / "out.jsonl") == [1, 2, 3, 4]
 
 
+def test_failures_are_kept_with_their_records(tmp_path: Path, files: Files) -> None:
+    # The value as it stands, also what Python would write in another way, or has changed meanwhile.
+    files(text='[1]\n{"b": 1.50,\t"ü": 1e2}\r\n\n[0]\n"\\ud800"\n')
+    done = run(tmp_path, "work:spoil", "--errors", "errors.jsonl", limit=1)
+    assert done.returncode == 1
+    lines = (tmp_path / "errors.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines[1].endswith(', "input": {"b": 1.50,\t"ü": 1e2}}')
+    found = [json.loads(line) for line in lines]
+    assert [one["record"] for one in found] == [1, 2, 4, 5]
+    assert [one["input"] for one in found] == [[1], {"b": 1.5, "ü": 100.0}, [0], "\ud800"]
+    assert found[0]["error"] == "RuntimeError"
+    assert found[0]["message"] == "spoilt\n\x1b[31m\x00"
+    assert found[0]["where"].startswith("work.py:")
+    assert all(0 <= one["seconds"] < 10 for one in found)
+    # What a terminal would obey is not printed.
+    assert "record 1 failed: RuntimeError: spoilt ␛[31m␀ (work.py:" in done.stderr
+    assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "errors.jsonl"}
+
+
+def test_failed_lines_are_kept_as_text(tmp_path: Path, files: Files) -> None:
+    files(text='a\n"b\r\nc')
+    assert run(tmp_path, "work:spoil", "--text", "--errors", "errors.jsonl").returncode == 1
+    assert {one["input"] for one in results(tmp_path / "errors.jsonl")} == {"a", '"b', "c"}
+
+
+def test_a_run_without_failures_leaves_an_empty_file_of_errors(
+    tmp_path: Path, files: Files
+) -> None:
+    files(1, 2)
+    (tmp_path / "errors.jsonl").write_text("of an earlier run\n", encoding="utf-8")
+    assert run(tmp_path, "work:double", "--errors", "errors.jsonl").returncode == 0
+    assert (tmp_path / "errors.jsonl").read_bytes() == b""
+
+
+def test_an_error_that_cannot_say_what_it_says_is_a_failure_as_any_other(
+    tmp_path: Path, files: Files
+) -> None:
+    files(1, 2)
+    done = run(tmp_path, "work:mute", "--errors", "errors.jsonl")
+    assert done.returncode == 1
+    assert "record 1 failed: MuteError: (its text cannot be had: ZeroDivisionError)" in done.stderr
+    assert "0 done, 2 failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # Bad input
 
 
@@ -450,6 +305,22 @@ def test_whatever_comes_out_of_the_function_is_that_records_failure(
         ({"--limit": "many"}, "argument --limit: must be a whole number of at least 1, got 'many'"),
         ({"--window": "1"}, "--window must be at least --limit (2), got 1"),
         ({"--every": "nan"}, "argument --every: must be a number of seconds above 0, got 'nan'"),
+        ({"--errors": "missing/e"}, "cannot write missing/e: No such file or directory"),
+        ({"--report": "missing/r"}, "cannot write missing/r: No such file or directory"),
+        ({"--report": "."}, "cannot write .: Is a directory"),
+        (
+            {"--errors": "out.jsonl"},
+            "--output and --errors must be different files, got 'out.jsonl' for both",
+        ),
+        (
+            {"--errors": "./e", "--report": "e"},
+            "--errors and --report must be different files, got 'e' for both",
+        ),
+        (
+            {"--output": "-", "--errors": "-"},
+            "--output and --errors must be different files, got '-' for both",
+        ),
+        ({"--report": "in.jsonl"}, "--report would replace the input, 'in.jsonl'"),
         ({"--colour": "red"}, "unrecognized arguments: --colour red"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -601,6 +472,21 @@ def test_an_interruption_does_not_wait_for_the_input(tmp_path: Path, files: File
         assert "interrupted: 1 done" in rest(process)
         assert process.wait() == 130
     assert results(tmp_path / "out.jsonl.partial") == [2]
+
+
+def test_an_interruption_keeps_the_failures_too(tmp_path: Path, files: Files) -> None:
+    files(0, *range(1, 1001))
+    (tmp_path / "errors.jsonl").write_text("as it was\n", encoding="utf-8")
+    with running(tmp_path, "work:stuck_or_fails", "--errors", "errors.jsonl") as process:
+        wait_for_line(process, "stuck on 5")
+        process.send_signal(signal.SIGINT)
+        said = rest(process)
+        assert process.wait() == 130
+    assert "; 3 results are in " in said
+    assert "; 1 failures are in " in said
+    assert (tmp_path / "errors.jsonl").read_text(encoding="utf-8") == "as it was\n"
+    (failure,) = results(tmp_path / "errors.jsonl.partial")
+    assert (failure["record"], failure["input"]) == (1, 0)
 
 
 # What it shows

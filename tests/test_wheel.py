@@ -56,6 +56,7 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
     # One extension, even where `maturin develop` has left others beside the sources.
     assert len([name for name in names if name.endswith((".so", ".pyd"))]) == 1
     assert {"headrace/__init__.py", "headrace/_core.pyi", "headrace/py.typed"} <= set(names)
+    assert "headrace/cli/report/style.css" in names
     assert {"LICENSE-MIT", "LICENSE-APACHE"} <= {Path(name).name for name in names}
     assert wheel.stat().st_size <= 2 * 1024 * 1024
 

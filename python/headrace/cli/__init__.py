@@ -3,7 +3,11 @@
 - `main`: the command line itself.
 - `map`: the job behind `headrace map`: one function, every record of an input, under a limit.
 - `target`: finding the function that `MODULE:FUNCTION` names.
-- `records`: reading records lazily, writing results without ever leaving half a file.
+- `records`: reading records lazily.
+- `call`: a record on its way through the function.
+- `failure`: what is said of an error, and the file of errors.
+- `output`: writing lines without ever leaving half a file.
 - `progress`: what is shown meanwhile.
+- `report`: the page about a run.
 - `complaint`: the one line that bad input gets.
 """

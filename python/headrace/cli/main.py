@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
@@ -21,8 +23,8 @@ examples:
   producer | headrace map mymodule:parse --input - --output - --limit 8 | consumer
 
 Records are numbered by their lines in the input. One that fails has no line in the output; the first
-failures are named at the end, and the exit code is 1. Bad input: exit code 2. Ctrl-C: exit code 130, the
-output stays as it was, and what is finished is kept in OUTPUT.partial.
+failures are named at the end, --errors gets all of them, and the exit code is 1. Bad input: exit code 2.
+Ctrl-C: exit code 130, the output stays as it was, and what is finished is kept in OUTPUT.partial.
 """
 
 
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     function = load(options.function)
+    _check_files(options)
     ordered = not options.unordered
     window: int = options.window or max(1024, 4 * options.limit)
     if ordered and window < options.limit:
@@ -49,9 +52,12 @@ def _map(options: argparse.Namespace) -> int:
         raise ComplaintError(msg)
     return run(
         MapOptions(
+            name=options.function,
             function=function,
             input=options.input,
             output=options.output,
+            errors=options.errors,
+            report=options.report,
             limit=options.limit,
             text=options.text,
             ordered=ordered,
@@ -59,6 +65,25 @@ def _map(options: argparse.Namespace) -> int:
             every=options.every,
         )
     )
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Refuses two files in one: each appears whole, and would replace the other."""
+    named = {"--output": options.output, "--errors": options.errors, "--report": options.report}
+    seen: dict[str, str] = {}
+    for option, path in named.items():
+        # Where a pipe or a device is, nothing is replaced.
+        if path is None or (path != "-" and Path(path).exists() and not Path(path).is_file()):
+            continue
+        where = path if path == "-" else os.path.realpath(path)
+        if where in seen:
+            msg = f"{seen[where]} and {option} must be different files, got {path!r} for both"
+            raise ComplaintError(msg)
+        seen[where] = option
+    # The others may be the input: what was read is what they were made of.
+    if options.input != "-" and seen.get(os.path.realpath(options.input)) == "--report":
+        msg = f"--report would replace the input, {options.input!r}"
+        raise ComplaintError(msg)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,8 +125,22 @@ def _parser() -> argparse.ArgumentParser:
         "--limit", required=True, type=_count, metavar="N", help="how many calls may run at once"
     )
     job.add_argument("--text", action="store_true", help="the input is plain lines, not JSON")
-    job.add_argument(
+    order = job.add_mutually_exclusive_group()
+    order.add_argument(
+        "--ordered", action="store_true", help="write results in input order, as is the default"
+    )
+    order.add_argument(
         "--unordered", action="store_true", help="write results as they finish, not in input order"
+    )
+    job.add_argument(
+        "--errors",
+        metavar="FILE",
+        help="gets a line of JSON for each record that failed: the error, and the record as it was",
+    )
+    job.add_argument(
+        "--report",
+        metavar="FILE",
+        help="gets a page of HTML about the run: totals, durations, a time line, the slowest and the failed records",
     )
     job.add_argument(
         "--window",

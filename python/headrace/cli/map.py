@@ -17,18 +17,22 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.capacity import CapacitySource
+from headrace.cli.call import Call
 from headrace.cli.complaint import ComplaintError
+from headrace.cli.failure import Failure, as_error_line
 from headrace.cli.output import Output, as_line
 from headrace.cli.progress import Tally, choose
-from headrace.cli.records import Record, RecordReader
+from headrace.cli.records import RecordReader
+from headrace.cli.report.gauge import Gauge
+from headrace.cli.report.summary import Summary
+from headrace.cli.report.watch import Watch
 from headrace.cli.target import is_async
 from headrace.pool import HierarchicalTaskPoolRunner, Task
 from headrace.pull import SourceIterObj
@@ -47,9 +51,13 @@ NAMED = 20
 class MapOptions:
     """What the command line asks for."""
 
+    name: str
+    """The function, as it was named."""
     function: Callable[[Any], Any]
     input: str
     output: str
+    errors: str | None
+    report: str | None
     limit: int
     text: bool
     ordered: bool
@@ -63,8 +71,12 @@ def run(options: MapOptions) -> int:
     Raises:
         ComplaintError: the input or the output cannot be opened. Nothing was changed.
     """
-    with RecordReader(options.input, text=options.text) as reader, Output(options.output) as output:
-        return asyncio.run(_Map(options, reader, output).run())
+    with ExitStack() as stack:
+        reader = stack.enter_context(RecordReader(options.input, text=options.text))
+        output = stack.enter_context(Output(options.output))
+        errors = stack.enter_context(Output(options.errors)) if options.errors else None
+        report = stack.enter_context(Output(options.report)) if options.report else None
+        return asyncio.run(_Map(options, reader, output, errors, report).run())
 
 
 def say(text: str) -> None:
@@ -75,20 +87,29 @@ def say(text: str) -> None:
 class _Map:
     """One run of the job: what is under way, and what is known."""
 
-    def __init__(self, options: MapOptions, reader: RecordReader, output: Output) -> None:
+    def __init__(
+        self,
+        options: MapOptions,
+        reader: RecordReader,
+        output: Output,
+        errors: Output | None,
+        report: Output | None,
+    ) -> None:
         self._options = options
         self._reader = reader
         self._output = output
+        self._errors = errors
         self._tally = Tally(total_bytes=reader.size)
         self._display = choose(options.every)
         self._begun = time.monotonic()
+        self._began = datetime.now().astimezone()
         self._limit = CapacitySource(options.limit, name="records")
         # Why it stops before the end: a signal, or an output that cannot be written.
         self._stop = asyncio.Event()
         self._signal: signal.Signals | None = None
         self._problem: ComplaintError | None = None
         # Records that were read and are not settled, by place: those that run, and the one ahead.
-        self._unsettled: dict[int, Record] = {}
+        self._unsettled: dict[int, Call] = {}
         self._last_read = 0
         # The first few; the tally has their number.
         self._failures: list[str] = []
@@ -98,15 +119,19 @@ class _Map:
         self._turn = 0
         self._window = CapacitySource(options.window, name="window")
         self._leases: deque[Lease] = deque()
+        self._watch = None if report is None else Watch(report, self._gauges())
 
     async def run(self) -> int:
         handled = self._listen()
-        showing = asyncio.create_task(self._show(), name="headrace map: progress")
+        beside = {asyncio.create_task(self._show(), name="headrace map: progress")}
+        if self._watch is not None:
+            beside.add(asyncio.create_task(self._watch.run(), name="headrace map: report"))
         try:
             await self._work()
         finally:
-            showing.cancel()
-            await asyncio.wait({showing})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             self._count()
             self._display.close(self._tally)
             for number in handled:
@@ -141,34 +166,38 @@ class _Map:
             if self._options.ordered:
                 self._leases.append(await self._window.acquire())
             self._tally.read += 1
-            self._unsettled[place] = record
+            call = self._unsettled[place] = Call(record, place, time.monotonic())
             self._last_read = record.number
             if asynchronous:
-                yield Task(self._on_loop, record, place, key=place)
+                yield Task(self._on_loop, call, key=place)
             else:
-                yield Task(self._in_thread, loop, record, place, key=place, thread=True)
+                yield Task(self._in_thread, loop, call, key=place, thread=True)
             place += 1
 
-    async def _on_loop(self, record: Record, place: int) -> None:
+    async def _on_loop(self, call: Call) -> None:
         if self._stop.is_set():
             return  # the pool had it on its way; no record is begun after the stop
         line, error = None, None
+        call.started = time.monotonic()
         try:
-            line = as_line(await self._options.function(record.value))
+            line = as_line(await self._options.function(call.record.value))
         except (Exception, SystemExit) as raised:
             error = raised
-        self._settle(place, line, error)
+        call.ended = time.monotonic()
+        self._settle(call, line, error)
 
-    def _in_thread(self, loop: asyncio.AbstractEventLoop, record: Record, place: int) -> None:
+    def _in_thread(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
         if self._stop.is_set():
             return
         line, error = None, None
+        call.started = time.monotonic()
         try:
-            line = as_line(self._options.function(record.value))
+            line = as_line(self._options.function(call.record.value))
         except (Exception, SystemExit) as raised:
             error = raised
+        call.ended = time.monotonic()
         # Before the pool hears that the thread is free: what ran to its end is settled when the run is closed.
-        loop.call_soon_threadsafe(self._settle, place, line, error)
+        loop.call_soon_threadsafe(self._settle, call, line, error)
 
     async def _follow(self, progress: AsyncIterator[TaskProgressEnvelope[Any]]) -> None:
         """Reads the envelopes, so that the pool goes on.
@@ -178,67 +207,144 @@ class _Map:
         """
         async for envelope in progress:
             if envelope.error is not None and isinstance(envelope.key, int):
-                self._settle(envelope.key, None, envelope.error)
+                call = self._unsettled[envelope.key]
+                call.ended = time.monotonic()
+                call.started = call.started or call.ended
+                self._settle(call, None, envelope.error)
 
-    def _settle(self, place: int, line: bytes | None, error: BaseException | None) -> None:
+    def _settle(self, call: Call, line: bytes | None, error: BaseException | None) -> None:
         """Notes what became of a record, and writes what has its turn."""
-        record = self._unsettled.pop(place)
+        record = self._unsettled.pop(call.place).record
         self._tally.settled_bytes += record.size
-        if error is None:
+        failure = None if error is None else Failure.of(error)
+        if failure is None:
             self._tally.done += 1
         else:
             self._tally.failed += 1
             if len(self._failures) < NAMED:
-                self._failures.append(f"record {record.number} failed: {_described(error)}")
+                self._failures.append(f"record {record.number} failed: {failure}")
+            if self._errors is not None:
+                self._write(as_error_line(call, failure, text=self._options.text), self._errors)
+        if self._watch is not None:
+            self._watch.settled(call, failure)
         if not self._options.ordered:
             self._write(line)
             return
-        self._results[place] = line
+        self._results[call.place] = line
         while self._turn in self._results:
             self._write(self._results.pop(self._turn))
             self._leases.popleft().release()
             self._turn += 1
 
-    def _write(self, line: bytes | None) -> None:
+    def _write(self, line: bytes | None, output: Output | None = None) -> None:
         if line is None or self._problem is not None:
             return
         try:
-            self._output.write(line)
+            (output or self._output).write(line)
         except ComplaintError as problem:
             self._problem = problem
             self._stop.set()
 
     def _finish(self) -> int:
-        """Brings the output to its end, says what there is to say, and returns the exit code."""
+        """Brings every file to its end, says what there is to say, and returns the exit code."""
         tally = self._tally
         for failure in self._failures:
             say(failure)
         if tally.failed > len(self._failures):
             say(f"and {tally.failed - len(self._failures):,} more failed")
+        code, outcome = self._close()
+        if self._watch is not None:
+            try:
+                self._watch.write(self._summary(outcome, whole=code < 2))
+            except ComplaintError as problem:
+                say(str(problem))
+                return max(code, 2)
+        return code
+
+    def _close(self) -> tuple[int, str]:
+        """Brings the output to its end and says how; the exit code, and how it ended, in a few words."""
+        tally = self._tally
         problem = self._problem or (None if self._signal else self._reader.problem)
         if problem is not None:
             say(f"{problem}{self._keep()}")
-            return 2
+            return 2, f"stopped: {problem}"
         if self._signal is not None:
-            unsettled = _listed([record.number for record in self._unsettled.values()])
+            unsettled = _listed([call.record.number for call in self._unsettled.values()])
+            left = f"{unsettled + ', and ' if unsettled else ''}everything after line {self._last_read}"
             say(
-                f"interrupted: {tally.done:,} done, {tally.failed:,} failed{self._keep()}; not done: "
-                f"{unsettled + ', and ' if unsettled else ''}everything after line {self._last_read}"
+                f"interrupted: {tally.done:,} done, {tally.failed:,} failed{self._keep()}; not done: {left}"
             )
-            return 128 + self._signal
-        self._output.commit()
+            return 128 + self._signal, f"interrupted; not done: {left}"
+        try:
+            self._output.commit()
+            if self._errors is not None:
+                self._errors.commit()
+        except ComplaintError as complaint:
+            say(str(complaint))
+            return 2, f"stopped: {complaint}"
         seconds = time.monotonic() - self._begun
         say(f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s")
-        return 1 if tally.failed else 0
+        if tally.failed:
+            return 1, f"finished; {tally.failed:,} failed"
+        return 0, "finished"
 
     def _keep(self) -> str:
         """Keeps the lines beside the output, also those that had not had their turn; says where they are."""
         for place in sorted(self._results):
             self._write(self._results.pop(place))
-        self._output.keep()
-        if self._output.partial is None:
-            return ""
-        return f"; {self._output.lines:,} results are in {self._output.partial}"
+        said = ""
+        for output, what in ((self._output, "results"), (self._errors, "failures")):
+            if output is not None:
+                output.keep()
+                if output.partial is not None:
+                    said += f"; {output.lines:,} {what} are in {output.partial}"
+        return said
+
+    def _gauges(self) -> list[Gauge]:
+        """What the time line of a report shows."""
+        limit, window = self._limit, self._window
+        gauges = [
+            Gauge("calls", "Calls", "calls that run", limit.limit, lambda: limit.held),
+            Gauge(
+                "queue",
+                "Queue",
+                "records that are read and wait to be called",
+                None,
+                lambda: max(0, len(self._unsettled) - limit.held),
+            ),
+        ]
+        if self._options.ordered:
+            gauges.append(
+                Gauge(
+                    "window",
+                    "Window",
+                    "records that are read and not written yet",
+                    window.limit,
+                    lambda: window.held,
+                )
+            )
+        return gauges
+
+    def _summary(self, outcome: str, *, whole: bool) -> Summary:
+        options, tally = self._options, self._tally
+        asked = [("input", options.input), ("output", options.output)]
+        if options.errors is not None:
+            asked.append(("errors", options.errors))
+        asked.append(("limit", f"{options.limit:,}"))
+        asked.append(("order", "of the input" if options.ordered else "as they finish"))
+        if options.ordered:
+            asked.append(("window", f"{options.window:,}"))
+        return Summary(
+            job=options.name,
+            options=asked,
+            outcome=outcome[0].upper() + outcome[1:],
+            whole=whole,
+            began=self._began,
+            seconds=time.monotonic() - self._begun,
+            read=tally.read,
+            done=tally.done,
+            failed=tally.failed,
+        )
 
     def _listen(self) -> list[signal.Signals]:
         loop = asyncio.get_running_loop()
@@ -269,14 +375,6 @@ class _Map:
 
     def _count(self) -> None:
         self._tally.running, self._tally.waiting = self._limit.held, self._limit.waiting
-
-
-def _described(error: BaseException) -> str:
-    """The error in one line, with the place that it came from."""
-    text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
 def _listed(numbers: list[int]) -> str:

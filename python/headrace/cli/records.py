@@ -32,6 +32,8 @@ class Record:
 
     number: int
     value: Any
+    text: str
+    """The line that it was read from, without its end. The value may be changed by whoever gets it."""
     size: int
 
 
@@ -78,20 +80,14 @@ class RecordReader:
             if not self._text and not content.strip():
                 continue
             try:
-                value = self._parse(content)
+                text = _decoded(content).removesuffix("\n").removesuffix("\r")
+                value = text if self._text else self._parse(text)
             except ValueError as error:
                 self.problem = ComplaintError(f"{self.name}, line {number}: {error}")
                 return
-            yield Record(number, value, len(line))
+            yield Record(number, value, text, len(line))
 
-    def _parse(self, line: bytes) -> Any:
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            msg = f"not UTF-8: {error.reason} at byte {error.start + 1}"
-            raise ValueError(msg) from None
-        if self._text:
-            return text.removesuffix("\n").removesuffix("\r")
+    def _parse(self, text: str) -> Any:
         try:
             return json.loads(text, parse_constant=_refuse)
         except json.JSONDecodeError as error:
@@ -123,6 +119,14 @@ class RecordReader:
 
     def _cannot_read(self, error: OSError) -> ComplaintError:
         return ComplaintError(f"cannot read {self.name}: {error.strerror}")
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        msg = f"not UTF-8: {error.reason} at byte {error.start + 1}"
+        raise ValueError(msg) from None
 
 
 def _refuse(constant: str) -> NoReturn:

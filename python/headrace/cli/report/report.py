@@ -1,0 +1,57 @@
+"""What a run leaves for its report, collected while it goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.cli.report.notable import Failed, Slowest
+from headrace.cli.report.sketch import Sketch
+from headrace.cli.report.timeline import TimeLine
+
+if TYPE_CHECKING:
+    from headrace.cli.failure import Failure
+
+
+class Report:
+    """Durations, the time line, and the records that are worth naming.
+
+    Bound: some ten thousand numbers and 120 pieces of records, whatever is put in.
+    """
+
+    def __init__(self) -> None:
+        self.calls = Sketch()
+        """How long calls took, those that failed among them."""
+        self.waits = Sketch()
+        """How long records waited between being read and being called."""
+        self.line = TimeLine()
+        self.slowest = Slowest()
+        self.failed = Failed()
+
+    def settled(
+        self,
+        now: float,
+        number: int,
+        text: str,
+        *,
+        waited: float,
+        took: float,
+        failure: Failure | None,
+    ) -> None:
+        """Takes in a record that is done or has failed.
+
+        Args:
+            now: when, in seconds since the beginning of the run.
+            number: the record's.
+            text: the record as it stands in the input.
+            waited: the seconds from its reading to its call.
+            took: the seconds that the call took.
+            failure: what it failed with; None if it is done.
+        """
+        self.calls.add(took)
+        self.waits.add(waited)
+        self.slowest.add(number, took, text, failed=failure is not None)
+        if failure is None:
+            self.line.count(now, "done")
+        else:
+            self.line.count(now, "failed")
+            self.failed.add(number, took, text, failure)

@@ -1,0 +1,237 @@
+"""What the tests of the command have in common: a module of functions to call, and runs of the real thing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+Files = Callable[..., Path]
+
+# The functions that the command is told to call.
+WORK = r'''
+import asyncio
+import os
+import sys
+import threading
+
+finished = {}
+calls = []
+barrier = threading.Barrier(8)
+inside = set()
+most = 0
+
+
+def say(*words):
+    """A whole line at once, since threads say it at the same time."""
+    os.write(2, (" ".join(map(str, words)) + "\n").encode())
+
+
+def double(n):
+    return n * 2
+
+
+async def shout(line):
+    return line.upper() + "!"
+
+
+async def backwards(n):
+    """Each record ends after the next one: the last of five is the first."""
+    mine = finished.setdefault(n, asyncio.Event())
+    if n < 5:
+        await finished.setdefault(n + 1, asyncio.Event()).wait()
+    mine.set()
+    return n
+
+
+async def inverse(n):
+    return 1 / n
+
+
+def picky(value):
+    if value == "cancel":
+        raise asyncio.CancelledError
+    if value == "exit":
+        sys.exit(3)
+    if value == "set":
+        return {1}
+    if value == "nan":
+        return float("nan")
+    return value
+
+
+async def picky_async(value):
+    return picky(value)
+
+
+def meet(n):
+    """Returns only if eight threads are in here at once."""
+    barrier.wait(timeout=30)
+    return n
+
+
+async def crowd(n):
+    """How many were ever inside at once. The first seven wait for one another."""
+    global most
+    inside.add(n)
+    most = max(most, len(inside))
+    while most < 7:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    inside.discard(n)
+    return most
+
+
+async def head_waits(n):
+    """The first record waits until the fourth was called, and then long enough for any other to be called too."""
+    calls.append(n)
+    if n == 1:
+        while 4 not in calls:
+            await asyncio.sleep(0)
+        for _ in range(2000):
+            await asyncio.sleep(0)
+        return sorted(calls)
+    return n
+
+
+async def stuck_after_three(n):
+    if n > 3:
+        say("stuck on", n)
+        await asyncio.Event().wait()
+    return n
+
+
+def stuck_thread(n):
+    if n > 3:
+        say("stuck on", n)
+        threading.Event().wait()
+    return n
+
+
+def slow_thread(n):
+    """Goes on after the interruption, until it may end."""
+    if n > 3:
+        say("stuck on", n)
+        with open("gate") as gate:
+            gate.read()
+    return n
+
+
+async def stuck_or_fails(n):
+    return await stuck_after_three(n) if n else 1 / n
+
+
+def spoil(value):
+    """Changes its record and fails."""
+    if isinstance(value, dict):
+        value["spoilt"] = {1}
+    elif isinstance(value, list):
+        value.append(value)
+    raise RuntimeError("spoilt\n\x1b[31m\x00")
+
+
+class MuteError(Exception):
+    def __str__(self):
+        return str(1 / 0)
+
+
+async def mute(n):
+    raise MuteError
+
+
+def generate(n):
+    yield n
+
+
+not_a_function = 3
+
+
+class Group:
+    @staticmethod
+    async def member(n):
+        return -n
+'''
+
+
+def files_in(folder: Path) -> Files:
+    """Writes the module `work`; gives what writes an input of the given values beside it, and returns its path."""
+    (folder / "work.py").write_text(WORK, encoding="utf-8")
+
+    def write(*values: Any, text: str | None = None) -> Path:
+        path = folder / "in.jsonl"
+        lines = "".join(json.dumps(value) + "\n" for value in values) if text is None else text
+        path.write_text(lines, encoding="utf-8")
+        return path
+
+    return write
+
+
+def command(function: str, *options: str, input: str = "in.jsonl", limit: int = 2) -> list[str]:  # noqa: A002
+    where = ["--input", input, "--output", "out.jsonl", "--limit", str(limit)]
+    return [sys.executable, "-m", "headrace", "map", function, *where, *options]
+
+
+def run(
+    folder: Path, function: str, *options: str, limit: int = 2, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(function, *options, limit=limit),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
+    )
+
+
+@contextmanager
+def running(
+    folder: Path, function: str, *options: str, **more: Any
+) -> Generator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command(function, *options, **more),
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # Killed first: leaving a `Popen` waits for its end.
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_line(process: subprocess.Popen[str], part: str) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if part in line:
+            return line
+    pytest.fail(f"it ended without saying {part!r}")
+
+
+def rest(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    return process.stderr.read()
+
+
+def results(path: Path) -> list[Any]:
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def listing(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"__pycache__"}

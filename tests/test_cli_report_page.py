@@ -1,0 +1,336 @@
+"""The page of `headrace map --report`: what it says, that it needs nothing, and how a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.cli.failure import Failure
+from headrace.cli.report.gauge import Gauge
+from headrace.cli.report.page import render
+from headrace.cli.report.report import Report
+from headrace.cli.report.summary import Summary
+from tests.browser import browser
+from tests.command import Files, files_in, listing, rest, run, running, wait_for_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVIL = '</code></td><script>document.title = "hacked"</script><img src=x onerror=alert(1)>"\'&amp;\x00\u202e'
+
+VOID = {"meta"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return files_in(tmp_path)
+
+
+class Page(HTMLParser):
+    """A page, read by somebody else's parser: its elements, their attributes, and the text in them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"{tag} is closed, but is not what is open"
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def summary(**changes: object) -> Summary:
+    given = {
+        "job": "work:fetch",
+        "options": [("input", "in.jsonl"), ("limit", "20")],
+        "outcome": "Finished",
+        "whole": True,
+        "began": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "seconds": 60.0,
+        "read": 0,
+        "done": 0,
+        "failed": 0,
+    } | changes
+    return Summary(**given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def gauge(name: str, limit: float | None = None) -> Gauge:
+    return Gauge(name, name.title(), f"what {name} counts", limit, lambda: 0)
+
+
+def busy(records: int, seed: int = 1, text: str = EVIL) -> tuple[Report, Summary, list[Gauge]]:
+    """A run of so many records, a tenth of which fail."""
+    print(f"seed {seed}")
+    chance, report, failed = random.Random(seed), Report(), 0
+    for number in range(records):
+        now, took = number / 50, chance.lognormvariate(-2, 1)
+        report.line.look(now, {"calls": chance.randint(0, 20), "queue": number % 7})
+        failure = Failure("ValueError", text, "work.py:3") if chance.random() < 0.1 else None
+        failed += failure is not None
+        waited = chance.random() / 100
+        report.settled(now, number + 1, text, waited=waited, took=took, failure=failure)
+    report.line.look(records / 50, {})
+    done = records - failed
+    told = summary(seconds=records / 50, read=records, done=done, failed=failed)
+    return report, told, [gauge("calls", 20), gauge("queue")]
+
+
+# What it says
+
+
+def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
+    report = Report()
+    report.line.look(0.0, {})
+    page = Page(render(report, summary(seconds=0.0), [gauge("calls", 20), gauge("queue")]))
+    assert "work:fetch" in page.text
+    assert "svg" not in page.elements
+
+
+def test_the_page_tells_how_it_went() -> None:
+    report = Report()
+    report.line.look(0.0, {"calls": 2})
+    report.line.look(30.0, {"calls": 0})
+    failure = Failure("ValueError", "no <such> thing", "work.py:12")
+    for number in range(1, 100):
+        report.settled(1.0, number, f"record {number}", waited=0.5, took=0.01, failure=None)
+    report.settled(2.0, 100, "the <last>", waited=0.5, took=3.0, failure=failure)
+    report.line.look(60.0, {})
+    told = summary(read=100, done=99, failed=1, outcome="Finished; 1 failed")
+    page = Page(render(report, told, [gauge("calls", 4)]))
+    for said in (
+        "Finished; 1 failed",
+        "done 99 1.67 a second",
+        "failed 1 1.0% of 100",
+        "took 60.0 s 100 records read",
+        "limit used 25% 1.00 of 4 on average",
+        "fastest 10.0 ms 500 ms",
+        "slowest 3.00 s 500 ms",
+        "what calls counts: 1.00 on average, 2 at most",
+        "ValueError : no <such> thing work.py:12 the <last>",
+        "ValueError 1",
+        "100 3.00 s the <last>",
+        "began 2026-01-02 03:04:05 UTC",
+    ):
+        assert said in page.text, (said, page.text)
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing() -> None:
+    page = Page(render(*busy(2_000)))
+    assert "script" not in page.elements
+    assert {"svg", "table", "figure"} <= set(page.elements)
+    for tag, name, value in page.attributes:
+        assert name not in {"src", "href", "srcset", "action", "data", "poster"}, (tag, name)
+        assert not name.startswith("on"), (tag, name)
+        assert "url(" not in value, (tag, name, value)
+    policies = [
+        value for _, name, value in page.attributes if name == "content" and "default-src" in value
+    ]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_whatever_a_record_holds_is_text(text: str, message: str) -> None:
+    report = Report()
+    failure = Failure(message, message, message)
+    report.settled(0.0, 1, text, waited=0.0, took=1.0, failure=failure)
+    report.line.look(1.0, {text: 1.0})
+    report.line.look(2.0, {})
+    told = summary(job=text, outcome=message, options=[(text, message)])
+    shown = Gauge(text, text, message, 3, lambda: 0)
+    page = Page(render(report, told, [shown]))
+    plain = Page(render(report, summary(job="", outcome="", options=[("", "")]), [shown]))
+    assert page.elements == plain.elements
+    # It is UTF-8, whatever it was made of.
+    render(report, told, [shown]).encode()
+
+
+def test_the_page_does_not_grow_with_the_run() -> None:
+    small, big = (len(render(*busy(records, text="x" * 10_000))) for records in (5_000, 40_000))
+    assert big < 1.1 * small
+    assert big < 400_000
+
+
+# The command
+
+
+def test_a_run_writes_its_report(tmp_path: Path, files: Files) -> None:
+    files(*[1] * 300, 0)
+    done = run(tmp_path, "work:inverse", "--report", "report.html", limit=3)
+    assert done.returncode == 1
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for said in (
+        "work:inverse",
+        "Finished; 1 failed",
+        "input in.jsonl output out.jsonl limit 3 order of the input window 1,024",
+        "done 300",
+        "failed 1 0.3% of 301",
+        "301 records read",
+        "ZeroDivisionError : division by zero work.py:",
+    ):
+        assert said in page.text, (said, page.text)
+    for chart in ("Calls calls that run: ", "Queue ", "Window ", "Records a second "):
+        assert chart in page.text
+    assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "report.html"}
+
+
+def test_without_an_order_there_is_no_window(tmp_path: Path, files: Files) -> None:
+    files(*range(20))
+    assert run(tmp_path, "work:double", "--unordered", "--report", "report.html").returncode == 0
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "order as they finish" in page.text
+    assert "Window" not in page.text
+
+
+def test_a_run_that_was_interrupted_has_its_report(tmp_path: Path, files: Files) -> None:
+    files(*range(1, 1001))
+    with running(tmp_path, "work:stuck_after_three", "--report", "report.html") as process:
+        wait_for_line(process, "stuck on 5")
+        process.send_signal(signal.SIGINT)
+        rest(process)
+        assert process.wait() == 130
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Interrupted; not done: records 4, 5" in page.text
+    assert "done 3" in page.text
+
+
+def test_a_run_that_two_interruptions_ended_has_its_report(tmp_path: Path, files: Files) -> None:
+    files(*range(1, 1001))
+    with running(tmp_path, "work:stuck_thread", "--report", "report.html") as process:
+        wait_for_line(process, "stuck on 5")
+        process.send_signal(signal.SIGINT)
+        wait_for_line(process, "stopping; 2 still running")
+        process.send_signal(signal.SIGINT)
+        rest(process)
+        assert process.wait() == 130
+    assert "Interrupted" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_a_run_that_bad_input_ended_has_its_report(tmp_path: Path, files: Files) -> None:
+    files(text="1\n2\noops\n")
+    assert run(tmp_path, "work:double", "--report", "report.html").returncode == 2
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Stopped: in.jsonl, line 3: not JSON: " in page.text
+    assert "done 2" in page.text
+
+
+def test_a_report_that_cannot_be_written_is_one_clear_line(tmp_path: Path, files: Files) -> None:
+    files(1, 2)
+    (tmp_path / "report.html").symlink_to("/dev/full")
+    done = run(tmp_path, "work:double", "--report", "report.html")
+    assert done.returncode == 2
+    assert "cannot write report.html: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    # The work is done all the same.
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "2\n4\n"
+
+
+# The browser
+
+# The smallest contrast of any text against what is behind it, and the name of what has it.
+CONTRAST = """
+(() => {
+  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = parse(getComputedStyle(element).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  let worst = [99, ""];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!own || element.closest("svg")) continue;
+    const [one, other] = [light(parse(getComputedStyle(element).color)), light(behind(element))];
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (ratio < worst[0]) worst = [ratio, `${element.tagName}.${element.className}`];
+  }
+  return worst;
+})()
+"""
+# Labels that lie over one another on an axis.
+OVERLAPS = """
+[...document.querySelectorAll(".across, .marks, .up")].flatMap((axis) => {
+  const boxes = [...axis.children].map((label) => [label.getBoundingClientRect(), label.textContent]);
+  return boxes.flatMap(([a, one], i) => boxes.slice(i + 1)
+    .filter(([b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+    .map(([_, other]) => `${one} | ${other}`));
+})
+"""
+# What sticks out of the page on a side.
+STICKING_OUT = """
+[...document.querySelectorAll("body *")].filter((element) => {
+  const box = element.getBoundingClientRect();
+  return box.width && (box.left < -1 || box.right > innerWidth + 1);
+}).map((element) => `${element.tagName}.${element.className.baseVal ?? element.className}`)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_browser_shows_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render(*busy(3_000, text=EVIL + "x" * 80)), encoding="utf-8")
+    with browser(tmp_path / "browser") as page:
+        page.open(path)
+        title, charts = page.evaluate("[document.title, document.querySelectorAll('svg').length]")
+        assert title == "work:fetch: 3,000 records"
+        assert charts == 4
+        asked = [
+            event["params"]["request"]["url"]
+            for event in page.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert asked == [path.as_uri()]
+        complaints = [event for event in page.events if event["method"] == "Log.entryAdded"]
+        assert not complaints, json.dumps(complaints)
+        # Its policy is in force: not even a script of its own would run.
+        page.evaluate(
+            "document.body.appendChild(document.createElement('script')).text = 'document.title = 1'"
+        )
+        assert page.evaluate("document.title") == title
+        papers: set[str] = set()
+        for width in (1280, 390, 320):
+            for dark in (False, True):
+                page.look(width=width, dark=dark)
+                page.screenshot(tmp_path / f"{width}-{'dark' if dark else 'light'}.png")
+                where = f"{width} wide, {'dark' if dark else 'light'}"
+                assert page.evaluate(STICKING_OUT) == [], where
+                assert page.evaluate(OVERLAPS) == [], where
+                ratio, element = page.evaluate(CONTRAST)
+                assert ratio >= 4.5, f"{where}: the contrast of {element} is {ratio:.2f}"
+                papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert len(papers) == 2
