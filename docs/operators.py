@@ -35,6 +35,7 @@ ROOMS = {
     "pull.merge": "Many to one",
     "pull.labeled": "Many to one, with labels",
     "bridge": "Between pull and push",
+    "pool.sources": "Sources for a pool",
     "push.sink": "Sinks",
     "push.writer": "Sinks into files",
     "push.transform": "Push: one item out for one in, or none",

@@ -24,7 +24,11 @@ import pytest
 import headrace
 from headrace import (
     SKIP,
+    DependencyGraph,
+    DependencySourceObj,
     OrderError,
+    PriorityDependencySourceObj,
+    PrioritySourceObj,
     PullBufferObj,
     PullCallbackObj,
     PullCatchObj,
@@ -185,6 +189,29 @@ def filled(items: list[Any]) -> PullObj[Any]:
     return buffer.source
 
 
+def ranked(items: list[Any]) -> PullObj[Any]:
+    """The same through an order of priority, in which they stand as they came."""
+    source: PrioritySourceObj[Any] = PrioritySourceObj(priority=lambda _: 0)
+    for item in items:
+        source.sink.next_nowait(item)
+    with contextlib.suppress(StopIteration):
+        source.sink.return_().send(None)
+    return source
+
+
+def settled(kind: type[DependencySourceObj], items: list[Any]) -> PullObj[Any]:
+    """A graph in which each node waits for the one before, which is completed as soon as it is pulled."""
+    graph = DependencyGraph()
+    graph.add_all([(n, (item,), [n - 1] if n else []) for n, item in enumerate(items)])
+    source = kind(graph)
+
+    def complete(given: tuple[Any]) -> Any:
+        source.completed(given, None)
+        return given[0]
+
+    return source.map(complete)
+
+
 class Through(PullObj1To1Link[Any, Any]):
     """A user's operator that changes nothing, and whose iterator is cancelled without a loss."""
 
@@ -289,6 +316,35 @@ SOURCES = [
         is_twin=True,
     ),
     Open("queue", filled, restarts=False, is_twin=True),
+    Open("queue by priority", ranked, covers=(PrioritySourceObj,), restarts=False, is_twin=True),
+    Open(
+        "graph",
+        lambda items: settled(DependencySourceObj, items),
+        covers=(DependencySourceObj,),
+        restarts=False,
+        is_twin=True,
+        bad=(
+            (
+                lambda: DependencySourceObj(wrong(3)),
+                TypeError,
+                r"graph must be a DependencyGraph, got 3 \(int\)",
+            ),
+        ),
+    ),
+    Open(
+        "graph by priority",
+        lambda items: settled(PriorityDependencySourceObj, items),
+        covers=(PriorityDependencySourceObj,),
+        restarts=False,
+        is_twin=True,
+        bad=(
+            (
+                lambda: PriorityDependencySourceObj(DependencyGraph(), ageing=-1),
+                ValueError,
+                r"ageing must not be negative, got -1 \(int\)",
+            ),
+        ),
+    ),
     Open("halting", halting),
     Open(
         "lines",

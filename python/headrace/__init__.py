@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.errors import (
         BrokenError,
         ClosedError,
+        CycleError,
         ForkError,
         HeadraceError,
         OrderError,
@@ -26,9 +27,16 @@ if TYPE_CHECKING:
         WrongLoopError,
     )
     from headrace.pool import (
+        DependencyGraph,
+        DependencyNode,
+        DependencySourceObj,
+        DependencyState,
         EnvelopeType,
         Final,
         HierarchicalTaskPoolRunner,
+        PriorityDependencySourceObj,
+        PrioritySourceObj,
+        Settling,
         Task,
         TaskProgressEnvelope,
     )
@@ -112,10 +120,14 @@ else:
             "capacity": "CapacitySource Lease",
             "combiner": "AsyncIteratorCombiner",
             "errors": """
-                BrokenError ClosedError ForkError HeadraceError OrderError SourceCancelledError
-                WouldBlock WrongLoopError
+                BrokenError ClosedError CycleError ForkError HeadraceError OrderError
+                SourceCancelledError WouldBlock WrongLoopError
             """,
-            "pool": "EnvelopeType Final HierarchicalTaskPoolRunner Task TaskProgressEnvelope",
+            "pool": """
+                DependencyGraph DependencyNode DependencySourceObj DependencyState EnvelopeType Final
+                HierarchicalTaskPoolRunner PriorityDependencySourceObj PrioritySourceObj Settling
+                Task TaskProgressEnvelope
+            """,
             "pull": """
                 PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj
                 PullFilterObj PullFlatMapObj PullFlattenObj PullGateObj PullInOrderObj
@@ -145,6 +157,11 @@ __all__ = [
     "BrokenError",
     "CapacitySource",
     "ClosedError",
+    "CycleError",
+    "DependencyGraph",
+    "DependencyNode",
+    "DependencySourceObj",
+    "DependencyState",
     "EnvelopeType",
     "Final",
     "ForkError",
@@ -153,6 +170,8 @@ __all__ = [
     "IteratorResult",
     "Lease",
     "OrderError",
+    "PriorityDependencySourceObj",
+    "PrioritySourceObj",
     "PullBufferObj",
     "PullCallbackObj",
     "PullCatchObj",
@@ -210,6 +229,7 @@ __all__ = [
     "PushTakeObj",
     "PushWindowObj",
     "PushWindowTimeoutObj",
+    "Settling",
     "SinkCallbackObj",
     "SinkCollectObj",
     "SinkNullObj",

@@ -12,7 +12,7 @@ from headrace.push.sink import SinkObj
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BufferStatistics", "PushPullBufferObj"]
+__all__ = ["BufferSink", "BufferStatistics", "PushPullBufferObj"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class _BufferSource(SourceObj[T], stock=True):
         super().__init__(QueueFeed(buffer))
 
 
-class _BufferSink(SinkObj[T], stock=True):
+class BufferSink(SinkObj[T], stock=True):
     """The end of a buffer that is pushed into. Any thread may use `next_nowait`."""
 
     def __init__(self, buffer: Buffer[T]) -> None:
@@ -107,7 +107,7 @@ class PushPullBufferObj(Generic[T]):
         key: Callable[[T], Any] | None = None,
     ) -> None:
         self._buffer: Buffer[T] = Buffer(maxsize, overflow, order, key)
-        self._sink: SinkObj[T] = _BufferSink(self._buffer)
+        self._sink: SinkObj[T] = BufferSink(self._buffer)
         self._source: SourceObj[T] = _BufferSource(self._buffer)
 
     @property

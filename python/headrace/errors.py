@@ -8,11 +8,15 @@ child). The end of a stream is not an error.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 __all__ = [
     "BrokenError",
     "ClosedError",
+    "CycleError",
     "ForkError",
     "HeadraceError",
     "OrderError",
@@ -80,6 +84,19 @@ class OrderError(_RefusedError, ValueError):
 
 class OrderTypeError(OrderError, TypeError):
     """An item's index is no integer."""
+
+
+class CycleError(HeadraceError, ValueError):
+    """Nodes of a graph would depend on each other in a circle, so that none of them could ever begin."""
+
+    def __init__(self, message: str, *, cycle: tuple[Hashable, ...] = ()) -> None:
+        super().__init__(message)
+        self._cycle = cycle
+
+    @property
+    def cycle(self) -> tuple[Hashable, ...]:
+        """The keys of the circle, each of which depends on the next; the first one stands at the end again."""
+        return self._cycle
 
 
 class BrokenError(HeadraceError):

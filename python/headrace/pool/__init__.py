@@ -4,13 +4,25 @@ from headrace.pool.envelope import EnvelopeType, Final, TaskProgressEnvelope
 from headrace.pool.executor import Abilities, Cancelling, Executor, Handle, Listener, Stop
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
+from headrace.pool.graph import DependencyGraph
+from headrace.pool.node import DependencyNode, DependencyState
 from headrace.pool.progress import TaskRun
 from headrace.pool.runner import HierarchicalTaskPoolRunner
+from headrace.pool.settling import Settling
+from headrace.pool.sources import (
+    DependencySourceObj,
+    PriorityDependencySourceObj,
+    PrioritySourceObj,
+)
 from headrace.pool.task import Task
 
 __all__ = [
     "Abilities",
     "Cancelling",
+    "DependencyGraph",
+    "DependencyNode",
+    "DependencySourceObj",
+    "DependencyState",
     "EnvelopeType",
     "Executor",
     "Final",
@@ -18,6 +30,9 @@ __all__ = [
     "HierarchicalTaskPoolRunner",
     "Listener",
     "LoopExecutor",
+    "PriorityDependencySourceObj",
+    "PrioritySourceObj",
+    "Settling",
     "Stop",
     "Task",
     "TaskProgressEnvelope",

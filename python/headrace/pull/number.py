@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["positive", "seconds", "whole"]
+__all__ = ["finite", "positive", "seconds", "whole"]
 
 
 def whole(parameter: str, least: int, value: object) -> int:
@@ -28,7 +28,7 @@ def positive(parameter: str, value: object) -> float:
         TypeError: It is no number.
         ValueError: It is 0, negative, infinite or not a number at all.
     """
-    number = _finite(parameter, value)
+    number = finite(parameter, value)
     if number <= 0:
         raise ValueError(f"{parameter} must be positive, got {_shown(value)}")
     return number
@@ -41,13 +41,19 @@ def seconds(parameter: str, value: object) -> float:
         TypeError: It is no number.
         ValueError: It is negative, infinite or not a number at all.
     """
-    number = _finite(parameter, value)
+    number = finite(parameter, value)
     if number < 0:
         raise ValueError(f"{parameter} must not be negative, got {_shown(value)}")
     return number
 
 
-def _finite(parameter: str, value: object) -> float:
+def finite(parameter: str, value: object) -> float:
+    """A finite number.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is infinite or not a number at all.
+    """
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{parameter} must be a number, got {_shown(value)}")
     try:

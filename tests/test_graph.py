@@ -1,0 +1,576 @@
+"""`DependencyGraph`: its states, what it refuses, and whom it tells."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    ClosedError,
+    CycleError,
+    DependencyGraph,
+    DependencyNode,
+    DependencyState,
+    Settling,
+    Task,
+)
+from tests.support import wrong
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+PENDING, READY, RUNNING, COMPLETED, FAILED, ABORTED = DependencyState
+DEPTH = 10_000
+
+
+def states(graph: DependencyGraph) -> dict[Any, DependencyState]:
+    return {node.key: node.state for node in graph.nodes()}
+
+
+def diamond() -> DependencyGraph:
+    """`a`; `b` and `c` over it; `d` over both."""
+    graph = DependencyGraph()
+    graph.add("a")
+    graph.add("b", depends_on=["a"])
+    graph.add("c", depends_on=["a"])
+    graph.add("d", depends_on=["b", "c"])
+    return graph
+
+
+def chain(graph: DependencyGraph, length: int = DEPTH) -> None:
+    """Nodes from 0, each over the one before, given in the worst order."""
+    graph.add_all([(n, n, [n - 1] if n else []) for n in reversed(range(length))])
+
+
+def test_a_node_is_ready_when_all_that_it_depends_on_is_completed() -> None:
+    graph = diamond()
+    assert states(graph) == {"a": READY, "b": PENDING, "c": PENDING, "d": PENDING}
+    assert graph.take("a") == "a"
+    assert states(graph) == {"a": RUNNING, "b": PENDING, "c": PENDING, "d": PENDING}
+    assert graph.complete("a", 1)
+    assert graph.complete("b")
+    assert states(graph) == {"a": COMPLETED, "b": COMPLETED, "c": READY, "d": PENDING}
+    assert graph.complete("c")
+    assert (graph["d"].state, graph.finished) == (READY, False)
+    assert graph.complete("d")
+    assert graph.finished
+    assert graph["a"] == DependencyNode("a", "a", (), COMPLETED, 1, None, None)
+    assert graph["d"].depends_on == ("b", "c")
+
+
+def test_a_failure_aborts_what_depends_on_it_and_tells_why() -> None:
+    graph = diamond()
+    graph.add("beside")
+    graph.complete("a")
+    error = ValueError("no")
+    assert graph.fail("b", error)
+    assert states(graph) == {
+        "a": COMPLETED,
+        "b": FAILED,
+        "c": READY,
+        "d": ABORTED,
+        "beside": READY,
+    }
+    assert graph["b"].error is error
+    assert graph["d"].error is error
+    assert (graph["b"].caused_by, graph["d"].caused_by) == ("b", "b")
+    # The last one that `d` waited for changes nothing any more.
+    graph.complete("c")
+    assert graph["d"].state is ABORTED
+
+
+def test_an_abort_cascades_and_spares_what_is_settled() -> None:
+    graph = diamond()
+    graph.complete("a")
+    graph.complete("b")
+    reason = TimeoutError()
+    assert graph.abort("c", reason) == ("c", "d")
+    assert states(graph) == {"a": COMPLETED, "b": COMPLETED, "c": ABORTED, "d": ABORTED}
+    assert (graph["d"].error, graph["d"].caused_by) == (reason, "c")
+    assert graph.abort("a") == ()
+    assert graph["a"].state is COMPLETED
+    assert graph.finished
+
+
+def test_what_comes_of_an_aborted_node_does_not_count() -> None:
+    graph = diamond()
+    item = graph.take("a")
+    assert graph.abort("a") == ("a", "b", "c", "d")
+    assert not graph.complete("a", 1)
+    assert not graph.fail("a", ValueError())
+    assert not graph.completed(item, 1)
+    assert not graph.failed(item, ValueError())
+    assert (graph["a"].value, graph["a"].error) == (None, None)
+
+
+def test_what_depends_on_something_settled_starts_from_there() -> None:
+    graph = DependencyGraph()
+    graph.add("done")
+    graph.add("broken")
+    graph.complete("done")
+    error = OSError("disk")
+    graph.fail("broken", error)
+    graph.add("next", depends_on=["done"])
+    assert graph["next"].state is READY
+    graph.add_all([("far", 2, ["near"]), ("near", 1, ["done", "broken"]), ("free", 3)])
+    assert states(graph) == {
+        "done": COMPLETED,
+        "broken": FAILED,
+        "next": READY,
+        "far": ABORTED,
+        "near": ABORTED,
+        "free": READY,
+    }
+    assert (graph["far"].error, graph["far"].caused_by) == (error, "broken")
+
+
+def test_a_batch_may_come_in_any_order() -> None:
+    graph = DependencyGraph()
+    graph.add_all([("c", 3, ["b", "a"]), ("b", 2, ["a"]), ("a", 1)])
+    assert states(graph) == {"c": PENDING, "b": PENDING, "a": READY}
+    assert [graph.take("a"), graph.completed(1, None), graph["b"].state] == [1, True, READY]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error", "message"),
+    [
+        ([("a", 1, ["a"])], CycleError, "'a' -> 'a', where each"),
+        ([("a", 1, ["old", "b"]), ("b", 1, ["a"])], CycleError, "'a' -> 'b' -> 'a', where each"),
+        ([("b", 1), ("a", 1, ["b", "x"])], ValueError, "depends_on of node 'a' names 'x', which"),
+        ([("a", 1), ("b", 1), ("a", 2)], ValueError, "key must be a new one, got 'a'"),
+        ([("a", 1), ("old", 2)], ValueError, "key must be a new one, got 'old'"),
+        ([("b", 1), ([], 1)], TypeError, r"key: .* must be hashable, got \[\] \(list\)"),
+        ([("b", 1), ("a", 1, [{}])], TypeError, r"depends_on: .* hashable, got {} \(dict\)"),
+        ([("b", 1), ("a", 1, "old")], TypeError, r"got 'old' \(str\); write \['old'\]"),
+        ([("b", 1), ("a", 1, 3)], TypeError, r"depends_on must be .* got 3 \(int\)"),
+        ([("b", 1), "ab"], TypeError, r"nodes must be tuples .* got 'ab' \(str\)"),
+        ([("b", 1), ("a",)], TypeError, r"nodes must be tuples .* got \('a',\) \(tuple\)"),
+    ],
+)
+def test_a_batch_with_anything_wrong_adds_nothing(
+    nodes: Any, error: type[Exception], message: str
+) -> None:
+    graph = DependencyGraph()
+    graph.add("old")
+    told: list[Hashable] = []
+    graph.on_ready(told.append)
+    with pytest.raises(error, match=message):
+        graph.add_all(nodes)
+    assert states(graph) == {"old": READY}
+    assert told == ["old"]
+    assert (len(graph), "a" in graph, "old" in graph) == (1, False, True)
+    graph.add("a", depends_on=["old"])
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7])
+def test_a_cycle_is_told_and_nothing_but_the_cycle(kept: int) -> None:
+    graph = DependencyGraph()
+    graph.add("old")
+    ring = [(n, n, [(n + 1) % 5, "old"]) for n in range(5)]
+    # What leads to the circle and what it leads to are no part of it.
+    tail = [(f"above {n}", n, [n % 5, "below"]) for n in range(kept)]
+    with pytest.raises(CycleError) as caught:
+        graph.add_all([("below", 0), *tail, *ring])
+    cycle: tuple[Any, ...] = caught.value.cycle
+    assert cycle[0] == cycle[-1]
+    assert sorted(cycle[:-1], key=str) == [0, 1, 2, 3, 4]
+    assert all((after - before) % 5 == 1 for before, after in itertools.pairwise(cycle))
+
+
+def test_a_long_cycle_has_a_short_message() -> None:
+    graph = DependencyGraph()
+    with pytest.raises(CycleError) as caught:
+        graph.add_all([(n, n, [(n + 1) % DEPTH]) for n in range(DEPTH)])
+    assert len(caught.value.cycle) == DEPTH + 1
+    message = str(caught.value)
+    assert f"({DEPTH - 11} more)" in message
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize("end", ["complete", "abort", "fail"])
+def test_law_17_a_chain_of_ten_thousand_needs_no_recursion(end: str) -> None:
+    graph = DependencyGraph()
+    chain(graph)
+    graph.add("last", depends_on=[DEPTH - 1])
+    if end == "complete":
+        # Each completion is made by the callback of the one before.
+        graph.on_ready(graph.complete)
+        assert graph.counts()[COMPLETED] == DEPTH + 1
+    elif end == "abort":
+        assert len(graph.abort(0)) == DEPTH + 1
+    else:
+        graph.fail(0, ValueError())
+        assert graph["last"].caused_by == 0
+    assert graph.finished
+
+
+def test_the_work_grows_with_the_nodes_and_their_dependencies_alone() -> None:
+    def steps(width: int, depth: int) -> int:
+        """How many lines run in the life of layers, each node over all of the layer before."""
+        graph = DependencyGraph()
+        lines = 0
+
+        def trace(frame: Any, event: str, argument: Any) -> Any:
+            nonlocal lines
+            lines += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            for layer in range(depth):
+                needs = [(layer - 1, n) for n in range(width)] if layer else []
+                graph.add_all([((layer, n), n, needs) for n in range(width)])
+            for layer in range(depth):
+                for n in range(width):
+                    graph.complete((layer, n))
+        finally:
+            sys.settrace(before)
+        assert graph.finished
+        return lines
+
+    assert steps(4, 100) <= 10.5 * steps(4, 10)
+    # Five times the nodes, and 25 times the edges.
+    assert steps(20, 10) <= 26 * steps(4, 10)
+
+
+def test_a_dependency_can_be_added_until_the_node_is_taken() -> None:
+    graph = DependencyGraph()
+    told: list[Hashable] = []
+    graph.on_ready(told.append)
+    graph.add("report")
+    graph.add("done")
+    graph.complete("done")
+    graph.depend("report", "done")
+    assert graph["report"].state is READY
+    for page in range(3):
+        graph.add(page)
+    graph.depend("report", 0, 1, 0)
+    graph.depend("report", 1, 2)
+    assert graph["report"] == DependencyNode(
+        "report", "report", ("done", 0, 1, 2), PENDING, None, None, None
+    )
+    assert graph.take("report", None) is None
+    for page in range(3):
+        assert graph["report"].state is PENDING
+        graph.complete(page)
+    assert told == ["report", "done", 0, 1, 2, "report"]
+    assert graph.take("report") == "report"
+    graph.add("late")
+    with pytest.raises(RuntimeError, match="'report' is running: only one that was not taken yet"):
+        graph.depend("report", "late")
+
+
+def test_a_dependency_on_what_is_dead_aborts() -> None:
+    graph = DependencyGraph()
+    graph.add_all([("a", 1), ("b", 1, ["a"]), ("dead", 1)])
+    graph.abort("dead")
+    graph.depend("a", "dead")
+    assert states(graph) == {"a": ABORTED, "b": ABORTED, "dead": ABORTED}
+    assert graph["b"].caused_by == "dead"
+    assert graph.finished
+
+
+@pytest.mark.parametrize(
+    ("key", "needs", "error", "message"),
+    [
+        ("a", ["a"], CycleError, "'a' -> 'a', where each"),
+        ("a", ["e", "c"], CycleError, "'a' -> 'c' -> 'b' -> 'a', where each"),
+        ("a", ["e", "x"], ValueError, "depends_on of node 'a' names 'x', which is no node"),
+        ("x", ["e"], ValueError, r"key must be that of a node of this graph, got 'x' \(str\)"),
+        ("a", ["e", []], TypeError, r"depends_on: .* must be hashable, got \[\] \(list\)"),
+    ],
+)
+def test_a_wrong_dependency_changes_nothing(
+    key: str, needs: Any, error: type[Exception], message: str
+) -> None:
+    graph = DependencyGraph()
+    graph.add_all([("a", 1), ("b", 1, ["a"]), ("c", 1, ["b"]), ("d", 1, ["c"]), ("e", 1)])
+    before = graph.nodes()
+    with pytest.raises(error, match=message):
+        graph.depend(key, *needs)
+    assert graph.nodes() == before
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "message"),
+    [
+        (lambda graph: graph.complete("b"), RuntimeError, "node 'b' is pending: only one"),
+        (lambda graph: graph.fail("b", ValueError()), RuntimeError, "node 'b' is pending"),
+        (lambda graph: graph.complete("done"), RuntimeError, "node 'done' is completed: only"),
+        (lambda graph: graph.take("b"), RuntimeError, "node 'b' is pending: only one that is re"),
+        (lambda graph: graph.take("x"), ValueError, "key must be that of a node .* got 'x'"),
+        (lambda graph: graph.complete("x"), ValueError, "key must be .* got 'x'"),
+        (lambda graph: graph.abort("x"), ValueError, "key must be .* got 'x'"),
+        (lambda graph: graph["x"], KeyError, "'x'"),
+        (lambda graph: graph.fail("a", "no"), TypeError, r"error must be .* got 'no' \(str\)"),
+        (lambda graph: graph.failed(1, "no"), TypeError, r"error must be .* got 'no' \(str\)"),
+        (lambda graph: graph.abort("a", "no"), TypeError, r"error must be .* got 'no' \(str\)"),
+        (lambda graph: graph.on_ready(3), TypeError, r"callback must be .* got 3 \(int\)"),
+        (lambda graph: graph.on_finished(3), TypeError, r"callback must be .* got 3 \(int\)"),
+        (lambda graph: graph.nodes("ready"), TypeError, r"state must be .* got 'ready' \(str\)"),
+        (lambda _: DependencyGraph(keep_open=wrong(1)), TypeError, r"keep_open .* got 1 \(int\)"),
+    ],
+)
+def test_law_14_bad_input_is_named(
+    use: Callable[[Any], Any], error: type[Exception], message: str
+) -> None:
+    graph = DependencyGraph()
+    graph.add_all([("a", 1), ("b", 2, ["a"]), ("done", 3)])
+    graph.complete("done")
+    before = graph.nodes()
+    with pytest.raises(error, match=message):
+        use(graph)
+    assert graph.nodes() == before
+
+
+def test_a_callable_is_given_out_as_a_task_and_a_task_as_it_is() -> None:
+    graph = DependencyGraph()
+    task = Task(len, "abc")
+    graph.add("task", task)
+    graph.add(len)
+    given = graph.take(len)
+    assert isinstance(given, Task)
+    assert (given.fn, given.key) == (len, len)
+    assert graph[len].item is len
+    assert graph.take("task") is task
+    assert isinstance(graph, Settling)
+
+
+def test_two_nodes_cannot_have_one_task_at_a_time() -> None:
+    graph = DependencyGraph()
+    task = Task(len, "abc")
+    message = "item of node 'b' must be a Task of its own, got that of node 'a'"
+    with pytest.raises(ValueError, match=message):
+        graph.add_all([("a", task), ("b", task)])
+    graph.add("a", task)
+    with pytest.raises(ValueError, match=message):
+        graph.add("b", task)
+    graph.take("a")
+    graph.completed(task, 3)
+    graph.add("b", task)
+    graph.take("b")
+    graph.abort("b")
+    graph.add("c", task)
+    assert states(graph) == {"a": COMPLETED, "b": ABORTED, "c": READY}
+
+
+def test_nodes_with_one_value_are_settled_in_the_order_in_which_they_were_taken() -> None:
+    graph = DependencyGraph()
+    value = object()
+    for key in "abcd":
+        graph.add(key, value)
+    for key in "cabd":
+        graph.take(key)
+    graph.complete("a")
+    assert graph.completed(value, 1)
+    assert states(graph) == {"a": COMPLETED, "b": RUNNING, "c": COMPLETED, "d": RUNNING}
+    assert graph.failed(value, ValueError())
+    assert graph.completed(value, 2)
+    assert not graph.completed(value, 3)
+    assert states(graph) == {"a": COMPLETED, "b": FAILED, "c": COMPLETED, "d": COMPLETED}
+
+
+def test_what_was_given_out_is_let_go_when_it_is_settled() -> None:
+    graph = DependencyGraph()
+    seen: list[int] = []
+    ends: list[Callable[[Any], object]] = [
+        graph.complete,
+        lambda key: graph.fail(key, ValueError()),
+        graph.abort,
+    ]
+    for key, end in enumerate(ends):
+        graph.add(key, lambda: None)
+        given = graph.take(key)
+        seen.append(id(given))
+        del given
+        end(key)
+    gc.collect()
+    alive = {id(thing) for thing in gc.get_objects() if isinstance(thing, Task)}
+    assert not alive & set(seen)
+
+
+def test_a_finaliser_may_use_the_graph() -> None:
+    graph = DependencyGraph()
+    told: list[int] = []
+
+    class Work:
+        def __del__(self) -> None:
+            told.append(len(graph))
+            told.append(graph.counts()[COMPLETED])
+
+        def __call__(self) -> None: ...
+
+    graph.add("a", Work())
+    graph.take("a")
+    graph.complete("a")
+    graph.forget()
+    assert told == [0, 0]
+
+
+def test_callbacks_hear_of_what_is_ready_and_of_what_becomes_so_in_order() -> None:
+    graph = diamond()
+    told: list[tuple[str, Any]] = []
+    stop = graph.on_ready(lambda key: told.append(("first", key)))
+    graph.on_finished(lambda: told.append(("over", None)))
+    graph.complete("a")
+    graph.on_ready(lambda key: told.append(("second", key)))
+    stop()
+    stop()
+    graph.complete("c")
+    graph.complete("b")
+    assert told == [
+        ("first", "a"),
+        ("first", "b"),
+        ("first", "c"),
+        ("second", "b"),
+        ("second", "c"),
+        ("second", "d"),
+    ]
+    graph.complete("d")
+    graph.add("e")
+    graph.abort("e")
+    assert told[6:] == [("over", None), ("second", "e"), ("over", None)]
+
+
+def test_a_callback_may_do_anything_with_the_graph() -> None:
+    graph = DependencyGraph()
+    told: list[int] = []
+
+    def grow(key: Any) -> None:
+        told.append(key)
+        if key < 100:
+            graph.add_all([(key * 2, 0, [key]), (key * 2 + 1, 0, [key])])
+        graph.complete(key)
+        assert graph[key].state is COMPLETED
+
+    graph.on_ready(grow)
+    graph.add(1)
+    assert told == list(range(1, 200))
+    assert graph.finished
+
+
+def test_an_error_of_a_callback_is_raised_when_all_is_told() -> None:
+    graph = diamond()
+    errors = [ValueError("b"), OSError("c")]
+    told: list[Hashable] = []
+
+    def fail(key: Hashable) -> None:
+        if key in ("b", "c"):
+            raise errors["bc".index(str(key))]
+
+    graph.on_ready(fail)
+    graph.on_ready(told.append)
+    with pytest.raises(ExceptionGroup) as caught:
+        graph.complete("a")
+    assert caught.value.exceptions == tuple(errors)
+    assert errors[0].__notes__ == ["raised by a callback of DependencyGraph"]
+    assert told == ["a", "b", "c"]
+    assert graph["a"].state is COMPLETED
+    graph.complete("b")
+    graph.complete("c")
+    assert told == ["a", "b", "c", "d"]
+
+
+def test_a_closed_graph_takes_nothing_more_and_goes_its_way() -> None:
+    graph = diamond()
+    told: list[None] = []
+    graph.on_finished(lambda: told.append(None))
+    graph.close()
+    graph.close()
+    assert graph.closed
+    with pytest.raises(ClosedError, match=r"the graph is closed: .*; keep_open=True leaves"):
+        graph.add("e")
+    for key in "abc":
+        graph.complete(key)
+    assert not graph.close_if_over()
+    assert not told
+    graph.complete("d")
+    assert graph.close_if_over()
+    assert len(told) == 1
+
+
+def test_a_graph_is_over_when_it_has_nothing_to_do_unless_it_is_kept_open() -> None:
+    graph, kept = DependencyGraph(), DependencyGraph(keep_open=True)
+    told: list[None] = []
+    kept.on_finished(lambda: told.append(None))
+    assert (graph.finished, graph.closed) == (True, False)
+    assert graph.close_if_over()
+    assert graph.closed
+    assert not kept.close_if_over()
+    kept.close()
+    assert kept.close_if_over()
+    assert len(told) == 1
+
+
+def test_settled_nodes_can_be_forgotten() -> None:
+    graph = diamond()
+    graph.complete("a")
+    graph.fail("b", ValueError())
+    assert graph.forget() == 3
+    assert states(graph) == {"c": READY}
+    assert graph.counts() == {
+        PENDING: 0,
+        READY: 1,
+        RUNNING: 0,
+        COMPLETED: 0,
+        FAILED: 0,
+        ABORTED: 0,
+    }
+    with pytest.raises(ValueError, match="names 'a', which is no node"):
+        graph.add("e", depends_on=["a"])
+    graph.add("a", depends_on=["c"])
+    graph.complete("c")
+    graph.complete("a")
+    assert graph.forget() == 2
+    assert graph.finished
+
+
+def test_a_graph_says_how_it_is() -> None:
+    graph = DependencyGraph()
+    assert repr(graph) == "<DependencyGraph: no nodes>"
+    assert bool(graph)
+    graph.add("a")
+    graph.add("b", depends_on=["a"])
+    graph.close()
+    assert repr(graph) == "<DependencyGraph: 1 pending, 1 ready, closed>"
+    assert [node.key for node in graph.nodes(READY)] == ["a"]
+
+
+@pytest.mark.parametrize("run", range(3))
+def test_law_9_any_number_of_threads_may_use_it(run: int) -> None:
+    graph = DependencyGraph()
+    threads, each = 4, 300
+    done: list[Any] = []
+    failures: list[BaseException] = []
+
+    def work(key: Any) -> None:
+        if graph.take(key, None) is not None:
+            done.append(key)
+            graph.complete(key)
+
+    graph.on_ready(work)
+    begin = threading.Barrier(threads)
+
+    def grow(name: int) -> None:
+        try:
+            begin.wait()
+            for n in range(each):
+                graph.add((name, n), depends_on=[(name, n - 1)] if n else [])
+                graph.add((name, n, "twin"), depends_on=[(name, n)])
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=grow, args=[name]) for name in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert failures == []
+    assert graph.finished
+    assert len(done) == len(set(done)) == threads * each * 2

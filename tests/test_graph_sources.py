@@ -1,0 +1,523 @@
+"""Sources by priority and over a graph: what is given when, and what a cancellation, an end and a failure leave."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import threading
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    ClosedError,
+    DependencyGraph,
+    DependencySourceObj,
+    DependencyState,
+    PriorityDependencySourceObj,
+    PrioritySourceObj,
+    Settling,
+    SourceIterObj,
+    Task,
+    WouldBlock,
+)
+from headrace.testing import sweep, sweep_endings
+from tests.support import collect, quiet, turns, until, wrong
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace import PullObj
+
+PENDING, READY, RUNNING, COMPLETED, FAILED, ABORTED = DependencyState
+KINDS = [DependencySourceObj, PriorityDependencySourceObj]
+both = pytest.mark.parametrize("kind", KINDS)
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
+def layers() -> DependencyGraph:
+    """Two ways from `a` to `d`."""
+    graph = DependencyGraph()
+    graph.add_all([("d", 4, ["b", "c"]), ("c", 3, ["a"]), ("b", 2, ["a"]), ("a", 1)])
+    return graph
+
+
+def settling(source: DependencySourceObj) -> PullObj[Any]:
+    """What a source gives, each node completed as it comes."""
+    return source.callback(lambda item: source.completed(item, None))
+
+
+async def run(source: PullObj[Any], width: int = 3) -> None:
+    """What a runner does with a source: so many tasks at once, and what became of each is told."""
+    assert isinstance(source, Settling)
+
+    async def work() -> None:
+        async for task in source:
+            try:
+                value = await task.fn(*task.args)
+            except Exception as error:
+                source.failed(task, error)
+            else:
+                source.completed(task, value)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(width):
+            group.create_task(work())
+
+
+@both
+async def test_a_runner_completes_and_fails_what_it_is_given(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = DependencyGraph()
+    log: list[str] = []
+    broken = OSError("broken")
+
+    async def work(name: str) -> str:
+        log.append(name)
+        await asyncio.sleep(0)
+        if name == "parse 1":
+            raise broken
+        return name.upper()
+
+    for n in range(3):
+        graph.add(f"fetch {n}", Task(work, f"fetch {n}"))
+        graph.add(f"parse {n}", Task(work, f"parse {n}"), [f"fetch {n}"])
+        graph.add(f"store {n}", Task(work, f"store {n}"), [f"parse {n}"])
+    graph.add("report", Task(work, "report"), ["store 0", "store 2"])
+    graph.add("census", Task(work, "census"), [f"store {n}" for n in range(3)])
+    await run(kind(graph))
+    assert sorted(log[:3]) == ["fetch 0", "fetch 1", "fetch 2"]
+    assert log[-1] == "report"
+    assert graph["report"].value == "REPORT"
+    assert graph["parse 1"].state is FAILED
+    for key in ("store 1", "census"):
+        node = graph[key]
+        assert (node.state, node.caused_by, node.error) == (ABORTED, "parse 1", broken)
+    assert graph.closed
+
+
+@both
+async def test_work_discovers_work(kind: type[DependencySourceObj]) -> None:
+    graph = DependencyGraph()
+    found: list[int] = []
+
+    async def visit(page: int) -> None:
+        await asyncio.sleep(0)
+        found.append(page)
+        for link in (2 * page, 2 * page + 1):
+            if link < 200:
+                graph.add(link, Task(visit, link))
+                graph.depend("report", link)
+
+    async def report() -> int:
+        return len(found)
+
+    graph.add(1, Task(visit, 1))
+    graph.add("report", report, [1])
+    await run(kind(graph))
+    assert sorted(found) == list(range(1, 200))
+    assert graph["report"].value == 199
+
+
+@both
+async def test_law_2_a_cancelled_pull_leaves_the_node_ready(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = layers()
+    source = kind(graph)
+    assert await anext(source) == 1
+    pull = asyncio.ensure_future(collect(source.take(1)))
+    await quiet()
+    # Both at once: it may have been woken already when it is cancelled.
+    source.completed(1, None)
+    pull.cancel()
+    await asyncio.wait([pull])
+    assert graph.counts()[RUNNING] == 0
+    assert [await anext(source), await anext(source)] == [3, 2]
+
+
+@both
+async def test_law_2_swept(kind: type[DependencySourceObj], loop_kind: str) -> None:
+    def build() -> PullObj[Any]:
+        graph = layers()
+        source = kind(graph)
+
+        async def work(item: Any) -> Any:
+            await turns(item % 2)
+            source.completed(item, None)
+            return item
+
+        return source.map(work, on_cancel="keep")
+
+    await sweep(build, [1, 3, 2, 4])
+
+
+@both
+async def test_law_4_swept(kind: type[DependencySourceObj]) -> None:
+    def build() -> PullObj[Any]:
+        graph = layers()
+        source = kind(graph)
+        loop = asyncio.get_running_loop()
+
+        def later(item: Any) -> Any:
+            # So that the next pull waits.
+            loop.call_soon(source.completed, item, None)
+            return item
+
+        return source.map(later)
+
+    await sweep_endings(build)
+
+
+@both
+async def test_law_12_consumers_are_served_in_turn_and_each_node_goes_to_one(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = DependencyGraph(keep_open=True)
+    source, other = kind(graph), kind(graph)
+    pulls = [asyncio.ensure_future(collect(source.take(1))) for _ in range(3)]
+    await quiet()
+    graph.add_all([(n, [n]) for n in range(5)])
+    assert await asyncio.gather(*pulls) == [[[0]], [[1]], [[2]]]
+    assert await anext(other) == [3]
+    assert await anext(source) == [4]
+    graph.close()
+    waiting = [asyncio.ensure_future(collect(each)) for each in (source, other)]
+    await quiet()
+    assert not any(each.done() for each in waiting)
+    for n in range(5):
+        graph.complete(n)
+    assert await asyncio.gather(*waiting) == [[], []]
+
+
+@both
+async def test_a_source_ends_when_all_is_settled_and_closes_the_graph(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = layers()
+    source = kind(graph)
+    assert await collect(settling(source)) == [1, 3, 2, 4]
+    with pytest.raises(StopAsyncIteration):
+        await anext(source)
+    with pytest.raises(ClosedError, match="no node can be added any more; keep_open=True"):
+        graph.add("late")
+
+
+@both
+async def test_a_failure_that_leaves_nothing_to_do_ends_it(kind: type[DependencySourceObj]) -> None:
+    graph = layers()
+    source = kind(graph)
+    assert await anext(source) == 1
+    rest = asyncio.ensure_future(collect(source))
+    await quiet()
+    graph.fail("a", ValueError())
+    assert await rest == []
+
+
+@both
+@pytest.mark.virtual
+async def test_a_graph_that_is_kept_open_is_waited_for(kind: type[DependencySourceObj]) -> None:
+    graph = DependencyGraph(keep_open=True)
+    source = kind(graph)
+    rest = asyncio.ensure_future(collect(settling(source)))
+    for n in range(3):
+        await asyncio.sleep(3600)
+        graph.add(n)
+    await asyncio.sleep(3600)
+    assert not rest.done()
+    graph.close()
+    assert await rest == [0, 1, 2]
+
+
+@both
+async def test_law_1_a_source_does_nothing_before_it_is_pulled(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = DependencyGraph()
+    source = kind(graph)
+    await quiet()
+    # Empty as it was, it would have been over.
+    graph.add("a")
+    assert await anext(source) == "a"
+    graph.complete("a")
+    assert not graph.closed
+
+
+@both
+async def test_closing_and_restarting_leave_the_graph_as_it_is(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = layers()
+    source = kind(graph)
+    assert await anext(source) == 1
+    await source.aclose()
+    assert graph["a"].state is RUNNING
+    graph.complete("a")
+    with pytest.raises(StopAsyncIteration):
+        await anext(source)
+    assert graph.counts()[READY] == 2
+    assert not graph.closed
+    source.restart()
+    assert await anext(source) == 3
+    assert await anext(kind(graph)) == 2
+
+
+@both
+async def test_what_is_aborted_while_it_is_ready_is_not_given(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = DependencyGraph()
+    graph.add_all([(n, [n]) for n in range(4)])
+    source = kind(graph)
+    assert await anext(source) == [0]
+    graph.abort(1)
+    graph.depend(2, 3)
+    assert await anext(source) == [3]
+    graph.complete(3)
+    assert await anext(source) == [2]
+
+
+@both
+async def test_an_item_that_was_settled_otherwise_is_left_alone(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = layers()
+    source = kind(graph)
+    item = await anext(source)
+    graph.complete("a", "by hand")
+    source.completed(item, "by a runner")
+    source.failed(item, ValueError())
+    assert graph["a"].value == "by hand"
+
+
+@pytest.mark.loops("asyncio")
+async def test_a_callback_that_fails_does_not_fail_the_runner() -> None:
+    graph = layers()
+    source = DependencySourceObj(graph)
+    assert await anext(source) == 1
+    error = ValueError("callback")
+
+    def fail(_: Any) -> None:
+        raise error
+
+    graph.on_ready(fail)
+    heard: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: heard.append(context))
+    try:
+        source.completed(1, None)
+        graph.on_finished(lambda: fail(None))
+        assert await anext(source) == 3
+        graph.complete("b")
+        source.failed(3, OSError())
+    finally:
+        loop.set_exception_handler(before)
+    assert [type(context["exception"]) for context in heard] == [ExceptionGroup, ValueError]
+    assert heard[0]["message"].startswith("a callback of <DependencyGraph")
+    assert graph["a"].state is COMPLETED
+    assert graph["c"].state is FAILED
+
+
+async def test_a_bare_callable_becomes_a_task_in_the_context_of_the_pull() -> None:
+    graph = DependencyGraph()
+    where.set("added")
+    graph.add("named", where.get)
+    where.set("pulled")
+    task = await anext(DependencySourceObj(graph))
+    where.set("called")
+    assert isinstance(task, Task)
+    assert (task.key, task.context.run(task.fn)) == ("named", "pulled")
+
+
+@both
+async def test_law_9_a_node_may_become_ready_in_any_thread(kind: type[DependencySourceObj]) -> None:
+    graph = DependencyGraph(keep_open=True)
+    source = kind(graph)
+    pull = asyncio.ensure_future(collect(settling(source)))
+    await quiet()
+
+    def grow() -> None:
+        for n in range(100):
+            graph.add(n, depends_on=[n - 1] if n else [])
+        graph.close()
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    assert await pull == list(range(100))
+    thread.join()
+
+
+@both
+async def test_a_graph_does_not_keep_its_sources(kind: type[DependencySourceObj]) -> None:
+    graph = DependencyGraph(keep_open=True)
+    graph.add("a")
+    source = kind(graph)
+    assert await anext(source) == "a"
+    gone = weakref.ref(source)
+    del source
+    gc.collect()
+    assert gone() is None
+    graph.add("b")
+    graph.add("c")
+    assert await anext(kind(graph)) == "b"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: DependencySourceObj(wrong([])),
+            TypeError,
+            r"graph must be a .* got \[\] \(list\)",
+        ),
+        (lambda: PriorityDependencySourceObj(wrong(3)), TypeError, r"graph must .* got 3 \(int\)"),
+        (
+            lambda: PriorityDependencySourceObj(DependencyGraph(), priority=wrong(3)),
+            TypeError,
+            r"priority must be callable or None, got 3 \(int\)",
+        ),
+        (lambda: PrioritySourceObj(priority=wrong(3)), TypeError, "priority must be .* got 3"),
+        (lambda: PrioritySourceObj(clock=wrong(3)), TypeError, "clock must be .* got 3"),
+        (lambda: PrioritySourceObj(ageing=-1), ValueError, r"ageing must not be .* got -1 \(int\)"),
+        (lambda: PrioritySourceObj(ageing=math.inf), ValueError, "ageing must be a finite .* inf"),
+        (lambda: PrioritySourceObj(ageing=wrong("1")), TypeError, r"ageing must .* '1' \(str\)"),
+        (lambda: PrioritySourceObj(maxsize=0), ValueError, "maxsize must be .* got 0"),
+        (lambda: PrioritySourceObj(maxsize=wrong("1")), TypeError, "maxsize must be .* '1'"),
+    ],
+)
+def test_law_14_bad_input_is_named(
+    make: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.virtual
+async def test_what_waits_grows_as_urgent_as_what_comes() -> None:
+    loop = asyncio.get_running_loop()
+    source = PrioritySourceObj[tuple[str, int]](
+        priority=lambda item: item[1], ageing=10.0, clock=loop.time
+    )
+    await source.sink.next(("patient", 0))
+    for n in range(30):
+        await source.sink.next((f"urgent {n}", 2))
+        await asyncio.sleep(1)
+        if (await anext(source))[0] == "patient":
+            # 20 seconds are worth the two steps.
+            assert n == 20
+            break
+    else:
+        pytest.fail("it starved")
+    assert source.peek() == ("urgent 20", 2)
+    assert len(source) == 1
+
+
+async def test_tasks_and_others_have_their_priority() -> None:
+    class Urgent:
+        priority = 3
+
+    source: PrioritySourceObj[Any] = PrioritySourceObj(maxsize=3)
+    urgent = Urgent()
+    await SourceIterObj([1, 2, urgent]).drain_to(source.sink)
+    assert await source.collect() == [urgent, 1, 2]
+
+
+async def test_it_is_bounded_and_a_bad_priority_costs_its_item() -> None:
+    source = PrioritySourceObj[Any](priority=lambda item: item, maxsize=2)
+    assert (source.maxsize, bool(source), len(source)) == (2, True, 0)
+    for bad, error in [("high", TypeError), (math.nan, ValueError), (True, TypeError)]:
+        with pytest.raises(error, match=r"priority must be a (finite )?number, got"):
+            source.sink.next_nowait(bad)
+    source.sink.next_nowait(1)
+    source.sink.next_nowait(2)
+    with pytest.raises(WouldBlock):
+        source.sink.next_nowait(3)
+    push = asyncio.ensure_future(asyncio.wait_for(source.sink.next(3), None))
+    await quiet()
+    assert await anext(source) == 2
+    await push
+    assert [await anext(source), await anext(source)] == [3, 1]
+    await source.aclose()
+    with pytest.raises(ClosedError) as caught:
+        source.sink.next_nowait(4)
+    assert caught.value.item == 4
+
+
+async def test_law_13_priority_and_ageing_are_live() -> None:
+    time = [0.0]
+    graph = DependencyGraph(keep_open=True)
+    pushed = PrioritySourceObj[int](ageing=1.0, clock=lambda: time[0])
+    over = PriorityDependencySourceObj(graph, ageing=1.0, clock=lambda: time[0])
+    graph.add("first")
+    assert await anext(over) == "first"
+
+    def put(item: int) -> None:
+        pushed.sink.next_nowait(item)
+        graph.add(item)
+
+    async def get() -> list[int]:
+        return [await anext(pushed), await anext(over)]
+
+    assert (pushed.priority, over.priority, pushed.ageing, over.ageing) == (None, None, 1.0, 1.0)
+    put(1)
+    put(2)
+    assert await get() == [1, 1]
+    assert await get() == [2, 2]
+    pushed.priority = over.priority = lambda item: item
+    put(3)
+    put(4)
+    assert await get() == [4, 4]
+    pushed.ageing = over.ageing = 0
+    put(5)
+    assert await get() == [3, 3]
+    assert await get() == [5, 5]
+    with pytest.raises(ValueError, match="ageing must not be negative"):
+        pushed.ageing = -1
+    with pytest.raises(TypeError, match="priority must be callable"):
+        over.priority = wrong(1)
+
+
+async def test_law_3_a_priority_that_fails_costs_its_node() -> None:
+    graph = DependencyGraph()
+    graph.add_all([(n, n) for n in range(3)])
+    graph.add("over 1", depends_on=[1])
+    error = ValueError("one")
+
+    def priority(item: int) -> float:
+        if item == 1:
+            raise error
+        return item
+
+    source = PriorityDependencySourceObj(graph, priority=priority, ageing=1e6)
+    with pytest.raises(ValueError, match="one") as caught:
+        await anext(source)
+    assert caught.value is error
+    assert error.__notes__ == ["raised by priority of node 1"]
+    assert await collect(settling(source)) == [2, 0]
+    assert graph[1].error is error
+    assert graph["over 1"].caused_by == 1
+
+
+async def test_a_node_with_a_bad_priority_that_somebody_else_took_is_theirs() -> None:
+    graph = DependencyGraph()
+    graph.add_all([(n, n) for n in range(2)])
+    source = PriorityDependencySourceObj(graph, priority=lambda item: 1 / item)
+    graph.take(0)
+    assert await anext(source) == 1
+    rest = asyncio.ensure_future(collect(source))
+    graph.add(-1, 0)
+    # Told, and taken and forgotten before the source looks.
+    graph.take(-1)
+    graph.complete(-1)
+    graph.complete(1)
+    graph.forget()
+    await quiet()
+    assert not rest.done()
+    graph.complete(0)
+    await until(rest.done)
+    assert rest.result() == []
