@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +120,41 @@ async def test_law_2_what_a_fork_has_in_part_does_not_go_back() -> None:
     gate.set()
     await stream.drain_to(fork)
     assert sink.buffer == [0, 1, 2]
+
+
+class Turning(SinkObj[Any]):
+    """Accepts an item after one turn of the loop, or of whoever drives it by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[Any] = []
+
+    async def next_impl(self, item: Any) -> None:
+        await asyncio.sleep(0)
+        self.items.append(item)
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("shape", ["plain", "window", "fork"])
+async def test_law_2_a_drain_to_closed_by_hand_pushes_no_item_twice(shape: str, at: int) -> None:
+    sink, other = Turning(), Turning()
+    window: Any = PushWindowObj(sink, 1)
+    target: Any = {
+        "plain": other,
+        "window": window,
+        "fork": PushForkObj([other, window], concurrent=False),
+    }[shape]
+    stream = SourceIterObj(range(4))
+    drain = stream.drain_to(target)
+    with suppress(StopIteration):
+        for _ in range(at):
+            drain.send(None)
+    drain.close()
+    await stream.drain_to(target)
+    assert sink.items == ([] if shape == "plain" else [[0], [1], [2], [3]])
+    # A fork that had given an item to one branch does not get it again for the other.
+    assert sorted(set(other.items)) == other.items
+    assert len(other.items) >= {"plain": 4, "window": 0, "fork": 3}[shape]
 
 
 async def test_law_16_draining_a_ready_stream_lets_the_loop_turn() -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "Capacity",
     "CatchKernel",
     "DedupeKernel",
+    "Delivery",
     "Fan",
     "FilterKernel",
     "FlatMapKernel",
@@ -353,6 +354,15 @@ class Callbacks:
     def functions(self) -> tuple[Callable[[Any], Any], ...]: ...
     @functions.setter
     def functions(self, functions: Iterable[Callable[[Any], Any]]) -> None: ...
+
+@final
+class Delivery:
+    """Pushes one after the other, and who has the item of one that went wrong."""
+
+    def __new__(cls) -> Delivery: ...
+    @property
+    def accepted_by(self) -> tuple[Any, ...]: ...
+    def push(self, sink: PushProtocol[_T], item: _T) -> Coroutine[Any, Any, IteratorResult[Any]]: ...
 
 @final
 class Fan:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import types
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace._core import ForeignFeed
+from headrace._core import Delivery, ForeignFeed
 from headrace.blame import speechless
 from headrace.errors import CLOSING, NOTHING
 from headrace.pull.base import PullObj
@@ -25,7 +24,7 @@ from headrace.push.base import (
 from headrace.push.fanout import checked_selector, checked_sinks, different_sinks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from typing import Self
 
     from headrace._core import IteratorResult
@@ -255,8 +254,7 @@ class _Tap(Generic[T]):
         self._open = list({id(sink): sink for sink in sinks}.values()) if ends else []
         # Those that want no more, by identity: a sink of somebody else's may be equal to another.
         self._done: set[int] = set()
-        # Who has the item of the push that went wrong last, by its `accepted_by`.
-        self._names: tuple[Any, ...] = ()
+        self._delivery = Delivery()
         self._is_over = False
         self._give_up()
 
@@ -352,9 +350,9 @@ class _Tap(Generic[T]):
             if id(sink) not in self._done:
                 before = cancelling()
                 try:
-                    result = await self._deliver(sink, item)
+                    result = await self._delivery.push(sink, item)
                 except BaseException as error:
-                    names = self._names
+                    names = self._delivery.accepted_by
                     if _is_interruption(error, before):
                         if names:
                             missing.pop(0)
@@ -370,31 +368,6 @@ class _Tap(Generic[T]):
                 if says_done(result):
                     self._done.add(id(sink))
             missing.pop(0)
-
-    @types.coroutine
-    def _deliver(self, sink: PushProtocol[T], item: T) -> Generator[Any, Any, IteratorResult[Any]]:
-        """One push. It notes who has the item if it does not come to its end.
-
-        That is noted here, since `close()` tells those above of no error but its own.
-        """
-        self._names = ()
-        sent: Any = None
-        try:
-            inner: Any = sink.next(item).__await__()
-            step: Callable[[Any], Any] = inner.send
-            while True:
-                try:
-                    awaited = step(sent)
-                except StopIteration as done:
-                    result: IteratorResult[Any] = done.value
-                    return result
-                try:
-                    step, sent = inner.send, (yield awaited)
-                except BaseException as error:
-                    step, sent = inner.throw, error
-        except BaseException as error:
-            self._names = acceptors(error)
-            raise
 
     def _failure(self, errors: list[BaseException], accepted: list[Any]) -> BaseException:
         error = (

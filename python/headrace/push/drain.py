@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from headrace import _core
+from headrace._core import Delivery
 from headrace.errors import NOTHING, ClosedError, WouldBlock
-from headrace.push.base import acceptors, cancelling, says_done
+from headrace.push.base import cancelling, says_done
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
@@ -19,14 +20,14 @@ __all__ = ["drain"]
 async def drain(stream: PullLink[Any], sink: PushProtocol[Any], *, forward_close: bool) -> None:
     """Pushes every item of `stream` into `sink`; see `PullObj.drain_to`."""
     before = cancelling()
+    delivery = Delivery()
     async for item in stream:
         try:
-            result = await sink.next(item)
+            result = await delivery.push(sink, item)
         except BaseException as error:
-            if _is_refusal(error, item) or (
-                isinstance(error, (asyncio.CancelledError, GeneratorExit))
-                and (isinstance(error, GeneratorExit) or cancelling() > before)
-                and not acceptors(error)
+            is_cancelled = isinstance(error, asyncio.CancelledError) and cancelling() > before
+            if not delivery.accepted_by and (
+                is_cancelled or isinstance(error, GeneratorExit) or _is_refusal(error, item)
             ):
                 _core.hand_back(stream, item)
             raise
@@ -41,5 +42,4 @@ def _is_refusal(error: BaseException, item: Any) -> bool:
     return (
         isinstance(error, (ClosedError, WouldBlock))
         and (error.item if error.has_item else NOTHING) is item
-        and not acceptors(error)
     )

@@ -49,6 +49,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
+    Native::<push::delivery::Delivering>::register(py)?;
     feed::register_closing(py)?;
     Native::<merge::Anchor>::register(py)?;
     kernel::register(module)?;
@@ -81,6 +82,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::terminal::for_each, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::reduce_all, module)?)?;
     module.add_class::<push::callbacks::Callbacks>()?;
+    module.add_class::<push::delivery::Delivery>()?;
     module.add_class::<push::fan::Fan>()?;
     module.add_function(wrap_pyfunction!(push::drain::hand_back, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;

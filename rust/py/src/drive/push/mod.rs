@@ -11,6 +11,7 @@
 //! | [`now`] | one `next_nowait(item)` |
 //! | [`fan`] | one line into many |
 //! | [`callbacks`] | callables that are a sink |
+//! | [`delivery`] | a push into a sink of anybody's, and who has its item if it goes wrong |
 //! | [`drain`] | how a stream that is drained into a sink gets an item back |
 //!
 //! Until something below has taken the item it is the caller's: a push that is cancelled or fails
@@ -25,6 +26,7 @@
 pub(crate) mod awaitable;
 pub(crate) mod callbacks;
 mod carry;
+pub(crate) mod delivery;
 pub(crate) mod drain;
 pub(crate) mod fan;
 mod halt;
