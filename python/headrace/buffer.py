@@ -27,6 +27,8 @@ class _BufferSource(SourceObj[T], stock=True):
 class BufferSink(SinkObj[T], stock=True):
     """The end of a buffer that is pushed into. Any thread may use `next_nowait`."""
 
+    __slots__ = ("_buffer",)
+
     def __init__(self, buffer: Buffer[T]) -> None:
         self._buffer = buffer
         super().__init__(buffer)

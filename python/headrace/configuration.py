@@ -42,6 +42,8 @@ IN = TypeVar("IN")
 class Mapping(Generic[IN]):
     """Of `map` and `flat_map`."""
 
+    __slots__ = ()
+
     _kernel: MapKernel | FlatMapKernel
 
     @property
@@ -57,6 +59,8 @@ class Mapping(Generic[IN]):
 class Filtering(Generic[IN]):
     """Of `filter`, `take_while` and `skip_while`."""
 
+    __slots__ = ()
+
     _kernel: FilterKernel | WhileKernel
 
     @property
@@ -71,6 +75,8 @@ class Filtering(Generic[IN]):
 
 class Reducing(Generic[IN]):
     """Of `reduce`."""
+
+    __slots__ = ()
 
     _kernel: ReduceKernel
 
@@ -96,6 +102,8 @@ class Reducing(Generic[IN]):
 class Sizing:
     """Of `window`, `take` and `skip`."""
 
+    __slots__ = ()
+
     _kernel: WindowKernel | TakeKernel | SkipKernel
 
     @property
@@ -110,6 +118,8 @@ class Sizing:
 
 class Buffering(Generic[IN]):
     """Of `buffer_until`."""
+
+    __slots__ = ()
 
     _kernel: BufferKernel
 
@@ -126,6 +136,8 @@ class Buffering(Generic[IN]):
 class Calling(Generic[IN]):
     """Of `callback`."""
 
+    __slots__ = ()
+
     _kernel: CallbackKernel
 
     @property
@@ -140,6 +152,8 @@ class Calling(Generic[IN]):
 
 class Ordering(Generic[IN]):
     """Of `in_order`."""
+
+    __slots__ = ()
 
     _kernel: InOrderKernel
 
@@ -164,6 +178,8 @@ class Ordering(Generic[IN]):
 
 class Catching:
     """Of `catch`."""
+
+    __slots__ = ()
 
     _kernel: CatchKernel
 

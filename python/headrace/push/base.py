@@ -50,6 +50,10 @@ class PushObj(PushLink[T_contra]):
     empty, the item is the caller's.
     """
 
+    # What stock objects have stands in slots: while the `__dict__` is not there yet, which is for you, CPython finds a
+    # method at once.
+    __slots__ = ("__dict__",)
+
     _is_opaque: ClassVar[bool] = False
     _has_own_push: ClassVar[bool] = False
 

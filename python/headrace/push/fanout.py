@@ -38,6 +38,8 @@ T = TypeVar("T")
 class _FanOut(PushObj[T], stock=True):
     """Several sinks below one push object."""
 
+    __slots__ = ("_fan", "_forward_close")
+
     # Whether a selector may give None, for an item that goes nowhere.
     _drops = False
 
@@ -217,6 +219,8 @@ class PushForkObj(_FanOut[T], stock=True):
         ValueError: There are no sinks, or one of them stands there twice.
     """
 
+    __slots__ = ("_sinks",)
+
     def __init__(
         self,
         sinks: Iterable[PushProtocol[T]],
@@ -255,6 +259,8 @@ class PushDistributeObj(_FanOut[T], stock=True):
         ValueError: There are no sinks.
         IndexError: At a push: the selector named no sink. The item is still the caller's.
     """
+
+    __slots__ = ("_sinks",)
 
     def __init__(
         self,
@@ -301,6 +307,8 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
         ValueError: There are no sinks.
     """
 
+    __slots__ = ("_sinks",)
+
     def __init__(self, sinks: Iterable[PushProtocol[T]], *, forward_close: bool = True) -> None:
         self._sinks = checked_sinks(sinks)
         super().__init__(self._sinks, "ring", forward_close=forward_close)
@@ -333,6 +341,8 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
         ValueError: There are no sinks, or `missing` is another word.
         KeyError: At a push: there is no sink of that label. The item is still the caller's.
     """
+
+    __slots__ = ("_by_label", "_drops", "_labeled")
 
     def __init__(
         self,

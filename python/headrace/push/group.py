@@ -46,6 +46,8 @@ class PushTakeObj(PushObj1To1Link[T, T], Sizing, stock=True):
         ValueError: `size` is negative.
     """
 
+    __slots__ = ()
+
     def __init__(self, sink: PushProtocol[T], size: int) -> None:
         self._kernel = TakeKernel(size)
         super().__init__(sink, self._kernel)
@@ -68,6 +70,8 @@ class PushFlattenObj(PushObj1To1Link[Any, OUT], stock=True):
     Raises:
         TypeError: `sink` is no push object; at a push: the item is no iterable.
     """
+
+    __slots__ = ()
 
     def __init__(self, sink: PushProtocol[OUT]) -> None:
         super().__init__(sink, FlattenKernel())
@@ -93,6 +97,8 @@ class PushFlatMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         TypeError: `sink` is no push object, or `transform` not callable; at a push: it gave nothing
             that can be iterated.
     """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -132,6 +138,8 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
         ValueError: `size` is not positive, or `partial` neither of the two.
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         sink: PushProtocol[list[T]],
@@ -168,6 +176,8 @@ class PushBufferObj(PushObj1To1Link[T, list[T]], Buffering[T], stock=True):
         TypeError: `sink` is no push object, or `condition` not callable.
         ValueError: `partial` is neither of the two.
     """
+
+    __slots__ = ()
 
     def __init__(
         self,

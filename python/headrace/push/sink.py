@@ -19,6 +19,8 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class SinkObj(PushObj[T_contra], stock=True):
     """The base of sinks of your own: override `next_impl(item)`, an async method."""
 
+    __slots__ = ()
+
 
 class SinkCollectObj(SinkObj[T], stock=True):
     """Keeps all items in a list. **Unbounded** unless `maxsize` is given: it holds everything that is pushed.
@@ -37,6 +39,8 @@ class SinkCollectObj(SinkObj[T], stock=True):
         TypeError: `maxsize` is no integer.
         ValueError: `maxsize` is not positive.
     """
+
+    __slots__ = ("_buffer", "_maxsize")
 
     def __init__(self, maxsize: int | None = None) -> None:
         self._buffer: list[T] = []
@@ -77,6 +81,8 @@ class SinkCallbackObj(SinkObj[T_contra], stock=True):
         ValueError: There are none.
     """
 
+    __slots__ = ("_callbacks",)
+
     def __init__(self, *callbacks: Callable[[T_contra], Any]) -> None:
         self._callbacks = Callbacks(*_at_least_one(callbacks))
         super().__init__(self._callbacks)
@@ -100,6 +106,8 @@ class SinkNullObj(SinkObj[T_contra], stock=True):
     Cost: O(1) an item.
     Cancel safety: it accepts at once, so no push waits here.
     """
+
+    __slots__ = ()
 
     def __init__(self) -> None:
         super().__init__(Callbacks())

@@ -60,6 +60,8 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
         TypeError: `sink` is no push object.
     """
 
+    __slots__ = ("_kernel", "_sink")
+
     def __init__(self, sink: PushProtocol[OUT], kernel: Any = None) -> None:
         self._sink: PushProtocol[OUT] = checked_sink(sink)
         super().__init__(sink, MapKernel(_unchanged) if kernel is None else kernel)
@@ -127,6 +129,8 @@ class PushMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         TypeError: `sink` is no push object, or `transform` not callable.
     """
 
+    __slots__ = ()
+
     @overload
     def __init__(
         self, sink: PushProtocol[OUT], transform: Callable[[IN], Awaitable[OUT]]
@@ -155,6 +159,8 @@ class PushFilterObj(PushObj1To1Link[T, T], Filtering[T], stock=True):
     Raises:
         TypeError: `sink` is no push object, or `predicate` not callable.
     """
+
+    __slots__ = ()
 
     def __init__(self, sink: PushProtocol[T], predicate: Callable[[T], Any]) -> None:
         self._kernel = FilterKernel(predicate)
@@ -185,6 +191,8 @@ class PushDedupeObj(PushObj1To1Link[T, T], stock=True):
             not hashable.
         ValueError: `maxsize` is not positive, or given together with `consecutive`.
     """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -221,6 +229,8 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], Reducing[IN], stock=True):
     Raises:
         TypeError: `sink` is no push object, or `reducer` not callable.
     """
+
+    __slots__ = ()
 
     @overload
     def __init__(

@@ -62,7 +62,7 @@ impl Callable {
     /// Calls it with one argument. It is held during the call, in which it may be replaced.
     #[inline]
     pub(crate) fn call<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Raised> {
-        self.vectorcall(item.py(), [ptr::null_mut(), item.as_ptr()])
+        self.held(item.py(), [ptr::null_mut(), item.as_ptr()])
     }
 
     /// Calls it with two arguments.
@@ -72,37 +72,22 @@ impl Callable {
         first: &Bound<'py, PyAny>,
         second: &Bound<'py, PyAny>,
     ) -> Result<Bound<'py, PyAny>, Raised> {
-        self.vectorcall(
+        self.held(
             first.py(),
             [ptr::null_mut(), first.as_ptr(), second.as_ptr()],
         )
     }
 
-    /// Calls it with what `arguments` holds behind its first place, which is free for a bound
-    /// method's `self`.
-    #[expect(
-        clippy::inline_always,
-        reason = "it is the body of `call`, for a number of arguments"
-    )]
-    #[inline(always)]
-    fn vectorcall<'py, const N: usize>(
+    #[inline]
+    fn held<'py, const N: usize>(
         &self,
         py: Python<'py>,
-        mut arguments: [*mut ffi::PyObject; N],
+        arguments: [*mut ffi::PyObject; N],
     ) -> Result<Bound<'py, PyAny>, Raised> {
-        let Some(function) = self.get(py) else {
-            return Err(Raised::set(py, self.gone()));
-        };
-        // SAFETY: the vectorcall protocol, with arguments that the callers hold. Null comes with an
-        // exception.
-        unsafe {
-            let first = arguments.as_mut_ptr().add(1);
-            let count = (N - 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
-            let result = match ffi::PyVectorcall_Function(function.as_ptr()) {
-                Some(call) => call(function.as_ptr(), first, count, ptr::null_mut()),
-                None => ffi::PyObject_Vectorcall(function.as_ptr(), first, count, ptr::null_mut()),
-            };
-            Bound::from_owned_ptr_or_opt(py, result).ok_or(Raised)
+        match self.get(py) {
+            // SAFETY: the callers hold the arguments.
+            Some(function) => unsafe { vectorcall(&function, arguments) },
+            None => Err(Raised::set(py, self.gone())),
         }
     }
 
@@ -126,5 +111,63 @@ impl Callable {
     pub(crate) fn clear(&self, py: Python<'_>) {
         let old = self.function.borrow(py).take();
         drop(old);
+    }
+}
+
+/// Calls something that is held with one argument.
+#[inline]
+pub(crate) fn call_one<'py>(
+    function: &Bound<'py, PyAny>,
+    item: &Bound<'py, PyAny>,
+) -> Result<Bound<'py, PyAny>, Raised> {
+    // SAFETY: both are alive, and stay so.
+    unsafe { vectorcall(function, [ptr::null_mut(), item.as_ptr()]) }
+}
+
+/// Calls something with what `arguments` holds behind its first place, which is free for a bound
+/// method's `self`.
+///
+/// # Safety
+///
+/// The arguments, from the second place on, are live objects that the caller holds.
+#[expect(
+    clippy::inline_always,
+    reason = "it is the body of `call`, for a number of arguments"
+)]
+#[inline(always)]
+unsafe fn vectorcall<'py, const N: usize>(
+    function: &Bound<'py, PyAny>,
+    mut arguments: [*mut ffi::PyObject; N],
+) -> Result<Bound<'py, PyAny>, Raised> {
+    // SAFETY: the vectorcall protocol, with arguments that the callers hold. Null comes with an
+    // exception.
+    unsafe {
+        let first = arguments.as_mut_ptr().add(1);
+        let count = (N - 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+        let result = match vectorcall_of(function.as_ptr()) {
+            Some(call) => call(function.as_ptr(), first, count, ptr::null_mut()),
+            None => ffi::PyObject_Vectorcall(function.as_ptr(), first, count, ptr::null_mut()),
+        };
+        Bound::from_owned_ptr_or_opt(function.py(), result).ok_or(Raised)
+    }
+}
+
+/// `PyVectorcall_Function`, without the call.
+///
+/// # Safety
+///
+/// `function` is a live object.
+#[inline]
+unsafe fn vectorcall_of(function: *mut ffi::PyObject) -> Option<ffi::vectorcallfunc> {
+    // SAFETY: the flag of a type says that its objects have such a pointer, and the type says where.
+    unsafe {
+        let kind = ffi::Py_TYPE(function);
+        if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) == 0 {
+            return None;
+        }
+        function
+            .byte_offset((*kind).tp_vectorcall_offset)
+            .cast::<Option<ffi::vectorcallfunc>>()
+            .read()
     }
 }

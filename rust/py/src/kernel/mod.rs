@@ -36,7 +36,7 @@ use pyo3::prelude::*;
 use crate::awaitable::Stopped;
 use crate::errors::Raised;
 use crate::feed::AnyFeed;
-pub(crate) use callable::Callable;
+pub(crate) use callable::{Callable, call_one};
 pub(crate) use catch::Caught;
 pub(crate) use map::MapKernel;
 pub(crate) use reduce::ReduceKernel;

@@ -25,7 +25,7 @@ use crate::asyncio;
 use crate::awaitable::inner::is_awaitable;
 use crate::errors;
 use crate::gc;
-use crate::kernel::Callable;
+use crate::kernel::{Callable, call_one};
 use crate::result::IteratorResult;
 
 /// How deep fans may be nested: each level is one on the stack.
@@ -234,7 +234,7 @@ impl Native {
             Only::List(list) => Some(list.bind(py).append(item).map(|()| Pushed::Accepted)),
             Only::Callbacks(callbacks) if mode == Mode::Await => {
                 let function = callbacks.get().only(py)?;
-                match function.call1((item,)) {
+                match call_one(&function, item) {
                     Ok(result) if is_awaitable(&result) => {
                         let line = match PushLink::line(link) {
                             Ok(line) => line,
@@ -246,7 +246,7 @@ impl Native {
                         Some(rest.map(|rest| Pushed::Waits(Some(rest), false)))
                     }
                     Ok(_) => Some(Ok(Pushed::Accepted)),
-                    Err(error) => Some(Err(blame(link, error, "callbacks"))),
+                    Err(raised) => Some(Err(blame(link, raised.fetch(py), "callbacks"))),
                 }
             }
             Only::Callbacks(_) => None,

@@ -20,6 +20,7 @@ use crate::awaitable::inner::is_awaitable;
 use crate::awaitable::{Inner, Seen, Step, Stopped};
 use crate::buffer::Putting;
 use crate::feed::{AnyFeed, Drawn, Wait};
+use crate::kernel::call_one;
 
 /// What a push would have to wait for.
 #[derive(Debug)]
@@ -500,10 +501,8 @@ impl Line {
         let py = link.py();
         while let Some(function) = functions.get(next) {
             next += 1;
-            let result = function
-                .bind(py)
-                .call1((&item,))
-                .map_err(|error| blame(link, error, "callbacks"))?;
+            let result = call_one(function.bind(py), &item)
+                .map_err(|raised| blame(link, raised.fetch(py), "callbacks"))?;
             if is_awaitable(&result) {
                 return Ok(Carried::Halted(Halt::Callback {
                     awaitable: result.unbind(),
