@@ -23,6 +23,8 @@ import asyncio
 import os
 import sys
 import threading
+import time
+from collections import Counter
 
 finished = {}
 calls = []
@@ -90,6 +92,38 @@ async def crowd(n):
         await asyncio.sleep(0)
     inside.discard(n)
     return most
+
+
+in_groups = Counter()
+
+
+def enter(record):
+    in_groups[record["group"]] += 1
+    return {
+        "number": record["number"],
+        "inside": in_groups[record["group"]],
+        "inside in all": in_groups.total(),
+    }
+
+
+async def crowd_of_groups(record):
+    seen = enter(record)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    in_groups[record["group"]] -= 1
+    return seen
+
+
+lock = threading.Lock()
+
+
+def crowd_of_threads(record):
+    with lock:
+        seen = enter(record)
+    time.sleep(0.001)
+    with lock:
+        in_groups[record["group"]] -= 1
+    return seen
 
 
 async def head_waits(n):

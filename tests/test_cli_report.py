@@ -135,9 +135,9 @@ def test_points_are_those_of_the_levels(
     told: list[tuple[float, dict[str, float], int]], slots: int
 ) -> None:
     line, now = TimeLine(slots=slots, width=0.25, most=2), 0.0
-    spans: list[tuple[float, float, dict[str, float]]] = []
+    spans: list[tuple[float, float, dict[str | None, float]]] = []
     happened: list[float] = []
-    levels: dict[str, float] = {}
+    levels: dict[str | None, float] = {}
     kept: list[str] = []
     for step, values, events in told:
         spans.append((now, now + step, levels))
@@ -146,7 +146,7 @@ def test_points_are_those_of_the_levels(
         for name, value in values.items():
             if name not in kept and len(kept) < 2:
                 kept.append(name)
-            place = name if name in kept else OTHERS
+            place: str | None = name if name in kept else OTHERS
             levels[place] = levels.get(place, 0.0) + value
         line.look(now, values)
         for _ in range(events):
@@ -155,12 +155,13 @@ def test_points_are_those_of_the_levels(
     spans.append((now, now + 1, levels))
     line.look(now + 1, {})
     assert line.end == now + 1
-    for name in (*kept, OTHERS):
-        points = line.points(name)
+    names: list[str | None] = [*kept, OTHERS]
+    for shown in names:
+        points = line.points(shown)
         assert len(points) <= slots
         for point in points:
             inside = [
-                (min(end, point.end) - max(begin, point.begin), values.get(name, 0.0))
+                (min(end, point.end) - max(begin, point.begin), values.get(shown, 0.0))
                 for begin, end, values in spans
                 if min(end, point.end) > max(begin, point.begin)
             ]
@@ -292,7 +293,7 @@ async def test_a_watch_sees_levels_as_they_change(tmp_path: Path) -> None:
     level = 1.0
     with Output(str(tmp_path / "report.html")) as output:
         gauge = Gauge("calls", "Calls", "calls", 4, lambda: level)
-        watch = Watch(output, [gauge], clock=loop.time)
+        watch = Watch(output, [gauge], [], clock=loop.time)
         began = loop.time()
         watching = asyncio.create_task(watch.run())
         await asyncio.sleep(100)

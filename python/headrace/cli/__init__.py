@@ -2,6 +2,8 @@
 
 - `main`: the command line itself.
 - `map`: the job behind `headrace map`: one function, every record of an input, under a limit.
+- `arguments`: what the values of options may look like.
+- `groups`: records in groups, each under a limit of its own.
 - `target`: finding the function that `MODULE:FUNCTION` names.
 - `records`: reading records lazily.
 - `call`: a record on its way through the function.

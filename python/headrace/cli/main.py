@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
+from headrace.cli.arguments import count, seconds
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.map import MapOptions, run
 from headrace.cli.target import load
@@ -46,7 +47,21 @@ def _map(options: argparse.Namespace) -> int:
     function = load(options.function)
     _check_files(options)
     ordered = not options.unordered
-    window: int = options.window or max(1024, 4 * options.limit)
+    if options.group_by is None:
+        for option, given in (
+            ("--group-limit", options.group_limit),
+            ("--group-window", options.group_window),
+        ):
+            if given is not None:
+                msg = f"{option} needs --group-by, got {given} without it"
+                raise ComplaintError(msg)
+    elif options.text:
+        msg = f"--group-by needs records of JSON, got {options.group_by!r} with --text"
+        raise ComplaintError(msg)
+    group_window: int = options.group_window or 10_000
+    window: int = options.window or (
+        max(1024, 4 * options.limit) + (group_window if options.group_by is not None else 0)
+    )
     if ordered and window < options.limit:
         msg = f"--window must be at least --limit ({options.limit}), got {window}"
         raise ComplaintError(msg)
@@ -59,6 +74,9 @@ def _map(options: argparse.Namespace) -> int:
             errors=options.errors,
             report=options.report,
             limit=options.limit,
+            group_by=options.group_by,
+            group_limit=options.group_limit or options.limit,
+            group_window=group_window,
             text=options.text,
             ordered=ordered,
             window=window,
@@ -122,7 +140,24 @@ def _parser() -> argparse.ArgumentParser:
         help="gets a line of JSON for each result; - is standard output",
     )
     job.add_argument(
-        "--limit", required=True, type=_count, metavar="N", help="how many calls may run at once"
+        "--limit", required=True, type=count, metavar="N", help="how many calls may run at once"
+    )
+    job.add_argument(
+        "--group-by",
+        metavar="FIELD",
+        help="the records of one value of this field are a group; among groups the limit is shared fairly",
+    )
+    job.add_argument(
+        "--group-limit",
+        type=count,
+        metavar="N",
+        help="how many calls of one group may run at once (default: the limit)",
+    )
+    job.add_argument(
+        "--group-window",
+        type=count,
+        metavar="N",
+        help="how many records may wait in the queues of all groups, before reading stops (default: 10000)",
     )
     job.add_argument("--text", action="store_true", help="the input is plain lines, not JSON")
     order = job.add_mutually_exclusive_group()
@@ -144,34 +179,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     job.add_argument(
         "--window",
-        type=_count,
+        type=count,
         metavar="N",
         help="in input order: how many records may be read ahead of the oldest unfinished one "
-        "(default: 1024, or 4 times the limit if that is more)",
+        "(default: 1024, or 4 times the limit if that is more; with groups, their window besides)",
     )
     job.add_argument(
         "--every",
-        type=_seconds,
+        type=seconds,
         default=5.0,
         metavar="SECONDS",
         help="time between two lines of progress, where there is no terminal for a bar (default: 5)",
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and (count := int(text)) >= 1:
-        return count
-    msg = f"must be a whole number of at least 1, got {text!r}"
-    raise argparse.ArgumentTypeError(msg)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if 0 < seconds < float("inf"):
-        return seconds
-    msg = f"must be a number of seconds above 0, got {text!r}"
-    raise argparse.ArgumentTypeError(msg)

@@ -1,9 +1,10 @@
 """`headrace map`: one function, every record of an input, under a limit, with progress.
 
-The records are a pull source of tasks for a `HierarchicalTaskPoolRunner` whose capacity is the limit.
-The next record is read when a slot will want it, so that the input may be of any size. A result counts
-from the moment its task has it. In input order it then waits until everything before it is settled; it
-waits in a window, and while the window is full, nothing more is read.
+The records are a pull source of tasks for a `HierarchicalTaskPoolRunner` whose capacity is the limit; in
+groups, for a runner each on a child of that (see `groups`). The next record is read when a slot, or the
+queue of its group, will want it, so that the input may be of any size. A result counts from the moment its
+task has it. In input order it then waits until everything before it is settled; it waits in a window, and
+while the window is full, nothing more is read.
 
 An interruption stops the reading, cancels what runs on the loop and waits for what runs in threads,
 since a thread cannot be cancelled; a second one leaves those threads behind. What was finished by then
@@ -21,16 +22,18 @@ from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from headrace.capacity import CapacitySource
 from headrace.cli.call import Call
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.failure import Failure, as_error_line
+from headrace.cli.groups import Groups, group_of
 from headrace.cli.output import Output, as_line
 from headrace.cli.progress import Tally, choose
 from headrace.cli.records import RecordReader
-from headrace.cli.report.gauge import Gauge
+from headrace.cli.report.gauge import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.report.watch import Watch
 from headrace.cli.target import is_async
@@ -59,6 +62,10 @@ class MapOptions:
     errors: str | None
     report: str | None
     limit: int
+    group_by: str | None
+    """The field whose values are groups; None for no groups."""
+    group_limit: int
+    group_window: int
     text: bool
     ordered: bool
     window: int
@@ -119,7 +126,12 @@ class _Map:
         self._turn = 0
         self._window = CapacitySource(options.window, name="window")
         self._leases: deque[Lease] = deque()
-        self._watch = None if report is None else Watch(report, self._gauges())
+        self._groups = None
+        if options.group_by is not None:
+            self._groups = Groups(
+                self._limit, options.group_limit, options.group_window, self._note
+            )
+        self._watch = None if report is None else Watch(report, self._gauges(), self._families())
 
     async def run(self) -> int:
         handled = self._listen()
@@ -140,39 +152,55 @@ class _Map:
 
     async def _work(self) -> None:
         """Runs until everything is settled, or until it is told to stop and what runs has stopped."""
-        source = SourceIterObj(self._tasks())
-        runner = HierarchicalTaskPoolRunner(source, self._limit, name="headrace map")
-        async with source, runner.run_tasks() as progress:
-            following = asyncio.create_task(self._follow(progress), name="headrace map: envelopes")
-            stopping = asyncio.create_task(self._stop.wait(), name="headrace map: stop")
-            try:
-                await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if following.done():
-                    self._signal = None  # it came too late to stop anything
-                elif self._signal and self._limit.held:
-                    say(f"stopping; {self._limit.held:,} still running (again to leave them)")
-            finally:
-                stopping.cancel()
-                following.cancel()
-                await asyncio.wait({following, stopping})
-        if not following.cancelled():
-            following.result()
+        working = asyncio.create_task(self._run(), name="headrace map: envelopes")
+        stopping = asyncio.create_task(self._stop.wait(), name="headrace map: stop")
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                self._signal = None  # it came too late to stop anything
+            elif self._signal and self._limit.held:
+                say(f"stopping; {self._limit.held:,} still running (again to leave them)")
+        finally:
+            stopping.cancel()
+            working.cancel()
+            await asyncio.wait({working, stopping})
+        if not working.cancelled():
+            working.result()
 
-    async def _tasks(self) -> AsyncIterator[Task]:
-        """The source: a task for each record, read as it is asked for."""
-        asynchronous = is_async(self._options.function)
-        loop, place = asyncio.get_running_loop(), 0
+    async def _run(self) -> None:
+        """Has every record called."""
+        async with SourceIterObj(self._tasks()) as tasks:
+            if self._groups is not None:
+                await self._groups.run(tasks)
+                return
+            runner = HierarchicalTaskPoolRunner(
+                tasks.map(itemgetter(1)), self._limit, name="headrace map"
+            )
+            async with runner.run_tasks() as progress:
+                async for envelope in progress:
+                    self._note(envelope)
+
+    async def _tasks(self) -> AsyncIterator[tuple[str, Task]]:
+        """The source: a task for each record, read as it is asked for, and the group that it belongs to."""
+        asynchronous, field = is_async(self._options.function), self._options.group_by
+        loop, place, group = asyncio.get_running_loop(), 0, ""
         async for record in self._reader.records():
             if self._options.ordered:
                 self._leases.append(await self._window.acquire())
             self._tally.read += 1
             call = self._unsettled[place] = Call(record, place, time.monotonic())
             self._last_read = record.number
-            if asynchronous:
-                yield Task(self._on_loop, call, key=place)
-            else:
-                yield Task(self._in_thread, loop, call, key=place, thread=True)
             place += 1
+            if field is not None:
+                try:
+                    group = group_of(record.value, field)
+                except ValueError as error:
+                    self._refuse(call, error)
+                    continue
+            if asynchronous:
+                yield group, Task(self._on_loop, call, key=call.place)
+            else:
+                yield group, Task(self._in_thread, loop, call, key=call.place, thread=True)
 
     async def _on_loop(self, call: Call) -> None:
         if self._stop.is_set():
@@ -199,18 +227,20 @@ class _Map:
         # Before the pool hears that the thread is free: what ran to its end is settled when the run is closed.
         loop.call_soon_threadsafe(self._settle, call, line, error)
 
-    async def _follow(self, progress: AsyncIterator[TaskProgressEnvelope[Any]]) -> None:
-        """Reads the envelopes, so that the pool goes on.
+    def _note(self, envelope: TaskProgressEnvelope[Any]) -> None:
+        """Reads an envelope.
 
         Tasks settle their records themselves, since nobody may read the envelopes any more when they end.
         What is left are the errors that the tasks did not take for theirs, such as a cancellation.
         """
-        async for envelope in progress:
-            if envelope.error is not None and isinstance(envelope.key, int):
-                call = self._unsettled[envelope.key]
-                call.ended = time.monotonic()
-                call.started = call.started or call.ended
-                self._settle(call, None, envelope.error)
+        if envelope.error is not None and isinstance(envelope.key, int):
+            self._refuse(self._unsettled[envelope.key], envelope.error)
+
+    def _refuse(self, call: Call, error: BaseException) -> None:
+        """Settles a record whose call did not come to an end of its own, or that was never called."""
+        call.ended = time.monotonic()
+        call.started = call.started or call.ended
+        self._settle(call, None, error)
 
     def _settle(self, call: Call, line: bytes | None, error: BaseException | None) -> None:
         """Notes what became of a record, and writes what has its turn."""
@@ -325,12 +355,24 @@ class _Map:
             )
         return gauges
 
+    def _families(self) -> list[Family]:
+        """What the time line shows of each group."""
+        if self._groups is None:
+            return []
+        field, limit = self._options.group_by, self._options.group_limit
+        note = f"calls that run, by {field}; at most {limit:,} of each"
+        return [Family("Groups", note, limit, self._groups.held)]
+
     def _summary(self, outcome: str, *, whole: bool) -> Summary:
         options, tally = self._options, self._tally
         asked = [("input", options.input), ("output", options.output)]
         if options.errors is not None:
             asked.append(("errors", options.errors))
         asked.append(("limit", f"{options.limit:,}"))
+        if options.group_by is not None:
+            asked.append(("group by", options.group_by))
+            asked.append(("group limit", f"{options.group_limit:,}"))
+            asked.append(("group window", f"{options.group_window:,}"))
         asked.append(("order", "of the input" if options.ordered else "as they finish"))
         if options.ordered:
             asked.append(("window", f"{options.window:,}"))
@@ -374,7 +416,9 @@ class _Map:
             await asyncio.sleep(self._display.every)
 
     def _count(self) -> None:
-        self._tally.running, self._tally.waiting = self._limit.held, self._limit.waiting
+        self._tally.running = self._limit.held
+        groups = self._groups
+        self._tally.waiting = self._limit.waiting if groups is None else groups.waiting
 
 
 def _listed(numbers: list[int]) -> str:

@@ -48,7 +48,13 @@ class Key:
 
 
 def level_chart(
-    title: str, note: str, points: Sequence[Point], *, limit: float | None, seconds: float
+    title: str,
+    note: str,
+    points: Sequence[Point],
+    *,
+    limit: float | None,
+    seconds: float,
+    legend: bool = True,
 ) -> str:
     """A level over time: its mean as an area, its peak as a line, its limit, if there is one, dashed."""
     highest = max((point.peak for point in points), default=0.0)
@@ -81,7 +87,8 @@ def level_chart(
     area = sum(point.mean * (point.end - point.begin) for point in points)
     average = area / seconds if seconds else 0.0
     said = f"{figures(average)} on average, {figures_or_whole(highest)} at most"
-    return _figure(title, f"{note}: {said}", keys, shapes, _up(top), _times(seconds))
+    note = f"{note}: {said}" if note else said
+    return _figure(title, note, keys if legend else [], shapes, _up(top), _times(seconds))
 
 
 def count_chart(
@@ -172,10 +179,11 @@ def _figure(
     above: Sequence[Tick] = (),
 ) -> str:
     legend = "".join(f'<span class="key {key.colour}">{escape(key.text)}</span>' for key in keys)
+    legend = legend and f'<div class="legend">{legend}</div>'
     grid = "".join(f'<path class="grid" d="M0,{tick.at * HIGH:.1f}H{WIDE}"/>' for tick in up)
     rows = "".join(f'<span style="top:{tick.at:.2%}">{escape(tick.text)}</span>' for tick in up)
     return (
-        f'<figure><figcaption><h3>{escape(title)}</h3><p>{escape(note)}</p><div class="legend">{legend}</div>'
+        f"<figure><figcaption><h3>{escape(title)}</h3><p>{escape(note)}</p>{legend}"
         f'</figcaption><div class="plot">{_row("marks", above) if above else ""}<div class="up">{rows}</div>'
         f'<svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(title)}. {escape(note)}">{grid}{"".join(shapes)}</svg>'

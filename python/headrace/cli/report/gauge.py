@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +21,15 @@ class Gauge:
     limit: float | None
     """What it never exceeds, where there is such a thing."""
     read: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Levels of the same kind, which come and go; they can be read at any time."""
+
+    title: str
+    note: str
+    limit: float | None
+    """What none of them ever exceeds, where there is such a thing."""
+    read: Callable[[], Mapping[str, float]]
+    """Those that there are now, by name."""

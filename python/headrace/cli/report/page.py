@@ -19,14 +19,15 @@ from headrace.cli.report.chart import (
     level_chart,
 )
 from headrace.cli.report.sketch import ERROR
-from headrace.cli.report.words import figures, seconds_in_words
+from headrace.cli.report.words import figures, seconds_in_words, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.cli.report.gauge import Gauge
+    from headrace.cli.report.gauge import Family, Gauge
     from headrace.cli.report.report import Report
     from headrace.cli.report.summary import Summary
+    from headrace.cli.report.timeline import TimeLine
 
 QUANTILES = (
     ("fastest", 0.0),
@@ -43,7 +44,9 @@ MARKED = (("50%", 0.5), ("95%", 0.95), ("99%", 0.99))
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def render(report: Report, summary: Summary, gauges: Sequence[Gauge]) -> str:
+def render(
+    report: Report, summary: Summary, gauges: Sequence[Gauge], families: Sequence[Family] = ()
+) -> str:
     """The whole page.
 
     Args:
@@ -51,6 +54,7 @@ def render(report: Report, summary: Summary, gauges: Sequence[Gauge]) -> str:
         summary: what stands at the top.
         gauges: the levels to show, in this order. One that the time line does not know is left out. How much
             of its limit the first has used stands at the top.
+        families: the kinds of levels that come and go, as many as the report has.
     """
     style = files("headrace.cli.report").joinpath("style.css").read_text(encoding="utf-8")
     sections = [
@@ -58,6 +62,7 @@ def render(report: Report, summary: Summary, gauges: Sequence[Gauge]) -> str:
         _cards(report, summary, gauges),
         _durations(report),
         _line(report, gauges),
+        *(_family(family, line) for family, line in zip(families, report.families, strict=True)),
         _slowest(report),
         _failed(report),
     ]
@@ -69,8 +74,8 @@ def render(report: Report, summary: Summary, gauges: Sequence[Gauge]) -> str:
         f"<title>{escape(summary.job)}: {summary.read:,} records</title><style>\n{style}</style></head>\n"
         f"<body><main>\n{''.join(sections)}"
         f"<footer><p>headrace {escape(__version__)} on {platform.python_implementation()} "
-        f"{platform.python_version()}. Quantiles are within {ERROR:.0%}; everything else is exact. Each picture has "
-        f"at most as many points as it took memory to record, however long the run.</p></footer>\n"
+        f"{platform.python_version()}. Quantiles are within {ERROR:.0%}; levels are those of looks at most "
+        f"half a second apart; counts are exact. A picture has the same number of points, however long the run.</p></footer>\n"
         f"</main></body></html>\n"
     )
     # Whatever a command line or an error may hold, the page is UTF-8.
@@ -169,6 +174,31 @@ def _line(report: Report, gauges: Sequence[Gauge]) -> str:
     if not charts or not line.end:
         return ""
     return f'<section><h2>Time line</h2><div class="charts">{"".join(charts)}</div></section>\n'
+
+
+def _family(family: Family, line: TimeLine) -> str:
+    """The levels of a kind, those that had most first."""
+    names = sorted(
+        line.names,
+        key=lambda name: (name is None, -line.area(name), "" if name is None else name),
+    )
+    charts = "".join(
+        level_chart(
+            "all others" if name is None else shortened(name, 60) or "(empty)",
+            "",
+            line.points(name),
+            limit=None if name is None else family.limit,
+            seconds=line.end,
+            legend=False,
+        )
+        for name in names
+    )
+    if not charts or not line.end:
+        return ""
+    return (
+        f"<section><h2>{escape(family.title)} <small>{escape(family.note)}</small></h2>"
+        f'<div class="charts small">{charts}</div></section>\n'
+    )
 
 
 def _failed(report: Report) -> str:

@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 class Report:
     """Durations, the time line, and the records that are worth naming.
 
-    Bound: some ten thousand numbers and 120 pieces of records, whatever is put in.
+    Bound: some fifteen thousand numbers for each time line, and 120 pieces of records, whatever is put in.
+
+    Args:
+        families: how many kinds of levels there are that come and go.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, families: int = 0) -> None:
         self.calls = Sketch()
         """How long calls took, those that failed among them."""
         self.waits = Sketch()
         """How long records waited between being read and being called."""
         self.line = TimeLine()
+        """The levels of the run as a whole, and the events `done` and `failed`."""
+        self.families = [TimeLine(slots=120) for _ in range(families)]
+        """The levels that come and go, a time line for each kind."""
         self.slowest = Slowest()
         self.failed = Failed()
 

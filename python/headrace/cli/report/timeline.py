@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 
-OTHERS = "others"
-"""The level that the sum of those beyond `most` is kept under."""
+OTHERS = None
+"""The name of the level that is the sum of those beyond `most`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class TimeLine:
         """Until when it is known, in seconds."""
         self._slots = slots
         self._most = most
-        self._levels: dict[str, _Level] = {}
+        self._levels: dict[str | None, _Level] = {}
         self._counts: dict[str, list[int]] = {}
 
     def look(self, now: float, levels: Mapping[str, float]) -> None:
@@ -101,11 +101,11 @@ class TimeLine:
         counts[int(max(now, 0.0) / self.width)] += 1
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> list[str | None]:
         """The levels, in the order in which they came."""
         return list(self._levels)
 
-    def points(self, name: str) -> list[Point]:
+    def points(self, name: str | None) -> list[Point]:
         """A level, from the beginning to `end`; empty if there was none of that name."""
         level = self._levels.get(name)
         if level is None:
@@ -129,7 +129,7 @@ class TimeLine:
             shown[-1] += sum(counts[len(spans) :])
         return [Count(begin, end, count) for (begin, end), count in zip(spans, shown, strict=True)]
 
-    def area(self, name: str) -> float:
+    def area(self, name: str | None) -> float:
         """The integral of a level: what was held times how long, in seconds."""
         level = self._levels.get(name)
         return sum(level.areas) if level is not None else 0.0
@@ -143,10 +143,10 @@ class TimeLine:
             spans.append((begin, end))
         return spans
 
-    def _level(self, name: str) -> _Level:
+    def _level(self, name: str | None) -> _Level:
         level = self._levels.get(name)
         if level is None:
-            if name != OTHERS and len(self._levels.keys() - {OTHERS}) >= self._most:
+            if name is not OTHERS and len(self._levels) - (OTHERS in self._levels) >= self._most:
                 return self._level(OTHERS)
             level = self._levels[name] = _Level(self._slots)
         return level

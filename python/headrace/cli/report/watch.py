@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.cli.call import Call
     from headrace.cli.failure import Failure
     from headrace.cli.output import Output
-    from headrace.cli.report.gauge import Gauge
+    from headrace.cli.report.gauge import Family, Gauge
     from headrace.cli.report.summary import Summary
 
 SHORTEST, LONGEST = 0.005, 0.5
@@ -23,7 +23,7 @@ SHORTEST, LONGEST = 0.005, 0.5
 
 
 class Watch:
-    """Looks at gauges, and is told of every record that is settled.
+    """Looks at gauges and families of them, and is told of every record that is settled.
 
     Bound: that of `Report`.
     Cost: the looks are so far apart that they take at most a hundredth of the loop's time.
@@ -31,6 +31,7 @@ class Watch:
     Args:
         output: gets the page.
         gauges: what to look at, in the order in which it is to be shown.
+        families: what else to look at.
         clock: what the times of calls are of, in seconds.
     """
 
@@ -38,13 +39,15 @@ class Watch:
         self,
         output: Output,
         gauges: Sequence[Gauge],
+        families: Sequence[Family] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
         self._gauges = gauges
         self._clock = clock
         self._begun = clock()
-        self._report = Report()
+        self._families = families
+        self._report = Report(len(families))
 
     async def run(self) -> NoReturn:
         """Looks at the gauges until it is cancelled."""
@@ -57,9 +60,12 @@ class Watch:
             await asyncio.sleep(max(pause, 100 * cost))
 
     def look(self) -> None:
-        """Looks at every gauge once."""
-        levels = {gauge.name: gauge.read() for gauge in self._gauges}
-        self._report.line.look(self._clock() - self._begun, levels)
+        """Looks at everything once."""
+        now = self._clock() - self._begun
+        self._report.line.look(now, {gauge.name: gauge.read() for gauge in self._gauges})
+        for family, line in zip(self._families, self._report.families, strict=True):
+            # One that never was above 0 takes nobody's place.
+            line.look(now, {name: level for name, level in family.read().items() if level})
 
     def settled(self, call: Call, failure: Failure | None) -> None:
         """Takes in a call that has ended, its record being done or failed."""
@@ -81,7 +87,9 @@ class Watch:
         # Imported here, since most runs have no page, and every one has to start.
         from headrace.cli.report.page import render
 
-        self._report.line.look(self._clock() - self._begun, {})
-        page = render(self._report, summary, self._gauges)
+        now = self._clock() - self._begun
+        for line in (self._report.line, *self._report.families):
+            line.look(now, {})
+        page = render(self._report, summary, self._gauges, self._families)
         self._output.write(page.encode())
         self._output.commit()

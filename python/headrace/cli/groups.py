@@ -1,0 +1,178 @@
+"""Tasks in groups, each under a capacity of its own, and all under one.
+
+Each group that has something to do has a runner over its own queue, on a child of the common capacity. So it is the
+tree that decides whose turn it is, task by task and by the weights, and a group with much to do keeps nobody waiting:
+what waits behind its tasks in the input stands in another queue. When a group has nothing left, its runner ends and its
+child is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace.capacity import CapacitySource
+from headrace.cli.report.words import shortened
+from headrace.pool import EnvelopeType, HierarchicalTaskPoolRunner
+from headrace.pull import SourceIterObj
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from headrace.pool import Task, TaskProgressEnvelope
+
+    Envelope = TaskProgressEnvelope[Any]
+
+
+class Groups:
+    """Runs the tasks of many groups.
+
+    Order: within a group, the order of the input; among groups, as their common capacity has it.
+    Bound: `window` tasks that were read and not called, in all groups together; when there are so many, nothing is read. A
+    group holds some 15 KB while it has something to do.
+    Cost: a runner for a group that has something to do again; else that of the runner.
+    Cancel safety: a cancelled `run` cancels what runs, and waits until it has stopped.
+
+    Args:
+        capacity: what all groups are under.
+        limit: how many tasks of one group may run at once.
+        window: how many tasks may wait, a positive number.
+        note: called with each envelope.
+    """
+
+    def __init__(
+        self, capacity: CapacitySource, limit: int, window: int, note: Callable[[Envelope], None]
+    ) -> None:
+        self._capacity = capacity
+        self._limit = limit
+        self._window = window
+        self._note = note
+        self._groups: dict[str, _Group] = {}
+        self._runs: set[asyncio.Task[None]] = set()
+        self._waiting = 0
+        # Set when a task was called, or when a run has ended.
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._failure: BaseException | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks were read and are not called."""
+        return self._waiting
+
+    def held(self) -> Mapping[str, float]:
+        """How many tasks of each group run, of those that have something to do."""
+        return {name: group.capacity.held for name, group in self._groups.items()}
+
+    async def run(self, tasks: AsyncIterator[tuple[str, Task]]) -> None:
+        """Runs every task, under the group that is named beside it. To be called once."""
+        try:
+            while await self._room():
+                try:
+                    name, task = await anext(tasks)
+                except StopAsyncIteration:
+                    break
+                self._put(name, task)
+            self._ended = True
+            for group in self._groups.values():
+                group.changed.set()
+            while self._runs:
+                await self._change()
+        finally:
+            for run in self._runs:
+                run.cancel()
+            if self._runs:
+                await asyncio.wait(self._runs)
+
+    async def _room(self) -> bool:
+        """Waits until one more may wait."""
+        while self._waiting >= self._window:
+            await self._change()
+        return True
+
+    async def _change(self) -> None:
+        """Waits until a task was called or a run has ended; raises what one ended with."""
+        self._changed.clear()
+        await self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _put(self, name: str, task: Task) -> None:
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _Group(
+                name, CapacitySource(self._limit, self._capacity, name=name)
+            )
+            run = asyncio.create_task(self._run(group), name=f"{group.title}: envelopes")
+            self._runs.add(run)
+            run.add_done_callback(self._over)
+        group.queue.append(task)
+        group.changed.set()
+        self._waiting += 1
+
+    async def _run(self, group: _Group) -> None:
+        source = SourceIterObj(self._tasks(group))
+        runner = HierarchicalTaskPoolRunner(source, group.capacity, name=group.title)
+        async with source, runner.run_tasks() as progress:
+            async for envelope in progress:
+                if envelope.type is not EnvelopeType.INTERMEDIATE:
+                    group.taken -= 1
+                    group.changed.set()
+                self._note(envelope)
+
+    async def _tasks(self, group: _Group) -> AsyncIterator[Task]:
+        """The source of a group: its queue, until there is nothing in it and nothing that runs."""
+        while True:
+            while not group.queue:
+                if self._ended:
+                    return
+                if not group.taken:
+                    # What comes now begins a group of the same name, with nothing running in this one.
+                    del self._groups[group.name]
+                    return
+                group.changed.clear()
+                await group.changed.wait()
+            group.taken += 1
+            yield group.queue.popleft()
+            # It was called: nothing is pulled before that.
+            self._waiting -= 1
+            self._changed.set()
+
+    def _over(self, run: asyncio.Task[None]) -> None:
+        self._runs.discard(run)
+        if not run.cancelled() and self._failure is None:
+            self._failure = run.exception()
+        self._changed.set()
+
+
+class _Group:
+    """What is known of a group while it has something to do."""
+
+    def __init__(self, name: str, capacity: CapacitySource) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.title = f"headrace map: {shortened(name, 80)}"
+        self.queue: deque[Task] = deque()
+        # How many were taken out of the queue and have not ended.
+        self.taken = 0
+        # Set when a task was put, when one has ended, and when no more will come.
+        self.changed = asyncio.Event()
+
+
+def group_of(value: Any, field: str) -> str:
+    """The name of the group that a record belongs to: the value of its field, as text; what is no text, as JSON.
+
+    Raises:
+        ValueError: it has no such field.
+    """
+    if not isinstance(value, dict):
+        msg = f"the record is no object, and has no field {field!r}"
+        raise ValueError(msg)
+    fields = cast("dict[str, Any]", value)
+    if field not in fields:
+        msg = f"the record has no field {field!r}"
+        raise ValueError(msg)
+    found = fields[field]
+    return found if isinstance(found, str) else json.dumps(found, sort_keys=True)

@@ -1,0 +1,258 @@
+"""`headrace map --group-by`: groups under limits of their own, and fair to one another."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import CapacitySource
+from headrace.cli.groups import Groups, group_of
+from headrace.pool import Task
+from tests.command import Files, files_in, results, run
+from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return files_in(tmp_path)
+
+
+def ignore(_: object) -> None:
+    """Reads an envelope that the test has no use for."""
+
+
+async def given(tasks: Iterable[tuple[str, Task]]) -> AsyncIterator[tuple[str, Task]]:
+    for task in tasks:
+        yield task
+
+
+# The groups alone
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", range(12))
+async def test_limits_hold_and_every_task_runs_once_in_the_order_of_its_group(seed: int) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    limit, group_limit, window = chance.randint(1, 8), chance.randint(1, 4), chance.randint(1, 30)
+    names = [f"group {number}" for number in range(chance.randint(1, 9))]
+    root = CapacitySource(limit)
+    running: Counter[str] = Counter()
+    begun: defaultdict[str, list[int]] = defaultdict(list)
+    notes: list[Any] = []
+    read = called = 0
+
+    async def work(name: str, number: int, seconds: float) -> None:
+        nonlocal called
+        called += 1
+        begun[name].append(number)
+        running[name] += 1
+        assert running[name] <= group_limit
+        assert running.total() <= limit
+        try:
+            await asyncio.sleep(seconds)
+            if number % 7 == 0:
+                raise ValueError(number)
+        finally:
+            running[name] -= 1
+
+    async def source() -> AsyncIterator[tuple[str, Task]]:
+        nonlocal read
+        for number in range(300):
+            # Pauses in which groups run dry, and end.
+            if chance.random() < 0.05:
+                await asyncio.sleep(chance.choice([0, 1, 30]))
+            name = chance.choice(names)
+            read += 1
+            # What was called may not have been counted in this very turn; what was read is.
+            assert read - called <= window + limit
+            yield name, Task(work, name, number, chance.expovariate(1), key=number)
+
+    groups = Groups(root, group_limit, window, notes.append)
+    await groups.run(source())
+    assert sorted(number for numbers in begun.values() for number in numbers) == list(range(300))
+    assert all(numbers == sorted(numbers) for numbers in begun.values())
+    assert sorted(note.key for note in notes) == list(range(300))
+    assert {note.key for note in notes if note.error} == set(range(0, 300, 7))
+    assert (groups.waiting, root.held, root.waiting) == (0, 0, 0)
+
+
+@pytest.mark.virtual
+async def test_no_group_starves_another() -> None:
+    """A group that was there first, with a hundred times as much to do, does not keep the others waiting."""
+    done: list[str] = []
+
+    async def work(name: str) -> None:
+        await asyncio.sleep(1)
+        done.append(name)
+
+    order = ["big"] * 500 + ["small", "tiny"] * 5
+    root = CapacitySource(3)
+    await Groups(root, 3, 10_000, ignore).run(given((name, Task(work, name)) for name in order))
+    # Each has a third of the slots while it has something to do.
+    assert Counter(done[:15]) == {"big": 5, "small": 5, "tiny": 5}
+
+
+@pytest.mark.virtual
+async def test_reading_stops_while_the_window_is_full() -> None:
+    gate, read = asyncio.Event(), 0
+
+    async def source() -> AsyncIterator[tuple[str, Task]]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield str(read % 3), Task(gate.wait)
+
+    groups = Groups(CapacitySource(4), 2, 10, ignore)
+    running = asyncio.create_task(groups.run(source()))
+    await asyncio.sleep(1)
+    assert (read, groups.waiting) == (14, 10)
+    assert groups.held() == {"0": 1, "1": 2, "2": 1}
+    gate.set()
+    await running
+    assert read == 100
+
+
+@pytest.mark.virtual
+async def test_a_group_is_dropped_when_it_is_idle_and_made_again() -> None:
+    root = CapacitySource(4)
+    seen: list[list[str]] = []
+
+    async def work() -> None:
+        await asyncio.sleep(1)
+        seen.append(sorted(str(child.name) for child in root.children))
+
+    async def source() -> AsyncIterator[tuple[str, Task]]:
+        for pause, name in ((0, "a"), (0.5, "b"), (10, "a"), (0.5, "a"), (10, "c")):
+            await asyncio.sleep(pause)
+            yield name, Task(work)
+
+    groups = Groups(root, 1, 10, ignore)
+    await groups.run(source())
+    assert seen == [["a", "b"], ["b"], ["a"], ["a"], ["c"]]
+
+
+async def test_a_cancelled_run_stops_everything() -> None:
+    root, ended = CapacitySource(3), []
+
+    async def work(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(name)
+
+    groups = Groups(root, 2, 5, ignore)
+    tasks = given((name, Task(work, name)) for name in "abcabcabcabc")
+    running = asyncio.create_task(groups.run(tasks))
+    await until(lambda: groups.waiting == 5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(ended) == ["a", "b", "c"]
+    assert (root.held, root.waiting) == (0, 0)
+
+
+async def test_what_goes_wrong_in_a_group_is_raised() -> None:
+    root = CapacitySource(3)
+
+    def note(envelope: object) -> None:
+        raise LookupError("nobody reads this")
+
+    async def endless() -> AsyncIterator[tuple[str, Task]]:
+        while True:
+            await asyncio.sleep(0)
+            yield "a", Task(asyncio.sleep, 0)
+
+    with pytest.raises(LookupError, match="nobody reads this"):
+        await Groups(root, 2, 5, note).run(endless())
+    assert (root.held, root.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"f": "x"}, "x"),
+        ({"f": ""}, ""),
+        ({"f": 7}, "7"),
+        ({"f": 7.0}, "7.0"),
+        ({"f": None}, "null"),
+        ({"f": True}, "true"),
+        ({"f": {"b": 1, "a": [2]}}, '{"a": [2], "b": 1}'),
+    ],
+)
+def test_the_name_of_a_group_is_the_value_of_its_field(value: object, name: str) -> None:
+    assert group_of(value, "f") == name
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"g": 1}, "the record has no field 'f'"),
+        ([{"f": 1}], "the record is no object, and has no field 'f'"),
+        (None, "the record is no object, and has no field 'f'"),
+    ],
+)
+def test_a_record_without_the_field_belongs_to_no_group(value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        group_of(value, "f")
+
+
+# The command
+
+
+@pytest.mark.parametrize("function", ["work:crowd_of_groups", "work:crowd_of_threads"])
+def test_the_command_keeps_the_limit_of_each_group(
+    tmp_path: Path, files: Files, function: str
+) -> None:
+    files(*({"group": "abc"[number % 3], "number": number} for number in range(60)))
+    options = ["--group-by", "group", "--group-limit", "2", "--report", "report.html"]
+    done = run(tmp_path, function, *options, limit=5)
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out.jsonl")
+    assert [one["number"] for one in found] == list(range(60))
+    assert max(one["inside"] for one in found) == 2
+    assert max(one["inside in all"] for one in found) <= 5
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "calls that run, by group; at most 2 of each" in page
+
+
+def test_a_record_without_its_group_has_failed(tmp_path: Path, files: Files) -> None:
+    files({"group": 1}, {"gruop": 1}, 5, {"group": 2})
+    done = run(tmp_path, "work:picky", "--group-by", "group", "--errors", "errors.jsonl")
+    assert done.returncode == 1
+    assert "record 2 failed: ValueError: the record has no field 'group'" in done.stderr
+    assert "record 3 failed: ValueError: the record is no object" in done.stderr
+    assert "2 done, 2 failed" in done.stderr
+    assert results(tmp_path / "out.jsonl") == [{"group": 1}, {"group": 2}]
+    assert [one["input"] for one in results(tmp_path / "errors.jsonl")] == [{"gruop": 1}, 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--group-limit", "2"], "--group-limit needs --group-by, got 2 without it"),
+        (["--group-window", "2"], "--group-window needs --group-by, got 2 without it"),
+        (["--group-by", "f", "--text"], "--group-by needs records of JSON, got 'f' with --text"),
+        (
+            ["--group-by", "f", "--group-limit", "0"],
+            "argument --group-limit: must be a whole number of at least 1, got '0'",
+        ),
+    ],
+)
+def test_bad_options_of_groups_get_one_clear_line(
+    tmp_path: Path, files: Files, options: list[str], said: str
+) -> None:
+    files(1)
+    done = run(tmp_path, "work:double", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
