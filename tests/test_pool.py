@@ -18,29 +18,13 @@ from headrace import (
     Task,
     TaskProgressEnvelope,
 )
+from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
 
-INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
-Envelope = TaskProgressEnvelope[Any]
 where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
-    async with runner.run_tasks() as progress:
-        return [envelope async for envelope in progress]
-
-
-def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
-    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
 
 
 async def error_of(task: Any, limit: int = 4) -> BaseException:
@@ -57,10 +41,6 @@ async def value_of(task: Any) -> Any:
     [envelope] = await envelopes(pool([task]))
     assert (envelope.type, envelope.error) == (FINAL, None)
     return envelope.value
-
-
-async def one() -> int:
-    return 1
 
 
 async def test_demo_program() -> None:
@@ -318,12 +298,12 @@ NONE: list[Any] = []
         (
             (NONE, CapacitySource(1)),
             {"max_buffered": 1.5},
-            r"max_buffered must be a positive integer, not 1.5 \(float\)",
+            r"max_buffered must be an integer, got 1.5 \(float\)",
         ),
         (
             (NONE, CapacitySource(1)),
             {"max_buffered": 0},
-            "max_buffered must be a positive integer, got 0",
+            "max_buffered must be at least 1, got 0",
         ),
         ((NONE, CapacitySource(1)), {"speed": 1}, "speed"),
     ],
@@ -339,9 +319,9 @@ def test_bad_runner_says_what_is_wrong(
     ("fn", "options", "message"),
     [
         (5, {}, r"fn must be callable, not 5 \(int\)"),
-        (one, {"cost": 0}, "cost must be a positive integer, got 0"),
-        (one, {"cost": "2"}, r"cost must be a positive integer, not '2' \(str\)"),
-        (one, {"cost": True}, r"cost must be a positive integer, not True \(bool\)"),
+        (one, {"cost": 0}, "cost must be positive and finite, got 0"),
+        (one, {"cost": "2"}, r"cost must be a positive number, .*not '2' \(str\)"),
+        (one, {"cost": True}, r"cost must be a positive number, .*not True \(bool\)"),
         (one, {"thread": 1}, r"thread must be True or False, not 1 \(int\)"),
         (one, {"thread": True}, "thread=True takes a plain function"),
         (one, {"colour": "red"}, "colour"),

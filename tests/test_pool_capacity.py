@@ -2,41 +2,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from headrace import (
     CapacitySource,
-    EnvelopeType,
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
     SourceObj,
     Task,
-    TaskProgressEnvelope,
 )
+from tests.pool_support import FINAL, one, pool, quiet
 from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
-Envelope = TaskProgressEnvelope[Any]
-where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
-    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
-
-
-async def one() -> int:
-    return 1
 
 
 async def test_nothing_is_pulled_ahead_but_one() -> None:

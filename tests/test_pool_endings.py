@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,43 +10,19 @@ import pytest
 from headrace import (
     CapacitySource,
     ClosedError,
-    EnvelopeType,
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
     SourceBufferObj,
     Task,
-    TaskProgressEnvelope,
     WrongLoopError,
 )
+from tests.pool_support import envelopes, one, pool, quiet
 from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from headrace.pool import TaskRun
-
-INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
-Envelope = TaskProgressEnvelope[Any]
-where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
-    async with runner.run_tasks() as progress:
-        return [envelope async for envelope in progress]
-
-
-def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
-    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
-
-
-async def one() -> int:
-    return 1
 
 
 async def test_leaving_cancels_and_awaits_what_runs() -> None:

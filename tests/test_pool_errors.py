@@ -3,44 +3,22 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from headrace import (
     CapacitySource,
-    EnvelopeType,
     HierarchicalTaskPoolRunner,
     SourceCancelledError,
     SourceObj,
     Task,
-    TaskProgressEnvelope,
 )
+from tests.pool_support import ERROR, envelopes, one, pool, quiet
 from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
-
-
-INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
-Envelope = TaskProgressEnvelope[Any]
-where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
-    async with runner.run_tasks() as progress:
-        return [envelope async for envelope in progress]
-
-
-def pool(tasks: Any, limit: int = 4, **options: Any) -> HierarchicalTaskPoolRunner:
-    return HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), **options)
 
 
 async def error_of(task: Any, limit: int = 4) -> BaseException:
@@ -50,10 +28,6 @@ async def error_of(task: Any, limit: int = 4) -> BaseException:
     assert envelope.value is None
     assert envelope.error is not None
     return envelope.error
-
-
-async def one() -> int:
-    return 1
 
 
 async def test_error_is_the_very_object() -> None:

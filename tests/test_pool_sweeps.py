@@ -3,34 +3,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from headrace import (
     CapacitySource,
-    EnvelopeType,
     Final,
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
     SourceBufferObj,
     Task,
-    TaskProgressEnvelope,
 )
+from tests.pool_support import INTERMEDIATE, envelopes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
-Envelope = TaskProgressEnvelope[Any]
-where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def envelopes(runner: HierarchicalTaskPoolRunner) -> list[Envelope]:
-    async with runner.run_tasks() as progress:
-        return [envelope async for envelope in progress]
 
 
 class Work:

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
         EnvelopeType,
         Final,
         HierarchicalTaskPoolRunner,
+        PoolSnapshot,
         PriorityDependencySourceObj,
         PrioritySourceObj,
+        Retry,
         Settling,
         Task,
         TaskProgressEnvelope,
@@ -125,8 +127,8 @@ else:
             """,
             "pool": """
                 DependencyGraph DependencyNode DependencySourceObj DependencyState EnvelopeType Final
-                HierarchicalTaskPoolRunner PriorityDependencySourceObj PrioritySourceObj Settling
-                Task TaskProgressEnvelope
+                HierarchicalTaskPoolRunner PoolSnapshot PriorityDependencySourceObj PrioritySourceObj
+                Retry Settling Task TaskProgressEnvelope
             """,
             "pull": """
                 PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj
@@ -170,6 +172,7 @@ __all__ = [
     "IteratorResult",
     "Lease",
     "OrderError",
+    "PoolSnapshot",
     "PriorityDependencySourceObj",
     "PrioritySourceObj",
     "PullBufferObj",
@@ -229,6 +232,7 @@ __all__ = [
     "PushTakeObj",
     "PushWindowObj",
     "PushWindowTimeoutObj",
+    "Retry",
     "Settling",
     "SinkCallbackObj",
     "SinkCollectObj",

@@ -5,10 +5,14 @@ from headrace.pool.executor import Abilities, Cancelling, Executor, Handle, List
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.graph import DependencyGraph
+from headrace.pool.mapped import PullMapPoolObj
 from headrace.pool.node import DependencyNode, DependencyState
+from headrace.pool.options import RunnerOptions
 from headrace.pool.progress import TaskRun
+from headrace.pool.retry import Retry
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pool.settling import Settling
+from headrace.pool.snapshot import NodeUse, PoolSnapshot
 from headrace.pool.sources import (
     DependencySourceObj,
     PriorityDependencySourceObj,
@@ -30,8 +34,13 @@ __all__ = [
     "HierarchicalTaskPoolRunner",
     "Listener",
     "LoopExecutor",
+    "NodeUse",
+    "PoolSnapshot",
     "PriorityDependencySourceObj",
     "PrioritySourceObj",
+    "PullMapPoolObj",
+    "Retry",
+    "RunnerOptions",
     "Settling",
     "Stop",
     "Task",

@@ -1,130 +1,340 @@
-"""One task of a run, from the moment it was pulled to its last envelope."""
+"""One task of a run, from the moment it was taken up to its last envelope."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+from enum import Enum
 from typing import TYPE_CHECKING
 
+from headrace.blame import speechless
+from headrace.errors import HeadraceError
 from headrace.pool.envelope import EnvelopeType, TaskProgressEnvelope
+from headrace.pool.executor import Cancelling, Stop
 from headrace.pool.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Hashable
 
     from headrace.capacity import Lease
-    from headrace.pool.executor import Handle
+    from headrace.pool.executor import Executor, Handle
+    from headrace.pool.retry import Retry
     from headrace.pool.run import Run
 
-__all__ = ["Job"]
+__all__ = ["Job", "State"]
+
+
+class State(Enum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    """It was taken up, and not called yet."""
+    RUNNING = "running"
+    """It is with an executor."""
+    BACKING_OFF = "backing off"
+    """It failed and waits to be called again, or for the capacity to be."""
+    ENDED = "ended"
+    """Its last envelope was put, or it was given back without having been called."""
 
 
 class Job:
     """What a run knows of one task; the listener of the executor that runs it."""
 
     __slots__ = (
+        "_called",
+        "_cancelled",
+        "_disturbed",
+        "_handle",
+        "_lease",
+        "_overdue",
+        "_place",
         "_run",
-        "asked_to_stop",
-        "handle",
+        "_timer",
+        "attempt",
+        "item",
         "key",
-        "lease",
         "queued",
         "started",
+        "state",
         "task",
         "task_id",
     )
 
+    task: Task
+    """The task that the item is, or makes; not there if it is neither."""
+
     def __init__(self, run: Run, item: object) -> None:
         self._run = run
-        self.task = _as_task(item, run)
+        self.item = item
+        self.key: Hashable = None
+        if isinstance(item, Task):
+            self.task = item
+            self.key = item.key
+        elif callable(item):
+            self.task = Task(item)
+            # Not the feeder's, which is a copy of it.
+            self.task.context = run.context
         self.task_id = next(run.plan.ids)
-        self.key: Hashable = None if self.task is None else self.task.key
         self.queued = run.loop.time()
+        self.state = State.QUEUED
+        self.attempt = 0
         self.started: float | None = None
-        self.lease: Lease | None = None
-        self.handle: Handle | None = None
-        self.asked_to_stop = False
+        # Whether the attempt of now has been called.
+        self._called = False
+        # Whether it is to stop for good, whether that reached work that had not stopped by itself, and the error of an
+        # attempt that took too long.
+        self._cancelled = False
+        self._disturbed = False
+        self._overdue: TimeoutError | None = None
+        self._lease: Lease | None = None
+        self._handle: Handle | None = None
+        # At most one at a time: for the time in the queue, of the attempt, or of the back-off.
+        self._timer: asyncio.TimerHandle | None = None
+        self._place = run.outlet.place()
+        if hasattr(self, "task") and (limit := _finite(self.task.queue_timeout)) is not None:
+            self._timer = run.loop.call_later(limit, self._queued_too_long, limit)
 
     @property
     def name(self) -> str:
         """What it is called in the name of its asyncio task, and in messages."""
         return f"{self._run.plan.name}: task {self.task_id if self.key is None else self.key}"
 
+    # Before it is called.
+
+    def launch(self, lease: Lease, executor: Executor) -> None:
+        """Has it called, now that its capacity is held."""
+        self._lease = lease
+        self._called = False
+        self._overdue = None
+        if self.attempt:
+            self._run.move(self, State.RUNNING)
+        outer, self._run.launching = self._run.launching, self
+        try:
+            handle = executor.submit(self.task, self)
+        except Exception as error:
+            # A key that cannot be printed, say. It is this task that fails then, not the run.
+            self.raised(error)
+        else:
+            # One that is over already would make a circle with its handle.
+            if self._lease is lease:
+                self._handle = handle
+                if self._cancelled:
+                    # In its very first step.
+                    self._disturbed = handle.cancel() is not Stop.STOPPED
+        finally:
+            self._run.launching = outer
+
+    def refuse(self, error: BaseException) -> None:
+        """It can never be called, or not again."""
+        self._disarm()
+        self._fail(error)
+
+    def give_back(self) -> None:
+        """It was not called, and its item stays with the runner."""
+        self._disarm()
+        self._run.admission.withdraw(self)
+        self._run.unstarted[self.task_id] = self.item
+        self._run.outlet.leave(self._place)
+        self._run.over(self)
+
+    def _queued_too_long(self, limit: float) -> None:
+        self._timer = None
+        self._run.admission.withdraw(self)
+        self._fail(TimeoutError(f"{self.name} waited longer than its queue_timeout of {limit} s"))
+
+    # What the executor tells: see `Listener`.
+
     def called(self) -> None:
         """See `Listener`."""
-        self.started = self._run.loop.time()
-        self._run.begun()
+        self._disarm()
+        run, self._called = self._run, True
+        self.started = run.loop.time()
+        self.attempt += 1
+        if self.attempt == 1:
+            run.move(self, State.RUNNING)
+        limit = run.plan.timeout if self.task.timeout is None else self.task.timeout
+        if (limit := _finite(limit)) is not None:
+            self._timer = run.loop.call_at(self.started + limit, self._ran_too_long, limit)
 
     def emit(self, value: object) -> Awaitable[None] | None:
         """See `Listener`."""
-        if self.asked_to_stop:
+        if self._cancelled or self._overdue is not None:
             # It yields all the same.
             return _stopped()
-        if self._run.closed:
+        run = self._run
+        if run.closed:
             # There always is room now: one that waits for nothing else has to wait here until it is asked to stop.
-            return self._run.loop.create_future()
+            return run.loop.create_future()
         envelope = self._envelope(EnvelopeType.INTERMEDIATE, value, None, None)
-        if self._run.has_room():
-            self._run.put(envelope)
+        if run.outlet.has_room(self._place):
+            run.outlet.put_at(self._place, envelope)
             return None
-        return self._run.put_when_room(envelope)
+        return self._put_when_room(envelope)
 
     def returned(self, value: object) -> None:
         """See `Listener`."""
-        self._run.over(self)
+        if self._overdue is not None and not self._can_be_cancelled():
+            # Nobody could stop it in time; that it came to an end all the same does not make it timely.
+            self.raised(self._overdue)
+            return
+        self._stopped()
         self._end(EnvelopeType.FINAL, value, None)
 
     def raised(self, error: BaseException) -> None:
         """See `Listener`."""
-        self._run.over(self)
+        self._stopped()
+        run = self._run
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self._run.interrupt(error)
-        elif self.started is not None or not self._run.ending:
-            self.fail(error)
-        # Else it was stopped before it was called: it is the first that the next run will take up.
+            run.settle(self, None, error)
+            run.outlet.leave(self._place)
+            run.over(self)
+            run.interrupt(error)
+            return
+        if not self._called and not self.attempt and run.ending and self._cancelled:
+            # It was stopped before it was called.
+            self.give_back()
+            return
+        if self._overdue is not None and isinstance(error, asyncio.CancelledError):
+            self._overdue.__cause__ = error
+            error = self._overdue
+        if self._cancelled or run.ending or not self._called:
+            self._fail(error)
+        else:
+            self._again(error)
 
-    def fail(self, error: BaseException) -> None:
-        """Sends the error of a task that has stopped, or was refused."""
-        if isinstance(error, (StopIteration, StopAsyncIteration, GeneratorExit)):
-            # What iteration is made of would end somebody's loop if it were raised again: see PEP 479.
-            wrapped = RuntimeError(f"{self.name} raised {type(error).__name__}")
-            wrapped.__cause__ = error
-            error = wrapped
-        if self.started is None:
-            self._run.begun()
-        if not self._run.closed:
-            self._end(EnvelopeType.ERROR, None, error)
-        elif self.asked_to_stop and not isinstance(error, asyncio.CancelledError):
-            # It is the closing that went wrong, and nobody reads envelopes any more.
-            self._run.loop.call_exception_handler(
-                {
-                    "message": f"{self.name} raised while its run was being closed",
-                    "exception": error,
-                }
+    def _stopped(self) -> None:
+        """The work has really stopped."""
+        self._disarm()
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+        self._handle = None
+
+    def _can_be_cancelled(self) -> bool:
+        executor = self._run.executor_of(self.task)
+        return executor.abilities.cancelling is not Cancelling.NONE
+
+    def _ran_too_long(self, limit: float) -> None:
+        self._timer = None
+        self._overdue = TimeoutError(f"{self.name} ran longer than its timeout of {limit} s")
+        if self._handle is not None:
+            self._handle.cancel()
+
+    # After an error.
+
+    def _again(self, error: BaseException) -> None:
+        """Has it called again, if its retries say so."""
+        retry: Retry | None = self.task.retry or self._run.plan.retry
+        if retry is None:
+            self._fail(error)
+            return
+        try:
+            if not retry.applies(error, self.attempt):
+                self._fail(error)
+                return
+            delay = retry.delay(error, self.attempt)
+        except Exception as failure:
+            failure.__cause__ = error
+            self._fail(failure)
+            return
+        self._run.move(self, State.BACKING_OFF)
+        # What it raised is what it ends with, if it is not called again.
+        self._overdue = None
+        self._timer = self._run.loop.call_later(delay, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._run.admission.seek(self)
+
+    # When it is to stop.
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether an executor has it."""
+        return self._lease is not None
+
+    def inside(self) -> bool:
+        """Whether the caller is this very work."""
+        return self is self._run.launching or (self._handle is not None and self._handle.inside())
+
+    def cancel(self) -> None:
+        """Stops it for good: at once if it does not run, else as soon as it has stopped."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if self.is_launched:
+            if self._handle is not None:
+                self._disturbed = self._handle.cancel() is not Stop.STOPPED
+        else:
+            self._disarm()
+            self._run.admission.withdraw(self)
+            self._fail(asyncio.CancelledError(f"{self.name} was cancelled"))
+
+    def leave(self) -> bool:
+        """Leaves it to itself, if it runs and cannot be cancelled; its capacity is held until it ends."""
+        if self._handle is None or self._lease is None or self._can_be_cancelled():
+            return False
+        self._handle.leave(self._lease.release)
+        self._lease = None
+        self._stopped()
+        self._fail(
+            HeadraceError(
+                f"{self.name} cannot be cancelled and was left running; it holds its capacity until it ends"
             )
+        )
+        return True
+
+    # Its last envelope.
+
+    def _fail(self, error: BaseException) -> None:
+        error = speechless(error, self.name)
+        if self._run.closed and self._disturbed and not isinstance(error, asyncio.CancelledError):
+            # It is the closing that went wrong, and nobody reads envelopes any more.
+            self._run.report(f"{self.name} raised while its run was being closed", error)
+        self._end(EnvelopeType.ERROR, None, error)
 
     def _end(self, kind: EnvelopeType, value: object, error: BaseException | None) -> None:
-        self._run.put(self._envelope(kind, value, error, self._run.loop.time()))
+        run = self._run
+        now = run.loop.time()
+        run.plan.meter.note(now, failed=error is not None)
+        run.settle(self, value, error)
+        run.outlet.put_at(self._place, self._envelope(kind, value, error, now))
+        run.outlet.leave(self._place)
+        run.over(self)
+        if error is not None:
+            run.failed(error)
 
     def _envelope(
         self, kind: EnvelopeType, value: object, error: BaseException | None, finished: float | None
     ) -> TaskProgressEnvelope[object]:
-        attempt = 0 if self.started is None else 1
         return TaskProgressEnvelope(
-            self.task_id, self.key, kind, value, error, attempt, self.queued, self.started, finished
+            self.task_id,
+            self.key,
+            kind,
+            value,
+            error,
+            self.attempt,
+            self.queued,
+            self.started,
+            finished,
         )
+
+    async def _put_when_room(self, envelope: TaskProgressEnvelope[object]) -> None:
+        outlet = self._run.outlet
+        await outlet.room(self._run.loop, self._place)
+        outlet.put_at(self._place, envelope)
+        outlet.let_in()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 async def _stopped() -> None:
     raise asyncio.CancelledError
 
 
-def _as_task(item: object, run: Run) -> Task | None:
-    """The task that a source's item is, or makes; None if it is neither."""
-    if isinstance(item, Task):
-        return item
-    if not callable(item):
-        return None
-    task = Task(item)
-    # Not the feeder's, which is a copy of it.
-    task.context = run.context
-    return task
+def _finite(seconds: float | None) -> float | None:
+    """A time limit, if it is one."""
+    return None if seconds is None or seconds == math.inf else seconds

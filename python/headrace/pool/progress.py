@@ -15,7 +15,7 @@ from headrace.pull import SourceObj
 if TYPE_CHECKING:
     from typing import Self
 
-    from headrace.pool.run import Plan
+    from headrace.pool.plan import Plan
 
 __all__ = ["TaskRun"]
 
@@ -59,6 +59,16 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
                 `KeyboardInterrupt` or `SystemExit` of a task.
         """
         return await self._run.pull()
+
+    @property
+    def running(self) -> bool:
+        """Whether the run was started and has not ended yet."""
+        return self._run.running
+
+    @property
+    def first_error(self) -> BaseException | None:
+        """The error of the first task that failed, though its envelope may come later; None if none did."""
+        return self._run.first_error
 
     async def aclose(self) -> None:
         """Ends the run: cancels what runs, waits until it has stopped, gives back all capacity. Idempotent.

@@ -1,10 +1,9 @@
 """One run of a pool: from the first task that is pulled until nothing of it is left.
 
-One asyncio task, the feeder, drives it: it pulls one task, waits until there is room for envelopes and then for the
-capacity of that task, has it called, and pulls the next. So there is never more than one task that was pulled and not
-called, and while the source is silent nothing is held. A task that ends gives its capacity back and puts its envelope
-into a buffer, which is all that the consumer and the rest of the run share: no task waits for the consumer before
-`max_buffered` envelopes are unread.
+One asyncio task, the feeder, drives it: it pulls a task, waits until there is room for envelopes, has it admitted, and
+pulls the next as soon as fewer than `lookahead` tasks wait to be called. So the run holds nothing while the source is
+silent. A task that ends gives its capacity back and puts its envelope into the outlet, which is all that the consumer
+and the rest of the run share: no task waits for the consumer before `max_buffered` envelopes are unread.
 
 When the run ends, whatever the reason, the feeder sees it out: it asks what still runs to stop, waits until the last of
 it has, and ends as the last task of the run. A task that was pulled and not called stays with the runner.
@@ -13,64 +12,28 @@ it has, and ends as the last task of the run. A task that was pulled and not cal
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from headrace.blame import noted
-from headrace.buffer import PushPullBufferObj
 from headrace.errors import SourceCancelledError, WrongLoopError
-from headrace.pool.envelope import TaskProgressEnvelope
-from headrace.pool.executor import Stop
+from headrace.pool.admission import Admission
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
-from headrace.pool.job import Job
+from headrace.pool.job import Job, State
+from headrace.pool.outlet import Failure, Outlet
 from headrace.tasks import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from headrace.capacity import CapacitySource
+    from headrace.capacity import Lease
+    from headrace.pool.envelope import TaskProgressEnvelope
     from headrace.pool.executor import Executor
-    from headrace.pull import PullObj
+    from headrace.pool.plan import Plan
+    from headrace.pool.task import Task
 
-__all__ = ["Failure", "Plan", "Run"]
-
-Envelope = TaskProgressEnvelope[Any]
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a runner hands to each of its runs, and what they leave to the next."""
-
-    name: str
-    source: PullObj[Any]
-    capacity: CapacitySource
-    max_buffered: int
-    ids: Iterator[int] = field(default_factory=lambda: count(1))
-    kept: deque[object] = field(default_factory=deque[object])
-    """What was pulled and not called yet: one item at most."""
-    run: Run | None = None
-    """The run that is under way."""
-
-    def check_idle(self) -> None:
-        """Raises RuntimeError if a run is under way."""
-        if self.run is not None:
-            raise RuntimeError(f"{self.name}: this runner is running already; leave that run first")
-
-
-class Failure:
-    """An entry of the buffer of envelopes that a pull raises."""
-
-    __slots__ = ("error", "told")
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-        # Set by the feeder, if it waits until somebody has been told.
-        self.told: asyncio.Future[None] | None = None
-
+__all__ = ["Run"]
 
 _started: set[Run] = set()
 """Every run under way: the loop itself holds its tasks only weakly."""
@@ -81,21 +44,35 @@ class Run:
 
     loop: asyncio.AbstractEventLoop
     """Where it runs; known from its start on."""
+    admission: Admission
+    """Made at its start."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.context = copy_context()
-        # Behind everything else it holds None: the end. It has no bound of its own, so that a task that ends can put
-        # its last envelope without waiting; `room` bounds what it holds.
-        self._unread: PushPullBufferObj[Envelope | Failure | None] = PushPullBufferObj()
-        self._into, self._out_of = self._unread.sink, self._unread.source
+        self.outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
+        # Nobody reads envelopes any more.
         self.closed = False
+        # Nothing is called any more, and what runs is to stop.
         self.ending = False
+        # Nothing new is called any more.
+        self.draining = False
+        self.first_error: BaseException | None = None
+        self.jobs: dict[int, Job] = {}
+        self.counts = dict.fromkeys(State, 0)
+        self.keys: dict[object, Job] = {}
+        # What was taken up and not called, by task id.
+        self.unstarted: dict[int, object] = {}
+        # Whose first step runs inside this very step of the loop.
+        self.launching: Job | None = None
         self._feeder: asyncio.Task[None] | None = None
-        self._live: set[Job] = set()
+        self._taking_up = False
+        # Whether it was we who cancelled the feeder, to end the run.
+        self._stopped = False
         self._idle: asyncio.Future[None] | None = None
-        self._beginning: asyncio.Future[None] | None = None
-        self._blocked: deque[asyncio.Future[None]] = deque()
+        # What the feeder waits for, and how it is woken.
+        self._awaited: Callable[[], bool] | None = None
+        self._turn: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
         # By `Task.thread`; made and started when the first task needs it.
         self._executors: dict[bool, Executor] = {}
@@ -112,8 +89,8 @@ class Run:
         if self._feeder is None:
             return "closed" if self.closed else "not started"
         if self._feeder.done():
-            return "closed" if self.closed else f"ended, {len(self._unread)} unread"
-        return f"{len(self._live)} running, {len(self._unread)} unread"
+            return "closed" if self.closed else f"ended, {len(self.outlet)} unread"
+        return f"{self.counts[State.RUNNING]} running, {len(self.outlet)} unread"
 
     def start(self) -> None:
         """Starts the feeder, if that has not happened."""
@@ -126,6 +103,9 @@ class Run:
             return
         self.plan.check_idle()
         self.loop = asyncio.get_running_loop()
+        self.admission = Admission(self.plan.name, self.plan.capacity, self.loop, self._granted)
+        if self.plan.paused:
+            self.admission.pause()
         self.plan.run = self
         _started.add(self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
@@ -137,18 +117,15 @@ class Run:
         )
         self._feeder.add_done_callback(self._ended)
 
-    async def pull(self) -> Envelope:
+    async def pull(self) -> TaskProgressEnvelope[Any]:
         """The next envelope."""
         if not self.closed:
             self.start()
-        entry = await anext(self._out_of)
-        # From here on nothing waits, so that nothing that was taken can be lost.
+        entry = await self.outlet.take()
         if entry is None:
             # For every other pull, now and later.
-            self.put(None)
+            self.outlet.put(None)
             raise StopAsyncIteration
-        if self._blocked:
-            self._let_in()
         if not isinstance(entry, Failure):
             return entry
         if entry.told is not None and not entry.told.done():
@@ -159,28 +136,67 @@ class Run:
 
     async def close(self) -> None:
         """Ends the run and waits until it has; raises what ended it, if nobody was told."""
-        if self._feeder is not None and not self._feeder.done():
-            self._check_loop()
-            if any(job.handle is not None and job.handle.inside() for job in self._live):
-                raise RuntimeError(
-                    f"{self.plan.name}: a task cannot close the run that it is part of"
-                )
+        self._check_outside("close")
         self.closed = True
+        self.outlet.shut()
         self.stop()
-        struck: BaseException | None = None
         try:
             # Whoever waits for an envelope will get none.
-            await self._out_of.aclose()
+            await self.outlet.close()
         finally:
-            if self._feeder is not None:
-                struck = await settled(self._feeder)
-                # It may have ended in this very turn, its callback still to come.
-                self._ended(self._feeder)
+            struck = await self._settled()
         if struck is not None:
             raise struck
         if self._fatal is not None:
             error, self._fatal = self._fatal, None
             raise error
+
+    async def abort(self, *, wait: bool) -> tuple[int, ...]:
+        """Ends the run, whose envelopes may still be read; gives the ids of what was left running."""
+        self._check_outside("abort")
+        self.stop()
+        left = (
+            () if wait else tuple(job.task_id for job in tuple(self.jobs.values()) if job.leave())
+        )
+        if (struck := await self._settled()) is not None:
+            raise struck
+        return left
+
+    async def drain(self, timeout: float | None) -> None:
+        """Calls nothing new, and waits for what was called."""
+        self._check_outside("drain")
+        if self._feeder is None or self._feeder.done():
+            return
+        if not self.draining and not self.ending:
+            self.draining = True
+            for job in tuple(self.jobs.values()):
+                if job.state is State.QUEUED and not job.is_launched:
+                    job.give_back()
+            # Those that were called are called again if they fail, paused or not.
+            self.admission.resume()
+            if self._taking_up:
+                self._feeder.cancel()
+        await asyncio.wait([self._feeder], timeout=timeout)
+        if not self._feeder.done():
+            await self.abort(wait=True)
+
+    async def _settled(self) -> asyncio.CancelledError | None:
+        if self._feeder is None:
+            return None
+        struck = await settled(self._feeder)
+        # It may have ended in this very turn, its callback still to come.
+        self._ended(self._feeder)
+        return struck
+
+    def _check_outside(self, action: str) -> None:
+        """Refuses another loop, and work that would wait for its own end."""
+        if self._feeder is None or self._feeder.done():
+            return
+        self._check_loop()
+        if any(job.inside() for job in self.jobs.values()):
+            raise RuntimeError(
+                f"{self.plan.name}: a task cannot {action} the run that it is part of"
+            )
 
     def _check_loop(self) -> None:
         if self.loop is not asyncio.get_running_loop():
@@ -191,67 +207,40 @@ class Run:
     def stop(self) -> None:
         """Has the feeder see the run out. Once: a second cancellation would only disturb it."""
         if self._feeder is not None and not self.ending:
-            self.ending = True
+            self.ending = self._stopped = True
             self._feeder.cancel()
 
     def abandon(self) -> None:
         """Ends a run whose stream nobody holds any more. May be called by a finaliser, in any thread."""
         self.closed = True
+        self.outlet.shut()
         if self._feeder is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.stop)
 
-    # Room for envelopes.
+    def pause(self) -> None:
+        """Calls nothing until it is resumed."""
+        if not self.draining:
+            self.admission.pause()
 
-    def put(self, entry: Envelope | Failure | None) -> None:
-        """Puts an entry behind the others, whether there is room or not."""
-        if not self.closed:
-            self._into.next_nowait(entry)
-
-    async def put_when_room(self, envelope: Envelope) -> None:
-        """Puts an envelope when fewer than `max_buffered` are unread."""
-        await self._room()
-        self.put(envelope)
-        self._let_in()
-
-    def has_room(self) -> bool:
-        """Whether an envelope may be put now, without overtaking anybody who waits."""
-        return not self._blocked and len(self._unread) < self.plan.max_buffered
-
-    async def _room(self) -> None:
-        """Waits for room, FIFO. Whoever got it calls `_let_in` when the room is used or not needed."""
-        if self.has_room():
-            return
-        queue = self._blocked.append
-        while True:
-            turn: asyncio.Future[None] = self.loop.create_future()
-            queue(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                # Its future is cancelled before it gets here: `_let_in` may have passed over it meanwhile.
-                if not turn.cancelled():
-                    self._let_in()
-                elif turn in self._blocked:
-                    self._blocked.remove(turn)
-                raise
-            if len(self._unread) < self.plan.max_buffered:
-                return
-            # The last envelopes of tasks that ended took the room since: wait on, as the first in the queue.
-            queue = self._blocked.appendleft
-
-    def _let_in(self) -> None:
-        """Lets the first who waits for room go on, if there is any."""
-        while self._blocked and len(self._unread) < self.plan.max_buffered:
-            turn = self._blocked.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def resume(self) -> None:
+        """Calls again."""
+        if not self.ending:
+            self.admission.resume()
+            self._wake()
 
     # The feeder.
 
     async def _feed(self) -> None:
         try:
-            await self._take_up()
+            self._taking_up = True
+            try:
+                await self._take_up()
+            except asyncio.CancelledError:
+                if self.ending or not self.draining or self._feeder is None:
+                    raise
+                self._feeder.uncancel()
+            finally:
+                self._taking_up = False
             await self._until_idle()
         except (KeyboardInterrupt, SystemExit) as error:
             # The source raised it. asyncio would raise it out of the running loop before anything was closed.
@@ -261,42 +250,72 @@ class Run:
             await self._see_out()
 
     async def _take_up(self) -> None:
-        kept, capacity = self.plan.kept, self.plan.capacity
+        kept = self.plan.kept
         # A task that is started eagerly may end the run from inside this loop, and nothing below need suspend.
-        while not self.ending:
-            if not kept:
+        while not self.ending and not self.draining:
+            await self._until(self._may_pull)
+            if kept:
+                job = Job(self, kept.popleft())
+            else:
                 try:
-                    kept.append(await self._pull())
+                    job = Job(self, await self._pull())
                 except StopAsyncIteration:
                     return
-            # `begun` takes the item out of `kept`: a cancellation at any of these waits leaves it to the next run.
-            job = Job(self, kept[0])
-            await self._room()
-            self._let_in()
-            if job.task is None:
-                kind = type(kept[0]).__name__
-                job.fail(TypeError(f"a task must be callable or a Task, not {kept[0]!r} ({kind})"))
-                continue
-            executor = self._executors.get(job.task.thread) or await self._executor(job.task.thread)
+            self.jobs[job.task_id] = job
+            self.counts[State.QUEUED] += 1
+            while not (self.outlet.has_room() and self._may_call()):
+                await self.outlet.room(self.loop)
+                self.outlet.let_in()
+                await self._until(self._may_call)
+            if job.state is State.QUEUED and self._accept(job):
+                if job.task.thread not in self._executors:
+                    await self._make_executor(job.task.thread)
+                if job.state is State.QUEUED:
+                    self.admission.seek(job)
+
+    def _may_pull(self) -> bool:
+        return self.counts[State.QUEUED] < self.plan.lookahead
+
+    def _may_call(self) -> bool:
+        # Those that back off are bounded as envelopes are: each owes one.
+        return (
+            not self.plan.paused
+            and self.counts[State.BACKING_OFF] < self.plan.max_buffered
+            and not self.outlet.is_narrow()
+        )
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        """Waits until something is so; only what `_wake` follows can make it so."""
+        while not ready():
+            self._awaited = ready
+            self._turn = self.loop.create_future()
             try:
-                lease = await capacity.acquire(job.task.cost)
-            except ValueError as error:
-                # More than the capacity or one of its ancestors can ever hold.
-                job.fail(error)
-                continue
-            job.lease = lease
-            self._live.add(job)
-            try:
-                handle = executor.submit(job.task, job)
-            except Exception as error:
-                # A key that cannot be printed, say. It is this task that fails then, not the run.
-                job.raised(error)
-            else:
-                # One that is over already would make a circle with its handle.
-                job.handle = handle if job in self._live else None
-            if kept:
-                self._beginning = self.loop.create_future()
-                await self._beginning
+                await self._turn
+            finally:
+                self._awaited = self._turn = None
+
+    def _wake(self) -> None:
+        turn, ready = self._turn, self._awaited
+        if turn is not None and ready is not None and not turn.done() and ready():
+            turn.set_result(None)
+
+    def _accept(self, job: Job) -> bool:
+        """Whether this is a task that may be called now; else it has got its error."""
+        if not hasattr(job, "task"):
+            kind = type(job.item).__name__
+            job.refuse(TypeError(f"a task must be callable or a Task, not {job.item!r} ({kind})"))
+            return False
+        if job.key is None:
+            return True
+        holder = self.keys.setdefault(job.key, job)
+        if holder is job:
+            return True
+        job.refuse(
+            ValueError(
+                f"{self.plan.name}: key {job.key!r} is that of task {holder.task_id}, which has not ended"
+            )
+        )
+        return False
 
     async def _pull(self) -> object:
         """The next item. An error of the source goes to the consumer; until it got there the source is left alone."""
@@ -317,30 +336,37 @@ class Run:
             noted(error, f"raised by the source of {self.plan.name}")
             failure = Failure(error)
             failure.told = self.loop.create_future()
-            self.put(failure)
+            place = self.outlet.place()
+            self.outlet.put_at(place, failure)
+            self.outlet.leave(place)
             await failure.told
 
-    async def _executor(self, thread: bool) -> Executor:
+    async def _make_executor(self, thread: bool) -> None:
         executor: Executor = ThreadExecutor(self.plan.name) if thread else LoopExecutor()
         await executor.start()
         self._executors[thread] = executor
-        return executor
 
     async def _until_idle(self) -> None:
-        while self._live:
+        while self.jobs:
             self._idle = self.loop.create_future()
             await self._idle
 
     async def _see_out(self) -> None:
         """Stops whatever runs and waits for the last of it, however often the feeder is cancelled meanwhile."""
-        for job in tuple(self._live):
-            if job.handle is not None:
-                job.asked_to_stop = job.handle.cancel() is not Stop.STOPPED
-        while self._live:
+        for job in tuple(self.jobs.values()):
+            if job.state is State.QUEUED and not job.is_launched:
+                job.give_back()
+            else:
+                job.cancel()
+        await self.admission.aclose()
+        while self.jobs:
             self._idle = self.loop.create_future()
             await settled(self._idle)
         for executor in self._executors.values():
             await executor.aclose()
+        self.plan.kept.extendleft(
+            self.unstarted[number] for number in sorted(self.unstarted, reverse=True)
+        )
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
         """The last of a run: the consumer learns how it ended, and the runner may run again."""
@@ -348,35 +374,77 @@ class Run:
             return
         _started.discard(self)
         self.plan.run = None
-        if feeder.cancelled():
-            if self._fatal is None and not self.closed:
-                self._fatal = SourceCancelledError(
-                    f"{feeder.get_name()} was cancelled from outside the pool"
-                )
-        else:
+        if not feeder.cancelled():
             self._fatal = self._fatal or feeder.exception()
+        elif self._fatal is None and not self._stopped and not self.closed:
+            self._fatal = SourceCancelledError(
+                f"{feeder.get_name()} was cancelled from outside the pool"
+            )
         if self._fatal is not None:
-            self.put(Failure(self._fatal))
-        self.put(None)
+            self.outlet.put(Failure(self._fatal))
+        self.outlet.put(None)
 
     # What jobs report.
 
-    def begun(self) -> None:
-        """The task that was pulled last is called, or will never be."""
-        self.plan.kept.popleft()
-        if self._beginning is not None and not self._beginning.done():
-            self._beginning.set_result(None)
+    def executor_of(self, task: Task) -> Executor:
+        """Where a task of this run that was admitted runs."""
+        return self._executors[task.thread]
+
+    def move(self, job: Job, state: State) -> None:
+        """A job is somewhere else now."""
+        self.counts[job.state] -= 1
+        self.counts[state] += 1
+        job.state = state
+        self._wake()
 
     def over(self, job: Job) -> None:
-        """The work of a job has really stopped."""
-        if job.lease is not None:
-            job.lease.release()
-        self._live.discard(job)
-        job.handle = None
-        if not self._live and self._idle is not None and not self._idle.done():
+        """Nothing of a job is left."""
+        if job.key is not None and self.keys.get(job.key) is job:
+            del self.keys[job.key]
+        del self.jobs[job.task_id]
+        self.move(job, State.ENDED)
+        if not self.jobs and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def settle(self, job: Job, value: object, error: BaseException | None) -> None:
+        """Tells those who asked how a job ended."""
+        task, settling = getattr(job, "task", None), self.plan.settling
+        try:
+            if task is not None and error is None and task.on_complete is not None:
+                task.on_complete(value)
+            elif task is not None and error is not None and task.on_error is not None:
+                task.on_error(error)
+        except Exception as failure:
+            self.report(f"a callback of {job.name} raised", failure)
+        if settling is None:
+            return
+        try:
+            if error is None:
+                settling.completed(job.item, value)
+            else:
+                settling.failed(job.item, error)
+        except Exception as failure:
+            self.report(f"the source of {self.plan.name} raised when told of {job.name}", failure)
+
+    def failed(self, error: BaseException) -> None:
+        """A job ended with an error."""
+        if self.first_error is None and not self.ending:
+            self.first_error = error
+            if self.plan.on_error == "stop":
+                self.stop()
+
+    def report(self, message: str, error: BaseException) -> None:
+        """An error that nobody can be given."""
+        self.loop.call_exception_handler({"message": message, "exception": error})
 
     def interrupt(self, error: BaseException) -> None:
         """A task raised what ends the program: everything is closed first, then the consumer gets it."""
         self._fatal = self._fatal or error
         self.stop()
+
+    def _granted(self, job: Job, lease: Lease) -> None:
+        if self.ending:
+            # It is about to be withdrawn.
+            lease.release()
+            return
+        job.launch(lease, self._executors[job.task.thread])

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.capacity import CapacitySource
+from headrace.errors import SourceCancelledError
+from headrace.pool.envelope import EnvelopeType
+from headrace.pool.job import State
+from headrace.pool.plan import Plan
 from headrace.pool.progress import TaskRun
-from headrace.pool.run import Plan
+from headrace.pool.retry import Retry
+from headrace.pool.snapshot import PoolSnapshot, uses
+from headrace.pool.task import time_limit
+from headrace.pull.number import whole
 from headrace.pull.source import Source, as_pull
 
 if TYPE_CHECKING:
@@ -28,15 +36,22 @@ class HierarchicalTaskPoolRunner:
     runs as an `asyncio.Task` of its own, in a copy of the context of `run_tasks()`, or of the context in which its
     `Task` was built.
 
-    Nothing is called before its capacity is held. The runner pulls one task ahead, acquires that task's cost, has it
-    called, and then pulls the next; so it holds nothing while its source is silent. A task that ends makes room for the
-    next one without waiting for the consumer. Something in the source that is no task, and a cost above what the
-    capacity can ever hold, give an `ERROR` envelope at once, and the run goes on.
+    Nothing is called before its capacity is held. The runner pulls one task ahead (or `lookahead`), acquires that
+    task's cost, has it called, and then pulls the next; so it holds nothing while its source is silent. A task that ends
+    makes room for the next one without waiting for the consumer. A task that cannot be called gives an `ERROR` envelope
+    at once, and the run goes on: something in the source that is no task, a cost above what the capacity can ever hold,
+    a key that a task which has not ended has already.
 
-    Order: tasks are called in the order of the source; envelopes come as things happen.
-    Bound: at most the capacity runs at once; at most `max_buffered` envelopes are unread before nothing more is called
-    and tasks that yield wait; what runs by then may add one envelope each when it ends.
-    Cost: one asyncio task and O(1) bookkeeping a task.
+    A source that is `Settling`, like a dependency source, is told how each of its items ended.
+
+    Order: tasks are called in the order of the source, but that with `lookahead` above 1 priorities and costs decide
+        among those that wait; envelopes come as things happen, or with `ordered` by their tasks.
+    Bound: at most the capacity runs at once; at most `lookahead` tasks were pulled and not called; at most
+        `max_buffered` envelopes are unread before nothing more is called and tasks that yield wait, and what runs by
+        then may add one envelope each when it ends; at most `max_buffered` tasks back off before nothing new is called,
+        and what runs by then. With `ordered`, at most `window` tasks are between the first that has not ended and the
+        last that was called, and `max_buffered` envelopes more may be held back for their order.
+    Cost: one asyncio task and O(1) bookkeeping a task; one asyncio task more for one whose capacity is not free.
     Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run gives no task up that was not called.
 
     Args:
@@ -45,12 +60,22 @@ class HierarchicalTaskPoolRunner:
             async generator of yours is ended by the pull that leaving cancels, as `SourceIterObj` says.
         capacity: what the tasks run under, with all its ancestors. Others may use it at the same time.
         name: for messages, and the names of asyncio tasks and threads; None for `"pool-1"` and so on.
+        on_error: `"continue"`, or `"stop"`: the first `ERROR` ends the run. Nothing more is called, what runs is
+            cancelled and awaited, each with its own envelope, and then the stream of envelopes ends.
+        ordered: whether all envelopes of a task come before those of the tasks that were pulled after it.
+        window: with `ordered`, how many tasks may run or wait for their turn to be read; a positive integer, None for
+            `max_buffered`.
+        lookahead: how many tasks may be pulled and wait to be called, a positive integer.
         max_buffered: how many envelopes may be unread, a positive integer.
+        retry: whether and when a task is called again after an error; None for never. A `Task` may have its own.
+        timeout: how many seconds each call of a task may run; None for any time. A `Task` may have its own. The time
+            that it waits for its capacity is not counted.
 
     Raises:
         TypeError: if `source` cannot be iterated, `capacity` is no `CapacitySource`, or another parameter is of the
             wrong type.
-        ValueError: if `max_buffered` is not positive.
+        ValueError: if a number is out of its range, `on_error` is none of its words, or `window` is given without
+            `ordered`.
     """
 
     def __init__(
@@ -59,14 +84,31 @@ class HierarchicalTaskPoolRunner:
         capacity: CapacitySource,
         *,
         name: str | None = None,
+        on_error: Literal["continue", "stop"] = "continue",
+        ordered: bool = False,
+        window: int | None = None,
+        lookahead: int = 1,
         max_buffered: int = 1024,
+        retry: Retry | None = None,
+        timeout: float | None = None,
     ) -> None:
-        _check(capacity, name, max_buffered)
+        _check(capacity, name, on_error, ordered, retry)
+        whole("max_buffered", 1, max_buffered)
+        if window is not None:
+            whole("window", 1, window)
+            if not ordered:
+                raise ValueError(f"window needs ordered=True, got window={window!r} without it")
         self._plan = Plan(
             name=f"pool-{next(_numbers)}" if name is None else name,
             source=as_pull(source),
             capacity=capacity,
+            on_error=on_error,
+            ordered=ordered,
+            window=max_buffered if window is None else window,
+            lookahead=whole("lookahead", 1, lookahead),
             max_buffered=max_buffered,
+            retry=retry,
+            timeout=time_limit("timeout", timeout),
         )
 
     @property
@@ -96,26 +138,156 @@ class HierarchicalTaskPoolRunner:
         self._plan.check_idle()
         return TaskRun(self._plan)
 
+    async def run(self) -> list[Any]:
+        """Runs every task to its end, and gives the final values. **Unbounded**: it holds all of them.
+
+        Values that tasks yielded on their way are passed over.
+
+        Returns:
+            the final values, as the tasks ended, or with `ordered` in the order of the source.
+
+        Raises:
+            BaseException: the first error of a task, the very object, when all tasks have ended, or with
+                `on_error="stop"` when those that ran were stopped; a note says how many more there were. For a task that
+                was cancelled a `SourceCancelledError`. Or what the source raised, at once.
+            RuntimeError: if a run of this runner is under way.
+
+        Cancel safety: a cancellation stops what runs, as leaving `run_tasks()` does, and the values are lost.
+        """
+        values: list[Any] = []
+        failed = 0
+        async with self.run_tasks() as progress:
+            async for envelope in progress:
+                if envelope.type is EnvelopeType.FINAL:
+                    values.append(envelope.value)
+                elif envelope.type is EnvelopeType.ERROR:
+                    failed += 1
+            error = progress.first_error
+        if error is None:
+            return values
+        if isinstance(error, asyncio.CancelledError):
+            cancelled = SourceCancelledError(f"a task of {self.name} was cancelled")
+            cancelled.__cause__ = error
+            error = cancelled
+        if failed > 1:
+            error.add_note(f"the first of {failed} errors of {self.name}")
+        raise error
+
+    async def drain(self, timeout: float | None = None) -> list[Any]:
+        """Ends the run in peace: calls nothing new, waits for what was called, and hands back what was not.
+
+        What backs off is called again when its time has come. Envelopes are still put, and somebody has to read them
+        meanwhile if tasks yield more than `max_buffered`; then the stream ends.
+
+        Args:
+            timeout: seconds after which what still runs is cancelled, as by `abort()`; None for never.
+
+        Returns:
+            the items of the source that were pulled and never called, in their order; the source has all others. The
+            runner will not call them. Without a run, those that the last one left.
+
+        Raises:
+            TypeError: if `timeout` is no number.
+            ValueError: if it is not positive.
+            RuntimeError: in a task of the run, which would wait for itself.
+            WrongLoopError: on another loop than the one where the run started.
+
+        Cancel safety: the run goes on draining, and what was not called stays with the runner.
+        """
+        timeout = time_limit("timeout", timeout)
+        if self._plan.run is not None:
+            await self._plan.run.drain(timeout)
+        items = list(self._plan.kept)
+        self._plan.kept.clear()
+        return items
+
+    async def abort(self, *, wait: bool = True) -> tuple[int, ...]:
+        """Ends the run now: calls nothing more, cancels what runs, and waits until it has stopped.
+
+        Each task that was called gets its last envelope, an `ERROR` with `CancelledError` as a rule; the envelopes may
+        still be read, and then the stream ends. What was not called stays with the runner for its next run. Does
+        nothing without a run.
+
+        Args:
+            wait: False does not wait for work that cannot be cancelled, which is work in threads. It gets an `ERROR`
+                that says so, goes on, and holds its capacity until it ends.
+
+        Returns:
+            the ids of the tasks that were left running; none with `wait`.
+
+        Raises:
+            RuntimeError: in a task of the run, which would wait for itself.
+            WrongLoopError: on another loop than the one where the run started.
+
+        Cancel safety: a cancellation is raised when all has stopped, not before.
+        """
+        run = self._plan.run
+        return () if run is None else await run.abort(wait=wait)
+
+    def cancel(self, task_id: int) -> bool:
+        """Cancels one task, whether it waits, runs or backs off; its capacity is freed when it has stopped.
+
+        Its last envelope is an `ERROR` with `CancelledError` as a rule. Work may refuse, as any asyncio task may, and a
+        thread cannot be cancelled: then it ends as it would have, and is not called again.
+
+        Returns:
+            whether there is such a task that has not ended.
+        """
+        run = self._plan.run
+        job = None if run is None else run.jobs.get(task_id)
+        if job is None:
+            return False
+        job.cancel()
+        return True
+
+    def pause(self) -> None:
+        """Calls nothing until `resume()`; what runs goes on. The runner waits for no capacity meanwhile.
+
+        Also for runs to come, if there is none now. Idempotent.
+        """
+        self._plan.paused = True
+        if self._plan.run is not None:
+            self._plan.run.pause()
+
+    def resume(self) -> None:
+        """Undoes `pause()`."""
+        self._plan.paused = False
+        if self._plan.run is not None:
+            self._plan.run.resume()
+
+    def snapshot(self) -> PoolSnapshot:
+        """How things stand now. O(depth of the tree of capacities)."""
+        plan, run = self._plan, self._plan.run
+        return PoolSnapshot(
+            queued=len(plan.kept) + (0 if run is None else run.counts[State.QUEUED]),
+            running=0 if run is None else run.counts[State.RUNNING],
+            backing_off=0 if run is None else run.counts[State.BACKING_OFF],
+            done=plan.meter.done,
+            failed=plan.meter.failed,
+            unread=0 if run is None else len(run.outlet),
+            rate=0.0 if run is None else plan.meter.rate(run.loop.time()),
+            paused=plan.paused,
+            capacity=uses(plan.capacity),
+        )
+
     def __repr__(self) -> str:
         state = "idle" if self._plan.run is None else self._plan.run.how()
         return f"<HierarchicalTaskPoolRunner {self.name!r}: {state}>"
 
 
-def _check(capacity: object, name: object, max_buffered: object) -> None:
+def _check(
+    capacity: object, name: object, on_error: object, ordered: object, retry: object
+) -> None:
     """Refuses what a type checker would have, for those who run none."""
-    me = "HierarchicalTaskPoolRunner"
     if not isinstance(capacity, CapacitySource):
         raise TypeError(
-            f"{me}: capacity must be a CapacitySource, not {capacity!r} ({type(capacity).__name__})"
+            f"capacity must be a CapacitySource, not {capacity!r} ({type(capacity).__name__})"
         )
     if name is not None and not isinstance(name, str):
-        raise TypeError(
-            f"{me}: name must be a string or None, not {name!r} ({type(name).__name__})"
-        )
-    if not isinstance(max_buffered, int) or isinstance(max_buffered, bool):
-        kind = type(max_buffered).__name__
-        raise TypeError(
-            f"{me}: max_buffered must be a positive integer, not {max_buffered!r} ({kind})"
-        )
-    if max_buffered < 1:
-        raise ValueError(f"{me}: max_buffered must be a positive integer, got {max_buffered}")
+        raise TypeError(f"name must be a string or None, not {name!r} ({type(name).__name__})")
+    if on_error not in ("continue", "stop"):
+        raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
+    if not isinstance(ordered, bool):
+        raise TypeError(f"ordered must be True or False, not {ordered!r}")
+    if retry is not None and not isinstance(retry, Retry):
+        raise TypeError(f"retry must be a Retry or None, not {retry!r} ({type(retry).__name__})")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Mapping
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
+
+from headrace.pool.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["Task"]
+__all__ = ["Cost", "Task", "time_limit"]
 
 Arguments = TypeVarTuple("Arguments")
+Cost = int | float | Mapping[str, int | float]
 
 
 class Task:
-    """A callable with its arguments, a key and a cost, for a pool to run.
+    """A callable with its arguments and its terms, for a pool to run.
 
-    It runs in a copy of the context in which this object was built, each run in a copy of its own. One object may be
+    It runs in a copy of the context in which this object was built, each call in a copy of its own. One object may be
     given to a pool more than once; it is then run each time.
 
     Args:
@@ -25,23 +30,56 @@ class Task:
             result is awaited or iterated if it can be, and else is the final value. With `thread=True` a plain
             function.
         *args: what it is called with.
-        key: names the task in its envelopes and in the name of its asyncio task; None for none.
-        cost: how much of the pool's capacity it needs while it runs, a positive integer, 1 by default.
-        thread: whether it blocks, and so runs in a thread. A thread cannot be cancelled: closing the pool waits for it.
+        key: names the task in its envelopes and in the name of its asyncio task; None for none. Among the tasks that
+            are alive in a run, a key stands for one: the second gives an `ERROR`.
+        cost: how much of the pool's capacity it needs while it runs: a positive number, 1 by default, or a mapping of
+            the names of resources to such numbers.
+        priority: among the tasks that wait for the same capacity, a higher one goes first. Within one runner it needs
+            `lookahead`.
+        thread: whether it blocks, and so runs in a thread. A thread cannot be cancelled: closing the pool waits for it,
+            and one that overran its timeout gives its `ERROR` when it has ended.
+        timeout: how many seconds each call may run, not counting any queue; then it is cancelled and gives a
+            `TimeoutError`. None for that of the runner, `math.inf` for none.
+        queue_timeout: how many seconds it may wait for its first call, from when the runner took it up; then it gives a
+            `TimeoutError` and is not called. None for as long as it takes.
+        retry: whether and when it is called again after an error; None for that of the runner, `Retry(attempts=1)` for
+            never.
+        on_complete: called on the loop with the final value, before the `FINAL` envelope is put.
+        on_error: called on the loop with the error, before the `ERROR` envelope is put. What these two raise goes to
+            the loop's exception handler.
 
     Raises:
-        TypeError: if `fn` is not callable, if `cost` is no int, if `thread` is no bool, or if `fn` is an async function
-            and `thread` is true.
-        ValueError: if `cost` is not positive.
+        TypeError: a parameter is of the wrong type, `key` is not hashable, or `fn` is an async function and `thread`
+            is true.
+        ValueError: a number is out of its range.
     """
 
-    __slots__ = ("args", "context", "cost", "fn", "key", "thread")
+    __slots__ = (
+        "args",
+        "context",
+        "cost",
+        "fn",
+        "key",
+        "on_complete",
+        "on_error",
+        "priority",
+        "queue_timeout",
+        "retry",
+        "thread",
+        "timeout",
+    )
 
     fn: Callable[..., object]
     args: tuple[object, ...]
     key: Hashable
-    cost: int
+    cost: Cost
+    priority: int
     thread: bool
+    timeout: float | None
+    queue_timeout: float | None
+    retry: Retry | None
+    on_complete: Callable[[Any], object] | None
+    on_error: Callable[[BaseException], object] | None
     context: Context
 
     def __init__(
@@ -50,15 +88,42 @@ class Task:
         /,
         *args: *Arguments,
         key: Hashable = None,
-        cost: int = 1,
+        cost: Cost = 1,
+        priority: int = 0,
         thread: bool = False,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
+        retry: Retry | None = None,
+        on_complete: Callable[[Any], object] | None = None,
+        on_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         _check(fn, cost, thread)
+        try:
+            hash(key)
+        except TypeError as error:
+            raise TypeError(f"Task: key must be hashable, not {key!r}") from error
+        if not isinstance(cast("object", priority), int):
+            raise TypeError(f"Task: priority must be an integer, not {_shown(priority)}")
+        if retry is not None and not isinstance(cast("object", retry), Retry):
+            raise TypeError(f"Task: retry must be a Retry or None, not {_shown(retry)}")
+        for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
+            if callback is not None and not callable(callback):
+                raise TypeError(f"Task: {name} must be callable or None, not {_shown(callback)}")
+            if inspect.iscoroutinefunction(callback):
+                raise TypeError(
+                    f"Task: {name} must be a plain function, not the async function {callback!r}"
+                )
         self.fn = fn
         self.args = args
         self.key = key
         self.cost = cost
+        self.priority = priority
         self.thread = thread
+        self.timeout = time_limit("Task: timeout", timeout)
+        self.queue_timeout = time_limit("Task: queue_timeout", queue_timeout)
+        self.retry = retry
+        self.on_complete = on_complete
+        self.on_error = on_error
         self.context = copy_context()
 
     def __repr__(self) -> str:
@@ -66,19 +131,51 @@ class Task:
         return f"<Task{key}: {getattr(self.fn, '__qualname__', self.fn)}>"
 
 
+def time_limit(parameter: str, value: object) -> float | None:
+    """A positive number of seconds, `math.inf` among them, or None.
+
+    Raises:
+        TypeError: it is neither a number nor None.
+        ValueError: it is not positive.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{parameter} must be a number of seconds or None, not {_shown(value)}")
+    if math.isnan(value) or value <= 0:
+        raise ValueError(f"{parameter} must be positive, got {value!r}")
+    return value
+
+
+def _shown(value: object) -> str:
+    return f"{value!r} ({type(value).__name__})"
+
+
 def _check(fn: object, cost: object, thread: object) -> None:
     """Refuses what a type checker would have, for those who run none."""
     if not callable(fn):
-        raise TypeError(f"Task: fn must be callable, not {fn!r} ({type(fn).__name__})")
-    if not isinstance(cost, int) or isinstance(cost, bool):
-        raise TypeError(
-            f"Task: cost must be a positive integer, not {cost!r} ({type(cost).__name__})"
-        )
-    if cost < 1:
-        raise ValueError(f"Task: cost must be a positive integer, got {cost}")
+        raise TypeError(f"Task: fn must be callable, not {_shown(fn)}")
+    _check_cost(cost)
     if not isinstance(thread, bool):
-        raise TypeError(
-            f"Task: thread must be True or False, not {thread!r} ({type(thread).__name__})"
-        )
+        raise TypeError(f"Task: thread must be True or False, not {_shown(thread)}")
     if thread and (inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)):
         raise TypeError(f"Task: thread=True takes a plain function, not the async function {fn!r}")
+
+
+def _check_cost(cost: object) -> None:
+    amounts = _amounts(cost)
+    for amount in amounts:
+        if not isinstance(amount, (int, float)) or isinstance(amount, bool):
+            raise TypeError(
+                f"Task: cost must be a positive number, or a mapping of resources to such, not {_shown(cost)}"
+            )
+        if not 0 < amount < math.inf:
+            raise ValueError(f"Task: cost must be positive and finite, got {cost!r}")
+    if not amounts:
+        raise ValueError(f"Task: cost must name a resource at least, got {cost!r}")
+
+
+def _amounts(cost: object) -> tuple[object, ...]:
+    if isinstance(cost, Mapping):
+        return tuple(cast("Mapping[object, object]", cost).values())
+    return (cost,)

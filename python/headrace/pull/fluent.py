@@ -20,9 +20,13 @@ if TYPE_CHECKING:
         Coroutine,
         Iterable,
     )
+    from typing import Unpack
 
     from headrace.abc import PushProtocol
+    from headrace.capacity import CapacitySource
     from headrace.combiner import OnError
+    from headrace.pool import PullMapPoolObj, RunnerOptions
+    from headrace.pool.task import Cost
     from headrace.pull.base import PullObj
     from headrace.pull.eager import PullEagerObj
     from headrace.pull.gate import PullGateObj
@@ -532,6 +536,36 @@ class Fluent(PullLink[T_co]):
         from headrace.pull.merge import PullRaceCutoffObj
 
         return PullRaceCutoffObj(self, *cutoffs, error=error, eager=eager, on_error=on_error)
+
+    @overload
+    def map_pool(
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: Literal[False] = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> PullMapPoolObj[U]: ...
+    @overload
+    def map_pool(
+        self,
+        fn: Callable[[T_co], U],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: bool = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> PullMapPoolObj[U]: ...
+    def map_pool(
+        self, fn: Callable[[T_co], Any], capacity: CapacitySource, **options: Any
+    ) -> PullMapPoolObj[Any]:
+        """`fn(item)` for each item, as tasks of a pool under a capacity; see `PullMapPoolObj`."""
+        from headrace.pool.mapped import PullMapPoolObj
+
+        return PullMapPoolObj(self, fn, capacity, **options)
 
 
 def _driven(stream: PullLink[Any]) -> PullLink[Any]:

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from headrace.pool.task import Task
 
@@ -101,6 +101,14 @@ class Handle(Protocol):
         """Whether the caller is this very work, which must not wait for its own end."""
         ...
 
+    def leave(self, stopped: Callable[[], object]) -> None:
+        """Leaves it to itself: the listener is told nothing more.
+
+        Asked only of an executor that cannot cancel. `stopped` is called when the work has really stopped, from any
+        thread and maybe after the loop was closed; at once if it has.
+        """
+        ...
+
 
 class Executor(Protocol):
     """A place where work runs."""
@@ -123,5 +131,5 @@ class Executor(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Frees what it holds. Called when nothing that was submitted runs any more; idempotent."""
+        """Frees what it holds. Called when nothing that was submitted runs any more, but what was left; idempotent."""
         ...

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace.pool.envelope import Final
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
+from headrace.pool.executor.watch import watched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.pool.task import Task
 
 __all__ = ["LoopExecutor"]
@@ -44,7 +47,7 @@ class _LoopHandle:
     __slots__ = ("_listener", "_running")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: Task, listener: Listener) -> None:
-        self._listener = listener
+        self._listener: Listener | None = listener
         self._running = _start(loop, listener.name, task, listener)
         if self._running.done():
             self._ended(self._running)
@@ -57,14 +60,21 @@ class _LoopHandle:
     def inside(self) -> bool:
         return asyncio.current_task() is self._running
 
+    def leave(self, stopped: Callable[[], object]) -> None:
+        self._listener = None
+        self._running.add_done_callback(lambda _: stopped())
+
     def _ended(self, done: asyncio.Task[object]) -> None:
         # Told by the asyncio task, not by the work in it: one that is cancelled before its first step never runs.
-        if (error := _error_of(done)) is not None:
-            self._listener.raised(error)
+        error, listener = _error_of(done), self._listener
+        if listener is None:
+            return
+        if error is not None:
+            listener.raised(error)
         elif isinstance(value := done.result(), _Exit):
-            self._listener.raised(value.error)
+            listener.raised(value.error)
         else:
-            self._listener.returned(value)
+            listener.returned(value)
 
 
 class _Exit:
@@ -80,6 +90,8 @@ def _start(
     loop: asyncio.AbstractEventLoop, name: str, task: Task, listener: Listener
 ) -> asyncio.Task[object]:
     work, context = _work(task, listener), task.context.copy()
+    if loop.get_debug():
+        work = watched(work, listener.name, getattr(loop, "slow_callback_duration", 0.1))
     # Not `loop.create_task`: before 3.14 it cannot start a task eagerly, and a task factory may make what it likes.
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)

@@ -5,26 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine
-from concurrent.futures import Executor as FutureExecutor
-from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from headrace.pool.task import Task
 
 __all__ = ["ThreadExecutor"]
 
-T = TypeVar("T")
-
 
 class ThreadExecutor:
-    """Runs plain functions in threads. A thread cannot be cancelled: whoever wants it stopped waits.
+    """Runs plain functions in threads. A thread cannot be cancelled: whoever wants it stopped waits, or leaves it.
 
     A thread that has nothing to do takes the next task; there is a new one only if none is idle. They end when the
     executor is closed.
@@ -49,14 +44,17 @@ class ThreadExecutor:
         return _ThreadHandle(self._loop, self._threads, task, listener)
 
     async def aclose(self) -> None:
-        """Ends the threads. They are idle, so that the wait for them is no longer than a few switches of threads."""
+        """Ends the threads. They are idle, so that the wait for them is no longer than a few switches of threads.
+
+        One that was left at its work ends when that does, and is not waited for.
+        """
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = None
 
 
 class _ThreadHandle:
-    __slots__ = ("_listener", "_work")
+    __slots__ = ("_left", "_listener", "_lock", "_loop", "_outcome", "_threads")
 
     def __init__(
         self,
@@ -65,35 +63,65 @@ class _ThreadHandle:
         task: Task,
         listener: Listener,
     ) -> None:
-        self._listener = listener
-        self._work: asyncio.Future[_Outcome] | None = None
+        self._loop = loop
+        self._threads = threads
+        self._listener: Listener | None = listener
+        self._lock = threading.Lock()
+        # Under the lock, since the thread sets the one and reads the other.
+        self._outcome: _Outcome | None = None
+        self._left: Callable[[], object] | None = None
         listener.called()
         try:
-            self._work = loop.run_in_executor(threads, _work, task)
+            threads.submit(lambda: self._work(task))
         except RuntimeError as error:
             # The system has no thread to spare.
-            listener.raised(error)
-        else:
-            self._work.add_done_callback(self._ended)
+            self._outcome = _Outcome(None, error)
+            self._tell()
 
     def cancel(self) -> Stop:
-        # The future is left alone: cancelled, it would be done while the thread still runs.
-        return Stop.STOPPED if self._work is None or self._work.done() else Stop.RUNNING
+        return Stop.STOPPED if self._listener is None else Stop.RUNNING
 
     def inside(self) -> bool:
         # Nothing can be awaited in a thread that runs no loop of its own.
         return False
 
-    def _ended(self, done: asyncio.Future[_Outcome]) -> None:
-        outcome = done.result()
-        if outcome.error is None:
-            self._listener.returned(outcome.value)
+    def leave(self, stopped: Callable[[], object]) -> None:
+        self._listener = None
+        with self._lock:
+            self._left = stopped
+            running = self._outcome is None
+        if running:
+            self._threads.leave()
         else:
-            self._listener.raised(outcome.error)
+            stopped()
+
+    def _work(self, task: Task) -> Callable[[], object]:
+        """The part that a thread runs; gives what it has to call then."""
+        outcome = _outcome(task)
+        with self._lock:
+            self._outcome = outcome
+            return self._send if self._left is None else self._left
+
+    def _send(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._tell)
+        except RuntimeError:
+            # The loop was closed and the run never was: nobody is there to be told.
+            return
+
+    def _tell(self) -> None:
+        listener, outcome = self._listener, self._outcome
+        if listener is None or outcome is None:
+            return
+        self._listener = None
+        if outcome.error is None:
+            listener.returned(outcome.value)
+        else:
+            listener.raised(outcome.error)
 
 
 class _Outcome:
-    """How it ended. Not left to the future, which cannot hold a `StopIteration` and logs an error that nobody read."""
+    """How it ended."""
 
     __slots__ = ("error", "value")
 
@@ -102,7 +130,7 @@ class _Outcome:
         self.error = error
 
 
-def _work(task: Task) -> _Outcome:
+def _outcome(task: Task) -> _Outcome:
     try:
         value = task.context.copy().run(task.fn, *task.args)
     except BaseException as error:
@@ -117,7 +145,7 @@ def _work(task: Task) -> _Outcome:
     return _Outcome(value, None)
 
 
-class _Threads(FutureExecutor):
+class _Threads:
     """As many threads as calls ever ran at once, and never one more.
 
     No bound of its own, because the pool's capacity is one: a task that waited for a thread would hold its capacity and
@@ -131,27 +159,15 @@ class _Threads(FutureExecutor):
         self._threads: list[threading.Thread] = []
         # Threads that no call is on its way to: they wait at `_calls`, or are about to.
         self._idle = 0
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._left = False
+        self._calls: SimpleQueue[Callable[[], Callable[[], object]] | None] = SimpleQueue()
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
+    def submit(self, call: Callable[[], Callable[[], object]]) -> None:
+        """Makes a call in a thread, and then the call that it gives; neither raises.
 
-        def call() -> None:
-            if not future.set_running_or_notify_cancel():
-                self._free()
-                return
-            result, error = None, None
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as raised:
-                error = raised
-            # Counted before anybody hears of the result: whoever then submits finds this thread.
-            self._free()
-            if error is None:
-                future.set_result(cast("T", result))
-            else:
-                future.set_exception(error)
-
+        Raises:
+            RuntimeError: there is no thread to be had.
+        """
         with self._lock:
             if self._idle:
                 self._idle -= 1
@@ -162,20 +178,25 @@ class _Threads(FutureExecutor):
                 thread.start()
                 self._threads.append(thread)
         self._calls.put(call)
-        return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def leave(self) -> None:
+        """One of the calls is not to be waited for."""
+        self._left = True
+
+    def shutdown(self) -> None:
+        """Ends all threads as soon as they have nothing to do."""
         for _ in self._threads:
             self._calls.put(None)
-        if wait:
+        if not self._left:
             for thread in self._threads:
                 thread.join()
 
-    def _free(self) -> None:
-        with self._lock:
-            self._idle += 1
-
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            call()
-            del call
+            tell = call()
+            # Counted before anybody hears of the result: whoever then submits finds this thread.
+            with self._lock:
+                self._idle += 1
+            tell()
+            # What it did is not kept while it waits.
+            del call, tell

@@ -1,0 +1,183 @@
+"""A function over a stream, under a capacity: the everyday form of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from headrace.blame import noted
+from headrace.errors import SourceCancelledError
+from headrace.pool.envelope import EnvelopeType
+from headrace.pool.runner import HierarchicalTaskPoolRunner
+from headrace.pool.task import Task
+from headrace.pull import PullObj, SourceObj
+from headrace.pull.source import Source, as_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Unpack
+
+    from headrace.capacity import CapacitySource
+    from headrace.pool.options import RunnerOptions
+    from headrace.pool.progress import TaskRun
+    from headrace.pool.task import Cost
+
+__all__ = ["PullMapPoolObj"]
+
+IN = TypeVar("IN")
+OUT = TypeVar("OUT")
+
+
+class PullMapPoolObj(SourceObj[OUT]):
+    """`fn(item)` for each item, each a task of a pool under `capacity`; also `source.map_pool(fn, capacity)`.
+
+    A `HierarchicalTaskPoolRunner` runs the tasks; this stream gives their final values. It runs ahead of its consumer
+    once it was pulled: leave it with `async with`, and nothing runs on.
+
+    Law: the results are those of `[await fn(item) for item in source]`, an error of an item raised in its place.
+    Order: as the calls end; with `ordered` that of the items.
+    Bound: as for the runner: what the capacity lets run, and `max_buffered` results that were not pulled.
+    Cost: one asyncio task an item.
+    Cancel safety: a cancelled pull loses nothing, and the calls go on.
+
+    Args:
+        source: a pull object, iterable or async iterable of items.
+        fn: called with each item; async, or plain, and then on the loop unless `thread` is true. Of an async generator
+            the value of its `Final` is the result, and what it yields before is passed over.
+        capacity: what the calls run under.
+        cost: how much of it a call needs; or a function that is given the item and says.
+        priority: as for `Task`; or a function that is given the item and says.
+        thread: whether `fn` blocks, and so runs in threads.
+        **options: those of `HierarchicalTaskPoolRunner`: `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
+            and `on_error`, where `"stop"` ends the stream after the first error.
+
+    Raises:
+        TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.
+        ValueError: a number is out of its range.
+    """
+
+    @overload
+    def __init__(
+        self,
+        source: Source[IN],
+        fn: Callable[[IN], Awaitable[OUT]],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: Literal[False] = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        source: Source[IN],
+        fn: Callable[[IN], OUT],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: bool = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> None: ...
+    def __init__(
+        self,
+        source: Source[Any],
+        fn: Callable[[Any], Any],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = 1,
+        priority: int | Callable[[Any], int] = 0,
+        thread: bool = False,
+        **options: Unpack[RunnerOptions],
+    ) -> None:
+        super().__init__()
+        call: Callable[..., Any] = fn
+        cost_of = None if not callable(cost) else cost
+        priority_of = None if not callable(priority) else priority
+        # Also for what can be known to be wrong before there is an item.
+        same = Task(
+            call,
+            cost=1 if callable(cost) else cost,
+            priority=0 if callable(priority) else priority,
+            thread=thread,
+        )
+
+        def task(item: Any) -> Task:
+            return Task(
+                call,
+                item,
+                cost=same.cost if cost_of is None else cost_of(item),
+                priority=same.priority if priority_of is None else priority_of(item),
+                thread=thread,
+            )
+
+        self._tasks: PullObj[Any] = as_pull(source).map(task)
+        self._runner = HierarchicalTaskPoolRunner(self._tasks, capacity, **options)
+        self._options: RunnerOptions = {**options, "name": self._runner.name}
+        self._run: TaskRun | None = None
+        self._closed = False
+
+    @property
+    def runner(self) -> HierarchicalTaskPoolRunner:
+        """The runner, for `snapshot()`, `pause()`, `cancel()` and the rest."""
+        return self._runner
+
+    async def __anext__(self) -> OUT:
+        """The next result.
+
+        Raises:
+            StopAsyncIteration: every item has had its call, or the stream was closed.
+            BaseException: the error of a call, the very object, or of the source; the next pull goes on. For a call that
+                was cancelled a `SourceCancelledError`.
+        """
+        if self._closed:
+            raise StopAsyncIteration
+        if self._run is None:
+            self._run = self._runner.run_tasks()
+        while True:
+            envelope = await anext(self._run)
+            if envelope.type is EnvelopeType.FINAL:
+                value: OUT = envelope.value
+                return value
+            if envelope.error is not None:
+                raise _told(envelope.error, f"raised in {self._runner.name}")
+
+    async def aclose(self) -> None:
+        """Cancels the calls, waits for them, and has the source closed. Idempotent."""
+        self._closed = True
+        try:
+            if self._run is not None:
+                await self._run.aclose()
+        finally:
+            await self._tasks.aclose()
+
+    def restart(self) -> None:
+        """Begins a new cycle, of the source too.
+
+        Raises:
+            RuntimeError: the last cycle was neither read to its end nor closed, or the source cannot start again.
+        """
+        if self._run is not None and self._run.running:
+            raise RuntimeError(
+                f"{self!r} is under way: read it to its end or close it before restart()"
+            )
+        self._tasks.restart()
+        # One that remembers nothing of the last cycle, such as an item that was not called.
+        self._runner = HierarchicalTaskPoolRunner(
+            self._tasks, self._runner.capacity, **self._options
+        )
+        self._run, self._closed = None, False
+
+    def __repr__(self) -> str:
+        return f"<PullMapPoolObj in {self._runner!r}>"
+
+
+def _told(error: BaseException, note: str) -> BaseException:
+    """The error, as a pull raises it: a `CancelledError` would be taken for the cancellation of who pulls."""
+    if isinstance(error, asyncio.CancelledError):
+        told = SourceCancelledError("the call was cancelled")
+        told.__cause__ = error
+        return told
+    noted(error, note)
+    return error

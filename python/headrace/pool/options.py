@@ -1,0 +1,23 @@
+"""The options of a runner, for those who hand them on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from headrace.pool.retry import Retry
+
+__all__ = ["RunnerOptions"]
+
+
+class RunnerOptions(TypedDict, total=False):
+    """The keyword arguments of `HierarchicalTaskPoolRunner`, which explains them."""
+
+    name: str | None
+    on_error: Literal["continue", "stop"]
+    ordered: bool
+    window: int | None
+    lookahead: int
+    max_buffered: int
+    retry: Retry | None
+    timeout: float | None

@@ -1,0 +1,188 @@
+"""Where the envelopes of a run wait for the consumer, and who waits for room there.
+
+Unordered, an envelope may be read as soon as it was put. Ordered, each task has its place from the moment it is taken
+up, and only the first of those that have not ended puts into what may be read; the envelopes of the others are parked
+at their places, and follow when their turn has come. The first never waits for the parked ones, which wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from headrace.buffer import PushPullBufferObj
+
+if TYPE_CHECKING:
+    from headrace.pool.envelope import TaskProgressEnvelope
+
+__all__ = ["Failure", "Outlet", "Place"]
+
+
+class Failure:
+    """An entry that a pull raises."""
+
+    __slots__ = ("error", "told")
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        # Set by the feeder, if it waits until somebody has been told.
+        self.told: asyncio.Future[None] | None = None
+
+
+class Place:
+    """The place of one task in an ordered run, with the envelopes that are parked there."""
+
+    __slots__ = ("ended", "parked")
+
+    def __init__(self) -> None:
+        self.parked: list[TaskProgressEnvelope[Any] | Failure] = []
+        self.ended = False
+
+
+class Outlet:
+    """The envelopes that are not read yet.
+
+    Args:
+        most: how many may be unread before those who can wait do so; in an ordered run, and as many more may be parked.
+        ordered: whether tasks have places.
+        window: in an ordered run, how many tasks may be between the first that has not ended and the last taken up.
+    """
+
+    def __init__(self, most: int, *, ordered: bool, window: int) -> None:
+        self._most = most
+        self._window = window
+        # Behind everything else it holds None: the end. It has no bound of its own, so that a task that ends can put
+        # its last envelope without waiting; `room` bounds what it holds.
+        self._unread: PushPullBufferObj[TaskProgressEnvelope[Any] | Failure | None] = (
+            PushPullBufferObj()
+        )
+        self._into, self._out_of = self._unread.sink, self._unread.source
+        self._blocked: deque[tuple[asyncio.Future[None], Place | None]] = deque()
+        self._places: deque[Place] | None = deque() if ordered else None
+        self._parked = 0
+        self._shut = False
+
+    def __len__(self) -> int:
+        return len(self._unread) + self._parked
+
+    # The consumer's side.
+
+    async def take(self) -> TaskProgressEnvelope[Any] | Failure | None:
+        """The next entry, when there is one. Whoever cancels it loses none."""
+        entry = await anext(self._out_of)
+        # From here on nothing waits, so that nothing that was taken can be lost.
+        if self._blocked:
+            self.let_in()
+        return entry
+
+    def shut(self) -> None:
+        """Nobody reads any more: what is put from now on is dropped."""
+        self._shut = True
+
+    async def close(self) -> None:
+        """Whoever waits for an entry gets none."""
+        self._shut = True
+        await self._out_of.aclose()
+
+    # The side of the tasks.
+
+    def place(self) -> Place | None:
+        """A place behind the others for a task that is taken up; None if the run is not ordered."""
+        if self._places is None:
+            return None
+        place = Place()
+        self._places.append(place)
+        return place
+
+    def put(self, entry: TaskProgressEnvelope[Any] | Failure | None) -> None:
+        """Puts an entry where it may be read at once, whether there is room or not."""
+        if not self._shut:
+            self._into.next_nowait(entry)
+
+    def put_at(self, place: Place | None, entry: TaskProgressEnvelope[Any] | Failure) -> None:
+        """Puts an entry at a place, whether there is room or not."""
+        if place is None or (self._places and self._places[0] is place):
+            self.put(entry)
+        else:
+            place.parked.append(entry)
+            self._parked += 1
+
+    def leave(self, place: Place | None) -> None:
+        """The task of this place will put nothing more."""
+        if place is None or self._places is None:
+            return
+        place.ended = True
+        while self._places and self._places[0].ended:
+            self._places.popleft()
+            if self._places:
+                following = self._places[0]
+                for entry in following.parked:
+                    self.put(entry)
+                self._parked -= len(following.parked)
+                following.parked.clear()
+        # Whoever is the first now waits for the unread ones alone.
+        self.let_in()
+
+    def is_narrow(self) -> bool:
+        """Whether the task taken up last is outside the window, and has to wait for the first."""
+        return self._places is not None and len(self._places) > self._window
+
+    def has_room(self, place: Place | None = None) -> bool:
+        """Whether an envelope may be put now.
+
+        Nobody who waits is overtaken; but in an ordered run, where it makes no difference to the order of envelopes.
+        """
+        return (self._places is not None or not self._blocked) and self._fits(place)
+
+    async def room(self, loop: asyncio.AbstractEventLoop, place: Place | None = None) -> None:
+        """Waits for room, FIFO. Whoever got it calls `let_in` when the room is used or not needed."""
+        if self.has_room(place):
+            return
+        queue = self._blocked.append
+        while True:
+            turn: asyncio.Future[None] = loop.create_future()
+            entry = (turn, place)
+            queue(entry)
+            if queue == self._blocked.appendleft:
+                # It was let in for nothing: let in another, if there is one that may.
+                self.let_in()
+            try:
+                await turn
+            except asyncio.CancelledError:
+                # Its future is cancelled before it gets here: `let_in` may have passed over it meanwhile.
+                if not turn.cancelled():
+                    self.let_in()
+                elif entry in self._blocked:
+                    self._blocked.remove(entry)
+                raise
+            if self._fits(place):
+                return
+            # The last envelopes of tasks that ended took the room since: wait on, as the first in the queue.
+            queue = self._blocked.appendleft
+
+    def let_in(self) -> None:
+        """Lets the first who waits for room and finds it go on, if there is any."""
+        index = 0
+        while index < len(self._blocked):
+            turn, place = self._blocked[index]
+            if turn.done():
+                del self._blocked[index]
+            elif self._fits(place):
+                del self._blocked[index]
+                turn.set_result(None)
+                return
+            elif self._places is None:
+                # All wait for the same.
+                return
+            else:
+                index += 1
+
+    def _fits(self, place: Place | None) -> bool:
+        unread = len(self._unread) < self._most
+        if self._places is None:
+            return unread
+        if place is not None and self._places and self._places[0] is place:
+            return unread
+        # The feeder, which has no place, needs both; a task that is not the first parks.
+        return self._parked < self._most and (place is not None or unread)

@@ -1,0 +1,55 @@
+"""What a runner hands to each of its runs, and what they leave to the next."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal
+
+from headrace.pool.meter import Meter
+from headrace.pool.settling import Settling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.capacity import CapacitySource
+    from headrace.pool.retry import Retry
+    from headrace.pool.run import Run
+    from headrace.pull import PullObj
+
+__all__ = ["Plan"]
+
+
+@dataclass(slots=True)
+class Plan:
+    """The options of a runner, and its memory."""
+
+    name: str
+    source: PullObj[Any]
+    capacity: CapacitySource
+    on_error: Literal["continue", "stop"]
+    ordered: bool
+    window: int
+    lookahead: int
+    max_buffered: int
+    retry: Retry | None
+    timeout: float | None
+    settling: Settling | None = field(init=False)
+    """The source, if it wants to know what became of its items."""
+    ids: Iterator[int] = field(default_factory=lambda: count(1))
+    kept: deque[object] = field(default_factory=deque[object])
+    """What was pulled and not called in an earlier run: `lookahead` items at most."""
+    meter: Meter = field(default_factory=Meter)
+    paused: bool = False
+    run: Run | None = None
+    """The run that is under way."""
+
+    def __post_init__(self) -> None:
+        source: object = self.source
+        self.settling = source if isinstance(source, Settling) else None
+
+    def check_idle(self) -> None:
+        """Raises RuntimeError if a run is under way."""
+        if self.run is not None:
+            raise RuntimeError(f"{self.name}: this runner is running already; leave that run first")

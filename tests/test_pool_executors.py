@@ -1,0 +1,258 @@
+"""What every executor must do, whatever it runs work on.
+
+An executor is added by a row in `EXECUTORS`. What it cannot do by its own word (`abilities`) is not asked of it; all
+else is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import Task
+from headrace.pool import Cancelling, Executor, LoopExecutor, Stop, ThreadExecutor
+from tests.pool_support import quiet
+from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "loop": LoopExecutor,
+    "thread": lambda: ThreadExecutor("mill"),
+}
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Executor:
+    return EXECUTORS[request.param]()
+
+
+class Heard:
+    """A listener that writes everything down."""
+
+    def __init__(self, room: asyncio.Event | None = None) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.room = room
+        self.ended = asyncio.Event()
+        self.thread = threading.get_ident()
+
+    name = "mill: task 1"
+
+    def note(self, what: str, value: Any) -> None:
+        assert threading.get_ident() == self.thread
+        assert not self.ended.is_set()
+        self.calls.append((what, value))
+
+    def called(self) -> None:
+        self.note("called", None)
+
+    def emit(self, value: object) -> Awaitable[None] | None:
+        self.note("emit", value)
+        return None if self.room is None else self._wait(self.room)
+
+    async def _wait(self, room: asyncio.Event) -> None:
+        await room.wait()
+
+    def returned(self, value: object) -> None:
+        self.note("returned", value)
+        self.ended.set()
+
+    def raised(self, error: BaseException) -> None:
+        self.note("raised", error)
+        self.ended.set()
+
+
+def give(value: object) -> object:
+    """A plain function, which any executor can call."""
+    return value
+
+
+def fails(error: BaseException) -> object:
+    raise error
+
+
+async def outcome(executor: Executor, task: Task) -> list[tuple[str, Any]]:
+    await executor.start()
+    heard = Heard()
+    executor.submit(task, heard)
+    await heard.ended.wait()
+    await executor.aclose()
+    return heard.calls
+
+
+async def test_value_is_told_after_the_call(executor: Executor) -> None:
+    assert await outcome(executor, Task(give, 5)) == [("called", None), ("returned", 5)]
+
+
+@pytest.mark.parametrize(
+    "kind", [ValueError, StopIteration, KeyboardInterrupt, SystemExit, asyncio.CancelledError]
+)
+async def test_error_is_told_as_it_is(executor: Executor, kind: type[BaseException]) -> None:
+    error = kind("mine")
+    called, (what, told) = await outcome(executor, Task(fails, error))
+    assert called == ("called", None)
+    assert what == "raised"
+    if kind is StopIteration:
+        # Where it cannot be raised through, it is the cause of what is.
+        assert told is error or told.__cause__ is error
+    else:
+        assert told is error
+
+
+async def test_work_runs_in_a_copy_of_the_context_of_its_task(executor: Executor) -> None:
+    def tell() -> str:
+        before = where.get()
+        where.set("inside")
+        return before
+
+    where.set("at the task")
+    task = Task(tell)
+    where.set("later")
+    for _ in range(2):
+        assert (await outcome(executor, task))[-1] == ("returned", "at the task")
+    assert where.get() == "later"
+
+
+async def test_any_number_runs_at_once_and_one_object_any_number_of_times(
+    executor: Executor,
+) -> None:
+    await executor.start()
+    task = Task(give, 5)
+    heard = [Heard() for _ in range(100)]
+    for listener in heard:
+        executor.submit(task, listener)
+    for listener in heard:
+        await listener.ended.wait()
+        assert [what for what, _ in listener.calls] == ["called", "returned"]
+    await executor.aclose()
+
+
+async def test_closing_is_idempotent_and_leaves_no_thread(executor: Executor) -> None:
+    await outcome(executor, Task(give, 5))
+    await executor.aclose()
+    assert not any(thread.name.startswith("mill") for thread in threading.enumerate())
+
+
+async def test_closing_without_a_task_is_fine(executor: Executor) -> None:
+    await executor.start()
+    await executor.aclose()
+
+
+async def test_answer_to_cancel_is_true(executor: Executor) -> None:
+    await executor.start()
+    heard = Heard()
+    cooperative = executor.abilities.cancelling is not Cancelling.NONE
+    gate = threading.Event()
+    cleaned = asyncio.Event()
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await cleaned.wait()
+
+    handle = executor.submit(Task(waits) if cooperative else Task(gate.wait), heard)
+    await until(lambda: heard.calls)
+    await quiet()
+    assert not handle.inside()
+    assert handle.cancel() is Stop.RUNNING
+    await quiet()
+    # It was asked to stop, and has not: nothing is told before it really has.
+    assert not heard.ended.is_set()
+    gate.set()
+    cleaned.set()
+    await heard.ended.wait()
+    assert [what for what, _ in heard.calls] == ["called", "raised" if cooperative else "returned"]
+    assert handle.cancel() is Stop.STOPPED
+    await executor.aclose()
+
+
+async def test_what_was_left_tells_when_it_has_stopped_and_nothing_else(executor: Executor) -> None:
+    if executor.abilities.cancelling is not Cancelling.NONE:
+        pytest.skip("work that can be cancelled is not left")
+    await executor.start()
+    heard = Heard()
+    gate, stopped = threading.Event(), threading.Event()
+    handle = executor.submit(Task(gate.wait), heard)
+    handle.leave(stopped.set)
+    await executor.aclose()
+    assert not stopped.is_set()
+    gate.set()
+    await until(stopped.is_set, 10_000_000)
+    assert heard.calls == [("called", None)]
+
+
+async def test_what_is_left_when_it_has_stopped_already_says_so(executor: Executor) -> None:
+    if executor.abilities.cancelling is not Cancelling.NONE:
+        pytest.skip("work that can be cancelled is not left")
+    await executor.start()
+    heard = Heard()
+    gate = threading.Event()
+
+    def work() -> None:
+        gate.set()
+
+    handle = executor.submit(Task(work), heard)
+    # It ends, while the loop has no turn to hear of it.
+    gate.wait()
+    stopped = threading.Event()
+    handle.leave(stopped.set)
+    assert stopped.wait(10)
+    await quiet()
+    assert heard.calls == [("called", None)]
+    await executor.aclose()
+
+
+async def test_streaming_work_waits_for_room(executor: Executor) -> None:
+    if not executor.abilities.streaming:
+        pytest.skip("it does not stream")
+    ended: list[str] = []
+
+    async def yields() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append("ended")
+
+    await executor.start()
+    room = asyncio.Event()
+    heard = Heard(room)
+    executor.submit(Task(yields), heard)
+    await quiet()
+    assert heard.calls == [("called", None), ("emit", 1)]
+    room.set()
+    await heard.ended.wait()
+    assert heard.calls[2:] == [("emit", 2), ("returned", None)]
+    assert ended == ["ended"]
+    await executor.aclose()
+
+
+async def test_streaming_work_that_is_cancelled_is_closed(executor: Executor) -> None:
+    if not executor.abilities.streaming:
+        pytest.skip("it does not stream")
+    ended: list[str] = []
+
+    async def yields() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            ended.append("ended")
+
+    await executor.start()
+    heard = Heard(asyncio.Event())
+    handle = executor.submit(Task(yields), heard)
+    await quiet()
+    assert handle.cancel() is Stop.RUNNING
+    await heard.ended.wait()
+    assert isinstance(heard.calls[-1][1], asyncio.CancelledError)
+    assert ended == ["ended"]
+    await executor.aclose()

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    SKIP,
+    CapacitySource,
+    Final,
+    Retry,
+    SourceBufferObj,
+    SourceCancelledError,
+    SourceIterObj,
+)
+from headrace.pool import PullMapPoolObj
+from tests.support import Gate, quiet, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+async def double(item: int) -> int:
+    await asyncio.sleep(0)
+    return item * 2
+
+
+async def test_results_of_all_items_come() -> None:
+    capacity = CapacitySource(3)
+    async with SourceIterObj(range(20)).map_pool(double, capacity) as results:
+        assert sorted([item async for item in results]) == list(range(0, 40, 2))
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+    assert capacity.held == 0
+
+
+async def test_any_iterable_and_any_function_will_do() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async def final(item: int) -> AsyncIterator[Any]:
+        yield "on the way"
+        yield Final(item)
+
+    def blocks(item: int) -> int:
+        return item + 1
+
+    capacity = CapacitySource(2)
+    assert await PullMapPoolObj([1, 2], blocks, capacity, ordered=True).collect() == [2, 3]
+    ends: PullMapPoolObj[Any] = PullMapPoolObj(numbers(), final, capacity, ordered=True)
+    assert await ends.collect() == [1, 2]
+    assert await PullMapPoolObj([1], blocks, capacity, thread=True).collect() == [2]
+
+
+async def test_ordered_results_come_by_their_items() -> None:
+    async def work(item: int) -> int:
+        for _ in range(10 - item):
+            await asyncio.sleep(0)
+        return item
+
+    results = SourceIterObj(range(10)).map_pool(work, CapacitySource(5), ordered=True, window=6)
+    assert await results.collect() == list(range(10))
+
+
+async def test_law_3_an_error_costs_one_item() -> None:
+    failed: list[str] = []
+
+    async def work(item: int) -> int:
+        if item % 3 == 1:
+            raise ValueError(item)
+        return item
+
+    def note(error: Exception) -> Any:
+        failed.append(f"{error} {getattr(error, '__notes__', [])}")
+        return SKIP
+
+    results = SourceIterObj(range(7)).map_pool(work, CapacitySource(1), name="mill").catch(note)
+    assert await results.collect() == [0, 2, 3, 5, 6]
+    assert failed == ["1 ['raised in mill']", "4 ['raised in mill']"]
+
+
+async def test_cancelled_call_is_not_taken_for_the_cancellation_of_the_consumer() -> None:
+    async def work(item: int) -> int:
+        if item == 1:
+            raise asyncio.CancelledError
+        return item
+
+    results = SourceIterObj(range(3)).map_pool(work, CapacitySource(1), ordered=True)
+    assert await anext(results) == 0
+    with pytest.raises(SourceCancelledError):
+        await anext(results)
+    assert await results.collect() == [2]
+
+
+async def test_law_1_nothing_is_called_before_a_pull() -> None:
+    gate = Gate()
+    async with SourceIterObj([1]).map_pool(gate, CapacitySource(1)):
+        await quiet()
+    assert gate.calls == []
+
+
+async def test_law_2_a_cancelled_pull_loses_nothing() -> None:
+    gate = Gate()
+    async with SourceIterObj(range(5)).map_pool(gate, CapacitySource(2)) as results:
+        for _ in range(3):
+            pulling = asyncio.ensure_future(anext(results))
+            await quiet()
+            pulling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pulling
+        gate.open.set()
+        assert sorted(await results.collect()) == [0, 10, 20, 30, 40]
+
+
+async def test_law_4_closing_stops_the_calls_and_closes_the_source() -> None:
+    ended: list[str] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            for number in range(100):
+                yield number
+        finally:
+            ended.append("source")
+
+    async def work(item: int) -> int:
+        try:
+            if item:
+                await asyncio.Event().wait()
+        finally:
+            if item:
+                ended.append("call")
+        return item
+
+    capacity = CapacitySource(3)
+    async with PullMapPoolObj(numbers(), work, capacity) as results:
+        async for _ in results:
+            await until(lambda: capacity.held == 3)
+            await quiet()
+            break
+    assert ended == ["call"] * 3 + ["source"]
+    assert capacity.held == 0
+    await results.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(results)
+
+
+async def test_restart_begins_a_new_cycle() -> None:
+    source = SourceBufferObj([1, 2])
+    gate = Gate()
+    results = source.map_pool(gate, CapacitySource(1))
+    pulling = asyncio.ensure_future(anext(results))
+    await quiet()
+    with pytest.raises(RuntimeError, match="under way"):
+        results.restart()
+    gate.open.set()
+    assert [await pulling, *await results.collect()] == [10, 20]
+    source.buffer.extend([3])
+    results.restart()
+    assert await results.collect() == [30]
+
+
+async def test_cost_and_priority_may_depend_on_the_item() -> None:
+    capacity = CapacitySource(4)
+    held: list[int] = []
+
+    async def work(item: int) -> int:
+        held.append(capacity.held)
+        return item
+
+    def cost(item: int) -> int:
+        return item
+
+    results = PullMapPoolObj([1, 2, 3, 9], work, capacity, cost=cost, max_buffered=1)
+    got: list[Any] = []
+    while True:
+        try:
+            got.append(await anext(results))
+        except ValueError as error:
+            got.append("9" in str(error))
+        except StopAsyncIteration:
+            break
+    assert sorted(got) == [True, 1, 2, 3]
+    assert held[0] == 1
+    assert max(held) <= 4
+
+
+async def test_options_are_those_of_the_runner() -> None:
+    calls: list[int] = []
+
+    async def flaky(item: int) -> int:
+        calls.append(item)
+        if calls.count(item) == 1:
+            raise ValueError(item)
+        return item
+
+    capacity = CapacitySource(1)
+    results = PullMapPoolObj([1, 2], flaky, capacity, retry=Retry(backoff=0), ordered=True)
+    assert await results.collect() == [1, 2]
+    assert results.runner.snapshot().done == 2
+    stopped = PullMapPoolObj([1, 5, 6], flaky, capacity, on_error="stop")
+    assert await anext(stopped) == 1
+    with pytest.raises(ValueError, match="5"):
+        await anext(stopped)
+    assert await stopped.collect() == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_every_item_has_its_result_whatever_the_consumer_does(seed: int) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+
+    async def work(item: int) -> int:
+        for _ in range(chance.randrange(3)):
+            await asyncio.sleep(0)
+        return item
+
+    got: list[int] = []
+    options: Any = {"max_buffered": chance.choice((1, 5)), "ordered": chance.random() < 0.5}
+    async with PullMapPoolObj(range(200), work, CapacitySource(7), **options) as results:
+        while len(got) < 200:
+            pulling = asyncio.ensure_future(anext(results))
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+            pulling.cancel()
+            try:
+                got.append(await pulling)
+            except asyncio.CancelledError:
+                pass
+    assert sorted(got) == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (([], 5, CapacitySource(1)), {}, r"fn must be callable, not 5 \(int\)"),
+        ((5, double, CapacitySource(1)), {}, r"source must be .*5 \(int\)"),
+        (([], double, 5), {}, "capacity must be a CapacitySource"),
+        (([], double, CapacitySource(1)), {"cost": 0}, "cost must be positive"),
+        (([], double, CapacitySource(1)), {"thread": True}, "takes a plain function"),
+        (([], double, CapacitySource(1)), {"speed": 5}, "speed"),
+        (([], double, CapacitySource(1)), {"window": 5}, "window needs ordered"),
+    ],
+)
+def test_bad_input_says_what_is_wrong(arguments: Any, options: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        PullMapPoolObj(*arguments, **options)

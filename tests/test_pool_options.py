@@ -1,0 +1,540 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    CapacitySource,
+    Final,
+    HierarchicalTaskPoolRunner,
+    PushPullBufferObj,
+    SourceObj,
+    Task,
+)
+from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet, shown
+from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+async def fail() -> None:
+    raise ValueError("no")
+
+
+# on_error
+
+
+async def test_errors_do_not_end_a_run() -> None:
+    assert shown(await envelopes(pool([fail, one, fail, one], 1))) == ["ValueError", 1] * 2
+
+
+async def test_stop_ends_the_run_with_the_first_error() -> None:
+    ended: list[str] = []
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("hang")
+
+    async def late() -> None:
+        await quiet()
+        raise ValueError("no")
+
+    runner = pool([hang, late, hang, one], 3, on_error="stop")
+    async with runner.run_tasks() as progress:
+        found = [envelope async for envelope in progress]
+        assert isinstance(progress.first_error, ValueError)
+    # Each that was called has its envelope; the fourth, which was not, stays with the runner.
+    assert sorted(shown(found)) == ["CancelledError", "CancelledError", "ValueError"]
+    assert ended == ["hang"] * 2
+    assert shown(await envelopes(runner)) == [1]
+
+
+async def test_stop_is_for_what_cannot_be_called_too() -> None:
+    tasks: list[Any] = [5, one]
+    assert shown(await envelopes(pool(tasks, on_error="stop"))) == ["TypeError"]
+
+
+# ordered
+
+
+async def test_ordered_envelopes_come_by_their_tasks() -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def work(index: int) -> AsyncIterator[Any]:
+        yield f"{index} begins"
+        await gates[index].wait()
+        yield Final(index)
+
+    async with pool(
+        [Task(work, index) for index in range(3)], ordered=True
+    ).run_tasks() as progress:
+        for index in (2, 1):
+            gates[index].set()
+            await quiet()
+        assert (await anext(progress)).value == "0 begins"
+        gates[0].set()
+        rest = [envelope.value async for envelope in progress]
+    assert rest == [0, "1 begins", 1, "2 begins", 2]
+
+
+async def test_ordered_run_takes_up_no_more_than_its_window() -> None:
+    gate = asyncio.Event()
+    called: list[int] = []
+
+    async def work(index: int) -> int:
+        called.append(index)
+        if not index:
+            await gate.wait()
+        return index
+
+    tasks = [Task(work, index) for index in range(10)]
+    async with pool(tasks, ordered=True, window=3).run_tasks() as progress:
+        await quiet()
+        assert called == [0, 1, 2]
+        gate.set()
+        assert [envelope.value async for envelope in progress] == list(range(10))
+
+
+async def test_first_of_an_ordered_run_is_not_held_up_by_what_waits_for_it() -> None:
+    go = asyncio.Event()
+
+    async def first() -> AsyncIterator[str]:
+        await go.wait()
+        for _ in range(5):
+            yield "first"
+
+    async def second() -> AsyncIterator[str]:
+        while not go.is_set():
+            yield "second"
+            await asyncio.sleep(0)
+        yield "last"
+
+    runner = pool([first, second], ordered=True, max_buffered=2)
+    async with runner.run_tasks() as progress:
+        # As much as may be parked is parked.
+        await quiet()
+        assert runner.snapshot().unread == 2
+        go.set()
+        values = [envelope.value async for envelope in progress]
+    assert values[:6] == ["first"] * 5 + [None]
+    assert set(values[6:-2]) == {"second"}
+    assert values[-2:] == ["last", None]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_ordered_run_is_the_unordered_one_in_order(seed: int) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+
+    async def work(index: int, turns: int) -> AsyncIterator[tuple[int, int]]:
+        for turn in range(turns):
+            yield index, turn
+            if chance.random() < 0.5:
+                await asyncio.sleep(0)
+        if index % 7 == 3:
+            raise ValueError(index)
+
+    turns = [chance.randrange(4) for _ in range(100)]
+    tasks: list[Any] = [Task(work, index, turns[index]) for index in range(100)]
+    tasks[50] = "no task"
+    runner = pool(
+        tasks,
+        chance.randint(1, 8),
+        ordered=True,
+        max_buffered=chance.choice((1, 3, 100)),
+        window=chance.choice((None, 1, 5)),
+        lookahead=chance.choice((1, 4)),
+    )
+    found = await envelopes(runner)
+    assert [envelope.task_id for envelope in found] == sorted(e.task_id for e in found)
+    values = [envelope.value for envelope in found if envelope.type is INTERMEDIATE]
+    assert values == [(i, turn) for i in range(100) if i != 50 for turn in range(turns[i])]
+    assert sum(envelope.type is ERROR for envelope in found) == 15
+    assert runner.capacity.held == 0
+
+
+async def test_error_of_the_source_has_its_place_in_an_ordered_run() -> None:
+    class Broken(SourceObj[Any]):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left = [slow, one, None, one]
+
+        async def __anext__(self) -> Any:
+            if not self.left:
+                raise StopAsyncIteration
+            if (task := self.left.pop(0)) is None:
+                raise ValueError("broken")
+            return task
+
+    async def slow() -> int:
+        await quiet()
+        return 0
+
+    got: list[Any] = []
+    async with pool(Broken(), ordered=True).run_tasks() as progress:
+        while len(got) < 4:
+            try:
+                got.append((await anext(progress)).value)
+            except ValueError as error:
+                got.append(str(error))
+        with pytest.raises(StopAsyncIteration):
+            await anext(progress)
+    assert got == [0, 1, "broken", 1]
+
+
+# lookahead
+
+
+class Asked(CapacitySource):
+    """A capacity that notes what is asked of it, and grants by priority."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.asked: list[tuple[int, int]] = []
+
+    def acquire(self, cost: int = 1, *, priority: int = 0) -> Any:
+        self.asked.append((cost, priority))
+        return super().acquire(cost)
+
+
+@pytest.mark.parametrize("lookahead", [1, 3, 10])
+async def test_pulled_is_at_most_called_and_lookahead(lookahead: int) -> None:
+    pulled = called = 0
+    gate = asyncio.Event()
+
+    class Counting(SourceObj[Any]):
+        async def pull_impl(self) -> AsyncIterator[Any]:
+            nonlocal pulled
+            for _ in range(30):
+                pulled += 1
+                assert pulled <= called + lookahead
+                yield work
+
+    async def work() -> None:
+        nonlocal called
+        called += 1
+        assert capacity.held <= 3
+        await gate.wait()
+
+    capacity = CapacitySource(3)
+    runner = HierarchicalTaskPoolRunner(Counting(), capacity, lookahead=lookahead)
+    async with runner.run_tasks() as progress:
+        await quiet()
+        assert (pulled, called, capacity.held) == (3 + lookahead, 3, 3)
+        assert (runner.snapshot().queued, capacity.waiting) == (lookahead, lookahead)
+        gate.set()
+        assert len([envelope async for envelope in progress]) == 30
+
+
+async def test_priorities_and_costs_reach_the_capacity() -> None:
+    capacity = Asked(2)
+    gate = asyncio.Event()
+    tasks = [
+        Task(gate.wait, cost=2),
+        Task(one, priority=5),
+        Task(one, cost=2),
+        Task(one, priority=-1),
+    ]
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, lookahead=4)
+    async with runner.run_tasks() as progress:
+        await until(lambda: capacity.waiting == 3)
+        assert capacity.asked == [(1, 5), (2, 0), (1, -1)]
+        gate.set()
+        assert shown([envelope async for envelope in progress]) == [True, 1, 1, 1]
+
+
+async def test_later_task_that_fits_is_called_before_one_that_does_not() -> None:
+    capacity = CapacitySource(3)
+    outside = await capacity.acquire(2)
+    order: list[str] = []
+
+    def note(name: str) -> None:
+        order.append(name)
+
+    # A leaf of each own, so that the tree is free to let the small one pass.
+    tasks = [Task(note, "big", cost=3), Task(note, "small")]
+    async with HierarchicalTaskPoolRunner(tasks, capacity, lookahead=2).run_tasks() as progress:
+        await quiet()
+        outside.release()
+        assert len([envelope async for envelope in progress]) == 2
+    assert sorted(order) == ["big", "small"]
+
+
+# timeouts
+
+
+@pytest.mark.virtual
+async def test_timeout_counts_the_call_and_not_the_queue() -> None:
+    async def work() -> str:
+        await asyncio.sleep(3)
+        return "done"
+
+    found = await envelopes(pool([work] * 4, 1, timeout=4))
+    assert shown(found) == ["done"] * 4
+
+
+@pytest.mark.virtual
+async def test_timeout_is_an_error_when_the_work_has_stopped() -> None:
+    capacity = CapacitySource(1)
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(1)
+            assert capacity.held == 1
+
+    [found] = await envelopes(HierarchicalTaskPoolRunner([work], capacity, timeout=5))
+    assert isinstance(found.error, TimeoutError)
+    assert "timeout of 5 s" in str(found.error)
+    assert isinstance(found.error.__cause__, asyncio.CancelledError)
+    assert found.started is not None
+    assert found.finished is not None
+    assert found.finished - found.started == pytest.approx(6)
+
+
+@pytest.mark.virtual
+async def test_task_may_have_a_timeout_of_its_own() -> None:
+    async def work() -> str:
+        await asyncio.sleep(3)
+        return "done"
+
+    tasks = [work, Task(work, timeout=math.inf), Task(work, timeout=1), Task(work, timeout=4)]
+    runner = pool(tasks, 1, timeout=2)
+    assert shown(await envelopes(runner)) == ["TimeoutError", "done", "TimeoutError", "done"]
+
+
+@pytest.mark.virtual
+async def test_work_that_answers_a_timeout_with_a_value_or_an_error_gives_that() -> None:
+    async def value() -> str:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            pass
+        return "as far as it came"
+
+    async def error() -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError as cancelled:
+            raise ValueError from cancelled
+
+    assert shown(await envelopes(pool([value, error], timeout=1))) == [
+        "as far as it came",
+        "ValueError",
+    ]
+
+
+@pytest.mark.virtual
+async def test_timeout_stops_a_task_that_yields() -> None:
+    async def work() -> AsyncIterator[int]:
+        for number in range(100):
+            try:
+                await asyncio.sleep(2)
+            except asyncio.CancelledError:
+                # It refuses, and is asked again when it yields.
+                pass
+            yield number
+
+    assert shown(await envelopes(pool([work], timeout=5))) == [0, 1, "TimeoutError"]
+
+
+@pytest.mark.virtual
+async def test_queue_timeout_counts_the_queue_and_not_the_call() -> None:
+    called: list[int] = []
+
+    async def work(index: int) -> int:
+        called.append(index)
+        await asyncio.sleep(3)
+        return index
+
+    tasks = [Task(work, index, queue_timeout=2) for index in range(3)]
+    found = await envelopes(pool(tasks, 1))
+    # The second waits for the first and is given up; the third is taken up then, and waits for one second.
+    assert shown(found) == ["TimeoutError", 0, 2]
+    assert called == [0, 2]
+    assert "queue_timeout of 2 s" in str(found[0].error)
+    assert (found[0].attempt, found[0].started) == (0, None)
+
+
+async def test_thread_that_overruns_its_timeout_gives_its_error_when_it_has_ended() -> None:
+    capacity = CapacitySource(1)
+    loop = asyncio.get_running_loop()
+    overdue = asyncio.Event()
+
+    def work() -> int:
+        # No earlier than the loop has had its timers run, which is after the timeout.
+        asyncio.run_coroutine_threadsafe(overdue.wait(), loop).result()
+        return 1
+
+    loop.call_later(0.03, overdue.set)
+    runner = HierarchicalTaskPoolRunner([Task(work, thread=True, timeout=0.001)], capacity)
+    assert shown(await envelopes(runner)) == ["TimeoutError"]
+    assert capacity.held == 0
+
+
+# Keys and callbacks
+
+
+async def test_key_of_a_live_task_is_an_error_that_names_the_other() -> None:
+    gate = asyncio.Event()
+    tasks = [Task(gate.wait, key="k"), Task(one, key="k"), Task(one, key="other")]
+    async with pool(tasks).run_tasks() as progress:
+        refused, other = await anext(progress), await anext(progress)
+        gate.set()
+        assert [envelope.value async for envelope in progress] == [True]
+    assert isinstance(refused.error, ValueError)
+    assert "key 'k' is that of task 1" in str(refused.error)
+    assert (refused.attempt, other.key) == (0, "other")
+
+
+async def test_key_may_be_used_again_when_its_task_has_ended() -> None:
+    queue: PushPullBufferObj[Any] = PushPullBufferObj()
+    async with pool(queue.source).run_tasks() as progress:
+        for fn in (one, fail, one):
+            await queue.sink.next(Task(fn, key="k"))
+            assert (await anext(progress)).attempt == 1
+
+
+async def test_callbacks_are_called_before_the_envelope_is_put() -> None:
+    told: list[Any] = []
+    tasks = [
+        Task(one, on_complete=told.append, on_error=told.append),
+        Task(fail, on_complete=told.append, on_error=told.append),
+    ]
+    async with pool(tasks, 1).run_tasks() as progress:
+        for index in range(2):
+            envelope = await anext(progress)
+            assert told[index] is (envelope.value if envelope.type is FINAL else envelope.error)
+    assert len(told) == 2
+
+
+async def test_what_a_callback_raises_goes_to_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    heard: list[Any] = []
+    loop.set_exception_handler(lambda _, context: heard.append(context))
+
+    def bad(value: object) -> None:
+        raise ZeroDivisionError(value)
+
+    tasks = [Task(one, on_complete=bad), Task(fail, on_error=bad)]
+    assert shown(await envelopes(pool(tasks, 1, name="mill"))) == [1, "ValueError"]
+    assert [type(context["exception"]) for context in heard] == [ZeroDivisionError] * 2
+    assert heard[0]["message"] == "a callback of mill: task 1 raised"
+
+
+class Settled(SourceObj[Any]):
+    """A source that notes what becomes of its items."""
+
+    def __init__(self, items: list[Any]) -> None:
+        super().__init__()
+        self.items = items
+        self.told: list[tuple[Any, Any]] = []
+
+    async def pull_impl(self) -> AsyncIterator[Any]:
+        while self.items:
+            yield self.items.pop(0)
+
+    def completed(self, item: Any, value: Any) -> None:
+        self.told.append((item, value))
+
+    def failed(self, item: Any, error: BaseException) -> None:
+        self.told.append((item, type(error)))
+
+
+async def test_settling_source_is_told_how_each_item_ended() -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    tasks: list[Any] = [one, Task(fail, key="k"), 5, hang, one]
+    source = Settled(list(tasks))
+    capacity = CapacitySource(1)
+    async with HierarchicalTaskPoolRunner(source, capacity).run_tasks() as progress:
+        for _ in range(3):
+            await anext(progress)
+            assert source.told
+        await until(lambda: len(source.items) == 0 and capacity.held)
+    assert len(source.told) == 4
+    assert dict(source.told) == {
+        one: 1,
+        tasks[1]: ValueError,
+        5: TypeError,
+        hang: asyncio.CancelledError,
+    }
+
+
+# Debug mode
+
+
+@pytest.mark.loops("asyncio", "eager")
+@pytest.mark.parametrize("debug", [True, False])
+async def test_work_that_blocks_the_loop_is_named_in_debug_mode(
+    caplog: pytest.LogCaptureFixture, debug: bool
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(debug)
+    loop.slow_callback_duration = 0.01
+
+    async def blocks() -> int:
+        await asyncio.sleep(0)
+        end = time.perf_counter() + 0.02
+        while time.perf_counter() < end:
+            pass
+        return 1
+
+    with caplog.at_level(logging.WARNING, logger="headrace.pool"):
+        tasks = [Task(blocks, key="slow"), Task(one, key="fast"), Task(fail)]
+        found = await envelopes(pool(tasks, 1, name="mill"))
+    assert shown(found) == [1, 1, "ValueError"]
+    own = [record for record in caplog.records if record.name == "headrace.pool"]
+    named = [record.getMessage() for record in own if "task slow" in record.getMessage()]
+    assert len(named) == debug
+    assert all(message.startswith("mill: task slow blocked the event loop") for message in named)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_error": "ignore"}, "on_error must be 'continue' or 'stop', not 'ignore'"),
+        ({"ordered": 1}, "ordered must be True or False, not 1"),
+        ({"ordered": True, "window": 0}, "window must be at least 1, got 0"),
+        ({"window": 3}, "window needs ordered=True, got window=3"),
+        ({"lookahead": 0}, "lookahead must be at least 1, got 0"),
+        ({"retry": 3}, r"retry must be a Retry or None, not 3 \(int\)"),
+        ({"timeout": 0}, "timeout must be positive, got 0"),
+        ({"timeout": "1"}, r"timeout must be a number of seconds or None, not '1' \(str\)"),
+    ],
+)
+def test_bad_option_says_what_is_wrong(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        pool([], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": []}, r"key must be hashable, not \[\]"),
+        ({"cost": {}}, "cost must name a resource at least"),
+        ({"cost": {"tokens": 0}}, "cost must be positive and finite, got {'tokens': 0}"),
+        ({"cost": math.nan}, "cost must be positive and finite, got nan"),
+        ({"priority": 1.5}, r"priority must be an integer, not 1.5 \(float\)"),
+        ({"timeout": -1}, "timeout must be positive, got -1"),
+        ({"queue_timeout": math.nan}, "queue_timeout must be positive, got nan"),
+        ({"retry": True}, r"retry must be a Retry or None, not True \(bool\)"),
+        ({"on_complete": 1}, r"on_complete must be callable or None, not 1 \(int\)"),
+        ({"on_error": fail}, "on_error must be a plain function, not the async function"),
+    ],
+)
+def test_bad_option_of_a_task_says_what_is_wrong(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Task(one, **options)

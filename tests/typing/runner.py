@@ -1,0 +1,68 @@
+"""What a type checker infers of pools. It is read, and never run."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any, assert_type
+
+from headrace import (
+    CapacitySource,
+    HierarchicalTaskPoolRunner,
+    PoolSnapshot,
+    PushPullBufferObj,
+    Retry,
+    SourceIterObj,
+    Task,
+    TaskProgressEnvelope,
+)
+from headrace.pool import PullMapPoolObj
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def slow_length(text: str) -> int:
+    return len(text)
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
+async def runner() -> None:
+    queue: PushPullBufferObj[Task | Callable[[], Any]] = PushPullBufferObj()
+    await queue.sink.next(Task(slow_length, "a", key=("k", 1), cost={"slots": 1, "tokens": 0.5}))
+    pool = HierarchicalTaskPoolRunner(
+        queue.source,
+        CapacitySource(2),
+        on_error="stop",
+        ordered=True,
+        window=10,
+        retry=Retry(3, (ValueError, OSError), random=Random(1), retry_after=lambda _: None),
+        timeout=1,
+    )
+    async with pool.run_tasks() as progress:
+        async for envelope in progress:
+            assert_type(envelope, TaskProgressEnvelope[Any])
+    assert_type(await pool.run(), list[Any])
+    assert_type(await pool.drain(timeout=1.5), list[Any])
+    assert_type(await pool.abort(wait=False), tuple[int, ...])
+    assert_type(pool.cancel(1), bool)
+    assert_type(pool.snapshot(), PoolSnapshot)
+
+
+async def mapped() -> None:
+    words = SourceIterObj(["a", "b"])
+    capacity = CapacitySource(2)
+    assert_type(words.map_pool(slow_length, capacity), PullMapPoolObj[int])
+    assert_type(words.map_pool(length, capacity, thread=True, cost=len), PullMapPoolObj[int])
+    assert_type(PullMapPoolObj(["a"], slow_length, capacity, ordered=True), PullMapPoolObj[int])
+    assert_type(await words.map_pool(slow_length, capacity).collect(), list[int])
+
+
+def wrong() -> None:
+    capacity = CapacitySource(2)
+    words = SourceIterObj(["a"])
+    words.map_pool(slow_length, capacity, speed=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    words.map_pool(ord, 2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    HierarchicalTaskPoolRunner([], capacity, on_error="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
