@@ -276,6 +276,17 @@ def test_a_dependency_on_what_is_dead_aborts() -> None:
     assert graph.finished
 
 
+def test_a_node_that_was_aborted_meanwhile_depends_on_nothing_more() -> None:
+    graph = DependencyGraph()
+    graph.add_all([("page", 1), ("link", 2), ("report", 3, ["page", "link"])])
+    assert graph.depend("report", "page")
+    graph.fail("link", ValueError())
+    graph.add("found by the page")
+    assert not graph.depend("report", "found by the page")
+    assert graph["report"].depends_on == ("page", "link")
+    assert graph["report"].caused_by == "link"
+
+
 @pytest.mark.parametrize(
     ("key", "needs", "error", "message"),
     [

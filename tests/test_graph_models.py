@@ -75,6 +75,8 @@ class Model:
     def depend(self, key: int, needs: list[int]) -> None:
         if key not in self.states:
             raise ValueError(key)
+        if self.states[key] is ABORTED:
+            return
         if self.states[key] not in (PENDING, READY):
             raise RuntimeError(key)
         if any(need not in self.states for need in needs):

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    CapacitySource,
     ClosedError,
     DependencyGraph,
     DependencySourceObj,
     DependencyState,
+    HierarchicalTaskPoolRunner,
     PriorityDependencySourceObj,
     PrioritySourceObj,
-    Settling,
     SourceIterObj,
     Task,
     WouldBlock,
@@ -30,7 +31,7 @@ from tests.support import collect, quiet, turns, until, wrong
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace import PullObj
+    from headrace import PullObj, TaskProgressEnvelope
 
 PENDING, READY, RUNNING, COMPLETED, FAILED, ABORTED = DependencyState
 KINDS = [DependencySourceObj, PriorityDependencySourceObj]
@@ -50,22 +51,11 @@ def settling(source: DependencySourceObj) -> PullObj[Any]:
     return source.callback(lambda item: source.completed(item, None))
 
 
-async def run(source: PullObj[Any], width: int = 3) -> None:
-    """What a runner does with a source: so many tasks at once, and what became of each is told."""
-    assert isinstance(source, Settling)
-
-    async def work() -> None:
-        async for task in source:
-            try:
-                value = await task.fn(*task.args)
-            except Exception as error:
-                source.failed(task, error)
-            else:
-                source.completed(task, value)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(width):
-            group.create_task(work())
+async def run(source: PullObj[Any]) -> dict[Any, TaskProgressEnvelope[Any]]:
+    """Has a runner take a source to its end; the envelope of each task that was called, by its key."""
+    runner = HierarchicalTaskPoolRunner(source, CapacitySource(3))
+    async with runner.run_tasks() as progress:
+        return {envelope.key: envelope async for envelope in progress}
 
 
 @both
@@ -84,14 +74,14 @@ async def test_a_runner_completes_and_fails_what_it_is_given(
         return name.upper()
 
     for n in range(3):
-        graph.add(f"fetch {n}", Task(work, f"fetch {n}"))
+        graph.add(f"fetch {n}", Task(work, f"fetch {n}", key=n))
         graph.add(f"parse {n}", Task(work, f"parse {n}"), [f"fetch {n}"])
         graph.add(f"store {n}", Task(work, f"store {n}"), [f"parse {n}"])
     graph.add("report", Task(work, "report"), ["store 0", "store 2"])
     graph.add("census", Task(work, "census"), [f"store {n}" for n in range(3)])
-    await run(kind(graph))
+    envelopes = await run(kind(graph))
+    assert envelopes[2].value == "FETCH 2"
     assert sorted(log[:3]) == ["fetch 0", "fetch 1", "fetch 2"]
-    assert log[-1] == "report"
     assert graph["report"].value == "REPORT"
     assert graph["parse 1"].state is FAILED
     for key in ("store 1", "census"):
@@ -121,6 +111,59 @@ async def test_work_discovers_work(kind: type[DependencySourceObj]) -> None:
     await run(kind(graph))
     assert sorted(found) == list(range(1, 200))
     assert graph["report"].value == 199
+
+
+@both
+async def test_a_page_that_fails_spoils_the_report_and_no_other_page(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = DependencyGraph()
+    broken = OSError("broken")
+
+    async def visit(page: int) -> int:
+        await asyncio.sleep(0)
+        for link in (2 * page, 2 * page + 1):
+            if link < 100:
+                graph.add(link, Task(visit, link, key=link))
+                graph.depend("report", link)
+        if page == 7:
+            raise broken
+        return page
+
+    graph.add(1, Task(visit, 1, key=1))
+    graph.add("report", lambda: "never", [1])
+    envelopes = await run(kind(graph))
+    assert sorted(envelopes) == list(range(1, 100))
+    assert [envelope.error for envelope in envelopes.values() if envelope.error] == [broken]
+    assert (graph["report"].state, graph["report"].error) == (ABORTED, broken)
+
+
+@both
+async def test_what_a_runner_cancels_has_failed_and_what_it_never_called_has_not(
+    kind: type[DependencySourceObj],
+) -> None:
+    graph = DependencyGraph()
+    graph.add_all([("a", asyncio.Event().wait), ("b", int, ["a"]), ("c", int)])
+    runner = HierarchicalTaskPoolRunner(kind(graph), CapacitySource(1))
+    async with runner.run_tasks():
+        await until(lambda: graph.counts()[RUNNING] == 2)
+    assert isinstance(graph["a"].error, asyncio.CancelledError)
+    assert (graph["b"].state, graph["b"].caused_by) == (ABORTED, "a")
+    assert graph["c"].state is RUNNING
+    async with runner.run_tasks() as progress:
+        assert [envelope.key async for envelope in progress] == ["c"]
+    assert (graph["c"].state, graph["c"].value) == (COMPLETED, 0)
+
+
+@both
+async def test_a_node_that_no_runner_can_run_has_failed(kind: type[DependencySourceObj]) -> None:
+    graph = DependencyGraph()
+    graph.add("number", 3)
+    graph.add("over it", int, ["number"])
+    (envelope,) = (await run(kind(graph))).values()
+    assert isinstance(envelope.error, TypeError)
+    assert graph["number"].error is envelope.error
+    assert graph["over it"].state is ABORTED
 
 
 @both

@@ -117,7 +117,7 @@ class DependencyGraph:
             self._ledger.insert(wanted)
         self._news.tell()
 
-    def depend(self, key: Hashable, *depends_on: Hashable) -> None:
+    def depend(self, key: Hashable, *depends_on: Hashable) -> bool:
         """Lets a node that was not taken yet depend on more nodes: all of these, or, if anything is wrong, none.
 
         One that was ready waits again. If one of these has failed or was aborted, the node is aborted.
@@ -126,9 +126,12 @@ class DependencyGraph:
             key: The node.
             *depends_on: The keys of other nodes.
 
+        Returns:
+            False if the node was aborted meanwhile: then nothing happens.
+
         Raises:
             CycleError: One of them depends on the node, directly or not; the message shows how.
-            RuntimeError: The node is running, or settled.
+            RuntimeError: The node is running, completed or has failed.
             TypeError: A key cannot be hashed.
             ValueError: There is no node for one of the keys.
             Exception: what a callback of `on_ready` raised; the dependencies are there.
@@ -138,8 +141,9 @@ class DependencyGraph:
         """
         needs = _keys(depends_on)
         with self._lock:
-            self._ledger.depend(key, needs)
+            depends = self._ledger.depend(key, needs)
         self._news.tell()
+        return depends
 
     def close(self) -> None:
         """Says that nothing more will be added. Idempotent.

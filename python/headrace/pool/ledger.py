@@ -102,9 +102,11 @@ class Ledger:
             )
         return node
 
-    def depend(self, key: Hashable, depends_on: Iterable[Hashable]) -> None:
-        """Lets a node depend on more nodes, all or none."""
+    def depend(self, key: Hashable, depends_on: Iterable[Hashable]) -> bool:
+        """Lets a node depend on more nodes, all or none; false if it is aborted."""
         node = self.find(key)
+        if node.state is _ABORTED:
+            return False
         if node.state not in (_PENDING, _READY):
             raise RuntimeError(
                 f"node {key!r} is {node.state.value}: only one that was not taken yet can depend on more"
@@ -115,11 +117,12 @@ class Ledger:
                 raise cycle_error([key, *way])
         node.depends_on += [need.key for need in needs]
         if all(need.state is _COMPLETED for need in needs):
-            return
+            return True
         if node.state is _READY:
             self.ready.pop(node)
             self._set_state(node, _PENDING)
         self._wait_for(node, needs)
+        return True
 
     def _wait_for(self, node: Node, needs: Sequence[Node]) -> None:
         """Has a pending node wait for others too; it may be ready all the same, or aborted."""
