@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,6 +92,18 @@ async def in_turn(sources: list[AsyncIterator[int]]) -> AsyncIterator[int]:
                 yield await pull()
             except StopAsyncIteration:
                 pulls.remove(pull)
+
+
+async def in_ring(sources: list[AsyncIterator[int]]) -> AsyncIterator[int]:
+    """In turn, for many sources: one that ends costs nothing."""
+    ring = deque(source.__anext__ for source in sources)
+    while ring:
+        try:
+            while True:
+                yield await ring[0]()
+                ring.rotate(-1)
+        except StopAsyncIteration:
+            ring.popleft()
 
 
 async def pump(put: Callable[[int], Any], get: Callable[[], Any], count: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from by_hand import in_turn, merged_by_queue, numbers, one_turn_each, zipped
+from by_hand import in_ring, in_turn, merged_by_queue, numbers, one_turn_each, zipped
 from harness import Case, main
 
 from headrace import AsyncIteratorCombiner, PullRoundRobinObj, PullZipObj
@@ -47,22 +47,46 @@ def merge(
     )
 
 
-def flat(what: str, make: Callable[[int], AsyncIterator[int]], each: int) -> Case:
+def flat(
+    name: str,
+    baseline: str,
+    each: int,
+    join: Callable[[int, int], Any],
+) -> Case:
     """What an item costs with a thousand times as many sources, each of as many items."""
 
     async def few(count: int) -> int:
         result = 0
         for _ in range(count // (10 * each)):
-            result += await total(merged(make, 10, 10 * each))
+            result += await total(join(10, 10 * each))
         return result
 
     return Case(
-        f"merge of 10,000 sources, {what}, {each} items each",
-        "headrace's own of 10",
+        f"{name}, {each} items each",
+        baseline,
         few,
-        lambda n: total(merged(make, n // each, n)),
+        lambda n: total(join(n // each, n)),
         goal=1.30,
         items=10_000 * each,
+    )
+
+
+def flat_merge(what: str, make: Callable[[int], AsyncIterator[int]], each: int) -> Case:
+    return flat(
+        f"merge of 10,000 sources, {what}",
+        "headrace's own of 10",
+        each,
+        lambda m, count: merged(make, m, count),
+    )
+
+
+def flat_by_hand(each: int) -> Case:
+    """How much of that is the generators' own: they lie further apart than caches reach."""
+    return flat(
+        "10,000 async generators in turn, by hand",
+        "the same with 10",
+        each,
+        lambda m, count: in_ring(sources(numbers, m, count)),
     )
 
 
@@ -77,8 +101,9 @@ def cases() -> list[Case]:
             merge("a turn of the loop an item", one_turn_each, m, goal, 60_000)
             for m, goal in ((2, 0.90), (10, 0.75), (1_000, 0.75))
         ),
-        flat("ready", numbers, 40),
-        flat("a turn of the loop an item", one_turn_each, 40),
+        flat_merge("ready", numbers, 40),
+        flat_by_hand(40),
+        flat_merge("a turn of the loop an item", one_turn_each, 40),
         Case(
             "zip of 10",
             "`await anext` of each",

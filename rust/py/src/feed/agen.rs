@@ -84,6 +84,12 @@ fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     }
 }
 
+/// Marks a generator that was suspended inside an item as being stepped again.
+#[inline]
+pub(crate) fn wake(agen: &Bound<'_, PyAny>) {
+    set_running(agen, false);
+}
+
 /// Marks a generator as being inside an item, or not.
 pub(super) fn set_running(agen: &Bound<'_, PyAny>, running: bool) {
     let offset = RUNNING.load(Relaxed);

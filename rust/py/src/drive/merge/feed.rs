@@ -12,7 +12,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::identity::check_loop;
 use super::merge::Merge;
 use super::row::Ending;
-use super::slot::{Key, Outcome};
+use super::slot::{Key, Outcome, Slot};
 use super::state::{OnError, Phase, Waiter};
 use crate::errors;
 use crate::feed::{Drawn, Wait};
@@ -242,6 +242,18 @@ impl MergeFeed {
         let py = merge.py();
         let event_loop = merge.get().event_loop(py)?;
         check_loop(&event_loop)?;
+        let rests = {
+            let state = merge.get().state.borrow(py);
+            match target {
+                None => !state.resting.is_empty(),
+                Some(key) => state.slots.get(key).is_some_and(Slot::is_resting),
+            }
+        };
+        if rests {
+            // What is awaited goes on in the next turn, and so does this.
+            let rest = Wait::Merge { waiter: None };
+            return Ok(Drawn::Wait(Box::new(rest), py.None().into_bound(py)));
+        }
         let future = merge.get().future(py)?;
         merge.get().state.borrow(py).waiters.push(Waiter {
             future: future.clone().unbind(),

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 
+use super::step::Where;
 use crate::asyncio;
 use crate::awaitable::{Seen, Stopped};
 use crate::drive::budget;
@@ -76,18 +77,17 @@ impl Identity {
             .unwrap_or(false)
     }
 
-    /// Runs something as this source. `in_context`: the context is entered already, as it is in a
-    /// callback that was given it.
+    /// Runs something as this source. In a callback of its own the context is entered already.
     pub(super) fn run<T>(
         &self,
         event_loop: &Bound<'_, PyAny>,
-        in_context: bool,
+        from: Where,
         run: impl FnOnce() -> PyResult<T>,
     ) -> PyResult<T> {
         let py = event_loop.py();
         let mut entered = Entered::default();
-        entered.enter(event_loop, self.task.bind(py).clone(), !in_context)?;
-        let _context = if in_context {
+        entered.enter(event_loop, self.task.bind(py).clone(), from == Where::Pull)?;
+        let _context = if from == Where::Callback {
             None
         } else {
             Some(InContext::enter(self.context.bind(py))?)

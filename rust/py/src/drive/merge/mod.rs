@@ -5,6 +5,8 @@
 //! | [`merge`] | `Merge`: the sources, and what Python asks of them |
 //! | [`state`] | what of it changes |
 //! | [`step`] | how a source is driven |
+//! | [`wait`] | those that wait for a future |
+//! | [`rest`] | those that only let the loop have a turn |
 //! | [`strike`] | how it hears that its task was cancelled |
 //! | [`close`] | how it is closed |
 //! | [`feed`] | `MergeFeed`: a view, which takes what they give |
@@ -26,8 +28,10 @@
 //! that are always ready each gives its item within `M` pulls.
 //!
 //! A source that waits is left alone: a callback on what it waits for steps it when that is there,
-//! puts what comes into its queue, and wakes the pull that waits, if one does. A pull that is
-//! cancelled leaves everything where it is, so nothing is lost.
+//! puts what comes into its queue, and wakes the pull that waits, if one does. Those that wait for
+//! nothing but a turn of the loop go on together, in one callback ([`rest`]); and a pull that finds
+//! nothing while they do rests for that turn too. So with `M` such sources a turn gives `M` items. A
+//! pull that is cancelled leaves everything where it is, so nothing is lost.
 //!
 //! How the next item is chosen is the *view*'s business ([`feed`], [`turn`], [`row`]): the first that is ready (race),
 //! the next in the ring (round-robin, concat), the first that had none in this round (race-robin),
@@ -57,6 +61,7 @@ mod feed;
 mod identity;
 #[expect(clippy::module_inception, reason = "the noun of this room")]
 mod merge;
+mod rest;
 mod resumption;
 mod row;
 mod slot;
@@ -64,6 +69,7 @@ mod state;
 mod step;
 mod strike;
 mod turn;
+mod wait;
 
 pub(crate) use anchor::Anchor;
 pub(crate) use feed::MergeFeed;

@@ -5,6 +5,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::merge::Merge;
 use super::slot::Key;
+use super::step::Where;
 
 /// The callback of one source, for as long as it lasts.
 #[pyclass(frozen, module = "headrace._core")]
@@ -18,7 +19,7 @@ pub(super) struct Resumption {
 impl Resumption {
     #[pyo3(signature = (_future = None))]
     fn __call__(&self, py: Python<'_>, _future: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        Merge::resume(self.merge.bind(py), self.key)
+        Merge::resume(self.merge.bind(py), self.key, Where::Callback)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -33,6 +34,8 @@ pub(super) enum Errand {
     Inspect,
     /// Nobody holds the stream any more.
     LetGo,
+    /// Step the sources that let the loop have a turn.
+    GoOn,
 }
 
 /// An errand of a merge.
@@ -50,6 +53,7 @@ impl Note {
         match self.errand {
             Errand::Inspect => Merge::inspect(merge),
             Errand::LetGo => Merge::let_go(merge),
+            Errand::GoOn => Merge::go_on(merge),
         }
     }
 

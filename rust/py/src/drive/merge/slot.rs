@@ -7,7 +7,7 @@ use pyo3::types::PyTuple;
 
 use super::identity::Identity;
 use crate::awaitable::{Seen, Stopped};
-use crate::feed::{AnyFeed, Wait};
+use crate::feed::{AnyFeed, Wait, agen};
 
 /// Which slot: its place in the slab, and which of its tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,9 +189,15 @@ impl Slot {
             && self.queue.len() < eager
     }
 
+    /// Whether it lets the loop have a turn, and waits for nothing else.
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.status, Status::Waiting { future: None, .. })
+    }
+
     /// If it is an async generator that has begun, and that has nothing to hear of, marks it as being
-    /// stepped, and gives it with its task and its context.
-    #[inline]
+    /// stepped, and gives it with its task and its context. It stands, or it has rested.
+    #[expect(clippy::inline_always, reason = "it is a part of two loops")]
+    #[inline(always)]
     pub(super) fn run<'py>(&mut self, py: Python<'py>) -> Option<Running<'py>> {
         let AnyFeed::Foreign(feed) = &self.feed else {
             return None;
@@ -200,7 +206,15 @@ impl Slot {
         if self.struck.is_some() || !self.is_foreign {
             return None;
         }
+        let has_rested = match &self.status {
+            Status::Standing => false,
+            Status::Waiting { wait, future: None } if matches!(**wait, Wait::Agen) => true,
+            Status::Waiting { .. } | Status::Running => return None,
+        };
         let agen = feed.get().running_agen(py)?;
+        if has_rested {
+            agen::wake(&agen);
+        }
         self.status = Status::Running;
         Some((
             agen,

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) order: Vec<Key>,
     /// Those to be asked by the next pull.
     pub(super) wanted: VecDeque<Key>,
+    /// Those that let the loop have a turn. While there are any, a callback is on its way.
+    pub(super) resting: Vec<Key>,
     /// Those that have something, in the order in which it came, for who takes what is first. Some
     /// may have been emptied by somebody else meanwhile.
     pub(super) ready: VecDeque<Key>,

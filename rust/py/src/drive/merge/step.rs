@@ -1,20 +1,16 @@
 //! Steps of sources: asking them, and what comes of it.
 
-use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use super::identity::{Entered, Identity, InContext};
 use super::merge::{Merge, wake};
-use super::resumption::Resumption;
-use super::slot::{Key, Outcome, Status};
+use super::slot::{Key, Outcome, Running, Status};
 use super::state::{OnError, State};
-use super::strike::cancel;
 use crate::asyncio;
 use crate::drive::budget;
-use crate::errors;
-use crate::feed::{AnyFeed, Drawn, Wait, agen};
+use crate::feed::{AnyFeed, Drawn, agen};
 
 /// Where a step is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +19,8 @@ pub(super) enum Where {
     Pull,
     /// In a callback of the loop, which has entered the source's context.
     Callback,
+    /// In the callback of the loop for all that rested.
+    Turn,
     /// In a step of the source's own task.
     Task,
 }
@@ -36,7 +34,6 @@ impl Merge {
     pub(super) fn ask(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
         let this = slf.get();
-        let none = py.None().into_bound(py);
         let mut entered = Entered::default();
         let mut is_first = true;
         loop {
@@ -71,33 +68,58 @@ impl Merge {
             };
             let event_loop = event_loop.bind(py).clone();
             drop(state);
-            let inside = match entered.enter(&event_loop, task, true) {
-                Ok(()) => InContext::enter(&context),
-                Err(error) => Err(error),
-            };
-            let inside = match inside {
-                Ok(inside) => inside,
+            let running = (agen, task, context);
+            match Self::run(slf, key, running, &mut entered, &event_loop, true) {
+                Ok(gave) => {
+                    if !gave && budget::take_rested() {
+                        return Ok(true);
+                    }
+                }
                 Err(error) => {
-                    this.stand(py, key);
                     this.state.borrow(py).want(key);
                     return Err(error);
                 }
-            };
-            let stepped = agen::step(&agen, &none);
-            drop(inside);
-            if let Ok(agen::Stepped::Item(item)) = stepped {
-                let accepted = this.state.borrow(py).accept(key, item, this.eager);
-                if let Err(item) = accepted {
-                    Self::came(slf, key, Outcome::Item(item.unbind()))?;
-                }
-            } else {
-                entered.leave();
-                Self::went(slf, key, stepped)?;
-                if budget::take_rested() {
-                    return Ok(true);
-                }
             }
         }
+    }
+
+    /// Steps a generator that is marked as running. `true`: it gave an item, and is still the one
+    /// that is entered.
+    #[expect(clippy::inline_always, reason = "it is the body of two loops")]
+    #[inline(always)]
+    pub(super) fn run<'py>(
+        slf: &Bound<'py, Self>,
+        key: Key,
+        (agen, task, context): Running<'py>,
+        entered: &mut Entered<'py>,
+        event_loop: &Bound<'py, PyAny>,
+        in_a_pull: bool,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        let this = slf.get();
+        let inside = match entered.enter(event_loop, task, in_a_pull) {
+            Ok(()) => InContext::enter(&context),
+            Err(error) => Err(error),
+        };
+        let inside = match inside {
+            Ok(inside) => inside,
+            Err(error) => {
+                this.stand(py, key);
+                return Err(error);
+            }
+        };
+        let stepped = agen::step(&agen, &py.None().into_bound(py));
+        drop(inside);
+        if let Ok(agen::Stepped::Item(item)) = stepped {
+            let accepted = this.state.borrow(py).accept(key, item, this.eager);
+            if let Err(item) = accepted {
+                Self::came(slf, key, Outcome::Item(item.unbind()))?;
+            }
+            return Ok(true);
+        }
+        entered.leave();
+        Self::went(slf, key, stepped)?;
+        Ok(false)
     }
 
     /// What the step of a generator came to, other than an item.
@@ -198,9 +220,9 @@ impl Merge {
                 })
             };
             let drawn = match (&identity, from) {
-                (Some(identity), Where::Pull | Where::Callback) => {
+                (Some(identity), Where::Pull | Where::Callback | Where::Turn) => {
                     let event_loop = this.event_loop(py)?;
-                    identity.run(&event_loop, from == Where::Callback, draw)
+                    identity.run(&event_loop, from, draw)
                 }
                 // A native source that is polled in place spends what the pull has.
                 (None, Where::Pull) => {
@@ -363,84 +385,6 @@ impl Merge {
         Self::release(slf, key)
     }
 
-    /// A source waits for `object`. Gives an error to be thrown into it if that cannot be awaited.
-    pub(super) fn suspend(
-        slf: &Bound<'_, Self>,
-        key: Key,
-        wait: Box<Wait>,
-        object: &Bound<'_, PyAny>,
-    ) -> PyResult<Option<PyErr>> {
-        let py = slf.py();
-        let this = slf.get();
-        let event_loop = this.event_loop(py)?;
-        let refused = if object.is_none() {
-            None
-        } else {
-            refuse(&event_loop, object)?
-        };
-        let awaits = (!object.is_none() && refused.is_none()).then(|| object.clone().unbind());
-        let (resumption, keywords, call_soon, struck) = {
-            let mut state = this.state.borrow(py);
-            let call_soon = state.call_soon.as_ref().map(|call| call.clone_ref(py));
-            let Some(slot) = state.slots.get_mut(key) else {
-                return Ok(None);
-            };
-            slot.status = Status::Waiting {
-                wait,
-                future: awaits,
-            };
-            let keywords = match &slot.identity {
-                Some(identity) if slot.is_foreign => Some(identity.keywords.clone_ref(py)),
-                _ => None,
-            };
-            (
-                slot.resumption.as_ref().map(|known| known.clone_ref(py)),
-                keywords,
-                call_soon,
-                slot.struck.as_ref().map(|error| error.clone_ref(py)),
-            )
-        };
-        if refused.is_some() {
-            return Ok(refused);
-        }
-        let resumption = match resumption {
-            Some(known) => known.into_bound(py),
-            None => Self::resumption(slf, key)?,
-        };
-        let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
-        if object.is_none() {
-            if let Some(call_soon) = call_soon {
-                call_soon.bind(py).call(resumption, keywords)?;
-            }
-            return Ok(None);
-        }
-        object.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
-        object
-            .getattr(intern!(py, "add_done_callback"))?
-            .call(resumption, keywords)?;
-        if let Some(struck) = struck
-            && cancel(object, &struck)?
-        {
-            this.set_struck(py, key, None);
-        }
-        Ok(None)
-    }
-
-    /// The callback of a source, made when it first waits.
-    #[cold]
-    pub(super) fn resumption<'py>(
-        slf: &Bound<'py, Self>,
-        key: Key,
-    ) -> PyResult<Bound<'py, PyTuple>> {
-        let py = slf.py();
-        let merge = slf.clone().unbind();
-        let made = PyTuple::new(py, [Py::new(py, Resumption { merge, key })?])?;
-        if let Some(slot) = slf.get().state.borrow(py).slots.get_mut(key) {
-            slot.resumption = Some(made.clone().unbind());
-        }
-        Ok(made)
-    }
-
     pub(super) fn may_be_asked(&self, py: Python<'_>, key: Key) -> bool {
         let state = self.state.borrow(py);
         let slot = state.slots.get(key);
@@ -453,49 +397,5 @@ impl Merge {
             None => error,
         };
         drop(old);
-    }
-
-    /// What a source waited for is there.
-    pub(super) fn resume(slf: &Bound<'_, Self>, key: Key) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let future = {
-            let state = this.state.borrow(py);
-            match state.slots.get(key).map(|slot| &slot.status) {
-                Some(Status::Waiting { future, .. }) => {
-                    future.as_ref().map(|future| future.clone_ref(py))
-                }
-                _ => return Ok(()),
-            }
-        };
-        let thrown =
-            future.and_then(|future| future.bind(py).call_method0(intern!(py, "result")).err());
-        Self::step(slf, key, Where::Callback, thrown)?;
-        // What is to be read ahead is read now: nobody may pull for a while.
-        while this.eager > 1 && this.may_be_asked(py, key) {
-            Self::step(slf, key, Where::Callback, None)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why an object that a source yielded to its task cannot be awaited.
-fn refuse(event_loop: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<Option<PyErr>> {
-    let py = object.py();
-    let complain = |what: &str| {
-        Ok(Some(PyRuntimeError::new_err(format!(
-            "{what}: {}",
-            errors::describe(object)
-        ))))
-    };
-    match object.getattr_opt(intern!(py, "_asyncio_future_blocking"))? {
-        None => complain("a source yielded what asyncio cannot wait for"),
-        Some(blocking) if !blocking.is_truthy()? => {
-            complain("a source yielded a future instead of awaiting it")
-        }
-        Some(_) if !object.call_method0(intern!(py, "get_loop"))?.is(event_loop) => {
-            complain("a source awaits a future of another event loop")
-        }
-        Some(_) => Ok(None),
     }
 }
