@@ -7,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::carry::{Carried, Mode};
 use super::halt::{Advance, Failure, Halt, Place};
 use super::line::Line;
 use super::link::PushLink;
@@ -15,6 +16,7 @@ use crate::asyncio::Cancels;
 use crate::awaitable::{Class, Coroutine, Native, Seen, Step, Stopped};
 use crate::drive::budget;
 use crate::errors::{self, Raised};
+use crate::result::IteratorResult;
 
 /// One item on its way down; or everything that a line still holds.
 #[derive(Debug)]
@@ -29,9 +31,13 @@ enum Stage {
     NewFlush,
     /// A fan has carried it as far as it goes without waiting.
     Halted(Box<(Flight, Halt)>),
-    Flying(Box<(Flight, Place, Cancels)>),
+    Flying(Box<(Flight, Place, Since)>),
     Done,
 }
+
+/// How often its task had been asked to cancel when it first waited for code of somebody else's. Before
+/// that, what is thrown in is a cancellation, and what comes out otherwise is not.
+pub(super) type Since = Option<Cancels>;
 
 /// A push between two steps.
 #[derive(Debug)]
@@ -87,8 +93,12 @@ impl Push {
             Stage::New(item) => {
                 let item = item.into_bound(py);
                 let line = PushLink::open_line(&head, &item)?;
+                let rests = budget::spend(py);
+                if line.stages.is_empty() && !rests {
+                    return self.hand_over(&head, line, &item);
+                }
                 let mut todo = Todo::of(&item);
-                let outcome = if budget::spend(py) {
+                let outcome = if rests {
                     todo.push(0, Kept::Item(item.unbind()), true);
                     line.wait(&head, &mut todo, Halt::Rest)
                 } else {
@@ -117,6 +127,28 @@ impl Push {
         }
     }
 
+    /// The first step where nothing is made of the item on its way, so that there is nothing to take
+    /// note of.
+    #[inline(never)]
+    fn hand_over<'py>(
+        &mut self,
+        head: &Bound<'py, PushLink>,
+        line: Arc<Line>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Step<'py>> {
+        let py = head.py();
+        match line.hand_over(head, item.clone(), Mode::Await, || None)? {
+            Carried::Through => IteratorResult::accepted(py).map(Step::Return),
+            Carried::Done => IteratorResult::end(py).map(Step::Return),
+            Carried::Answered(result) => Ok(Step::Return(result)),
+            Carried::Halted(halt) => {
+                let mut todo = Todo::of(item);
+                let outcome = line.wait(head, &mut todo, halt);
+                self.begun(head, Flight { line, todo }, outcome)
+            }
+        }
+    }
+
     /// What the first step came to.
     #[cold]
     fn begun<'py>(
@@ -128,8 +160,7 @@ impl Push {
         match outcome {
             Ok(Advance::Done) => flight.arrive(head),
             Ok(Advance::Suspend(place, object)) => {
-                let cancels = Cancels::now(head.py());
-                self.suspend(flight, place, cancels);
+                self.suspend(head.py(), flight, place, None);
                 Ok(Step::Yield(object))
             }
             Err(error) => Err(flight.fail(head, error, false)),
@@ -139,16 +170,16 @@ impl Push {
     fn resume<'py>(
         &mut self,
         head: &Bound<'py, PushLink>,
-        (mut flight, place, cancels): (Flight, Place, Cancels),
+        (mut flight, place, since): (Flight, Place, Since),
         sent: Result<&Bound<'py, PyAny>, PyErr>,
     ) -> PyResult<Step<'py>> {
         let outcome = flight
             .line
-            .resume(head, &mut flight.todo, place, sent, cancels);
+            .resume(head, &mut flight.todo, place, sent, since);
         match outcome {
             Ok(Advance::Done) => flight.arrive(head),
             Ok(Advance::Suspend(place, object)) => {
-                self.suspend(flight, place, cancels);
+                self.suspend(head.py(), flight, place, since);
                 Ok(Step::Yield(object))
             }
             Err(Failure {
@@ -158,8 +189,9 @@ impl Push {
         }
     }
 
-    fn suspend(&mut self, flight: Flight, place: Place, cancels: Cancels) {
-        self.stage = Stage::Flying(Box::new((flight, place, cancels)));
+    fn suspend(&mut self, py: Python<'_>, flight: Flight, place: Place, since: Since) {
+        let since = since.or_else(|| place.runs_others().then(|| Cancels::now(py)));
+        self.stage = Stage::Flying(Box::new((flight, place, since)));
         budget::renew();
     }
 }

@@ -193,7 +193,7 @@ impl Line {
     fn deliver<'py>(
         &self,
         head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
+        todo: &Todo,
         item: Bound<'py, PyAny>,
         mode: Mode,
     ) -> PyResult<Carried<'py>> {
@@ -203,6 +203,20 @@ impl Line {
         {
             return Err(todo.refused(&item));
         }
+        self.hand_over(head, item, mode, || todo.callers(py))
+    }
+
+    /// Hands an item to what is at the end, where that is open. `callers` is what was pushed, if a
+    /// refusal is to give that back instead of the item.
+    #[inline]
+    pub(super) fn hand_over<'py>(
+        &self,
+        head: &Bound<'py, PushLink>,
+        item: Bound<'py, PyAny>,
+        mode: Mode,
+        callers: impl FnOnce() -> Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Carried<'py>> {
+        let py = head.py();
         match &self.end {
             End::Collect(list, maxsize) => {
                 let list = list.bind(py);
@@ -221,7 +235,7 @@ impl Line {
             End::Queue(buffer) => match Buffer::offer(buffer.bind(py), item) {
                 Ok(None) => Ok(Carried::Through),
                 Ok(Some(putting)) => Ok(Carried::Halted(Halt::Room(Box::new(putting)))),
-                Err(refused) => Err(refused.into_error(py, todo.callers(py))),
+                Err(refused) => Err(refused.into_error(py, callers())),
             },
             End::Call(callbacks) => Self::call(self.last(head), callbacks.get().now(py), item, 0),
             End::Fan(fan) => fan.get().deliver(self.last(head), &item, mode),

@@ -10,12 +10,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use super::awaitable::Since;
 use super::carry::{Carried, Entry, Mode, Walked, answer};
 use super::line::{End, Line, blame};
 use super::link::PushLink;
 use super::now::has_acceptors;
 use super::todo::{Kept, Todo};
-use crate::asyncio::{self, Cancels};
+use crate::asyncio;
 use crate::awaitable::inner::is_awaitable;
 use crate::awaitable::{Inner, Seen, Step, Stopped};
 use crate::buffer::Putting;
@@ -139,6 +140,12 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// Whether code of somebody else's is under way here, which may catch what is thrown in, or raise
+    /// by itself.
+    pub(super) fn runs_others(&self) -> bool {
+        !matches!(self, Self::Rest | Self::Room(_))
+    }
+
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
             Self::Rest => Ok(()),
@@ -299,14 +306,13 @@ impl Line {
         todo: &mut Todo,
         place: Place,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
-        cancels: Cancels,
+        since: Since,
     ) -> Result<Advance<'py>, Failure> {
         let py = head.py();
         // What is thrown in where nothing runs that could catch it comes out as it is. A
         // `GeneratorExit` comes from `close()`: whoever pushed has gone.
         let is_cancelled = sent.as_ref().is_err_and(|error| {
-            matches!(place, Place::Rest | Place::Room(_))
-                || error.is_instance_of::<PyGeneratorExit>(py)
+            !place.runs_others() || error.is_instance_of::<PyGeneratorExit>(py)
         });
         let missing = match &place {
             Place::Sink {
@@ -315,23 +321,23 @@ impl Line {
             } => Some((item.clone_ref(py), numbers.clone_ref(py))),
             _ => None,
         };
-        let strikes =
-            |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
-        let went = self
-            .went(head, todo, place, sent, cancels)
-            .map_err(|error| {
-                let was_cancelled = is_cancelled || strikes(&error);
-                match missing {
-                    Some(missing) if was_cancelled => self.keep_part(py, todo, missing),
-                    // A sink that is not run in place has taken it all the same.
-                    None if has_acceptors(py, &error) => todo.taken = None,
-                    _ => {}
-                }
-                Failure {
-                    error,
-                    was_cancelled,
-                }
-            })?;
+        let strikes = |error: &PyErr| {
+            asyncio::is_cancelled_error(py, error)
+                && since.is_some_and(|cancels| cancels.rose_since(py))
+        };
+        let went = self.went(head, todo, place, sent, since).map_err(|error| {
+            let was_cancelled = is_cancelled || strikes(&error);
+            match missing {
+                Some(missing) if was_cancelled => self.keep_part(py, todo, missing),
+                // A sink that is not run in place has taken it all the same.
+                None if has_acceptors(py, &error) => todo.taken = None,
+                _ => {}
+            }
+            Failure {
+                error,
+                was_cancelled,
+            }
+        })?;
         self.go_on(head, todo, went).map_err(|error| Failure {
             was_cancelled: strikes(&error),
             error,
@@ -374,7 +380,7 @@ impl Line {
         todo: &mut Todo,
         place: Place,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
-        cancels: Cancels,
+        since: Since,
     ) -> PyResult<Went<'py>> {
         let py = head.py();
         let step = |inner: &Inner, sent: Result<&Bound<'py, PyAny>, PyErr>| match sent {
@@ -429,7 +435,7 @@ impl Line {
                 let drawn = feed.resume(wait, sent, py);
                 if let Err(error) = &drawn
                     && asyncio::is_cancelled_error(py, error)
-                    && cancels.rose_since(py)
+                    && since.is_some_and(|cancels| cancels.rose_since(py))
                 {
                     feed.cancelled(py);
                     todo.push(entry, Kept::Rest(feed), false);
