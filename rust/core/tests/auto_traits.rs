@@ -2,7 +2,10 @@
 #![cfg(not(loom))]
 
 use headrace_core::buffer::{Buffer, Ended, Get, Join, Place, Put, PutError, TryGetError};
-use headrace_core::sched::{AboveLimit, Acquire, NodeId, Permit, Tree};
+use headrace_core::sched::{
+    Acquire, AcquireError, Alarm, AmountError, Cost, CostError, NodeError, NodeId, Permit,
+    PermitError, Resume, Snapshot, Tree,
+};
 use headrace_core::signal::{Signal, Stopped, Wait};
 use std::cell::Cell;
 use std::error::Error;
@@ -26,6 +29,10 @@ fn everything_is_send_sync_and_unpin() {
     send_sync_unpin::<NodeId>();
     send_sync_unpin::<Acquire>();
     send_sync_unpin::<Permit>();
+    send_sync_unpin::<Resume>();
+    send_sync_unpin::<Alarm>();
+    send_sync_unpin::<Cost>();
+    send_sync_unpin::<Snapshot>();
 }
 
 #[test]
@@ -48,7 +55,11 @@ fn errors_are_errors_whatever_the_item() {
     error::<TryGetError>();
     error::<Ended>();
     error::<Stopped>();
-    error::<AboveLimit>();
+    error::<AcquireError>();
+    error::<AmountError>();
+    error::<CostError>();
+    error::<NodeError>();
+    error::<PermitError>();
     assert_eq!(PutError::Full(1).to_string(), "the buffer is full");
     assert_eq!(format!("{:?}", PutError::Closed(1)), "Closed(..)");
 }

@@ -1,6 +1,7 @@
 //! The futures under an executor and wakers that are not ours.
 #![cfg(not(loom))]
 
+use headrace_core::sched::{Ask, NodeOptions, Resource, Settings};
 use headrace_core::{Buffer, Signal, Tree};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -95,15 +96,16 @@ impl Drop for Running {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn capacity_is_never_exceeded_and_never_leaks() {
-    let (tree, root) = Tree::new(5);
-    let nodes = [tree.add(root, 2), tree.add(root, 4)];
+    let tree = Tree::new(Settings::default());
+    let root = tree.root(NodeOptions::slots(5)).unwrap();
+    let nodes = [2, 4].map(|slots| tree.add(root, NodeOptions::slots(slots)).unwrap());
     let running = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..200_u64)
         .map(|turn| {
             let (tree, running) = (Arc::clone(&tree), Arc::clone(&running));
             let (node, cost) = (nodes[usize::from(turn % 2 == 0)], 1 + turn % 2);
             tokio::spawn(async move {
-                let _permit = tree.acquire(node, cost).unwrap().await;
+                let _permit = tree.acquire(Ask::slots(node, cost)).await.unwrap();
                 // Dropped before the permit, also where the task is aborted while it runs.
                 let _running = Running::new(running, cost);
                 tokio::task::yield_now().await;
@@ -120,5 +122,6 @@ async fn capacity_is_never_exceeded_and_never_leaks() {
             Err(error) => assert!(error.is_cancelled()),
         }
     }
-    assert_eq!((tree.held(root), tree.waiting(root)), (0, 0));
+    assert!(tree.held(root, Resource::SLOTS).is_zero());
+    assert_eq!(tree.waiting(root), 0);
 }

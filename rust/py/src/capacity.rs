@@ -33,18 +33,23 @@ impl Capacity {
         limit: &Bound<'_, PyAny>,
         parent: Option<&Bound<'_, Self>>,
     ) -> PyResult<Self> {
-        let limit = amount("limit", limit)?;
+        let options = core::NodeOptions::slots(amount("limit", limit)?);
         let (tree, node) = match parent {
-            None => core::Tree::new(limit),
+            None => {
+                let tree = core::Tree::new(core::Settings::default());
+                let node = tree.root(options);
+                (tree, node)
+            }
             Some(parent) => {
                 let parent = parent.get();
                 parent.check(py)?;
                 (
                     Arc::clone(&parent.tree),
-                    parent.tree.add(parent.node, limit),
+                    parent.tree.add(parent.node, options),
                 )
             }
         };
+        let node = node.map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Self {
             home: Home::here(),
             tree,
@@ -60,16 +65,17 @@ impl Capacity {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.check(py)?;
         let cost = amount("cost", cost)?;
-        let permit = self
-            .tree
-            .acquire(self.node, cost)
+        let ask = core::Ask::slots(self.node, cost);
+        self.tree
+            .check_ask(&ask)
             .map_err(|error| above(cost, &error))?;
         Ready::make(
             py,
             Acquire {
                 home: self.home,
                 tree: Arc::clone(&self.tree),
-                permit,
+                cost,
+                permit: self.tree.acquire(ask),
             },
         )
     }
@@ -80,22 +86,27 @@ impl Capacity {
         let cost = amount("cost", cost)?;
         let permit = self
             .tree
-            .try_acquire(self.node, cost)
+            .try_acquire(core::Ask::slots(self.node, cost))
             .map_err(|error| above(cost, &error))?;
         Ok(permit.map(|permit| Lease {
             home: self.home,
+            cost,
             permit,
         }))
     }
 
     #[getter]
     fn limit(&self) -> u64 {
-        self.tree.limit(self.node)
+        let limits = self.tree.limits(self.node);
+        limits.first().map_or(0, |&(_, limit)| match limit {
+            core::Limit::Slots(slots) => units(slots),
+            _ => 0,
+        })
     }
 
     #[getter]
     fn held(&self) -> u64 {
-        self.tree.held(self.node)
+        units(self.tree.held(self.node, core::Resource::SLOTS))
     }
 
     #[getter]
@@ -105,7 +116,8 @@ impl Capacity {
 
     #[getter]
     fn available(&self) -> u64 {
-        self.tree.available(self.node)
+        let available = self.tree.available(self.node, core::Resource::SLOTS);
+        available.map_or(0, units)
     }
 }
 
@@ -124,26 +136,31 @@ fn check(home: Home, tree: &core::Tree, py: Python<'_>) -> PyResult<()> {
     }
 }
 
+fn units(amount: core::Amount) -> u64 {
+    amount.as_micros() / core::Amount::ONE.as_micros()
+}
+
 /// A positive whole number of slots.
 fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type(parameter, "a positive integer", value));
     }
-    // Half of the range, so that no sum along a path can wrap.
     match value.extract::<u64>() {
-        Ok(amount) if amount > 0 && amount <= u64::MAX >> 1 => Ok(amount),
+        Ok(amount) if amount > 0 && amount < units(core::Amount::MAX) => Ok(amount),
         _ => Err(PyValueError::new_err(format!(
-            "{parameter} must be a positive integer below 2**63, got {}",
+            "{parameter} must be a positive integer below 10**12, got {}",
             errors::describe(value)
         ))),
     }
 }
 
-fn above(cost: u64, error: &core::AboveLimit) -> PyErr {
-    PyValueError::new_err(format!(
-        "cost {cost} can never be had: a capacity on its path has the limit {}; lower the cost or raise that limit",
-        error.limit
-    ))
+fn above(cost: u64, error: &core::AcquireError) -> PyErr {
+    PyValueError::new_err(match error {
+        core::AcquireError::AboveCeiling { ceiling, .. } => format!(
+            "cost {cost} can never be had: a capacity on its path has the limit {ceiling}; lower the cost or raise that limit"
+        ),
+        error => format!("cost {cost} can never be had: {error}"),
+    })
 }
 
 /// A part of a capacity that somebody holds.
@@ -151,6 +168,7 @@ fn above(cost: u64, error: &core::AboveLimit) -> PyErr {
 #[derive(Debug)]
 pub(crate) struct Lease {
     home: Home,
+    cost: u64,
     permit: core::Permit,
 }
 
@@ -166,7 +184,7 @@ impl Lease {
     /// How much it holds, while it holds.
     #[getter]
     fn cost(&self) -> u64 {
-        self.permit.cost()
+        self.cost
     }
 
     /// Whether it was given back.
@@ -194,7 +212,7 @@ impl Lease {
         } else {
             "held"
         };
-        format!("<Lease of {}, {state}>", self.permit.cost())
+        format!("<Lease of {}, {state}>", self.cost)
     }
 }
 
@@ -229,6 +247,7 @@ impl Drop for Lease {
 struct Acquire {
     home: Home,
     tree: Arc<core::Tree>,
+    cost: u64,
     permit: core::Acquire,
 }
 
@@ -250,10 +269,12 @@ impl Operation for Acquire {
             return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.permit).poll(context).map(|permit| {
+            let permit = permit.map_err(|error| above(self.cost, &error))?;
             Ok(Bound::new(
                 py,
                 Lease {
                     home: self.home,
+                    cost: self.cost,
                     permit,
                 },
             )?

@@ -1,266 +1,243 @@
-use crate::sync::{Key, Left, WaitList, WakeList};
+//! What the lock of a tree guards, and the walks that everything else is made of.
+
+use super::alarm::Watch;
+use super::clock::nanos;
+use super::fair::Level;
+use super::lease::{Charge, Lease, Owners};
+use super::line::{Rank, Waiter};
+use super::node::{NIL, Node};
+use super::order::Ordered;
+use super::pool::{Kind, Pool};
+use super::{Clock, Cost, NodeId, Resource, Settings, Time};
+use crate::sync::{Key, Slab};
 use std::collections::BTreeMap;
-use std::task::Waker;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// What the lock of a [`Tree`](super::Tree) guards. Nodes go by their indices here, which the tree has checked.
+#[derive(Debug)]
 pub(super) struct State {
-    /// The root first, and each node after its parent.
-    nodes: Vec<Node>,
-    /// Where somebody waits: the node of each line that is not empty, by the ticket of the first in it. In other words,
-    /// whom a dispatch considers, in its order.
-    heads: BTreeMap<u64, u32>,
-    /// Given to waiters as they come, never twice: the lower, the older.
-    next_ticket: u64,
-}
-
-pub(super) struct Node {
-    /// `None` at the root.
-    parent: Option<u32>,
-    pub(super) limit: u64,
-    /// What the permits at this node and below hold, those that were granted but not collected yet included.
-    pub(super) held: u64,
-    /// How many wait at this node and below.
+    /// The name of the tree.
+    tree: u64,
+    clock: Arc<dyn Clock>,
+    /// What a step of priority is worth, in nanoseconds.
+    pub(super) ageing: i64,
+    pub(super) passes: u32,
+    pub(super) lateness: Duration,
+    /// In nanoseconds.
+    pub(super) estimate: u64,
+    /// When the clock was read last; it never falls.
+    pub(super) now: Time,
+    pub(super) nodes: Slab<Node>,
+    pub(super) root: u32,
+    pub(super) waiters: Slab<Waiter>,
+    pub(super) leases: Slab<Lease>,
+    pub(super) charges: Slab<Charge>,
+    pub(super) alarms: Slab<Watch>,
+    /// Names and kinds of resources, by their numbers.
+    names: Vec<Arc<str>>,
+    pub(super) kinds: Vec<Option<Kind>>,
+    /// How many wait, in the whole tree. While nobody does there is no order to respect and nothing to share.
     pub(super) waiting: usize,
-    line: WaitList<Request>,
-}
-
-/// What the tree has to know of a waiter.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
-    cost: u64,
-    ticket: u64,
-}
-
-impl Node {
-    fn new(parent: Option<u32>, limit: u64) -> Self {
-        Self {
-            parent,
-            limit,
-            held: 0,
-            waiting: 0,
-            line: WaitList::new(),
-        }
-    }
-
-    /// What the limit leaves over.
-    #[inline]
-    pub(super) fn free(&self) -> u64 {
-        self.limit.saturating_sub(self.held)
-    }
+    /// Since when somebody waits, and since when nobody does.
+    pub(super) busy_since: Time,
+    pub(super) calm_since: Time,
+    next_ticket: u64,
+    stamp: u64,
+    /// When leases outlive what they were charged for.
+    pub(super) expiry: Ordered<(Time, u32)>,
+    /// Room for the levels of a path while they are charged.
+    pub(super) levels: Vec<Level>,
+    /// Leases that were granted while nobody waited, and so were not charged.
+    pub(super) fresh: Vec<u32>,
+    /// When something becomes ready: a node, and which of its resources, or the node itself.
+    pub(super) timers: Ordered<(Time, u32, Option<Resource>)>,
+    /// Offered waiters that were passed as often as may be, by age.
+    pub(super) holders: BTreeMap<Rank, u32>,
+    pub(super) owners: Owners,
+    /// The first of the timers when the alarms were told last; `None` too if they are to be told in any case.
+    pub(super) announced: Option<Time>,
 }
 
 impl State {
-    /// A tree of its root.
-    pub(super) fn new(limit: u64) -> Self {
+    pub(super) fn new(tree: u64, settings: &Settings) -> Self {
         Self {
-            nodes: vec![Node::new(None, limit)],
-            heads: BTreeMap::new(),
+            tree,
+            clock: Arc::clone(&settings.clock),
+            ageing: i64::try_from(nanos(settings.ageing)).unwrap_or(i64::MAX),
+            passes: settings.passes,
+            lateness: settings.lateness,
+            estimate: nanos(settings.estimate),
+            now: Time::ZERO,
+            nodes: Slab::new(),
+            root: NIL,
+            waiters: Slab::new(),
+            leases: Slab::new(),
+            charges: Slab::new(),
+            alarms: Slab::new(),
+            names: vec![Arc::from("slots")],
+            kinds: vec![None],
+            waiting: 0,
+            busy_since: Time::ZERO,
+            calm_since: Time::ZERO,
             next_ticket: 0,
+            stamp: 0,
+            expiry: Ordered::default(),
+            levels: Vec::new(),
+            fresh: Vec::new(),
+            timers: Ordered::default(),
+            holders: BTreeMap::new(),
+            owners: Owners::default(),
+            announced: None,
         }
     }
 
-    /// A new node; `None` if there is no index left.
-    pub(super) fn add(&mut self, parent: u32, limit: u64) -> Option<u32> {
-        let index = u32::try_from(self.nodes.len()).ok()?;
-        self.nodes.push(Node::new(Some(parent), limit));
-        Some(index)
-    }
-
-    /// How many nodes there are.
-    pub(super) fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
+    /// The moment now.
     #[inline]
-    pub(super) fn node(&self, index: u32) -> &Node {
-        &self.nodes[index as usize]
+    pub(super) fn time(&self) -> Time {
+        self.now.max(self.clock.now())
     }
 
+    /// Reads the clock, and takes notice.
     #[inline]
-    fn node_mut(&mut self, index: u32) -> &mut Node {
-        &mut self.nodes[index as usize]
+    pub(super) fn read_clock(&mut self) -> Time {
+        self.now = self.time();
+        self.now
     }
 
-    /// The node and its ancestors, upward. A loop, so depth costs no stack.
+    pub(super) fn resource(&mut self, name: &str) -> Resource {
+        let known = self.names.iter().position(|known| &**known == name);
+        let number = known.unwrap_or_else(|| {
+            self.names.push(Arc::from(name));
+            self.kinds.push(None);
+            self.names.len() - 1
+        });
+        Resource(u32::try_from(number).expect("a tree has fewer than 2^32 resources"))
+    }
+
+    pub(super) fn name_of(&self, resource: Resource) -> Option<&Arc<str>> {
+        self.names.get(resource.0 as usize)
+    }
+
+    pub(super) fn kind(&self, resource: Resource) -> Option<Kind> {
+        self.kinds.get(resource.0 as usize).copied().flatten()
+    }
+
+    /// A number greater than every one before: orders lifts, charges and grants.
     #[inline]
-    pub(super) fn path(&self, index: u32) -> impl Iterator<Item = (u32, &Node)> {
-        let mut next = Some(index);
+    pub(super) fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// A place behind all who came before with this priority.
+    pub(super) fn next_rank(&mut self, priority: i32) -> Rank {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let now = i64::try_from(self.now.as_nanos()).unwrap_or(i64::MAX);
+        let ahead = i64::from(priority).saturating_mul(self.ageing);
+        Rank {
+            due: now.saturating_sub(ahead),
+            ticket,
+        }
+    }
+
+    /// The node and its ancestors, upward.
+    #[inline]
+    pub(super) fn path(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        let mut next = node;
         std::iter::from_fn(move || {
-            let index = next?;
-            let node = self.node(index);
-            next = node.parent;
-            Some((index, node))
+            let node = next;
+            if node == NIL {
+                return None;
+            }
+            next = self.nodes.at(node).parent;
+            Some(node)
         })
     }
 
-    /// The same, to be changed.
+    /// The node and its ancestors, to be changed.
     #[inline]
-    fn for_path(&mut self, index: u32, mut change: impl FnMut(&mut Node)) {
-        let mut next = Some(index);
-        while let Some(index) = next {
-            let node = self.node_mut(index);
+    pub(super) fn for_path(&mut self, node: u32, mut change: impl FnMut(&mut Node)) {
+        let mut next = node;
+        while next != NIL {
+            let node = self.nodes.at_mut(next);
             change(node);
             next = node.parent;
         }
     }
 
-    /// The nearest node on the path whose limit is below `cost`, and that limit.
-    #[inline]
-    pub(super) fn too_low_for(&self, index: u32, cost: u64) -> Option<(u32, u64)> {
-        self.path(index)
-            .find(|(_, node)| node.limit < cost)
-            .map(|(index, node)| (index, node.limit))
+    /// Whether `above` is `node` or one of its ancestors.
+    pub(super) fn is_below(&self, node: u32, above: u32) -> bool {
+        let depth = self.nodes.at(above).depth;
+        let mut path = self.path(node);
+        path.find(|&node| self.nodes.at(node).depth <= depth) == Some(above)
     }
 
-    #[inline]
-    fn fits(&self, index: u32, cost: u64) -> bool {
-        // The root first: it is what everybody shares, so in a busy tree most checks end here.
-        cost <= self.node(0).free() && self.path(index).all(|(_, node)| cost <= node.free())
-    }
-
-    #[inline]
-    fn charge(&mut self, index: u32, cost: u64) {
-        // No overflow: it fits, so the sum is at most the limit.
-        self.for_path(index, |node| node.held += cost);
-    }
-
-    /// Takes back a charge. Dispatch afterwards, if anyone waits.
-    #[inline]
-    pub(super) fn discharge(&mut self, index: u32, cost: u64) {
-        self.for_path(index, |node| node.held -= cost);
-    }
-
-    /// Charges a newcomer's cost if it fits and nobody who came before waits at this node.
-    #[inline]
-    pub(super) fn try_charge(&mut self, index: u32, cost: u64) -> bool {
-        if cost == 0 {
-            // It takes nothing from anybody, so there is nothing to wait for. No waiter thus has a cost of 0, and a
-            // dispatch may stop as soon as the root is full.
-            return true;
+    /// The node and everything below it, parents first.
+    pub(super) fn below(&self, node: u32) -> Vec<u32> {
+        let mut all = vec![node];
+        let mut next = 0;
+        while next < all.len() {
+            let mut child = self.nodes.at(all[next]).first;
+            while child != NIL {
+                all.push(child);
+                child = self.nodes.at(child).after;
+            }
+            next += 1;
         }
-        let granted = self.node(index).line.waiting() == 0 && self.fits(index, cost);
-        if granted {
-            self.charge(index, cost);
-        }
-        granted
+        all
     }
 
-    /// Whether there is anybody whom a [`dispatch`](Self::dispatch) could grant anything.
+    /// Changes the books of each part of a cost, all along the path of a node, and keeps count of who uses what. The
+    /// change learns how much of the part it is, and whether this is the node itself.
     #[inline]
-    pub(super) fn anyone_waits(&self) -> bool {
-        !self.heads.is_empty()
-    }
-
-    /// Whether the request of `key` was granted; then its place is left, and the charge is the caller's.
-    pub(super) fn collect(&mut self, index: u32, key: Key) -> bool {
-        let line = &mut self.node_mut(index).line;
-        if !line.is_notified(key) {
-            return false;
-        }
-        // Being notified it left no waker, so nothing is dropped under the lock.
-        line.leave(key);
-        true
-    }
-
-    /// Puts a request into the line of its node; see [`WaitList::enrol`] for the answer and for `spare`.
-    pub(super) fn enrol(
+    pub(super) fn for_pools(
         &mut self,
-        index: u32,
-        cost: u64,
-        key: &mut Option<Key>,
-        waker: &Waker,
-        spare: &mut Option<Waker>,
-    ) -> bool {
-        let newcomer = key.is_none();
-        let ticket = self.next_ticket;
-        let node = self.node_mut(index);
-        if !node
-            .line
-            .enrol(key, waker, spare, || Request { cost, ticket })
-        {
-            return false;
-        }
-        if newcomer {
-            let first = node.line.waiting() == 1;
-            self.next_ticket += 1;
-            if first {
-                self.heads.insert(ticket, index);
-            }
-            self.for_path(index, |node| node.waiting += 1);
-        }
-        true
-    }
-
-    /// The request of `key` is withdrawn; a grant that it had not collected is annulled. What comes back is to be
-    /// dropped and woken after unlocking.
-    pub(super) fn withdraw(&mut self, index: u32, key: Key) -> (Option<Left<Request>>, WakeList) {
-        let first = self.first_ticket(index);
-        let left = self.node_mut(index).line.leave(key);
-        match &left {
-            None => {}
-            Some(Left::Notified(request)) => self.discharge(index, request.cost),
-            Some(Left::Waiting(..)) => {
-                self.for_path(index, |node| node.waiting -= 1);
-                self.move_head(index, first);
+        node: u32,
+        cost: &Cost,
+        mut change: impl FnMut(&mut Pool, u64, bool),
+    ) {
+        for &(resource, amount) in cost.parts() {
+            let kind = self
+                .kind(resource)
+                .expect("a cost is checked before it is booked");
+            let mut at = node;
+            // The change of how many children of the next node use this.
+            let mut more = false;
+            let mut fewer = false;
+            while at != NIL {
+                let books = self.nodes.at_mut(at);
+                let parent = books.parent;
+                let pool = books.books(resource, kind);
+                let is_first = at == node;
+                let was_used = pool.is_used();
+                let was_used_by_line = pool.is_used_by_line();
+                change(pool, amount.as_micros(), is_first);
+                if is_first {
+                    more = !was_used_by_line && pool.is_used_by_line();
+                    fewer = was_used_by_line && !pool.is_used_by_line();
+                }
+                pool.users += u32::from(more);
+                pool.users -= u32::from(fewer);
+                let is_used = pool.is_used();
+                more = !was_used && is_used;
+                fewer = was_used && !is_used;
+                at = parent;
             }
         }
-        // Also after a waiter: if it was the first, the one behind it may be smaller and fit.
-        (left, self.dispatch())
     }
 
-    /// Grants, oldest first, every first waiter that fits, until none does.
-    ///
-    /// One pass suffices. A grant only takes away, so those that were passed over still do not fit; and the one that it
-    /// brings to the front of its line is younger, so the pass has yet to come to it.
-    pub(super) fn dispatch(&mut self) -> WakeList {
-        let mut wakes = WakeList::new();
-        let mut from = 0;
-        while self.node(0).free() > 0
-            && let Some((&ticket, &index)) = self.heads.range(from..).next()
-        {
-            from = ticket + 1;
-            if let Some(waker) = self.grant_first(index) {
-                wakes.push(waker);
-            }
+    /// What callers call a node.
+    pub(super) fn id_of(&self, node: u32) -> NodeId {
+        NodeId {
+            tree: self.tree,
+            key: self.nodes.key_at(node),
         }
-        debug_assert!(
-            self.heads.values().all(|&index| {
-                let first = self.node(index).line.first();
-                first.is_some_and(|first| !self.fits(index, first.cost))
-            }),
-            "whoever is first in a line does not fit",
-        );
-        wakes
     }
 
-    /// Grants the first waiter of a node if it fits, and returns whom to wake.
-    fn grant_first(&mut self, index: u32) -> Option<Waker> {
-        let &Request { cost, ticket } = self.node(index).line.first()?;
-        if !self.fits(index, cost) {
-            return None;
-        }
-        self.charge(index, cost);
-        self.for_path(index, |node| node.waiting -= 1);
-        let (waker, _) = self.node_mut(index).line.notify_first()?;
-        self.move_head(index, Some(ticket));
-        Some(waker)
-    }
-
-    fn first_ticket(&self, index: u32) -> Option<u64> {
-        self.node(index).line.first().map(|request| request.ticket)
-    }
-
-    /// Brings `heads` up to date after a waiter left the line whose first ticket was `before`.
-    fn move_head(&mut self, index: u32, before: Option<u64>) {
-        let now = self.first_ticket(index);
-        if now == before {
-            return;
-        }
-        if let Some(before) = before {
-            self.heads.remove(&before);
-        }
-        if let Some(now) = now {
-            self.heads.insert(now, index);
-        }
+    /// The node of this key, if it still lives.
+    #[inline]
+    pub(super) fn find_node(&self, key: Key) -> Option<u32> {
+        self.nodes.get(key).map(|_| key.index())
     }
 }

@@ -1,140 +1,352 @@
+use super::node::NIL;
 use super::state::State;
-use super::{AboveLimit, Acquire, Permit};
-use crate::sync::{Arc, Mutex, MutexGuard};
+use super::{
+    Acquire, AcquireError, Alarm, Amount, Ask, Limit, NodeError, NodeOptions, OwnerId, Permit,
+    PermitId, Resource, Settings, Snapshot, Time, Usage, Weight,
+};
+use crate::sync::{Arc, Key, Mutex, MutexGuard, WakeList};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The longest path of nodes from a root to a leaf.
+pub const MAX_DEPTH: usize = 64;
 
 /// A tree of capacities; the [module](super) tells how it works.
 ///
-/// ```
-/// use headrace_core::Tree;
+/// In every method a node of another tree is a panic. Nothing but `tick` needs to be called in time, and of the
+/// methods that change something each grants, in the same call, whatever it made room for.
 ///
-/// let (tree, all) = Tree::new(10);
-/// let part = tree.add(all, 4);
-/// let permit = tree.try_acquire(part, 3)?.expect("nobody else is here");
-/// assert_eq!((tree.held(part), tree.held(all)), (3, 3));
-/// assert!(tree.try_acquire(part, 2)?.is_none(), "1 is left, whatever the root has");
+/// ```
+/// use headrace_core::sched::{Ask, NodeOptions, Resource, Settings, Tree};
+///
+/// let tree = Tree::new(Settings::default());
+/// let all = tree.root(NodeOptions::slots(10))?;
+/// let part = tree.add(all, NodeOptions::slots(4))?;
+/// let permit = tree.try_acquire(Ask::slots(part, 3))?.expect("nobody else is here");
+/// assert_eq!(tree.held(all, Resource::SLOTS), tree.held(part, Resource::SLOTS));
+/// assert!(tree.try_acquire(Ask::slots(part, 2))?.is_none(), "1 is left, whatever the root has");
 /// drop(permit);
-/// assert_eq!(tree.available(part), 4);
-/// # Ok::<(), headrace_core::sched::AboveLimit>(())
+/// assert!(tree.held(all, Resource::SLOTS).is_zero());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Tree {
     /// Tells the nodes of this tree from those of others.
     id: u64,
-    /// Leaf lock: nothing of the caller's runs under it.
+    /// Leaf lock: nothing of the caller's runs under it but its clock, which promises to be no trouble.
     state: Mutex<State>,
 }
 
-/// A node of a [`Tree`], for as long as the tree lives.
+/// A node of a [`Tree`]. It names that node for ever, also after it was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeId {
-    tree: u64,
-    pub(super) index: u32,
+    pub(super) tree: u64,
+    pub(super) key: Key,
 }
 
 impl Tree {
-    /// A tree of one node, its root.
-    pub fn new(limit: u64) -> (Arc<Self>, NodeId) {
+    /// A tree without a node.
+    #[allow(clippy::needless_pass_by_value)] // they are the tree's from now on
+    pub fn new(settings: Settings) -> Arc<Self> {
         // Not the shim's atomic: a name is no part of any algorithm that a model should explore.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let tree = Self {
+        Arc::new(Self {
             id,
-            state: Mutex::new(State::new(limit)),
-        };
-        (Arc::new(tree), NodeId { tree: id, index: 0 })
+            state: Mutex::new(State::new(id, &settings)),
+        })
     }
 
-    /// A new node below `parent`.
+    /// The number by which a resource of this name goes in this tree, new or known. `"slots"` is [`Resource::SLOTS`].
+    pub fn resource(&self, name: &str) -> Resource {
+        self.lock().resource(name)
+    }
+
+    /// The name of a resource.
     ///
     /// # Panics
     ///
-    /// If `parent` is a node of another tree, as in every method that takes a node; and with 2³² nodes.
-    pub fn add(&self, parent: NodeId, limit: u64) -> NodeId {
-        let index = self.lock_for(parent).add(parent.index, limit);
-        // The lock is free again, so this breaks no tree.
-        let index = index.expect("a tree has fewer than 2^32 nodes");
-        NodeId {
-            tree: self.id,
-            index,
+    /// If it is of another tree and unknown here.
+    pub fn resource_name(&self, resource: Resource) -> Arc<str> {
+        let name = self.lock().name_of(resource).cloned();
+        name.expect("the resource belongs to another tree")
+    }
+
+    /// The root, which every tree has once.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`] for a second root, and for limits that are none.
+    pub fn root(&self, options: NodeOptions) -> Result<NodeId, NodeError> {
+        let key = self.lock().add(None, options)?;
+        Ok(self.id_of(key))
+    }
+
+    /// A new node below `parent`. Any node may have children and be asked itself: its own waiters share with its children
+    /// as one more child of weight 1 would.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`], [`NodeError::TooDeep`], and those for limits that are none.
+    pub fn add(&self, parent: NodeId, options: NodeOptions) -> Result<NodeId, NodeError> {
+        let key = self.lock_for(parent).add(Some(parent.key), options)?;
+        Ok(self.id_of(key))
+    }
+
+    /// Takes what is asked for if it can be had at once, in the order in which waiters would get it; else `None`, and
+    /// no place in the line is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`], except that nothing is a deadlock which does not wait.
+    #[allow(clippy::needless_pass_by_value)] // as in `acquire`
+    pub fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Option<Permit>, AcquireError> {
+        let mut state = self.lock_for(ask.node);
+        if let Some(lease) = state.ask_alone(&ask) {
+            let key = state.leases.key_at(lease);
+            drop(state);
+            return Ok(Some(Permit::new(Arc::clone(self), ask.node, key)));
         }
+        let mut wakes = WakeList::new();
+        let granted = state.try_ask(&ask, &mut wakes);
+        Self::finish(state, wakes);
+        Ok(granted?.map(|key| Permit::new(Arc::clone(self), ask.node, key)))
     }
 
-    /// Takes `cost` at `node` and its ancestors if it fits and nobody waits at that node.
+    /// Takes what is asked for as soon as it is granted; see [`Acquire`]. All checks are made at its first poll.
+    pub fn acquire(self: &Arc<Self>, ask: Ask) -> Acquire {
+        Acquire::new(Arc::clone(self), ask)
+    }
+
+    /// Whether an ask could be granted now or later: what [`acquire`](Self::acquire) would find at its first poll,
+    /// deadlocks aside. For callers who have to fail before they wait.
     ///
     /// # Errors
     ///
-    /// [`AboveLimit`] if it could never fit.
-    #[inline]
-    pub fn try_acquire(
-        self: &Arc<Self>,
+    /// [`AcquireError`].
+    pub fn check_ask(&self, ask: &Ask) -> Result<(), AcquireError> {
+        self.lock_for(ask.node).check_ask(ask).map(drop)
+    }
+
+    /// Puts other limits in the place of all limits of `node`.
+    ///
+    /// Less than is held revokes nothing; 0 pauses. A budget keeps what is spent of it, a rate what was taken. A waiter
+    /// whose cost is above a limit now stays, aside, until it is no longer.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`], and then nothing was changed.
+    pub fn resize(&self, node: NodeId, limits: &[(Resource, Limit)]) -> Result<(), NodeError> {
+        self.act(node, |state, wakes| state.resize(node.key, limits, wakes))
+    }
+
+    /// Gives `node` another weight.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`].
+    pub fn reweigh(&self, node: NodeId, weight: Weight) -> Result<(), NodeError> {
+        self.lock_for(node).reweigh(node.key, weight)
+    }
+
+    /// Grants nothing at `node` and below until [`resume`](Self::resume). Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`].
+    pub fn pause(&self, node: NodeId) -> Result<(), NodeError> {
+        self.act(node, |state, wakes| state.pause(node.key, true, wakes))
+    }
+
+    /// Ends a pause. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`].
+    pub fn resume(&self, node: NodeId) -> Result<(), NodeError> {
+        self.act(node, |state, wakes| state.pause(node.key, false, wakes))
+    }
+
+    /// Admits nothing that asks for `resource` at `node` and below before `delay` has passed; nothing at all if no
+    /// resource is named. A later call may make it longer, never shorter.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Closed`], and [`NodeError::Unlimited`] if the node does not limit that resource.
+    pub fn retry_after(
+        &self,
         node: NodeId,
-        cost: u64,
-    ) -> Result<Option<Permit>, AboveLimit> {
-        let mut state = self.lock_for(node);
-        self.check_limits(&state, node, cost)?;
-        let granted = state.try_charge(node.index, cost);
-        drop(state);
-        Ok(granted.then(|| Permit::new(Arc::clone(self), node, cost)))
+        resource: Option<Resource>,
+        delay: Duration,
+    ) -> Result<(), NodeError> {
+        self.act(node, |state, wakes| {
+            state.retry_after(node.key, resource, delay, wakes)
+        })
     }
 
-    /// Takes `cost` at `node` and its ancestors as soon as it is granted; see [`Acquire`].
-    ///
-    /// # Errors
-    ///
-    /// [`AboveLimit`] if it never would be.
-    #[inline]
-    pub fn acquire(self: &Arc<Self>, node: NodeId, cost: u64) -> Result<Acquire, AboveLimit> {
-        self.check_limits(&self.lock_for(node), node, cost)?;
-        Ok(Acquire::new(Arc::clone(self), node, cost))
+    /// Closes `node` and all below: those who wait there and those who come get [`AcquireError::Closed`]. Permits stay
+    /// valid. Idempotent.
+    pub fn close(&self, node: NodeId) {
+        self.act(node, |state, wakes| state.close(node.key, wakes));
     }
 
-    /// The most that may be held at `node` and below.
-    pub fn limit(&self, node: NodeId) -> u64 {
-        self.lock_for(node).node(node.index).limit
+    /// Closes `node` for its own line and forgets it when its last permit and its last child are gone. Children go on
+    /// under its limits. The memory of a tree is that of its live nodes. Idempotent.
+    pub fn remove(&self, node: NodeId) {
+        self.act(node, |state, wakes| state.remove(node.key, wakes));
     }
 
-    /// What is held at `node` and below.
-    pub fn held(&self, node: NodeId) -> u64 {
-        self.lock_for(node).node(node.index).held
+    /// What could be had at `node` now, were nobody waiting: of each resource limited on its path the least that a node
+    /// of the path has left, by their numbers. Zero where something is paused.
+    pub fn peek(&self, node: NodeId) -> Vec<(Resource, Amount)> {
+        self.look(node, State::peek).unwrap_or_default()
     }
 
-    /// How many wait at `node` and below; those already granted do not.
+    /// What is left of `resource` along the path of `node` now, as [`peek`](Self::peek); `None` if no node limits it.
+    pub fn available(&self, node: NodeId, resource: Resource) -> Option<Amount> {
+        let all = self.peek(node);
+        let found = all.into_iter().find(|(known, _)| *known == resource);
+        found.map(|(_, amount)| amount)
+    }
+
+    /// What is held of `resource` at `node` and below, whether or not it is limited there; see
+    /// [`ResourceUsage::held`](super::ResourceUsage::held).
+    pub fn held(&self, node: NodeId, resource: Resource) -> Amount {
+        let held = self.look(node, |state, node| state.held(node, resource));
+        held.unwrap_or_default()
+    }
+
+    /// The resources that are limited on the path of `node`, by their numbers: what can be asked for there.
+    pub fn known(&self, node: NodeId) -> Vec<Resource> {
+        self.look(node, State::known).unwrap_or_default()
+    }
+
+    /// The limits of `node`, by resource.
+    pub fn limits(&self, node: NodeId) -> Vec<(Resource, Limit)> {
+        self.look(node, State::limits).unwrap_or_default()
+    }
+
+    /// How many wait at `node` and below.
     pub fn waiting(&self, node: NodeId) -> usize {
-        self.lock_for(node).node(node.index).waiting
+        let waiting = self.look(node, |state, node| state.nodes.at(node).waiting);
+        waiting.unwrap_or_default()
     }
 
-    /// The largest cost that would fit at `node` now: what the tightest node of its path leaves over.
-    ///
-    /// A request of that cost may have to wait all the same, behind those who wait at that node.
-    pub fn available(&self, node: NodeId) -> u64 {
+    /// Whether `node` was closed or removed, itself or by a node above.
+    pub fn is_closed(&self, node: NodeId) -> bool {
         let state = self.lock_for(node);
-        state
-            .path(node.index)
-            .map(|(_, node)| node.free())
-            .min()
-            .unwrap_or(0)
+        state.live(node.key).is_err()
+    }
+
+    /// The node above; `None` at the root.
+    pub fn parent(&self, node: NodeId) -> Option<NodeId> {
+        let state = self.lock_for(node);
+        let parent = state.nodes.get(node.key)?.parent;
+        (parent != NIL).then(|| state.id_of(parent))
+    }
+
+    /// The name of `node`.
+    pub fn name(&self, node: NodeId) -> Option<Arc<str>> {
+        self.lock_for(node).nodes.get(node.key)?.name.clone()
+    }
+
+    /// What is going on at `node`.
+    pub fn usage(&self, node: NodeId) -> Option<Usage> {
+        self.look(node, State::usage)
+    }
+
+    /// What is going on at `node` and everywhere below, in one moment. `None` once it is removed and forgotten.
+    pub fn snapshot(&self, node: NodeId) -> Option<Snapshot> {
+        self.look(node, State::snapshot)
+    }
+
+    /// The permits that `owner` holds, oldest first; it holds those that were granted on its behalf.
+    pub fn permits_of(&self, owner: OwnerId) -> Vec<PermitId> {
+        let state = self.lock();
+        let mut permits: Vec<_> = state
+            .leases_of(owner)
+            .map(|lease| PermitId(state.leases.key_at(lease)))
+            .collect();
+        permits.reverse();
+        permits
+    }
+
+    /// A timer's side of this tree; see [`Alarm`].
+    pub fn alarm(self: &Arc<Self>) -> Alarm {
+        Alarm::new(Arc::clone(self))
+    }
+
+    /// Grants what time has made ready. Call it when a deadline has come; at any other moment it does nothing.
+    pub fn tick(&self) {
+        let mut state = self.lock();
+        let mut wakes = WakeList::new();
+        state.read_clock();
+        state.dispatch(&mut wakes);
+        Self::finish(state, wakes);
+    }
+
+    /// When [`tick`](Self::tick) has something to do next: the earliest of all deadlines. `None` if nobody waits for time.
+    pub fn next_ready(&self) -> Option<Time> {
+        self.lock().next_ready()
+    }
+
+    /// The moment now, by the tree's clock.
+    pub fn now(&self) -> Time {
+        self.lock().time()
     }
 
     /// Whether a panic under the lock left the state in doubt. Every other method panics from then on; dropping
     /// permits and futures does not.
-    #[inline]
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
     }
 
-    /// Gives back what a permit held. In a broken tree there is nothing to give back to, and drops must not panic.
+    /// Verifies every invariant of the [module](super) from scratch, and panics with what it found. O(everything).
+    #[cfg(any(test, debug_assertions))]
+    pub fn check(&self) {
+        self.lock().check();
+    }
+
+    /// Looks at a node that still lives, as it is at this moment; without taking notice of the time, for whoever does has to
+    /// grant what has become ready.
+    fn look<R>(&self, node: NodeId, look: impl FnOnce(&State, u32) -> R) -> Option<R> {
+        let mut state = self.lock_for(node);
+        let place = state.find_node(node.key)?;
+        let noticed = state.now;
+        state.read_clock();
+        let seen = look(&state, place);
+        state.now = noticed;
+        Some(seen)
+    }
+
+    fn id_of(&self, key: Key) -> NodeId {
+        NodeId { tree: self.id, key }
+    }
+
+    /// Does something under the lock, then wakes whom it concerned.
+    pub(super) fn act<R>(
+        &self,
+        node: NodeId,
+        act: impl FnOnce(&mut State, &mut WakeList) -> R,
+    ) -> R {
+        let mut state = self.lock_for(node);
+        let mut wakes = WakeList::new();
+        let result = act(&mut state, &mut wakes);
+        Self::finish(state, wakes);
+        result
+    }
+
+    /// Ends an operation that may have changed what others wait for.
     #[inline]
-    pub(super) fn give_back(&self, node: NodeId, cost: u64) {
-        let Some(mut state) = self.lock_unless_broken() else {
-            return;
-        };
-        state.discharge(node.index, cost);
-        if state.anyone_waits() {
-            let wakes = state.dispatch();
-            drop(state);
-            wakes.wake_all();
-        }
+    pub(super) fn finish(mut state: MutexGuard<'_, State>, mut wakes: WakeList) {
+        state.announce(&mut wakes);
+        drop(state);
+        wakes.wake_all();
+    }
+
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     /// The lock, for what must not panic.
@@ -143,25 +355,11 @@ impl Tree {
         self.state.lock_unless_poisoned()
     }
 
-    /// The lock, once it is sure that `node` is ours; since nodes stay, it exists then.
+    /// The lock, once it is sure that `node` is ours.
     #[inline]
     pub(super) fn lock_for(&self, node: NodeId) -> MutexGuard<'_, State> {
         assert!(node.tree == self.id, "the node belongs to another tree");
         self.state.lock()
-    }
-
-    #[inline]
-    fn check_limits(&self, state: &State, node: NodeId, cost: u64) -> Result<(), AboveLimit> {
-        match state.too_low_for(node.index, cost) {
-            None => Ok(()),
-            Some((index, limit)) => Err(AboveLimit {
-                node: NodeId {
-                    tree: self.id,
-                    index,
-                },
-                limit,
-            }),
-        }
     }
 }
 
@@ -169,11 +367,9 @@ impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Tree");
         if let Some(state) = self.state.try_lock() {
-            let root = state.node(0);
-            out.field("nodes", &state.len())
-                .field("limit", &root.limit)
-                .field("held", &root.held)
-                .field("waiting", &root.waiting);
+            out.field("nodes", &state.nodes.len())
+                .field("permits", &state.leases.len())
+                .field("waiting", &state.waiting);
         }
         out.finish_non_exhaustive()
     }

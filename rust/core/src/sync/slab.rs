@@ -10,10 +10,18 @@ const KEEP: usize = 64;
 ///
 /// The index says where, the ticket says who: tickets are never handed out twice, so a key that outlives its entry
 /// finds nothing, even after the slot was reused or the slab's memory given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     index: u32,
     ticket: NonZeroU64,
+}
+
+impl Key {
+    /// Where the entry stands: its name among those that live, good until it is removed.
+    #[inline]
+    pub fn index(self) -> u32 {
+        self.index
+    }
 }
 
 /// An arena of entries with stable keys; insert, look up and remove in O(1).
@@ -107,6 +115,45 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The entry that stands at `index`, for those who know that it lives.
+    ///
+    /// # Panics
+    ///
+    /// If nothing lives there.
+    #[inline]
+    pub fn at(&self, index: u32) -> &T {
+        match &self.slots[index as usize] {
+            Slot::Occupied { entry, .. } => entry,
+            Slot::Vacant { .. } => vacant(index),
+        }
+    }
+
+    /// The same, to be changed.
+    ///
+    /// # Panics
+    ///
+    /// If nothing lives there.
+    #[inline]
+    pub fn at_mut(&mut self, index: u32) -> &mut T {
+        match &mut self.slots[index as usize] {
+            Slot::Occupied { entry, .. } => entry,
+            Slot::Vacant { .. } => vacant(index),
+        }
+    }
+
+    /// The key of the entry that stands at `index`.
+    ///
+    /// # Panics
+    ///
+    /// If nothing lives there.
+    #[inline]
+    pub fn key_at(&self, index: u32) -> Key {
+        match &self.slots[index as usize] {
+            &Slot::Occupied { ticket, .. } => Key { index, ticket },
+            Slot::Vacant { .. } => vacant(index),
+        }
+    }
+
     /// Takes the entry out, if it still lives.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
@@ -116,14 +163,45 @@ impl<T> Slab<T> {
         else {
             unreachable!("`get` has just found the entry");
         };
-        self.vacant = key.index;
+        self.vacated(key.index);
+        Some(entry)
+    }
+
+    /// Drops the entry where it stands, if it still lives.
+    pub fn discard(&mut self, key: Key) {
+        if self.get(key).is_none() {
+            return;
+        }
+        self.slots[key.index as usize] = Slot::Vacant { next: self.vacant };
+        self.vacated(key.index);
+    }
+
+    fn vacated(&mut self, index: u32) {
+        self.vacant = index;
         self.len -= 1;
         if self.len == 0 && self.slots.len() > KEEP {
             // All slots are vacant, so this runs no code of the caller's; old keys stay dead by their tickets.
             self.slots = Vec::new();
             self.vacant = NIL;
         }
-        Some(entry)
+    }
+
+    /// All entries with their indices, by these. O(slots).
+    pub fn entries(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0..)
+            .zip(&self.slots)
+            .filter_map(|(index, slot)| match slot {
+                Slot::Occupied { entry, .. } => Some((index, entry)),
+                Slot::Vacant { .. } => None,
+            })
+    }
+
+    /// All entries, to be changed. O(slots).
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| match slot {
+            Slot::Occupied { entry, .. } => Some(entry),
+            Slot::Vacant { .. } => None,
+        })
     }
 
     /// All entries, in no promised order. O(slots).
@@ -133,4 +211,10 @@ impl<T> Slab<T> {
             Slot::Vacant { .. } => None,
         })
     }
+}
+
+#[cold]
+#[inline(never)]
+fn vacant(index: u32) -> ! {
+    panic!("nothing lives at {index}")
 }

@@ -3,6 +3,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod clocked;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +14,12 @@ use std::task::{Context, Poll, Wake, Waker};
 /// Counts how often it was woken.
 #[derive(Debug, Default)]
 pub struct Count(AtomicUsize);
+
+impl Count {
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 impl Wake for Count {
     fn wake(self: Arc<Self>) {
@@ -63,7 +71,7 @@ impl<F: Future + Unpin> Task<F> {
 
     /// How often it was woken so far.
     pub fn wakes(&self) -> usize {
-        self.count.0.load(Ordering::SeqCst)
+        self.count.get()
     }
 }
 

@@ -1,0 +1,286 @@
+//! The invariants, verified from scratch.
+
+use super::dispatch::Fit;
+use super::line::{Room, Stage};
+use super::node::NIL;
+use super::pool::{Bound, Kind, Pool};
+use super::state::State;
+use super::{Cost, Resource};
+use std::collections::BTreeMap;
+
+/// What the books of one resource of one node should say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sums {
+    held: u128,
+    line_held: u128,
+    wanting: u32,
+    line_wanting: u32,
+    needs: Vec<u64>,
+}
+
+impl State {
+    /// Panics at the first thing that is not as it should be.
+    pub(super) fn check(&self) {
+        if self.root == NIL {
+            assert_eq!(
+                (self.nodes.len(), self.waiting),
+                (0, 0),
+                "nothing without a root"
+            );
+            return;
+        }
+        let all = self.below(self.root);
+        assert_eq!(all.len(), self.nodes.len(), "every node is in the tree");
+        self.check_sums(&all);
+        for &node in &all {
+            self.check_node(node);
+        }
+        self.check_waiters();
+        self.check_leases();
+    }
+
+    fn add_up(
+        &self,
+        sums: &mut BTreeMap<(u32, Resource), Sums>,
+        node: u32,
+        cost: &Cost,
+        add: impl Fn(&mut Sums, u64, bool),
+    ) {
+        for at in self.path(node) {
+            for &(resource, amount) in cost.parts() {
+                let sums = sums.entry((at, resource)).or_default();
+                add(sums, amount.as_micros(), at == node);
+            }
+        }
+    }
+
+    fn check_sums(&self, all: &[u32]) {
+        let mut sums = BTreeMap::new();
+        for lease in self.leases.iter() {
+            self.add_up(&mut sums, lease.node, &lease.cost, |_, _, _| {});
+            for &(resource, amount) in lease.cost.parts() {
+                let is_held = match self.kind(resource) {
+                    Some(Kind::Slots) => lease.held.has_slots(),
+                    Some(Kind::Budget) => true,
+                    _ => false,
+                };
+                if is_held {
+                    let part = Cost::part(resource, amount);
+                    self.add_up(&mut sums, lease.node, &part, |sums, amount, is_line| {
+                        sums.held += u128::from(amount);
+                        sums.line_held += if is_line { u128::from(amount) } else { 0 };
+                    });
+                }
+            }
+        }
+        for waiter in self.waiters.iter() {
+            let is_offered = matches!(waiter.stage, Stage::Offered);
+            if matches!(waiter.stage, Stage::Granted(_) | Stage::Failed(_)) {
+                continue;
+            }
+            self.add_up(
+                &mut sums,
+                waiter.node,
+                &waiter.cost,
+                |sums, amount, is_line| {
+                    sums.wanting += 1;
+                    sums.line_wanting += u32::from(is_line);
+                    if is_offered {
+                        sums.needs.push(amount);
+                    }
+                },
+            );
+        }
+        for &node in all {
+            for pool in &self.nodes.at(node).pools {
+                let sums = sums.remove(&(node, pool.resource)).unwrap_or_default();
+                self.check_pool(node, pool, &sums);
+            }
+        }
+        assert!(sums.is_empty(), "books are missing: {sums:?}");
+    }
+
+    fn check_pool(&self, node: u32, pool: &Pool, sums: &Sums) {
+        assert_eq!(pool.held, sums.held, "held is the sum of live leases below");
+        assert_eq!(
+            pool.line_held, sums.line_held,
+            "and of those of the node itself"
+        );
+        assert_eq!(
+            (pool.wanting, pool.line_wanting),
+            (sums.wanting, sums.line_wanting)
+        );
+        let needs = sums.needs.iter().copied().min().unwrap_or(u64::MAX);
+        assert_eq!(pool.needs.len() as usize, sums.needs.len());
+        assert_eq!(
+            pool.needs.least(),
+            needs,
+            "the least need of those who are offered"
+        );
+        let mut users = u32::from(pool.is_used_by_line());
+        let mut child = self.nodes.at(node).first;
+        while child != NIL {
+            let here = self.nodes.at(child);
+            users += u32::from(here.pool(pool.resource).is_some_and(Pool::is_used));
+            child = here.after;
+        }
+        assert_eq!(pool.users, users, "who holds or wants it");
+        if let Some(waiter) = pool.turn {
+            assert!(matches!(pool.bound, Bound::Rate(_)), "turns are for rates");
+            assert!(matches!(self.waiters.at(waiter).stage, Stage::Offered));
+            assert!(pool.timer.is_some(), "whose turn it is has a timer");
+        }
+        if let Some(timer) = pool.timer {
+            let entry = (timer, node, Some(pool.resource));
+            assert!(self.timers.contains(&entry), "the timers know it");
+        }
+        for &(rank, amount) in pool.reservations() {
+            let holder = self.holders.get(&rank).expect("a reservation has a holder");
+            assert_eq!(
+                self.waiters.at(*holder).cost.get(pool.resource).as_micros(),
+                amount
+            );
+        }
+    }
+
+    fn check_node(&self, node: u32) {
+        let here = self.nodes.at(node);
+        let has_offers = here.line.has_offers();
+        assert_eq!(
+            here.line.flow.open, has_offers,
+            "the line is open while somebody is offered"
+        );
+        if let Some((behind, _)) = here.line.first_behind() {
+            assert!(
+                here.line.room_for(behind) == Room::Full,
+                "nobody is behind while there is room in front"
+            );
+        }
+        for (tag, served, child) in here.open.iter() {
+            let flow = self.flow(node, child);
+            assert!(flow.open && (flow.tag, flow.served) == (tag, served));
+        }
+        let mut open = usize::from(has_offers);
+        let mut child = here.first;
+        while child != NIL {
+            let below = self.nodes.at(child);
+            assert_eq!(below.parent, node);
+            assert_eq!(
+                below.flow.open, below.eligible,
+                "a child is open while it is eligible"
+            );
+            open += usize::from(below.flow.open);
+            child = below.after;
+        }
+        assert_eq!(here.open.len(), open);
+        if here.eligible {
+            assert!(!here.open.is_empty(), "a node is eligible by its children");
+        }
+        let mut counts = (0, 0, 0);
+        for waiter in self.waiters.iter() {
+            if matches!(waiter.stage, Stage::Granted(_) | Stage::Failed(_))
+                || !self.is_below(waiter.node, node)
+            {
+                continue;
+            }
+            counts.0 += 1;
+            counts.1 += u32::from(matches!(waiter.stage, Stage::Offered));
+            counts.2 += usize::from(matches!(waiter.stage, Stage::Parked));
+        }
+        assert_eq!((here.waiting, here.offered, here.parked), counts);
+    }
+
+    fn check_waiters(&self) {
+        let mut waiting = 0;
+        for (index, waiter) in self.waiters.entries() {
+            match &waiter.stage {
+                Stage::Granted(_) | Stage::Failed(_) => {
+                    assert_eq!(
+                        (waiter.reserved, waiter.turns),
+                        (0, 0),
+                        "an answer ends the wait"
+                    );
+                    continue;
+                }
+                Stage::Offered => {
+                    // Whoever came after the last dispatch has yet to be looked at, time too.
+                    let fit = self.fit_waiter(index);
+                    assert_ne!(
+                        fit,
+                        Fit::Fits,
+                        "{waiter:?} fits what is free and unreserved to it"
+                    );
+                    assert!(
+                        fit != Fit::Quota || waiter.turns > 0,
+                        "{waiter:?} waits for time, and nobody knows"
+                    );
+                }
+                Stage::Parked => {
+                    assert!(
+                        self.is_above_a_limit(waiter.node, &waiter.cost),
+                        "parked for a reason"
+                    );
+                }
+                Stage::Behind => {}
+            }
+            waiting += 1;
+            assert!(
+                !self.nodes.at(waiter.node).is_closed(),
+                "nobody waits at what is closed"
+            );
+            let kept: usize = self
+                .path(waiter.node)
+                .flat_map(|node| &self.nodes.at(node).pools)
+                .filter(|pool| {
+                    pool.reservations()
+                        .iter()
+                        .any(|(rank, _)| *rank == waiter.rank)
+                })
+                .count();
+            assert_eq!(waiter.reserved as usize, kept);
+            let holds = self.holders.get(&waiter.rank) == Some(&index);
+            let was_passed = matches!(waiter.stage, Stage::Offered) && self.was_passed(index);
+            assert_eq!(holds, was_passed, "who was passed often is looked at first");
+            assert!(holds || kept == 0, "nothing is kept for others");
+        }
+        assert_eq!(self.waiting, waiting);
+    }
+
+    fn check_leases(&self) {
+        let mut pins = BTreeMap::<u32, usize>::new();
+        for (index, lease) in self.leases.entries() {
+            *pins.entry(lease.node).or_default() += 1;
+            if lease.charge != NIL {
+                let until = self.charges.at(lease.charge).to;
+                assert!(
+                    self.expiry.contains(&(until, index)),
+                    "its charge ends some time"
+                );
+            }
+            if let Some(owner) = lease.owner {
+                assert!(
+                    self.leases_of(owner).any(|other| other == index),
+                    "its owner knows it"
+                );
+            }
+        }
+        let charged = self
+            .leases
+            .iter()
+            .filter(|lease| lease.charge != NIL)
+            .count();
+        assert_eq!((self.expiry.len(), self.charges.len()), (charged, charged));
+        for (index, node) in self.nodes.entries() {
+            assert_eq!(node.pins, pins.get(&index).copied().unwrap_or(0));
+        }
+        let timers = self.nodes.iter().map(|node| {
+            usize::from(node.timer.is_some())
+                + node
+                    .pools
+                    .iter()
+                    .filter(|pool| pool.timer.is_some())
+                    .count()
+        });
+        assert_eq!(self.timers.len(), timers.sum::<usize>());
+    }
+}

@@ -1,0 +1,279 @@
+//! Changing the tree while it works: nodes, limits, pauses, endings.
+
+use super::fair::Flow;
+use super::node::{Life, NIL, Node};
+use super::pool::{Bound, Kind};
+use super::state::State;
+use super::{Limit, MAX_DEPTH, NodeError, NodeOptions, Resource, Time, Weight};
+use crate::sync::{Key, WakeList};
+use std::time::Duration;
+
+impl State {
+    /// A new node, below `parent` or as the root.
+    pub(super) fn add(
+        &mut self,
+        parent: Option<Key>,
+        options: NodeOptions,
+    ) -> Result<Key, NodeError> {
+        let above = match parent {
+            None if self.root != NIL => return Err(NodeError::SecondRoot),
+            None => NIL,
+            Some(parent) => {
+                let parent = self.find_node(parent).ok_or(NodeError::Closed)?;
+                if self.nodes.at(parent).is_closed() {
+                    return Err(NodeError::Closed);
+                }
+                parent
+            }
+        };
+        let depth = if above == NIL {
+            0
+        } else {
+            self.nodes.at(above).depth + 1
+        };
+        if depth >= MAX_DEPTH {
+            return Err(NodeError::TooDeep);
+        }
+        self.check_limits(&options.limits)?;
+        let flow = Flow::new(options.weight);
+        let key = self
+            .nodes
+            .insert(Node::new(above, depth, options.name, flow));
+        let node = key.index();
+        if above == NIL {
+            self.root = node;
+        } else {
+            let last = std::mem::replace(&mut self.nodes.at_mut(above).last, node);
+            self.nodes.at_mut(node).before = last;
+            if last == NIL {
+                self.nodes.at_mut(above).first = node;
+            } else {
+                self.nodes.at_mut(last).after = node;
+            }
+        }
+        self.set_limits(node, &options.limits);
+        Ok(key)
+    }
+
+    /// Takes a node that nothing needs out of the tree; the one above it.
+    pub(super) fn unlink(&mut self, node: u32) -> u32 {
+        let key = self.nodes.key_at(node);
+        let resources: Vec<_> = self
+            .nodes
+            .at(node)
+            .pools
+            .iter()
+            .map(|p| p.resource)
+            .collect();
+        self.set_timer(node, None, None);
+        for resource in resources {
+            self.set_timer(node, Some(resource), None);
+        }
+        let removed = self.nodes.remove(key).expect("the caller has just seen it");
+        let Node {
+            parent,
+            before,
+            after,
+            ..
+        } = removed;
+        if before != NIL {
+            self.nodes.at_mut(before).after = after;
+        }
+        if after != NIL {
+            self.nodes.at_mut(after).before = before;
+        }
+        if parent == NIL {
+            self.root = NIL;
+        } else {
+            let above = self.nodes.at_mut(parent);
+            if before == NIL {
+                above.first = after;
+            }
+            if after == NIL {
+                above.last = before;
+            }
+        }
+        parent
+    }
+
+    fn check_limits(&self, limits: &[(Resource, Limit)]) -> Result<(), NodeError> {
+        const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+        for (place, &(resource, limit)) in limits.iter().enumerate() {
+            if limits[..place].iter().any(|(other, _)| *other == resource) {
+                return Err(NodeError::Twice(resource));
+            }
+            if self.name_of(resource).is_none() {
+                return Err(NodeError::Foreign(resource));
+            }
+            if self.kind(resource).is_some_and(|kind| kind != limit.kind()) {
+                return Err(NodeError::Kind(resource));
+            }
+            if let Limit::Rate { amount, per, burst } = limit {
+                if per < Duration::from_micros(1) || per > YEAR {
+                    return Err(NodeError::Per(resource));
+                }
+                if !amount.is_zero() && burst.is_some_and(super::Amount::is_zero) {
+                    return Err(NodeError::Burst(resource));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_limits(&mut self, node: u32, limits: &[(Resource, Limit)]) {
+        let now = self.now;
+        let books = self.nodes.at_mut(node);
+        for pool in &mut books.pools {
+            if !limits.iter().any(|(named, _)| *named == pool.resource) {
+                pool.set_bound(Bound::None, now);
+            }
+        }
+        for &(resource, limit) in limits {
+            self.kinds[resource.0 as usize] = Some(limit.kind());
+            books
+                .books(resource, limit.kind())
+                .set_bound(limit.into(), now);
+        }
+    }
+
+    /// Other limits in the place of all limits of a node.
+    pub(super) fn resize(
+        &mut self,
+        node: Key,
+        limits: &[(Resource, Limit)],
+        wakes: &mut WakeList,
+    ) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        self.check_limits(limits)?;
+        self.read_clock();
+        // Turns are taken anew under the new limits.
+        let turns: Vec<_> = self
+            .nodes
+            .at(node)
+            .pools
+            .iter()
+            .filter_map(|p| p.turn)
+            .collect();
+        for waiter in turns {
+            self.drop_turns(waiter);
+            self.refresh(self.waiters.at(waiter).node);
+        }
+        let gone: Vec<_> = self
+            .nodes
+            .at(node)
+            .pools
+            .iter()
+            .map(|p| p.resource)
+            .collect();
+        for resource in gone {
+            if !limits.iter().any(|(named, _)| *named == resource) {
+                self.set_timer(node, Some(resource), None);
+            }
+        }
+        self.set_limits(node, limits);
+        if self.waiting > 0 {
+            for &(resource, _) in limits {
+                self.exhaust(node, resource, wakes);
+            }
+            self.sort_out(node);
+            self.check_turns();
+            self.dispatch(wakes);
+        }
+        Ok(())
+    }
+
+    /// The place of a node that is not closed.
+    pub(super) fn live(&self, node: Key) -> Result<u32, NodeError> {
+        let node = self.find_node(node).ok_or(NodeError::Closed)?;
+        if self.nodes.at(node).is_closed() {
+            return Err(NodeError::Closed);
+        }
+        Ok(node)
+    }
+
+    pub(super) fn reweigh(&mut self, node: Key, weight: Weight) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        self.nodes.at_mut(node).flow.weight = weight;
+        Ok(())
+    }
+
+    pub(super) fn pause(
+        &mut self,
+        node: Key,
+        paused: bool,
+        wakes: &mut WakeList,
+    ) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        self.read_clock();
+        self.nodes.at_mut(node).paused = paused;
+        self.refresh(node);
+        self.check_turns();
+        self.dispatch(wakes);
+        Ok(())
+    }
+
+    pub(super) fn retry_after(
+        &mut self,
+        node: Key,
+        resource: Option<Resource>,
+        delay: Duration,
+        wakes: &mut WakeList,
+    ) -> Result<(), NodeError> {
+        let node = self.live(node)?;
+        let until = self.read_clock().after(delay);
+        let here = self.nodes.at_mut(node);
+        let until = match resource {
+            None => {
+                here.not_before = here.not_before.max(until);
+                Some(here.not_before)
+            }
+            Some(resource) => {
+                let pool = here.pool_mut(resource);
+                let pool = pool.filter(|pool| pool.largest().is_some());
+                let pool = pool.ok_or(NodeError::Unlimited(resource))?;
+                pool.not_before = pool.not_before.max(until);
+                // Who has the turn at a rate waits for this too; the timer is its own.
+                (pool.kind != Kind::Rate).then_some(pool.not_before)
+            }
+        };
+        if until.is_some_and(|until| until > Time::ZERO) {
+            self.set_timer(node, resource, until);
+        }
+        self.refresh(node);
+        self.check_turns();
+        self.dispatch(wakes);
+        Ok(())
+    }
+
+    /// Ends a node and all below it, for those who wait and those who come.
+    pub(super) fn close(&mut self, node: Key, wakes: &mut WakeList) {
+        let Some(node) = self.find_node(node) else {
+            return;
+        };
+        self.read_clock();
+        let all = self.below(node);
+        for &at in &all {
+            let here = self.nodes.at_mut(at);
+            if here.life == Life::Open {
+                here.life = Life::Closed;
+            }
+        }
+        for at in all {
+            self.fail_all(at, wakes);
+        }
+        self.dispatch(wakes);
+    }
+
+    /// Ends a node for its own line, and forgets it as soon as nothing needs it.
+    pub(super) fn remove(&mut self, node: Key, wakes: &mut WakeList) {
+        let Some(node) = self.find_node(node) else {
+            return;
+        };
+        self.read_clock();
+        let here = self.nodes.at_mut(node);
+        here.life = Life::Removed;
+        self.fail_all(node, wakes);
+        self.dispatch(wakes);
+        self.forget(node);
+    }
+}

@@ -1,0 +1,110 @@
+use super::{Amount, CostError};
+
+/// So many resources of a cost live inline; one that names more is boxed.
+const INLINE: usize = 2;
+
+/// The name of a resource in its tree, as a small number: see [`Tree::resource`](super::Tree::resource).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Resource(pub(super) u32);
+
+impl Resource {
+    /// `"slots"`: what is meant when nothing is named. The same in every tree.
+    pub const SLOTS: Self = Self(0);
+}
+
+/// How much of each resource somebody asks for: at least one resource, each once, each with a positive amount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost(Parts);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Parts {
+    Inline(u8, [(Resource, Amount); INLINE]),
+    Boxed(Box<[(Resource, Amount)]>),
+}
+
+impl Cost {
+    /// So much of one resource.
+    ///
+    /// # Errors
+    ///
+    /// [`CostError::Zero`] for nothing.
+    #[inline]
+    pub fn of(resource: Resource, amount: Amount) -> Result<Self, CostError> {
+        if amount.is_zero() {
+            return Err(CostError::Zero);
+        }
+        Ok(Self(Parts::Inline(1, [(resource, amount); INLINE])))
+    }
+
+    /// So many units of `"slots"`: [`of`](Self::of) for the usual case.
+    ///
+    /// # Panics
+    ///
+    /// For 0 slots, and above [`Amount::MAX`].
+    pub fn slots(slots: u64) -> Self {
+        Self::of(Resource::SLOTS, Amount::units(slots)).expect("a cost of slots is above 0")
+    }
+
+    /// So much of each resource. Those of which nothing is asked are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`CostError::Zero`] if nothing is left, [`CostError::Twice`] if a resource is named twice.
+    pub fn new(parts: impl IntoIterator<Item = (Resource, Amount)>) -> Result<Self, CostError> {
+        let mut parts: Vec<_> = parts
+            .into_iter()
+            .filter(|(_, amount)| !amount.is_zero())
+            .collect();
+        parts.sort_unstable_by_key(|&(resource, _)| resource);
+        if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(CostError::Twice(pair[0].0));
+        }
+        let (&first, rest) = parts.split_first().ok_or(CostError::Zero)?;
+        Ok(Self(match rest {
+            [] => Parts::Inline(1, [first; INLINE]),
+            &[second] => Parts::Inline(2, [first, second]),
+            _ => Parts::Boxed(parts.into()),
+        }))
+    }
+
+    /// Takes it out of a record that is about to go; what it leaves means nothing.
+    #[inline]
+    pub(super) fn take(&mut self) -> Self {
+        const NOTHING: Parts = Parts::Inline(0, [(Resource::SLOTS, Amount::ZERO); INLINE]);
+        Self(std::mem::replace(&mut self.0, NOTHING))
+    }
+
+    /// One part of a cost, which may be nothing.
+    pub(super) fn part(resource: Resource, amount: Amount) -> Self {
+        Self(Parts::Inline(1, [(resource, amount); INLINE]))
+    }
+
+    /// Puts another amount, which may be nothing, in the place of one that is named.
+    pub(super) fn set(&mut self, resource: Resource, amount: Amount) {
+        let parts = match &mut self.0 {
+            Parts::Inline(len, parts) => &mut parts[..usize::from(*len)],
+            Parts::Boxed(parts) => parts,
+        };
+        for part in parts.iter_mut().filter(|part| part.0 == resource) {
+            part.1 = amount;
+        }
+    }
+
+    /// The resources by their numbers, each with its amount.
+    #[inline]
+    pub fn parts(&self) -> &[(Resource, Amount)] {
+        match &self.0 {
+            Parts::Inline(len, parts) => &parts[..usize::from(*len)],
+            Parts::Boxed(parts) => parts,
+        }
+    }
+
+    /// How much of `resource`; nothing if it is not named.
+    #[inline]
+    pub fn get(&self, resource: Resource) -> Amount {
+        self.parts()
+            .iter()
+            .find(|(named, _)| *named == resource)
+            .map_or(Amount::ZERO, |&(_, amount)| amount)
+    }
+}

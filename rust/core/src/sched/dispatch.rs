@@ -1,0 +1,186 @@
+//! Granting: who is next, and the hand-off.
+
+use super::lease::Held;
+use super::line::{Rank, Stage};
+use super::node::NIL;
+use super::pool::{Bound, Pool};
+use super::state::State;
+use super::{Cost, Resource};
+use crate::sync::WakeList;
+
+/// Whether something can be granted now, and if not, what is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    Fits,
+    /// This resource of this node, the nearest, has not enough left: it is for releases to change that.
+    Short(u32, Resource),
+    /// Only quota is missing, and it is its turn to wait for it.
+    Quota,
+    /// Only quota is missing, and it is another's turn.
+    Behind,
+    /// A pause, or a limit below the cost.
+    Parked,
+    /// No node of the path limits a resource of the cost, and it is a newcomer's.
+    Unknown,
+}
+
+enum Next {
+    Grant(u32),
+    /// It is next at a rate, and waits for it alone.
+    Turn(u32),
+    Nobody,
+}
+
+impl State {
+    /// Whether a cost at a node fits what is free and unreserved to its asker: `waiter`, if it stands in a line; with a
+    /// rank if it was passed as often as may be.
+    pub(super) fn fit(
+        &self,
+        node: u32,
+        cost: &Cost,
+        waiter: Option<u32>,
+        rank: Option<Rank>,
+    ) -> Fit {
+        let now = self.now;
+        let mut fit = Fit::Fits;
+        for (part, &(resource, amount)) in cost.parts().iter().enumerate() {
+            let amount = amount.as_micros();
+            let mut is_known = false;
+            let mut at = node;
+            while at != NIL {
+                let here = self.nodes.at(at);
+                if part == 0 && here.is_held_off(now) {
+                    return Fit::Parked;
+                }
+                if let Some(pool) = here.pool(resource)
+                    && let Some(largest) = pool.largest()
+                {
+                    is_known = true;
+                    if amount > largest {
+                        return Fit::Parked;
+                    }
+                    match self.fit_pool(pool, amount, waiter, rank) {
+                        Fit::Parked => return Fit::Parked,
+                        Fit::Short(..) if !matches!(fit, Fit::Short(..)) => {
+                            fit = Fit::Short(at, resource);
+                        }
+                        Fit::Behind if !matches!(fit, Fit::Short(..)) => fit = Fit::Behind,
+                        Fit::Quota if fit == Fit::Fits => fit = Fit::Quota,
+                        _ => {}
+                    }
+                }
+                at = here.parent;
+            }
+            // Of a waiter all were limited when it came. What no longer is can be had.
+            if !is_known && waiter.is_none() {
+                return Fit::Unknown;
+            }
+        }
+        fit
+    }
+
+    #[inline]
+    fn fit_pool(&self, pool: &Pool, amount: u64, waiter: Option<u32>, rank: Option<Rank>) -> Fit {
+        let now = self.now;
+        if let Bound::Rate(_) = pool.bound {
+            return match pool.turn {
+                Some(other) if Some(other) != waiter => Fit::Behind,
+                _ if pool.ready_at(amount, now) > now => Fit::Quota,
+                _ => Fit::Fits,
+            };
+        }
+        if now < pool.not_before {
+            return Fit::Parked;
+        }
+        let free = rank.map_or_else(|| pool.unreserved(), |rank| pool.free_for(rank));
+        if amount > free {
+            return Fit::Short(NIL, pool.resource);
+        }
+        Fit::Fits
+    }
+
+    /// [`fit`](Self::fit) of one who stands in a line.
+    pub(super) fn fit_waiter(&self, waiter: u32) -> Fit {
+        let record = self.waiters.at(waiter);
+        let rank = self.was_passed(waiter).then_some(record.rank);
+        self.fit(record.node, &record.cost, Some(waiter), rank)
+    }
+
+    /// Grants whatever can be granted. Afterwards no offered waiter fits what is free and unreserved to it.
+    pub(super) fn dispatch(&mut self, wakes: &mut WakeList) {
+        if self.waiting == 0 {
+            return;
+        }
+        self.fire(wakes);
+        self.recharge();
+        let mut skipped = Vec::new();
+        while self.waiting > 0 {
+            if let Some(holder) = self.next_holder() {
+                self.grant(holder, wakes);
+                continue;
+            }
+            if !self.nodes.at(self.root).eligible {
+                break;
+            }
+            skipped.clear();
+            match self.find(self.root, &mut skipped) {
+                Next::Grant(waiter) => {
+                    for waiter in skipped.drain(..) {
+                        self.was_next(waiter);
+                    }
+                    self.grant(waiter, wakes);
+                }
+                Next::Turn(waiter) => self.take_turns(waiter),
+                Next::Nobody => break,
+            }
+        }
+    }
+
+    /// The first, by start tags from `node` downward and by rank in a line, that fits or is next at a rate. Notes who
+    /// came before and did not fit.
+    fn find(&self, node: u32, skipped: &mut Vec<u32>) -> Next {
+        for (_, _, child) in self.nodes.at(node).open.iter() {
+            if child != node {
+                match self.find(child, skipped) {
+                    Next::Nobody => continue,
+                    next => return next,
+                }
+            }
+            for waiter in self.nodes.at(node).line.offered() {
+                if self.was_passed(waiter) {
+                    // Those who were passed as often as may be were looked at before.
+                    continue;
+                }
+                match self.fit_waiter(waiter) {
+                    Fit::Fits => return Next::Grant(waiter),
+                    // It waits at each rate that is not ready, and there no other does.
+                    Fit::Quota if self.waiters.at(waiter).turns == 0 => return Next::Turn(waiter),
+                    Fit::Short(..) if !self.waiters.at(waiter).was_next => skipped.push(waiter),
+                    _ => {}
+                }
+            }
+        }
+        Next::Nobody
+    }
+
+    /// Hands a waiter what it asked for. It fits.
+    pub(super) fn grant(&mut self, waiter: u32, wakes: &mut WakeList) {
+        self.pass(waiter);
+        let record = self.waiters.at(waiter);
+        let (node, cost, owner) = (record.node, record.cost.clone(), record.owner);
+        let lease = match record.resumes {
+            None => self.take(node, cost, owner),
+            Some(key) => {
+                self.take_slots(key.index(), Held::Regained);
+                key.index()
+            }
+        };
+        // Only now, so that gates are looked at once, with everything in its place.
+        self.leave(waiter);
+        let record = self.waiters.at_mut(waiter);
+        record.stage = Stage::Granted(lease);
+        if let Some(waker) = record.waker.take() {
+            wakes.push(waker);
+        }
+    }
+}

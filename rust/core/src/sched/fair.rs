@@ -1,0 +1,361 @@
+//! Start-time fair queueing of hold time: tags, charges, corrections and lifts.
+
+use super::Weight;
+use super::lease::Charge;
+use super::node::{NIL, Node};
+use super::pool::Bound;
+use super::state::State;
+use super::{Cost, Time};
+
+/// So many bits of a tag are below one nanosecond of a whole limit.
+const FRACTION: u32 = 48;
+
+/// A child in the eyes of its parent: who has had how much.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    pub(super) weight: Weight,
+    /// Where its next grant starts: what it was charged, over its weight. In nanoseconds of the whole limit x 2^48.
+    pub(super) tag: i128,
+    /// When it was served last, as the tree counts.
+    pub(super) served: u64,
+    /// When it was lifted last: as the tree counts, and by the clock.
+    lifted: u64,
+    lifted_at: Time,
+    /// Whether it is among the eligible ones.
+    pub(super) open: bool,
+    /// All it was ever charged, corrected, times its weight.
+    pub(super) service: i128,
+}
+
+impl Flow {
+    pub(super) fn new(weight: Weight) -> Self {
+        Self {
+            weight,
+            ..Self::default()
+        }
+    }
+
+    fn serve(&mut self, charge: i128) {
+        if charge == 0 {
+            return;
+        }
+        let weight = i128::from(self.weight.as_micros());
+        self.service += charge / i128::from(Weight::ONE.as_micros()) * weight;
+    }
+}
+
+/// What one nanosecond of a permit is worth at each level of its path, the line of its node first: over the
+/// weight of the child that is charged. Kept with the permit, so that what is corrected is what was charged.
+#[derive(Debug)]
+pub(super) enum Prices {
+    Inline([u64; 4]),
+    Boxed(Box<[u64]>),
+}
+
+impl Prices {
+    fn of(levels: &[Level]) -> Self {
+        if levels.len() > 4 {
+            return Self::Boxed(levels.iter().map(|level| level.price).collect());
+        }
+        let mut inline = [0; 4];
+        for (price, level) in inline.iter_mut().zip(levels) {
+            *price = level.price;
+        }
+        Self::Inline(inline)
+    }
+
+    fn put_into(&self, levels: &mut [Level]) {
+        let prices: &[u64] = match self {
+            Self::Inline(prices) => prices,
+            Self::Boxed(prices) => prices,
+        };
+        for (level, &price) in levels.iter_mut().zip(prices) {
+            level.price = price;
+        }
+    }
+}
+
+/// One level of a path, while it is charged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Level {
+    parent: u32,
+    /// The child on the path; the parent itself for its own line.
+    child: u32,
+    /// Of one nanosecond.
+    price: u64,
+    /// What the quota in it is worth, in nanoseconds of the whole rate.
+    quota: u64,
+}
+
+/// A share of a limit, by weight.
+#[inline]
+fn price(amount: u64, limit: u64, weight: Weight) -> u64 {
+    let share = (u128::from(amount) << FRACTION) / u128::from(limit.max(1));
+    let share = share.min(1 << FRACTION) * u128::from(Weight::ONE.as_micros());
+    // At most 2^48 x 10^3: the least weight is a thousandth.
+    let price = share.div_ceil(u128::from(weight.as_micros()));
+    u64::try_from(price).unwrap_or(u64::MAX)
+}
+
+impl State {
+    /// The child of `node` that goes by `child`: its own line goes by its own index.
+    #[inline]
+    pub(super) fn flow(&self, node: u32, child: u32) -> &Flow {
+        if node == child {
+            &self.nodes.at(node).line.flow
+        } else {
+            &self.nodes.at(child).flow
+        }
+    }
+
+    #[inline]
+    pub(super) fn flow_mut(&mut self, node: u32, child: u32) -> &mut Flow {
+        if node == child {
+            &mut self.nodes.at_mut(node).line.flow
+        } else {
+            &mut self.nodes.at_mut(child).flow
+        }
+    }
+
+    /// Makes `child` of `node` eligible, or no longer. One that becomes so is lifted to the virtual time: while it could
+    /// not have taken anything, it cannot have saved anything up.
+    pub(super) fn set_open(&mut self, node: u32, child: u32, open: bool) {
+        let now = self.now;
+        let virtual_time = self.nodes.at(node).virtual_time;
+        let stamp = self.next_stamp();
+        let flow = self.flow_mut(node, child);
+        if flow.open == open {
+            return;
+        }
+        flow.open = open;
+        if open && flow.tag < virtual_time {
+            flow.tag = virtual_time;
+            flow.lifted = stamp;
+            flow.lifted_at = now;
+        }
+        let place = (flow.tag, flow.served, child);
+        let siblings = &mut self.nodes.at_mut(node).open;
+        if open {
+            siblings.insert(place);
+        } else {
+            siblings.remove(&place);
+        }
+    }
+
+    /// Changes the flow of `child`, and its place among its siblings with it.
+    fn move_flow(&mut self, node: u32, child: u32, change: impl FnOnce(&mut Flow)) {
+        let flow = self.flow_mut(node, child);
+        let before = (flow.tag, flow.served, child);
+        change(flow);
+        let after = (flow.tag, flow.served, child);
+        if flow.open && before != after {
+            let siblings = &mut self.nodes.at_mut(node).open;
+            siblings.remove(&before);
+            siblings.insert(after);
+        }
+    }
+
+    /// The levels of a path, the line of `node` first, in room that is to be [put back](Self::put_back).
+    fn levels_of(&mut self, node: u32) -> Vec<Level> {
+        let mut levels = std::mem::take(&mut self.levels);
+        let (mut parent, mut child) = (node, node);
+        while parent != NIL {
+            levels.push(Level {
+                parent,
+                child,
+                price: 0,
+                quota: 0,
+            });
+            child = parent;
+            parent = self.nodes.at(parent).parent;
+        }
+        levels
+    }
+
+    fn put_back(&mut self, mut levels: Vec<Level>) {
+        levels.clear();
+        self.levels = levels;
+    }
+
+    /// What a nanosecond of `cost` at `node` is worth, level by level, and what the quota in it is worth in all.
+    ///
+    /// At each level it is the largest share of a limit, of those resources that two children compete for and that
+    /// somebody had to wait for. What nobody else there wants is no loss to anybody: charging for it would starve those
+    /// beside it (Bhattacharya et al. 2013).
+    fn price_levels(&self, cost: &Cost, levels: &mut [Level]) {
+        for &(resource, amount) in cost.parts() {
+            let amount = amount.as_micros();
+            let (mut scarce, mut limit, mut worth) = (false, None, 0);
+            for level in levels.iter_mut().rev() {
+                let Some(pool) = self.nodes.at(level.parent).pool(resource) else {
+                    continue;
+                };
+                scarce |= pool.scarce;
+                match &pool.bound {
+                    // A budget is spent once, whoever holds it and however long.
+                    Bound::None | Bound::Budget { .. } => {}
+                    Bound::Slots(here) => {
+                        let last = pool.ceiling.unwrap_or(0);
+                        let here = if *here > 0 { *here } else { last };
+                        limit = Some(limit.map_or(here, |above: u64| above.min(here)));
+                    }
+                    Bound::Rate(rate) => worth = worth.max(rate.worth(amount)),
+                }
+                if !scarce || pool.users < 2 {
+                    continue;
+                }
+                if let Some(limit) = limit {
+                    let weight = self.flow(level.parent, level.child).weight;
+                    level.price = price(amount, limit, weight).max(level.price);
+                }
+                level.quota = worth.max(level.quota);
+            }
+        }
+    }
+
+    /// How long a permit of `node` is expected to be held, in nanoseconds.
+    pub(super) fn estimate(&self, node: u32) -> u64 {
+        let mut nodes = self.path(node);
+        nodes
+            .find_map(|node| self.nodes.at(node).hold)
+            .unwrap_or(self.estimate)
+            .max(1)
+    }
+
+    /// Charges a lease for its next stretch, from `from` on, as long as its like is expected to be held; at each level of
+    /// its path it counts as served if it is a grant.
+    pub(super) fn charge(&mut self, lease: u32, from: Time, is_grant: bool) {
+        let node = self.leases.at(lease).node;
+        let until = from.as_nanos().saturating_add(self.estimate(node));
+        let mut levels = self.levels_of(node);
+        self.price_levels(&self.leases.at(lease).cost, &mut levels);
+        let stamp = self.next_stamp();
+        for level in &levels {
+            let &Level { parent, child, .. } = level;
+            let weight = i128::from(self.flow(parent, child).weight.as_micros());
+            let mut charge = i128::from(level.price) * i128::from(until - from.as_nanos());
+            if is_grant && level.quota > 0 {
+                let one = i128::from(Weight::ONE.as_micros());
+                charge = charge.max((i128::from(level.quota) << FRACTION) / weight * one);
+            }
+            let start = if is_grant {
+                self.begin(parent, child)
+            } else {
+                i128::MIN
+            };
+            let mut tag = 0;
+            self.move_flow(parent, child, |flow| {
+                flow.tag = flow.tag.max(start) + charge;
+                flow.serve(charge);
+                if is_grant {
+                    flow.served = stamp;
+                }
+                tag = flow.tag;
+            });
+            let node = self.nodes.at_mut(parent);
+            node.greatest_tag = node.greatest_tag.max(tag);
+        }
+        let charge = Charge {
+            to: Time::from_nanos(until),
+            stamp,
+            prices: Prices::of(&levels),
+        };
+        self.put_back(levels);
+        self.note_charge(lease, charge);
+    }
+
+    /// Begins a grant to `child`: the virtual time moves on to its start tag. Where nobody competes for anything, that is as late
+    /// as any tag there, and is to be the child's: a lead from an earlier competition ends with it.
+    fn begin(&mut self, parent: u32, child: u32) -> i128 {
+        let tag = self.flow(parent, child).tag;
+        let node = self.nodes.at_mut(parent);
+        let is_alone = node.pools.iter().all(|pool| pool.users < 2);
+        let tag = if is_alone {
+            tag.max(node.greatest_tag)
+        } else {
+            tag
+        };
+        node.virtual_time = node.virtual_time.max(tag);
+        tag
+    }
+
+    /// Charges a lease for what it was held beyond what it was charged for, or gives back what it was not held of it.
+    ///
+    /// What a child was charged before it was lifted is forgiven, so what of that would be given back is forgiven too:
+    /// it would be savings. `until` is when the lease ended, or outlived its charge.
+    pub(super) fn correct(&mut self, lease: u32, until: Time) {
+        let record = self.leases.at(lease);
+        if record.charge == NIL {
+            return;
+        }
+        let (node, place) = (record.node, record.charge);
+        let mut levels = self.levels_of(node);
+        let charge = self.charges.at(place);
+        charge.prices.put_into(&mut levels);
+        let (charged_to, stamp) = (charge.to, charge.stamp);
+        // While nobody waited there was nothing to share.
+        let busy_until = if self.waiting > 0 {
+            until
+        } else {
+            self.calm_since.min(until)
+        };
+        let from = charged_to.max(self.busy_since);
+        for &Level {
+            parent,
+            child,
+            price,
+            ..
+        } in &levels
+        {
+            if price == 0 {
+                continue;
+            }
+            let price = i128::from(price);
+            let flow = self.flow(parent, child);
+            let was_lifted = flow.lifted > stamp;
+            let (service, tag) = if until < charged_to {
+                let early = i128::from(charged_to.as_nanos() - until.as_nanos());
+                let back = -price * early;
+                (back, if was_lifted { 0 } else { back })
+            } else {
+                let lifted_at = if was_lifted {
+                    flow.lifted_at
+                } else {
+                    Time::ZERO
+                };
+                let late =
+                    |from: Time| i128::from(busy_until.as_nanos().saturating_sub(from.as_nanos()));
+                (price * late(from), price * late(from.max(lifted_at)))
+            };
+            self.move_flow(parent, child, |flow| {
+                flow.tag += tag;
+                flow.serve(service);
+            });
+        }
+        self.put_back(levels);
+    }
+
+    /// Charges every lease that has outlived its charge for another stretch.
+    pub(super) fn recharge(&mut self) {
+        let now = self.now;
+        while let Some((until, lease)) = self.expiry.first()
+            && until <= now
+        {
+            self.correct(lease, now);
+            self.charge(lease, now, false);
+        }
+    }
+}
+
+impl Node {
+    /// Takes a hold into the moving average.
+    pub(super) fn learn(&mut self, nanos: u64) {
+        self.hold = Some(match self.hold {
+            None => nanos,
+            Some(mean) => {
+                let mean = u128::from(mean) * 7 + u128::from(nanos);
+                u64::try_from(mean.div_ceil(8)).unwrap_or(u64::MAX)
+            }
+        });
+    }
+}

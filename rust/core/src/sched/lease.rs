@@ -1,0 +1,400 @@
+//! What is held: one record for each permit, and for each grant that nobody collected yet.
+
+use super::clock::nanos;
+use super::fair::Prices;
+use super::node::NIL;
+use super::pool::Kind;
+use super::state::State;
+use super::{AcquireError, Amount, Cost, OwnerId, PermitError, Resource, Time};
+use crate::sync::{Key, WakeList};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+
+/// Where nobody waits, one in so many permits is timed.
+const TIMED: u64 = 16;
+
+/// No place in the list of fresh leases.
+const NOT_FRESH: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) node: u32,
+    /// As settled; parts may be zero then.
+    pub(super) cost: Cost,
+    /// When it was granted, if the clock was read then.
+    pub(super) since: Option<Time>,
+    /// Its record among the charges, if it was charged.
+    pub(super) charge: u32,
+    /// Its place among the fresh ones, if it was not.
+    fresh: u32,
+    pub(super) owner: Option<OwnerId>,
+    /// The owner's leases before and after this one.
+    older: u32,
+    newer: u32,
+    pub(super) held: Held,
+}
+
+/// What a lease was charged last.
+#[derive(Debug)]
+pub(super) struct Charge {
+    /// Until when.
+    pub(super) to: Time,
+    /// When, as the tree counts.
+    pub(super) stamp: u64,
+    pub(super) prices: Prices,
+}
+
+/// Whether a lease holds its slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Yes,
+    No,
+    /// This waiter waits for them.
+    Resuming(u32),
+    /// That waiter was granted them, and has yet to hear of it.
+    Regained,
+}
+
+impl Held {
+    /// Whether the slots are counted as held.
+    pub(super) fn has_slots(self) -> bool {
+        matches!(self, Self::Yes | Self::Regained)
+    }
+}
+
+/// The newest lease of each owner.
+#[derive(Debug, Default)]
+pub(super) struct Owners(HashMap<OwnerId, u32, BuildHasherDefault<Mix>>);
+
+/// Spreads numbers that are addresses or counters; nobody hostile chooses them.
+#[derive(Debug, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl State {
+    /// Takes a cost at a node and all above it, which is known to fit, and opens a lease for it.
+    pub(super) fn take(&mut self, node: u32, cost: Cost, owner: Option<OwnerId>) -> u32 {
+        let is_busy = self.waiting > 0;
+        let (now, lateness) = (self.now, self.lateness);
+        self.for_pools(node, &cost, |pool, amount, is_line| {
+            pool.take(amount, is_line, lateness, now);
+        });
+        let is_timed = is_busy || {
+            let granted = self.nodes.at(node).granted;
+            granted < TIMED || granted.is_multiple_of(TIMED)
+        };
+        self.for_path(node, |node| {
+            node.permits += 1;
+            node.granted += 1;
+        });
+        self.nodes.at_mut(node).pins += 1;
+        let needs_clock = is_timed || self.has_rate(&cost);
+        let since = needs_clock.then(|| self.read_clock());
+        let lease = self.leases.insert(Lease {
+            node,
+            cost,
+            since,
+            charge: NIL,
+            fresh: NOT_FRESH,
+            owner,
+            older: NIL,
+            newer: NIL,
+            held: Held::Yes,
+        });
+        let lease = lease.index();
+        self.link_owner(lease);
+        if is_busy {
+            self.charge(lease, now, true);
+        } else {
+            self.make_fresh(lease);
+        }
+        lease
+    }
+
+    /// Whether a rate is among what is asked for.
+    #[inline]
+    pub(super) fn has_rate(&self, cost: &Cost) -> bool {
+        let mut parts = cost.parts().iter();
+        parts.any(|&(resource, _)| self.kind(resource) == Some(Kind::Rate))
+    }
+
+    fn make_fresh(&mut self, lease: u32) {
+        let place = u32::try_from(self.fresh.len()).expect("fewer than 2^32 leases");
+        self.leases.at_mut(lease).fresh = place;
+        self.fresh.push(lease);
+    }
+
+    fn unmake_fresh(&mut self, lease: u32) {
+        let place = std::mem::replace(&mut self.leases.at_mut(lease).fresh, NOT_FRESH);
+        if place == NOT_FRESH {
+            return;
+        }
+        self.fresh.swap_remove(place as usize);
+        if let Some(&moved) = self.fresh.get(place as usize) {
+            self.leases.at_mut(moved).fresh = place;
+        }
+    }
+
+    /// Charges what was granted while nobody waited, from now on: somebody does.
+    pub(super) fn charge_fresh(&mut self) {
+        let now = self.now;
+        for lease in std::mem::take(&mut self.fresh) {
+            self.leases.at_mut(lease).fresh = NOT_FRESH;
+            self.charge(lease, now, false);
+        }
+    }
+
+    /// Notes what a lease is charged, in the place of what it was before.
+    pub(super) fn note_charge(&mut self, lease: u32, charge: Charge) {
+        let until = charge.to;
+        match self.leases.at(lease).charge {
+            NIL => self.leases.at_mut(lease).charge = self.charges.insert(charge).index(),
+            place => {
+                let before = std::mem::replace(self.charges.at_mut(place), charge);
+                self.expiry.remove(&(before.to, lease));
+            }
+        }
+        self.expiry.insert((until, lease));
+    }
+
+    /// Ends a lease: slots come back, budgets are spent. Whom that may concern is to be seen to by the caller.
+    ///
+    /// An annulled one leaves nothing behind, as if it had never been granted.
+    pub(super) fn end(&mut self, key: Key, is_annulled: bool, wakes: &mut WakeList) {
+        let Some(record) = self.leases.get(key) else {
+            return;
+        };
+        let lease = key.index();
+        if record.since.is_some() || self.waiting > 0 {
+            self.read_clock();
+        }
+        let now = self.now;
+        self.stop_charging(lease);
+        self.unlink_owner(lease);
+        let record = self.leases.at_mut(lease);
+        let cost = record.cost.take();
+        let (node, since, held) = (record.node, record.since, record.held);
+        // In place: to move a whole record out costs more than all the rest.
+        self.leases.discard(key);
+        let holds_slots = held.has_slots();
+        if let Some(since) = since
+            && !is_annulled
+            && holds_slots
+        {
+            let hold = nanos(now.since(since));
+            self.for_path(node, |node| node.learn(hold));
+        }
+        let since = since.unwrap_or(now);
+        self.for_pools(node, &cost, |pool, amount, is_line| match pool.kind {
+            Kind::Slots if !holds_slots => {}
+            Kind::Rate if !is_annulled => {}
+            Kind::Rate => pool.refund(amount, amount, since, now),
+            Kind::Slots => pool.unhold(amount, is_line),
+            Kind::Budget => {
+                pool.unhold(amount, is_line);
+                if !is_annulled {
+                    pool.spend(amount);
+                }
+            }
+        });
+        if let Held::Resuming(waiter) = held {
+            self.fail(waiter, AcquireError::Closed, wakes);
+        }
+        self.for_path(node, |node| {
+            node.permits -= usize::from(holds_slots);
+            node.granted -= u64::from(is_annulled);
+        });
+        self.nodes.at_mut(node).pins -= 1;
+        if self.waiting > 0 {
+            self.changed(node, &cost, wakes);
+        }
+        self.forget(node);
+    }
+
+    /// Settles the charge of a lease whose hold ends now.
+    fn stop_charging(&mut self, lease: u32) {
+        self.unmake_fresh(lease);
+        if self.leases.at(lease).charge != NIL {
+            self.correct(lease, self.now);
+            let place = std::mem::replace(&mut self.leases.at_mut(lease).charge, NIL);
+            self.expiry.remove(&(self.charges.at(place).to, lease));
+            self.charges.discard(self.charges.key_at(place));
+        }
+    }
+
+    /// Corrects what a lease asked for to what it really was.
+    pub(super) fn settle(
+        &mut self,
+        key: Key,
+        actual: &[(Resource, Amount)],
+        wakes: &mut WakeList,
+    ) -> Result<(), PermitError> {
+        let record = self.leases.get(key).ok_or(PermitError::Released)?;
+        let (node, cost, held) = (record.node, record.cost.clone(), record.held);
+        for (place, &(resource, amount)) in actual.iter().enumerate() {
+            let part = cost.parts().iter().find(|(named, _)| *named == resource);
+            let &(_, asked) = part.ok_or(PermitError::Unasked(resource))?;
+            if actual[..place].iter().any(|(named, _)| *named == resource) {
+                return Err(PermitError::Twice(resource));
+            }
+            if self.kind(resource) == Some(Kind::Slots) {
+                if held != Held::Yes {
+                    return Err(PermitError::Suspended);
+                }
+                if amount > asked {
+                    return Err(PermitError::Grows(resource));
+                }
+            }
+        }
+        let now = self.read_clock();
+        let since = self.leases.at(key.index()).since.unwrap_or(now);
+        let mut settled = cost.clone();
+        for &(resource, amount) in actual {
+            let (asked, amount) = (cost.get(resource).as_micros(), amount.as_micros());
+            settled.set(resource, Amount::raw(amount));
+            let one = Cost::part(resource, Amount::raw(amount));
+            self.for_pools(node, &one, |pool, amount, is_line| match pool.kind {
+                Kind::Rate if amount <= asked => pool.refund(asked - amount, asked, since, now),
+                Kind::Rate => pool.take(amount - asked, is_line, Duration::ZERO, now),
+                Kind::Slots | Kind::Budget => {
+                    pool.unhold(asked, is_line);
+                    pool.take(amount, is_line, Duration::ZERO, now);
+                }
+            });
+        }
+        let is_charged = self.leases.at(key.index()).charge != NIL;
+        if is_charged {
+            self.stop_charging(key.index());
+        }
+        self.leases.at_mut(key.index()).cost = settled;
+        if is_charged {
+            self.charge(key.index(), now, false);
+        }
+        if self.waiting > 0 {
+            self.changed(node, &cost, wakes);
+            self.dispatch(wakes);
+        }
+        Ok(())
+    }
+
+    /// Gives back the slots of a lease for a while.
+    pub(super) fn suspend(&mut self, key: Key, wakes: &mut WakeList) -> Result<(), PermitError> {
+        let record = self.leases.get(key).ok_or(PermitError::Released)?;
+        if record.held != Held::Yes {
+            return Err(PermitError::Suspended);
+        }
+        self.read_clock();
+        self.give_slots(key.index(), wakes);
+        self.dispatch(wakes);
+        Ok(())
+    }
+
+    /// The slots of a lease come back; it stays.
+    pub(super) fn give_slots(&mut self, lease: u32, wakes: &mut WakeList) {
+        self.stop_charging(lease);
+        let record = self.leases.at_mut(lease);
+        record.held = Held::No;
+        let (node, slots) = (record.node, self.slots_of(lease));
+        if let Some(slots) = slots {
+            self.for_pools(node, &slots, |pool, amount, is_line| {
+                pool.unhold(amount, is_line);
+            });
+            if self.waiting > 0 {
+                self.changed(node, &slots, wakes);
+            }
+        }
+        self.for_path(node, |node| node.permits -= 1);
+    }
+
+    /// A lease takes its slots again, which are known to fit.
+    pub(super) fn take_slots(&mut self, lease: u32, held: Held) {
+        let (node, now) = (self.leases.at(lease).node, self.now);
+        if let Some(slots) = self.slots_of(lease) {
+            self.for_pools(node, &slots, |pool, amount, is_line| {
+                pool.take(amount, is_line, Duration::ZERO, now);
+            });
+        }
+        self.for_path(node, |node| node.permits += 1);
+        self.leases.at_mut(lease).held = held;
+        if self.waiting > 0 {
+            self.charge(lease, self.now, true);
+        } else {
+            self.make_fresh(lease);
+        }
+    }
+
+    /// The part of a lease's cost that is slots.
+    pub(super) fn slots_of(&self, lease: u32) -> Option<Cost> {
+        let parts = self.leases.at(lease).cost.parts().iter();
+        let slots = parts.filter(|(resource, _)| self.kind(*resource) == Some(Kind::Slots));
+        Cost::new(slots.copied()).ok()
+    }
+
+    /// Takes back the answer of a waiter that never came for it.
+    pub(super) fn annul(&mut self, lease: u32, resumes: Option<Key>, wakes: &mut WakeList) {
+        match resumes {
+            None => self.end(self.leases.key_at(lease), true, wakes),
+            // It may have been released meanwhile.
+            Some(key) if self.leases.get(key).is_some() => self.give_slots(lease, wakes),
+            Some(_) => {}
+        }
+    }
+
+    fn link_owner(&mut self, lease: u32) {
+        let Some(owner) = self.leases.at(lease).owner else {
+            return;
+        };
+        if let Some(older) = self.owners.0.insert(owner, lease) {
+            self.leases.at_mut(older).newer = lease;
+            self.leases.at_mut(lease).older = older;
+        }
+    }
+
+    fn unlink_owner(&mut self, lease: u32) {
+        let record = self.leases.at(lease);
+        let Some(owner) = record.owner else {
+            return;
+        };
+        let (older, newer) = (record.older, record.newer);
+        if older != NIL {
+            self.leases.at_mut(older).newer = newer;
+        }
+        if newer != NIL {
+            self.leases.at_mut(newer).older = older;
+        } else if older != NIL {
+            self.owners.0.insert(owner, older);
+        } else {
+            self.owners.0.remove(&owner);
+        }
+    }
+
+    /// The leases of an owner, newest first.
+    pub(super) fn leases_of(&self, owner: OwnerId) -> impl Iterator<Item = u32> + '_ {
+        let mut next = self.owners.0.get(&owner).copied().unwrap_or(NIL);
+        std::iter::from_fn(move || {
+            let lease = next;
+            if lease == NIL {
+                return None;
+            }
+            next = self.leases.at(lease).older;
+            Some(lease)
+        })
+    }
+}

@@ -1,0 +1,86 @@
+//! How much of a resource the waiters that are offered at a node need, so that the least of it is known at once.
+
+use std::collections::BTreeMap;
+
+/// A multiset of amounts. Where all are equal, which is usual, nothing is allocated.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// One of the amounts, and how often; 0 times only if `others` is empty.
+    one: (u64, u32),
+    others: BTreeMap<u64, u32>,
+    len: u32,
+}
+
+impl Needs {
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// The least; `u64::MAX` if there is none.
+    #[inline]
+    pub(super) fn least(&self) -> u64 {
+        if self.len == 0 {
+            return u64::MAX;
+        }
+        match self.others.first_key_value() {
+            Some((&other, _)) => other.min(self.one.0),
+            None => self.one.0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, amount: u64) {
+        self.len += 1;
+        if self.one.1 == 0 {
+            self.one = (amount, 1);
+        } else if self.one.0 == amount {
+            self.one.1 += 1;
+        } else {
+            *self.others.entry(amount).or_default() += 1;
+        }
+    }
+
+    #[inline]
+    pub(super) fn remove(&mut self, amount: u64) {
+        self.len -= 1;
+        if self.one.0 == amount {
+            self.one.1 -= 1;
+            if self.one.1 == 0
+                && let Some(other) = self.others.pop_first()
+            {
+                self.one = other;
+            }
+            return;
+        }
+        let count = self.others.get_mut(&amount);
+        let count = count.expect("only what was added is removed");
+        *count -= 1;
+        if *count == 0 {
+            self.others.remove(&amount);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Needs;
+
+    #[test]
+    fn the_least_is_known_whatever_comes_and_goes() {
+        let mut needs = Needs::default();
+        assert_eq!((needs.len(), needs.least()), (0, u64::MAX));
+        let amounts = [5, 5, 3, 9, 3, 5];
+        for (count, &amount) in (1..).zip(&amounts) {
+            needs.add(amount);
+            assert_eq!(needs.len(), count);
+        }
+        let mut left = amounts.to_vec();
+        for amount in [5, 3, 5, 9, 5, 3] {
+            assert_eq!(Some(needs.least()), left.iter().copied().min());
+            needs.remove(amount);
+            left.remove(left.iter().position(|&other| other == amount).unwrap());
+        }
+        assert_eq!((needs.len(), needs.least()), (0, u64::MAX));
+    }
+}

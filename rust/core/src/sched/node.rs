@@ -1,0 +1,136 @@
+//! One node of the tree, as its lock guards it.
+
+use super::fair::Flow;
+use super::line::Line;
+use super::order::Ordered;
+use super::pool::{Kind, Pool};
+use super::{Resource, Time};
+use std::sync::Arc;
+
+/// No node.
+pub(super) const NIL: u32 = u32::MAX;
+
+/// Where a child stands among those of its siblings that are eligible: by start tag, of equals the one that was served
+/// longest ago. The own line of a node goes by the node's own index.
+pub(super) type Place = (i128, u64, u32);
+
+/// How far a node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Open,
+    /// Nobody may ask here any more.
+    Closed,
+    /// To be forgotten, too, when nothing needs it.
+    Removed,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) parent: u32,
+    /// The first and the last child, and the siblings before and after.
+    pub(super) first: u32,
+    pub(super) last: u32,
+    pub(super) before: u32,
+    pub(super) after: u32,
+    /// How many nodes there are above.
+    pub(super) depth: usize,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) paused: bool,
+    pub(super) life: Life,
+    /// Nothing is admitted before.
+    pub(super) not_before: Time,
+    /// As `not_before`, while the tree's timers have it.
+    pub(super) timer: Option<Time>,
+    pub(super) pools: Vec<Pool>,
+    /// Its place beside its siblings.
+    pub(super) flow: Flow,
+    /// Those who wait at this very node.
+    pub(super) line: Line,
+    /// Its children that are eligible, the own line included.
+    pub(super) open: Ordered<Place>,
+    /// The greatest start tag by which something was granted here.
+    pub(super) virtual_time: i128,
+    /// The greatest tag that a child ever had.
+    pub(super) greatest_tag: i128,
+    /// Whether it is itself eligible: somebody below passes all that is below the node's parent. At the root, whether there
+    /// is any point in looking.
+    pub(super) eligible: bool,
+    /// How many waiters are offered at the node and below.
+    pub(super) offered: u32,
+    /// How many waiters there are at the node and below, and how many of them are parked.
+    pub(super) waiting: usize,
+    pub(super) parked: usize,
+    /// How many leases name this very node.
+    pub(super) pins: usize,
+    /// How many permits are held at the node and below.
+    pub(super) permits: usize,
+    pub(super) granted: u64,
+    pub(super) bypassed: u64,
+    /// How long permits of the node and below are held: a moving average, in nanoseconds.
+    pub(super) hold: Option<u64>,
+}
+
+impl Node {
+    pub(super) fn new(parent: u32, depth: usize, name: Option<Arc<str>>, flow: Flow) -> Self {
+        Self {
+            parent,
+            first: NIL,
+            last: NIL,
+            before: NIL,
+            after: NIL,
+            depth,
+            name,
+            paused: false,
+            life: Life::Open,
+            not_before: Time::ZERO,
+            timer: None,
+            pools: Vec::new(),
+            flow,
+            line: Line::default(),
+            open: Ordered::default(),
+            virtual_time: 0,
+            greatest_tag: 0,
+            eligible: false,
+            offered: 0,
+            waiting: 0,
+            parked: 0,
+            pins: 0,
+            permits: 0,
+            granted: 0,
+            bypassed: 0,
+            hold: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn pool(&self, resource: Resource) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.resource == resource)
+    }
+
+    #[inline]
+    pub(super) fn pool_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
+        self.pools.iter_mut().find(|pool| pool.resource == resource)
+    }
+
+    /// The books of `resource` here, opened if need be.
+    #[inline]
+    pub(super) fn books(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
+        let place = self.pools.iter().position(|p| p.resource == resource);
+        let place = place.unwrap_or_else(|| {
+            self.pools.push(Pool::new(resource, kind));
+            self.pools.len() - 1
+        });
+        &mut self.pools[place]
+    }
+
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.life != Life::Open
+    }
+
+    /// Whether it keeps out everybody, whatever they ask for.
+    #[inline]
+    pub(super) fn is_held_off(&self, now: Time) -> bool {
+        self.paused || now < self.not_before
+    }
+}

@@ -1,0 +1,108 @@
+//! A sorted set that is cheap while it is small, which these nearly always are.
+
+use std::collections::BTreeSet;
+
+/// From so many entries on they live in a tree, and back again from a quarter of that on.
+const MANY: usize = 64;
+
+/// Entries in their order. O(log n) each; few of them are kept in one block, so that coming and going allocates nothing.
+#[derive(Debug)]
+pub(super) struct Ordered<T> {
+    few: Vec<T>,
+    /// All of them, if there are many; then `few` is empty.
+    many: BTreeSet<T>,
+}
+
+impl<T> Default for Ordered<T> {
+    fn default() -> Self {
+        Self {
+            few: Vec::new(),
+            many: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T: Copy + Ord> Ordered<T> {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.few.is_empty() && self.many.is_empty()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn len(&self) -> usize {
+        self.few.len() + self.many.len()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn contains(&self, entry: &T) -> bool {
+        self.few.binary_search(entry).is_ok() || self.many.contains(entry)
+    }
+
+    #[inline]
+    pub(super) fn first(&self) -> Option<T> {
+        self.few.first().or_else(|| self.many.first()).copied()
+    }
+
+    #[inline]
+    pub(super) fn last(&self) -> Option<T> {
+        self.few.last().or_else(|| self.many.last()).copied()
+    }
+
+    pub(super) fn insert(&mut self, entry: T) {
+        if !self.many.is_empty() {
+            self.many.insert(entry);
+            return;
+        }
+        if let Err(place) = self.few.binary_search(&entry) {
+            self.few.insert(place, entry);
+            if self.few.len() >= MANY {
+                self.many.extend(std::mem::take(&mut self.few));
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, entry: &T) {
+        if !self.many.is_empty() {
+            self.many.remove(entry);
+            if self.many.len() <= MANY / 4 {
+                self.few.extend(std::mem::take(&mut self.many));
+            }
+        } else if let Ok(place) = self.few.binary_search(entry) {
+            self.few.remove(place);
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        // One of the two is empty.
+        self.few.iter().chain(&self.many).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MANY, Ordered};
+
+    #[test]
+    fn many_and_few_are_in_order_alike() {
+        let mut ordered = Ordered::default();
+        let count = 4 * MANY;
+        // Each once, in an order that jumps about: 37 and the count have no common factor.
+        for step in 0..count {
+            ordered.insert(step * 37 % count);
+            ordered.insert(step * 37 % count);
+            assert_eq!(ordered.len(), step + 1);
+        }
+        assert!(ordered.iter().eq(0..count));
+        for entry in 0..count {
+            assert_eq!(
+                (ordered.first(), ordered.last()),
+                (Some(entry), Some(count - 1))
+            );
+            ordered.remove(&entry);
+            ordered.remove(&entry);
+            assert!(!ordered.contains(&entry));
+        }
+        assert!(ordered.is_empty());
+        assert_eq!((ordered.first(), ordered.last()), (None, None));
+    }
+}

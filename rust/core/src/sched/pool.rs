@@ -1,0 +1,282 @@
+//! One resource of one node: its limit, and everything that is counted against it.
+
+use super::clock::nanos;
+use super::line::Rank;
+use super::need::Needs;
+use super::order::Ordered;
+use super::rate::Rate;
+use super::{Amount, Limit, Resource, Time};
+use std::time::Duration;
+
+/// What a limit does to those who are below it. A resource is of one kind in the whole tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Slots,
+    Rate,
+    Budget,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Bound {
+    /// The node does not limit this resource; it is counted all the same.
+    None,
+    Slots(u64),
+    Rate(Rate),
+    Budget {
+        total: u64,
+        spent: u64,
+    },
+}
+
+impl From<Limit> for Bound {
+    fn from(limit: Limit) -> Self {
+        match limit {
+            Limit::Slots(slots) => Self::Slots(slots.as_micros()),
+            Limit::Rate { amount, per, burst } => Self::Rate(Rate::new(
+                amount.as_micros(),
+                nanos(per),
+                burst.map(Amount::as_micros),
+            )),
+            Limit::Budget(total) => Self::Budget {
+                total: total.as_micros(),
+                spent: 0,
+            },
+        }
+    }
+}
+
+impl Limit {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Slots(_) => Kind::Slots,
+            Self::Rate { .. } => Kind::Rate,
+            Self::Budget(_) => Kind::Budget,
+        }
+    }
+}
+
+/// All in micro-units.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) resource: Resource,
+    pub(super) kind: Kind,
+    pub(super) bound: Bound,
+    /// The last limit above 0; `None` before there was one.
+    pub(super) ceiling: Option<u64>,
+    /// What live permits of the node and below hold of slots, or have of a budget unsettled.
+    pub(super) held: u128,
+    /// How many waiters of the node and below ask for it.
+    pub(super) wanting: u32,
+    /// Of these two the part of the node's own line.
+    pub(super) line_held: u128,
+    pub(super) line_wanting: u32,
+    /// How many children, the own line included, hold or want it. From 2 on they compete.
+    pub(super) users: u32,
+    /// What the waiters that are offered at the node and below need of it.
+    pub(super) needs: Needs,
+    /// Kept for waiters that were passed too often, by their ranks.
+    reserved: Vec<(Rank, u64)>,
+    reserved_sum: u64,
+    /// Nothing is admitted before.
+    pub(super) not_before: Time,
+    /// Of a rate: who takes the next of it. Everybody else waits behind.
+    pub(super) turn: Option<u32>,
+    /// When to look again, as the tree's timers have it.
+    pub(super) timer: Option<Time>,
+    /// Whether somebody had to wait for it since somebody wants it.
+    pub(super) scarce: bool,
+    /// Waiters that were next and lacked something: whoever takes of this what they lack passes them.
+    pub(super) passed: Vec<u32>,
+    /// Of a budget: all waiters by what they ask of it.
+    pub(super) line: Ordered<(u64, u32)>,
+}
+
+impl Pool {
+    pub(super) fn new(resource: Resource, kind: Kind) -> Self {
+        Self {
+            resource,
+            kind,
+            bound: Bound::None,
+            ceiling: None,
+            held: 0,
+            wanting: 0,
+            line_held: 0,
+            line_wanting: 0,
+            users: 0,
+            needs: Needs::default(),
+            reserved: Vec::new(),
+            reserved_sum: 0,
+            not_before: Time::ZERO,
+            turn: None,
+            timer: None,
+            scarce: false,
+            passed: Vec::new(),
+            line: Ordered::default(),
+        }
+    }
+
+    /// Another limit: what is held, spent and taken stays so.
+    pub(super) fn set_bound(&mut self, mut bound: Bound, now: Time) {
+        match (&mut self.bound, &mut bound) {
+            (Bound::Rate(old), Bound::Rate(new)) => {
+                old.become_like(new, now);
+                *new = old.clone();
+            }
+            (Bound::Budget { spent: old, .. }, Bound::Budget { spent, .. }) => *spent = *old,
+            _ => {}
+        }
+        self.bound = bound;
+        match self.largest() {
+            Some(largest) if largest > 0 => self.ceiling = Some(largest),
+            _ => {}
+        }
+        if matches!(self.bound, Bound::None) {
+            self.ceiling = None;
+        }
+    }
+
+    /// The most that one ask can have while the limit is what it is; `None` without one.
+    #[inline]
+    pub(super) fn largest(&self) -> Option<u64> {
+        match &self.bound {
+            Bound::None => None,
+            Bound::Slots(limit) => Some(*limit),
+            Bound::Rate(rate) => Some(rate.largest()),
+            Bound::Budget { total, .. } => Some(*total),
+        }
+    }
+
+    /// Counts `amount` as taken, which is known to fit, or to make debt. Of a rate it is taken as of when it was ready, if that
+    /// was no longer ago than `lateness`.
+    #[inline]
+    pub(super) fn take(&mut self, amount: u64, is_line: bool, lateness: Duration, now: Time) {
+        if self.kind == Kind::Rate {
+            if let Bound::Rate(rate) = &mut self.bound {
+                rate.take_late(amount, lateness, now);
+            }
+            return;
+        }
+        self.held += u128::from(amount);
+        if is_line {
+            self.line_held += u128::from(amount);
+        }
+    }
+
+    /// Takes back a count of slots, or of what a budget has unsettled.
+    #[inline]
+    pub(super) fn unhold(&mut self, amount: u64, is_line: bool) {
+        self.held -= u128::from(amount);
+        if is_line {
+            self.line_held -= u128::from(amount);
+        }
+    }
+
+    /// Gives quota back; see [`Rate::refund`].
+    pub(super) fn refund(&mut self, amount: u64, taken: u64, since: Time, now: Time) {
+        if let Bound::Rate(rate) = &mut self.bound {
+            rate.refund(amount, taken, since, now);
+        }
+    }
+
+    /// Spends of a budget what was held of it until now.
+    pub(super) fn spend(&mut self, amount: u64) {
+        if let Bound::Budget { spent, .. } = &mut self.bound {
+            *spent = spent.saturating_add(amount);
+        }
+    }
+
+    /// What slots or a budget have left, whoever it is kept for.
+    #[inline]
+    pub(super) fn free(&self) -> u64 {
+        // A sum of what permits hold may be above any limit, after that was lowered, or where there is none.
+        let held = u64::try_from(self.held).unwrap_or(u64::MAX);
+        match self.bound {
+            Bound::Slots(limit) => limit.saturating_sub(held),
+            Bound::Budget { total, spent } => total.saturating_sub(spent).saturating_sub(held),
+            Bound::None | Bound::Rate(_) => u64::MAX,
+        }
+    }
+
+    /// What of it is left for those for whom nothing is kept.
+    #[inline]
+    pub(super) fn unreserved(&self) -> u64 {
+        self.free().saturating_sub(self.reserved_sum)
+    }
+
+    /// What of it is left for a waiter for whom something is kept: all but what is kept for older ones.
+    pub(super) fn free_for(&self, rank: Rank) -> u64 {
+        let older = self.reserved.iter().take_while(|(other, _)| *other < rank);
+        let older = older.fold(0, |sum: u64, (_, amount)| sum.saturating_add(*amount));
+        self.free().saturating_sub(older)
+    }
+
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved_sum.min(self.free())
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn reservations(&self) -> &[(Rank, u64)] {
+        &self.reserved
+    }
+
+    /// Keeps `amount` for the waiter of this rank; false if it is already.
+    pub(super) fn reserve(&mut self, rank: Rank, amount: u64) -> bool {
+        let Err(place) = self
+            .reserved
+            .binary_search_by_key(&rank, |(other, _)| *other)
+        else {
+            return false;
+        };
+        self.reserved.insert(place, (rank, amount));
+        self.reserved_sum = self.reserved_sum.saturating_add(amount);
+        true
+    }
+
+    /// Keeps nothing for the waiter of this rank any more; whether something was.
+    pub(super) fn unreserve(&mut self, rank: Rank) -> bool {
+        let Ok(place) = self
+            .reserved
+            .binary_search_by_key(&rank, |(other, _)| *other)
+        else {
+            return false;
+        };
+        self.reserved.remove(place);
+        self.reserved_sum = self
+            .reserved
+            .iter()
+            .fold(0, |sum, r| sum.saturating_add(r.1));
+        true
+    }
+
+    /// Whether nobody who needs at least `least` of it can have it now, so that nobody needs to be looked at.
+    #[inline]
+    pub(super) fn is_shut(&self, least: u64, now: Time) -> bool {
+        match &self.bound {
+            Bound::None => false,
+            Bound::Slots(_) | Bound::Budget { .. } => {
+                self.unreserved() < least || now < self.not_before
+            }
+            Bound::Rate(rate) => self.turn.is_some() || rate.largest() < least,
+        }
+    }
+
+    /// Whether the node, beside its siblings, is one that holds or wants this.
+    #[inline]
+    pub(super) fn is_used(&self) -> bool {
+        self.held > 0 || self.wanting > 0
+    }
+
+    #[inline]
+    pub(super) fn is_used_by_line(&self) -> bool {
+        self.line_held > 0 || self.line_wanting > 0
+    }
+
+    /// When a rate can give `amount`, holds included.
+    #[inline]
+    pub(super) fn ready_at(&self, amount: u64, now: Time) -> Time {
+        match &self.bound {
+            Bound::Rate(rate) => rate.ready_at(amount, now).max(self.not_before),
+            _ => now,
+        }
+    }
+}
