@@ -1,11 +1,15 @@
 //! The few things of `asyncio` that the core calls, looked up once.
 
+use std::cell::RefCell;
+
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 static GET_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static PEEK_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+/// What tells the current task; before 3.14 the dictionary of them.
 static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CANCELLED_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -14,9 +18,18 @@ fn lookup<'py>(
     py: Python<'py>,
     name: &str,
 ) -> PyResult<&'py Bound<'py, PyAny>> {
+    lookup_in(py, "asyncio", cell, name)
+}
+
+fn lookup_in<'py>(
+    py: Python<'py>,
+    module: &str,
+    cell: &'static PyOnceLock<Py<PyAny>>,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
     Ok(cell
         .get_or_try_init(py, || {
-            PyResult::Ok(py.import("asyncio")?.getattr(name)?.unbind())
+            PyResult::Ok(py.import(module)?.getattr(name)?.unbind())
         })?
         .bind(py))
 }
@@ -37,11 +50,66 @@ pub(crate) fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
 
 /// The task that runs now, if a loop runs and it runs a task.
 pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    // Up to 3.11 `asyncio.current_task` is written in Python, over a dictionary of C's, and up to 3.13 that dictionary is
+    // still there.
+    #[cfg(not(Py_3_14))]
+    let task = lookup_in(py, "asyncio.tasks", &CURRENT_TASK, "_current_tasks")
+        .ok()?
+        .cast::<pyo3::types::PyDict>()
+        .ok()?
+        .get_item(running_here(py)?)
+        .ok()??;
+    #[cfg(Py_3_14)]
     let task = lookup(&CURRENT_TASK, py, "current_task")
         .ok()?
         .call0()
         .ok()?;
     (!task.is_none()).then_some(task)
+}
+
+/// The running loop, if there is one, without the system call that `asyncio` may make to find it.
+///
+/// A loop of `asyncio`'s keeps in `_thread_id` the number of the thread that runs it, an object made for that run. If it is
+/// still the very one that this thread saw, then the loop runs here, and has not stopped since. (If it lets another loop run
+/// inside of it, which `asyncio` forbids, this is still the outer one.)
+pub(crate) fn running_here(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    let seen = RUN.with_borrow(|run| {
+        let (event_loop, thread) = run.as_ref()?;
+        Some((event_loop.bind(py).upgrade()?, thread.clone_ref(py)))
+    });
+    if let Some((event_loop, thread)) = seen
+        && thread_of(&event_loop).is_some_and(|now| now.is(&thread))
+    {
+        return Some(event_loop);
+    }
+    let event_loop = running(py)?;
+    if let Some(thread) = thread_of(&event_loop) {
+        let reference = PyWeakrefReference::new(&event_loop).ok()?.unbind();
+        let old = RUN.replace(Some((reference, thread.unbind())));
+        drop(old);
+    }
+    Some(event_loop)
+}
+
+/// Whether it is the loop that runs in this thread, if that is known without asking.
+pub(crate) fn is_known_to_run_here(event_loop: &Bound<'_, PyAny>) -> bool {
+    let py = event_loop.py();
+    let seen = RUN.with_borrow(|run| {
+        let (known, thread) = run.as_ref()?;
+        let known = known.bind(py).upgrade()?;
+        known.is(event_loop).then(|| thread.clone_ref(py))
+    });
+    seen.is_some_and(|thread| thread_of(event_loop).is_some_and(|now| now.is(&thread)))
+}
+
+fn thread_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let thread = event_loop.getattr(intern!(event_loop.py(), "_thread_id"));
+    thread.ok().filter(|thread| !thread.is_none())
+}
+
+thread_local! {
+    /// The loop that this thread ran last, and the number of the thread as that loop has it.
+    static RUN: RefCell<Option<(Py<PyWeakrefReference>, Py<PyAny>)>> = const { RefCell::new(None) };
 }
 
 /// `asyncio.CancelledError`.

@@ -27,9 +27,9 @@
 //!   letters in its mailbox;
 //! - by the next loop that gets a mailbox, which looks whether those that have one are closed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::intern;
@@ -39,6 +39,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use crate::asyncio;
 use crate::gil::GilCell;
+use crate::thread::this_thread;
 
 /// The futures of one loop that somebody waits on, by number.
 #[derive(Default)]
@@ -115,19 +116,6 @@ pub(super) struct Mailbox {
     letters: Mutex<Vec<Key>>,
     /// Whether a drain is on its way.
     rung: AtomicBool,
-}
-
-/// Names the current thread, and never another one; cheaper to read than
-/// `std::thread::current()`.
-fn this_thread() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    thread_local! { static NAME: Cell<u64> = const { Cell::new(0) }; }
-    NAME.with(|name| {
-        if name.get() == 0 {
-            name.set(NEXT.fetch_add(1, Ordering::Relaxed));
-        }
-        name.get()
-    })
 }
 
 impl std::fmt::Debug for Mailbox {
@@ -234,6 +222,9 @@ impl Mailbox {
 
 /// Whether a loop runs now. What cannot say so is taken to.
 fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
+    if asyncio::is_known_to_run_here(event_loop) {
+        return true;
+    }
     event_loop
         .call_method0(intern!(event_loop.py(), "is_running"))
         .and_then(|running| running.is_truthy())

@@ -1,15 +1,13 @@
 //! `Queue`: the buffer by the names of `asyncio.Queue`, and for threads too.
 //!
 //! Its `get` and `put` are native awaitables, which find a ready queue ready without a loop. A
-//! thread that has to wait lets go of the GIL and sleeps on a bell.
+//! thread that has to wait [sleeps](crate::thread).
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | [`queue`] | the queue, and what its errors are |
 //! | [`get`], [`put`], [`join`] | what of it is awaited |
-//! | [`bell`] | what a thread waits on |
 
-mod bell;
 mod get;
 mod join;
 mod put;

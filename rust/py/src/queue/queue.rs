@@ -10,7 +10,6 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::bell::{seconds, wait};
 use super::get::Taking;
 use super::join::Join;
 use super::put::Storing;
@@ -20,6 +19,7 @@ use crate::buffer::{by_priority, incomparable, show_items};
 use crate::errors::{self, Raised};
 use crate::fork::Home;
 use crate::gc;
+use crate::thread;
 
 pub(super) type Core = core::Buffer<Py<PyAny>>;
 
@@ -109,13 +109,13 @@ impl Queue {
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core(py)?;
-        let deadline = timeout.map(seconds).transpose()?.flatten();
+        let deadline = timeout.map(thread::deadline).transpose()?.flatten();
         match core.try_get() {
             Ok(item) => return Ok(item.into_bound(py)),
             Err(TryGetError::Ended) => return Err(shut_down(py)),
             Err(TryGetError::Empty) => {}
         }
-        match wait(py, "get", core.get(), deadline)? {
+        match thread::wait(py, "get", core.get(), deadline)? {
             Some(Ok(item)) => Ok(item.into_bound(py)),
             Some(Err(core::Ended)) => Err(shut_down(py)),
             None => Err(empty(py)),
@@ -127,10 +127,10 @@ impl Queue {
     fn put_sync(&self, item: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = item.py();
         let core = self.core(py)?;
-        let deadline = timeout.map(seconds).transpose()?.flatten();
+        let deadline = timeout.map(thread::deadline).transpose()?.flatten();
         match core.try_put(item.unbind()) {
             Ok(()) => Ok(()),
-            Err(PutError::Full(item)) => match wait(py, "put", core.put(item), deadline)? {
+            Err(PutError::Full(item)) => match thread::wait(py, "put", core.put(item), deadline)? {
                 Some(stored) => stored.map_err(|refused| refusal(py, refused)),
                 None => Err(error(py, "QueueFull")),
             },

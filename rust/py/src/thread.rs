@@ -1,7 +1,9 @@
-//! `Bell`: how a thread without a loop waits.
+//! Threads that wait: they let go of the GIL and sleep on a [`Bell`].
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -9,9 +11,24 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::asyncio;
 use crate::errors;
+
+/// Names the current thread, and never another one; cheaper to read than
+/// `std::thread::current()`.
+#[inline]
+pub(crate) fn this_thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! { static NAME: Cell<u64> = const { Cell::new(0) }; }
+    NAME.with(|name| {
+        if name.get() == 0 {
+            name.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        name.get()
+    })
+}
 
 /// What wakes a thread.
 #[derive(Debug, Default)]
@@ -49,11 +66,23 @@ impl Bell {
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// Blocks the thread until the future is ready; `None` if it is not by then.
-pub(super) fn wait<F: Future + Unpin>(
+pub(crate) fn wait<F: Future + Unpin>(
+    py: Python<'_>,
+    what: &str,
+    future: F,
+    until: Option<Instant>,
+) -> PyResult<Option<F::Output>> {
+    wait_and_look(py, what, future, until, |_| Ok(None))
+}
+
+/// The same; before each sleep `look` is called with what wakes the thread, and says how long that sleep
+/// may take at most.
+pub(crate) fn wait_and_look<F: Future + Unpin>(
     py: Python<'_>,
     what: &str,
     mut future: F,
-    deadline: Option<Instant>,
+    until: Option<Instant>,
+    mut look: impl FnMut(&Waker) -> PyResult<Option<Duration>>,
 ) -> PyResult<Option<F::Output>> {
     if asyncio::running(py).is_some() {
         return Err(PyRuntimeError::new_err(format!(
@@ -67,33 +96,36 @@ pub(super) fn wait<F: Future + Unpin>(
         if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
             return Ok(Some(output));
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(None);
         }
-        let time = match (left, glance) {
-            (Some(left), Some(glance)) => Some(left.min(glance)),
-            (left, glance) => left.or(glance),
-        };
+        let time = [left, glance, look(&waker)?].into_iter().flatten().min();
         py.detach(|| bell.listen(time));
         py.check_signals()?;
     }
 }
 
 /// When so many seconds will be over; `None` for never.
-pub(super) fn seconds(timeout: &Bound<'_, PyAny>) -> PyResult<Option<Instant>> {
-    let seconds: f64 = timeout
-        .extract()
-        .map_err(|_| errors::wrong_type("timeout", "a number of seconds or None", timeout))?;
+pub(crate) fn deadline(timeout: &Bound<'_, PyAny>) -> PyResult<Option<Instant>> {
+    let time = Duration::try_from_secs_f64(seconds("timeout", timeout)?).ok();
+    Ok(time.and_then(|time| Instant::now().checked_add(time)))
+}
+
+/// A number of seconds from 0 on, which may be infinite.
+pub(crate) fn seconds(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let wrong = || errors::wrong_type(parameter, "a number of seconds", value);
+    if value.is_instance_of::<PyBool>() {
+        return Err(wrong());
+    }
+    let seconds: f64 = value.extract().map_err(|_| wrong())?;
     if seconds.is_nan() || seconds < 0.0 {
         return Err(PyValueError::new_err(format!(
-            "timeout must not be negative, got {}",
-            errors::describe(timeout)
+            "{parameter} must not be negative, got {}",
+            errors::describe(value)
         )));
     }
-    Ok(Duration::try_from_secs_f64(seconds)
-        .ok()
-        .and_then(|time| Instant::now().checked_add(time)))
+    Ok(seconds)
 }
 
 fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
