@@ -30,6 +30,7 @@ ROOMS = {
     "pull.transform": "One item out for one in, or none",
     "pull.group": "Another number of items out than in",
     "pull.gate": "With a signal",
+    "pull.capacity": "Under a capacity",
     "pull.eager": "With a task of their own",
     "pull.time": "With time",
     "pull.merge": "Many to one",
@@ -41,6 +42,7 @@ ROOMS = {
     "push.transform": "Push: one item out for one in, or none",
     "push.group": "Push: another number of items out than in",
     "push.signal": "Push: with a signal",
+    "push.capacity": "Push: under a capacity",
     "push.time": "Push: with time",
     "push.fanout": "Push: one to many",
 }

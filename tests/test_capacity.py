@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import random
 import threading
-from typing import Any
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import CapacitySource
+from headrace import (
+    Budget,
+    BudgetExhausted,
+    CapacitySource,
+    ClosedError,
+    Lease,
+    QuotaCapacitySource,
+    Rate,
+    WouldDeadlock,
+)
+from tests.support import turns, until, wrong
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def test_a_lease_is_held_on_the_whole_path() -> None:
@@ -25,7 +41,7 @@ async def test_a_lease_is_held_on_the_whole_path() -> None:
         with lease:
             assert root.held == 3
     assert (left.held, right.held, root.held) == (0, 0, 0)
-    assert set(root.children) == {left, right}
+    assert root.children == (left, right)
 
 
 async def test_those_who_wait_are_served_in_order() -> None:
@@ -139,7 +155,8 @@ async def test_releasing_twice_gives_back_once() -> None:
     first.release()
     first.release()
     assert capacity.held == 1
-    assert first.released
+    assert first.is_released
+    assert (repr(first), repr(second)) == ("<Lease, released>", "<Lease of 1 slots>")
     second.release()
 
 
@@ -151,28 +168,529 @@ async def test_a_lease_that_is_collected_warns_and_returns_its_capacity() -> Non
     assert capacity.held == 0
 
 
-@pytest.mark.parametrize("value", [0, -1])
-def test_law_14_limits_and_costs_must_be_positive(value: int) -> None:
-    with pytest.raises(ValueError, match=f"limit must be a positive integer below .*, got {value}"):
-        CapacitySource(value)
-    with pytest.raises(ValueError, match=f"cost must be a positive integer below .*, got {value}"):
-        _ = CapacitySource(1).acquire(value)
+async def test_a_lease_can_be_used_in_many_ways() -> None:
+    capacity = CapacitySource(2)
+    async with capacity.acquire() as lease:
+        assert isinstance(lease, Lease)
+        assert capacity.held == 1
+    assert lease.is_released
+    lease = await capacity.acquire(2)
+    with lease as same:
+        assert same is lease
+        assert lease.cost == {"slots": 2}
+    assert capacity.held == 0
+    lease = await asyncio.ensure_future(capacity.acquire())
+    lease.release()
+    lease = await asyncio.wait_for(capacity.acquire(), 1)
+    lease.release()
+    with pytest.raises(ZeroDivisionError):
+        async with capacity.acquire():
+            raise ZeroDivisionError
+    assert capacity.held == 0
 
 
-@pytest.mark.parametrize("value", ["3", None, True, 1.5])
-def test_law_14_limits_and_costs_must_be_integers(value: Any) -> None:
-    with pytest.raises(TypeError, match="limit must be a positive integer, got"):
-        CapacitySource(value)
-    with pytest.raises(TypeError, match="cost must be a positive integer, got"):
-        CapacitySource(1).try_acquire(value)
+async def test_what_was_awaited_cannot_be_awaited_or_entered_again() -> None:
+    capacity = CapacitySource(2)
+    waiting = capacity.acquire()
+    (await waiting).release()
+    with pytest.raises(RuntimeError, match="cannot reuse"):
+        await waiting
+    with pytest.raises(RuntimeError, match="cannot enter"):
+        async with waiting:
+            pass
+    with pytest.raises(RuntimeError, match="cannot leave"):
+        await capacity.acquire().__aexit__(None, None, None)
 
 
-def test_a_cost_above_a_limit_of_the_path_fails_at_once() -> None:
-    leaf = CapacitySource(9, parent=CapacitySource(3))
-    with pytest.raises(
-        ValueError, match="cost 4 can never be had: a capacity on its path has the limit 3"
+async def test_an_acquisition_that_nobody_awaits_takes_nothing() -> None:
+    capacity = CapacitySource(1)
+    waiting = [capacity.acquire(), capacity.acquire()]
+    assert capacity.held == capacity.waiting == 0
+    del waiting
+
+
+async def test_the_highest_priority_goes_first() -> None:
+    capacity = CapacitySource(1)
+    order: list[int] = []
+
+    async def use(priority: int) -> None:
+        async with capacity.acquire(priority=priority):
+            order.append(priority)
+
+    async with capacity.acquire():
+        waiting = [asyncio.ensure_future(use(priority)) for priority in (0, 5, -3, 5, 2)]
+        await until(lambda: capacity.waiting == 5)
+    await asyncio.gather(*waiting)
+    assert order == [5, 5, 2, 0, -3]
+
+
+async def test_several_resources_are_had_all_or_none() -> None:
+    root = CapacitySource({"slots": 4, "memory": 10.5}, name="machine")
+    leaf = CapacitySource({"slots": 3}, root)
+    lease = await leaf.acquire({"slots": 1, "memory": 8})
+    assert (root.held, leaf.held) == ({"slots": 1, "memory": 8}, {"slots": 1})
+    assert leaf.available == {"slots": 2, "memory": 2.5}
+    assert leaf.try_acquire({"slots": 1, "memory": 3}) is None
+    assert leaf.held == {"slots": 1}
+    assert root.utilization == pytest.approx(8 / 10.5)
+    assert leaf.peek() == {"slots": 2, "memory": 2.5}
+    lease.release()
+    assert root.held == {"slots": 0, "memory": 0}
+
+
+async def test_amounts_do_not_drift() -> None:
+    capacity = CapacitySource(0.3)
+    leases = [await capacity.acquire(0.1) for _ in range(3)]
+    assert capacity.held == 0.3
+    assert capacity.available == 0
+    for lease in leases:
+        lease.release()
+    assert capacity.held == 0
+
+
+async def test_raising_a_limit_serves_and_lowering_it_takes_nothing_away() -> None:
+    capacity = CapacitySource(2)
+    held = [await capacity.acquire() for _ in range(2)]
+    waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(2)]
+    await until(lambda: capacity.waiting == 2)
+    capacity.resize(3)
+    assert (capacity.held, capacity.waiting) == (3, 1)
+    capacity.resize(1)
+    assert (capacity.limit, capacity.held, capacity.waiting) == (1, 3, 1)
+    assert capacity.utilization == 3
+    held[0].release()
+    held[1].release()
+    assert (capacity.held, capacity.waiting) == (1, 1)
+    (await waiting[0]).release()
+    (await waiting[1]).release()
+    assert capacity.held == 0
+
+
+async def test_a_limit_of_0_pauses() -> None:
+    capacity = CapacitySource(2)
+    capacity.resize(0)
+    assert capacity.try_acquire() is None
+    assert capacity.peek() is None
+    waiting = asyncio.ensure_future(capacity.acquire(2))
+    await until(lambda: capacity.waiting == 1)
+    with pytest.raises(ValueError, match="cost of 3 slots"):
+        _ = capacity.acquire(3)
+    capacity.resize(2)
+    (await waiting).release()
+
+
+async def test_pause_and_resume() -> None:
+    root = CapacitySource(2)
+    leaf = CapacitySource(2, root)
+    root.pause()
+    assert [node.paused for node in (root, leaf)] == [True, True]
+    assert leaf.try_acquire() is None
+    assert leaf.peek() is None
+    waiting = asyncio.ensure_future(leaf.acquire())
+    await until(lambda: leaf.waiting == 1)
+    root.resume()
+    (await waiting).release()
+    assert [node.paused for node in (root, leaf)] == [False, False]
+    assert leaf.peek() == 2
+
+
+async def test_closing_ends_those_who_wait_here_and_below() -> None:
+    root = CapacitySource(1, name="root")
+    leaf, other = CapacitySource(1, root, name="leaf"), CapacitySource(1, root)
+    lease = await leaf.acquire()
+    below = asyncio.ensure_future(leaf.acquire())
+    beside = asyncio.ensure_future(other.acquire())
+    await until(lambda: root.waiting == 2)
+    leaf.close()
+    leaf.close()
+    assert leaf.closed
+    with pytest.raises(ClosedError, match="'leaf'"):
+        await below
+    for use in (
+        leaf.acquire,
+        leaf.try_acquire,
+        leaf.acquire_sync,
+        leaf.pause,
+        leaf.resume,
+        leaf.peek,
+        lambda: leaf.resize(3),
+        lambda: leaf.retry_after(1),
+        lambda: CapacitySource(1, leaf),
     ):
-        _ = leaf.acquire(4)
-    parent: Any = 3
+        with pytest.raises(ClosedError, match="'leaf'"):
+            use()
+    assert not beside.done()
+    lease.release()
+    (await beside).release()
+    assert root.held == 0
+
+
+async def test_closing_a_node_closes_what_is_below() -> None:
+    root = CapacitySource(1, name="root")
+    leaf = CapacitySource(1, root)
+    root.close()
+    assert leaf.closed
+    with pytest.raises(ClosedError):
+        await leaf.acquire()
+
+
+async def test_a_lease_can_be_given_back_for_a_while() -> None:
+    capacity = CapacitySource(1)
+    lease = await capacity.acquire()
+    async with lease.released():
+        assert capacity.held == 0
+        async with capacity.acquire():
+            assert capacity.held == 1
+    assert capacity.held == 1
+    assert not lease.is_released
+    lease.release()
+    assert capacity.held == 0
+
+
+async def test_taking_a_lease_again_waits_its_turn() -> None:
+    capacity = CapacitySource(1)
+    order: list[str] = []
+
+    async def other() -> None:
+        async with capacity.acquire():
+            order.append("other")
+            await turns(3)
+
+    lease = await capacity.acquire()
+    waiting = asyncio.ensure_future(other())
+    await until(lambda: capacity.waiting == 1)
+    async with lease.released():
+        order.append("away")
+        await turns(1)
+    order.append("back")
+    lease.release()
+    await waiting
+    assert order == ["away", "other", "back"]
+
+
+async def test_a_lease_whose_return_was_cancelled_is_released() -> None:
+    capacity = CapacitySource(1)
+    away, go_back = asyncio.Event(), asyncio.Event()
+
+    async def use() -> None:
+        with await capacity.acquire() as lease:
+            try:
+                async with lease.released():
+                    away.set()
+                    await go_back.wait()
+            finally:
+                assert lease.is_released
+
+    task = asyncio.ensure_future(use())
+    await away.wait()
+    async with capacity.acquire():
+        go_back.set()
+        await until(lambda: capacity.waiting == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (capacity.held, capacity.waiting) == (1, 0)
+    assert capacity.held == 0
+
+
+@pytest.mark.virtual
+async def test_a_timeout_is_one_of_the_loops_clock() -> None:
+    loop = asyncio.get_running_loop()
+    capacity = CapacitySource(1, name="one")
+    lease = capacity.try_acquire()
+    assert lease is not None
+    begun = loop.time()
+
+    async def other(timeout: float) -> None:
+        async with capacity.acquire(timeout=timeout):
+            pass
+
+    with pytest.raises(TimeoutError, match=r"within 2\.5 seconds"):
+        await asyncio.create_task(other(2.5))
+    assert loop.time() - begun == pytest.approx(2.5)
+    with pytest.raises(TimeoutError):
+        await asyncio.create_task(other(0))
+    assert capacity.waiting == 0
+    waiting = asyncio.create_task(other(5))
+    await asyncio.sleep(4)
+    lease.release()
+    await waiting
+    # A time that is not needed leaves nothing behind.
+    assert loop.time() - begun == pytest.approx(6.5)
+    await asyncio.sleep(10)
+    assert capacity.held == 0
+
+
+async def test_a_task_that_would_wait_for_itself_is_told() -> None:
+    root = CapacitySource(2, name="root")
+    leaf = CapacitySource(2, root, name="leaf")
+    lease = await leaf.acquire(2)
+    with pytest.raises(WouldDeadlock, match=r"lease of 2 slots of 'leaf'.*limit is 2"):
+        await leaf.acquire()
+    # Not who comes from elsewhere: it only waits.
+    other = asyncio.ensure_future(root.acquire())
+    await until(lambda: root.waiting == 1)
+    lease.release()
+    (await other).release()
+    # And not one whose lease is for somebody else.
+    leases = [await leaf.acquire(detached=True) for _ in range(2)]
+    waiting = asyncio.ensure_future(leaf.acquire(detached=True))
+    await until(lambda: leaf.waiting == 1)
+    leases[0].release()
+    (await waiting).release()
+    leases[1].release()
+
+
+async def test_a_task_that_has_ended_owns_nothing() -> None:
+    capacity = CapacitySource(1)
+    leases = [await asyncio.ensure_future(capacity.acquire())]
+
+    async def swap() -> None:
+        waiting = asyncio.ensure_future(capacity.acquire())
+        await until(lambda: capacity.waiting == 1)
+        leases.pop().release()
+        leases.append(await waiting)
+
+    # Each in a task of its own, at an address where another one was.
+    for _ in range(100):
+        await asyncio.ensure_future(swap())
+    leases.pop().release()
+
+
+async def test_two_tasks_may_hold_what_one_could_not() -> None:
+    capacity = CapacitySource(2)
+    first = await capacity.acquire()
+
+    async def other() -> None:
+        async with capacity.acquire(2):
+            pass
+
+    waiting = asyncio.ensure_future(other())
+    await until(lambda: capacity.waiting == 1)
+    first.release()
+    await waiting
+
+
+async def test_a_snapshot_is_the_whole_tree_at_one_moment() -> None:
+    root = CapacitySource({"slots": 4}, name="root")
+    left, right = CapacitySource(3, root, name="left", weight=3), CapacitySource(2, root, name="b")
+    lease = await left.acquire(3)
+    waiting = asyncio.ensure_future(left.acquire())
+    await until(lambda: left.waiting == 1)
+    shot = root.snapshot()
+    assert [one.name for one in shot] == ["root", "left", "b"]
+    assert (shot.limit, shot.held, shot.waiting, shot.granted) == ({"slots": 4}, {"slots": 3}, 1, 1)
+    first, second = shot.children
+    assert (first.held, first.waiting, first.granted) == ({"slots": 3}, 1, 1)
+    assert (second.held, second.waiting, second.granted) == ({"slots": 0}, 0, 0)
+    assert 0 <= (first.share_due or 0) <= 1
+    with pytest.raises(AttributeError):
+        wrong(shot).name = "other"
+    lease.release()
+    (await waiting).release()
+    # It does not change.
+    assert shot.held == {"slots": 3}
+    assert right.parent is root
+
+
+def test_a_child_that_was_dropped_is_gone() -> None:
+    root = CapacitySource(1)
+    children = [CapacitySource(1, root, name=str(number)) for number in range(3)]
+    assert [child.name for child in root.children] == ["0", "1", "2"]
+    lease = children[1].try_acquire()
+    assert lease is not None
+    del children[1]
+    gc.collect()
+    assert [child.name for child in root.children] == ["0", "2"]
+    # Its lease is still held.
+    assert [one.name for one in root.snapshot()] == [None, "0", "1", "2"]
+    assert root.held == 1
+    lease.release()
+    assert root.held == 0
+    assert [one.name for one in root.snapshot()] == [None, "0", "2"]
+    for _ in range(1000):
+        CapacitySource(1, root)
+    assert len(root.children) == 2
+
+
+def test_a_capacity_can_be_collected() -> None:
+    class Named(CapacitySource):
+        """With a way back to itself."""
+
+        me: Any
+
+    capacity = Named(1)
+    capacity.me = capacity
+    seen = weakref.ref(capacity)
+    del capacity
+    gc.collect()
+    assert seen() is None
+
+
+async def test_a_subclass_may_have_arguments_of_its_own() -> None:
+    class Pool(CapacitySource):
+        def __init__(self, host: str) -> None:
+            super().__init__(2, name=host)
+
+    pool = Pool("example.org")
+    assert pool.name == "example.org"
+    async with pool.acquire():
+        assert repr(pool) == "<Pool 'example.org' of 2 slots>"
+
+
+def test_one_that_was_not_initialised_says_so() -> None:
+    class Forgetful(CapacitySource):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(RuntimeError, match="not initialised"):
+        _ = Forgetful().acquire()
+
+
+# Bad input.
+
+NUMBERS = [-1, -0.5, math.nan, math.inf]
+
+
+@pytest.mark.parametrize("value", NUMBERS)
+@pytest.mark.parametrize(
+    ("parameter", "use"),
+    [
+        ("limit", CapacitySource),
+        ("limit", lambda value: CapacitySource({"slots": value})),
+        ("limit", lambda value: CapacitySource(1).resize(value)),
+        ("amount", Rate),
+        ("per", lambda value: Rate(1, value)),
+        ("burst", lambda value: Rate(1, burst=value)),
+        ("amount", Budget),
+        ("weight", lambda value: CapacitySource(1, weight=value)),
+        ("cost", lambda value: CapacitySource(1).acquire(value)),
+        ("cost", lambda value: CapacitySource(1).try_acquire(value)),
+        ("cost", lambda value: CapacitySource(1).acquire_sync(value)),
+        ("cost", lambda value: CapacitySource(1).acquire({"slots": value})),
+        ("seconds", lambda value: CapacitySource(1).retry_after(value)),
+    ],
+)
+def test_law_14_numbers_must_be_finite_and_not_negative(
+    parameter: str, use: Callable[[float], Any], value: float
+) -> None:
+    with pytest.raises(ValueError, match=rf"{parameter}.* must .*got {value}"):
+        use(value)
+
+
+@pytest.mark.parametrize("value", ["3", None, True, [1], object()])
+@pytest.mark.parametrize(
+    ("parameter", "use"),
+    [
+        ("limit", CapacitySource),
+        ("limit", lambda value: CapacitySource({"slots": value})),
+        ("limit", lambda value: CapacitySource(1).resize(value)),
+        ("amount", Rate),
+        ("per", lambda value: Rate(1, value)),
+        ("amount", Budget),
+        ("weight", lambda value: CapacitySource(1, weight=value)),
+        ("cost", lambda value: CapacitySource(1).acquire(value)),
+        ("cost", lambda value: CapacitySource(1).try_acquire({"slots": value})),
+        ("priority", lambda value: CapacitySource(1).acquire(priority=value)),
+        ("seconds", lambda value: CapacitySource(1).retry_after(value)),
+    ],
+)
+def test_law_14_numbers_must_be_numbers(
+    parameter: str, use: Callable[[Any], Any], value: Any
+) -> None:
+    with pytest.raises(TypeError, match=rf"{parameter}.* must be .*got "):
+        use(value)
+
+
+@pytest.mark.parametrize("cost", [0, 0.0, {"slots": 0}, {}, {"slots": 0, "memory": 0}])
+def test_a_cost_must_be_of_something(cost: Any) -> None:
+    capacity = CapacitySource({"slots": 1, "memory": 1})
+    with pytest.raises(ValueError, match="cost must have a positive amount, got "):
+        _ = capacity.acquire(cost)
+    with pytest.raises(ValueError, match="cost must have a positive amount, got "):
+        capacity.try_acquire(cost)
+
+
+def test_an_unknown_resource_is_told_from_those_that_are_known() -> None:
+    root = CapacitySource({"slots": 2, "memory": 1})
+    leaf = CapacitySource({"tokens": Rate(1)}, root, name="leaf")
+    with pytest.raises(
+        ValueError,
+        match="'gpu' is limited neither by 'leaf' nor above; known there: memory, slots, tokens",
+    ):
+        _ = leaf.acquire({"slots": 1, "gpu": 1})
+    # Known to the tree, and not to this path.
+    with pytest.raises(
+        ValueError, match=r"'tokens' is limited neither .*; known there: memory, slots"
+    ):
+        _ = root.acquire({"tokens": 1})
+    with pytest.raises(TypeError, match=r"resources of cost must be strings, got 3 \(int\)"):
+        _ = root.acquire({wrong(3): 1})
+
+
+def test_a_cost_above_the_ceiling_fails_at_once_and_names_the_node() -> None:
+    leaf = CapacitySource(9, CapacitySource(3, name="machine"))
+    for use in (leaf.acquire, leaf.try_acquire, leaf.acquire_sync):
+        with pytest.raises(ValueError, match=r"cost of 4 slots can never be had.*'machine'.* 3"):
+            use(4)
+    with pytest.raises(ValueError, match="cost of 11 slots"):
+        _ = CapacitySource(Rate(60, burst=10)).acquire(11)
+
+
+def test_a_parent_must_be_a_capacity_and_no_descendant() -> None:
     with pytest.raises(TypeError, match=r"parent must be a CapacitySource or None, got 3 \(int\)"):
-        CapacitySource(1, parent=parent)
+        CapacitySource(1, parent=wrong(3))
+    root = CapacitySource(1)
+    leaf = CapacitySource(1, root)
+    for parent in (leaf, root):
+        with pytest.raises(ValueError, match="parent must not be the capacity itself or below it"):
+            root.__init__(1, parent)  # type: ignore[misc]
+    with pytest.raises(RuntimeError, match="initialised before"):
+        root.__init__(1)  # type: ignore[misc]
+
+
+def test_what_else_is_refused() -> None:
+    root = CapacitySource(1)
+    with pytest.raises(ValueError, match=r"clock .*root"):
+        CapacitySource(1, root, clock=time.monotonic)
+    with pytest.raises(TypeError, match=r"clock must be callable.*got 3 \(int\)"):
+        CapacitySource(1, clock=wrong(3))
+    with pytest.raises(TypeError, match=r"name must be a string or None, got 3 \(int\)"):
+        CapacitySource(1, name=wrong(3))
+    with pytest.raises(ValueError, match="weight must be"):
+        CapacitySource(1, weight=0)
+    with pytest.raises(ValueError, match="limit must limit at least one resource"):
+        CapacitySource({})
+    with pytest.raises(TypeError, match="resources of limit must be strings"):
+        CapacitySource({wrong(3): 1})
+    with pytest.raises(ValueError, match="does not limit 'memory'; it limits 'slots'"):
+        root.resize({"memory": 1})
+    with pytest.raises(ValueError, match="cannot become"):
+        root.resize(Rate(1))
+    with pytest.raises(ValueError, match="'slots' must be a Rate or a Budget"):
+        QuotaCapacitySource({"slots": wrong(1)})
+    with pytest.raises(ValueError, match="'memory'"):
+        root.retry_after(1, resource="memory")
+    lease = root.acquire_sync()
+    with pytest.raises(ValueError, match=r"'memory'.*'slots'"):
+        lease.settle(memory=1)
+    with pytest.raises(ValueError, match="slots must not be negative"):
+        lease.settle(slots=-1)
+    lease.release()
+
+
+def test_a_budget_that_is_spent_ends() -> None:
+    budget = CapacitySource({"dollars": Budget(1)}, name="run")
+    first = budget.acquire_sync({"dollars": 0.75})
+    # What is held may come back: nobody is turned away for good yet.
+    assert budget.try_acquire({"dollars": 0.5}) is None
+    first.settle(dollars=0.4)
+    first.release()
+    assert budget.held == {"dollars": 0.4}
+    budget.acquire_sync({"dollars": 0.6}).release()
+    with pytest.raises(BudgetExhausted, match="budget of dollars of 'run' has 0 left"):
+        budget.acquire_sync({"dollars": 0.01})
+    with pytest.raises(BudgetExhausted):
+        budget.try_acquire({"dollars": 0.01})
+    budget.resize({"dollars": Budget(2)})
+    budget.acquire_sync({"dollars": 1}).release()

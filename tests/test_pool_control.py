@@ -235,7 +235,7 @@ async def test_abort_may_leave_threads_which_hold_their_capacity() -> None:
         assert "was left running" in str(found[key].error)
 
     def holds(amount: int) -> bool:
-        return capacity.held == amount
+        return bool(capacity.held == amount)
 
     for held, gate in zip((1, 0), gates, strict=True):
         gate.set()

@@ -202,9 +202,9 @@ class Asked(CapacitySource):
         super().__init__(limit)
         self.asked: list[tuple[int, int]] = []
 
-    def acquire(self, cost: int = 1, *, priority: int = 0) -> Any:
+    def acquire(self, cost: Any = 1, *, priority: int = 0, **more: Any) -> Any:
         self.asked.append((cost, priority))
-        return super().acquire(cost)
+        return super().acquire(cost, priority=priority, **more)
 
 
 @pytest.mark.parametrize("lookahead", [1, 3, 10])

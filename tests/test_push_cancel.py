@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    CapacitySource,
     PushBufferObj,
     PushCallbackObj,
     PushDedupeObj,
@@ -38,6 +39,7 @@ from headrace import (
     PushWindowObj,
     PushWindowTimeoutObj,
     SinkCallbackObj,
+    SinkCapacityObj,
     SinkCollectObj,
     SinkObj,
     SourceIterObj,
@@ -198,6 +200,7 @@ ONE: dict[str, Callable[[], Line]] = {
     "flatten, then take": into(
         lambda end: PushFlattenObj(PushTakeObj(end, 4)), [[1, 2, 3], [4, 5, 6], [7]]
     ),
+    "capacity": into(lambda end: SinkCapacityObj(PushMapObj(end, slowly), CapacitySource(1))),
     "serial": into(lambda end: PushSerialObj(PushMapObj(end, slowly))),
     "window, then serial": into(lambda end: PushWindowObj(PushSerialObj(end), 2)),
     "callback before": into(lambda end: PushCallbackObj(end, before=slowly)),

@@ -24,6 +24,7 @@ import pytest
 import headrace
 from headrace import (
     SKIP,
+    CapacitySource,
     DependencyGraph,
     DependencySourceObj,
     OrderError,
@@ -70,6 +71,7 @@ from headrace import (
     SourceBufferObj,
     SourceCacheObj,
     SourceCancelledError,
+    SourceCapacityObj,
     SourceIterObj,
     SourceLinesObj,
     SourceObj,
@@ -942,6 +944,25 @@ ROWS = [
         covers=(PullThrottleObj,),
         calls="none",
         timed=True,
+    ),
+    Row(
+        "capacity",
+        lambda source, _: SourceCapacityObj(source, CapacitySource(1)),
+        lambda items: items,
+        covers=(SourceCapacityObj,),
+        bad=(
+            (
+                lambda: SourceCapacityObj([1], wrong(3)),
+                TypeError,
+                r"capacity must be a CapacitySource, got 3 \(int\)",
+            ),
+            (
+                lambda: SourceCapacityObj([1], CapacitySource(1), cost=2),
+                ValueError,
+                "a cost of 2 slots can never be had",
+            ),
+        ),
+        calls="none",
     ),
     _merged(
         "concat",

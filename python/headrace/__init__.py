@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     from headrace._core import IteratorResult, __version__
     from headrace.bridge import PullPushBridgeObj, PullPushDistributeObj, PushPullObj
     from headrace.buffer import PushPullBufferObj
-    from headrace.capacity import CapacitySource, Lease
+    from headrace.capacity import (
+        Budget,
+        CapacitySnapshot,
+        CapacitySource,
+        HierarchicalBalancer,
+        Lease,
+        QuotaCapacitySource,
+        Rate,
+    )
     from headrace.combiner import AsyncIteratorCombiner
     from headrace.errors import (
         BrokenError,
+        BudgetExhausted,
         ClosedError,
         CycleError,
         ForkError,
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
         OrderError,
         SourceCancelledError,
         WouldBlock,
+        WouldDeadlock,
         WrongLoopError,
     )
     from headrace.pool import (
@@ -78,6 +88,7 @@ if TYPE_CHECKING:
         PullZipObj,
         SourceBufferObj,
         SourceCacheObj,
+        SourceCapacityObj,
         SourceIterObj,
         SourceLinesObj,
         SourceObj,
@@ -104,6 +115,7 @@ if TYPE_CHECKING:
         PushWindowObj,
         PushWindowTimeoutObj,
         SinkCallbackObj,
+        SinkCapacityObj,
         SinkCollectObj,
         SinkNullObj,
         SinkObj,
@@ -119,11 +131,14 @@ else:
             "_core": "IteratorResult __version__",
             "bridge": "PullPushBridgeObj PullPushDistributeObj PushPullObj",
             "buffer": "PushPullBufferObj",
-            "capacity": "CapacitySource Lease",
+            "capacity": """
+                Budget CapacitySnapshot CapacitySource HierarchicalBalancer Lease QuotaCapacitySource
+                Rate
+            """,
             "combiner": "AsyncIteratorCombiner",
             "errors": """
-                BrokenError ClosedError CycleError ForkError HeadraceError OrderError
-                SourceCancelledError WouldBlock WrongLoopError
+                BrokenError BudgetExhausted ClosedError CycleError ForkError HeadraceError OrderError
+                SourceCancelledError WouldBlock WouldDeadlock WrongLoopError
             """,
             "pool": """
                 DependencyGraph DependencyNode DependencySourceObj DependencyState EnvelopeType Final
@@ -138,14 +153,14 @@ else:
                 PullRaceRobinObj PullReduceObj PullRoundRobinObj PullSkipObj PullSkipWhileObj
                 PullTakeObj PullTakeWhileObj PullThrottleObj PullTimeoutObj PullTimerObj
                 PullWindowObj PullWindowTimeoutObj PullZipObj SourceBufferObj SourceCacheObj
-                SourceIterObj SourceLinesObj SourceObj
+                SourceCapacityObj SourceIterObj SourceLinesObj SourceObj
             """,
             "push": """
                 PushBufferObj PushCallbackObj PushChain PushDedupeObj PushDistributeObj
                 PushFilterObj PushFlatMapObj PushFlattenObj PushForkObj PushLabeledDistributeObj
                 PushMapObj PushObj PushObj1To1Link PushReduceObj PushRoundRobinObj PushSerialObj
                 PushSignalObj PushTakeObj PushWindowObj PushWindowTimeoutObj SinkCallbackObj
-                SinkCollectObj SinkNullObj SinkObj SinkWriterObj
+                SinkCapacityObj SinkCollectObj SinkNullObj SinkObj SinkWriterObj
             """,
             "signal": "WaitObject",
             "skip": "SKIP Skip",
@@ -157,6 +172,9 @@ __all__ = [
     "SKIP",
     "AsyncIteratorCombiner",
     "BrokenError",
+    "Budget",
+    "BudgetExhausted",
+    "CapacitySnapshot",
     "CapacitySource",
     "ClosedError",
     "CycleError",
@@ -168,6 +186,7 @@ __all__ = [
     "Final",
     "ForkError",
     "HeadraceError",
+    "HierarchicalBalancer",
     "HierarchicalTaskPoolRunner",
     "IteratorResult",
     "Lease",
@@ -232,9 +251,12 @@ __all__ = [
     "PushTakeObj",
     "PushWindowObj",
     "PushWindowTimeoutObj",
+    "QuotaCapacitySource",
+    "Rate",
     "Retry",
     "Settling",
     "SinkCallbackObj",
+    "SinkCapacityObj",
     "SinkCollectObj",
     "SinkNullObj",
     "SinkObj",
@@ -243,6 +265,7 @@ __all__ = [
     "SourceBufferObj",
     "SourceCacheObj",
     "SourceCancelledError",
+    "SourceCapacityObj",
     "SourceIterObj",
     "SourceLinesObj",
     "SourceObj",
@@ -250,6 +273,7 @@ __all__ = [
     "TaskProgressEnvelope",
     "WaitObject",
     "WouldBlock",
+    "WouldDeadlock",
     "WrongLoopError",
     "__version__",
 ]

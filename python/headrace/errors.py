@@ -1,9 +1,10 @@
 """What headrace raises.
 
-Five words, each for one situation: it *would block* (try again, or wait), it is *closed* (somebody
-ended it), it is *broken* (a failure inside left it in doubt), it was *cancelled* at its source
-(items may be lost, and headrace says so), it is used in the *wrong place* (another loop, a forked
-child). The end of a stream is not an error.
+A word for each situation: it *would block* (try again, or wait), it is *closed* (somebody ended it),
+it is *broken* (a failure inside left it in doubt), it was *cancelled* at its source (items may be
+lost, and headrace says so), it is used in the *wrong place* (another loop, a forked child), it would
+wait for ever (a *deadlock* of one task with itself), it is *exhausted* (spent for good). The end of a
+stream is not an error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BrokenError",
+    "BudgetExhausted",
     "ClosedError",
     "CycleError",
     "ForkError",
@@ -22,6 +24,7 @@ __all__ = [
     "OrderError",
     "SourceCancelledError",
     "WouldBlock",
+    "WouldDeadlock",
     "WrongLoopError",
 ]
 
@@ -116,3 +119,15 @@ class ForkError(HeadraceError):
 
 class WrongLoopError(HeadraceError, RuntimeError):
     """A stream that is under way on one event loop was used on another."""
+
+
+class BudgetExhausted(HeadraceError):
+    """What is left of a budget cannot cover a cost, and nothing that is held can come back to cover it."""
+
+
+class WouldDeadlock(HeadraceError, RuntimeError):
+    """A task, or a thread, asks for what it can never have while it holds the leases that it has.
+
+    Release one first, or give it back for a while (`async with lease.released()`). If somebody else is to release it, ask for
+    it with `acquire(..., detached=True)`.
+    """

@@ -186,7 +186,7 @@ class _Map:
         loop, place, group = asyncio.get_running_loop(), 0, ""
         async for record in self._reader.records():
             if self._options.ordered:
-                self._leases.append(await self._window.acquire())
+                self._leases.append(await self._window.acquire(detached=True))
             self._tally.read += 1
             call = self._unsettled[place] = Call(record, place, time.monotonic())
             self._last_read = record.number

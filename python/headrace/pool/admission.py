@@ -59,7 +59,7 @@ class Admission:
         cost: Any = job.task.cost
         try:
             # Nobody is overtaken who waits, nor who is about to: its task may not have had its first step.
-            lease = None if self._waiting else self._capacity.try_acquire(cost)
+            lease = None if self._waiting else self._capacity.try_acquire(cost, detached=True)
         except Exception as error:
             job.refuse(error)
             return
@@ -108,7 +108,7 @@ class Admission:
         # Named only where it matters, so that it is nobody's business who has no priorities.
         terms = {"priority": task.priority} if task.priority else {}
         try:
-            lease = await self._capacity.acquire(cost, **terms)
+            lease = await self._capacity.acquire(cost, detached=True, **terms)
         except Exception as error:
             if self._waiting.get(job) is asyncio.current_task():
                 del self._waiting[job]

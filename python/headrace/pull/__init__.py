@@ -6,6 +6,7 @@ from headrace.lazy import lazily
 
 if TYPE_CHECKING:
     from headrace.pull.base import PullObj
+    from headrace.pull.capacity import SourceCapacityObj
     from headrace.pull.eager import PullEagerObj
     from headrace.pull.gate import PullGateObj
     from headrace.pull.group import (
@@ -61,6 +62,7 @@ else:
         __name__,
         {
             "base": "PullObj",
+            "capacity": "SourceCapacityObj",
             "eager": "PullEagerObj",
             "gate": "PullGateObj",
             "group": """
@@ -121,6 +123,7 @@ __all__ = [
     "PullZipObj",
     "SourceBufferObj",
     "SourceCacheObj",
+    "SourceCapacityObj",
     "SourceIterObj",
     "SourceLinesObj",
     "SourceObj",

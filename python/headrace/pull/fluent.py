@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Callable,
         Coroutine,
         Iterable,
+        Mapping,
     )
     from typing import Unpack
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.pool import PullMapPoolObj, RunnerOptions
     from headrace.pool.task import Cost
     from headrace.pull.base import PullObj
+    from headrace.pull.capacity import SourceCapacityObj
     from headrace.pull.eager import PullEagerObj
     from headrace.pull.gate import PullGateObj
     from headrace.pull.group import (
@@ -366,6 +368,18 @@ class Fluent(PullLink[T_co]):
         from headrace.pull.gate import PullGateObj
 
         return PullGateObj(self, wait_obj)
+
+    def limit(
+        self,
+        capacity: CapacitySource,
+        *,
+        cost: float | Mapping[str, float] = 1,
+        priority: int = 0,
+    ) -> SourceCapacityObj[T_co]:
+        """The items, each under a lease of `capacity` until the next stage has it; see `SourceCapacityObj`."""
+        from headrace.pull.capacity import SourceCapacityObj
+
+        return SourceCapacityObj(self, capacity, cost=cost, priority=priority)
 
     def timeout(
         self, timeout: float, *, on_timeout: Literal["raise", "skip"] = "raise"

@@ -6,6 +6,7 @@ from headrace.lazy import lazily
 
 if TYPE_CHECKING:
     from headrace.push.base import PushObj
+    from headrace.push.capacity import SinkCapacityObj
     from headrace.push.chain import PushChain
     from headrace.push.fanout import (
         PushDistributeObj,
@@ -39,6 +40,7 @@ else:
         __name__,
         {
             "base": "PushObj",
+            "capacity": "SinkCapacityObj",
             "chain": "PushChain",
             "fanout": "PushDistributeObj PushForkObj PushLabeledDistributeObj PushRoundRobinObj",
             "group": "PushBufferObj PushFlatMapObj PushFlattenObj PushTakeObj PushWindowObj",
@@ -76,6 +78,7 @@ __all__ = [
     "PushWindowObj",
     "PushWindowTimeoutObj",
     "SinkCallbackObj",
+    "SinkCapacityObj",
     "SinkCollectObj",
     "SinkNullObj",
     "SinkObj",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from headrace.errors import NOTHING
 from headrace.push.base import PushObj, checked_sink
+from headrace.push.capacity import SinkCapacityObj
 from headrace.push.fanout import (
     PushDistributeObj,
     PushForkObj,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable, Mapping
 
     from headrace.abc import PushProtocol
+    from headrace.capacity import CapacitySource
     from headrace.signal import WaitObject
 
 __all__ = ["PushChain"]
@@ -192,6 +194,18 @@ class PushChain(Generic[IN_contra, OUT_co]):
     ) -> PushChain[IN_contra, OUT_co]:
         """Tells a signal of each item; see `PushSignalObj`."""
         return self._then(lambda sink: PushSignalObj(sink, wait_obj, when=when))
+
+    def limit(
+        self,
+        capacity: CapacitySource,
+        *,
+        cost: float | Mapping[str, float] = 1,
+        priority: int = 0,
+    ) -> PushChain[IN_contra, OUT_co]:
+        """Each item under a lease of `capacity`; see `SinkCapacityObj`."""
+        return self._then(
+            lambda sink: SinkCapacityObj(sink, capacity, cost=cost, priority=priority)
+        )
 
     def serial(self) -> PushChain[IN_contra, OUT_co]:
         """One push at a time; see `PushSerialObj`."""

@@ -103,6 +103,16 @@ pub(crate) fn broken(py: Python<'_>, what: &str) -> PyErr {
     )
 }
 
+/// `BudgetExhausted`.
+pub(crate) fn budget_exhausted(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "BudgetExhausted", message)
+}
+
+/// `WouldDeadlock`.
+pub(crate) fn would_deadlock(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "WouldDeadlock", message)
+}
+
 /// `ForkError`.
 pub(crate) fn forked(py: Python<'_>, message: &str) -> PyErr {
     make(py, "ForkError", message)

@@ -10,9 +10,9 @@
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`writer`] | lines on their way into a file |
 //! | [`runtime`] | threads for what blocks |
-//! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`], [`thread`] | what all of them stand on |
+//! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`thread`] | what all of them stand on |
 //!
-//! Unsafe code is in `awaitable/{native,stop,inner}`, in
+//! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
 //! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity` and in `gil`, each block with
 //! its reason.
 
@@ -28,6 +28,7 @@ mod gc;
 mod gil;
 mod kernel;
 mod number;
+mod owner;
 mod queue;
 mod result;
 mod runtime;
@@ -46,6 +47,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
+    awaitable::context::register(py)?;
     feed::agen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;

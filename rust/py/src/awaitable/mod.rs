@@ -21,12 +21,14 @@
 //! | [`native`] | the heap type with both slots, `am_send` and `tp_iternext`, and its free list |
 //! | [`slots`] | the C functions that the type points to |
 //! | [`stop`] | the recycled `StopIteration` by which 3.12 to 3.14 deliver a value |
+//! | [`context`] | an awaitable that `async with` takes |
 //! | [`inner`] | driving somebody else's awaitable |
 //! | [`mailbox`] | where a loop gets its wake-ups, from any thread |
 //! | [`park`] | a place there, with a future and a waker |
 //! | [`pending`] | a future of the core that waits, for one turn of the loop or for longer |
 //! | [`ready`] | an awaitable over a future of the core |
 
+pub(crate) mod context;
 pub(crate) mod inner;
 mod mailbox;
 pub(crate) mod native;

@@ -47,6 +47,14 @@ pub(crate) trait Coroutine: Sized + Send + 'static {
         false
     }
 
+    /// Whether the value is still needed after the last step, and dropped with the object.
+    const OUTLIVES: bool = false;
+
+    /// The methods that the type has beside those of a coroutine.
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        Vec::new()
+    }
+
     /// Shows the collector what this holds.
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
 
@@ -109,7 +117,8 @@ pub(super) enum Status {
     Idle,
     /// A step is on the stack.
     Running,
-    /// It returned or raised. Its value is dropped, and not looked at any more.
+    /// It returned or raised. Its value is dropped, and not looked at any more, unless it
+    /// [outlives](Coroutine::OUTLIVES) the last step.
     Finished,
 }
 
@@ -161,6 +170,7 @@ impl<T: Coroutine> Native<T> {
                 },
             ),
         ];
+        methods.extend(T::methods());
         methods.push(ffi::PyMethodDef::zeroed());
         // The type keeps a pointer to its methods for as long as it lives, which is for ever.
         let methods = Box::leak(methods.into_boxed_slice());
@@ -245,7 +255,11 @@ impl<T: Coroutine> Native<T> {
     }
 }
 
-fn method(name: &'static CStr, flags: c_int, pointer: ffi::PyMethodDefPointer) -> ffi::PyMethodDef {
+pub(super) fn method(
+    name: &'static CStr,
+    flags: c_int,
+    pointer: ffi::PyMethodDefPointer,
+) -> ffi::PyMethodDef {
     ffi::PyMethodDef {
         ml_name: name.as_ptr(),
         ml_meth: pointer,
@@ -310,7 +324,8 @@ fn refuse(py: Python<'_>, status: Status) -> Raised {
     Raised::set(py, error)
 }
 
-/// Drops what it held: nobody will step it again, and whatever dropping runs finds it finished.
+/// Drops what it held, unless that outlives it: nobody will step it again, and whatever dropping runs
+/// finds it finished.
 ///
 /// # Safety
 ///
@@ -320,7 +335,7 @@ pub(super) unsafe fn finish<T: Coroutine>(this: *mut Object<T>) {
     // SAFETY: the caller's promise.
     unsafe {
         (*this).status = Status::Finished;
-        if !(*this).value.is_empty() {
+        if !T::OUTLIVES && !(*this).value.is_empty() {
             ManuallyDrop::drop(&mut (*this).value);
         }
     }

@@ -41,9 +41,14 @@ impl Wake for Ring {
 impl Parked {
     /// Makes a future of the running loop and a place for it in the loop's mailbox.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
-        let event_loop = asyncio::running_loop(py)?;
-        let mailbox = mailbox(&event_loop)?;
-        let future = create_future(&event_loop)?.unbind();
+        Self::on(&asyncio::running_loop(py)?)
+    }
+
+    /// The same on this loop, which runs in this thread.
+    pub(crate) fn on(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = event_loop.py();
+        let mailbox = mailbox(event_loop)?;
+        let future = create_future(event_loop)?.unbind();
         let key = mailbox
             .futures
             .borrow(py)

@@ -6,6 +6,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr;
 
 use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError};
@@ -297,7 +298,12 @@ impl<T: Coroutine> MethodDef<unaryfunc::Func> for Bury<T> {
                 // Giving up a place may wake others and close a coroutine: Python code, which must
                 // not see the exception that may be on its way through whoever dropped us.
                 let pending = PyErr::take(py);
-                give_up::<T>(py, object);
+                if (*object.cast::<Object<T>>()).status == Status::Idle {
+                    give_up::<T>(py, object);
+                }
+                if T::OUTLIVES {
+                    ManuallyDrop::drop(&mut (*object.cast::<Object<T>>()).value);
+                }
                 if let Some(pending) = pending {
                     pending.restore(py);
                 }
@@ -314,7 +320,8 @@ pub(super) unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject
         if (*object.cast::<Object<T>>()).tracked {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
-        if (*object.cast::<Object<T>>()).status == Status::Idle {
+        let this = object.cast::<Object<T>>();
+        if (*this).status == Status::Idle || (T::OUTLIVES && !(*this).value.is_empty()) {
             unaryfunc::<Bury<T>>(object);
         }
         T::class().reclaim(object);

@@ -1,0 +1,18 @@
+"""Limits in a tree, shared fairly: what runs holds its cost at a node and at everything above it."""
+
+from headrace._core import Lease
+from headrace.capacity.balancer import HierarchicalBalancer
+from headrace.capacity.limit import Budget, Rate
+from headrace.capacity.snapshot import CapacitySnapshot
+from headrace.capacity.source import CapacitySource, QuotaCapacitySource, checked_capacity
+
+__all__ = [
+    "Budget",
+    "CapacitySnapshot",
+    "CapacitySource",
+    "HierarchicalBalancer",
+    "Lease",
+    "QuotaCapacitySource",
+    "Rate",
+    "checked_capacity",
+]

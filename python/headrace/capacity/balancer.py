@@ -1,0 +1,253 @@
+"""`HierarchicalBalancer`: limits that follow the load, over minutes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace.capacity.limit import SLOTS, checked
+from headrace.capacity.source import CapacitySource
+from headrace.errors import ClosedError
+from headrace.tasks import settled
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["HierarchicalBalancer"]
+
+
+class HierarchicalBalancer:
+    """Moves slots from children that leave them idle to children that have too few, over minutes.
+
+        async with HierarchicalBalancer({fetches: (2, 40), parses: (2, 40)}):
+            ...
+
+    Within a tree the scheduler shares what the parent has from one grant to the next, by weight. This is for the limits
+    of the children themselves, where each stands for something that is slow to change: the connections of a pool, the
+    workers of a service.
+
+    Law: no child leaves its bounds, and what one is given another has given up: the sum of the limits stays what it was.
+    A child gives `step` when at most `idle_below` of its limit was in use, and nobody waited for it, at every look for
+    `idle_after` seconds; it is given `step` when at least `busy_above` was, at every look for `busy_after` seconds. Both
+    are then watched anew. A child without a limit is busy when somebody waits for it.
+    Order: the busiest is given first, the idlest gives first.
+    Bound: three numbers a child.
+    Cost: O(n log n) for n children, every `interval` seconds.
+    Cancel safety: leaving the block, in whatever way, leaves the limits as they are.
+
+    Raising and lowering is `resize`: what is held is never taken away. A child that somebody else resizes meanwhile is
+    moved from where it is then. `balance()` is one look, for those who have a timer of their own.
+
+    Args:
+        children: Each child with the least and the greatest limit that it may have: a mapping of `CapacitySource` to
+            `(min, max)`.
+        interval: Seconds from one look to the next, on the loop's clock.
+        idle_after: For how many seconds a child must be idle to give.
+        busy_after: For how many seconds a child must be busy to be given.
+        idle_below: The utilization, from 0 to 1, up to which a child counts as idle.
+        busy_above: The utilization, from 0 to 1, from which on it counts as busy; above `idle_below`.
+        step: How much is moved at a time, above 0.
+        resource: Which resource is moved, one that is held; slots by default.
+
+    Raises:
+        TypeError: A child is no `CapacitySource`, or something that should be a number is none.
+        ValueError: There is no child, a child is not limited in `resource` or not between its bounds, or a number is out
+            of range.
+    """
+
+    def __init__(
+        self,
+        children: Mapping[CapacitySource, tuple[float, float]],
+        *,
+        interval: float = 1.0,
+        idle_after: float = 60.0,
+        busy_after: float = 10.0,
+        idle_below: float = 0.5,
+        busy_above: float = 0.9,
+        step: float = 1,
+        resource: str = SLOTS,
+    ) -> None:
+        self._interval = checked("interval", interval, above=0)
+        self._idle_after = checked("idle_after", idle_after)
+        self._busy_after = checked("busy_after", busy_after)
+        self._idle_below = _checked_part("idle_below", idle_below)
+        self._busy_above = _checked_part("busy_above", busy_above)
+        if not self._idle_below < self._busy_above:
+            raise ValueError(
+                f"busy_above must be above idle_below, which is {idle_below!r}, got {busy_above!r}"
+            )
+        self._step = checked("step", step, above=0)
+        self._children = _checked_children(children, resource)
+        self._task: asyncio.Task[None] | None = None
+
+    def balance(self, now: float) -> dict[CapacitySource, float]:
+        """One look: moves what is due, and gives the new limits of those that it changed.
+
+        Args:
+            now: The time in seconds, on any clock that does not go backwards; always the same one.
+        """
+        for child in self._children:
+            child.look(now, self._idle_below, self._busy_above)
+        givers = sorted(
+            (child for child in self._children if child.idle_for(now) >= self._idle_after),
+            key=lambda child: child.use,
+        )
+        takers = sorted(
+            (child for child in self._children if child.busy_for(now) >= self._busy_after),
+            key=lambda child: -child.use,
+        )
+        changed: dict[CapacitySource, float] = {}
+        for taker in takers:
+            for giver in givers:
+                amount = min(self._step, giver.can_give, taker.can_take)
+                if amount > 0:
+                    # Lowered first, so that the sum is never above what it was.
+                    changed[giver.capacity] = giver.move(-amount, now)
+                    try:
+                        changed[taker.capacity] = taker.move(amount, now)
+                    except ClosedError:
+                        giver.move(amount, now)
+                        raise
+                    givers.remove(giver)
+                    break
+        return changed
+
+    async def __aenter__(self) -> Self:
+        """Begins to look, every `interval` seconds, in a task of its own.
+
+        Raises:
+            RuntimeError: It does so already.
+        """
+        if self._task is not None:
+            raise RuntimeError("this balancer is at work already; leave that block first")
+        self._task = asyncio.create_task(self._balance_forever(), name="balancer of capacities")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stops. An error that ended the looking, of a child that was closed, say, is raised here."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        struck = await settled(task)
+        if struck is not None:
+            raise struck
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            if error is None:
+                raise failure
+            error.add_note(f"while balancing: {failure!r}")
+
+    async def _balance_forever(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            self.balance(clock())
+            await asyncio.sleep(self._interval)
+
+    def __repr__(self) -> str:
+        return f"<HierarchicalBalancer of {len(self._children)}>"
+
+
+class _Child:
+    """A capacity between its bounds, and since when it is what it is."""
+
+    def __init__(
+        self, capacity: CapacitySource, least: float, greatest: float, resource: str
+    ) -> None:
+        self.capacity = capacity
+        self.use = 0.0
+        self._least = least
+        self._greatest = greatest
+        self._resource = resource
+        self._idle_since: float | None = None
+        self._busy_since: float | None = None
+
+    @property
+    def limit(self) -> float:
+        limit: Any = self.capacity.limits[self._resource]
+        return cast("float", limit)
+
+    def _held(self) -> float:
+        return self.capacity.snapshot().held[self._resource]
+
+    def look(self, now: float, idle_below: float, busy_above: float) -> None:
+        limit, held, waiting = self.limit, self._held(), self.capacity.waiting
+        self.use = held / limit if limit else float(held > 0 or waiting > 0)
+        is_idle = self.use <= idle_below and not waiting
+        self._busy_since = _since(now, self._busy_since, self.use >= busy_above)
+        self._idle_since = _since(now, self._idle_since, is_idle)
+
+    def idle_for(self, now: float) -> float:
+        return -1 if self._idle_since is None else now - self._idle_since
+
+    def busy_for(self, now: float) -> float:
+        return -1 if self._busy_since is None else now - self._busy_since
+
+    @property
+    def can_give(self) -> float:
+        return self.limit - self._least
+
+    @property
+    def can_take(self) -> float:
+        return self._greatest - self.limit
+
+    def move(self, amount: float, now: float) -> float:
+        limit = self.limit + amount
+        self.capacity.resize({self._resource: limit})
+        self._idle_since = self._busy_since = None
+        return limit
+
+
+def _since(now: float, since: float | None, holds: bool) -> float | None:
+    """Since when something holds, which did since then or did not."""
+    if not holds:
+        return None
+    return now if since is None else since
+
+
+def _checked_part(parameter: str, value: object) -> float:
+    part = checked(parameter, value)
+    if part > 1:
+        raise ValueError(f"{parameter} must be at most 1, got {value!r}")
+    return part
+
+
+def _checked_children(children: object, resource: str) -> list[_Child]:
+    if not isinstance(children, Mapping):
+        raise TypeError(
+            f"children must be a mapping of CapacitySource to (min, max), got {children!r} ({type(children).__name__})"
+        )
+    found: list[_Child] = []
+    for capacity, bounds in cast("Mapping[object, object]", children).items():
+        if not isinstance(capacity, CapacitySource):
+            raise TypeError(
+                f"children must be CapacitySources, got {capacity!r} ({type(capacity).__name__})"
+            )
+        least, greatest = _checked_bounds(capacity, bounds)
+        limit: Any = capacity.limits.get(resource)
+        if not isinstance(limit, (int, float)):
+            raise ValueError(f"{capacity!r} has no number of {resource!r} that could be moved")
+        if not least <= limit <= greatest:
+            raise ValueError(
+                f"the limit of {capacity!r} must be between its bounds, {least!r} and {greatest!r}"
+            )
+        found.append(_Child(capacity, least, greatest, resource))
+    if not found:
+        raise ValueError("children must have at least one child, got none")
+    return found
+
+
+def _checked_bounds(capacity: CapacitySource, bounds: object) -> tuple[float, float]:
+    parts = cast("tuple[object, ...]", bounds) if isinstance(bounds, tuple) else ()
+    if len(parts) != 2:
+        raise TypeError(f"the bounds of {capacity!r} must be a tuple (min, max), got {bounds!r}")
+    least, greatest = (checked(f"the bounds of {capacity!r}", bound) for bound in parts)
+    if least > greatest:
+        raise ValueError(f"the bounds of {capacity!r} must be (min, max), got {bounds!r}")
+    return least, greatest

@@ -1,0 +1,156 @@
+"""What a capacity may be limited to: a number held at once, an amount per time, or an amount for good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping as MappingOf
+
+__all__ = ["SLOTS", "Amounts", "Budget", "Limit", "Limits", "Number", "Rate"]
+
+# Of `Rate.per`, in seconds.
+LEAST, MOST = 1e-6, 366 * 86400
+
+SLOTS = "slots"
+"""The resource that a bare number is a number of."""
+
+Number: TypeAlias = int | float
+"""An amount. It is held as a whole number of millionths, so 0.1 + 0.2 is 0.3."""
+
+Amounts: TypeAlias = Any
+"""A number where slots are all there is; otherwise a read-only mapping of resource to number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So much in so many seconds: requests a minute, tokens a minute.
+
+    In any stretch of `t` seconds at most `burst + amount / per * t` is let through, and what is asked for is let through at
+    the first moment at which that allows it (the generic cell rate algorithm). Releasing gives nothing back; time does.
+
+    Args:
+        amount: How much, from 0; 0 lets nothing through until it is raised.
+        per: In how many seconds, from a microsecond to a year; a minute by default.
+        burst: How much may go at once after a pause, above 0; a larger cost can never be had. By default the flow is
+            even: what one has taken must have come back before the next may go, so that the burst is the largest cost; only
+            a cost above `amount` can never be had.
+
+    Raises:
+        TypeError: One of them is no number.
+        ValueError: One of them is negative or not finite, `per` is out of range, or `burst` is 0.
+    """
+
+    amount: Number
+    per: float = 60.0
+    burst: Number | None = None
+
+    def __post_init__(self) -> None:
+        checked("amount", self.amount)
+        checked("per", self.per, above=0)
+        if not LEAST <= self.per <= MOST:
+            raise ValueError(f"per must be from a microsecond to a year, got {self.per!r}")
+        if self.burst is not None:
+            checked("burst", self.burst, above=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """So much for good: dollars, the tokens of a run. What is spent does not come back.
+
+    Args:
+        amount: How much, from 0.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, or not finite.
+    """
+
+    amount: Number
+
+    def __post_init__(self) -> None:
+        checked("amount", self.amount)
+
+
+Limit: TypeAlias = Number | Rate | Budget
+"""The limit of one resource; a number is held, and comes back when it is released."""
+
+Limits: TypeAlias = "Limit | MappingOf[str, Limit]"
+"""The limits of a capacity: one for slots, or a mapping of resource to limit."""
+
+
+def checked(parameter: str, value: object, *, above: int | None = None) -> Number:
+    """A finite number from 0, or above another.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is less, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{parameter} must be a number, got {value!r} ({type(value).__name__})")
+    if not math.isfinite(value):
+        raise ValueError(f"{parameter} must be finite, got {value!r}")
+    if above is not None and value <= above:
+        raise ValueError(f"{parameter} must be above {above}, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{parameter} must not be negative, got {value!r}")
+    return value
+
+
+def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
+    """The limits by resource.
+
+    Raises:
+        TypeError: They are neither a limit nor a mapping of names to limits.
+        ValueError: One of them is negative or not finite, or there is none.
+    """
+    if not isinstance(limits, Mapping):
+        return {SLOTS: _checked_limit(parameter, limits)}
+    found: dict[str, Limit] = {}
+    for resource, limit in cast("MappingOf[object, object]", limits).items():
+        if not isinstance(resource, str):
+            raise TypeError(
+                f"the resources of {parameter} must be strings, got {resource!r} ({type(resource).__name__})"
+            )
+        found[resource] = _checked_limit(f"{parameter}[{resource!r}]", limit)
+    if not found:
+        raise ValueError(f"{parameter} must limit at least one resource, got {limits!r}")
+    return found
+
+
+def _checked_limit(parameter: str, limit: object) -> Limit:
+    if isinstance(limit, (Rate, Budget)):
+        return limit
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+        raise TypeError(
+            f"{parameter} must be a number, a Rate, a Budget or a mapping of resource to one of them, "
+            f"got {limit!r} ({type(limit).__name__})"
+        )
+    return checked(parameter, limit)
+
+
+Lowered: TypeAlias = "list[tuple[str, str, float, float, float | None]]"
+"""Limits as the core takes them: resource, kind, amount, `per`, burst."""
+
+
+def lowered(limits: MappingOf[str, Limit]) -> Lowered:
+    """Limits for the core."""
+    lower: Lowered = []
+    for resource, limit in limits.items():
+        if isinstance(limit, Rate):
+            lower.append((resource, "rate", limit.amount, limit.per, limit.burst))
+        elif isinstance(limit, Budget):
+            lower.append((resource, "budget", limit.amount, 0.0, None))
+        else:
+            lower.append((resource, "number", limit, 0.0, None))
+    return lower
+
+
+def raised(kind: str, amount: float, per: float, burst: float | None) -> Limit:
+    """A limit of the core's."""
+    if kind == "rate":
+        return Rate(amount, per, burst)
+    return Budget(amount) if kind == "budget" else amount

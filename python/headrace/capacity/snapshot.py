@@ -1,0 +1,93 @@
+"""What a tree of capacities was doing at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from headrace.capacity.limit import raised
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from headrace.capacity.limit import Limit
+
+__all__ = ["CapacitySnapshot"]
+
+Shown: TypeAlias = tuple[Any, Any, Any, Any, Any]
+"""What the core says of a node: what it is, counts, times, flags, and the same of its children."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacitySnapshot:
+    """A capacity and those below it, all at the same moment.
+
+    Iterating it gives this one and all below it, each before its children.
+    """
+
+    name: str | None
+    """What it is called."""
+    limit: Mapping[str, Limit]
+    """Its limit, by resource."""
+    held: Mapping[str, float]
+    """By resource, here and below: of slots what is held, of a rate what has not come back yet, of a budget what is spent or
+    held."""
+    reserved: Mapping[str, float]
+    """By resource: what is kept free for waiters that were passed too often."""
+    weight: float
+    """Its share among its siblings, relative to theirs."""
+    waiting: int
+    """How many wait, here and below; those already granted do not."""
+    leases: int
+    """How many leases are held, here and below."""
+    granted: int
+    """How many leases were granted, here and below, since it was made."""
+    bypassed: int
+    """How often, here and below, a smaller cost went past one that waits and did not fit."""
+    mean_hold: float | None
+    """For how many seconds leases are held, here and below, as a moving average; `None` before one was measured. Where
+    nobody waits, only one in sixteen is."""
+    share_received: float | None
+    """Which part it had, from 0 to 1, of all that its siblings and it had while somebody waited, counted as cost x time;
+    `None` for a root, and where nobody had to wait yet."""
+    share_due: float | None
+    """Which part is due to it by its weight, among those of its siblings that had or waited for anything."""
+    paused: bool
+    """Whether it is paused, or one above it."""
+    closed: bool
+    """Whether it is closed, or one above it."""
+    children: tuple[CapacitySnapshot, ...]
+    """Those below, in the order in which they were made."""
+
+    @classmethod
+    def of(cls, shown: Shown) -> CapacitySnapshot:
+        """A snapshot out of the core's tuples."""
+        (name, resources, weight, waiting), counts, times, flags, children = shown
+        leases, granted, bypassed = counts
+        mean_hold, received, due = times
+        paused, closed = flags
+        return cls(
+            name,
+            MappingProxyType({resource: raised(*limit) for resource, limit, _, _ in resources}),
+            MappingProxyType({resource: held for resource, _, held, _ in resources}),
+            MappingProxyType({resource: reserved for resource, _, _, reserved in resources}),
+            weight,
+            waiting,
+            leases,
+            granted,
+            bypassed,
+            mean_hold,
+            received,
+            due,
+            paused,
+            closed,
+            tuple(cls.of(child) for child in children),
+        )
+
+    def __iter__(self) -> Iterator[CapacitySnapshot]:
+        left: list[CapacitySnapshot] = [self]
+        while left:
+            one = left.pop()
+            yield one
+            left.extend(reversed(one.children))

@@ -1,0 +1,123 @@
+"""`SourceCapacityObj`: a stream whose items come under a capacity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from headrace._core import ForeignFeed
+from headrace.capacity import checked_capacity
+from headrace.pull.base import PullObj
+from headrace.pull.source import as_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from headrace.capacity import CapacitySource
+    from headrace.pull.source import Source
+
+__all__ = ["SourceCapacityObj"]
+
+T = TypeVar("T")
+
+
+class SourceCapacityObj(PullObj[T], stock=True):
+    """The items of the source, each under a lease from before it is asked for until the next stage has it.
+
+    Law: the items of the source, each once. The source is asked for nothing before the lease is there. The lease is released
+    in the step that hands the item on; so is it when the pull fails, is cancelled, or finds the end.
+    Order: the source's. Pulls of several streams under one capacity get their leases as the capacity has it.
+    Bound: nothing is held.
+    Cost: O(1) an item, and what `capacity.acquire` costs.
+    Cancel safety: as the source's; a pull that was cancelled holds no lease.
+
+    So the capacity limits how many of the streams that share it ask their sources at once, and a `Rate` how often. While
+    a source has nothing its lease is held: what is to be limited is the work in front of this stage. What comes behind it
+    is limited by a pool, or by a lease of its own.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        capacity: Where the leases come from.
+        cost: What an item costs: a number of slots, or a mapping of resource to number.
+        priority: Whose turn it is first among those who wait at that capacity.
+
+    Raises:
+        TypeError: `source` is not iterable, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
+        ValueError: `cost` is not positive, or could never be had.
+    """
+
+    def __init__(
+        self,
+        source: Source[T],
+        capacity: CapacitySource,
+        *,
+        cost: float | Mapping[str, float] = 1,
+        priority: int = 0,
+    ) -> None:
+        self._leased: _Leased[T] = _Leased(
+            as_pull(source), checked_capacity(capacity, cost, priority), cost, priority
+        )
+        super().__init__(ForeignFeed(_Handle(self._leased)))
+
+    @property
+    def source(self) -> PullObj[T]:
+        """What it pulls from."""
+        return self._leased.source
+
+    @property
+    def capacity(self) -> CapacitySource:
+        """Where the leases come from, live: another one holds from the next item."""
+        return self._leased.capacity
+
+    @capacity.setter
+    def capacity(self, capacity: CapacitySource) -> None:
+        leased = self._leased
+        leased.capacity = checked_capacity(capacity, leased.cost, leased.priority)
+
+    def restart(self) -> None:
+        """Begins a new cycle, of this stream and its sources.
+
+        Raises:
+            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
+        """
+        super().restart()
+        self._leased.source.restart()
+
+
+class _Handle(Generic[T]):
+    """What can be iterated anew after a restart."""
+
+    def __init__(self, leased: _Leased[T]) -> None:
+        self._leased = leased
+
+    def __aiter__(self) -> _Leased[T]:
+        return self._leased
+
+    async def aclose(self) -> None:
+        await self._leased.aclose()
+
+
+class _Leased(Generic[T]):
+    """The items; asked for one at a time, which the link of the stream sees to."""
+
+    def __init__(
+        self,
+        source: PullObj[T],
+        capacity: CapacitySource,
+        cost: float | Mapping[str, float],
+        priority: int,
+    ) -> None:
+        self.source = source
+        self.capacity = capacity
+        self.cost = cost
+        self.priority = priority
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        async with self.capacity.acquire(self.cost, priority=self.priority):
+            return await anext(self.source)
+
+    async def aclose(self) -> None:
+        await self.source.aclose()

@@ -1,0 +1,84 @@
+"""`SinkCapacityObj`: a sink that takes items under a capacity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace.capacity import checked_capacity
+from headrace.errors import WouldBlock
+from headrace.push.base import push_now, refuse_after_end
+from headrace.push.transform import PushObj1To1Link
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headrace._core import IteratorResult
+    from headrace.abc import PushProtocol
+    from headrace.capacity import CapacitySource
+
+__all__ = ["SinkCapacityObj"]
+
+T = TypeVar("T")
+
+
+class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
+    """Passes items on, each under a lease until the next stage has taken it.
+
+    Law: the items, each once. The sink is given nothing before the lease is there, and the lease is released when the sink
+    has accepted the item, or refused it.
+    Order: that in which the leases are granted: of arrival, for equal costs.
+    Bound: nothing is held; each push that waits is its producer's.
+    Cost: O(1) an item, and what `capacity.acquire` costs.
+    Cancel safety: a push that is cancelled while it waits for its lease has delivered nothing; one that is cancelled later
+    is the sink's matter. Neither holds a lease.
+
+    Args:
+        sink: A push object.
+        capacity: Where the leases come from.
+        cost: What an item costs: a number of slots, or a mapping of resource to number.
+        priority: Whose turn it is first among those who wait at that capacity.
+
+    Raises:
+        TypeError: `sink` is no push object, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
+        ValueError: `cost` is not positive, or could never be had.
+    """
+
+    def __init__(
+        self,
+        sink: PushProtocol[T],
+        capacity: CapacitySource,
+        *,
+        cost: float | Mapping[str, float] = 1,
+        priority: int = 0,
+    ) -> None:
+        super().__init__(sink)
+        self._capacity = checked_capacity(capacity, cost, priority)
+        self._cost = cost
+        self._priority = priority
+
+    @property
+    def capacity(self) -> CapacitySource:
+        """Where the leases come from, live: another one holds from the next item."""
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, capacity: CapacitySource) -> None:
+        self._capacity = checked_capacity(capacity, self._cost, self._priority)
+
+    async def next_impl(self, item: T) -> IteratorResult[Any]:
+        """Passes one item on when its lease is there."""
+        async with self._capacity.acquire(self._cost, priority=self._priority):
+            return await self._sink.next(item)
+
+    def next_nowait(self, item: T) -> IteratorResult[Any]:
+        """Passes one item on if its lease can be had now.
+
+        Raises:
+            WouldBlock: The lease would have to be waited for, or the sink would have to wait.
+        """
+        refuse_after_end(self, item)
+        lease = self._capacity.try_acquire(self._cost)
+        if lease is None:
+            raise WouldBlock("the item cannot be accepted without waiting for capacity", item=item)
+        with lease:
+            return push_now(self._sink, item)

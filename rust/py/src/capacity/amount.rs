@@ -1,0 +1,144 @@
+//! Numbers and costs that a user gave, and numbers that a user gets.
+
+use headrace_core::sched::{Amount, AmountError, Cost, CostError, Resource, Weight};
+use pyo3::Borrowed;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
+
+use crate::errors;
+
+/// An argument whose default is not `None`, which is refused like any other wrong value.
+#[derive(Clone, Copy)]
+pub(super) enum Given<'a, 'py> {
+    No,
+    Value(Borrowed<'a, 'py, PyAny>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Given<'a, 'py> {
+    type Error = std::convert::Infallible;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Self::Error> {
+        Ok(Self::Value(value))
+    }
+}
+
+/// An amount from 0 on.
+pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amount> {
+    let too_large = || refused(parameter, "be at most 10**12", value);
+    if let Ok(number) = value.cast::<PyInt>()
+        && !value.is_instance_of::<PyBool>()
+    {
+        return match number.extract::<u64>() {
+            Ok(units) if units <= Amount::MAX.as_micros() / Amount::ONE.as_micros() => {
+                Ok(Amount::units(units))
+            }
+            _ if number.lt(0)? => Err(refused(parameter, "not be negative", value)),
+            _ => Err(too_large()),
+        };
+    }
+    let Ok(number) = value.cast::<PyFloat>() else {
+        return Err(errors::wrong_type(parameter, "a number", value));
+    };
+    let units = number.value();
+    if units.is_infinite() {
+        return Err(refused(parameter, "be finite", value));
+    }
+    Amount::from_f64(units).map_err(|error| match error {
+        AmountError::NotANumber => refused(parameter, "be finite", value),
+        AmountError::Negative => refused(parameter, "not be negative", value),
+        AmountError::TooLarge | AmountError::TooSmall => too_large(),
+    })
+}
+
+#[cold]
+fn refused(parameter: &str, must: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    PyValueError::new_err(format!(
+        "{parameter} must {must}, got {}",
+        errors::describe(value)
+    ))
+}
+
+/// An amount as Python's number: an integer where it is one.
+pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
+    let (micros, one) = (amount.as_micros(), Amount::ONE.as_micros());
+    if micros % one == 0 {
+        PyInt::new(py, micros / one).into_any()
+    } else {
+        PyFloat::new(py, amount.as_f64()).into_any()
+    }
+}
+
+/// A cost: so many slots, or a mapping of resource to number. `known` tells the resource of a name.
+pub(super) fn cost(
+    value: &Bound<'_, PyAny>,
+    known: impl Fn(&str) -> PyResult<Resource>,
+) -> PyResult<Cost> {
+    let made = if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
+        Cost::of(Resource::SLOTS, amount("cost", value)?)
+    } else if let Ok(parts) = value.cast::<PyDict>() {
+        let parts = parts
+            .iter()
+            .map(|(name, value)| part(&name, &value, &known));
+        Cost::new(parts.collect::<PyResult<Vec<_>>>()?)
+    } else if let Ok(parts) = value.cast::<PyMapping>() {
+        let parts = parts.items()?.into_iter().map(|pair| {
+            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
+            part(&name, &value, &known)
+        });
+        Cost::new(parts.collect::<PyResult<Vec<_>>>()?)
+    } else {
+        return Err(errors::wrong_type(
+            "cost",
+            "a number or a mapping of resource to number",
+            value,
+        ));
+    };
+    made.map_err(|error| match error {
+        CostError::Zero => refused("cost", "have a positive amount", value),
+        CostError::Twice(_) => refused("cost", "name each resource once", value),
+    })
+}
+
+fn part(
+    name: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    known: impl Fn(&str) -> PyResult<Resource>,
+) -> PyResult<(Resource, Amount)> {
+    let Ok(text) = name.cast::<PyString>() else {
+        return Err(PyTypeError::new_err(format!(
+            "the resources of cost must be strings, got {}",
+            errors::describe(name)
+        )));
+    };
+    let text = text.to_cow()?;
+    let amount = amount(&format!("cost[{text:?}]"), value)?;
+    Ok((known(&text)?, amount))
+}
+
+/// A priority.
+pub(super) fn priority(value: &Bound<'_, PyAny>) -> PyResult<i32> {
+    if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
+        return Err(errors::wrong_type("priority", "an integer", value));
+    }
+    value
+        .extract()
+        .map_err(|_| refused("priority", "be between -2**31 and 2**31 - 1", value))
+}
+
+/// A share beside others'.
+pub(super) fn weight(weight: &Bound<'_, PyAny>) -> PyResult<Weight> {
+    let is_number = weight.is_instance_of::<PyInt>() || weight.is_instance_of::<PyFloat>();
+    if !is_number || weight.is_instance_of::<PyBool>() {
+        return Err(errors::wrong_type("weight", "a number", weight));
+    }
+    let number: f64 = weight.extract().unwrap_or(f64::INFINITY);
+    Weight::from_f64(number).map_err(|_| {
+        PyValueError::new_err(format!(
+            "weight must be between {} and {}, got {}",
+            Weight::MIN.as_f64(),
+            Weight::MAX.as_f64(),
+            errors::describe(weight)
+        ))
+    })
+}

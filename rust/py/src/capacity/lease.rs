@@ -1,0 +1,354 @@
+//! A lease: what somebody holds of a capacity.
+
+use std::ffi::CStr;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use headrace_core::sched::{self as core, Amount, Permit, Resource};
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use super::alarm::LoopAlarm;
+use super::node::Capacity;
+use super::shared::Shared;
+use super::{alarm, amount, refusal, shape};
+use crate::asyncio;
+use crate::awaitable::ready::{Operation, Ready};
+use crate::awaitable::{Class, Seen, Stopped, context};
+
+/// What somebody holds of a capacity, here and at every ancestor, until it is released.
+///
+/// `with lease:` releases it at the end of the block. One that is collected while it is held returns its capacity, and
+/// emits a `ResourceWarning`. Any thread may use it.
+#[pyclass(frozen, freelist = 64, module = "headrace", name = "Lease")]
+#[derive(Debug)]
+pub(super) struct Lease {
+    shared: Arc<Shared>,
+    /// There until the lease is dropped; forgotten in a forked child, which has no such tree.
+    permit: Option<Permit>,
+}
+
+impl Lease {
+    #[inline]
+    pub(super) fn make<'py>(
+        source: &Bound<'py, Capacity>,
+        permit: Permit,
+    ) -> PyResult<Bound<'py, Self>> {
+        let lease = Self {
+            shared: Arc::clone(source.get().shared()?),
+            permit: Some(permit),
+        };
+        Bound::new(source.py(), lease)
+    }
+}
+
+#[expect(clippy::doc_markdown, reason = "these docstrings are Python's")]
+#[pymethods]
+impl Lease {
+    /// Gives it back: slots at once; what a rate gave comes back with time, and what was taken of a budget is spent.
+    /// Idempotent.
+    pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
+        self.shared.home.check(py, "lease")?;
+        // The capacity comes back also if the clock fails.
+        let entered = self.shared.enter(py);
+        self.permit().release();
+        entered.map(drop)
+    }
+
+    /// Corrects what was asked for to what it really was, of the resources that are named.
+    ///
+    /// Of a rate, more makes a debt, which those who come later wait for; less gives back at most what the rate has not
+    /// brought again since. Of a budget both are exact, and more may go beyond it. Of slots less is given back at once; more
+    /// is refused. It may be done more than once, while the lease is held.
+    ///
+    /// Raises:
+    ///     TypeError: An amount is no number.
+    ///     ValueError: An amount is negative or not finite, the lease does not hold that resource, or slots would grow.
+    ///     RuntimeError: The lease was released, or given back for a while.
+    #[pyo3(signature = (**actual))]
+    fn settle(&self, py: Python<'_>, actual: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        let tree = self.shared.enter(py)?;
+        let actual = (actual.into_iter().flat_map(PyDictMethods::iter))
+            .map(|(name, value)| self.part(&name, &value))
+            .collect::<PyResult<Vec<_>>>()?;
+        (self.permit().settle(&actual)).map_err(|error| refusal::of_permit(tree, error))
+    }
+
+    /// Gives it back for a while, and takes it again at the end of the block, in a line as any other: `async with
+    /// lease.released():`, or `with` in a thread without a loop. What it took of rates and budgets stays taken.
+    ///
+    /// Cancel safety: if taking it again is cancelled or fails, the lease is released.
+    ///
+    /// Raises:
+    ///     RuntimeError: When entered: the lease was released, or is given back already.
+    fn released(slf: Bound<'_, Self>) -> Released {
+        Released {
+            lease: slf.unbind(),
+        }
+    }
+
+    /// How much it holds, by resource; nothing once it was released.
+    #[getter]
+    fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let cost = self.permit().cost();
+        let parts = cost.iter().flat_map(core::Cost::parts);
+        shape::by_name(py, &self.shared.core, parts.copied())
+    }
+
+    /// Whether it was released.
+    #[getter]
+    fn is_released(&self) -> bool {
+        self.permit().is_released()
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (_kind = None, _error = None, _traceback = None, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _kind: Option<&Bound<'_, PyAny>>,
+        _error: Option<&Bound<'_, PyAny>>,
+        _traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.release(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let Some(cost) = self.permit().cost() else {
+            return "<Lease, released>".to_owned();
+        };
+        let tree = &self.shared.core;
+        let parts: Vec<_> = (cost.parts().iter())
+            .map(|(resource, amount)| format!("{amount} {}", tree.resource_name(*resource)))
+            .collect();
+        let of =
+            (tree.name(self.permit().node())).map_or(String::new(), |name| format!(" of '{name}'"));
+        let away = if self.permit().is_suspended() {
+            ", given back for a while"
+        } else {
+            ""
+        };
+        format!("<Lease of {}{of}{away}>", parts.join(", "))
+    }
+}
+
+impl Lease {
+    #[inline]
+    fn permit(&self) -> &Permit {
+        self.permit
+            .as_ref()
+            .expect("it is there until it is dropped")
+    }
+
+    fn part(
+        &self,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<(Resource, Amount)> {
+        let py = name.py();
+        let name = name.cast::<PyString>()?.to_cow()?;
+        let amount = amount::amount(&name, value)?;
+        let cost = self.permit().cost();
+        let parts = cost.as_ref().map_or(&[][..], core::Cost::parts);
+        let resource = self.shared.resource(py, &name);
+        match resource.filter(|resource| parts.iter().any(|(held, _)| held == resource)) {
+            Some(resource) => Ok((resource, amount)),
+            None if cost.is_none() => Err(PyRuntimeError::new_err("this lease was released")),
+            None => {
+                let held: Vec<_> = (parts.iter())
+                    .map(|(held, _)| format!("'{}'", self.shared.core.resource_name(*held)))
+                    .collect();
+                Err(PyValueError::new_err(format!(
+                    "this lease holds no '{name}'; it holds {}",
+                    held.join(", ")
+                )))
+            }
+        }
+    }
+
+    fn suspend(&self, py: Python<'_>) -> PyResult<()> {
+        let tree = self.shared.enter(py)?;
+        (self.permit().suspend()).map_err(|error| refusal::of_permit(tree, error))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let permit = self.permit.take();
+        if !self.shared.home.is_here() {
+            std::mem::forget(permit);
+        } else if let Some(permit) = permit.filter(|permit| !permit.is_released()) {
+            drop(permit);
+            warn();
+        }
+    }
+}
+
+/// A warning runs Python code, which must not see an exception that is on its way through whoever dropped the lease.
+#[cold]
+fn warn() {
+    Python::attach(|py| {
+        let pending = PyErr::take(py);
+        let category = py.get_type::<PyResourceWarning>();
+        let warned = PyErr::warn(
+            py,
+            &category,
+            c"a lease was collected before it was released; use `with lease:`",
+            1,
+        );
+        if let Err(error) = warned {
+            error.write_unraisable(py, None);
+        }
+        if let Some(pending) = pending {
+            pending.restore(py);
+        }
+    });
+}
+
+/// A lease that is given back for the length of a block.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(super) struct Released {
+    lease: Py<Lease>,
+}
+
+#[pymethods]
+impl Released {
+    fn __enter__(&self, py: Python<'_>) -> PyResult<()> {
+        self.lease.get().suspend(py)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let lease = self.lease.get();
+        let shared = &lease.shared;
+        let tree = shared.enter(py)?;
+        if lease.permit().is_released() {
+            return Ok(());
+        }
+        let alarm = tree.alarm();
+        let retaken = lease
+            .permit()
+            .resume(Some(alarm.id()))
+            .map_err(|error| refusal::of_permit(tree, error))
+            .and_then(|future| alarm::wait(py, "released", shared, &alarm, future, None));
+        match retaken {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(error))) => {
+                lease.permit().release();
+                Err(lease.refuse(py, &error))
+            }
+            Ok(None) | Err(_) => {
+                lease.permit().release();
+                retaken.map(drop)
+            }
+        }
+    }
+
+    fn __aenter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.lease.get().suspend(py)?;
+        context::done(py)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __aexit__<'py>(
+        &self,
+        py: Python<'py>,
+        _exception: &Bound<'_, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Ready::make(
+            py,
+            Retaking {
+                lease: self.lease.clone_ref(py),
+                future: None,
+                is_over: false,
+            },
+        )
+    }
+}
+
+impl Lease {
+    #[cold]
+    fn refuse(&self, py: Python<'_>, error: &core::AcquireError) -> PyErr {
+        let cost = self.permit().cost();
+        let asked = |resource| (cost.as_ref()).map_or(Amount::ZERO, |cost| cost.get(resource));
+        refusal::of_ask(py, &self.shared.core, self.permit().node(), error, asked)
+    }
+}
+
+/// Taking a lease again.
+#[derive(Debug)]
+pub(super) struct Retaking {
+    lease: Py<Lease>,
+    /// Made by the first step, with the alarm of its loop.
+    future: Option<(core::Resume, Arc<LoopAlarm>)>,
+    is_over: bool,
+}
+
+static CLASS: Class = Class::new();
+
+impl Operation for Retaking {
+    const NAME: &'static CStr = c"headrace._core.Retaking";
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn poll<'py>(
+        &mut self,
+        py: Python<'py>,
+        context: &mut Context<'_>,
+    ) -> Poll<PyResult<Bound<'py, PyAny>>> {
+        let polled = self.poll_retaken(py, context);
+        self.is_over = matches!(polled, Poll::Ready(Ok(())));
+        polled.map_ok(|()| py.None().into_bound(py))
+    }
+
+    fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        let place = self.future.as_ref()?.0.place()?;
+        Some(Box::new(move || place.give_up()))
+    }
+
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.lease.as_any())
+    }
+}
+
+impl Retaking {
+    fn poll_retaken(&mut self, py: Python<'_>, context: &mut Context<'_>) -> Poll<PyResult<()>> {
+        let lease = self.lease.get();
+        if lease.permit().is_released() {
+            return Poll::Ready(Ok(()));
+        }
+        let tree = lease.shared.enter(py)?;
+        if self.future.is_none() {
+            let alarm = lease.shared.alarm(&asyncio::running_loop(py)?)?;
+            let future = (lease.permit().resume(Some(alarm.id())))
+                .map_err(|error| refusal::of_permit(tree, error))?;
+            self.future = Some((future, alarm));
+        }
+        let Some((future, _)) = &mut self.future else {
+            unreachable!("it was made just now")
+        };
+        Pin::new(future)
+            .poll(context)
+            .map_err(|error| lease.refuse(py, &error))
+    }
+}
+
+impl Drop for Retaking {
+    fn drop(&mut self) {
+        // What stands in the line for this lease, first.
+        self.future = None;
+        let lease = self.lease.get();
+        if !self.is_over && lease.shared.home.is_here() {
+            lease.permit().release();
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The tree of capacities, as Python sees it: a thin layer over [`headrace_core::sched`].
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`node`] | `Capacity`, a node of a tree |
+//! | [`shared`] | what the nodes of one tree share: the core's tree, its clock, the alarms of the loops |
+//! | [`acquire`] | the awaitable that gives a lease, which `async with` takes too |
+//! | [`lease`] | `Lease`, and giving one back for a while |
+//! | [`alarm`] | how a loop, or a thread, is told when time has made something ready |
+//! | [`amount`] | numbers and costs that a user gave |
+//! | [`shape`] | limits and snapshots as tuples |
+//! | [`refusal`] | the core's errors as Python's |
+//!
+//! Nothing of Python runs under the lock of a tree. A clock that is foreign code is read before a call, on the caller's
+//! thread, and the tree goes by what it showed ([`shared::Shared::enter`]).
+
+mod acquire;
+mod alarm;
+mod amount;
+mod lease;
+mod node;
+mod refusal;
+mod shape;
+mod shared;
+
+use pyo3::prelude::*;
+
+use crate::awaitable::Native;
+use crate::awaitable::ready::Ready;
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<node::Capacity>()?;
+    module.add_class::<lease::Lease>()?;
+    module.add_class::<lease::Released>()?;
+    let py = module.py();
+    Native::<acquire::Acquiring>::register(py)?;
+    Native::<Ready<lease::Retaking>>::register(py)
+}

@@ -1,0 +1,496 @@
+//! A node of a tree of capacities.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use headrace_core::sched::{Ask, NodeId, NodeOptions, OwnerId, Tree, Usage};
+use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::acquire::{Acquiring, one_slot};
+use super::amount::Given;
+use super::lease::Lease;
+use super::shared::{Anchor, Shared};
+use super::{alarm, amount, refusal, shape};
+use crate::errors;
+use crate::owner;
+use crate::thread;
+
+/// The native part of a `CapacitySource`.
+#[pyclass(subclass, frozen, weakref, module = "headrace._core")]
+#[derive(Debug, Default)]
+pub(super) struct Capacity {
+    /// Made by `__init__`, so that a subclass may have one of its own.
+    made: OnceLock<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    shared: Arc<Shared>,
+    /// Shows the collector what is shared.
+    anchor: Py<Anchor>,
+    node: NodeId,
+    /// The tree's revision at which one slot could be asked for.
+    is_good_at: AtomicU64,
+}
+
+#[expect(clippy::doc_markdown, reason = "these docstrings are Python's")]
+#[pymethods]
+impl Capacity {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::default()
+    }
+
+    #[pyo3(signature = (limits, parent, weight, name, clock))]
+    fn __init__(
+        &self,
+        limits: shape::Lowered<'_>,
+        parent: Option<&Bound<'_, Self>>,
+        weight: &Bound<'_, PyAny>,
+        name: Option<&Bound<'_, PyAny>>,
+        clock: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = weight.py();
+        let weight = amount::weight(weight)?;
+        let name = match name.map(|name| name.cast::<PyString>()) {
+            None => None,
+            Some(Ok(name)) => Some(Arc::from(&*name.to_cow()?)),
+            Some(Err(_)) => {
+                return Err(errors::wrong_type(
+                    "name",
+                    "a string or None",
+                    name.expect("it was looked at"),
+                ));
+            }
+        };
+        let options = |shared: &Shared| {
+            PyResult::Ok(NodeOptions {
+                limits: shape::lowered(py, shared, limits)?,
+                weight,
+                name,
+            })
+        };
+        let made = match parent {
+            Some(_) if clock.is_some() => {
+                return Err(PyValueError::new_err(
+                    "clock is for a root alone: what is below another capacity goes by that one's clock",
+                ));
+            }
+            Some(parent) => {
+                let parent = parent.get().made()?;
+                let tree = parent.shared.enter(py)?;
+                let node = tree
+                    .add(parent.node, options(&parent.shared)?)
+                    .map_err(|error| refusal::of_node(py, tree, Some(parent.node), error))?;
+                Made {
+                    shared: Arc::clone(&parent.shared),
+                    anchor: parent.anchor.clone_ref(py),
+                    node,
+                    is_good_at: AtomicU64::new(0),
+                }
+            }
+            None => {
+                let shared = Arc::new(Shared::new(clock)?);
+                let node = shared.core.root(options(&shared)?);
+                let node = node.map_err(|error| refusal::of_node(py, &shared.core, None, error))?;
+                Made {
+                    anchor: Py::new(py, Anchor(Arc::clone(&shared)))?,
+                    shared,
+                    node,
+                    is_good_at: AtomicU64::new(0),
+                }
+            }
+        };
+        let made = self.made.set(made);
+        made.map_err(|_| PyRuntimeError::new_err("this capacity was initialised before"))
+    }
+
+    /// Waits for a lease: `lease = await capacity.acquire()`, or `async with capacity.acquire() as lease:`.
+    ///
+    /// Args:
+    ///     cost: So many slots, or a mapping of resource to number; above 0 of one at least.
+    ///     priority: The highest goes first; a wait of ten seconds makes up for one.
+    ///     timeout: For how many seconds it may wait, on the loop's clock; `None` for any time.
+    ///     detached: Somebody else than this task is to release the lease, so that it does not count as held by this task
+    ///         when that is asked for more.
+    ///
+    /// Raises:
+    ///     TypeError: A parameter is of the wrong type.
+    ///     ValueError: `cost` is negative, not finite or of nothing; names a resource that nobody on the path limits; or is
+    ///         above what a node of the path ever allows.
+    ///     BudgetExhausted: What is left of a budget does not cover it, and nothing that is held can come back.
+    ///     WouldDeadlock: This task holds itself what it would wait for.
+    ///     TimeoutError: It could not be had in time.
+    ///     ClosedError: The node was closed, or one above it.
+    #[pyo3(
+        signature = (cost = Given::No, *, priority = Given::No, timeout = None, detached = false),
+        text_signature = "($self, cost=1, *, priority=0, timeout=None, detached=False)"
+    )]
+    fn acquire<'py>(
+        slf: Bound<'py, Self>,
+        cost: Given<'_, 'py>,
+        priority: Given<'_, 'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        detached: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let ask = match (cost, priority) {
+            (Given::No, Given::No) => {
+                slf.get().check_one(py)?;
+                None
+            }
+            _ => Some(Box::new(slf.get().checked(py, cost, priority)?)),
+        };
+        let timeout = timeout
+            .map(|timeout| thread::seconds("timeout", timeout))
+            .transpose()?;
+        Acquiring::make(slf, ask, !detached, timeout)
+    }
+
+    /// A lease, or `None` if it cannot be had now. It never waits, and never overtakes those who do.
+    ///
+    /// Raises:
+    ///     As `acquire`, but for `WouldDeadlock` and `TimeoutError`.
+    #[pyo3(
+        signature = (cost = Given::No, *, detached = false),
+        text_signature = "($self, cost=1, *, detached=False)"
+    )]
+    fn try_acquire<'py>(
+        slf: &Bound<'py, Self>,
+        cost: Given<'_, 'py>,
+        detached: bool,
+    ) -> PyResult<Option<Bound<'py, Lease>>> {
+        let py = slf.py();
+        let mut ask = slf.get().ask(py, cost, Given::No)?;
+        if !detached {
+            ask.owner = Some(OwnerId(owner::current(py)?.get()));
+        }
+        let permit = slf.get().take(py, &ask)?;
+        permit.map(|permit| Lease::make(slf, permit)).transpose()
+    }
+
+    /// Waits for a lease in a thread without a loop.
+    ///
+    /// Args:
+    ///     cost: As in `acquire`; `priority` and `detached` too.
+    ///     priority: The highest goes first.
+    ///     timeout: For how many real seconds it may wait; `None` for any time.
+    ///     detached: Whether it is not to count as held by this thread.
+    ///
+    /// Raises:
+    ///     RuntimeError: A loop runs in this thread, which would stand still.
+    ///     As `acquire` besides.
+    #[pyo3(
+        signature = (cost = Given::No, *, priority = Given::No, timeout = None, detached = false),
+        text_signature = "($self, cost=1, *, priority=0, timeout=None, detached=False)"
+    )]
+    fn acquire_sync<'py>(
+        slf: &Bound<'py, Self>,
+        cost: Given<'_, 'py>,
+        priority: Given<'_, 'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        detached: bool,
+    ) -> PyResult<Bound<'py, Lease>> {
+        let py = slf.py();
+        let this = slf.get();
+        let mut ask = this.ask(py, cost, priority)?;
+        let until = timeout.map(thread::deadline).transpose()?.flatten();
+        if !detached {
+            ask.owner = Some(OwnerId(owner::current(py)?.get()));
+        }
+        if let Some(permit) = this.take(py, &ask)? {
+            return Lease::make(slf, permit);
+        }
+        let shared = this.shared()?;
+        let alarm = shared.core.alarm();
+        ask.alarm = Some(alarm.id());
+        let future = shared.core.acquire(ask.clone());
+        match alarm::wait(py, "acquire", shared, &alarm, future, until)? {
+            Some(Ok(permit)) => Lease::make(slf, permit),
+            Some(Err(error)) => Err(this.refuse(py, &ask, &error)),
+            None => Err(PyTimeoutError::new_err(format!(
+                "the lease could not be had within {} seconds",
+                timeout.map_or_else(String::new, ToString::to_string)
+            ))),
+        }
+    }
+
+    /// Lets nobody in, here and below, until `resume()`. What is held stays held. Idempotent.
+    fn pause(&self, py: Python<'_>) -> PyResult<()> {
+        let (tree, node) = self.enter(py)?;
+        (tree.pause(node)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+    }
+
+    /// Ends a pause, and serves those who fit. Idempotent.
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        let (tree, node) = self.enter(py)?;
+        (tree.resume(node)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+    }
+
+    /// Lets nobody in, here and below, for so many seconds: what a server says that refuses. A later call may make it
+    /// longer, never shorter.
+    ///
+    /// Args:
+    ///     seconds: For how long, from 0, on the clock of the tree.
+    ///     resource: Only those who ask for this one; by default everybody.
+    ///
+    /// Raises:
+    ///     TypeError: `seconds` is no number.
+    ///     ValueError: `seconds` is negative or not finite, or the node does not limit that resource.
+    ///     ClosedError: The node is closed.
+    #[pyo3(signature = (seconds, *, resource = None))]
+    fn retry_after(
+        &self,
+        py: Python<'_>,
+        seconds: &Bound<'_, PyAny>,
+        resource: Option<&str>,
+    ) -> PyResult<()> {
+        let delay = thread::seconds("seconds", seconds)?;
+        let Ok(delay) = Duration::try_from_secs_f64(delay) else {
+            return Err(PyValueError::new_err(format!(
+                "seconds must be finite, got {}",
+                errors::describe(seconds)
+            )));
+        };
+        let (tree, node) = self.enter(py)?;
+        let resource = match resource {
+            None => None,
+            Some(name) => match self.shared()?.resource(py, name) {
+                Some(resource) => Some(resource),
+                None => {
+                    return Err(PyValueError::new_err(format!(
+                        "{} does not limit '{name}'",
+                        refusal::name(tree, node)
+                    )));
+                }
+            },
+        };
+        (tree.retry_after(node, resource, delay))
+            .map_err(|error| refusal::of_node(py, tree, Some(node), error))
+    }
+
+    /// Closes it and all below: those who wait there, and those who come, get a `ClosedError`. Leases stay valid.
+    /// Idempotent.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let (tree, node) = self.enter(py)?;
+        self.shared()?.change();
+        tree.close(node);
+        Ok(())
+    }
+
+    /// Whether it was closed, or one above it.
+    #[getter]
+    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
+        let (tree, node) = self.enter(py)?;
+        Ok(tree.is_closed(node))
+    }
+
+    /// Whether it is paused, or one above it.
+    #[getter]
+    fn paused(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.usage(py)?.paused)
+    }
+
+    /// How many wait, here and below.
+    #[getter]
+    fn waiting(&self, py: Python<'_>) -> PyResult<usize> {
+        let (tree, node) = self.enter(py)?;
+        Ok(tree.waiting(node))
+    }
+
+    /// The share among its siblings, relative to theirs; may be set at any time.
+    #[getter]
+    fn weight(&self, py: Python<'_>) -> PyResult<f64> {
+        Ok(self.usage(py)?.weight.as_f64())
+    }
+
+    #[setter]
+    fn set_weight(&self, py: Python<'_>, weight: &Bound<'_, PyAny>) -> PyResult<()> {
+        let weight = amount::weight(weight)?;
+        let (tree, node) = self.enter(py)?;
+        (tree.reweigh(node, weight)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+    }
+
+    /// What it is called in messages and displays.
+    #[getter]
+    fn name(&self) -> PyResult<Option<String>> {
+        let made = self.made()?;
+        Ok(made
+            .shared
+            .core
+            .name(made.node)
+            .map(|name| name.to_string()))
+    }
+
+    /// Raises what `acquire(cost, priority=priority)` would raise at once.
+    fn _check(&self, py: Python<'_>, cost: Given<'_, '_>, priority: Given<'_, '_>) -> PyResult<()> {
+        self.checked(py, cost, priority).map(drop)
+    }
+
+    /// Puts other limits in the place of all.
+    fn _resize(&self, py: Python<'_>, limits: shape::Lowered<'_>) -> PyResult<()> {
+        let (tree, node) = self.enter(py)?;
+        let limits = shape::lowered(py, self.shared()?, limits)?;
+        self.shared()?.change();
+        (tree.resize(node, &limits)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+    }
+
+    /// What is held, by resource.
+    fn _held<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (tree, _) = self.enter(py)?;
+        let held = self.usage(py)?.resources;
+        shape::by_name(
+            py,
+            tree,
+            held.iter().map(|usage| (usage.resource, usage.held)),
+        )
+    }
+
+    /// What is left along the path, by resource.
+    fn _left<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (tree, node) = self.enter(py)?;
+        if tree.is_closed(node) {
+            return Err(refusal::closed(py, tree, node));
+        }
+        shape::by_name(py, tree, tree.peek(node).into_iter())
+    }
+
+    /// The node and all below, as nested tuples.
+    fn _snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let (tree, node) = self.enter(py)?;
+        match tree.snapshot(node) {
+            Some(snapshot) => shape::shown(py, tree, &snapshot),
+            None => Err(refusal::closed(py, tree, node)),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.made.get() {
+            Some(made) => visit.call(&made.anchor),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Capacity {
+    #[inline]
+    fn made(&self) -> PyResult<&Made> {
+        self.made.get().ok_or_else(uninitialised)
+    }
+
+    #[inline]
+    pub(super) fn shared(&self) -> PyResult<&Arc<Shared>> {
+        Ok(&self.made()?.shared)
+    }
+
+    /// The tree, if it may be used here, and the node.
+    #[inline]
+    pub(super) fn enter(&self, py: Python<'_>) -> PyResult<(&Arc<Tree>, NodeId)> {
+        let made = self.made()?;
+        Ok((made.shared.enter(py)?, made.node))
+    }
+
+    fn usage(&self, py: Python<'_>) -> PyResult<Usage> {
+        let (tree, node) = self.enter(py)?;
+        tree.usage(node)
+            .ok_or_else(|| refusal::closed(py, tree, node))
+    }
+
+    /// What a user asks for.
+    #[inline]
+    fn ask(&self, py: Python<'_>, cost: Given<'_, '_>, priority: Given<'_, '_>) -> PyResult<Ask> {
+        let (tree, node) = self.enter(py)?;
+        let cost = match cost {
+            Given::No => one_slot(node).cost,
+            Given::Value(cost) => amount::cost(&cost, |name| {
+                let resource = self.shared()?.resource(py, name);
+                resource.ok_or_else(|| refusal::unknown(tree, node, name, known(tree, node)))
+            })?,
+        };
+        let mut ask = Ask::new(node, cost);
+        if let Given::Value(priority) = priority {
+            ask.priority = amount::priority(&priority)?;
+        }
+        Ok(ask)
+    }
+
+    /// The same, if it could be granted now or later.
+    #[inline]
+    fn checked(
+        &self,
+        py: Python<'_>,
+        cost: Given<'_, '_>,
+        priority: Given<'_, '_>,
+    ) -> PyResult<Ask> {
+        let ask = self.ask(py, cost, priority)?;
+        let checked = self.shared()?.core.check_ask(&ask);
+        match checked {
+            Ok(()) => Ok(ask),
+            Err(error) => Err(self.refuse(py, &ask, &error)),
+        }
+    }
+
+    /// Fails if one slot could never be had. What was found is good until a limit changes.
+    #[inline]
+    fn check_one(&self, py: Python<'_>) -> PyResult<()> {
+        let made = self.made()?;
+        made.shared.home.check(py, "capacity")?;
+        let revision = made.shared.revision();
+        if made.is_good_at.load(Ordering::Relaxed) != revision {
+            self.checked(py, Given::No, Given::No)?;
+            made.is_good_at.store(revision, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn take(&self, py: Python<'_>, ask: &Ask) -> PyResult<Option<headrace_core::sched::Permit>> {
+        let tree = &self.shared()?.core;
+        (tree.try_acquire(ask.clone())).map_err(|error| self.refuse(py, ask, &error))
+    }
+
+    #[cold]
+    pub(super) fn refuse(
+        &self,
+        py: Python<'_>,
+        ask: &Ask,
+        error: &headrace_core::sched::AcquireError,
+    ) -> PyErr {
+        match self.shared() {
+            Ok(shared) => {
+                let asked = |resource| ask.cost.get(resource);
+                refusal::of_ask(py, &shared.core, ask.node, error, asked)
+            }
+            Err(error) => error,
+        }
+    }
+}
+
+impl Drop for Capacity {
+    fn drop(&mut self) {
+        // A child of a fork has no such tree.
+        if let Some(made) = self.made.get()
+            && made.shared.home.is_here()
+            && !made.shared.core.is_broken()
+        {
+            made.shared.core.remove(made.node);
+        }
+    }
+}
+
+#[cold]
+fn uninitialised() -> PyErr {
+    PyRuntimeError::new_err("this capacity was not initialised: call super().__init__() first")
+}
+
+/// The resources that are limited at a node or above it.
+#[cold]
+fn known(tree: &Tree, node: NodeId) -> Vec<String> {
+    (tree.known(node).iter())
+        .map(|&resource| tree.resource_name(resource).to_string())
+        .collect()
+}

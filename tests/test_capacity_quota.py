@@ -1,0 +1,263 @@
+"""What time gives: rates, what is settled, and servers that ask for patience."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import Budget, BudgetExhausted, CapacitySource, QuotaCapacitySource, Rate
+from tests.support import until, wrong
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def quota(limit: Any, **more: Any) -> QuotaCapacitySource:
+    """On the clock of the loop, which in these tests is virtual."""
+    return QuotaCapacitySource(limit, clock=asyncio.get_running_loop().time, **more)
+
+
+async def take(capacity: CapacitySource, cost: float | Mapping[str, float] = 1) -> float:
+    """When it was granted."""
+    async with capacity.acquire(cost):
+        return now()
+
+
+async def grants(capacity: CapacitySource, tasks: int, seconds: float) -> list[float]:
+    """When each was granted, to so many tasks that ask again and again."""
+    begun, granted = now(), list[float]()
+
+    async def ask() -> None:
+        while True:
+            async with capacity.acquire():
+                granted.append(now() - begun)
+
+    asking = [asyncio.create_task(ask()) for _ in range(tasks)]
+    await asyncio.sleep(seconds)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    return granted
+
+
+def check_windows(
+    granted: list[tuple[float, float]], burst: float, per_second: float, slack: float = 1e-6
+) -> None:
+    """In no window of length t more than burst + rate x t."""
+    # The worst window that ends with each, by the largest of what its beginning leaves.
+    level, last = 0.0, 0.0
+    for when, amount in granted:
+        level = max(0.0, level - (when - last) * per_second) + amount
+        last = when
+        assert level <= burst + slack, f"{level} above {burst} at {when}"
+
+
+@pytest.mark.virtual
+async def test_a_rate_without_a_burst_is_even() -> None:
+    capacity = quota(Rate(4, per=1.0))
+    begun = now()
+    times = [await take(capacity) - begun for _ in range(5)]
+    assert times == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+    await asyncio.sleep(100)
+    begun = now()
+    times = [await take(capacity) - begun for _ in range(3)]
+    assert times == pytest.approx([0, 0.25, 0.5])
+
+
+@pytest.mark.virtual
+async def test_a_burst_may_go_at_once_after_a_pause() -> None:
+    capacity = quota(Rate(1, per=1.0, burst=3))
+    begun = now()
+    times = [await take(capacity) - begun for _ in range(6)]
+    assert times == pytest.approx([0, 0, 0, 1, 2, 3])
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("tasks", [1, 1000])
+@pytest.mark.parametrize("burst", [None, 1, 2.5, 20])
+async def test_200_a_second_are_600_in_3_seconds(tasks: int, burst: float | None) -> None:
+    capacity = quota(Rate(200, per=1.0, burst=burst))
+    granted = await grants(capacity, tasks, 2.9999)
+    assert len(granted) == pytest.approx(600 + (burst or 1) - 1, abs=1)
+    check_windows([(when, 1) for when in granted], burst or 1, 200)
+    assert capacity.waiting == 0
+
+
+@pytest.mark.loops("asyncio")
+@pytest.mark.parametrize("tasks", [1, 1000])
+async def test_200_a_second_cost_no_polling(tasks: int) -> None:
+    # In real time: a timer may be late. What it is late by is not lost up to 50 ms, of which a busy machine may take more.
+    capacity = QuotaCapacitySource(Rate(200, per=1.0))
+    async with capacity.acquire():
+        pass
+    spent = time.process_time()
+    granted = await grants(capacity, tasks, 0.5)
+    spent = time.process_time() - spent
+    assert 30 <= len(granted) <= 1 + 200 * (granted[-1] + 0.05)
+    # What 3 seconds may cost is measured by the benchmark; here that nobody spins.
+    assert spent < 0.25
+
+
+@pytest.mark.virtual
+async def test_who_waits_for_quota_alone_holds_no_slot() -> None:
+    root = CapacitySource({"slots": 1, "requests": Rate(1, per=10.0)}, clock=now)
+    (await root.acquire({"slots": 1, "requests": 1})).release()
+    waiting = asyncio.create_task(take(root, {"slots": 1, "requests": 1}))
+    await until(lambda: root.waiting == 1)
+    # It has no slot yet, and nobody has to wait for it.
+    begun = now()
+    assert await take(root) == begun
+    assert root.held["slots"] == 0
+    assert await waiting - begun == pytest.approx(10)
+
+
+@pytest.mark.virtual
+async def test_settling_upwards_makes_debt() -> None:
+    capacity = quota({"tokens": Rate(10, per=1.0, burst=100)})
+    lease = await capacity.acquire({"tokens": 50})
+    lease.settle(tokens=120)
+    lease.release()
+    begun = now()
+    assert await take(capacity, {"tokens": 10}) - begun == pytest.approx(3)
+
+
+@pytest.mark.virtual
+async def test_settling_downwards_gives_back_what_time_has_not() -> None:
+    capacity = quota({"tokens": Rate(10, per=1.0, burst=100)})
+    lease = await capacity.acquire({"tokens": 100})
+    assert capacity.available == {"tokens": 0}
+    await asyncio.sleep(3)
+    # 30 of the 100 are back by themselves; nothing is given twice.
+    lease.settle(tokens=0)
+    lease.release()
+    assert capacity.available == {"tokens": 100}
+    begun = now()
+    times = [await take(capacity, {"tokens": 100}) - begun for _ in range(2)]
+    assert times == pytest.approx([0, 10])
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", range(5))
+async def test_settled_late_no_window_lets_more_through(seed: int) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    capacity = quota({"tokens": Rate(60, per=60.0, burst=100)})
+    admitted = list[tuple[float, float]]()
+    begun = now()
+
+    async def work() -> None:
+        lease = await capacity.acquire({"tokens": 90})
+        asked = now() - begun
+        await asyncio.sleep(rng.choice([0, 1, 60]))
+        # What was really used counts as of when it was asked for.
+        used = rng.choice([0, 30, 90])
+        admitted.append((asked, used))
+        lease.settle(tokens=used)
+        lease.release()
+
+    await asyncio.gather(*(work() for _ in range(30)))
+    check_windows(sorted(admitted), 100, 1)
+
+
+@pytest.mark.virtual
+async def test_retry_after_lets_nobody_in_before() -> None:
+    root = CapacitySource({"slots": 2, "tokens": Rate(100, per=1.0)}, clock=now)
+    begun = now()
+    root.retry_after(5, resource="tokens")
+    assert await take(root) == begun
+    assert await take(root, {"tokens": 1}) - begun == pytest.approx(5)
+    root.retry_after(5)
+    root.retry_after(1)
+    assert root.try_acquire() is None
+    assert await take(root) - begun == pytest.approx(10)
+    root.retry_after(0)
+    (await root.acquire()).release()
+
+
+@pytest.mark.virtual
+async def test_a_larger_rate_serves_sooner() -> None:
+    capacity = quota(Rate(1, per=100.0))
+    await take(capacity)
+    begun = now()
+    waiting = asyncio.create_task(take(capacity))
+    await asyncio.sleep(1)
+    capacity.resize(Rate(1, per=10.0))
+    assert await waiting - begun == pytest.approx(10, abs=1)
+
+
+@pytest.mark.virtual
+async def test_who_gives_up_has_spent_nothing() -> None:
+    capacity = quota({"requests": Rate(1, per=10.0), "dollars": Budget(3)})
+    cost = {"requests": 1, "dollars": 1}
+    await take(capacity, cost)
+    begun = now()
+    waiting = [asyncio.create_task(take(capacity, cost)) for _ in range(2)]
+    await asyncio.sleep(5)
+    waiting[0].cancel()
+    assert await waiting[1] - begun == pytest.approx(10)
+    with pytest.raises(TimeoutError):
+        await capacity.acquire(cost, timeout=9)
+    assert capacity.held["dollars"] == 2
+    await take(capacity, cost)
+    assert capacity.held["dollars"] == 3
+    with pytest.raises(BudgetExhausted):
+        await capacity.acquire(cost)
+
+
+@pytest.mark.virtual
+async def test_those_who_wait_for_a_budget_hear_of_its_end() -> None:
+    budget = CapacitySource({"dollars": Budget(1)}, name="run", clock=now)
+    lease = await budget.acquire({"dollars": 1})
+    waiting = asyncio.create_task(take(budget, {"dollars": 0.5}))
+    await until(lambda: budget.waiting == 1)
+    lease.settle(dollars=0.9)
+    lease.release()
+    with pytest.raises(BudgetExhausted, match="dollars of 'run'"):
+        await waiting
+    assert budget.waiting == 0
+
+
+@pytest.mark.virtual
+async def test_a_timeout_and_a_rate_use_the_same_clock() -> None:
+    capacity = quota(Rate(1, per=10.0))
+    await take(capacity)
+    begun = now()
+    with pytest.raises(TimeoutError):
+        await capacity.acquire(timeout=9.5)
+    assert now() - begun == pytest.approx(9.5)
+    async with capacity.acquire(timeout=9.5):
+        assert now() - begun == pytest.approx(10)
+
+
+async def test_a_clock_that_tells_no_time_is_told_so() -> None:
+    told: Any = 1.0
+    capacity = CapacitySource(1, clock=lambda: told)
+    lease = await capacity.acquire()
+    for wrong_time, error in (("now", TypeError), (float("nan"), ValueError), (-1.0, ValueError)):
+        told = wrong_time
+        with pytest.raises(error, match=r"clock must return a .*number of seconds"):
+            capacity.try_acquire()
+    told = wrong(None)
+    # What is held comes back all the same.
+    with suppress(TypeError):
+        lease.release()
+    told = 2.0
+    assert capacity.held == 0
+
+
+async def test_an_error_of_a_clock_is_the_callers() -> None:
+    def clock() -> float:
+        raise ZeroDivisionError
+
+    capacity = CapacitySource(1, clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        await capacity.acquire()
