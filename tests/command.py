@@ -183,6 +183,81 @@ async def mute(n):
     raise MuteError
 
 
+class LaterError(Exception):
+    """Says itself when to come back."""
+
+    def __init__(self, retry_after):
+        super().__init__("not yet")
+        self.retry_after = retry_after
+
+
+tries = Counter()
+
+
+async def third_time(record):
+    """Works at the third call, and spoils its record before."""
+    number = record["number"]
+    tries[number] += 1
+    if tries[number] < 3 and number % 2:
+        record["number"] = -1
+        raise LaterError(0)
+    return [number, tries[number]]
+
+
+def third_time_in_a_thread(record):
+    with lock:
+        tries[record["number"]] += 1
+        tried = tries[record["number"]]
+    if tried < 3:
+        record.clear()
+        raise LaterError(0)
+    return [record["number"], tried]
+
+
+async def hopeless(kind):
+    tries[kind] += 1
+    say("called with", kind, tries[kind])
+    if kind == "exit":
+        sys.exit(3)
+    if kind == "set":
+        return {1}
+    if kind == "odd":
+        raise LaterError("soon")
+    if kind == "cancel":
+        raise asyncio.CancelledError
+    raise LaterError(0)
+
+
+async def later(n):
+    """The first record comes back after the others."""
+    tries[n] += 1
+    if n == 0 and tries[n] == 1:
+        raise LaterError(0.2)
+    return n
+
+
+async def much_later(n):
+    if n == 1:
+        say("comes back in an hour")
+        raise LaterError(3600)
+    if n == 2:
+        say("stuck on 2")
+        await asyncio.Event().wait()
+    return n
+
+
+async def hangs(n):
+    if n % 2:
+        await asyncio.Event().wait()
+    return n
+
+
+def overruns(n):
+    if n % 2:
+        time.sleep(0.2)
+    return n
+
+
 def generate(n):
     yield n
 

@@ -298,7 +298,8 @@ async def test_a_watch_sees_levels_as_they_change(tmp_path: Path) -> None:
         watching = asyncio.create_task(watch.run())
         await asyncio.sleep(100)
         level = 3.0
-        call = Call(Record(7, 1, "the text", 2), 0, loop.time(), started=loop.time())
+        now = loop.time()
+        call = Call(Record(7, 1, "the text", 2), 0, now, first=now, started=now, attempts=1)
         await asyncio.sleep(100)
         call.ended = loop.time()
         watch.settled(call, None)
@@ -314,6 +315,7 @@ async def test_a_watch_sees_levels_as_they_change(tmp_path: Path) -> None:
             read=1,
             done=1,
             failed=0,
+            retried=0,
         )
         watch.write(told)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

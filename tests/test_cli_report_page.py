@@ -80,6 +80,7 @@ def summary(**changes: object) -> Summary:
         "read": 0,
         "done": 0,
         "failed": 0,
+        "retried": 0,
     } | changes
     return Summary(**given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

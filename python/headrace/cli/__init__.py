@@ -6,7 +6,9 @@
 - `groups`: records in groups, each under a limit of its own.
 - `target`: finding the function that `MODULE:FUNCTION` names.
 - `records`: reading records lazily.
-- `call`: a record on its way through the function.
+- `call`: a record on its way through the function; `caller`: the task that a pool makes of it.
+- `terms`: what records are called under.
+- `window`: a bound on what is under way.
 - `failure`: what is said of an error, and the file of errors.
 - `output`: writing lines without ever leaving half a file.
 - `progress`: what is shown meanwhile.

@@ -17,6 +17,14 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(msg)
 
 
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    msg = f"must be a whole number of at least 0, got {text!r}"
+    raise argparse.ArgumentTypeError(msg)
+
+
 def seconds(text: str) -> float:
     """A finite number of seconds above 0."""
     if number := _positive(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,23 @@ class Call:
     """Its place in the input, from 0."""
     read: float
     """When it was read."""
+    first: float = 0.0
+    """When the function was called with it for the first time; before that 0."""
     started: float = 0.0
-    """When the function was called with it; before that 0."""
+    """When it was called for the last time; before that 0."""
     ended: float = 0.0
-    """When that call was over; before that 0."""
+    """When its last call was over; before that 0."""
+    attempts: int = 0
+    """How often it was called."""
+
+    def begin(self) -> None:
+        """It is called."""
+        self.started = time.monotonic()
+        self.first = self.first or self.started
+        self.attempts += 1
+
+    def end(self) -> None:
+        """Its call is over, or never was and never will be."""
+        self.ended = time.monotonic()
+        self.started = self.started or self.ended
+        self.first = self.first or self.started

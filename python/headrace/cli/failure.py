@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from headrace.cli.call import Call
 
 
+class UnretriedError(Exception):
+    """Carries an error, as its cause: one that would come again, or that ends more than its record as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error in words."""
@@ -28,6 +32,8 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """Puts an error into words, even one that cannot say what it says."""
+        if isinstance(error, UnretriedError) and error.__cause__ is not None:
+            error = error.__cause__
         try:
             message = str(error)
         except Exception as mute:
@@ -53,6 +59,7 @@ def as_error_line(call: Call, failure: Failure, *, text: bool) -> bytes:
         "error": failure.kind,
         "message": failure.message,
         "where": failure.where,
+        "attempts": call.attempts,
         "seconds": round(call.ended - call.started, 6),
     }
     record = call.record.text

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace.capacity import CapacitySource
 from headrace.cli.report.words import shortened
+from headrace.cli.window import Window
 from headrace.pool import EnvelopeType, HierarchicalTaskPoolRunner
 from headrace.pull import SourceIterObj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
-    from headrace.pool import Task, TaskProgressEnvelope
-
-    Envelope = TaskProgressEnvelope[Any]
+    from headrace.pool import RunnerOptions, Task
 
 
 class Groups:
@@ -39,28 +38,23 @@ class Groups:
         capacity: what all groups are under.
         limit: how many tasks of one group may run at once.
         window: how many tasks may wait, a positive number.
-        note: called with each envelope.
+        options: what each runner is told besides.
     """
 
     def __init__(
-        self, capacity: CapacitySource, limit: int, window: int, note: Callable[[Envelope], None]
+        self, capacity: CapacitySource, limit: int, window: int, options: RunnerOptions
     ) -> None:
         self._capacity = capacity
         self._limit = limit
-        self._window = window
-        self._note = note
+        self._window = Window(window)
+        self._options = options
         self._groups: dict[str, _Group] = {}
-        self._runs: set[asyncio.Task[None]] = set()
-        self._waiting = 0
-        # Set when a task was called, or when a run has ended.
-        self._changed = asyncio.Event()
         self._ended = False
-        self._failure: BaseException | None = None
 
     @property
     def waiting(self) -> int:
         """How many tasks were read and are not called."""
-        return self._waiting
+        return self._window.held
 
     def held(self) -> Mapping[str, float]:
         """How many tasks of each group run, of those that have something to do."""
@@ -68,59 +62,38 @@ class Groups:
 
     async def run(self, tasks: AsyncIterator[tuple[str, Task]]) -> None:
         """Runs every task, under the group that is named beside it. To be called once."""
-        try:
-            while await self._room():
+        async with asyncio.TaskGroup() as runs:
+            while True:
+                await self._window.room()
                 try:
                     name, task = await anext(tasks)
                 except StopAsyncIteration:
                     break
-                self._put(name, task)
+                group = self._groups.get(name)
+                if group is None:
+                    group = self._add(name)
+                    runs.create_task(self._run(group), name=f"{group.title}: envelopes")
+                group.queue.append(task)
+                group.changed.set()
+                self._window.enter()
             self._ended = True
             for group in self._groups.values():
                 group.changed.set()
-            while self._runs:
-                await self._change()
-        finally:
-            for run in self._runs:
-                run.cancel()
-            if self._runs:
-                await asyncio.wait(self._runs)
 
-    async def _room(self) -> bool:
-        """Waits until one more may wait."""
-        while self._waiting >= self._window:
-            await self._change()
-        return True
-
-    async def _change(self) -> None:
-        """Waits until a task was called or a run has ended; raises what one ended with."""
-        self._changed.clear()
-        await self._changed.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    def _put(self, name: str, task: Task) -> None:
-        group = self._groups.get(name)
-        if group is None:
-            group = self._groups[name] = _Group(
-                name, CapacitySource(self._limit, self._capacity, name=name)
-            )
-            run = asyncio.create_task(self._run(group), name=f"{group.title}: envelopes")
-            self._runs.add(run)
-            run.add_done_callback(self._over)
-        group.queue.append(task)
-        group.changed.set()
-        self._waiting += 1
+    def _add(self, name: str) -> _Group:
+        capacity = CapacitySource(self._limit, self._capacity, name=name)
+        self._groups[name] = group = _Group(name, capacity)
+        return group
 
     async def _run(self, group: _Group) -> None:
         source = SourceIterObj(self._tasks(group))
-        runner = HierarchicalTaskPoolRunner(source, group.capacity, name=group.title)
+        options: RunnerOptions = {**self._options, "name": group.title}
+        runner = HierarchicalTaskPoolRunner(source, group.capacity, **options)
         async with source, runner.run_tasks() as progress:
             async for envelope in progress:
                 if envelope.type is not EnvelopeType.INTERMEDIATE:
                     group.taken -= 1
                     group.changed.set()
-                self._note(envelope)
 
     async def _tasks(self, group: _Group) -> AsyncIterator[Task]:
         """The source of a group: its queue, until there is nothing in it and nothing that runs."""
@@ -137,14 +110,7 @@ class Groups:
             group.taken += 1
             yield group.queue.popleft()
             # It was called: nothing is pulled before that.
-            self._waiting -= 1
-            self._changed.set()
-
-    def _over(self, run: asyncio.Task[None]) -> None:
-        self._runs.discard(run)
-        if not run.cancelled() and self._failure is None:
-            self._failure = run.exception()
-        self._changed.set()
+            self._window.leave()
 
 
 class _Group:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
-from headrace.cli.arguments import count, seconds
+from headrace.cli.arguments import count, natural, seconds
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.map import MapOptions, run
 from headrace.cli.target import load
@@ -77,6 +77,8 @@ def _map(options: argparse.Namespace) -> int:
             group_by=options.group_by,
             group_limit=options.group_limit or options.limit,
             group_window=group_window,
+            retries=options.retries,
+            timeout=options.timeout,
             text=options.text,
             ordered=ordered,
             window=window,
@@ -158,6 +160,21 @@ def _parser() -> argparse.ArgumentParser:
         type=count,
         metavar="N",
         help="how many records may wait in the queues of all groups, before reading stops (default: 10000)",
+    )
+    job.add_argument(
+        "--retries",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="how often a record that fails is called again, after half a second, a second, two, and so on; an error "
+        "with a number in its attribute retry_after says itself after how many (default: 0)",
+    )
+    job.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="how long a call may take before it fails, its time in any queue not counted; a thread cannot be stopped, "
+        "and its record fails when it has come to its end (default: as long as it takes)",
     )
     job.add_argument("--text", action="store_true", help="the input is plain lines, not JSON")
     order = job.add_mutually_exclusive_group()

@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,24 +26,26 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.capacity import CapacitySource
 from headrace.cli.call import Call
+from headrace.cli.caller import Caller
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.failure import Failure, as_error_line
 from headrace.cli.groups import Groups, group_of
-from headrace.cli.output import Output, as_line
+from headrace.cli.output import Output
 from headrace.cli.progress import Tally, choose
 from headrace.cli.records import RecordReader
 from headrace.cli.report.gauge import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.report.watch import Watch
-from headrace.cli.target import is_async
-from headrace.pool import HierarchicalTaskPoolRunner, Task
+from headrace.cli.report.words import seconds_in_words
+from headrace.cli.terms import runner_options
+from headrace.cli.window import Window
+from headrace.pool import HierarchicalTaskPoolRunner
 from headrace.pull import SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from headrace.capacity import Lease
-    from headrace.pool import TaskProgressEnvelope
+    from headrace.pool import Task
 
 # How many failures, and how many unfinished records, are named one by one.
 NAMED = 20
@@ -66,6 +67,8 @@ class MapOptions:
     """The field whose values are groups; None for no groups."""
     group_limit: int
     group_window: int
+    retries: int
+    timeout: float | None
     text: bool
     ordered: bool
     window: int
@@ -120,16 +123,17 @@ class _Map:
         self._last_read = 0
         # The first few; the tally has their number.
         self._failures: list[str] = []
-        # In input order: results by place, None for a failure, until it is their turn; and for each record,
-        # from its reading to its turn, a lease on the window.
+        # In input order: results by place, None for a failure, until it is their turn; each record
+        # is in the window from its reading to its turn.
         self._results: dict[int, bytes | None] = {}
         self._turn = 0
-        self._window = CapacitySource(options.window, name="window")
-        self._leases: deque[Lease] = deque()
+        self._window = Window(options.window)
+        self._caller = Caller(options.function, reader, self)
+        self._runner_options = runner_options(options.retries, options.timeout)
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
-                self._limit, options.group_limit, options.group_window, self._note
+                self._limit, options.group_limit, options.group_window, self._runner_options
             )
         self._watch = None if report is None else Watch(report, self._gauges(), self._families())
 
@@ -174,19 +178,20 @@ class _Map:
                 await self._groups.run(tasks)
                 return
             runner = HierarchicalTaskPoolRunner(
-                tasks.map(itemgetter(1)), self._limit, name="headrace map"
+                tasks.map(itemgetter(1)), self._limit, **self._runner_options
             )
             async with runner.run_tasks() as progress:
-                async for envelope in progress:
-                    self._note(envelope)
+                # Tasks settle their records themselves, since nobody may read envelopes any more when they end.
+                async for _ in progress:
+                    pass
 
     async def _tasks(self) -> AsyncIterator[tuple[str, Task]]:
         """The source: a task for each record, read as it is asked for, and the group that it belongs to."""
-        asynchronous, field = is_async(self._options.function), self._options.group_by
-        loop, place, group = asyncio.get_running_loop(), 0, ""
+        field, place, group = self._options.group_by, 0, ""
         async for record in self._reader.records():
             if self._options.ordered:
-                self._leases.append(await self._window.acquire(detached=True))
+                await self._window.room()
+                self._window.enter()
             self._tally.read += 1
             call = self._unsettled[place] = Call(record, place, time.monotonic())
             self._last_read = record.number
@@ -195,57 +200,33 @@ class _Map:
                 try:
                     group = group_of(record.value, field)
                 except ValueError as error:
-                    self._refuse(call, error)
+                    self.fail(call, error)
                     continue
-            if asynchronous:
-                yield group, Task(self._on_loop, call, key=call.place)
-            else:
-                yield group, Task(self._in_thread, loop, call, key=call.place, thread=True)
+            yield group, self._caller.task(call)
 
-    async def _on_loop(self, call: Call) -> None:
-        if self._stop.is_set():
-            return  # the pool had it on its way; no record is begun after the stop
-        line, error = None, None
-        call.started = time.monotonic()
-        try:
-            line = as_line(await self._options.function(call.record.value))
-        except (Exception, SystemExit) as raised:
-            error = raised
-        call.ended = time.monotonic()
-        self._settle(call, line, error)
+    # What the caller tells.
 
-    def _in_thread(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
-        if self._stop.is_set():
-            return
-        line, error = None, None
-        call.started = time.monotonic()
-        try:
-            line = as_line(self._options.function(call.record.value))
-        except (Exception, SystemExit) as raised:
-            error = raised
-        call.ended = time.monotonic()
-        # Before the pool hears that the thread is free: what ran to its end is settled when the run is closed.
-        loop.call_soon_threadsafe(self._settle, call, line, error)
+    def is_stopped(self) -> bool:
+        """See `Settling`."""
+        return self._stop.is_set()
 
-    def _note(self, envelope: TaskProgressEnvelope[Any]) -> None:
-        """Reads an envelope.
+    def complete(self, call: Call, line: bytes | None) -> None:
+        """See `Settling`."""
+        if line is not None:
+            self._settle(call, line, None)
 
-        Tasks settle their records themselves, since nobody may read the envelopes any more when they end.
-        What is left are the errors that the tasks did not take for theirs, such as a cancellation.
-        """
-        if envelope.error is not None and isinstance(envelope.key, int):
-            self._refuse(self._unsettled[envelope.key], envelope.error)
-
-    def _refuse(self, call: Call, error: BaseException) -> None:
-        """Settles a record whose call did not come to an end of its own, or that was never called."""
-        call.ended = time.monotonic()
-        call.started = call.started or call.ended
+    def fail(self, call: Call, error: BaseException) -> None:
+        """See `Settling`."""
+        if isinstance(error, asyncio.CancelledError) and self._stop.is_set():
+            return  # it did not fail, it was stopped
+        call.end()
         self._settle(call, None, error)
 
     def _settle(self, call: Call, line: bytes | None, error: BaseException | None) -> None:
         """Notes what became of a record, and writes what has its turn."""
         record = self._unsettled.pop(call.place).record
         self._tally.settled_bytes += record.size
+        self._tally.retried += max(0, call.attempts - 1)
         failure = None if error is None else Failure.of(error)
         if failure is None:
             self._tally.done += 1
@@ -263,7 +244,7 @@ class _Map:
         self._results[call.place] = line
         while self._turn in self._results:
             self._write(self._results.pop(self._turn))
-            self._leases.popleft().release()
+            self._window.leave()
             self._turn += 1
 
     def _write(self, line: bytes | None, output: Output | None = None) -> None:
@@ -373,6 +354,10 @@ class _Map:
             asked.append(("group by", options.group_by))
             asked.append(("group limit", f"{options.group_limit:,}"))
             asked.append(("group window", f"{options.group_window:,}"))
+        if options.retries:
+            asked.append(("retries", f"{options.retries:,}"))
+        if options.timeout is not None:
+            asked.append(("timeout", seconds_in_words(options.timeout)))
         asked.append(("order", "of the input" if options.ordered else "as they finish"))
         if options.ordered:
             asked.append(("window", f"{options.window:,}"))
@@ -386,6 +371,7 @@ class _Map:
             read=tally.read,
             done=tally.done,
             failed=tally.failed,
+            retried=tally.retried,
         )
 
     def _listen(self) -> list[signal.Signals]:

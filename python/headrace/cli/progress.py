@@ -33,6 +33,8 @@ class Tally:
     done: int = 0
     """Records that have a result."""
     failed: int = 0
+    retried: int = 0
+    """Calls that were made again, of the records that are done or have failed."""
     settled_bytes: int = 0
     """The size of the records that are done or have failed."""
 

@@ -81,13 +81,20 @@ class RecordReader:
                 continue
             try:
                 text = _decoded(content).removesuffix("\n").removesuffix("\r")
-                value = text if self._text else self._parse(text)
+                value = self.parse(text)
             except ValueError as error:
                 self.problem = ComplaintError(f"{self.name}, line {number}: {error}")
                 return
             yield Record(number, value, text, len(line))
 
-    def _parse(self, text: str) -> Any:
+    def parse(self, text: str) -> Any:
+        """The value that stands on a line; a new one each time.
+
+        Raises:
+            ValueError: it is no record.
+        """
+        if self._text:
+            return text
         try:
             return json.loads(text, parse_constant=_refuse)
         except json.JSONDecodeError as error:

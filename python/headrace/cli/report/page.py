@@ -107,6 +107,8 @@ def _cards(report: Report, summary: Summary, gauges: Sequence[Gauge]) -> str:
         ("failed", f"{summary.failed:,}", share, "bad" if summary.failed else ""),
         ("took", seconds_in_words(seconds), f"{summary.read:,} records read", ""),
     ]
+    if summary.retried:
+        cards.append(("called again", f"{summary.retried:,}", "times, after an error", ""))
     if report.calls.count:
         median, late = report.calls.quantiles([0.5, 0.99])
         cards.append(

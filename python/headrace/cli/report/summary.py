@@ -27,3 +27,5 @@ class Summary:
     read: int
     done: int
     failed: int
+    retried: int
+    """Calls that were made again after an error."""

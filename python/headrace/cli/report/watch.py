@@ -73,7 +73,7 @@ class Watch:
             call.ended - self._begun,
             call.record.number,
             call.record.text,
-            waited=call.started - call.read,
+            waited=call.first - call.read,
             took=call.ended - call.started,
             failure=failure,
         )
