@@ -246,6 +246,10 @@ async def much_later(n):
     return n
 
 
+async def moment(record):
+    return time.monotonic()
+
+
 async def hangs(n):
     if n % 2:
         await asyncio.Event().wait()

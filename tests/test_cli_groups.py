@@ -240,8 +240,8 @@ def test_a_record_without_its_group_has_failed(tmp_path: Path, files: Files) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--group-limit", "2"], "--group-limit needs --group-by, got 2 without it"),
-        (["--group-window", "2"], "--group-window needs --group-by, got 2 without it"),
+        (["--group-limit", "2"], "--group-limit needs --group-by"),
+        (["--group-window", "2"], "--group-window needs --group-by"),
         (["--group-by", "f", "--text"], "--group-by needs records of JSON, got 'f' with --text"),
         (
             ["--group-by", "f", "--group-limit", "0"],

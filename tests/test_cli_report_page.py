@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.cli.failure import Failure
-from headrace.cli.report.gauge import Family, Gauge
+from headrace.cli.report.gauge import Family, Flow, Gauge
 from headrace.cli.report.page import render
 from headrace.cli.report.report import Report
 from headrace.cli.report.summary import Summary
@@ -95,7 +95,7 @@ def family(limit: float | None = 4) -> Family:
 
 def busy(
     records: int, seed: int = 1, text: str = EVIL
-) -> tuple[Report, Summary, list[Gauge], list[Family]]:
+) -> tuple[Report, Summary, list[Gauge], list[Family], list[Flow]]:
     """A run of so many records, a tenth of which fail, in forty groups."""
     print(f"seed {seed}")
     chance, report, failed = random.Random(seed), Report(families=1), 0
@@ -112,7 +112,8 @@ def busy(
         line.look(records / 50, {})
     done = records - failed
     told = summary(seconds=records / 50, read=records, done=done, failed=failed)
-    return report, told, [gauge("calls", 20), gauge("queue")], [family()]
+    gauges, flow = [gauge("calls", 20), gauge("queue")], Flow("begun", "Calls a second", "made", 60)
+    return report, told, gauges, [family()], [flow]
 
 
 # What it says
@@ -183,6 +184,24 @@ def test_whatever_a_record_holds_is_text(text: str, message: str) -> None:
     assert page.elements == plain.elements
     # It is UTF-8, whatever it was made of.
     render(report, told, [shown]).encode()
+
+
+def test_what_was_called_stands_beside_its_rate() -> None:
+    report = Report()
+    for number in range(120):
+        report.settled(
+            number / 2, number, "", waited=0, took=0, failure=None, attempts=2, tokens=50
+        )
+    report.line.look(60.0, {})
+    flows = [
+        Flow("begun", "Calls a second", "calls that were made", 10),
+        Flow("tokens", "Tokens a second", "tokens that calls took", 150.5),
+    ]
+    page = Page(render(report, summary(), [], [], flows))
+    assert "Calls a second calls that were made: 4.00 on average, 240 in all" in page.text
+    assert "rate 10" in page.text
+    assert "Tokens a second tokens that calls took: 200 on average, 12,000 in all" in page.text
+    assert "rate 150" in page.text
 
 
 def test_groups_stand_in_the_order_of_what_they_had() -> None:
@@ -337,7 +356,7 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
         page.open(path)
         title, charts = page.evaluate("[document.title, document.querySelectorAll('svg').length]")
         assert title == "work:fetch: 3,000 records"
-        assert charts == 4 + 24 + 1
+        assert charts == 5 + 24 + 1
         asked = [
             event["params"]["request"]["url"]
             for event in page.events

@@ -8,20 +8,52 @@ from __future__ import annotations
 import argparse
 import math
 
+from headrace.capacity import Rate
+from headrace.cli.report.words import shortened
+
+MOST = 1_000_000_000
+"""The largest number that may be asked for; a tree of capacities takes some more."""
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+"""The periods of a rate, in seconds."""
+
 
 def count(text: str) -> int:
     """A whole number of at least 1."""
-    if text.isascii() and text.isdigit() and (number := int(text)) >= 1:
-        return number
+    if text.isascii() and text.isdigit() and (number := int(text[:20])) >= 1:
+        if number <= MOST:
+            return number
+        msg = f"must be at most {MOST}, got {shortened(text, 40)!r}"
+        raise argparse.ArgumentTypeError(msg)
     msg = f"must be a whole number of at least 1, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 
 
+def rate(text: str) -> Rate:
+    """So many in a second, minute, hour or day, evenly: `500/m`."""
+    amount, slash, unit = text.partition("/")
+    number = _positive(amount)
+    if slash and number is not None and number <= MOST and unit in UNITS:
+        return Rate(number, UNITS[unit])
+    msg = f"must be a number above 0 in a s(econd), m(inute), h(our) or d(ay), such as 500/m, got {text!r}"
+    raise argparse.ArgumentTypeError(msg)
+
+
+def weight(text: str) -> tuple[str, float]:
+    """A value and its weight: `acme=3`."""
+    value, equals, amount = text.rpartition("=")
+    number = _positive(amount)
+    if equals and number is not None and 0.001 <= number <= 1_000_000:
+        return value, number
+    msg = f"must be VALUE=WEIGHT with a weight from 0.001 to 1000000, such as acme=3, got {text!r}"
+    raise argparse.ArgumentTypeError(msg)
+
+
 def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    if text.isascii() and text.isdigit():
+    """A whole number from 0."""
+    if text.isascii() and text.isdigit() and int(text[:20]) <= MOST:
         return int(text)
-    msg = f"must be a whole number of at least 0, got {text!r}"
+    msg = f"must be a whole number from 0 to {MOST}, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 
 

@@ -19,6 +19,8 @@ class Call:
     """Its place in the input, from 0."""
     read: float
     """When it was read."""
+    tokens: float = 0.0
+    """How many it is going to take, each time; 0 if that is not counted."""
     first: float = 0.0
     """When the function was called with it for the first time; before that 0."""
     started: float = 0.0

@@ -10,7 +10,7 @@ from headrace.cli.target import is_async
 from headrace.pool import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from headrace.cli.call import Call
     from headrace.cli.records import RecordReader
@@ -46,13 +46,14 @@ class Caller:
         self._settling = settling
         self._is_async = is_async(function)
 
-    def task(self, call: Call) -> Task:
-        """The task of a record, under the number of its line."""
+    def task(self, call: Call, cost: int | Mapping[str, float]) -> Task:
+        """The task of a record, under the number of its line; `cost` is that of each attempt."""
         settling = self._settling
         return Task(
             self._on_loop if self._is_async else self._in_thread,
             call,
             key=call.record.number,
+            cost=cost,
             thread=not self._is_async,
             on_complete=lambda line: settling.complete(call, line),
             on_error=lambda error: settling.fail(call, error),

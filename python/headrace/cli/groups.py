@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from headrace.capacity import CapacitySource
 from headrace.cli.report.words import shortened
+from headrace.cli.terms import field_of
 from headrace.cli.window import Window
 from headrace.pool import EnvelopeType, HierarchicalTaskPoolRunner
 from headrace.pull import SourceIterObj
@@ -39,15 +40,22 @@ class Groups:
         limit: how many tasks of one group may run at once.
         window: how many tasks may wait, a positive number.
         options: what each runner is told besides.
+        weights: the share of a group beside that of the others, by its name; 1 for those that are not named.
     """
 
     def __init__(
-        self, capacity: CapacitySource, limit: int, window: int, options: RunnerOptions
+        self,
+        capacity: CapacitySource,
+        limit: int,
+        window: int,
+        options: RunnerOptions,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self._capacity = capacity
         self._limit = limit
         self._window = Window(window)
         self._options = options
+        self._weights = weights or {}
         self._groups: dict[str, _Group] = {}
         self._ended = False
 
@@ -81,7 +89,8 @@ class Groups:
                 group.changed.set()
 
     def _add(self, name: str) -> _Group:
-        capacity = CapacitySource(self._limit, self._capacity, name=name)
+        weight = self._weights.get(name, 1.0)
+        capacity = CapacitySource(self._limit, self._capacity, name=name, weight=weight)
         self._groups[name] = group = _Group(name, capacity)
         return group
 
@@ -133,12 +142,5 @@ def group_of(value: Any, field: str) -> str:
     Raises:
         ValueError: it has no such field.
     """
-    if not isinstance(value, dict):
-        msg = f"the record is no object, and has no field {field!r}"
-        raise ValueError(msg)
-    fields = cast("dict[str, Any]", value)
-    if field not in fields:
-        msg = f"the record has no field {field!r}"
-        raise ValueError(msg)
-    found = fields[field]
+    found = field_of(value, field)
     return found if isinstance(found, str) else json.dumps(found, sort_keys=True)

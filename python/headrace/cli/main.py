@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
-from headrace.cli.arguments import count, natural, seconds
+from headrace.cli.arguments import count, natural, rate, seconds, weight
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.map import MapOptions, run
 from headrace.cli.target import load
+from headrace.cli.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,17 +48,7 @@ def _map(options: argparse.Namespace) -> int:
     function = load(options.function)
     _check_files(options)
     ordered = not options.unordered
-    if options.group_by is None:
-        for option, given in (
-            ("--group-limit", options.group_limit),
-            ("--group-window", options.group_window),
-        ):
-            if given is not None:
-                msg = f"{option} needs --group-by, got {given} without it"
-                raise ComplaintError(msg)
-    elif options.text:
-        msg = f"--group-by needs records of JSON, got {options.group_by!r} with --text"
-        raise ComplaintError(msg)
+    _check_fields(options)
     group_window: int = options.group_window or 10_000
     window: int = options.window or (
         max(1024, 4 * options.limit) + (group_window if options.group_by is not None else 0)
@@ -73,18 +64,53 @@ def _map(options: argparse.Namespace) -> int:
             output=options.output,
             errors=options.errors,
             report=options.report,
-            limit=options.limit,
+            terms=Terms(
+                limit=options.limit,
+                rate=options.rate,
+                tokens=options.tokens,
+                token_rate=options.token_rate,
+                retries=options.retries,
+                timeout=options.timeout,
+            ),
             group_by=options.group_by,
             group_limit=options.group_limit or options.limit,
             group_window=group_window,
-            retries=options.retries,
-            timeout=options.timeout,
+            weights=_weights(options.weight),
             text=options.text,
             ordered=ordered,
             window=window,
             every=options.every,
         )
     )
+
+
+def _check_fields(options: argparse.Namespace) -> None:
+    """Refuses options that say nothing without another, and fields where records have none."""
+    pairs = (
+        ("--group-limit", options.group_limit, "--group-by", options.group_by),
+        ("--group-window", options.group_window, "--group-by", options.group_by),
+        ("--weight", options.weight or None, "--group-by", options.group_by),
+        ("--tokens", options.tokens, "--token-rate", options.token_rate),
+        ("--token-rate", options.token_rate, "--tokens", options.tokens),
+    )
+    for option, given, needed, beside in pairs:
+        if given is not None and beside is None:
+            msg = f"{option} needs {needed}"
+            raise ComplaintError(msg)
+    for option, field in (("--group-by", options.group_by), ("--tokens", options.tokens)):
+        if field is not None and options.text:
+            msg = f"{option} needs records of JSON, got {field!r} with --text"
+            raise ComplaintError(msg)
+
+
+def _weights(given: list[tuple[str, float]]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for value, number in given:
+        if value in weights:
+            msg = f"--weight must be given once for each value, got {value!r} twice"
+            raise ComplaintError(msg)
+        weights[value] = number
+    return weights
 
 
 def _check_files(options: argparse.Namespace) -> None:
@@ -156,10 +182,36 @@ def _parser() -> argparse.ArgumentParser:
         help="how many calls of one group may run at once (default: the limit)",
     )
     job.add_argument(
+        "--weight",
+        type=weight,
+        action="append",
+        default=[],
+        metavar="VALUE=W",
+        help="the share of the group of that value, beside that of the others, which is 1; may be given for many values",
+    )
+    job.add_argument(
         "--group-window",
         type=count,
         metavar="N",
         help="how many records may wait in the queues of all groups, before reading stops (default: 10000)",
+    )
+    job.add_argument(
+        "--rate",
+        type=rate,
+        metavar="N/UNIT",
+        help="how many calls may be made in a second (s), minute (m), hour (h) or day (d), such as 500/m; evenly, "
+        "so that none goes before the time of the one before it is over",
+    )
+    job.add_argument(
+        "--tokens",
+        metavar="FIELD",
+        help="the field that says how many tokens a call is going to take",
+    )
+    job.add_argument(
+        "--token-rate",
+        type=rate,
+        metavar="N/UNIT",
+        help="how many tokens may be taken in that time, such as 90000/m; evenly, and no record may need more",
     )
     job.add_argument(
         "--retries",

@@ -24,7 +24,6 @@ from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from headrace.capacity import CapacitySource
 from headrace.cli.call import Call
 from headrace.cli.caller import Caller
 from headrace.cli.complaint import ComplaintError
@@ -36,15 +35,14 @@ from headrace.cli.records import RecordReader
 from headrace.cli.report.gauge import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.report.watch import Watch
-from headrace.cli.report.words import seconds_in_words
-from headrace.cli.terms import runner_options
 from headrace.cli.window import Window
 from headrace.pool import HierarchicalTaskPoolRunner
 from headrace.pull import SourceIterObj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
+    from headrace.cli.terms import Terms
     from headrace.pool import Task
 
 # How many failures, and how many unfinished records, are named one by one.
@@ -62,13 +60,13 @@ class MapOptions:
     output: str
     errors: str | None
     report: str | None
-    limit: int
+    terms: Terms
     group_by: str | None
     """The field whose values are groups; None for no groups."""
     group_limit: int
     group_window: int
-    retries: int
-    timeout: float | None
+    weights: Mapping[str, float]
+    """Of groups, by their names; of those that are not named it is 1."""
     text: bool
     ordered: bool
     window: int
@@ -113,7 +111,8 @@ class _Map:
         self._display = choose(options.every)
         self._begun = time.monotonic()
         self._began = datetime.now().astimezone()
-        self._limit = CapacitySource(options.limit, name="records")
+        self._terms = options.terms
+        self._limit = options.terms.capacity()
         # Why it stops before the end: a signal, or an output that cannot be written.
         self._stop = asyncio.Event()
         self._signal: signal.Signals | None = None
@@ -129,13 +128,20 @@ class _Map:
         self._turn = 0
         self._window = Window(options.window)
         self._caller = Caller(options.function, reader, self)
-        self._runner_options = runner_options(options.retries, options.timeout)
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
-                self._limit, options.group_limit, options.group_window, self._runner_options
+                self._limit,
+                options.group_limit,
+                options.group_window,
+                options.terms.runner_options(),
+                options.weights,
             )
-        self._watch = None if report is None else Watch(report, self._gauges(), self._families())
+        self._watch = (
+            None
+            if report is None
+            else Watch(report, self._gauges(), self._families(), self._terms.flows())
+        )
 
     async def run(self) -> int:
         handled = self._listen()
@@ -162,8 +168,8 @@ class _Map:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 self._signal = None  # it came too late to stop anything
-            elif self._signal and self._limit.held:
-                say(f"stopping; {self._limit.held:,} still running (again to leave them)")
+            elif self._signal and (running := self._running()):
+                say(f"stopping; {running:,} still running (again to leave them)")
         finally:
             stopping.cancel()
             working.cancel()
@@ -178,7 +184,7 @@ class _Map:
                 await self._groups.run(tasks)
                 return
             runner = HierarchicalTaskPoolRunner(
-                tasks.map(itemgetter(1)), self._limit, **self._runner_options
+                tasks.map(itemgetter(1)), self._limit, **self._terms.runner_options()
             )
             async with runner.run_tasks() as progress:
                 # Tasks settle their records themselves, since nobody may read envelopes any more when they end.
@@ -187,7 +193,7 @@ class _Map:
 
     async def _tasks(self) -> AsyncIterator[tuple[str, Task]]:
         """The source: a task for each record, read as it is asked for, and the group that it belongs to."""
-        field, place, group = self._options.group_by, 0, ""
+        field, place = self._options.group_by, 0
         async for record in self._reader.records():
             if self._options.ordered:
                 await self._window.room()
@@ -196,13 +202,13 @@ class _Map:
             call = self._unsettled[place] = Call(record, place, time.monotonic())
             self._last_read = record.number
             place += 1
-            if field is not None:
-                try:
-                    group = group_of(record.value, field)
-                except ValueError as error:
-                    self.fail(call, error)
-                    continue
-            yield group, self._caller.task(call)
+            try:
+                call.tokens = self._terms.tokens_of(record.value)
+                group = "" if field is None else group_of(record.value, field)
+            except ValueError as error:
+                self.fail(call, error)
+                continue
+            yield group, self._caller.task(call, self._terms.cost(call.tokens))
 
     # What the caller tells.
 
@@ -313,27 +319,15 @@ class _Map:
 
     def _gauges(self) -> list[Gauge]:
         """What the time line of a report shows."""
-        limit, window = self._limit, self._window
+        window, unsettled = self._window, self._unsettled
+        queue = "records that are read and wait to be called"
         gauges = [
-            Gauge("calls", "Calls", "calls that run", limit.limit, lambda: limit.held),
-            Gauge(
-                "queue",
-                "Queue",
-                "records that are read and wait to be called",
-                None,
-                lambda: max(0, len(self._unsettled) - limit.held),
-            ),
+            Gauge("calls", "Calls", "calls that run", self._terms.limit, self._running),
+            Gauge("queue", "Queue", queue, None, lambda: max(0, len(unsettled) - self._running())),
         ]
         if self._options.ordered:
-            gauges.append(
-                Gauge(
-                    "window",
-                    "Window",
-                    "records that are read and not written yet",
-                    window.limit,
-                    lambda: window.held,
-                )
-            )
+            note = "records that are read and not written yet"
+            gauges.append(Gauge("window", "Window", note, window.limit, lambda: window.held))
         return gauges
 
     def _families(self) -> list[Family]:
@@ -349,15 +343,14 @@ class _Map:
         asked = [("input", options.input), ("output", options.output)]
         if options.errors is not None:
             asked.append(("errors", options.errors))
-        asked.append(("limit", f"{options.limit:,}"))
+        asked += self._terms.listed()
         if options.group_by is not None:
             asked.append(("group by", options.group_by))
             asked.append(("group limit", f"{options.group_limit:,}"))
             asked.append(("group window", f"{options.group_window:,}"))
-        if options.retries:
-            asked.append(("retries", f"{options.retries:,}"))
-        if options.timeout is not None:
-            asked.append(("timeout", seconds_in_words(options.timeout)))
+            if options.weights:
+                weights = (f"{name}={weight:g}" for name, weight in options.weights.items())
+                asked.append(("weights", ", ".join(weights)))
         asked.append(("order", "of the input" if options.ordered else "as they finish"))
         if options.ordered:
             asked.append(("window", f"{options.window:,}"))
@@ -401,8 +394,15 @@ class _Map:
             self._display.show(self._tally)
             await asyncio.sleep(self._display.every)
 
+    def _held(self, resource: str) -> float:
+        held: Any = self._limit.held
+        return float(held[resource] if self._terms.rates() else held)
+
+    def _running(self) -> int:
+        return int(self._held("slots"))
+
     def _count(self) -> None:
-        self._tally.running = self._limit.held
+        self._tally.running = self._running()
         groups = self._groups
         self._tally.waiting = self._limit.waiting if groups is None else groups.waiting
 

@@ -127,6 +127,31 @@ def count_chart(
     return _figure(title, note, keys, shapes, _up(top), _times(seconds))
 
 
+def flow_chart(
+    title: str, note: str, counts: Sequence[Count], *, limit: float, seconds: float
+) -> str:
+    """What there was of something in each second, and the rate that it was to keep, dashed."""
+    # Of four slots each: in short ones, what happens now and then would look like more than the rate.
+    fours = [counts[place : place + 4] for place in range(0, len(counts), 4)]
+    rows = [
+        (four[0].begin, four[-1].end, sum(count.count for count in four)) for four in fours if four
+    ]
+    flows = [(begin, end, amount / (end - begin)) for begin, end, amount in rows]
+    top = _round_up(max([limit, *(flow for _, _, flow in flows)]))
+    path = " ".join(f"V{_y(flow, top)}H{_x(end, seconds)}" for _, end, flow in flows)
+    shapes = [f'<path class="done" d="M0,{HIGH}{path}V{HIGH}Z"/>'] if flows else []
+    shapes.append(f'<path class="limit" d="M0,{_y(limit, top)}H{WIDE}"/>')
+    shapes += _hover(
+        (begin / seconds, end / seconds, f"{_when(begin, end)}: {figures(flow)} a second")
+        for begin, end, flow in flows
+    )
+    keys = [Key("done", "a second"), Key("limit", f"rate {figures_or_whole(limit)}")]
+    whole = sum(amount for _, _, amount in rows)
+    average = whole / seconds if seconds else 0.0
+    said = f"{note}: {figures(average)} on average, {figures_or_whole(whole)} in all"
+    return _figure(title, said, keys, shapes, _up(top), _times(seconds))
+
+
 def histogram(
     title: str, note: str, bars: Sequence[Bar], marks: Sequence[tuple[str, float]]
 ) -> str:

@@ -33,3 +33,15 @@ class Family:
     """What none of them ever exceeds, where there is such a thing."""
     read: Callable[[], Mapping[str, float]]
     """Those that there are now, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Events of the time line, which are to be no more frequent than a rate."""
+
+    name: str
+    """Their name in the time line."""
+    title: str
+    note: str
+    limit: float
+    """How much of it there may be in a second."""

@@ -15,6 +15,7 @@ from headrace import __version__
 from headrace.cli.report.chart import (
     count_chart,
     figures_or_whole,
+    flow_chart,
     histogram,
     level_chart,
 )
@@ -24,7 +25,7 @@ from headrace.cli.report.words import figures, seconds_in_words, shortened
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.cli.report.gauge import Family, Gauge
+    from headrace.cli.report.gauge import Family, Flow, Gauge
     from headrace.cli.report.report import Report
     from headrace.cli.report.summary import Summary
     from headrace.cli.report.timeline import TimeLine
@@ -45,7 +46,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(
-    report: Report, summary: Summary, gauges: Sequence[Gauge], families: Sequence[Family] = ()
+    report: Report,
+    summary: Summary,
+    gauges: Sequence[Gauge],
+    families: Sequence[Family] = (),
+    flows: Sequence[Flow] = (),
 ) -> str:
     """The whole page.
 
@@ -55,13 +60,14 @@ def render(
         gauges: the levels to show, in this order. One that the time line does not know is left out. How much
             of its limit the first has used stands at the top.
         families: the kinds of levels that come and go, as many as the report has.
+        flows: the events to show beside their rates.
     """
     style = files("headrace.cli.report").joinpath("style.css").read_text(encoding="utf-8")
     sections = [
         _head(summary),
         _cards(report, summary, gauges),
         _durations(report),
-        _line(report, gauges),
+        _line(report, gauges, flows),
         *(_family(family, line) for family, line in zip(families, report.families, strict=True)),
         _slowest(report),
         _failed(report),
@@ -159,7 +165,7 @@ def _durations(report: Report) -> str:
     )
 
 
-def _line(report: Report, gauges: Sequence[Gauge]) -> str:
+def _line(report: Report, gauges: Sequence[Gauge], flows: Sequence[Flow]) -> str:
     line = report.line
     done, failed = line.counts("done"), line.counts("failed")
     charts = [
@@ -173,6 +179,12 @@ def _line(report: Report, gauges: Sequence[Gauge]) -> str:
         charts.append(
             count_chart("Records a second", "records that ended", done, failed, seconds=line.end)
         )
+    charts += [
+        flow_chart(
+            flow.title, flow.note, line.counts(flow.name), limit=flow.limit, seconds=line.end
+        )
+        for flow in flows
+    ]
     if not charts or not line.end:
         return ""
     return f'<section><h2>Time line</h2><div class="charts">{"".join(charts)}</div></section>\n'

@@ -27,7 +27,7 @@ class Report:
         self.waits = Sketch()
         """How long records waited between being read and being called."""
         self.line = TimeLine()
-        """The levels of the run as a whole, and the events `done` and `failed`."""
+        """The levels of the run as a whole, and the events `done`, `failed`, `begun` and `tokens`."""
         self.families = [TimeLine(slots=120) for _ in range(families)]
         """The levels that come and go, a time line for each kind."""
         self.slowest = Slowest()
@@ -42,6 +42,8 @@ class Report:
         waited: float,
         took: float,
         failure: Failure | None,
+        attempts: int = 1,
+        tokens: float = 0.0,
     ) -> None:
         """Takes in a record that is done or has failed.
 
@@ -52,7 +54,12 @@ class Report:
             waited: the seconds from its reading to its call.
             took: the seconds that the call took.
             failure: what it failed with; None if it is done.
+            attempts: how often it was called. All count as if at the last time.
+            tokens: how many each attempt took.
         """
+        self.line.count(now - took, "begun", attempts)
+        if tokens:
+            self.line.count(now - took, "tokens", attempts * tokens)
         self.calls.add(took)
         self.waits.add(waited)
         self.slowest.add(number, took, text, failed=failure is not None)

@@ -10,12 +10,10 @@ as if the length of the run had been known before.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-N = TypeVar("N", int, float)
 
 OTHERS = None
 """The name of the level that is the sum of those beyond `most`."""
@@ -37,7 +35,8 @@ class Count:
 
     begin: float
     end: float
-    count: int
+    count: float
+    """How many, or how much in all."""
 
 
 class _Level:
@@ -79,7 +78,7 @@ class TimeLine:
         self._slots = slots
         self._most = most
         self._levels: dict[str | None, _Level] = {}
-        self._counts: dict[str, list[int]] = {}
+        self._counts: dict[str, list[float]] = {}
 
     def look(self, now: float, levels: Mapping[str, float]) -> None:
         """Tells what the levels are from `now` on. One that is not named is at 0.
@@ -92,13 +91,13 @@ class TimeLine:
         for name, value in levels.items():
             self._level(name).value += value
 
-    def count(self, now: float, name: str) -> None:
-        """Tells that something happened at `now`, in the course of time or before."""
+    def count(self, now: float, name: str, amount: float = 1) -> None:
+        """Tells that something happened at `now`, so much of it, in the course of time or before."""
         self._make_room(now)
         counts = self._counts.get(name)
         if counts is None:
-            counts = self._counts[name] = [0] * self._slots
-        counts[int(max(now, 0.0) / self.width)] += 1
+            counts = self._counts[name] = [0.0] * self._slots
+        counts[int(max(now, 0.0) / self.width)] += amount
 
     @property
     def names(self) -> list[str | None]:
@@ -170,17 +169,17 @@ class TimeLine:
         while now >= self._slots * self.width:
             self.width *= 2
             for level in self._levels.values():
-                level.areas = _joined(level.areas, _sum, 0.0)
-                level.peaks = _joined(level.peaks, max, 0.0)
+                level.areas = _joined(level.areas, _sum)
+                level.peaks = _joined(level.peaks, max)
             for name, counts in self._counts.items():
-                self._counts[name] = _joined(counts, _sum, 0)
+                self._counts[name] = _joined(counts, _sum)
 
 
-def _sum(one: N, other: N) -> N:
+def _sum(one: float, other: float) -> float:
     return one + other
 
 
-def _joined(values: list[N], join: Callable[[N, N], N], nothing: N) -> list[N]:
+def _joined(values: list[float], join: Callable[[float, float], float]) -> list[float]:
     """Each two neighbours as one, and the free half behind them."""
     halves = [join(one, other) for one, other in zip(values[::2], values[1::2], strict=True)]
-    return halves + [nothing] * len(halves)
+    return halves + [0.0] * len(halves)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.cli.call import Call
     from headrace.cli.failure import Failure
     from headrace.cli.output import Output
-    from headrace.cli.report.gauge import Family, Gauge
+    from headrace.cli.report.gauge import Family, Flow, Gauge
     from headrace.cli.report.summary import Summary
 
 SHORTEST, LONGEST = 0.005, 0.5
@@ -32,6 +32,7 @@ class Watch:
         output: gets the page.
         gauges: what to look at, in the order in which it is to be shown.
         families: what else to look at.
+        flows: what of that which happens is shown besides.
         clock: what the times of calls are of, in seconds.
     """
 
@@ -40,6 +41,7 @@ class Watch:
         output: Output,
         gauges: Sequence[Gauge],
         families: Sequence[Family] = (),
+        flows: Sequence[Flow] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
@@ -47,6 +49,7 @@ class Watch:
         self._clock = clock
         self._begun = clock()
         self._families = families
+        self._flows = flows
         self._report = Report(len(families))
 
     async def run(self) -> NoReturn:
@@ -76,6 +79,8 @@ class Watch:
             waited=call.first - call.read,
             took=call.ended - call.started,
             failure=failure,
+            attempts=call.attempts,
+            tokens=call.tokens,
         )
 
     def write(self, summary: Summary) -> None:
@@ -90,6 +95,6 @@ class Watch:
         now = self._clock() - self._begun
         for line in (self._report.line, *self._report.families):
             line.look(now, {})
-        page = render(self._report, summary, self._gauges, self._families)
+        page = render(self._report, summary, self._gauges, self._families, self._flows)
         self._output.write(page.encode())
         self._output.commit()

@@ -1,0 +1,220 @@
+"""`headrace map --rate`, `--tokens` and `--weight`, and what the values of options may look like."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import CapacitySource, Rate
+from headrace.cli.arguments import count, natural, rate, seconds, weight
+from headrace.cli.groups import Groups
+from headrace.cli.terms import Terms
+from headrace.pool import Task
+from tests.command import Files, files_in, results, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return files_in(tmp_path)
+
+
+# The values
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "per"),
+    [
+        ("500/m", 500, 60),
+        ("10/s", 10, 1),
+        ("0.5/s", 0.5, 1),
+        (".5/s", 0.5, 1),
+        ("1e3/h", 1000, 3600),
+        ("90000/d", 90_000, 86_400),
+        ("1000000000/s", 1_000_000_000, 1),
+    ],
+)
+def test_a_rate_is_a_number_in_a_period(text: str, amount: float, per: float) -> None:
+    assert rate(text) == Rate(amount, per)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "amount"),
+    [("acme=3", "acme", 3), ("a=b=0.5", "a=b", 0.5), ("=2", "", 2), ("null=1e3", "null", 1000)],
+)
+def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> None:
+    assert weight(text) == (value, amount)
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        (
+            rate,
+            [
+                *(
+                    "",
+                    "500",
+                    "/m",
+                    "500/",
+                    "500/min",
+                    "500/M",
+                    "5/s/s",
+                    "x/s",
+                    "-5/s",
+                    "0/s",
+                    "nan/s",
+                ),
+                *("inf/s", "5 /s", " 5/s", "5/ s", "1_0/s", "1e10/s", "1e999/s", "٣/s"),
+            ],
+        ),
+        (weight, ["", "acme", "acme=", "acme=0", "acme=-1", "acme=nan", "acme=1e7", "a=1e-4"]),
+        (count, ["", "0", "-1", "1.5", "1e3", "+1", " 1", "1_0", "٣", "1000000001", "9" * 5000]),
+        (natural, ["", "-1", "1.5", "1000000001", "9" * 5000]),
+        (seconds, ["", "0", "-1", "nan", "inf", "1_0", " 1", "1 ", "0x1", "٣", "1e999"]),
+    ],
+)
+def test_other_values_are_refused(kind: Callable[[str], Any], texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            kind(text)
+        said = str(caught.value)
+        assert said.startswith("must be ")
+        assert len(said) < 6000
+        if len(text) < 40:
+            assert f"got {text!r}" in said
+
+
+def terms(**given: Any) -> Terms:
+    nothing: dict[str, Any] = {
+        "rate": None,
+        "tokens": None,
+        "token_rate": None,
+        "retries": 0,
+        "timeout": None,
+    }
+    everything: dict[str, Any] = {"limit": 3, **nothing, **given}
+    return Terms(**everything)
+
+
+def test_what_a_call_costs() -> None:
+    assert terms().tokens_of("anything") == 0
+    assert terms().cost(0) == 1
+    assert terms(rate=Rate(500)).cost(0) == {"slots": 1, "calls": 1}
+    both = terms(rate=Rate(500), tokens="n", token_rate=Rate(1000))
+    assert both.tokens_of({"n": 2.5}) == 2.5
+    assert both.cost(2.5) == {"slots": 1, "calls": 1, "tokens": 2.5}
+    # A cost of nothing is no cost.
+    assert both.cost(0) == {"slots": 1, "calls": 1}
+    assert terms().capacity().limit == 3
+    assert both.capacity().limit == {
+        "slots": 3,
+        "calls": Rate(500),
+        "tokens": Rate(1000),
+    }
+
+
+# Groups
+
+
+@pytest.mark.virtual
+async def test_groups_share_by_their_weights() -> None:
+    loop = asyncio.get_running_loop()
+    root, done = CapacitySource(4, clock=loop.time), Counter[str]()
+
+    async def work(name: str) -> None:
+        await asyncio.sleep(1)
+        done[name] += 1
+        if done.total() == 400:
+            # Both have had something to do until now.
+            assert done["heavy"] == pytest.approx(300, abs=4)
+
+    async def tasks() -> AsyncIterator[tuple[str, Task]]:
+        for _ in range(350):
+            for name in ("light", "heavy"):
+                yield name, Task(work, name)
+
+    await Groups(root, 4, 10_000, {}, {"heavy": 3}).run(tasks())
+    assert done == {"light": 350, "heavy": 350}
+
+
+# The command
+
+
+def test_calls_are_no_more_frequent_than_the_rate(tmp_path: Path, files: Files) -> None:
+    files(*range(10))
+    done = run(tmp_path, "work:moment", "--rate", "300/m", "--report", "report.html", limit=20)
+    assert done.returncode == 0, done.stderr
+    moments = sorted(results(tmp_path / "out.jsonl"))
+    # One in a fifth of a second. A busy machine may call the first one late.
+    assert moments[9] - moments[0] >= 1.6
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "calls that were made: " in page
+    assert "10 in all" in page
+    assert "300/m" in page
+
+
+@pytest.mark.parametrize("group", [[], ["--group-by", "group"]])
+def test_tokens_are_taken_no_faster_than_their_rate(
+    tmp_path: Path, files: Files, group: list[str]
+) -> None:
+    files(*({"n": 250, "group": number % 2} for number in range(8)))
+    options = ["--tokens", "n", "--token-rate", "1000/s", *group]
+    done = run(tmp_path, "work:moment", *options, limit=20)
+    assert done.returncode == 0, done.stderr
+    moments = sorted(results(tmp_path / "out.jsonl"))
+    # One in a quarter of a second, whichever group it is of.
+    assert moments[7] - moments[0] >= 1.6
+
+
+def test_records_that_say_no_number_of_tokens_have_failed(tmp_path: Path, files: Files) -> None:
+    files({"n": 5}, {}, {"n": -1}, {"n": "5"}, {"n": True}, 7, {"n": 1001}, {"n": 1000})
+    done = run(tmp_path, "work:picky", "--tokens", "n", "--token-rate", "1000/s")
+    assert done.returncode == 1
+    for said in (
+        "record 2 failed: ValueError: the record has no field 'n'",
+        "record 3 failed: ValueError: the field 'n' must be a number of tokens from 0, got -1",
+        "record 4 failed: ValueError: the field 'n' must be a number of tokens from 0, got '5'",
+        "record 5 failed: ValueError: the field 'n' must be a number of tokens from 0, got True",
+        "record 6 failed: ValueError: the record is no object, and has no field 'n'",
+        "record 7 failed: ValueError: a cost of 1001 tokens can never be had",
+        "2 done, 6 failed",
+    ):
+        assert said in done.stderr, (said, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rate", "fast"], "argument --rate: must be a number above 0 in a s(econd)"),
+        (["--tokens", "n"], "--tokens needs --token-rate"),
+        (["--token-rate", "5/s"], "--token-rate needs --tokens"),
+        (["--token-rate", "5"], "argument --token-rate: must be a number above 0"),
+        (["--weight", "a=1"], "--weight needs --group-by"),
+        (
+            ["--group-by", "f", "--weight", "a=1", "--weight", "a=2"],
+            "--weight must be given once for each value, got 'a' twice",
+        ),
+        (["--group-by", "f", "--weight", "a"], "argument --weight: must be VALUE=WEIGHT"),
+        (
+            ["--tokens", "n", "--token-rate", "5/s", "--text"],
+            "--tokens needs records of JSON, got 'n' with --text",
+        ),
+        (["--retries", "9999999999"], "argument --retries: must be a whole number from 0 to"),
+    ],
+)
+def test_bad_options_get_one_clear_line(
+    tmp_path: Path, files: Files, options: list[str], said: str
+) -> None:
+    files(1)
+    done = run(tmp_path, "work:double", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
