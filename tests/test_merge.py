@@ -466,6 +466,55 @@ async def test_labelled_forms_give_labels() -> None:
     ]
 
 
+async def test_labelled_forms_as_methods_put_the_stream_before_the_others() -> None:
+    def stream() -> PullObj[int]:
+        return SourceIterObj([1, 2]).map(lambda n: n)
+
+    in_turn = [("x", 1), (0, "a"), ("x", 2), (0, "b"), (0, "c")]
+    abc: dict[object, Any] = {0: "abc"}
+    assert await collect(stream().round_robin_labeled("x", abc)) == in_turn
+    assert await collect(stream().race_robin_labeled("x", abc)) == in_turn
+    race = stream().race_labeled("x", {**abc, None: slow("d")}, eager=2, on_error="skip")
+    assert isinstance(race, PullLabeledRaceObj)
+    assert race.sources.keys() == {"x", 0, None}
+    assert Counter(await collect(race)) == Counter([*in_turn, (None, "d")])
+    assert await collect(stream().zip_labeled("x", abc)) == [
+        (("x", 1), (0, "a")),
+        (("x", 2), (0, "b")),
+    ]
+    rows = await collect(stream().zip_labeled("x", abc, longest=True, fill="-"))
+    assert rows[2] == (("x", "-"), (0, "c"))
+    strict = stream().zip_labeled("x", abc, strict=True)
+    with pytest.raises(ValueError, match="ended"):
+        await collect(strict)
+    assert await collect(stream().race_labeled("x", {})) == [("x", 1), ("x", 2)]
+
+
+@pytest.mark.parametrize("name", ["zip", "round_robin", "race", "race_robin"])
+def test_law_14_labels_that_name_no_single_source_are_refused(name: str) -> None:
+    labelled = getattr(SourceIterObj([1]), f"{name}_labeled")
+    with pytest.raises(TypeError, match=r"others must be a mapping of labels .*, got \[2\] \(list"):
+        labelled("a", [2])
+    with pytest.raises(ValueError, match="label must not be one of others, got 'a'; give each"):
+        labelled("a", {"b": [1], "a": [2]})
+    with pytest.raises(TypeError, match=r"label must be hashable, got \[\] \(list\)"):
+        labelled([], {"a": [2]})
+    with pytest.raises(TypeError, match=r"sources\['b'\] must be an iterable .*, not 3"):
+        labelled("a", {"b": 3})
+    with pytest.raises(ValueError, match="eager must be at least 1"):
+        labelled("a", {"b": [1]}, eager=0)
+
+
+async def test_none_is_a_label_too() -> None:
+    sources: dict[int | None, Any] = {None: [1], 1: slow("a")}
+    async with PullLabeledRaceObj(sources) as race:
+        assert list(race.sources) == [None, 1]
+        assert await collect(race) == [(None, 1), (1, "a")]
+    stream = PullLabeledRoundRobinObj[int | None, int]({0: [1]})
+    stream.add(None, [2])
+    assert await collect(stream) == [(0, 1), (None, 2)]
+
+
 async def test_labelled_error_names_its_label() -> None:
     async def fails() -> AsyncIterator[int]:
         for _ in range(1):

@@ -304,8 +304,7 @@ class Merge:
     def add(
         self,
         source: Iterable[Any] | AsyncIterable[Any],
-        name: Any = None,
-        *,
+        *label: Any,
         is_given: bool = False,
         is_cutoff: bool = False,
     ) -> None: ...

@@ -207,7 +207,7 @@ class Combination(Generic[T]):
                     f"{owner}: {place} must not be {first} again, {source!r}: its items would be split"
                 )
         for name, source in zip(names, sources, strict=True):
-            self.merge.add(source, None if labels is None else name, is_given=True)
+            self.merge.add(source, *(() if labels is None else (name,)), is_given=True)
         for source in cutoffs:
             self.merge.add(source, is_given=True, is_cutoff=True)
 

@@ -19,6 +19,10 @@ from headrace import (
     PullFlatMapObj,
     PullFlattenObj,
     PullInOrderObj,
+    PullLabeledRaceObj,
+    PullLabeledRaceRobinObj,
+    PullLabeledRoundRobinObj,
+    PullLabeledZipObj,
     PullMapObj,
     PullObj,
     PullObj1To1Link,
@@ -237,6 +241,19 @@ async def classes_at_work() -> None:
     assert_type(lines.map(future_length, raw=True), PullMapObj[str, asyncio.Future[int]])
     (branch,) = lines.share(1, maxsize=3, overflow="error")
     assert_type(branch, PullObj[str])
+
+
+async def labels() -> None:
+    """Labels have their type, whether a class or a method gives them."""
+    words, others = SourceIterObj(["a"]), {"b": [1]}
+    assert_type(PullLabeledRaceObj({"a": [1], "b": [2]}), PullLabeledRaceObj[str, int])
+    assert_type(words.race_labeled("a", others), PullLabeledRaceObj[str, str | int])
+    assert_type(words.race_robin_labeled("a", others), PullLabeledRaceRobinObj[str, str | int])
+    assert_type(words.round_robin_labeled("a", others), PullLabeledRoundRobinObj[str, str | int])
+    assert_type(words.zip_labeled("a", others, strict=True), PullLabeledZipObj[str, str | int])
+    assert_type(await anext(words.race_labeled("a", others)), tuple[str, str | int])
+    rows = words.zip_labeled(0, {1: ["b"]})
+    assert_type(await anext(rows), tuple[tuple[int, str], ...])
 
 
 async def errors() -> None:

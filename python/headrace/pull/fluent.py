@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, overload
 from headrace import _core
 from headrace._core import PullLink
 from headrace.errors import NOTHING
+from headrace.pull.joins import Joins
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
     from headrace.capacity import CapacitySource
-    from headrace.combiner import OnError
     from headrace.pool import PullMapPoolObj, RunnerOptions
     from headrace.pool.task import Cost
     from headrace.pull.base import PullObj
@@ -42,15 +42,6 @@ if TYPE_CHECKING:
         PullTakeWhileObj,
         PullWindowObj,
     )
-    from headrace.pull.merge import (
-        PullConcatObj,
-        PullRaceCutoffObj,
-        PullRaceObj,
-        PullRaceRobinObj,
-        PullRoundRobinObj,
-        PullZipObj,
-    )
-    from headrace.pull.source import Source
     from headrace.pull.time import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
     from headrace.pull.transform import (
         PullCallbackObj,
@@ -68,13 +59,9 @@ __all__ = ["Fluent"]
 
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-D = TypeVar("D")
 
 
-class Fluent(PullLink[T_co]):
+class Fluent(Joins[T_co]):
     """What every pull stream can be asked for; `PullObj` is the class to use."""
 
     @overload
@@ -424,132 +411,6 @@ class Fluent(PullLink[T_co]):
         from headrace.push.drain import drain
 
         return drain(self, checked_sink(sink), forward_close=forward_close)
-
-    def concat(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
-    ) -> PullConcatObj[T_co | U]:
-        """The items of this, then all of each of the others; see `PullConcatObj`."""
-        from headrace.pull.merge import PullConcatObj
-
-        return PullConcatObj(self, *others, eager=eager, on_error=on_error)
-
-    @overload
-    def zip(
-        self,
-        a: Source[A],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
-    ) -> PullZipObj[tuple[T_co, A]]: ...
-    @overload
-    def zip(
-        self,
-        a: Source[A],
-        b: Source[B],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
-    ) -> PullZipObj[tuple[T_co, A, B]]: ...
-    @overload
-    def zip(
-        self,
-        a: Source[A],
-        b: Source[B],
-        c: Source[C],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
-    ) -> PullZipObj[tuple[T_co, A, B, C]]: ...
-    @overload
-    def zip(
-        self,
-        a: Source[A],
-        b: Source[B],
-        c: Source[C],
-        d: Source[D],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
-    ) -> PullZipObj[tuple[T_co, A, B, C, D]]: ...
-    @overload
-    def zip(
-        self,
-        *others: Source[Any],
-        strict: bool = ...,
-        longest: bool = ...,
-        fill: Any = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
-    ) -> PullZipObj[tuple[Any, ...]]: ...
-    def zip(
-        self,
-        *others: Source[Any],
-        strict: bool = False,
-        longest: bool = False,
-        fill: Any = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
-    ) -> PullZipObj[Any]:
-        """One item of this and one of each of the others, as a tuple; see `PullZipObj`."""
-        from headrace.pull.merge import PullZipObj
-
-        return PullZipObj(
-            self,
-            *others,
-            strict=strict,
-            longest=longest,
-            fill=fill,
-            eager=eager,
-            on_error=on_error,
-        )
-
-    def round_robin(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
-    ) -> PullRoundRobinObj[T_co | U]:
-        """One item of this and of each of the others, in turn; see `PullRoundRobinObj`."""
-        from headrace.pull.merge import PullRoundRobinObj
-
-        return PullRoundRobinObj(self, *others, eager=eager, on_error=on_error)
-
-    def race(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
-    ) -> PullRaceObj[T_co | U]:
-        """The items of this and the others, as they come; see `PullRaceObj`."""
-        from headrace.pull.merge import PullRaceObj
-
-        return PullRaceObj(self, *others, eager=eager, on_error=on_error)
-
-    def race_robin(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
-    ) -> PullRaceRobinObj[T_co | U]:
-        """As `race`, but each source once a round; see `PullRaceRobinObj`."""
-        from headrace.pull.merge import PullRaceRobinObj
-
-        return PullRaceRobinObj(self, *others, eager=eager, on_error=on_error)
-
-    def cutoff(
-        self,
-        *cutoffs: Source[Any],
-        error: BaseException | None = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
-    ) -> PullRaceCutoffObj[T_co]:
-        """The items until one of `cutoffs` gives one; see `PullRaceCutoffObj`."""
-        from headrace.pull.merge import PullRaceCutoffObj
-
-        return PullRaceCutoffObj(self, *cutoffs, error=error, eager=eager, on_error=on_error)
 
     @overload
     def map_pool(

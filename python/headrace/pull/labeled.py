@@ -9,6 +9,7 @@ from headrace.combiner import Combination
 from headrace.pull.merge import Combined, zip_policy
 
 if TYPE_CHECKING:
+    from headrace._core import PullLink
     from headrace.combiner import OnError
     from headrace.pull.source import Source
 
@@ -17,10 +18,12 @@ __all__ = [
     "PullLabeledRaceRobinObj",
     "PullLabeledRoundRobinObj",
     "PullLabeledZipObj",
+    "beside",
 ]
 
 K = TypeVar("K")
 T = TypeVar("T")
+U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -182,3 +185,27 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
         self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
     ) -> None:
         super().__init__("race_robin", sources, eager=eager, on_error=on_error)
+
+
+def beside(
+    label: K, stream: PullLink[T], others: Mapping[K, Source[U]]
+) -> dict[K, Source[T] | Source[U]]:
+    """The sources of a labelled operator: a stream under its label, before the others.
+
+    Raises:
+        TypeError: `others` is no mapping, or `label` not hashable.
+        ValueError: `label` is one of `others` too.
+    """
+    if not isinstance(cast("object", others), Mapping):
+        raise TypeError(
+            f"others must be a mapping of labels to streams, got {others!r} ({type(others).__name__})"
+        )
+    try:
+        is_taken = label in others
+    except TypeError as error:
+        raise TypeError(
+            f"label must be hashable, got {label!r} ({type(label).__name__})"
+        ) from error
+    if is_taken:
+        raise ValueError(f"label must not be one of others, got {label!r}; give each its own")
+    return {label: stream, **others}

@@ -66,13 +66,13 @@ impl Merge {
         })
     }
 
-    /// Adds a source, which the next pull asks. `name`: its label; without one it is called by its
-    /// number, and its items come bare.
-    #[pyo3(signature = (source, name = None, *, is_given = false, is_cutoff = false))]
+    /// Adds a source, which the next pull asks. `label`: one object of any kind, `None` too;
+    /// without one the source is called by its number, and its items come bare.
+    #[pyo3(signature = (source, *label, is_given = false, is_cutoff = false))]
     fn add(
         slf: &Bound<'_, Self>,
         source: &Bound<'_, PyAny>,
-        name: Option<&Bound<'_, PyAny>>,
+        label: &Bound<'_, PyTuple>,
         is_given: bool,
         is_cutoff: bool,
     ) -> PyResult<()> {
@@ -81,10 +81,11 @@ impl Merge {
         this.home.check(py, "stream")?;
         let (feed, is_foreign) = over(source)?;
         let number = this.state.borrow(py).given;
-        let is_labelled = name.is_some();
-        let name = match name {
-            Some(name) => name.clone(),
-            None => number.into_pyobject(py)?.into_any(),
+        let is_labelled = !label.is_empty();
+        let name = if is_labelled {
+            label.get_item(0)?
+        } else {
+            number.into_pyobject(py)?.into_any()
         };
         let mut slot = Slot::new(
             source.clone().unbind(),
