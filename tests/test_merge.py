@@ -36,7 +36,7 @@ from headrace import (
 from tests.support import collect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 MANY: list[Callable[..., PullObj[Any]]] = [
     PullConcatObj,
@@ -239,34 +239,60 @@ async def test_race_rotates_among_sources_that_are_always_ready(m: int) -> None:
         assert set(items[start : start + m]) == set(range(m))
 
 
-async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop() -> None:
-    turns = [0]
+async def by_a_rest() -> None:
+    await asyncio.sleep(0)
+
+
+async def by_a_future() -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(future.set_result, None)
+    await future
+
+
+async def by_a_task() -> None:
+    await asyncio.ensure_future(asyncio.sleep(0))
+
+
+# A turn of the loop each: for the rest; for the callback that resolves the future, and asyncio's call_soon of who waits
+# for it; for both steps of the other task, and that call_soon.
+@pytest.mark.parametrize(("needs", "least"), [(by_a_rest, 1), (by_a_future, 2), (by_a_task, 3)])
+@pytest.mark.parametrize("make", [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj])
+async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop(
+    make: Callable[..., PullObj[Any]], needs: Callable[[], Awaitable[None]], least: int
+) -> None:
+    beats = 0
     since: list[int] = []
 
-    async def needs_the_loop() -> AsyncIterator[str]:
+    async def needs_the_loop() -> AsyncIterator[int]:
         while True:
-            asked = turns[0]
-            await asyncio.sleep(0)
-            since.append(turns[0] - asked)
-            yield "slow"
+            asked = beats
+            await needs()
+            since.append(beats - asked)
+            yield beats
 
-    async def count_turns() -> None:
+    async def beat() -> None:
+        nonlocal beats
         while True:
+            beats += 1
             await asyncio.sleep(0)
-            turns[0] += 1
 
-    counter = asyncio.ensure_future(count_turns())
-    taken = 0
-    async with PullRaceObj(itertools.repeat("fast"), needs_the_loop()) as race:
-        async for item in race:
-            taken += item == "slow"
-            if taken == 20:
+    # It beats once a turn, from before the first pull on.
+    heart = asyncio.ensure_future(beat())
+    await asyncio.sleep(0)
+    late: list[int] = []
+    async with make(itertools.repeat("fast"), needs_the_loop()) as stream:
+        async for item in stream:
+            if item != "fast":
+                late.append(beats - item)
+            if len(late) == 20:
                 break
-    counter.cancel()
-    await asyncio.wait([counter])
-    assert len(since) >= 20
-    assert max(since) <= 2
-    assert turns[0] < 100
+    heart.cancel()
+    await asyncio.wait([heart])
+    # The source goes on as soon as a task of its own would, and what it gave is taken within one turn: in the same one by
+    # who pulls on, and in the next by a pull that waited for it, as asyncio wakes that by one more call_soon.
+    assert set(since) == {least}
+    assert max(late) <= 1
 
 
 @pytest.mark.parametrize("make", MANY)
