@@ -11,6 +11,7 @@ from headrace._core import Delivery, ForeignFeed
 from headrace.blame import speechless
 from headrace.errors import CLOSING, NOTHING
 from headrace.pull.base import PullObj
+from headrace.pull.nesting import nested
 from headrace.pull.source import as_pull
 from headrace.push.base import (
     acceptors,
@@ -24,7 +25,7 @@ from headrace.push.base import (
 from headrace.push.fanout import checked_selector, checked_sinks, different_sinks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
     from typing import Self
 
     from headrace._core import IteratorResult
@@ -110,6 +111,7 @@ class _PullPushObj(PullObj[T], stock=True):
 
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
+        self._nesting = nested(tap.source, type(self).__name__)
         super().__init__(ForeignFeed(_Handle(tap)))
 
     @property
@@ -122,18 +124,13 @@ class _PullPushObj(PullObj[T], stock=True):
         """What it pushes into."""
         return self._tap.sinks
 
-    def restart(self) -> None:
-        """Begins a new cycle, of this stream and its sources; an item that is under way is given up.
-
-        Raises:
-            RuntimeError: The sinks were ended with the stream; or a pull is pending, or a source cannot
-                start again (an iterator runs once).
-        """
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
         if self._tap.has_ended_sinks:
             raise RuntimeError(
                 f"cannot restart: the sinks of {type(self).__name__} were ended with it; forward_close=False keeps them open"
             )
-        super().restart()
+        yield from super()._restarting()
+        yield self._tap.source
         self._tap.restart()
 
 
@@ -155,6 +152,9 @@ class PullPushBridgeObj(_PullPushObj[T], stock=True):
     off, the sinks are ended with `return_()` when the source ends, before the pull says so, and when the
     stream is closed.
 
+    Depth: a hundred bridges, gates and branches of `share` may stand above one another; what a task
+    pulls, as that of `.eager(1)` does, counts anew.
+
     Args:
         source: A pull object, or any iterable, sync or async.
         sinks: The push objects, at least one, each once.
@@ -162,7 +162,7 @@ class PullPushBridgeObj(_PullPushObj[T], stock=True):
 
     Raises:
         TypeError: `source` is not iterable, or one of `sinks` no push object.
-        ValueError: There are no sinks, or one of them stands there twice.
+        ValueError: There are no sinks, or one of them stands there twice; or `source` is nested too deeply.
     """
 
     def __init__(
@@ -190,6 +190,9 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
     same. Unless `forward_close` is off, the sinks are ended with `return_()` when the source ends, before
     the pull says so, and when the stream is closed.
 
+    Depth: a hundred bridges, gates and branches of `share` may stand above one another; what a task
+    pulls, as that of `.eager(1)` does, counts anew.
+
     Args:
         source: A pull object, or any iterable, sync or async.
         sinks: The push objects; one may stand there more than once.
@@ -199,7 +202,7 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
     Raises:
         TypeError: `source` or `sinks` is not iterable, one of them is no push object, or `selector` is
             not callable; at a pull: the selector gave no integer.
-        ValueError: There are no sinks.
+        ValueError: There are no sinks; or `source` is nested too deeply.
         IndexError: At a pull: the selector named no sink.
     """
 
@@ -305,7 +308,7 @@ class _Tap(Generic[T]):
         raise_all(errors, "several ends failed to close")
 
     def restart(self) -> None:
-        self.source.restart()
+        """Begins a new cycle; an item that is under way is given up."""
         self._is_over = False
         self._give_up()
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterator,
         Callable,
+        Generator,
         Iterator,
     )
     from types import TracebackType
@@ -166,16 +167,44 @@ class PullObj(Fluent[T_co]):
             RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
                 Nothing is changed then at or below that source.
         """
+        # Not by recursion: a thousand links that each restart a source of theirs are no deeper than one.
+        under_way = [self._restarting()]
+        failure: BaseException | None = None
+        while under_way:
+            step = under_way[-1]
+            try:
+                source = next(step) if failure is None else step.throw(failure)
+            except StopIteration:
+                under_way.pop()
+                failure = None
+            except BaseException as error:
+                under_way.pop()
+                failure = error
+            else:
+                failure = None
+                under_way.append(source._anew())
+        if failure is not None:
+            raise failure
+
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
+        """What `restart` does; it gives the streams that are to be restarted before it goes on."""
         chain: list[PullObj[Any]] = []
         for link in _upwards(self):
             chain.append(link)
-            if link is not self and _has_own(link, "restart"):
+            if link is not self and _restarts_otherwise(link):
                 break
         for link in reversed(chain):
-            if link is not self and _has_own(link, "restart"):
-                link.restart()
+            if link is not self and _restarts_otherwise(link):
+                yield link
             else:
                 _core.restart(link)
+
+    def _anew(self) -> Generator[PullObj[Any], None, None]:
+        """The same for one that is a source; all of it in one step, if its class overrides `restart`."""
+        if _has_own(self, "restart"):
+            self.restart()
+        else:
+            yield from self._restarting()
 
     async def __aenter__(self) -> Self:
         """The stream; it is closed at the end of the block."""
@@ -207,6 +236,11 @@ class PullObj(Fluent[T_co]):
 def _has_own(link: PullObj[Any], name: str) -> bool:
     """Whether the class of a link has a method of this name that is not `PullObj`'s."""
     return getattr(type(link), name) is not getattr(PullObj, name)
+
+
+def _restarts_otherwise(link: PullObj[Any]) -> bool:
+    """Whether the class of a link has its own way of restarting, which covers what is above it."""
+    return _has_own(link, "restart") or _has_own(link, "_restarting")
 
 
 def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:

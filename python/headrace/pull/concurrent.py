@@ -26,7 +26,7 @@ from headrace.pull.source import SourceObj
 from headrace.tasks import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from headrace._core import MapKernel
     from headrace.pull.base import PullObj
@@ -114,9 +114,8 @@ class Calls(SourceObj[OUT]):
             raise error
         return await self._state.close(lambda: self._state.source.throw(error))
 
-    def restart(self) -> None:
-        """Begins a new cycle, of the source too."""
-        self._state.restart()
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
+        return self._state.restarting()
 
     def __del__(self) -> None:
         # There is no `_state` after an `__init__` that raised.
@@ -516,8 +515,8 @@ class _State(Generic[OUT]):
         else:
             loop.call_soon_threadsafe(self._stop)
 
-    def restart(self) -> None:
-        """Begins a new cycle, of the source too.
+    def restarting(self) -> Generator[PullObj[Any], None, None]:
+        """The steps of a new cycle; it gives the source, to be restarted.
 
         Raises:
             RuntimeError: Calls run, or the source is being pulled; or the source cannot start again.
@@ -530,7 +529,7 @@ class _State(Generic[OUT]):
             raise RuntimeError(
                 f"cannot restart while calls of {self._operator} run ahead, or it is being closed; close it first"
             )
-        self.source.restart()
+        yield self.source
         _driven.discard(self)
         # A driver that waits for room finds that it is not this one any more.
         self._driver = self._parked = self._closer = None

@@ -249,8 +249,10 @@ class Fluent(Joins[T_co]):
 
         A branch that was closed, or dropped, holds nobody back; this stream is closed with the last one
         that is closed. A task that reads one branch after the other waits for itself, once it wants more
-        than `maxsize` items of the first (or to know that there are no more). A branch that is shared again
-        takes some Python frames more to be pulled: a hundred times is fine, a thousand is a `RecursionError`.
+        than `maxsize` items of the first (or to know that there are no more).
+
+        Depth: a hundred branches, gates and bridges may stand above one another; what a task pulls, as that of
+        `.eager(1)` does, counts anew.
 
         Args:
             n: How many, a positive integer.
@@ -260,7 +262,8 @@ class Fluent(Joins[T_co]):
 
         Raises:
             TypeError: `n` or `maxsize` is no integer.
-            ValueError: One of them is not positive, or `overflow` neither of the two.
+            ValueError: One of them is not positive, or `overflow` neither of the two; or this stream is nested too
+                deeply.
         """
         from headrace.pull.share import share
 

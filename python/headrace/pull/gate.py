@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from headrace._core import ForeignFeed
 from headrace.errors import NOTHING, ClosedError
 from headrace.pull.base import PullObj
+from headrace.pull.nesting import nested
 from headrace.pull.source import as_pull
 from headrace.signal import checked_signal
 
@@ -40,16 +41,21 @@ class PullGateObj(PullObj[T], stock=True):
     error at each pull that needs it, and after `wait_obj.reset()` the stream goes on. Once the signal is
     stopped nobody can open the gate, so it stays open for good: nothing is lost.
 
+    Depth: a hundred gates, bridges and branches of `share` may stand above one another; what a task pulls, as that of
+    `.eager(1)` does, counts anew.
+
     Args:
         source: A pull object, or any iterable, sync or async.
         wait_obj: The signal; its values are not looked at.
 
     Raises:
         TypeError: `source` is not iterable, or `wait_obj` no `WaitObject`.
+        ValueError: `source` is nested too deeply.
     """
 
     def __init__(self, source: Source[T], wait_obj: WaitObject[Any]) -> None:
         self._gate: _Gate[T] = _Gate(as_pull(source), checked_signal(wait_obj))
+        self._nesting = nested(self._gate.source, type(self).__name__)
         super().__init__(ForeignFeed(_Handle(self._gate)))
 
     @property
@@ -66,13 +72,9 @@ class PullGateObj(PullObj[T], stock=True):
     def wait_obj(self, wait_obj: WaitObject[Any]) -> None:
         self._gate.wait_obj = checked_signal(wait_obj)
 
-    def restart(self) -> None:
-        """Begins a new cycle, of this stream and its sources, with the gate closed.
-
-        Raises:
-            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
-        """
-        super().restart()
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
+        yield from super()._restarting()
+        yield self._gate.source
         self._gate.restart()
 
 
@@ -115,7 +117,7 @@ class _Gate(Generic[T]):
         await self.source.aclose()
 
     def restart(self) -> None:
-        self.source.restart()
+        """Begins a new cycle, with the gate closed."""
         self._held = NOTHING
         self._is_open = False
 

@@ -43,6 +43,11 @@ class Combined(PullObj[T_co], stock=True):
         self._combination = combination
         super().__init__(combination.feed(policy, title, **options))
 
+    @property
+    def _merged(self) -> tuple[Any, ...]:
+        """What is polled in place; see `headrace.pull.nesting`."""
+        return self._combination.sources
+
 
 def combined(combination: Combination[Any], policy: str, title: str) -> PullObj[Any]:
     """A stream that takes from a combination by a policy."""

@@ -24,7 +24,8 @@ from headrace.pull.base import PullObj
 from headrace.tasks import settled
 
 if TYPE_CHECKING:
-    from typing import Self
+    from collections.abc import Generator
+    from typing import Any, Self
 
 __all__ = ["Failure", "PullPumpObj", "Pump"]
 
@@ -135,8 +136,8 @@ class Pump(Generic[IN, OUT]):
             raise outcome.error
         return outcome  # type: ignore[return-value]
 
-    def restart(self) -> None:
-        """Begins a new cycle of the source. A task that is parked serves that one too.
+    def restarting(self) -> Generator[PullObj[IN], None, None]:
+        """The steps of a new cycle; it gives the source, to be restarted. A task that is parked serves that one too.
 
         Raises:
             RuntimeError: The source is being pulled or closed, or cannot start again.
@@ -146,7 +147,7 @@ class Pump(Generic[IN, OUT]):
             raise RuntimeError(
                 "cannot restart while an item is being fetched from the source; call aclose() first"
             )
-        self._source.restart()
+        yield self._source
         if not self.running:
             self._task, self._driven = None, False
         self.held.clear()
@@ -327,13 +328,7 @@ class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
         """What it pulls from."""
         return self._pump.source
 
-    def restart(self) -> None:
-        """Begins a new cycle, of this stream and its sources, with their configuration of now.
-
-        Raises:
-            RuntimeError: A pull is pending, or one of the source is under way, or a source cannot start again (an
-                iterator runs once).
-        """
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
         # Its own link first: with that alone done, the stream goes on as it was.
-        super().restart()
-        self._pump.restart()
+        yield from super()._restarting()
+        yield from self._pump.restarting()

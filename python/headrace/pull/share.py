@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
 
 from headrace._core import ForeignFeed
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
+from headrace.pull.nesting import nested
 from headrace.pull.number import whole
 from headrace.pull.pump import Failure
 from headrace.pull.source import SourceObj
@@ -40,14 +41,16 @@ def share(
     whole("maxsize", 1, maxsize)
     if overflow not in ("block", "error"):
         raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
+    depth = nested(source, "share()")
     hub = _Hub(source, maxsize, waits=overflow == "block")
-    return tuple(PullBranchObj(_Reader(hub)) for _ in range(n))
+    return tuple(PullBranchObj(_Reader(hub), depth) for _ in range(n))
 
 
 class PullBranchObj(SourceObj[T_co], stock=True):
     """One of the streams that `PullObj.share` gives."""
 
-    def __init__(self, reader: _Reader[T_co]) -> None:
+    def __init__(self, reader: _Reader[T_co], nesting: int) -> None:
+        self._nesting = nesting
         super().__init__(ForeignFeed(reader))
 
     def restart(self) -> None:

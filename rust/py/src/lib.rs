@@ -10,7 +10,7 @@
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`writer`] | lines on their way into a file |
 //! | [`runtime`] | threads for what blocks |
-//! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`thread`] | what all of them stand on |
+//! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`stack`], [`thread`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
 //! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity` and in `gil`, each block with
@@ -33,6 +33,7 @@ mod queue;
 mod result;
 mod runtime;
 mod signal;
+mod stack;
 mod thread;
 mod writer;
 

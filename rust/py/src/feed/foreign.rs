@@ -11,6 +11,7 @@ use crate::awaitable::{Inner, Step};
 use crate::errors;
 use crate::gc;
 use crate::gil::GilCell;
+use crate::stack::Level;
 
 /// Takes items from an async iterator that is made when the first one is wanted.
 ///
@@ -102,6 +103,8 @@ fn is_agen(iterator: &Bound<'_, PyAny>) -> bool {
 impl ForeignFeed {
     #[inline]
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let level = Level::enter();
+        level.check()?;
         let iterator = {
             let mut state = self.state.borrow(py);
             match state.progress {
@@ -235,6 +238,7 @@ impl ForeignFeed {
         sent: Result<&Bound<'py, PyAny>, PyErr>,
         py: Python<'py>,
     ) -> PyResult<Drawn<'py>> {
+        let _level = Level::enter();
         match wait {
             Wait::Inner(inner) => {
                 let step = match sent {

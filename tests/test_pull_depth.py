@@ -1,0 +1,164 @@
+"""Law 17: depth is free of recursion; and where it is not, it is refused before it hurts."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from headrace import (
+    PullConcatObj,
+    PullGateObj,
+    PullMapObj,
+    PullObj,
+    PullPushBridgeObj,
+    PullPushDistributeObj,
+    PullRaceObj,
+    SinkNullObj,
+    SourceBufferObj,
+    SourceIterObj,
+    WaitObject,
+)
+from tests.support import collect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+Wrap: TypeAlias = "Callable[[PullObj[int]], PullObj[int]]"
+
+
+def gated(source: PullObj[int]) -> PullObj[int]:
+    """Behind a gate that is open for good."""
+    signal: WaitObject[None] = WaitObject()
+    signal.stop()
+    return PullGateObj(source, signal)
+
+
+def bridged(source: PullObj[int]) -> PullObj[int]:
+    return PullPushBridgeObj(source, SinkNullObj(), forward_close=False)
+
+
+def distributed(source: PullObj[int]) -> PullObj[int]:
+    return PullPushDistributeObj(source, [SinkNullObj()], lambda _: 0, forward_close=False)
+
+
+def shared(source: PullObj[int]) -> PullObj[int]:
+    return source.share(1)[0]
+
+
+def deep(wrap: Wrap, depth: int, source: PullObj[int] | None = None) -> PullObj[int]:
+    stream = SourceIterObj(range(3)) if source is None else source
+    for _ in range(depth):
+        stream = wrap(stream)
+    return stream
+
+
+NESTED: list[Wrap] = [gated, bridged, distributed, shared]
+
+
+@pytest.mark.parametrize("wrap", NESTED)
+async def test_law_17_a_hundred_nested_links_run_and_close(wrap: Wrap) -> None:
+    stream = deep(wrap, 100)
+    assert await anext(stream) == 0
+    assert await collect(stream.map(lambda n: n)) == [1, 2]
+    await stream.aclose()
+    with contextlib.suppress(RuntimeError):
+        stream.restart()
+        assert await collect(stream) == [0, 1, 2]
+    await deep(wrap, 100).aclose()
+
+
+@pytest.mark.parametrize("wrap", NESTED)
+@pytest.mark.parametrize("other", NESTED)
+async def test_law_17_one_more_nested_link_is_refused(wrap: Wrap, other: Wrap) -> None:
+    half = deep(other, 50).map(lambda n: n)
+    whole = deep(wrap, 50, PullRaceObj(half, [7]).filter(lambda n: n != 7))
+    with pytest.raises(
+        ValueError, match=r"source must have at most 99 gates, .* got 100; put \.eager\(1\) between"
+    ):
+        wrap(PullConcatObj([1], whole))
+    # As it says, so it is: a task of its own counts anew.
+    assert await collect(deep(other, 100, deep(wrap, 100).eager(1))) == [0, 1, 2]
+    assert await collect(whole) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda stream: stream.eager(1),
+        lambda stream: stream.timeout(1),
+        lambda stream: stream.map(lambda n: n, concurrency=2),
+        lambda stream: PullMapObj(stream.eager(2), lambda n: n),
+    ],
+)
+async def test_law_17_a_thousand_streams_with_a_task_restart(wrap: Wrap) -> None:
+    source = SourceBufferObj([1])
+    stream = deep(wrap, 1_000, source)
+    stream.restart()
+    assert await collect(stream) == [1]
+    source.buffer.append(2)
+    stream.restart()
+    assert await collect(stream) == [2]
+    await stream.aclose()
+
+
+async def test_law_17_restart_that_fails_at_the_top_says_so_at_the_bottom() -> None:
+    async def once() -> AsyncIterator[int]:
+        yield 1
+
+    stream = deep(lambda stream: stream.eager(1), 1_000, SourceIterObj(once()))
+    assert await collect(stream) == [1]
+    with pytest.raises(RuntimeError, match=r"cannot restart: the source .* runs once"):
+        stream.restart()
+    # Nothing has changed: it is at its end.
+    assert await collect(stream) == []
+
+
+def test_law_17_restart_of_your_own_is_called_in_between() -> None:
+    calls: list[str] = []
+
+    class Mine(PullObj[int]):
+        async def pull_impl(self) -> AsyncIterator[int]:
+            yield 1
+
+        def restart(self) -> None:
+            calls.append("mine")
+            super().restart()
+
+    stream = gated(Mine().map(str).eager(1).filter(bool)).take(1)  # type: ignore[arg-type]
+    stream.restart()
+    assert calls == ["mine"]
+
+
+class Nested(PullObj[int]):
+    """A stream of the user's, which pulls another one in its generator."""
+
+    def __init__(self, source: PullObj[int]) -> None:
+        super().__init__()
+        self.source = source
+
+    async def pull_impl(self) -> AsyncIterator[int]:
+        async for item in self.source:
+            yield item
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        Nested,
+        SourceIterObj,
+        lambda stream: SourceIterObj([stream]).flatten(),
+        lambda stream: SourceIterObj(Nested(stream)),
+    ],
+)
+async def test_law_17_what_is_too_deep_for_the_stack_raises(wrap: Any) -> None:
+    with pytest.raises(RecursionError):
+        await anext(deep(wrap, 20_000))
+    # How deep is too deep depends on the build.
+    for depth in (300, 1_000, 3_000):
+        with contextlib.suppress(RecursionError):
+            assert await anext(deep(wrap, depth)) == 0
+    # And the next one is none the worse for it.
+    assert await collect(deep(wrap, 20)) == [0, 1, 2]
+    assert await collect(deep(lambda stream: stream.eager(1), 10, deep(wrap, 20))) == [0, 1, 2]
