@@ -90,9 +90,11 @@ async def test_law_17_one_more_nested_link_is_refused(wrap: Wrap, other: Wrap) -
         lambda stream: stream.timeout(1),
         lambda stream: stream.map(lambda n: n, concurrency=2),
         lambda stream: PullMapObj(stream.eager(2), lambda n: n),
+        PullConcatObj,
+        lambda stream: stream.race([]),
     ],
 )
-async def test_law_17_a_thousand_streams_with_a_task_restart(wrap: Wrap) -> None:
+async def test_law_17_a_thousand_streams_of_a_kind_restart(wrap: Wrap) -> None:
     source = SourceBufferObj([1])
     stream = deep(wrap, 1_000, source)
     stream.restart()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
+from headrace._core import check_restart
 from headrace.combiner import Combination
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
     from headrace.combiner import OnError
     from headrace.pull.source import Source
@@ -42,6 +43,11 @@ class Combined(PullObj[T_co], stock=True):
     ) -> None:
         self._combination = combination
         super().__init__(combination.feed(policy, title, **options))
+
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
+        check_restart(self)
+        yield from self._combination.merge.restarting()
+        yield from super()._restarting()
 
     @property
     def _merged(self) -> tuple[Any, ...]:

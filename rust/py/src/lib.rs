@@ -80,6 +80,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::closing::begin_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::end_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::await_closing, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::control::check_restart, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::restart, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::collect, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;

@@ -115,6 +115,21 @@ impl Merge {
         Ok(())
     }
 
+    /// The pull streams among the sources that begin a new cycle with it, which is the caller's
+    /// business: they may be merges themselves, of merges.
+    fn restarting<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        self.check_idle(py)?;
+        let streams: Vec<_> = {
+            let state = self.state.borrow(py);
+            state
+                .in_order()
+                .filter(|slot| slot.is_given && slot.source.bind(py).is_instance_of::<PullLink>())
+                .map(|slot| slot.source.clone_ref(py))
+                .collect()
+        };
+        PyTuple::new(py, streams)
+    }
+
     /// The sources that have not come to their end, in the order in which they were given.
     fn sources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let sources: Vec<_> = self
@@ -503,30 +518,33 @@ impl Merge {
         wake(py, futures);
     }
 
-    /// Begins a new cycle with the sources that were given at first and not removed.
+    /// Refuses to restart while sources have tasks.
+    fn check_idle(&self, py: Python<'_>) -> PyResult<()> {
+        if self.state.borrow(py).tasks.is_empty() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(
+            "cannot restart while sources are open; read the stream to its end or call aclose() first",
+        ))
+    }
+
+    /// Begins a new cycle with the sources that were given at first and not removed. Those of
+    /// [`Self::restarting`] have begun theirs.
     pub(super) fn restart(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let (is_busy, slots) = {
+        this.check_idle(py)?;
+        let slots: Vec<_> = {
             let state = this.state.borrow(py);
-            let slots: Vec<_> = state
-                .order
-                .iter()
-                .filter_map(|key| state.slots.get(*key))
+            state
+                .in_order()
                 .filter(|slot| slot.is_given)
-                .map(|slot| (slot.renewed(py), slot.is_cutoff))
-                .collect();
-            (!state.tasks.is_empty(), slots)
+                .map(|slot| slot.renewed(py))
+                .collect()
         };
-        if is_busy {
-            return Err(PyRuntimeError::new_err(
-                "cannot restart while sources are open; read the stream to its end or call aclose() first",
-            ));
-        }
-        for (slot, _) in &slots {
+        for slot in &slots {
             let source = slot.source.bind(py);
             if source.is_instance_of::<PullLink>() {
-                source.call_method0(intern!(py, "restart"))?;
                 if let AnyFeed::Foreign(feed) = &slot.feed {
                     feed.get().forget(py);
                 }
@@ -544,7 +562,7 @@ impl Merge {
                 ..State::default()
             };
             let old = std::mem::replace(&mut *state, fresh);
-            for (slot, _) in slots {
+            for slot in slots {
                 state.enter(slot);
             }
             old

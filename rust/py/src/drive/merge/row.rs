@@ -170,10 +170,7 @@ impl State {
     }
 
     pub(super) fn in_row(&self) -> impl Iterator<Item = &Slot> {
-        self.order
-            .iter()
-            .filter_map(|key| self.slots.get(*key))
-            .filter(|slot| !slot.is_done)
+        self.in_order().filter(|slot| !slot.is_done)
     }
 
     /// Whether some source has no item for the row.

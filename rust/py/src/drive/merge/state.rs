@@ -86,11 +86,14 @@ pub(super) struct State {
 }
 
 impl State {
+    /// All sources, in the order in which they were given.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Slot> {
+        self.order.iter().filter_map(|key| self.slots.get(*key))
+    }
+
     /// The sources that have not come to their end.
     pub(super) fn present(&self) -> impl Iterator<Item = &Slot> {
-        self.order
-            .iter()
-            .filter_map(|key| self.slots.get(*key))
+        self.in_order()
             .filter(|slot| !slot.has_ended && !slot.is_closing && !slot.is_done && !slot.is_cutoff)
     }
 

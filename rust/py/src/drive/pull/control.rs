@@ -80,24 +80,38 @@ pub(crate) fn upstream<'py>(link: &Bound<'py, PullLink>) -> Option<Bound<'py, Pu
     }
 }
 
+/// Whether a link may begin a new cycle now.
+///
+/// # Errors
+///
+/// `RuntimeError`: A pull is pending, or it is being closed.
+#[pyfunction]
+pub(crate) fn check_restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
+    let py = link.py();
+    let this = link.get();
+    this.home().check(py, "stream")?;
+    let state = this.state.borrow(py);
+    if state.running || !state.turn.is_idle() {
+        return Err(PyRuntimeError::new_err(
+            "cannot restart while a pull is pending; await or cancel it first",
+        ));
+    }
+    if state.closing.is_some() {
+        return Err(PyRuntimeError::new_err(
+            "cannot restart while the stream is being closed; await its aclose() first",
+        ));
+    }
+    Ok(())
+}
+
 /// Begins a new cycle of one link; its sources are the caller's business.
 #[pyfunction]
 pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
     let py = link.py();
     let this = link.get();
-    this.home().check(py, "stream")?;
+    check_restart(link)?;
     let feeds = {
         let state = this.state.borrow(py);
-        if state.running || !state.turn.is_idle() {
-            return Err(PyRuntimeError::new_err(
-                "cannot restart while a pull is pending; await or cancel it first",
-            ));
-        }
-        if state.closing.is_some() {
-            return Err(PyRuntimeError::new_err(
-                "cannot restart while the stream is being closed; await its aclose() first",
-            ));
-        }
         let own = match &state.origin {
             Origin::Feed(feed) => Some(feed.clone_ref(py)),
             Origin::Unset | Origin::Stage { .. } => None,
