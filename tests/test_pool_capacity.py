@@ -4,6 +4,8 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from headrace import (
     CapacitySource,
     HierarchicalTaskPoolRunner,
@@ -16,6 +18,8 @@ from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.usefixtures("way")
 
 
 async def test_nothing_is_pulled_ahead_but_one() -> None:

@@ -24,6 +24,8 @@ from tests.support import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def fail() -> None:
     raise ValueError("no")

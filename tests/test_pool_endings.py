@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from headrace.pool import TaskRun
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def test_leaving_cancels_and_awaits_what_runs() -> None:
     capacity = CapacitySource(3)

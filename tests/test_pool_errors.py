@@ -20,6 +20,8 @@ from tests.support import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def error_of(task: Any, limit: int = 4) -> BaseException:
     """The error of the one envelope that a task gives."""
@@ -90,7 +92,9 @@ async def test_task_that_somebody_cancels_before_its_first_step_is_an_error() ->
         else:
             asyncio.get_running_loop().call_soon(cancel)
 
-    async with pool([one, one], name="mill").run_tasks() as progress:
+    # One with a timeout is not launched by the core, which does not wait for the first step.
+    tasks = [Task(one, timeout=60), one]
+    async with pool(tasks, name="mill").run_tasks() as progress:
         cancel()
         first, second = [envelope async for envelope in progress]
     assert isinstance(first.error, asyncio.CancelledError)

@@ -21,6 +21,8 @@ from tests.support import Gate, quiet, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def double(item: int) -> int:
     await asyncio.sleep(0)

@@ -20,6 +20,8 @@ from tests.pool_support import INTERMEDIATE, envelopes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 class Work:
     """Tasks of all kinds; counts what happens to each."""

@@ -1,17 +1,19 @@
 """The native core. The classes that people use are in the other modules; these are what they are made of."""
 
-from asyncio import Future, Task
+from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
 from collections.abc import (
     AsyncIterable,
     Callable,
     Coroutine,
     Generator,
+    Hashable,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
+from contextvars import Context
 from types import GenericAlias, TracebackType
 from typing import (
     Any,
@@ -29,6 +31,7 @@ from typing import (
 from typing_extensions import disjoint_base
 
 from headrace.abc import PushProtocol
+from headrace.pool.envelope import EnvelopeType
 
 __all__ = [
     "Buffer",
@@ -48,12 +51,14 @@ __all__ = [
     "InOrderKernel",
     "IterFeed",
     "IteratorResult",
+    "Lane",
     "Lease",
     "LineWriter",
     "LinesFeed",
     "MapKernel",
     "Merge",
     "MergeFeed",
+    "Meter",
     "PullLink",
     "PushLink",
     "Queue",
@@ -64,6 +69,8 @@ __all__ = [
     "SkipKernel",
     "StoreFeed",
     "TakeKernel",
+    "TaskProgressEnvelope",
+    "Unread",
     "WhileKernel",
     "WindowKernel",
     "__version__",
@@ -583,3 +590,130 @@ def for_each(stream: PullLink[_T], function: Callable[[_T], Any]) -> Coroutine[A
 def reduce_all(
     stream: PullLink[_T], reducer: Callable[[Any, _T], Any], *initial: Any
 ) -> Coroutine[Any, Any, Any]: ...
+
+@final
+class TaskProgressEnvelope(Generic[_T_co]):
+    """One thing that happened to one task of a pool.
+
+    For each task that was called there are zero or more `INTERMEDIATE` envelopes, in the order in which it yielded
+    them, and then exactly one `FINAL` or `ERROR`. Times are seconds of the clock of the loop that ran the pool.
+    """
+
+    __match_args__ = (
+        "task_id",
+        "key",
+        "type",
+        "value",
+        "error",
+        "attempt",
+        "queued",
+        "started",
+        "finished",
+    )
+    def __new__(
+        cls,
+        task_id: int,
+        key: Hashable,
+        type: EnvelopeType,  # noqa: A002 -- the field is called so
+        value: _T_co,
+        error: BaseException | None,
+        attempt: int,
+        queued: float,
+        started: float | None,
+        finished: float | None,
+    ) -> TaskProgressEnvelope[_T_co]: ...
+    @property
+    def task_id(self) -> int:
+        """The number of the task in its runner, from 1, in the order in which tasks were taken up."""
+
+    @property
+    def key(self) -> Hashable:
+        """The `key` that the `Task` was built with; None for a bare callable."""
+
+    @property
+    def type(self) -> EnvelopeType:
+        """What this envelope tells."""
+
+    @property
+    def value(self) -> _T_co:
+        """What the task yielded or ended with; None in an `ERROR`."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the task raised, the very object; None unless this is an `ERROR`."""
+
+    @property
+    def attempt(self) -> int:
+        """Which call of the task this is about, from 1; 0 if the task was never called."""
+
+    @property
+    def queued(self) -> float:
+        """When the runner took the task up."""
+
+    @property
+    def started(self) -> float | None:
+        """When the task was called, its capacity held; None if it never was."""
+
+    @property
+    def finished(self) -> float | None:
+        """When the task ended; None in an `INTERMEDIATE`."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
+
+@final
+class Unread:
+    contested: bool
+    def __new__(
+        cls, buffer: Buffer[Any], other: Callable[[Any], Any], taken: Callable[[], object]
+    ) -> Unread: ...
+    def take(
+        self, event_loop: AbstractEventLoop
+    ) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]: ...
+    def put(self, entry: object) -> None: ...
+    def shut(self) -> None: ...
+    def close(self) -> None: ...
+    def finish(self) -> None: ...
+    def __len__(self) -> int: ...
+
+@final
+class Lane:
+    open: bool
+    def __new__(
+        cls,
+        python: object,
+        *,
+        name: str,
+        source: object,
+        acquire: Callable[..., Any],
+        event_loop: AbstractEventLoop,
+        clock: Callable[[], float],
+        context: Context,
+        unread: Unread,
+        most: int,
+        ids: Iterator[int],
+        keys: dict[Any, Any],
+        meter: Meter,
+        task_class: type,
+    ) -> Lane: ...
+    @property
+    def live(self) -> int: ...
+    def feed(self) -> Coroutine[Any, Any, Any]: ...
+    def watch(self) -> bool: ...
+    def inside(self) -> bool: ...
+    def is_disturbed(self, task_id: int) -> bool: ...
+    def cancel(self, task_id: int) -> bool: ...
+    def cancel_all(self) -> None: ...
+
+@final
+class Meter:
+    def __new__(cls) -> Meter: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    def note(self, now: float, *, failed: bool) -> None: ...
+    def rate(self, now: float) -> float: ...

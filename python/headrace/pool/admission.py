@@ -74,6 +74,11 @@ class Admission:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a job waits for capacity here."""
+        return bool(self._waiting)
+
     def withdraw(self, job: Job) -> None:
         """The job wants no capacity any more, if it ever did."""
         if self._paused is not None:

@@ -75,7 +75,7 @@ class Job:
             # Not the feeder's, which is a copy of it.
             self.task.context = run.context
         self.task_id = next(run.plan.ids)
-        self.queued = run.loop.time()
+        self.queued = run.clock()
         self.state = State.QUEUED
         self.attempt = 0
         self.started: float | None = None
@@ -97,7 +97,7 @@ class Job:
     @property
     def name(self) -> str:
         """What it is called in the name of its asyncio task, and in messages."""
-        return f"{self._run.plan.name}: task {self.task_id if self.key is None else self.key}"
+        return self._run.plan.name_of(self.task_id, self.key)
 
     # Before it is called.
 
@@ -148,7 +148,7 @@ class Job:
         """See `Listener`."""
         self._disarm()
         run, self._called = self._run, True
-        self.started = run.loop.time()
+        self.started = run.clock()
         self.attempt += 1
         if self.attempt == 1:
             run.move(self, State.RUNNING)
@@ -158,18 +158,11 @@ class Job:
 
     def emit(self, value: object) -> Awaitable[None] | None:
         """See `Listener`."""
-        if self._cancelled or self._overdue is not None:
-            # It yields all the same.
-            return _stopped()
-        run = self._run
-        if run.closed:
-            # There always is room now: one that waits for nothing else has to wait here until it is asked to stop.
-            return run.loop.create_future()
-        envelope = self._envelope(EnvelopeType.INTERMEDIATE, value, None, None)
-        if run.outlet.has_room(self._place):
-            run.outlet.put_at(self._place, envelope)
-            return None
-        return self._put_when_room(envelope)
+        return self._run.emit(
+            self._envelope(EnvelopeType.INTERMEDIATE, value, None, None),
+            self._place,
+            stopping=self._cancelled or self._overdue is not None,
+        )
 
     def returned(self, value: object) -> None:
         """See `Listener`."""
@@ -185,7 +178,7 @@ class Job:
         self._stopped()
         run = self._run
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            run.settle(self, None, error)
+            self._settle(None, error)
             run.outlet.leave(self._place)
             run.over(self)
             run.interrupt(error)
@@ -295,14 +288,34 @@ class Job:
 
     def _end(self, kind: EnvelopeType, value: object, error: BaseException | None) -> None:
         run = self._run
-        now = run.loop.time()
+        now = run.clock()
         run.plan.meter.note(now, failed=error is not None)
-        run.settle(self, value, error)
+        self._settle(value, error)
         run.outlet.put_at(self._place, self._envelope(kind, value, error, now))
         run.outlet.leave(self._place)
         run.over(self)
         if error is not None:
             run.failed(error)
+
+    def _settle(self, value: object, error: BaseException | None) -> None:
+        """Tells those who asked how it ended."""
+        run, task, settling = self._run, getattr(self, "task", None), self._run.plan.settling
+        try:
+            if task is not None and error is None and task.on_complete is not None:
+                task.on_complete(value)
+            elif task is not None and error is not None and task.on_error is not None:
+                task.on_error(error)
+        except Exception as failure:
+            run.report(f"a callback of {self.name} raised", failure)
+        if settling is None:
+            return
+        try:
+            if error is None:
+                settling.completed(self.item, value)
+            else:
+                settling.failed(self.item, error)
+        except Exception as failure:
+            run.report(f"the source of {run.plan.name} raised when told of {self.name}", failure)
 
     def _envelope(
         self, kind: EnvelopeType, value: object, error: BaseException | None, finished: float | None
@@ -319,20 +332,10 @@ class Job:
             finished,
         )
 
-    async def _put_when_room(self, envelope: TaskProgressEnvelope[object]) -> None:
-        outlet = self._run.outlet
-        await outlet.room(self._run.loop, self._place)
-        outlet.put_at(self._place, envelope)
-        outlet.let_in()
-
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-async def _stopped() -> None:
-    raise asyncio.CancelledError
 
 
 def _finite(seconds: float | None) -> float | None:

@@ -11,12 +11,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from headrace.buffer import PushPullBufferObj
+from headrace._core import Buffer, Unread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from headrace.pool.envelope import TaskProgressEnvelope
 
-__all__ = ["Failure", "Outlet", "Place"]
+__all__ = ["Failure", "Outlet", "Place", "stopped"]
 
 
 class Failure:
@@ -43,47 +45,30 @@ class Place:
 class Outlet:
     """The envelopes that are not read yet.
 
+    `unread` is what the consumer takes from.
+
     Args:
         most: how many may be unread before those who can wait do so; in an ordered run, and as many more may be parked.
         ordered: whether tasks have places.
         window: in an ordered run, how many tasks may be between the first that has not ended and the last taken up.
+        failed: called with a failure that is taken, to raise it.
     """
 
-    def __init__(self, most: int, *, ordered: bool, window: int) -> None:
+    def __init__(
+        self, most: int, *, ordered: bool, window: int, failed: Callable[[Failure], object]
+    ) -> None:
         self._most = most
         self._window = window
-        # Behind everything else it holds None: the end. It has no bound of its own, so that a task that ends can put
-        # its last envelope without waiting; `room` bounds what it holds.
-        self._unread: PushPullBufferObj[TaskProgressEnvelope[Any] | Failure | None] = (
-            PushPullBufferObj()
-        )
-        self._into, self._out_of = self._unread.sink, self._unread.source
+        # It has no bound of its own, so that a task that ends can put its last envelope without waiting; `room` bounds
+        # what it holds.
+        buffer: Buffer[Any] = Buffer(None, "block", "fifo", None)
+        self.unread = Unread(buffer, failed, self.let_in)
         self._blocked: deque[tuple[asyncio.Future[None], Place | None]] = deque()
         self._places: deque[Place] | None = deque() if ordered else None
         self._parked = 0
-        self._shut = False
 
     def __len__(self) -> int:
-        return len(self._unread) + self._parked
-
-    # The consumer's side.
-
-    async def take(self) -> TaskProgressEnvelope[Any] | Failure | None:
-        """The next entry, when there is one. Whoever cancels it loses none."""
-        entry = await anext(self._out_of)
-        # From here on nothing waits, so that nothing that was taken can be lost.
-        if self._blocked:
-            self.let_in()
-        return entry
-
-    def shut(self) -> None:
-        """Nobody reads any more: what is put from now on is dropped."""
-        self._shut = True
-
-    async def close(self) -> None:
-        """Whoever waits for an entry gets none."""
-        self._shut = True
-        await self._out_of.aclose()
+        return len(self.unread) + self._parked
 
     # The side of the tasks.
 
@@ -95,10 +80,9 @@ class Outlet:
         self._places.append(place)
         return place
 
-    def put(self, entry: TaskProgressEnvelope[Any] | Failure | None) -> None:
+    def put(self, entry: TaskProgressEnvelope[Any] | Failure) -> None:
         """Puts an entry where it may be read at once, whether there is room or not."""
-        if not self._shut:
-            self._into.next_nowait(entry)
+        self.unread.put(entry)
 
     def put_at(self, place: Place | None, entry: TaskProgressEnvelope[Any] | Failure) -> None:
         """Puts an entry at a place, whether there is room or not."""
@@ -107,6 +91,28 @@ class Outlet:
         else:
             place.parked.append(entry)
             self._parked += 1
+
+    def emit(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        envelope: TaskProgressEnvelope[Any],
+        place: Place | None,
+    ) -> Coroutine[Any, Any, None] | None:
+        """Puts an envelope at a place, if there is room; else gives what does so when there is."""
+        if self.has_room(place):
+            self.put_at(place, envelope)
+            return None
+        return self._put_when_room(loop, envelope, place)
+
+    async def _put_when_room(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        envelope: TaskProgressEnvelope[Any],
+        place: Place | None,
+    ) -> None:
+        await self.room(loop, place)
+        self.put_at(place, envelope)
+        self.let_in()
 
     def leave(self, place: Place | None) -> None:
         """The task of this place will put nothing more."""
@@ -144,6 +150,7 @@ class Outlet:
             turn: asyncio.Future[None] = loop.create_future()
             entry = (turn, place)
             queue(entry)
+            self.unread.contested = True
             if queue == self._blocked.appendleft:
                 # It was let in for nothing: let in another, if there is one that may.
                 self.let_in()
@@ -155,6 +162,7 @@ class Outlet:
                     self.let_in()
                 elif entry in self._blocked:
                     self._blocked.remove(entry)
+                    self.unread.contested = bool(self._blocked)
                 raise
             if self._fits(place):
                 return
@@ -171,18 +179,24 @@ class Outlet:
             elif self._fits(place):
                 del self._blocked[index]
                 turn.set_result(None)
-                return
+                break
             elif self._places is None:
                 # All wait for the same.
-                return
+                break
             else:
                 index += 1
+        self.unread.contested = bool(self._blocked)
 
     def _fits(self, place: Place | None) -> bool:
-        unread = len(self._unread) < self._most
+        unread = len(self.unread) < self._most
         if self._places is None:
             return unread
         if place is not None and self._places and self._places[0] is place:
             return unread
         # The feeder, which has no place, needs both; a task that is not the first parks.
         return self._parked < self._most and (place is not None or unread)
+
+
+async def stopped() -> None:
+    """What a task that is to stop gets, in place of room."""
+    raise asyncio.CancelledError

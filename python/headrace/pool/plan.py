@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace.pool.meter import Meter
+from headrace._core import Meter
 from headrace.pool.settling import Settling
 
 if TYPE_CHECKING:
@@ -48,6 +48,21 @@ class Plan:
     def __post_init__(self) -> None:
         source: object = self.source
         self.settling = source if isinstance(source, Settling) else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing stands against the short way for tasks that ask for nothing special."""
+        return (
+            not self.ordered
+            and self.lookahead == 1
+            and self.settling is None
+            and self.retry is None
+            and self.timeout is None
+        )
+
+    def name_of(self, task_id: int, key: object) -> str:
+        """What a task is called in the name of its asyncio task, and in messages."""
+        return f"{self.name}: task {task_id if key is None else key}"
 
     def check_idle(self) -> None:
         """Raises RuntimeError if a run is under way."""

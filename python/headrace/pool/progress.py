@@ -13,6 +13,7 @@ from headrace.pool.run import Run
 from headrace.pull import SourceObj
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from typing import Self
 
     from headrace.pool.plan import Plan
@@ -47,7 +48,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         self._run.start()
         return self
 
-    async def __anext__(self) -> TaskProgressEnvelope[Any]:
+    def __anext__(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]:
         """The next envelope.
 
         Raises:
@@ -58,7 +59,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             BaseException: what the source raised, the same object; the next pull goes on. Or, when all is closed, the
                 `KeyboardInterrupt` or `SystemExit` of a task.
         """
-        return await self._run.pull()
+        return self._run.pull()
 
     @property
     def running(self) -> bool:

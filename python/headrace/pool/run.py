@@ -12,6 +12,7 @@ it has, and ends as the last task of the run. A task that was pulled and not cal
 from __future__ import annotations
 
 import asyncio
+import time
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,18 @@ from headrace.pool.admission import Admission
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.job import Job, State
-from headrace.pool.outlet import Failure, Outlet
+from headrace.pool.outlet import Failure, Outlet, stopped
+from headrace.pool.plain import Plain
 from headrace.tasks import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from headrace._core import Lane
     from headrace.capacity import Lease
     from headrace.pool.envelope import TaskProgressEnvelope
     from headrace.pool.executor import Executor
+    from headrace.pool.outlet import Place
     from headrace.pool.plan import Plan
     from headrace.pool.task import Task
 
@@ -44,13 +48,17 @@ class Run:
 
     loop: asyncio.AbstractEventLoop
     """Where it runs; known from its start on."""
+    clock: Callable[[], float]
+    """The clock of that loop."""
     admission: Admission
     """Made at its start."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.context = copy_context()
-        self.outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
+        self.outlet = Outlet(
+            plan.max_buffered, ordered=plan.ordered, window=plan.window, failed=self._told
+        )
         # Nobody reads envelopes any more.
         self.closed = False
         # Nothing is called any more, and what runs is to stop.
@@ -60,7 +68,8 @@ class Run:
         self.first_error: BaseException | None = None
         self.jobs: dict[int, Job] = {}
         self.counts = dict.fromkeys(State, 0)
-        self.keys: dict[object, Job] = {}
+        # Of a plain task its id.
+        self.keys: dict[object, Job | int] = {}
         # What was taken up and not called, by task id.
         self.unstarted: dict[int, object] = {}
         # Whose first step runs inside this very step of the loop.
@@ -74,6 +83,8 @@ class Run:
         self._awaited: Callable[[], bool] | None = None
         self._turn: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
+        # The short way for plain tasks, where all of the run's options allow it.
+        self._lane: Lane | None = None
         # By `Task.thread`; made and started when the first task needs it.
         self._executors: dict[bool, Executor] = {}
 
@@ -90,7 +101,12 @@ class Run:
             return "closed" if self.closed else "not started"
         if self._feeder.done():
             return "closed" if self.closed else f"ended, {len(self.outlet)} unread"
-        return f"{self.counts[State.RUNNING]} running, {len(self.outlet)} unread"
+        return f"{self.running_tasks} running, {len(self.outlet)} unread"
+
+    @property
+    def running_tasks(self) -> int:
+        """How many tasks run."""
+        return self.counts[State.RUNNING] + (0 if self._lane is None else self._lane.live)
 
     def start(self) -> None:
         """Starts the feeder, if that has not happened."""
@@ -104,8 +120,14 @@ class Run:
         self.plan.check_idle()
         self.loop = asyncio.get_running_loop()
         self.admission = Admission(self.plan.name, self.plan.capacity, self.loop, self._granted)
+        # What `loop.time` of asyncio's own loops does, with one call less.
+        own = type(self.loop).time is asyncio.BaseEventLoop.time
+        self.clock = time.monotonic if own else self.loop.time
         if self.plan.paused:
             self.admission.pause()
+        if self.plan.is_plain and not self.loop.get_debug():
+            self._lane = Plain(self).lane
+            self._gauge()
         self.plan.run = self
         _started.add(self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
@@ -117,34 +139,34 @@ class Run:
         )
         self._feeder.add_done_callback(self._ended)
 
-    async def pull(self) -> TaskProgressEnvelope[Any]:
-        """The next envelope."""
-        if not self.closed:
-            self.start()
-        entry = await self.outlet.take()
-        if entry is None:
-            # For every other pull, now and later.
-            self.outlet.put(None)
+    def pull(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]:
+        """The next envelope, as an awaitable."""
+        if self._feeder is None:
+            return self._first_pull()
+        return self.outlet.unread.take(self.loop)
+
+    async def _first_pull(self) -> TaskProgressEnvelope[Any]:
+        if self.closed:
             raise StopAsyncIteration
-        if not isinstance(entry, Failure):
-            return entry
-        if entry.told is not None and not entry.told.done():
-            entry.told.set_result(None)
-        if entry.error is self._fatal:
+        self.start()
+        return await self.outlet.unread.take(self.loop)
+
+    def _told(self, failure: Failure) -> None:
+        """Somebody is told of a failure."""
+        if failure.told is not None and not failure.told.done():
+            failure.told.set_result(None)
+        if failure.error is self._fatal:
             self._fatal = None
-        raise entry.error
+        raise failure.error
 
     async def close(self) -> None:
         """Ends the run and waits until it has; raises what ended it, if nobody was told."""
         self._check_outside("close")
         self.closed = True
-        self.outlet.shut()
+        # Whoever waits for an envelope will get none.
+        self.outlet.unread.close()
         self.stop()
-        try:
-            # Whoever waits for an envelope will get none.
-            await self.outlet.close()
-        finally:
-            struck = await self._settled()
+        struck = await self._settled()
         if struck is not None:
             raise struck
         if self._fatal is not None:
@@ -169,6 +191,7 @@ class Run:
             return
         if not self.draining and not self.ending:
             self.draining = True
+            self._gauge()
             for job in tuple(self.jobs.values()):
                 if job.state is State.QUEUED and not job.is_launched:
                     job.give_back()
@@ -193,27 +216,27 @@ class Run:
         if self._feeder is None or self._feeder.done():
             return
         self._check_loop()
-        if any(job.inside() for job in self.jobs.values()):
+        inside_lane = self._lane is not None and self._lane.inside()
+        if inside_lane or any(job.inside() for job in self.jobs.values()):
             raise RuntimeError(
                 f"{self.plan.name}: a task cannot {action} the run that it is part of"
             )
 
     def _check_loop(self) -> None:
         if self.loop is not asyncio.get_running_loop():
-            raise WrongLoopError(
-                f"{self.plan.name}: this run belongs to another event loop, where it started"
-            )
+            raise WrongLoopError(f"{self.plan.name}: this run belongs to another event loop")
 
     def stop(self) -> None:
         """Has the feeder see the run out. Once: a second cancellation would only disturb it."""
         if self._feeder is not None and not self.ending:
             self.ending = self._stopped = True
+            self._gauge()
             self._feeder.cancel()
 
     def abandon(self) -> None:
         """Ends a run whose stream nobody holds any more. May be called by a finaliser, in any thread."""
         self.closed = True
-        self.outlet.shut()
+        self.outlet.unread.shut()
         if self._feeder is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.stop)
 
@@ -221,6 +244,7 @@ class Run:
         """Calls nothing until it is resumed."""
         if not self.draining:
             self.admission.pause()
+            self._gauge()
 
     def resume(self) -> None:
         """Calls again."""
@@ -241,7 +265,9 @@ class Run:
                 self._feeder.uncancel()
             finally:
                 self._taking_up = False
-            await self._until_idle()
+            while self._has_work():
+                self._idle = self.loop.create_future()
+                await self._idle
         except (KeyboardInterrupt, SystemExit) as error:
             # The source raised it. asyncio would raise it out of the running loop before anything was closed.
             self._fatal = error
@@ -255,23 +281,36 @@ class Run:
         while not self.ending and not self.draining:
             await self._until(self._may_pull)
             if kept:
-                job = Job(self, kept.popleft())
+                item = kept.popleft()
             else:
                 try:
-                    job = Job(self, await self._pull())
+                    item = await self._pull()
                 except StopAsyncIteration:
                     return
+                if item is self._lane:
+                    # Nothing was pulled, since nothing could be called.
+                    await self._until_callable()
+                    continue
+            job = Job(self, item)
             self.jobs[job.task_id] = job
             self.counts[State.QUEUED] += 1
-            while not (self.outlet.has_room() and self._may_call()):
-                await self.outlet.room(self.loop)
-                self.outlet.let_in()
-                await self._until(self._may_call)
+            await self._until_callable()
             if job.state is State.QUEUED and self._accept(job):
                 if job.task.thread not in self._executors:
                     await self._make_executor(job.task.thread)
                 if job.state is State.QUEUED:
                     self.admission.seek(job)
+
+    async def _until_callable(self) -> None:
+        while not (self.outlet.has_room() and self._may_call()):
+            await self.outlet.room(self.loop)
+            self.outlet.let_in()
+            await self._until(self._may_call)
+
+    def _gauge(self) -> None:
+        """Lets the lane know whether tasks may be called: after whatever changes that."""
+        if self._lane is not None:
+            self._lane.open = not self.ending and not self.draining and self._may_call()
 
     def _may_pull(self) -> bool:
         return self.counts[State.QUEUED] < self.plan.lookahead
@@ -295,6 +334,7 @@ class Run:
                 self._awaited = self._turn = None
 
     def _wake(self) -> None:
+        self._gauge()
         turn, ready = self._turn, self._awaited
         if turn is not None and ready is not None and not turn.done() and ready():
             turn.set_result(None)
@@ -310,9 +350,10 @@ class Run:
         holder = self.keys.setdefault(job.key, job)
         if holder is job:
             return True
+        owner = holder.task_id if isinstance(holder, Job) else holder
         job.refuse(
             ValueError(
-                f"{self.plan.name}: key {job.key!r} is that of task {holder.task_id}, which has not ended"
+                f"{self.plan.name}: key {job.key!r} is that of task {owner}, which has not ended"
             )
         )
         return False
@@ -321,7 +362,9 @@ class Run:
         """The next item. An error of the source goes to the consumer; until it got there the source is left alone."""
         while True:
             try:
-                return await anext(self.plan.source)
+                if self._lane is None or self.admission.is_awaited:
+                    return await anext(self.plan.source)
+                return await self._lane.feed()
             except StopAsyncIteration:
                 raise
             except asyncio.CancelledError as cancelled:
@@ -346,10 +389,10 @@ class Run:
         await executor.start()
         self._executors[thread] = executor
 
-    async def _until_idle(self) -> None:
-        while self.jobs:
-            self._idle = self.loop.create_future()
-            await self._idle
+    def _has_work(self) -> bool:
+        # Both are asked: the lane tells that it is idle only if it was.
+        lane = self._lane is not None and self._lane.watch()
+        return lane or bool(self.jobs)
 
     async def _see_out(self) -> None:
         """Stops whatever runs and waits for the last of it, however often the feeder is cancelled meanwhile."""
@@ -358,8 +401,10 @@ class Run:
                 job.give_back()
             else:
                 job.cancel()
+        if self._lane is not None:
+            self._lane.cancel_all()
         await self.admission.aclose()
-        while self.jobs:
+        while self._has_work():
             self._idle = self.loop.create_future()
             await settled(self._idle)
         for executor in self._executors.values():
@@ -382,7 +427,7 @@ class Run:
             )
         if self._fatal is not None:
             self.outlet.put(Failure(self._fatal))
-        self.outlet.put(None)
+        self.outlet.unread.finish()
 
     # What jobs report.
 
@@ -403,28 +448,33 @@ class Run:
             del self.keys[job.key]
         del self.jobs[job.task_id]
         self.move(job, State.ENDED)
-        if not self.jobs and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if not self.jobs:
+            self.idle()
 
-    def settle(self, job: Job, value: object, error: BaseException | None) -> None:
-        """Tells those who asked how a job ended."""
-        task, settling = getattr(job, "task", None), self.plan.settling
-        try:
-            if task is not None and error is None and task.on_complete is not None:
-                task.on_complete(value)
-            elif task is not None and error is not None and task.on_error is not None:
-                task.on_error(error)
-        except Exception as failure:
-            self.report(f"a callback of {job.name} raised", failure)
-        if settling is None:
-            return
-        try:
-            if error is None:
-                settling.completed(job.item, value)
-            else:
-                settling.failed(job.item, error)
-        except Exception as failure:
-            self.report(f"the source of {self.plan.name} raised when told of {job.name}", failure)
+    def emit(
+        self, envelope: TaskProgressEnvelope[object], place: Place | None, *, stopping: bool
+    ) -> Awaitable[None] | None:
+        """Puts an `INTERMEDIATE` envelope; see `Listener.emit`."""
+        if stopping:
+            # It yields all the same.
+            return stopped()
+        if self.closed:
+            # There always is room now: one that waits for nothing else has to wait here until it is asked to stop.
+            return self.loop.create_future()
+        return self.outlet.emit(self.loop, envelope, place)
+
+    def cancel(self, task_id: int) -> bool:
+        """Cancels a task, if it has not ended."""
+        job = self.jobs.get(task_id)
+        if job is None:
+            return self._lane is not None and self._lane.cancel(task_id)
+        job.cancel()
+        return True
+
+    def idle(self) -> None:
+        """No task runs any more, of one kind or the other."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def failed(self, error: BaseException) -> None:
         """A job ended with an error."""

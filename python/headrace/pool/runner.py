@@ -233,12 +233,7 @@ class HierarchicalTaskPoolRunner:
         Returns:
             whether there is such a task that has not ended.
         """
-        run = self._plan.run
-        job = None if run is None else run.jobs.get(task_id)
-        if job is None:
-            return False
-        job.cancel()
-        return True
+        return self._plan.run is not None and self._plan.run.cancel(task_id)
 
     def pause(self) -> None:
         """Calls nothing until `resume()`; what runs goes on. The runner waits for no capacity meanwhile.
@@ -260,12 +255,12 @@ class HierarchicalTaskPoolRunner:
         plan, run = self._plan, self._plan.run
         return PoolSnapshot(
             queued=len(plan.kept) + (0 if run is None else run.counts[State.QUEUED]),
-            running=0 if run is None else run.counts[State.RUNNING],
+            running=0 if run is None else run.running_tasks,
             backing_off=0 if run is None else run.counts[State.BACKING_OFF],
             done=plan.meter.done,
             failed=plan.meter.failed,
             unread=0 if run is None else len(run.outlet),
-            rate=0.0 if run is None else plan.meter.rate(run.loop.time()),
+            rate=0.0 if run is None else plan.meter.rate(run.clock()),
             paused=plan.paused,
             capacity=uses(plan.capacity),
         )

@@ -59,6 +59,7 @@ class Task:
         "context",
         "cost",
         "fn",
+        "is_plain",
         "key",
         "on_complete",
         "on_error",
@@ -81,6 +82,8 @@ class Task:
     on_complete: Callable[[Any], object] | None
     on_error: Callable[[BaseException], object] | None
     context: Context
+    is_plain: bool
+    """Whether it asks for nothing but a cost and a key, so that it may be run the short way."""
 
     def __init__(
         self,
@@ -125,6 +128,9 @@ class Task:
         self.on_complete = on_complete
         self.on_error = on_error
         self.context = copy_context()
+        self.is_plain = not (thread or priority) and all(
+            term is None for term in (timeout, queue_timeout, retry, on_complete, on_error)
+        )
 
     def __repr__(self) -> str:
         key = "" if self.key is None else f" {self.key!r}"

@@ -7,13 +7,14 @@
 //! | [`kernel`] | what an operator does with one item |
 //! | [`drive`] | what moves items through kernels, on demand and on supply |
 //! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
+//! | [`pool`] | the tasks of a pool that ask for nothing special |
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`writer`] | lines on their way into a file |
 //! | [`runtime`] | threads for what blocks |
 //! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`stack`], [`thread`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity` and in `gil`, each block with
+//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane` and in `gil`, each block with
 //! its reason.
 
 mod asyncio;
@@ -29,6 +30,7 @@ mod gil;
 mod kernel;
 mod number;
 mod owner;
+mod pool;
 mod queue;
 mod result;
 mod runtime;
@@ -61,6 +63,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     writer::register(module)?;
     queue::register(module)?;
     capacity::register(module)?;
+    pool::register(module)?;
     module.add_class::<buffer::Buffer>()?;
     module.add_class::<result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;

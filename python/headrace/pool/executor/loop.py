@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headrace.pool.envelope import Final
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from headrace.pool.task import Task
 
-__all__ = ["LoopExecutor"]
+__all__ = ["LoopExecutor", "read", "stream"]
+
+
+class Yields(Protocol):
+    """Who is told what a task yields; see `Listener`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def emit(self, value: object) -> Awaitable[None] | None: ...
 
 
 class LoopExecutor:
@@ -107,7 +116,7 @@ async def _work(task: Task, listener: Listener) -> object:
         if isinstance(result, CoroutineType):
             return await cast("Awaitable[object]", result)
         if isinstance(result, AsyncGenerator):
-            return await _stream(cast("AsyncGenerator[object, Any]", result), listener)
+            return await stream(cast("AsyncGenerator[object, Any]", result), listener)
         if isinstance(result, Awaitable):
             return await cast("Awaitable[object]", result)
     except (KeyboardInterrupt, SystemExit) as error:
@@ -116,7 +125,8 @@ async def _work(task: Task, listener: Listener) -> object:
     return result
 
 
-async def _stream(values: AsyncGenerator[object, Any], listener: Listener) -> object:
+async def stream(values: AsyncGenerator[object, Any], listener: Yields) -> object:
+    """Iterates work that yields to its end, and gives the value of its `Final`."""
     final: Final[object] | None = None
     try:
         async for value in values:
@@ -144,3 +154,9 @@ def _error_of(done: asyncio.Task[object]) -> BaseException | None:
         # Else the error's traceback would hold the task, which holds the error.
         del done
     return None
+
+
+def read(done: asyncio.Task[object]) -> None:
+    """Takes note of the error of a task, which is told otherwise, so that asyncio does not say that nobody did."""
+    if not done.cancelled():
+        done.exception()

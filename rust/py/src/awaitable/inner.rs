@@ -25,14 +25,20 @@ pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
 }
 
 impl Inner {
+    /// Whether it is the coroutine of an `async def`.
+    #[inline]
+    pub(crate) fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: reading the type object of a live object.
+        let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+        std::ptr::eq(kind, &raw const ffi::PyCoro_Type)
+    }
+
     /// What `await object` drives: the object itself if it is a coroutine, else what its
     /// `__await__` gives.
     #[inline]
     pub(crate) fn of(object: Bound<'_, PyAny>) -> PyResult<Self> {
-        // SAFETY: reading the type object of a live object.
-        let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
-        // Nine times of ten it is the coroutine of an `async def`, which is its own iterator.
-        if std::ptr::eq(kind, &raw const ffi::PyCoro_Type) {
+        // Nine times of ten it is that, and its own iterator.
+        if Self::is_coroutine(&object) {
             return Ok(Self(object.unbind()));
         }
         Self::of_other(&object)

@@ -103,11 +103,11 @@ impl Identity {
 }
 
 /// A context that is entered until this is dropped.
-pub(super) struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
+pub(crate) struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
 
 impl<'a, 'py> InContext<'a, 'py> {
     #[inline]
-    pub(super) fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(crate) fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
         // SAFETY: a live context of this thread.
         match unsafe { ffi::PyContext_Enter(context.as_ptr()) } {
             0 => Ok(Self(context)),
@@ -128,7 +128,7 @@ impl Drop for InContext<'_, '_> {
 /// The task that is the loop's current one, if it is another than the one that runs; until this is
 /// dropped. It is filled in where it stands, since what was just written is slow to be moved.
 #[derive(Debug, Default)]
-pub(super) struct Entered<'py> {
+pub(crate) struct Entered<'py> {
     /// The way, the loop and the task.
     inside: Option<(&'static Way, Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     /// The one that runs.
@@ -140,7 +140,7 @@ pub(super) struct Entered<'py> {
 impl<'py> Entered<'py> {
     /// Goes on as this task.
     #[inline]
-    pub(super) fn enter(
+    pub(crate) fn enter(
         &mut self,
         event_loop: &Bound<'py, PyAny>,
         task: Bound<'py, PyAny>,

@@ -58,7 +58,7 @@
 mod anchor;
 mod close;
 mod feed;
-mod identity;
+pub(crate) mod identity;
 #[expect(clippy::module_inception, reason = "the noun of this room")]
 mod merge;
 mod rest;

@@ -1,0 +1,129 @@
+"""The short way for plain tasks, and what it asks of Python.
+
+A plain task asks for nothing but a cost and a key, under a runner whose options are plain too. The core pulls, calls and
+settles it (`_core.Lane`); what goes wrong, and values that are yielded or awaited in other ways, come here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace._core import Lane
+from headrace.blame import speechless
+from headrace.pool.envelope import EnvelopeType, TaskProgressEnvelope
+from headrace.pool.executor.loop import stream
+from headrace.pool.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Hashable
+
+    from headrace.pool.run import Run
+
+__all__ = ["Plain"]
+
+
+class Plain:
+    """The plain tasks of a run; the lane calls its methods."""
+
+    lane: Lane
+    """What runs them."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        plan = run.plan
+        self.lane = Lane(
+            self,
+            name=plan.name,
+            source=plan.source,
+            acquire=partial(plan.capacity.try_acquire, detached=True),
+            event_loop=run.loop,
+            clock=run.clock,
+            context=run.context,
+            unread=run.outlet.unread,
+            most=plan.max_buffered,
+            ids=plan.ids,
+            keys=run.keys,
+            meter=plan.meter,
+            task_class=Task,
+        )
+
+    def raised(
+        self, task_id: int, key: Hashable, called: float, error: BaseException, disturbed: bool
+    ) -> bool:
+        """A task has stopped with an error; whether its asyncio task is to raise it."""
+        run = self._run
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            # asyncio would raise it out of the running loop there and then, past everything that has to be closed first.
+            run.interrupt(error)
+            return False
+        name = run.plan.name_of(task_id, key)
+        told = speechless(error, name)
+        if run.closed and disturbed and not isinstance(told, asyncio.CancelledError):
+            run.report(f"{name} raised while its run was being closed", told)
+        now = run.clock()
+        run.plan.meter.note(now, failed=True)
+        run.outlet.put(
+            TaskProgressEnvelope(
+                task_id, key, EnvelopeType.ERROR, None, told, 1, called, called, now
+            )
+        )
+        run.failed(told)
+        # What iteration is made of cannot be raised out of a task.
+        return told is error
+
+    def rest(
+        self, result: object, task_id: int, key: Hashable, called: float
+    ) -> Coroutine[Any, Any, object]:
+        """A coroutine that gives the final value, where what a task returned is none itself."""
+        if isinstance(result, AsyncGenerator):
+            listener = _Yielding(self._run, self.lane, task_id, key, called)
+            return stream(cast("AsyncGenerator[object, Any]", result), listener)
+        if isinstance(result, Awaitable):
+            return _awaited(cast("Awaitable[object]", result))
+        return _given(result)
+
+    def idle(self) -> None:
+        """No task of the lane runs any more, and the run had asked."""
+        self._run.idle()
+
+
+class _Yielding:
+    """Takes what a plain task yields."""
+
+    __slots__ = ("_called", "_key", "_lane", "_run", "_task_id")
+
+    def __init__(self, run: Run, lane: Lane, task_id: int, key: Hashable, called: float) -> None:
+        self._run = run
+        self._lane = lane
+        self._task_id = task_id
+        self._key = key
+        self._called = called
+
+    @property
+    def name(self) -> str:
+        return self._run.plan.name_of(self._task_id, self._key)
+
+    def emit(self, value: object) -> Awaitable[None] | None:
+        envelope = TaskProgressEnvelope(
+            self._task_id,
+            self._key,
+            EnvelopeType.INTERMEDIATE,
+            value,
+            None,
+            1,
+            self._called,
+            self._called,
+            None,
+        )
+        return self._run.emit(envelope, None, stopping=self._lane.is_disturbed(self._task_id))
+
+
+async def _awaited(result: Awaitable[object]) -> object:
+    return await result
+
+
+async def _given(result: object) -> object:
+    return result

@@ -1,0 +1,206 @@
+//! `TaskProgressEnvelope`: one thing that happened to one task.
+
+use pyo3::basic::CompareOp;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+
+/// See `headrace.pool.envelope`, where its documentation is. It never changes.
+#[pyclass(
+    frozen,
+    generic,
+    weakref,
+    freelist = 256,
+    module = "headrace",
+    name = "TaskProgressEnvelope"
+)]
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    pub(super) task_id: u64,
+    /// None of the optional objects is Python's `None`, which most of them would be.
+    pub(super) key: Option<Py<PyAny>>,
+    /// A member of `EnvelopeType`.
+    pub(super) kind: Py<PyAny>,
+    pub(super) value: Option<Py<PyAny>>,
+    pub(super) error: Option<Py<PyAny>>,
+    pub(super) attempt: u64,
+    pub(super) queued: f64,
+    pub(super) started: Option<f64>,
+    pub(super) finished: Option<f64>,
+}
+
+/// The fields, as Python has them and in this order.
+const NAMES: [&str; 9] = [
+    "task_id", "key", "type", "value", "error", "attempt", "queued", "started", "finished",
+];
+
+#[pymethods]
+impl Envelope {
+    #[classattr]
+    #[pyo3(name = "__match_args__")]
+    fn match_args(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        PyTuple::new(py, NAMES)
+    }
+
+    #[new]
+    #[pyo3(signature = (task_id, key, r#type, value, error, attempt, queued, started, finished))]
+    #[expect(clippy::too_many_arguments, reason = "they are its fields")]
+    fn new(
+        task_id: u64,
+        key: Option<Py<PyAny>>,
+        r#type: Py<PyAny>,
+        value: Option<Py<PyAny>>,
+        error: Option<Py<PyAny>>,
+        attempt: u64,
+        queued: f64,
+        started: Option<f64>,
+        finished: Option<f64>,
+    ) -> Self {
+        Self {
+            task_id,
+            key,
+            kind: r#type,
+            value,
+            error,
+            attempt,
+            queued,
+            started,
+            finished,
+        }
+    }
+
+    /// The number of the task in its runner, from 1, in the order in which tasks were taken up.
+    #[getter]
+    fn task_id(&self) -> u64 {
+        self.task_id
+    }
+
+    /// The `key` that the `Task` was built with; None for a bare callable.
+    #[getter]
+    fn key(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        shared(py, self.key.as_ref())
+    }
+
+    /// What this envelope tells.
+    #[getter]
+    fn r#type(&self, py: Python<'_>) -> Py<PyAny> {
+        self.kind.clone_ref(py)
+    }
+
+    /// What the task yielded or ended with; None in an `ERROR`.
+    #[getter]
+    fn value(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        shared(py, self.value.as_ref())
+    }
+
+    /// What the task raised, the very object; None unless this is an `ERROR`.
+    #[getter]
+    fn error(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        shared(py, self.error.as_ref())
+    }
+
+    /// Which call of the task this is about, from 1; 0 if the task was never called.
+    #[getter]
+    fn attempt(&self) -> u64 {
+        self.attempt
+    }
+
+    /// When the runner took the task up.
+    #[getter]
+    fn queued(&self) -> f64 {
+        self.queued
+    }
+
+    /// When the task was called, its capacity held; None if it never was.
+    #[getter]
+    fn started(&self) -> Option<f64> {
+        self.started
+    }
+
+    /// When the task ended; None in an `INTERMEDIATE`.
+    #[getter]
+    fn finished(&self) -> Option<f64> {
+        self.finished
+    }
+
+    fn __richcmp__(
+        &self,
+        py: Python<'_>,
+        other: &Bound<'_, PyAny>,
+        op: CompareOp,
+    ) -> PyResult<Py<PyAny>> {
+        let Ok(other) = other.cast::<Self>() else {
+            return Ok(py.NotImplemented());
+        };
+        match op {
+            CompareOp::Eq | CompareOp::Ne => {
+                let fields = self.fields(py)?;
+                let compared = fields.rich_compare(other.get().fields(py)?, op)?;
+                Ok(compared.unbind())
+            }
+            _ => Ok(py.NotImplemented()),
+        }
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.fields(py)?.hash()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let fields = self.fields(py)?;
+        let shown = NAMES
+            .iter()
+            .zip(fields.iter())
+            .map(|(name, field)| Ok(format!("{name}={}", field.repr()?)))
+            .collect::<PyResult<Vec<_>>>()?;
+        Ok(format!("TaskProgressEnvelope({})", shown.join(", ")))
+    }
+
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        Ok((py.get_type::<Self>(), self.fields(py)?))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.kind)?;
+        for held in [&self.key, &self.value, &self.error].into_iter().flatten() {
+            visit.call(held)?;
+        }
+        Ok(())
+    }
+}
+
+impl Envelope {
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        (
+            self.task_id,
+            self.key(py),
+            self.kind.clone_ref(py),
+            self.value(py),
+            self.error(py),
+            self.attempt,
+            self.queued,
+            self.started,
+            self.finished,
+        )
+            .into_pyobject(py)
+    }
+}
+
+/// `EnvelopeType.FINAL`.
+pub(super) fn final_kind(py: Python<'_>) -> PyResult<&Py<PyAny>> {
+    static FINAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    FINAL.get_or_try_init(py, || {
+        let kinds = py
+            .import("headrace.pool.envelope")?
+            .getattr("EnvelopeType")?;
+        Ok(kinds.getattr("FINAL")?.unbind())
+    })
+}
+
+fn shared(py: Python<'_>, object: Option<&Py<PyAny>>) -> Option<Py<PyAny>> {
+    object.map(|object| object.clone_ref(py))
+}

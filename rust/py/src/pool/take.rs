@@ -1,0 +1,194 @@
+//! The next envelope, as the consumer awaits it.
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use headrace_core::buffer::{Get, TryGetError};
+use pyo3::exceptions::PyStopAsyncIteration;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::envelope::Envelope;
+use crate::asyncio;
+use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
+use crate::buffer::Buffer;
+use crate::errors::{self, Raised};
+
+/// The envelopes of a run that are not read yet, in a buffer, with what is to be done besides.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(super) buffer: Py<Buffer>,
+    /// Called with whatever is in the buffer and is no envelope, to raise what it stands for.
+    other: Py<PyAny>,
+    /// Called after an entry was taken while somebody waits for room.
+    taken: Py<PyAny>,
+    /// Whether somebody waits for room.
+    pub(super) contested: AtomicBool,
+    /// Whether what is put is dropped.
+    pub(super) shut: AtomicBool,
+}
+
+#[pymethods]
+impl Unread {
+    #[new]
+    fn new(buffer: Py<Buffer>, other: Py<PyAny>, taken: Py<PyAny>) -> Self {
+        Self {
+            buffer,
+            other,
+            taken,
+            contested: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+        }
+    }
+
+    /// The next envelope; `event_loop` is the only one that may ask.
+    fn take<'py>(
+        slf: Bound<'py, Self>,
+        event_loop: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Native::alloc(slf.py(), || Take {
+            unread: slf.unbind(),
+            event_loop: event_loop.unbind(),
+            pending: None,
+        })
+    }
+
+    /// Puts an entry behind the others.
+    pub(super) fn put(&self, py: Python<'_>, entry: Bound<'_, PyAny>) -> PyResult<()> {
+        if self.shut.load(Relaxed) {
+            return Ok(());
+        }
+        let buffer = self.buffer.bind(py);
+        match Buffer::offer(buffer, entry) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(refused.into_error(py, None)),
+        }
+    }
+
+    #[getter]
+    fn contested(&self) -> bool {
+        self.contested.load(Relaxed)
+    }
+
+    #[setter]
+    fn set_contested(&self, contested: bool) {
+        self.contested.store(contested, Relaxed);
+    }
+
+    /// Nobody reads any more: what is put from now on is dropped.
+    fn shut(&self) {
+        self.shut.store(true, Relaxed);
+    }
+
+    /// As `shut`; what is there is dropped too, and whoever waits raises `ClosedError`.
+    fn close(&self) {
+        self.shut.store(true, Relaxed);
+        let left = self.buffer.get().core().close();
+        drop(left);
+    }
+
+    /// Nothing more will be put: what is there is read, and then the stream ends.
+    fn finish(&self) {
+        self.buffer.get().core().finish();
+    }
+
+    fn __len__(&self) -> usize {
+        self.buffer.get().core().len()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.buffer)?;
+        visit.call(&self.other)?;
+        visit.call(&self.taken)
+    }
+}
+
+/// One pull of an envelope.
+#[derive(Debug)]
+pub(crate) struct Take {
+    unread: Py<Unread>,
+    event_loop: Py<PyAny>,
+    pending: Option<Pending<Get<Py<PyAny>>>>,
+}
+
+static CLASS: Class = Class::new();
+
+impl Take {
+    fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
+        let unread = self.unread.bind(py).clone();
+        let buffer = unread.get().buffer.get();
+        if self.pending.is_none() {
+            buffer.check(py)?;
+            if !asyncio::running(py).is_some_and(|running| running.is(&self.event_loop)) {
+                return Err(errors::wrong_loop(
+                    py,
+                    "this run belongs to another event loop, where it started",
+                ));
+            }
+            match buffer.core().try_get() {
+                Ok(entry) => return unread.get().hand_over(entry.into_bound(py)),
+                Err(TryGetError::Ended) => return Err(PyStopAsyncIteration::new_err(())),
+                Err(TryGetError::Empty) => {}
+            }
+        }
+        let pending = self
+            .pending
+            .get_or_insert_with(|| Pending::new(buffer.core().get()));
+        match pending.step(py)? {
+            Ok(Ok(entry)) => unread.get().hand_over(entry.into_bound(py)),
+            Ok(Err(_)) if unread.get().shut.load(Relaxed) => Err(errors::closed(
+                py,
+                "the run was closed while this pull waited for an envelope",
+            )),
+            Ok(Err(_)) => Err(PyStopAsyncIteration::new_err(())),
+            Err(object) => Ok(Step::Yield(object)),
+        }
+    }
+}
+
+impl Unread {
+    /// From here on nothing waits, so that nothing that was taken can be lost.
+    #[inline]
+    fn hand_over<'py>(&self, entry: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = entry.py();
+        if self.contested.load(Relaxed) {
+            self.taken.bind(py).call0()?;
+        }
+        if entry.is_exact_instance_of::<Envelope>() {
+            Ok(Step::Return(entry))
+        } else {
+            self.other.bind(py).call1((entry,)).map(Step::Return)
+        }
+    }
+}
+
+impl Coroutine for Take {
+    const NAME: &'static CStr = c"headrace._core.Take";
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+        let py = value.py();
+        Raised::lower(py, self.step(py))
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        self.abandon(py);
+        Err(error)
+    }
+
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.unread.as_any())?;
+        see(&self.event_loop)?;
+        self.pending
+            .as_ref()
+            .map_or(Ok(()), |pending| pending.traverse(see))
+    }
+
+    fn abandon(&mut self, _py: Python<'_>) {
+        self.pending = None;
+    }
+}
