@@ -4,6 +4,10 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod clocked;
+pub mod dice;
+pub mod rig;
+pub mod timer;
+pub mod world;
 
 use std::future::Future;
 use std::pin::Pin;

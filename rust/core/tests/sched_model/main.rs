@@ -1,0 +1,74 @@
+//! A tree of capacities under arbitrary operations, watched by a plain model of it.
+//!
+//! `PROPTEST_CASES=1000000 cargo test -p headrace-core --test sched_model` looks longer; not in release, which checks less.
+#![cfg(not(loom))]
+// One program: what is public here is so for its other files.
+#![allow(unreachable_pub)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod look;
+mod model;
+mod nodes;
+mod op;
+mod quota;
+mod run;
+mod watch;
+
+use op::Theme;
+use proptest::prelude::*;
+use run::Run;
+
+/// How many operations a case has, on average: a failing one can shrink to a few.
+const STEPS: usize = 200;
+
+/// By default all themes together have ten thousand cases.
+fn config(share: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok();
+    let cases = cases.map_or(10_000, |cases| {
+        cases.parse().expect("PROPTEST_CASES is a number")
+    });
+    ProptestConfig {
+        cases: (cases / share).max(1),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+const SLOTS: Theme = Theme { calls: 0, money: 0 };
+const QUOTAS: Theme = Theme { calls: 6, money: 0 };
+const BUDGETS: Theme = Theme { calls: 0, money: 5 };
+const ALL: Theme = Theme { calls: 4, money: 3 };
+
+macro_rules! themes {
+    ($($name:ident: $theme:expr),*) => {
+        proptest! {
+            #![proptest_config(config(4))]
+
+            $(
+                #[test]
+                fn $name(
+                    nodes in $theme.nodes(),
+                    ops in prop::collection::vec($theme.op(), 1..2 * STEPS),
+                ) {
+                    Run::new(nodes).play(&ops);
+                }
+            )*
+        }
+    };
+}
+
+themes! { slots: SLOTS, quotas: QUOTAS, budgets: BUDGETS, everything: ALL }
+
+proptest! {
+    #![proptest_config(config(20))]
+
+    #[test]
+    fn the_same_operations_and_clock_give_the_same_grants(
+        nodes in ALL.nodes(),
+        ops in prop::collection::vec(ALL.op(), 1..2 * STEPS),
+    ) {
+        let once = Run::new(nodes.clone()).play(&ops);
+        prop_assert_eq!(once, Run::new(nodes).play(&ops));
+    }
+}

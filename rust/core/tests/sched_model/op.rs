@@ -1,0 +1,179 @@
+//! What can be done to a tree, drawn at random.
+
+use proptest::prelude::*;
+
+/// So much of each of the three resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    pub slots: u64,
+    pub calls: u64,
+    pub money: u64,
+}
+
+/// The limits of a node; `None` where it knows none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    pub slots: Option<u64>,
+    pub calls: Option<Quota>,
+    pub money: Option<u64>,
+}
+
+/// So many calls in so many milliseconds; and so many at once, or, smoothly, each when time has brought what the one before
+/// it took.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    pub calls: u64,
+    pub millis: u64,
+    pub burst: Option<u64>,
+}
+
+/// One operation. A `usize` picks a node, a waiter or a lease, modulo their number.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Add(usize, Limits, u32),
+    Remove(usize),
+    Acquire(usize, Amounts, i32, Option<u64>),
+    Try(usize, Amounts, i32),
+    Poll(usize),
+    Cancel(usize),
+    Release(usize),
+    Settle(usize, Amounts),
+    Suspend(usize),
+    Resume(usize),
+    Resize(usize, Limits),
+    Reweigh(usize, u32),
+    Pause(usize),
+    Unpause(usize),
+    RetryAfter(usize, u64),
+    Close(usize),
+    /// So many milliseconds.
+    Pass(u64),
+    /// Until the next alarm.
+    Ring,
+}
+
+/// What a run is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Theme {
+    /// How many in ten of the nodes and of the costs know calls, and money.
+    pub calls: u32,
+    pub money: u32,
+}
+
+impl Theme {
+    fn some<T: std::fmt::Debug>(
+        tenths: u32,
+        values: impl Strategy<Value = T>,
+    ) -> impl Strategy<Value = Option<T>> {
+        prop::option::weighted((f64::from(tenths) / 10.0).clamp(0.001, 0.999), values)
+    }
+
+    fn limits(self) -> impl Strategy<Value = Limits> {
+        let slots = prop::option::weighted(0.8, prop_oneof![1 => Just(0_u64), 9 => 1..10_u64]);
+        // Some of these take a whole number of nanoseconds for a call, and some do not.
+        let millis = prop::sample::select(vec![7_u64, 10, 1_000]);
+        let burst = prop::option::weighted(0.8, 1..8_u64);
+        let quota = (1..8_u64, millis, burst);
+        let quota = quota.prop_map(|(calls, millis, burst)| Quota {
+            calls,
+            millis,
+            burst,
+        });
+        let (calls, money) = (
+            Self::some(self.calls, quota),
+            Self::some(self.money, 0..40_u64),
+        );
+        (slots, calls, money).prop_map(|(slots, calls, money)| Limits {
+            slots,
+            calls,
+            money,
+        })
+    }
+
+    fn amounts(self) -> impl Strategy<Value = Amounts> {
+        let slots = prop_oneof![1 => Just(0_u64), 6 => Just(1_u64), 3 => 2..8_u64];
+        let calls = Self::some(self.calls, prop_oneof![3 => Just(1_u64), 1 => 2..8_u64]);
+        let money = Self::some(self.money, 1..8_u64);
+        (slots, calls, money).prop_map(|(slots, calls, money)| Amounts {
+            slots,
+            calls: calls.unwrap_or(0),
+            money: money.unwrap_or(0),
+        })
+    }
+
+    pub fn op(self) -> impl Strategy<Value = Op> {
+        let pick = 0..64_usize;
+        let weight = 1..5_u32;
+        let priority = prop_oneof![6 => Just(0), 1 => -2..3_i32];
+        let ask = (pick.clone(), self.amounts(), priority).boxed();
+        let owner = prop::option::weighted(0.2, 0..3_u64);
+        let some = |weight: u32, op: fn(usize) -> Op| (weight, (0..64_usize).prop_map(op).boxed());
+        let all = vec![
+            (
+                3,
+                (pick.clone(), self.limits(), weight.clone())
+                    .prop_map(|(node, limits, weight)| Op::Add(node, limits, weight))
+                    .boxed(),
+            ),
+            some(1, Op::Remove),
+            (
+                40,
+                (ask.clone(), owner)
+                    .prop_map(|((node, cost, priority), owner)| {
+                        Op::Acquire(node, cost, priority, owner)
+                    })
+                    .boxed(),
+            ),
+            (
+                6,
+                ask.prop_map(|(node, cost, priority)| Op::Try(node, cost, priority))
+                    .boxed(),
+            ),
+            some(20, Op::Poll),
+            some(10, Op::Cancel),
+            some(20, Op::Release),
+            (
+                8,
+                (pick.clone(), self.amounts())
+                    .prop_map(|(lease, actual)| Op::Settle(lease, actual))
+                    .boxed(),
+            ),
+            some(3, Op::Suspend),
+            some(4, Op::Resume),
+            (
+                5,
+                (pick.clone(), self.limits())
+                    .prop_map(|(node, limits)| Op::Resize(node, limits))
+                    .boxed(),
+            ),
+            (
+                2,
+                (pick.clone(), weight)
+                    .prop_map(|(node, weight)| Op::Reweigh(node, weight))
+                    .boxed(),
+            ),
+            some(2, Op::Pause),
+            some(3, Op::Unpause),
+            (
+                2,
+                (pick, 1..50_u64)
+                    .prop_map(|(node, millis)| Op::RetryAfter(node, millis))
+                    .boxed(),
+            ),
+            some(1, Op::Close),
+            (
+                8,
+                prop_oneof![3 => 0..20_u64, 1 => 0..2_000_u64]
+                    .prop_map(Op::Pass)
+                    .boxed(),
+            ),
+            (6, Just(Op::Ring).boxed()),
+        ];
+        prop::strategy::Union::new_weighted(all)
+    }
+
+    /// The nodes that are there at the start, each below an earlier one.
+    pub fn nodes(self) -> impl Strategy<Value = Vec<(usize, Limits, u32)>> {
+        prop::collection::vec((0..64_usize, self.limits(), 1..5_u32), 1..8)
+    }
+}

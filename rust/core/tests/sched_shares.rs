@@ -1,0 +1,358 @@
+//! Who gets what when things change: loads that come and go, cancel, meet caps and need several things at once.
+//!
+//! The simulated world itself sees to it that nobody who fits is ever left waiting (`World::check`).
+#![cfg(not(loom))]
+
+mod common;
+
+use common::dice::Dice;
+use common::rig::{MEMORY, Rig, SLOTS, Spot};
+use common::world::{Hold, World, as_float, quantile};
+
+const SEEDS: [u64; 3] = [1, 2, 3];
+const WEIGHTS: [f64; 4] = [1.0, 2.0, 4.0, 1.0];
+/// A limit that is never reached.
+const AMPLE: u64 = 1_000;
+
+/// A root with four children, each with a load of its own.
+fn family(limit: u64, means: [f64; 4], seed: u64) -> World {
+    let mut rig = Rig::new();
+    let root = rig.root(&[(SLOTS, limit)]);
+    let leaves = WEIGHTS.map(|weight| rig.child(root, &[(SLOTS, AMPLE)], weight));
+    let mut world = World::new(rig, seed);
+    for (leaf, mean) in leaves.into_iter().zip(means) {
+        world.load(leaf, &[(SLOTS, 1)], Hold::Exponential(mean), 10);
+    }
+    world
+}
+
+/// What a load received while the parent alone held it back, and what was its due meanwhile: its weight's part, among all
+/// who waited or held anything, of what was held in all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    received: f64,
+    due: f64,
+}
+
+fn note(world: &World, stretch: f64, dues: &mut [Due; 4]) {
+    let active =
+        |load: usize| !world.loads[load].waiting.is_empty() || world.loads[load].running > 0;
+    let weights: f64 = (0..4)
+        .filter(|&load| active(load))
+        .map(|load| WEIGHTS[load])
+        .sum();
+    let held: u64 = world.loads.iter().map(|load| load.running).sum();
+    for (load, due) in dues.iter_mut().enumerate() {
+        let capped = !world
+            .rig
+            .fits_at(world.loads[load].spot, &world.loads[load].cost);
+        if !world.loads[load].waiting.is_empty() && !capped {
+            due.received += as_float(world.loads[load].running) * stretch;
+            due.due += as_float(held) * WEIGHTS[load] / weights * stretch;
+        }
+    }
+}
+
+#[track_caller]
+fn assert_due(dues: &[Due; 4], seed: u64) {
+    for due in dues {
+        assert!(
+            due.due > 0.0 && due.received >= 0.9 * due.due,
+            "seed {seed}: {dues:?}"
+        );
+    }
+}
+
+/// Each child comes for a minute or so and goes for another. `act` disturbs them at about every half second.
+fn disturbed(seed: u64, mut act: impl FnMut(&mut World, &mut Dice)) {
+    let mut world = family(10, [1.0, 0.5, 0.25, 2.0], seed);
+    let mut dice = Dice::new(seed ^ 0x5eed);
+    let mut dues = [Due::default(); 4];
+    let mut switches = [0.0; 4];
+    while world.now() < 20_000.0 {
+        let next = world.now() + dice.unit();
+        world.run_until(next, |world, stretch| note(world, stretch, &mut dues));
+        for (load, switch) in switches.iter_mut().enumerate() {
+            if world.now() >= *switch {
+                *switch = world.now() - 60.0 * dice.unit().ln();
+                let on = !world.loads[load].on;
+                world.switch(load, on);
+            }
+        }
+        act(&mut world, &mut dice);
+    }
+    assert_due(&dues, seed);
+}
+
+#[test]
+fn loads_that_come_and_go_have_their_due() {
+    for seed in SEEDS {
+        disturbed(seed, |_, _| {});
+    }
+}
+
+#[test]
+fn loads_that_cancel_have_their_due() {
+    for seed in SEEDS {
+        disturbed(seed, |world, dice| {
+            let load = dice.below(4);
+            for _ in 0..dice.below(10) {
+                let place = dice.below(10);
+                world.cancel(load, place);
+            }
+        });
+    }
+}
+
+#[test]
+fn loads_have_their_due_while_limits_change() {
+    for seed in SEEDS {
+        disturbed(seed, |world, dice| {
+            if dice.below(10) == 0 {
+                let limit = 2 + dice.below(20) as u64;
+                world.resize(0, &[(SLOTS, limit)]);
+            }
+            if dice.below(10) == 0 {
+                let child = world.loads[dice.below(4)].spot;
+                let limit = [2, 5, 10, AMPLE][dice.below(4)];
+                world.resize(child, &[(SLOTS, limit)]);
+            }
+        });
+    }
+}
+
+/// Each child has at least what it would have if everything were divided by weight beforehand.
+#[test]
+fn with_two_resources_nobody_has_less_than_in_a_fixed_division() {
+    let costs = [(1, 1), (1, 8), (3, 2), (1, 4)];
+    let (slots, memory) = (60, 240);
+    for weights in [[1.0; 4], WEIGHTS] {
+        for seed in SEEDS {
+            let mut rig = Rig::new();
+            let root = rig.root(&[(SLOTS, slots), (MEMORY, memory)]);
+            let leaves = weights.map(|weight| rig.child(root, &[], weight));
+            let mut world = World::new(rig, seed);
+            world.reserves = true;
+            for (leaf, (slot, space)) in leaves.into_iter().zip(costs) {
+                world.load(
+                    leaf,
+                    &[(SLOTS, slot), (MEMORY, space)],
+                    Hold::Exponential(1.0),
+                    10,
+                );
+            }
+            for load in 0..4 {
+                world.switch(load, true);
+            }
+            world.run_until(3_000.0, |_, _| {});
+            let whole: f64 = weights.iter().sum();
+            for (load, (slot, space)) in costs.into_iter().enumerate() {
+                let alone =
+                    (as_float(slots) / as_float(slot)).min(as_float(memory) / as_float(space));
+                let due = alone * weights[load] / whole;
+                let received = world.loads[load].received / 3_000.0;
+                assert!(
+                    received >= 0.9 * due,
+                    "seed {seed}, {weights:?}, {load}: {received} of {due}"
+                );
+            }
+        }
+    }
+}
+
+/// The example of Bhattacharya et al. (2013): one child of a group fills a resource that nobody else wants. What the group
+/// has of that must not be held against its other child, which shares the contended resource with the group's sibling.
+#[test]
+fn a_child_does_not_starve_because_its_sibling_fills_something_else() {
+    for seed in SEEDS {
+        let mut rig = Rig::new();
+        let root = rig.root(&[(SLOTS, 10), (MEMORY, 10)]);
+        let single = rig.child(root, &[], 1.0);
+        let group = rig.child(root, &[], 1.0);
+        let [wants_slots, wants_memory] = [(); 2].map(|()| rig.child(group, &[], 1.0));
+        let mut world = World::new(rig, seed);
+        let hold = Hold::Exponential(1.0);
+        let loads = [
+            world.load(single, &[(SLOTS, 1)], hold, 10),
+            world.load(wants_slots, &[(SLOTS, 1)], hold, 10),
+            world.load(wants_memory, &[(MEMORY, 1)], hold, 10),
+        ];
+        for load in loads {
+            world.switch(load, true);
+        }
+        world.run_until(2_000.0, |_, _| {});
+        let received = loads.map(|load| world.loads[load].received / 2_000.0);
+        assert!(received[0] >= 0.9 * 5.0, "seed {seed}: {received:?}");
+        assert!(received[1] >= 0.9 * 5.0, "seed {seed}: {received:?}");
+        assert!(received[2] >= 0.99 * 10.0, "seed {seed}: {received:?}");
+    }
+}
+
+/// Two siblings, of which the first is held back for a long while by `before` and let go by `after`.
+fn held_back(before: impl Fn(&mut World, Spot), after: impl Fn(&mut World, Spot)) {
+    for seed in SEEDS {
+        let mut rig = Rig::new();
+        let root = rig.root(&[(SLOTS, 4)]);
+        let leaves = [(); 2].map(|()| rig.child(root, &[(SLOTS, 4)], 1.0));
+        let mut world = World::new(rig, seed);
+        let [first, second] =
+            leaves.map(|leaf| world.load(leaf, &[(SLOTS, 1)], Hold::Exponential(1.0), 10));
+        before(&mut world, leaves[0]);
+        world.switch(first, true);
+        world.switch(second, true);
+        world.run_until(1_000.0, |_, _| {});
+        after(&mut world, leaves[0]);
+        let received = [first, second].map(|load| world.loads[load].received);
+        world.run_until(1_100.0, |_, _| {});
+        for (load, before) in [first, second].into_iter().zip(received) {
+            let share = world.loads[load].received - before;
+            assert!(share >= 0.9 * 200.0, "seed {seed}: {share} of 200");
+        }
+    }
+}
+
+#[test]
+fn a_child_that_its_own_limit_held_back_saves_nothing_up() {
+    held_back(
+        |world, leaf| world.resize(leaf, &[(SLOTS, 1)]),
+        |world, leaf| world.resize(leaf, &[(SLOTS, 4)]),
+    );
+}
+
+#[test]
+fn a_child_that_was_paused_saves_nothing_up() {
+    held_back(World::pause, World::resume);
+}
+
+#[test]
+fn a_new_weight_counts_from_now_on() {
+    let mut world = family(8, [1.0; 4], 1);
+    for load in 0..4 {
+        world.switch(load, true);
+    }
+    world.run_until(1_000.0, |_, _| {});
+    for load in 0..4 {
+        world.rig.reweigh(world.loads[load].spot, 1.0);
+    }
+    let received: Vec<f64> = world.loads.iter().map(|load| load.received).collect();
+    world.run_until(2_000.0, |_, _| {});
+    for (load, before) in world.loads.iter().zip(received) {
+        let share = load.received - before;
+        assert!((share / 2_000.0 - 1.0).abs() < 0.05, "{share} of 2000");
+    }
+}
+
+/// Two jobs that lack different things at different levels of one path must not wait for each other's reservation.
+#[test]
+fn two_big_costs_that_lack_something_at_two_levels_are_both_served() {
+    for seed in 0..100 {
+        let mut rig = Rig::new();
+        let root = rig.root(&[(SLOTS, AMPLE), (MEMORY, 8)]);
+        let leaf = rig.child(root, &[(SLOTS, 5)], 1.0);
+        let other = rig.child(root, &[], 1.0);
+        let mut world = World::new(rig, seed);
+        world.reserves = true;
+        let hold = Hold::Exponential(1.0);
+        let small = [
+            world.load(leaf, &[(SLOTS, 1)], hold, 4),
+            world.load(leaf, &[(SLOTS, 1), (MEMORY, 1)], hold, 2),
+            world.load(other, &[(MEMORY, 1)], hold, 4),
+        ];
+        let big = [
+            world.load(leaf, &[(SLOTS, 5), (MEMORY, 1)], hold, 1),
+            world.load(leaf, &[(SLOTS, 1), (MEMORY, 8)], hold, 1),
+        ];
+        for load in small {
+            world.switch(load, true);
+        }
+        world.run_until(20.0, |_, _| {});
+        for round in 0..10 {
+            for turn in 0..2 {
+                world.submit(big[(turn + round) % 2]);
+                let pause = world.dice.unit();
+                world.run_until(world.now() + pause, |_, _| {});
+            }
+            world.run_until(world.now() + 30.0, |_, _| {});
+            for load in big {
+                assert_eq!(world.loads[load].granted, round as u64 + 1, "seed {seed}");
+            }
+        }
+    }
+}
+
+/// A cost of 8 of 10 now and then, beside an endless stream of ones, from where `big` says.
+fn big_beside_ones(hold: impl Fn(f64) -> Hold, same_leaf: bool) {
+    for seed in SEEDS {
+        let mut rig = Rig::new();
+        let root = rig.root(&[(SLOTS, 10)]);
+        let [ones, other] = [(); 2].map(|()| rig.child(root, &[(SLOTS, 10)], 1.0));
+        let place = if same_leaf { ones } else { other };
+        let mut world = World::new(rig, seed);
+        world.reserves = true;
+        let ones = world.load(ones, &[(SLOTS, 1)], hold(1.0), 5);
+        let big = world.load(place, &[(SLOTS, 8)], hold(1.0), 1);
+        // One after the other, so that their ends are spread.
+        for _ in 0..10 {
+            let pause = world.dice.unit();
+            world.run_until(world.now() + pause, |_, _| {});
+            world.submit(ones);
+        }
+        world.switch(ones, true);
+        let start = world.now();
+        let mut used = 0.0;
+        let mut observe = |world: &World, stretch: f64| {
+            let [ones, bigs] = [ones, big].map(|load| as_float(world.loads[load].running));
+            used += (ones + 8.0 * bigs) * stretch;
+        };
+        for _ in 0..500 {
+            let pause = 10.0 - 40.0 * world.dice.unit().ln();
+            world.run_until(world.now() + pause, &mut observe);
+            world.submit(big);
+        }
+        world.run_until(world.now() + 20.0, &mut observe);
+        let utilisation = used / (10.0 * (world.now() - start));
+        let big = &world.loads[big];
+        assert_eq!(big.granted, 500, "seed {seed}: everyone is served");
+        let wait = quantile(&big.waits, 0.99);
+        let figures = format!("seed {seed}: p99 wait {wait:.2}, utilisation {utilisation:.4}");
+        println!("{figures}");
+        assert!(wait <= 5.0 && utilisation >= 0.98, "{figures}");
+    }
+}
+
+#[test]
+fn a_big_cost_is_served_beside_ones_of_another_leaf() {
+    big_beside_ones(Hold::Exponential, false);
+}
+
+#[test]
+fn a_big_cost_is_served_beside_ones_of_its_own_leaf() {
+    big_beside_ones(Hold::Exponential, true);
+}
+
+#[test]
+fn a_big_cost_is_served_beside_ones_of_constant_length() {
+    big_beside_ones(Hold::Always, false);
+    big_beside_ones(Hold::Always, true);
+}
+
+#[test]
+fn an_idle_branch_waits_for_the_next_release_at_most() {
+    for seed in SEEDS {
+        let mut rig = Rig::new();
+        let root = rig.root(&[(SLOTS, 5)]);
+        let [busy, idle] = [(); 2].map(|()| rig.child(root, &[(SLOTS, 5)], 1.0));
+        let mut world = World::new(rig, seed);
+        let busy = world.load(busy, &[(SLOTS, 1)], Hold::Exponential(1.0), 1_000);
+        let idle = world.load(idle, &[(SLOTS, 1)], Hold::Exponential(4.0), 1);
+        world.switch(busy, true);
+        for round in 1..=200 {
+            let pause = 50.0 + 10.0 * world.dice.unit();
+            world.run_until(world.now() + pause, |_, _| {});
+            world.submit(idle);
+            let release = world.next_end().expect("the busy one runs");
+            world.run_until(release, |_, _| {});
+            assert_eq!(world.loads[idle].granted, round, "seed {seed}");
+        }
+    }
+}
