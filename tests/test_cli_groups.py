@@ -117,7 +117,8 @@ async def test_reading_stops_while_the_window_is_full() -> None:
     running = asyncio.create_task(groups.run(source()))
     await asyncio.sleep(1)
     assert (read, groups.waiting) == (14, 10)
-    assert groups.held() == {"0": 1, "1": 2, "2": 1}
+    # First come, first served: the slots were gone when the third group came.
+    assert groups.held() == {"1": 2, "2": 2, "0": 0}
     gate.set()
     await running
     assert read == 100
@@ -160,7 +161,8 @@ async def test_a_cancelled_run_stops_everything() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert sorted(ended) == ["a", "b", "c"]
+    # The root has three slots, and the first group may have two of them.
+    assert sorted(ended) == ["a", "a", "b"]
     assert (root.held, root.waiting) == (0, 0)
 
 
