@@ -9,6 +9,7 @@ import math
 import os
 import queue as thread_queue
 import random
+import re
 import signal
 import sys
 import threading
@@ -341,10 +342,15 @@ def test_a_subclass_has_its_own_constructor() -> None:
         Forgetful().put_nowait(1)
 
 
-@pytest.mark.parametrize("bad", ["3", None, [], 1j])
-def test_law_14_a_bad_bound_is_refused(bad: Any) -> None:
-    with pytest.raises(TypeError, match="maxsize must be a number, got"):
-        Queue(bad)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("bad", "shown"),
+    [("3", "'3' (str)"), (None, "None (NoneType)"), ([], "[] (list)"), (1j, "1j (complex)")],
+)
+def test_law_14_a_bad_bound_is_refused(kind: Any, bad: Any, shown: str) -> None:
+    message = f"maxsize must be a number, got {shown}"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        kind(bad)
 
 
 @pytest.mark.parametrize(
@@ -390,6 +396,29 @@ async def test_cycles_through_a_queue_are_collected(kind: Callable[..., Queue[An
             holder.awaits.send(None)
         dead = weakref.ref(holder)
         del holder
+        gc.collect()
+        assert dead() is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("waits_for", ["get", "join"])
+async def test_an_item_that_holds_what_waits_for_it_is_collected(
+    kind: Callable[..., Queue[Any]], waits_for: str
+) -> None:
+    class Holder:
+        awaits: Any
+
+    for count in (1, 2):
+        queue, holder = kind(), Holder()
+        if waits_for == "join":
+            queue.put_nowait(holder)
+        holder.awaits = getattr(queue, waits_for)()
+        for _ in range(count):
+            holder.awaits.send(None)
+        if waits_for == "get":
+            queue.put_nowait(holder)
+        dead = weakref.ref(holder)
+        del queue, holder
         gc.collect()
         assert dead() is None
 

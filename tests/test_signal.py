@@ -199,6 +199,31 @@ async def test_cycles_through_a_signal_are_collected(sticky: bool) -> None:
     assert dead() is None
 
 
+@pytest.mark.parametrize("suspensions", [1, 2])
+@pytest.mark.parametrize("iterates", [False, True])
+@pytest.mark.parametrize("sticky", [False, True])
+async def test_a_value_that_holds_the_wait_it_is_for_is_collected(
+    suspensions: int, iterates: bool, sticky: bool
+) -> None:
+    class OwnError(Exception):
+        wait: Any
+
+    held = OwnError()
+    signal: WaitObject[Any] = WaitObject()
+    held.wait = anext(signal) if iterates else signal.wait()
+    for _ in range(suspensions):
+        held.wait.send(None)
+    if sticky:
+        signal.reject(held)
+    else:
+        signal.resolve(held)
+    dead = weakref.ref(held)
+    # The wait is all that still knows of the signal.
+    del held, signal
+    gc.collect()
+    assert dead() is None
+
+
 async def test_a_value_whose_destructor_resolves_does_not_deadlock() -> None:
     signal: WaitObject[Any] = WaitObject()
 

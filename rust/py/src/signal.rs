@@ -42,32 +42,16 @@ impl Signal {
     }
 
     /// Waits for the next value.
-    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ready::make(
-            py,
-            Wait {
-                home: self.home,
-                signal: Arc::clone(&self.core),
-                future: self.core.wait(),
-                is_iteration: false,
-            },
-        )
+    fn wait(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        Wait::make(slf, false)
     }
 
     fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
 
-    fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ready::make(
-            py,
-            Wait {
-                home: self.home,
-                signal: Arc::clone(&self.core),
-                future: self.core.wait(),
-                is_iteration: true,
-            },
-        )
+    fn __anext__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        Wait::make(slf, true)
     }
 
     /// Gives `value` to everybody who waits; if nobody does, keeps it for the next one.
@@ -150,13 +134,29 @@ impl Signal {
 /// One wait for a signal.
 #[derive(Debug)]
 struct Wait {
-    home: Home,
-    signal: Arc<core::Signal<Outcome>>,
+    /// Also for the collector, to which a value in the core is the signal's.
+    signal: Py<Signal>,
     future: core::Wait<Outcome>,
     is_iteration: bool,
 }
 
 static CLASS: Class = Class::new();
+
+impl Wait {
+    fn make(signal: Bound<'_, Signal>, is_iteration: bool) -> PyResult<Bound<'_, PyAny>> {
+        let py = signal.py();
+        let future = signal.get().core.wait();
+        let signal = signal.unbind();
+        Ready::make(
+            py,
+            Self {
+                signal,
+                future,
+                is_iteration,
+            },
+        )
+    }
+}
 
 impl Operation for Wait {
     const NAME: &'static CStr = c"headrace._core.Wait";
@@ -170,11 +170,8 @@ impl Operation for Wait {
         py: Python<'py>,
         context: &mut Context<'_>,
     ) -> Poll<PyResult<Bound<'py, PyAny>>> {
-        if let Err(error) = self.home.check(py, "signal") {
+        if let Err(error) = self.signal.get().check(py) {
             return Poll::Ready(Err(error));
-        }
-        if self.signal.is_broken() {
-            return Poll::Ready(Err(errors::broken(py, "signal")));
         }
         Pin::new(&mut self.future)
             .poll(context)
@@ -193,9 +190,8 @@ impl Operation for Wait {
         Some(Box::new(move || place.give_up()))
     }
 
-    fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {
-        // A value that is kept is the signal's to show.
-        Ok(())
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.signal.as_any())
     }
 }
 

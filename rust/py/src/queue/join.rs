@@ -3,35 +3,32 @@
 use std::ffi::CStr;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use headrace_core::buffer as core;
 use pyo3::prelude::*;
 
-use super::queue::Core;
+use super::queue::Queue;
 use crate::awaitable::ready::Operation;
 use crate::awaitable::{Class, Seen, Stopped};
-use crate::errors;
-use crate::fork::Home;
 
 /// One `join()`.
 #[derive(Debug)]
 pub(super) struct Join {
-    home: Home,
-    core: Arc<Core>,
+    /// Also for the collector, to which the items in the core are the queue's.
+    queue: Py<Queue>,
     future: core::Join<Py<PyAny>>,
 }
 
 static JOIN: Class = Class::new();
 
 impl Join {
-    pub(super) fn new(home: Home, core: &Arc<Core>) -> Self {
-        Self {
-            home,
-            core: Arc::clone(core),
-            future: core.join(),
-        }
+    pub(super) fn new(queue: Bound<'_, Queue>) -> PyResult<Self> {
+        let future = queue.get().core(queue.py())?.join();
+        Ok(Self {
+            queue: queue.unbind(),
+            future,
+        })
     }
 }
 
@@ -47,18 +44,15 @@ impl Operation for Join {
         py: Python<'py>,
         context: &mut Context<'_>,
     ) -> Poll<PyResult<Bound<'py, PyAny>>> {
-        if let Err(error) = self.home.check(py, "queue") {
+        if let Err(error) = self.queue.get().core(py) {
             return Poll::Ready(Err(error));
-        }
-        if self.core.is_broken() {
-            return Poll::Ready(Err(errors::broken(py, "queue")));
         }
         Pin::new(&mut self.future)
             .poll(context)
             .map(|()| Ok(py.None().into_bound(py)))
     }
 
-    fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {
-        Ok(())
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.queue.as_any())
     }
 }

@@ -167,9 +167,9 @@ impl Queue {
     }
 
     /// Waits until all items are done with.
-    fn join<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core(py)?;
-        Ready::make(py, Join::new(self.home, core))
+    fn join(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        let py = slf.py();
+        Ready::make(py, Join::new(slf)?)
     }
 
     /// Ends it: nothing comes in any more and, if `immediate`, nothing goes out.
