@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from headrace import _core
-from headrace._core import IteratorResult, PushLink
+from headrace._core import IteratorResult, PullLink, PushLink
 from headrace.blame import noted
 from headrace.errors import ClosedError
 
@@ -141,13 +141,23 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
     """The sink, if it is one.
 
     Raises:
-        TypeError: It lacks a method of the push protocol.
+        TypeError: It lacks a method of the push protocol; or it has all of their names, and is a pull
+            object all the same, or a class.
     """
+    given, kind = cast("object", sink), type(cast("object", sink)).__name__
+    what = None
+    if isinstance(given, type):
+        what = "a class: make one of it"
+    elif isinstance(given, PullLink):
+        what = "a pull object"
+    if what is not None:
+        raise TypeError(
+            f"{parameter} must be a push object, got {sink!r} ({kind}), which is {what}"
+        )
     missing = [
         name for name in ("next", "return_", "throw") if not callable(getattr(sink, name, None))
     ]
     if missing:
-        kind = type(cast("object", sink)).__name__
         raise TypeError(
             f"{parameter} must be a push object, got {sink!r} ({kind}), which has no {' and no '.join(missing)}()"
         )
