@@ -7,8 +7,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::advance::{Advance, Failure};
 use super::carry::{Carried, Mode};
-use super::halt::{Advance, Failure, Halt, Place};
+use super::halt::{Halt, Place};
 use super::line::Line;
 use super::link::PushLink;
 use super::todo::{Kept, Todo};

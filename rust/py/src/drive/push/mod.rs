@@ -6,10 +6,12 @@
 //! | [`line`] | a fused stretch of links, down to where items leave it |
 //! | [`todo`] | what one push still has to do, and what is kept of it if it cannot |
 //! | [`carry`] | one item on its way down a line |
-//! | [`halt`] | where a push waits, and how it goes on |
+//! | [`halt`] | where a push waits |
+//! | [`advance`] | how it goes on there |
 //! | [`awaitable`] | `Push`: one `next(item)`, or the flush before the end |
 //! | [`now`] | one `next_nowait(item)` |
 //! | [`fan`] | one line into many |
+//! | [`branch`] | one of the many |
 //! | [`callbacks`] | callables that are a sink |
 //! | [`delivery`] | a push into a sink of anybody's, and who has its item if it goes wrong |
 //! | [`drain`] | how a stream that is drained into a sink gets an item back |
@@ -23,7 +25,9 @@
 //!
 //! Pushes are not serialised; each is a flight of its own.
 
+mod advance;
 pub(crate) mod awaitable;
+mod branch;
 pub(crate) mod callbacks;
 mod carry;
 pub(crate) mod delivery;
