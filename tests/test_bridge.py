@@ -340,6 +340,16 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"sinks must be different from each other, got .*sinks\[0\] and sinks\[1\]",
     ),
     (
+        lambda: PullPushDistributeObj([1], [], int),
+        ValueError,
+        "sinks must hold at least one push object, got none",
+    ),
+    (
+        lambda: PullPushDistributeObj([1], [SinkNullObj(), wrong(None)], int),
+        TypeError,
+        r"sinks\[1\] must be a push object, got None \(NoneType\)",
+    ),
+    (
         lambda: PullPushDistributeObj([1], wrong(1), int),
         TypeError,
         r"sinks must be an iterable of push objects, got 1 \(int\)",

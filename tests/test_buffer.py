@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import re
 import threading
 import weakref
 from typing import Any
@@ -279,9 +280,17 @@ async def test_cycles_through_a_buffer_are_collected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("maxsize", "kind"),
-    [(0, ValueError), (-1, ValueError), ("3", TypeError), (True, TypeError), (1.5, TypeError)],
+    ("maxsize", "kind", "shown"),
+    [
+        (0, ValueError, "0 (int)"),
+        (-1, ValueError, "-1 (int)"),
+        (2**200, ValueError, f"{2**200} (int)"),
+        ("3", TypeError, "'3' (str)"),
+        (True, TypeError, "True (bool)"),
+        (1.5, TypeError, "1.5 (float)"),
+    ],
 )
-def test_law_14_a_bad_bound_is_refused(maxsize: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="maxsize must be a positive integer or None, got"):
+def test_law_14_a_bad_bound_is_refused(maxsize: Any, kind: type[Exception], shown: str) -> None:
+    message = f"maxsize must be a positive integer or None, got {shown}"
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         PushPullBufferObj(maxsize)

@@ -10,11 +10,12 @@ import asyncio
 import gc
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import PushPullBufferObj, WaitObject
+from headrace import PushMapObj, PushPullBufferObj, WaitObject
 from headrace.queue import Queue
 from tests.support import turns
 
@@ -259,18 +260,138 @@ def test_a_task_that_was_woken_before_its_loop_was_closed_is_passed_by_those_who
     lay_down(task)
 
 
-async def test_a_collected_consumer_hands_on() -> None:
+def abandoned(loop: Loop, make: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
+    """A task that waits on a loop whose thread has ended and left it as it was."""
+    tasks: list[asyncio.Task[Any]] = []
+    run_in_thread(lambda: tasks.append(started(loop, make(), 3)))
+    lay_down(*tasks)
+    return tasks[0]
+
+
+def test_a_thread_that_ended_takes_no_item_to_the_grave(loops: Callable[[], Loop]) -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    dead = abandoned(loops(), lambda: anext(buffer.source))
+    assert buffer.statistics().waiting_consumers == 1
+    buffer.sink.next_nowait(1)
+    assert outcome(as_coroutine(anext(buffer.source))) == 1
+    buffer.sink.next_nowait(2)
+    dead_too = abandoned(loops(), lambda: buffer.sink.next(3))
+    assert buffer.statistics().waiting_producers == 1
+    assert outcome(as_coroutine(anext(buffer.source))) == 2
+    # The room is not kept for one that will not come.
+    outcome(as_coroutine(buffer.sink.next(4)))
+    assert outcome(as_coroutine(anext(buffer.source))) == 4
+    assert not dead.done()
+    assert not dead_too.done()
+
+
+def test_a_thread_that_ended_takes_no_value_to_the_grave(loops: Callable[[], Loop]) -> None:
+    signal: WaitObject[int] = WaitObject()
+    dead = abandoned(loops(), signal.wait)
+    assert signal.waiting == 1
+    signal.resolve(1)
+    assert outcome(as_coroutine(signal.wait())) == 1
+    assert not dead.done()
+
+
+def test_a_thread_that_ended_takes_no_turn_to_the_grave(loops: Callable[[], Loop]) -> None:
+    queue: Queue[int] = Queue(1)
+    dead = [abandoned(loops(), queue.get), abandoned(loops(), queue.get)]
+    # A thread that has no loop is the next one, on either side.
+    run_in_thread(lambda: queue.put_sync(1, 20))
+    assert queue.get_sync(20) == 1
+    queue.put_nowait(2)
+    dead += [abandoned(loops(), partial(queue.put, 3)), abandoned(loops(), partial(queue.put, 4))]
+    assert queue.get_sync(20) == 2
+    run_in_thread(lambda: queue.put_sync(5, 20))
+    assert queue.get_nowait() == 5
+    assert not any(task.done() for task in dead)
+
+
+@pytest.mark.parametrize("suspensions", [1, 2])
+@pytest.mark.parametrize("is_woken", [False, True])
+async def test_a_collected_consumer_hands_on(suspensions: int, is_woken: bool) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    for count in (1, 2):
-        pull = anext(buffer.source)
-        for _ in range(count):
-            pull.send(None)
-        behind = asyncio.ensure_future(anext(buffer.source))
-        await asyncio.sleep(0)
-        buffer.sink.next_nowait(1)
-        del pull
-        gc.collect()
+    queue: Queue[int] = Queue()
+    ends: list[tuple[Callable[[], Awaitable[int]], Callable[[int], Any]]] = [
+        (buffer.source.__anext__, buffer.sink.next_nowait),
+        (buffer.source.map(lambda x: x).__anext__, buffer.sink.next_nowait),
+        (queue.get, queue.put_nowait),
+    ]
+    for get, put in ends:
+        behind = asyncio.ensure_future(hand_on(get, suspensions, partial(put, 1), is_woken))
         assert await behind == 1
+
+
+def put_next(put: Callable[[int], Awaitable[Any]], numbers: Iterator[int]) -> Awaitable[Any]:
+    return put(next(numbers))
+
+
+@pytest.mark.parametrize("suspensions", [1, 2])
+@pytest.mark.parametrize("is_woken", [False, True])
+async def test_a_collected_producer_hands_on(suspensions: int, is_woken: bool) -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    line = PushMapObj(buffer.sink, int)
+    queue: Queue[int] = Queue(1)
+
+    def pull() -> None:
+        taken = anext(buffer.source)
+        with pytest.raises(StopIteration):
+            while taken.send(None) is None:
+                pass
+
+    ends: list[tuple[Callable[[int], Awaitable[Any]], Callable[[], Any]]] = [
+        (buffer.sink.next, pull),
+        (line.next, pull),
+        (queue.put, queue.get_nowait),
+    ]
+    for put, get in ends:
+        await put(0)
+        numbers = iter((1, 2))
+        await hand_on(partial(put_next, put, numbers), suspensions, get, is_woken)
+        # What came in is the item of the second one.
+        assert len(buffer) + queue.qsize() == 1
+        get()
+
+
+@pytest.mark.parametrize("suspensions", [1, 2])
+@pytest.mark.parametrize("is_woken", [False, True])
+async def test_a_collected_waiter_hands_on(suspensions: int, is_woken: bool) -> None:
+    for wait in (WaitObject.wait, WaitObject.__anext__):
+        signal: WaitObject[int] = WaitObject()
+        value = await hand_on(
+            partial(wait, signal), suspensions, partial(signal.resolve, 1), is_woken
+        )
+        assert value == 1
+
+
+async def hand_on(
+    make: Callable[[], Awaitable[Any]],
+    suspensions: int,
+    act: Callable[[], Any],
+    is_woken: bool,
+) -> Any:
+    """What the second of two gets when the first one, before it or after it was woken, is part of a cycle that is
+    collected."""
+
+    class Holder:
+        me: Any
+        awaits: Any
+
+    holder = Holder()
+    holder.me = holder
+    holder.awaits = make()
+    for _ in range(suspensions):
+        holder.awaits.send(None)
+    behind = asyncio.ensure_future(make())
+    await turns(3)
+    if is_woken:
+        act()
+    del holder
+    gc.collect()
+    if not is_woken:
+        act()
+    return await behind
 
 
 def test_a_loop_that_moved_to_another_thread_is_not_taken_for_ours(

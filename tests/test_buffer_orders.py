@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import heapq
@@ -244,6 +245,96 @@ async def test_a_comparison_may_push_into_the_same_buffer() -> None:
     assert buffer.statistics().size > 1000
     ranks = [item.rank for item in await drain(buffer)]
     assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+async def test_an_equality_may_push_into_the_same_buffer(by_key: bool) -> None:
+    buffer: PushPullBufferObj[Any] = PushPullBufferObj(
+        order="priority", key=(lambda item: item) if by_key else None
+    )
+    asked = 0
+
+    class Asking:
+        """Pushes whenever it is asked whether it equals another, as tuples ask before they compare."""
+
+        def __init__(self, times: int) -> None:
+            self.times = times
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal asked
+            if self.times:
+                asked += 1
+                self.times -= 1
+                buffer.sink.next_nowait((Asking(0), asked))
+            return True
+
+        __hash__ = None  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
+
+    for n in range(100):
+        buffer.sink.next_nowait((Asking(3), -n))
+    assert asked > 100
+    ranks = [rank for _, rank in await drain(buffer)]
+    assert ranks == sorted(ranks)
+    assert len(ranks) == 100 + asked
+
+
+@pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest", "error"])
+async def test_a_destructor_may_push_wherever_a_buffer_lets_go_of_an_item(
+    order: Any, overflow: Any
+) -> None:
+    buffer: PushPullBufferObj[Any] = PushPullBufferObj(
+        2, order=order, overflow=overflow, key=(lambda _: 0) if order == "priority" else None
+    )
+    died: list[str] = []
+
+    class Last:
+        """Pushes when it dies, if there is room for that."""
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __del__(self) -> None:
+            died.append(self.name)
+            with contextlib.suppress(WouldBlock, ClosedError):
+                buffer.sink.next_nowait("from the grave")
+
+    # Refused or dropped, cancelled while it waits for room, pulled, and closed over.
+    for n in range(4):
+        with contextlib.suppress(WouldBlock):
+            buffer.sink.next_nowait(Last(f"now {n}"))
+    push = asyncio.ensure_future(buffer.sink.next(Last("waits")))
+    await asyncio.sleep(0)
+    push.cancel()
+    await asyncio.wait([push])
+    del push
+    for _ in range(2):
+        pull_now(buffer)
+    with contextlib.suppress(WouldBlock):
+        buffer.sink.next_nowait(Last("closed over"))
+    await buffer.source.aclose()
+    gc.collect()
+    assert sorted(died) == ["closed over", *(f"now {n}" for n in range(4)), "waits"]
+    assert len(buffer) == 0
+
+
+@pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
+async def test_a_buffer_that_is_collected_lets_its_items_push_into_it(order: Any) -> None:
+    class Last:
+        buffer: Any
+
+        def __del__(self) -> None:
+            died.append(1)
+            with contextlib.suppress(ClosedError):
+                self.buffer.sink.next_nowait("from the grave")
+
+    died: list[int] = []
+    last = Last()
+    last.buffer = PushPullBufferObj(order=order, key=(lambda _: 0) if order == "priority" else None)
+    last.buffer.sink.next_nowait(last)
+    del last
+    gc.collect()
+    assert died == [1]
 
 
 async def test_a_comparison_may_pull_from_the_same_buffer() -> None:

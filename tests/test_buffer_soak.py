@@ -7,6 +7,7 @@ again and again.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ CONSUMERS = 8
 LOOPS = 2
 BOUNDS = [1, 16, None]
 FACTOR = float(os.environ.get("HEADRACE_SOAK", "1"))
-EACH = int(100_000 * FACTOR / len(BOUNDS) / PRODUCERS)
+EACH = math.ceil(100_000 * FACTOR / len(BOUNDS) / PRODUCERS)
 
 Item = tuple[int, int]
 

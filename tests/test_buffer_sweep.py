@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import PushPullBufferObj, WaitObject
+from headrace import (
+    ClosedError,
+    PushForkObj,
+    PushMapObj,
+    PushPullBufferObj,
+    PushSerialObj,
+    WaitObject,
+)
 from headrace.queue import LifoQueue, PriorityQueue, Queue
 from tests.support import turns
 
@@ -180,3 +187,111 @@ async def test_law_2_a_join_cancelled_at_any_moment_disturbs_nobody() -> None:
         await struck(waiter, queue.task_done, acts, strikes)
         await turns(2)
         assert other.done(), (acts, strikes)
+
+
+@pytest.mark.parametrize("order", ["fifo", "lifo", "priority"])
+async def test_law_2_a_put_cancelled_at_any_moment_beside_a_close_is_its_producers(
+    order: Any,
+) -> None:
+    for acts, strikes in MOMENTS:
+        buffer: PushPullBufferObj[int] = PushPullBufferObj(1, order=order)
+        buffer.sink.next_nowait(0)
+        waiter = asyncio.ensure_future(buffer.sink.next(1))
+        await asyncio.sleep(0)
+        behind = asyncio.ensure_future(buffer.sink.next(2))
+        close = partial(asyncio.ensure_future, buffer.source.aclose())
+        was_cancelled = await struck(waiter, close, acts, strikes)
+        for push, item in [(behind, 2)] if was_cancelled else [(waiter, 1), (behind, 2)]:
+            error = push.exception()
+            assert isinstance(error, ClosedError), (acts, strikes)
+            assert error.item == item
+
+
+async def test_law_2_an_error_whose_pull_is_cancelled_at_any_moment_is_the_next_ones() -> None:
+    for acts, strikes in MOMENTS:
+        buffer: PushPullBufferObj[int] = PushPullBufferObj()
+        error = KeyError("x")
+        waiter = asyncio.ensure_future(anext(buffer.source))
+        throw = partial(asyncio.ensure_future, buffer.sink.throw(error))
+        was_cancelled = await struck(waiter, throw, acts, strikes)
+        if not was_cancelled:
+            assert waiter.exception() is error, (acts, strikes)
+        else:
+            with pytest.raises(KeyError) as caught:
+                await anext(buffer.source)
+            assert caught.value is error, (acts, strikes)
+        with pytest.raises(StopAsyncIteration):
+            await anext(buffer.source)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_law_2_a_wait_cancelled_at_any_moment_beside_an_end_keeps_it_from_nobody(
+    stops: bool,
+) -> None:
+    for acts, strikes in MOMENTS:
+        signal: WaitObject[int] = WaitObject()
+        waiter = asyncio.ensure_future(signal.wait())
+        other = asyncio.ensure_future(signal.wait())
+        act = signal.stop if stops else partial(signal.reject, OSError("down"))
+        was_cancelled = await struck(waiter, act, acts, strikes)
+        kind = ClosedError if stops else OSError
+        for wait in [other] if was_cancelled else [waiter, other]:
+            assert type(wait.exception()) is kind, (acts, strikes)
+        with pytest.raises(kind):
+            await signal.wait()
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+async def test_law_2_a_fork_into_full_buffers_cancelled_at_any_moment_names_who_has_it(
+    concurrent: bool,
+) -> None:
+    partly = 0
+    for room, more_room, strikes in product(TURNS, TURNS, TURNS):
+        buffers = [PushPullBufferObj[int](1) for _ in range(3)]
+        # Two that are full, and one that is not in between.
+        for buffer in (buffers[0], buffers[2]):
+            buffer.sink.next_nowait(0)
+        fork = PushForkObj([buffer.sink for buffer in buffers], concurrent=concurrent)
+        push = asyncio.ensure_future(fork.next(1))
+        for turn in TURNS:
+            if turn == room:
+                assert _pull(buffers[0]) == 0
+            if turn == more_room:
+                assert _pull(buffers[2]) == 0
+            if turn == strikes:
+                push.cancel()
+            await asyncio.sleep(0)
+        await turns(6)
+        assert push.done()
+        have_it = [buffer.sink for buffer in buffers if len(buffer)]
+        for buffer in buffers:
+            assert buffer.statistics().waiting_producers == 0
+            assert not len(buffer) or _pull(buffer) == 1
+        if push.cancelled():
+            with pytest.raises(asyncio.CancelledError) as caught:
+                push.result()
+            named = list(getattr(caught.value, "accepted_by", ()))
+            assert named == have_it, (room, more_room, strikes)
+            partly += 0 < len(named) < 3
+        else:
+            assert len(have_it) == 3, (room, more_room, strikes)
+    assert partly > 20
+
+
+async def test_law_2_one_in_a_line_of_pushes_cancelled_at_any_moment_leaves_the_others() -> None:
+    for victim, acts, strikes in product(range(3), TURNS, TURNS):
+        buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+        buffer.sink.next_nowait(-1)
+        line = PushSerialObj(PushMapObj(buffer.sink, int))
+        pushes = [asyncio.ensure_future(line.next(n)) for n in range(3)]
+        taken: list[int] = []
+        await struck(pushes[victim], partial(move, partial(_pull, buffer), taken), acts, strikes)
+        while not all(push.done() for push in pushes):
+            await turns(4)
+            if len(buffer):
+                taken.append(_pull(buffer))
+        if len(buffer):
+            taken.append(_pull(buffer))
+        accepted = [n for n, push in enumerate(pushes) if not push.cancelled()]
+        assert taken == [-1, *accepted], (victim, acts, strikes)
+        assert set(range(3)) - set(accepted) <= {victim}

@@ -381,14 +381,33 @@ def test_law_14_bad_input_fails_at_construction(
         make()
 
 
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(
-    ("answer", "kind"), [(2, IndexError), (-1, IndexError), (True, TypeError), ("0", TypeError)]
+    ("answer", "kind", "message"),
+    [
+        (2, IndexError, r"a number from 0 to 1, got 2 \(int\) for 1 \(int\)"),
+        (-1, IndexError, r"a number from 0 to 1, got -1 \(int\) for 1 \(int\)"),
+        (2**200, IndexError, rf"a number from 0 to 1, got {2**200} \(int\) for 1 \(int\)"),
+        (True, TypeError, r"the number of a sink, got True \(bool\) for 1 \(int\)"),
+        ("0", TypeError, r"the number of a sink, got '0' \(str\) for 1 \(int\)"),
+        (None, TypeError, r"the number of a sink, got None \(NoneType\) for 1 \(int\)"),
+    ],
 )
-async def test_a_selector_that_names_no_sink_is_refused(answer: Any, kind: type[Exception]) -> None:
+async def test_a_selector_that_names_no_sink_is_refused(
+    answer: Any, kind: type[Exception], message: str, is_async: bool
+) -> None:
+    async def later(_: int) -> Any:
+        return answer
+
     sinks: list[SinkCollectObj[int]] = [SinkCollectObj(), SinkCollectObj()]
-    with pytest.raises(kind, match="selector must give"):
-        await PushDistributeObj(sinks, lambda _: answer).next(1)
+    line = PushDistributeObj(sinks, later if is_async else lambda _: answer)
+    with pytest.raises(kind, match=f"selector must give {message}"):
+        await line.next(1)
+    # The item is still its caller's, and the line goes on.
     assert [sink.buffer for sink in sinks] == [[], []]
+    line.selector = lambda _: 1
+    await line.next(1)
+    assert [sink.buffer for sink in sinks] == [[], [1]]
 
 
 async def test_the_end_of_a_block_ends_the_supply() -> None:

@@ -1,0 +1,240 @@
+"""Every overflow with every order, against a model in plain Python.
+
+Random pushes, pulls and cancellations; after each of them everything settles, and the buffer must say what the model says:
+what is in it, what comes next, how many wait on either side, how much was dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from headrace import ClosedError, PushPullBufferObj, WouldBlock
+from headrace.buffer import BufferStatistics
+from tests.support import turns
+
+Item = tuple[int, int]
+ORDERS = ["fifo", "lifo", "priority"]
+OVERFLOWS = ["block", "drop_oldest", "drop_newest", "error"]
+
+
+@dataclass
+class Model:
+    """What a buffer should be like."""
+
+    maxsize: int | None
+    overflow: str
+    order: str
+    # In the order in which they came in.
+    items: list[Item] = field(default_factory=list)
+    producers: deque[Item] = field(default_factory=deque)
+    # How many pulls wait; each has a number.
+    consumers: deque[int] = field(default_factory=deque)
+    received: dict[int, Item] = field(default_factory=dict)
+    dropped: list[Item] = field(default_factory=list)
+    high_water: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.maxsize is not None and len(self.items) >= self.maxsize
+
+    def next_one(self) -> Item:
+        if self.order == "priority":
+            return min(self.items, key=lambda item: item[0])
+        return self.items[0 if self.order == "fifo" else -1]
+
+    def push(self, item: Item, *, waits: bool) -> str:
+        """What becomes of it."""
+        if self.is_full:
+            if self.overflow == "block" and waits:
+                self.producers.append(item)
+                return "waits"
+            if self.overflow in ("block", "error"):
+                return "refused"
+            self.dropped.append(self.items.pop(0) if self.overflow == "drop_oldest" else item)
+            if self.overflow == "drop_newest":
+                return "accepted"
+        self.items.append(item)
+        self.high_water = max(self.high_water, len(self.items))
+        self.serve()
+        return "accepted"
+
+    def pull(self, number: int) -> None:
+        self.consumers.append(number)
+        self.serve()
+
+    def serve(self) -> None:
+        while self.consumers and self.items:
+            item = self.next_one()
+            self.items.remove(item)
+            self.received[self.consumers.popleft()] = item
+            while self.producers and not self.is_full:
+                self.items.append(self.producers.popleft())
+
+    def statistics(self) -> BufferStatistics:
+        return BufferStatistics(
+            len(self.items),
+            self.high_water,
+            len(self.dropped),
+            len(self.consumers),
+            len(self.producers),
+        )
+
+
+class Run:
+    """A buffer beside its model."""
+
+    def __init__(self, rng: random.Random, maxsize: int | None, overflow: Any, order: Any) -> None:
+        self.rng = rng
+        key = (lambda item: item[0]) if order == "priority" else None
+        self.buffer: PushPullBufferObj[Item] = PushPullBufferObj(
+            maxsize, overflow=overflow, order=order, key=key
+        )
+        self.model = Model(maxsize, overflow, order)
+        self.pushes: dict[Item, asyncio.Future[Any]] = {}
+        self.pulls: dict[int, asyncio.Future[Item]] = {}
+        self.numbers = itertools.count()
+
+    async def push(self) -> None:
+        item = (self.rng.randrange(5), next(self.numbers))
+        push = asyncio.ensure_future(self.buffer.sink.next(item))
+        fate = self.model.push(item, waits=True)
+        await turns(6)
+        if fate == "waits":
+            self.pushes[item] = push
+            assert not push.done()
+        else:
+            self.check_push(push, item, fate)
+
+    async def push_now(self) -> None:
+        item = (self.rng.randrange(5), next(self.numbers))
+        fate = self.model.push(item, waits=False)
+        if fate == "refused":
+            with pytest.raises(WouldBlock) as caught:
+                self.buffer.sink.next_nowait(item)
+            assert caught.value.item == item
+        else:
+            assert not self.buffer.sink.next_nowait(item).done
+        await turns(6)
+
+    async def pull(self) -> None:
+        number = next(self.numbers)
+        self.pulls[number] = asyncio.ensure_future(anext(self.buffer.source))
+        self.model.pull(number)
+        await turns(6)
+
+    async def cancel_push(self) -> None:
+        if self.pushes:
+            item = self.rng.choice(list(self.pushes))
+            push = self.pushes.pop(item)
+            push.cancel()
+            self.model.producers.remove(item)
+            await turns(6)
+            assert push.cancelled()
+
+    async def cancel_pull(self) -> None:
+        if self.model.consumers:
+            number = self.rng.choice(list(self.model.consumers))
+            pull = self.pulls.pop(number)
+            pull.cancel()
+            self.model.consumers.remove(number)
+            await turns(6)
+            assert pull.cancelled()
+
+    @staticmethod
+    def check_push(push: asyncio.Future[Any], item: Item, fate: str) -> None:
+        assert push.done(), fate
+        if fate == "refused":
+            error = push.exception()
+            assert isinstance(error, WouldBlock)
+            assert error.item == item
+        else:
+            assert not push.result().done
+
+    def check(self) -> None:
+        model = self.model
+        assert self.buffer.statistics() == model.statistics()
+        assert len(self.buffer) == len(model.items)
+        if model.items:
+            assert self.buffer.peek() == model.next_one()
+        else:
+            with pytest.raises(WouldBlock):
+                self.buffer.peek()
+        for number in [number for number in self.pulls if number in model.received]:
+            assert self.pulls.pop(number).result() == model.received[number]
+        for item in [item for item in self.pushes if item not in model.producers]:
+            self.check_push(self.pushes.pop(item), item, "accepted")
+        assert list(self.pulls) == list(model.consumers)
+        assert not any(future.done() for future in [*self.pulls.values(), *self.pushes.values()])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("maxsize", [1, 3, None])
+@pytest.mark.parametrize("seed", range(2))
+async def test_it_does_what_the_model_does(
+    order: str, overflow: str, maxsize: int | None, seed: int
+) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    run = Run(rng, maxsize, overflow, order)
+    steps = [run.push, run.push, run.push_now, run.pull, run.pull, run.cancel_push, run.cancel_pull]
+    for _ in range(60):
+        # Now and then one side is faster for a while.
+        step = rng.choice(rng.choice([steps, [run.push, run.push_now], [run.pull]]))
+        await step()
+        run.check()
+    await end(run, rng.choice(["return_", "throw", "aclose"]))
+
+
+async def end(run: Run, how: str) -> None:
+    """However it ends, each item is in one place, and nobody waits any more."""
+    buffer, model = run.buffer, run.model
+    there = (
+        sorted(model.items, key=lambda item: item[0])
+        if model.order == "priority"
+        else (model.items[:: -1 if model.order == "lifo" else 1])
+    )
+    error = KeyError("x")
+    if how == "return_":
+        await buffer.sink.return_()
+    elif how == "throw":
+        await buffer.sink.throw(error)
+    else:
+        await buffer.source.aclose()
+    await turns(6)
+    for item, push in run.pushes.items():
+        refused = push.exception()
+        assert isinstance(refused, ClosedError)
+        assert refused.item == item
+    outcomes = await asyncio.gather(*run.pulls.values(), return_exceptions=True)
+    if how == "throw" and outcomes:
+        assert outcomes.pop(outcomes.index(error)) is error
+        error_left = False
+    else:
+        error_left = how == "throw"
+    ending = ClosedError if how == "aclose" else StopAsyncIteration
+    assert [type(outcome) for outcome in outcomes] == [ending] * len(outcomes)
+    if how == "aclose":
+        there = []
+    left: list[Item] = []
+    while len(left) < len(there):
+        left.append(await anext(buffer.source))
+    assert left == there
+    if error_left:
+        with pytest.raises(KeyError) as caught:
+            await anext(buffer.source)
+        assert caught.value is error
+    with pytest.raises(StopAsyncIteration):
+        await anext(buffer.source)
+    now = buffer.statistics()
+    assert (now.size, now.waiting_consumers, now.waiting_producers) == (0, 0, 0)
+    assert now.dropped == len(model.dropped)
+    with pytest.raises(ClosedError):
+        buffer.sink.next_nowait((0, 0))
