@@ -62,6 +62,8 @@ class ScriptedSource:
     A string is a line of marbles (see `headrace.testing.marble`): the frame says when an item comes, counted from the
     first pull, however late it is asked for; `#` raises `MarbleError`.
 
+    It is no stream, so that it stands for what others write: `SourceIterObj(ScriptedSource("a-b|")).map(...)`.
+
     A cancelled pull costs nothing: turns that have passed count, a delay ends when it would have
     ended, and the next pull goes on from there. `as_generator()` is the same as an async generator,
     which a cancellation ends.
