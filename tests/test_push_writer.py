@@ -179,6 +179,28 @@ async def test_law_6_a_push_waits_while_too_much_is_unwritten(tmp_path: Path) ->
 
 
 @linux
+async def test_law_7_a_short_line_does_not_pass_a_long_one(tmp_path: Path) -> None:
+    pipe = Pipe(tmp_path / "pipe")
+    sink = SinkWriterObj[str](pipe.path, format="text", maxsize=10)
+    await sink.next("1234567")
+    # There would be room for those that come behind, not for this one.
+    pushes = [asyncio.ensure_future(sink.next(text)) for text in ("long", "a", "b")]
+    await turns(5)
+    assert not any(push.done() for push in pushes)
+    with pytest.raises(WouldBlock):
+        sink.next_nowait("c")
+    # Whoever leaves the line lets the next one up.
+    pushes[0].cancel()
+    await asyncio.wait(pushes[:2])
+    assert pushes[1].done()
+    assert not pushes[2].done()
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read))
+    await pushes[2]
+    await sink.return_()
+    assert await reading == b"1234567\na\nb\n"
+
+
+@linux
 async def test_law_2_an_end_that_was_cancelled_goes_on(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path / "pipe")
     sink = SinkWriterObj[int](pipe.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from typing import Any, Literal, TypeVar, cast
@@ -25,7 +26,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
     Law: the file has one line for each item that was accepted: its JSON, compact and in UTF-8; with
     `format="text"` the item, a str, and a `\n`. The file is opened by the first push, or else made by
     `return_()`, which returns when everything is with the operating system and the file is closed.
-    Order: of acceptance; pushes that overlap are accepted as room comes.
+    Order: of the pushes, also of those that overlap.
     Bound: `maxsize` bytes that are not written yet, or one line that is longer; and as much again of
     memory to be used anew. A push that finds no room waits.
     Cost: O(1) and the encoding an item, on the loop's thread; one write for all lines that came during
@@ -76,6 +77,8 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         self._path = path
         self._format: Literal["jsonl", "text"] = format
         self._writer = LineWriter(os.fsdecode(path), append)
+        self._turn = asyncio.Lock()
+        self._waiting = 0
 
     @property
     def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
@@ -104,18 +107,32 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
         """Takes one item, when there is room for its line."""
         line = self._line(item)
-        while not self._take(line, item):
-            await self._writer.room(len(line), self._maxsize)
+        if self._waiting or not self._take(line, item):
+            await self._take_in_turn(line, item)
         return IteratorResult(None, False)
+
+    async def _take_in_turn(self, line: bytes, item: T_contra) -> None:
+        """Waits for room, behind those who wait already."""
+        if not self._waiting:
+            # A lock belongs to the loop where it was first waited for, and the next to wait may be on another.
+            self._turn = asyncio.Lock()
+        self._waiting += 1
+        try:
+            async with self._turn:
+                while not self._take(line, item):
+                    await self._writer.room(len(line), self._maxsize)
+        finally:
+            self._waiting -= 1
 
     def next_nowait(self, item: T_contra) -> IteratorResult[Any]:
         """Takes one item.
 
         Raises:
-            WouldBlock: There is no room for its line.
+            WouldBlock: There is no room for its line, or others wait for room.
         """
         refuse_after_end(self, item)
-        if not self._take(self._line(item), item):
+        line = self._line(item)
+        if self._waiting or not self._take(line, item):
             raise WouldBlock("too much waits to be written", item=item)
         return IteratorResult(None, False)
 
