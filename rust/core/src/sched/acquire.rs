@@ -36,6 +36,7 @@ pub struct Acquire {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Resume {
+    node: NodeId,
     lease: Key,
     alarm: Option<AlarmId>,
     seat: Seat,
@@ -46,16 +47,14 @@ pub struct Resume {
 struct Seat {
     /// `None` once complete.
     tree: Option<Arc<Tree>>,
-    node: NodeId,
     /// From the first poll that was not answered until completion.
     key: Option<Key>,
 }
 
 impl Seat {
-    fn new(tree: Arc<Tree>, node: NodeId) -> Self {
+    fn new(tree: Arc<Tree>) -> Self {
         Self {
             tree: Some(tree),
-            node,
             key: None,
         }
     }
@@ -68,9 +67,10 @@ impl Seat {
         Some(Place::new(self.tree.as_ref()?, self.key?))
     }
 
-    /// Joins the line by `join`, which may be answered at once.
+    /// Joins the line of `node` by `join`, which may be answered at once.
     fn join(
         &mut self,
+        node: NodeId,
         waker: &Waker,
         join: impl FnOnce(&mut super::state::State, &mut Option<Waker>, &mut WakeList) -> Answer,
     ) -> Poll<Result<Key, AcquireError>> {
@@ -78,18 +78,18 @@ impl Seat {
         let mut spare = Some(waker.clone());
         let answer = self
             .tree()
-            .act(self.node, |state, wakes| join(state, &mut spare, wakes));
+            .act(node, |state, wakes| join(state, &mut spare, wakes));
         self.settle(answer)
     }
 
     /// Asks what became of the seat, and leaves the waker there if nothing has yet.
     /// If the place was [given up](Place::give_up), `None`: it has to join anew.
-    fn ask(&mut self, waker: &Waker) -> Option<Poll<Result<Key, AcquireError>>> {
+    fn ask(&mut self, node: NodeId, waker: &Waker) -> Option<Poll<Result<Key, AcquireError>>> {
         let key = self.key?;
         // Outlives the guards: a waker that ends up in here is dropped after unlocking.
         let mut spare = None;
         loop {
-            let mut state = self.tree().lock_for(self.node);
+            let mut state = self.tree().lock_for(node);
             match state.answer(key) {
                 Some(Answer::Waits(_)) => {}
                 Some(answer) => {
@@ -149,7 +149,7 @@ impl Drop for Seat {
 impl Acquire {
     #[inline]
     pub(super) fn new(tree: Arc<Tree>, ask: Ask) -> Self {
-        let seat = Seat::new(tree, ask.node);
+        let seat = Seat::new(tree);
         Self { ask, seat }
     }
 
@@ -177,7 +177,7 @@ impl Future for Acquire {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let Self { ask, seat } = &mut *this;
-        let answer = if let Some(answer) = seat.ask(cx.waker()) {
+        let answer = if let Some(answer) = seat.ask(ask.node, cx.waker()) {
             answer
         } else {
             let mut state = seat.tree().lock_for(ask.node);
@@ -187,7 +187,7 @@ impl Future for Acquire {
                 return Poll::Ready(Ok(this.granted(lease)));
             }
             drop(state);
-            seat.join(cx.waker(), |state, waker, wakes| {
+            seat.join(ask.node, cx.waker(), |state, waker, wakes| {
                 // Whoever stood in the way may have gone while the lock was away.
                 match state.ask_alone(ask) {
                     Some(lease) => Answer::Granted(state.leases.key_at(lease)),
@@ -202,9 +202,10 @@ impl Future for Acquire {
 impl Resume {
     pub(super) fn new(tree: Arc<Tree>, node: NodeId, lease: Key, alarm: Option<AlarmId>) -> Self {
         Self {
+            node,
             lease,
             alarm,
-            seat: Seat::new(tree, node),
+            seat: Seat::new(tree),
         }
     }
 }
@@ -220,10 +221,15 @@ impl Future for Resume {
     type Output = Result<(), AcquireError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { lease, alarm, seat } = self.get_mut();
-        let answer = match seat.ask(cx.waker()) {
+        let Self {
+            node,
+            lease,
+            alarm,
+            seat,
+        } = self.get_mut();
+        let answer = match seat.ask(*node, cx.waker()) {
             Some(answer) => answer,
-            None => seat.join(cx.waker(), |state, waker, wakes| {
+            None => seat.join(*node, cx.waker(), |state, waker, wakes| {
                 state.ask_again(*lease, *alarm, waker, wakes)
             }),
         };

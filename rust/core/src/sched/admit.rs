@@ -2,7 +2,7 @@
 
 use super::dispatch::Fit;
 use super::lease::Held;
-use super::line::{Stage, Waiter};
+use super::line::{Stage, Waiter, Wants};
 use super::pool::Bound;
 use super::state::State;
 use super::{AcquireError, AlarmId, Amount, Ask, PermitId};
@@ -105,20 +105,8 @@ impl State {
         // What has become ready before it came is for those who were here.
         self.dispatch(wakes);
         let rank = self.next_rank(ask.priority);
-        let waiter = self.join(Waiter {
-            node,
-            rank,
-            cost: ask.cost.clone(),
-            owner: ask.owner,
-            alarm: ask.alarm.map(|alarm| alarm.0),
-            resumes: None,
-            waker: None,
-            stage: Stage::Behind,
-            bypassed: 0,
-            was_next: false,
-            reserved: 0,
-            turns: 0,
-        });
+        let (cost, wants) = (ask.cost.clone(), Wants::New(ask.owner));
+        let waiter = self.join(Waiter::new(node, rank, cost, wants, ask.alarm));
         self.dispatch(wakes);
         waiter
     }
@@ -159,7 +147,7 @@ impl State {
         let Some(record) = self.leases.get(lease) else {
             return Answer::Never(AcquireError::Closed);
         };
-        let (node, owner) = (record.node, record.owner);
+        let node = record.node;
         if record.held != Held::No || self.nodes.at(node).is_closed() {
             return Answer::Never(AcquireError::Closed);
         }
@@ -169,20 +157,7 @@ impl State {
             return Answer::Granted(lease);
         };
         let rank = self.next_rank(0);
-        let waiter = self.join(Waiter {
-            node,
-            rank,
-            cost: cost.clone(),
-            owner,
-            alarm: alarm.map(|alarm| alarm.0),
-            resumes: Some(lease),
-            waker: None,
-            stage: Stage::Behind,
-            bypassed: 0,
-            was_next: false,
-            reserved: 0,
-            turns: 0,
-        });
+        let waiter = self.join(Waiter::new(node, rank, cost, Wants::Again(lease), alarm));
         self.leases.at_mut(lease.index()).held = Held::Resuming(waiter);
         self.dispatch(wakes);
         self.answer_or_wait(waiter, waker)
@@ -196,7 +171,7 @@ impl State {
         }
         let record = self.waiters.remove(key)?;
         Some(match record.stage {
-            Stage::Granted(lease) => Answer::Granted(match record.resumes {
+            Stage::Granted(lease) => Answer::Granted(match record.resumes() {
                 None => self.leases.key_at(lease),
                 Some(key) => {
                     // It may have been released meanwhile.
@@ -233,7 +208,7 @@ impl State {
             Stage::Granted(lease) => {
                 self.read_clock();
                 let record = self.waiters.remove(key).expect("it was here above");
-                self.annul(lease, record.resumes, wakes);
+                self.annul(lease, record.resumes(), wakes);
                 self.dispatch(wakes);
                 return record.waker;
             }
@@ -241,7 +216,7 @@ impl State {
             _ => {
                 self.read_clock();
                 self.leave(key.index());
-                self.end_resuming(self.waiters.at(key.index()).resumes);
+                self.end_resuming(self.waiters.at(key.index()).resumes());
                 self.dispatch(wakes);
             }
         }

@@ -1,7 +1,5 @@
 use super::{Amount, CostError};
-
-/// So many resources of a cost live inline; one that names more is boxed.
-const INLINE: usize = 2;
+use std::sync::Arc;
 
 /// The name of a resource in its tree, as a small number: see [`Tree::resource`](super::Tree::resource).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,10 +14,11 @@ impl Resource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost(Parts);
 
+/// Small, since each waiter and each permit has a copy: what is rarely more than one part lives inline only if it is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Parts {
-    Inline(u8, [(Resource, Amount); INLINE]),
-    Boxed(Box<[(Resource, Amount)]>),
+    One((Resource, Amount)),
+    Many(Arc<[(Resource, Amount)]>),
 }
 
 impl Cost {
@@ -33,7 +32,7 @@ impl Cost {
         if amount.is_zero() {
             return Err(CostError::Zero);
         }
-        Ok(Self(Parts::Inline(1, [(resource, amount); INLINE])))
+        Ok(Self::part(resource, amount))
     }
 
     /// So many units of `"slots"`: [`of`](Self::of) for the usual case.
@@ -61,29 +60,28 @@ impl Cost {
         }
         let (&first, rest) = parts.split_first().ok_or(CostError::Zero)?;
         Ok(Self(match rest {
-            [] => Parts::Inline(1, [first; INLINE]),
-            &[second] => Parts::Inline(2, [first, second]),
-            _ => Parts::Boxed(parts.into()),
+            [] => Parts::One(first),
+            _ => Parts::Many(parts.into()),
         }))
     }
 
     /// Takes it out of a record that is about to go; what it leaves means nothing.
     #[inline]
     pub(super) fn take(&mut self) -> Self {
-        const NOTHING: Parts = Parts::Inline(0, [(Resource::SLOTS, Amount::ZERO); INLINE]);
-        Self(std::mem::replace(&mut self.0, NOTHING))
+        std::mem::replace(self, Self::part(Resource::SLOTS, Amount::ZERO))
     }
 
     /// One part of a cost, which may be nothing.
-    pub(super) fn part(resource: Resource, amount: Amount) -> Self {
-        Self(Parts::Inline(1, [(resource, amount); INLINE]))
+    #[inline]
+    pub(super) const fn part(resource: Resource, amount: Amount) -> Self {
+        Self(Parts::One((resource, amount)))
     }
 
     /// Puts another amount, which may be nothing, in the place of one that is named.
     pub(super) fn set(&mut self, resource: Resource, amount: Amount) {
         let parts = match &mut self.0 {
-            Parts::Inline(len, parts) => &mut parts[..usize::from(*len)],
-            Parts::Boxed(parts) => parts,
+            Parts::One(part) => std::slice::from_mut(part),
+            Parts::Many(parts) => Arc::make_mut(parts),
         };
         for part in parts.iter_mut().filter(|part| part.0 == resource) {
             part.1 = amount;
@@ -94,8 +92,8 @@ impl Cost {
     #[inline]
     pub fn parts(&self) -> &[(Resource, Amount)] {
         match &self.0 {
-            Parts::Inline(len, parts) => &parts[..usize::from(*len)],
-            Parts::Boxed(parts) => parts,
+            Parts::One(part) => std::slice::from_ref(part),
+            Parts::Many(parts) => parts,
         }
     }
 

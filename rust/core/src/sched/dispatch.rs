@@ -1,7 +1,7 @@
 //! Granting: who is next, and the hand-off.
 
 use super::lease::Held;
-use super::line::{Rank, Stage};
+use super::line::{Rank, Stage, Wants};
 use super::node::NIL;
 use super::pool::{Bound, Pool};
 use super::state::State;
@@ -167,10 +167,10 @@ impl State {
     pub(super) fn grant(&mut self, waiter: u32, wakes: &mut WakeList) {
         self.pass(waiter);
         let record = self.waiters.at(waiter);
-        let (node, cost, owner) = (record.node, record.cost.clone(), record.owner);
-        let lease = match record.resumes {
-            None => self.take(node, cost, owner),
-            Some(key) => {
+        let (node, wants) = (record.node, record.wants);
+        let lease = match wants {
+            Wants::New(owner) => self.take(node, record.cost.clone(), owner),
+            Wants::Again(key) => {
                 self.take_slots(key.index(), Held::Regained);
                 key.index()
             }

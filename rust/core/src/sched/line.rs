@@ -1,9 +1,9 @@
 //! The waiters of one node, by rank; those in front are offered to the scheduler.
 
 use super::fair::Flow;
-use super::order::Ordered;
-use super::{AcquireError, Cost, OwnerId};
-use crate::sync::Key;
+use super::runs::{Links, Runs};
+use super::{AcquireError, AlarmId, Cost, OwnerId};
+use crate::sync::{Key, Slab};
 use std::collections::BTreeMap;
 use std::task::Waker;
 
@@ -27,10 +27,8 @@ pub(super) struct Waiter {
     pub(super) node: u32,
     pub(super) rank: Rank,
     pub(super) cost: Cost,
-    pub(super) owner: Option<OwnerId>,
+    pub(super) wants: Wants,
     pub(super) alarm: Option<Key>,
-    /// The permit that is to be taken again, if it is not a new one.
-    pub(super) resumes: Option<Key>,
     pub(super) waker: Option<Waker>,
     pub(super) stage: Stage,
     /// How often smaller work passed it since it came.
@@ -41,6 +39,51 @@ pub(super) struct Waiter {
     pub(super) reserved: u32,
     /// At how many rates it has the turn.
     pub(super) turns: u32,
+    /// Its neighbours in its run, if it is behind.
+    pub(super) links: Links,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wants {
+    /// A new permit, for this owner.
+    New(Option<OwnerId>),
+    /// The slots of this one.
+    Again(Key),
+}
+
+impl Waiter {
+    /// One that is to be put into the line of `node`.
+    pub(super) fn new(
+        node: u32,
+        rank: Rank,
+        cost: Cost,
+        wants: Wants,
+        alarm: Option<AlarmId>,
+    ) -> Self {
+        Self {
+            node,
+            rank,
+            cost,
+            wants,
+            alarm: alarm.map(|alarm| alarm.0),
+            waker: None,
+            stage: Stage::Behind,
+            bypassed: 0,
+            was_next: false,
+            reserved: 0,
+            turns: 0,
+            links: Links::NONE,
+        }
+    }
+
+    /// The permit that is to be taken again, if it is not a new one.
+    pub(super) fn resumes(&self) -> Option<Key> {
+        match self.wants {
+            Wants::New(_) => None,
+            Wants::Again(lease) => Some(lease),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -61,7 +104,7 @@ pub(super) enum Stage {
 pub(super) struct Line {
     pub(super) flow: Flow,
     offered: Offered,
-    behind: Ordered<(Rank, u32)>,
+    behind: Runs,
     pub(super) parked: BTreeMap<Rank, u32>,
 }
 
@@ -131,17 +174,17 @@ impl Line {
         *len -= 1;
     }
 
-    pub(super) fn push_behind(&mut self, rank: Rank, waiter: u32) {
-        self.behind.insert((rank, waiter));
+    pub(super) fn push_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
+        self.behind.insert(waiter, waiters);
     }
 
-    pub(super) fn remove_behind(&mut self, rank: Rank, waiter: u32) {
-        self.behind.remove(&(rank, waiter));
+    pub(super) fn remove_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
+        self.behind.remove(waiter, waiters);
     }
 
     /// Everybody, in no promised order.
-    pub(super) fn everybody(&self) -> Vec<u32> {
-        let behind = self.behind.iter().map(|(_, waiter)| waiter);
+    pub(super) fn everybody(&self, waiters: &Slab<Waiter>) -> Vec<u32> {
+        let behind = self.behind.iter(waiters);
         let parked = self.parked.values().copied();
         self.offered().chain(behind).chain(parked).collect()
     }
@@ -150,11 +193,13 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::Waiter;
+    use crate::sched::Acquire;
 
     #[test]
     fn a_waiter_is_small() {
-        // With its slot, its place in the line and what a growing vector has to spare it stays below 300 bytes.
-        let size = size_of::<Waiter>();
-        assert!(size <= 168, "{size}");
+        // With its slot, what a growing slab has to spare and its future it stays below 300 bytes.
+        let (record, future) = (size_of::<Waiter>(), size_of::<Acquire>());
+        assert!(record <= 144, "{record}");
+        assert!(future <= 112, "{future}");
     }
 }

@@ -46,7 +46,8 @@
 //! # Lines
 //!
 //! Within a line the order is by the moment of coming, less so much for each step of priority ([`Settings::ageing`]): first
-//! come first served of equals, and whoever waits long enough passes any priority without ever being sorted anew (`line.rs`).
+//! come first served of equals, and whoever waits long enough passes any priority without ever being sorted anew (`line.rs`,
+//! `runs.rs`).
 //! The first eight of a line are *offered*: a later one of them may be granted while an earlier one does not fit.
 //!
 //! # Large costs: passes and reservations
@@ -68,6 +69,9 @@
 //! its quota is there, and until then nobody else gets any of this rate. A turn is a reservation of quota and of nothing else:
 //! slots stay free for others, and no pass is counted. Nothing of the rate is lost by it, since before that moment the rate is
 //! not full. If slots are missing when the moment has come, the turn goes on.
+//!
+//! The price of keeping no slots for who waits for quota: one who needs both, where both are always contended, may find the one
+//! there when the other is not, again and again. No bound holds for its wait; for who needs only slots and budgets, or one rate, one does.
 //!
 //! Settling an estimate upward makes debt. Settling it downward gives back no more than time has not brought back since: what came
 //! back was there for others to take, and giving it back again would admit more than the rate in some window.
@@ -111,7 +115,8 @@
 //! # Cost
 //!
 //! With `d` the depth: alone, O(d) under one lock each way, without allocation. Contended, O(d x log children) for each grant and O(log waiters)
-//! for each place in a line. Memory is that of the live nodes, permits and waiters.
+//! for each place in a line, which is O(1) where priorities are few. Memory is that of the live nodes, permits and waiters: of a waiter
+//! less than 300 bytes, its future included, if it asks for one resource; a cost of several is shared by all its copies.
 //!
 //! # Sources, and what was not taken
 //!
@@ -156,6 +161,7 @@ mod queue;
 mod rate;
 mod report;
 mod reserve;
+mod runs;
 mod settings;
 mod snapshot;
 mod state;

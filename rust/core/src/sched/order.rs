@@ -48,6 +48,14 @@ impl<T: Copy + Ord> Ordered<T> {
         self.few.last().or_else(|| self.many.last()).copied()
     }
 
+    /// The last of those before `entry`.
+    pub(super) fn last_below(&self, entry: &T) -> Option<T> {
+        let place = self.few.partition_point(|other| other < entry);
+        let few = place.checked_sub(1).map(|place| &self.few[place]);
+        few.or_else(|| self.many.range(..entry).next_back())
+            .copied()
+    }
+
     pub(super) fn insert(&mut self, entry: T) {
         if !self.many.is_empty() {
             self.many.insert(entry);
@@ -90,6 +98,8 @@ mod tests {
         for step in 0..count {
             ordered.insert(step * 37 % count);
             ordered.insert(step * 37 % count);
+            let below = (0..=step).map(|s| s * 37 % count).filter(|&e| e < 100);
+            assert_eq!(ordered.last_below(&100), below.max());
             assert_eq!(ordered.len(), step + 1);
         }
         assert!(ordered.iter().eq(0..count));

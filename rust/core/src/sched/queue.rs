@@ -47,17 +47,23 @@ impl State {
         match self.nodes.at(node).line.room_for(rank) {
             Room::Free => self.offer(node, rank, waiter),
             Room::Instead(last) => {
-                let rank_of_last = self.waiters.at(last).rank;
                 self.withdraw_offer(last);
-                self.nodes.at_mut(node).line.push_behind(rank_of_last, last);
-                self.waiters.at_mut(last).stage = Stage::Behind;
+                self.put_behind(node, last);
                 self.offer(node, rank, waiter);
             }
-            Room::Full => {
-                self.nodes.at_mut(node).line.push_behind(rank, waiter);
-                self.waiters.at_mut(waiter).stage = Stage::Behind;
-            }
+            Room::Full => self.put_behind(node, waiter),
         }
+    }
+
+    fn put_behind(&mut self, node: u32, waiter: u32) {
+        let line = &mut self.nodes.at_mut(node).line;
+        line.push_behind(waiter, &mut self.waiters);
+        self.waiters.at_mut(waiter).stage = Stage::Behind;
+    }
+
+    fn remove_behind(&mut self, node: u32, waiter: u32) {
+        let line = &mut self.nodes.at_mut(node).line;
+        line.remove_behind(waiter, &mut self.waiters);
     }
 
     fn park(&mut self, node: u32, rank: Rank, waiter: u32) {
@@ -92,7 +98,7 @@ impl State {
         while let Some((rank, waiter)) = self.nodes.at(node).line.first_behind()
             && self.nodes.at(node).line.room_for(rank) == Room::Free
         {
-            self.nodes.at_mut(node).line.remove_behind(rank, waiter);
+            self.remove_behind(node, waiter);
             self.place(node, rank, waiter);
         }
     }
@@ -107,7 +113,7 @@ impl State {
                 self.withdraw_offer(waiter);
                 self.move_up(node);
             }
-            Stage::Behind => self.nodes.at_mut(node).line.remove_behind(rank, waiter),
+            Stage::Behind => self.remove_behind(node, waiter),
             Stage::Parked => {
                 self.nodes.at_mut(node).line.parked.remove(&rank);
                 self.for_path(node, |node| node.parked -= 1);
@@ -143,7 +149,7 @@ impl State {
         if let Some(waker) = record.waker.take() {
             wakes.push(waker);
         }
-        let resumes = record.resumes;
+        let resumes = record.resumes();
         self.end_resuming(resumes);
     }
 
@@ -202,7 +208,7 @@ impl State {
 
     /// Fails all who wait at `node` itself, or also below.
     pub(super) fn fail_all(&mut self, node: u32, wakes: &mut WakeList) {
-        for waiter in self.nodes.at(node).line.everybody() {
+        for waiter in self.nodes.at(node).line.everybody(&self.waiters) {
             // One that was answered in the meantime stands in no line.
             if !matches!(
                 self.waiters.at(waiter).stage,

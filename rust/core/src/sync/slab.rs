@@ -24,6 +24,9 @@ impl Key {
     }
 }
 
+/// From so many entries on a slab grows by an eighth, not twofold: what it has to spare counts among the bytes of each.
+const MANY: usize = 256;
+
 /// An arena of entries with stable keys; insert, look up and remove in O(1).
 ///
 /// Memory is proportional to the largest number of entries since the slab was last empty.
@@ -90,6 +93,9 @@ impl<T> Slab<T> {
                 .ok()
                 .filter(|&index| index != NIL);
             let index = index.expect("fewer than 2^32 entries at once");
+            if self.slots.len() == self.slots.capacity() && self.slots.len() >= MANY {
+                self.slots.reserve_exact(self.slots.len() / 8);
+            }
             self.slots.push(slot);
             index
         };
