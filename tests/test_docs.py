@@ -1,4 +1,4 @@
-"""The documentation says what is so: its programs run, and its table is that of the code."""
+"""The documentation says what is so: its programs run, its table is that of the code, the tests it names are there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import headrace
 from headrace import PullObj, PushObj
 
 ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = [
     pytest.param(program, id=f"{page.name}:{number}")
@@ -62,6 +63,62 @@ def test_the_table_of_operators_is_that_of_the_docstrings() -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
-def test_every_operator_says_what_may_be_relied_on(operator: type) -> None:
+def test_law_7_every_operator_says_what_may_be_relied_on(operator: type) -> None:
     for line in ("Law: ", "Order: ", "Bound: ", "Cost: ", "Cancel safety: "):
         assert line in (operator.__doc__ or ""), f"{operator.__name__} does not say its {line}"
+
+
+def _tests_of(file: Path) -> set[str]:
+    """The names of the tests in a file of ours, Python or Rust."""
+    found = re.findall(
+        r"^ *(?:async )?def (test_\w+)\(|^ *#\[test\]\s+(?:[/#].*\s+)*fn (\w+)\(",
+        file.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    return {name for names in found for name in names if name}
+
+
+def test_the_tests_that_reliability_names_are_there() -> None:
+    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.(?:py|rs))::(\w+)`", written)
+    assert len(named) > 50
+    for path, test in named:
+        file = ROOT / path if "/" in path else TESTS / path
+        assert test in _tests_of(file), f"{path} has no test {test}"
+    for path in re.findall(r"`((?:tests|rust)/[\w/]+\.\w+)[:`]", written):
+        assert (ROOT / path).is_file(), f"there is no {path}"
+
+
+def test_every_law_has_tests_with_its_number_and_a_row_that_names_some() -> None:
+    laws = re.findall(
+        r"^(\d+)\. \*\*", (ROOT / "docs" / "laws.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d+) \|.*::", written, re.MULTILINE) == laws
+    tests = "".join(file.read_text(encoding="utf-8") for file in TESTS.glob("test_*.py"))
+    held = set(re.findall(r"law_(\d+)_", " ".join(re.findall(r"def (test_\w+)", tests))))
+    assert held == set(laws)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_a_link_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(
+        r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", _prose(page.read_text(encoding="utf-8"))
+    ):
+        file = page if not target else page.parent / target
+        assert file.exists(), f"{page.name} links to {target}, which is not there"
+        if anchor:
+            headings = re.findall(
+                r"^#+ (.*)$", _prose(file.read_text(encoding="utf-8")), re.MULTILINE
+            )
+            assert anchor in map(_anchor, headings), f"{file.name} has no heading #{anchor}"
+
+
+def _prose(page: str) -> str:
+    """A page without its programs."""
+    return re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchor(heading: str) -> str:
+    """What a link to a heading says, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
