@@ -535,7 +535,7 @@ async def test_a_subclass_may_have_arguments_of_its_own() -> None:
     pool = Pool("example.org")
     assert pool.name == "example.org"
     async with pool.acquire():
-        assert repr(pool) == "<Pool 'example.org' of 2 slots>"
+        assert repr(pool) == "<Pool 'example.org': 1 of 2 slots, open>"
 
 
 def test_one_that_was_not_initialised_says_so() -> None:

@@ -36,9 +36,24 @@ OPERATORS = [
 ]
 
 
+def said_to_print(program: str) -> list[str]:
+    """What stands in a comment behind a `print`, or, where that is several lines, right below it."""
+    said: list[str] = []
+    follows = False
+    for line in program.splitlines():
+        if beside := re.search(r"print\(.*\)  # (.*)$", line):
+            said.append(beside[1])
+            follows = False
+        elif follows and (below := re.fullmatch(r" *# (.*)", line)):
+            said.append(below[1])
+        else:
+            follows = re.fullmatch(r" *print\(.*\)", line) is not None
+    return said
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_of_the_documentation_prints_what_it_says(program: str, tmp_path: Path) -> None:
-    promised = re.findall(r"print\(.*\)  # (.*)$", program, re.MULTILINE)
+    promised = said_to_print(program)
     assert promised, "a program that promises nothing proves nothing: say what it prints"
     path = tmp_path / "program.py"
     path.write_text(program, encoding="utf-8")

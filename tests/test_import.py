@@ -63,7 +63,7 @@ def test_importing_loads_no_room() -> None:
         ("SourceIterObj, PullMapObj", 22, ("push", "pool", "buffer", "capacity")),
         ("SinkCollectObj, PushMapObj", 22, ("pull", "pool", "buffer", "capacity")),
         ("WaitObject", 8, ("pull", "push", "pool", "buffer", "capacity")),
-        ("CapacitySource", 13, ("pull", "push", "pool", "buffer")),
+        ("CapacitySource", 14, ("pull", "push", "pool", "buffer")),
     ],
 )
 def test_a_program_pays_for_the_rooms_that_it_enters(

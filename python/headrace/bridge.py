@@ -23,9 +23,18 @@ from headrace.push.base import (
     says_done,
 )
 from headrace.push.fanout import checked_selector, checked_sinks, different_sinks
+from headrace.telling import counted, told
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Generator,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
     from typing import Self
 
     from headrace._core import IteratorResult
@@ -103,7 +112,12 @@ class PushPullObj(Generic[IN_contra, OUT_co]):
         return self._sink.throw(error)
 
     def __repr__(self) -> str:
-        return f"<PushPullObj of {self._sink!r} and {self._source!r}>"
+        return told("PushPullObj", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        # By their classes: a pair may be an end of a pair, and so on.
+        yield f"into {type(self._sink).__name__}"
+        yield f"out of {type(self._source).__name__}"
 
 
 class _PullPushObj(PullObj[T], stock=True):
@@ -123,6 +137,12 @@ class _PullPushObj(PullObj[T], stock=True):
     def sinks(self) -> Sequence[PushProtocol[T]]:
         """What it pushes into."""
         return self._tap.sinks
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(len(self._tap.sinks), "sink")
+        if self._tap.holds:
+            yield "1 held"
+        yield from super()._facts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         if self._tap.has_ended_sinks:
@@ -260,6 +280,11 @@ class _Tap(Generic[T]):
         self._delivery = Delivery()
         self._is_over = False
         self._give_up()
+
+    @property
+    def holds(self) -> bool:
+        """Whether an item is under way."""
+        return self._held is not NOTHING
 
     def _give_up(self) -> None:
         """Forgets the item that is under way."""

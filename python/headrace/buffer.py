@@ -8,20 +8,38 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from headrace._core import Buffer, QueueFeed
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
+from headrace.telling import amount, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["BufferSink", "BufferStatistics", "PushPullBufferObj"]
+__all__ = ["BufferSink", "BufferStatistics", "PushPullBufferObj", "standing"]
 
 T = TypeVar("T")
+
+
+def standing(buffer: Buffer[Any]) -> Iterator[str]:
+    """How a buffer stands, for `repr`."""
+    yield amount(len(buffer), buffer.maxsize, "items")
+    if pulls := buffer.waiting_getters:
+        yield f"{pulls} waiting to pull"
+    if pushes := buffer.waiting_putters:
+        yield f"{pushes} waiting to push"
 
 
 class _BufferSource(SourceObj[T], stock=True):
     """The end of a buffer that is pulled from."""
 
     def __init__(self, buffer: Buffer[T]) -> None:
+        self._buffer = buffer
         super().__init__(QueueFeed(buffer))
+
+    def __repr__(self) -> str:
+        return told("the source of a buffer", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield from standing(self._buffer)
+        yield from super()._facts()
 
 
 class BufferSink(SinkObj[T], stock=True):
@@ -32,6 +50,13 @@ class BufferSink(SinkObj[T], stock=True):
     def __init__(self, buffer: Buffer[T]) -> None:
         self._buffer = buffer
         super().__init__(buffer)
+
+    def __repr__(self) -> str:
+        return told("the sink of a buffer", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield from standing(self._buffer)
+        yield from super()._facts()
 
     async def return_impl(self, value: Any) -> None:
         """Lets the source drain what is there, and then end."""
@@ -149,5 +174,8 @@ class PushPullBufferObj(Generic[T]):
         return True
 
     def __repr__(self) -> str:
-        bound = "unbounded" if self.maxsize is None else f"at most {self.maxsize}"
-        return f"<PushPullBufferObj of {len(self)}, {bound}>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield from standing(self._buffer)
+        yield "ended" if self._buffer.is_finished else "open"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVa
 
 from headrace._core import Merge, MergeFeed
 from headrace.tasks import settled
+from headrace.telling import counted, told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from headrace.pull.base import PullObj
@@ -163,7 +164,11 @@ class AsyncIteratorCombiner(Generic[T]):
         return self._streams[policy]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.size} sources>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(self.size, "source")
+        yield "running" if self._combination.merge.is_running else "idle"
 
 
 class Combination(Generic[T]):

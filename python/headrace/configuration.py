@@ -1,19 +1,23 @@
 """What an operator is set to, live: the same for its pull and its push form, as their kernel is.
 
-Each class here goes beside a link in the bases of the operator's two classes, which make the kernel.
+Each class here goes beside a link in the bases of the operator's two classes, which make the kernel. Its `_facts` are what
+`repr` says of the setting, and of what the kernel holds: the link's own ask for them by `super()`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from headrace.telling import amount, called, calls
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from headrace._core import (
         BufferKernel,
         CallbackKernel,
         CatchKernel,
+        DedupeKernel,
         FilterKernel,
         FlatMapKernel,
         InOrderKernel,
@@ -33,6 +37,7 @@ __all__ = [
     "Mapping",
     "Ordering",
     "Reducing",
+    "Remembering",
     "Sizing",
 ]
 
@@ -45,6 +50,9 @@ class Mapping(Generic[IN]):
     __slots__ = ()
 
     _kernel: MapKernel | FlatMapKernel
+
+    def _facts(self) -> Iterator[str]:
+        yield f"calls {called(self.transform)}"
 
     @property
     def transform(self) -> Callable[[IN], Any]:
@@ -63,6 +71,9 @@ class Filtering(Generic[IN]):
 
     _kernel: FilterKernel | WhileKernel
 
+    def _facts(self) -> Iterator[str]:
+        yield f"calls {called(self.predicate)}"
+
     @property
     def predicate(self) -> Callable[[IN], Any]:
         """The callable, live: a new one holds from the next item."""
@@ -79,6 +90,9 @@ class Reducing(Generic[IN]):
     __slots__ = ()
 
     _kernel: ReduceKernel
+
+    def _facts(self) -> Iterator[str]:
+        yield f"calls {called(self.reducer)}"
 
     @property
     def reducer(self) -> Callable[[Any, IN], Any]:
@@ -106,6 +120,10 @@ class Sizing:
 
     _kernel: WindowKernel | TakeKernel | SkipKernel
 
+    def _facts(self) -> Iterator[str]:
+        waiting: int | None = getattr(self._kernel, "waiting", None)
+        yield f"size {self.size}" if waiting is None else amount(waiting, self.size, "gathered")
+
     @property
     def size(self) -> int:
         """How many items, live: a new number holds from the next item."""
@@ -122,6 +140,10 @@ class Buffering(Generic[IN]):
     __slots__ = ()
 
     _kernel: BufferKernel
+
+    def _facts(self) -> Iterator[str]:
+        yield f"calls {called(self.condition)}"
+        yield f"{self._kernel.waiting} gathered"
 
     @property
     def condition(self) -> Callable[[IN], Any]:
@@ -140,6 +162,9 @@ class Calling(Generic[IN]):
 
     _kernel: CallbackKernel
 
+    def _facts(self) -> Iterator[str]:
+        yield calls(self.callbacks)
+
     @property
     def callbacks(self) -> tuple[Callable[[IN], Any], ...]:
         """The callables, live: new ones hold from the next item. Set any iterable of them."""
@@ -156,6 +181,10 @@ class Ordering(Generic[IN]):
     __slots__ = ()
 
     _kernel: InOrderKernel
+
+    def _facts(self) -> Iterator[str]:
+        yield f"calls {called(self.index)}"
+        yield amount(self._kernel.waiting, self.maxsize, "held")
 
     @property
     def index(self) -> Callable[[IN], Any]:
@@ -183,6 +212,9 @@ class Catching:
 
     _kernel: CatchKernel
 
+    def _facts(self) -> Iterator[str]:
+        yield f"calls {called(self.handler)}"
+
     @property
     def handler(self) -> Callable[[Exception], Any]:
         """The callable, live: a new one holds from the next error."""
@@ -191,3 +223,14 @@ class Catching:
     @handler.setter
     def handler(self, handler: Callable[[Exception], Any]) -> None:
         self._kernel.handler = handler
+
+
+class Remembering:
+    """Of `dedupe`."""
+
+    __slots__ = ()
+
+    _kernel: DedupeKernel
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{self._kernel.remembered} remembered"

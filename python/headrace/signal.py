@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
+from headrace.telling import told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["WaitObject"]
 
@@ -28,7 +32,11 @@ class WaitObject(Signal[T]):
     """
 
     def __repr__(self) -> str:
-        return f"<WaitObject, {'stopped' if self.stopped else f'{self.waiting} waiting'}>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{self.waiting} waiting"
+        yield "stopped" if self.stopped else "open"
 
 
 def checked_signal(wait_obj: WaitObject[T]) -> WaitObject[T]:

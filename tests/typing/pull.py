@@ -239,6 +239,8 @@ async def classes_at_work() -> None:
     assert_type(lines.map(slow_length, concurrency=3, window=9), PullMapObj[str, int])
     assert_type(await anext(lines.map(slow_length, on_cancel="keep")), int)
     assert_type(lines.map(future_length, raw=True), PullMapObj[str, asyncio.Future[int]])
+    assert_type(lines.describe(), str)
+    assert_type(lines.describe(format="mermaid"), str)
     (branch,) = lines.share(1, maxsize=3, overflow="error")
     assert_type(branch, PullObj[str])
 

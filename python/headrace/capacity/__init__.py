@@ -4,7 +4,7 @@ from headrace._core import Lease
 from headrace.capacity.balancer import HierarchicalBalancer
 from headrace.capacity.limit import Budget, Rate
 from headrace.capacity.snapshot import CapacitySnapshot
-from headrace.capacity.source import CapacitySource, QuotaCapacitySource, checked_capacity
+from headrace.capacity.source import CapacitySource, QuotaCapacitySource, checked_capacity, under
 
 __all__ = [
     "Budget",
@@ -15,4 +15,5 @@ __all__ = [
     "QuotaCapacitySource",
     "Rate",
     "checked_capacity",
+    "under",
 ]

@@ -10,8 +10,10 @@ from headrace.capacity.limit import SLOTS, checked
 from headrace.capacity.source import CapacitySource
 from headrace.errors import ClosedError
 from headrace.tasks import settled
+from headrace.telling import told
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -151,7 +153,11 @@ class HierarchicalBalancer:
             await asyncio.sleep(self._interval)
 
     def __repr__(self) -> str:
-        return f"<HierarchicalBalancer of {len(self._children)}>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"moves {len(self._children)} limits"
+        yield "idle" if self._task is None else "at work"
 
 
 class _Child:

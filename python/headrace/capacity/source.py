@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 import weakref
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import _core
 from headrace.capacity.limit import SLOTS, Budget, Rate, checked_limits, lowered
 from headrace.capacity.snapshot import CapacitySnapshot
+from headrace.telling import short, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from headrace.capacity.limit import Amounts, Limit, Limits
 
-__all__ = ["CapacitySource", "QuotaCapacitySource", "checked_capacity"]
+__all__ = ["CapacitySource", "QuotaCapacitySource", "checked_capacity", "under"]
+
+# Of how many resources a `repr` tells.
+_TOLD = 4
 
 
 class CapacitySource(_core.Capacity):
@@ -183,12 +188,23 @@ class CapacitySource(_core.Capacity):
             self._limits = MappingProxyType(limits)
 
     def __repr__(self) -> str:
-        name = "" if self.name is None else f" {self.name!r}"
-        limits = ", ".join(
-            f"{limit} {resource}" if isinstance(limit, (int, float)) else f"{resource}={limit}"
-            for resource, limit in self._limits.items()
-        )
-        return f"<{type(self).__name__}{name} of {limits}>"
+        try:
+            name = "" if self.name is None else f" {short(self.name)}"
+        except Exception:
+            name = ""
+        return told(f"{type(self).__name__}{name}", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        held = self._held()
+        for resource, limit in islice(self._limits.items(), _TOLD):
+            whole = limit if isinstance(limit, (int, float)) else limit.amount
+            how = f" in {limit.per} s" if isinstance(limit, Rate) else ""
+            yield f"{held[resource]} of {whole} {short(resource)[1:-1]}{how}"
+        if len(self._limits) > _TOLD:
+            yield f"{len(self._limits) - _TOLD} more resources"
+        if self.waiting:
+            yield f"{self.waiting} waiting"
+        yield "closed" if self.closed else "paused" if self.paused else "open"
 
 
 class QuotaCapacitySource(CapacitySource):
@@ -245,6 +261,11 @@ def checked_capacity(
         )
     capacity._check(cost, priority)
     return capacity
+
+
+def under(capacity: CapacitySource) -> str:
+    """That something is under this capacity, for `repr`."""
+    return "under a capacity" if capacity.name is None else f"under {short(capacity.name)}"
 
 
 def _path(capacity: CapacitySource) -> Iterator[CapacitySource]:

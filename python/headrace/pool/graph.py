@@ -13,9 +13,10 @@ from headrace.errors import NOTHING, ClosedError
 from headrace.pool.ledger import Ledger
 from headrace.pool.news import Listener, News
 from headrace.pool.node import DependencyNode, DependencyState
+from headrace.telling import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
 __all__ = ["DependencyGraph"]
 
@@ -415,9 +416,15 @@ class DependencyGraph:
         return True
 
     def __repr__(self) -> str:
-        counts = self.counts()
-        told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
-        return f"<DependencyGraph: {told or 'no nodes'}{', closed' if self._is_closed else ''}>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        counts = {state: count for state, count in self.counts().items() if count}
+        yield from (f"{count} {state.value}" for state, count in counts.items())
+        if not counts:
+            yield "no nodes"
+        if self._is_closed:
+            yield "closed"
 
 
 def _wanted(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:

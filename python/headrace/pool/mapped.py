@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from headrace.blame import noted
 from headrace.errors import SourceCancelledError
@@ -14,13 +14,14 @@ from headrace.pull import PullObj, SourceObj
 from headrace.pull.source import Source, as_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from typing import Unpack
 
     from headrace.capacity import CapacitySource
     from headrace.pool.options import RunnerOptions
     from headrace.pool.progress import TaskRun
     from headrace.pool.task import Cost
+    from headrace.pull import PullMapObj
 
 __all__ = ["PullMapPoolObj"]
 
@@ -119,6 +120,11 @@ class PullMapPoolObj(SourceObj[OUT]):
         self._closed = False
 
     @property
+    def source(self) -> PullObj[Any]:
+        """What it takes its items from."""
+        return cast("PullMapObj[Any, Any]", self._tasks).source
+
+    @property
     def runner(self) -> HierarchicalTaskPoolRunner:
         """The runner, for `snapshot()`, `pause()`, `cancel()` and the rest."""
         return self._runner
@@ -169,8 +175,13 @@ class PullMapPoolObj(SourceObj[OUT]):
         )
         self._run, self._closed = None, False
 
-    def __repr__(self) -> str:
-        return f"<PullMapPoolObj in {self._runner!r}>"
+    def _facts(self) -> Iterator[str]:
+        now = self._runner.snapshot()
+        yield f"{now.running} running"
+        yield f"{now.unread} unread"
+        if now.paused:
+            yield "paused"
+        yield "closed" if self._closed else "open"
 
 
 def _told(error: BaseException, note: str) -> BaseException:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from headrace.pool.envelope import TaskProgressEnvelope
 from headrace.pool.run import Run
 from headrace.pull import SourceObj
+from headrace.telling import short
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
     from typing import Self
 
     from headrace.pool.plan import Plan
+    from headrace.pull import PullObj
 
 __all__ = ["TaskRun"]
 
@@ -62,6 +64,11 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         return self._run.pull()
 
     @property
+    def source(self) -> PullObj[Any]:
+        """Where the tasks come from."""
+        return self._run.plan.source
+
+    @property
     def running(self) -> bool:
         """Whether the run was started and has not ended yet."""
         return self._run.running
@@ -93,5 +100,6 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             run.abandon()
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
 
-    def __repr__(self) -> str:
-        return f"<TaskRun of {self._run.plan.name!r}: {self._run.how()}>"
+    def _facts(self) -> Iterator[str]:
+        yield f"of {short(self._run.plan.name)}"
+        yield self._run.how()

@@ -6,9 +6,10 @@ import random as chance
 from typing import TYPE_CHECKING, cast
 
 from headrace.pull.number import positive, seconds, whole
+from headrace.telling import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from random import Random
 
     Kinds = type[BaseException] | tuple[type[BaseException], ...]
@@ -106,7 +107,11 @@ class Retry:
         return self._draw(delay / 2, delay) if self.jitter else delay
 
     def __repr__(self) -> str:
-        return f"<Retry: {self.attempts} attempts, from {self.backoff} s by {self.factor} to {self.max_backoff} s>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{self.attempts} attempts"
+        yield f"from {self.backoff} s by {self.factor} to {self.max_backoff} s"
 
 
 def _matcher(on: object) -> Callable[[Exception], object]:

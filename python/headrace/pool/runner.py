@@ -17,9 +17,10 @@ from headrace.pool.snapshot import PoolSnapshot, uses
 from headrace.pool.task import time_limit
 from headrace.pull.number import whole
 from headrace.pull.source import Source, as_pull
+from headrace.telling import short, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from headrace.pool.task import Task
 
@@ -266,8 +267,16 @@ class HierarchicalTaskPoolRunner:
         )
 
     def __repr__(self) -> str:
-        state = "idle" if self._plan.run is None else self._plan.run.how()
-        return f"<HierarchicalTaskPoolRunner {self.name!r}: {state}>"
+        try:
+            name = f" {short(self.name)}"
+        except Exception:
+            name = ""
+        return told(f"{type(self).__name__}{name}", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield "idle" if self._plan.run is None else self._plan.run.how()
+        if self._plan.paused:
+            yield "paused"
 
 
 def _check(

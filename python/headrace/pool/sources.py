@@ -11,14 +11,15 @@ from weakref import ref
 
 from headrace._core import Buffer, ForeignFeed, QueueFeed
 from headrace.blame import noted
-from headrace.buffer import BufferSink
+from headrace.buffer import BufferSink, standing
 from headrace.pool.ageing import Aged, Ageing
 from headrace.pool.graph import DependencyGraph
+from headrace.pool.node import DependencyState
 from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
     from typing import Self
 
     from headrace.push.sink import SinkObj
@@ -86,6 +87,10 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         """How many items may wait; None for any number."""
         return self._buffer.maxsize
 
+    def _facts(self) -> Iterator[str]:
+        yield from standing(self._buffer)
+        yield from super()._facts()
+
     def peek(self) -> T:
         """The item that the next pull gives, as things are; it stays.
 
@@ -138,6 +143,10 @@ class DependencySourceObj(SourceObj[Any], stock=True):
     def _order(self) -> Ageing | None:
         """What gives each node its place; None: as they become ready."""
         return None
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{self._graph.counts()[DependencyState.READY]} ready"
+        yield from super()._facts()
 
     @property
     def graph(self) -> DependencyGraph:

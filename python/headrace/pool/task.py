@@ -9,9 +9,10 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from headrace.pool.retry import Retry
+from headrace.telling import called, short, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
 __all__ = ["Cost", "Task", "time_limit"]
 
@@ -133,8 +134,12 @@ class Task:
         )
 
     def __repr__(self) -> str:
-        key = "" if self.key is None else f" {self.key!r}"
-        return f"<Task{key}: {getattr(self.fn, '__qualname__', self.fn)}>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        if self.key is not None:
+            yield short(self.key)
+        yield f"calls {called(self.fn)}"
 
 
 def time_limit(parameter: str, value: object) -> float | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from headrace._core import ForeignFeed
-from headrace.capacity import checked_capacity
+from headrace.capacity import checked_capacity, under
 from headrace.pull.base import PullObj
 from headrace.pull.source import as_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Self
 
     from headrace.capacity import CapacitySource
@@ -73,6 +73,10 @@ class SourceCapacityObj(PullObj[T], stock=True):
     def capacity(self, capacity: CapacitySource) -> None:
         leased = self._leased
         leased.capacity = checked_capacity(capacity, leased.cost, leased.priority)
+
+    def _facts(self) -> Iterator[str]:
+        yield under(self.capacity)
+        yield from super()._facts()
 
     def restart(self) -> None:
         """Begins a new cycle, of this stream and its sources.

@@ -24,9 +24,10 @@ from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.number import whole
 from headrace.pull.source import SourceObj
 from headrace.tasks import settled
+from headrace.telling import amount, told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
     from headrace._core import MapKernel
     from headrace.pull.base import PullObj
@@ -124,6 +125,10 @@ class Calls(SourceObj[OUT]):
             state.abandon()
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
 
+    def facts(self) -> Iterator[str]:
+        """How it stands."""
+        return self._state.facts()
+
     def __repr__(self) -> str:
         return repr(self._state)
 
@@ -217,7 +222,14 @@ class _State(Generic[OUT]):
         """How many wait in `close`."""
 
     def __repr__(self) -> str:
-        return f"<{self._operator}: {len(self._tasks)} of {self.concurrency} calls run>"
+        return told(self._operator, self.facts())
+
+    def facts(self) -> Iterator[str]:
+        """How it stands: the calls that run, and those whose result waits."""
+        yield amount(len(self._tasks), self.concurrency, "calls run")
+        # A copy, made in one step: another thread may ask while the loop's changes it.
+        if waiting := sum(call.done() for call in tuple(self._queue)):
+            yield f"{waiting} done"
 
     def set_limits(self, concurrency: int, window: int | None) -> None:
         """Sets the numbers, which were checked."""

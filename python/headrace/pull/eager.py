@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, TypeVar
 from headrace.pull.number import whole
 from headrace.pull.pump import PullPumpObj, Pump
 from headrace.pull.source import as_pull
+from headrace.telling import amount
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headrace.pull.base import PullObj
     from headrace.pull.source import Source
 
@@ -60,6 +63,9 @@ class _Ahead(Pump[T, T]):
     def __init__(self, source: PullObj[T], buffer_size: int) -> None:
         super().__init__(source)
         self.buffer_size = buffer_size
+
+    def facts(self) -> Iterator[str]:
+        yield amount(len(self.held), self.buffer_size, "ahead")
 
     def room(self) -> int:
         return self.buffer_size

@@ -13,7 +13,7 @@ from headrace.pull.source import as_pull
 from headrace.signal import checked_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from typing import Self
 
     from headrace.pull.source import Source
@@ -72,6 +72,10 @@ class PullGateObj(PullObj[T], stock=True):
     def wait_obj(self, wait_obj: WaitObject[Any]) -> None:
         self._gate.wait_obj = checked_signal(wait_obj)
 
+    def _facts(self) -> Iterator[str]:
+        yield from self._gate.facts()
+        yield from super()._facts()
+
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         yield from super()._restarting()
         yield self._gate.source
@@ -120,6 +124,11 @@ class _Gate(Generic[T]):
         """Begins a new cycle, with the gate closed."""
         self._held = NOTHING
         self._is_open = False
+
+    def facts(self) -> Iterator[str]:
+        yield "lets through" if self._is_open else "waits for its signal"
+        if self._held is not NOTHING:
+            yield "1 held"
 
     async def _open(self) -> None:
         """Waits for the signal, if the gate is closed."""

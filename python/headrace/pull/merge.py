@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 from headrace._core import check_restart
 from headrace.combiner import Combination
 from headrace.pull.base import PullObj
+from headrace.telling import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Iterator
 
     from headrace.combiner import OnError
     from headrace.pull.source import Source
@@ -43,6 +44,15 @@ class Combined(PullObj[T_co], stock=True):
     ) -> None:
         self._combination = combination
         super().__init__(combination.feed(policy, title, **options))
+
+    @property
+    def sources(self) -> Any:
+        """The sources that have not ended."""
+        return self._combination.sources
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(self._combination.merge.size, "source")
+        yield from super()._facts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         check_restart(self)

@@ -22,9 +22,10 @@ from headrace._core import ForeignFeed
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.base import PullObj
 from headrace.tasks import settled
+from headrace.telling import short, told
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from typing import Any, Self
 
 __all__ = ["Failure", "PullPumpObj", "Pump"]
@@ -90,6 +91,10 @@ class Pump(Generic[IN, OUT]):
     def running(self) -> bool:
         """Whether there is a task that has not ended."""
         return self._task is not None and not self._task.done()
+
+    def facts(self) -> Iterator[str]:
+        """How it stands, for `repr`."""
+        yield f"{len(self.held)} held"
 
     def room(self) -> int:
         """How many outcomes may be held; asked before each pull. Here one, while a pull waits."""
@@ -313,7 +318,7 @@ class _Handle(Generic[IN, OUT]):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
 
     def __repr__(self) -> str:
-        return f"<{self._name} of {self._pump.source!r}>"
+        return told(f"{self._name} of {short(self._pump.source)}", self._pump.facts())
 
 
 class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
@@ -327,6 +332,10 @@ class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
     def source(self) -> PullObj[IN]:
         """What it pulls from."""
         return self._pump.source
+
+    def _facts(self) -> Iterator[str]:
+        yield from self._pump.facts()
+        yield from super()._facts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         # Its own link first: with that alone done, the stream goes on as it was.

@@ -19,8 +19,11 @@ from headrace.pull.number import whole
 from headrace.pull.pump import Failure
 from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
+from headrace.telling import amount
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headrace.pull.base import PullObj
 
 __all__ = ["PullBranchObj", "share"]
@@ -51,7 +54,19 @@ class PullBranchObj(SourceObj[T_co], stock=True):
 
     def __init__(self, reader: _Reader[T_co], nesting: int) -> None:
         self._nesting = nesting
+        # The reader itself is the feed's alone, so that it is noticed when it is dropped.
+        self._look = reader.look()
         super().__init__(ForeignFeed(reader))
+
+    @property
+    def source(self) -> PullObj[T_co]:
+        """What is shared."""
+        return self._look[0].source
+
+    def _facts(self) -> Iterator[str]:
+        hub, backlog = self._look
+        yield amount(len(backlog.outcomes), hub.maxsize, "behind")
+        yield from super()._facts()
 
     def restart(self) -> None:
         """Raises.
@@ -88,6 +103,10 @@ class _Reader(Generic[T_co]):
     def __aiter__(self) -> Self:
         return self
 
+    def look(self) -> tuple[_Hub[T_co], _Backlog[T_co]]:
+        """What can be looked at without it."""
+        return self._hub, self._backlog
+
     async def __anext__(self) -> T_co:
         return await self._hub.take(self._backlog)
 
@@ -106,8 +125,8 @@ class _Hub(Generic[T]):
     """The source, and what its branches share."""
 
     def __init__(self, source: PullObj[T], maxsize: int, *, waits: bool) -> None:
-        self._source = source
-        self._maxsize = maxsize
+        self.source = source
+        self.maxsize = maxsize
         self._waits = waits
         self._backlogs: list[_Backlog[T]] = []
         self._puller: asyncio.Task[object] | None = None
@@ -136,11 +155,11 @@ class _Hub(Generic[T]):
                 await self.moved.wait()
             else:
                 raise WouldBlock(
-                    f"this branch is {self._maxsize} items ahead of the slowest, which is the maxsize; "
+                    f"this branch is {self.maxsize} items ahead of the slowest, which is the maxsize; "
                     "pull that one, or close it"
                 )
         outcome = mine.outcomes.popleft()
-        if len(mine.outcomes) + 1 == self._maxsize:
+        if len(mine.outcomes) + 1 == self.maxsize:
             self.moved.resolve(None)
         if isinstance(outcome, Failure):
             raise outcome.error
@@ -163,7 +182,7 @@ class _Hub(Generic[T]):
     def _has_room(self) -> bool:
         """Whether every branch that is open may fall behind by one more item."""
         self._backlogs = [backlog for backlog in self._backlogs if backlog.is_open]
-        return all(len(backlog.outcomes) < self._maxsize for backlog in self._backlogs)
+        return all(len(backlog.outcomes) < self.maxsize for backlog in self._backlogs)
 
     async def _pull(self, task: asyncio.Task[object]) -> None:
         """Pulls the source once, for everybody. If it is cancelled, the next branch in need pulls."""
@@ -171,7 +190,7 @@ class _Hub(Generic[T]):
         cancels = task.cancelling()
         outcome: T | Failure
         try:
-            outcome = await anext(self._source)
+            outcome = await anext(self.source)
         except StopAsyncIteration:
             self._ended = True
             return
@@ -192,4 +211,4 @@ class _Hub(Generic[T]):
         """A branch was closed. With the last one the source is."""
         self.moved.resolve(None)
         if not any(backlog.is_open for backlog in self._backlogs):
-            await self._source.aclose()
+            await self.source.aclose()

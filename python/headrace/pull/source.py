@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import AsyncIterable, Iterable
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed
 from headrace.pull.base import PullObj
+from headrace.telling import counted, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "Source",
@@ -68,6 +72,10 @@ class SourceBufferObj(SourceObj[T], stock=True):
     def mode(self) -> Literal["fifo", "lifo"]:
         """Which end of the buffer is taken from; fixed."""
         return self._mode
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(len(self._buffer), "item")
+        yield from super()._facts()
 
     def peek(self) -> T:
         """The item that the next pull gives, without taking it.
@@ -134,6 +142,11 @@ class SourceIterObj(SourceObj[T_co], stock=True):
             super().__init__(ForeignFeed(cast("Any", iterable)))
         else:
             super().__init__(IterFeed(_checked(iterable, "iterable")))
+        self._kind = type(cast("object", iterable))
+
+    def _facts(self) -> Iterator[str]:
+        yield f"of {self._kind.__name__}"
+        yield from super()._facts()
 
 
 class SourceLinesObj(SourceObj[str], stock=True):
@@ -180,6 +193,10 @@ class SourceLinesObj(SourceObj[str], stock=True):
             )
         super().__init__(LinesFeed(os.fsdecode(path), encoding, errors))
         self._path = path
+
+    def _facts(self) -> Iterator[str]:
+        yield short(os.fspath(self._path))
+        yield from super()._facts()
 
     @property
     def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:

@@ -14,9 +14,10 @@ from headrace.pull.number import positive, seconds, whole
 from headrace.pull.pump import Failure, PullPumpObj, Pump
 from headrace.pull.source import SourceObj, as_pull
 from headrace.pull.transform import PullObj1To1Link
+from headrace.telling import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
     from typing import Self
 
     from headrace.pull.base import PullObj
@@ -85,6 +86,10 @@ class _Timed(Pump[T, T]):
     def __init__(self, source: PullObj[T], timeout: float) -> None:
         super().__init__(source)
         self.seconds = timeout
+
+    def facts(self) -> Iterator[str]:
+        yield f"within {self.seconds} s"
+        yield from super().facts()
 
 
 class _Patience(_Timed[T]):
@@ -175,6 +180,10 @@ class _Window(Pump[T, list[T]]):
         self.size = size
         self.seconds = timeout
 
+    def facts(self) -> Iterator[str]:
+        yield amount(len(self.held), self.size, "gathered")
+        yield f"for {self.seconds} s"
+
     def room(self) -> int:
         return self.size if super().room() else 0
 
@@ -225,6 +234,10 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
         # A filter that lets everything through, in its time: its driver keeps an item whose wait was cancelled, and an
         # item that is awaitable is none of its business.
         super().__init__(source, FilterKernel(self._pace))
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{self.rate} in {self.per} s"
+        yield from super()._facts()
 
     @property
     def rate(self) -> float:
@@ -316,7 +329,14 @@ class PullTimerObj(SourceObj[int], stock=True):
     def __init__(self, interval: float, *, count: int | None = None) -> None:
         if count is not None:
             count = whole("count", 0, count)
+        self._said = (
+            f"every {interval} s" if count is None else f"every {interval} s, {count} times"
+        )
         super().__init__(ForeignFeed(_Timer(positive("interval", interval), count)))
+
+    def _facts(self) -> Iterator[str]:
+        yield self._said
+        yield from super()._facts()
 
 
 class _Timer:

@@ -19,7 +19,15 @@ from headrace._core import (
     ReduceKernel,
     SkipKernel,
 )
-from headrace.configuration import Calling, Catching, Filtering, Mapping, Ordering, Reducing
+from headrace.configuration import (
+    Calling,
+    Catching,
+    Filtering,
+    Mapping,
+    Ordering,
+    Reducing,
+    Remembering,
+)
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.concurrent import Calls, check
@@ -27,7 +35,7 @@ from headrace.pull.source import Source, as_pull
 from headrace.skip import SKIP, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 
 __all__ = [
@@ -195,6 +203,11 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     def window_size(self, window: int | None) -> None:
         self._running_ahead().window_size = window
 
+    def _facts(self) -> Iterator[str]:
+        if self._calls is not None:
+            yield from self._calls.facts()
+        yield from super()._facts()
+
     def _running_ahead(self) -> Calls[OUT]:
         if self._calls is None:
             raise AttributeError(
@@ -227,7 +240,7 @@ class PullFilterObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullDedupeObj(PullObj1To1Link[T, T], stock=True):
+class PullDedupeObj(PullObj1To1Link[T, T], Remembering, stock=True):
     """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
 
     Law: the items of `dict.fromkeys(source)`; by `key(item)` if it is given. With
@@ -264,7 +277,8 @@ class PullDedupeObj(PullObj1To1Link[T, T], stock=True):
             raise ValueError(
                 f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
             )
-        super().__init__(source, DedupeKernel(key, maxsize, consecutive))
+        self._kernel = DedupeKernel(key, maxsize, consecutive)
+        super().__init__(source, self._kernel)
 
 
 class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.capacity import checked_capacity
+from headrace.capacity import checked_capacity, under
 from headrace.errors import WouldBlock
 from headrace.push.base import push_now, refuse_after_end
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from headrace._core import IteratorResult
     from headrace.abc import PushProtocol
@@ -64,6 +64,10 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     @capacity.setter
     def capacity(self, capacity: CapacitySource) -> None:
         self._capacity = checked_capacity(capacity, self._cost, self._priority)
+
+    def _facts(self) -> Iterator[str]:
+        yield under(self._capacity)
+        yield from super()._facts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Passes one item on when its lease is there."""

@@ -48,6 +48,9 @@ T = TypeVar("T")
 U = TypeVar("U")
 K = TypeVar("K", bound="Hashable")
 
+# Of how many operators a `repr` gives the names.
+_TOLD = 5
+
 
 class PushChain(Generic[IN_contra, OUT_co]):
     """A recipe for a push line, written in the order in which items go through it.
@@ -253,14 +256,39 @@ class PushChain(Generic[IN_contra, OUT_co]):
         """The line that ends in a ring of sinks; see `PushRoundRobinObj`."""
         return self._top(PushRoundRobinObj(sinks, forward_close=forward_close))
 
+    def describe(self, *, format: Literal["text", "mermaid"] = "text") -> str:  # noqa: A002 - what it is
+        """The operators of this recipe, by their classes: as text, a line for each, or as a Mermaid flowchart.
+
+        What was made of it is described by the push object that `into` gave.
+
+        Order: that in which items go through them.
+        Bound: the text.
+        Cost: O(number of operators).
+
+        Args:
+            format: `"text"` or `"mermaid"`.
+
+        Raises:
+            ValueError: `format` is neither of the two.
+        """
+        from headrace.describe import recipe
+
+        return recipe(self._names(), format)
+
     def __repr__(self) -> str:
+        names = self._names()
+        told = names if len(names) <= _TOLD else [*names[: _TOLD - 1], "..."]
+        return f"<PushChain of {len(names)}: {' | '.join(told) or 'nothing yet'}>"
+
+    def _names(self) -> list[str]:
+        """The classes of its operators, from the top."""
         names: list[str] = []
         chain: PushChain[Any, Any] | None = self
         while chain is not None:
             if chain._name:
                 names.append(chain._name)
             chain = chain._above
-        return f"<PushChain of {len(names)}: {' | '.join(reversed(names)) or 'nothing yet'}>"
+        return names[::-1]
 
 
 if TYPE_CHECKING:

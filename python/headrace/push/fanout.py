@@ -23,9 +23,10 @@ from headrace.push.base import (
     says_done,
 )
 from headrace.tasks import settled
+from headrace.telling import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterator
 
     from headrace.abc import PushProtocol
 
@@ -54,6 +55,10 @@ class _FanOut(PushObj[T], stock=True):
         self._forward_close = forward_close
         self._fan = Fan(list(sinks), route, concurrent)
         super().__init__(self._fan)
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(len(self._fan.sinks), "sink")
+        yield from super()._facts()
 
     async def return_impl(self, value: Any) -> None:
         """Ends all sinks, whatever becomes of the others, unless `forward_close` is off."""

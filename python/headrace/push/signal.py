@@ -9,6 +9,8 @@ from headrace.push.transform import PushObj1To1Link
 from headrace.signal import checked_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headrace._core import IteratorResult
     from headrace.abc import PushProtocol
     from headrace.signal import WaitObject
@@ -72,6 +74,10 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         if when not in ("after", "before"):
             raise ValueError(f'when must be "after" or "before", got {when!r}')
         self._when: Literal["after", "before"] = when
+
+    def _facts(self) -> Iterator[str]:
+        yield f"tells {self._when}"
+        yield from super()._facts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Pushes one item on, and tells the signal."""

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace._core import Callbacks
 from headrace.push.base import PushObj
+from headrace.telling import amount, calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["SinkCallbackObj", "SinkCollectObj", "SinkNullObj", "SinkObj"]
 
@@ -57,9 +58,9 @@ class SinkCollectObj(SinkObj[T], stock=True):
         """How many items it takes; `None` for any number."""
         return self._maxsize
 
-    def __repr__(self) -> str:
-        state: Any = "ended" if self.closed else "open"
-        return f"<SinkCollectObj of {len(self._buffer)}, {state}>"
+    def _facts(self) -> Iterator[str]:
+        yield amount(len(self._buffer), self._maxsize, "items")
+        yield from super()._facts()
 
 
 class SinkCallbackObj(SinkObj[T_contra], stock=True):
@@ -95,6 +96,10 @@ class SinkCallbackObj(SinkObj[T_contra], stock=True):
     @callbacks.setter
     def callbacks(self, callbacks: tuple[Callable[[T_contra], Any], ...]) -> None:
         self._callbacks.functions = _at_least_one(tuple(callbacks))
+
+    def _facts(self) -> Iterator[str]:
+        yield calls(self.callbacks)
+        yield from super()._facts()
 
 
 class SinkNullObj(SinkObj[T_contra], stock=True):

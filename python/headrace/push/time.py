@@ -21,8 +21,11 @@ from headrace.push.base import (
 )
 from headrace.push.transform import PushObj1To1Link
 from headrace.tasks import settled
+from headrace.telling import amount
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headrace.abc import PushProtocol
 
 __all__ = ["PushWindowTimeoutObj"]
@@ -70,6 +73,10 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
     @seconds.setter
     def seconds(self, seconds: float) -> None:
         self._window.seconds = _checked_seconds("seconds", seconds)
+
+    def _facts(self) -> Iterator[str]:
+        yield from self._window.facts(self.size)
+        yield "ended" if self.closed else "open"
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Takes one item, and delivers what is due."""
@@ -153,6 +160,13 @@ class _Window(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._left: list[BaseException] = []
+
+    def facts(self, size: int) -> Iterator[str]:
+        """How it stands, for `repr`."""
+        yield amount(len(self.filling), size, "gathered")
+        yield f"for {self.seconds} s"
+        if self.lists:
+            yield f"{len(self.lists)} lists to deliver"
 
     def add(self, item: T, size: int) -> None:
         if self.is_done:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from headrace import _core
 from headrace._core import DedupeKernel, FilterKernel, IteratorResult, MapKernel, ReduceKernel
 from headrace.blame import noted
-from headrace.configuration import Filtering, Mapping, Reducing
+from headrace.configuration import Filtering, Mapping, Reducing, Remembering
 from headrace.errors import NOTHING, WouldBlock
 from headrace.push.base import (
     PushObj,
@@ -24,9 +24,10 @@ from headrace.push.base import (
     raise_all,
     refuse_after_end,
 )
+from headrace.telling import called
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from headrace.abc import PushProtocol
 
@@ -167,7 +168,7 @@ class PushFilterObj(PushObj1To1Link[T, T], Filtering[T], stock=True):
         super().__init__(sink, self._kernel)
 
 
-class PushDedupeObj(PushObj1To1Link[T, T], stock=True):
+class PushDedupeObj(PushObj1To1Link[T, T], Remembering, stock=True):
     """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
 
     Law: the sink gets the items of `dict.fromkeys(items)`; by `key(item)` if it is given. With
@@ -206,7 +207,8 @@ class PushDedupeObj(PushObj1To1Link[T, T], stock=True):
             raise ValueError(
                 f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
             )
-        super().__init__(sink, DedupeKernel(key, maxsize, consecutive))
+        self._kernel = DedupeKernel(key, maxsize, consecutive)
+        super().__init__(sink, self._kernel)
 
 
 class PushReduceObj(PushObj1To1Link[IN, OUT], Reducing[IN], stock=True):
@@ -303,6 +305,12 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
     def after(self, after: Callable[[T], Any] | None) -> None:
         self._after = _callable_or_none("after", after)
 
+    def _facts(self) -> Iterator[str]:
+        for when, callback in (("before", self._before), ("after", self._after)):
+            if callback is not None:
+                yield f"calls {called(callback)} {when}"
+        yield from super()._facts()
+
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Calls `before`, pushes, calls `after`."""
         await self._call("before", self._before, item)
@@ -385,6 +393,11 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
         super().__init__(sink)
         # Fair by its contract: it wakes those who wait in their order, and nobody overtakes them.
         self._turn = asyncio.Lock()
+
+    def _facts(self) -> Iterator[str]:
+        if self._turn.locked():
+            yield "being pushed into"
+        yield from super()._facts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Passes one item on when its turn has come."""

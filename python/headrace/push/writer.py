@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import IteratorResult, LineWriter
 from headrace.errors import ClosedError, WouldBlock
 from headrace.push.base import refuse_after_end
 from headrace.push.sink import SinkObj
+from headrace.telling import short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["SinkWriterObj"]
 
@@ -103,6 +107,10 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         if not 1 <= maxsize < 1 << 63:
             raise ValueError(f"maxsize must be at least 1 and below 2**63, {got}")
         self._maxsize = maxsize
+
+    def _facts(self) -> Iterator[str]:
+        yield short(os.fspath(self._path))
+        yield from super()._facts()
 
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
         """Takes one item, when there is room for its line."""

@@ -24,11 +24,12 @@ import selectors
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import HeadraceError
+from headrace.telling import told
 
 __all__ = ["DeadlockError", "VirtualClock", "VirtualLoop"]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Executor
     from typing import TypeVarTuple
 
@@ -66,7 +67,10 @@ class VirtualClock:
         self.patience = patience
 
     def __repr__(self) -> str:
-        return f"<VirtualClock at {self._now:.6f}>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"at {self._now:.6f} s"
 
     def __call__(self) -> asyncio.AbstractEventLoop:
         """A new event loop on this clock."""

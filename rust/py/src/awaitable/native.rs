@@ -185,6 +185,7 @@ impl<T: Coroutine> Native<T> {
             (ffi::Py_tp_dealloc, slots::dealloc::<T> as *mut c_void),
             (ffi::Py_tp_traverse, slots::traverse::<T> as *mut c_void),
             (ffi::Py_tp_clear, inquiry::<Clear<T>> as *mut c_void),
+            (ffi::Py_tp_repr, slots::repr::<T> as *mut c_void),
             (ffi::Py_tp_iter, slots::self_iter as *mut c_void),
             (ffi::Py_tp_iternext, slots::iternext::<T> as *mut c_void),
             (ffi::Py_am_await, slots::self_iter as *mut c_void),

@@ -4,7 +4,7 @@
 //! exception and tell `PyO3` that the thread is attached (else a dropped `Py<T>` would be put off
 //! instead of released).
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -215,6 +215,34 @@ pub(super) unsafe extern "C" fn qualname(
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython passes a live object, whose type is alive.
     unsafe { ffi::PyType_GetQualName(ffi::Py_TYPE(object)) }
+}
+
+/// What it is, and how far it has come. Nothing of it can fail but the memory for the string.
+pub(super) unsafe extern "C" fn repr<T: Coroutine>(
+    object: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython passes a live object, and the GIL is held.
+    let (status, tracked) = unsafe {
+        let this = object.cast::<Object<T>>();
+        ((*this).status, (*this).tracked)
+    };
+    let state = match status {
+        // The collector is told of it when it first suspends.
+        Status::Idle if tracked => c"pending",
+        Status::Idle => c"not begun",
+        Status::Running => c"running",
+        Status::Finished => c"done",
+    };
+    let name = T::NAME.to_bytes_with_nul();
+    let begin = (name.iter().rposition(|&byte| byte == b'.')).map_or(0, |dot| dot + 1);
+    // SAFETY: three strings that end with a zero, the last two of which are what the first asks for.
+    unsafe {
+        ffi::PyUnicode_FromFormat(
+            c"<%s: %s>".as_ptr(),
+            name[begin..].as_ptr().cast::<c_char>(),
+            state.as_ptr(),
+        )
+    }
 }
 
 pub(super) unsafe extern "C" fn self_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {

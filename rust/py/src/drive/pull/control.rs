@@ -104,6 +104,20 @@ pub(crate) fn check_restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
     Ok(())
 }
 
+/// How a link stands, for those who look at it: how far it has come, how many items wait in it that cancelled pulls left
+/// or that were handed back, and whether a pull of it is under way.
+#[pyfunction]
+pub(crate) fn standing(link: &Bound<'_, PullLink>) -> (&'static str, usize, bool) {
+    let state = link.get().state.borrow(link.py());
+    let phase = match state.phase {
+        Phase::Open => "open",
+        Phase::Ended => "ended",
+        Phase::Closed => "closed",
+    };
+    let kept = state.returned.len() + usize::from(state.kept.is_some());
+    (phase, kept, state.running || !state.turn.is_idle())
+}
+
 /// Begins a new cycle of one link; its sources are the caller's business.
 #[pyfunction]
 pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {

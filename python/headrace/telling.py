@@ -1,0 +1,72 @@
+"""How an object tells what it is and how it stands: in one short line, whatever state it is in.
+
+A `repr` is read where something has gone wrong, in a message or a debugger, perhaps by another thread, perhaps before
+`__init__` was through. So it asks for nothing that could wait, it never walks along a line, and it never fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["amount", "called", "calls", "counted", "short", "told"]
+
+LONGEST = 60
+"""Characters of a `repr` that is not ours."""
+
+
+def told(name: str, facts: Iterable[str]) -> str:
+    """The line: a name and what there is to say.
+
+    Args:
+        name: What it is.
+        facts: How it stands, part by part. If finding one fails, those before it are told all the same.
+    """
+    said: list[str] = []
+    try:
+        said.extend(facts)
+    except AttributeError:
+        said.append("not wholly made")
+    except Exception as error:
+        said.append(f"cannot be asked: {type(error).__name__}")
+    return f"<{name}: {', '.join(said)}>"
+
+
+def short(thing: object) -> str:
+    """The `repr` of anything, on one line and cut to `LONGEST` characters; of what has none, its class."""
+    try:
+        text = repr(thing)
+    except Exception:
+        text = f"<{type(thing).__name__}>"
+    return _cut(text)
+
+
+def called(function: object) -> str:
+    """What a callable is called, or else its class."""
+    name: object = getattr(function, "__name__", None)
+    return _cut(name) if isinstance(name, str) else type(function).__name__
+
+
+def calls(functions: Sequence[object]) -> str:
+    """That these are called, the first three of them by name."""
+    names = [called(function) for function in functions[:3]]
+    if len(functions) > 3:
+        names.append(f"{len(functions) - 3} more")
+    return f"calls {' and '.join(names)}"
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something whose plural has an `s`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def amount(count: int, most: float | None, what: str) -> str:
+    """So many, of so many at most: `"3 of 8 items"`; without a bound, `"3 items"`."""
+    return f"{count} {what}" if most is None else f"{count} of {most} {what}"

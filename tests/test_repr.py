@@ -1,0 +1,565 @@
+"""What every object tells of itself: one short line, in whatever state it is, in whatever thread."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import headrace
+import headrace.queue
+from headrace import (
+    SKIP,
+    AsyncIteratorCombiner,
+    Budget,
+    CapacitySource,
+    DependencyGraph,
+    DependencySourceObj,
+    DependencyState,
+    EnvelopeType,
+    Final,
+    HierarchicalBalancer,
+    HierarchicalTaskPoolRunner,
+    IteratorResult,
+    Lease,
+    PriorityDependencySourceObj,
+    PrioritySourceObj,
+    PullBufferObj,
+    PullCallbackObj,
+    PullCatchObj,
+    PullConcatObj,
+    PullDedupeObj,
+    PullEagerObj,
+    PullFilterObj,
+    PullFlatMapObj,
+    PullFlattenObj,
+    PullGateObj,
+    PullInOrderObj,
+    PullLabeledRaceObj,
+    PullLabeledRaceRobinObj,
+    PullLabeledRoundRobinObj,
+    PullLabeledZipObj,
+    PullMapObj,
+    PullObj,
+    PullObj1To1Link,
+    PullPushBridgeObj,
+    PullPushDistributeObj,
+    PullRaceCutoffObj,
+    PullRaceObj,
+    PullRaceRobinObj,
+    PullReduceObj,
+    PullRoundRobinObj,
+    PullSkipObj,
+    PullSkipWhileObj,
+    PullTakeObj,
+    PullTakeWhileObj,
+    PullThrottleObj,
+    PullTimeoutObj,
+    PullTimerObj,
+    PullWindowObj,
+    PullWindowTimeoutObj,
+    PullZipObj,
+    PushBufferObj,
+    PushCallbackObj,
+    PushChain,
+    PushDedupeObj,
+    PushDistributeObj,
+    PushFilterObj,
+    PushFlatMapObj,
+    PushFlattenObj,
+    PushForkObj,
+    PushLabeledDistributeObj,
+    PushMapObj,
+    PushObj,
+    PushObj1To1Link,
+    PushPullBufferObj,
+    PushPullObj,
+    PushReduceObj,
+    PushRoundRobinObj,
+    PushSerialObj,
+    PushSignalObj,
+    PushTakeObj,
+    PushWindowObj,
+    PushWindowTimeoutObj,
+    QuotaCapacitySource,
+    Rate,
+    Retry,
+    SinkCallbackObj,
+    SinkCapacityObj,
+    SinkCollectObj,
+    SinkNullObj,
+    SinkObj,
+    SinkWriterObj,
+    SourceBufferObj,
+    SourceCacheObj,
+    SourceCapacityObj,
+    SourceIterObj,
+    SourceLinesObj,
+    SourceObj,
+    Task,
+    WaitObject,
+)
+from headrace.testing import RecordingSink, ScriptedSource, VirtualClock
+from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+LONGEST = 200
+"""Characters of a short line."""
+
+
+def parse(item: Any) -> Any:
+    return item
+
+
+def add(left: Any, right: Any) -> Any:
+    return left + right
+
+
+def source() -> PullObj[Any]:
+    return SourceIterObj([1, 2, 3])
+
+
+def sink() -> SinkCollectObj[Any]:
+    return SinkCollectObj()
+
+
+def graph() -> DependencyGraph:
+    made = DependencyGraph()
+    made.add("a", 1)
+    made.add("b", 2, depends_on=["a"])
+    return made
+
+
+def capacity() -> CapacitySource:
+    return CapacitySource(3, name="fetches")
+
+
+def runner() -> HierarchicalTaskPoolRunner:
+    return HierarchicalTaskPoolRunner(source(), capacity(), name="pool")
+
+
+class Own(PullObj[int]):
+    async def pull_impl(self) -> AsyncIterator[int]:
+        yield 1
+
+
+ROWS: dict[str, tuple[Callable[[], Any], str]] = {
+    "AsyncIteratorCombiner": (
+        lambda: AsyncIteratorCombiner([1], [2]),
+        "<AsyncIteratorCombiner: 2 sources, idle>",
+    ),
+    "Budget": (lambda: Budget(5), "Budget(amount=5)"),
+    "CapacitySource": (capacity, "<CapacitySource 'fetches': 0 of 3 slots, open>"),
+    "DependencyGraph": (graph, "<DependencyGraph: 1 pending, 1 ready>"),
+    "DependencySourceObj": (
+        lambda: DependencySourceObj(graph()),
+        "<DependencySourceObj: 1 ready, open>",
+    ),
+    "DependencyState": (lambda: DependencyState.READY, repr(DependencyState.READY)),
+    "EnvelopeType": (lambda: EnvelopeType.FINAL, repr(EnvelopeType.FINAL)),
+    "Final": (lambda: Final(1), "Final(value=1)"),
+    "HierarchicalBalancer": (
+        lambda: HierarchicalBalancer({capacity(): (1, 4)}),
+        "<HierarchicalBalancer: moves 1 limits, idle>",
+    ),
+    "HierarchicalTaskPoolRunner": (runner, "<HierarchicalTaskPoolRunner 'pool': idle>"),
+    "IteratorResult": (lambda: IteratorResult(1, False), "IteratorResult(value=1, done=False)"),
+    "Lease": (lambda: capacity().try_acquire(2), "<Lease of 2 slots of 'fetches'>"),
+    "PriorityDependencySourceObj": (
+        lambda: PriorityDependencySourceObj(graph()),
+        "<PriorityDependencySourceObj: 1 ready, open>",
+    ),
+    "PrioritySourceObj": (PrioritySourceObj, "<PrioritySourceObj: 0 of 1024 items, open>"),
+    "PullBufferObj": (
+        lambda: PullBufferObj(source(), parse),
+        "<PullBufferObj: calls parse, 0 gathered, open>",
+    ),
+    "PullCallbackObj": (
+        lambda: PullCallbackObj(source(), parse, print, repr, len),
+        "<PullCallbackObj: calls parse and print and repr and 1 more, open>",
+    ),
+    "PullCatchObj": (lambda: PullCatchObj(source(), parse), "<PullCatchObj: calls parse, open>"),
+    "PullConcatObj": (lambda: PullConcatObj([1], [2]), "<PullConcatObj: 2 sources, open>"),
+    "PullDedupeObj": (lambda: PullDedupeObj(source()), "<PullDedupeObj: 0 remembered, open>"),
+    "PullEagerObj": (lambda: PullEagerObj(source(), 4), "<PullEagerObj: 0 of 4 ahead, open>"),
+    "PullFilterObj": (lambda: PullFilterObj(source(), parse), "<PullFilterObj: calls parse, open>"),
+    "PullFlatMapObj": (
+        lambda: PullFlatMapObj(source(), parse),
+        "<PullFlatMapObj: calls parse, open>",
+    ),
+    "PullFlattenObj": (lambda: PullFlattenObj([[1]]), "<PullFlattenObj: open>"),
+    "PullGateObj": (
+        lambda: PullGateObj(source(), WaitObject()),
+        "<PullGateObj: waits for its signal, open>",
+    ),
+    "PullInOrderObj": (
+        lambda: PullInOrderObj(source(), parse),
+        "<PullInOrderObj: calls parse, 0 of 1024 held, open>",
+    ),
+    "PullLabeledRaceObj": (
+        lambda: PullLabeledRaceObj({"a": [1]}),
+        "<PullLabeledRaceObj: 1 source, open>",
+    ),
+    "PullLabeledRaceRobinObj": (
+        lambda: PullLabeledRaceRobinObj({"a": [1]}),
+        "<PullLabeledRaceRobinObj: 1 source, open>",
+    ),
+    "PullLabeledRoundRobinObj": (
+        lambda: PullLabeledRoundRobinObj({"a": [1]}),
+        "<PullLabeledRoundRobinObj: 1 source, open>",
+    ),
+    "PullLabeledZipObj": (
+        lambda: PullLabeledZipObj({"a": [1]}),
+        "<PullLabeledZipObj: 1 source, open>",
+    ),
+    "PullMapObj": (
+        lambda: PullMapObj(source(), parse, concurrency=4),
+        "<PullMapObj: 0 of 4 calls run, calls parse, open>",
+    ),
+    "PullObj": (Own, "<Own: open>"),
+    "PullObj1To1Link": (lambda: PullObj1To1Link(source()), "<PullObj1To1Link: open>"),
+    "PullPushBridgeObj": (
+        lambda: PullPushBridgeObj(source(), sink()),
+        "<PullPushBridgeObj: 1 sink, open>",
+    ),
+    "PullPushDistributeObj": (
+        lambda: PullPushDistributeObj(source(), [sink(), sink()], parse),
+        "<PullPushDistributeObj: 2 sinks, open>",
+    ),
+    "PullRaceCutoffObj": (
+        lambda: PullRaceCutoffObj([[1]], [[2]]),
+        "<PullRaceCutoffObj: 1 source, open>",
+    ),
+    "PullRaceObj": (lambda: PullRaceObj([1], [2]), "<PullRaceObj: 2 sources, open>"),
+    "PullRaceRobinObj": (lambda: PullRaceRobinObj([1], [2]), "<PullRaceRobinObj: 2 sources, open>"),
+    "PullReduceObj": (lambda: PullReduceObj(source(), add), "<PullReduceObj: calls add, open>"),
+    "PullRoundRobinObj": (
+        lambda: PullRoundRobinObj([1], [2]),
+        "<PullRoundRobinObj: 2 sources, open>",
+    ),
+    "PullSkipObj": (lambda: PullSkipObj(source(), 2), "<PullSkipObj: size 2, open>"),
+    "PullSkipWhileObj": (
+        lambda: PullSkipWhileObj(source(), parse),
+        "<PullSkipWhileObj: calls parse, open>",
+    ),
+    "PullTakeObj": (lambda: PullTakeObj(source(), 2), "<PullTakeObj: size 2, open>"),
+    "PullTakeWhileObj": (
+        lambda: PullTakeWhileObj(source(), parse),
+        "<PullTakeWhileObj: calls parse, open>",
+    ),
+    "PullThrottleObj": (
+        lambda: PullThrottleObj(source(), 5, per=60),
+        "<PullThrottleObj: 5.0 in 60.0 s, open>",
+    ),
+    "PullTimeoutObj": (
+        lambda: PullTimeoutObj(source(), 2.0),
+        "<PullTimeoutObj: within 2.0 s, 0 held, open>",
+    ),
+    "PullTimerObj": (
+        lambda: PullTimerObj(2.0, count=3),
+        "<PullTimerObj: every 2.0 s, 3 times, open>",
+    ),
+    "PullWindowObj": (lambda: PullWindowObj(source(), 3), "<PullWindowObj: 0 of 3 gathered, open>"),
+    "PullWindowTimeoutObj": (
+        lambda: PullWindowTimeoutObj(source(), 3, 2.0),
+        "<PullWindowTimeoutObj: 0 of 3 gathered, for 2.0 s, open>",
+    ),
+    "PullZipObj": (lambda: PullZipObj([1], [2]), "<PullZipObj: 2 sources, open>"),
+    "PushBufferObj": (
+        lambda: PushBufferObj(sink(), parse),
+        "<PushBufferObj: calls parse, 0 gathered, open>",
+    ),
+    "PushCallbackObj": (
+        lambda: PushCallbackObj(sink(), before=parse, after=print),
+        "<PushCallbackObj: calls parse before, calls print after, open>",
+    ),
+    "PushChain": (lambda: PushChain.start().map(parse), "<PushChain of 1: PushMapObj>"),
+    "PushDedupeObj": (lambda: PushDedupeObj(sink()), "<PushDedupeObj: 0 remembered, open>"),
+    "PushDistributeObj": (
+        lambda: PushDistributeObj([sink(), sink()], parse),
+        "<PushDistributeObj: 2 sinks, open>",
+    ),
+    "PushFilterObj": (lambda: PushFilterObj(sink(), parse), "<PushFilterObj: calls parse, open>"),
+    "PushFlatMapObj": (
+        lambda: PushFlatMapObj(sink(), parse),
+        "<PushFlatMapObj: calls parse, open>",
+    ),
+    "PushFlattenObj": (lambda: PushFlattenObj(sink()), "<PushFlattenObj: open>"),
+    "PushForkObj": (lambda: PushForkObj([sink(), sink()]), "<PushForkObj: 2 sinks, open>"),
+    "PushLabeledDistributeObj": (
+        lambda: PushLabeledDistributeObj({"a": sink()}, parse),
+        "<PushLabeledDistributeObj: 1 sink, open>",
+    ),
+    "PushMapObj": (lambda: PushMapObj(sink(), parse), "<PushMapObj: calls parse, open>"),
+    "PushObj": (PushObj, "<PushObj: open>"),
+    "PushObj1To1Link": (lambda: PushObj1To1Link(sink()), "<PushObj1To1Link: open>"),
+    "PushPullBufferObj": (
+        lambda: PushPullBufferObj(3),
+        "<PushPullBufferObj: 0 of 3 items, open>",
+    ),
+    "PushPullObj": (
+        lambda: PushPullObj(sink(), source()),
+        "<PushPullObj: into SinkCollectObj, out of SourceIterObj>",
+    ),
+    "PushReduceObj": (lambda: PushReduceObj(sink(), add), "<PushReduceObj: calls add, open>"),
+    "PushRoundRobinObj": (
+        lambda: PushRoundRobinObj([sink(), sink()]),
+        "<PushRoundRobinObj: 2 sinks, open>",
+    ),
+    "PushSerialObj": (lambda: PushSerialObj(sink()), "<PushSerialObj: open>"),
+    "PushSignalObj": (
+        lambda: PushSignalObj(sink(), WaitObject()),
+        "<PushSignalObj: tells after, open>",
+    ),
+    "PushTakeObj": (lambda: PushTakeObj(sink(), 2), "<PushTakeObj: size 2, open>"),
+    "PushWindowObj": (lambda: PushWindowObj(sink(), 2), "<PushWindowObj: 0 of 2 gathered, open>"),
+    "PushWindowTimeoutObj": (
+        lambda: PushWindowTimeoutObj(sink(), 2, 1.5),
+        "<PushWindowTimeoutObj: 0 of 2 gathered, for 1.5 s, open>",
+    ),
+    "QuotaCapacitySource": (
+        lambda: QuotaCapacitySource({"requests": Rate(500), "dollars": Budget(3)}),
+        "<QuotaCapacitySource: 0 of 500 requests in 60.0 s, 0 of 3 dollars, open>",
+    ),
+    "Rate": (lambda: Rate(5), "Rate(amount=5, per=60.0, burst=None)"),
+    "Retry": (
+        lambda: Retry(attempts=3, backoff=1, factor=2, max_backoff=9),
+        "<Retry: 3 attempts, from 1.0 s by 2.0 to 9.0 s>",
+    ),
+    "SinkCallbackObj": (lambda: SinkCallbackObj(parse), "<SinkCallbackObj: calls parse, open>"),
+    "SinkCapacityObj": (
+        lambda: SinkCapacityObj(sink(), capacity()),
+        "<SinkCapacityObj: under 'fetches', open>",
+    ),
+    "SinkCollectObj": (lambda: SinkCollectObj(3), "<SinkCollectObj: 0 of 3 items, open>"),
+    "SinkNullObj": (SinkNullObj, "<SinkNullObj: open>"),
+    "SinkObj": (SinkObj, "<SinkObj: open>"),
+    "SinkWriterObj": (lambda: SinkWriterObj("out.jsonl"), "<SinkWriterObj: 'out.jsonl', open>"),
+    "Skip": (lambda: SKIP, "SKIP"),
+    "SourceBufferObj": (lambda: SourceBufferObj([1, 2]), "<SourceBufferObj: 2 items, open>"),
+    "SourceCacheObj": (lambda: SourceCacheObj(1), "<SourceCacheObj: open>"),
+    "SourceCapacityObj": (
+        lambda: SourceCapacityObj(source(), CapacitySource(2)),
+        "<SourceCapacityObj: under a capacity, open>",
+    ),
+    "SourceIterObj": (source, "<SourceIterObj: of list, open>"),
+    "SourceLinesObj": (lambda: SourceLinesObj("in.txt"), "<SourceLinesObj: 'in.txt', open>"),
+    "SourceObj": (SourceObj, "<SourceObj: open>"),
+    "Task": (lambda: Task(parse, 1, key="one"), "<Task: 'one', calls parse>"),
+    "WaitObject": (WaitObject, "<WaitObject: 0 waiting, open>"),
+    # Not in the first room.
+    "BufferSink": (lambda: PushPullBufferObj(3).sink, "<the sink of a buffer: 0 of 3 items, open>"),
+    "BufferSource": (
+        lambda: PushPullBufferObj().source,
+        "<the source of a buffer: 0 items, open>",
+    ),
+    "PullBranchObj": (lambda: source().share(2)[0], "<PullBranchObj: 0 of 1024 behind, open>"),
+    "PullMapPoolObj": (
+        lambda: source().map_pool(parse, capacity()),
+        "<PullMapPoolObj: 0 running, 0 unread, open>",
+    ),
+    "TaskRun": (lambda: runner().run_tasks(), "<TaskRun: of 'pool', not started>"),
+    "RecordingSink": (RecordingSink, "<RecordingSink: open>"),
+    "VirtualClock": (VirtualClock, "<VirtualClock: at 0.000000 s>"),
+    "Pull": (lambda: anext(source()), "<Pull: not begun>"),
+    "Push": (lambda: sink().next(1), "<Push: not begun>"),
+    "Acquire": (lambda: capacity().acquire(), "<Acquire: not begun>"),
+}
+# What holds values and shows them all, as dataclasses and exceptions do, and what nobody makes.
+PLAIN = {
+    "CapacitySnapshot",
+    "DependencyNode",
+    "PoolSnapshot",
+    "Settling",
+    "TaskProgressEnvelope",
+}
+
+rows = pytest.mark.parametrize(
+    ("make", "line"), [pytest.param(*row, id=name) for name, row in ROWS.items()]
+)
+
+
+def elsewhere(function: Callable[[], str]) -> str:
+    """What a function gives in another thread."""
+    said: list[str] = []
+    thread = threading.Thread(target=lambda: said.append(function()))
+    thread.start()
+    thread.join()
+    return said[0]
+
+
+@rows
+def test_an_object_says_what_it_is_and_how_it_stands(make: Callable[[], Any], line: str) -> None:
+    made = make()
+    assert repr(made) == line
+    assert elsewhere(lambda: repr(made)) == line
+    assert len(line) <= LONGEST
+    if isinstance(made, Lease):
+        made.release()
+
+
+@rows
+def test_one_that_is_not_wholly_made_says_so(make: Callable[[], Any], line: str) -> None:
+    made = make()
+    kind: Any = type(made)
+    if isinstance(made, Lease):
+        made.release()
+    # A dataclass has all that it holds before anybody sees it.
+    if not kind.__module__.startswith("headrace") or dataclasses.is_dataclass(kind):
+        pytest.skip("it is never half made")
+    try:
+        half = kind.__new__(kind)
+    except (TypeError, ValueError):
+        pytest.skip("it is never half made")
+    said = repr(half)
+    assert kind.__name__ in said or said.split(":")[0] == line.split(":", maxsplit=1)[0]
+    assert "\n" not in said
+    assert len(said) <= LONGEST
+
+
+async def _settled(made: Any) -> None:
+    for name in ("aclose", "return_", "close", "release", "stop"):
+        if (end := getattr(made, name, None)) is not None:
+            if inspect.isawaitable(ended := end()):
+                await ended
+            return
+
+
+@rows
+async def test_one_that_was_ended_says_so(
+    make: Callable[[], Any], line: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = make()
+    await _settled(made)
+    said = repr(made)
+    assert "\n" not in said
+    assert len(said) <= LONGEST
+    if "open>" in line and not isinstance(made, PushPullBufferObj):
+        assert said.endswith(("closed>", "ended>", "stopped>")), said
+    assert elsewhere(lambda: repr(made)) == said
+
+
+def test_every_exported_class_has_a_row() -> None:
+    exported = {
+        name
+        for name in headrace.__all__
+        if isinstance(thing := getattr(headrace, name), type)
+        and not issubclass(thing, BaseException)
+    }
+    assert exported - ROWS.keys() - PLAIN == set()
+
+
+@pytest.mark.parametrize("kind", ["Queue", "LifoQueue", "PriorityQueue"])
+def test_a_queue_tells_of_itself_as_that_of_asyncio(kind: str) -> None:
+    queue = getattr(headrace.queue, kind)(3)
+    queue.put_nowait(1)
+    said = f"<{kind} at {id(queue):#x} maxsize=3 size=1 tasks=1>"
+    assert repr(queue) == said
+    assert elsewhere(lambda: repr(queue)) == said
+
+
+def test_a_line_of_10_000_links_is_told_in_one_line() -> None:
+    stream = source()
+    line: PushObj[Any] = sink()
+    pair: Any = PushPullObj(sink(), source())
+    chain: PushChain[Any, Any] = PushChain.start()
+    for _ in range(10_000):
+        stream = stream.filter(parse)
+        line = PushMapObj(line, parse)
+        pair = PushPullObj(pair, source())
+        chain = chain.filter(parse)
+    assert repr(stream) == "<PullFilterObj: calls parse, open>"
+    assert repr(line) == "<PushMapObj: calls parse, open>"
+    assert repr(pair) == "<PushPullObj: into PushPullObj, out of SourceIterObj>"
+    four = " | ".join(["PushFilterObj"] * 4)
+    assert repr(chain) == f"<PushChain of 10000: {four} | ...>"
+
+
+def test_what_is_not_ours_cannot_break_it() -> None:
+    class Bad:
+        __name__ = "two\nlines " + "x" * 1000
+
+        def __call__(self, item: Any) -> Any:
+            return item
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+        def __hash__(self) -> int:
+            return 1
+
+    for made in (source().map(Bad()), Task(Bad(), 1, key=Bad()), SourceLinesObj("x" * 1000)):
+        assert "\n" not in repr(made)
+        assert len(repr(made)) <= LONGEST
+    assert "<Bad>" in repr(Task(parse, 1, key=Bad()))
+
+
+async def test_it_says_what_is_held_and_who_waits() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
+    await buffer.sink.next(1)
+    await buffer.sink.next(2)
+    push = asyncio.ensure_future(buffer.sink.next(3))
+    await until(lambda: "push," in repr(buffer))
+    assert repr(buffer) == "<PushPullBufferObj: 2 of 2 items, 1 waiting to push, open>"
+    assert [await anext(buffer.source) for _ in range(3)] == [1, 2, 3]
+    await push
+    pull = asyncio.ensure_future(anext(buffer.source))
+    await until(lambda: "pull," in repr(buffer))
+    assert "1 waiting to pull" in repr(buffer.source)
+    await buffer.sink.return_()
+    with pytest.raises(StopAsyncIteration):
+        await pull
+    assert repr(buffer) == "<PushPullBufferObj: 0 of 2 items, ended>"
+
+
+async def test_a_pull_says_how_far_it_is() -> None:
+    go = asyncio.Event()
+
+    async def wait(item: int) -> int:
+        await go.wait()
+        return item
+
+    stream = source().map(wait)
+    pull: Any = anext(stream)
+    assert repr(pull) == "<Pull: not begun>"
+    task = asyncio.ensure_future(pull)
+    await until(lambda: repr(pull) != "<Pull: not begun>")
+    assert repr(pull) == "<Pull: pending>"
+    assert repr(stream) == "<PullMapObj: calls wait, being pulled>"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert repr(pull) == "<Pull: done>"
+    assert repr(stream) == "<PullMapObj: calls wait, 1 kept, open>"
+    go.set()
+    assert await stream.collect() == [1, 2, 3]
+    assert repr(stream) == "<PullMapObj: calls wait, ended>"
+
+
+async def test_a_capacity_says_what_is_held_and_who_waits() -> None:
+    limit = capacity()
+    with await limit.acquire(2):
+        waits = asyncio.ensure_future(limit.acquire(2))
+        await until(lambda: limit.waiting)
+        assert repr(limit) == "<CapacitySource 'fetches': 2 of 3 slots, 1 waiting, open>"
+        limit.pause()
+        assert repr(limit) == "<CapacitySource 'fetches': 2 of 3 slots, 1 waiting, paused>"
+        limit.resume()
+    with await waits as lease:
+        pass
+    assert repr(lease) == "<Lease, released>"
+    many = CapacitySource({f"r{number}": 1 for number in range(100)})
+    assert repr(many) == (
+        "<CapacitySource: 0 of 1 r0, 0 of 1 r1, 0 of 1 r2, 0 of 1 r3, 96 more resources, open>"
+    )
+
+
+def test_a_script_tells_of_itself() -> None:
+    assert "ScriptedSource" in repr(ScriptedSource([1]))
