@@ -104,7 +104,7 @@ impl Timer {
 
 impl Waiting {
     /// It is over: nothing of it is left on the loop.
-    fn end(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
+    fn end(self, py: Python<'_>) -> PyResult<()> {
         match &self.timer {
             Some(timer) if !timer.is_over() => {
                 timer.handle.bind(py).call_method0(intern!(py, "cancel"))?;
