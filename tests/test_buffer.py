@@ -135,6 +135,8 @@ async def test_closing_the_source_gives_blocked_producers_their_items_back() -> 
     await buffer.source.aclose()
     outcomes = await asyncio.gather(*pushes, return_exceptions=True)
     assert [error.item for error in outcomes if isinstance(error, ClosedError)] == [2, 3]
+    # They were not late: it is the other end that was closed, and that is said.
+    assert "its source was closed" in str(outcomes[0])
     with pytest.raises(ClosedError):
         buffer.sink.next_nowait(4)
 

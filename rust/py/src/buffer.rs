@@ -305,7 +305,7 @@ impl<'py> Refused<'py> {
             Self::Closed(item) => errors::refused(
                 py,
                 "ClosedError",
-                "pushed after the end; the item is in this error's `item`",
+                "the buffer takes nothing more: it was ended, or its source was closed; the item is in this error's `item`",
                 original.unwrap_or(item),
             ),
             Self::Failed(error) => error,
