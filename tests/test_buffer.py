@@ -149,6 +149,47 @@ async def test_ending_the_supply_wakes_those_who_wait() -> None:
     assert [result.done for result in await asyncio.gather(*pulls)] == [True] * 3
 
 
+async def test_a_consumer_that_closes_at_the_end_takes_the_end_from_no_other() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    pulls = [asyncio.create_task(buffer.source.next()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await buffer.sink.return_()
+    # All of them have been told, and none has heard it yet.
+    await buffer.source.aclose()
+    assert [result.done for result in await asyncio.gather(*pulls)] == [True] * 3
+
+
+async def test_a_line_of_another_consumer_hears_of_the_end_too() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    line = buffer.source.map(abs)
+    pull = asyncio.create_task(line.next())
+    await asyncio.sleep(0)
+    await buffer.sink.return_()
+    await buffer.source.aclose()
+    assert (await pull).done
+
+
+def test_law_9_closing_reaches_a_line_that_waits_in_another_loop() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    line = buffer.source.map(abs)
+    outcomes: list[object] = []
+
+    async def pull() -> None:
+        try:
+            outcomes.append(await line.next())
+        except ClosedError as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=asyncio.run, args=(pull(),), kwargs={"debug": True})
+    thread.start()
+    while buffer.statistics().waiting_consumers != 1:
+        thread.join(0.001)
+    asyncio.run(asyncio.wait_for(buffer.source.aclose(), 20), debug=True)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [type(outcome) for outcome in outcomes] == [ClosedError]
+
+
 async def test_without_waiting_a_full_buffer_refuses() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     buffer.sink.next_nowait(1)

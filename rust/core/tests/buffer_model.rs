@@ -370,7 +370,10 @@ impl Pair {
                 }
             }
             Op::Close => {
-                self.end = End::Closed;
+                // What has come to its end by itself stays so.
+                if self.end == End::Open || !self.items.is_empty() {
+                    self.end = End::Closed;
+                }
                 let left = self.real.close();
                 self.unfinished = self.unfinished.saturating_sub(left.len());
                 let mut expected = Vec::new();

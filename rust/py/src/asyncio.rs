@@ -112,6 +112,28 @@ thread_local! {
     static RUN: RefCell<Option<(Py<PyWeakrefReference>, Py<PyAny>)>> = const { RefCell::new(None) };
 }
 
+/// Cancels what a task awaits, from whichever thread: a future belongs to its loop, and only there may it be touched.
+pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = awaited.py();
+    // A bare `None` has no `cancel`: its task goes on in the next turn by itself.
+    let Some(cancel) = awaited.getattr_opt(intern!(py, "cancel"))? else {
+        return Ok(());
+    };
+    if let Some(get_loop) = awaited.getattr_opt(intern!(py, "get_loop"))? {
+        let its_own = get_loop.call0()?;
+        if !running(py).is_some_and(|here| here.is(&its_own)) {
+            if !its_own
+                .call_method0(intern!(py, "is_closed"))?
+                .is_truthy()?
+            {
+                its_own.call_method1(intern!(py, "call_soon_threadsafe"), (cancel,))?;
+            }
+            return Ok(());
+        }
+    }
+    cancel.call0().map(drop)
+}
+
 /// `asyncio.CancelledError`.
 pub(crate) fn cancelled_error(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     lookup(&CANCELLED_ERROR, py, "CancelledError")

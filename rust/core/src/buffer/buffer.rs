@@ -160,10 +160,14 @@ impl<T> Buffer<T> {
 
     /// Ends the consumers' side, and with it the producers': what was left comes back, in order, and counts as done
     /// with. Whoever waits to put gets the item back, whoever waits for an item gets [`Ended`](super::Ended).
-    /// Idempotent: nothing is left the second time.
+    /// Idempotent: nothing is left the second time. What has finished and is empty came to its end by itself, and stays
+    /// so: those of its consumers who have not heard of the end yet must not take it for a closing.
     #[must_use = "what was left in the buffer is in here"]
     pub fn close(&self) -> Vec<T> {
         let mut state = self.state.lock();
+        if state.has_ended() {
+            return Vec::new();
+        }
         state.end = End::Closed;
         let left = state.items.take_all();
         let home = state.finish_items(left.len());
@@ -242,6 +246,11 @@ impl<T> Buffer<T> {
     #[inline]
     pub fn is_finished(&self) -> bool {
         self.state.lock().end != End::Open
+    }
+
+    /// Whether it came to its end by itself: it has finished, and all its items are out.
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().has_ended()
     }
 
     /// Whether nothing goes out any more, after [`close`](Self::close).
@@ -337,6 +346,12 @@ impl<T> fmt::Debug for Buffer<T> {
 }
 
 impl<T> State<T> {
+    /// Whether it has finished, and the last item is out.
+    #[inline]
+    fn has_ended(&self) -> bool {
+        self.end == End::Finished && self.items.is_empty()
+    }
+
     /// Whether a slot is free that was promised to nobody.
     #[inline]
     fn has_room(&self) -> bool {
@@ -450,7 +465,7 @@ impl<T> State<T> {
     /// waits for one, and sends home those who wait in vain. To be called after every change; O(1) plus the wake-ups.
     fn settle(&mut self) -> WakeList {
         let mut wakes = WakeList::new();
-        if self.end == End::Closed || (self.end == End::Finished && self.items.is_empty()) {
+        if self.end == End::Closed || self.has_ended() {
             send_home(&mut self.getters, &mut wakes);
         }
         if self.end != End::Open {

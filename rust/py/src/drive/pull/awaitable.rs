@@ -144,10 +144,11 @@ impl Pull {
             // One that only rested was pending when the link was closed.
             let was_pending = self.rested && state.phase == Phase::Closed;
             drop(state);
-            if was_pending {
-                return Err(closed(py));
-            }
-            return self.deliver_end(py);
+            return match PullLink::find_far_end(link)? {
+                Some(buffer) if was_pending => self.deliver_end_of(link, buffer.get()),
+                None if was_pending => Err(closed(py)),
+                _ => self.deliver_end(py),
+            };
         }
         if state.running {
             drop(state);

@@ -55,8 +55,11 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
         this.state.borrow(py).closers.push(parked.waker());
         return keep(py, parked).map(Some);
     }
-    // The line of a link below may be inside this one: its pull comes out too, with `ClosedError`.
-    if let Some((claim, position)) = this.claim(py) {
+    // The line of a link below may be inside this one: its pull comes out too, with `ClosedError`. But the end of a buffer
+    // that has come to it comes to each of its consumers, so none of them is interrupted because another was the first.
+    let has_ended =
+        PullLink::find_far_end(link)?.is_some_and(|buffer| buffer.get().core().has_ended());
+    if !has_ended && let Some((claim, position)) = this.claim(py) {
         let mut place = None;
         let free = claim.revoke(py, position, || {
             let parked = Parked::new(py)?;

@@ -91,7 +91,7 @@ impl Pull {
     }
 
     /// The end of a buffer: what its producers left, or that somebody closed it meanwhile.
-    fn deliver_end_of<'py>(
+    pub(super) fn deliver_end_of<'py>(
         &mut self,
         link: &Bound<'py, PullLink>,
         buffer: &Buffer,
@@ -100,12 +100,14 @@ impl Pull {
         if let Some(error) = buffer.take_error(py) {
             return Err(error);
         }
-        let mut state = link.get().state.borrow(py);
-        if state.phase == Phase::Closed {
-            drop(state);
+        // Closed by another of its consumers; if it had ended before, that is what this one hears of.
+        if buffer.core().is_closed() {
             return Err(closed(py));
         }
-        state.phase = Phase::Ended;
+        let mut state = link.get().state.borrow(py);
+        if state.phase == Phase::Open {
+            state.phase = Phase::Ended;
+        }
         drop(state);
         self.deliver_end(py)
     }

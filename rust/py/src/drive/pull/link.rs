@@ -522,13 +522,10 @@ impl PullLink {
                 .as_ref()
                 .map(|flight| flight.awaiting.clone_ref(py))
         };
-        // A bare `None` has no `cancel`: its task goes on in the next turn by itself.
-        if let Some(awaiting) = awaiting
-            && let Some(cancel) = awaiting.bind(py).getattr_opt(intern!(py, "cancel"))?
-        {
-            cancel.call0()?;
+        match awaiting {
+            Some(awaiting) => asyncio::cancel(awaiting.bind(py)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The line of another link that runs this one, if there is one.
