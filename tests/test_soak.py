@@ -1,0 +1,56 @@
+"""Everything at once, for 20 seconds; `make soak` sets HEADRACE_SOAK_SECONDS to ten minutes' worth of them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.soak import Round
+
+SECONDS = float(os.environ.get("HEADRACE_SOAK_SECONDS", "20"))
+FIRST = int(os.environ.get("HEADRACE_SOAK_SEED", "1"))
+WARM_UP = 10
+"""Rounds until everything that is made once has been made."""
+
+
+def resident() -> int:
+    """The bytes of this process that are in memory."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("says what memory a process has on Linux only")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.timeout(60 + 2 * SECONDS)
+def test_everything_at_once_loses_nothing_and_keeps_nothing() -> None:
+    end = time.monotonic() + SECONDS
+    blocks = memory = rounds = 0
+    threads = threading.active_count()
+    while rounds < WARM_UP + 2 or time.monotonic() < end:
+        one = Round(FIRST + rounds)
+        print("seed", one.seed, flush=True)
+        one.run()
+        assert not list(one.faults())
+        assert threading.active_count() == threads
+        del one
+        rounds += 1
+        if rounds == WARM_UP:
+            gc.collect()
+            blocks, memory = sys.getallocatedblocks(), resident()
+    gc.collect()
+    print(
+        rounds,
+        "rounds;",
+        sys.getallocatedblocks() - blocks,
+        "blocks,",
+        resident() - memory,
+        "bytes",
+    )
+    assert sys.getallocatedblocks() - blocks < 1_000
+    assert resident() - memory < 8 * 2**20
