@@ -23,6 +23,8 @@ pub(super) struct Flow {
     lifted_at: Time,
     /// Whether it is among the eligible ones.
     pub(super) open: bool,
+    /// When it was so last, as the tree counts.
+    left: u64,
     /// All it was ever charged, corrected, times its weight.
     pub(super) service: i128,
 }
@@ -118,17 +120,24 @@ impl State {
     }
 
     /// Makes `child` of `node` eligible, or no longer. One that becomes so is lifted to the virtual time: while it could
-    /// not have taken anything, it cannot have saved anything up.
+    /// not have taken anything, it cannot have saved anything up. If nothing was granted meanwhile it has never been away:
+    /// whoever asks for the next only after it was granted the last would else lose at each grant what it is owed.
     pub(super) fn set_open(&mut self, node: u32, child: u32, open: bool) {
         let now = self.now;
-        let virtual_time = self.nodes.at(node).virtual_time;
+        let Node {
+            virtual_time,
+            last_grant,
+            ..
+        } = *self.nodes.at(node);
         let stamp = self.next_stamp();
         let flow = self.flow_mut(node, child);
         if flow.open == open {
             return;
         }
         flow.open = open;
-        if open && flow.tag < virtual_time {
+        if !open {
+            flow.left = stamp;
+        } else if flow.tag < virtual_time && flow.left < last_grant {
             flow.tag = virtual_time;
             flow.lifted = stamp;
             flow.lifted_at = now;
@@ -254,6 +263,9 @@ impl State {
             });
             let node = self.nodes.at_mut(parent);
             node.greatest_tag = node.greatest_tag.max(tag);
+            if is_grant {
+                node.last_grant = stamp;
+            }
         }
         let charge = Charge {
             to: Time::from_nanos(until),

@@ -35,8 +35,10 @@
 //! The greatest tag by which something was granted at a node is its *virtual time*, which never falls. A child is *eligible* while
 //! it has a waiter that everything below the parent lets through: not one that the child's own limit, a pause or a missing quota
 //! holds back. When it becomes eligible again its tag is *lifted* to the virtual time, so that it cannot save up what it could not
-//! have used. A permit remembers when it was charged; what is corrected downward from before a lift is dropped, or it would be
-//! savings. Where only one child uses anything, nothing is charged, and any lead from an earlier competition is forgotten.
+//! have used; but not if nothing was granted at the node meanwhile, for then it could have used nothing more. (One who asks for
+//! the next only after it was granted the last is away at each grant.) A permit remembers when it was charged; what is corrected
+//! downward from before a lift is dropped, or it would be savings. Where only one child uses anything, nothing is charged, and any
+//! lead from an earlier competition is forgotten.
 //!
 //! With several resources a child is charged for its largest share of a limit, as in dominant resource fairness; but only of
 //! resources that another child of the same node uses too, and that somebody had to wait for. Who has all of what nobody

@@ -52,6 +52,8 @@ pub(super) struct Node {
     pub(super) virtual_time: i128,
     /// The greatest tag that a child ever had.
     pub(super) greatest_tag: i128,
+    /// When something was granted here last that was charged, as the tree counts.
+    pub(super) last_grant: u64,
     /// Whether it is itself eligible: somebody below passes all that is below the node's parent. At the root, whether there
     /// is any point in looking.
     pub(super) eligible: bool,
@@ -90,6 +92,7 @@ impl Node {
             open: Ordered::default(),
             virtual_time: 0,
             greatest_tag: 0,
+            last_grant: 0,
             eligible: false,
             offered: 0,
             waiting: 0,
