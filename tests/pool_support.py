@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 from headrace import CapacitySource, EnvelopeType, HierarchicalTaskPoolRunner, TaskProgressEnvelope
@@ -11,6 +12,7 @@ __all__ = [
     "ERROR",
     "FINAL",
     "INTERMEDIATE",
+    "ISOLATIONS",
     "Envelope",
     "envelopes",
     "one",
@@ -22,6 +24,15 @@ __all__ = [
 
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]
+ISOLATIONS: list[dict[str, Any]] = [
+    {},
+    *(
+        [{"isolate": False}]
+        if "isolate" in inspect.signature(HierarchicalTaskPoolRunner).parameters
+        else []
+    ),
+]
+"""The options of a runner by which its tasks are asyncio tasks of their own, or share workers."""
 
 
 async def quiet() -> None:

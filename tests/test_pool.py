@@ -263,6 +263,24 @@ async def test_envelope_tells_its_times() -> None:
     assert (final.attempt, on_way.started) == (1, final.started)
 
 
+@pytest.mark.loops("asyncio")
+async def test_the_clock_is_read_once_for_each_change_of_state(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        reads = 0.0
+
+        def monotonic(self) -> float:
+            self.reads += 1
+            return self.reads
+
+    clock = Clock()
+    monkeypatch.setattr("headrace.pool.run.time", clock)
+    await envelopes(pool([one] * 100))
+    # Taken up, called, ended; the core takes up what it calls, in one moment.
+    assert clock.reads == 100 * (2 if way == "short" else 3)
+
+
 def test_envelope_is_immutable_and_slotted() -> None:
     envelope = TaskProgressEnvelope(1, None, FINAL, 5, None, 1, 0.0, 0.0, 0.0)
     with pytest.raises(AttributeError):

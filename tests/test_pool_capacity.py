@@ -17,7 +17,7 @@ from tests.pool_support import FINAL, one, pool, quiet
 from tests.support import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -46,6 +46,52 @@ async def test_nothing_is_pulled_ahead_but_one() -> None:
         assert (pulled, called, capacity.held) == (4, 3, 3)
         gate.set()
         assert len([envelope async for envelope in progress]) == 10
+
+
+class Granting(CapacitySource):
+    """A capacity that counts what it granted."""
+
+    granted = 0
+
+    def try_acquire(self, *args: Any, **options: Any) -> Any:
+        lease = super().try_acquire(*args, **options)
+        self.granted += lease is not None
+        return lease
+
+    def acquire(self, *args: Any, **options: Any) -> Any:
+        async def counted() -> Any:
+            lease = await inner
+            self.granted += 1
+            return lease
+
+        inner = super().acquire(*args, **options)
+        return counted()
+
+
+@pytest.mark.parametrize("lookahead", [1, 5])
+async def test_nothing_is_called_before_it_was_granted(lookahead: int) -> None:
+    pulled = called = 0
+    capacity = Granting(3)
+
+    def tasks() -> Iterator[Any]:
+        nonlocal pulled
+        for turns in range(200):
+            pulled += 1
+            assert pulled <= called + lookahead
+            yield Task(work, turns % 4)
+
+    async def work(turns: int) -> None:
+        nonlocal called
+        called += 1
+        assert called <= capacity.granted
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    runner = HierarchicalTaskPoolRunner(tasks(), capacity, lookahead=lookahead)
+    async with runner.run_tasks() as progress:
+        async for envelope in progress:
+            assert envelope.error is None
+    assert pulled == called == capacity.granted == 200
 
 
 async def test_silent_source_holds_no_capacity() -> None:
@@ -134,6 +180,57 @@ async def test_work_goes_on_without_the_consumer_up_to_max_buffered() -> None:
         assert 13 <= called <= 15
         got += [envelope.value async for envelope in progress]
     assert sorted(got) == list(range(1, 101))
+
+
+@pytest.mark.virtual
+async def test_a_consumer_that_stops_reading_stops_the_run_and_loses_nothing() -> None:
+    called = 0
+    loop = asyncio.get_running_loop()
+
+    async def work() -> int:
+        nonlocal called
+        called += 1
+        number = called
+        await asyncio.sleep(1)
+        return number
+
+    runner = pool([work] * 1_000, 5, max_buffered=100)
+    async with runner.run_tasks() as progress:
+        got = [(await anext(progress)).value]
+        await asyncio.sleep(3600)
+        # What ran when the hundredth was put has ended too, and nothing has been called since.
+        assert 101 <= called <= 101 + 5
+        assert runner.snapshot().unread == called - 1
+        assert (runner.snapshot().running, runner.capacity.held) == (0, 0)
+        again = loop.time()
+        got += [envelope.value async for envelope in progress]
+    assert sorted(got) == list(range(1, 1_001))
+    assert loop.time() - again == pytest.approx((1_000 - 105) / 5, abs=2)
+
+
+@pytest.mark.virtual
+async def test_a_slow_consumer_stalls_nobody_before_the_bound() -> None:
+    ended: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def work() -> None:
+        await asyncio.sleep(1)
+        ended.append(loop.time())
+
+    async def yields() -> AsyncIterator[int]:
+        for number in range(5):
+            await asyncio.sleep(0.2)
+            yield number
+        ended.append(loop.time())
+
+    begun = loop.time()
+    runner = pool([work, yields] * 25, 5, max_buffered=200)
+    async with runner.run_tasks() as progress:
+        async for _ in progress:
+            await asyncio.sleep(100)
+    # Ten rounds of five, as if it had read everything at once.
+    rounds = [begun + 1 + number // 5 for number in range(50)]
+    assert ended == pytest.approx(rounds)
 
 
 async def test_no_capacity_is_held_while_the_consumer_is_behind() -> None:

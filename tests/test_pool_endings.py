@@ -55,6 +55,34 @@ async def test_leaving_cancels_and_awaits_what_runs() -> None:
     assert capacity.held == 0
 
 
+@pytest.mark.virtual
+async def test_after_a_break_nothing_runs_and_the_source_goes_on() -> None:
+    called: list[int] = []
+    steps = 0
+
+    async def work(index: int) -> int:
+        nonlocal steps
+        called.append(index)
+        for _ in range(10):
+            await asyncio.sleep(1)
+            steps += 1
+        return index
+
+    source = SourceBufferObj([Task(work, index) for index in range(20)])
+    capacity = CapacitySource(3)
+    runner = HierarchicalTaskPoolRunner(source, capacity)
+    async with runner.run_tasks() as progress:
+        async for _ in progress:
+            break
+    before = (steps, list(called))
+    await asyncio.sleep(3600)
+    assert (steps, called) == before
+    assert (capacity.held, len(asyncio.all_tasks())) == (0, 1)
+    # Whatever was not called is called now, once.
+    await envelopes(runner)
+    assert called == list(range(20))
+
+
 async def test_task_that_waits_for_room_is_closed_on_leaving() -> None:
     ended: list[str] = []
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,29 @@ async def test_task_that_cancels_itself_is_an_error() -> None:
     assert isinstance(await error_of(work), asyncio.CancelledError)
 
 
+async def test_task_that_somebody_else_cancels_is_an_error_and_no_other() -> None:
+    gate = asyncio.Event()
+    kept: list[asyncio.Task[Any]] = []
+
+    async def work() -> int:
+        current = asyncio.current_task()
+        assert current is not None
+        kept.append(current)
+        await gate.wait()
+        return 1
+
+    async with pool([work] * 4, 2).run_tasks() as progress:
+        await until(lambda: len(kept) == 2)
+        assert kept[0].cancel("not mine")
+        first = await anext(progress)
+        gate.set()
+        others = [envelope async for envelope in progress]
+    assert isinstance(first.error, asyncio.CancelledError)
+    assert first.error.args == ("not mine",)
+    assert [envelope.value for envelope in others] == [1, 1, 1]
+    assert kept[0].cancelled()
+
+
 @pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="from 3.12 on a task is begun as soon as it is made"
 )
@@ -128,6 +152,36 @@ async def test_what_ends_the_program_closes_the_pool_and_then_propagates(
         assert (ended, capacity.held, len(asyncio.all_tasks())) == (["long"], 0, 1)
         with pytest.raises(StopAsyncIteration):
             await anext(progress)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_ctrl_c_closes_the_pool_and_then_ends_the_program(reads: bool) -> None:
+    """The signal comes while a task runs: asyncio has it cancel whoever reads."""
+    capacity = CapacitySource(2)
+    ended: list[str] = []
+
+    async def long() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("long")
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with HierarchicalTaskPoolRunner([long, work], capacity).run_tasks() as progress:
+            if reads:
+                [envelope async for envelope in progress]
+            else:
+                await asyncio.Event().wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert (ended, capacity.held) == (["long"], 0)
 
 
 async def test_what_ends_the_program_is_raised_by_closing_if_by_no_pull() -> None:

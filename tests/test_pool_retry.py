@@ -151,6 +151,33 @@ async def test_retry_after_reads_the_delay_out_of_the_error() -> None:
     assert work.gaps() == pytest.approx([7.5, 2])
 
 
+@pytest.mark.virtual
+async def test_retry_after_may_hold_up_everybody_at_a_quota() -> None:
+    loop = asyncio.get_running_loop()
+    service = CapacitySource(2, clock=loop.time)
+    begun = loop.time()
+    called: list[float] = []
+
+    async def work(index: int) -> int:
+        called.append(loop.time() - begun)
+        if index == 0 and len(called) == 1:
+            raise ValueError("429")
+        await asyncio.sleep(1)
+        return index
+
+    def read(error: Exception) -> float:
+        service.retry_after(20)
+        return 20
+
+    tasks = [Task(work, index) for index in range(4)]
+    runner = HierarchicalTaskPoolRunner(tasks, service, retry=plain(retry_after=read))
+    assert len(await envelopes(runner)) == 4
+    # The first, perhaps one beside it, and then nobody for 20 s.
+    assert sorted(called)[2:] == pytest.approx([20, 20, 21]) or sorted(called)[1:] == pytest.approx(
+        [20, 20, 21, 21]
+    )
+
+
 @pytest.mark.parametrize("result", [-1, "soon", float("nan")])
 async def test_bad_delay_is_the_error_of_the_task(result: Any) -> None:
     [found] = await envelopes(pool([Flaky(1)], retry=Retry(retry_after=lambda _: result)))

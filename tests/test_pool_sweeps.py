@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,13 +14,15 @@ from headrace import (
     Final,
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
+    Retry,
     SourceBufferObj,
     Task,
 )
-from tests.pool_support import INTERMEDIATE, envelopes
+from headrace.testing import Outcome, cancel_everywhere
+from tests.pool_support import INTERMEDIATE, ISOLATIONS, envelopes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -86,7 +90,7 @@ class Work:
 
 @pytest.mark.parametrize("kind", range(2))
 async def test_consumer_cancelled_at_any_await_leaves_nothing_behind(kind: int) -> None:
-    for turns in range(60):
+    for turns in count():
         root = CapacitySource(3)
         capacity = CapacitySource(2, root)
         work = Work(capacity)
@@ -110,6 +114,10 @@ async def test_consumer_cancelled_at_any_await_leaves_nothing_behind(kind: int) 
             await consumer
         except asyncio.CancelledError:
             pass
+        else:
+            # It was through before: there is no later moment.
+            assert turns > 5
+            break
         assert (root.held, work.running, len(asyncio.all_tasks())) == (0, 0, 1)
         assert work.called == work.ended
         assert len(work.called) + len(source.buffer) in (5, 6)
@@ -118,6 +126,69 @@ async def test_consumer_cancelled_at_any_await_leaves_nothing_behind(kind: int) 
         await envelopes(runner)
         assert work.called == Counter(range(6)) == work.ended
         assert root.held == 0
+
+
+async def _reads(runner: HierarchicalTaskPoolRunner) -> None:
+    async with runner.run_tasks() as progress:
+        async for _ in progress:
+            pass
+
+
+async def _runs(runner: HierarchicalTaskPoolRunner) -> None:
+    with suppress(ValueError):
+        await runner.run()
+
+
+async def _drains(runner: HierarchicalTaskPoolRunner) -> None:
+    async with runner.run_tasks() as progress:
+        await anext(progress)
+        await runner.drain()
+        async for _ in progress:
+            pass
+
+
+async def _aborts(runner: HierarchicalTaskPoolRunner) -> None:
+    async with runner.run_tasks() as progress:
+        await anext(progress)
+        await runner.abort()
+        async for _ in progress:
+            pass
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("consume", [_reads, _runs, _drains, _aborts], ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lookahead": 3},
+        {"ordered": True, "window": 3, "max_buffered": 2},
+        {"retry": Retry(2, backoff=0), "timeout": 60},
+        {"on_error": "stop"},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+async def test_cancelled_at_every_await_of_a_run_nothing_is_held_and_nothing_runs(
+    options: dict[str, Any],
+    consume: Callable[[HierarchicalTaskPoolRunner], Coroutine[Any, Any, Any]],
+    isolation: dict[str, Any],
+) -> None:
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        root = CapacitySource(3)
+        capacity = CapacitySource(2, root)
+        work = Work(capacity)
+        kinds = (work.waits, work.yields, work.raises, work.plain)
+        tasks = [Task(kinds[index % 4], index, 2, priority=index % 3) for index in range(6)]
+        runner = HierarchicalTaskPoolRunner(tasks, capacity, **options, **isolation)
+        outcome = yield consume(runner)
+        assert outcome.error is None
+        assert (root.held, root.waiting, work.running) == (0, 0, 0)
+        assert work.called == work.ended
+        # None of its tasks is alive: the sweep looks after that. And the runner may run again.
+        await _reads(runner)
+        assert root.held == 0
+
+    assert await cancel_everywhere(case) > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
