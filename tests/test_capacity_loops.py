@@ -160,7 +160,8 @@ def test_threads_wait_for_time_together() -> None:
     begun = time.monotonic()
     join(*(in_thread(use) for _ in range(4)))
     assert len(granted) == 20
-    assert granted[-1] - begun >= 19 / 200 - 0.001
+    # The last one in the list may have looked at the clock first.
+    assert max(granted) - begun >= 19 / 200 - 0.001
 
 
 # Loops and threads.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from headrace._core import Buffer, QueueFeed
+from headrace._core import Buffer, QueueFeed, end_push, settle_push
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
 from headrace.telling import amount, told
@@ -88,13 +88,15 @@ class PushPullBufferObj(Generic[T]):
 
     **Unbounded** unless `maxsize` is given.
 
-    Any number of producers and consumers may use the two ends, in any threads and event loops: a
-    thread pushes with `buffer.sink.next_nowait(item)`.
+    Any number of producers and consumers may use the two ends, in any threads and event loops. A
+    thread without a loop pushes with `put_sync(item)`, which waits for room, or with
+    `sink.next_nowait(item)`, which does not; it pulls with `get_sync()`, and ends the supply with
+    `end()`.
 
     Law: each item that was accepted is delivered once, to one consumer, unless an overflow dropped
     it.
     Order: as `order` says. Those who wait, on either side, are served in the order in which they
-    came.
+    came, tasks and threads in one line.
     Bound: `maxsize` items; none by default.
     Cost: O(1) an item, whatever the number of those who wait. By priority, O(log n) comparisons for
     a push and none for a pull; a push that drops the oldest item then looks for it, in O(n).
@@ -151,6 +153,72 @@ class PushPullBufferObj(Generic[T]):
     def maxsize(self) -> int | None:
         """How many items may wait; `None` for any number."""
         return self._buffer.maxsize
+
+    def put_sync(self, item: T, timeout: float | None = None) -> None:
+        """Pushes an item from a thread, which sleeps until there is room: `await sink.next(item)` without a loop.
+
+        Order: it stands in one line with those who await `sink.next`.
+        Cost: as a push; a thread that has to sleep is woken once.
+        Cancel safety: what a signal handler raises, `KeyboardInterrupt` say, ends the wait in the main
+        thread, as the timeout does: the item was not pushed then.
+
+        Args:
+            item: What is pushed. What becomes of it in a full buffer that does not block is as
+                `overflow` says.
+            timeout: For how many real seconds it may wait, 0 or more; `None` for any time.
+
+        Raises:
+            TimeoutError: There was no room in time. The item is the caller's.
+            ClosedError: The supply was ended, or the source closed; it carries the item.
+            WouldBlock: The buffer is full, and made with `overflow="error"`; it carries the item.
+            RuntimeError: It would have to wait in a thread that runs an event loop, which would stand still.
+            TypeError: `timeout` is no number.
+            ValueError: `timeout` is negative or not a number.
+        """
+        self._buffer.put_sync(item, timeout)
+
+    def get_sync(self, timeout: float | None = None) -> T:
+        """Takes the next item in a thread, which sleeps until there is one: `await anext(source)` without a loop.
+
+        Order: it stands in one line with those who pull `source`.
+        Cost: as a pull; a thread that has to sleep is woken once.
+        Cancel safety: what a signal handler raises, `KeyboardInterrupt` say, ends the wait in the main
+        thread, as the timeout does: no item was taken then.
+
+        Args:
+            timeout: For how many real seconds it may wait, 0 or more; `None` for any time.
+
+        Raises:
+            TimeoutError: No item came in time.
+            ClosedError: None is here, and none will come: the supply was ended, or the source closed. If
+                the supply was ended with an error, one consumer, thread or task, gets that error first.
+            RuntimeError: It would have to wait in a thread that runs an event loop, which would stand still.
+            TypeError: `timeout` is no number.
+            ValueError: `timeout` is negative or not a number.
+        """
+        return self._buffer.get_sync(timeout)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends the supply from any thread, without waiting: what `await sink.return_()` does, or `sink.throw(error)`.
+
+        Doing so again does nothing.
+
+        Args:
+            error: What the source is to raise when it has drained, once; `None` if it is just to end.
+
+        Raises:
+            TypeError: `error` is no exception.
+        """
+        if error is not None and not isinstance(cast("object", error), BaseException):
+            raise TypeError(
+                f"error must be an exception or None, got {error!r} ({type(error).__name__})"
+            )
+        if end_push(self._sink):
+            if error is None:
+                self._buffer.finish()
+            else:
+                self._buffer.fail(error)
+            settle_push(self._sink, True)
 
     def peek(self) -> T:
         """The item that comes out next; it stays.

@@ -19,13 +19,14 @@ class WaitObject(Signal[T]):
     """One value for everybody who waits for it, from any thread.
 
     `await signal.wait()` gives the value of the next `resolve(value)`. Iterating it gives one value
-    after another, until `stop()`.
+    after another, until `stop()`. A thread without a loop waits with `wait_sync(timeout=None)`, which
+    raises `TimeoutError` after so many real seconds.
 
     Law: `resolve` wakes everybody who waits at that moment. If nobody does, or everybody who was
     woken was cancelled before taking the value, it is kept for the next one; of several that are
     kept the last one wins. `reject(error)` raises in everybody who waits and in everybody who
     comes, until `reset()`.
-    Order: those who wait are woken in the order in which they came.
+    Order: those who wait are woken in the order in which they came, tasks and threads in one line.
     Bound: one value.
     Cost: O(1) to wait, O(number of those who wait) to resolve.
     Cancel safety: a cancelled wait loses nothing.

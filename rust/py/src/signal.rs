@@ -1,9 +1,10 @@
 //! The signal, as Python sees it.
 
 use std::ffi::CStr;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use headrace_core::signal as core;
 use pyo3::exceptions::PyBaseException;
@@ -15,6 +16,7 @@ use crate::awaitable::{Class, Native, Seen, Stopped};
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
+use crate::thread::{self, Blocking};
 
 /// What a signal was given.
 #[derive(Debug)]
@@ -44,6 +46,31 @@ impl Signal {
     /// Waits for the next value.
     fn wait(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Wait::make(slf, false)
+    }
+
+    /// The same in a thread without a loop, waiting at most so many seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_sync<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        const CALL: Blocking = Blocking {
+            name: "wait_sync()",
+            instead: "await wait()",
+        };
+        self.check(py)?;
+        let until = timeout.map(thread::deadline).transpose()?.flatten();
+        let mut wait = self.core.wait();
+        // What was kept is had without waiting, also where a loop runs.
+        let outcome = match Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => thread::wait(py, CALL, wait, until)?,
+        };
+        match outcome {
+            Some(outcome) => reveal(py, &outcome),
+            None => Err(thread::late("no value came", timeout)),
+        }
     }
 
     fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -131,6 +158,18 @@ impl Signal {
     }
 }
 
+/// What a wait came to.
+fn reveal<'py>(
+    py: Python<'py>,
+    outcome: &Result<Arc<Outcome>, core::Stopped>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match outcome.as_ref().map(Arc::as_ref) {
+        Ok(Outcome::Value(value)) => Ok(value.bind(py).clone()),
+        Ok(Outcome::Error(error)) => Err(PyErr::from_value(error.bind(py).clone())),
+        Err(core::Stopped) => Err(errors::closed(py, "the signal was stopped")),
+    }
+}
+
 /// One wait for a signal.
 #[derive(Debug)]
 struct Wait {
@@ -176,12 +215,8 @@ impl Operation for Wait {
         Pin::new(&mut self.future)
             .poll(context)
             .map(|outcome| match outcome {
-                Ok(outcome) => match &*outcome {
-                    Outcome::Value(value) => Ok(value.bind(py).clone()),
-                    Outcome::Error(error) => Err(PyErr::from_value(error.bind(py).clone())),
-                },
                 Err(core::Stopped) if self.is_iteration => Err(errors::end()),
-                Err(core::Stopped) => Err(errors::closed(py, "the signal was stopped")),
+                outcome => reveal(py, &outcome),
             })
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -65,28 +65,36 @@ impl Bell {
 /// while it waits.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// A call that blocks its thread, and what is to be awaited instead where a loop runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blocking {
+    pub(crate) name: &'static str,
+    pub(crate) instead: &'static str,
+}
+
 /// Blocks the thread until the future is ready; `None` if it is not by then.
 pub(crate) fn wait<F: Future + Unpin>(
     py: Python<'_>,
-    what: &str,
+    call: Blocking,
     future: F,
     until: Option<Instant>,
 ) -> PyResult<Option<F::Output>> {
-    wait_and_look(py, what, future, until, |_| Ok(None))
+    wait_and_look(py, call, future, until, |_| Ok(None))
 }
 
 /// The same; before each sleep `look` is called with what wakes the thread, and says how long that sleep
 /// may take at most.
 pub(crate) fn wait_and_look<F: Future + Unpin>(
     py: Python<'_>,
-    what: &str,
+    call: Blocking,
     mut future: F,
     until: Option<Instant>,
     mut look: impl FnMut(&Waker) -> PyResult<Option<Duration>>,
 ) -> PyResult<Option<F::Output>> {
     if asyncio::running(py).is_some() {
         return Err(PyRuntimeError::new_err(format!(
-            "{what}_sync() would block the event loop that runs in this thread; await {what}() instead",
+            "{} would block the event loop that runs in this thread; {} instead",
+            call.name, call.instead,
         )));
     }
     let glance = is_main_thread(py)?.then_some(GLANCE);
@@ -104,6 +112,12 @@ pub(crate) fn wait_and_look<F: Future + Unpin>(
         py.detach(|| bell.listen(time));
         py.check_signals()?;
     }
+}
+
+/// The error of a thread that has waited enough.
+pub(crate) fn late(what: &str, timeout: Option<&Bound<'_, PyAny>>) -> PyErr {
+    let seconds = timeout.map_or_else(String::new, ToString::to_string);
+    PyTimeoutError::new_err(format!("{what} within {seconds} seconds"))
 }
 
 /// When so many seconds will be over; `None` for never.

@@ -20,7 +20,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::shared::Shared;
 use crate::gil::GilCell;
-use crate::thread::{self, this_thread};
+use crate::thread::{self, Blocking, this_thread};
 
 /// A timer that is set for less would find that no time has passed, where the clock's seconds have few digits left.
 const LEAST: Duration = Duration::from_micros(1);
@@ -247,13 +247,13 @@ impl LoopAlarm {
 /// Waits in a thread without a loop, which serves the tree in time meanwhile.
 pub(super) fn wait<F: Future + Unpin>(
     py: Python<'_>,
-    what: &str,
+    call: Blocking,
     shared: &Shared,
     alarm: &Alarm,
     future: F,
     until: Option<Instant>,
 ) -> PyResult<Option<F::Output>> {
-    thread::wait_and_look(py, what, future, until, |waker| {
+    thread::wait_and_look(py, call, future, until, |waker| {
         let Some(mut deadline) = alarm.deadline(waker) else {
             return Ok(None);
         };

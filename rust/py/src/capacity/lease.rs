@@ -18,6 +18,7 @@ use super::{alarm, amount, refusal, shape};
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
 use crate::awaitable::{Class, Seen, Stopped, context};
+use crate::thread::Blocking;
 
 /// What somebody holds of a capacity, here and at every ancestor, until it is released.
 ///
@@ -226,6 +227,10 @@ impl Released {
 
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        const CALL: Blocking = Blocking {
+            name: "the end of `with lease.released()`",
+            instead: "write `async with`",
+        };
         let lease = self.lease.get();
         let shared = &lease.shared;
         let tree = shared.enter(py)?;
@@ -237,7 +242,7 @@ impl Released {
             .permit()
             .resume(Some(alarm.id()))
             .map_err(|error| refusal::of_permit(tree, error))
-            .and_then(|future| alarm::wait(py, "released", shared, &alarm, future, None));
+            .and_then(|future| alarm::wait(py, CALL, shared, &alarm, future, None));
         match retaken {
             Ok(Some(Ok(()))) => Ok(()),
             Ok(Some(Err(error))) => {

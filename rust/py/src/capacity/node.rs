@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use headrace_core::sched::{Ask, NodeId, NodeOptions, OwnerId, Tree, Usage};
-use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -17,7 +17,7 @@ use super::shared::{Anchor, Shared};
 use super::{alarm, amount, refusal, shape};
 use crate::errors;
 use crate::owner;
-use crate::thread;
+use crate::thread::{self, Blocking};
 
 /// The native part of a `CapacitySource`.
 #[pyclass(subclass, frozen, weakref, module = "headrace._core")]
@@ -196,6 +196,10 @@ impl Capacity {
         timeout: Option<&Bound<'py, PyAny>>,
         detached: bool,
     ) -> PyResult<Bound<'py, Lease>> {
+        const CALL: Blocking = Blocking {
+            name: "acquire_sync()",
+            instead: "await acquire()",
+        };
         let py = slf.py();
         let this = slf.get();
         let mut ask = this.ask(py, cost, priority)?;
@@ -210,13 +214,10 @@ impl Capacity {
         let alarm = shared.core.alarm();
         ask.alarm = Some(alarm.id());
         let future = shared.core.acquire(ask.clone());
-        match alarm::wait(py, "acquire", shared, &alarm, future, until)? {
+        match alarm::wait(py, CALL, shared, &alarm, future, until)? {
             Some(Ok(permit)) => Lease::make(slf, permit),
             Some(Err(error)) => Err(this.refuse(py, &ask, &error)),
-            None => Err(PyTimeoutError::new_err(format!(
-                "the lease could not be had within {} seconds",
-                timeout.map_or_else(String::new, ToString::to_string)
-            ))),
+            None => Err(thread::late("the lease could not be had", timeout)),
         }
     }
 

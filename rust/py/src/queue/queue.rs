@@ -19,9 +19,19 @@ use crate::buffer::{by_priority, incomparable, show_items};
 use crate::errors::{self, Raised};
 use crate::fork::Home;
 use crate::gc;
-use crate::thread;
+use crate::thread::{self, Blocking};
 
 pub(super) type Core = core::Buffer<Py<PyAny>>;
+
+const GET: Blocking = Blocking {
+    name: "get_sync()",
+    instead: "await get()",
+};
+
+const PUT: Blocking = Blocking {
+    name: "put_sync()",
+    instead: "await put(item)",
+};
 
 /// The native part of a queue.
 #[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
@@ -115,7 +125,7 @@ impl Queue {
             Err(TryGetError::Ended) => return Err(shut_down(py)),
             Err(TryGetError::Empty) => {}
         }
-        match thread::wait(py, "get", core.get(), deadline)? {
+        match thread::wait(py, GET, core.get(), deadline)? {
             Some(Ok(item)) => Ok(item.into_bound(py)),
             Some(Err(core::Ended)) => Err(shut_down(py)),
             None => Err(empty(py)),
@@ -130,7 +140,7 @@ impl Queue {
         let deadline = timeout.map(thread::deadline).transpose()?.flatten();
         match core.try_put(item.unbind()) {
             Ok(()) => Ok(()),
-            Err(PutError::Full(item)) => match thread::wait(py, "put", core.put(item), deadline)? {
+            Err(PutError::Full(item)) => match thread::wait(py, PUT, core.put(item), deadline)? {
                 Some(stored) => stored.map_err(|refused| refusal(py, refused)),
                 None => Err(error(py, "QueueFull")),
             },

@@ -1,24 +1,22 @@
-//! The buffer between producers and consumers, as Python sees it.
-//!
-//! In a buffer in order of priority, comparing runs Python code. The core never does so under its
-//! lock, see [`headrace_core::buffer`]; here is only how two items are compared: by `<`, or by `<`
-//! of what `key` made of them. A key is computed once, before the push, and travels beside its item
-//! in a tuple.
+//! The buffer itself.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use headrace_core::buffer::{self as core, Fault, Order, Overflow, Put, PutError, Rank};
+use headrace_core::buffer::{self as core, Order, Overflow, PutError, TryGetError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::order::{incomparable, order_of, overflow_of};
+use super::putting::{Putting, Refused};
 use crate::awaitable::{Pending, Seen, Stopped};
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
 use crate::gil::GilCell;
+use crate::thread::{self, Blocking};
 
 /// Items on their way from any number of producers to any number of consumers, in any threads and
 /// loops.
@@ -94,6 +92,57 @@ impl Buffer {
         Ok(())
     }
 
+    /// Stores an item from a thread without a loop, waiting for room at most so many seconds.
+    #[pyo3(signature = (item, timeout = None))]
+    fn put_sync<'py>(
+        slf: &Bound<'py, Self>,
+        item: Bound<'py, PyAny>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        const CALL: Blocking = Blocking {
+            name: "put_sync()",
+            instead: "await sink.next(item)",
+        };
+        let py = slf.py();
+        let this = slf.get();
+        let until = timeout.map(thread::deadline).transpose()?.flatten();
+        let put = match Self::offer(slf, item) {
+            Ok(None) => return Ok(()),
+            Ok(Some(putting)) => putting.put.future,
+            Err(refused) => return Err(refused.into_error(py, None)),
+        };
+        match thread::wait(py, CALL, put, until)? {
+            Some(Ok(())) => Ok(()),
+            Some(Err(refused)) => Err(this.refused(py, refused).into_error(py, None)),
+            None => Err(thread::late("there was no room for the item", timeout)),
+        }
+    }
+
+    /// Takes the next item in a thread without a loop, waiting for it at most so many seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn get_sync<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        const CALL: Blocking = Blocking {
+            name: "get_sync()",
+            instead: "await anext(source)",
+        };
+        self.check(py)?;
+        let until = timeout.map(thread::deadline).transpose()?.flatten();
+        match self.core.try_get() {
+            Ok(item) => return Ok(self.reveal(item.into_bound(py))),
+            Err(TryGetError::Ended) => return Err(self.ended(py)),
+            Err(TryGetError::Empty) => {}
+        }
+        match thread::wait(py, CALL, self.core.get(), until)? {
+            Some(Ok(item)) => Ok(self.reveal(item.into_bound(py))),
+            Some(Err(core::Ended)) => Err(self.ended(py)),
+            None => Err(thread::late("no item came", timeout)),
+        }
+    }
+
     /// The next item, which stays.
     fn peek<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.check(py)?;
@@ -102,10 +151,7 @@ impl Buffer {
             .peek_with(|item| item.map(|item| item.clone_ref(py)));
         match next {
             Some(item) => Ok(self.reveal(item.into_bound(py))),
-            None if self.core.is_finished() => Err(errors::closed(
-                py,
-                "the buffer has ended: no item will come",
-            )),
+            None if self.core.is_finished() => Err(no_more(py)),
             None => Err(errors::would_block(py, "the buffer is empty")),
         }
     }
@@ -175,6 +221,11 @@ pub(crate) fn show_items(core: &core::Buffer<Py<PyAny>>, see: Seen<'_>) -> Resul
     outcome
 }
 
+/// No item is here, and none will come.
+fn no_more(py: Python<'_>) -> PyErr {
+    errors::closed(py, "the buffer has ended: no item will come")
+}
+
 /// A bound for the number of items.
 fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
     if !maxsize.is_instance_of::<PyInt>() || maxsize.is_instance_of::<PyBool>() {
@@ -194,123 +245,6 @@ fn bound(maxsize: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
                 errors::describe(maxsize)
             ))
         })
-}
-
-/// What a full buffer does, by its name.
-fn overflow_of(overflow: &Bound<'_, PyAny>) -> PyResult<Overflow> {
-    const NAMES: [(&str, Overflow); 4] = [
-        ("block", Overflow::Block),
-        ("drop_oldest", Overflow::DropOldest),
-        ("drop_newest", Overflow::DropNewest),
-        ("error", Overflow::Error),
-    ];
-    named("overflow", overflow, &NAMES)
-}
-
-/// An order, by its name.
-fn order_of(order: &Bound<'_, PyAny>, keyed: bool) -> PyResult<Order<Py<PyAny>>> {
-    type Make = fn(bool) -> Order<Py<PyAny>>;
-    const NAMES: [(&str, Make); 3] = [
-        ("fifo", |_| Order::Fifo),
-        ("lifo", |_| Order::Lifo),
-        ("priority", by_priority),
-    ];
-    Ok(named("order", order, &NAMES)?(keyed))
-}
-
-/// The order of `<`: of the items, or of the keys that come with them.
-pub(crate) fn by_priority(keyed: bool) -> Order<Py<PyAny>> {
-    Order::Sorted(Box::new(ByValue { keyed }))
-}
-
-fn named<T: Copy>(parameter: &str, value: &Bound<'_, PyAny>, names: &[(&str, T)]) -> PyResult<T> {
-    let given = value.extract::<String>().ok();
-    let known = names
-        .iter()
-        .find(|(name, _)| given.as_deref() == Some(name));
-    known.map(|(_, choice)| *choice).ok_or_else(|| {
-        let names: Vec<_> = names.iter().map(|(name, _)| format!("'{name}'")).collect();
-        let what = format!("one of {}", names.join(", "));
-        if given.is_none() {
-            return errors::wrong_type(parameter, &what, value);
-        }
-        let shown = errors::describe(value);
-        PyValueError::new_err(format!("{parameter} must be {what}, got {shown}"))
-    })
-}
-
-/// Compares by `<`.
-#[derive(Debug)]
-struct ByValue {
-    /// The items are tuples of a key and an item.
-    keyed: bool,
-}
-
-impl ByValue {
-    fn key<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        if self.keyed {
-            item.get_item(0)
-        } else {
-            Ok(item.clone())
-        }
-    }
-}
-
-impl Rank<Py<PyAny>> for ByValue {
-    fn share(&self, item: &Py<PyAny>) -> Py<PyAny> {
-        Python::attach(|py| item.clone_ref(py))
-    }
-
-    fn before(&self, item: &Py<PyAny>, other: &Py<PyAny>) -> Result<bool, Fault> {
-        Python::attach(|py| self.key(item.bind(py))?.lt(self.key(other.bind(py))?))
-            .map_err(|error: PyErr| Box::new(error) as Fault)
-    }
-}
-
-/// The error of a comparison that failed.
-pub(crate) fn incomparable(py: Python<'_>, fault: Fault) -> PyErr {
-    match fault.downcast::<PyErr>() {
-        Ok(error) => {
-            // An exception that takes no note still has to arrive.
-            let _ = errors::note(
-                py,
-                &error,
-                "raised when an item was compared with another, to find its place in order of priority; \
-                 it was not accepted",
-            );
-            *error
-        }
-        Err(fault) => PyValueError::new_err(fault.to_string()),
-    }
-}
-
-/// Why an item was not accepted.
-pub(crate) enum Refused<'py> {
-    Full(Bound<'py, PyAny>),
-    Closed(Bound<'py, PyAny>),
-    Failed(PyErr),
-}
-
-impl<'py> Refused<'py> {
-    /// The error to raise. It carries the item, or what that was made of.
-    #[cold]
-    pub(crate) fn into_error(self, py: Python<'py>, original: Option<Bound<'py, PyAny>>) -> PyErr {
-        match self {
-            Self::Full(item) => errors::refused(
-                py,
-                "WouldBlock",
-                "the item cannot be accepted without waiting; it is in this error's `item`",
-                original.unwrap_or(item),
-            ),
-            Self::Closed(item) => errors::refused(
-                py,
-                "ClosedError",
-                "the buffer takes nothing more: it was ended, or its source was closed; the item is in this error's `item`",
-                original.unwrap_or(item),
-            ),
-            Self::Failed(error) => error,
-        }
-    }
 }
 
 impl Buffer {
@@ -387,7 +321,11 @@ impl Buffer {
     }
 
     #[cold]
-    fn refused<'py>(&self, py: Python<'py>, refused: PutError<Py<PyAny>>) -> Refused<'py> {
+    pub(super) fn refused<'py>(
+        &self,
+        py: Python<'py>,
+        refused: PutError<Py<PyAny>>,
+    ) -> Refused<'py> {
         match refused {
             PutError::Full(held) => Refused::Full(self.reveal(held.into_bound(py))),
             PutError::Closed(held) => Refused::Closed(self.reveal(held.into_bound(py))),
@@ -395,42 +333,14 @@ impl Buffer {
         }
     }
 
+    /// What a thread raises that finds the end: the error that the producers left, or that it is the end.
+    fn ended(&self, py: Python<'_>) -> PyErr {
+        self.take_error(py).unwrap_or_else(|| no_more(py))
+    }
+
     /// The error that the producers left, the first time.
     pub(crate) fn take_error(&self, py: Python<'_>) -> Option<PyErr> {
         let error = self.error.borrow(py).take()?;
         Some(PyErr::from_value(error.into_bound(py)))
-    }
-}
-
-/// A push that waits for room. Dropping it gives up its place; its item never left the caller.
-#[derive(Debug)]
-pub(crate) struct Putting {
-    /// Also for the collector, to which the items in the core are the buffer's.
-    buffer: Py<Buffer>,
-    put: Pending<Put<Py<PyAny>>>,
-}
-
-impl Putting {
-    /// Stores the item, or gives what to hand up to the task before the next step.
-    pub(crate) fn step<'py>(
-        &mut self,
-        py: Python<'py>,
-    ) -> Result<Option<Bound<'py, PyAny>>, Refused<'py>> {
-        let buffer = self.buffer.get();
-        buffer.check(py).map_err(Refused::Failed)?;
-        match self.put.step(py).map_err(Refused::Failed)? {
-            Ok(Ok(())) => Ok(None),
-            Ok(Err(refused)) => Err(buffer.refused(py, refused)),
-            Err(object) => Ok(Some(object)),
-        }
-    }
-
-    /// Shows the collector what this holds.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.buffer.as_any())?;
-        if let Some(item) = self.put.future.item() {
-            see(item)?;
-        }
-        self.put.traverse(see)
     }
 }
