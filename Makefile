@@ -144,8 +144,9 @@ bench-peers: ## headrace beside its peers, into a virtual environment of its own
 	PYTHONPATH=benches/python $(PEERS)/bin/python -m peers $(ARGS)
 
 .PHONY: docs
-docs: build ## write the table of operators anew, out of the docstrings
+docs: build ## write the table and the pictures of the operators anew, out of the docstrings and of runs
 	$(RUN) docs/operators.py
+	$(RUN) docs/pictures.py
 
 .PHONY: all
 all: ## what CI runs: test, lint, demo

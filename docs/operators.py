@@ -9,19 +9,23 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import headrace
 from headrace import PullObj
+from marbles import SCENES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TARGET = Path(__file__).with_name("operators.md")
 
 HEAD = """\
 # The operators
 
-Every operator, with the law that says what it does, and what you may rely on. This table is made from the docstrings (`make docs`),
-where the arguments are explained, and the errors: `help(headrace.PullMapObj)`. An operator is a class over its source,
-`PullMapObj(source, ...)`, and most are a method too, `source.map(...)`, with the same arguments.
+Every operator, with the law that says what it does, and what you may rely on. Each name leads to [its picture](pictures.md). The table is
+made from the docstrings (`make docs`), where the arguments are explained, and the errors: `help(headrace.PullMapObj)`. An operator is a
+class over its source, `PullMapObj(source, ...)`, and most are a method too, `source.map(...)`, with the same arguments.
 """
 
 # The rooms in the order in which a reader wants them, by the module that a class is defined in.
@@ -35,6 +39,7 @@ ROOMS = {
     "pull.time": "With time",
     "pull.merge": "Many to one",
     "pull.labeled": "Many to one, with labels",
+    "buffer": "The queue between push and pull",
     "bridge": "Between pull and push",
     "pool.sources": "Sources for a pool",
     "push.sink": "Sinks",
@@ -46,6 +51,7 @@ ROOMS = {
     "push.time": "Push: with time",
     "push.fanout": "Push: one to many",
 }
+PICTURED = {scene.operator for scene in SCENES}
 LINES = ("Law", "Order", "Bound", "Cost", "Cancel safety")
 METHODS = {
     "One stream, several readers": ("share",),
@@ -64,6 +70,15 @@ def facts(thing: Any) -> dict[str, str]:
     return found
 
 
+def link(name: str, thing: Any) -> str:
+    """Its name, and that of its method, as a link to its picture if it has one."""
+    method = fluent().get(name) if inspect.isclass(thing) else name
+    shown = f"[`{name}`](pictures.md#{name.lower()})" if name in PICTURED else f"`{name}`"
+    if not inspect.isclass(thing):
+        return shown.replace("`", "`.", 1)
+    return f"{shown} `.{method}`" if method else shown
+
+
 def table(rows: list[tuple[str, Any]]) -> str:
     """A table of things, by the names that they go under."""
     lines = ["| name | law | order | bound | cost | cancel safety |", "|---|---|---|---|---|---|"]
@@ -71,7 +86,9 @@ def table(rows: list[tuple[str, Any]]) -> str:
         said = facts(thing)
         cells = [said.get("Law") or said[""], *(said.get(line, "") for line in LINES[1:])]
         lines.append(
-            f"| `{name}` | " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+            f"| {link(name, thing)} | "
+            + " | ".join(cell.replace("|", "\\|") for cell in cells)
+            + " |"
         )
     return "\n".join(lines) + "\n"
 
@@ -82,13 +99,14 @@ def signature(thing: Any) -> str:
     parameters = [
         parameter.replace(
             annotation=inspect.Parameter.empty,
-            default=parameter.default
-            if isinstance(parameter.default, (type(None), bool, int, float, str, tuple))
-            or parameter.default is inspect.Parameter.empty
+            default=default
+            if isinstance(default, (type(None), bool, int, float, str, tuple))
+            or default is inspect.Parameter.empty
             else ...,
         )
         for parameter in plain.parameters.values()
         if parameter.name != "self"
+        for default in [cast("object", parameter.default)]
     ]
     written = str(plain.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
     return written.replace("Ellipsis", "...").replace("'", '"')
@@ -104,33 +122,33 @@ def fluent() -> dict[str, str]:
     return made
 
 
-def document() -> str:
-    """The whole page."""
-    made = fluent()
-    parts = [HEAD]
+def rooms() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """What the operators are sorted under, each with its operators by name: classes, and methods that have none."""
+    public = [getattr(headrace, name) for name in headrace.__all__]
     for room, title in ROOMS.items():
         classes = [
-            thing
-            for thing in (getattr(headrace, name) for name in headrace.__all__)
+            (thing.__name__, thing)
+            for thing in public
             if inspect.isclass(thing) and thing.__module__ == f"headrace.{room}"
         ]
-        rows = [
-            (
-                f"{kind.__name__}` / `.{method}{signature(getattr(PullObj, method))}"
-                if (method := made.get(kind.__name__))
-                else f"{kind.__name__}` `{signature(kind)}",
-                kind,
-            )
-            for kind in classes
-            if "Law" in facts(kind)
-        ]
-        if rows:
-            parts.append(f"## {title}\n\n{table(rows)}")
+        if rows := [(name, kind) for name, kind in classes if "Law" in facts(kind)]:
+            yield title, rows
     for title, names in METHODS.items():
-        methods = [(name, getattr(PullObj, name)) for name in names if hasattr(PullObj, name)]
-        rows = [(f".{name}{signature(method)}", method) for name, method in methods]
-        parts.append(f"## {title}\n\n{table(rows)}")
-    return "\n".join(parts)
+        yield title, [(name, getattr(PullObj, name)) for name in names]
+
+
+def called(name: str, thing: Any) -> str:
+    """How it is called, as a class and as a method."""
+    if not inspect.isclass(thing):
+        return f"`.{name}{signature(thing)}`"
+    method = fluent().get(name)
+    as_method = f" / `.{method}{signature(getattr(PullObj, method))}`" if method else ""
+    return f"`{name}{signature(thing)}`{as_method}"
+
+
+def document() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(f"## {title}\n\n{table(rows)}" for title, rows in rooms())])
 
 
 if __name__ == "__main__":

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import SourceObj
+import headrace
+from headrace import PullObj, PushObj, SourceObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["Failing", "Gate", "Sources", "collect", "quiet", "turns", "until", "wrong"]
+__all__ = ["OPERATORS", "Failing", "Gate", "Sources", "collect", "quiet", "turns", "until", "wrong"]
+
+# Every class that an item goes through, but for those that are there to be derived from.
+OPERATORS = [
+    thing
+    for name in headrace.__all__
+    if inspect.isclass(thing := getattr(headrace, name))
+    and issubclass(thing, (PullObj, PushObj))
+    and not name.endswith(("1To1Link", "SourceObj", "SinkObj", "PullObj", "PushObj"))
+]
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import runpy
 import subprocess
@@ -12,8 +11,7 @@ from typing import Any
 
 import pytest
 
-import headrace
-from headrace import PullObj, PushObj
+from tests.support import OPERATORS
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
@@ -26,13 +24,6 @@ PROGRAMS = [
             r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         )
     )
-]
-OPERATORS = [
-    thing
-    for name in headrace.__all__
-    if inspect.isclass(thing := getattr(headrace, name))
-    and issubclass(thing, (PullObj, PushObj))
-    and not name.endswith(("1To1Link", "SourceObj", "SinkObj", "PullObj", "PushObj"))
 ]
 
 

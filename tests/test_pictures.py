@@ -1,0 +1,69 @@
+"""Every operator has a picture, and the pictures are what a run draws."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from marbles import SCENES, Scene, draw, play
+from marbles.props import Sink, Source
+from pictures import FOLDER, TARGET, document, pictures
+from tests.support import OPERATORS
+
+LINES = [
+    pytest.param(scene, id=f"{scene.operator}-{number}") for number, scene in enumerate(SCENES)
+]
+
+
+def test_every_operator_has_a_picture() -> None:
+    shown = {scene.operator for scene in SCENES}
+    missing = [kind.__name__ for kind in OPERATORS if kind.__name__ not in shown]
+    assert not missing, "give each a Scene in docs/marbles/, then `make docs`"
+
+
+def test_the_pictures_are_what_a_run_draws() -> None:
+    drawn = pictures()
+    played = {file: scene for of in drawn.values() for file, scene in of}
+    assert {file.name for file in FOLDER.iterdir()} == set(played), "run `make docs`"
+    for file, scene in played.items():
+        assert (FOLDER / file).read_text(encoding="utf-8") == draw(scene), (
+            f"{file}: run `make docs`"
+        )
+    page = document(drawn)
+    assert TARGET.read_text(encoding="utf-8") == page, "run `make docs`"
+    for file in played:
+        assert f"({FOLDER.name}/{file})" in page, f"{file} is on no page: its room is none"
+
+
+@pytest.mark.parametrize("scene", LINES)
+def test_nothing_in_a_picture_lies_outside_it(scene: Scene) -> None:
+    svg = ET.fromstring(draw(play(scene)))  # noqa: S314
+    width, height = float(svg.attrib["width"]), float(svg.attrib["height"])
+    for element in svg.iter():
+        if "x" in element.attrib:
+            x, y = float(element.attrib["x"]), float(element.attrib["y"])
+            assert 0 <= x <= x + float(element.attrib.get("width", 0)) <= width
+            assert 0 <= y <= y + float(element.attrib.get("height", 0)) <= height
+
+
+def test_a_picture_shows_what_happened_and_what_was_never_asked_for() -> None:
+    played = play(Scene("PullTakeObj(source, 1)", given={"source": Source("-a--b|")}))
+    assert played.lines() == "source: -a; pulled: -(a |)"
+    assert [mark.text for mark in played.above[0].marks] == ["a", "b"]
+    svg = draw(played)
+    assert svg.count('class="u"') == 1  # b, dashed
+    assert svg.count('class="e"') == 1  # the end of what was pulled
+    assert svg.count('class="a"') == 0  # no line goes on
+
+
+def test_a_picture_shows_a_push_that_waits_and_how_it_was_ended() -> None:
+    scene = Scene("PushMapObj(sink, str.upper)", given={"sink": Sink(takes=2)}, pushed="(a b)---#")
+    played = play(scene)
+    assert played.lines() == "pushed: a-b-#; sink: A-B-#"
+    assert 'class="x"' in draw(played)
+
+
+def test_code_that_fails_draws_nothing() -> None:
+    with pytest.raises(ValueError, match="size"):
+        play(Scene("PullTakeObj(source, -1)", given={"source": Source("a|")}))
