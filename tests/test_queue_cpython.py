@@ -1,23 +1,17 @@
-"""CPython's own tests of `asyncio.Queue`, run on ours.
-
-The interpreter's `test` package is loaded anew with the names of `headrace.queue` in place of asyncio's. What is left
-out reads private fields, or the text of `repr`.
-"""
+"""CPython's own tests of `asyncio.Queue`, run on ours. What is left out reads private fields, or the text of `repr`."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import sys
-import unittest
 from typing import TYPE_CHECKING
 
 import pytest
 
 from headrace import queue
+from tests.cpython import cases_of, load_with, run_case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import ModuleType
 
 MODULE = "test.test_asyncio.test_queues"
 
@@ -30,47 +24,21 @@ EXCLUDED = {
     "test_cancelled_getters_not_being_held_in_self_getters": "reads _getters",
     "test_cancelled_puts_not_being_held_in_self_putters": "reads _putters",
 }
-
-
-def _load() -> list[str]:
-    """The names of all cases, each as `Class.test`; none if the interpreter has no `test` package."""
-    try:
-        module = importlib.import_module(MODULE)
-    except ImportError:
-        return []
-    names: list[str] = []
-    for kind in vars(module).values():
-        if isinstance(kind, type) and issubclass(kind, unittest.TestCase):
-            cases = unittest.defaultTestLoader.getTestCaseNames(kind)
-            names += [f"{kind.__name__}.{case}" for case in cases]
-    return sorted(names)
-
-
-CASES = _load()
+CASES = cases_of(MODULE)
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """The test module, as it is with our names in asyncio."""
-    for name in queue.__all__:
-        monkeypatch.setattr(asyncio, name, getattr(queue, name), raising=False)
-    sys.modules.pop(MODULE, None)
-    yield importlib.import_module(MODULE)
-    sys.modules.pop(MODULE, None)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load_with(MODULE, {name: getattr(queue, name) for name in queue.__all__}, monkeypatch)
 
 
 @pytest.mark.skipif(not CASES, reason="this interpreter has no `test` package")
 @pytest.mark.parametrize("case", CASES or ["none"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_cpython_says(case: str, loaded: object) -> None:
-    name, _, method = case.partition(".")
-    if method in EXCLUDED:
-        pytest.skip(EXCLUDED[method])
-    result = unittest.TestResult()
-    getattr(loaded, name)(method).run(result)
-    problems = [text for _, text in result.errors + result.failures]
-    assert not problems, "\n".join(problems)
-    assert result.testsRun == 1
+def test_cpython_says(case: str, loaded: ModuleType) -> None:
+    if why := EXCLUDED.get(case.partition(".")[2]):
+        pytest.skip(why)
+    run_case(loaded, case)
 
 
 @pytest.mark.skipif(not CASES, reason="this interpreter has no `test` package")
