@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Settling,
         Task,
         TaskProgressEnvelope,
+        current_lease,
     )
     from headrace.pull import (
         PullBufferObj,
@@ -143,7 +144,7 @@ else:
             "pool": """
                 DependencyGraph DependencyNode DependencySourceObj DependencyState EnvelopeType Final
                 HierarchicalTaskPoolRunner PoolSnapshot PriorityDependencySourceObj PrioritySourceObj
-                Retry Settling Task TaskProgressEnvelope
+                Retry Settling Task TaskProgressEnvelope current_lease
             """,
             "pull": """
                 PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj
@@ -276,4 +277,5 @@ __all__ = [
     "WouldDeadlock",
     "WrongLoopError",
     "__version__",
+    "current_lease",
 ]

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, assert_type
 from headrace import (
     CapacitySource,
     HierarchicalTaskPoolRunner,
+    Lease,
     PoolSnapshot,
     PushPullBufferObj,
     Retry,
     SourceIterObj,
     Task,
     TaskProgressEnvelope,
+    current_lease,
 )
 from headrace.pool import PullMapPoolObj
 
@@ -49,6 +51,7 @@ async def runner() -> None:
     assert_type(await pool.abort(wait=False), tuple[int, ...])
     assert_type(pool.cancel(1), bool)
     assert_type(pool.snapshot(), PoolSnapshot)
+    assert_type(current_lease(), Lease)
 
 
 async def mapped() -> None:

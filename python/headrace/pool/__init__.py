@@ -5,6 +5,7 @@ from headrace.pool.executor import Abilities, Cancelling, Executor, Handle, List
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.graph import DependencyGraph
+from headrace.pool.lease import current_lease
 from headrace.pool.mapped import PullMapPoolObj
 from headrace.pool.node import DependencyNode, DependencyState
 from headrace.pool.options import RunnerOptions
@@ -47,4 +48,5 @@ __all__ = [
     "TaskProgressEnvelope",
     "TaskRun",
     "ThreadExecutor",
+    "current_lease",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from headrace.blame import speechless
 from headrace.errors import HeadraceError
 from headrace.pool.envelope import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor import Cancelling, Stop
+from headrace.pool.lease import leased
 from headrace.pool.task import Task
 
 if TYPE_CHECKING:
@@ -108,9 +110,13 @@ class Job:
         self._overdue = None
         if self.attempt:
             self._run.move(self, State.RUNNING)
+        task = self.task
+        if not isinstance(task.cost, (int, float)):
+            task = copy(task)
+            task.context = leased(task.context, lease)
         outer, self._run.launching = self._run.launching, self
         try:
-            handle = executor.submit(self.task, self)
+            handle = executor.submit(task, self)
         except Exception as error:
             # A key that cannot be printed, say. It is this task that fails then, not the run.
             self.raised(error)

@@ -15,6 +15,7 @@ from headrace._core import Lane
 from headrace.blame import speechless
 from headrace.pool.envelope import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor.loop import stream
+from headrace.pool.lease import leased
 from headrace.pool.task import Task
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Plain:
 
     lane: Lane
     """What runs them."""
+
+    leased = staticmethod(leased)
 
     def __init__(self, run: Run) -> None:
         self._run = run

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from headrace.blame import noted
@@ -22,6 +21,7 @@ from headrace.pool.admission import Admission
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.job import Job, State
+from headrace.pool.lease import unleased
 from headrace.pool.outlet import Failure, Outlet, stopped
 from headrace.pool.plain import Plain
 from headrace.tasks import settled
@@ -55,7 +55,7 @@ class Run:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.context = copy_context()
+        self.context = unleased()
         self.outlet = Outlet(
             plan.max_buffered, ordered=plan.ordered, window=plan.window, failed=self._told
         )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
+from headrace.pool.lease import unleased
 from headrace.pool.retry import Retry
 from headrace.telling import called, short, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
+    from contextvars import Context
 
 __all__ = ["Cost", "Task", "time_limit"]
 
@@ -34,7 +35,7 @@ class Task:
         key: names the task in its envelopes and in the name of its asyncio task; None for none. Among the tasks that
             are alive in a run, a key stands for one: the second gives an `ERROR`.
         cost: how much of the pool's capacity it needs while it runs: a positive number, 1 by default, or a mapping of
-            the names of resources to such numbers.
+            the names of resources to such numbers; of a mapping `current_lease()` gives the lease while it runs.
         priority: among the tasks that wait for the same capacity, a higher one goes first. Within one runner it needs
             `lookahead`.
         thread: whether it blocks, and so runs in a thread. A thread cannot be cancelled: closing the pool waits for it,
@@ -128,7 +129,7 @@ class Task:
         self.retry = retry
         self.on_complete = on_complete
         self.on_error = on_error
-        self.context = copy_context()
+        self.context = unleased()
         self.is_plain = not (thread or priority) and all(
             term is None for term in (timeout, queue_timeout, retry, on_complete, on_error)
         )

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit, ffi};
 
 use super::envelope::{Envelope, final_kind};
@@ -33,7 +33,7 @@ struct Live {
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Lane {
-    /// What it leaves to Python, by name: `raised`, `rest`, `idle`.
+    /// What it leaves to Python, by name: `leased`, `raised`, `rest`, `idle`.
     python: Py<PyAny>,
     name: String,
     source: Py<PyAny>,
@@ -314,6 +314,18 @@ impl Lane {
             this.keys.bind(py).set_item(key, id)?;
         }
         let called = this.now(py)?;
+        // What a bare number holds there is nothing to settle of, so that only the others pay for reaching it.
+        let is_reachable = cost.is_some_and(|cost| {
+            !(cost.is_instance_of::<PyInt>() || cost.is_instance_of::<PyFloat>())
+        });
+        let context = if is_reachable {
+            this.python
+                .bind(py)
+                .call_method1(intern!(py, "leased"), (context, &lease))?
+        } else {
+            // SAFETY: attached, and a live object; a context is what a `Task` and a run hold.
+            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? }
+        };
         let name = match name {
             None => PyString::new(py, &format!("{}: task {id}", this.name)),
             Some(name) => PyString::new(py, &format!("{}: task {name}", this.name)),
@@ -324,9 +336,6 @@ impl Lane {
             lease: lease.unbind(),
             called,
         };
-        // SAFETY: attached, and a live object; a context is what a `Task` and a run hold.
-        let context =
-            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? };
         this.start(slf, fn_, args, ticket, name, &context)?;
         Ok(Some(called))
     }
