@@ -356,7 +356,7 @@ def test_bad_runner_says_what_is_wrong(
         (one, {"cost": 0}, "cost must be positive and finite, got 0"),
         (one, {"cost": "2"}, r"cost must be a positive number, .*not '2' \(str\)"),
         (one, {"cost": True}, r"cost must be a positive number, .*not True \(bool\)"),
-        (one, {"thread": 1}, r"thread must be True or False, not 1 \(int\)"),
+        (one, {"thread": 1}, r"thread must be True or False, got 1 \(int\)"),
         (one, {"thread": True}, "thread=True takes a plain function"),
         (one, {"colour": "red"}, "colour"),
     ],

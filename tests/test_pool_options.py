@@ -506,13 +506,13 @@ async def test_work_that_blocks_the_loop_is_named_in_debug_mode(
     ("options", "message"),
     [
         ({"on_error": "ignore"}, "on_error must be 'continue' or 'stop', not 'ignore'"),
-        ({"ordered": 1}, "ordered must be True or False, not 1"),
+        ({"ordered": 1}, "ordered must be True or False, got 1"),
         ({"ordered": True, "window": 0}, "window must be at least 1, got 0"),
         ({"window": 3}, "window needs ordered=True, got window=3"),
         ({"lookahead": 0}, "lookahead must be at least 1, got 0"),
         ({"retry": 3}, r"retry must be a Retry or None, not 3 \(int\)"),
         ({"timeout": 0}, "timeout must be positive, got 0"),
-        ({"timeout": "1"}, r"timeout must be a number of seconds or None, not '1' \(str\)"),
+        ({"timeout": "1"}, r"timeout must be a number of seconds or None, got '1' \(str\)"),
     ],
 )
 def test_bad_option_says_what_is_wrong(options: dict[str, Any], message: str) -> None:

@@ -23,7 +23,7 @@ from headrace.push.base import (
     says_done,
 )
 from headrace.push.fanout import checked_selector, checked_sinks, different_sinks
-from headrace.telling import counted, told
+from headrace.telling import counted, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -436,7 +436,7 @@ class _Routed(_Tap[T]):
 
 
 def _checked_number(number: object, count: int, item: object) -> int:
-    got = f"got {number!r} ({type(number).__name__}) for {item!r} ({type(item).__name__})"
+    got = f"got {shown(number)} for {shown(item)}"
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"selector must give the number of a sink, {got}")
     if not 0 <= number < count:

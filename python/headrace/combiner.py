@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVa
 
 from headrace._core import Merge, MergeFeed
 from headrace.tasks import settled
-from headrace.telling import counted, told
+from headrace.telling import counted, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -289,5 +289,5 @@ def check(owner: str, parameter: str, source: object) -> None:
         hasattr(kind, name) for name in ("__iter__", "__getitem__")
     ):
         raise TypeError(
-            f"{owner}: {parameter} must be an iterable or an async iterable, not {source!r} ({kind.__name__})"
+            f"{owner}: {parameter} must be an iterable or an async iterable, not {shown(source)}"
         )

@@ -6,9 +6,9 @@ Each class here goes beside a link in the bases of the operator's two classes, w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace.telling import amount, called, calls
+from headrace.telling import amount, called, calls, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,9 +39,22 @@ __all__ = [
     "Reducing",
     "Remembering",
     "Sizing",
+    "function_or_none",
 ]
 
+F = TypeVar("F", bound="Callable[..., Any]")
 IN = TypeVar("IN")
+
+
+def function_or_none(parameter: str, value: F | None) -> F | None:
+    """Something that can be called, or None.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if value is not None and not callable(cast("object", value)):
+        raise TypeError(f"{parameter} must be callable or None, got {shown(value)}")
+    return value
 
 
 class Mapping(Generic[IN]):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from headrace import _core
 from headrace.bridge import PushPullObj
-from headrace.telling import short
+from headrace.telling import short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,9 +89,7 @@ def draw(lines: list[str], arrows: list[tuple[int, int, str]]) -> str:
 
 def _check(form: str) -> None:
     if form not in ("text", "mermaid"):
-        raise ValueError(
-            f'format must be "text" or "mermaid", got {form!r} ({type(form).__name__})'
-        )
+        raise ValueError(f'format must be "text" or "mermaid", got {shown(form)}')
 
 
 def _walk(first: object) -> dict[int, _Node]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
-from headrace.telling import told
+from headrace.telling import shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,5 +48,5 @@ def checked_signal(wait_obj: WaitObject[T]) -> WaitObject[T]:
     """
     given = cast("object", wait_obj)
     if not isinstance(given, WaitObject):
-        raise TypeError(f"wait_obj must be a WaitObject, got {given!r} ({type(given).__name__})")
+        raise TypeError(f"wait_obj must be a WaitObject, got {shown(given)}")
     return wait_obj

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["amount", "called", "calls", "counted", "short", "told"]
+__all__ = ["amount", "called", "calls", "counted", "short", "shown", "told"]
 
 LONGEST = 60
 """Characters of a `repr` that is not ours."""
+
+LONGEST_REFUSED = 80
+"""Those of one in a message that refuses the thing: it should be known again."""
 
 
 def told(name: str, facts: Iterable[str]) -> str:
@@ -41,6 +44,18 @@ def short(thing: object) -> str:
     except Exception:
         text = f"<{type(thing).__name__}>"
     return _cut(text)
+
+
+def shown(value: object) -> str:
+    """A value and its type, for the message of an error. A long `repr` is cut; where there is none, it is not shown."""
+    try:
+        text = repr(value)
+    except Exception:
+        # An integer may be too long for `repr`.
+        text = "a huge number" if isinstance(value, int) else f"<{type(value).__name__}>"
+    if len(text) > LONGEST_REFUSED:
+        text = f"{text[:LONGEST_REFUSED]}…"
+    return f"{text} ({type(value).__name__})"
 
 
 def called(function: object) -> str:

@@ -10,7 +10,7 @@ from headrace.capacity.limit import SLOTS, checked
 from headrace.capacity.source import CapacitySource
 from headrace.errors import ClosedError
 from headrace.tasks import settled
-from headrace.telling import told
+from headrace.telling import shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,14 +227,12 @@ def _checked_part(parameter: str, value: object) -> float:
 def _checked_children(children: object, resource: str) -> list[_Child]:
     if not isinstance(children, Mapping):
         raise TypeError(
-            f"children must be a mapping of CapacitySource to (min, max), got {children!r} ({type(children).__name__})"
+            f"children must be a mapping of CapacitySource to (min, max), got {shown(children)}"
         )
     found: list[_Child] = []
     for capacity, bounds in cast("Mapping[object, object]", children).items():
         if not isinstance(capacity, CapacitySource):
-            raise TypeError(
-                f"children must be CapacitySources, got {capacity!r} ({type(capacity).__name__})"
-            )
+            raise TypeError(f"children must be CapacitySources, got {shown(capacity)}")
         least, greatest = _checked_bounds(capacity, bounds)
         limit: Any = capacity.limits.get(resource)
         if not isinstance(limit, (int, float)):

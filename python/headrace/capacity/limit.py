@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from headrace.telling import shown
+
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
 
@@ -90,7 +92,7 @@ def checked(parameter: str, value: object, *, above: int | None = None) -> Numbe
         ValueError: It is less, or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{parameter} must be a number, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{parameter} must be a number, got {shown(value)}")
     if not math.isfinite(value):
         raise ValueError(f"{parameter} must be finite, got {value!r}")
     if above is not None and value <= above:
@@ -112,9 +114,7 @@ def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
     found: dict[str, Limit] = {}
     for resource, limit in cast("MappingOf[object, object]", limits).items():
         if not isinstance(resource, str):
-            raise TypeError(
-                f"the resources of {parameter} must be strings, got {resource!r} ({type(resource).__name__})"
-            )
+            raise TypeError(f"the resources of {parameter} must be strings, got {shown(resource)}")
         found[resource] = _checked_limit(f"{parameter}[{resource!r}]", limit)
     if not found:
         raise ValueError(f"{parameter} must limit at least one resource, got {limits!r}")
@@ -127,7 +127,7 @@ def _checked_limit(parameter: str, limit: object) -> Limit:
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         raise TypeError(
             f"{parameter} must be a number, a Rate, a Budget or a mapping of resource to one of them, "
-            f"got {limit!r} ({type(limit).__name__})"
+            f"got {shown(limit)}"
         )
     return checked(parameter, limit)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from headrace import _core
 from headrace.capacity.limit import SLOTS, Budget, Rate, checked_limits, lowered
 from headrace.capacity.snapshot import CapacitySnapshot
-from headrace.telling import short, told
+from headrace.telling import short, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -78,9 +78,7 @@ class CapacitySource(_core.Capacity):
     ) -> None:
         limits = checked_limits("limit", limit)
         if parent is not None and not isinstance(cast("object", parent), CapacitySource):
-            raise TypeError(
-                f"parent must be a CapacitySource or None, got {parent!r} ({type(parent).__name__})"
-            )
+            raise TypeError(f"parent must be a CapacitySource or None, got {shown(parent)}")
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
         super().__init__(lowered(limits), parent, weight, name, clock)
@@ -256,9 +254,7 @@ def checked_capacity(
     """
     given = cast("object", capacity)
     if not isinstance(given, CapacitySource):
-        raise TypeError(
-            f"capacity must be a CapacitySource, got {given!r} ({type(given).__name__})"
-        )
+        raise TypeError(f"capacity must be a CapacitySource, got {shown(given)}")
     capacity._check(cost, priority)
     return capacity
 

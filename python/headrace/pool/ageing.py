@@ -8,8 +8,9 @@ not change while a thing waits, so that nothing is ever sorted again.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from headrace.configuration import function_or_none
 from headrace.pull.number import finite, seconds
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Ageing:
     ) -> None:
         self.priority = priority
         self.seconds = ageing
-        self.clock = time.monotonic if clock is None else _callable("clock", clock)
+        self.clock = function_or_none("clock", clock) or time.monotonic
 
     @property
     def priority(self) -> Callable[[Any], float] | None:
@@ -40,7 +41,7 @@ class Ageing:
 
     @priority.setter
     def priority(self, priority: Callable[[Any], float] | None) -> None:
-        self._priority = None if priority is None else _callable("priority", priority)
+        self._priority = function_or_none("priority", priority)
 
     @property
     def seconds(self) -> float:
@@ -84,10 +85,3 @@ class Aged:
     @ageing.setter
     def ageing(self, ageing: float) -> None:
         self._ageing.seconds = ageing
-
-
-def _callable(parameter: str, given: Callable[..., Any]) -> Callable[..., Any]:
-    if not callable(cast("object", given)):
-        kind = type(cast("object", given)).__name__
-        raise TypeError(f"{parameter} must be callable or None, got {given!r} ({kind})")
-    return given

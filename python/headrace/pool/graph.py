@@ -13,7 +13,8 @@ from headrace.errors import NOTHING, ClosedError
 from headrace.pool.ledger import Ledger
 from headrace.pool.news import Listener, News
 from headrace.pool.node import DependencyNode, DependencyState
-from headrace.telling import told
+from headrace.pull.number import flag
+from headrace.telling import shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -60,10 +61,7 @@ class DependencyGraph:
     """
 
     def __init__(self, *, keep_open: bool = False) -> None:
-        if not isinstance(cast("object", keep_open), bool):
-            kind = type(cast("object", keep_open)).__name__
-            raise TypeError(f"keep_open must be True or False, got {keep_open!r} ({kind})")
-        self._keep_open = keep_open
+        self._keep_open = flag("keep_open", keep_open)
         self._is_closed = False
         # Held for every look at the ledger and every change of it; never while anything else is called.
         self._lock = Lock()
@@ -389,8 +387,7 @@ class DependencyGraph:
             TypeError: `state` is no `DependencyState`.
         """
         if state is not None and not isinstance(cast("object", state), DependencyState):
-            kind = type(cast("object", state)).__name__
-            raise TypeError(f"state must be a DependencyState or None, got {state!r} ({kind})")
+            raise TypeError(f"state must be a DependencyState or None, got {shown(state)}")
         with self._lock:
             return [
                 node.snapshot()
@@ -432,7 +429,7 @@ def _wanted(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
     kind = type(cast("object", entry))
     if not issubclass(kind, tuple) or len(entry) not in (2, 3):
         raise TypeError(
-            f"nodes must be tuples (key, item) or (key, item, depends_on), got {entry!r} ({kind.__name__})"
+            f"nodes must be tuples (key, item) or (key, item, depends_on), got {shown(entry)}"
         )
     key, item, *rest = entry
     depends_on = rest[0] if rest else ()
@@ -446,9 +443,7 @@ def _keys(depends_on: Any) -> list[Hashable]:
     is_text = issubclass(kind, (str, bytes))
     if is_text or not hasattr(kind, "__iter__"):
         hint = f"; write [{depends_on!r}]" if is_text else ""
-        raise TypeError(
-            f"depends_on must be an iterable of keys, got {depends_on!r} ({kind.__name__}){hint}"
-        )
+        raise TypeError(f"depends_on must be an iterable of keys, got {shown(depends_on)}{hint}")
     keys: list[Any] = list(depends_on)
     for key in keys:
         _check_hash("depends_on", key)
@@ -460,11 +455,10 @@ def _check_hash(parameter: str, key: Any) -> None:
         hash(key)
     except TypeError as error:
         raise TypeError(
-            f"{parameter}: what names a node must be hashable, got {key!r} ({type(key).__name__})"
+            f"{parameter}: what names a node must be hashable, got {shown(key)}"
         ) from error
 
 
 def _check_error(error: BaseException) -> None:
     if not isinstance(cast("object", error), BaseException):
-        kind = type(cast("object", error)).__name__
-        raise TypeError(f"error must be an exception, got {error!r} ({kind})")
+        raise TypeError(f"error must be an exception, got {shown(error)}")

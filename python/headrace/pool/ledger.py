@@ -16,6 +16,7 @@ from headrace.errors import NOTHING
 from headrace.pool.node import DependencyState, Node
 from headrace.pool.order import check, cycle_error, path
 from headrace.pool.task import Task
+from headrace.telling import shown
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -52,9 +53,7 @@ class Ledger:
         """The node with this key. Raises ValueError: there is none."""
         node = self.nodes.get(key)
         if node is None:
-            raise ValueError(
-                f"key must be that of a node of this graph, got {key!r} ({type(key).__name__})"
-            )
+            raise ValueError(f"key must be that of a node of this graph, got {shown(key)}")
         return node
 
     # Growing.

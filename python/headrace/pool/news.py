@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headrace.blame import noted
+from headrace.telling import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -31,8 +32,7 @@ class Listener:
 
     def __init__(self, callback: Callable[..., object]) -> None:
         if not callable(cast("object", callback)):
-            kind = type(cast("object", callback)).__name__
-            raise TypeError(f"callback must be callable, got {callback!r} ({kind})")
+            raise TypeError(f"callback must be callable, got {shown(callback)}")
         self.callback = callback
         self.stopped = False
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random as chance
 from typing import TYPE_CHECKING, cast
 
-from headrace.pull.number import positive, seconds, whole
+from headrace.configuration import function_or_none
+from headrace.pull.number import flag, positive, seconds, whole
 from headrace.telling import told
 
 if TYPE_CHECKING:
@@ -73,11 +74,8 @@ class Retry:
         if factor < 1:
             raise ValueError(f"Retry: factor must be at least 1, got {factor!r}")
         self.max_backoff = seconds("Retry: max_backoff", max_backoff)
-        if not isinstance(cast("object", jitter), bool):
-            raise TypeError(f"Retry: jitter must be True or False, got {jitter!r}")
-        self.jitter = jitter
-        if retry_after is not None and not callable(retry_after):
-            raise TypeError(f"Retry: retry_after must be callable or None, got {retry_after!r}")
+        self.jitter = flag("Retry: jitter", jitter)
+        function_or_none("Retry: retry_after", retry_after)
         self.retry_after = retry_after
         if random is not None and not isinstance(cast("object", random), chance.Random):
             raise TypeError(f"Retry: random must be a random.Random or None, got {random!r}")

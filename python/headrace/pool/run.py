@@ -25,6 +25,7 @@ from headrace.pool.lease import unleased
 from headrace.pool.outlet import Failure, Outlet, stopped
 from headrace.pool.plain import Plain
 from headrace.tasks import settled
+from headrace.telling import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -342,8 +343,7 @@ class Run:
     def _accept(self, job: Job) -> bool:
         """Whether this is a task that may be called now; else it has got its error."""
         if not hasattr(job, "task"):
-            kind = type(job.item).__name__
-            job.refuse(TypeError(f"a task must be callable or a Task, not {job.item!r} ({kind})"))
+            job.refuse(TypeError(f"a task must be callable or a Task, not {shown(job.item)}"))
             return False
         if job.key is None:
             return True

@@ -14,10 +14,9 @@ from headrace.pool.plan import Plan
 from headrace.pool.progress import TaskRun
 from headrace.pool.retry import Retry
 from headrace.pool.snapshot import PoolSnapshot, uses
-from headrace.pool.task import time_limit
-from headrace.pull.number import whole
+from headrace.pull.number import flag, time_limit, whole
 from headrace.pull.source import Source, as_pull
-from headrace.telling import short, told
+from headrace.telling import short, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -284,14 +283,11 @@ def _check(
 ) -> None:
     """Refuses what a type checker would have, for those who run none."""
     if not isinstance(capacity, CapacitySource):
-        raise TypeError(
-            f"capacity must be a CapacitySource, not {capacity!r} ({type(capacity).__name__})"
-        )
+        raise TypeError(f"capacity must be a CapacitySource, not {shown(capacity)}")
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a string or None, not {name!r} ({type(name).__name__})")
+        raise TypeError(f"name must be a string or None, not {shown(name)}")
     if on_error not in ("continue", "stop"):
         raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
-    if not isinstance(ordered, bool):
-        raise TypeError(f"ordered must be True or False, not {ordered!r}")
+    flag("ordered", ordered)
     if retry is not None and not isinstance(retry, Retry):
-        raise TypeError(f"retry must be a Retry or None, not {retry!r} ({type(retry).__name__})")
+        raise TypeError(f"retry must be a Retry or None, not {shown(retry)}")

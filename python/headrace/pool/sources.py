@@ -17,6 +17,7 @@ from headrace.pool.graph import DependencyGraph
 from headrace.pool.node import DependencyState
 from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
+from headrace.telling import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -135,8 +136,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
 
     def __init__(self, graph: DependencyGraph) -> None:
         if not isinstance(cast("object", graph), DependencyGraph):
-            kind = type(cast("object", graph)).__name__
-            raise TypeError(f"graph must be a DependencyGraph, got {graph!r} ({kind})")
+            raise TypeError(f"graph must be a DependencyGraph, got {shown(graph)}")
         self._graph = graph
         super().__init__(ForeignFeed(_Ready(graph, self._order())))
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from headrace.pool.lease import unleased
 from headrace.pool.retry import Retry
-from headrace.telling import called, short, told
+from headrace.pull.number import flag, time_limit
+from headrace.telling import called, short, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from contextvars import Context
 
-__all__ = ["Cost", "Task", "time_limit"]
+__all__ = ["Cost", "Task"]
 
 Arguments = TypeVarTuple("Arguments")
 Cost = int | float | Mapping[str, int | float]
@@ -108,12 +109,12 @@ class Task:
         except TypeError as error:
             raise TypeError(f"Task: key must be hashable, not {key!r}") from error
         if not isinstance(cast("object", priority), int):
-            raise TypeError(f"Task: priority must be an integer, not {_shown(priority)}")
+            raise TypeError(f"Task: priority must be an integer, not {shown(priority)}")
         if retry is not None and not isinstance(cast("object", retry), Retry):
-            raise TypeError(f"Task: retry must be a Retry or None, not {_shown(retry)}")
+            raise TypeError(f"Task: retry must be a Retry or None, not {shown(retry)}")
         for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
             if callback is not None and not callable(callback):
-                raise TypeError(f"Task: {name} must be callable or None, not {_shown(callback)}")
+                raise TypeError(f"Task: {name} must be callable or None, not {shown(callback)}")
             if inspect.iscoroutinefunction(callback):
                 raise TypeError(
                     f"Task: {name} must be a plain function, not the async function {callback!r}"
@@ -143,34 +144,14 @@ class Task:
         yield f"calls {called(self.fn)}"
 
 
-def time_limit(parameter: str, value: object) -> float | None:
-    """A positive number of seconds, `math.inf` among them, or None.
-
-    Raises:
-        TypeError: it is neither a number nor None.
-        ValueError: it is not positive.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be a number of seconds or None, not {_shown(value)}")
-    if math.isnan(value) or value <= 0:
-        raise ValueError(f"{parameter} must be positive, got {value!r}")
-    return value
-
-
-def _shown(value: object) -> str:
-    return f"{value!r} ({type(value).__name__})"
-
-
 def _check(fn: object, cost: object, thread: object) -> None:
     """Refuses what a type checker would have, for those who run none."""
     if not callable(fn):
-        raise TypeError(f"Task: fn must be callable, not {_shown(fn)}")
+        raise TypeError(f"Task: fn must be callable, not {shown(fn)}")
     _check_cost(cost)
-    if not isinstance(thread, bool):
-        raise TypeError(f"Task: thread must be True or False, not {_shown(thread)}")
-    if thread and (inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)):
+    if flag("Task: thread", thread) and (
+        inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
+    ):
         raise TypeError(f"Task: thread=True takes a plain function, not the async function {fn!r}")
 
 
@@ -179,7 +160,7 @@ def _check_cost(cost: object) -> None:
     for amount in amounts:
         if not isinstance(amount, (int, float)) or isinstance(amount, bool):
             raise TypeError(
-                f"Task: cost must be a positive number, or a mapping of resources to such, not {_shown(cost)}"
+                f"Task: cost must be a positive number, or a mapping of resources to such, not {shown(cost)}"
             )
         if not 0 < amount < math.inf:
             raise ValueError(f"Task: cost must be positive and finite, got {cost!r}")

@@ -9,7 +9,7 @@ from headrace import _core
 from headrace._core import IteratorResult, PullLink
 from headrace.pull.fluent import Fluent
 from headrace.tasks import settled, waits_for
-from headrace.telling import told
+from headrace.telling import shown, told
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -151,7 +151,7 @@ class PullObj(Fluent[T_co]):
             TypeError: `error` is no exception. BaseException: `error`, unless a source took it.
         """
         if not isinstance(cast("object", error), BaseException):
-            raise TypeError(f"error must be an exception, got {error!r} ({type(error).__name__})")
+            raise TypeError(f"error must be an exception, got {shown(error)}")
         for link in _upwards(self):
             if link is not self and _has_own(link, "throw"):
                 try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace.combiner import Combination
 from headrace.pull.merge import Combined, zip_policy
+from headrace.telling import shown
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
@@ -42,7 +43,7 @@ class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
         name = type(self).__name__
         if not isinstance(cast("object", sources), Mapping):
             raise TypeError(
-                f"{name}: sources must be a mapping of labels to streams, not {sources!r} ({type(sources).__name__})"
+                f"{name}: sources must be a mapping of labels to streams, not {shown(sources)}"
             )
         combination: Combination[T] = Combination(
             name, sources.values(), labels=sources.keys(), eager=eager, on_error=on_error
@@ -197,15 +198,11 @@ def beside(
         ValueError: `label` is one of `others` too.
     """
     if not isinstance(cast("object", others), Mapping):
-        raise TypeError(
-            f"others must be a mapping of labels to streams, got {others!r} ({type(others).__name__})"
-        )
+        raise TypeError(f"others must be a mapping of labels to streams, got {shown(others)}")
     try:
         is_taken = label in others
     except TypeError as error:
-        raise TypeError(
-            f"label must be hashable, got {label!r} ({type(label).__name__})"
-        ) from error
+        raise TypeError(f"label must be hashable, got {shown(label)}") from error
     if is_taken:
         raise ValueError(f"label must not be one of others, got {label!r}; give each its own")
     return {label: stream, **others}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 from headrace._core import check_restart
 from headrace.combiner import Combination
 from headrace.pull.base import PullObj
-from headrace.telling import counted
+from headrace.telling import counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -392,9 +392,7 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         if not cutoffs:
             raise ValueError(f"{name}: cutoffs must be one stream at least, got none")
         if error is not None and not isinstance(cast("object", error), BaseException):
-            raise TypeError(
-                f"{name}: error must be an exception or None, got {error!r} ({type(error).__name__})"
-            )
+            raise TypeError(f"{name}: error must be an exception or None, got {shown(error)}")
         super().__init__(
             "race", (source,), cutoffs=cutoffs, eager=eager, on_error=on_error, error=error
         )

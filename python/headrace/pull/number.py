@@ -1,10 +1,12 @@
-"""Numbers that a user gave, checked where they are given."""
+"""Numbers that a user gave, and flags, checked where they are given."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["finite", "positive", "seconds", "whole"]
+from headrace.telling import shown
+
+__all__ = ["finite", "flag", "positive", "seconds", "time_limit", "whole"]
 
 
 def whole(parameter: str, least: int, value: object) -> int:
@@ -15,9 +17,9 @@ def whole(parameter: str, least: int, value: object) -> int:
         ValueError: It is less.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be an integer, got {_shown(value)}")
+        raise TypeError(f"{parameter} must be an integer, got {shown(value)}")
     if value < least:
-        raise ValueError(f"{parameter} must be at least {least}, got {_shown(value)}")
+        raise ValueError(f"{parameter} must be at least {least}, got {shown(value)}")
     return value
 
 
@@ -30,7 +32,7 @@ def positive(parameter: str, value: object) -> float:
     """
     number = finite(parameter, value)
     if number <= 0:
-        raise ValueError(f"{parameter} must be positive, got {_shown(value)}")
+        raise ValueError(f"{parameter} must be positive, got {shown(value)}")
     return number
 
 
@@ -43,7 +45,7 @@ def seconds(parameter: str, value: object) -> float:
     """
     number = finite(parameter, value)
     if number < 0:
-        raise ValueError(f"{parameter} must not be negative, got {_shown(value)}")
+        raise ValueError(f"{parameter} must not be negative, got {shown(value)}")
     return number
 
 
@@ -55,20 +57,38 @@ def finite(parameter: str, value: object) -> float:
         ValueError: It is infinite or not a number at all.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be a number, got {_shown(value)}")
+        raise TypeError(f"{parameter} must be a number, got {shown(value)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"{parameter} must be a finite number, got {_shown(value)}")
+        raise ValueError(f"{parameter} must be a finite number, got {shown(value)}")
     return number
 
 
-def _shown(value: object) -> str:
-    """A value and its type. A text is cut, and so is a number: what `repr` refuses for its length is not shown."""
-    try:
-        text = repr(value)
-    except ValueError:
-        text = "a huge number"
-    return f"{text if len(text) <= 80 else text[:80] + '…'} ({type(value).__name__})"
+def time_limit(parameter: str, value: object) -> float | None:
+    """A positive number of seconds, `math.inf` among them, or None.
+
+    Raises:
+        TypeError: It is neither a number nor None.
+        ValueError: It is not positive.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{parameter} must be a number of seconds or None, got {shown(value)}")
+    if math.isnan(value) or value <= 0:
+        raise ValueError(f"{parameter} must be positive, got {shown(value)}")
+    return value
+
+
+def flag(parameter: str, value: object) -> bool:
+    """True or False.
+
+    Raises:
+        TypeError: It is neither, though it may be true or false.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{parameter} must be True or False, got {shown(value)}")
+    return value

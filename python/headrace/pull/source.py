@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed
 from headrace.pull.base import PullObj
-from headrace.telling import counted, short
+from headrace.telling import counted, short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,9 +56,7 @@ class SourceBufferObj(SourceObj[T], stock=True):
     def __init__(self, items: Iterable[T] = (), *, mode: Literal["fifo", "lifo"] = "fifo") -> None:
         given = cast("object", mode)
         if given not in ("fifo", "lifo"):
-            raise ValueError(
-                f"mode must be 'fifo' or 'lifo', got {given!r} ({type(given).__name__})"
-            )
+            raise ValueError(f"mode must be 'fifo' or 'lifo', got {shown(given)}")
         self._buffer: deque[T] = deque(_checked(items, "items"))
         self._mode: Literal["fifo", "lifo"] = mode
         super().__init__(StoreFeed(self._buffer, from_right=mode == "lifo"))
@@ -188,9 +186,7 @@ class SourceLinesObj(SourceObj[str], stock=True):
     ) -> None:
         given = cast("object", path)
         if not isinstance(given, (str, bytes, os.PathLike)):
-            raise TypeError(
-                f"path must be a str, bytes or os.PathLike, got {given!r} ({type(given).__name__})"
-            )
+            raise TypeError(f"path must be a str, bytes or os.PathLike, got {shown(given)}")
         super().__init__(LinesFeed(os.fsdecode(path), encoding, errors))
         self._path = path
 
@@ -222,6 +218,6 @@ def _checked(iterable: Iterable[T], parameter: str) -> Iterable[T]:
     kind = type(cast("object", iterable))
     if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
         raise TypeError(
-            f"{parameter} must be an iterable or an async iterable, got {iterable!r} ({kind.__name__})"
+            f"{parameter} must be an iterable or an async iterable, got {shown(iterable)}"
         )
     return iterable

@@ -10,7 +10,7 @@ from headrace import _core
 from headrace._core import IteratorResult, PullLink, PushLink
 from headrace.blame import noted
 from headrace.errors import ClosedError
-from headrace.telling import told
+from headrace.telling import shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -90,7 +90,7 @@ class PushObj(PushLink[T_contra]):
             TypeError: `error` is no exception.
         """
         if not isinstance(cast("object", error), BaseException):
-            raise TypeError(f"error must be an exception, got {error!r} ({type(error).__name__})")
+            raise TypeError(f"error must be an exception, got {shown(error)}")
         if _core.end_push(self):
             await self._settle_end(self.throw_impl(error))
         return IteratorResult(None, True)
@@ -179,22 +179,20 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
         TypeError: It lacks a method of the push protocol; or it has all of their names, and is a pull
             object all the same, or a class.
     """
-    given, kind = cast("object", sink), type(cast("object", sink)).__name__
+    given = cast("object", sink)
     what = None
     if isinstance(given, type):
         what = "a class: make one of it"
     elif isinstance(given, PullLink):
         what = "a pull object"
     if what is not None:
-        raise TypeError(
-            f"{parameter} must be a push object, got {sink!r} ({kind}), which is {what}"
-        )
+        raise TypeError(f"{parameter} must be a push object, got {shown(sink)}, which is {what}")
     missing = [
         name for name in ("next", "return_", "throw") if not callable(getattr(sink, name, None))
     ]
     if missing:
         raise TypeError(
-            f"{parameter} must be a push object, got {sink!r} ({kind}), which has no {' and no '.join(missing)}()"
+            f"{parameter} must be a push object, got {shown(sink)}, which has no {' and no '.join(missing)}()"
         )
     return sink
 
@@ -237,7 +235,7 @@ def says_done(result: Any) -> bool:
         return False
     if not isinstance(cast("object", result), IteratorResult):
         raise TypeError(
-            f"the result of a push must be None or an IteratorResult, got {result!r} ({type(result).__name__})"
+            f"the result of a push must be None or an IteratorResult, got {shown(result)}"
         )
     return bool(result.done)
 
@@ -258,7 +256,7 @@ def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
         next_nowait = cast("Any", sink).next_nowait
     except AttributeError:
         raise TypeError(
-            f"{sink!r} ({type(sink).__name__}) cannot be pushed into without waiting: it has no next_nowait()"
+            f"{shown(sink)} cannot be pushed into without waiting: it has no next_nowait()"
         ) from None
     result: IteratorResult[Any] = next_nowait(item)
     return result

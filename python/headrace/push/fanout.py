@@ -23,7 +23,7 @@ from headrace.push.base import (
     says_done,
 )
 from headrace.tasks import settled
-from headrace.telling import counted
+from headrace.telling import counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -358,9 +358,7 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
         forward_close: bool = True,
     ) -> None:
         if not isinstance(cast("object", sinks), Mapping):
-            raise TypeError(
-                f"sinks must be a mapping of push objects, got {sinks!r} ({type(sinks).__name__})"
-            )
+            raise TypeError(f"sinks must be a mapping of push objects, got {shown(sinks)}")
         self._labeled = dict(sinks)
         if not self._labeled:
             raise ValueError("sinks must hold at least one push object, got none")
@@ -418,9 +416,7 @@ class _ByLabel:
         if number is not None or self._missing == "drop":
             return number
         if self._missing == "raise":
-            raise KeyError(
-                f"selector gave {label!r} ({type(label).__name__}) for {item!r}, and no sink has that label"
-            )
+            raise KeyError(f"selector gave {shown(label)} for {item!r}, and no sink has that label")
         return len(self._numbers)
 
 
@@ -431,7 +427,7 @@ def checked_selector(selector: Any) -> Any:
         TypeError: It is not.
     """
     if not callable(selector):
-        raise TypeError(f"selector must be callable, got {selector!r} ({type(selector).__name__})")
+        raise TypeError(f"selector must be callable, got {shown(selector)}")
     return selector
 
 
@@ -443,9 +439,7 @@ def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ..
         ValueError: There are none.
     """
     if not isinstance(cast("object", sinks), Iterable):
-        raise TypeError(
-            f"sinks must be an iterable of push objects, got {sinks!r} ({type(sinks).__name__})"
-        )
+        raise TypeError(f"sinks must be an iterable of push objects, got {shown(sinks)}")
     checked = tuple(sinks)
     if not checked:
         raise ValueError("sinks must hold at least one push object, got none")

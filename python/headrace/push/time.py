@@ -21,7 +21,7 @@ from headrace.push.base import (
 )
 from headrace.push.transform import PushObj1To1Link
 from headrace.tasks import settled
-from headrace.telling import amount
+from headrace.telling import amount, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -263,11 +263,9 @@ class _Window(Generic[T]):
 
 def _checked_seconds(parameter: str, seconds: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(
-            f"{parameter} must be a number of seconds, got {seconds!r} ({type(seconds).__name__})"
-        )
+        raise TypeError(f"{parameter} must be a number of seconds, got {shown(seconds)}")
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError(
-            f"{parameter} must be a finite number of seconds above 0, got {seconds!r} ({type(seconds).__name__})"
+            f"{parameter} must be a finite number of seconds above 0, got {shown(seconds)}"
         )
     return float(seconds)

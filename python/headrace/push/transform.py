@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from headrace import _core
 from headrace._core import DedupeKernel, FilterKernel, IteratorResult, MapKernel, ReduceKernel
 from headrace.blame import noted
-from headrace.configuration import Filtering, Mapping, Reducing, Remembering
+from headrace.configuration import Filtering, Mapping, Reducing, Remembering, function_or_none
 from headrace.errors import NOTHING, WouldBlock
 from headrace.push.base import (
     PushObj,
@@ -294,7 +294,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
     @before.setter
     def before(self, before: Callable[[T], Any] | None) -> None:
-        self._before = _callable_or_none("before", before)
+        self._before = function_or_none("before", before)
 
     @property
     def after(self) -> Callable[[T], Any] | None:
@@ -303,7 +303,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
     @after.setter
     def after(self, after: Callable[[T], Any] | None) -> None:
-        self._after = _callable_or_none("after", after)
+        self._after = function_or_none("after", after)
 
     def _facts(self) -> Iterator[str]:
         for when, callback in (("before", self._before), ("after", self._after)):
@@ -419,13 +419,3 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
         """Ends its sink when its turn has come."""
         async with self._turn:
             await super().return_impl(value)
-
-
-def _callable_or_none(
-    parameter: str, function: Callable[[T], Any] | None
-) -> Callable[[T], Any] | None:
-    if function is not None and not callable(cast("object", function)):
-        raise TypeError(
-            f"{parameter} must be callable or None, got {function!r} ({type(function).__name__})"
-        )
-    return function

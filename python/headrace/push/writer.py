@@ -11,7 +11,7 @@ from headrace._core import IteratorResult, LineWriter
 from headrace.errors import ClosedError, WouldBlock
 from headrace.push.base import refuse_after_end
 from headrace.push.sink import SinkObj
-from headrace.telling import short
+from headrace.telling import short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,13 +69,11 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
     ) -> None:
         given = cast("object", path)
         if not isinstance(given, (str, bytes, os.PathLike)):
-            raise TypeError(
-                f"path must be a str, bytes or os.PathLike, got {given!r} ({type(given).__name__})"
-            )
+            raise TypeError(f"path must be a str, bytes or os.PathLike, got {shown(given)}")
         if format not in ("jsonl", "text"):
             raise ValueError(f'format must be "jsonl" or "text", got {format!r}')
         if not isinstance(cast("object", append), bool):
-            raise TypeError(f"append must be a bool, got {append!r} ({type(append).__name__})")
+            raise TypeError(f"append must be a bool, got {shown(append)}")
         super().__init__()
         self.maxsize = maxsize
         self._path = path
@@ -101,7 +99,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
 
     @maxsize.setter
     def maxsize(self, maxsize: int) -> None:
-        got = f"got {maxsize!r} ({type(maxsize).__name__})"
+        got = f"got {shown(maxsize)}"
         if not isinstance(cast("object", maxsize), int) or isinstance(maxsize, bool):
             raise TypeError(f"maxsize must be an integer, {got}")
         if not 1 <= maxsize < 1 << 63:
@@ -167,7 +165,5 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         elif isinstance(item, str):
             text = item
         else:
-            raise TypeError(
-                f'an item must be a str with format="text", got {item!r} ({type(item).__name__})'
-            )
+            raise TypeError(f'an item must be a str with format="text", got {shown(item)}')
         return text.encode() + b"\n"

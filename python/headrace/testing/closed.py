@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.telling import shown
 from headrace.testing.record import RecordingSink
 from headrace.testing.script import ScriptedSource
 
@@ -39,5 +40,5 @@ def _is_closed(end: object) -> bool:
     if isinstance(end, RecordingSink):
         return bool(end.returned or end.thrown)
     raise TypeError(
-        f"assert_closed: takes ScriptedSource and RecordingSink objects, got {end!r} ({type(end).__name__})"
+        f"assert_closed: takes ScriptedSource and RecordingSink objects, got {shown(end)}"
     )
