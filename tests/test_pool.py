@@ -7,6 +7,7 @@ from collections import Counter
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from headrace import (
@@ -220,6 +221,38 @@ async def test_task_is_an_asyncio_task_of_its_own() -> None:
 
     await envelopes(pool([work, Task(work, key="k")], name="mill"))
     assert sorted(names) == ["mill: task 1 1", "mill: task k 1"]
+
+
+async def test_scopes_of_anyio_hold_inside_a_task() -> None:
+    async def times_out() -> bool:
+        with anyio.move_on_after(0) as scope:
+            await anyio.sleep_forever()
+        return scope.cancelled_caught
+
+    async def cancels_its_group() -> list[str]:
+        ended: list[str] = []
+
+        async def child() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                ended.append("child")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(child)
+            await anyio.sleep(0)
+            group.cancel_scope.cancel()
+        return ended
+
+    async def shields() -> str:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0)
+        await anyio.sleep(0)
+        return "through"
+
+    tasks = [times_out, cancels_its_group, shields] * 3
+    got = await envelopes(pool(tasks, 2, ordered=True))
+    assert [envelope.value for envelope in got] == [True, ["child"], "through"] * 3
 
 
 async def test_cost_is_what_a_task_holds() -> None:
