@@ -9,6 +9,7 @@ It has no envelopes, no bound on what its consumer has not read, and no way to t
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,18 @@ async def turn(x: int) -> int:
     return x
 
 
+async def asleep(x: int) -> int:
+    await asyncio.sleep(0.01)
+    return x
+
+
+async def at_best(items: int) -> int:
+    """Such tasks, a thousand at once, if a task cost nothing."""
+    for _ in range(items // 1_000):
+        await asyncio.sleep(0.01)
+    return sum(range(items))
+
+
 async def by_hand(function: Callable[[int], Awaitable[int]], items: int) -> int:
     slots = asyncio.Semaphore(LIMIT)
     total = 0
@@ -50,9 +63,11 @@ async def by_hand(function: Callable[[int], Awaitable[int]], items: int) -> int:
     return total
 
 
-async def by_headrace(function: Callable[[int], Awaitable[int]], items: int) -> int:
+async def by_headrace(
+    function: Callable[[int], Awaitable[int]], items: int, limit: int = LIMIT
+) -> int:
     tasks = (partial(function, item) for item in range(items))
-    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(LIMIT))
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(limit))
     total = 0
     async with runner.run_tasks() as progress:
         async for envelope in progress:
@@ -61,7 +76,7 @@ async def by_headrace(function: Callable[[int], Awaitable[int]], items: int) -> 
 
 
 def cases() -> list[Case]:
-    return [
+    costs = [
         Case(
             f"{what}, {LIMIT} at once",
             "TaskGroup, semaphore",
@@ -72,6 +87,16 @@ def cases() -> list[Case]:
         )
         for what, function, goal in (("`return x`", same, 0.6), ("`sleep(0)`", turn, 0.75))
     ]
+    many = Case(
+        "5,000 of 10 ms, 1,000 at once",
+        "five sleeps of 10 ms",
+        at_best,
+        partial(by_headrace, asleep, limit=1_000),
+        goal=1.5,
+        items=5_000,
+        clock=time.perf_counter,
+    )
+    return [*costs, many]
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class Work:
     items: int = 200_000
     clock: Callable[[], float] = time.process_time
     """The process's CPU time, which other programs on the machine do not move."""
+    is_whole: bool = False
+    """Whether it has to be so many items, however long they take."""
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,10 @@ async def in_order_by_hand(items: int, call: Call) -> int:
     return result
 
 
-async def as_finished_by_hand(items: int, call: Call) -> int:
-    """A permit is taken before the task is made, so that there are never more than `LIMIT`."""
+async def as_finished_by_hand(items: int, call: Call, limit: int = LIMIT) -> int:
+    """A permit is taken before the task is made, so that there are never more than `limit`."""
     result = 0
-    slots = asyncio.Semaphore(LIMIT)
+    slots = asyncio.Semaphore(limit)
 
     async def one(x: int) -> None:
         nonlocal result
@@ -62,7 +62,7 @@ async def as_finished_by_hand(items: int, call: Call) -> int:
     return result
 
 
-async def by_workers(items: int, call: Call) -> int:
+async def by_workers(items: int, call: Call, limit: int = LIMIT) -> int:
     """No task an item: so many workers share an iterator, and an error is everybody's."""
     result = 0
     numbers = iter(range(items))
@@ -74,7 +74,7 @@ async def by_workers(items: int, call: Call) -> int:
             result += answer
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(LIMIT):
+        for _ in range(limit):
             group.create_task(work())
     return result
 
@@ -85,17 +85,17 @@ def by_headrace(items: int, call: Call, *, ordered: bool) -> Any:
     return total(SourceIterObj(range(items)).map(call, concurrency=LIMIT, ordered=ordered))
 
 
-def by_aiostream(items: int, call: Call, *, ordered: bool) -> Any:
+def by_aiostream(items: int, call: Call, limit: int = LIMIT, *, ordered: bool) -> Any:
     from aiostream import stream
 
-    line = stream.map(stream.iterate(range(items)), call, ordered=ordered, task_limit=LIMIT)
+    line = stream.map(stream.iterate(range(items)), call, ordered=ordered, task_limit=limit)
     return total_in_a_block(line.stream())
 
 
-def by_streamable(items: int, call: Call, *, ordered: bool) -> Any:
+def by_streamable(items: int, call: Call, limit: int = LIMIT, *, ordered: bool) -> Any:
     from streamable import stream
 
-    return total(stream(range(items)).map(call, concurrency=LIMIT, as_completed=not ordered))
+    return total(stream(range(items)).map(call, concurrency=limit, as_completed=not ordered))
 
 
 async def in_order_by_aiometer(items: int, call: Call) -> int:
@@ -104,10 +104,10 @@ async def in_order_by_aiometer(items: int, call: Call) -> int:
     return sum(await aiometer.run_all([partial(call, x) for x in range(items)], max_at_once=LIMIT))
 
 
-def as_finished_by_aiometer(items: int, call: Call) -> Any:
+def as_finished_by_aiometer(items: int, call: Call, limit: int = LIMIT) -> Any:
     import aiometer
 
-    return total_in_a_block(aiometer.amap(call, range(items), max_at_once=LIMIT))
+    return total_in_a_block(aiometer.amap(call, range(items), max_at_once=limit))
 
 
 async def in_order_by_aioitertools(items: int, call: Call) -> int:
@@ -122,22 +122,22 @@ async def in_order_by_quattro(items: int, call: Call) -> int:
     return sum(await quattro.gather(*[call(x) for x in range(items)], concurrency_limit=LIMIT))
 
 
-def by_aiochan(items: int, call: Call, *, ordered: bool) -> Any:
+def by_aiochan(items: int, call: Call, limit: int = LIMIT, *, ordered: bool) -> Any:
     import aiochan
 
     source = aiochan.from_range(items)
     pipe = source.async_pipe if ordered else source.async_pipe_unordered
-    return total(pipe(LIMIT, call))
+    return total(pipe(limit, call))
 
 
-def as_finished_by_pypeln(items: int, call: Call) -> Any:
+def as_finished_by_pypeln(items: int, call: Call, limit: int = LIMIT) -> Any:
     from pypeln import task
 
-    source = task.from_iterable(range(items), maxsize=LIMIT)
-    return total(task.map(call, source, workers=LIMIT, maxsize=LIMIT))
+    source = task.from_iterable(range(items), maxsize=limit)
+    return total(task.map(call, source, workers=limit, maxsize=limit))
 
 
-async def as_finished_by_reactivex(items: int, call: Call) -> int:
+async def as_finished_by_reactivex(items: int, call: Call, limit: int = LIMIT) -> int:
     import reactivex
     from reactivex import operators
 
@@ -152,7 +152,7 @@ async def as_finished_by_reactivex(items: int, call: Call) -> int:
         return reactivex.defer(lambda _: reactivex.from_future(asyncio.ensure_future(call(x))))
 
     reactivex.from_iterable(range(items)).pipe(
-        operators.map(started), operators.merge(max_concurrent=LIMIT)
+        operators.map(started), operators.merge(max_concurrent=limit)
     ).subscribe(on_next, done.set_exception, lambda: done.set_result(None))
     await done
     return result

@@ -1,0 +1,48 @@
+"""What a pool keeps of tasks that have ended, and of those that it has not begun."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peers.row import Group, Probe
+from peers.rows.concurrent_map import as_finished_by_hand, turn
+from peers.rows.pool import LIMIT, POOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+FEW, MANY = 10_000, 200_000
+
+
+def most_ever_resident() -> float:
+    """Megabytes."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise RuntimeError("this kernel does not say how much memory a process has had")
+    return int(found[1]) / 1024
+
+
+async def growth(run: Callable[..., Awaitable[Any]]) -> str:
+    await run(FEW, call=turn, limit=LIMIT)
+    before = most_ever_resident()
+    await run(MANY, call=turn, limit=LIMIT)
+    return f"{most_ever_resident() - before:.1f} MB"
+
+
+GROUP = Group(
+    "The memory of a pool",
+    f"By how much the memory of the process grows when, after {FEW:,} tasks of one turn of the loop, {MANY:,} are run, {LIMIT} at once.",
+    [
+        Probe(
+            f"{MANY:,} tasks after {FEW:,}",
+            "2 MB",
+            {
+                library: partial(growth, run)
+                for library, run in {**POOLS, "by hand": as_finished_by_hand}.items()
+            },
+        )
+    ],
+)
