@@ -49,10 +49,10 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, path: Path) -> None:
-        """Opens a file and waits until it is all there."""
+    def open(self, page: Path | str) -> None:
+        """Opens a file, or what is at a URL, and waits until it is all there."""
         self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
@@ -69,8 +69,10 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, script: str) -> Any:
-        """What a script of the test finds in the page."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """What a script of the test finds in the page; if it is a promise, what that comes to."""
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -103,7 +105,7 @@ def browser(folder: Path) -> Generator[Browser]:
     options = [
         "--headless=new",
         "--remote-debugging-pipe",
-        # It opens a file of this test and nothing else; containers often lack what its sandbox needs.
+        # It opens what is the test's own and nothing else; containers often lack what its sandbox needs.
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",

@@ -1,21 +1,50 @@
+"""The programs in `examples/` do what they say, each held against something that was found out without headrace."""
+
 from __future__ import annotations
 
 import ast
 import io
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
 import sysconfig
 import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-CENSUS = Path(__file__).parents[1] / "examples" / "stdlib_census.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CENSUS = EXAMPLES / "stdlib_census.py"
 STDLIB = Path(sysconfig.get_path("stdlib"))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+PICTURE = (
+    b"\x89PNG\r\n\x1a\n"
+    + _chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0))
+    + _chunk(b"IDAT", zlib.compress(bytes(16 * 49)))
+    + _chunk(b"IEND", b"")
+)
+
+
+@pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_a_program_has_less_than_80_lines_of_code_and_says_what_it_is(program: Path) -> None:
+    source = program.read_text(encoding="utf-8")
+    essay = ast.get_docstring(ast.parse(source), clean=False)
+    assert essay, "it does not say what it shows"
+    lines = [line.strip() for line in source.replace(f'"""{essay}"""', "").splitlines()]
+    assert sum(1 for line in lines if line and not line.startswith("#")) < 80
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    assert f"(examples/{program.name})" in readme, "nobody will find it"
 
 
 def count(root: Path) -> dict[str, Counter[str]]:
@@ -86,7 +115,7 @@ def compare(root: Path, output: Path) -> str:
 @pytest.mark.timeout(300)
 def test_census_of_the_whole_standard_library_is_exact(tmp_path: Path) -> None:
     printed = compare(STDLIB, tmp_path / "census.jsonl")
-    assert "in use: root" in printed
+    assert "in use: <CapacitySource 'root': " in printed
 
 
 def test_census_counts_files_that_are_no_python(tmp_path: Path) -> None:
@@ -114,3 +143,68 @@ def test_census_of_what_is_not_there_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "nowhere is no directory" in done.stderr
+
+
+def run(program: str, *arguments: str | Path, cwd: Path) -> str:
+    """Runs an example in a folder, with every warning an error; what it printed."""
+    command = [sys.executable, "-W", "error", EXAMPLES / program, *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_logs_reach_every_branch(tmp_path: Path) -> None:
+    sources = {
+        "short.py": b"x = 1\n",
+        "long.py": b"\n" * 5001,
+        "bad.py": b"# -*- coding: no-such-thing -*-\n",
+        "worse.py": b"\xff\n",
+        **{f"{number}.py": b"\n" * number for number in range(500)},
+    }
+    for name, source in sources.items():
+        (tmp_path / name).write_bytes(source)
+    printed = run("logs.py", tmp_path, cwd=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "logs.jsonl").read_text("utf-8").splitlines()]
+    said = Counter(line["level"] for line in lines)
+    assert said == {"INFO": 501, "WARNING": 1, "ERROR": 2}
+    messages = {line["message"].split(":")[0]: line for line in lines}
+    assert messages.keys() == sources.keys()
+    assert messages["499.py"]["message"] == "499.py: 499 lines"
+    assert all("thread" in line["thread"] for line in lines)
+    loud = {line for line in printed.splitlines() if line.startswith(("WARNING", "ERROR"))}
+    assert loud == {
+        f"{line['level']:<8}{line['message']}" for line in lines if line["level"] != "INFO"
+    }
+    counted: Counter[str] = Counter()
+    for counts in re.findall(r"lines: (\{.*\})", printed):
+        counted.update(ast.literal_eval(counts))
+    assert counted == said
+    assert "504 files were read\n" in printed
+    assert printed.endswith("0 lines were dropped\n")
+
+
+def test_a_model_says_what_files_are(tmp_path: Path) -> None:
+    pytest.importorskip("magika", reason="the model of examples/identify.py is not installed")
+    from magika import Magika
+
+    folder = tmp_path / "files"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "program.txt").write_bytes(Path(__file__).read_bytes())
+    (folder / "program.py").write_bytes(Path(__file__).read_bytes())
+    (folder / "picture.py").write_bytes(PICTURE)
+    (folder / "picture.PNG").write_bytes(PICTURE)
+    (folder / "picture").write_bytes(PICTURE)
+    (folder / "empty.py").touch()
+    (folder / "link.py").symlink_to(folder / "program.py")
+    for number in range(100):
+        (folder / f"{number}.json").write_text(json.dumps({"number": number, "list": [1, 2, 3]}))
+    printed = run("identify.py", folder, cwd=tmp_path)
+
+    model = Magika()
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    kinds = Counter(model.identify_path(path).output.description for path in files)
+    table = re.findall(r"^ *(\d+)  (.+)$", printed, re.MULTILINE)
+    assert {description: int(number) for number, description in table} == kinds
+    assert f"\n{len(files)} files\n" in printed
+    assert re.search(r"^picture.py is PNG \w+.* \(\d+%\)$", printed, re.MULTILINE)
+    assert not re.search(r"^(picture.PNG|picture|program.py|empty.py) is", printed, re.MULTILINE)

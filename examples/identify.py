@@ -1,0 +1,55 @@
+"""What the files below a directory really are, by a model: Magika, which tells kinds of files by what is in them.
+
+    python examples/identify.py [DIRECTORY]
+
+Two limits in a line: at most 16 files are being read, at most two are being judged, and at most 32 contents wait in
+between, however many files there are. Reading and judging block, so both run in threads.
+"""
+
+import asyncio
+import sys
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from magika import Magika, MagikaResult
+
+from headrace import SKIP, CapacitySource, Skip, SourceIterObj
+
+
+def files(root: Path) -> Iterator[Path]:
+    return (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def read(path: Path) -> tuple[Path, bytes]:
+    return path, path.read_bytes()
+
+
+def unread(error: Exception) -> Skip:
+    print(f"not read: {error}")
+    return SKIP
+
+
+async def main(root: Path) -> None:
+    model = await asyncio.to_thread(Magika)  # it takes a while to load
+
+    def judge(file: tuple[Path, bytes]) -> tuple[Path, MagikaResult]:
+        return file[0], model.identify_bytes(file[1])
+
+    reading, judging = CapacitySource(16, name="reading"), CapacitySource(2, name="judging")
+    contents = SourceIterObj(files(root)).map_pool(read, reading, thread=True, max_buffered=32)
+    kinds: Counter[str] = Counter()
+    async with contents.catch(unread).map_pool(judge, judging, thread=True) as judged:
+        async for path, verdict in judged:
+            kind, suffix = verdict.output, path.suffix.removeprefix(".").lower()
+            kinds[kind.description] += 1
+            if verdict.score > 0.95 and suffix and suffix not in (kind.extensions or [suffix]):
+                print(f"{path.relative_to(root)} is {kind.description} ({verdict.score:.0%})")
+    print(f"\n{kinds.total()} files")
+    for description, count in kinds.most_common():
+        print(f"{count:>6}  {description}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])))

@@ -1,0 +1,234 @@
+"""The programs in `examples/` that serve and fetch: over real sockets of this machine, and in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import re
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections import Counter, defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser import browser
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+STDLIB = Path(sysconfig.get_path("stdlib"))
+IMPORT = re.compile(r"^(?: *)(?:from|import) (\w+(?:\.\w+)*)", re.MULTILINE)
+
+
+def load(name: str, *needs: str) -> Any:
+    """An example, as a module."""
+    for package in needs:
+        pytest.importorskip(package, reason=f"examples/{name}.py needs {package}")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The crawler.
+
+
+def reachable(seeds: list[str]) -> tuple[Counter[str], dict[str, str]]:
+    """What a crawl of the standard library must find: how often each module is linked, and the pages that are there."""
+    links, pages, left = Counter(seeds), dict[str, str](), list(seeds)
+    while left:
+        path = STDLIB / (name := left.pop()).replace(".", "/")
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if file.is_file():
+            pages[name] = file.read_text(encoding="utf-8")
+            for module in IMPORT.findall(pages[name]):
+                if not links[module]:
+                    left.append(module)
+                links[module] += 1
+    return links, pages
+
+
+def test_the_crawl_of_its_own_site_finds_all_that_is_linked() -> None:
+    load("crawl", "aiohttp")
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "crawl.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    links, pages = reachable(["pydoc", "logging"])
+    assert f"\n{len(pages)} pages, " in done.stdout
+    dead = re.findall(r"^http://127.0.0.1:\d+/(\S+): 404", done.stdout, re.MULTILINE)
+    assert Counter(dead) == Counter(links.keys() - pages.keys())
+    most = re.findall(r"^ +(\d+)  http://(\S+):\d+/(\S+)$", done.stdout, re.MULTILINE)
+    assert [int(count) for count, _, _ in most] == [count for _, count in links.most_common(10)]
+    for count, host, module in most:
+        assert links[module] == int(count)
+        is_package = (STDLIB / module.replace(".", "/")).is_dir()
+        assert host == ("localhost" if is_package else "127.0.0.1")
+
+
+@pytest.mark.loops("asyncio")
+@pytest.mark.parametrize(("hosts", "at_once"), [(1, 4), (2, 6)])
+async def test_a_crawl_keeps_its_limits_and_its_hosts(
+    hosts: int, at_once: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load("crawl", "aiohttp")
+    from aiohttp import ClientSession, web
+    from aiohttp.test_utils import TestServer
+
+    asked: Counter[str] = Counter()
+    inside: Counter[str] = Counter()
+    peaks: dict[str, int] = defaultdict(int)
+    full = asyncio.Barrier(at_once)
+
+    async def index(request: web.Request) -> web.Response:
+        asked[request.host] += 1
+        links = [f"leaf/{number}" for number in range(24)]
+        links += ["/#top", "dead", "http://elsewhere.invalid/", "once?a=1&amp;b=2"]
+        text = "".join(f'<a href="{link}">' for link in links)
+        return web.Response(text=text, content_type="text/html")
+
+    async def leaf(request: web.Request) -> web.Response:
+        host = request.host.split(":")[0]
+        for name in (host, "all"):
+            inside[name] += 1
+            peaks[name] = max(peaks[name], inside[name])
+        await full.wait()  # with a lower limit nobody would come through
+        inside.subtract([host, "all"])
+        return web.Response(text='<a href="/">', content_type="text/html")
+
+    async def once(request: web.Request) -> web.Response:
+        asked[request.path_qs] += 1
+        if asked[request.path_qs] == 1:
+            assert request.transport is not None
+            request.transport.close()
+        return web.Response(text="at the second call", content_type="text/html")
+
+    site = web.Application()
+    site.add_routes([web.get("/", index), web.get("/leaf/{n}", leaf), web.get("/once", once)])
+    async with ClientSession() as session, TestServer(site) as server:
+        seeds = [server.make_url("/"), server.make_url("/").with_host("localhost")]
+        async with asyncio.timeout(30):
+            await example.crawl(session, seeds[:hosts])
+    assert peaks["all"] == at_once
+    assert all(peak <= 4 for host, peak in peaks.items() if host != "all")
+    # Each index once; each host's other page once, and again since the first answer broke off.
+    assert sorted(asked.values()) == [1] * hosts + [hosts + 1]
+    printed = capsys.readouterr().out
+    assert printed.count(": 404, ") == hosts
+    assert "elsewhere" not in printed.split(" pages, ")[0]
+    assert re.search(rf"^{26 * hosts} pages, ", printed, re.MULTILINE)
+
+
+# Progress in a browser.
+
+
+@contextmanager
+def serving(app: Any) -> Generator[tuple[str, int]]:
+    """Serves an application from a thread; its address."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    for number in range(12):
+        (root / f"folder {number}" / "deep").mkdir(parents=True)
+        for file in range(number * 5):
+            (root / f"folder {number}" / "deep" / f"{file:03}").write_bytes(bytes([file]) * file)
+    (root / "no folder").touch()
+    return root
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        folder.name: hashlib.sha256(
+            b"".join(file.read_bytes() for file in sorted((folder / "deep").iterdir()))
+        ).hexdigest()
+        for folder in root.iterdir()
+        if folder.is_dir()
+    }
+
+
+@pytest.mark.loops("asyncio")
+async def test_events_tell_of_every_folder(folders: Path) -> None:
+    example = load("progress", "starlette", "uvicorn")
+    events = [event async for event in example.events(folders)]
+    assert events[-1] == "event: end\ndata:\n\n"
+    told = [entry for event in events[:-1] for entry in json.loads(event.removeprefix("data: "))]
+    assert {name: result for name, part, result in told if part == 1} == digests(folders)
+    parts = defaultdict(list)
+    for name, part, _ in told:
+        parts[name].append(part)
+    for number in range(12):
+        files = number * 5
+        assert parts[f"folder {number}"] == [*(file / files for file in range(files)), 1]
+
+
+def test_a_browser_that_goes_ends_its_work(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = load("progress", "starlette", "uvicorn")
+
+    async def endless(_: Path) -> AsyncIterator[object]:
+        while True:
+            await asyncio.sleep(0.001)
+            yield 0.5
+
+    monkeypatch.setattr(example, "checksum", endless)
+    with serving(example.app(folders)) as address:
+        first, second = (socket.create_connection(address, timeout=30) for _ in range(2))
+        with first, second:
+            for visitor in (first, second):
+                visitor.sendall(b"GET /events HTTP/1.1\r\nHost: here\r\n\r\n")
+                answer = b""
+                while b"data: [[" not in answer:
+                    answer += visitor.recv(1000)
+                assert b"content-type: text/event-stream" in answer.lower()
+            assert example.MACHINE.held == 8
+            for held, visitor in ((4, first), (0, second)):
+                visitor.close()
+                deadline = time.monotonic() + 30
+                while example.MACHINE.held != held:
+                    assert time.monotonic() < deadline, f"{example.MACHINE!r}: it goes on"
+                    time.sleep(0.01)
+
+
+def test_a_browser_shows_the_progress(folders: Path, tmp_path: Path) -> None:
+    example = load("progress", "starlette", "uvicorn")
+    with browser(tmp_path / "browser") as page, serving(example.app(folders)) as (host, port):
+        page.open(f"http://{host}:{port}/")
+        page.evaluate(
+            "stream.readyState == 2 || new Promise(done => stream.addEventListener('end', done))"
+        )
+        shown = page.evaluate(
+            "[...document.querySelectorAll('main div')].map(row =>"
+            " [row.children[0].textContent, row.children[1].value, row.children[2].textContent])"
+        )
+        assert {name: result for name, _, result in shown} == digests(folders)
+        assert [part for _, part, _ in shown] == [1] * 12
+        for dark in (False, True):
+            page.look(width=800, dark=dark)
+            page.screenshot(tmp_path / f"progress-{'dark' if dark else 'light'}.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 800
+        problems = [event for event in page.events if event["method"] == "Log.entryAdded"]
+        assert [event for event in problems if "favicon" not in str(event)] == []
+    assert example.MACHINE.held == 0
