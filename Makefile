@@ -49,7 +49,7 @@ help: ## say what there is
 .PHONY: setup
 setup: $(READY) ## make the virtual environment and put the pinned tools into it
 
-$(VENV)/.ready-%: requirements/%.txt requirements/test.txt requirements/examples.txt requirements/constraints.txt
+$(VENV)/.ready-%: requirements/%.txt requirements/test.txt requirements/examples.txt requirements/docs.txt requirements/constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "no CPython >= 3.11 on PATH; name one with PYTHON=" >&2; exit 1; }
 	"$(PYTHON)" -c '$(IS_CPYTHON)' || { echo "$(PYTHON) is not a CPython >= 3.11" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
@@ -144,14 +144,16 @@ bench-peers: ## headrace beside its peers, into a virtual environment of its own
 	PYTHONPATH=benches/python $(PEERS)/bin/python -m peers $(ARGS)
 
 .PHONY: docs
-docs: build ## write the table and the pictures of the operators anew, out of the docstrings and of runs
+docs: build ## build the site into build/site; write the tables and pictures of the operators anew
 	$(RUN) docs/operators.py
 	$(RUN) docs/pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: all
-all: ## what CI runs: test, lint, demo
+all: ## what CI runs: test, lint, docs, demo
 	$(MAKE) test
 	$(MAKE) lint
+	$(MAKE) docs
 	$(MAKE) demo
 
 .PHONY: clean

@@ -35,12 +35,12 @@ __all__ = ["ENDINGS", "WAYS", "Ending", "Way", "sweep", "sweep_endings"]
 T = TypeVar("T")
 
 Way = Literal["cancel", "late", "twice", "timeout", "drop"]
-WAYS: Final[tuple[Way, ...]] = get_args(Way)
 """How a pull can be interrupted; see `sweep`."""
+WAYS: Final[tuple[Way, ...]] = get_args(Way)
 
 Ending = Literal["break", "error", "cancel", "twice", "close"]
-ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
 """How a stream can be ended before its end; see `sweep_endings`."""
+ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
 
 
 async def sweep(

@@ -154,8 +154,7 @@ impl Capacity {
 
     /// A lease, or `None` if it cannot be had now. It never waits, and never overtakes those who do.
     ///
-    /// Raises:
-    ///     As `acquire`, but for `WouldDeadlock` and `TimeoutError`.
+    /// It raises what `acquire` does, but for `WouldDeadlock` and `TimeoutError`.
     #[pyo3(
         signature = (cost = Given::No, *, detached = false),
         text_signature = "($self, cost=1, *, detached=False)"
@@ -184,7 +183,8 @@ impl Capacity {
     ///
     /// Raises:
     ///     RuntimeError: A loop runs in this thread, which would stand still.
-    ///     As `acquire` besides.
+    ///
+    /// Besides, it raises what `acquire` does.
     #[pyo3(
         signature = (cost = Given::No, *, priority = Given::No, timeout = None, detached = false),
         text_signature = "($self, cost=1, *, priority=0, timeout=None, detached=False)"

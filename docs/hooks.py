@@ -1,0 +1,94 @@
+"""What MkDocs is told besides `mkdocs.yml`: the pages of the reference, and the pages that stand outside of `docs/`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import headrace
+import headrace.abc
+import headrace.queue
+import headrace.testing
+from headrace import PullObj, PushObj
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+
+# Which modules of the house a page of the reference is about. What is made in Rust says of itself only that it is headrace's.
+REFERENCE = {
+    "pull": ("Pull streams", ("pull", "combiner", "skip"), ("IteratorResult",)),
+    "push": ("Push streams", ("push",), ()),
+    "bridge": ("Between pull and push", ("buffer", "bridge", "signal"), ()),
+    "capacity": ("Capacity", ("capacity",), ("Lease",)),
+    "pool": ("The pool", ("pool",), ("TaskProgressEnvelope",)),
+    "errors": ("Errors", ("errors",), ()),
+}
+OTHERS = {
+    "queue": ("Queues in place of others", headrace.queue),
+    "abc": ("Protocols", headrace.abc),
+    "testing": ("For tests", headrace.testing),
+}
+# What would stand beside a page.
+HIDE = {"index.md": ["navigation"], "operators.md": ["navigation"]}
+# Pages that people look for at the root of the repository.
+OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+
+
+def reference() -> Iterator[tuple[str, str, list[str]]]:
+    """Each page of the reference: its name, its title, and the full names of what is on it."""
+    for page, (title, modules, besides) in REFERENCE.items():
+        names = [
+            name
+            for module in modules
+            for name in headrace.__all__
+            if f"{_home(name)}.".startswith(f"headrace.{module}.")
+        ]
+        yield page, title, [f"headrace.{name}" for name in (*names, *besides)]
+    for page, (title, module) in OTHERS.items():
+        yield page, title, [f"{module.__name__}.{name}" for name in module.__all__]
+
+
+def _home(name: str) -> str:
+    thing = getattr(headrace, name)
+    return (thing if inspect.isclass(thing) else type(thing)).__module__
+
+
+def _entry(path: str) -> str:
+    """What shows a name. The methods that all streams have are shown with their base, and not with each of them."""
+    module, _, name = path.rpartition(".")
+    thing = getattr(import_module(module), name)
+    is_stream = inspect.isclass(thing) and issubclass(thing, (PullObj, PushObj))
+    shows_all = not is_stream or thing in (PullObj, PushObj)
+    if path in sys.modules:  # what it was made in has the same name
+        path = f"{path}.{name}"
+    return f"::: {path}\n    options:\n      inherited_members: {str(shows_all).lower()}"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that are no files of `docs/`."""
+    from mkdocs.structure.files import File
+
+    for page, title, names in reference():
+        text = "\n\n".join([f"# {title}", *map(_entry, names)])
+        files.append(File.generated(config, f"reference/{page}.md", content=text))
+    for outside, page in OUTSIDE.items():
+        text = (ROOT / outside).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_besides: object) -> str:
+    """Leads links to those pages where they are on the site, and gives a page the room that it needs."""
+    page.meta["hide"] = HIDE.get(page.file.src_uri, [])
+    for outside, inside in OUTSIDE.items():
+        markdown = markdown.replace(f"](../{outside}", f"]({inside}")
+    return markdown
