@@ -58,8 +58,8 @@ def reference() -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _home(name: str) -> str:
-    thing = getattr(headrace, name)
-    return (thing if inspect.isclass(thing) else type(thing)).__module__
+    home: str = getattr(getattr(headrace, name), "__module__", "")
+    return home
 
 
 def _entry(path: str) -> str:
