@@ -56,6 +56,64 @@ fn whoever_would_wait_for_itself_is_told() {
 }
 
 #[test]
+fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
+    let (world, root) = World::slots(6);
+    let leaf = world.add(root, 5);
+    let take = |owner| world.take_ask(Ask::slots(leaf, 1).owner(owner));
+    let ours = [take(US), take(US), take(US)];
+    let theirs = take(OwnerId(8));
+    let ids = |permits: &[&headrace_core::sched::Permit]| -> Vec<_> {
+        permits.iter().map(|permit| permit.id()).collect()
+    };
+    assert_eq!(
+        world.tree.permits_of(US),
+        ids(&[&ours[0], &ours[1], &ours[2]])
+    );
+    // Those that are left change places in the list of those that nobody waited for.
+    let [first, second, third] = ours;
+    drop(first);
+    third.suspend().unwrap();
+    let fourth = take(US);
+    world.tree.check();
+    assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
+    assert_eq!(world.tree.permits_of(OwnerId(8)), ids(&[&theirs]));
+    // The newest is named, of those that hold something of it.
+    let error = failed(&mut Task::new(
+        world.tree.acquire(Ask::slots(leaf, 4).owner(US)),
+    ));
+    let AcquireError::WouldDeadlock { held, permit, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((held, permit), (units(2), fourth.id()));
+    let waits = world.waits_ask(Ask::slots(leaf, 3).owner(US));
+    world.tree.check();
+    assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
+    drop((waits, second, third, fourth, theirs));
+    assert!(world.tree.permits_of(US).is_empty());
+    world.tree.check();
+}
+
+#[test]
+fn a_permit_that_is_only_a_name_is_held_until_it_is_released() {
+    let (world, root) = World::slots(2);
+    let id = world.take(root, 1).into_id();
+    let other = world.tree.try_take(&Ask::slots(root, 1)).unwrap().unwrap();
+    assert_eq!(
+        (world.held(root), world.tree.cost(id)),
+        (2, Some(Cost::slots(1)))
+    );
+    world.tree.suspend(id).unwrap();
+    assert!(world.tree.is_suspended(id) && !world.tree.is_suspended(other));
+    for _ in 0..2 {
+        world.tree.release(other);
+        world.tree.release(id);
+    }
+    assert_eq!((world.held(root), world.tree.cost(id)), (0, None));
+    assert_eq!(world.tree.suspend(id), Err(PermitError::Released));
+    world.tree.check();
+}
+
+#[test]
 fn closing_answers_all_below_and_keeps_permits() {
     let (world, root) = World::slots(2);
     let branch = world.add(root, 2);

@@ -78,7 +78,7 @@ impl Seat {
         let mut spare = Some(waker.clone());
         let answer = self
             .tree()
-            .act(node, |state, wakes| join(state, &mut spare, wakes));
+            .act_at(node, |state, wakes| join(state, &mut spare, wakes));
         self.settle(answer)
     }
 

@@ -20,26 +20,6 @@ pub(super) enum Answer {
 }
 
 impl State {
-    /// Grants an ask at once if nobody waits anywhere, so that there is no order to respect, and it fits. The fast path.
-    #[inline]
-    pub(super) fn ask_alone(&mut self, ask: &Ask) -> Option<u32> {
-        if self.waiting > 0 {
-            return None;
-        }
-        let node = self.find_node(ask.node.key)?;
-        if self.nodes.at(node).is_closed() {
-            return None;
-        }
-        // Without a waiter time matters only to rates, and to those who are to be kept out for a time.
-        if self.has_rate(&ask.cost) || !self.timers.is_empty() {
-            self.read_clock();
-        }
-        if self.fit(node, &ask.cost, None, None) != Fit::Fits {
-            return None;
-        }
-        Some(self.take(node, ask.cost.clone(), ask.owner))
-    }
-
     /// Refuses an ask that could never be granted; else the node's place.
     pub(super) fn check_ask(&self, ask: &Ask) -> Result<u32, AcquireError> {
         let node = self.find_node(ask.node.key).ok_or(AcquireError::Closed)?;
@@ -233,7 +213,10 @@ impl State {
 
     /// Whether a waiter waits for what its own owner holds, and for ever.
     fn would_deadlock(&self, node: u32, ask: &Ask) -> Option<AcquireError> {
-        let owner = ask.owner?;
+        let leases = self.leases_of(ask.owner?);
+        if leases.is_empty() {
+            return None;
+        }
         for at in self.path(node) {
             for &(resource, amount) in ask.cost.parts() {
                 let Some(pool) = self.nodes.at(at).pool(resource) else {
@@ -249,7 +232,7 @@ impl State {
                 };
                 let mut held = 0;
                 let mut latest = None;
-                for lease in self.leases_of(owner) {
+                for &lease in &leases {
                     let record = self.leases.at(lease);
                     let part = record.cost.get(resource).as_micros();
                     if part > 0 && record.held.has_slots() && self.is_below(record.node, at) {

@@ -258,10 +258,7 @@ impl State {
                 );
             }
             if let Some(owner) = lease.owner {
-                assert!(
-                    self.leases_of(owner).any(|other| other == index),
-                    "its owner knows it"
-                );
+                assert!(self.leases_of(owner).contains(&index), "its owner knows it");
             }
         }
         let charged = self

@@ -7,6 +7,7 @@ use super::pool::Kind;
 use super::state::State;
 use super::{AcquireError, Amount, Cost, OwnerId, PermitError, Resource, Time};
 use crate::sync::{Key, WakeList};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
@@ -29,7 +30,9 @@ pub(super) struct Lease {
     /// Its place among the fresh ones, if it was not.
     fresh: u32,
     pub(super) owner: Option<OwnerId>,
-    /// The owner's leases before and after this one.
+    /// Whether it is in the list of its owner's leases; one that nobody had to wait for is looked up among the fresh ones.
+    is_listed: bool,
+    /// Its neighbours in that list.
     older: u32,
     newer: u32,
     pub(super) held: Held,
@@ -54,6 +57,14 @@ pub(super) enum Held {
     Resuming(u32),
     /// That waiter was granted them, and has yet to hear of it.
     Regained,
+}
+
+impl Lease {
+    /// Whether it was granted while nobody waited, and nobody has since.
+    #[inline]
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh != NOT_FRESH
+    }
 }
 
 impl Held {
@@ -96,17 +107,39 @@ impl State {
         self.for_pools(node, &cost, |pool, amount, is_line| {
             pool.take(amount, is_line, lateness, now);
         });
-        let is_timed = is_busy || {
-            let granted = self.nodes.at(node).granted;
-            granted < TIMED || granted.is_multiple_of(TIMED)
-        };
+        let needs_clock = is_busy || self.is_timed(node) || self.has_rate(&cost);
         self.for_path(node, |node| {
             node.permits += 1;
             node.granted += 1;
         });
-        self.nodes.at_mut(node).pins += 1;
-        let needs_clock = is_timed || self.has_rate(&cost);
         let since = needs_clock.then(|| self.read_clock());
+        let lease = self.open(node, cost, since, owner);
+        if is_busy {
+            self.list(lease);
+            self.charge(lease, now, true);
+        } else {
+            self.make_fresh(lease);
+        }
+        lease
+    }
+
+    /// Whether the next permit of a node is to be timed although nobody waits.
+    #[inline]
+    pub(super) fn is_timed(&self, node: u32) -> bool {
+        let granted = self.nodes.at(node).granted;
+        granted < TIMED || granted.is_multiple_of(TIMED)
+    }
+
+    /// Opens a lease for what was just booked.
+    #[inline]
+    pub(super) fn open(
+        &mut self,
+        node: u32,
+        cost: Cost,
+        since: Option<Time>,
+        owner: Option<OwnerId>,
+    ) -> u32 {
+        self.nodes.at_mut(node).pins += 1;
         let lease = self.leases.insert(Lease {
             node,
             cost,
@@ -114,18 +147,12 @@ impl State {
             charge: NIL,
             fresh: NOT_FRESH,
             owner,
+            is_listed: false,
             older: NIL,
             newer: NIL,
             held: Held::Yes,
         });
-        let lease = lease.index();
-        self.link_owner(lease);
-        if is_busy {
-            self.charge(lease, now, true);
-        } else {
-            self.make_fresh(lease);
-        }
-        lease
+        lease.index()
     }
 
     /// Whether a rate is among what is asked for.
@@ -135,13 +162,16 @@ impl State {
         parts.any(|&(resource, _)| self.kind(resource) == Some(Kind::Rate))
     }
 
-    fn make_fresh(&mut self, lease: u32) {
+    /// It was granted while nobody waits.
+    #[inline]
+    pub(super) fn make_fresh(&mut self, lease: u32) {
         let place = u32::try_from(self.fresh.len()).expect("fewer than 2^32 leases");
         self.leases.at_mut(lease).fresh = place;
         self.fresh.push(lease);
     }
 
-    fn unmake_fresh(&mut self, lease: u32) {
+    #[inline]
+    pub(super) fn unmake_fresh(&mut self, lease: u32) {
         let place = std::mem::replace(&mut self.leases.at_mut(lease).fresh, NOT_FRESH);
         if place == NOT_FRESH {
             return;
@@ -152,11 +182,12 @@ impl State {
         }
     }
 
-    /// Charges what was granted while nobody waited, from now on: somebody does.
+    /// Charges what was granted while nobody waited, from now on: somebody does. From now on, too, each owner knows its own.
     pub(super) fn charge_fresh(&mut self) {
         let now = self.now;
         for lease in std::mem::take(&mut self.fresh) {
             self.leases.at_mut(lease).fresh = NOT_FRESH;
+            self.list(lease);
             self.charge(lease, now, false);
         }
     }
@@ -187,7 +218,7 @@ impl State {
         }
         let now = self.now;
         self.stop_charging(lease);
-        self.unlink_owner(lease);
+        self.unlist(lease);
         let record = self.leases.at_mut(lease);
         let cost = record.cost.take();
         let (node, since, held) = (record.node, record.since, record.held);
@@ -309,6 +340,7 @@ impl State {
     /// The slots of a lease come back; it stays.
     pub(super) fn give_slots(&mut self, lease: u32, wakes: &mut WakeList) {
         self.stop_charging(lease);
+        self.list(lease);
         let record = self.leases.at_mut(lease);
         record.held = Held::No;
         let (node, slots) = (record.node, self.slots_of(lease));
@@ -357,19 +389,26 @@ impl State {
         }
     }
 
-    fn link_owner(&mut self, lease: u32) {
-        let Some(owner) = self.leases.at(lease).owner else {
+    /// Puts a lease into the list of its owner, if it has one and is not there. While nobody waits that is put off: most
+    /// leases are gone before anybody asks who holds them.
+    fn list(&mut self, lease: u32) {
+        let record = self.leases.at_mut(lease);
+        let Some(owner) = record.owner else {
             return;
         };
+        if std::mem::replace(&mut record.is_listed, true) {
+            return;
+        }
         if let Some(older) = self.owners.0.insert(owner, lease) {
             self.leases.at_mut(older).newer = lease;
             self.leases.at_mut(lease).older = older;
         }
     }
 
-    fn unlink_owner(&mut self, lease: u32) {
+    #[inline]
+    pub(super) fn unlist(&mut self, lease: u32) {
         let record = self.leases.at(lease);
-        let Some(owner) = record.owner else {
+        let Some(owner) = record.owner.filter(|_| record.is_listed) else {
             return;
         };
         let (older, newer) = (record.older, record.newer);
@@ -385,16 +424,23 @@ impl State {
         }
     }
 
-    /// The leases of an owner, newest first.
-    pub(super) fn leases_of(&self, owner: OwnerId) -> impl Iterator<Item = u32> + '_ {
+    /// The leases of an owner, newest first. O(those), and of those that are fresh: once somebody waits, none are.
+    pub(super) fn leases_of(&self, owner: OwnerId) -> Vec<u32> {
         let mut next = self.owners.0.get(&owner).copied().unwrap_or(NIL);
-        std::iter::from_fn(move || {
+        let listed = std::iter::from_fn(|| {
             let lease = next;
             if lease == NIL {
                 return None;
             }
             next = self.leases.at(lease).older;
             Some(lease)
-        })
+        });
+        let fresh = self.fresh.iter().copied().filter(|&lease| {
+            let record = self.leases.at(lease);
+            record.owner == Some(owner) && !record.is_listed
+        });
+        let mut leases: Vec<_> = listed.chain(fresh).collect();
+        leases.sort_unstable_by_key(|&lease| Reverse(self.leases.key_at(lease).ticket()));
+        leases
     }
 }

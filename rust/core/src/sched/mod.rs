@@ -89,7 +89,7 @@
 //! the grant are waiters that do not fit although smaller ones do, and each of them is passed, and seen, a bounded number of times.
 //!
 //! While nobody waits anywhere there is no order to respect: an ask that fits is charged to the books and goes, with no tag moved and,
-//! but for one in sixteen, no clock read. The first waiter to come has everything that was taken in this way charged from then on.
+//! but for one in sixteen, no clock read (`alone.rs`). The first waiter to come has everything that was taken in this way charged from then on.
 //!
 //! # Hand-off
 //!
@@ -139,6 +139,7 @@
 mod acquire;
 mod admit;
 mod alarm;
+mod alone;
 mod amount;
 mod ask;
 #[cfg(any(test, debug_assertions))]

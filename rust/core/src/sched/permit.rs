@@ -15,7 +15,7 @@ pub struct PermitId(pub(super) Key);
 pub struct Permit {
     tree: Arc<Tree>,
     node: NodeId,
-    lease: Key,
+    id: PermitId,
     /// Spares the second one of `release` and drop the lock. Who gives the cost back is decided under it.
     released: AtomicBool,
 }
@@ -26,7 +26,7 @@ impl Permit {
         Self {
             tree,
             node,
-            lease,
+            id: PermitId(lease),
             released: AtomicBool::new(false),
         }
     }
@@ -36,19 +36,9 @@ impl Permit {
     /// Slots come back; what a rate gave does not, time brings it; what was taken of a budget is spent.
     #[inline]
     pub fn release(&self) {
-        if self.released.swap(true, Ordering::Relaxed) {
-            return;
+        if !self.released.swap(true, Ordering::Relaxed) {
+            self.tree.release(self.id);
         }
-        // In a broken tree there is nothing to give back to, and drops must not panic.
-        let Some(mut state) = self.tree.lock_unless_broken() else {
-            return;
-        };
-        let mut wakes = WakeList::new();
-        state.end(self.lease, false, &mut wakes);
-        if state.waiting > 0 {
-            state.dispatch(&mut wakes);
-        }
-        Tree::finish(state, wakes);
     }
 
     /// Corrects what was asked for to what it really was, of the resources named; once or more often.
@@ -60,9 +50,7 @@ impl Permit {
     ///
     /// [`PermitError`], and then nothing was changed.
     pub fn settle(&self, actual: &[(Resource, Amount)]) -> Result<(), PermitError> {
-        self.tree.act(self.node, |state, wakes| {
-            state.settle(self.lease, actual, wakes)
-        })
+        self.tree.settle(self.id, actual)
     }
 
     /// Gives back its slots for a while; what it took of rates and budgets stays taken.
@@ -71,8 +59,7 @@ impl Permit {
     ///
     /// [`PermitError`] if it was released or is suspended already.
     pub fn suspend(&self) -> Result<(), PermitError> {
-        self.tree
-            .act(self.node, |state, wakes| state.suspend(self.lease, wakes))
+        self.tree.suspend(self.id)
     }
 
     /// Takes the slots again, in a line as any other; see [`Resume`].
@@ -81,32 +68,26 @@ impl Permit {
     ///
     /// [`PermitError`] if it was released, or is not suspended.
     pub fn resume(&self, alarm: Option<AlarmId>) -> Result<Resume, PermitError> {
-        let state = self.tree.lock_for(self.node);
-        let held = state.leases.get(self.lease).map(|lease| lease.held);
-        drop(state);
-        match held {
-            None => Err(PermitError::Released),
-            Some(Held::Yes) => Err(PermitError::Held),
-            Some(Held::Resuming(_) | Held::Regained) => Err(PermitError::Suspended),
-            Some(Held::No) => Ok(Resume::new(
-                Arc::clone(&self.tree),
-                self.node,
-                self.lease,
-                alarm,
-            )),
-        }
+        self.tree.take_again(self.id, alarm)
     }
 
     /// Its name.
     #[inline]
     pub fn id(&self) -> PermitId {
-        PermitId(self.lease)
+        self.id
+    }
+
+    /// Its name alone, and nothing that releases it: [`Tree::release`] does.
+    #[inline]
+    pub fn into_id(self) -> PermitId {
+        // What its drop does is done, in its eyes.
+        self.released.store(true, Ordering::Relaxed);
+        self.id
     }
 
     /// What it holds: what was asked for, as settled since, and so perhaps nothing of a resource. `None` once released.
     pub fn cost(&self) -> Option<Cost> {
-        let state = self.tree.lock_for(self.node);
-        Some(state.leases.get(self.lease)?.cost.clone())
+        self.tree.cost(self.id)
     }
 
     /// Where it holds it.
@@ -123,8 +104,86 @@ impl Permit {
 
     /// Whether it is suspended, and not taken again yet.
     pub fn is_suspended(&self) -> bool {
-        let state = self.tree.lock_for(self.node);
-        let lease = state.leases.get(self.lease);
+        self.tree.is_suspended(self.id)
+    }
+}
+
+/// What is done with a permit, by its name: for those who keep the tree anyway, and see to it that the permit is released. A
+/// name of another tree is nobody's, or somebody else's.
+impl Tree {
+    /// As [`Permit::release`].
+    #[inline]
+    pub fn release(&self, permit: PermitId) {
+        // In a broken tree there is nothing to give back to, and drops must not panic.
+        let Some(mut state) = self.lock_unless_broken() else {
+            return;
+        };
+        if state.end_alone(permit.0) {
+            return;
+        }
+        let mut wakes = WakeList::new();
+        state.end(permit.0, false, &mut wakes);
+        if state.waiting > 0 {
+            state.dispatch(&mut wakes);
+        }
+        Self::finish(state, wakes);
+    }
+
+    /// As [`Permit::settle`].
+    ///
+    /// # Errors
+    ///
+    /// [`PermitError`], and then nothing was changed.
+    pub fn settle(
+        &self,
+        permit: PermitId,
+        actual: &[(Resource, Amount)],
+    ) -> Result<(), PermitError> {
+        self.act(|state, wakes| state.settle(permit.0, actual, wakes))
+    }
+
+    /// As [`Permit::suspend`].
+    ///
+    /// # Errors
+    ///
+    /// [`PermitError`] if it was released or is suspended already.
+    pub fn suspend(&self, permit: PermitId) -> Result<(), PermitError> {
+        self.act(|state, wakes| state.suspend(permit.0, wakes))
+    }
+
+    /// As [`Permit::resume`].
+    ///
+    /// # Errors
+    ///
+    /// [`PermitError`] if it was released, or is not suspended.
+    pub fn take_again(
+        self: &Arc<Self>,
+        permit: PermitId,
+        alarm: Option<AlarmId>,
+    ) -> Result<Resume, PermitError> {
+        let state = self.lock();
+        let lease = state.leases.get(permit.0);
+        let (held, node) = match lease {
+            None => return Err(PermitError::Released),
+            Some(lease) => (lease.held, state.id_of(lease.node)),
+        };
+        drop(state);
+        match held {
+            Held::Yes => Err(PermitError::Held),
+            Held::Resuming(_) | Held::Regained => Err(PermitError::Suspended),
+            Held::No => Ok(Resume::new(Arc::clone(self), node, permit.0, alarm)),
+        }
+    }
+
+    /// As [`Permit::cost`].
+    pub fn cost(&self, permit: PermitId) -> Option<Cost> {
+        Some(self.lock().leases.get(permit.0)?.cost.clone())
+    }
+
+    /// As [`Permit::is_suspended`].
+    pub fn is_suspended(&self, permit: PermitId) -> bool {
+        let state = self.lock();
+        let lease = state.leases.get(permit.0);
         lease.is_some_and(|lease| lease.held != Held::Yes)
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 /// The longest path of nodes from a root to a leaf.
 pub const MAX_DEPTH: usize = 64;
 
+const STRANGER: &str = "the node belongs to another tree";
+
 /// A tree of capacities; the [module](super) tells how it works.
 ///
 /// In every method a node of another tree is a panic. Nothing but `tick` needs to be called in time, and of the
@@ -101,16 +103,25 @@ impl Tree {
     /// [`AcquireError`], except that nothing is a deadlock which does not wait.
     #[allow(clippy::needless_pass_by_value)] // as in `acquire`
     pub fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Option<Permit>, AcquireError> {
+        let taken = self.try_take(&ask)?;
+        Ok(taken.map(|id| Permit::new(Arc::clone(self), ask.node, id.0)))
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), but nothing releases what was taken unless the caller [does](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn try_take(&self, ask: &Ask) -> Result<Option<PermitId>, AcquireError> {
         let mut state = self.lock_for(ask.node);
-        if let Some(lease) = state.ask_alone(&ask) {
-            let key = state.leases.key_at(lease);
-            drop(state);
-            return Ok(Some(Permit::new(Arc::clone(self), ask.node, key)));
+        if let Some(lease) = state.ask_alone(ask) {
+            return Ok(Some(PermitId(state.leases.key_at(lease))));
         }
         let mut wakes = WakeList::new();
-        let granted = state.try_ask(&ask, &mut wakes);
+        let granted = state.try_ask(ask, &mut wakes);
         Self::finish(state, wakes);
-        Ok(granted?.map(|key| Permit::new(Arc::clone(self), ask.node, key)))
+        Ok(granted?.map(PermitId))
     }
 
     /// Takes what is asked for as soon as it is granted; see [`Acquire`]. All checks are made at its first poll.
@@ -137,7 +148,7 @@ impl Tree {
     ///
     /// [`NodeError`], and then nothing was changed.
     pub fn resize(&self, node: NodeId, limits: &[(Resource, Limit)]) -> Result<(), NodeError> {
-        self.act(node, |state, wakes| state.resize(node.key, limits, wakes))
+        self.act_at(node, |state, wakes| state.resize(node.key, limits, wakes))
     }
 
     /// Gives `node` another weight.
@@ -155,7 +166,7 @@ impl Tree {
     ///
     /// [`NodeError::Closed`].
     pub fn pause(&self, node: NodeId) -> Result<(), NodeError> {
-        self.act(node, |state, wakes| state.pause(node.key, true, wakes))
+        self.act_at(node, |state, wakes| state.pause(node.key, true, wakes))
     }
 
     /// Ends a pause. Idempotent.
@@ -164,7 +175,7 @@ impl Tree {
     ///
     /// [`NodeError::Closed`].
     pub fn resume(&self, node: NodeId) -> Result<(), NodeError> {
-        self.act(node, |state, wakes| state.pause(node.key, false, wakes))
+        self.act_at(node, |state, wakes| state.pause(node.key, false, wakes))
     }
 
     /// Admits nothing that asks for `resource` at `node` and below before `delay` has passed; nothing at all if no
@@ -179,7 +190,7 @@ impl Tree {
         resource: Option<Resource>,
         delay: Duration,
     ) -> Result<(), NodeError> {
-        self.act(node, |state, wakes| {
+        self.act_at(node, |state, wakes| {
             state.retry_after(node.key, resource, delay, wakes)
         })
     }
@@ -187,13 +198,13 @@ impl Tree {
     /// Closes `node` and all below: those who wait there and those who come get [`AcquireError::Closed`]. Permits stay
     /// valid. Idempotent.
     pub fn close(&self, node: NodeId) {
-        self.act(node, |state, wakes| state.close(node.key, wakes));
+        self.act_at(node, |state, wakes| state.close(node.key, wakes));
     }
 
     /// Closes `node` for its own line and forgets it when its last permit and its last child are gone. Children go on
     /// under its limits. The memory of a tree is that of its live nodes. Idempotent.
     pub fn remove(&self, node: NodeId) {
-        self.act(node, |state, wakes| state.remove(node.key, wakes));
+        self.act_at(node, |state, wakes| state.remove(node.key, wakes));
     }
 
     /// What could be had at `node` now, were nobody waiting: of each resource limited on its path the least that a node
@@ -263,12 +274,10 @@ impl Tree {
     /// The permits that `owner` holds, oldest first; it holds those that were granted on its behalf.
     pub fn permits_of(&self, owner: OwnerId) -> Vec<PermitId> {
         let state = self.lock();
-        let mut permits: Vec<_> = state
-            .leases_of(owner)
-            .map(|lease| PermitId(state.leases.key_at(lease)))
-            .collect();
-        permits.reverse();
-        permits
+        let leases = state.leases_of(owner);
+        (leases.iter().rev())
+            .map(|&lease| PermitId(state.leases.key_at(lease)))
+            .collect()
     }
 
     /// A timer's side of this tree; see [`Alarm`].
@@ -324,12 +333,18 @@ impl Tree {
     }
 
     /// Does something under the lock, then wakes whom it concerned.
-    pub(super) fn act<R>(
+    pub(super) fn act_at<R>(
         &self,
         node: NodeId,
         act: impl FnOnce(&mut State, &mut WakeList) -> R,
     ) -> R {
-        let mut state = self.lock_for(node);
+        assert!(node.tree == self.id, "{STRANGER}");
+        self.act(act)
+    }
+
+    /// The same, of no node.
+    pub(super) fn act<R>(&self, act: impl FnOnce(&mut State, &mut WakeList) -> R) -> R {
+        let mut state = self.lock();
         let mut wakes = WakeList::new();
         let result = act(&mut state, &mut wakes);
         Self::finish(state, wakes);
@@ -358,7 +373,7 @@ impl Tree {
     /// The lock, once it is sure that `node` is ours.
     #[inline]
     pub(super) fn lock_for(&self, node: NodeId) -> MutexGuard<'_, State> {
-        assert!(node.tree == self.id, "the node belongs to another tree");
+        assert!(node.tree == self.id, "{STRANGER}");
         self.state.lock()
     }
 }

@@ -22,6 +22,12 @@ impl Key {
     pub fn index(self) -> u32 {
         self.index
     }
+
+    /// Greater than that of every entry that was inserted before.
+    #[inline]
+    pub fn ticket(self) -> NonZeroU64 {
+        self.ticket
+    }
 }
 
 /// From so many entries on a slab grows by an eighth, not twofold: what it has to spare counts among the bytes of each.
