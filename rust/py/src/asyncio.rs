@@ -67,6 +67,29 @@ pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     (!task.is_none()).then_some(task)
 }
 
+/// A number that changes whenever a task begins or ends a step, in any thread; `None` where CPython does not count that.
+///
+/// While it is the same, and in the same thread, so is the [current task](current_task).
+#[inline]
+pub(crate) fn steps(py: Python<'_>) -> Option<u64> {
+    #[cfg(not(Py_3_14))]
+    {
+        let tasks = CURRENT_TASK.get(py)?.bind(py);
+        let tasks = tasks.cast_exact::<pyo3::types::PyDict>().ok()?;
+        // SAFETY: a live dictionary, and the GIL is held. Its version is another one after each change of what is in it.
+        #[allow(
+            deprecated,
+            reason = "it is there up to 3.13, and 3.14 is another case"
+        )]
+        Some(unsafe { (*tasks.as_ptr().cast::<pyo3::ffi::PyDictObject>()).ma_version_tag })
+    }
+    #[cfg(Py_3_14)]
+    {
+        let _ = py;
+        None
+    }
+}
+
 /// The running loop, if there is one, without the system call that `asyncio` may make to find it.
 ///
 /// A loop of `asyncio`'s keeps in `_thread_id` the number of the thread that runs it, an object made for that run. If it is

@@ -20,6 +20,13 @@ static TASKS: GilCell<Tasks> = GilCell::new(Tasks {
     sweep_at: LEAST,
 });
 
+/// Who was asked about last, by whom that is found again without asking for the loop and its task.
+static LATEST: GilCell<Latest> = GilCell::new(Latest {
+    steps: None,
+    thread: 0,
+    number: NonZeroU64::MIN,
+});
+
 /// Below that many, dead ones are left alone.
 const LEAST: usize = 64;
 
@@ -29,6 +36,13 @@ struct Tasks {
     next: u64,
     /// With how many the dead ones are looked for.
     sweep_at: usize,
+}
+
+struct Latest {
+    /// What [`asyncio::steps`] counted then.
+    steps: Option<u64>,
+    thread: u64,
+    number: NonZeroU64,
 }
 
 struct Known {
@@ -71,13 +85,32 @@ impl Known {
 }
 
 /// The one who runs now.
+#[inline]
 pub(crate) fn current(py: Python<'_>) -> PyResult<NonZeroU64> {
+    let latest = LATEST.borrow(py);
+    if latest.steps.is_some()
+        && latest.thread == this_thread()
+        && latest.steps == asyncio::steps(py)
+    {
+        return Ok(latest.number);
+    }
+    drop(latest);
+    find(py)
+}
+
+fn find(py: Python<'_>) -> PyResult<NonZeroU64> {
     // Tasks have even numbers, threads odd ones.
     let number = match asyncio::current_task(py) {
         Some(task) => number_of(&task)? << 1,
         None => this_thread() << 1 | 1,
     };
-    Ok(NonZeroU64::new(number).expect("numbers begin at 1"))
+    let number = NonZeroU64::new(number).expect("numbers begin at 1");
+    *LATEST.borrow(py) = Latest {
+        steps: asyncio::steps(py),
+        thread: this_thread(),
+        number,
+    };
+    Ok(number)
 }
 
 fn number_of(task: &Bound<'_, PyAny>) -> PyResult<u64> {

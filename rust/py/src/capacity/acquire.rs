@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use headrace_core::sched::{self as core, Amount, Ask, Cost, NodeId, OwnerId, Permit, Resource};
+use headrace_core::sched::{
+    self as core, Amount, Ask, Cost, NodeId, OwnerId, Permit, PermitId, Resource,
+};
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::ffi;
 use pyo3::intern;
@@ -149,7 +151,7 @@ impl Acquiring {
             ask.owner = Some(OwnerId(owner::current(py)?.get()));
         }
         let owner = ask.owner;
-        match tree.try_acquire(ask) {
+        match tree.try_take(&ask) {
             Ok(Some(permit)) => self.grant(source, permit).map(Some),
             Ok(None) => self.join(source, owner),
             Err(error) => Err(self.refuse(source, &error)),
@@ -185,7 +187,7 @@ impl Acquiring {
             _alarm: alarm,
         });
         match waiting.poll() {
-            Poll::Ready(Ok(permit)) => return self.grant(source, permit).map(Some),
+            Poll::Ready(Ok(permit)) => return self.grant(source, permit.into_id()).map(Some),
             Poll::Ready(Err(error)) => return Err(self.refuse(source, &error)),
             Poll::Pending => waiting.forward(py),
         }
@@ -220,7 +222,7 @@ impl Acquiring {
         };
         waiting.end(py)?;
         match outcome {
-            Ok(permit) => self.grant(source, permit).map(Some),
+            Ok(permit) => self.grant(source, permit.into_id()).map(Some),
             Err(error) => Err(self.refuse(source, &error)),
         }
     }
@@ -229,7 +231,7 @@ impl Acquiring {
     fn grant<'py>(
         &mut self,
         source: &Bound<'py, Capacity>,
-        permit: Permit,
+        permit: PermitId,
     ) -> PyResult<Bound<'py, PyAny>> {
         let lease = Lease::make(source, permit)?;
         if matches!(self.entered, Entered::Yes) {

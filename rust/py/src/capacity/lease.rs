@@ -4,9 +4,10 @@ use std::ffi::CStr;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::sched::{self as core, Amount, Permit, Resource};
+use headrace_core::sched::{self as core, Amount, NodeId, PermitId, Resource};
 use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -18,31 +19,76 @@ use super::{alarm, amount, refusal, shape};
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
 use crate::awaitable::{Class, Seen, Stopped, context};
+use crate::recycled::{Bin, Filling, Recycled};
 use crate::thread::Blocking;
 
 /// What somebody holds of a capacity, here and at every ancestor, until it is released.
 ///
 /// `with lease:` releases it at the end of the block. One that is collected while it is held returns its capacity, and
 /// emits a `ResourceWarning`. Any thread may use it.
-#[pyclass(frozen, freelist = 64, module = "headrace", name = "Lease")]
+#[pyclass(frozen, module = "headrace", name = "Lease")]
 #[derive(Debug)]
 pub(super) struct Lease {
-    shared: Arc<Shared>,
-    /// There until the lease is dropped; forgotten in a forked child, which has no such tree.
-    permit: Option<Permit>,
+    permit: Filling<Permit>,
+    is_released: AtomicBool,
+}
+
+/// What it holds, by its name, and where.
+#[derive(Debug)]
+struct Permit {
+    /// `None` in a dead object alone.
+    shared: Option<Arc<Shared>>,
+    node: NodeId,
+    id: PermitId,
+}
+
+static BIN: Bin = Bin::new();
+
+impl Recycled for Lease {
+    fn bin() -> &'static Bin {
+        &BIN
+    }
+
+    #[inline]
+    fn spend(&self) -> bool {
+        // SAFETY: the last reference to the object is gone.
+        let permit = unsafe { self.permit.get_mut() };
+        // What only this lease holds is dropped by the long way: there may be Python objects in it.
+        let is_spent = self.is_released.load(Ordering::Relaxed)
+            && (permit.shared.as_ref()).is_some_and(|shared| Arc::strong_count(shared) > 1);
+        if is_spent {
+            permit.shared = None;
+        }
+        is_spent
+    }
 }
 
 impl Lease {
     #[inline]
     pub(super) fn make<'py>(
         source: &Bound<'py, Capacity>,
-        permit: Permit,
+        id: PermitId,
     ) -> PyResult<Bound<'py, Self>> {
-        let lease = Self {
-            shared: Arc::clone(source.get().shared()?),
-            permit: Some(permit),
+        let py = source.py();
+        let (shared, node) = source.get().place()?;
+        let permit = Permit {
+            shared: Some(Arc::clone(shared)),
+            node,
+            id,
         };
-        Bound::new(source.py(), lease)
+        if let Some(lease) = BIN.take::<Self>(py) {
+            let this = lease.get();
+            // SAFETY: nobody else has it yet.
+            unsafe { *this.permit.get_mut() = permit };
+            this.is_released.store(false, Ordering::Relaxed);
+            return Ok(lease);
+        }
+        let lease = Self {
+            permit: Filling::new(permit),
+            is_released: AtomicBool::new(false),
+        };
+        // If there is no memory for it, dropping it releases it.
+        Bound::new(py, lease)
     }
 }
 
@@ -52,10 +98,11 @@ impl Lease {
     /// Gives it back: slots at once; what a rate gave comes back with time, and what was taken of a budget is spent.
     /// Idempotent.
     pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
-        self.shared.home.check(py, "lease")?;
+        let shared = self.shared();
+        shared.home.check(py, "lease")?;
         // The capacity comes back also if the clock fails.
-        let entered = self.shared.enter(py);
-        self.permit().release();
+        let entered = shared.enter(py);
+        self.give_back();
         entered.map(drop)
     }
 
@@ -71,11 +118,11 @@ impl Lease {
     ///     RuntimeError: The lease was released, or given back for a while.
     #[pyo3(signature = (**actual))]
     fn settle(&self, py: Python<'_>, actual: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-        let tree = self.shared.enter(py)?;
+        let tree = self.shared().enter(py)?;
         let actual = (actual.into_iter().flat_map(PyDictMethods::iter))
             .map(|(name, value)| self.part(&name, &value))
             .collect::<PyResult<Vec<_>>>()?;
-        (self.permit().settle(&actual)).map_err(|error| refusal::of_permit(tree, error))
+        (tree.settle(self.id(), &actual)).map_err(|error| refusal::of_permit(tree, error))
     }
 
     /// Gives it back for a while, and takes it again at the end of the block, in a line as any other: `async with
@@ -94,15 +141,16 @@ impl Lease {
     /// How much it holds, by resource; nothing once it was released.
     #[getter]
     fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let cost = self.permit().cost();
+        let tree = &self.shared().core;
+        let cost = tree.cost(self.id());
         let parts = cost.iter().flat_map(core::Cost::parts);
-        shape::by_name(py, &self.shared.core, parts.copied())
+        shape::by_name(py, tree, parts.copied())
     }
 
     /// Whether it was released.
     #[getter]
     fn is_released(&self) -> bool {
-        self.permit().is_released()
+        self.is_released.load(Ordering::Relaxed)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -121,16 +169,16 @@ impl Lease {
     }
 
     fn __repr__(&self) -> String {
-        let Some(cost) = self.permit().cost() else {
+        let tree = &self.shared().core;
+        let Some(cost) = tree.cost(self.id()) else {
             return "<Lease, released>".to_owned();
         };
-        let tree = &self.shared.core;
         let parts: Vec<_> = (cost.parts().iter())
             .map(|(resource, amount)| format!("{amount} {}", tree.resource_name(*resource)))
             .collect();
-        let of =
-            (tree.name(self.permit().node())).map_or(String::new(), |name| format!(" of '{name}'"));
-        let away = if self.permit().is_suspended() {
+        let of = (tree.name(self.permit.get().node))
+            .map_or(String::new(), |name| format!(" of '{name}'"));
+        let away = if tree.is_suspended(self.id()) {
             ", given back for a while"
         } else {
             ""
@@ -141,10 +189,24 @@ impl Lease {
 
 impl Lease {
     #[inline]
-    fn permit(&self) -> &Permit {
-        self.permit
-            .as_ref()
-            .expect("it is there until it is dropped")
+    fn shared(&self) -> &Arc<Shared> {
+        let shared = &self.permit.get().shared;
+        shared.as_ref().expect("it is there until it is dropped")
+    }
+
+    #[inline]
+    fn id(&self) -> PermitId {
+        self.permit.get().id
+    }
+
+    /// Releases it, unless it is.
+    #[inline]
+    fn give_back(&self) {
+        // With the GIL held, so that nobody comes in between.
+        if !self.is_released.load(Ordering::Relaxed) {
+            self.is_released.store(true, Ordering::Relaxed);
+            self.shared().core.release(self.id());
+        }
     }
 
     fn part(
@@ -155,15 +217,16 @@ impl Lease {
         let py = name.py();
         let name = name.cast::<PyString>()?.to_cow()?;
         let amount = amount::amount(&name, value)?;
-        let cost = self.permit().cost();
+        let shared = self.shared();
+        let cost = shared.core.cost(self.id());
         let parts = cost.as_ref().map_or(&[][..], core::Cost::parts);
-        let resource = self.shared.resource(py, &name);
+        let resource = shared.resource(py, &name);
         match resource.filter(|resource| parts.iter().any(|(held, _)| held == resource)) {
             Some(resource) => Ok((resource, amount)),
             None if cost.is_none() => Err(PyRuntimeError::new_err("this lease was released")),
             None => {
                 let held: Vec<_> = (parts.iter())
-                    .map(|(held, _)| format!("'{}'", self.shared.core.resource_name(*held)))
+                    .map(|(held, _)| format!("'{}'", shared.core.resource_name(*held)))
                     .collect();
                 Err(PyValueError::new_err(format!(
                     "this lease holds no '{name}'; it holds {}",
@@ -174,18 +237,17 @@ impl Lease {
     }
 
     fn suspend(&self, py: Python<'_>) -> PyResult<()> {
-        let tree = self.shared.enter(py)?;
-        (self.permit().suspend()).map_err(|error| refusal::of_permit(tree, error))
+        let tree = self.shared().enter(py)?;
+        (tree.suspend(self.id())).map_err(|error| refusal::of_permit(tree, error))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let permit = self.permit.take();
-        if !self.shared.home.is_here() {
-            std::mem::forget(permit);
-        } else if let Some(permit) = permit.filter(|permit| !permit.is_released()) {
-            drop(permit);
+        // A forked child has no such tree.
+        let is_held = !*self.is_released.get_mut();
+        if is_held && self.shared().home.is_here() {
+            self.give_back();
             warn();
         }
     }
@@ -232,25 +294,24 @@ impl Released {
             instead: "write `async with`",
         };
         let lease = self.lease.get();
-        let shared = &lease.shared;
+        let shared = lease.shared();
         let tree = shared.enter(py)?;
-        if lease.permit().is_released() {
+        if lease.is_released() {
             return Ok(());
         }
         let alarm = tree.alarm();
-        let retaken = lease
-            .permit()
-            .resume(Some(alarm.id()))
+        let retaken = tree
+            .take_again(lease.id(), Some(alarm.id()))
             .map_err(|error| refusal::of_permit(tree, error))
             .and_then(|future| alarm::wait(py, CALL, shared, &alarm, future, None));
         match retaken {
             Ok(Some(Ok(()))) => Ok(()),
             Ok(Some(Err(error))) => {
-                lease.permit().release();
+                lease.give_back();
                 Err(lease.refuse(py, &error))
             }
             Ok(None) | Err(_) => {
-                lease.permit().release();
+                lease.give_back();
                 retaken.map(drop)
             }
         }
@@ -281,9 +342,10 @@ impl Released {
 impl Lease {
     #[cold]
     fn refuse(&self, py: Python<'_>, error: &core::AcquireError) -> PyErr {
-        let cost = self.permit().cost();
+        let tree = &self.shared().core;
+        let cost = tree.cost(self.id());
         let asked = |resource| (cost.as_ref()).map_or(Amount::ZERO, |cost| cost.get(resource));
-        refusal::of_ask(py, &self.shared.core, self.permit().node(), error, asked)
+        refusal::of_ask(py, tree, self.permit.get().node, error, asked)
     }
 }
 
@@ -328,13 +390,14 @@ impl Operation for Retaking {
 impl Retaking {
     fn poll_retaken(&mut self, py: Python<'_>, context: &mut Context<'_>) -> Poll<PyResult<()>> {
         let lease = self.lease.get();
-        if lease.permit().is_released() {
+        if lease.is_released() {
             return Poll::Ready(Ok(()));
         }
-        let tree = lease.shared.enter(py)?;
+        let shared = lease.shared();
+        let tree = shared.enter(py)?;
         if self.future.is_none() {
-            let alarm = lease.shared.alarm(&asyncio::running_loop(py)?)?;
-            let future = (lease.permit().resume(Some(alarm.id())))
+            let alarm = shared.alarm(&asyncio::running_loop(py)?)?;
+            let future = (tree.take_again(lease.id(), Some(alarm.id())))
                 .map_err(|error| refusal::of_permit(tree, error))?;
             self.future = Some((future, alarm));
         }
@@ -352,8 +415,8 @@ impl Drop for Retaking {
         // What stands in the line for this lease, first.
         self.future = None;
         let lease = self.lease.get();
-        if !self.is_over && lease.shared.home.is_here() {
-            lease.permit().release();
+        if !self.is_over && lease.shared().home.is_here() {
+            lease.give_back();
         }
     }
 }

@@ -27,12 +27,14 @@ use pyo3::prelude::*;
 
 use crate::awaitable::Native;
 use crate::awaitable::ready::Ready;
+use crate::recycled;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<node::Capacity>()?;
     module.add_class::<lease::Lease>()?;
     module.add_class::<lease::Released>()?;
     let py = module.py();
+    recycled::register::<lease::Lease>(py);
     Native::<acquire::Acquiring>::register(py)?;
     Native::<Ready<lease::Retaking>>::register(py)
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::sched::{Ask, NodeId, NodeOptions, OwnerId, Tree, Usage};
+use headrace_core::sched::{Ask, NodeId, NodeOptions, OwnerId, PermitId, Tree, Usage};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -215,7 +215,7 @@ impl Capacity {
         ask.alarm = Some(alarm.id());
         let future = shared.core.acquire(ask.clone());
         match alarm::wait(py, CALL, shared, &alarm, future, until)? {
-            Some(Ok(permit)) => Lease::make(slf, permit),
+            Some(Ok(permit)) => Lease::make(slf, permit.into_id()),
             Some(Err(error)) => Err(this.refuse(py, &ask, &error)),
             None => Err(thread::late("the lease could not be had", timeout)),
         }
@@ -389,6 +389,13 @@ impl Capacity {
         Ok(&self.made()?.shared)
     }
 
+    /// What is shared, and the node.
+    #[inline]
+    pub(super) fn place(&self) -> PyResult<(&Arc<Shared>, NodeId)> {
+        let made = self.made()?;
+        Ok((&made.shared, made.node))
+    }
+
     /// The tree, if it may be used here, and the node.
     #[inline]
     pub(super) fn enter(&self, py: Python<'_>) -> PyResult<(&Arc<Tree>, NodeId)> {
@@ -449,9 +456,9 @@ impl Capacity {
         Ok(())
     }
 
-    fn take(&self, py: Python<'_>, ask: &Ask) -> PyResult<Option<headrace_core::sched::Permit>> {
+    fn take(&self, py: Python<'_>, ask: &Ask) -> PyResult<Option<PermitId>> {
         let tree = &self.shared()?.core;
-        (tree.try_acquire(ask.clone())).map_err(|error| self.refuse(py, ask, &error))
+        (tree.try_take(ask)).map_err(|error| self.refuse(py, ask, &error))
     }
 
     #[cold]
