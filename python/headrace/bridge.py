@@ -16,13 +16,15 @@ from headrace.pull.source import as_pull
 from headrace.push.base import (
     acceptors,
     cancelling,
+    checked_selector,
     checked_sink,
+    checked_sinks,
+    different_sinks,
     name_acceptors,
     push_now,
     raise_all,
     says_done,
 )
-from headrace.push.fanout import checked_selector, checked_sinks, different_sinks
 from headrace.telling import counted, shown, told
 
 if TYPE_CHECKING:

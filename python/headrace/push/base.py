@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast
 
@@ -13,13 +14,14 @@ from headrace.errors import ClosedError
 from headrace.telling import shown, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
     from headrace.abc import PushProtocol
 
 __all__ = ["PushObj"]
 
+T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 # What a subclass may override, so that no line runs it in place any more.
@@ -195,6 +197,51 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
             f"{parameter} must be a push object, got {shown(sink)}, which has no {' and no '.join(missing)}()"
         )
     return sink
+
+
+def checked_selector(selector: Any) -> Any:
+    """The selector, if it is callable.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not callable(selector):
+        raise TypeError(f"selector must be callable, got {shown(selector)}")
+    return selector
+
+
+def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
+    """The sinks, if they are some.
+
+    Raises:
+        TypeError: It is not iterable, or one of them is no push object.
+        ValueError: There are none.
+    """
+    if not isinstance(cast("object", sinks), Iterable):
+        raise TypeError(f"sinks must be an iterable of push objects, got {shown(sinks)}")
+    checked = tuple(sinks)
+    if not checked:
+        raise ValueError("sinks must hold at least one push object, got none")
+    for number, sink in enumerate(checked):
+        checked_sink(sink, f"sinks[{number}]")
+    return checked
+
+
+def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
+    """The sinks, if they are some, each once.
+
+    Raises:
+        TypeError: It is not iterable, or one of them is no push object.
+        ValueError: There are none, or one of them stands there twice.
+    """
+    checked = checked_sinks(sinks)
+    places: dict[int, int] = {}
+    for number, sink in enumerate(checked):
+        if (first := places.setdefault(id(sink), number)) != number:
+            raise ValueError(
+                f"sinks must be different from each other, got {sink!r} as sinks[{first}] and sinks[{number}]"
+            )
+    return checked
 
 
 def cancelling() -> int:
