@@ -240,14 +240,14 @@ async def test_scopes_of_anyio_hold_inside_a_task() -> None:
 
         async with anyio.create_task_group() as group:
             group.start_soon(child)
-            await anyio.sleep(0)
+            await asyncio.sleep(0)
             group.cancel_scope.cancel()
         return ended
 
     async def shields() -> str:
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(0)
-        await anyio.sleep(0)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
         return "through"
 
     tasks = [times_out, cancels_its_group, shields] * 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 from headrace._core import Buffer, QueueFeed, end_push, settle_push
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
-from headrace.telling import amount, told
+from headrace.telling import amount, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,9 +210,7 @@ class PushPullBufferObj(Generic[T]):
             TypeError: `error` is no exception.
         """
         if error is not None and not isinstance(cast("object", error), BaseException):
-            raise TypeError(
-                f"error must be an exception or None, got {error!r} ({type(error).__name__})"
-            )
+            raise TypeError(f"error must be an exception or None, got {shown(error)}")
         if end_push(self._sink):
             if error is None:
                 self._buffer.finish()
