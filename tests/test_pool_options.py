@@ -253,6 +253,20 @@ async def test_priorities_and_costs_reach_the_capacity() -> None:
         assert shown([envelope async for envelope in progress]) == [True, 1, 1, 1]
 
 
+async def test_with_lookahead_the_highest_priority_is_called_first() -> None:
+    gate = asyncio.Event()
+    order: list[int] = []
+    tasks = [
+        Task(gate.wait),
+        *(Task(order.append, number, priority=number) for number in (1, 3, 2)),
+    ]
+    async with pool(tasks, 1, lookahead=3).run_tasks() as progress:
+        await quiet()
+        gate.set()
+        assert len([envelope async for envelope in progress]) == 4
+    assert order == [3, 2, 1]
+
+
 async def test_later_task_that_fits_is_called_before_one_that_does_not() -> None:
     capacity = CapacitySource(3)
     outside = await capacity.acquire(2)
@@ -261,13 +275,27 @@ async def test_later_task_that_fits_is_called_before_one_that_does_not() -> None
     def note(name: str) -> None:
         order.append(name)
 
-    # A leaf of each own, so that the tree is free to let the small one pass.
     tasks = [Task(note, "big", cost=3), Task(note, "small")]
     async with HierarchicalTaskPoolRunner(tasks, capacity, lookahead=2).run_tasks() as progress:
         await quiet()
+        assert order == ["small"]
         outside.release()
         assert len([envelope async for envelope in progress]) == 2
-    assert sorted(order) == ["big", "small"]
+    assert order == ["small", "big"]
+
+
+async def test_big_cost_is_not_passed_for_ever() -> None:
+    capacity = CapacitySource(3)
+    outside = await capacity.acquire(2)
+    order: list[str] = []
+    tasks = [Task(order.append, "big", cost=3), *[Task(order.append, "small")] * 30]
+    async with HierarchicalTaskPoolRunner(tasks, capacity, lookahead=2).run_tasks() as progress:
+        await quiet()
+        # Eight may pass it; then what frees is kept for it.
+        assert order == ["small"] * 8
+        outside.release()
+        assert len([envelope async for envelope in progress]) == 31
+    assert order[8] == "big"
 
 
 # timeouts
