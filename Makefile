@@ -33,6 +33,11 @@ READY := $(VENV)/.ready-$(TOOLS)
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
 
+# Fails, and says why, unless everything public has a type that all checkers agree on. The checker looks the package up
+# in the environment of the first python on PATH.
+TYPED = told=$$(PATH="$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes headrace --ignoreexternal) || \
+	{ grep -B 1 -A 1 error: <<<"$$told" >&2; exit 1; }
+
 # Prints "KEY PATH", one line for each CPython >= 3.11 on PATH and under pyenv, the first of each kind (3.11, 3.13, 3.13t, ...).
 FIND_PYTHONS = for python in python3 $$(compgen -c python3. | grep -xE 'python3\.[0-9]+t?' | sort -u) \
 		"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin/python3; do \
@@ -111,6 +116,7 @@ lint: build ## formatters, linters, type checkers, stubs against the module, lic
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/basedpyright
+	$(TYPED)
 	MYPYPATH=python $(RUN) -m mypy.stubtest headrace._core
 	if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
 	else echo "cargo-deny is not installed: deny.toml was not checked"; fi

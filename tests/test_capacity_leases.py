@@ -71,10 +71,10 @@ async def test_a_lease_is_as_new_though_its_object_was_another_before() -> None:
     again.release()
     assert other.held == 0
     # More than are kept, which go the long way.
-    leases = [other.try_acquire(0.01) for _ in range(200)]
-    for lease in leases:
-        assert lease is not None
-        lease.release()
-    del leases, lease
+    tried = (other.try_acquire(0.01) for _ in range(200))
+    leases = [lease for lease in tried if lease is not None]
+    assert len(leases) == 200
+    while leases:
+        leases.pop().release()
     with await other.acquire(5) as last:
         assert last.cost == {"slots": 5}

@@ -273,7 +273,7 @@ class _Tap(Generic[T]):
     ) -> None:
         self.source = source
         self.sinks = sinks
-        self.has_ended_sinks = False
+        self.has_ended_sinks: bool = False
         self._name = name
         # The sinks that are to be ended.
         self._open = list({id(sink): sink for sink in sinks}.values()) if ends else []

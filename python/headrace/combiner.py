@@ -195,7 +195,7 @@ class Combination(Generic[T]):
     ) -> None:
         self._owner = owner
         self._title = owner
-        self.merge = Merge(owner, _closed, eager=eager, on_error=on_error)
+        self.merge: Merge = Merge(owner, _closed, eager=eager, on_error=on_error)
         sources, cutoffs = tuple(sources), tuple(cutoffs)
         names = tuple(range(len(sources)) if labels is None else labels)
         if not sources:

@@ -45,7 +45,7 @@ class Output:
     """
 
     def __init__(self, path: str) -> None:
-        self.lines = 0
+        self.lines: int = 0
         self.partial: Path | None = None
         """Where the lines of a run that stopped early were left."""
         self._name = "standard output" if path == "-" else path

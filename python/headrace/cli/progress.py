@@ -121,7 +121,7 @@ class Lines:
 class Bar:
     """A bar that `rich` draws."""
 
-    every = 0.1
+    every: float = 0.1
 
     def __init__(self) -> None:
         # Imported here, since `rich` is optional, and since it takes longer to import than all the rest.

@@ -48,7 +48,7 @@ class RecordReader:
     """
 
     def __init__(self, path: str, *, text: bool) -> None:
-        self.name = "standard input" if path == "-" else path
+        self.name: str = "standard input" if path == "-" else path
         self.problem: ComplaintError | None = None
         self._text = text
         try:
@@ -57,7 +57,7 @@ class RecordReader:
             status = os.fstat(self._file.fileno())
         except OSError as error:
             raise self._cannot_read(error) from error
-        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.size: int | None = status.st_size if stat.S_ISREG(status.st_mode) else None
         """How many bytes there are to read, where that can be known."""
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ class Window:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self.held: int = 0
         """How many are inside."""
         self._left = asyncio.Event()
 

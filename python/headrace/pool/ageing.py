@@ -32,7 +32,7 @@ class Ageing:
     ) -> None:
         self.priority = priority
         self.seconds = ageing
-        self.clock = function_or_none("clock", clock) or time.monotonic
+        self.clock: Callable[[], float] = function_or_none("clock", clock) or time.monotonic
 
     @property
     def priority(self) -> Callable[[Any], float] | None:

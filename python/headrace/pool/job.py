@@ -67,7 +67,7 @@ class Job:
 
     def __init__(self, run: Run, item: object) -> None:
         self._run = run
-        self.item = item
+        self.item: object = item
         self.key: Hashable = None
         if isinstance(item, Task):
             self.task = item
@@ -76,10 +76,10 @@ class Job:
             self.task = Task(item)
             # Not the feeder's, which is a copy of it.
             self.task.context = run.context
-        self.task_id = next(run.plan.ids)
-        self.queued = run.clock()
-        self.state = State.QUEUED
-        self.attempt = 0
+        self.task_id: int = next(run.plan.ids)
+        self.queued: float = run.clock()
+        self.state: State = State.QUEUED
+        self.attempt: int = 0
         self.started: float | None = None
         # Whether the attempt of now has been called.
         self._called = False

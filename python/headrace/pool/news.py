@@ -33,8 +33,8 @@ class Listener:
     def __init__(self, callback: Callable[..., object]) -> None:
         if not callable(cast("object", callback)):
             raise TypeError(f"callback must be callable, got {shown(callback)}")
-        self.callback = callback
-        self.stopped = False
+        self.callback: Callable[..., object] = callback
+        self.stopped: bool = False
 
 
 class News:

@@ -74,12 +74,12 @@ class Node:
     )
 
     def __init__(self, key: Hashable, item: Any, depends_on: list[Hashable]) -> None:
-        self.key = key
-        self.item = item
-        self.depends_on = depends_on
+        self.key: Hashable = key
+        self.item: Any = item
+        self.depends_on: list[Hashable] = depends_on
         """The keys; one that was named again later stands there again."""
-        self.state = DependencyState.PENDING
-        self.waits_for = 0
+        self.state: DependencyState = DependencyState.PENDING
+        self.waits_for: int = 0
         """How many of those that it depends on are not completed."""
         self.dependants: list[Node] = []
         """Those that depend on it, oldest first; empty as soon as it is settled, so that each edge is walked once."""

@@ -27,7 +27,7 @@ class Failure:
     __slots__ = ("error", "told")
 
     def __init__(self, error: BaseException) -> None:
-        self.error = error
+        self.error: BaseException = error
         # Set by the feeder, if it waits until somebody has been told.
         self.told: asyncio.Future[None] | None = None
 
@@ -39,7 +39,7 @@ class Place:
 
     def __init__(self) -> None:
         self.parked: list[TaskProgressEnvelope[Any] | Failure] = []
-        self.ended = False
+        self.ended: bool = False
 
 
 class Outlet:
@@ -62,7 +62,7 @@ class Outlet:
         # It has no bound of its own, so that a task that ends can put its last envelope without waiting; `room` bounds
         # what it holds.
         buffer: Buffer[Any] = Buffer(None, "block", "fifo", None)
-        self.unread = Unread(buffer, failed, self.let_in)
+        self.unread: Unread = Unread(buffer, failed, self.let_in)
         self._blocked: deque[tuple[asyncio.Future[None], Place | None]] = deque()
         self._places: deque[Place] | None = deque() if ordered else None
         self._parked = 0

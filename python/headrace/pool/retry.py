@@ -66,17 +66,17 @@ class Retry:
         *,
         random: Random | None = None,
     ) -> None:
-        self.attempts = whole("Retry: attempts", 1, attempts)
-        self.on = on
+        self.attempts: int = whole("Retry: attempts", 1, attempts)
+        self.on: Kinds | Callable[[Exception], bool] = on
         self._matches = _matcher(on)
-        self.backoff = seconds("Retry: backoff", backoff)
-        self.factor = positive("Retry: factor", factor)
+        self.backoff: float = seconds("Retry: backoff", backoff)
+        self.factor: float = positive("Retry: factor", factor)
         if factor < 1:
             raise ValueError(f"Retry: factor must be at least 1, got {factor!r}")
-        self.max_backoff = seconds("Retry: max_backoff", max_backoff)
-        self.jitter = flag("Retry: jitter", jitter)
+        self.max_backoff: float = seconds("Retry: max_backoff", max_backoff)
+        self.jitter: bool = flag("Retry: jitter", jitter)
         function_or_none("Retry: retry_after", retry_after)
-        self.retry_after = retry_after
+        self.retry_after: Callable[[Exception], float | None] | None = retry_after
         if random is not None and not isinstance(cast("object", random), chance.Random):
             raise TypeError(f"Retry: random must be a random.Random or None, got {random!r}")
         self._draw = chance.uniform if random is None else random.uniform

@@ -29,6 +29,7 @@ from headrace.telling import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from contextvars import Context
 
     from headrace._core import Lane
     from headrace.capacity import Lease
@@ -56,19 +57,19 @@ class Run:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.context = unleased()
-        self.outlet = Outlet(
+        self.context: Context = unleased()
+        self.outlet: Outlet = Outlet(
             plan.max_buffered, ordered=plan.ordered, window=plan.window, failed=self._told
         )
         # Nobody reads envelopes any more.
-        self.closed = False
+        self.closed: bool = False
         # Nothing is called any more, and what runs is to stop.
-        self.ending = False
+        self.ending: bool = False
         # Nothing new is called any more.
-        self.draining = False
+        self.draining: bool = False
         self.first_error: BaseException | None = None
         self.jobs: dict[int, Job] = {}
-        self.counts = dict.fromkeys(State, 0)
+        self.counts: dict[State, int] = dict.fromkeys(State, 0)
         # Of a plain task its id.
         self.keys: dict[object, Job | int] = {}
         # What was taken up and not called, by task id.

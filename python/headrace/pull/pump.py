@@ -44,7 +44,7 @@ class Failure:
     __slots__ = ("error",)
 
     def __init__(self, error: BaseException) -> None:
-        self.error = error
+        self.error: BaseException = error
 
 
 class Pump(Generic[IN, OUT]):
@@ -62,9 +62,9 @@ class Pump(Generic[IN, OUT]):
     def __init__(self, source: PullObj[IN]) -> None:
         self.held: deque[IN | Failure] = deque()
         """What the source gave and nobody took, oldest first."""
-        self.since = 0.0
+        self.since: float = 0.0
         """When, on the loop's clock, the first of those came that are held."""
-        self.over = False
+        self.over: bool = False
         """Whether nothing more will come: the source is closed, and the task gone."""
         self._source = source
         self._task: asyncio.Task[None] | None = None

@@ -86,7 +86,7 @@ class _Backlog(Generic[T]):
 
     def __init__(self) -> None:
         self.outcomes: deque[T | Failure] = deque()
-        self.is_open = True
+        self.is_open: bool = True
 
     def close(self) -> None:
         self.is_open = False

@@ -102,10 +102,10 @@ class ScriptedSource:
             )
         self._script = tuple(_steps(script, unit) if isinstance(script, str) else script)
         self._closing = closing
-        self.opens = 0
+        self.opens: int = 0
         self.pulls = 0
         self.ends = 0
-        self.left_open = 0
+        self.left_open: int = 0
         self.closes = 0
         self.closed = 0
         self.pulled_by: list[asyncio.Task[Any] | None] = []

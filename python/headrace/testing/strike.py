@@ -47,9 +47,9 @@ class Strike:
         self._every = every
         self._count = 0
         self._again = False
-        self.hits = 0
+        self.hits: int = 0
         # What the consumer has not seen yet.
-        self.is_fresh = False
+        self.is_fresh: bool = False
         self.act: Callable[[], None] | None = None
 
     def is_due(self) -> bool:

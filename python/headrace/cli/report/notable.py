@@ -77,7 +77,7 @@ class Failed:
     """
 
     def __init__(self, most: int = 100) -> None:
-        self.count = 0
+        self.count: int = 0
         self._most = most
         self._listed: list[FailedRecord] = []
         self._kinds: dict[str, int] = {}

@@ -22,16 +22,16 @@ class Report:
     """
 
     def __init__(self, families: int = 0) -> None:
-        self.calls = Sketch()
+        self.calls: Sketch = Sketch()
         """How long calls took, those that failed among them."""
-        self.waits = Sketch()
+        self.waits: Sketch = Sketch()
         """How long records waited between being read and being called."""
-        self.line = TimeLine()
+        self.line: TimeLine = TimeLine()
         """The levels of the run as a whole, and the events `done`, `failed`, `begun` and `tokens`."""
-        self.families = [TimeLine(slots=120) for _ in range(families)]
+        self.families: list[TimeLine] = [TimeLine(slots=120) for _ in range(families)]
         """The levels that come and go, a time line for each kind."""
-        self.slowest = Slowest()
-        self.failed = Failed()
+        self.slowest: Slowest = Slowest()
+        self.failed: Failed = Failed()
 
     def settled(
         self,

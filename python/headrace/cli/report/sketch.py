@@ -49,12 +49,12 @@ class Sketch:
     __slots__ = ("_buckets", "count", "least", "most", "total")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0.0
+        self.count: int = 0
+        self.total: float = 0.0
         """The sum of all durations, in seconds, exact but for rounding."""
-        self.least = math.inf
+        self.least: float = math.inf
         """The shortest duration, exact; infinite before the first."""
-        self.most = 0.0
+        self.most: float = 0.0
         """The longest duration, exact."""
         self._buckets: dict[int, int] = {}
 

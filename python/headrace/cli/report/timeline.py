@@ -71,9 +71,9 @@ class TimeLine:
         if not width > 0:
             msg = f"width must be above 0, got {width}"
             raise ValueError(msg)
-        self.width = width
+        self.width: float = width
         """The time that a slot takes now, in seconds."""
-        self.end = 0.0
+        self.end: float = 0.0
         """Until when it is known, in seconds."""
         self._slots = slots
         self._most = most

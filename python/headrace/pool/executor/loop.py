@@ -36,7 +36,9 @@ class Yields(Protocol):
 class LoopExecutor:
     """Runs tasks on the event loop that submits them. Cancels cooperatively, streams, holds nothing of its own."""
 
-    abilities = Abilities(cancelling=Cancelling.COOPERATIVE, streaming=True, remote=False)
+    abilities: Abilities = Abilities(
+        cancelling=Cancelling.COOPERATIVE, streaming=True, remote=False
+    )
 
     _loop: asyncio.AbstractEventLoop
 

@@ -25,7 +25,7 @@ class ThreadExecutor:
     executor is closed.
     """
 
-    abilities = Abilities(cancelling=Cancelling.NONE, streaming=False, remote=False)
+    abilities: Abilities = Abilities(cancelling=Cancelling.NONE, streaming=False, remote=False)
 
     _loop: asyncio.AbstractEventLoop
 
