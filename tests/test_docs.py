@@ -15,9 +15,9 @@ from tests.support import OPERATORS
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = [
-    pytest.param(program, id=f"{page.name}:{number}")
+    pytest.param(program, id=f"{page.relative_to(ROOT)}:{number}")
     for page in PAGES
     for number, program in enumerate(
         re.findall(
@@ -106,7 +106,9 @@ def test_every_law_has_tests_with_its_number_and_a_row_that_names_some() -> None
     assert held == set(laws)
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_a_link_leads_somewhere(page: Path) -> None:
     for target, anchor in re.findall(
         r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", _prose(page.read_text(encoding="utf-8"))
