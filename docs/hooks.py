@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +43,7 @@ OTHERS = {
 HIDE = {"index.md": ["navigation"], "operators.md": ["navigation"]}
 # Pages that people look for at the root of the repository.
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 
 
 def reference() -> Iterator[tuple[str, str, list[str]]]:
@@ -83,7 +86,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for outside, page in OUTSIDE.items():
         text = (ROOT / outside).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
+    for name in EXAMPLES:
+        files.append(File.generated(config, f"examples/{name}.md", content=_example(name)))
     return files
+
+
+def _example(name: str) -> str:
+    """The page of a program: what it says of itself, and the rest as code."""
+    program = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+    said = ast.get_docstring(ast.parse(program)) or ""
+    code = program.partition('"""\n\n')[2]
+    title = name.replace("_", " ").capitalize()
+    return f"# {title}\n\n{said}\n\n```python\n{code}```\n"
 
 
 def on_page_markdown(markdown: str, page: Page, **_besides: object) -> str:
@@ -91,4 +105,4 @@ def on_page_markdown(markdown: str, page: Page, **_besides: object) -> str:
     page.meta["hide"] = HIDE.get(page.file.src_uri, [])
     for outside, inside in OUTSIDE.items():
         markdown = markdown.replace(f"](../{outside}", f"]({inside}")
-    return markdown
+    return re.sub(r"\]\(((?:\.\./)*)\.\./examples/(\w+)\.py\)", r"](\1examples/\2.md)", markdown)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Literal, get_origin
 
 import pytest
-from hooks import OUTSIDE, ROOT, reference
+from hooks import EXAMPLES, OUTSIDE, ROOT, reference
 
 import headrace
 import headrace.abc
@@ -40,12 +40,14 @@ def test_what_the_reference_shows_says_what_it_is(path: str) -> None:
         assert said not in inherited, f"{path} says what its base says"
 
 
-def test_every_page_of_the_reference_has_its_place() -> None:
+def test_every_page_that_is_made_has_its_place() -> None:
     order = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page, _title, _names in reference():
         assert f"- reference/{page}.md\n" in order
     for page in OUTSIDE.values():
         assert f"- {page}\n" in order
+    for name in EXAMPLES:
+        assert f": examples/{name}.md\n" in order
 
 
 def test_facts_of_a_docstring_become_a_list() -> None:
