@@ -3,22 +3,26 @@
     make bench
 
 Each row is a ratio to `asyncio.Semaphore` by hand for the same work, measured in the same process: for a tree, one semaphore for each
-level, taken one after the other, which may deadlock where costs differ, and shares nothing. Below the table stand 200 leases a second,
-in real time.
+level, taken one after the other, which may deadlock where costs differ, and shares nothing.
+
+The second table holds the floor against the same: the smallest limit that Python code can be, a count and a line of futures. It knows no
+lease, nobody who holds one, no path, no share and no thread, and loses the place of a waiter that was cancelled. Below stand 200 leases a
+second, in real time, and a loop by hand that sleeps until each of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
 
-from harness import Case, main
+from harness import Case, main, measure, print_table
 
 from headrace import CapacitySource, QuotaCapacitySource, Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     Use = Callable[[bool], Awaitable[None]]
 
@@ -26,16 +30,50 @@ TASKS = 1000
 LEAVES, MIDS = 100, 10
 
 
-def by_semaphores(*semaphores: asyncio.Semaphore) -> Use:
+# Not a generator, but all that `await` asks of one.
+NOTHING = cast("Generator[Any, Any, None]", iter(()))
+
+
+class Smallest:
+    """A count and a line of futures. It is its own awaitable, since a coroutine would cost as much as all the rest."""
+
+    __slots__ = ("free", "line")
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+        self.line: deque[asyncio.Future[None]] = deque()
+
+    def acquire(self) -> Smallest:
+        return self
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self.free:
+            self.free -= 1
+            return NOTHING
+        future = asyncio.get_running_loop().create_future()
+        self.line.append(future)
+        return future.__await__()
+
+    def release(self) -> None:
+        if self.line:
+            self.line.popleft().set_result(None)
+        else:
+            self.free += 1
+
+
+Limit = asyncio.Semaphore | Smallest
+
+
+def by_limits(*limits: Limit) -> Use:
     """Holds all of them, for a turn of the loop or for no time."""
 
     async def use(turn: bool) -> None:
-        for semaphore in semaphores:
-            await semaphore.acquire()
+        for limit in limits:
+            await limit.acquire()
         if turn:
             await asyncio.sleep(0)
-        for semaphore in semaphores:
-            semaphore.release()
+        for limit in limits:
+            limit.release()
 
     return use
 
@@ -50,11 +88,11 @@ def by_capacity(capacity: CapacitySource) -> Use:
     return use
 
 
-def semaphores() -> list[list[asyncio.Semaphore]]:
+def paths(kind: type[Limit]) -> list[list[Limit]]:
     """Of each leaf, its path."""
-    root = asyncio.Semaphore(50)
-    mids = [asyncio.Semaphore(10) for _ in range(MIDS)]
-    return [[asyncio.Semaphore(2), mids[number % MIDS], root] for number in range(LEAVES)]
+    root = kind(50)
+    mids = [kind(10) for _ in range(MIDS)]
+    return [[kind(2), mids[number % MIDS], root] for number in range(LEAVES)]
 
 
 def capacities() -> list[CapacitySource]:
@@ -88,6 +126,14 @@ async def alone_by_semaphore(count: int) -> int:
     return count
 
 
+async def alone_by_smallest(count: int) -> int:
+    limit = Smallest(10)
+    for _ in range(count):
+        await limit.acquire()
+        limit.release()
+    return count
+
+
 async def alone_by_capacity(count: int) -> int:
     capacity = CapacitySource(10)
     for _ in range(count):
@@ -113,12 +159,20 @@ async def block_by_capacity(count: int) -> int:
 
 
 async def path_by_semaphores(count: int) -> int:
-    path = semaphores()[0]
+    return await path_by(asyncio.Semaphore, count)
+
+
+async def path_by_smallest(count: int) -> int:
+    return await path_by(Smallest, count)
+
+
+async def path_by(kind: type[Limit], count: int) -> int:
+    path = paths(kind)[0]
     for _ in range(count):
-        for semaphore in path:
-            await semaphore.acquire()
-        for semaphore in path:
-            semaphore.release()
+        for limit in path:
+            await limit.acquire()
+        for limit in path:
+            limit.release()
     return count
 
 
@@ -132,7 +186,11 @@ async def path_by_capacity(count: int) -> int:
 
 
 async def many_by_semaphore(count: int) -> int:
-    return await contended([by_semaphores(asyncio.Semaphore(10))], count)
+    return await contended([by_limits(asyncio.Semaphore(10))], count)
+
+
+async def many_by_smallest(count: int) -> int:
+    return await contended([by_limits(Smallest(10))], count)
 
 
 async def many_by_capacity(count: int) -> int:
@@ -140,23 +198,29 @@ async def many_by_capacity(count: int) -> int:
 
 
 async def tree_by_semaphores(count: int) -> int:
-    return await contended([by_semaphores(*path) for path in semaphores()], count)
+    return await contended([by_limits(*path) for path in paths(asyncio.Semaphore)], count)
+
+
+async def tree_by_smallest(count: int) -> int:
+    return await contended([by_limits(*path) for path in paths(Smallest)], count)
 
 
 async def tree_by_capacity(count: int) -> int:
     return await contended([by_capacity(leaf) for leaf in capacities()], count)
 
 
+ONE, THREE = "`asyncio.Semaphore`", "three `asyncio.Semaphore`s"
+
+
 def cases() -> list[Case]:
-    one, three = "`asyncio.Semaphore`", "three `asyncio.Semaphore`s"
     return [
-        Case("a limit, alone", one, alone_by_semaphore, alone_by_capacity, 0.40),
-        Case("a limit, alone, `async with`", one, block_by_semaphore, block_by_capacity, 0.40),
-        Case("a limit, 1000 waiters", one, many_by_semaphore, many_by_capacity, 0.80, 50_000),
-        Case("a tree of three levels, alone", three, path_by_semaphores, path_by_capacity, 0.20),
+        Case("a limit, alone", ONE, alone_by_semaphore, alone_by_capacity, 0.40),
+        Case("a limit, alone, `async with`", ONE, block_by_semaphore, block_by_capacity, 0.40),
+        Case("a limit, 1000 waiters", ONE, many_by_semaphore, many_by_capacity, 0.80, 50_000),
+        Case("a tree of three levels, alone", THREE, path_by_semaphores, path_by_capacity, 0.20),
         Case(
             "a tree of three levels, 1000 waiters",
-            three,
+            THREE,
             tree_by_semaphores,
             tree_by_capacity,
             0.40,
@@ -165,15 +229,60 @@ def cases() -> list[Case]:
     ]
 
 
+def floors() -> list[Case]:
+    """The same rows, with the smallest limit in the place of headrace."""
+    return [
+        Case("a limit, alone", ONE, alone_by_semaphore, alone_by_smallest, 0.40),
+        Case("a limit, 1000 waiters", ONE, many_by_semaphore, many_by_smallest, 0.80, 50_000),
+        Case("three limits, alone", THREE, path_by_semaphores, path_by_smallest, 0.20),
+        Case(
+            "three limits, 1000 waiters",
+            THREE,
+            tree_by_semaphores,
+            tree_by_smallest,
+            0.40,
+            50_000,
+        ),
+    ]
+
+
+def print_floors() -> None:
+    print("\nThe floor: the smallest limit by hand, in the place of headrace.\n")
+    print_table([measure(case) for case in floors()])
+
+
 async def paced(tasks: int, seconds: float = 3.0) -> tuple[list[float], float]:
     """When each lease of 200 a second was granted, and what that cost of the processor."""
     capacity = QuotaCapacitySource(Rate(200, per=1.0))
+
+    async def lease() -> None:
+        (await capacity.acquire()).release()
+
+    return await timed(lease, tasks, seconds)
+
+
+async def paced_by_hand(seconds: float = 3.0) -> tuple[list[float], float]:
+    """The same of one task that sleeps until each is due."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+
+    async def sleep() -> None:
+        nonlocal due
+        due += 1 / 200
+        await asyncio.sleep(due - loop.time())
+
+    return await timed(sleep, 1, seconds)
+
+
+async def timed(
+    lease: Callable[[], Awaitable[None]], tasks: int, seconds: float
+) -> tuple[list[float], float]:
     granted: list[float] = []
     begun, spent = time.perf_counter(), time.process_time()
 
     async def work() -> None:
         while True:
-            (await capacity.acquire()).release()
+            await lease()
             granted.append(time.perf_counter() - begun)
 
     working = [asyncio.create_task(work()) for _ in range(tasks)]
@@ -198,13 +307,19 @@ def most(granted: list[float], window: float) -> int:
 def print_paced() -> None:
     print("\n| 200 leases a second, for 3 s | granted / 600 | most in 1 s | in 0.1 s | CPU, s |")
     print("|---|--:|--:|--:|--:|")
-    for tasks in (1, 1000):
-        granted, spent = asyncio.run(paced(tasks))
+    runs = {
+        "1 waiting": paced(1),
+        "1000 waiting": paced(1000),
+        "by hand, a sleep for each": paced_by_hand(),
+    }
+    for name, run in runs.items():
+        granted, spent = asyncio.run(run)
         print(
-            f"| {tasks} waiting | {len(granted) / 600:.3f} | {most(granted, 1.0)} | {most(granted, 0.1)} | {spent:.3f} |"
+            f"| {name} | {len(granted) / 600:.3f} | {most(granted, 1.0)} | {most(granted, 0.1)} | {spent:.3f} |"
         )
 
 
 if __name__ == "__main__":
     main(__doc__, cases)
+    print_floors()
     print_paced()

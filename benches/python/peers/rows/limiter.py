@@ -10,7 +10,7 @@ from limiter import (
     LEAVES,
     MIDS,
     by_capacity,
-    by_semaphores,
+    by_limits,
     capacities,
     contended,
 )
@@ -87,7 +87,7 @@ async def alone_by_headrace(count: int) -> int:
 
 
 async def many_by(make: Make, count: int) -> int:
-    return await contended([by_semaphores(make(10))], count)
+    return await contended([by_limits(make(10))], count)
 
 
 async def many_by_headrace(count: int) -> int:
@@ -97,7 +97,7 @@ async def many_by_headrace(count: int) -> int:
 
 
 async def path_by(make: Make, count: int) -> int:
-    return await alone(by_semaphores(*path(make)), count)
+    return await alone(by_limits(*path(make)), count)
 
 
 async def path_by_headrace(count: int) -> int:
@@ -107,7 +107,7 @@ async def path_by_headrace(count: int) -> int:
 async def tree_by(make: Make, count: int) -> int:
     root, mids = make(50), [make(10) for _ in range(MIDS)]
     paths = [[make(2), mids[number % MIDS], root] for number in range(LEAVES)]
-    return await contended([by_semaphores(*path) for path in paths], count)
+    return await contended([by_limits(*path) for path in paths], count)
 
 
 async def tree_by_headrace(count: int) -> int:
