@@ -76,12 +76,14 @@ pub(crate) fn steps(py: Python<'_>) -> Option<u64> {
     {
         let tasks = CURRENT_TASK.get(py)?.bind(py);
         let tasks = tasks.cast_exact::<pyo3::types::PyDict>().ok()?;
-        // SAFETY: a live dictionary, and the GIL is held. Its version is another one after each change of what is in it.
+        let tasks = tasks.as_ptr().cast::<pyo3::ffi::PyDictObject>();
         #[allow(
             deprecated,
             reason = "it is there up to 3.13, and 3.14 is another case"
         )]
-        Some(unsafe { (*tasks.as_ptr().cast::<pyo3::ffi::PyDictObject>()).ma_version_tag })
+        // SAFETY: a live dictionary, and the GIL is held. Its version is another one after each change of what is in it.
+        let version = unsafe { (*tasks).ma_version_tag };
+        Some(version)
     }
     #[cfg(Py_3_14)]
     {
