@@ -114,7 +114,10 @@ pub(crate) fn register<T: Recycled>(py: Python<'_>) {
     // inherits the slot from.
     unsafe {
         let state = &mut *T::bin().0.get();
-        state.dealloc = (*class).tp_dealloc.replace(dealloc::<T>);
+        // Once, or it would call itself.
+        if state.dealloc.is_none() {
+            state.dealloc = (*class).tp_dealloc.replace(dealloc::<T>);
+        }
     }
 }
 
