@@ -123,6 +123,24 @@ async def test_read_ahead_is_one_item_a_source() -> None:
             yield name
 
     async with AsyncIteratorCombiner(count("a"), count("b")).race_generator() as race:
+        for pulls in range(1, 20):
+            await anext(race)
+            await quiet()
+            # They are asked again when both were taken, and each for one item.
+            each = (pulls + 1) // 2
+            assert pulled == {"a": each, "b": each}
+
+
+async def test_read_ahead_of_who_waited_is_one_item_a_source() -> None:
+    pulled: Counter[str] = Counter()
+
+    async def count(name: str) -> AsyncIterator[str]:
+        await asyncio.sleep(0)
+        while True:
+            pulled[name] += 1
+            yield name
+
+    async with AsyncIteratorCombiner(count("a"), count("b")).race_generator() as race:
         await anext(race)
         await quiet()
         # One of the two was taken, and its source is asked again by the next pull only.
@@ -131,6 +149,23 @@ async def test_read_ahead_is_one_item_a_source() -> None:
             await anext(race)
             await quiet()
             assert pulled.total() == pulls + 1
+
+
+@pytest.mark.parametrize("waits", [(0,), (3,), (0, 3), (1, 2, 3)])
+async def test_rotation_of_some_that_waited_and_some_that_never_did(waits: tuple[int, ...]) -> None:
+    async def source(number: int) -> AsyncIterator[int]:
+        if number in waits:
+            await asyncio.sleep(0)
+        for _ in range(50):
+            yield number
+
+    async with AsyncIteratorCombiner(*map(source, range(4))).race_generator() as race:
+        await anext(race)
+        # Those that wait have their first now.
+        await quiet()
+        items = [await anext(race) for _ in range(100)]
+    for start in range(len(items) - 4):
+        assert set(items[start : start + 4]) == set(range(4))
 
 
 async def test_each_of_many_ready_sources_gets_its_turn() -> None:

@@ -39,7 +39,9 @@ class AsyncIteratorCombiner(Generic[T]):
     ran alone. A source that ended is closed at once, the others by `aclose()` of the combiner or of one of its streams,
     or at the end of `async with`.
 
-    Bound: `eager` items of each source are read ahead.
+    Bound: `eager` items of each source are read ahead, the next one by the pull after that which took one. With
+        `eager=1` a source that has given everything at once so far is asked when there is nothing else to be taken:
+        to ask it before would win nothing.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 

@@ -170,7 +170,8 @@ impl AnyFeed {
             Self::Lines(feed) => feed.get().ready(py),
             Self::Iter(feed) => feed.get().ready(py),
             Self::Queue(feed) => feed.get().ready(py),
-            Self::Foreign(_) | Self::Merge(_) => None,
+            Self::Merge(feed) => feed.get().ready(py),
+            Self::Foreign(_) => None,
         }
     }
 

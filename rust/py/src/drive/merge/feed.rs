@@ -9,11 +9,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::identity::check_loop;
+use super::identity::{check_loop, is_first_to_run};
 use super::merge::Merge;
 use super::row::Ending;
 use super::slot::{Key, Outcome, Slot};
-use super::state::{OnError, Phase, Waiter};
+use super::state::{OnError, Phase, State, Waiter};
 use crate::errors;
 use crate::feed::{Drawn, Wait};
 use crate::gc;
@@ -194,10 +194,35 @@ impl MergeFeed {
         self.merge.clone_ref(py)
     }
 
+    /// The next item, if no source has to be asked for it.
+    #[inline]
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let view = self.view.borrow(py);
+        let mut state = self.merge.get().state.borrow(py);
+        if !state.wanted.is_empty() || !is_plain(&view, &state) {
+            return None;
+        }
+        if !state.tasks.is_empty()
+            && !state
+                .event_loop
+                .as_ref()
+                .is_some_and(|known| is_first_to_run(known, py))
+        {
+            return None;
+        }
+        let item = self.take_ready(&mut state)?;
+        state.pay();
+        Some(item.into_bound(py))
+    }
+
     /// The next item.
     pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
         let merge = self.merge.bind(py);
         let depth = Depth::deeper();
+        if let Some(event_loop) = merge.get().busy_loop(py) {
+            check_loop(&event_loop)?;
+        }
+        merge.get().state.borrow(py).pay();
         loop {
             if depth.is_too_deep() || Merge::ask(merge)? {
                 let rest = Wait::Merge { waiter: None };
@@ -304,12 +329,7 @@ impl MergeFeed {
         {
             let view = self.view.borrow(py);
             let state = merge.get().state.borrow(py);
-            if matches!(view.phase, Progress::Open)
-                && view.failures.is_empty()
-                && state.complaints.is_empty()
-                && !state.is_cut
-                && state.phase == Phase::Open
-            {
+            if is_plain(&view, &state) {
                 return Ok(None);
             }
         }
@@ -407,7 +427,10 @@ impl MergeFeed {
     /// Nothing is there: the end, or something may still come.
     pub(super) fn nothing<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
         let (active, wanted) = {
-            let state = merge.get().state.borrow(merge.py());
+            let mut state = merge.get().state.borrow(merge.py());
+            if state.wanted.is_empty() {
+                state.rouse_some();
+            }
             (state.active, !state.wanted.is_empty())
         };
         if active == 0 {
@@ -450,6 +473,16 @@ impl MergeFeed {
             }
         }
     }
+}
+
+/// Whether nothing goes before what the sources gave.
+#[inline]
+fn is_plain(view: &View, state: &State) -> bool {
+    matches!(view.phase, Progress::Open)
+        && view.failures.is_empty()
+        && state.complaints.is_empty()
+        && !state.is_cut
+        && state.phase == Phase::Open
 }
 
 /// Several errors as one.

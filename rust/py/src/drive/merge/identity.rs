@@ -27,8 +27,6 @@ use crate::errors;
 pub(super) struct Identity {
     pub(super) task: Py<PyAny>,
     pub(super) context: Py<PyAny>,
-    /// `{"context": context}`, for the callbacks of the loop.
-    pub(super) keywords: Py<PyDict>,
 }
 
 impl Identity {
@@ -51,12 +49,9 @@ impl Identity {
         keywords.set_item(intern!(py, "context"), &context)?;
         keywords.set_item(intern!(py, "name"), name)?;
         let task = class.bind(py).call((coroutine,), Some(&keywords))?;
-        keywords.clear();
-        keywords.set_item(intern!(py, "context"), &context)?;
         Ok(Self {
             task: task.unbind(),
             context: context.unbind(),
-            keywords: keywords.unbind(),
         })
     }
 
@@ -64,7 +59,6 @@ impl Identity {
         Self {
             task: self.task.clone_ref(py),
             context: self.context.clone_ref(py),
-            keywords: self.keywords.clone_ref(py),
         }
     }
 
@@ -97,8 +91,7 @@ impl Identity {
 
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(&self.task)?;
-        see(&self.context)?;
-        see(self.keywords.as_any())
+        see(&self.context)
     }
 }
 
@@ -195,12 +188,38 @@ fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// Refuses any loop but this one, for a pull that is about to wait.
 pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-    // Where a step of a task of this loop can be seen to run, there is no need to ask.
-    let is_seen = match WAY.get(event_loop.py()) {
-        Some(Way::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop)?,
-        _ => false,
+    if is_seen_to_run(event_loop)? {
+        Ok(())
+    } else {
+        check(event_loop)
+    }
+}
+
+/// Whether a step of a task of this loop can be seen to run: then there is no need to ask.
+fn is_seen_to_run(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match WAY.get(event_loop.py()) {
+        Some(Way::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop),
+        _ => Ok(false),
+    }
+}
+
+/// The same at first sight, which nothing of Python runs for: of several loops, one is seen.
+#[inline]
+pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, py: Python<'_>) -> bool {
+    let Some(Way::Dict(tasks)) = WAY.get(py) else {
+        return false;
     };
-    if is_seen { Ok(()) } else { check(event_loop) }
+    let (mut place, mut key) = (0, std::ptr::null_mut());
+    // SAFETY: a live dictionary, of which the first key is borrowed, and only compared.
+    let is_there = unsafe {
+        ffi::PyDict_Next(
+            tasks.as_ptr(),
+            &raw mut place,
+            &raw mut key,
+            std::ptr::null_mut(),
+        )
+    };
+    is_there != 0 && std::ptr::eq(key, event_loop.as_ptr())
 }
 
 /// Why a source cannot be stepped here.

@@ -96,6 +96,8 @@ impl Merge {
         );
         slot.is_given = is_given;
         slot.is_cutoff = is_cutoff;
+        // What is to be read ahead is read as soon as it may be.
+        slot.is_prompt = this.eager == 1;
         let futures = {
             let mut state = this.state.borrow(py);
             if state.phase != Phase::Open {
@@ -379,6 +381,14 @@ impl Merge {
             .event_loop
             .as_ref()
             .map(|known| known.bind(py).clone())
+    }
+
+    /// The loop on which sources of it have tasks.
+    #[inline]
+    pub(super) fn busy_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let state = self.state.borrow(py);
+        let known = state.event_loop.as_ref()?;
+        (!state.tasks.is_empty()).then(|| known.bind(py).clone())
     }
 
     /// The loop that drives it, from the first time that one is needed.

@@ -27,6 +27,11 @@
 //! and since a source that gave an item stands behind all others that are ready, among `M` sources
 //! that are always ready each gives its item within `M` pulls.
 //!
+//! A source that has given everything at once so far is *idle* instead: to ask it early would win
+//! nothing. Those are asked when there is nothing left to be taken, many of them one after another,
+//! or before anybody who is wanted. So most pulls of sources that are always ready step none, and
+//! what it takes to leave the consumer's task and come back to it is paid once for many of them.
+//!
 //! A source that waits is left alone: a callback on what it waits for steps it when that is there,
 //! puts what comes into its queue, and wakes the pull that waits, if one does. Those that wait for
 //! nothing but a turn of the loop go on together, in one callback ([`rest`]); and a pull that finds
@@ -48,7 +53,7 @@
 //!
 //! # Invariants
 //!
-//! * A slot is wanted, ready, waiting or closed: none is forgotten. The lists hold hints; whether a
+//! * A slot is wanted, idle, ready, waiting or closed: none is forgotten. The lists hold hints; whether a
 //!   slot may be asked says its status alone.
 //! * A source is never stepped while a step of it is on the stack, nor outside its identity.
 //! * `live` counts what is not closed, `active` those whose end was not taken. The end is given when

@@ -8,7 +8,7 @@ use pyo3::types::PyTuple;
 
 use super::feed::{MergeFeed, Taken};
 use super::merge::Merge;
-use super::slot::{Key, Outcome, Slot};
+use super::slot::{Asked, Key, Outcome, Slot};
 use super::state::State;
 
 /// When rows end.
@@ -35,6 +35,13 @@ impl MergeFeed {
         let row = {
             let mut view = self.view.borrow(py);
             let mut state = this.state.borrow(py);
+            if view.complete == 0
+                && let Some(items) = state.take_whole_row(py)
+            {
+                view.rows += 1;
+                drop((view, state));
+                return Ok(Taken::Item(PyTuple::new(py, items)?.into_any()));
+            }
             let stops = matches!(ending, Ending::Shortest | Ending::Open);
             // Sources may have come and gone since.
             view.complete = view.complete.min(state.order.len());
@@ -93,9 +100,7 @@ impl MergeFeed {
                 match slot.queue.pop_front() {
                     Some(Outcome::Item(item)) => {
                         items.push(item.into_bound(py));
-                        if !std::mem::replace(&mut slot.is_wanted, true) {
-                            state.wanted.push_back(key);
-                        }
+                        state.want_more(key);
                     }
                     other => {
                         slot.queue.extend(other);
@@ -167,6 +172,37 @@ impl State {
         self.slots
             .get(key)
             .is_some_and(|slot| slot.queue.is_empty() && slot.may_be_asked(1))
+    }
+
+    /// A row, if every source has a bare item for it: what most rows are.
+    #[inline]
+    fn take_whole_row<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
+        let Self {
+            slots,
+            order,
+            wanted,
+            ..
+        } = self;
+        let is_whole = order
+            .iter()
+            .all(|key| slots.get(*key).is_some_and(Slot::has_bare_item));
+        if !is_whole || order.is_empty() {
+            return None;
+        }
+        let items = order.iter().filter_map(|key| {
+            let slot = slots.get_mut(*key)?;
+            if slot.asked == Asked::No {
+                slot.asked = Asked::Wanted;
+                wanted.push_back(*key);
+            }
+            match slot.queue.pop_front() {
+                Some(Outcome::Item(item)) => Some(item.into_bound(py)),
+                _ => unreachable!("all were just seen to have an item"),
+            }
+        });
+        let mut row = Vec::with_capacity(order.len());
+        row.extend(items);
+        Some(row)
     }
 
     pub(super) fn in_row(&self) -> impl Iterator<Item = &Slot> {

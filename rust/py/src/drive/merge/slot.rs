@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::identity::Identity;
 use crate::awaitable::{Seen, Stopped};
@@ -26,6 +26,16 @@ pub(super) enum Outcome {
     End,
 }
 
+/// Whether a source is to be asked for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    No,
+    /// When there is nothing else to be taken, or together with others.
+    Idle,
+    /// By the next pull.
+    Wanted,
+}
+
 /// Where a source is.
 #[derive(Debug)]
 pub(super) enum Status {
@@ -38,6 +48,20 @@ pub(super) enum Status {
         wait: Box<Wait>,
         future: Option<Py<PyAny>>,
     },
+}
+
+impl Status {
+    /// Goes over to another status; nearly always from one that holds nothing.
+    #[inline]
+    pub(super) fn turn(&mut self, next: Self) {
+        let old = std::mem::replace(self, next);
+        if matches!(old, Self::Waiting { .. }) {
+            drop(old);
+        } else {
+            // There is nothing to be dropped, which the compiler does not see by itself.
+            std::mem::forget(old);
+        }
+    }
 }
 
 /// The slots of a merge, each at the place where it was put.
@@ -125,13 +149,17 @@ pub(super) struct Slot {
     pub(super) parking: Option<Py<PyAny>>,
     /// The callback for what it waits for, in a tuple of arguments.
     pub(super) resumption: Option<Py<PyTuple>>,
+    /// With which that is to be called: `{"context": context}`.
+    pub(super) keywords: Option<Py<PyDict>>,
     pub(super) status: Status,
     /// What it gave and nobody took yet.
     pub(super) queue: VecDeque<Outcome>,
     /// How often it is in the list of those that are ready.
     pub(super) hints: usize,
-    /// Whether it is in the list of those to be asked.
-    pub(super) is_wanted: bool,
+    /// In which list of those to be asked it is.
+    pub(super) asked: Asked,
+    /// It has given everything at once so far: nothing is won by asking it before it must be.
+    pub(super) is_prompt: bool,
     /// Its task was cancelled, and it has not heard of that yet.
     pub(super) struck: Option<PyErr>,
     /// It gives nothing more.
@@ -167,10 +195,12 @@ impl Slot {
             identity: None,
             parking: None,
             resumption: None,
+            keywords: None,
             status: Status::Standing,
             queue: VecDeque::new(),
             hints: 0,
-            is_wanted: false,
+            asked: Asked::No,
+            is_prompt: false,
             struck: None,
             has_ended: false,
             is_closing: false,
@@ -182,11 +212,18 @@ impl Slot {
     }
 
     /// Whether it may be asked for another item.
+    #[inline]
     pub(super) fn may_be_asked(&self, eager: usize) -> bool {
         matches!(self.status, Status::Standing)
             && !self.has_ended
             && !self.is_closing
             && self.queue.len() < eager
+    }
+
+    /// Whether it has an item that goes to the consumer as it is.
+    #[inline]
+    pub(super) fn has_bare_item(&self) -> bool {
+        !self.is_labelled && matches!(self.queue.front(), Some(Outcome::Item(_)))
     }
 
     /// Whether it lets the loop have a turn, and waits for nothing else.
@@ -215,7 +252,7 @@ impl Slot {
         if has_rested {
             agen::wake(&agen);
         }
-        self.status = Status::Running;
+        self.status.turn(Status::Running);
         Some((
             agen,
             identity.task.bind(py).clone(),
@@ -234,6 +271,7 @@ impl Slot {
         );
         fresh.is_cutoff = self.is_cutoff;
         fresh.is_given = self.is_given;
+        fresh.is_prompt = self.is_prompt;
         fresh
     }
 
@@ -249,6 +287,9 @@ impl Slot {
         }
         if let Some(resumption) = &self.resumption {
             see(resumption.as_any())?;
+        }
+        if let Some(keywords) = &self.keywords {
+            see(keywords.as_any())?;
         }
         if let Status::Waiting { wait, future } = &self.status {
             wait.traverse(see)?;

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::slot::{Key, Outcome, Slot, Slots, Status};
+use super::slot::{Asked, Key, Outcome, Slot, Slots, Status};
 
 /// What becomes of an error of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,11 @@ pub(super) struct State {
     pub(super) order: Vec<Key>,
     /// Those to be asked by the next pull.
     pub(super) wanted: VecDeque<Key>,
+    /// Those to be asked together with them, or when there is nothing else to be taken, in the order
+    /// in which something of them was taken.
+    pub(super) idle: VecDeque<Key>,
+    /// How many steps the pulls have paid for that made none.
+    pub(super) paid: usize,
     /// Those that let the loop have a turn. While there are any, a callback is on its way.
     pub(super) resting: Vec<Key>,
     /// Those that have something, in the order in which it came, for who takes what is first. Some
@@ -130,27 +135,88 @@ impl State {
 
     /// The next one to be asked.
     #[inline]
-    pub(super) fn next_wanted(&mut self, eager: usize) -> Option<Key> {
-        loop {
+    pub(super) fn next_wanted(&mut self, eager: usize) -> Option<(Key, &mut Slot)> {
+        // Twice looked up, as a borrow that is returned out of a loop holds for all of it.
+        let key = loop {
             let key = self.wanted.pop_front()?;
             if let Some(slot) = self.slots.get_mut(key) {
-                slot.is_wanted = false;
+                slot.asked = Asked::No;
                 if slot.may_be_asked(eager) {
-                    return Some(key);
+                    break key;
                 }
             }
-        }
+        };
+        self.slots.get_mut(key).map(|slot| (key, slot))
     }
 
     /// It is to be asked by the next pull.
     #[inline]
     pub(super) fn want(&mut self, key: Key) {
         if let Some(slot) = self.slots.get_mut(key)
-            && !slot.is_wanted
+            && slot.asked != Asked::Wanted
         {
-            slot.is_wanted = true;
-            self.wanted.push_back(key);
+            let was_idle = std::mem::replace(&mut slot.asked, Asked::Wanted) == Asked::Idle;
+            self.rouse(usize::MAX);
+            if !was_idle {
+                self.wanted.push_back(key);
+            }
         }
+    }
+
+    /// It was to be asked just now, and is to be so by the next pull, before all others.
+    #[cold]
+    pub(super) fn want_first(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.asked = Asked::Wanted;
+            self.wanted.push_front(key);
+        }
+    }
+
+    /// Something of it was taken: it is to be asked for the next.
+    #[inline]
+    pub(super) fn want_more(&mut self, key: Key) {
+        match self.slots.get_mut(key) {
+            Some(slot) if slot.is_prompt && slot.asked == Asked::No => {
+                slot.asked = Asked::Idle;
+                self.idle.push_back(key);
+            }
+            Some(slot) if !slot.is_prompt => self.want(key),
+            _ => {}
+        }
+    }
+
+    /// So many of those that are idle are to be asked by the next pull too: before the others, as
+    /// what was taken of them was taken before.
+    #[inline]
+    pub(super) fn rouse(&mut self, most: usize) {
+        let count = self.idle.len().min(most);
+        for key in self.idle.drain(..count).rev() {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.asked = Asked::Wanted;
+            }
+            self.wanted.push_front(key);
+        }
+    }
+
+    /// There is nothing to be taken: some of those that are idle are to be asked. Not all at once,
+    /// as what they give is taken while it is near.
+    #[inline]
+    pub(super) fn rouse_some(&mut self) {
+        self.rouse(64);
+    }
+
+    /// A pull has spent one item of its task's budget.
+    #[inline]
+    pub(super) fn pay(&mut self) {
+        self.paid = (self.paid + 1).min(self.order.len());
+    }
+
+    /// Whether a step is paid for already.
+    #[inline]
+    pub(super) fn use_paid(&mut self) -> bool {
+        let is_paid = self.paid > 0;
+        self.paid -= usize::from(is_paid);
+        is_paid
     }
 
     /// An item came of a source, and nothing else is to be seen to. Gives it back if something is.
@@ -167,7 +233,7 @@ impl State {
         if slot.is_closing || slot.is_cutoff || eager > 1 || !self.waiters.is_empty() {
             return Err(item);
         }
-        slot.status = Status::Standing;
+        slot.status.turn(Status::Standing);
         slot.queue.push_back(Outcome::Item(item.unbind()));
         if self.keeps_ready && slot.hints < slot.queue.len() {
             slot.hints += 1;

@@ -1,8 +1,11 @@
 //! Steps of sources: asking them, and what comes of it.
 
+use std::cell::RefMut;
+
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyNone;
 
 use super::identity::{Entered, Identity, InContext};
 use super::merge::{Merge, wake};
@@ -35,66 +38,62 @@ impl Merge {
         let py = slf.py();
         let this = slf.get();
         let mut entered = Entered::default();
-        let mut is_first = true;
+        // Behind `entered`, so that it is let go of before that leaves.
+        let mut state = this.state.borrow(py);
+        if state.wanted.is_empty() {
+            return Ok(false);
+        }
+        // Where there is none yet, no source has begun.
+        let event_loop = state.event_loop.as_ref().map(|it| it.bind(py).clone());
         loop {
-            let mut state = this.state.borrow(py);
-            let Some(key) = state.next_wanted(this.eager) else {
+            let is_paid = state.use_paid();
+            let Some((key, slot)) = state.next_wanted(this.eager) else {
                 return Ok(false);
             };
-            // The first is what the pull itself has paid for.
-            if !is_first && budget::spend(py) {
-                state.want(key);
-                state.wanted.rotate_right(1);
+            if !is_paid && budget::spend(py) {
+                state.want_first(key);
                 return Ok(true);
             }
-            is_first = false;
-            let State {
-                slots, event_loop, ..
-            } = &mut *state;
-            let (Some((agen, task, context)), Some(event_loop)) = (
-                slots.get_mut(key).and_then(|slot| slot.run(py)),
-                event_loop.as_ref(),
-            ) else {
-                drop(state);
-                entered.leave();
-                if let Err(error) = Self::step(slf, key, Where::Pull, None) {
-                    this.state.borrow(py).want(key);
-                    return Err(error);
-                }
-                if budget::take_rested() {
-                    return Ok(true);
-                }
-                continue;
-            };
-            let event_loop = event_loop.bind(py).clone();
+            let running = event_loop
+                .as_ref()
+                .and_then(|event_loop| Some((event_loop, slot.run(py)?)));
             drop(state);
-            let running = (agen, task, context);
-            match Self::run(slf, key, running, &mut entered, &event_loop, true) {
-                Ok(gave) => {
-                    if !gave && budget::take_rested() {
-                        return Ok(true);
+            let gone_on = if let Some((event_loop, running)) = running {
+                match Self::run(slf, key, running, &mut entered, event_loop, true) {
+                    Ok(Some(after)) => {
+                        state = after;
+                        continue;
                     }
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
                 }
-                Err(error) => {
-                    this.state.borrow(py).want(key);
-                    return Err(error);
-                }
+            } else {
+                entered.leave();
+                Self::step(slf, key, Where::Pull, None)
+            };
+            if let Err(error) = gone_on {
+                this.state.borrow(py).want(key);
+                return Err(error);
             }
+            if budget::take_rested() {
+                return Ok(true);
+            }
+            state = this.state.borrow(py);
         }
     }
 
-    /// Steps a generator that is marked as running. `true`: it gave an item, and is still the one
-    /// that is entered.
+    /// Steps a generator that is marked as running. If it gave an item, it is still the one that is
+    /// entered, and the state comes back borrowed.
     #[expect(clippy::inline_always, reason = "it is the body of two loops")]
     #[inline(always)]
-    pub(super) fn run<'py>(
-        slf: &Bound<'py, Self>,
+    pub(super) fn run<'a, 'py>(
+        slf: &'a Bound<'py, Self>,
         key: Key,
         (agen, task, context): Running<'py>,
         entered: &mut Entered<'py>,
         event_loop: &Bound<'py, PyAny>,
         in_a_pull: bool,
-    ) -> PyResult<bool> {
+    ) -> PyResult<Option<RefMut<'a, State>>> {
         let py = slf.py();
         let this = slf.get();
         let inside = match entered.enter(event_loop, task, in_a_pull) {
@@ -108,18 +107,20 @@ impl Merge {
                 return Err(error);
             }
         };
-        let stepped = agen::step(&agen, &py.None().into_bound(py));
+        let stepped = agen::step(&agen, PyNone::get(py).as_any());
         drop(inside);
         if let Ok(agen::Stepped::Item(item)) = stepped {
-            let accepted = this.state.borrow(py).accept(key, item, this.eager);
-            if let Err(item) = accepted {
+            let mut state = this.state.borrow(py);
+            if let Err(item) = state.accept(key, item, this.eager) {
+                drop(state);
                 Self::came(slf, key, Outcome::Item(item.unbind()))?;
+                state = this.state.borrow(py);
             }
-            return Ok(true);
+            return Ok(Some(state));
         }
         entered.leave();
         Self::went(slf, key, stepped)?;
-        Ok(false)
+        Ok(None)
     }
 
     /// What the step of a generator came to, other than an item.

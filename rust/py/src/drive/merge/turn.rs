@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use super::feed::{MergeFeed, Policy, Taken, group};
 use super::merge::Merge;
-use super::slot::{Key, Outcome};
+use super::slot::{Asked, Key, Outcome};
 use super::state::State;
 
 impl State {
@@ -25,9 +25,10 @@ impl State {
     }
 
     pub(super) fn forget_wanted(&mut self) {
+        self.rouse(usize::MAX);
         for key in std::mem::take(&mut self.wanted) {
             if let Some(slot) = self.slots.get_mut(key) {
-                slot.is_wanted = false;
+                slot.asked = Asked::No;
             }
         }
     }
@@ -41,9 +42,7 @@ impl State {
         }
         match slot.queue.pop_front()? {
             Outcome::Item(item) => {
-                if !std::mem::replace(&mut slot.is_wanted, true) {
-                    self.wanted.push_back(key);
-                }
+                self.want_more(key);
                 Some(item)
             }
             other => {
@@ -53,7 +52,7 @@ impl State {
         }
     }
 
-    /// Takes a source's oldest outcome. It is asked again by the next pull.
+    /// Takes a source's oldest outcome. It is to be asked again.
     fn take(&mut self, key: Key) -> Option<Outcome> {
         let slot = self.slots.get_mut(key)?;
         let outcome = slot.queue.pop_front()?;
@@ -61,7 +60,7 @@ impl State {
             // There is nothing behind it.
             let _ = self.dismiss(key);
         } else {
-            self.want(key);
+            self.want_more(key);
         }
         Some(outcome)
     }
@@ -73,6 +72,29 @@ impl State {
 }
 
 impl MergeFeed {
+    /// What can be taken without asking anybody: most of what sources give that are always ready.
+    #[inline]
+    pub(super) fn take_ready(&self, state: &mut State) -> Option<Py<PyAny>> {
+        match self.policy {
+            Policy::RoundRobin => {
+                let key = *state.ring.front()?;
+                let item = state.take_item(key)?;
+                state.ring.rotate_left(1);
+                Some(item)
+            }
+            Policy::Race => {
+                let key = *state.ready.front()?;
+                let item = state.take_item(key)?;
+                state.ready.pop_front();
+                if let Some(slot) = state.slots.get_mut(key) {
+                    slot.hints -= 1;
+                }
+                Some(item)
+            }
+            Policy::RaceRobin | Policy::Concat | Policy::Zip(_) | Policy::Any => None,
+        }
+    }
+
     pub(super) fn take_first<'py>(&self, merge: &Bound<'py, Merge>) -> PyResult<Taken<'py>> {
         let py = merge.py();
         loop {
@@ -175,6 +197,7 @@ impl MergeFeed {
                         continue;
                     }
                     if state.may_ask(key) {
+                        state.rouse_some();
                         state.want(key);
                         return Ok(Taken::Again);
                     }

@@ -3,7 +3,7 @@
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::merge::Merge;
 use super::resumption::Resumption;
@@ -35,6 +35,7 @@ impl Merge {
             let Some(slot) = state.slots.get_mut(key) else {
                 return Ok(None);
             };
+            slot.is_prompt = false;
             slot.status = Status::Waiting {
                 wait,
                 future: awaits,
@@ -44,28 +45,24 @@ impl Merge {
                 Self::rest(slf, key)?;
                 return Ok(None);
             }
-            let keywords = match &slot.identity {
-                Some(identity) if slot.is_foreign => Some(identity.keywords.clone_ref(py)),
-                _ => None,
-            };
             (
                 slot.resumption.as_ref().map(|known| known.clone_ref(py)),
-                keywords,
+                slot.keywords.as_ref().map(|known| known.clone_ref(py)),
                 slot.struck.as_ref().map(|error| error.clone_ref(py)),
             )
         };
         if refused.is_some() {
             return Ok(refused);
         }
-        let resumption = match resumption {
-            Some(known) => known.into_bound(py),
+        let (resumption, keywords) = match resumption {
+            Some(known) => (known, keywords),
             None => Self::resumption(slf, key)?,
         };
         let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
         object.setattr(intern!(py, "_asyncio_future_blocking"), false)?;
         object
             .getattr(intern!(py, "add_done_callback"))?
-            .call(resumption, keywords)?;
+            .call(resumption.bind(py), keywords)?;
         if let Some(struck) = struck
             && cancel(object, &struck)?
         {
@@ -74,19 +71,34 @@ impl Merge {
         Ok(None)
     }
 
-    /// The callback of a source, made when it first waits for a future.
+    /// The callback of a source, and with which keywords it is called, made when it first waits for
+    /// a future.
     #[cold]
-    pub(super) fn resumption<'py>(
-        slf: &Bound<'py, Self>,
-        key: Key,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    fn resumption(slf: &Bound<'_, Self>, key: Key) -> PyResult<(Py<PyTuple>, Option<Py<PyDict>>)> {
         let py = slf.py();
         let merge = slf.clone().unbind();
-        let made = PyTuple::new(py, [Py::new(py, Resumption { merge, key })?])?;
+        let made = PyTuple::new(py, [Py::new(py, Resumption { merge, key })?])?.unbind();
+        let context = slf
+            .get()
+            .state
+            .borrow(py)
+            .slots
+            .get(key)
+            .filter(|slot| slot.is_foreign)
+            .and_then(|slot| Some(slot.identity.as_ref()?.context.clone_ref(py)));
+        let keywords = match context {
+            Some(context) => {
+                let keywords = PyDict::new(py);
+                keywords.set_item(intern!(py, "context"), context)?;
+                Some(keywords.unbind())
+            }
+            None => None,
+        };
         if let Some(slot) = slf.get().state.borrow(py).slots.get_mut(key) {
-            slot.resumption = Some(made.clone().unbind());
+            slot.resumption = Some(made.clone_ref(py));
+            slot.keywords = keywords.as_ref().map(|keywords| keywords.clone_ref(py));
         }
-        Ok(made)
+        Ok((made, keywords))
     }
 
     /// What a source waited for is there.
