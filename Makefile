@@ -140,6 +140,7 @@ bench: build ## headrace beside what one would write by hand, as ratios; ARGS= g
 	$(RUN) benches/python/queues.py $(ARGS)
 	$(RUN) benches/python/limiter.py $(ARGS)
 	$(RUN) benches/python/merge.py $(ARGS)
+	$(RUN) benches/python/merge_floor.py $(ARGS)
 	$(RUN) benches/python/concurrent_map.py $(ARGS)
 	$(RUN) benches/python/pool.py $(ARGS)
 	$(RUN) benches/python/imports.py $(ARGS)
