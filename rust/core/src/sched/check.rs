@@ -16,6 +16,8 @@ struct Sums {
     wanting: u32,
     line_wanting: u32,
     needs: Vec<u64>,
+    /// Of the leases that ask for it.
+    stamps: Vec<u64>,
 }
 
 impl State {
@@ -57,7 +59,9 @@ impl State {
     fn check_sums(&self, all: &[u32]) {
         let mut sums = BTreeMap::new();
         for lease in self.leases.iter() {
-            self.add_up(&mut sums, lease.node, &lease.cost, |_, _, _| {});
+            self.add_up(&mut sums, lease.node, &lease.cost, |sums, _, _| {
+                sums.stamps.push(lease.stamp);
+            });
             for &(resource, amount) in lease.cost.parts() {
                 let is_held = match self.kind(resource) {
                     Some(Kind::Slots) => lease.held.has_slots(),
@@ -117,6 +121,9 @@ impl State {
             needs,
             "the least need of those who are offered"
         );
+        if let Bound::Rate(rate) = &pool.bound {
+            rate.check(&sums.stamps);
+        }
         let mut users = u32::from(pool.is_used_by_line());
         let mut child = self.nodes.at(node).first;
         while child != NIL {

@@ -10,7 +10,6 @@ use crate::sync::{Key, WakeList};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::time::Duration;
 
 /// Where nobody waits, one in so many permits is timed.
 const TIMED: u64 = 16;
@@ -25,6 +24,8 @@ pub(super) struct Lease {
     pub(super) cost: Cost,
     /// When it was granted, if the clock was read then.
     pub(super) since: Option<Time>,
+    /// By which the rates that it took of know it; 0 if it took of none.
+    pub(super) stamp: u64,
     /// Its record among the charges, if it was charged.
     pub(super) charge: u32,
     /// Its place among the fresh ones, if it was not.
@@ -104,16 +105,19 @@ impl State {
     pub(super) fn take(&mut self, node: u32, cost: Cost, owner: Option<OwnerId>) -> u32 {
         let is_busy = self.waiting > 0;
         let (now, lateness) = (self.now, self.lateness);
+        let has_rate = self.has_rate(&cost);
+        let stamp = if has_rate { self.next_stamp() } else { 0 };
         self.for_pools(node, &cost, |pool, amount, is_line| {
-            pool.take(amount, is_line, lateness, now);
+            pool.lend(amount, is_line, stamp, lateness, now);
         });
-        let needs_clock = is_busy || self.is_timed(node) || self.has_rate(&cost);
+        let needs_clock = is_busy || self.is_timed(node) || has_rate;
         self.for_path(node, |node| {
             node.permits += 1;
             node.granted += 1;
         });
         let since = needs_clock.then(|| self.read_clock());
         let lease = self.open(node, cost, since, owner);
+        self.leases.at_mut(lease).stamp = stamp;
         if is_busy {
             self.list(lease);
             self.charge(lease, now, true);
@@ -144,6 +148,7 @@ impl State {
             node,
             cost,
             since,
+            stamp: 0,
             charge: NIL,
             fresh: NOT_FRESH,
             owner,
@@ -222,6 +227,7 @@ impl State {
         let record = self.leases.at_mut(lease);
         let cost = record.cost.take();
         let (node, since, held) = (record.node, record.since, record.held);
+        let stamp = record.stamp;
         // In place: to move a whole record out costs more than all the rest.
         self.leases.discard(key);
         let holds_slots = held.has_slots();
@@ -232,11 +238,14 @@ impl State {
             let hold = nanos(now.since(since));
             self.for_path(node, |node| node.learn(hold));
         }
-        let since = since.unwrap_or(now);
         self.for_pools(node, &cost, |pool, amount, is_line| match pool.kind {
             Kind::Slots if !holds_slots => {}
-            Kind::Rate if !is_annulled => {}
-            Kind::Rate => pool.refund(amount, amount, since, now),
+            Kind::Rate => {
+                if is_annulled {
+                    pool.refund(amount, stamp, now);
+                }
+                pool.end(stamp);
+            }
             Kind::Slots => pool.unhold(amount, is_line),
             Kind::Budget => {
                 pool.unhold(amount, is_line);
@@ -295,18 +304,18 @@ impl State {
             }
         }
         let now = self.read_clock();
-        let since = self.leases.at(key.index()).since.unwrap_or(now);
+        let stamp = self.leases.at(key.index()).stamp;
         let mut settled = cost.clone();
         for &(resource, amount) in actual {
             let (asked, amount) = (cost.get(resource).as_micros(), amount.as_micros());
             settled.set(resource, Amount::raw(amount));
             let one = Cost::part(resource, Amount::raw(amount));
             self.for_pools(node, &one, |pool, amount, is_line| match pool.kind {
-                Kind::Rate if amount <= asked => pool.refund(asked - amount, asked, since, now),
-                Kind::Rate => pool.take(amount - asked, is_line, Duration::ZERO, now),
+                Kind::Rate if amount <= asked => pool.refund(asked - amount, stamp, now),
+                Kind::Rate => pool.owe(amount - asked, now),
                 Kind::Slots | Kind::Budget => {
                     pool.unhold(asked, is_line);
-                    pool.take(amount, is_line, Duration::ZERO, now);
+                    pool.hold(amount, is_line);
                 }
             });
         }
@@ -357,10 +366,10 @@ impl State {
 
     /// A lease takes its slots again, which are known to fit.
     pub(super) fn take_slots(&mut self, lease: u32, held: Held) {
-        let (node, now) = (self.leases.at(lease).node, self.now);
+        let node = self.leases.at(lease).node;
         if let Some(slots) = self.slots_of(lease) {
             self.for_pools(node, &slots, |pool, amount, is_line| {
-                pool.take(amount, is_line, Duration::ZERO, now);
+                pool.hold(amount, is_line);
             });
         }
         self.for_path(node, |node| node.permits += 1);

@@ -75,8 +75,10 @@
 //! The price of keeping no slots for who waits for quota: one who needs both, where both are always contended, may find the one
 //! there when the other is not, again and again. No bound holds for its wait; for who needs only slots and budgets, or one rate, one does.
 //!
-//! Settling an estimate upward makes debt. Settling it downward gives back no more than time has not brought back since: what came
-//! back was there for others to take, and giving it back again would admit more than the rate in some window.
+//! Settling an estimate upward makes debt. Settling it downward gives back no more than time has not brought since: the least debt there
+//! has been since the grant (`low_water.rs`). That makes the past what it would have been, had the truth been known: no window admits
+//! more for it than the rate, whatever is settled when; and no more could be given back. Where grants are even, without a burst, each
+//! comes when the debt is paid, so what is given back after the next one is nothing.
 //!
 //! Nobody has to poll. Each loop or thread with waiters has an [`Alarm`], whose deadline is the earliest of the whole tree, and
 //! whichever comes first serves all.
@@ -154,6 +156,7 @@ mod gate;
 mod lease;
 mod limit;
 mod line;
+mod low_water;
 mod need;
 mod node;
 mod order;

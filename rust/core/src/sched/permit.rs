@@ -43,8 +43,9 @@ impl Permit {
 
     /// Corrects what was asked for to what it really was, of the resources named; once or more often.
     ///
-    /// Of a rate, more makes debt; less gives back at most what the rate has not brought again since. Of a budget, both
-    /// are exact, and more may go beyond it. Of slots, less is given back at once and more is refused.
+    /// Of a rate, more makes debt; less gives back what was not needed, but no more than the least debt since the grant: what the
+    /// rate has brought since is there already. Of a budget, both are exact, and more may go beyond it. Of slots, less is given back at
+    /// once and more is refused. O(log permits) at each rate of the path, and at the worst O(permits).
     ///
     /// # Errors
     ///

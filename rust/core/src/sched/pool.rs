@@ -118,10 +118,7 @@ impl Pool {
     /// Another limit: what is held, spent and taken stays so.
     pub(super) fn set_bound(&mut self, mut bound: Bound, now: Time) {
         match (&mut self.bound, &mut bound) {
-            (Bound::Rate(old), Bound::Rate(new)) => {
-                old.become_like(new, now);
-                *new = old.clone();
-            }
+            (Bound::Rate(old), Bound::Rate(new)) => new.inherit(old, now),
             (Bound::Budget { spent: old, .. }, Bound::Budget { spent, .. }) => *spent = *old,
             _ => {}
         }
@@ -146,14 +143,27 @@ impl Pool {
         }
     }
 
-    /// Counts `amount` as taken, which is known to fit, or to make debt. Of a rate it is taken as of when it was ready, if that
-    /// was no longer ago than `lateness`.
+    /// Takes `amount`, which is known to fit, for the lease of this stamp; of a rate as of when it was ready, if that was no longer
+    /// ago than `lateness`.
     #[inline]
-    pub(super) fn take(&mut self, amount: u64, is_line: bool, lateness: Duration, now: Time) {
+    pub(super) fn lend(
+        &mut self,
+        amount: u64,
+        is_line: bool,
+        stamp: u64,
+        lateness: Duration,
+        now: Time,
+    ) {
+        match &mut self.bound {
+            Bound::Rate(rate) => rate.lend(amount, stamp, lateness, now),
+            _ => self.hold(amount, is_line),
+        }
+    }
+
+    /// Counts `amount` as held, of slots or of a budget.
+    #[inline]
+    pub(super) fn hold(&mut self, amount: u64, is_line: bool) {
         if self.kind == Kind::Rate {
-            if let Bound::Rate(rate) = &mut self.bound {
-                rate.take_late(amount, lateness, now);
-            }
             return;
         }
         self.held += u128::from(amount);
@@ -171,10 +181,25 @@ impl Pool {
         }
     }
 
-    /// Gives quota back; see [`Rate::refund`].
-    pub(super) fn refund(&mut self, amount: u64, taken: u64, since: Time, now: Time) {
+    /// A lease took more quota than it asked for: that makes debt.
+    pub(super) fn owe(&mut self, amount: u64, now: Time) {
         if let Bound::Rate(rate) = &mut self.bound {
-            rate.refund(amount, taken, since, now);
+            rate.take(amount, now);
+        }
+    }
+
+    /// Gives quota back; see [`Rate::refund`].
+    pub(super) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
+        if let Bound::Rate(rate) = &mut self.bound {
+            rate.refund(amount, stamp, now);
+        }
+    }
+
+    /// A lease that took quota is no more.
+    #[inline]
+    pub(super) fn end(&mut self, stamp: u64) {
+        if let Bound::Rate(rate) = &mut self.bound {
+            rate.end(stamp);
         }
     }
 

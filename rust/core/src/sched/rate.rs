@@ -1,6 +1,7 @@
 //! A rate as the generic cell rate algorithm has it, in whole numbers.
 
 use super::Time;
+use super::low_water::LowWater;
 use std::time::Duration;
 
 /// What was taken of a rate and has not been brought by time yet.
@@ -18,6 +19,8 @@ pub(super) struct Rate {
     /// As of `at`.
     debt: u128,
     at: Time,
+    /// What the debt has sunk to since each live lease took.
+    low: LowWater,
 }
 
 impl Rate {
@@ -28,6 +31,7 @@ impl Rate {
             burst,
             debt: 0,
             at: Time::ZERO,
+            low: LowWater::default(),
         }
     }
 
@@ -41,19 +45,24 @@ impl Rate {
         }
     }
 
-    /// Other terms for what is taken from now on; what was taken stays taken.
-    pub(super) fn become_like(&mut self, other: &Self, now: Time) {
-        let (debt, per) = (self.debt_at(now), u128::from(self.per));
-        let debt = match debt.checked_mul(u128::from(other.per)) {
-            _ if other.per == self.per => debt,
-            Some(scaled) => scaled.div_ceil(per),
-            None => debt.div_ceil(per) * u128::from(other.per),
+    /// Goes on, on its own terms, from what was taken on those of `old`.
+    pub(super) fn inherit(&mut self, old: &mut Self, now: Time) {
+        let (debt, from, to) = (old.debt_at(now), u128::from(old.per), u128::from(self.per));
+        self.debt = match debt.checked_mul(to) {
+            _ if from == to => debt,
+            Some(scaled) => scaled.div_ceil(from),
+            None => debt.div_ceil(from) * to,
         };
-        *self = Self {
-            debt,
-            at: now,
-            ..other.clone()
-        };
+        self.at = now;
+        self.low = std::mem::take(&mut old.low);
+        if from != to {
+            self.low.sink(debt);
+            // What is rounded is rounded so that no less is owed.
+            self.low.rescale(|low| match low.checked_mul(to) {
+                Some(scaled) => scaled / from,
+                None => low / from * to,
+            });
+        }
     }
 
     fn brought(&self, from: Time, to: Time) -> u128 {
@@ -92,28 +101,45 @@ impl Rate {
     /// Takes `amount`, whether or not it is there: more than there is makes debt.
     #[inline]
     pub(super) fn take(&mut self, amount: u64, now: Time) {
-        self.debt = self.debt_at(now) + self.cost(amount);
+        let debt = self.debt_at(now);
+        self.low.sink(debt);
+        self.debt = debt + self.cost(amount);
         self.at = now;
     }
 
-    /// Takes `amount` as of when it was there, if that was no longer ago than `lateness`; else as of now. A timer is always a
-    /// little late, and at a smooth rate each delay would be lost for good.
+    /// Takes `amount` for the lease of this stamp: as of when it was there, if that was no longer ago than `lateness`; else as of now. A
+    /// timer is always a little late, and at a smooth rate each delay would be lost for good.
     #[inline]
-    pub(super) fn take_late(&mut self, amount: u64, lateness: Duration, now: Time) {
+    pub(super) fn lend(&mut self, amount: u64, stamp: u64, lateness: Duration, now: Time) {
         let ready = self.ready_at(amount, self.at);
         let is_late = ready < now && now <= ready.after(lateness);
         self.take(amount, if is_late { ready } else { now });
+        self.low.begin(stamp);
     }
 
-    /// Gives back `amount` of the `taken` that were taken at `since`: no more of it than time has not brought since.
+    /// Gives back `amount` of what the lease of this stamp took: no more of it than time has not brought since.
     ///
     /// Without that bound a late refund would let through again what was brought and used already. With it, the debt is
-    /// never less than if that much less had been taken in the first place.
-    pub(super) fn refund(&mut self, amount: u64, taken: u64, since: Time, now: Time) {
-        let missing = self.cost(taken).saturating_sub(self.brought(since, now));
-        let back = self.cost(amount).min(missing);
-        self.debt = self.debt_at(now).saturating_sub(back);
+    /// what it would be if that much less had been taken in the first place; see [`LowWater`].
+    pub(super) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
+        let debt = self.debt_at(now);
+        self.low.sink(debt);
+        let back = self.cost(amount).min(self.low.since(stamp));
+        self.low.lower(stamp, back);
+        self.debt = debt - back;
         self.at = now;
+    }
+
+    /// The lease of this stamp is no more, and nothing that it took comes back but by time.
+    #[inline]
+    pub(super) fn end(&mut self, stamp: u64) {
+        self.low.end(stamp);
+    }
+
+    /// Panics unless it knows of the live leases of these stamps what it should.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check(&self, stamps: &[u64]) {
+        self.low.check(stamps);
     }
 
     /// What was taken and has not come back, in micro-units.
@@ -142,11 +168,34 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::{Rate, Time};
+    use std::time::Duration;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn at(nanos: u64) -> Time {
         Time::from_nanos(nanos)
+    }
+
+    /// Random numbers that a seed names (`SplitMix64`).
+    struct Dice(u64);
+
+    impl Dice {
+        fn new(seed: u64) -> Self {
+            Self(seed)
+        }
+
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut bits = self.0;
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            (bits ^ (bits >> 31)) % n
+        }
+
+        /// A place among so many.
+        fn place(&mut self, len: usize) -> usize {
+            usize::try_from(self.below(len as u64)).expect("below a usize")
+        }
     }
 
     #[test]
@@ -175,10 +224,10 @@ mod tests {
     fn a_refund_is_what_would_be_there_had_less_been_taken() {
         for (taken, really, seconds) in [(90, 0, 30), (90, 30, 20), (90, 30, 50), (60, 10, 80)] {
             let [mut one, mut other] = [(); 2].map(|()| Rate::new(90, 60 * SECOND, Some(90)));
-            one.take(taken, at(0));
+            one.lend(taken, 1, Duration::ZERO, at(0));
             other.take(really, at(0));
             let now = at(seconds * SECOND);
-            one.refund(taken - really, taken, at(0), now);
+            one.refund(taken - really, 1, now);
             assert_eq!(
                 one.available(now),
                 other.available(now),
@@ -187,15 +236,156 @@ mod tests {
         }
     }
 
+    /// One lease of a random past: when it took, of how much it is known by now that it was needed, and what was added when.
+    struct Taking {
+        stamp: u64,
+        time: u64,
+        amount: u64,
+        more: Vec<(u64, u64)>,
+    }
+
+    /// The debt if everything had been known from the start, of a rate that brings 3 each second: in units x seconds / 3.
+    fn debt_of(takings: &[Taking], now: u64) -> u64 {
+        let first = takings.iter().map(|taking| (taking.time, taking.amount));
+        let more = takings.iter().flat_map(|taking| taking.more.clone());
+        let mut events: Vec<_> = first.chain(more).collect();
+        events.sort_by_key(|&(time, _)| time);
+        let (mut debt, mut last) = (0_u64, 0);
+        for (time, amount) in events.into_iter().chain([(now, 0)]) {
+            debt = debt.saturating_sub(3 * (time - last)) + amount;
+            last = time;
+        }
+        debt
+    }
+
+    /// Whatever is lent, settled downward, again and again, and ended: the debt is that of a past in which it was all known.
+    #[test]
+    fn late_refunds_make_the_past_what_it_would_have_been() {
+        for seed in 0..500 {
+            let mut dice = Dice::new(seed);
+            let mut rate = Rate::new(3, SECOND, Some(20));
+            let mut takings: Vec<Taking> = Vec::new();
+            let mut live: Vec<usize> = Vec::new();
+            let mut now = 0;
+            for stamp in 1..200 {
+                now += dice.below(4);
+                match dice.below(5) {
+                    0 | 1 => {
+                        let amount = 1 + dice.below(12);
+                        rate.lend(amount, stamp, Duration::ZERO, at(now * SECOND));
+                        live.push(takings.len());
+                        takings.push(Taking {
+                            stamp,
+                            time: now,
+                            amount,
+                            more: Vec::new(),
+                        });
+                    }
+                    2 | 3 if !live.is_empty() => {
+                        let taking = &mut takings[live[dice.place(live.len())]];
+                        let back = dice.below(taking.amount + 1);
+                        taking.amount -= back;
+                        rate.refund(back, taking.stamp, at(now * SECOND));
+                    }
+                    4 if !live.is_empty() => {
+                        let ended = live.swap_remove(dice.place(live.len()));
+                        rate.end(takings[ended].stamp);
+                    }
+                    _ => {}
+                }
+                let debt = u128::from(debt_of(&takings, now)) * u128::from(SECOND);
+                assert_eq!(rate.debt_at(at(now * SECOND)), debt, "seed {seed}, {stamp}");
+            }
+        }
+    }
+
+    /// With more than was asked for in between, which may be settled down again, it is never less.
+    #[test]
+    fn a_refund_after_a_debt_never_gives_back_too_much() {
+        for seed in 0..500 {
+            let mut dice = Dice::new(seed);
+            let mut rate = Rate::new(3, SECOND, Some(20));
+            let mut takings: Vec<Taking> = Vec::new();
+            let mut now = 0;
+            for stamp in 1..120 {
+                now += dice.below(4);
+                let picked = dice.place(takings.len().max(1));
+                let taking = takings.get_mut(picked);
+                match (dice.below(3), taking) {
+                    (0, _) | (_, None) => {
+                        let amount = 1 + dice.below(12);
+                        rate.lend(amount, stamp, Duration::ZERO, at(now * SECOND));
+                        takings.push(Taking {
+                            stamp,
+                            time: now,
+                            amount,
+                            more: Vec::new(),
+                        });
+                    }
+                    (1, Some(taking)) => {
+                        let amount = dice.below(8);
+                        rate.take(amount, at(now * SECOND));
+                        taking.more.push((now, amount));
+                    }
+                    (_, Some(taking)) => {
+                        // What was added last goes first.
+                        let all: u64 = taking.more.iter().map(|&(_, amount)| amount).sum();
+                        let mut back = dice.below(taking.amount + all + 1);
+                        rate.refund(back, taking.stamp, at(now * SECOND));
+                        for (_, amount) in taking.more.iter_mut().rev() {
+                            let part = back.min(*amount);
+                            *amount -= part;
+                            back -= part;
+                        }
+                        taking.amount -= back;
+                    }
+                }
+                let debt = u128::from(debt_of(&takings, now)) * u128::from(SECOND);
+                let real = rate.debt_at(at(now * SECOND));
+                assert!(real >= debt, "seed {seed}, {stamp}: {real} of {debt}");
+            }
+        }
+    }
+
     #[test]
     fn other_terms_keep_what_was_taken() {
         let mut rate = Rate::new(10, SECOND, Some(10));
-        rate.take(10, at(0));
-        rate.become_like(&Rate::new(20, 2 * SECOND, Some(30)), at(SECOND / 2));
-        assert_eq!(
-            (rate.taken(at(SECOND / 2)), rate.available(at(SECOND / 2))),
-            (5, 25)
-        );
+        rate.lend(10, 1, Duration::ZERO, at(0));
+        let mut other = Rate::new(20, 2 * SECOND, Some(30));
+        let half = at(SECOND / 2);
+        other.inherit(&mut rate, half);
+        assert_eq!((other.taken(half), other.available(half)), (5, 25));
+        // 5 of the 10 are back.
+        other.refund(9, 1, half);
+        assert_eq!((other.taken(half), other.available(half)), (0, 30));
+    }
+
+    /// Who took before the rate was there, or of one that is gone, gets nothing of it.
+    #[test]
+    fn what_was_not_taken_here_does_not_come_back() {
+        let mut rate = Rate::new(10, SECOND, Some(10));
+        rate.lend(5, 8, Duration::ZERO, at(0));
+        rate.refund(5, 7, at(0));
+        rate.end(7);
+        assert_eq!(rate.taken(at(0)), 5);
+        rate.refund(5, 8, at(0));
+        assert_eq!(rate.taken(at(0)), 0);
+    }
+
+    /// Where a thousand leases have come and gone there is room for those that live.
+    #[test]
+    fn there_are_no_more_marks_than_live_leases() {
+        let mut rate = Rate::new(1, SECOND, Some(1_000_000));
+        let mut live = Vec::new();
+        for stamp in 1..3_000 {
+            rate.lend(2, stamp, Duration::ZERO, at(stamp * SECOND));
+            live.push(stamp);
+            if live.len() > 10 {
+                rate.end(live.remove(usize::try_from(stamp % 10).unwrap()));
+            }
+            // Each of the marks is that of one lease at least.
+            rate.check(&live);
+        }
     }
 
     #[test]

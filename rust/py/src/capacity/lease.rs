@@ -108,9 +108,9 @@ impl Lease {
 
     /// Corrects what was asked for to what it really was, of the resources that are named.
     ///
-    /// Of a rate, more makes a debt, which those who come later wait for; less gives back at most what the rate has not
-    /// brought again since. Of a budget both are exact, and more may go beyond it. Of slots less is given back at once; more
-    /// is refused. It may be done more than once, while the lease is held.
+    /// Of a rate, more makes a debt, which those who come later wait for; less gives back what was not needed, as if it had been
+    /// known from the start: nothing, where the rate was at rest since and is full already. Of a budget both are exact, and more may go
+    /// beyond it. Of slots less is given back at once; more is refused. It may be done more than once, while the lease is held.
     ///
     /// Raises:
     ///     TypeError: An amount is no number.
