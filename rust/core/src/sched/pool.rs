@@ -128,7 +128,9 @@ impl Pool {
             _ => {}
         }
         if matches!(self.bound, Bound::None) {
+            // Should it be limited again one day, then on new terms.
             self.ceiling = None;
+            self.not_before = Time::ZERO;
         }
     }
 

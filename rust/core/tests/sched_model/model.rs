@@ -32,6 +32,51 @@ pub struct Node {
     pub not_before: [u64; 4],
 }
 
+impl Node {
+    /// Of these limits those of what it limits already; and its own of what they leave out.
+    pub fn within(&self, limits: Limits) -> Limits {
+        let (slots, money) = (self.slots, self.money.map(|money| money.amount));
+        let calls = self.calls.as_ref().map(|log| log.quota);
+        Limits {
+            slots: slots.map(|old| limits.slots.unwrap_or(old)),
+            calls: calls.map(|old| limits.calls.unwrap_or(old)),
+            money: money.map(|old| limits.money.unwrap_or(old)),
+        }
+    }
+
+    /// Other limits in the place of all. What it limits no more is forgotten, but for what is held.
+    pub fn resize(&mut self, limits: Limits, now: u64) {
+        let Limits {
+            slots,
+            calls,
+            money,
+        } = limits;
+        self.ceiling = match slots {
+            None => 0,
+            Some(0) => self.ceiling,
+            Some(slots) => slots,
+        };
+        self.slots = slots;
+        self.calls = calls.map(|quota| match self.calls.take() {
+            None => Log::new(quota, now),
+            Some(mut log) => {
+                log.resize(quota, now);
+                log
+            }
+        });
+        self.money = money.map(|amount| Money {
+            amount,
+            spent: self.money.map_or(0, |money| money.spent),
+        });
+        let is_limited = [true, slots.is_some(), calls.is_some(), money.is_some()];
+        for (not_before, is_limited) in self.not_before.iter_mut().zip(is_limited) {
+            if !is_limited {
+                *not_before = 0;
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Money {
     pub amount: u64,
@@ -127,6 +172,8 @@ impl Thing {
 #[derive(Debug, Default)]
 pub struct Model {
     pub now: u64,
+    /// By so many nanoseconds what is let through may be taken for having been so earlier.
+    pub lateness: u64,
     pub nodes: Vec<Node>,
     pub waiters: Vec<Waiter>,
     pub leases: Vec<Lease>,
@@ -254,8 +301,10 @@ impl Model {
     /// Whether it is above a limit as it is now, so that nothing that others do can let it through.
     pub fn is_parked(&self, claim: &Claim) -> bool {
         self.path(claim.node).any(|node| {
-            let slots = self.nodes[node].slots;
+            let Node { slots, calls, .. } = &self.nodes[node];
+            let calls = calls.as_ref().map(|log| log.quota.largest());
             slots.is_some_and(|limit| claim.cost.slots > limit)
+                || calls.is_some_and(|largest| claim.cost.calls > largest)
         })
     }
 
@@ -275,7 +324,8 @@ impl Model {
     pub fn is_allowed(&self, claim: &Claim) -> bool {
         self.path(claim.node).all(|node| {
             let rate = self.nodes[node].calls.as_ref();
-            claim.cost.calls == 0 || rate.is_none_or(|log| log.allows(self.now, claim.cost.calls))
+            claim.cost.calls == 0
+                || rate.is_none_or(|log| log.allows(self.now, claim.cost.calls, self.lateness))
         }) && self.is_admitted(claim, self.now)
     }
 

@@ -44,23 +44,9 @@ impl Run {
                 at.closed = true;
                 self.tree.close(id);
             }
-            Op::Resize(_, limits) => {
-                // What a node limits stays the same; how much of it does not.
-                if let (Some(slots), Some(new)) = (&mut at.slots, limits.slots) {
-                    *slots = new;
-                    at.ceiling = if new > 0 { new } else { at.ceiling };
-                }
-                if let Some(log) = &mut at.calls {
-                    log.resize();
-                }
-                if let (Some(money), Some(new)) = (&mut at.money, limits.money) {
-                    money.amount = new;
-                }
-                let limits = Limits {
-                    slots: at.slots,
-                    calls: at.calls.as_ref().map(|log| log.quota),
-                    money: at.money.map(|money| money.amount),
-                };
+            Op::Resize(_, limits, same) => {
+                let limits = if same { at.within(limits) } else { limits };
+                at.resize(limits, now);
                 let limits = self.limits(limits);
                 self.tree.resize(id, &limits).unwrap();
             }

@@ -18,7 +18,7 @@ pub struct Limits {
     pub money: Option<u64>,
 }
 
-/// So many calls in so many milliseconds; and so many at once, or, smoothly, each when time has brought what the one before
+/// So many calls in so many milliseconds, or none at all; and so many at once, or, smoothly, each when time has brought what the one before
 /// it took.
 #[derive(Clone, Copy, Debug)]
 pub struct Quota {
@@ -40,7 +40,8 @@ pub enum Op {
     Settle(usize, Amounts),
     Suspend(usize),
     Resume(usize),
-    Resize(usize, Limits),
+    /// If what a node limits is to stay the same, only how much of it changes.
+    Resize(usize, Limits, bool),
     Reweigh(usize, u32),
     Pause(usize),
     Unpause(usize),
@@ -48,8 +49,8 @@ pub enum Op {
     Close(usize),
     /// So many milliseconds.
     Pass(u64),
-    /// Until the next alarm.
-    Ring,
+    /// Until the next alarm, and so many microseconds longer.
+    Ring(u64),
 }
 
 /// What a run is about.
@@ -73,7 +74,8 @@ impl Theme {
         // Some of these take a whole number of nanoseconds for a call, and some do not.
         let millis = prop::sample::select(vec![7_u64, 10, 1_000]);
         let burst = prop::option::weighted(0.8, 1..8_u64);
-        let quota = (1..8_u64, millis, burst);
+        let calls = prop_oneof![1 => Just(0_u64), 19 => 1..8_u64];
+        let quota = (calls, millis, burst);
         let quota = quota.prop_map(|(calls, millis, burst)| Quota {
             calls,
             millis,
@@ -142,8 +144,8 @@ impl Theme {
             some(4, Op::Resume),
             (
                 5,
-                (pick.clone(), self.limits())
-                    .prop_map(|(node, limits)| Op::Resize(node, limits))
+                (pick.clone(), self.limits(), prop::bool::weighted(0.8))
+                    .prop_map(|(node, limits, same)| Op::Resize(node, limits, same))
                     .boxed(),
             ),
             (
@@ -167,9 +169,19 @@ impl Theme {
                     .prop_map(Op::Pass)
                     .boxed(),
             ),
-            (6, Just(Op::Ring).boxed()),
+            (
+                6,
+                prop_oneof![2 => Just(0_u64), 1 => 0..30_000_u64]
+                    .prop_map(Op::Ring)
+                    .boxed(),
+            ),
         ];
         prop::strategy::Union::new_weighted(all)
+    }
+
+    /// So late may a timer of the tree come without loss of quota, in milliseconds.
+    pub fn lateness() -> impl Strategy<Value = u64> {
+        prop_oneof![3 => Just(0), 1 => 1..50_u64]
     }
 
     /// The nodes that are there at the start, each below an earlier one.

@@ -2,83 +2,99 @@
 
 use crate::common::dice::Dice;
 use crate::op::Quota;
+use std::cell::RefCell;
 
 const MILLI: u64 = 1_000_000;
 
-/// What is in a bucket, in calls times the nanoseconds of the rate's period: whole numbers, so nothing is rounded.
-type Level = i128;
+/// Debts are counted in calls times this, so that what each of the rates brings in a nanosecond is a whole number, and nothing
+/// is rounded: a common multiple of their periods, in milliseconds.
+const WHOLE: u64 = 7_000;
 
 /// One admission. Times are in nanoseconds.
 #[derive(Clone, Debug)]
 struct Entry {
     name: u64,
     time: u64,
-    /// What was let through then, by the estimate, and what of it proved true.
-    estimate: u64,
+    /// What of it proved true, as of when it was let through.
     actual: u64,
     /// What it proved to be beyond the estimate, and when.
     debts: Vec<(u64, u64)>,
-    /// Whatever was added at any time, corrected since or not.
+    /// The same two as they count for what is owed: what was added once stays, and from then on nothing comes back.
+    kept: u64,
     added: Vec<(u64, u64)>,
 }
 
 /// Everything that a rate of one node let through.
 ///
-/// A bucket of `burst` that refills at the rate says what may be let through. How much of an estimate comes back when it
-/// proves too high is for the scheduler to choose, within bounds: nothing at the least, and at the most what makes up a
-/// past in which the truth was known from the start. So there are two buckets, and the real one is in between.
+/// What was let through, as the truth is known by now, makes debt when it was let through, and time takes debt off: so much as is
+/// missing in a bucket of `burst`. An estimate that proved too high comes back as if it had been known from the start. Only where more than the estimate was found first, and then
+/// less, may the scheduler choose, within bounds: so there are two debts, and the real one is in between.
 #[derive(Clone, Debug)]
 pub struct Log {
     pub quota: Quota,
-    /// When the buckets were full.
-    start: u64,
+    /// All terms there ever were, and since when.
+    terms: Vec<(u64, Quota)>,
+    /// The most that was ever allowed at once, by the last terms that allow anything.
+    pub ceiling: u64,
     entries: Vec<Entry>,
-    /// How often its terms were set anew.
-    resizes: u64,
+    /// When anything was changed last.
+    changed: u64,
+    /// What was worked out of what is owed since anything changed, by time: many ask.
+    known: RefCell<Vec<(u64, i128)>>,
 }
 
 impl Log {
     pub fn new(quota: Quota, now: u64) -> Self {
         Self {
             quota,
-            start: now,
+            terms: vec![(now, quota)],
+            ceiling: quota.largest(),
             entries: Vec::new(),
-            resizes: 0,
+            changed: now,
+            known: RefCell::default(),
         }
     }
 
-    /// Its terms are set anew, the same as before.
-    pub fn resize(&mut self) {
-        self.resizes += 1;
+    /// Other terms from now on.
+    pub fn resize(&mut self, quota: Quota, now: u64) {
+        self.known.take();
+        self.changed = now;
+        self.quota = quota;
+        self.terms.push((now, quota));
+        if quota.largest() > 0 {
+            self.ceiling = quota.largest();
+        }
     }
 
     pub fn admit(&mut self, name: u64, time: u64, calls: u64) {
+        self.known.take();
+        self.changed = time;
         self.entries.push(Entry {
             name,
             time,
-            estimate: calls,
             actual: calls,
             debts: Vec::new(),
+            kept: calls,
             added: Vec::new(),
         });
     }
 
-    /// What was admitted under this name proved to be so much: nothing, if it was a grant that was never delivered.
-    pub fn settle(&mut self, name: u64, now: u64, actual: u64) {
-        let entry = self.entries.iter_mut().find(|entry| entry.name == name);
-        let entry = entry.expect("it was admitted");
-        let debts: u64 = entry.debts.iter().map(|&(_, calls)| calls).sum();
-        let before = entry.actual + debts;
+    /// What was admitted under this name as `before` proved to be so much: nothing, if it was a grant that was never delivered.
+    pub fn settle(&mut self, name: u64, now: u64, before: u64, actual: u64) {
+        self.known.take();
+        self.changed = now;
+        let place = self.entries.iter().position(|entry| entry.name == name);
+        let place = place.unwrap_or_else(|| {
+            // This rate was not there. What is beyond that is its business all the same.
+            self.admit(name, now, 0);
+            self.entries.len() - 1
+        });
+        let entry = &mut self.entries[place];
         if actual > before {
+            entry.debts.push((now, actual - before));
             entry.added.push((now, actual - before));
         }
-        // What is beyond the estimate comes last and goes first.
-        let grown = actual.saturating_sub(before);
-        let back = grown.min(entry.estimate - entry.actual);
-        entry.actual += back;
-        if grown > back {
-            entry.debts.push((now, grown - back));
-        }
+        // What came last goes first.
         let mut less = before.saturating_sub(actual);
         while let Some((_, calls)) = entry.debts.last_mut() {
             let part = less.min(*calls);
@@ -89,61 +105,97 @@ impl Log {
             }
             entry.debts.pop();
         }
-        entry.actual -= less;
-        if now == entry.time {
-            // No time has passed that could have brought any of it back.
-            entry.estimate = entry.actual;
-            entry.added.clone_from(&entry.debts);
+        entry.actual -= less.min(entry.actual);
+        if entry.added.is_empty() {
+            entry.kept = entry.actual;
         }
     }
 
-    /// Whether so much may be let through now: in no window of time more than `burst + rate * t`.
-    pub fn allows(&self, now: u64, calls: u64) -> bool {
-        self.level(now, 0, |entry| entry.actual, |entry| &entry.debts) >= self.needs(calls)
+    /// Whether so much may be let through now: in no window of time more than `burst + rate * t`, and what the rate brings
+    /// in so many nanoseconds.
+    pub fn allows(&self, now: u64, calls: u64, lateness: u64) -> bool {
+        let debt = self.debt(now, 0, |entry| (entry.actual, &entry.debts));
+        let fastest = self.terms.iter().map(|(_, quota)| quota.brings()).max();
+        let late = i128::from(fastest.unwrap_or(0)) * i128::from(lateness);
+        self.quota.calls > 0 && debt <= self.allowed(calls) + late
     }
 
     /// Whether so much must be let through now.
     pub fn owes(&self, now: u64, calls: u64) -> bool {
-        // The real one counts in whole nanoseconds, where each admission may round up once, and takes what is owed over to new
-        // terms in whole millionths of a call.
-        let steps = |entry: &Entry| 1 + entry.added.len() as u64;
-        let late = self.entries.iter().map(steps).sum::<u64>()
-            + self.resizes * (self.quota.millis / self.quota.calls + 1);
-        self.level(now, late, |entry| entry.estimate, |entry| &entry.added) >= self.needs(calls)
+        // Whatever the real one rounded is paid off by then.
+        let is_settled = now >= self.changed + self.late();
+        self.quota.calls > 0 && is_settled && self.owed(now) <= self.allowed(calls)
     }
 
-    fn price(&self, calls: u64) -> Level {
-        Level::from(calls) * Level::from(self.quota.millis * MILLI)
+    /// By how many nanoseconds the real one may be late: it rounds what is owed whenever its period changes, each time by less than
+    /// what a nanosecond brings.
+    fn late(&self) -> u64 {
+        let periods = self.terms.windows(2);
+        periods
+            .filter(|pair| pair[0].1.millis != pair[1].1.millis)
+            .count() as u64
     }
 
-    /// How full the bucket must be.
-    fn needs(&self, calls: u64) -> Level {
-        match self.quota.burst {
-            Some(_) => self.price(calls),
-            None => 0,
+    /// The most that the debt can be.
+    fn owed(&self, now: u64) -> i128 {
+        let mut known = self.known.borrow_mut();
+        if let Some(&(_, debt)) = known.iter().find(|(time, _)| *time == now) {
+            return debt;
         }
+        let debt = self.debt(now, self.late(), |entry| (entry.kept, &entry.added));
+        known.push((now, debt));
+        debt
     }
 
-    fn level<'log>(
+    /// With how much debt so much may be let through.
+    fn allowed(&self, calls: u64) -> i128 {
+        let burst = self.quota.burst.unwrap_or(calls);
+        price(burst) - price(calls)
+    }
+
+    fn debt<'log>(
         &'log self,
         now: u64,
         late: u64,
-        taken: impl Fn(&Entry) -> u64,
-        more: impl Fn(&'log Entry) -> &'log Vec<(u64, u64)>,
-    ) -> Level {
-        let takings = self.entries.iter().map(|entry| (entry.time, taken(entry)));
-        let more = self.entries.iter().flat_map(more).copied();
-        let mut events: Vec<_> = takings.chain(more).collect();
-        events.sort_by_key(|&(time, _)| time);
-        let full = self.price(self.quota.burst.unwrap_or(0));
-        let (mut level, mut last) = (full, self.start);
-        for (time, calls) in events {
-            let refill = Level::from(self.quota.calls) * Level::from(time - last);
-            level = (level + refill).min(full) - self.price(calls);
-            last = time;
+        taken: impl Fn(&'log Entry) -> (u64, &'log Vec<(u64, u64)>),
+    ) -> i128 {
+        let mut events: Vec<(u64, i128, Option<Quota>)> = Vec::new();
+        for entry in &self.entries {
+            let (calls, more) = taken(entry);
+            events.push((entry.time, price(calls), None));
+            events.extend(more.iter().map(|&(time, calls)| (time, price(calls), None)));
         }
-        let refill = Level::from(self.quota.calls) * Level::from((now - last).saturating_sub(late));
-        (level + refill).min(full)
+        let terms = self.terms.iter();
+        events.extend(terms.map(|&(time, quota)| (time, 0, Some(quota))));
+        events.sort_by_key(|&(time, ..)| time);
+        let (mut debt, mut last, mut brings) = (0, 0, 0);
+        for (time, cost, quota) in events {
+            let brought = i128::from(brings) * i128::from(time - last);
+            debt = (debt - brought).max(0) + cost;
+            last = time;
+            brings = quota.map_or(brings, Quota::brings);
+        }
+        let left = (now - last).saturating_sub(late);
+        (debt - i128::from(brings) * i128::from(left)).max(0)
+    }
+}
+
+fn price(calls: u64) -> i128 {
+    i128::from(calls) * i128::from(WHOLE * MILLI)
+}
+
+impl Quota {
+    /// What a nanosecond takes off a debt.
+    fn brings(self) -> u64 {
+        self.calls * (WHOLE / self.millis)
+    }
+
+    /// The most that one ask can have.
+    pub fn largest(self) -> u64 {
+        if self.calls == 0 {
+            return 0;
+        }
+        self.burst.unwrap_or(self.calls)
     }
 }
 
@@ -170,8 +222,8 @@ fn the_log_allows_what_every_window_allows() {
                 let sum: u64 = window.map(|&(_, calls)| calls).sum();
                 (sum + calls) * 7_000_000 <= burst * 7_000_000 + quota.calls * (now - start)
             });
-            assert_eq!(log.allows(now, calls), allowed, "seed {seed}");
-            assert!(allowed || !log.owes(now, calls), "seed {seed}");
+            assert_eq!(log.allows(now, calls, 0), allowed, "seed {seed}");
+            assert!(allowed == log.owes(now, calls), "seed {seed}");
             if allowed {
                 log.admit(name, now, calls);
                 admitted.push((now, calls));

@@ -14,6 +14,7 @@ use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 pub const MILLI: u64 = 1_000_000;
 
@@ -43,9 +44,13 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(nodes: Vec<(usize, Limits, u32)>) -> Self {
+    /// With so many milliseconds for late timers.
+    pub fn new(lateness: u64, nodes: Vec<(usize, Limits, u32)>) -> Self {
         let clock = Arc::new(ManualClock::new());
-        let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
+        let tree = Tree::new(Settings {
+            lateness: Duration::from_millis(lateness),
+            ..Settings::with_clock(Arc::clone(&clock) as _)
+        });
         let resources = ["slots", "calls", "money"].map(|name| tree.resource(name));
         let timers = [(); 2].map(|()| Timer::new(&tree));
         let mut run = Self {
@@ -54,7 +59,10 @@ impl Run {
             resources,
             timers,
             log: Arc::default(),
-            model: Model::default(),
+            model: Model {
+                lateness: lateness * MILLI,
+                ..Model::default()
+            },
             next_name: 0,
             grants: Vec::new(),
         };
@@ -92,15 +100,15 @@ impl Run {
             Op::Suspend(index) if leases > 0 => self.suspend(index % leases),
             Op::Resume(index) if leases > 0 => self.resume(index % leases),
             Op::Pass(millis) => self.pass(self.model.now + millis * MILLI),
-            Op::Ring => {
+            Op::Ring(late) => {
                 let armed = self.timers.iter().filter_map(|timer| timer.armed).min();
                 if let Some(time) = armed {
-                    self.pass(time.as_nanos().max(self.model.now));
+                    self.pass(time.as_nanos().max(self.model.now) + late * 1_000);
                     self.timers.iter_mut().for_each(Timer::arm);
                 }
             }
             Op::Remove(node)
-            | Op::Resize(node, _)
+            | Op::Resize(node, ..)
             | Op::Reweigh(node, _)
             | Op::Pause(node)
             | Op::Unpause(node)
@@ -272,8 +280,8 @@ impl Run {
             // It is as if it had never been granted.
             self.grants.retain(|&name| name != waiter.claim.name);
             let now = self.model.now;
-            self.model.for_rates(&waiter.claim, |log, _| {
-                log.settle(waiter.claim.name, now, 0);
+            self.model.for_rates(&waiter.claim, |log, calls| {
+                log.settle(waiter.claim.name, now, calls, 0);
             });
         }
         drop(waiter);
@@ -348,8 +356,9 @@ impl Run {
                 let lease = &mut self.model.leases[index];
                 lease.settled |= claim.cost.money > 0;
                 let now = self.model.now;
-                self.model
-                    .for_rates(&claim, |log, _| log.settle(claim.name, now, actual.calls));
+                self.model.for_rates(&claim, |log, calls| {
+                    log.settle(claim.name, now, calls, actual.calls);
+                });
             }
             Err(PermitError::Grows(_)) => assert!(grows, "{claim:?} settles to {actual:?}"),
             Err(PermitError::Suspended) => assert!(lease.suspended, "{claim:?}"),

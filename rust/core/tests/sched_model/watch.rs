@@ -52,11 +52,10 @@ impl Model {
                 // A node that was never above 0 has no ceiling yet.
                 add(Refusal::Ceiling, at.ceiling > 0);
             }
-            if let Some(log) = &at.calls {
-                let ceiling = log.quota.burst.unwrap_or(log.quota.calls);
-                if claim.cost.calls > ceiling {
-                    add(Refusal::Ceiling, true);
-                }
+            if let Some(log) = &at.calls
+                && claim.cost.calls > log.ceiling
+            {
+                add(Refusal::Ceiling, log.ceiling > 0);
             }
         }
         let (may, must_be) = self.exhaustion(claim);
