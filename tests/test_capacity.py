@@ -527,6 +527,27 @@ def test_a_capacity_can_be_collected() -> None:
     assert seen() is None
 
 
+async def test_tenants_that_come_and_go_by_the_thousand_leave_nothing() -> None:
+    root = CapacitySource(64, name="root")
+
+    async def work(tenant: int) -> None:
+        capacity = CapacitySource(2, root, weight=1 + tenant % 3, name=f"tenant {tenant}")
+        async with capacity.acquire():
+            await asyncio.sleep(0)
+
+    kept = CapacitySource(1, root, name="kept")
+    sizes = list[int]()
+    for _ in range(4):
+        await asyncio.gather(*(work(tenant) for tenant in range(1_000)))
+        gc.collect()
+        assert root.children == (kept,)
+        assert [node.name for node in root.snapshot()] == ["root", "kept"]
+        sizes.append(len(gc.get_objects()))
+    # The first round fills free lists and caches.
+    assert sizes[-1] - sizes[1] < 500, sizes
+    assert (root.held, root.waiting) == (0, 0)
+
+
 async def test_a_subclass_may_have_arguments_of_its_own() -> None:
     class Pool(CapacitySource):
         def __init__(self, host: str) -> None:

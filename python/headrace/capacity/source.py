@@ -89,10 +89,21 @@ class CapacitySource(_core.Capacity):
         self._resizing = threading.Lock()
         self._parent = parent
         # Weak, in the order in which they were made: whoever drops a child has done with it.
-        self._children: dict[int, weakref.ref[CapacitySource]] = {}
+        self._children: dict[int, weakref.KeyedRef[int, CapacitySource]] = {}
+        # Made for the first child: leaves come and go by the thousand.
+        self._forget: Callable[[weakref.KeyedRef[int, CapacitySource]], None] | None = None
         if parent is not None:
-            parent._children[id(self)] = weakref.ref(self)
-            weakref.finalize(self, parent._children.pop, id(self), None).atexit = False
+            parent._adopt(self)
+
+    def _adopt(self, child: CapacitySource) -> None:
+        if self._forget is None:
+            children = self._children
+
+            def forget(ref: weakref.KeyedRef[int, CapacitySource]) -> None:
+                children.pop(ref.key, None)
+
+            self._forget = forget
+        self._children[id(child)] = weakref.KeyedRef(child, self._forget, id(child))
 
     # What it is.
 
