@@ -95,12 +95,15 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(params=["short", "long"])
+@pytest.fixture(params=["short", "long", "shared"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test of pools with plain tasks going the short way, through the core, and again with none of them."""
+    """Runs a test of pools with plain tasks going the short way, through the core, again with none of them, and again with
+    all of them in asyncio tasks that are used again, as with `isolate=False`."""
     chosen: str = request.param
     if chosen == "long":
         monkeypatch.setattr(Plan, "is_plain", False)
+    elif chosen == "shared":
+        monkeypatch.setattr(Plan, "reuses", True)
     return chosen
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import Any
 
 from headrace import CapacitySource, EnvelopeType, HierarchicalTaskPoolRunner, TaskProgressEnvelope
@@ -24,14 +23,7 @@ __all__ = [
 
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
 Envelope = TaskProgressEnvelope[Any]
-ISOLATIONS: list[dict[str, Any]] = [
-    {},
-    *(
-        [{"isolate": False}]
-        if "isolate" in inspect.signature(HierarchicalTaskPoolRunner).parameters
-        else []
-    ),
-]
+ISOLATIONS: list[dict[str, Any]] = [{}, {"isolate": False}]
 """The options of a runner by which its tasks are asyncio tasks of their own, or share workers."""
 
 

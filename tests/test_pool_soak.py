@@ -175,18 +175,15 @@ def _end(envelope: Envelope) -> str:
 @pytest.mark.virtual
 @pytest.mark.timeout(60 + 60 * FACTOR)
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("seed", range(3))
-async def test_each_task_that_is_called_ends_in_one_envelope(
-    seed: int, isolation: dict[str, Any]
-) -> None:
+async def test_each_task_that_is_called_ends_in_one_envelope(seed: int) -> None:
     print("seed", seed)
     chance = random.Random(seed)
     root = CapacitySource(60)
     capacity = CapacitySource(50, root)
     zoo = Zoo(chance, capacity, TASKS)
     zoo.add(100)
-    runner = HierarchicalTaskPoolRunner(zoo.queue.source, capacity, max_buffered=200, **isolation)
+    runner = HierarchicalTaskPoolRunner(zoo.queue.source, capacity, max_buffered=200)
     ended: dict[int, str] = {}
     async with runner.run_tasks() as progress:
         async for envelope in progress:
@@ -240,11 +237,8 @@ class Shares:
 @pytest.mark.virtual
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("seed", range(2))
-async def test_runners_share_slot_seconds_by_their_weights(
-    seed: int, isolation: dict[str, Any]
-) -> None:
+async def test_runners_share_slot_seconds_by_their_weights(seed: int) -> None:
     print("seed", seed)
     chance = random.Random(seed)
 
@@ -261,9 +255,7 @@ async def test_runners_share_slot_seconds_by_their_weights(
     lengths = [short(), mixed()] if seed % 2 else [mixed(), short()]
     shares = [Shares(length) for length in lengths]
     runners = [
-        HierarchicalTaskPoolRunner(
-            share.tasks(), CapacitySource(20, parent, weight=weight), **isolation
-        )
+        HierarchicalTaskPoolRunner(share.tasks(), CapacitySource(20, parent, weight=weight))
         for share, weight in zip(shares, (1, 3), strict=True)
     ]
     ended = 0

@@ -50,7 +50,7 @@ class PullMapPoolObj(SourceObj[OUT]):
         priority: as for `Task`; or a function that is given the item and says.
         thread: whether `fn` blocks, and so runs in threads.
         **options: those of `HierarchicalTaskPoolRunner`: `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
-            and `on_error`, where `"stop"` ends the stream after the first error.
+            `isolate`, and `on_error`, where `"stop"` ends the stream after the first error.
 
     Raises:
         TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.

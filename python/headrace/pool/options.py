@@ -21,3 +21,4 @@ class RunnerOptions(TypedDict, total=False):
     max_buffered: int
     retry: Retry | None
     timeout: float | None
+    isolate: bool

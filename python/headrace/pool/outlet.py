@@ -28,7 +28,7 @@ class Failure:
 
     def __init__(self, error: BaseException) -> None:
         self.error: BaseException = error
-        # Set by the feeder, if it waits until somebody has been told.
+        # Set by who waits until somebody has been told.
         self.told: asyncio.Future[None] | None = None
 
 
@@ -91,6 +91,15 @@ class Outlet:
         else:
             place.parked.append(entry)
             self._parked += 1
+
+    async def tell(self, loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+        """Puts an error behind what there is, and waits until somebody has been told."""
+        failure = Failure(error)
+        failure.told = loop.create_future()
+        place = self.place()
+        self.put_at(place, failure)
+        self.leave(place)
+        await failure.told
 
     def emit(
         self,

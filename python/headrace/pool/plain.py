@@ -15,12 +15,15 @@ from headrace._core import Lane
 from headrace.blame import speechless
 from headrace.pool.envelope import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor.loop import stream
+from headrace.pool.job import State
 from headrace.pool.lease import leased
 from headrace.pool.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable
 
+    from headrace.capacity import Lease
+    from headrace.pool.job import Job
     from headrace.pool.run import Run
 
 __all__ = ["Plain"]
@@ -51,10 +54,33 @@ class Plain:
             keys=run.keys,
             meter=plan.meter,
             task_class=Task,
+            isolate=not plan.reuses,
         )
 
+    def take_over(self, job: Job, lease: Lease) -> bool:
+        """Has a task that was a job while it waited for its capacity run the short way, if it is a plain one."""
+        run = self._run
+        if not job.task.is_plain:
+            return False
+        # Before it is called: it may ask how things stand.
+        del run.jobs[job.task_id]
+        run.move(job, State.ENDED)
+        if not run.jobs:
+            run.idle()
+        if self.lane.launch(job.item, job.task_id, job.queued, lease):
+            return True
+        run.jobs[job.task_id] = job
+        run.move(job, State.QUEUED)
+        return False
+
     def raised(
-        self, task_id: int, key: Hashable, called: float, error: BaseException, disturbed: bool
+        self,
+        task_id: int,
+        key: Hashable,
+        queued: float,
+        called: float,
+        error: BaseException,
+        disturbed: bool,
     ) -> bool:
         """A task has stopped with an error; whether its asyncio task is to raise it."""
         run = self._run
@@ -70,7 +96,7 @@ class Plain:
         run.plan.meter.note(now, failed=True)
         run.outlet.put(
             TaskProgressEnvelope(
-                task_id, key, EnvelopeType.ERROR, None, told, 1, called, called, now
+                task_id, key, EnvelopeType.ERROR, None, told, 1, queued, called, now
             )
         )
         run.failed(told)
@@ -78,11 +104,11 @@ class Plain:
         return told is error
 
     def rest(
-        self, result: object, task_id: int, key: Hashable, called: float
+        self, result: object, task_id: int, key: Hashable, queued: float, called: float
     ) -> Coroutine[Any, Any, object]:
         """A coroutine that gives the final value, where what a task returned is none itself."""
         if isinstance(result, AsyncGenerator):
-            listener = _Yielding(self._run, self.lane, task_id, key, called)
+            listener = _Yielding(self._run, self.lane, task_id, key, (queued, called))
             return stream(cast("AsyncGenerator[object, Any]", result), listener)
         if isinstance(result, Awaitable):
             return _awaited(cast("Awaitable[object]", result))
@@ -96,14 +122,22 @@ class Plain:
 class _Yielding:
     """Takes what a plain task yields."""
 
-    __slots__ = ("_called", "_key", "_lane", "_run", "_task_id")
+    __slots__ = ("_key", "_lane", "_run", "_task_id", "_times")
 
-    def __init__(self, run: Run, lane: Lane, task_id: int, key: Hashable, called: float) -> None:
+    def __init__(
+        self,
+        run: Run,
+        lane: Lane,
+        task_id: int,
+        key: Hashable,
+        times: tuple[float, float],
+    ) -> None:
         self._run = run
         self._lane = lane
         self._task_id = task_id
         self._key = key
-        self._called = called
+        # When it was taken up, and called.
+        self._times = times
 
     @property
     def name(self) -> str:
@@ -117,8 +151,7 @@ class _Yielding:
             value,
             None,
             1,
-            self._called,
-            self._called,
+            *self._times,
             None,
         )
         return self._run.emit(envelope, None, stopping=self._lane.is_disturbed(self._task_id))

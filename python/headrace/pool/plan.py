@@ -35,6 +35,7 @@ class Plan:
     max_buffered: int
     retry: Retry | None
     timeout: float | None
+    isolate: bool
     settling: Settling | None = field(init=False)
     """The source, if it wants to know what became of its items."""
     ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -59,6 +60,11 @@ class Plan:
             and self.retry is None
             and self.timeout is None
         )
+
+    @property
+    def reuses(self) -> bool:
+        """Whether plain tasks run in asyncio tasks that are used again."""
+        return not self.isolate
 
     def name_of(self, task_id: int, key: object) -> str:
         """What a task is called in the name of its asyncio task, and in messages."""

@@ -86,6 +86,7 @@ class Run:
         self._turn: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
         # The short way for plain tasks, where all of the run's options allow it.
+        self._plain: Plain | None = None
         self._lane: Lane | None = None
         # By `Task.thread`; made and started when the first task needs it.
         self._executors: dict[bool, Executor] = {}
@@ -128,7 +129,8 @@ class Run:
         if self.plan.paused:
             self.admission.pause()
         if self.plan.is_plain and not self.loop.get_debug():
-            self._lane = Plain(self).lane
+            self._plain = Plain(self)
+            self._lane = self._plain.lane
             self._gauge()
         self.plan.run = self
         _started.add(self)
@@ -179,9 +181,8 @@ class Run:
         """Ends the run, whose envelopes may still be read; gives the ids of what was left running."""
         self._check_outside("abort")
         self.stop()
-        left = (
-            () if wait else tuple(job.task_id for job in tuple(self.jobs.values()) if job.leave())
-        )
+        jobs = () if wait else tuple(self.jobs.values())
+        left = tuple(job.task_id for job in jobs if job.leave())
         if (struck := await self._settled()) is not None:
             raise struck
         return left
@@ -378,12 +379,7 @@ class Run:
             except Exception as raised:
                 error = raised
             noted(error, f"raised by the source of {self.plan.name}")
-            failure = Failure(error)
-            failure.told = self.loop.create_future()
-            place = self.outlet.place()
-            self.outlet.put_at(place, failure)
-            self.outlet.leave(place)
-            await failure.told
+            await self.outlet.tell(self.loop, error)
 
     async def _make_executor(self, thread: bool) -> None:
         executor: Executor = ThreadExecutor(self.plan.name) if thread else LoopExecutor()
@@ -408,6 +404,8 @@ class Run:
         while self._has_work():
             self._idle = self.loop.create_future()
             await settled(self._idle)
+        if self._lane is not None:
+            await settled(*self._lane.dismiss())
         for executor in self._executors.values():
             await executor.aclose()
         self.plan.kept.extendleft(
@@ -498,4 +496,5 @@ class Run:
             # It is about to be withdrawn.
             lease.release()
             return
-        job.launch(lease, self._executors[job.task.thread])
+        if self._plain is None or not self._plain.take_over(job, lease):
+            job.launch(lease, self._executors[job.task.thread])

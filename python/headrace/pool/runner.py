@@ -33,7 +33,7 @@ class HierarchicalTaskPoolRunner:
 
     A task is an async function, an async generator function, a plain function that is called on the loop (a coroutine,
     an async generator or another awaitable that it returns is run, anything else is the final value), or a `Task`. Each
-    runs as an `asyncio.Task` of its own, in a copy of the context of `run_tasks()`, or of the context in which its
+    runs as an `asyncio.Task` of its own (but see `isolate`), in a copy of the context of `run_tasks()`, or of the context in which its
     `Task` was built.
 
     Nothing is called before its capacity is held. The runner pulls one task ahead (or `lookahead`), acquires that
@@ -51,7 +51,8 @@ class HierarchicalTaskPoolRunner:
         then may add one envelope each when it ends; at most `max_buffered` tasks back off before nothing new is called,
         and what runs by then. With `ordered`, at most `window` tasks are between the first that has not ended and the
         last that was called, and `max_buffered` envelopes more may be held back for their order.
-    Cost: one asyncio task and O(1) bookkeeping a task; one asyncio task more for one whose capacity is not free.
+    Cost: one asyncio task, or a part of one with `isolate=False`, and O(1) bookkeeping a task; one asyncio task more for
+        one whose capacity is not free.
     Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run gives no task up that was not called.
 
     Args:
@@ -70,6 +71,13 @@ class HierarchicalTaskPoolRunner:
         retry: whether and when a task is called again after an error; None for never. A `Task` may have its own.
         timeout: how many seconds each call of a task may run; None for any time. A `Task` may have its own. The time
             that it waits for its capacity is not counted.
+        isolate: whether each task has an `asyncio.Task` of its own. False lets those that ask for nothing but a cost and
+            a key share a few, one after the other, which takes a fraction of the time. What they then share with tasks
+            before and after is what hangs on `asyncio.current_task()`: its name, its done-callbacks, which are called
+            when the run ends, and whoever keeps it, and cancels it when the task is over, cancels another. A task
+            still has its own copy of the context, `asyncio.timeout`, task groups and `cancel()` work in it, and a
+            cancellation that it did not undo does not reach the next. `Task`s with more terms, and all tasks of a
+            runner that is `ordered`, has `lookahead`, `retry` or `timeout` or a `Settling` source, have their own.
 
     Raises:
         TypeError: if `source` cannot be iterated, `capacity` is no `CapacitySource`, or another parameter is of the
@@ -91,8 +99,9 @@ class HierarchicalTaskPoolRunner:
         max_buffered: int = 1024,
         retry: Retry | None = None,
         timeout: float | None = None,
+        isolate: bool = True,
     ) -> None:
-        _check(capacity, name, on_error, ordered, retry)
+        _check(capacity, name, on_error, ordered, retry, isolate)
         whole("max_buffered", 1, max_buffered)
         if window is not None:
             whole("window", 1, window)
@@ -109,6 +118,7 @@ class HierarchicalTaskPoolRunner:
             max_buffered=max_buffered,
             retry=retry,
             timeout=time_limit("timeout", timeout),
+            isolate=isolate,
         )
 
     @property
@@ -279,7 +289,12 @@ class HierarchicalTaskPoolRunner:
 
 
 def _check(
-    capacity: object, name: object, on_error: object, ordered: object, retry: object
+    capacity: object,
+    name: object,
+    on_error: object,
+    ordered: object,
+    retry: object,
+    isolate: object,
 ) -> None:
     """Refuses what a type checker would have, for those who run none."""
     if not isinstance(capacity, CapacitySource):
@@ -289,5 +304,6 @@ def _check(
     if on_error not in ("continue", "stop"):
         raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
     flag("ordered", ordered)
+    flag("isolate", isolate)
     if retry is not None and not isinstance(retry, Retry):
         raise TypeError(f"retry must be a Retry or None, not {shown(retry)}")

@@ -1,33 +1,28 @@
 //! The lane of plain tasks: those whose terms ask for nothing but a cost and a key.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit, ffi};
 
+use super::body::Call;
+use super::crew::Crew;
 use super::envelope::{Envelope, final_kind};
 use super::feed::Feed;
 use super::meter::Meter;
+use super::roll::Roll;
 use super::take::Unread;
+use super::terms::Terms;
+use super::ticket::Ticket;
 use super::work::Work;
-use crate::asyncio;
+use super::worker::Job;
 use crate::awaitable::{Native, inner};
 use crate::drive::merge::identity::{Entered, InContext};
 use crate::gc;
 use crate::gil::GilCell;
-
-/// A plain task that was called and has not ended.
-#[derive(Debug)]
-struct Live {
-    /// Not there in its first step.
-    task: Option<Py<PyAny>>,
-    /// Whether it was asked to stop before it had.
-    disturbed: bool,
-}
 
 /// See the [module](super).
 #[pyclass(frozen, module = "headrace._core")]
@@ -53,29 +48,22 @@ pub(crate) struct Lane {
     task_class: Py<PyType>,
     /// The keyword arguments of every asyncio task.
     keywords: Py<PyDict>,
+    /// Whether each has an asyncio task of its own.
+    is_isolated: bool,
+    pub(super) crew: GilCell<Crew>,
     /// Whether CPython starts a task eagerly by itself.
     is_eager: bool,
-    live: GilCell<HashMap<u64, Live>>,
+    pub(super) roll: Roll,
     /// Whether tasks may be taken up now, for all that Python knows.
     open: AtomicBool,
     /// Whether somebody waits until nothing is live.
     watched: AtomicBool,
 }
 
-/// Everything that a task of the lane keeps between its call and its end.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    pub(super) id: u64,
-    pub(super) key: Option<Py<PyAny>>,
-    pub(super) lease: Py<PyAny>,
-    /// When it was taken up, and called: they are one moment here.
-    pub(super) called: f64,
-}
-
 #[pymethods]
 impl Lane {
     #[new]
-    #[pyo3(signature = (python, *, name, source, acquire, event_loop, clock, context, unread, most, ids, keys, meter, task_class))]
+    #[pyo3(signature = (python, *, name, source, acquire, event_loop, clock, context, unread, most, ids, keys, meter, task_class, isolate))]
     #[expect(clippy::too_many_arguments, reason = "it is a part of the run")]
     fn new(
         py: Python<'_>,
@@ -92,6 +80,7 @@ impl Lane {
         keys: Py<PyDict>,
         meter: Py<Meter>,
         task_class: Py<PyType>,
+        isolate: bool,
     ) -> PyResult<Self> {
         let is_eager = py.version_info() >= (3, 12);
         let keywords = PyDict::new(py);
@@ -114,8 +103,10 @@ impl Lane {
             meter,
             task_class,
             keywords: keywords.unbind(),
+            is_isolated: isolate,
+            crew: GilCell::default(),
             is_eager,
-            live: GilCell::default(),
+            roll: Roll::default(),
             open: AtomicBool::new(false),
             watched: AtomicBool::new(false),
         })
@@ -142,69 +133,63 @@ impl Lane {
     /// How many tasks of it run.
     #[getter]
     fn live(&self, py: Python<'_>) -> usize {
-        self.live.borrow(py).len()
+        self.roll.len(py)
     }
 
     /// Whether tasks of it run; if so, `idle` is called when none does any more.
     fn watch(&self, py: Python<'_>) -> bool {
-        let runs = !self.live.borrow(py).is_empty();
+        let runs = self.roll.len(py) > 0;
         self.watched.store(runs, Relaxed);
         runs
     }
 
     /// Whether the caller is a task of the lane.
     fn inside(&self, py: Python<'_>) -> bool {
-        let current = asyncio::current_task(py);
-        let live = self.live.borrow(py);
-        live.values().any(|live| match (&live.task, &current) {
-            // Whoever asks is called by it: nothing else runs during its first step.
-            (None, _) => true,
-            (Some(task), Some(current)) => current.is(task),
-            (Some(_), None) => false,
-        })
+        self.roll.inside(py)
     }
 
     /// Whether a task is live, and was asked to stop.
     fn is_disturbed(&self, py: Python<'_>, task_id: u64) -> bool {
-        let live = self.live.borrow(py);
-        live.get(&task_id).is_some_and(|live| live.disturbed)
+        self.roll.is_disturbed(py, task_id)
     }
 
     /// Cancels a task; whether it is one of the lane.
     fn cancel(&self, py: Python<'_>, task_id: u64) -> PyResult<bool> {
-        let task = {
-            let mut live = self.live.borrow(py);
-            let Some(live) = live.get_mut(&task_id) else {
-                return Ok(false);
-            };
-            if live.disturbed {
-                return Ok(true);
-            }
-            live.disturbed = true;
-            live.task.as_ref().map(|task| task.clone_ref(py))
-        };
-        // In its first step it is cancelled when that is over: see `launch`.
-        if let Some(task) = task {
-            let reached = task.bind(py).call_method0(intern!(py, "cancel"))?;
-            if !reached.is_truthy()? {
-                let mut live = self.live.borrow(py);
-                if let Some(live) = live.get_mut(&task_id) {
-                    live.disturbed = false;
-                }
-            }
-        }
-        Ok(true)
+        self.roll.cancel(py, task_id)
     }
 
     /// Cancels all that run.
     fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
-        let mut ids: Vec<_> = self.live.borrow(py).keys().copied().collect();
-        // In the order in which they were called.
-        ids.sort_unstable();
-        for id in ids {
-            self.cancel(py, id)?;
-        }
-        Ok(())
+        self.roll.cancel_all(py)
+    }
+
+    /// Has a plain task called that had to wait for its capacity, which is held now; or says that Python is to.
+    #[pyo3(name = "launch")]
+    fn launch_granted(
+        slf: &Bound<'_, Self>,
+        item: &Bound<'_, PyAny>,
+        task_id: u64,
+        queued: f64,
+        lease: Py<PyAny>,
+    ) -> PyResult<bool> {
+        let this = slf.get();
+        let Some(terms) = this.terms(item)? else {
+            return Ok(false);
+        };
+        let ticket = Ticket {
+            id: task_id,
+            key: terms.key.as_ref().map(|key| key.clone().unbind()),
+            lease,
+            queued,
+            called: this.now(slf.py())?,
+        };
+        Self::begin(slf, terms, ticket)?;
+        Ok(true)
+    }
+
+    /// Has the workers end, when nothing will be called any more; gives their asyncio tasks, to wait for.
+    fn dismiss<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        Crew::end(slf)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -223,22 +208,39 @@ impl Lane {
             see(self.unread.as_any())?;
             see(self.keys.as_any())?;
             see(self.keywords.as_any())?;
-            if let Some(live) = self.live.peek_for_gc() {
-                for task in live.values().filter_map(|live| live.task.as_ref()) {
-                    see(task)?;
-                }
+            if let Some(crew) = self.crew.peek_for_gc() {
+                crew.traverse(see)?;
             }
-            Ok(())
+            self.roll.traverse(see)
         })
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let live = std::mem::take(&mut *self.live.borrow(py));
-        drop(live);
+        self.roll.clear(py);
+        let crew = std::mem::take(&mut *self.crew.borrow(py));
+        drop(crew);
     }
 }
 
 impl Lane {
+    #[inline]
+    pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.event_loop.bind(py)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `asyncio.Task`.
+    pub(super) fn task_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+        static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let class = TASK.get_or_try_init(py, || {
+            PyResult::Ok(py.import("asyncio")?.getattr("Task")?.unbind())
+        })?;
+        Ok(class.bind(py))
+    }
+
     /// The next pull of the source, not started.
     #[inline]
     pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -263,39 +265,16 @@ impl Lane {
     pub(super) fn launch(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
         let py = item.py();
         let this = slf.get();
-        let (fn_, args, key, cost, context) = if item.get_type().is(&this.task_class) {
-            if !item.getattr(intern!(py, "is_plain"))?.is_truthy()? {
-                return Ok(None);
-            }
-            let key = item.getattr(intern!(py, "key"))?;
-            if !key.is_none() && this.keys.bind(py).contains(&key)? {
-                return Ok(None);
-            }
-            let args = item.getattr(intern!(py, "args"))?.cast_into::<PyTuple>()?;
-            (
-                item.getattr(intern!(py, "fn"))?,
-                (!args.is_empty()).then_some(args),
-                (!key.is_none()).then_some(key),
-                Some(item.getattr(intern!(py, "cost"))?),
-                item.getattr(intern!(py, "context"))?,
-            )
-        } else if item.is_callable() && !item.is_instance(this.task_class.bind(py))? {
-            (
-                item.clone(),
-                None,
-                None,
-                None,
-                this.context.bind(py).clone(),
-            )
-        } else {
+        let Some(terms) = this.terms(item)? else {
             return Ok(None);
         };
-        // A key that cannot be printed is left to Python too.
-        let Ok(name) = key.as_ref().map(PyAnyMethods::str).transpose() else {
+        if let Some(key) = &terms.key
+            && this.keys.bind(py).contains(key)?
+        {
             return Ok(None);
-        };
+        }
         let acquire = this.acquire.bind(py);
-        let lease = match &cost {
+        let lease = match &terms.cost {
             None => acquire.call0(),
             Some(cost) => acquire.call1((cost,)),
         };
@@ -310,72 +289,79 @@ impl Lane {
             .bind(py)
             .call_method0(intern!(py, "__next__"))?
             .extract()?;
-        if let Some(key) = &key {
-            this.keys.bind(py).set_item(key, id)?;
-        }
         let called = this.now(py)?;
+        let ticket = Ticket {
+            id,
+            key: terms.key.as_ref().map(|key| key.clone().unbind()),
+            lease: lease.unbind(),
+            queued: called,
+            called,
+        };
+        Self::begin(slf, terms, ticket)?;
+        Ok(Some(called))
+    }
+
+    fn terms<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<Terms<'py>>> {
+        Terms::of(item, self.task_class.bind(item.py()), self.is_isolated)
+    }
+
+    /// Has a plain task called, whose capacity is held.
+    fn begin(slf: &Bound<'_, Self>, terms: Terms<'_>, ticket: Ticket) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if let Some(key) = &terms.key {
+            this.keys.bind(py).set_item(key, ticket.id)?;
+        }
+        let context = match &terms.context {
+            Some(context) => context,
+            None => this.context.bind(py),
+        };
         // What a bare number holds there is nothing to settle of, so that only the others pay for reaching it.
-        let is_reachable = cost.is_some_and(|cost| {
+        let is_reachable = terms.cost.as_ref().is_some_and(|cost| {
             !(cost.is_instance_of::<PyInt>() || cost.is_instance_of::<PyFloat>())
         });
         let context = if is_reachable {
             this.python
                 .bind(py)
-                .call_method1(intern!(py, "leased"), (context, &lease))?
+                .call_method1(intern!(py, "leased"), (context, &ticket.lease))?
         } else {
             // SAFETY: attached, and a live object; a context is what a `Task` and a run hold.
             unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? }
         };
-        let name = match name {
-            None => PyString::new(py, &format!("{}: task {id}", this.name)),
-            Some(name) => PyString::new(py, &format!("{}: task {name}", this.name)),
+        if this.is_isolated {
+            let name = match terms.shown {
+                None => PyString::new(py, &format!("{}: task {}", this.name, ticket.id)),
+                Some(name) => PyString::new(py, &format!("{}: task {name}", this.name)),
+            };
+            return this.start(slf, terms.call, ticket, name, &context);
+        }
+        let job = Job {
+            call: terms.call,
+            ticket,
+            context: context.unbind(),
         };
-        let ticket = Ticket {
-            id,
-            key: key.map(Bound::unbind),
-            lease: lease.unbind(),
-            called,
-        };
-        this.start(slf, fn_, args, ticket, name, &context)?;
-        Ok(Some(called))
+        Crew::launch(slf, job)
     }
 
     /// Makes the asyncio task and has it do its first step.
     fn start<'py>(
         &self,
         slf: &Bound<'py, Self>,
-        fn_: Bound<'py, PyAny>,
-        args: Option<Bound<'py, PyTuple>>,
+        call: Call,
         ticket: Ticket,
         name: Bound<'py, PyString>,
         context: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
-        static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = slf.py();
         let id = ticket.id;
-        let class = TASK.get_or_try_init(py, || {
-            PyResult::Ok(py.import("asyncio")?.getattr("Task")?.unbind())
-        })?;
         let work = Native::alloc(py, || {
-            Work::new(
-                slf.clone().unbind(),
-                fn_.unbind(),
-                args.map(Bound::unbind),
-                ticket,
-                !self.is_eager,
-            )
+            Work::new(slf.clone().unbind(), call, ticket, !self.is_eager)
         })?;
-        self.live.borrow(py).insert(
-            id,
-            Live {
-                task: None,
-                disturbed: false,
-            },
-        );
+        self.roll.add(py, id, None);
         let keywords = self.keywords.bind(py).copy()?;
         keywords.set_item(intern!(py, "name"), name)?;
         keywords.set_item(intern!(py, "context"), context)?;
-        let task = class.bind(py).call((&work,), Some(&keywords))?;
+        let task = Self::task_type(py)?.call((&work,), Some(&keywords))?;
         if !self.is_eager {
             let event_loop = self.event_loop.bind(py);
             let mut entered = Entered::default();
@@ -384,13 +370,7 @@ impl Lane {
             // What came of it the task will find when it is stepped.
             inner::send(&work, py.None().bind(py))?;
         }
-        let disturbed = {
-            let mut live = self.live.borrow(py);
-            live.get_mut(&id).is_some_and(|live| {
-                live.task = Some(task.clone().unbind());
-                live.disturbed
-            })
-        };
+        let disturbed = self.roll.is_in(py, id, task.clone().unbind());
         if disturbed {
             task.call_method0(intern!(py, "cancel"))?;
         }
@@ -399,12 +379,12 @@ impl Lane {
 
     /// The work of a task has really stopped. Gives whether it was asked to.
     fn stopped(&self, py: Python<'_>, ticket: &Ticket) -> PyResult<bool> {
-        let live = self.live.borrow(py).remove(&ticket.id);
+        let disturbed = self.roll.remove(py, ticket.id);
         if let Some(key) = &ticket.key {
             self.keys.bind(py).del_item(key)?;
         }
         ticket.lease.bind(py).call_method0(intern!(py, "release"))?;
-        Ok(live.is_some_and(|live| live.disturbed))
+        Ok(disturbed)
     }
 
     /// It ended with a value.
@@ -424,7 +404,7 @@ impl Lane {
             value: Some(value.clone().unbind()),
             error: None,
             attempt: 1,
-            queued: ticket.called,
+            queued: ticket.queued,
             started: Some(ticket.called),
             finished: Some(now),
         };
@@ -444,6 +424,7 @@ impl Lane {
                 (
                     ticket.id,
                     ticket.key,
+                    ticket.queued,
                     ticket.called,
                     error.value(py),
                     disturbed,
@@ -467,13 +448,14 @@ impl Lane {
                 result,
                 ticket.id,
                 ticket.key.as_ref().map(|key| key.clone_ref(py)),
+                ticket.queued,
                 ticket.called,
             ),
         )
     }
 
     fn over(&self, py: Python<'_>) -> PyResult<()> {
-        if self.watched.load(Relaxed) && self.live.borrow(py).is_empty() {
+        if self.watched.load(Relaxed) && self.roll.len(py) == 0 {
             self.watched.store(false, Relaxed);
             self.python.bind(py).call_method0(intern!(py, "idle"))?;
         }

@@ -12,6 +12,9 @@
 //! 3. [`work`], the body of that asyncio task, calls the function and drives what it returns. At its end
 //!    it gives the lease back, puts the [`envelope`] and returns what the function returned.
 //!
+//! With `isolate=False` step 2 is another: a [`worker`] does the first step, in the name of an asyncio task that was
+//! used before, and that asyncio task is woken only if there are more.
+//!
 //! Whatever is not so simple (no slot free, an item that is no task, an error, a value that was yielded)
 //! is handed to Python at the place where Python would have been anyway. So the two ways of running a task
 //! differ in nothing but time, and a task may take either.
@@ -20,17 +23,31 @@
 //! |---|---|
 //! | [`envelope`] | what the consumer gets |
 //! | [`take`] | the envelopes that are not read yet, and a pull of one |
-//! | [`lane`] | the plain tasks that run |
+//! | [`lane`] | what all plain tasks of a run share |
+//! | [`roll`] | those that run |
 //! | [`feed`] | what pulls and launches them |
-//! | [`work`] | the body of one |
+//! | [`terms`] | what one asks for |
+//! | [`ticket`] | what is kept of one that was called |
+//! | [`body`] | one of them, from its call to its end |
+//! | [`work`] | the asyncio task in which one runs alone |
+//! | [`crew`] | the asyncio tasks that are used again, with `isolate=False` |
+//! | [`worker`] | one of these |
+//! | [`held`] | what one waits for before its asyncio task knows |
 //! | [`meter`] | how many ended, and how fast |
 
+mod body;
+mod crew;
 mod envelope;
 mod feed;
+mod held;
 mod lane;
 mod meter;
+mod roll;
 mod take;
+mod terms;
+mod ticket;
 mod work;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -41,6 +58,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<take::Take>::register(py)?;
     Native::<feed::Feed>::register(py)?;
     Native::<work::Work>::register(py)?;
+    Native::<worker::Worker>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
     module.add_class::<take::Unread>()?;
     module.add_class::<lane::Lane>()?;

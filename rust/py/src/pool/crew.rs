@@ -1,0 +1,301 @@
+//! The workers of a lane: asyncio tasks that are used again, for tasks that need none of their own.
+//!
+//! There are as many as plain tasks ever ran at once, which the capacity bounds. One that has nothing to do parks on a
+//! future, and is the next to be used: the last one to rest is the warmest.
+//!
+//! What one plain task did to the asyncio task must not reach the next one. A cancellation that nobody undid is undone. One
+//! that is on its way still, since the plain task asked for it in its last step, is waited for before the worker rests. But
+//! whoever kept the asyncio task, and cancels it when its work is over, hits whatever runs there then.
+
+use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::lane::Lane;
+use super::worker::{Job, Worker};
+use crate::awaitable::{Native, Seen, Step, Stopped, inner};
+use crate::drive::merge::identity::Entered;
+
+/// One worker.
+#[derive(Debug)]
+struct Member {
+    task: Py<PyAny>,
+    coroutine: Py<PyAny>,
+    /// What it waits on while it has nothing to do. Without one, a step of its asyncio task is due.
+    park: Option<Py<PyAny>>,
+    /// Whether it is among the idle.
+    rests: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Crew {
+    members: Vec<Option<Member>>,
+    /// Those that may be given something to do.
+    idle: Vec<usize>,
+    /// Places of those that ended.
+    free: Vec<usize>,
+    /// What the worker that is stepped next is to begin with.
+    handed: Option<Job>,
+    /// Whether they end as soon as they have nothing to do.
+    is_over: bool,
+}
+
+impl Crew {
+    /// Has a worker begin with a plain task, which is live from then on.
+    pub(super) fn launch(lane: &Bound<'_, Lane>, job: Job) -> PyResult<()> {
+        let py = lane.py();
+        let this = lane.get();
+        let (task, coroutine) = Self::idle(lane)?;
+        this.roll
+            .add(py, job.ticket.id, Some(task.clone().unbind()));
+        let mut entered = Entered::default();
+        entered.enter(this.event_loop(py), task, true)?;
+        this.crew.borrow(py).handed = Some(job);
+        inner::send(&coroutine, py.None().bind(py))?;
+        Ok(())
+    }
+
+    /// A worker that has nothing to do: its asyncio task and its coroutine.
+    fn idle<'py>(lane: &Bound<'py, Lane>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let py = lane.py();
+        let mut crew = lane.get().crew.borrow(py);
+        if let Some(number) = crew.idle.pop()
+            && let Some(member) = &mut crew.members[number]
+        {
+            member.rests = false;
+            return Ok((
+                member.task.bind(py).clone(),
+                member.coroutine.bind(py).clone(),
+            ));
+        }
+        drop(crew);
+        Self::hire(lane)
+    }
+
+    #[cold]
+    fn hire<'py>(lane: &Bound<'py, Lane>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let py = lane.py();
+        let this = lane.get();
+        let number = {
+            let mut crew = this.crew.borrow(py);
+            crew.free.pop().unwrap_or_else(|| {
+                crew.members.push(None);
+                crew.members.len() - 1
+            })
+        };
+        let coroutine = Native::alloc(py, || Worker::new(lane.clone().unbind(), number))?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "loop"), this.event_loop(py))?;
+        keywords.set_item(
+            intern!(py, "name"),
+            format!("{}: worker {}", this.name(), number + 1),
+        )?;
+        // Not by the loop's factory, which might start it before anybody knows of it.
+        let task = Lane::task_type(py)?.call((&coroutine,), Some(&keywords))?;
+        let member = Member {
+            task: task.clone().unbind(),
+            coroutine: coroutine.clone().unbind(),
+            park: None,
+            rests: false,
+        };
+        this.crew.borrow(py).members[number] = Some(member);
+        Ok((task, coroutine))
+    }
+
+    /// What the worker that is being stepped is to begin with; nothing if this is a step of its asyncio task.
+    #[inline]
+    pub(super) fn take_job(lane: &Bound<'_, Lane>) -> Option<Job> {
+        lane.get().crew.borrow(lane.py()).handed.take()
+    }
+
+    /// The asyncio task of a worker is to go on with what that began.
+    pub(super) fn wake(lane: &Bound<'_, Lane>, number: usize) -> PyResult<()> {
+        let py = lane.py();
+        let park =
+            (lane.get().crew.borrow(py).member(number)).and_then(|member| member.park.take());
+        let Some(park) = park else {
+            return Ok(());
+        };
+        let park = park.bind(py);
+        match park.call_method1(intern!(py, "set_result"), (py.None(),)) {
+            Ok(_) => Ok(()),
+            // It was cancelled by the very step, and will wake for that.
+            Err(_) if is_done(park)? => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a worker began is over, in its first step.
+    pub(super) fn rest_ahead(lane: &Bound<'_, Lane>, number: usize) -> PyResult<()> {
+        let py = lane.py();
+        let (task, park) = match lane.get().crew.borrow(py).member(number) {
+            Some(member) => (
+                member.task.clone_ref(py),
+                member.park.as_ref().map(|park| park.clone_ref(py)),
+            ),
+            None => return Ok(()),
+        };
+        let struck = match park {
+            // Whoever cancelled the asyncio task has cancelled this.
+            Some(park) if !is_done(park.bind(py))? => false,
+            Some(_) => {
+                absolve(task.bind(py))?;
+                true
+            }
+            None => is_struck(task.bind(py))?,
+        };
+        if !struck {
+            lane.get().crew.borrow(py).list(number);
+        }
+        Ok(())
+    }
+
+    /// What a worker began is over: the next thing that its asyncio task waits for.
+    pub(super) fn rest<'py>(lane: &Bound<'py, Lane>, number: usize) -> PyResult<Step<'py>> {
+        let py = lane.py();
+        let task = lane.get().crew.borrow(py).task(py, number);
+        match task {
+            Some(task) if is_struck(task.bind(py))? => Ok(Step::Yield(py.None().into_bound(py))),
+            _ => Self::park(lane, number),
+        }
+    }
+
+    /// A worker has nothing to do: a future to wait on; or its end, if there will never be anything again.
+    pub(super) fn park<'py>(lane: &Bound<'py, Lane>, number: usize) -> PyResult<Step<'py>> {
+        let py = lane.py();
+        if lane.get().crew.borrow(py).is_over {
+            Self::dismiss(lane, number);
+            return Ok(Step::Return(py.None().into_bound(py)));
+        }
+        let park = lane
+            .get()
+            .event_loop(py)
+            .call_method0(intern!(py, "create_future"))?;
+        park.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        let old = {
+            let mut crew = lane.get().crew.borrow(py);
+            crew.list(number);
+            crew.member(number)
+                .and_then(|member| member.park.replace(park.clone().unbind()))
+        };
+        drop(old);
+        Ok(Step::Yield(park))
+    }
+
+    /// An error was thrown into a worker that has nothing to do.
+    #[cold]
+    pub(super) fn struck<'py>(
+        lane: &Bound<'py, Lane>,
+        number: usize,
+        error: PyErr,
+    ) -> PyResult<Step<'py>> {
+        let py = lane.py();
+        let task = lane.get().crew.borrow(py).task(py, number);
+        let is_left_over = !error.is_instance_of::<PyGeneratorExit>(py)
+            && match task {
+                Some(task) => !is_cancelled(task.bind(py))?,
+                None => false,
+            };
+        if is_left_over {
+            return Self::park(lane, number);
+        }
+        Self::dismiss(lane, number);
+        Err(error)
+    }
+
+    /// A worker ends.
+    fn dismiss(lane: &Bound<'_, Lane>, number: usize) {
+        let mut crew = lane.get().crew.borrow(lane.py());
+        let member = crew.members.get_mut(number).and_then(Option::take);
+        if member.is_some() {
+            crew.idle.retain(|&idle| idle != number);
+            crew.free.push(number);
+        }
+        drop(crew);
+        drop(member);
+    }
+
+    /// Has all workers end that have nothing to do, and the others when they have not; gives their asyncio tasks.
+    pub(super) fn end<'py>(lane: &Bound<'py, Lane>) -> PyResult<Bound<'py, PyList>> {
+        let py = lane.py();
+        let (tasks, parks) = {
+            let mut crew = lane.get().crew.borrow(py);
+            crew.is_over = true;
+            let idle = std::mem::take(&mut crew.idle);
+            let parks: Vec<_> = (idle.into_iter())
+                .filter_map(|number| crew.member(number)?.park.take())
+                .collect();
+            let members = crew.members.iter().flatten();
+            let tasks: Vec<_> = members.map(|member| member.task.clone_ref(py)).collect();
+            (tasks, parks)
+        };
+        for park in parks {
+            let park = park.bind(py);
+            if !is_done(park)? {
+                park.call_method1(intern!(py, "set_result"), (py.None(),))?;
+            }
+        }
+        PyList::new(py, tasks)
+    }
+
+    fn member(&mut self, number: usize) -> Option<&mut Member> {
+        self.members.get_mut(number)?.as_mut()
+    }
+
+    fn task(&self, py: Python<'_>, number: usize) -> Option<Py<PyAny>> {
+        let member = self.members.get(number)?.as_ref()?;
+        Some(member.task.clone_ref(py))
+    }
+
+    /// It is among the idle, once.
+    fn list(&mut self, number: usize) {
+        if let Some(member) = self.member(number)
+            && !member.rests
+        {
+            member.rests = true;
+            self.idle.push(number);
+        }
+    }
+
+    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        for member in self.members.iter().flatten() {
+            see(&member.task)?;
+            see(&member.coroutine)?;
+            if let Some(park) = &member.park {
+                see(park)?;
+            }
+        }
+        self.handed.as_ref().map_or(Ok(()), |job| job.traverse(see))
+    }
+}
+
+fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+    future
+        .call_method0(intern!(future.py(), "done"))?
+        .is_truthy()
+}
+
+fn is_cancelled(task: &Bound<'_, PyAny>) -> PyResult<bool> {
+    task.call_method0(intern!(task.py(), "cancelling"))?
+        .is_truthy()
+}
+
+/// Undoes the cancellations that a plain task left behind. Whether one of them is still on its way: before 3.13 `uncancel`
+/// does not stop it.
+fn is_struck(task: &Bound<'_, PyAny>) -> PyResult<bool> {
+    absolve(task)?;
+    match task.getattr_opt(intern!(task.py(), "_must_cancel"))? {
+        Some(must) => must.is_truthy(),
+        None => Err(PyRuntimeError::new_err(
+            "this interpreter's asyncio.Task has no _must_cancel, which isolate=False needs",
+        )),
+    }
+}
+
+fn absolve(task: &Bound<'_, PyAny>) -> PyResult<()> {
+    while is_cancelled(task)? {
+        task.call_method0(intern!(task.py(), "uncancel"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! What is kept of a plain task from its call to its end.
+
+use pyo3::prelude::*;
+
+use crate::awaitable::{Seen, Stopped};
+
+/// Everything that the lane has to know when it ends.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) id: u64,
+    pub(super) key: Option<Py<PyAny>>,
+    pub(super) lease: Py<PyAny>,
+    /// When it was taken up.
+    pub(super) queued: f64,
+    pub(super) called: f64,
+}
+
+impl Ticket {
+    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        if let Some(key) = &self.key {
+            see(key)?;
+        }
+        see(&self.lease)
+    }
+}
