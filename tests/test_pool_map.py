@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.usefixtures("way")
+
+where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
 async def double(item: int) -> int:
@@ -187,6 +190,38 @@ async def test_cost_and_priority_may_depend_on_the_item() -> None:
     assert sorted(got) == [True, 1, 2, 3]
     assert held[0] == 1
     assert max(held) <= 4
+
+
+async def test_calls_run_in_copies_of_the_context_of_their_pull() -> None:
+    async def items() -> AsyncIterator[int]:
+        for number in range(4):
+            where.set(f"at {number}")
+            yield number
+
+    def tell(item: int) -> str:
+        before = where.get()
+        where.set("inside")
+        return before
+
+    capacity = CapacitySource(1)
+    for options in ({}, {"cost": lambda _: 1}, {"thread": True}):
+        terms: Any = options
+        async with SourceIterObj(items()).map_pool(tell, capacity, ordered=True, **terms) as told:
+            assert [place async for place in told] == [f"at {number}" for number in range(4)]
+
+
+async def test_terms_are_those_of_every_call() -> None:
+    capacity = CapacitySource(4)
+    held: list[Any] = []
+
+    async def work(item: int) -> int:
+        held.append(capacity.held)
+        await asyncio.sleep(0)
+        return item
+
+    async with SourceIterObj(range(6)).map_pool(work, capacity, cost=3) as results:
+        assert sorted([item async for item in results]) == list(range(6))
+    assert held == [3] * 6
 
 
 async def test_options_are_those_of_the_runner() -> None:

@@ -113,7 +113,8 @@ class PullMapPoolObj(SourceObj[OUT]):
                 thread=thread,
             )
 
-        self._tasks: PullObj[Any] = as_pull(source).map(task)
+        every = same.anew if cost_of is None and priority_of is None else task
+        self._tasks: PullObj[Any] = as_pull(source).map(every)
         self._runner = HierarchicalTaskPoolRunner(self._tasks, capacity, **options)
         self._options: RunnerOptions = {**options, "name": self._runner.name}
         self._run: TaskRun | None = None
