@@ -269,6 +269,10 @@ async def test_labels(is_async: bool) -> None:
     with pytest.raises(KeyError, match="no sink has that label") as caught:
         await PushLabeledDistributeObj({"odd": odd}, select).next(2)
     assert caught.value.__notes__ == ["raised by selector of PushLabeledDistributeObj"]
+    for missing in ("raise", "drop"):
+        unhashable: Any = PushLabeledDistributeObj({"odd": odd}, lambda n: wrong([n]), missing)
+        with pytest.raises(TypeError, match=r"a label, .* got \[2\] \(list\) for 2"):
+            await unhashable.next(2)
     dropping = PushLabeledDistributeObj({"odd": odd}, select, "drop")
     assert await dropping.next(2) == IteratorResult(None, False)
     other = PushLabeledDistributeObj({"odd": odd}, select, rest)

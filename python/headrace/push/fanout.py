@@ -175,7 +175,7 @@ class PushLabeledDistributeObj(FanOut[T], Generic[K, T], stock=True):
 
     Raises:
         TypeError: `sinks` is no mapping, one of them or `missing` is no push object, or `selector` is
-            not callable.
+            not callable; at a push: the selector gave what cannot be a label.
         ValueError: There are no sinks, or `missing` is another word.
         KeyError: At a push: there is no sink of that label. The item is still the caller's.
     """
@@ -245,7 +245,12 @@ class _ByLabel:
         return self._number(await label, item)
 
     def _number(self, label: Any, item: Any) -> int | None:
-        number = self._numbers.get(label)
+        try:
+            number = self._numbers.get(label)
+        except TypeError as error:
+            raise TypeError(
+                f"selector must give a label, which is hashable, got {label!r} ({type(label).__name__}) for {item!r}"
+            ) from error
         if number is not None or self._missing == "drop":
             return number
         if self._missing == "raise":

@@ -33,7 +33,7 @@ pub(crate) mod inner;
 mod mailbox;
 pub(crate) mod native;
 pub(crate) mod park;
-mod pending;
+pub(crate) mod pending;
 pub(crate) mod ready;
 mod slots;
 pub(crate) mod stop;

@@ -27,6 +27,8 @@ pub(crate) struct Buffer {
     core: Arc<core::Buffer<Py<PyAny>>>,
     /// What becomes of an item that finds it full.
     overflow: Overflow,
+    /// Whether its items are compared.
+    is_sorted: bool,
     /// What makes the key of an item; if there is one, the core holds tuples of both.
     key: Option<Py<PyAny>>,
     /// What the producers ended with, until a consumer has raised it.
@@ -57,8 +59,10 @@ impl Buffer {
                 )));
             }
         }
+        let is_sorted = matches!(order, Order::Sorted(_));
         Ok(Self {
             home: Home::here(),
+            is_sorted,
             core: core::Buffer::with(maxsize, overflow, order),
             overflow,
             key: key.map(Bound::unbind),
@@ -257,6 +261,12 @@ impl Buffer {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether it may be used here, and holds items as they are, in the order of their coming or against it.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.is_sorted && self.home.is_here() && !self.core.is_broken()
     }
 
     #[inline]

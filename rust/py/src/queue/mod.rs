@@ -6,8 +6,10 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`queue`] | the queue, and what its errors are |
-//! | [`get`], [`put`], [`join`] | what of it is awaited |
+//! | [`asking`] | what of it is awaited: for the errand of a [`get`] or of a [`put`] |
+//! | [`join`] | the wait until all is done |
 
+mod asking;
 mod get;
 mod join;
 mod put;
@@ -22,7 +24,7 @@ use crate::awaitable::ready::Ready;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<queue::Queue>()?;
     let py = module.py();
-    Native::<get::Taking>::register(py)?;
-    Native::<put::Storing>::register(py)?;
+    Native::<asking::Asking<get::Taking>>::register(py)?;
+    Native::<asking::Asking<put::Storing>>::register(py)?;
     Native::<Ready<join::Join>>::register(py)
 }

@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::asking::Asking;
 use super::get::Taking;
 use super::join::Join;
 use super::put::Storing;
@@ -86,13 +87,13 @@ impl Queue {
     /// Takes the next item, as soon as there is one.
     fn get(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
-        Native::alloc(py, || Taking::new(slf))
+        Native::alloc(py, || Asking::new(slf, Taking))
     }
 
     /// Stores an item, as soon as there is room.
     fn put<'py>(slf: Bound<'py, Self>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        Native::alloc(py, || Storing::new(slf, item))
+        Native::alloc(py, || Asking::new(slf, Storing(item.unbind())))
     }
 
     /// The next item, or `QueueEmpty`.

@@ -15,6 +15,7 @@ use super::link::PushLink;
 use super::todo::{Kept, Todo};
 use crate::asyncio::Cancels;
 use crate::awaitable::{Class, Coroutine, Native, Seen, Step, Stopped};
+use crate::buffer::Buffer;
 use crate::drive::budget;
 use crate::errors::{self, Raised};
 use crate::result::IteratorResult;
@@ -91,26 +92,7 @@ impl Push {
         let py = value.py();
         let head = self.head.bind(py).clone();
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New(item) => {
-                let item = item.into_bound(py);
-                let line = PushLink::open_line(&head, &item)?;
-                let rests = budget::spend(py);
-                if line.stages.is_empty() && !rests {
-                    return self.hand_over(&head, line, &item);
-                }
-                let mut todo = Todo::of(&item);
-                let outcome = if rests {
-                    todo.push(0, Kept::Item(item.unbind()), true);
-                    line.wait(&head, &mut todo, Halt::Rest)
-                } else {
-                    line.run(&head, &mut todo, Some((item, 0)))
-                };
-                // The way of an item that needs to wait for nothing is short: it moves nothing around.
-                if let Ok(Advance::Done) = outcome {
-                    return todo.result(py).map(Step::Return);
-                }
-                self.begun(&head, Flight { line, todo }, outcome)
-            }
+            Stage::New(item) => self.begin(&head, &item.into_bound(py), || budget::spend(py)),
             Stage::NewFlush => {
                 let line = PushLink::line(&head)?;
                 let mut todo = Todo::flush();
@@ -126,6 +108,59 @@ impl Push {
             Stage::Flying(flying) => self.resume(&head, *flying, Ok(value)),
             Stage::Done => unreachable!("a finished awaitable is not stepped again"),
         }
+    }
+
+    /// The first step. The budget is asked only where an item may come in.
+    fn begin<'py>(
+        &mut self,
+        head: &Bound<'py, PushLink>,
+        item: &Bound<'py, PyAny>,
+        rests: impl FnOnce() -> bool,
+    ) -> PyResult<Step<'py>> {
+        let py = head.py();
+        let line = PushLink::open_line(head, item)?;
+        let rests = rests();
+        if line.stages.is_empty() && !rests {
+            return self.hand_over(head, line, item);
+        }
+        let mut todo = Todo::of(item);
+        let outcome = if rests {
+            todo.push(0, Kept::Item(item.clone().unbind()), true);
+            line.wait(head, &mut todo, Halt::Rest)
+        } else {
+            line.run(head, &mut todo, Some((item.clone(), 0)))
+        };
+        // The way of an item that needs to wait for nothing is short: it moves nothing around.
+        if let Ok(Advance::Done) = outcome {
+            return todo.result(py).map(Step::Return);
+        }
+        self.begun(head, Flight { line, todo }, outcome)
+    }
+
+    /// The first step straight into a buffer, which mostly has room. That way is in one piece, and handed over by
+    /// registers; everything else branches off it.
+    #[inline]
+    fn store<'py>(
+        &mut self,
+        py: Python<'py>,
+        item: Py<PyAny>,
+        buffer: Py<Buffer>,
+    ) -> Result<Step<'py>, Raised> {
+        let rests = budget::spend(py);
+        let item = if rests {
+            item
+        } else {
+            match buffer.get().core().try_put(item) {
+                Ok(()) => {
+                    drop(buffer.into_bound(py));
+                    return Raised::lower(py, IteratorResult::accepted(py).map(Step::Return));
+                }
+                Err(refused) => refused.into_item(),
+            }
+        };
+        // What was refused is offered once more, and then waits or comes back.
+        let head = self.head.bind(py).clone();
+        Raised::lower(py, self.begin(&head, &item.into_bound(py), || rests))
     }
 
     /// The first step where nothing is made of the item on its way, so that there is nothing to take
@@ -271,7 +306,14 @@ impl Coroutine for Push {
     }
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
-        Raised::lower(value.py(), self.step(value))
+        let py = value.py();
+        if matches!(self.stage, Stage::New(_))
+            && let Some(buffer) = self.head.get().straight(py)
+            && let Stage::New(item) = std::mem::replace(&mut self.stage, Stage::Done)
+        {
+            return self.store(py, item, buffer);
+        }
+        Raised::lower(py, self.step(value))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

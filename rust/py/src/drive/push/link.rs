@@ -12,7 +12,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::awaitable::Push;
 use super::callbacks::Callbacks;
 use super::fan::Fan;
-use super::line::Line;
+use super::line::{End, Line};
 use super::todo::{Kept, Todo};
 use crate::buffer::Buffer;
 use crate::errors;
@@ -237,6 +237,22 @@ impl PushLink {
     pub(super) fn take_kept(&self, py: Python<'_>) -> VecDeque<Kept> {
         self.has_kept.store(false, Relaxed);
         std::mem::take(&mut *self.kept.borrow(py))
+    }
+
+    /// The buffer that an item goes into as it is, where nothing has to be seen to on its way.
+    #[inline]
+    pub(super) fn straight(&self, py: Python<'_>) -> Option<Py<Buffer>> {
+        if self.is_closed() || !self.home.is_here() {
+            return None;
+        }
+        match self.line.borrow(py).as_deref() {
+            Some(Line {
+                stages,
+                end: End::Queue(buffer),
+                ..
+            }) if stages.is_empty() && buffer.get().is_plain() => Some(buffer.clone_ref(py)),
+            _ => None,
+        }
     }
 
     /// The line that begins here, for an item that may still come in.

@@ -1,0 +1,146 @@
+//! `Asking`: one `get()` or `put()`, which differ in their [`Errand`] alone.
+
+use std::ffi::CStr;
+use std::future::Future;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::queue::{Core, Queue};
+use crate::awaitable::pending::Placed;
+use crate::awaitable::{Class, Coroutine, Pending, Seen, Step, Stopped};
+use crate::errors::Raised;
+
+/// What somebody wants of a queue.
+pub(super) trait Errand: Sized + Send + 'static {
+    /// The full name of the Python type.
+    const NAME: &'static CStr;
+
+    /// What waits, if it cannot be done at once.
+    type Future: Placed + Send;
+
+    fn class() -> &'static Class;
+
+    /// Does it now; or gives what waits for it, or the error.
+    fn attempt<'py>(
+        self,
+        py: Python<'py>,
+        core: &Arc<Core>,
+    ) -> Result<Bound<'py, PyAny>, Refused<Self::Future>>;
+
+    /// What the wait came to.
+    fn conclude(
+        py: Python<'_>,
+        output: <Self::Future as Future>::Output,
+    ) -> PyResult<Bound<'_, PyAny>>;
+
+    /// Shows the collector what this holds.
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
+
+    /// The same of what waits.
+    fn traverse_future(future: &Self::Future, see: Seen<'_>) -> Result<(), Stopped>;
+}
+
+/// Why an errand was not done.
+pub(super) enum Refused<F> {
+    /// It has to wait.
+    Waits(F),
+    Failed(PyErr),
+}
+
+/// One errand.
+#[derive(Debug)]
+pub(super) struct Asking<E: Errand> {
+    /// `None` while a step runs, which then holds it, and once it is finished.
+    queue: Option<Py<Queue>>,
+    /// Until the first step.
+    errand: Option<E>,
+    waiting: Option<Box<Pending<E::Future>>>,
+}
+
+impl<E: Errand> Asking<E> {
+    #[inline]
+    pub(super) fn new(queue: Bound<'_, Queue>, errand: E) -> Self {
+        Self {
+            queue: Some(queue.unbind()),
+            errand: Some(errand),
+            waiting: None,
+        }
+    }
+
+    #[cold]
+    fn wait<'py>(
+        &mut self,
+        queue: Bound<'py, Queue>,
+        mut waiting: Box<Pending<E::Future>>,
+    ) -> PyResult<Step<'py>> {
+        let py = queue.py();
+        queue.get().core(py)?;
+        match waiting.step(py)? {
+            Ok(output) => E::conclude(py, output).map(Step::Return),
+            Err(object) => {
+                self.waiting = Some(waiting);
+                self.queue = Some(queue.unbind());
+                Ok(Step::Yield(object))
+            }
+        }
+    }
+}
+
+impl<E: Errand> Coroutine for Asking<E> {
+    const NAME: &'static CStr = E::NAME;
+
+    fn class() -> &'static Class {
+        E::class()
+    }
+
+    #[inline]
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+        let py = value.py();
+        let Some(queue) = self.queue.take() else {
+            unreachable!("a finished awaitable is not stepped again")
+        };
+        let queue = queue.into_bound(py);
+        let waiting = match self.errand.take() {
+            None => self.waiting.take().expect("it waits if it has begun"),
+            Some(errand) => match errand.attempt(py, queue.get().usable(py)?) {
+                Ok(result) => return Ok(Step::Return(result)),
+                Err(Refused::Waits(future)) => Box::new(Pending::new(future)),
+                Err(Refused::Failed(error)) => return Err(Raised::set(py, error)),
+            },
+        };
+        Raised::lower(py, self.wait(queue, waiting))
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        self.abandon(py);
+        Err(error)
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.queue.is_none() && self.errand.is_none() && self.waiting.is_none()
+    }
+
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        if let Some(queue) = &self.queue {
+            see(queue.as_any())?;
+        }
+        if let Some(errand) = &self.errand {
+            errand.traverse(see)?;
+        }
+        let Some(waiting) = self.waiting.as_deref() else {
+            return Ok(());
+        };
+        E::traverse_future(&waiting.future, see)?;
+        waiting.traverse(see)
+    }
+
+    fn abandon(&mut self, _py: Python<'_>) {
+        // Dropping the future gives up its place; what it would have taken is still in the queue, and what it would have
+        // stored never left the caller.
+        self.waiting = None;
+        self.errand = None;
+        self.queue = None;
+    }
+}
