@@ -211,7 +211,7 @@ class Combination(Generic[T]):
             check(owner, place, source)
             if (first := seen.setdefault(id(source), place)) != place:
                 raise ValueError(
-                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split"
+                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its share()"
                 )
         for name, source in zip(names, sources, strict=True):
             self.merge.add(source, *(() if labels is None else (name,)), is_given=True)
@@ -233,7 +233,8 @@ class Combination(Generic[T]):
         check(self._owner, "source", source)
         if self.merge.holds(source):
             raise ValueError(
-                f"{self._owner}: source is one of the sources already, {source!r}: its items would be split"
+                f"{self._owner}: source is one of the sources already, {source!r}: its items would be split; "
+                "give each a branch of its share()"
             )
         if label and label[0] in self.labelled:
             raise ValueError(f"{self._owner}: label is taken already, got {label[0]!r}")

@@ -208,7 +208,9 @@ class Pump(Generic[IN, OUT]):
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if task.get_loop() is not asyncio.get_running_loop():
-            raise WrongLoopError("the task of this stream belongs to another event loop")
+            raise WrongLoopError(
+                "the task of this stream belongs to another event loop; use it there, or close it there first"
+            )
         if task is asyncio.current_task():
             raise RuntimeError("a source cannot pull or close the stream that pulls it")
 

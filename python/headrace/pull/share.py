@@ -172,11 +172,13 @@ class _Hub(Generic[T]):
             self._loop = loop
         if self._loop is not loop:
             raise WrongLoopError(
-                "the branches of a shared stream are under way on another event loop"
+                "the branches of a shared stream are under way on another event loop; use them there, or close them there first"
             )
         task = cast("asyncio.Task[object]", asyncio.current_task())
         if self._puller is task:
-            raise RuntimeError("this stream is being pulled already: from inside its own callable")
+            raise RuntimeError(
+                "this stream is being pulled already: its own callable cannot pull it"
+            )
         return task
 
     def _has_room(self) -> bool:

@@ -303,7 +303,7 @@ def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
         next_nowait = cast("Any", sink).next_nowait
     except AttributeError:
         raise TypeError(
-            f"{shown(sink)} cannot be pushed into without waiting: it has no next_nowait()"
+            f"{shown(sink)} cannot be pushed into without waiting: it has no next_nowait(); await next(item)"
         ) from None
     result: IteratorResult[Any] = next_nowait(item)
     return result

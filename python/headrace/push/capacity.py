@@ -83,6 +83,9 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
         refuse_after_end(self, item)
         lease = self._capacity.try_acquire(self._cost)
         if lease is None:
-            raise WouldBlock("the item cannot be accepted without waiting for capacity", item=item)
+            raise WouldBlock(
+                "the item cannot be accepted without waiting for capacity; await next(item)",
+                item=item,
+            )
         with lease:
             return push_now(self._sink, item)

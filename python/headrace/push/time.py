@@ -104,7 +104,8 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
         window.raise_left()
         if window.lists and len(window.filling) + 1 >= self.size:
             raise WouldBlock(
-                "the item cannot be accepted without waiting for a list to be delivered", item=item
+                "the item cannot be accepted without waiting for a list to be delivered; await next(item)",
+                item=item,
             )
         window.add(item, self.size)
         if window.lists:

@@ -333,12 +333,15 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
             "before", self._before, item
         ):
             raise WouldBlock(
-                "the item cannot be accepted without waiting for a callback", item=item
+                "the item cannot be accepted without waiting for a callback; await next(item)",
+                item=item,
             )
         result = push_now(self._sink, item)
         try:
             if not self._call_now("after", self._after, item):
-                raise TypeError("after of PushCallbackObj is async, and nobody waits for it")
+                raise TypeError(
+                    "after of PushCallbackObj is async, and nobody waits for it; await next(item)"
+                )
         except BaseException as error:
             name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
             raise
@@ -412,7 +415,10 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
         """
         refuse_after_end(self, item)
         if self._turn.locked():
-            raise WouldBlock("the item cannot be accepted without waiting for its turn", item=item)
+            raise WouldBlock(
+                "the item cannot be accepted without waiting for its turn; await next(item)",
+                item=item,
+            )
         return push_now(self._sink, item)
 
     async def return_impl(self, value: Any) -> None:

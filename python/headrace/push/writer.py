@@ -139,7 +139,10 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         refuse_after_end(self, item)
         line = self._line(item)
         if self._waiting or not self._take(line, item):
-            raise WouldBlock("too much waits to be written", item=item)
+            raise WouldBlock(
+                "too much waits to be written; await next(item), or give a larger maxsize",
+                item=item,
+            )
         return IteratorResult(None, False)
 
     async def return_impl(self, value: Any) -> None:

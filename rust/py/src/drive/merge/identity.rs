@@ -226,7 +226,7 @@ pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, py: Python<'_>) -> bool {
 pub(super) fn wrong_loop(py: Python<'_>) -> PyErr {
     errors::wrong_loop(
         py,
-        "these sources are under way on another event loop, where their first pull was",
+        "these sources are under way on another event loop, where their first pull was; use them there, or close them there first",
     )
 }
 

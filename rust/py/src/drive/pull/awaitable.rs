@@ -154,7 +154,7 @@ impl Pull {
             drop(state);
             PullLink::refuse_own_source(link)?;
             return Err(PyRuntimeError::new_err(
-                "this stream is being pulled already: from inside its own callable, or by another thread",
+                "this stream is being pulled already, from inside its own callable or by another thread: give each a branch of its share()",
             ));
         }
         drop(state);

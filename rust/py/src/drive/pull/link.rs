@@ -514,7 +514,7 @@ impl PullLink {
             let state = self.state.borrow(py);
             if state.running {
                 return Err(PyRuntimeError::new_err(
-                    "a stream cannot be closed from inside its own callable",
+                    "a stream cannot be closed from inside its own callable, for whose end it would wait; let the consumer close it",
                 ));
             }
             state

@@ -52,7 +52,7 @@ impl Goal {
             Self::Fold(kernel) => match kernel.get().accumulator(py) {
                 Some(result) => Ok(result.into_bound(py)),
                 None => Err(PyTypeError::new_err(
-                    "reduce_all() of an empty stream without an initial value",
+                    "reduce_all() of an empty stream without an initial value; give it one",
                 )),
             },
             Self::Drop => Ok(py.None().into_bound(py)),

@@ -70,7 +70,7 @@ pub(super) fn would_block(item: &Bound<'_, PyAny>) -> PyErr {
     errors::refused(
         item.py(),
         "WouldBlock",
-        "the item cannot be accepted without waiting; it is in this error's `item`",
+        "the item cannot be accepted without waiting; await next(item), it is in this error's `item`",
         item.clone(),
     )
 }
