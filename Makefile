@@ -150,6 +150,19 @@ bench-peers: ## headrace beside its peers, into a virtual environment of its own
 	$(MAKE) build TOOLS=peers VENV=$(PEERS)
 	PYTHONPATH=benches/python $(PEERS)/bin/python -m peers $(ARGS)
 
+.PHONY: wheels
+wheels: $(READY) ## a wheel for each CPython >= 3.11 of this machine into dist/, each tried in an empty environment
+	rm -f dist/headrace-*.whl
+	found=$$($(FIND_PYTHONS)); \
+	[ -n "$$found" ] || { echo "no CPython >= 3.11 found" >&2; exit 1; }; \
+	while read -r key python; do \
+		echo "== CPython $$key: $$python"; \
+		env -u CONDA_PREFIX CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/py$$key $(BIN)/maturin build --release $(LOCKED) --quiet \
+			--interpreter "$$python" --out dist; \
+		HEADRACE_WHEELS=$(abspath dist) HEADRACE_PYTHON="$$python" $(RUN) -m pytest tests/test_wheel.py -q -rP </dev/null; \
+	done <<<"$$found"; \
+	ls -l dist/headrace-*.whl
+
 .PHONY: docs
 docs: build ## build the site into build/site; write the tables and pictures of the operators anew
 	$(RUN) docs/operators.py
