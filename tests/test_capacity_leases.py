@@ -78,3 +78,14 @@ async def test_a_lease_is_as_new_though_its_object_was_another_before() -> None:
         leases.pop().release()
     with await other.acquire(5) as last:
         assert last.cost == {"slots": 5}
+
+
+def test_the_collector_comes_upon_no_dead_lease() -> None:
+    capacity = CapacitySource(1)
+    for _ in range(3):
+        lease = capacity.try_acquire()
+        assert lease is not None
+        lease.release()
+        del lease
+        # Whoever asks for all objects refers to each for a moment.
+        assert not any(isinstance(thing, Lease) for thing in gc.get_objects())

@@ -15,7 +15,8 @@ use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::{Borrowed, PyClass};
 
-/// A class whose dead objects are used again. It is no base class, and the collector does not know its objects.
+/// A class whose dead objects are used again. It is no base class, and there is nothing in its objects that the collector
+/// would have to see: once they are used again, it does not know them any more.
 pub(crate) trait Recycled: PyClass<Frozen = True> + Send + Sync {
     /// Where its dead objects are: a static of its own.
     fn bin() -> &'static Bin;
@@ -132,6 +133,9 @@ unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
             object.get().spend()
         };
         if is_kept {
+            // PyO3's classes are the collector's to see, each. It must not come upon one that is dead: `gc.get_objects()`
+            // would refer to it, and let it die again.
+            ffi::PyObject_GC_UnTrack(object.cast());
             (*state).objects[(*state).kept] = object;
             (*state).kept += 1;
         } else if let Some(dealloc) = (*state).dealloc {
