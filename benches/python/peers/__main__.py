@@ -131,7 +131,9 @@ def print_group(name: str, group: Group, options: list[str]) -> None:
 def versions(groups: list[Group]) -> str:
     """The libraries that are measured, as they are installed."""
     found = {}
-    for library in {library for group in groups for row in group.rows for library in row.libraries}:
+    named = {library for group in groups for row in group.rows for library in row.libraries}
+    # Of two things of one library, such as a semaphore and a limiter, it is the first word.
+    for library in {name.split()[0] for name in named}:
         try:
             found[library] = metadata.version(library)
         except metadata.PackageNotFoundError:  # what one writes without a library
