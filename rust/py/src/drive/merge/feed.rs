@@ -1,7 +1,6 @@
 //! `MergeFeed`: one way of taking what the sources of a merge give.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
 use pyo3::prelude::*;
@@ -9,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::depth::Depth;
 use super::identity::{check_loop, is_first_to_run};
 use super::merge::Merge;
 use super::row::Ending;
@@ -64,36 +64,6 @@ pub(super) struct View {
     pub(super) changes: u64,
     /// Those that have an item for the next round.
     pub(super) later: VecDeque<Key>,
-}
-
-/// How many merges are inside one another on the stack.
-static DEPTH: AtomicUsize = AtomicUsize::new(0);
-
-/// A merge of merges of merges is polled in place, one inside the other. From some depth on one of
-/// them rests, and goes on from the loop with the stack to itself.
-struct Depth(usize);
-
-impl Depth {
-    const MOST: usize = 100;
-
-    #[inline]
-    fn deeper() -> Self {
-        let depth = DEPTH.load(Relaxed);
-        DEPTH.store(depth + 1, Relaxed);
-        Self(depth)
-    }
-
-    #[inline]
-    fn is_too_deep(&self) -> bool {
-        self.0 >= Self::MOST
-    }
-}
-
-impl Drop for Depth {
-    #[inline]
-    fn drop(&mut self) {
-        DEPTH.store(self.0, Relaxed);
-    }
 }
 
 /// What there is to be taken.

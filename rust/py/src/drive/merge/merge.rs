@@ -1,6 +1,6 @@
 //! `Merge`: the sources that are taken as one, and what drives them.
 
-use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -461,124 +461,6 @@ impl Merge {
             roots(py)?.add(slf)?;
         }
         Ok(identity)
-    }
-
-    /// By what a source goes in a message.
-    pub(super) fn title(&self, py: Python<'_>, key: Key) -> String {
-        let known = {
-            let state = self.state.borrow(py);
-            state
-                .slots
-                .get(key)
-                .map(|slot| (slot.source.clone_ref(py), slot.name.clone_ref(py)))
-        };
-        let Some((source, name)) = known else {
-            return format!("a source of {}", self.owner);
-        };
-        let source = source.bind(py);
-        let kind = source
-            .getattr(intern!(py, "__qualname__"))
-            .or_else(|_| source.get_type().qualname().map(Bound::into_any));
-        let kind = kind.map_or_else(|_| String::new(), |kind| kind.to_string());
-        let name = name
-            .bind(py)
-            .repr()
-            .map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        format!("source {name} of {}, {kind}", self.owner)
-    }
-
-    /// An error with a note that names its source, and never one that looks as if the consumer was
-    /// cancelled.
-    pub(super) fn named(&self, py: Python<'_>, key: Key, error: PyErr) -> PyErr {
-        let title = self.title(py, key);
-        let error = if asyncio::is_cancelled_error(py, &error) {
-            let instead = errors::source_was_cancelled(py, &format!("{title} was cancelled"));
-            instead.set_cause(py, Some(error));
-            instead
-        } else {
-            error
-        };
-        // An exception that takes no note still has to arrive.
-        let _ = errors::note(py, &error, &format!("raised by {title}"));
-        error
-    }
-
-    /// An error of closing: for whoever closes, or for the next pull.
-    pub(super) fn blame(&self, py: Python<'_>, key: Key, error: PyErr) {
-        let futures = {
-            let mut state = self.state.borrow(py);
-            let removed = state
-                .slots
-                .get(key)
-                .filter(|slot| slot.is_done && !slot.has_ended)
-                .map(|slot| slot.source.clone_ref(py));
-            if state.phase == Phase::Closed {
-                state.errors.push(error);
-                Vec::new()
-            } else if let Some(source) = removed {
-                state.parted.push((source, error));
-                Vec::new()
-            } else if self.on_error == OnError::Skip && error.is_instance_of::<PyException>(py) {
-                Vec::new()
-            } else {
-                state.complaints.push_back(error);
-                state.wake(None)
-            }
-        };
-        wake(py, futures);
-    }
-
-    /// Refuses to restart while sources have tasks.
-    fn check_idle(&self, py: Python<'_>) -> PyResult<()> {
-        if self.state.borrow(py).tasks.is_empty() {
-            return Ok(());
-        }
-        Err(PyRuntimeError::new_err(
-            "cannot restart while sources are open; read the stream to its end or call aclose() first",
-        ))
-    }
-
-    /// Begins a new cycle with the sources that were given at first and not removed. Those of
-    /// [`Self::restarting`] have begun theirs.
-    pub(super) fn restart(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        this.check_idle(py)?;
-        let slots: Vec<_> = {
-            let state = this.state.borrow(py);
-            state
-                .in_order()
-                .filter(|slot| slot.is_given)
-                .map(|slot| slot.renewed(py))
-                .collect()
-        };
-        for slot in &slots {
-            let source = slot.source.bind(py);
-            if source.is_instance_of::<PullLink>() {
-                if let AnyFeed::Foreign(feed) = &slot.feed {
-                    feed.get().forget(py);
-                }
-            } else {
-                slot.feed.restart(py)?;
-            }
-        }
-        let old = {
-            let mut state = this.state.borrow(py);
-            let fresh = State {
-                keeps_ready: state.keeps_ready,
-                keeps_ring: state.keeps_ring,
-                asks_head_only: state.asks_head_only,
-                given: state.given,
-                ..State::default()
-            };
-            let old = std::mem::replace(&mut *state, fresh);
-            for slot in slots {
-                state.enter(slot);
-            }
-            old
-        };
-        drop(old);
-        Ok(())
     }
 }
 

@@ -9,7 +9,10 @@
 //! | [`rest`] | those that only let the loop have a turn |
 //! | [`strike`] | how it hears that its task was cancelled |
 //! | [`close`] | how it is closed |
+//! | [`cycle`] | how it begins anew |
+//! | [`blame`] | errors of sources: whose they are, and whom they reach |
 //! | [`feed`] | `MergeFeed`: a view, which takes what they give |
+//! | [`depth`] | how many of them are inside one another |
 //! | [`turn`] | whose item is the next one: races and turns |
 //! | [`row`] | one of each: the rows of a zip |
 //! | [`slot`] | one source |
@@ -61,7 +64,10 @@
 //! * No borrow of the state is open while a source, a future or a destructor runs.
 
 mod anchor;
+mod blame;
 mod close;
+mod cycle;
+mod depth;
 mod feed;
 pub(crate) mod identity;
 #[expect(clippy::module_inception, reason = "the noun of this room")]
