@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,7 @@ from tests.pool_support import envelopes, one, pool, quiet
 from tests.support import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from headrace.pool import TaskRun
 
@@ -325,3 +327,47 @@ async def test_run_that_was_read_to_its_end_may_be_dropped() -> None:
         assert len([envelope async for envelope in progress]) == 1
         del progress
         gc.collect()
+
+
+@pytest.mark.parametrize("how", ["read", "left", "stopped", "interrupted"])
+@pytest.mark.usefixtures("no_collections")
+async def test_run_that_has_ended_is_freed_without_a_collection(how: str) -> None:
+    async def yields() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(0)
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    async def waits() -> None:
+        await asyncio.sleep(0)
+
+    def interrupts() -> None:
+        raise KeyboardInterrupt
+
+    async def run() -> weakref.ref[CapacitySource]:
+        capacity = CapacitySource(2)
+        tasks: list[Any] = [one, yields, fails, waits, Task(waits, timeout=60)]
+        if how == "interrupted":
+            tasks.append(interrupts)
+        on_error: Any = "stop" if how == "stopped" else "continue"
+        runner = HierarchicalTaskPoolRunner(tasks * 3, capacity, on_error=on_error)
+        with suppress(KeyboardInterrupt):
+            async with runner.run_tasks() as progress:
+                async for _ in progress:
+                    if how == "left":
+                        break
+        return weakref.ref(capacity)
+
+    capacity = await run()
+    await quiet()
+    assert capacity() is None
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

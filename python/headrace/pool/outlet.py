@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headrace._core import Buffer, Unread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from headrace.pool.envelope import TaskProgressEnvelope
 
@@ -24,12 +24,17 @@ __all__ = ["Failure", "Outlet", "Place", "stopped"]
 class Failure:
     """An entry that a pull raises."""
 
-    __slots__ = ("error", "told")
+    __slots__ = ("_error", "told")
 
     def __init__(self, error: BaseException) -> None:
-        self.error: BaseException = error
+        self._error: BaseException | None = error
         # Set by who waits until somebody has been told.
         self.told: asyncio.Future[None] | None = None
+
+    def take(self) -> BaseException | None:
+        """The error, for who tells of it: once. Its traceback would hold whoever it is raised to."""
+        error, self._error = self._error, None
+        return error
 
 
 class Place:
@@ -51,18 +56,15 @@ class Outlet:
         most: how many may be unread before those who can wait do so; in an ordered run, and as many more may be parked.
         ordered: whether tasks have places.
         window: in an ordered run, how many tasks may be between the first that has not ended and the last taken up.
-        failed: called with a failure that is taken, to raise it.
     """
 
-    def __init__(
-        self, most: int, *, ordered: bool, window: int, failed: Callable[[Failure], object]
-    ) -> None:
+    def __init__(self, most: int, *, ordered: bool, window: int) -> None:
         self._most = most
         self._window = window
         # It has no bound of its own, so that a task that ends can put its last envelope without waiting; `room` bounds
         # what it holds.
         buffer: Buffer[Any] = Buffer(None, "block", "fifo", None)
-        self.unread: Unread = Unread(buffer, failed, self.let_in)
+        self.unread: Unread = Unread(buffer, _fail, self.let_in)
         self._blocked: deque[tuple[asyncio.Future[None], Place | None]] = deque()
         self._places: deque[Place] | None = deque() if ordered else None
         self._parked = 0
@@ -209,3 +211,15 @@ class Outlet:
 async def stopped() -> None:
     """What a task that is to stop gets, in place of room."""
     raise asyncio.CancelledError
+
+
+def _fail(failure: Failure) -> None:
+    """Raises a failure for whoever took it."""
+    if failure.told is not None and not failure.told.done():
+        failure.told.set_result(None)
+    error = failure.take()
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error

@@ -26,52 +26,53 @@ if TYPE_CHECKING:
     from headrace.pool.job import Job
     from headrace.pool.run import Run
 
-__all__ = ["Plain"]
+__all__ = ["lane_of", "take_over"]
 
 
-class Plain:
-    """The plain tasks of a run; the lane calls its methods."""
+def lane_of(run: Run) -> Lane:
+    """What runs the plain tasks of a run."""
+    plan = run.plan
+    return Lane(
+        _Plain(run),
+        name=plan.name,
+        source=plan.source,
+        acquire=partial(plan.capacity.try_acquire, detached=True),
+        event_loop=run.loop,
+        clock=run.clock,
+        context=run.context,
+        unread=run.outlet.unread,
+        most=plan.max_buffered,
+        ids=plan.ids,
+        keys=run.keys,
+        meter=plan.meter,
+        task_class=Task,
+        isolate=not plan.reuses,
+    )
 
-    lane: Lane
-    """What runs them."""
+
+def take_over(run: Run, lane: Lane, job: Job, lease: Lease) -> bool:
+    """Has a task that was a job while it waited for its capacity run the short way, if it is a plain one."""
+    if not job.task.is_plain:
+        return False
+    # Before it is called: it may ask how things stand.
+    del run.jobs[job.task_id]
+    run.move(job, State.ENDED)
+    if not run.jobs:
+        run.idle()
+    if lane.launch(job.item, job.task_id, job.queued, lease):
+        return True
+    run.jobs[job.task_id] = job
+    run.move(job, State.QUEUED)
+    return False
+
+
+class _Plain:
+    """What a lane asks of its run."""
 
     leased = staticmethod(leased)
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        plan = run.plan
-        self.lane = Lane(
-            self,
-            name=plan.name,
-            source=plan.source,
-            acquire=partial(plan.capacity.try_acquire, detached=True),
-            event_loop=run.loop,
-            clock=run.clock,
-            context=run.context,
-            unread=run.outlet.unread,
-            most=plan.max_buffered,
-            ids=plan.ids,
-            keys=run.keys,
-            meter=plan.meter,
-            task_class=Task,
-            isolate=not plan.reuses,
-        )
-
-    def take_over(self, job: Job, lease: Lease) -> bool:
-        """Has a task that was a job while it waited for its capacity run the short way, if it is a plain one."""
-        run = self._run
-        if not job.task.is_plain:
-            return False
-        # Before it is called: it may ask how things stand.
-        del run.jobs[job.task_id]
-        run.move(job, State.ENDED)
-        if not run.jobs:
-            run.idle()
-        if self.lane.launch(job.item, job.task_id, job.queued, lease):
-            return True
-        run.jobs[job.task_id] = job
-        run.move(job, State.QUEUED)
-        return False
 
     def raised(
         self,
@@ -108,7 +109,7 @@ class Plain:
     ) -> Coroutine[Any, Any, object]:
         """A coroutine that gives the final value, where what a task returned is none itself."""
         if isinstance(result, AsyncGenerator):
-            listener = _Yielding(self._run, self.lane, task_id, key, (queued, called))
+            listener = _Yielding(self._run, task_id, key, (queued, called))
             return stream(cast("AsyncGenerator[object, Any]", result), listener)
         if isinstance(result, Awaitable):
             return _awaited(cast("Awaitable[object]", result))
@@ -122,18 +123,16 @@ class Plain:
 class _Yielding:
     """Takes what a plain task yields."""
 
-    __slots__ = ("_key", "_lane", "_run", "_task_id", "_times")
+    __slots__ = ("_key", "_run", "_task_id", "_times")
 
     def __init__(
         self,
         run: Run,
-        lane: Lane,
         task_id: int,
         key: Hashable,
         times: tuple[float, float],
     ) -> None:
         self._run = run
-        self._lane = lane
         self._task_id = task_id
         self._key = key
         # When it was taken up, and called.
@@ -154,7 +153,7 @@ class _Yielding:
             *self._times,
             None,
         )
-        return self._run.emit(envelope, None, stopping=self._lane.is_disturbed(self._task_id))
+        return self._run.emit(envelope, None, stopping=self._run.is_disturbed(self._task_id))
 
 
 async def _awaited(result: Awaitable[object]) -> object:

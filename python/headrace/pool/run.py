@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from headrace.blame import noted
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.admission import Admission
-from headrace.pool.executor.loop import LoopExecutor
+from headrace.pool.executor.loop import LoopExecutor, error_of
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.job import Job, State
 from headrace.pool.lease import unleased
 from headrace.pool.outlet import Failure, Outlet, stopped
-from headrace.pool.plain import Plain
+from headrace.pool.plain import lane_of, take_over
 from headrace.tasks import settled
 from headrace.telling import shown
 
@@ -58,9 +58,7 @@ class Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.context: Context = unleased()
-        self.outlet: Outlet = Outlet(
-            plan.max_buffered, ordered=plan.ordered, window=plan.window, failed=self._told
-        )
+        self.outlet: Outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
         # Nobody reads envelopes any more.
         self.closed: bool = False
         # Nothing is called any more, and what runs is to stop.
@@ -85,8 +83,9 @@ class Run:
         self._awaited: Callable[[], bool] | None = None
         self._turn: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
+        # The same, for whoever is told of it, when the run has ended.
+        self._last: Failure | None = None
         # The short way for plain tasks, where all of the run's options allow it.
-        self._plain: Plain | None = None
         self._lane: Lane | None = None
         # By `Task.thread`; made and started when the first task needs it.
         self._executors: dict[bool, Executor] = {}
@@ -129,8 +128,7 @@ class Run:
         if self.plan.paused:
             self.admission.pause()
         if self.plan.is_plain and not self.loop.get_debug():
-            self._plain = Plain(self)
-            self._lane = self._plain.lane
+            self._lane = lane_of(self)
             self._gauge()
         self.plan.run = self
         _started.add(self)
@@ -155,14 +153,6 @@ class Run:
         self.start()
         return await self.outlet.unread.take(self.loop)
 
-    def _told(self, failure: Failure) -> None:
-        """Somebody is told of a failure."""
-        if failure.told is not None and not failure.told.done():
-            failure.told.set_result(None)
-        if failure.error is self._fatal:
-            self._fatal = None
-        raise failure.error
-
     async def close(self) -> None:
         """Ends the run and waits until it has; raises what ended it, if nobody was told."""
         self._check_outside("close")
@@ -173,8 +163,7 @@ class Run:
         struck = await self._settled()
         if struck is not None:
             raise struck
-        if self._fatal is not None:
-            error, self._fatal = self._fatal, None
+        if self._last is not None and (error := self._last.take()) is not None:
             raise error
 
     async def abort(self, *, wait: bool) -> tuple[int, ...]:
@@ -418,15 +407,20 @@ class Run:
             return
         _started.discard(self)
         self.plan.run = None
-        if not feeder.cancelled():
-            self._fatal = self._fatal or feeder.exception()
+        error = error_of(feeder)
+        if not isinstance(error, asyncio.CancelledError):
+            self._fatal = self._fatal or error
         elif self._fatal is None and not self._stopped and not self.closed:
             self._fatal = SourceCancelledError(
                 f"{feeder.get_name()} was cancelled from outside the pool"
             )
         if self._fatal is not None:
-            self.outlet.put(Failure(self._fatal))
+            self._last = Failure(self._fatal)
+            self.outlet.put(self._last)
         self.outlet.unread.finish()
+        # What refers to the run, so that it goes when its stream does, and does not wait for a collection.
+        self._lane = self._fatal = None
+        del self.admission
 
     # What jobs report.
 
@@ -470,6 +464,10 @@ class Run:
         job.cancel()
         return True
 
+    def is_disturbed(self, task_id: int) -> bool:
+        """Whether a plain task was asked to stop."""
+        return self._lane is not None and self._lane.is_disturbed(task_id)
+
     def idle(self) -> None:
         """No task runs any more, of one kind or the other."""
         if self._idle is not None and not self._idle.done():
@@ -496,5 +494,5 @@ class Run:
             # It is about to be withdrawn.
             lease.release()
             return
-        if self._plain is None or not self._plain.take_over(job, lease):
+        if self._lane is None or not take_over(self, self._lane, job, lease):
             job.launch(lease, self._executors[job.task.thread])

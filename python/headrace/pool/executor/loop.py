@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.pool.task import Task
 
-__all__ = ["LoopExecutor", "read", "stream"]
+__all__ = ["LoopExecutor", "error_of", "read", "stream"]
 
 
 class Yields(Protocol):
@@ -77,7 +77,7 @@ class _LoopHandle:
 
     def _ended(self, done: asyncio.Task[object]) -> None:
         # Told by the asyncio task, not by the work in it: one that is cancelled before its first step never runs.
-        error, listener = _error_of(done), self._listener
+        error, listener = error_of(done), self._listener
         if listener is None:
             return
         if error is not None:
@@ -124,6 +124,9 @@ async def _work(task: Task, listener: Listener) -> object:
     except (KeyboardInterrupt, SystemExit) as error:
         # asyncio would raise it out of the running loop there and then, past everything that has to be closed first.
         return _Exit(error)
+    finally:
+        # Else an error would hold it, and so the run that holds the error.
+        del listener
     return result
 
 
@@ -141,20 +144,20 @@ async def stream(values: AsyncGenerator[object, Any], listener: Yields) -> objec
     finally:
         # Does something only if the loop was left early: by a cancellation while there was no room, or our own error.
         await values.aclose()
+        # As above.
+        del listener
     return None if final is None else final.value
 
 
-def _error_of(done: asyncio.Task[object]) -> BaseException | None:
-    """What the work raised, the very object."""
+def error_of(done: asyncio.Task[object]) -> BaseException | None:
+    """What a task that is done raised, the very object."""
     if not done.cancelled():
         return done.exception()
     try:
         done.result()
     except asyncio.CancelledError as cancelled:
-        return cancelled
-    finally:
-        # Else the error's traceback would hold the task, which holds the error.
-        del done
+        # Without the entry of this frame, by which the error would hold the task, which holds the error, and whoever calls.
+        return cancelled.with_traceback(cancelled.__traceback__ and cancelled.__traceback__.tb_next)
     return None
 
 

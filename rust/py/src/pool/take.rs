@@ -13,6 +13,8 @@ use crate::asyncio;
 use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::buffer::Buffer;
 use crate::errors::{self, Raised};
+use crate::gc;
+use crate::gil::GilCell;
 
 /// The envelopes of a run that are not read yet, in a buffer, with what is to be done besides.
 #[pyclass(frozen, module = "headrace._core")]
@@ -21,8 +23,8 @@ pub(crate) struct Unread {
     pub(super) buffer: Py<Buffer>,
     /// Called with whatever is in the buffer and is no envelope, to raise what it stands for.
     other: Py<PyAny>,
-    /// Called after an entry was taken while somebody waits for room.
-    taken: Py<PyAny>,
+    /// Called after an entry was taken while somebody waits for room; until the end, when nobody will any more.
+    taken: GilCell<Option<Py<PyAny>>>,
     /// Whether somebody waits for room.
     pub(super) contested: AtomicBool,
     /// Whether what is put is dropped.
@@ -36,7 +38,7 @@ impl Unread {
         Self {
             buffer,
             other,
-            taken,
+            taken: GilCell::new(Some(taken)),
             contested: AtomicBool::new(false),
             shut: AtomicBool::new(false),
         }
@@ -89,8 +91,10 @@ impl Unread {
     }
 
     /// Nothing more will be put: what is there is read, and then the stream ends.
-    fn finish(&self) {
+    fn finish(&self, py: Python<'_>) {
         self.buffer.get().core().finish();
+        let taken = self.taken.borrow(py).take();
+        drop(taken);
     }
 
     fn __len__(&self) -> usize {
@@ -100,7 +104,13 @@ impl Unread {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.buffer)?;
         visit.call(&self.other)?;
-        visit.call(&self.taken)
+        gc::show(&visit, |see| {
+            let taken = self.taken.peek_for_gc();
+            taken
+                .as_ref()
+                .and_then(|taken| taken.as_ref())
+                .map_or(Ok(()), see)
+        })
     }
 }
 
@@ -153,7 +163,14 @@ impl Unread {
     fn hand_over<'py>(&self, entry: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = entry.py();
         if self.contested.load(Relaxed) {
-            self.taken.bind(py).call0()?;
+            let taken = self
+                .taken
+                .borrow(py)
+                .as_ref()
+                .map(|taken| taken.clone_ref(py));
+            if let Some(taken) = taken {
+                taken.bind(py).call0()?;
+            }
         }
         if entry.is_exact_instance_of::<Envelope>() {
             Ok(Step::Return(entry))
