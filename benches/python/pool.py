@@ -13,14 +13,14 @@ import asyncio
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness import Case, main
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 LIMIT = 100
 
@@ -65,6 +65,21 @@ async def by_hand(function: Callable[[int], Awaitable[int]], items: int) -> int:
     return total
 
 
+async def tasks_alone(function: Callable[[int], Coroutine[Any, Any, int]], items: int) -> int:
+    """What a task of its own for each costs, begun as early as CPython can, with nobody told of anything."""
+    loop = asyncio.get_running_loop()
+    options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+    total = 0
+    for first in range(0, items, LIMIT):
+        numbers = range(first, first + LIMIT)
+        tasks: list[asyncio.Task[int]] = [
+            asyncio.Task(function(item), loop=loop, **options) for item in numbers
+        ]
+        for task in tasks:
+            total += await task
+    return total
+
+
 async def by_headrace(
     function: Callable[[int], Awaitable[int]],
     items: int,
@@ -100,6 +115,18 @@ def cases() -> list[Case]:
             items=20_000,
         )
         for what, function, isolate, goal in rows
+    ]
+    costs += [
+        Case(
+            f"{what}, a bare task each: the floor unless shared",
+            "TaskGroup, semaphore",
+            partial(by_hand, function),
+            partial(tasks_alone, function),
+            goal=goal,
+            items=20_000,
+        )
+        for what, function, isolate, goal in rows
+        if isolate
     ]
     many = Case(
         "5,000 of 10 ms, 1,000 at once",

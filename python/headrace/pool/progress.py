@@ -61,7 +61,8 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             BaseException: what the source raised, the same object; the next pull goes on. Or, when all is closed, the
                 `KeyboardInterrupt` or `SystemExit` of a task.
         """
-        return self._run.pull()
+        take = self._run.take
+        return self._run.first_pull() if take is None else take()
 
     @property
     def source(self) -> PullObj[Any]:

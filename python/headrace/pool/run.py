@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headrace.blame import noted
@@ -59,6 +60,8 @@ class Run:
         self.plan = plan
         self.context: Context = unleased()
         self.outlet: Outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
+        # The next envelope, as an awaitable; once it has started.
+        self.take: Callable[[], Coroutine[Any, Any, TaskProgressEnvelope[Any]]] | None = None
         # Nobody reads envelopes any more.
         self.closed: bool = False
         # Nothing is called any more, and what runs is to stop.
@@ -130,6 +133,7 @@ class Run:
         if self.plan.is_plain and not self.loop.get_debug():
             self._lane = lane_of(self)
             self._gauge()
+        self.take = partial(self.outlet.unread.take, self.loop)
         self.plan.run = self
         _started.add(self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
@@ -141,13 +145,8 @@ class Run:
         )
         self._feeder.add_done_callback(self._ended)
 
-    def pull(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]:
-        """The next envelope, as an awaitable."""
-        if self._feeder is None:
-            return self._first_pull()
-        return self.outlet.unread.take(self.loop)
-
-    async def _first_pull(self) -> TaskProgressEnvelope[Any]:
+    async def first_pull(self) -> TaskProgressEnvelope[Any]:
+        """The next envelope of a run that may not have started."""
         if self.closed:
             raise StopAsyncIteration
         self.start()
