@@ -8,6 +8,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from posixpath import dirname, join, normpath, relpath
 from typing import TYPE_CHECKING
 
 import headrace
@@ -41,9 +42,11 @@ OTHERS = {
 }
 # What would stand beside a page.
 HIDE = {"index.md": ["navigation"], "operators.md": ["navigation"]}
-# Pages that people look for at the root of the repository.
+# What has a page although it is no file of `docs/`, by its path in the repository: what people look for at its root, and programs.
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+_PAGES = OUTSIDE | {f"examples/{name}.py": f"examples/{name}.md" for name in EXAMPLES}
+_LINK = re.compile(r"\]\((?!\w+:|#)([^)#]+)")
 
 
 def reference() -> Iterator[tuple[str, str, list[str]]]:
@@ -84,7 +87,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = "\n\n".join([f"# {title}", *map(_entry, names)])
         files.append(File.generated(config, f"reference/{page}.md", content=text))
     for outside, page in OUTSIDE.items():
-        text = (ROOT / outside).read_text(encoding="utf-8").replace("](docs/", "](")
+        text = relinked((ROOT / outside).read_text(encoding="utf-8"), outside, page)
         files.append(File.generated(config, page, content=text))
     for name in EXAMPLES:
         files.append(File.generated(config, f"examples/{name}.md", content=_example(name)))
@@ -102,7 +105,17 @@ def _example(name: str) -> str:
 
 def on_page_markdown(markdown: str, page: Page, **_besides: object) -> str:
     """Leads links to those pages where they are on the site, and gives a page the room that it needs."""
-    page.meta["hide"] = HIDE.get(page.file.src_uri, [])
-    for outside, inside in OUTSIDE.items():
-        markdown = markdown.replace(f"](../{outside}", f"]({inside}")
-    return re.sub(r"\]\(((?:\.\./)*)\.\./examples/(\w+)\.py\)", r"](\1examples/\2.md)", markdown)
+    uri = page.file.src_uri
+    page.meta["hide"] = HIDE.get(uri, [])
+    return markdown if uri in _PAGES.values() else relinked(markdown, f"docs/{uri}", uri)
+
+
+def relinked(markdown: str, here: str, page: str) -> str:
+    """A text of the repository, with its links from where it is to where they lead on the site."""
+
+    def led(link: re.Match[str]) -> str:
+        target = normpath(join(dirname(here), link[1]))
+        inside = _PAGES.get(target, target.removeprefix("docs/"))
+        return f"]({relpath(inside, dirname(page) or '.')}"
+
+    return _LINK.sub(led, markdown)

@@ -106,6 +106,14 @@ def test_every_law_has_tests_with_its_number_and_a_row_that_names_some() -> None
     assert held == set(laws)
 
 
+def test_the_laws_that_the_readme_names_are_there() -> None:
+    laws = (ROOT / "docs" / "laws.md").read_text(encoding="utf-8")
+    named = re.findall(r"\(\[?law (\d+)\b", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert named, "the claims of the README name their laws"
+    for law in named:
+        assert re.search(rf"^{law}\. \*\*", laws, re.MULTILINE), f"there is no law {law}"
+
+
 @pytest.mark.parametrize(
     "page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
 )

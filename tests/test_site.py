@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Literal, get_origin
 
 import pytest
-from hooks import EXAMPLES, OUTSIDE, ROOT, reference
+from hooks import EXAMPLES, OUTSIDE, ROOT, reference, relinked
 
 import headrace
 import headrace.abc
@@ -48,6 +48,24 @@ def test_every_page_that_is_made_has_its_place() -> None:
         assert f"- {page}\n" in order
     for name in EXAMPLES:
         assert f": examples/{name}.md\n" in order
+
+
+@pytest.mark.parametrize(
+    ("here", "page", "link", "led"),
+    [
+        ("CONTRIBUTING.md", "contributing.md", "docs/laws.md#x", "laws.md#x"),
+        ("CONTRIBUTING.md", "contributing.md", "CHANGELOG.md", "changelog.md"),
+        ("docs/pool.md", "pool.md", "../examples/crawl.py", "examples/crawl.md"),
+        ("docs/howto/a.md", "howto/a.md", "../../examples/crawl.py", "../examples/crawl.md"),
+        ("docs/howto/a.md", "howto/a.md", "../laws.md", "../laws.md"),
+        ("docs/howto/a.md", "howto/a.md", "https://example.org/a", "https://example.org/a"),
+        ("docs/pool.md", "pool.md", "#ending", "#ending"),
+    ],
+)
+def test_a_link_of_the_repository_leads_there_on_the_site_too(
+    here: str, page: str, link: str, led: str
+) -> None:
+    assert relinked(f"see [it]({link}).", here, page) == f"see [it]({led})."
 
 
 def test_facts_of_a_docstring_become_a_list() -> None:

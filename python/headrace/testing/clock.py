@@ -6,12 +6,14 @@ the loop's clock to that timer. So every `asyncio.sleep`, `asyncio.timeout` and 
 exactly as long as it says on the loop's clock, and no time at all on the wall's. Things happen in the
 order of their timers, the same in every run.
 
-Two things live outside the clock:
+Three things live outside the clock:
 
 - **Work in threads** (`asyncio.to_thread`, `loop.run_in_executor`) takes real time. The clock stands
   still while somebody waits for such a job, so that a timeout around it does not strike before it had
   its chance; but for `patience` real seconds at most, since the job may itself wait for a timer of this
   loop.
+- **Files** (`SourceLinesObj`, `SinkWriterObj`) are read and written by threads of Rust, which the loop does not know of: it
+  does not stand still for them, so that a timer which runs meanwhile strikes at once.
 - **Silence.** When nothing is ready and no timer is set, only a thread, a socket or a signal could go
   on. The loop waits `patience` real seconds for them, then raises `DeadlockError` where an ordinary loop
   would hang.
