@@ -21,6 +21,7 @@ from headrace.pool.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable
+    from contextvars import Context
 
     from headrace.capacity import Lease
     from headrace.pool.job import Job
@@ -69,7 +70,7 @@ def take_over(run: Run, lane: Lane, job: Job, lease: Lease) -> bool:
 class _Plain:
     """What a lane asks of its run."""
 
-    leased = staticmethod(leased)
+    leased: staticmethod[[Context, Lease], Context] = staticmethod(leased)
 
     def __init__(self, run: Run) -> None:
         self._run = run
