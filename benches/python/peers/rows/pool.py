@@ -22,11 +22,11 @@ async def asleep(x: int) -> int:
     return x
 
 
-async def by_runner(items: int, call: Call, limit: int) -> int:
+async def by_runner(items: int, call: Call, limit: int, *, isolate: bool = True) -> int:
     from headrace import CapacitySource, HierarchicalTaskPoolRunner
 
     tasks = (partial(call, x) for x in range(items))
-    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(limit))
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(limit), isolate=isolate)
     result = 0
     async with runner.run_tasks() as progress:
         async for envelope in progress:
@@ -97,6 +97,7 @@ async def by_quattro(items: int, call: Call, limit: int) -> int:
 
 POOLS: dict[str, Any] = {
     "headrace": by_runner,
+    "`isolate=False`": partial(by_runner, isolate=False),
     "`map_pool`": by_map_pool,
     "anyio": by_anyio,
     "aiojobs": by_aiojobs,
@@ -116,8 +117,9 @@ GROUP = Group(
     "A pool of tasks",
     f"An async callable over a range, {LIMIT} at once but in the last row; what comes of each is added up. By hand it is a `TaskGroup`, "
     "and a `Semaphore` that is taken before a task is made. headrace's is a `HierarchicalTaskPoolRunner`, which tells of each task in an "
-    "envelope; `map_pool` is the same as a stream of results. anyio is a task group and a `CapacityLimiter` taken likewise. `gather` "
-    "makes all tasks at once, and so does quattro. `workers` share an iterator and make no task an item. "
+    "envelope; with `isolate=False` tasks share asyncio tasks; `map_pool` is the same as a stream of results. anyio is a task group and a "
+    "`CapacityLimiter` taken likewise. `gather` makes all tasks at once, and so does quattro. `workers` share an iterator and make no task "
+    "an item. "
     "The last row is timed by the wall's clock; no pool can do it in less than 50 ms.",
     [
         Work(

@@ -14,7 +14,7 @@ from peers.rows.pool import LIMIT, POOLS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-FEW, MANY = 10_000, 200_000
+FEW, MANY = 10_000, 100_000
 
 
 def most_ever_resident() -> float:
