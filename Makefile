@@ -133,17 +133,10 @@ demo: build ## the main job: a census of the standard library, into build/census
 	$(RUN) examples/stdlib_census.py --output build/census.jsonl
 
 .PHONY: bench
-bench: build ## headrace beside what one would write by hand, as ratios; ARGS= goes to the benchmark
-	$(RUN) benches/python/floor.py $(ARGS)
-	$(RUN) benches/python/push.py $(ARGS)
-	$(RUN) benches/python/lines.py $(ARGS)
-	$(RUN) benches/python/queues.py $(ARGS)
-	$(RUN) benches/python/limiter.py $(ARGS)
-	$(RUN) benches/python/merge.py $(ARGS)
-	$(RUN) benches/python/merge_floor.py $(ARGS)
-	$(RUN) benches/python/concurrent_map.py $(ARGS)
-	$(RUN) benches/python/pool.py $(ARGS)
-	$(RUN) benches/python/imports.py $(ARGS)
+bench: build ## headrace beside what one would write by hand, into benches/results/ and the tables; ARGS=--quick for a look
+	$(RUN) benches/python/rows.py $(ARGS)
+	$(RUN) benches/python/tables.py
+	$(RUN) benches/python/merge_floor.py
 
 .PHONY: bench-peers
 bench-peers: ## headrace beside its peers, into a virtual environment of its own; ARGS= goes to the benchmark

@@ -44,6 +44,17 @@ class Result:
     def ratio(self) -> float:
         return self.by_headrace / self.by_hand
 
+    def row(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return {
+            "work": self.case.name,
+            "by hand": self.case.baseline,
+            "by hand, ns": round(self.by_hand, 1),
+            "headrace, ns": round(self.by_headrace, 1),
+            "ratio": round(self.ratio, 3),
+            "goal": self.case.goal,
+        }
+
 
 async def _timed(run: Run, items: int, clock: Clock) -> tuple[float, Any]:
     begun = clock()
