@@ -10,6 +10,7 @@ import pytest
 from headrace import (
     AsyncIteratorCombiner,
     CapacitySource,
+    PullObj,
     PushCallbackObj,
     PushMapObj,
     PushPullBufferObj,
@@ -26,7 +27,7 @@ from headrace import (
 from headrace.push.base import push_now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 # Each way to push without waiting names the one that waits.
@@ -53,13 +54,13 @@ async def fast(_: object) -> None: ...
 @pytest.mark.virtual
 async def test_a_push_that_would_wait_says_how_to_wait() -> None:
     limit = CapacitySource(1)
-    full: PushPullBufferObj[int] = PushPullBufferObj(1)
+    full: PushPullBufferObj[Any] = PushPullBufferObj(1)
     full.sink.next_nowait(0)
     kept = SinkCollectObj[Any]()
     serial = PushSerialObj(PushMapObj(kept, slow))
     first = asyncio.create_task(serial.next(0))
     await asyncio.sleep(0)
-    late = PushWindowTimeoutObj(PushMapObj(kept, slow), 1, 10.0)
+    late: PushWindowTimeoutObj[Any] = PushWindowTimeoutObj(PushMapObj(kept, slow), 1, 10.0)
     await asyncio.sleep(0)
     with limit.try_acquire() or pytest.fail("the limit is held"):
         for sink in (
@@ -138,11 +139,12 @@ async def forever() -> AsyncIterator[int]:
 @pytest.mark.parametrize("way", ["eager", "share", "race"])
 def test_a_stream_of_another_loop_says_where_to_use_it(way: str) -> None:
     source = SourceIterObj(forever())
-    stream: Any = {
+    ways: dict[str, Callable[[], PullObj[int]]] = {
         "eager": source.eager,
         "share": lambda: source.share(2)[0],
         "race": lambda: source.race(SourceIterObj(forever())),
-    }[way]()
+    }
+    stream = ways[way]()
     with asyncio.Runner() as here, asyncio.Runner() as there:
         here.run(anext(stream))
         with pytest.raises(WrongLoopError, match=r"use (it|them) there, or close (it|them) there"):
