@@ -365,6 +365,25 @@ async def test_run_that_has_ended_is_freed_without_a_collection(how: str) -> Non
     assert capacity() is None
 
 
+@pytest.mark.usefixtures("no_collections")
+async def test_error_of_a_first_step_is_freed_with_its_envelope() -> None:
+    class Failed(Exception):
+        pass
+
+    def fails() -> None:
+        raise Failed
+
+    errors: list[weakref.ref[BaseException]] = []
+    async with pool([fails] * 4).run_tasks() as progress:
+        async for envelope in progress:
+            assert isinstance(envelope.error, Failed)
+            errors.append(weakref.ref(envelope.error))
+            del envelope
+        await quiet()
+        assert progress.first_error is errors[0]()
+        assert [error() for error in errors[1:]] == [None] * 3
+
+
 @pytest.fixture
 def no_collections() -> Iterator[None]:
     gc.collect()

@@ -59,23 +59,28 @@ class _LoopHandle:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: Task, listener: Listener) -> None:
         self._listener: Listener | None = listener
-        self._running = _start(loop, listener.name, task, listener)
+        # Until it has ended. The traceback of what a first step raises leads to the frames that this is called from, since
+        # 3.12, and so to here: with the asyncio task it would be a circle, and the whole run in it.
+        self._running: asyncio.Task[object] | None = _start(loop, listener.name, task, listener)
         if self._running.done():
             self._ended(self._running)
         else:
             self._running.add_done_callback(self._ended)
 
     def cancel(self) -> Stop:
-        return Stop.RUNNING if self._running.cancel() else Stop.STOPPED
+        running = self._running
+        return Stop.RUNNING if running is not None and running.cancel() else Stop.STOPPED
 
     def inside(self) -> bool:
-        return asyncio.current_task() is self._running
+        return self._running is not None and asyncio.current_task() is self._running
 
     def leave(self, stopped: Callable[[], object]) -> None:
         self._listener = None
-        self._running.add_done_callback(lambda _: stopped())
+        if self._running is not None:
+            self._running.add_done_callback(lambda _: stopped())
 
     def _ended(self, done: asyncio.Task[object]) -> None:
+        self._running = None
         # Told by the asyncio task, not by the work in it: one that is cancelled before its first step never runs.
         error, listener = error_of(done), self._listener
         if listener is None:
