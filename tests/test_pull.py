@@ -599,14 +599,22 @@ async def test_law_11_restart_refuses_what_cannot_start_again() -> None:
     once = SourceIterObj(iter([1]))
     with pytest.raises(RuntimeError, match="iterator, which runs once"):
         once.restart()
+
+
+@pytest.mark.parametrize("above", [0, 1, 5])
+async def test_law_11_restart_under_a_pull_is_refused_and_changes_nothing(above: int) -> None:
     gate = Gate()
-    stream = SourceIterObj([1]).map(gate)
+    stream: PullObj[int] = SourceIterObj([1, 2, 3]).skip(1).map(gate)
+    for _ in range(above):
+        stream = stream.map(lambda n: n)
     task = asyncio.ensure_future(anext(stream))
     await until(lambda: bool(gate.calls))
     with pytest.raises(RuntimeError, match="a pull is pending"):
         stream.restart()
     gate.open.set()
-    await task
+    assert await task == 20
+    # Neither the source nor what has been skipped begins anew.
+    assert await collect(stream) == [30]
 
 
 async def test_law_12_concurrent_pulls_are_served_in_the_order_of_their_first_step() -> None:

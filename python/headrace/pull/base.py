@@ -166,7 +166,7 @@ class PullObj(Fluent[T_co]):
 
         Raises:
             RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
-                Nothing is changed then at or below that source.
+                Nothing is changed then at or below that source; while a pull is pending, nothing at all.
         """
         # Not by recursion: a thousand links that each restart a source of theirs are no deeper than one.
         under_way = [self._restarting()]
@@ -194,6 +194,8 @@ class PullObj(Fluent[T_co]):
             chain.append(link)
             if link is not self and _restarts_otherwise(link):
                 break
+            # All before the first begins: a pull that waits here must not find its source begun anew.
+            _core.check_restart(link)
         for link in reversed(chain):
             if link is not self and _restarts_otherwise(link):
                 yield link
