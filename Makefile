@@ -98,8 +98,9 @@ test-all: ## the Python tests on every CPython >= 3.11 of this machine
 	[ -z "$$failed" ] || { echo "failed on CPython$$failed" >&2; exit 1; }
 
 .PHONY: soak
-soak: build ## everything at once for SECONDS= (600); a million items through buffers and pools, RUNS= times (20); CASES= (1000000) of the tree's model
+soak: build ## everything at once, and random programs, each for SECONDS= (600); a million items through buffers and pools, RUNS= times (20); CASES= (1000000) of the tree's model
 	HEADRACE_SOAK_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_soak.py -q $(ARGS)
+	HEADRACE_FUZZ_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_fuzz.py -q -rP $(ARGS)
 	for run in $$(seq $(or $(RUNS),20)); do \
 		echo "== run $$run"; \
 		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py tests/test_pool_soak.py -q $(ARGS); \
