@@ -77,10 +77,10 @@ class DrivenCalls(Generic[OUT]):
         self, source: PullObj[Any], kernel: MapKernel, *, ordered: bool, raw: bool, operator: str
     ) -> None:
         self.source = source
-        self.concurrency = 0
+        self.concurrency: int = 0
         self.window: int | None = None
         """As it was given; `held_at_most` is what holds."""
-        self.held_at_most = 0
+        self.held_at_most: int = 0
         self._kernel = kernel
         self._is_ordered = ordered
         self._is_raw = raw
