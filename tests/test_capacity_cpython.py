@@ -24,6 +24,7 @@ EXCLUDED = {
     "test_lock_doesnt_accept_loop_parameter": "asks for a parameter that asyncio once had",
     "test_cancel_race": "looks into the futures of those who wait",
     "test_acquire_fifo_order_2": "asks in which order tasks run that were all granted what they asked for",
+    "test_acquire_fifo_order_4": "the same, of one that takes what is free before the others were woken",
 }
 CASES = cases_of(MODULE, "LockTests", "SemaphoreTests")
 
@@ -104,4 +105,4 @@ def test_cpython_says(case: str, loaded: ModuleType) -> None:
 @pytest.mark.skipif(sys.version_info[:2] != (3, 13) or not CASES, reason="the figures are 3.13's")
 def test_most_cases_are_public() -> None:
     public = [case for case in CASES if case.partition(".")[2] not in EXCLUDED]
-    assert (len(public), len(CASES)) == (22, 27)
+    assert (len(public), len(CASES)) == (21, 27)
