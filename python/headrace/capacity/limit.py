@@ -34,6 +34,11 @@ class Rate:
     In any stretch of `t` seconds at most `burst + amount / per * t` is let through, and what is asked for is let through at
     the first moment at which that allows it (the generic cell rate algorithm). Releasing gives nothing back; time does.
 
+    The moment is that of a timer, and a busy loop comes late. What is granted up to 50 ms after it was ready counts as of when it
+    was ready: the flow keeps its pace, and a stretch may have what the rate brings in 50 ms more. What a loop is late by
+    beyond that is lost, but for what `burst` takes up: a loop that stalls for longer than `burst / (amount / per)` seconds
+    lets through less than the rate.
+
     Args:
         amount: How much, from 0; 0 lets nothing through until it is raised.
         per: In how many seconds, from a microsecond to a year; a minute by default.

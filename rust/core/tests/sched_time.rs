@@ -364,6 +364,38 @@ fn late_ticks_lose_no_quota_where_that_was_asked_for() {
     assert!((599..=601).contains(&admitted), "{admitted}");
 }
 
+/// Ticks that are later than that lose all that they are late by, but for what the burst takes up.
+#[test]
+fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
+    for (late, burst, expected) in [(19, None, 600), (30, None, 86), (30, Some(10), 610)] {
+        let clock = Arc::new(ManualClock::new());
+        let tree = Tree::new(Settings {
+            lateness: Duration::from_millis(20),
+            ..Settings::with_clock(Arc::clone(&clock) as _)
+        });
+        let tokens = tree.resource("tokens");
+        let root = tree
+            .root(NodeOptions::new([(tokens, rate(200, 1, burst))]))
+            .unwrap();
+        let mut line: Vec<_> = (0..700)
+            .map(|_| Task::new(tree.acquire(ask(root, tokens, 1))))
+            .collect();
+        let at_once = (line.iter_mut())
+            .filter_map(|task| task.poll().is_ready().then_some(()))
+            .count();
+        while let Some(next) = tree.next_ready().filter(|&next| next <= at(3.0)) {
+            clock.set(next.after(Duration::from_millis(late)));
+            tree.tick();
+            tree.check();
+        }
+        let admitted = at_once + line.iter().filter(|task| task.wakes() > 0).count();
+        assert!(
+            admitted.abs_diff(expected) <= 7,
+            "{late} {burst:?}: {admitted}"
+        );
+    }
+}
+
 #[test]
 fn errors_of_settling_change_nothing() {
     let world = World::new();
