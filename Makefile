@@ -25,6 +25,8 @@ BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python
 # Where the libraries live that `bench-peers` measures headrace beside.
 PEERS ?= .venvs/peers
+# Where other projects' tests are run on headrace.
+INDEPENDENT ?= .venvs/independent
 # Which requirements file `setup` installs.
 TOOLS ?= dev
 READY := $(VENV)/.ready-$(TOOLS)
@@ -49,7 +51,7 @@ FIND_PYTHONS = for python in python3 $$(compgen -c python3. | grep -xE 'python3\
 help: ## say what there is
 	@echo "usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [CARGO_TARGET_DIR=target]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: $(READY) ## make the virtual environment and put the pinned tools into it
@@ -96,6 +98,11 @@ test-all: ## the Python tests on every CPython >= 3.11 of this machine
 			</dev/null || failed+=" $$key"; \
 	done <<<"$$found"; \
 	[ -z "$$failed" ] || { echo "failed on CPython$$failed" >&2; exit 1; }
+
+.PHONY: test-independent
+test-independent: ## the tests of janus, culsans and anyio on headrace, out of their source distributions: needs the network
+	$(MAKE) build TOOLS=independent VENV=$(INDEPENDENT)
+	$(INDEPENDENT)/bin/python tests/independent/run.py build/independent
 
 .PHONY: soak
 soak: build ## everything at once, and random programs, each for SECONDS= (600); a million items through buffers and pools, RUNS= times (20); CASES= (1000000) of the tree's model
