@@ -104,6 +104,10 @@ test-independent: ## the tests of janus, culsans and anyio on headrace, out of t
 	$(MAKE) build TOOLS=independent VENV=$(INDEPENDENT)
 	$(INDEPENDENT)/bin/python tests/independent/run.py build/independent
 
+.PHONY: test-debug
+test-debug: build ## the Python tests with CPython's and asyncio's checks, which takes long; ARGS= goes to pytest
+	PYTHONMALLOC=debug PYTHONASYNCIODEBUG=1 $(RUN) -X dev -m pytest --timeout 600 -o faulthandler_timeout=1200 $(ARGS)
+
 .PHONY: soak
 soak: build ## everything at once, and random programs, each for SECONDS= (600); a million items through buffers and pools, RUNS= times (20); CASES= (1000000) of the tree's model
 	HEADRACE_SOAK_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_soak.py -q $(ARGS)

@@ -35,8 +35,6 @@ __all__ = ["Round"]
 
 LOOPS = 2
 THREADS = 2
-EACH = 60
-"""How many items each producer makes."""
 
 
 class Refused(Exception):
@@ -49,12 +47,14 @@ class Refused(Exception):
 
 class Round:
     """One round, whose every choice comes out of `seed` (but for what the threads do to each other).
+    Each producer makes `each` items.
 
     `run()` returns when all threads and loops have ended; `faults()` says what is wrong then.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, each: int = 60) -> None:
         self.seed = seed
+        self.each = each
         chance = random.Random(seed)
         self.root = CapacitySource(chance.choice((2, 4, 8)), name="root")
         self.leaves = [
@@ -129,7 +129,7 @@ class Round:
     # Plain threads.
 
     def produce_in_thread(self, chance: random.Random) -> None:
-        for _ in range(EACH):
+        for _ in range(self.each):
             number = self.number()
             while True:
                 try:
@@ -186,7 +186,7 @@ class Round:
             return number
 
         sink = PushMapObj(self.jobs.sink, slow)
-        for _ in range(EACH):
+        for _ in range(self.each):
             number = self.number()
             await impatient(chance, partial(sink.next, number))
 
@@ -203,7 +203,7 @@ class Round:
         """A line over the buffer and over numbers of its own, pulled with little patience."""
 
         async def own() -> AsyncIterator[int]:
-            for _ in range(EACH):
+            for _ in range(self.each):
                 await pause(chance)
                 yield self.number()
 

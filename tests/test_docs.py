@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import subprocess
@@ -48,9 +49,12 @@ def test_a_program_of_the_documentation_prints_what_it_says(program: str, tmp_pa
     assert promised, "a program that promises nothing proves nothing: say what it prints"
     path = tmp_path / "program.py"
     path.write_text(program, encoding="utf-8")
+    # Not in debug mode, where asyncio tells of what was slow, and which may be too slow for what a program shows.
+    debug = ("PYTHONASYNCIODEBUG", "PYTHONMALLOC")
     ran = subprocess.run(
         [sys.executable, "-W", "error", path],
         cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name not in debug},
         capture_output=True,
         text=True,
         check=False,

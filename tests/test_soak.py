@@ -54,3 +54,11 @@ def test_everything_at_once_loses_nothing_and_keeps_nothing() -> None:
     )
     assert sys.getallocatedblocks() - blocks < 1_000
     assert resident() - memory < 8 * 2**20
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_small_round_loses_nothing(seed: int) -> None:
+    # For `tests/test_debug.py`: in debug mode a whole round takes a minute.
+    one = Round(seed, each=5)
+    one.run()
+    assert not list(one.faults())
