@@ -35,6 +35,13 @@ READY := $(VENV)/.ready-$(TOOLS)
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
 
+# Anything that memcheck finds fails the test it is found in; so does memory to which nothing points any more.
+MEMCHECK := valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect \
+	--errors-for-leak-kinds=definite,indirect --num-callers=25 --fair-sched=yes
+# Left out are those that simulate hours, and those that measure time or memory: valgrind changes what they measure.
+MEMCHECKED := --lib $(addprefix --test ,auto_traits buffer buffer_ends buffer_model buffer_modes sched sched_life sched_model \
+	sched_quota sched_race sched_settle sched_time signal tokio wait_list)
+
 # Fails, and says why, unless everything public has a type that all checkers agree on. The checker looks the package up
 # in the environment of the first python on PATH.
 TYPED = told=$$(PATH="$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes headrace --ignoreexternal) || \
@@ -107,6 +114,11 @@ test-independent: ## the tests of janus, culsans and anyio on headrace, out of t
 .PHONY: test-debug
 test-debug: build ## the Python tests with CPython's and asyncio's checks, which takes long; ARGS= goes to pytest
 	PYTHONMALLOC=debug PYTHONASYNCIODEBUG=1 $(RUN) -X dev -m pytest --timeout 600 -o faulthandler_timeout=1200 $(ARGS)
+
+.PHONY: test-valgrind
+test-valgrind: ## the core's tests that are quick enough, under valgrind memcheck: bad reads and leaks; CASES= (32) of each model
+	PROPTEST_CASES=$(or $(CASES),32) cargo test --package headrace-core $(LOCKED) --no-fail-fast \
+		--config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" $(MEMCHECKED) -- --skip two_hundred_a_second $(ARGS)
 
 .PHONY: soak
 soak: build ## everything at once, and random programs, each for SECONDS= (600); a million items through buffers and pools, RUNS= times (20); CASES= (1000000) of the tree's model
