@@ -219,3 +219,30 @@ def test_law_15_after_the_loop_is_closed_a_waiter_is_no_trap() -> None:
         return await anext(buffer.source)
 
     assert asyncio.run(take()) == 7
+
+
+async def test_the_collector_sees_those_that_wait_and_none_that_is_dead() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    kind = type(anext(buffer.source))
+
+    def seen() -> int:
+        return sum(type(known) is kind for known in gc.get_objects())
+
+    def waiting() -> Any:
+        pull = anext(buffer.source)
+        pull.send(None)
+        # Where it stands in line; before, it let the loop turn once.
+        pull.send(None)
+        return pull
+
+    gc.collect()
+    before = seen()
+    for _ in range(3):
+        # More than are kept for reuse.
+        held = [waiting() for _ in range(100)]
+        assert seen() == before + 100
+        for pull in held[:50]:
+            pull.close()
+        # Some are finished, and some die while they wait.
+        del held, pull
+        assert seen() == before
