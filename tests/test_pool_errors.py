@@ -82,6 +82,64 @@ async def test_task_that_cancels_itself_is_an_error() -> None:
     assert isinstance(await error_of(work), asyncio.CancelledError)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2])
+@pytest.mark.parametrize("message", [(), ("enough",)])
+async def test_task_that_cancels_itself_in_its_last_step_is_an_error(
+    turns: int, message: tuple[str, ...]
+) -> None:
+    """As asyncio has it: such a task ends cancelled, whatever it returned."""
+
+    async def work() -> int:
+        current = asyncio.current_task()
+        assert current is not None
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        current.cancel(*message)
+        return 1
+
+    async def tasks() -> AsyncIterator[Any]:
+        for task in (work, one, work, one):
+            yield task
+            # So that those which share an asyncio task find it parked, and not just made, from the second on.
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    found = await envelopes(pool(tasks(), 1))
+    assert [envelope.value for envelope in found] == [None, 1, None, 1]
+    for envelope in found[::2]:
+        assert envelope.type is ERROR
+        assert isinstance(envelope.error, asyncio.CancelledError)
+        assert envelope.error.args == message
+
+
+async def test_function_that_cancels_the_task_it_is_called_in_is_an_error() -> None:
+    def work() -> int:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        return 1
+
+    assert isinstance(await error_of(work), asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_task_that_met_its_cancellation_may_return_all_the_same(turns: int) -> None:
+    async def work() -> int:
+        current = asyncio.current_task()
+        assert current is not None
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        current.cancel()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return 2
+        return 1
+
+    found = await envelopes(pool([work, one, work], 1))
+    assert [envelope.value for envelope in found] == [2, 1, 2]
+
+
 async def test_task_that_somebody_else_cancels_is_an_error_and_no_other(way: str) -> None:
     gate = asyncio.Event()
     kept: list[asyncio.Task[Any]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,9 @@ async def test_cancellation_that_is_left_behind_does_not_reach_the_next(
             await queue.sink.next(next_one)
         await queue.sink.return_()
         found = [envelope async for envelope in progress]
-    assert shown(found) == ["cancelled itself", 0, 0, 0]
+    # As asyncio has it of any task: before 3.13 what was asked for cannot be undone.
+    ends = "cancelled itself" if undone and sys.version_info >= (3, 13) else "CancelledError"
+    assert shown(found) == [ends, 0, 0, 0]
 
 
 @WAITS

@@ -31,13 +31,16 @@ pub(super) struct Body {
     /// Until the lane was told.
     ticket: Option<Ticket>,
     inner: Option<Inner>,
+    /// Which worker runs it, if it has no asyncio task of its own.
+    worker: Option<usize>,
 }
 
 impl Body {
-    pub(super) fn new(call: Call, ticket: Ticket) -> Self {
+    pub(super) fn new(call: Call, ticket: Ticket, worker: Option<usize>) -> Self {
         Self {
             call: Some(call),
             ticket: Some(ticket),
+            worker,
             inner: None,
         }
     }
@@ -108,7 +111,7 @@ impl Body {
         };
         match ended {
             Ok(value) => {
-                lane.get().returned(py, ticket, &value)?;
+                lane.get().returned(py, ticket, &value, self.worker)?;
                 Ok(Step::Return(value))
             }
             Err(error) => {

@@ -16,6 +16,7 @@ use super::lane::Lane;
 use super::worker::{Job, Worker};
 use crate::awaitable::{Native, Seen, Step, Stopped, inner};
 use crate::drive::merge::identity::Entered;
+use crate::gil::GilCell;
 
 /// One worker.
 #[derive(Debug)]
@@ -248,6 +249,12 @@ impl Crew {
         Some(member.task.clone_ref(py))
     }
 
+    /// What it waited on when it was given something to do, and waits on still.
+    fn parked(&self, py: Python<'_>, number: usize) -> Option<Py<PyAny>> {
+        let park = self.members.get(number)?.as_ref()?.park.as_ref()?;
+        Some(park.clone_ref(py))
+    }
+
     /// It is among the idle, once.
     fn list(&mut self, number: usize) {
         if let Some(member) = self.member(number)
@@ -285,10 +292,39 @@ fn is_cancelled(task: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// does not stop it.
 fn is_struck(task: &Bound<'_, PyAny>) -> PyResult<bool> {
     absolve(task)?;
+    must_cancel(task)
+}
+
+/// The error by which an asyncio task, that of a worker perhaps, was cancelled in the step that it is in, if it was, and there is no
+/// other step to come that would meet it.
+pub(super) fn struck_now<'py>(
+    crew: &GilCell<Crew>,
+    task: &Bound<'py, PyAny>,
+    worker: Option<usize>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = task.py();
+    let parked = worker.and_then(|number| crew.borrow(py).parked(py, number));
+    // What it parked on it still waits for, and that is what was cancelled then. From 3.13 on asyncio lets `uncancel` undo it.
+    let (is_struck, cancelled) = match &parked {
+        Some(park) => {
+            let is_struck = is_done(park.bind(py))? && (!cfg!(Py_3_13) || is_cancelled(task)?);
+            (is_struck, park.bind(py))
+        }
+        None => (must_cancel(task)?, task),
+    };
+    if is_struck {
+        let error = cancelled.call_method0(intern!(py, "_make_cancelled_error"))?;
+        return Ok(Some(error));
+    }
+    Ok(None)
+}
+
+/// Whether a cancellation is on its way that no step has met.
+fn must_cancel(task: &Bound<'_, PyAny>) -> PyResult<bool> {
     match task.getattr_opt(intern!(task.py(), "_must_cancel"))? {
         Some(must) => must.is_truthy(),
         None => Err(PyRuntimeError::new_err(
-            "this interpreter's asyncio.Task has no _must_cancel, which isolate=False needs",
+            "this interpreter's asyncio.Task has no _must_cancel, which a pool needs",
         )),
     }
 }

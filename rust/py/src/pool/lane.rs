@@ -9,16 +9,17 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit, ffi};
 
 use super::body::Call;
-use super::crew::Crew;
+use super::crew::{self, Crew};
 use super::envelope::{Envelope, final_kind};
 use super::feed::Feed;
 use super::meter::Meter;
-use super::roll::Roll;
+use super::roll::{Live, Roll};
 use super::take::Unread;
 use super::terms::Terms;
 use super::ticket::Ticket;
 use super::work::Work;
 use super::worker::Job;
+use crate::asyncio;
 use crate::awaitable::{Native, inner};
 use crate::drive::merge::identity::{Entered, InContext};
 use crate::gc;
@@ -377,24 +378,36 @@ impl Lane {
         Ok(())
     }
 
-    /// The work of a task has really stopped. Gives whether it was asked to.
-    fn stopped(&self, py: Python<'_>, ticket: &Ticket) -> PyResult<bool> {
-        let disturbed = self.roll.remove(py, ticket.id);
+    /// The work of a task has really stopped. Gives what was known of it.
+    fn stopped(&self, py: Python<'_>, ticket: &Ticket) -> PyResult<Option<Live>> {
+        let live = self.roll.remove(py, ticket.id);
         if let Some(key) = &ticket.key {
             self.keys.bind(py).del_item(key)?;
         }
         ticket.lease.bind(py).call_method0(intern!(py, "release"))?;
-        Ok(disturbed)
+        Ok(live)
     }
 
-    /// It ended with a value.
+    /// It ended with a value; which asyncio overrules if the last step cancelled its own asyncio task.
     pub(super) fn returned(
         &self,
         py: Python<'_>,
         ticket: Ticket,
         value: &Bound<'_, PyAny>,
+        worker: Option<usize>,
     ) -> PyResult<()> {
-        self.stopped(py, &ticket)?;
+        let live = self.stopped(py, &ticket)?;
+        let (task, disturbed) = live.map_or((None, false), |live| (live.task, live.disturbed));
+        // Before it is known here it is the current one.
+        let task = task
+            .map(|task| task.into_bound(py))
+            .or_else(|| asyncio::current_task(py));
+        if let Some(task) = task
+            && let Some(error) = crew::struck_now(&self.crew, &task, worker)?
+        {
+            let error = PyErr::from_value(error);
+            return self.tell(py, ticket, &error, disturbed).map(drop);
+        }
         let now = self.now(py)?;
         self.meter.get().note(py, now, false);
         let envelope = Envelope {
@@ -415,7 +428,19 @@ impl Lane {
 
     /// It ended with an error. Python tells of it, and says whether the asyncio task is to raise it too.
     pub(super) fn raised(&self, py: Python<'_>, ticket: Ticket, error: &PyErr) -> PyResult<bool> {
-        let disturbed = self.stopped(py, &ticket)?;
+        let disturbed = self
+            .stopped(py, &ticket)?
+            .is_some_and(|live| live.disturbed);
+        self.tell(py, ticket, error, disturbed)
+    }
+
+    fn tell(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        error: &PyErr,
+        disturbed: bool,
+    ) -> PyResult<bool> {
         let raises = self
             .python
             .bind(py)

@@ -11,11 +11,11 @@ use crate::gil::GilCell;
 
 /// One of them.
 #[derive(Debug)]
-struct Live {
+pub(super) struct Live {
     /// The asyncio task that it runs in. Not there in its first step, if it has one of its own.
-    task: Option<Py<PyAny>>,
+    pub(super) task: Option<Py<PyAny>>,
     /// Whether it was asked to stop before it had.
-    disturbed: bool,
+    pub(super) disturbed: bool,
 }
 
 /// By their ids.
@@ -47,10 +47,9 @@ impl Roll {
         live.disturbed
     }
 
-    /// It has ended. Gives whether it was asked to.
-    pub(super) fn remove(&self, py: Python<'_>, id: u64) -> bool {
-        let live = self.0.borrow(py).remove(&id);
-        live.is_some_and(|live| live.disturbed)
+    /// It has ended. Gives what was known of it.
+    pub(super) fn remove(&self, py: Python<'_>, id: u64) -> Option<Live> {
+        self.0.borrow(py).remove(&id)
     }
 
     /// Whether the caller is one of them.

@@ -41,7 +41,7 @@ impl Work {
     pub(super) fn new(lane: Py<Lane>, call: Call, ticket: Ticket, ahead: bool) -> Self {
         Self {
             lane,
-            body: Some(Body::new(call, ticket)),
+            body: Some(Body::new(call, ticket, None)),
             ahead: if ahead { Ahead::Due } else { Ahead::Never },
         }
     }

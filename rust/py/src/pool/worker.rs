@@ -67,7 +67,7 @@ impl Worker {
     /// The first step of a plain task.
     fn begin<'py>(&mut self, py: Python<'py>, job: Job) -> PyResult<Step<'py>> {
         let running = self.running.insert(Running {
-            body: Body::new(job.call, job.ticket),
+            body: Body::new(job.call, job.ticket, Some(self.number)),
             context: job.context,
             held: None,
         });
