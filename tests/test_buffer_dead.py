@@ -424,26 +424,3 @@ def test_a_loop_that_moved_to_another_thread_is_not_taken_for_ours(
     assert not thread.is_alive()
     there.run_until_complete(turns(4))
     assert waiting.done()
-
-
-def test_a_wait_on_a_loop_that_moved_to_another_thread_is_woken_there(
-    loops: Callable[[], Loop],
-) -> None:
-    there = loops()
-    queue: Queue[int] = Queue()
-    waiting = started(there, queue.get(), 1)
-    runs = threading.Event()
-    came: list[int] = []
-
-    async def stay() -> None:
-        there.call_later(0.05, runs.set)
-        came.append(await asyncio.wait_for(waiting, 20))
-
-    thread = threading.Thread(target=there.run_until_complete, args=(stay(),))
-    thread.start()
-    assert runs.wait(20)
-    # From the thread in which it ran before: it may sleep now, and must be rung.
-    queue.put_nowait(1)
-    thread.join(10)
-    assert not thread.is_alive()
-    assert came == [1]

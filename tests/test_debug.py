@@ -16,7 +16,6 @@ import pytest
 PART = [
     "tests/test_awaitable.py",
     "tests/test_capacity_leases.py",
-    "tests/test_buffer_dead.py::test_a_loop_that_moved_to_another_thread_is_not_taken_for_ours",
     "tests/test_soak.py::test_a_small_round_loses_nothing",
 ]
 

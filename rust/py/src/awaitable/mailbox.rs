@@ -4,8 +4,7 @@
 //! `asyncio.Future` of that loop and gets a number. Its waker knows the mailbox and the number, and
 //! nothing of Python, so it may be cloned, kept and dropped on any thread.
 //!
-//! Waking from the loop's own thread resolves the future at once. From any other thread, and from the one that it ran in
-//! before it went on in another:
+//! Waking from the loop's own thread resolves the future at once. From any other thread:
 //!
 //! 1. the number goes into the mailbox;
 //! 2. if no drain is pending, the flag is raised and the loop is rung with `call_soon_threadsafe`,
@@ -132,7 +131,7 @@ impl Mailbox {
     pub(super) fn post(self: &Arc<Self>, key: Key) {
         Python::attach(|py| {
             let event_loop = self.event_loop.bind(py).upgrade();
-            if self.thread == this_thread() && !runs_elsewhere(event_loop.as_ref()) {
+            if self.thread == this_thread() {
                 self.resolve(py, key);
             } else {
                 self.letters().push(key);
@@ -230,15 +229,6 @@ fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
         .call_method0(intern!(event_loop.py(), "is_running"))
         .and_then(|running| running.is_truthy())
         .unwrap_or(true)
-}
-
-/// Whether a loop that has run in this thread runs in another one by now: a future of it that is resolved from here would not
-/// wake it, and in debug mode would refuse.
-fn runs_elsewhere(event_loop: Option<&Bound<'_, PyAny>>) -> bool {
-    event_loop.is_some_and(|event_loop| {
-        let here = asyncio::running_here(event_loop.py());
-        !here.is_some_and(|here| here.is(event_loop)) && runs(event_loop)
-    })
 }
 
 /// Runs them one after another, also if one of them wakes somebody else who cannot be woken: ten
