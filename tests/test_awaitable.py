@@ -241,8 +241,8 @@ async def test_the_collector_sees_those_that_wait_and_none_that_is_dead() -> Non
         # More than are kept for reuse.
         held = [waiting() for _ in range(100)]
         assert seen() == before + 100
-        for pull in held[:50]:
-            pull.close()
+        for _ in range(50):
+            held.pop().close()
         # Some are finished, and some die while they wait.
-        del held, pull
+        del held
         assert seen() == before
