@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-__all__ = ["noted", "speechless"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["as_one", "noted", "raise_all", "raise_closing", "speechless"]
+
+
+def as_one(errors: Sequence[BaseException], message: str) -> BaseException:
+    """One error as it is, several as a group."""
+    return errors[0] if len(errors) == 1 else BaseExceptionGroup(message, errors)
+
+
+def raise_all(errors: Sequence[BaseException], message: str) -> None:
+    """Raises one error as it is, several as a group, and none not at all."""
+    if errors:
+        raise as_one(errors, message)
+
+
+def raise_closing(
+    struck: BaseException | None, errors: Sequence[BaseException], message: str
+) -> None:
+    """Raises what came of closing: a cancellation that struck meanwhile, which tells of the errors, or else the errors."""
+    if struck is not None:
+        for error in errors:
+            struck.add_note(f"while closing: {error!r}")
+        raise struck
+    raise_all(errors, message)
 
 
 def noted(error: BaseException, note: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import Delivery, ForeignFeed
-from headrace.blame import speechless
+from headrace.blame import as_one, raise_all, speechless
 from headrace.errors import CLOSING, NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.nesting import nested
@@ -22,7 +22,6 @@ from headrace.push.base import (
     different_sinks,
     name_acceptors,
     push_now,
-    raise_all,
     says_done,
 )
 from headrace.telling import counted, shown, told
@@ -400,9 +399,7 @@ class _Tap(Generic[T]):
             missing.pop(0)
 
     def _failure(self, errors: list[BaseException], accepted: list[Any]) -> BaseException:
-        error = (
-            errors[0] if len(errors) == 1 else BaseExceptionGroup("several sinks failed", errors)
-        )
+        error = as_one(errors, "several sinks failed")
         note = f"the item was accepted by {', '.join(map(repr, accepted))}" if accepted else ""
         name_acceptors(error, accepted, note)
         return error

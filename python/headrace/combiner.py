@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from headrace._core import Merge, MergeFeed
+from headrace.blame import as_one
 from headrace.tasks import settled
 from headrace.telling import counted, shown, told
 
@@ -271,9 +272,7 @@ async def _closed(merge: Merge) -> None:
     """Closes what is left of the sources; raises what went wrong with that."""
     struck = await settled(*merge.shut())
     errors = merge.errors()
-    error = errors[0] if len(errors) == 1 else None
-    if len(errors) > 1:
-        error = BaseExceptionGroup("several sources raised when they were closed", errors)
+    error = as_one(errors, "several sources raised when they were closed") if errors else None
     if struck is not None:
         raise struck from error
     if error is not None:

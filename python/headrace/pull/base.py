@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
+from headrace.blame import raise_closing
 from headrace.pull.fluent import Fluent
 from headrace.tasks import settled, waits_for
 from headrace.telling import shown, told
@@ -122,14 +123,7 @@ class PullObj(Fluent[T_co]):
                 is_through = True
             finally:
                 _core.end_closing(link, not is_through or len(errors) > failed)
-        if cancelled is not None:
-            for error in errors:
-                cancelled.add_note(f"while closing: {error!r}")
-            raise cancelled
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise BaseExceptionGroup("several sources failed to close", errors)
+        raise_closing(cancelled, errors, "several sources failed to close")
 
     async def return_(self, value: Any = None) -> IteratorResult[Any]:
         """Ends the stream from the consumer's side, as `aclose`, and gives `IteratorResult(value, True)`."""

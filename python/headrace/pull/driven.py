@@ -18,7 +18,7 @@ from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace.blame import noted, speechless
+from headrace.blame import noted, raise_closing, speechless
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.tasks import settled
 from headrace.telling import amount, told
@@ -391,14 +391,7 @@ class DrivenCalls(Generic[OUT]):
             struck = struck or cancelled
         except Exception as failure:
             errors.append(failure)
-        if struck is not None:
-            for failed in errors:
-                struck.add_note(f"while closing: {failed!r}")
-            raise struck
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise BaseExceptionGroup(f"several calls of {self._operator} failed to close", errors)
+        raise_closing(struck, errors, f"several calls of {self._operator} failed to close")
         return result
 
     def _stop(self) -> list[asyncio.Task[OUT]]:

@@ -268,14 +268,6 @@ def name_acceptors(error: BaseException, names: Iterable[Any], note: str = "") -
             noted(error, note)
 
 
-def raise_all(errors: list[BaseException], message: str) -> None:
-    """Raises one error as it is, several as a group."""
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise BaseExceptionGroup(message, errors)
-
-
 def says_done(result: Any) -> bool:
     """Whether a push came to `done`; somebody else's may come to nothing at all."""
     if result is None:

@@ -10,12 +10,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from headrace._core import Fan, IteratorResult
+from headrace.blame import as_one, raise_all
 from headrace.push.base import (
     PushObj,
     acceptors,
     cancelling,
     name_acceptors,
-    raise_all,
     says_done,
 )
 from headrace.tasks import settled
@@ -73,7 +73,7 @@ class FanOut(PushObj[T], stock=True):
         names = [sinks[number] for number in sorted(accepted)]
         names += [name for _, error in errors for name in acceptors(error) if name not in sinks]
         found = [error for _, error in sorted(errors, key=lambda pair: pair[0])]
-        error = found[0] if len(found) == 1 else BaseExceptionGroup("several sinks failed", found)
+        error = as_one(found, "several sinks failed")
         self._name(error, names)
         return error
 

@@ -9,13 +9,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import IteratorResult, WindowKernel
+from headrace.blame import raise_all
 from headrace.configuration import Sizing
 from headrace.errors import WouldBlock
 from headrace.push.base import (
     acceptors,
     cancelling,
     name_acceptors,
-    raise_all,
     refuse_after_end,
     says_done,
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from headrace import _core
 from headrace._core import DedupeKernel, FilterKernel, IteratorResult, MapKernel, ReduceKernel
-from headrace.blame import noted
+from headrace.blame import noted, raise_all
 from headrace.configuration import Filtering, Mapping, Reducing, Remembering, function_or_none
 from headrace.errors import NOTHING, WouldBlock
 from headrace.push.base import (
@@ -21,7 +21,6 @@ from headrace.push.base import (
     checked_sink,
     name_acceptors,
     push_now,
-    raise_all,
     refuse_after_end,
 )
 from headrace.telling import called
