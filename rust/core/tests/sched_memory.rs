@@ -1,43 +1,20 @@
 //! What a waiter costs in memory, counted at the allocator.
 #![cfg(not(loom))]
 
+mod common;
+
+use common::counting::{Counting, live};
 use headrace_core::Tree;
 use headrace_core::sched::{
     Acquire, Amount, Ask, Limit, ManualClock, NodeOptions, Resource, Settings,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-
-/// Bytes that are allocated now.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: all the work is the system allocator's; this only counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn live() -> usize {
-    LIVE.load(Ordering::Relaxed)
-}
 
 fn poll(acquire: &mut Acquire) -> Poll<()> {
     let polled = Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop()));

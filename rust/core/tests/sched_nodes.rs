@@ -1,34 +1,13 @@
 //! What a node costs where a tree has tens of thousands of them, and they come and go: a node for each tenant.
 #![cfg(not(loom))]
 
+mod common;
+
+use common::counting::{Counting, count, live};
 use headrace_core::Tree;
 use headrace_core::sched::{Ask, ManualClock, NodeId, NodeOptions, Settings};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-
-/// Bytes that are allocated now, and how often anything was allocated.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: all the work is the system allocator's; this only counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -47,7 +26,7 @@ fn a_node_costs_the_same_beside_ten_and_beside_thirty_thousand() {
     let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
     let root = tree.root(NodeOptions::slots(64)).unwrap();
     visit(&tree, root);
-    let empty = LIVE.load(Ordering::Relaxed);
+    let empty = live();
     let mut costs = Vec::new();
     let mut kept = Vec::new();
     for siblings in [10, 30_000, 30_000] {
@@ -57,9 +36,9 @@ fn a_node_costs_the_same_beside_ten_and_beside_thirty_thousand() {
         for &node in &nodes {
             drop(tree.try_acquire(Ask::slots(node, 1)).unwrap().unwrap());
         }
-        let each = (LIVE.load(Ordering::Relaxed) - empty) / siblings;
+        let each = (live() - empty) / siblings;
         visit(&tree, root);
-        let before = COUNT.load(Ordering::Relaxed);
+        let before = count();
         // The best of five, since others use the machine too: what is looked for is a factor of thousands.
         let times = (0..5).map(|_| {
             let began = Instant::now();
@@ -69,7 +48,7 @@ fn a_node_costs_the_same_beside_ten_and_beside_thirty_thousand() {
             began.elapsed()
         });
         let time = times.min().unwrap();
-        let allocations = (COUNT.load(Ordering::Relaxed) - before) / (5 * VISITS);
+        let allocations = (count() - before) / (5 * VISITS);
         println!(
             "{siblings} siblings: {each} bytes each; a visit takes {} ns and {allocations} allocations",
             time.as_nanos() / VISITS as u128
@@ -82,7 +61,7 @@ fn a_node_costs_the_same_beside_ten_and_beside_thirty_thousand() {
             tree.remove(node);
         }
         // The table of nodes keeps its room for the next ones, and that alone.
-        let left = LIVE.load(Ordering::Relaxed).saturating_sub(empty);
+        let left = live().saturating_sub(empty);
         println!("{left} bytes are kept");
         assert!(
             left <= 1_024 * siblings,

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod clocked;
+pub mod counting;
 pub mod dice;
 pub mod rig;
 pub mod timer;
