@@ -17,17 +17,12 @@ from headrace import (
     SourceCancelledError,
     SourceObj,
 )
+from tests.support import quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def ready(name: str, count: int) -> AsyncIterator[tuple[str, int]]:

@@ -33,7 +33,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import collect
+from tests.support import collect, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -45,12 +45,6 @@ MANY: list[Callable[..., PullObj[Any]]] = [
     PullRaceObj,
     PullRaceRobinObj,
 ]
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def ready(items: Iterable[Any]) -> AsyncIterator[Any]:

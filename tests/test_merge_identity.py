@@ -22,6 +22,7 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
+from tests.support import quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -35,12 +36,6 @@ MANY: list[Callable[..., PullObj[Any]]] = [
 NAMES = "abcde"
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-async def quiet() -> None:
-    """Gives everything that can go on the turns to do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def flat(items: list[Any]) -> list[Any]:
