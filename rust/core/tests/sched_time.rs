@@ -5,6 +5,7 @@ mod common;
 
 use common::Task;
 use common::clocked::{World, failed, granted, units};
+use common::dice::Dice;
 use headrace_core::Tree;
 use headrace_core::sched::{
     AcquireError, Amount, Ask, Cost, Limit, ManualClock, NodeError, NodeId, NodeOptions,
@@ -393,6 +394,33 @@ fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
             admitted.abs_diff(expected) <= 7,
             "{late} {burst:?}: {admitted}"
         );
+    }
+}
+
+/// Who comes when it is ready was not late, whatever timers may be: no window lets through more than it should.
+#[test]
+fn nothing_is_forgiven_where_nobody_waits() {
+    const SEED: u64 = 4_711;
+    for burst in [None, Some(5)] {
+        let clock = Arc::new(ManualClock::new());
+        let tree = Tree::new(Settings {
+            lateness: Duration::from_millis(50),
+            ..Settings::with_clock(Arc::clone(&clock) as _)
+        });
+        let tokens = tree.resource("tokens");
+        let limits = [(tokens, rate(20, 1, burst))];
+        let root = tree.root(NodeOptions::new(limits)).unwrap();
+        let mut dice = Dice::new(SEED);
+        let mut admitted = Vec::new();
+        for _ in 0..2_000 {
+            clock.advance(Duration::from_millis(dice.below(60) as u64));
+            if tree.try_acquire(ask(root, tokens, 1)).unwrap().is_some() {
+                admitted.push((tree.now(), 1));
+            }
+        }
+        let most = most_at_once(&admitted, 20, 1);
+        let allowed = f64::from(u32::try_from(burst.unwrap_or(1)).unwrap());
+        assert!(most <= allowed + 1e-6, "seed {SEED}, {burst:?}: {most}");
     }
 }
 

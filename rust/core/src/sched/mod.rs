@@ -112,8 +112,8 @@
 //! 5. First come first served within equal node, cost and priority.
 //! 6. For siblings f and g that are eligible all the time, what they received per weight differs by at most
 //!    `(D + 1) (c_f / w_f + c_g / w_g)`, with D the parent's limit and c the largest cost x hold.
-//! 7. A rate admits in any window of length t at most `burst + rate x t`, what was settled upward aside, and
-//!    [`Settings::lateness`] as it says.
+//! 7. A rate admits in any window of length t at most `burst + rate x t`, what was settled upward aside, and, where somebody has
+//!    to wait for it, [`Settings::lateness`] as it says.
 //! 8. The same operations at the same times make the same grants.
 //!
 //! # Cost

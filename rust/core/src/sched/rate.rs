@@ -19,6 +19,8 @@ pub(super) struct Rate {
     /// As of `at`.
     debt: u128,
     at: Time,
+    /// Whether somebody had to wait for it, and it was never idle since.
+    is_awaited: bool,
     /// What the debt has sunk to since each live lease took.
     low: LowWater,
 }
@@ -31,6 +33,7 @@ impl Rate {
             burst,
             debt: 0,
             at: Time::ZERO,
+            is_awaited: false,
             low: LowWater::default(),
         }
     }
@@ -54,6 +57,7 @@ impl Rate {
             None => debt.div_ceil(from) * to,
         };
         self.at = now;
+        self.is_awaited = old.is_awaited;
         self.low = std::mem::take(&mut old.low);
         if from != to {
             self.low.sink(debt);
@@ -108,13 +112,21 @@ impl Rate {
     }
 
     /// Takes `amount` for the lease of this stamp: as of when it was there, if that was no longer ago than `lateness`; else as of now. A
-    /// timer is always a little late, and at a smooth rate each delay would be lost for good.
+    /// timer is always a little late, and at a smooth rate each delay would be lost for good. While nobody has to wait, no timer
+    /// is at work and nobody is late.
     #[inline]
     pub(super) fn lend(&mut self, amount: u64, stamp: u64, lateness: Duration, now: Time) {
         let ready = self.ready_at(amount, self.at);
-        let is_late = ready < now && now <= ready.after(lateness);
+        self.is_awaited &= now <= ready.after(lateness);
+        let is_late = self.is_awaited && ready < now;
         self.take(amount, if is_late { ready } else { now });
         self.low.begin(stamp);
+    }
+
+    /// Somebody waits for it, by a timer.
+    #[inline]
+    pub(super) fn wait(&mut self) {
+        self.is_awaited = true;
     }
 
     /// Gives back `amount` of what the lease of this stamp took: no more of it than time has not brought since.

@@ -12,7 +12,7 @@ pub struct Settings {
     /// So often may smaller work pass a waiter that does not fit; then what frees is kept for it. 8.
     pub passes: u32,
     /// So late may [`Tree::tick`](super::Tree::tick) come without loss of quota: what is granted is charged as of when its
-    /// quota was ready, if that was no longer ago. What a rate admits in a window may be more by what it brings in this time. Zero, which is exact.
+    /// quota was ready, if that was no longer ago, at a rate that somebody has to wait for. What such a rate admits in a window may be more by what it brings in this time. Zero, which is exact.
     pub lateness: Duration,
     /// How long a permit is expected to be held where nothing was held before. 1 s.
     pub estimate: Duration,

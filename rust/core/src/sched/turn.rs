@@ -21,11 +21,13 @@ impl State {
                 let here = self.nodes.at_mut(at);
                 let parent = here.parent;
                 if let Some(pool) = here.pool_mut(resource)
-                    && let Bound::Rate(_) = pool.bound
                     && pool.turn.is_none()
                 {
                     let ready = pool.ready_at(amount.as_micros(), now);
-                    if ready > now {
+                    if let Bound::Rate(rate) = &mut pool.bound
+                        && ready > now
+                    {
+                        rate.wait();
                         pool.turn = Some(waiter);
                         pool.scarce = true;
                         turns += 1;
