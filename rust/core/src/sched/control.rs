@@ -36,9 +36,8 @@ impl State {
         }
         self.check_limits(&options.limits)?;
         let flow = Flow::new(options.weight);
-        let key = self
-            .nodes
-            .insert(Node::new(above, depth, options.name, flow));
+        let record = Node::new(above, depth, options.name, flow);
+        let key = self.nodes.insert(Box::new(record));
         let node = key.index();
         if above == NIL {
             self.root = node;
@@ -75,7 +74,7 @@ impl State {
             before,
             after,
             ..
-        } = removed;
+        } = *removed;
         if before != NIL {
             self.nodes.at_mut(before).after = after;
         }

@@ -128,7 +128,7 @@ impl State {
             virtual_time,
             last_grant,
             ..
-        } = *self.nodes.at(node);
+        } = **self.nodes.at(node);
         let stamp = self.next_stamp();
         let flow = self.flow_mut(node, child);
         if flow.open == open {

@@ -27,7 +27,8 @@ pub(super) struct State {
     pub(super) estimate: u64,
     /// When the clock was read last; it never falls.
     pub(super) now: Time,
-    pub(super) nodes: Slab<Node>,
+    /// In boxes, so that what a node took is free as soon as it goes; its place in the table stays for the next one.
+    pub(super) nodes: Slab<Box<Node>>,
     pub(super) root: u32,
     pub(super) waiters: Slab<Waiter>,
     pub(super) leases: Slab<Lease>,

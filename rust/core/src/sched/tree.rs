@@ -202,8 +202,8 @@ impl Tree {
     }
 
     /// Closes `node` for its own line and forgets it when its last permit and its last child are gone. Children go on
-    /// under its limits. What it took is free for other nodes: less than 1 KiB of each is kept, for as many as there ever
-    /// were at once, until the tree has no node left. Idempotent.
+    /// under its limits. What it took is given back; but for 16 bytes of each, for as many as there ever were at once, until the
+    /// tree has no node left. Idempotent.
     pub fn remove(&self, node: NodeId) {
         self.act_at(node, |state, wakes| state.remove(node.key, wakes));
     }
