@@ -207,6 +207,65 @@ fn closing_against_an_acquire_that_is_polled_once_and_dropped() {
     });
 }
 
+/// The resize makes room for the waiter, the end refuses it; whichever comes first, it gets one answer and nothing is lost.
+#[test]
+fn closing_against_a_resize_upward_answers_once() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
+        let permit = take(&tree, leaf, 1);
+        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let resizer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || {
+                let limit = Limit::Slots(Amount::units(2));
+                tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
+            }
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(leaf)
+        });
+        match block_on(waiter) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::Closed),
+        }
+        resizer.join().unwrap();
+        closer.join().unwrap();
+        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        drop(permit);
+        assert_idle(&tree, root);
+    });
+}
+
+/// One who waits, and one who was granted and has not collected, give up while their node is closed.
+#[test]
+fn closing_against_a_cancellation_leaves_nothing_held() {
+    for is_granted in [false, true] {
+        loom::model(move || {
+            let (tree, root, _) = tree(NodeOptions::slots(1));
+            let leaf = tree.add(root, NodeOptions::slots(1)).unwrap();
+            let mut permit = Some(take(&tree, leaf, 1));
+            let first = waiting(&tree, Ask::slots(leaf, 1));
+            let second = waiting(&tree, Ask::slots(root, 1));
+            if is_granted {
+                permit = None;
+            }
+            let dropped = thread::spawn(move || drop(first));
+            let closer = thread::spawn({
+                let tree = Arc::clone(&tree);
+                move || tree.close(leaf)
+            });
+            dropped.join().unwrap();
+            closer.join().unwrap();
+            drop(permit);
+            // What the first gave up, or never got, is the second's.
+            drop(block_on(second).unwrap());
+            assert_idle(&tree, root);
+        });
+    }
+}
+
 /// One call a second, one at once; the first was made. A second later there is quota for one.
 fn rated() -> (Arc<Tree>, NodeId, Arc<ManualClock>, impl Fn() -> Ask) {
     let (tree, root, clock) = tree(NodeOptions::slots(9));
