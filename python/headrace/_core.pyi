@@ -48,6 +48,7 @@ __all__ = [
     "FlatMapKernel",
     "FlattenKernel",
     "ForeignFeed",
+    "Ids",
     "InOrderKernel",
     "IterFeed",
     "IteratorResult",
@@ -675,9 +676,8 @@ class Unread:
     def __new__(
         cls, buffer: Buffer[Any], other: Callable[[Any], Any], taken: Callable[[], object]
     ) -> Unread: ...
-    def take(
-        self, event_loop: AbstractEventLoop
-    ) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]: ...
+    def begin(self, event_loop: AbstractEventLoop) -> None: ...
+    def take(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]: ...
     def put(self, entry: object) -> None: ...
     def shut(self) -> None: ...
     def close(self) -> None: ...
@@ -693,13 +693,13 @@ class Lane:
         *,
         name: str,
         source: object,
-        acquire: Callable[..., Any],
+        capacity: Capacity,
         event_loop: AbstractEventLoop,
         clock: Callable[[], float],
         context: Context,
         unread: Unread,
         most: int,
-        ids: Iterator[int],
+        ids: Ids,
         keys: dict[Any, Any],
         meter: Meter,
         task_class: type,
@@ -715,6 +715,12 @@ class Lane:
     def cancel_all(self) -> None: ...
     def launch(self, item: object, task_id: int, queued: float, lease: Lease) -> bool: ...
     def dismiss(self) -> list[Task[Any]]: ...
+
+@final
+class Ids:
+    def __new__(cls) -> Ids: ...
+    def __iter__(self) -> Ids: ...
+    def __next__(self) -> int: ...
 
 @final
 class Meter:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._core import Lane
@@ -37,7 +36,7 @@ def lane_of(run: Run) -> Lane:
         _Plain(run),
         name=plan.name,
         source=plan.source,
-        acquire=partial(plan.capacity.try_acquire, detached=True),
+        capacity=plan.capacity,
         event_loop=run.loop,
         clock=run.clock,
         context=run.context,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace._core import Meter
+from headrace._core import Ids, Meter
 from headrace.pool.settling import Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from headrace.capacity import CapacitySource
     from headrace.pool.retry import Retry
     from headrace.pool.run import Run
@@ -38,7 +35,8 @@ class Plan:
     isolate: bool
     settling: Settling | None = field(init=False)
     """The source, if it wants to know what became of its items."""
-    ids: Iterator[int] = field(default_factory=lambda: count(1))
+    ids: Ids = field(default_factory=Ids)
+    """The numbers of tasks, in the order in which they are taken up."""
     kept: deque[object] = field(default_factory=deque[object])
     """What was pulled and not called in an earlier run: `lookahead` items at most."""
     meter: Meter = field(default_factory=Meter)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headrace.blame import noted
@@ -133,7 +132,8 @@ class Run:
         if self.plan.is_plain and not self.loop.get_debug():
             self._lane = lane_of(self)
             self._gauge()
-        self.take = partial(self.outlet.unread.take, self.loop)
+        self.outlet.unread.begin(self.loop)
+        self.take = self.outlet.unread.take
         self.plan.run = self
         _started.add(self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
@@ -150,7 +150,7 @@ class Run:
         if self.closed:
             raise StopAsyncIteration
         self.start()
-        return await self.outlet.unread.take(self.loop)
+        return await self.outlet.unread.take()
 
     async def close(self) -> None:
         """Ends the run and waits until it has; raises what ended it, if nobody was told."""

@@ -67,6 +67,24 @@ pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     (!task.is_none()).then_some(task)
 }
 
+/// The task that runs now on this loop, which runs in this thread.
+#[inline]
+pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    #[cfg(not(Py_3_14))]
+    {
+        let tasks = lookup_in(
+            event_loop.py(),
+            "asyncio.tasks",
+            &CURRENT_TASK,
+            "_current_tasks",
+        );
+        let tasks = tasks.ok()?.cast::<pyo3::types::PyDict>().ok()?;
+        tasks.get_item(event_loop).ok()?
+    }
+    #[cfg(Py_3_14)]
+    current_task(event_loop.py())
+}
+
 /// A number that changes whenever a task begins or ends a step, in any thread; `None` where CPython does not count that.
 ///
 /// While it is the same, and in the same thread, so is the [current task](current_task).

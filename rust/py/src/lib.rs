@@ -21,6 +21,7 @@ mod asyncio;
 mod awaitable;
 mod buffer;
 mod capacity;
+mod clock;
 mod drive;
 mod errors;
 mod feed;

@@ -4,6 +4,8 @@
 //! `object.__new__`: 35 ns and more, for what takes 10 here. For that a class gives up being written once: what is in it
 //! must be such that a dead object can be filled again through a shared reference.
 //!
+//! What is in such an object is the collector's to see only if the class has it [shown](show).
+//!
 //! Its deallocator is put in front of PyO3's, which is called for whatever is not to be used again.
 
 use std::cell::UnsafeCell;
@@ -15,15 +17,48 @@ use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::{Borrowed, PyClass};
 
-/// A class whose dead objects are used again. It is no base class, and there is nothing in its objects that the collector
-/// would have to see: once they are used again, it does not know them any more.
+/// A class whose dead objects are used again. It is no base class.
 pub(crate) trait Recycled: PyClass<Frozen = True> + Send + Sync {
     /// Where its dead objects are: a static of its own.
     fn bin() -> &'static Bin;
 
     /// The last reference is gone: lets go of what is in it and says true; or says false, and the object is dropped like any
-    /// other. It runs no Python code, and does not panic.
-    fn spend(&self) -> bool;
+    /// other. It runs no Python code, and does not panic: the Python objects that are in it it hands to `leaving`.
+    fn spend(&self, leaving: &mut Leaving) -> bool;
+}
+
+/// Python objects that go with the object that held them, once that is done with.
+#[derive(Default)]
+pub(crate) struct Leaving([Option<Py<PyAny>>; LEAVING]);
+
+/// How many there may be.
+const LEAVING: usize = 4;
+
+impl Leaving {
+    /// One that leaves, if it is one.
+    #[inline]
+    pub(crate) fn push(&mut self, object: Option<Py<PyAny>>) {
+        if object.is_none() {
+            return;
+        }
+        if let Some(place) = self.0.iter_mut().find(|place| place.is_none()) {
+            *place = object;
+        }
+    }
+
+    /// Lets go of them.
+    ///
+    /// # Safety
+    ///
+    /// The GIL is held.
+    #[inline]
+    unsafe fn go(self) {
+        for object in self.0.into_iter().flatten() {
+            // SAFETY: the caller's promise. Not by dropping it, which waits for another occasion where PyO3 does not know that
+            // the GIL is held: in the slots of a type, say.
+            unsafe { ffi::Py_DECREF(object.into_ptr()) };
+        }
+    }
 }
 
 /// What such an object is filled with, each time anew.
@@ -65,7 +100,7 @@ impl<T: Debug> Debug for Filling<T> {
 }
 
 /// How many dead objects of a class are kept.
-const KEPT: usize = 64;
+const KEPT: usize = 256;
 
 /// The dead objects of a class.
 pub(crate) struct Bin(UnsafeCell<State>);
@@ -108,6 +143,14 @@ impl Bin {
     }
 }
 
+/// Has the collector see an object that was taken out of its bin, and has something in it that may be part of a cycle. Others
+/// stay out of its sight.
+#[inline]
+pub(crate) fn show<T: Recycled>(object: &Bound<'_, T>) {
+    // SAFETY: attached, and a whole object, which was taken out of its sight when it died.
+    unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
+}
+
 /// Has the dead objects of a class kept. Called once, when the module is made.
 pub(crate) fn register<T: Recycled>(py: Python<'_>) {
     let class = T::type_object_raw(py);
@@ -127,10 +170,11 @@ unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
     // reference that is counted would bring us here again when it goes.
     unsafe {
         let state = T::bin().0.get();
-        let is_kept = (*state).kept < KEPT && {
+        let mut leaving = Leaving::default();
+        let is_kept = (*state).kept < KEPT && !is_watched(object) && {
             let py = Python::assume_attached();
             let object = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
-            object.get().spend()
+            object.get().spend(&mut leaving)
         };
         if is_kept {
             // PyO3's classes are the collector's to see, each. It must not come upon one that is dead: `gc.get_objects()`
@@ -138,8 +182,30 @@ unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
             ffi::PyObject_GC_UnTrack(object.cast());
             (*state).objects[(*state).kept] = object;
             (*state).kept += 1;
+            // Last, since it may run Python code, which may even take this very object out of the bin.
+            leaving.go();
         } else if let Some(dealloc) = (*state).dealloc {
             dealloc(object);
+        }
+    }
+}
+
+/// Whether there is a weak reference to it, of which PyO3's deallocator tells.
+///
+/// # Safety
+///
+/// A live object.
+#[inline]
+unsafe fn is_watched(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: where the type says that an object has its list of weak references, there it is, if it is in the object at all.
+    unsafe {
+        match (*ffi::Py_TYPE(object)).tp_weaklistoffset {
+            0 => false,
+            offset if offset > 0 => {
+                let list = object.byte_offset(offset).cast::<*mut ffi::PyObject>();
+                !(*list).is_null()
+            }
+            _ => true,
         }
     }
 }

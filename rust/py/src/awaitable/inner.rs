@@ -24,6 +24,22 @@ pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
+/// What `anext(iterator)` gives, to be awaited: by the slot, as `async for` has it.
+#[inline]
+pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: a live object has a live type, and the slot is called as CPython calls it; it returns an owned reference or null
+    // with an exception.
+    unsafe {
+        let methods = (*ffi::Py_TYPE(iterator.as_ptr())).tp_as_async;
+        if !methods.is_null()
+            && let Some(am_anext) = (*methods).am_anext
+        {
+            return Bound::from_owned_ptr_or_err(iterator.py(), am_anext(iterator.as_ptr()));
+        }
+    }
+    iterator.call_method0(intern!(iterator.py(), "__anext__"))
+}
+
 impl Inner {
     /// Whether it is the coroutine of an `async def`.
     #[inline]

@@ -244,6 +244,29 @@ impl<T: Coroutine> Native<T> {
         }
     }
 
+    /// A step of one by something else than `send`: what that came to, whether it is over or not.
+    #[inline]
+    pub(crate) fn drive<'py>(
+        object: &Bound<'py, PyAny>,
+        run: impl FnOnce(&mut T) -> PyResult<Step<'py>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = object.py();
+        // SAFETY: the type was made by `register`, and the object is of it; the thread is attached. What `step` gives is
+        // owned.
+        unsafe {
+            let class = (*T::class().0.get()).object;
+            assert!(
+                ptr::eq(ffi::Py_TYPE(object.as_ptr()), class),
+                "only an object of the type has such steps"
+            );
+            let stepped = step::<T>(py, object.as_ptr(), |value| Raised::lower(py, run(value)));
+            match stepped {
+                Ok(value) => Ok(Bound::from_owned_ptr(py, value)),
+                Err(raised) => Err(raised.fetch(py)),
+            }
+        }
+    }
+
     #[cold]
     fn fresh(py: Python<'_>, class: &ClassState) -> PyResult<*mut ffi::PyObject> {
         // SAFETY: the type was made by `register`.

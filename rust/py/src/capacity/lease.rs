@@ -19,7 +19,7 @@ use super::{alarm, amount, refusal, shape};
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
 use crate::awaitable::{Class, Seen, Stopped, context};
-use crate::recycled::{Bin, Filling, Recycled};
+use crate::recycled::{Bin, Filling, Leaving, Recycled};
 use crate::thread::Blocking;
 
 /// What somebody holds of a capacity, here and at every ancestor, until it is released.
@@ -50,7 +50,7 @@ impl Recycled for Lease {
     }
 
     #[inline]
-    fn spend(&self) -> bool {
+    fn spend(&self, _leaving: &mut Leaving) -> bool {
         // SAFETY: the last reference to the object is gone.
         let permit = unsafe { self.permit.get_mut() };
         // What only this lease holds is dropped by the long way: there may be Python objects in it.

@@ -5,6 +5,7 @@
 //! | [`node`] | `Capacity`, a node of a tree |
 //! | [`shared`] | what the nodes of one tree share: the core's tree, its clock, the alarms of the loops |
 //! | [`acquire`] | the awaitable that gives a lease, which `async with` takes too |
+//! | [`grant`] | what the core asks for itself: a permit without a lease |
 //! | [`lease`] | `Lease`, and giving one back for a while |
 //! | [`alarm`] | how a loop, or a thread, is told when time has made something ready |
 //! | [`amount`] | numbers and costs that a user gave |
@@ -17,6 +18,7 @@
 mod acquire;
 mod alarm;
 mod amount;
+mod grant;
 mod lease;
 mod node;
 mod refusal;
@@ -24,6 +26,8 @@ mod shape;
 mod shared;
 
 use pyo3::prelude::*;
+
+pub(crate) use grant::{Grant, Granter, is_number};
 
 use crate::awaitable::Native;
 use crate::awaitable::ready::Ready;

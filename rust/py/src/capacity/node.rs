@@ -411,7 +411,12 @@ impl Capacity {
 
     /// What a user asks for.
     #[inline]
-    fn ask(&self, py: Python<'_>, cost: Given<'_, '_>, priority: Given<'_, '_>) -> PyResult<Ask> {
+    pub(super) fn ask(
+        &self,
+        py: Python<'_>,
+        cost: Given<'_, '_>,
+        priority: Given<'_, '_>,
+    ) -> PyResult<Ask> {
         let (tree, node) = self.enter(py)?;
         let cost = match cost {
             Given::No => one_slot(node).cost,
@@ -456,7 +461,8 @@ impl Capacity {
         Ok(())
     }
 
-    fn take(&self, py: Python<'_>, ask: &Ask) -> PyResult<Option<PermitId>> {
+    #[inline]
+    pub(super) fn take(&self, py: Python<'_>, ask: &Ask) -> PyResult<Option<PermitId>> {
         let tree = &self.shared()?.core;
         (tree.try_take(ask)).map_err(|error| self.refuse(py, ask, &error))
     }

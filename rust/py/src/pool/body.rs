@@ -45,12 +45,13 @@ impl Body {
         }
     }
 
-    /// One step, and what the lane makes of its end.
+    /// One step, and what the lane makes of its end; `task` is the asyncio task that it is taken in, where that is known.
     #[inline]
     pub(super) fn send<'py>(
         &mut self,
         lane: &Py<Lane>,
         value: &Bound<'py, PyAny>,
+        task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Step<'py>> {
         let py = value.py();
         let stepped = match (&self.inner, self.call.take()) {
@@ -58,7 +59,7 @@ impl Body {
             (None, Some(call)) => self.begin(lane, py, &call),
             (None, None) => Err(PyRuntimeError::new_err("a task was stepped after its end")),
         };
-        self.judge(lane, py, stepped)
+        self.judge(lane, py, stepped, task)
     }
 
     /// One step with an error thrown in.
@@ -72,7 +73,7 @@ impl Body {
             return Err(error);
         };
         let stepped = inner.throw(py, error);
-        self.judge(lane, py, stepped)
+        self.judge(lane, py, stepped, None)
     }
 
     /// Calls the function, and does the first step of what it returned.
@@ -99,6 +100,7 @@ impl Body {
         lane: &Py<Lane>,
         py: Python<'py>,
         stepped: PyResult<Step<'py>>,
+        task: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Step<'py>> {
         let ended = match stepped {
             Ok(Step::Yield(waits_for)) => return Ok(Step::Yield(waits_for)),
@@ -111,7 +113,7 @@ impl Body {
         };
         match ended {
             Ok(value) => {
-                lane.get().returned(py, ticket, &value, self.worker)?;
+                lane.get().returned(py, ticket, &value, self.worker, task)?;
                 Ok(Step::Return(value))
             }
             Err(error) => {

@@ -6,28 +6,51 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::recycled::{self, Bin, Filling, Leaving, Recycled};
+
 /// See `headrace.pool.envelope`, where its documentation is. It never changes.
 #[pyclass(
     frozen,
     generic,
     weakref,
-    freelist = 256,
     module = "headrace",
     name = "TaskProgressEnvelope"
 )]
 #[derive(Debug)]
-pub(crate) struct Envelope {
+pub(crate) struct Envelope(Filling<Fields>);
+
+#[derive(Debug)]
+pub(super) struct Fields {
     pub(super) task_id: u64,
     /// None of the optional objects is Python's `None`, which most of them would be.
     pub(super) key: Option<Py<PyAny>>,
-    /// A member of `EnvelopeType`.
-    pub(super) kind: Py<PyAny>,
+    /// A member of `EnvelopeType`; nothing in a dead object alone.
+    pub(super) kind: Option<Py<PyAny>>,
     pub(super) value: Option<Py<PyAny>>,
     pub(super) error: Option<Py<PyAny>>,
     pub(super) attempt: u64,
     pub(super) queued: f64,
     pub(super) started: Option<f64>,
     pub(super) finished: Option<f64>,
+}
+
+static BIN: Bin = Bin::new();
+
+impl Recycled for Envelope {
+    fn bin() -> &'static Bin {
+        &BIN
+    }
+
+    #[inline]
+    fn spend(&self, leaving: &mut Leaving) -> bool {
+        // SAFETY: the last reference to the object is gone.
+        let fields = unsafe { self.0.get_mut() };
+        leaving.push(fields.key.take());
+        leaving.push(fields.kind.take());
+        leaving.push(fields.value.take());
+        leaving.push(fields.error.take());
+        true
+    }
 }
 
 /// The fields, as Python has them and in this order.
@@ -57,71 +80,71 @@ impl Envelope {
         started: Option<f64>,
         finished: Option<f64>,
     ) -> Self {
-        Self {
+        Self(Filling::new(Fields {
             task_id,
             key,
-            kind: r#type,
+            kind: Some(r#type),
             value,
             error,
             attempt,
             queued,
             started,
             finished,
-        }
+        }))
     }
 
     /// The number of the task in its runner, from 1, in the order in which tasks were taken up.
     #[getter]
     fn task_id(&self) -> u64 {
-        self.task_id
+        self.0.get().task_id
     }
 
     /// The `key` that the `Task` was built with; None for a bare callable.
     #[getter]
     fn key(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        shared(py, self.key.as_ref())
+        shared(py, self.0.get().key.as_ref())
     }
 
     /// What this envelope tells.
     #[getter]
-    fn r#type(&self, py: Python<'_>) -> Py<PyAny> {
-        self.kind.clone_ref(py)
+    fn r#type(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        shared(py, self.0.get().kind.as_ref())
     }
 
     /// What the task yielded or ended with; None in an `ERROR`.
     #[getter]
     fn value(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        shared(py, self.value.as_ref())
+        shared(py, self.0.get().value.as_ref())
     }
 
     /// What the task raised, the very object; None unless this is an `ERROR`.
     #[getter]
     fn error(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        shared(py, self.error.as_ref())
+        shared(py, self.0.get().error.as_ref())
     }
 
     /// Which call of the task this is about, from 1; 0 if the task was never called.
     #[getter]
     fn attempt(&self) -> u64 {
-        self.attempt
+        self.0.get().attempt
     }
 
     /// When the runner took the task up.
     #[getter]
     fn queued(&self) -> f64 {
-        self.queued
+        self.0.get().queued
     }
 
     /// When the task was called, its capacity held; None if it never was.
     #[getter]
     fn started(&self) -> Option<f64> {
-        self.started
+        self.0.get().started
     }
 
     /// When the task ended; None in an `INTERMEDIATE`.
     #[getter]
     fn finished(&self) -> Option<f64> {
-        self.finished
+        self.0.get().finished
     }
 
     fn __richcmp__(
@@ -165,8 +188,9 @@ impl Envelope {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.kind)?;
-        for held in [&self.key, &self.value, &self.error].into_iter().flatten() {
+        let fields = self.0.get();
+        let held = [&fields.kind, &fields.key, &fields.value, &fields.error];
+        for held in held.into_iter().flatten() {
             visit.call(held)?;
         }
         Ok(())
@@ -174,17 +198,30 @@ impl Envelope {
 }
 
 impl Envelope {
+    /// A new one, or a dead one again.
+    #[inline]
+    pub(super) fn make(py: Python<'_>, fields: Fields) -> PyResult<Bound<'_, Self>> {
+        let Some(envelope) = BIN.take::<Self>(py) else {
+            return Bound::new(py, Self(Filling::new(fields)));
+        };
+        // SAFETY: nobody else has it yet.
+        unsafe { *envelope.get().0.get_mut() = fields };
+        recycled::show(&envelope);
+        Ok(envelope)
+    }
+
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let fields = self.0.get();
         (
-            self.task_id,
+            fields.task_id,
             self.key(py),
-            self.kind.clone_ref(py),
+            self.r#type(py),
             self.value(py),
             self.error(py),
-            self.attempt,
-            self.queued,
-            self.started,
-            self.finished,
+            fields.attempt,
+            fields.queued,
+            fields.started,
+            fields.finished,
         )
             .into_pyobject(py)
     }

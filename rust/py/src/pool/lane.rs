@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyType};
+use pyo3::types::{PyDict, PyList, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit, ffi};
 
 use super::body::Call;
 use super::crew::{self, Crew};
-use super::envelope::{Envelope, final_kind};
+use super::envelope::{Envelope, Fields, final_kind};
 use super::feed::Feed;
+use super::ids::Ids;
 use super::meter::Meter;
 use super::roll::{Live, Roll};
 use super::take::Unread;
@@ -21,6 +22,8 @@ use super::work::Work;
 use super::worker::Job;
 use crate::asyncio;
 use crate::awaitable::{Native, inner};
+use crate::capacity::{Grant, Granter, is_number};
+use crate::clock::Clock;
 use crate::drive::merge::identity::{Entered, InContext};
 use crate::gc;
 use crate::gil::GilCell;
@@ -33,16 +36,14 @@ pub(crate) struct Lane {
     python: Py<PyAny>,
     name: String,
     source: Py<PyAny>,
-    /// `try_acquire` of the capacity.
-    acquire: Py<PyAny>,
+    granter: Granter,
     event_loop: Py<PyAny>,
-    clock: Py<PyAny>,
+    clock: Clock,
     /// The context of the run, for bare callables.
     context: Py<PyAny>,
     unread: Py<Unread>,
     most: usize,
-    /// The next task id comes out of it.
-    ids: Py<PyAny>,
+    ids: Py<Ids>,
     /// Who has which key; of a plain task its id.
     keys: Py<PyDict>,
     meter: Py<Meter>,
@@ -64,20 +65,20 @@ pub(crate) struct Lane {
 #[pymethods]
 impl Lane {
     #[new]
-    #[pyo3(signature = (python, *, name, source, acquire, event_loop, clock, context, unread, most, ids, keys, meter, task_class, isolate))]
+    #[pyo3(signature = (python, *, name, source, capacity, event_loop, clock, context, unread, most, ids, keys, meter, task_class, isolate))]
     #[expect(clippy::too_many_arguments, reason = "it is a part of the run")]
     fn new(
         py: Python<'_>,
         python: Py<PyAny>,
         name: String,
         source: Py<PyAny>,
-        acquire: Py<PyAny>,
+        capacity: &Bound<'_, PyAny>,
         event_loop: Py<PyAny>,
-        clock: Py<PyAny>,
+        clock: &Bound<'_, PyAny>,
         context: Py<PyAny>,
         unread: Py<Unread>,
         most: usize,
-        ids: Py<PyAny>,
+        ids: Py<Ids>,
         keys: Py<PyDict>,
         meter: Py<Meter>,
         task_class: Py<PyType>,
@@ -93,9 +94,9 @@ impl Lane {
             python,
             name,
             source,
-            acquire,
+            granter: Granter::new(capacity)?,
             event_loop,
-            clock,
+            clock: Clock::of(clock)?,
             context,
             unread,
             most,
@@ -180,7 +181,7 @@ impl Lane {
         let ticket = Ticket {
             id: task_id,
             key: terms.key.as_ref().map(|key| key.clone().unbind()),
-            lease,
+            grant: Grant::Lease(lease),
             queued,
             called: this.now(slf.py())?,
         };
@@ -195,17 +196,13 @@ impl Lane {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::show(&visit, |see| {
-            for held in [
-                &self.python,
-                &self.source,
-                &self.acquire,
-                &self.event_loop,
-                &self.clock,
-                &self.context,
-                &self.ids,
-            ] {
+            for held in [&self.python, &self.source, &self.event_loop, &self.context] {
                 see(held)?;
             }
+            if let Some(clock) = self.clock.callable() {
+                see(clock)?;
+            }
+            self.granter.traverse(see)?;
             see(self.unread.as_any())?;
             see(self.keys.as_any())?;
             see(self.keywords.as_any())?;
@@ -245,7 +242,7 @@ impl Lane {
     /// The next pull of the source, not started.
     #[inline]
     pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.source.bind(py).call_method0(intern!(py, "__anext__"))
+        inner::next(self.source.bind(py))
     }
 
     /// Whether a task may be called now.
@@ -259,7 +256,7 @@ impl Lane {
 
     #[inline]
     pub(super) fn now(&self, py: Python<'_>) -> PyResult<f64> {
-        self.clock.bind(py).call0()?.extract()
+        self.clock.now(py)
     }
 
     /// Has a plain task called, if its capacity is free; else it is left to Python, which says what is the matter.
@@ -274,27 +271,14 @@ impl Lane {
         {
             return Ok(None);
         }
-        let acquire = this.acquire.bind(py);
-        let lease = match &terms.cost {
-            None => acquire.call0(),
-            Some(cost) => acquire.call1((cost,)),
-        };
-        let Ok(lease) = lease else {
+        let Ok(Some(grant)) = this.granter.try_grant(py, terms.cost.as_ref()) else {
             return Ok(None);
         };
-        if lease.is_none() {
-            return Ok(None);
-        }
-        let id: u64 = this
-            .ids
-            .bind(py)
-            .call_method0(intern!(py, "__next__"))?
-            .extract()?;
         let called = this.now(py)?;
         let ticket = Ticket {
-            id,
+            id: this.ids.get().next(),
             key: terms.key.as_ref().map(|key| key.clone().unbind()),
-            lease: lease.unbind(),
+            grant,
             queued: called,
             called,
         };
@@ -318,16 +302,17 @@ impl Lane {
             None => this.context.bind(py),
         };
         // What a bare number holds there is nothing to settle of, so that only the others pay for reaching it.
-        let is_reachable = terms.cost.as_ref().is_some_and(|cost| {
-            !(cost.is_instance_of::<PyInt>() || cost.is_instance_of::<PyFloat>())
-        });
-        let context = if is_reachable {
-            this.python
+        let reachable = (ticket.grant.lease())
+            .filter(|_| terms.cost.as_ref().is_some_and(|cost| !is_number(cost)));
+        let context = match reachable {
+            Some(lease) => this
+                .python
                 .bind(py)
-                .call_method1(intern!(py, "leased"), (context, &ticket.lease))?
-        } else {
+                .call_method1(intern!(py, "leased"), (context, lease))?,
             // SAFETY: attached, and a live object; a context is what a `Task` and a run hold.
-            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))? }
+            None => unsafe {
+                Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(context.as_ptr()))?
+            },
         };
         if this.is_isolated {
             let name = match terms.shown {
@@ -355,9 +340,7 @@ impl Lane {
     ) -> PyResult<()> {
         let py = slf.py();
         let id = ticket.id;
-        let work = Native::alloc(py, || {
-            Work::new(slf.clone().unbind(), call, ticket, !self.is_eager)
-        })?;
+        let work = Native::alloc(py, || Work::new(slf.clone().unbind(), call, ticket))?;
         self.roll.add(py, id, None);
         let keywords = self.keywords.bind(py).copy()?;
         keywords.set_item(intern!(py, "name"), name)?;
@@ -369,7 +352,7 @@ impl Lane {
             entered.enter(event_loop, task.clone(), true)?;
             let _context = InContext::enter(context)?;
             // What came of it the task will find when it is stepped.
-            inner::send(&work, py.None().bind(py))?;
+            Native::<Work>::drive(&work, |work| Ok(work.step_ahead(&task)))?;
         }
         let disturbed = self.roll.is_in(py, id, task.clone().unbind());
         if disturbed {
@@ -379,29 +362,31 @@ impl Lane {
     }
 
     /// The work of a task has really stopped. Gives what was known of it.
-    fn stopped(&self, py: Python<'_>, ticket: &Ticket) -> PyResult<Option<Live>> {
+    fn stopped(&self, py: Python<'_>, ticket: &mut Ticket) -> PyResult<Option<Live>> {
         let live = self.roll.remove(py, ticket.id);
         if let Some(key) = &ticket.key {
             self.keys.bind(py).del_item(key)?;
         }
-        ticket.lease.bind(py).call_method0(intern!(py, "release"))?;
+        ticket.grant.release(py)?;
         Ok(live)
     }
 
-    /// It ended with a value; which asyncio overrules if the last step cancelled its own asyncio task.
+    /// It ended with a value; which asyncio overrules if the last step cancelled its own asyncio task. `task` is that one,
+    /// where it is known.
     pub(super) fn returned(
         &self,
         py: Python<'_>,
-        ticket: Ticket,
+        mut ticket: Ticket,
         value: &Bound<'_, PyAny>,
         worker: Option<usize>,
+        task: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let live = self.stopped(py, &ticket)?;
-        let (task, disturbed) = live.map_or((None, false), |live| (live.task, live.disturbed));
-        // Before it is known here it is the current one.
+        let live = self.stopped(py, &mut ticket)?;
+        let (known, disturbed) = live.map_or((None, false), |live| (live.task, live.disturbed));
         let task = task
-            .map(|task| task.into_bound(py))
-            .or_else(|| asyncio::current_task(py));
+            .cloned()
+            .or_else(|| known.map(|task| task.into_bound(py)))
+            .or_else(|| asyncio::current_task_of(self.event_loop(py)));
         if let Some(task) = task
             && let Some(error) = crew::struck_now(&self.crew, &task, worker)?
         {
@@ -410,10 +395,10 @@ impl Lane {
         }
         let now = self.now(py)?;
         self.meter.get().note(py, now, false);
-        let envelope = Envelope {
+        let fields = Fields {
             task_id: ticket.id,
             key: ticket.key,
-            kind: final_kind(py)?.clone_ref(py),
+            kind: Some(final_kind(py)?.clone_ref(py)),
             value: Some(value.clone().unbind()),
             error: None,
             attempt: 1,
@@ -421,15 +406,20 @@ impl Lane {
             started: Some(ticket.called),
             finished: Some(now),
         };
-        let envelope = Bound::new(py, envelope)?.into_any();
+        let envelope = Envelope::make(py, fields)?.into_any();
         self.unread.get().put(py, envelope)?;
         self.over(py)
     }
 
     /// It ended with an error. Python tells of it, and says whether the asyncio task is to raise it too.
-    pub(super) fn raised(&self, py: Python<'_>, ticket: Ticket, error: &PyErr) -> PyResult<bool> {
+    pub(super) fn raised(
+        &self,
+        py: Python<'_>,
+        mut ticket: Ticket,
+        error: &PyErr,
+    ) -> PyResult<bool> {
         let disturbed = self
-            .stopped(py, &ticket)?
+            .stopped(py, &mut ticket)?
             .is_some_and(|live| live.disturbed);
         self.tell(py, ticket, error, disturbed)
     }

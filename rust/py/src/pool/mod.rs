@@ -27,6 +27,7 @@
 //! | [`roll`] | those that run |
 //! | [`feed`] | what pulls and launches them |
 //! | [`terms`] | what one asks for |
+//! | [`ids`] | their numbers |
 //! | [`ticket`] | what is kept of one that was called |
 //! | [`body`] | one of them, from its call to its end |
 //! | [`work`] | the asyncio task in which one runs alone |
@@ -40,6 +41,7 @@ mod crew;
 mod envelope;
 mod feed;
 mod held;
+mod ids;
 mod lane;
 mod meter;
 mod roll;
@@ -52,6 +54,7 @@ mod worker;
 use pyo3::prelude::*;
 
 use crate::awaitable::Native;
+use crate::recycled;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -60,7 +63,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<work::Work>::register(py)?;
     Native::<worker::Worker>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
+    recycled::register::<envelope::Envelope>(py);
     module.add_class::<take::Unread>()?;
     module.add_class::<lane::Lane>()?;
+    module.add_class::<ids::Ids>()?;
     module.add_class::<meter::Meter>()
 }

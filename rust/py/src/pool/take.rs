@@ -1,10 +1,11 @@
 //! The next envelope, as the consumer awaits it.
 
 use std::ffi::CStr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use headrace_core::buffer::{Get, TryGetError};
-use pyo3::exceptions::PyStopAsyncIteration;
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -21,6 +22,8 @@ use crate::gil::GilCell;
 #[derive(Debug)]
 pub(crate) struct Unread {
     pub(super) buffer: Py<Buffer>,
+    /// The only one that may ask for envelopes; known from the start of the run on.
+    event_loop: OnceLock<Py<PyAny>>,
     /// Called with whatever is in the buffer and is no envelope, to raise what it stands for.
     other: Py<PyAny>,
     /// Called after an entry was taken while somebody waits for room; until the end, when nobody will any more.
@@ -37,6 +40,7 @@ impl Unread {
     fn new(buffer: Py<Buffer>, other: Py<PyAny>, taken: Py<PyAny>) -> Self {
         Self {
             buffer,
+            event_loop: OnceLock::new(),
             other,
             taken: GilCell::new(Some(taken)),
             contested: AtomicBool::new(false),
@@ -44,14 +48,16 @@ impl Unread {
         }
     }
 
-    /// The next envelope; `event_loop` is the only one that may ask.
-    fn take<'py>(
-        slf: Bound<'py, Self>,
-        event_loop: Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    /// The run starts, on this loop.
+    fn begin(&self, event_loop: Py<PyAny>) -> PyResult<()> {
+        let begun = self.event_loop.set(event_loop);
+        begun.map_err(|_| PyRuntimeError::new_err("this run has started already"))
+    }
+
+    /// The next envelope.
+    fn take(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(slf.py(), || Take {
             unread: slf.unbind(),
-            event_loop: event_loop.unbind(),
             pending: None,
         })
     }
@@ -104,6 +110,9 @@ impl Unread {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.buffer)?;
         visit.call(&self.other)?;
+        if let Some(event_loop) = self.event_loop.get() {
+            visit.call(event_loop)?;
+        }
         gc::show(&visit, |see| {
             let taken = self.taken.peek_for_gc();
             taken
@@ -118,7 +127,6 @@ impl Unread {
 #[derive(Debug)]
 pub(crate) struct Take {
     unread: Py<Unread>,
-    event_loop: Py<PyAny>,
     pending: Option<Pending<Get<Py<PyAny>>>>,
 }
 
@@ -130,12 +138,7 @@ impl Take {
         let buffer = unread.get().buffer.get();
         if self.pending.is_none() {
             buffer.check(py)?;
-            if !asyncio::running(py).is_some_and(|running| running.is(&self.event_loop)) {
-                return Err(errors::wrong_loop(
-                    py,
-                    "this run belongs to another event loop, where it started",
-                ));
-            }
+            unread.get().check_loop(py)?;
             match buffer.core().try_get() {
                 Ok(entry) => return unread.get().hand_over(entry.into_bound(py)),
                 Err(TryGetError::Ended) => return Err(PyStopAsyncIteration::new_err(())),
@@ -158,6 +161,24 @@ impl Take {
 }
 
 impl Unread {
+    /// Refuses any loop but that of the run.
+    #[inline]
+    fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
+        let is_here = self.event_loop.get().is_some_and(|event_loop| {
+            let event_loop = event_loop.bind(py);
+            asyncio::is_known_to_run_here(event_loop)
+                || asyncio::running_here(py).is_some_and(|running| running.is(event_loop))
+        });
+        if is_here {
+            Ok(())
+        } else {
+            Err(errors::wrong_loop(
+                py,
+                "this run belongs to another event loop, where it started",
+            ))
+        }
+    }
+
     /// From here on nothing waits, so that nothing that was taken can be lost.
     #[inline]
     fn hand_over<'py>(&self, entry: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
@@ -199,7 +220,6 @@ impl Coroutine for Take {
 
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(self.unread.as_any())?;
-        see(&self.event_loop)?;
         self.pending
             .as_ref()
             .map_or(Ok(()), |pending| pending.traverse(see))

@@ -1,5 +1,6 @@
 //! What a plain task asks for.
 
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
@@ -28,7 +29,7 @@ impl<'py> Terms<'py> {
     ) -> PyResult<Option<Self>> {
         let py = item.py();
         if !item.get_type().is(task_class) {
-            let is_bare = item.is_callable() && !item.is_instance(task_class)?;
+            let is_bare = item.is_callable() && !is_one_of(item, task_class);
             return Ok(is_bare.then(|| Self {
                 call: Call {
                     fn_: item.clone().unbind(),
@@ -66,4 +67,11 @@ impl<'py> Terms<'py> {
             context: Some(item.getattr(intern!(py, "context"))?),
         }))
     }
+}
+
+/// Whether it is an object of the class or of one below it, whatever it says itself.
+#[inline]
+fn is_one_of(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: two live objects, and `class` is a type.
+    unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) != 0 }
 }

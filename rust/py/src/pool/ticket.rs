@@ -3,13 +3,14 @@
 use pyo3::prelude::*;
 
 use crate::awaitable::{Seen, Stopped};
+use crate::capacity::Grant;
 
 /// Everything that the lane has to know when it ends.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) id: u64,
     pub(super) key: Option<Py<PyAny>>,
-    pub(super) lease: Py<PyAny>,
+    pub(super) grant: Grant,
     /// When it was taken up.
     pub(super) queued: f64,
     pub(super) called: f64,
@@ -20,6 +21,6 @@ impl Ticket {
         if let Some(key) = &self.key {
             see(key)?;
         }
-        see(&self.lease)
+        self.grant.lease().map_or(Ok(()), see)
     }
 }

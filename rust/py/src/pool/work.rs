@@ -17,10 +17,8 @@ use crate::errors::Raised;
 /// What was done in the asyncio task's name before that had its first step.
 #[derive(Debug)]
 enum Ahead {
-    /// Nothing, and nothing will be: the interpreter starts tasks eagerly by itself.
-    Never,
-    /// The next step is taken in its name.
-    Due,
+    /// Nothing, or it was found already.
+    Nothing,
     /// The work waits for this.
     Waits(Held),
     Returned(Py<PyAny>),
@@ -38,26 +36,30 @@ pub(crate) struct Work {
 static CLASS: Class = Class::new();
 
 impl Work {
-    pub(super) fn new(lane: Py<Lane>, call: Call, ticket: Ticket, ahead: bool) -> Self {
+    pub(super) fn new(lane: Py<Lane>, call: Call, ticket: Ticket) -> Self {
         Self {
             lane,
             body: Some(Body::new(call, ticket, None)),
-            ahead: if ahead { Ahead::Due } else { Ahead::Never },
+            ahead: Ahead::Nothing,
         }
     }
 
     #[inline]
-    fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+    fn step<'py>(
+        &mut self,
+        value: &Bound<'py, PyAny>,
+        task: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Step<'py>> {
         match &mut self.body {
-            Some(body) => body.send(&self.lane, value),
+            Some(body) => body.send(&self.lane, value, task),
             None => Ok(Step::Return(value.py().None().into_bound(value.py()))),
         }
     }
 
-    /// The step that the launch takes in the name of the task.
-    fn step_ahead<'py>(&mut self, value: &Bound<'py, PyAny>) -> Step<'py> {
-        let py = value.py();
-        let stepped = self.step(value);
+    /// The first step, taken in the name of the task.
+    pub(super) fn step_ahead<'py>(&mut self, task: &Bound<'py, PyAny>) -> Step<'py> {
+        let py = task.py();
+        let stepped = self.step(py.None().bind(py), Some(task));
         self.ahead = match stepped {
             Ok(Step::Yield(waits_for)) => Ahead::Waits(Held::new(waits_for)),
             Ok(Step::Return(value)) => Ahead::Returned(value.unbind()),
@@ -69,11 +71,10 @@ impl Work {
     /// A step of the task itself.
     fn go_on<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
-        match std::mem::replace(&mut self.ahead, Ahead::Never) {
-            Ahead::Never => self.step(value),
-            Ahead::Due => Ok(self.step_ahead(value)),
+        match std::mem::replace(&mut self.ahead, Ahead::Nothing) {
+            Ahead::Nothing => self.step(value, None),
             // It was to wait for one turn, which this is.
-            Ahead::Waits(held) if held.is_turn(py) => self.step(value),
+            Ahead::Waits(held) if held.is_turn(py) => self.step(value, None),
             Ahead::Waits(held) => held.hand_up(py).map(Step::Yield),
             Ahead::Returned(value) => Ok(Step::Return(value.into_bound(py))),
             Ahead::Raised(error) => Err(error),
@@ -82,7 +83,7 @@ impl Work {
 
     /// What it was about to wait for, or ended with, before the task had its first step, gives way.
     fn strike<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        if let Ahead::Waits(held) = std::mem::replace(&mut self.ahead, Ahead::Never)
+        if let Ahead::Waits(held) = std::mem::replace(&mut self.ahead, Ahead::Nothing)
             && held.cancel(py, &error)?
         {
             return held.hand_up(py).map(Step::Yield);
@@ -145,12 +146,12 @@ impl Coroutine for Work {
         match &self.ahead {
             Ahead::Waits(held) => see(held.object()),
             Ahead::Returned(value) => see(value),
-            Ahead::Never | Ahead::Due | Ahead::Raised(_) => Ok(()),
+            Ahead::Nothing | Ahead::Raised(_) => Ok(()),
         }
     }
 
     fn abandon(&mut self, _py: Python<'_>) {
         self.body = None;
-        self.ahead = Ahead::Never;
+        self.ahead = Ahead::Nothing;
     }
 }

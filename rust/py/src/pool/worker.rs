@@ -73,7 +73,7 @@ impl Worker {
         });
         let stepped = {
             let _context = InContext::enter(running.context.bind(py))?;
-            running.body.send(&self.lane, py.None().bind(py))
+            running.body.send(&self.lane, py.None().bind(py), None)
         };
         if let Ok(Step::Yield(waits_for)) = stepped {
             running.held = Some(Held::new(waits_for));
@@ -99,7 +99,7 @@ impl Worker {
         }
         let stepped = {
             let _context = InContext::enter(running.context.bind(py))?;
-            running.body.send(&self.lane, value)
+            running.body.send(&self.lane, value, None)
         };
         self.went(py, stepped)
     }

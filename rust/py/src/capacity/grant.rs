@@ -1,0 +1,165 @@
+//! How the core asks a capacity for itself: what is granted is no object of Python's.
+
+use std::sync::Arc;
+
+use headrace_core::sched::PermitId;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyInt};
+
+use super::acquire::one_slot;
+use super::amount::Given;
+use super::node::Capacity;
+use super::shared::Shared;
+use crate::awaitable::{Seen, Stopped};
+
+/// A capacity, as a pool asks it for what its tasks cost, on nobody's account.
+#[derive(Debug)]
+pub(crate) struct Granter {
+    capacity: Py<Capacity>,
+    /// Its `try_acquire`.
+    method: Py<PyAny>,
+    /// Whether that is the core's own, and no subclass has put one in its place.
+    is_native: bool,
+}
+
+impl Granter {
+    pub(crate) fn new(capacity: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = capacity.py();
+        let capacity = capacity.cast::<Capacity>()?;
+        let name = intern!(py, "try_acquire");
+        let native = py.get_type::<Capacity>().getattr(name)?;
+        Ok(Self {
+            capacity: capacity.clone().unbind(),
+            method: capacity.getattr(name)?.unbind(),
+            is_native: capacity.get_type().getattr(name)?.is(&native),
+        })
+    }
+
+    /// So much (one slot, if nothing is said), if it can be had now. What has named parts comes as a lease.
+    #[inline]
+    pub(crate) fn try_grant(
+        &self,
+        py: Python<'_>,
+        cost: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Grant>> {
+        let capacity = self.capacity.get();
+        let ask = match cost {
+            _ if !self.is_native => return self.try_acquire(py, cost),
+            None => one_slot(capacity.enter(py)?.1),
+            Some(cost) if is_one(cost) => one_slot(capacity.enter(py)?.1),
+            Some(cost) if is_number(cost) => {
+                capacity.ask(py, Given::Value(cost.as_borrowed()), Given::No)?
+            }
+            Some(_) => return self.try_acquire(py, cost),
+        };
+        let id = capacity.take(py, &ask)?;
+        let shared = capacity.shared()?;
+        Ok(id.map(|id| Grant::Permit(Permit::new(shared, id))))
+    }
+
+    #[cold]
+    fn try_acquire(
+        &self,
+        py: Python<'_>,
+        cost: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Grant>> {
+        let method = self.method.bind(py);
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "detached"), true)?;
+        let lease = match cost {
+            None => method.call((), Some(&keywords)),
+            Some(cost) => method.call((cost,), Some(&keywords)),
+        }?;
+        Ok((!lease.is_none()).then(|| Grant::Lease(lease.unbind())))
+    }
+
+    /// What the collector is to see.
+    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.capacity.as_any())?;
+        see(&self.method)
+    }
+}
+
+/// Whether a cost is a bare number: so many slots.
+#[inline]
+pub(crate) fn is_number(cost: &Bound<'_, PyAny>) -> bool {
+    cost.is_instance_of::<PyInt>() || cost.is_instance_of::<PyFloat>()
+}
+
+/// Whether a cost is the number 1, which is that of nearly all tasks.
+#[inline]
+fn is_one(cost: &Bound<'_, PyAny>) -> bool {
+    cost.is_exact_instance_of::<PyInt>() && cost.extract::<u8>().is_ok_and(|cost| cost == 1)
+}
+
+/// What was granted, and is held until it is given back.
+#[derive(Debug)]
+pub(crate) enum Grant {
+    Permit(Permit),
+    /// A `Lease`, which somebody else may have a hand on.
+    Lease(Py<PyAny>),
+}
+
+impl Grant {
+    /// Gives it back.
+    #[inline]
+    pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Permit(permit) => permit.release(py),
+            Self::Lease(lease) => lease
+                .bind(py)
+                .call_method0(intern!(py, "release"))
+                .map(drop),
+        }
+    }
+
+    /// The lease, where it is one.
+    pub(crate) fn lease(&self) -> Option<&Py<PyAny>> {
+        match self {
+            Self::Permit(_) => None,
+            Self::Lease(lease) => Some(lease),
+        }
+    }
+}
+
+/// What a lease holds, without the lease.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    /// `None` once it was given back.
+    shared: Option<Arc<Shared>>,
+    id: PermitId,
+}
+
+impl Permit {
+    #[inline]
+    fn new(shared: &Arc<Shared>, id: PermitId) -> Self {
+        Self {
+            shared: Some(Arc::clone(shared)),
+            id,
+        }
+    }
+
+    /// The capacity comes back also if the clock of the tree fails.
+    #[inline]
+    fn release(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(shared) = self.shared.take() else {
+            return Ok(());
+        };
+        shared.home.check(py, "capacity")?;
+        let entered = shared.enter(py);
+        shared.core.release(self.id);
+        entered.map(drop)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // A loop that was closed under its tasks drops them. A child of a fork has no such tree.
+        if let Some(shared) = self.shared.take()
+            && shared.home.is_here()
+        {
+            shared.core.release(self.id);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The numbers of the tasks of a runner.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use pyo3::prelude::*;
+
+/// Numbers from 1, each once: an iterator without an end.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug, Default)]
+pub(crate) struct Ids(AtomicU64);
+
+#[pymethods]
+impl Ids {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(name = "__next__")]
+    pub(super) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed) + 1
+    }
+}
