@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -13,9 +13,22 @@ import headrace
 from headrace import PullObj, PushObj, SourceObj
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["OPERATORS", "Failing", "Gate", "Sources", "collect", "quiet", "turns", "until", "wrong"]
+__all__ = [
+    "OPERATORS",
+    "Failing",
+    "Gate",
+    "Heart",
+    "Sources",
+    "cancelled_often",
+    "collect",
+    "quiet",
+    "turns",
+    "until",
+    "wrong",
+]
 
 # Every class that an item goes through, but for those that are there to be derived from.
 OPERATORS = [
@@ -32,6 +45,37 @@ where: ContextVar[str] = ContextVar("where", default="nowhere")
 async def collect(stream: Any) -> list[Any]:
     """All that is left of a stream."""
     return [item async for item in stream]
+
+
+async def cancelled_often(
+    stream: Any, rng: random.Random, most: int = 8, spare: int = 4
+) -> tuple[list[Any], int]:
+    """All items of a stream whose pulls are cancelled at random, and how often one was.
+
+    Args:
+        stream: What is pulled to its end.
+        rng: Says when.
+        most: A pull is given fewer turns of the loop than that.
+        spare: After so many cancellations a pull is let through; 0: never.
+    """
+    received: list[Any] = []
+    cancelled = 0
+    while True:
+        pull = asyncio.ensure_future(anext(stream))
+        await turns(rng.randrange(most))
+        pull.cancel()
+        try:
+            received.append(await pull)
+        except asyncio.CancelledError:
+            cancelled += 1
+            if not spare or cancelled % spare:
+                continue
+            try:
+                received.append(await anext(stream))
+            except StopAsyncIteration:
+                return received, cancelled
+        except StopAsyncIteration:
+            return received, cancelled
 
 
 async def turns(count: int) -> None:
@@ -65,6 +109,26 @@ class Gate:
         self.calls.append(item)
         await self.open.wait()
         return item * 10
+
+
+class Heart:
+    """Beats once a turn of the loop, within `async with`: what holds the loop up, holds it up."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _beat(self) -> None:
+        while True:
+            self.beats += 1
+            await asyncio.sleep(0)
 
 
 async def quiet() -> None:

@@ -33,7 +33,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import collect, quiet
+from tests.support import Heart, collect, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -297,20 +297,11 @@ async def test_law_16_ready_source_does_not_starve_one_that_needs_the_loop(
 async def test_law_16_merge_of_ready_sources_lets_the_loop_turn(
     make: Callable[..., PullObj[Any]],
 ) -> None:
-    beats = 0
-
-    async def beat() -> None:
-        nonlocal beats
-        while True:
-            await asyncio.sleep(0)
-            beats += 1
-
-    heart = asyncio.ensure_future(beat())
-    stream = make(*(ready(range(20_000)) for _ in range(4)), SourceIterObj(range(20_000)).map(str))
-    await collect(stream)
-    heart.cancel()
-    await asyncio.wait([heart])
-    assert beats > 5
+    async with Heart() as heart:
+        await collect(
+            make(*(ready(range(20_000)) for _ in range(4)), SourceIterObj(range(20_000)).map(str))
+        )
+    assert heart.beats > 5
 
 
 async def test_law_16_source_that_gives_nothing_lets_the_loop_turn() -> None:

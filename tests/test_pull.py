@@ -28,7 +28,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Gate, collect, turns, until, wrong
+from tests.support import Gate, Heart, cancelled_often, collect, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -180,23 +180,7 @@ async def test_law_2_cancelled_after_any_number_of_turns_nothing_is_lost(seed: i
         return n % 5 != 0
 
     stream = SourceIterObj(range(60)).map(slow).filter(keep).map(slow)
-    received: list[int] = []
-    cancelled = 0
-    while True:
-        task = asyncio.ensure_future(anext(stream))
-        await turns(rng.randrange(12))
-        task.cancel()
-        try:
-            received.append(await task)
-        except asyncio.CancelledError:
-            cancelled += 1
-            if cancelled % 3 == 0:
-                try:
-                    received.append(await anext(stream))
-                except StopAsyncIteration:
-                    break
-        except StopAsyncIteration:
-            break
+    received, cancelled = await cancelled_often(stream, rng, 12, spare=3)
     assert received == [n for n in range(60) if n % 5]
     assert cancelled > 10
 
@@ -675,43 +659,21 @@ async def test_law_13_a_new_callable_holds_from_the_next_item_in_a_fused_line() 
 
 
 async def test_law_16_a_ready_stream_still_yields_to_the_loop() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    count = 0
-    async for _ in SourceIterObj(range(50_000)).map(lambda n: n):
-        count += 1
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with Heart() as heart:
+        count = 0
+        async for _ in SourceIterObj(range(50_000)).map(lambda n: n):
+            count += 1
     assert count == 50_000
     # At least once in 4,096 items, whatever the clock says.
-    assert beats >= 50_000 // 4096
+    assert heart.beats >= 50_000 // 4096
 
 
 async def test_law_16_the_budget_is_the_tasks_not_the_streams() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    # Each stream gives one item, so that none of them alone could ever spend a budget.
-    for _ in range(20_000):
-        await anext(SourceBufferObj([1]))
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    assert beats >= 20_000 // 4096
+    async with Heart() as heart:
+        # Each stream gives one item, so that none of them alone could ever spend a budget.
+        for _ in range(20_000):
+            await anext(SourceBufferObj([1]))
+    assert heart.beats >= 20_000 // 4096
 
 
 async def test_law_17_a_line_of_ten_thousand_links_runs_and_closes() -> None:

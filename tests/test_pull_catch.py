@@ -21,7 +21,7 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import collect, turns, wrong
+from tests.support import cancelled_often, collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -262,24 +262,7 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         return [n, n]
 
     stream = SourceIterObj(range(30)).map(odd_fails_slowly).catch(negative_slowly).flat_map(pair)
-    received: list[int] = []
-    cancelled = 0
-    while True:
-        pull = asyncio.ensure_future(anext(stream))
-        await turns(rng.randrange(6))
-        pull.cancel()
-        try:
-            received.append(await pull)
-        except asyncio.CancelledError:
-            cancelled += 1
-            if cancelled % 4:
-                continue
-            try:
-                received.append(await anext(stream))
-            except StopAsyncIteration:
-                break
-        except StopAsyncIteration:
-            break
+    received, cancelled = await cancelled_often(stream, rng, 6)
     assert received == [-n if n % 2 else n for n in range(30) for _ in (0, 1)]
     assert cancelled > 3
 

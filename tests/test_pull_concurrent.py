@@ -27,7 +27,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import collect, turns, wrong
+from tests.support import Heart, collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -1113,24 +1113,12 @@ async def test_law_16_a_ready_source_and_ready_calls_let_the_loop_turn() -> None
         async def __anext__(self) -> int:
             return 1
 
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
     for ordered in (True, False):
-        beats = 0
-        task = asyncio.create_task(heart())
         stream = PullMapObj(Ready(), lambda n: n, concurrency=10, ordered=ordered)
-        async with stream.take(20_000) as part:
+        async with Heart() as heart, stream.take(20_000) as part:
             assert len(await collect(part)) == 20_000
-        task.cancel()
-        await asyncio.wait([task])
         # Twice a window, at the least.
-        assert beats >= 1_000
+        assert heart.beats >= 1_000
 
 
 async def test_law_17_ten_thousand_of_them_run_and_close() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import gc
 import random
@@ -22,7 +21,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import collect, turns, wrong
+from tests.support import Heart, cancelled_often, collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -143,18 +142,7 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         return n
 
     stream = SourceIterObj(generator()).eager(rng.randrange(1, 5)).map(slow).eager().map(slow)
-    received: list[int] = []
-    cancelled = 0
-    while True:
-        pull = asyncio.ensure_future(anext(stream))
-        await turns(rng.randrange(8))
-        pull.cancel()
-        try:
-            received.append(await pull)
-        except asyncio.CancelledError:
-            cancelled += 1
-        except StopAsyncIteration:
-            break
+    received, cancelled = await cancelled_often(stream, rng, 8, spare=0)
     assert received == list(range(60))
     assert cancelled > 3
 
@@ -723,28 +711,17 @@ def test_law_14_bad_input_is_refused(
 
 
 async def test_law_16_a_ready_source_does_not_keep_the_loop_from_turning() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
     def source() -> Iterator[int]:
         yield from range(50_000)
 
-    task = asyncio.create_task(heart())
-    stream = PullEagerObj(source(), 1_000_000)
-    assert await anext(stream) == 0
-    count = 1
-    async for _ in stream:
-        count += 1
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with Heart() as heart:
+        stream = PullEagerObj(source(), 1_000_000)
+        assert await anext(stream) == 0
+        count = 1
+        async for _ in stream:
+            count += 1
     assert count == 50_000
-    assert beats >= 2 * (50_000 // 4096)
+    assert heart.beats >= 2 * (50_000 // 4096)
 
 
 async def test_law_17_a_deep_line_runs() -> None:

@@ -22,7 +22,7 @@ from headrace import (
     SourceCancelledError,
     SourceIterObj,
 )
-from tests.support import collect, turns, wrong
+from tests.support import Heart, cancelled_often, collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -160,24 +160,7 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
     stream = (
         SourceIterObj(range(40)).map(slow).flat_map(pair).map(slow).window(3).flatten().take(70)
     )
-    received: list[int] = []
-    cancelled = 0
-    while True:
-        pull = asyncio.ensure_future(anext(stream))
-        await turns(rng.randrange(8))
-        pull.cancel()
-        try:
-            received.append(await pull)
-        except asyncio.CancelledError:
-            cancelled += 1
-            if cancelled % 4:
-                continue
-            try:
-                received.append(await anext(stream))
-            except StopAsyncIteration:
-                break
-        except StopAsyncIteration:
-            break
+    received, cancelled = await cancelled_often(stream, rng)
     assert received == [n for n in range(40) for _ in (0, 1)][:70]
     assert cancelled > 10
 
@@ -297,23 +280,12 @@ def test_law_14_bad_input_is_refused(
 
 
 async def test_law_16_flattening_one_long_iterable_lets_the_loop_turn() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    count = 0
-    async for _ in PullFlattenObj([range(50_000)]):
-        count += 1
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with Heart() as heart:
+        count = 0
+        async for _ in PullFlattenObj([range(50_000)]):
+            count += 1
     assert count == 50_000
-    assert beats >= 50_000 // 4096
+    assert heart.beats >= 50_000 // 4096
 
 
 async def test_law_17_ten_thousand_of_each_run() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import inspect
 import random
@@ -22,7 +21,7 @@ from headrace import (
     PullObj,
     SourceIterObj,
 )
-from tests.support import collect, turns, wrong
+from tests.support import Heart, cancelled_often, collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -32,28 +31,6 @@ async def generated(items: Iterable[Any]) -> AsyncIterator[Any]:
     for item in items:
         await asyncio.sleep(0)
         yield item
-
-
-async def cancelled_often(stream: Any, rng: random.Random) -> tuple[list[Any], int]:
-    """All items of a stream whose pulls are cancelled at random; and how often."""
-    received: list[Any] = []
-    cancelled = 0
-    while True:
-        pull = asyncio.ensure_future(anext(stream))
-        await turns(rng.randrange(8))
-        pull.cancel()
-        try:
-            received.append(await pull)
-        except asyncio.CancelledError:
-            cancelled += 1
-            if cancelled % 4:
-                continue
-            try:
-                received.append(await anext(stream))
-            except StopAsyncIteration:
-                return received, cancelled
-        except StopAsyncIteration:
-            return received, cancelled
 
 
 def parted(items: Iterable[int], closes: Callable[[int], bool]) -> list[list[int]]:
@@ -366,21 +343,10 @@ async def test_law_13_the_index_is_live() -> None:
 async def test_law_16_what_is_held_at_the_end_leaves_without_stopping_the_loop() -> None:
     count = 20_000
     stream = SourceIterObj(range(1, count)).in_order(lambda n: n, maxsize=count)
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
     held = asyncio.create_task(anext(stream.filter(lambda _: False), None))
-    task = asyncio.create_task(heart())
-    assert await held is None
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    assert beats >= 2 * (count // 4096)
+    async with Heart() as heart:
+        assert await held is None
+    assert heart.beats >= 2 * (count // 4096)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import random
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from headrace import (
     WouldBlock,
     WrongLoopError,
 )
-from tests.support import turns
+from tests.support import Heart, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -399,19 +398,8 @@ def test_law_14_bad_input_is_refused(
 async def test_law_16_a_branch_with_a_backlog_lets_the_loop_turn() -> None:
     count = 20_000
     first, second = SourceIterObj(range(count)).share(2, maxsize=count + 1)
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    for branch in (first, second):
-        beats = 0
-        assert await branch.count() == count
-        assert beats >= count // 4096
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with Heart() as heart:
+        for branch in (first, second):
+            heart.beats = 0
+            assert await branch.count() == count
+            assert heart.beats >= count // 4096

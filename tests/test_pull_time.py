@@ -22,7 +22,7 @@ from headrace import (
     SourceIterObj,
 )
 from headrace.testing import VirtualClock
-from tests.support import collect, turns, wrong
+from tests.support import Heart, collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -606,22 +606,11 @@ async def test_law_16_overdue_ticks_let_the_loop_turn() -> None:
     stream = PullTimerObj(0.001)
     assert await anext(stream) == 0
     await asyncio.sleep(50)
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    async for tick in stream:
-        if tick == 49_999:
-            break
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    assert beats >= 49_999 // 4096
+    async with Heart() as heart:
+        async for tick in stream:
+            if tick == 49_999:
+                break
+    assert heart.beats >= 49_999 // 4096
 
 
 # All of them

@@ -25,7 +25,7 @@ from headrace import (
     SinkObj,
     WouldBlock,
 )
-from tests.support import wrong
+from tests.support import Heart, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,23 +168,12 @@ async def test_law_13_a_new_callable_holds_from_the_next_item() -> None:
 
 
 async def test_law_16_a_sink_that_is_always_ready_still_lets_the_loop_turn() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    sink: SinkCollectObj[int] = SinkCollectObj()
-    for n in range(20_000):
-        await sink.next(n)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with Heart() as heart:
+        sink: SinkCollectObj[int] = SinkCollectObj()
+        for n in range(20_000):
+            await sink.next(n)
     assert sink.buffer == list(range(20_000))
-    assert beats >= 20_000 // 4096
+    assert heart.beats >= 20_000 // 4096
 
 
 async def test_law_17_a_line_of_ten_thousand_links_runs_and_ends() -> None:

@@ -20,7 +20,7 @@ from headrace import (
     SinkObj,
     SourceIterObj,
 )
-from tests.support import turns, wrong
+from tests.support import Heart, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -158,22 +158,11 @@ async def test_law_2_a_drain_to_closed_by_hand_pushes_no_item_twice(shape: str, 
 
 
 async def test_law_16_draining_a_ready_stream_lets_the_loop_turn() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    sink: SinkCollectObj[int] = SinkCollectObj()
-    await SourceIterObj(range(20_000)).drain_to(sink)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    async with Heart() as heart:
+        sink: SinkCollectObj[int] = SinkCollectObj()
+        await SourceIterObj(range(20_000)).drain_to(sink)
     assert len(sink.buffer) == 20_000
-    assert beats >= 20_000 // 4096
+    assert heart.beats >= 20_000 // 4096
 
 
 async def test_a_buffer_into_a_buffer() -> None:

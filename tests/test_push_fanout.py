@@ -29,7 +29,7 @@ from headrace import (
     SinkObj,
     WouldBlock,
 )
-from tests.support import wrong
+from tests.support import Heart, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -391,22 +391,11 @@ async def test_a_fork_that_is_closed_by_hand_leaves_at_once_what_its_windows_hav
 
 
 async def test_law_16_a_fork_of_ready_sinks_lets_the_loop_turn() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    fork = PushForkObj(collectors(10))
-    for n in range(20_000):
-        await fork.next(n)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert beats >= 20_000 // 4096
+    async with Heart() as heart:
+        fork = PushForkObj(collectors(10))
+        for n in range(20_000):
+            await fork.next(n)
+    assert heart.beats >= 20_000 // 4096
 
 
 def test_a_cycle_through_a_fork_is_collected() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import itertools
 import weakref
@@ -34,7 +33,7 @@ from headrace import (
     SinkObj,
     WouldBlock,
 )
-from tests.support import wrong
+from tests.support import Heart, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -126,22 +125,11 @@ async def test_flatten_pushes_the_items_of_each_item(kind: str) -> None:
 
 
 async def test_flatten_of_a_long_iterable_lets_the_loop_turn_law_16() -> None:
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    sink: SinkCollectObj[int] = SinkCollectObj()
-    await PushFlattenObj(sink).next(range(50_000))
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with Heart() as heart:
+        sink: SinkCollectObj[int] = SinkCollectObj()
+        await PushFlattenObj(sink).next(range(50_000))
     assert sink.buffer == list(range(50_000))
-    assert beats >= 50_000 // 4096
+    assert heart.beats >= 50_000 // 4096
 
 
 async def test_flatten_stops_where_no_more_is_wanted() -> None:

@@ -79,7 +79,7 @@ from headrace import (
     WrongLoopError,
 )
 from headrace.testing import Delay, Raise, ScriptedSource, Turns, sweep, sweep_endings
-from tests.support import collect, turns, until, wrong
+from tests.support import Heart, collect, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -1732,7 +1732,7 @@ def test_law_14_bad_input_is_refused_by_name_and_value(
 
 @every_row
 async def test_law_16_a_ready_stream_lets_the_loop_turn(row: Row) -> None:
-    drawn = beats = 0
+    drawn = 0
 
     def endless() -> Iterator[Any]:
         nonlocal drawn
@@ -1740,18 +1740,9 @@ async def test_law_16_a_ready_stream_lets_the_loop_turn(row: Row) -> None:
             drawn += 1
             yield item
 
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            beats += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(heart())
-    await collect(row.build(SourceIterObj(endless()), plain))
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    assert beats >= drawn // 4096
+    async with Heart() as heart:
+        await collect(row.build(SourceIterObj(endless()), plain))
+    assert heart.beats >= drawn // 4096
 
 
 @pytest.mark.loops("asyncio")
