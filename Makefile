@@ -23,8 +23,6 @@ export CARGO_TARGET_DIR ?= target
 
 BIN := $(abspath $(VENV))/bin
 RUN := $(BIN)/python
-# Where the libraries live that `bench-peers` measures headrace beside.
-PEERS ?= .venvs/peers
 # Where other projects' tests are run on headrace.
 INDEPENDENT ?= .venvs/independent
 # Which requirements file `setup` installs.
@@ -157,15 +155,14 @@ demo: build ## the main job: a census of the standard library, into build/census
 	$(RUN) examples/stdlib_census.py --output build/census.jsonl
 
 .PHONY: bench
-bench: build ## headrace beside what one would write by hand, into benches/results/ and the tables; ARGS=--quick for a look
-	$(RUN) benches/python/rows.py $(ARGS)
-	$(RUN) benches/python/tables.py
-	$(RUN) benches/python/merge_floor.py
-
-.PHONY: bench-peers
-bench-peers: ## headrace beside its peers, into a virtual environment of its own; ARGS= goes to the benchmark
-	$(MAKE) build TOOLS=peers VENV=$(PEERS)
-	PYTHONPATH=benches/python $(PEERS)/bin/python -m peers $(ARGS)
+bench: ## headrace beside code by hand, its peers and the floors, into benches/results/ and the tables; ARGS=--quick for a look
+	key=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)'); \
+	venv=.venvs/peers-$$key; \
+	$(MAKE) build TOOLS=test VENV=$$venv CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/py$$key; \
+	$$venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/peers.txt \
+		|| echo "not all peers could be installed: what is not there is shown as absent" >&2; \
+	$$venv/bin/python benches/python/bench.py $(ARGS); \
+	$$venv/bin/python benches/python/tables.py
 
 .PHONY: wheels
 wheels: $(READY) ## a wheel for each CPython >= 3.11 of this machine into dist/, each tried in an empty environment

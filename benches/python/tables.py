@@ -1,7 +1,11 @@
 """Writes the tables of the README and of the documentation anew, out of benches/results/.
 
-A table stands between `<!-- results: GROUP ... -->` and `<!-- end of results -->`; behind a group a part of a row's name may
-stand, `pool="a turn"`, for those rows alone. `make bench` runs this, and a test says when a page and the results differ.
+`make bench` runs this, and a test says when a page and the results differ. Between a comment and `<!-- end of results -->`:
+
+<!-- results: GROUP -->          the whole table of a group, one for each CPython
+<!-- summary: GROUP=PART ... --> headrace and the best of its peers, in the rows whose name contains the part, or in all
+<!-- missed -->                  every row that is above its goal, with the floors that stand beside it
+<!-- measured -->                on what was measured, and when
 """
 
 from __future__ import annotations
@@ -10,59 +14,210 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from row import misses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
-MARKED = re.compile(r"(<!-- results: (.*?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md"]
+MARKED = re.compile(
+    r"(<!-- (results|summary|missed|measured)(?:: ([^\n]*?))? -->\n).*?(<!-- end of results -->)",
+    re.DOTALL,
+)
+FLOORS = (
+    "sync builtins",
+    "sync calls",
+    "smallest",
+    "bare tasks",
+    "workers",
+    "steps in C",
+    "with identities",
+)
+"""What does less than any library has to."""
+NOTHING = "-"
+
+Results = dict[str, Any]
 
 
-def results() -> list[dict[str, Any]]:
-    """What was measured, a machine each."""
-    files = sorted((ROOT / "benches" / "results").glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+def results() -> list[Results]:
+    """What was measured, the last time for each CPython, the oldest CPython first."""
+    found: dict[str, Results] = {}
+    files = (ROOT / "benches" / "results").glob("*.json")
+    for kept in sorted(
+        (json.loads(file.read_text(encoding="utf-8")) for file in files),
+        key=lambda kept: (kept["measured"], kept["machine"]),
+    ):
+        found[kept["python"].rpartition(".")[0]] = kept
+    return sorted(
+        found.values(), key=lambda kept: [int(part) for part in re.findall(r"\d+", kept["python"])]
+    )
 
 
-def cell(row: dict[str, Any] | None) -> str:
-    """The figure of a row, with a star where it missed its goal; a dash where it was not measured."""
+def piped(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def cell(answer: dict[str, Any] | None, goal: float | str | None = None) -> str:
+    """What came of a library, with a star if that misses the goal."""
+    if answer is None:
+        return NOTHING
+    if "ratio" not in answer:
+        text = str(answer["answer"])
+        return f"{text} *" if isinstance(goal, str) and misses(text, goal) else text
+    # As it is shown, so that a table never contradicts itself.
+    shown = f"{answer['ratio']:.2f}"
+    star = " *" if isinstance(goal, float) and float(shown) > goal else ""
+    return f"{'~' if answer.get('loose') else ''}{shown}{star}"
+
+
+def shown_goal(goal: float | str | None) -> str:
+    if goal is None:
+        return NOTHING
+    return f"{goal:.2f}" if isinstance(goal, float) else goal
+
+
+def head(columns: list[str]) -> str:
+    """The first two lines of a table of these libraries."""
+    cells = ["work", "by hand", columns[0], "goal", *columns[1:]]
+    return piped(cells) + "\n|---|---|" + "--:|" * (len(cells) - 2)
+
+
+def line(row: dict[str, Any], columns: list[str]) -> str:
+    """One row of such a table."""
+    cells, goal = row["cells"], row["goal"]
+    by_hand = cell(cells.get("by hand"))
+    if row.get("ns"):
+        by_hand = f"{row['by hand']}, {row['ns']:,.0f} ns"
+    first = cell(cells.get(columns[0]), goal if columns[0] == "headrace" else None)
+    others = (cell(cells.get(library)) for library in columns[1:])
+    return piped([row["work"], by_hand, first, shown_goal(goal), *others])
+
+
+def columns_of(measured: list[dict[str, Any]]) -> list[str]:
+    """The libraries of a group, without those that were absent from all of its rows."""
+    known = dict.fromkeys(
+        library
+        for row in measured
+        for library, answer in row["cells"].items()
+        if answer.get("answer") != "absent"
+    )
+    return ["headrace", *(library for library in known if library not in ("headrace", "by hand"))]
+
+
+def table(group: str) -> str:
+    """The whole table of a group, one for each CPython."""
+    written = []
+    for kept in results():
+        if measured := kept["groups"].get(group):
+            columns = columns_of(measured)
+            lines = [head(columns), *(line(row, columns) for row in measured)]
+            written.append(f"{kept['python']}:\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(written)
+
+
+Kept = dict[str, Any] | None
+"""A row as it was measured somewhere, or that it was not."""
+
+
+def by_work(group: str) -> dict[str, list[Kept]]:
+    """The rows of a group by their names, each as it was measured on each CPython."""
+    found = [{row["work"]: row for row in kept["groups"].get(group, ())} for kept in results()]
+    works = dict.fromkeys(work for rows in found for work in rows)
+    return {work: [rows.get(work) for rows in found] for work in works}
+
+
+def known(rows: list[Kept]) -> dict[str, Any]:
+    return next(row for row in rows if row is not None)
+
+
+def figure(row: Kept) -> str:
+    """headrace's, with its goal."""
     if row is None:
-        return "-"
-    figure = row["ms"] if "ms" in row else row["ratio"]
-    missed = row["goal"] is not None and figure > row["goal"]
-    return (f"{figure:.1f} ms" if "ms" in row else f"{figure:.2f}") + " *" * missed
+        return NOTHING
+    shown = cell(row["cells"].get("headrace"), row["goal"])
+    star = " *" if shown.endswith(" *") else ""
+    return f"{shown.removesuffix(' *')} ({shown_goal(row['goal'])}){star}"
 
 
-def table(wanted: str) -> str:
-    """A table of the groups, or of some of their rows, with a column for each machine."""
+def best_peer(row: Kept, peers: dict[str, str]) -> str:
+    """The quickest of the libraries that one can install."""
+    ratios = {
+        library: answer["ratio"]
+        for library, answer in (row["cells"] if row else {}).items()
+        if "ratio" in answer and library.split()[0] in peers and library != "headrace"
+    }
+    if not ratios:
+        return NOTHING
+    best = min(ratios, key=lambda library: ratios[library])
+    return f"{best} {ratios[best]:.2f}"
+
+
+def floors(row: Kept) -> str:
+    cells = row["cells"] if row else {}
+    told = [f"{floor} {cell(cells[floor])}" for floor in FLOORS if floor in cells]
+    return ", ".join(told) or NOTHING
+
+
+def summary(wanted: str) -> str:
+    """Of some rows, headrace's figure, its goal and the best of its peers, for each CPython."""
     machines = results()
-    found: dict[str, dict[str, Any]] = {}
-    columns: list[dict[str, Any]] = [{} for _ in machines]
+    heads = (head for kept in machines for head in (f"{kept['python']} (goal)", "best peer"))
+    lines = [piped(["work", "by hand", *heads]), "|---|---|" + "--:|---|" * len(machines)]
     for want in shlex.split(wanted):
         group, _, part = want.partition("=")
-        for machine, column in zip(machines, columns, strict=True):
-            for row in machine["groups"].get(group, {}).get("rows", ()):
-                if part in row["work"]:
-                    found.setdefault(row["work"], row)
-                    column[row["work"]] = row
-    heads = [machine["machine"].split(",")[0] for machine in machines]
-    lines = ["| work | by hand | goal | " + " | ".join(heads) + " |"]
-    lines.append("|---|---|--:|" + "--:|" * len(heads))
-    for work, row in found.items():
-        goal = (
-            "-"
-            if row["goal"] is None
-            else f"{row['goal']:g} ms"
-            if "ms" in row
-            else f"{row['goal']:.2f}"
-        )
-        cells = " | ".join(cell(column.get(work)) for column in columns)
-        lines.append(f"| {work} | {row.get('by hand', '-')} | {goal} | {cells} |")
+        for work, rows in by_work(group).items():
+            if part not in work:
+                continue
+            cells = [work, known(rows).get("by hand", NOTHING)]
+            for row, kept in zip(rows, machines, strict=True):
+                cells += [figure(row), best_peer(row, kept["versions"])]
+            lines.append(piped(cells))
     return "\n".join(lines) + "\n"
+
+
+def misses_its_goal(row: Kept) -> bool:
+    return row is not None and cell(row["cells"].get("headrace"), row["goal"]).endswith("*")
+
+
+def missed(_: str = "") -> str:
+    """Every row that is above its goal on some CPython."""
+    machines = results()
+    heads = (head for kept in machines for head in (f"{kept['python']} (goal)", "floors"))
+    lines = [piped(["work", *heads]), "|---|" + "--:|---|" * len(machines)]
+    groups = dict.fromkeys(group for kept in machines for group in kept["groups"])
+    for group in groups:
+        for work, rows in by_work(group).items():
+            if any(map(misses_its_goal, rows)):
+                cells = (text for row in rows for text in (figure(row), floors(row)))
+                lines.append(piped([work, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def measured(_: str = "") -> str:
+    """On what, and when."""
+    lines = []
+    for kept in results():
+        versions = ", ".join(
+            f"{library} {version}" for library, version in kept["versions"].items()
+        )
+        lines.append(f"- {kept['python']}, {kept['machine']}, {kept['measured']}: {versions}.")
+    return "\n".join(lines) + "\n"
+
+
+MADE: dict[str, Callable[[str], str]] = {
+    "results": table,
+    "summary": summary,
+    "missed": missed,
+    "measured": measured,
+}
 
 
 def written(page: str) -> str:
     """A page with its tables as the results have them."""
-    return MARKED.sub(lambda match: match[1] + table(match[2]) + match[3], page)
+    return MARKED.sub(lambda match: match[1] + MADE[match[2]](match[3] or "") + match[4], page)
 
 
 if __name__ == "__main__":

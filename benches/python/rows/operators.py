@@ -1,12 +1,15 @@
-"""Single operators: awaiting, a foreign source, windows, a running sum."""
+"""Single operators, through `async for`: awaiting, a foreign source, windows, a running sum.
+
+asyncstdlib and aioitertools hand out a foreign async generator as it is, which is no work.
+"""
 
 from __future__ import annotations
 
 import operator
 from typing import TYPE_CHECKING, Any
 
-from peers.row import Goal, Group, Work, total, total_in_a_block, total_of_pushed
-from peers.stages import numbers
+from by_hand import numbers, total
+from row import Goal, Work, total_in_a_block, total_of_pushed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -204,60 +207,59 @@ def summed_by_aioreactive(items: int) -> Any:
     return total(aioreactive.to_async_iterable(aioreactive.scan(operator.add, 0)(source)))
 
 
-GROUP = Group(
-    "Single operators",
-    "Through `async for`; by hand, async generators. asyncstdlib and aioitertools hand out a foreign async generator as it "
-    "is, which is no work.",
-    [
-        Work(
-            "an async callable that does not suspend",
-            lambda items: total(awaited(items)),
-            {
-                "headrace": awaited_by_headrace,
-                "aiostream": awaited_by_aiostream,
-                "streamable": awaited_by_streamable,
-                "asyncstdlib": awaited_by_asyncstdlib,
-                "aioitertools": awaited_by_aioitertools,
-                "aioreactive": awaited_by_aioreactive,
-            },
-            Goal(0.85, 0.85),
-        ),
-        Work(
-            "a foreign async generator as source",
-            lambda items: total(numbers(items)),
-            {
-                "headrace": foreign_by_headrace,
-                "aiostream": foreign_by_aiostream,
-                "streamable": foreign_by_streamable,
-                "aioreactive": foreign_by_aioreactive,
-            },
-            Goal(1.10, 1.10),
-        ),
-        Work(
-            f"windows of {SIZE}, flattened again",
-            lambda items: total(flattened(items)),
-            {
-                "headrace": windows_by_headrace,
-                "aiostream": windows_by_aiostream,
-                "streamable": windows_by_streamable,
-                "asyncstdlib": windows_by_asyncstdlib,
-                "aioitertools": windows_by_aioitertools,
-                "reactivex": windows_by_reactivex,
-            },
-            Goal(0.35, 0.35),
-        ),
-        Work(
-            "a running sum",
-            lambda items: total(summed(items)),
-            {
-                "headrace": summed_by_headrace,
-                "aiostream": summed_by_aiostream,
-                "asyncstdlib": summed_by_asyncstdlib,
-                "aioitertools": summed_by_aioitertools,
-                "reactivex": summed_by_reactivex,
-                "aioreactive": summed_by_aioreactive,
-            },
-            Goal(0.45, 0.45),
-        ),
-    ],
-)
+GROUP = [
+    Work(
+        "an async callable that does not suspend",
+        "`yield await f(x)`",
+        lambda items: total(awaited(items)),
+        {
+            "headrace": awaited_by_headrace,
+            "aiostream": awaited_by_aiostream,
+            "streamable": awaited_by_streamable,
+            "asyncstdlib": awaited_by_asyncstdlib,
+            "aioitertools": awaited_by_aioitertools,
+            "aioreactive": awaited_by_aioreactive,
+        },
+        Goal(0.85),
+    ),
+    Work(
+        "a foreign async generator as source",
+        "iterating it",
+        lambda items: total(numbers(items)),
+        {
+            "headrace": foreign_by_headrace,
+            "aiostream": foreign_by_aiostream,
+            "streamable": foreign_by_streamable,
+            "aioreactive": foreign_by_aioreactive,
+        },
+        Goal(1.10),
+    ),
+    Work(
+        f"windows of {SIZE}, flattened again",
+        "async generators",
+        lambda items: total(flattened(items)),
+        {
+            "headrace": windows_by_headrace,
+            "aiostream": windows_by_aiostream,
+            "streamable": windows_by_streamable,
+            "asyncstdlib": windows_by_asyncstdlib,
+            "aioitertools": windows_by_aioitertools,
+            "reactivex": windows_by_reactivex,
+        },
+        Goal(0.35),
+    ),
+    Work(
+        "a running sum",
+        "async generators",
+        lambda items: total(summed(items)),
+        {
+            "headrace": summed_by_headrace,
+            "aiostream": summed_by_aiostream,
+            "asyncstdlib": summed_by_asyncstdlib,
+            "aioitertools": summed_by_aioitertools,
+            "reactivex": summed_by_reactivex,
+            "aioreactive": summed_by_aioreactive,
+        },
+        Goal(0.45),
+    ),
+]

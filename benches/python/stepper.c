@@ -1,4 +1,4 @@
-/* The least that taking async generators together can cost, in C: see merge_floor.py.
+/* The least that taking async generators together can cost, in C: see stepper.py.
  *
  * A `Stepper` steps its generators one after another, by the slot that CPython has for that, and hands
  * each item (or each row of them) to an `async for`. With identities each step is made under a task and
@@ -218,7 +218,7 @@ static PyAsyncMethods stepper_async = {
 };
 
 static PyTypeObject StepperType = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "merge_floor.Stepper",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "stepper.Stepper",
     .tp_basicsize = sizeof(Stepper),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = stepper_new,
@@ -229,10 +229,10 @@ static PyTypeObject StepperType = {
     .tp_doc = "Stepper(sources, rows, identities, tasks, loop)",
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_merge_floor", .m_size = -1};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_stepper", .m_size = -1};
 
 PyMODINIT_FUNC
-PyInit__merge_floor(void)
+PyInit__stepper(void)
 {
     if (PyType_Ready(&StepperType) < 0) {
         return NULL;

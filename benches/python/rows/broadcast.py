@@ -1,13 +1,18 @@
-"""Each item to many sinks."""
+"""Each item to many sinks. An item here is one that reached one sink.
+
+By hand, a queue of 100 and a task for each sink, which decouples them; so do the bounded buffers. With callbacks and lists the libraries
+call their sinks one after the other, headrace from a `PushForkObj`; its lists are `SinkCollectObj`s. `sync calls` is the floor: a `for`
+over the callables.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
 from by_hand import broadcast
-
-from peers.row import Goal, Group, Work
+from row import Goal, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +47,26 @@ async def into_lists_by_headrace(items: int, sinks: int) -> int:
     for x in range(items // sinks):
         await fork.next(x)
     return sum(sum(sink.buffer) for sink in collected)
+
+
+async def into_buffers_by_headrace(items: int, sinks: int) -> int:
+    from headrace import PushForkObj, PushPullBufferObj
+
+    buffers: list[PushPullBufferObj[int]] = [PushPullBufferObj(100) for _ in range(sinks)]
+    add, total = adder()
+
+    async def consume(buffer: PushPullBufferObj[int]) -> None:
+        async for x in buffer.source:
+            add(x)
+
+    tasks = [asyncio.create_task(consume(buffer)) for buffer in buffers]
+    fork = PushForkObj([buffer.sink for buffer in buffers])
+    for x in range(items // sinks):
+        await fork.next(x)
+    await fork.return_()
+    for task in tasks:
+        await task
+    return total()
 
 
 def by_calls(items: int, sinks: int) -> int:
@@ -134,19 +159,23 @@ LISTS = {
     "aioreactive": into_lists_by_aioreactive,
 }
 
-GROUP = Group(
-    "Broadcast",
-    "An item here is one that reached one sink. By hand, a queue of 100 and a task for each sink, which decouples them; "
-    "the libraries call their sinks one after the other, headrace from a `PushForkObj`. The lists are `SinkCollectObj`s "
-    "there. `sync calls` is the floor: a `for` over the callables.",
-    [
-        Work(
-            f"to {sinks} {kind}",
-            partial(broadcast, sinks=sinks),
-            {library: partial(run, sinks=sinks) for library, run in libraries.items()},
-            Goal(goal, goal),
-        )
-        for kind, libraries in (("callbacks", CALLBACKS), ("lists", LISTS))
-        for sinks, goal in ((2, 0.12), (10, 0.10), (100, 0.10))
-    ],
+BUFFERS = {"headrace": into_buffers_by_headrace}
+
+THREE = ((2, 0.12), (10, 0.10), (100, 0.10))
+KINDS = (
+    ("callbacks", CALLBACKS, THREE),
+    ("lists", LISTS, THREE),
+    ("bounded buffers and their tasks", BUFFERS, ((2, 1.0), (10, 1.0), (100, 1.0))),
 )
+
+GROUP = [
+    Work(
+        f"broadcast to {sinks} {kind}",
+        "a queue and a task for each",
+        partial(broadcast, sinks=sinks),
+        {library: partial(run, sinks=sinks) for library, run in libraries.items()},
+        Goal(goal),
+    )
+    for kind, libraries, goals in KINDS
+    for sinks, goal in goals
+]

@@ -1,4 +1,7 @@
-"""What arrives when every pull is given up after 2 ms."""
+"""What arrives of 200 items, one every 5 ms, when every pull is given up after 2 ms, and the next one follows, up to the end.
+
+By hand, async generators, which a cancellation ends. A channel of aiochan sometimes fails an assertion then.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peers.leaving import left_properly
-from peers.row import Group, Probe
-from peers.shapes import ONE_STAGE, SIDE_BY_SIDE
-from peers.stages import inc
+from leaving import left_properly
+from row import Probe
+from shapes import ONE_STAGE, SIDE_BY_SIDE
+from stages import inc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -89,31 +92,25 @@ def behind_eager(source: Any) -> Any:
     return SourceIterObj(source).eager().map(inc)
 
 
-GROUP = Group(
-    "Pulls that are given up",
-    f"{ITEMS} items, one every 5 ms. Each `anext()` stands under `asyncio.wait_for(..., {PATIENCE})`, and the next one follows, "
-    "up to the end: how many arrive? By hand, async generators, which a cancellation ends. A channel of aiochan sometimes fails "
-    "an assertion then.",
-    [
-        Probe(
-            "one stage over a source that bears it itself",
-            str(ITEMS),
-            {name: partial(over, Ticks, line) for name, line in ONE_STAGE.items()},
-        ),
-        Probe(
-            "one stage over an async generator, as it is",
-            str(ITEMS),
-            {name: partial(over, generated, line) for name, line in ONE_STAGE.items()},
-        ),
-        Probe(
-            "the same behind `eager()`, a task that pulls ahead",
-            str(ITEMS),
-            {"headrace": partial(over, generated, behind_eager)},
-        ),
-        Probe(
-            "calls side by side, 2 at once, 5 ms each",
-            str(ITEMS),
-            {name: partial(side_by_side, calls) for name, calls in SIDE_BY_SIDE.items()},
-        ),
-    ],
-)
+GROUP = [
+    Probe(
+        "one stage over a source that bears it itself",
+        str(ITEMS),
+        {name: partial(over, Ticks, line) for name, line in ONE_STAGE.items()},
+    ),
+    Probe(
+        "one stage over an async generator, as it is",
+        str(ITEMS),
+        {name: partial(over, generated, line) for name, line in ONE_STAGE.items()},
+    ),
+    Probe(
+        "the same behind `eager()`, a task that pulls ahead",
+        str(ITEMS),
+        {"headrace": partial(over, generated, behind_eager)},
+    ),
+    Probe(
+        "calls side by side, 2 at once, 5 ms each",
+        str(ITEMS),
+        {name: partial(side_by_side, calls) for name, calls in SIDE_BY_SIDE.items()},
+    ),
+]

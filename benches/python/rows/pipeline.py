@@ -1,11 +1,17 @@
-"""Stages of map and filter, through `async for`."""
+"""Stages of map and filter, through `async for`.
+
+`x + 1` and `x % 7 != 0` in turn; by hand, as many async generators over one that counts. `sync builtins` is the floor: `map` and `filter`
+in a plain `for`. reactivex pushes, and never meets the event loop.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from peers import stages
-from peers.row import Goal, Group, Work, total, total_in_a_block, total_of_pushed
+import stages
+from by_hand import numbers, total
+from row import Goal, Work, total_in_a_block, total_of_pushed
 
 
 async def by_hand(items: int, kinds: stages.Kinds) -> int:
@@ -33,13 +39,24 @@ LIBRARIES = {
 
 GOALS = {1: Goal(0.50, 0.48), 3: Goal(0.42, 0.38), 5: Goal(0.42, 0.36), 10: Goal(0.40, 0.30)}
 
-GROUP = Group(
-    "Stages of map and filter, through `async for`",
-    "`async for` over k stages, `x + 1` and `x % 7 != 0` in turn; by hand, k async generators over one that counts. "
-    "`sync builtins` is the floor: `map` and `filter` in a plain `for`. reactivex pushes, and never meets the event loop.",
-    [
+
+async def exhausted(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
+GROUP = [
+    Work(
+        "an empty `async for`",
+        "async generator",
+        lambda items: exhausted(numbers(items)),
+        {"headrace": lambda items: exhausted(stages.by_headrace(items, []))},
+        Goal(0.60),
+    ),
+    *(
         Work(
-            f"{count} stage{'s' * (count > 1)}",
+            f"{count} map/filter stage{'s' * (count > 1)}",
+            "async generators",
             partial(by_hand, kinds=stages.in_turn(count)),
             {
                 library: partial(run, kinds=stages.in_turn(count))
@@ -48,5 +65,5 @@ GROUP = Group(
             goal,
         )
         for count, goal in GOALS.items()
-    ],
-)
+    ),
+]

@@ -1,4 +1,9 @@
-"""What goes on behind the back of a consumer that left early."""
+"""What goes on behind the back of a consumer that left early: sources that are open, and calls that end all the same.
+
+Calls are 100, of which 8 are under way. First in the way that its library offers, `async with` the stream or `aclose()` of its iterator;
+sources are counted right after that. Then by a bare `break`; they are counted 50 ms later. Calls take 200 ms and have 500. A stream of
+headrace that is left and kept can be iterated further, so its source is meant to be open.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,9 @@ import gc
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peers import leaving
-from peers.row import Group, Probe
-from peers.shapes import ONE_STAGE, SIDE_BY_SIDE
+import leaving
+from row import Probe
+from shapes import ONE_STAGE, SIDE_BY_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -91,48 +96,34 @@ async def calls_after_break(line: Callable[[Any], Any]) -> str:
     return str(calls.ended)
 
 
-GROUP = Group(
-    "Leaving early",
-    "What is left behind by a consumer that leaves a stream early: sources that are open, and calls that end all the same, of "
-    f"{ITEMS} of which {LIMIT} are under way. First in the way that its library offers, `async with` the stream or `aclose()` of "
-    "its iterator; sources are counted right after that. Then by a bare `break`; they are counted 50 ms later. "
-    "Calls take 200 ms and have 500. "
-    "A stream of headrace that is left and kept can be iterated further, so its source is meant to be open.",
-    [
-        Probe(
-            "sources open, left properly",
-            "0",
-            {name: partial(open_after_block, line) for name, line in ONE_STAGE.items()},
-        ),
-        Probe(
-            "sources open, bare `break`, stream dropped",
-            "0",
-            {
-                name: partial(open_after_break, line, is_kept=False)
-                for name, line in ONE_STAGE.items()
-            },
-        ),
-        Probe(
-            "sources open, bare `break`, stream kept",
-            "-",
-            {
-                name: partial(open_after_break, line, is_kept=True)
-                for name, line in ONE_STAGE.items()
-            },
-        ),
-        Probe(
-            "calls that end, left properly",
-            "0",
-            {name: partial(calls_after_block, calls) for name, calls in SIDE_BY_SIDE.items()},
-        ),
-        Probe(
-            "calls that end, bare `break`, stream dropped",
-            "0",
-            {
-                name: partial(calls_after_break, calls)
-                for name, calls in SIDE_BY_SIDE.items()
-                if name != "aiometer"  # it can only be used in a block
-            },
-        ),
-    ],
-)
+GROUP = [
+    Probe(
+        "sources open, left properly",
+        "0",
+        {name: partial(open_after_block, line) for name, line in ONE_STAGE.items()},
+    ),
+    Probe(
+        "sources open, bare `break`, stream dropped",
+        "0",
+        {name: partial(open_after_break, line, is_kept=False) for name, line in ONE_STAGE.items()},
+    ),
+    Probe(
+        "sources open, bare `break`, stream kept",
+        "-",
+        {name: partial(open_after_break, line, is_kept=True) for name, line in ONE_STAGE.items()},
+    ),
+    Probe(
+        "calls that end, left properly",
+        "0",
+        {name: partial(calls_after_block, calls) for name, calls in SIDE_BY_SIDE.items()},
+    ),
+    Probe(
+        "calls that end, bare `break`, stream dropped",
+        "0",
+        {
+            name: partial(calls_after_break, calls)
+            for name, calls in SIDE_BY_SIDE.items()
+            if name != "aiometer"  # it can only be used in a block
+        },
+    ),
+]

@@ -1,4 +1,10 @@
-"""An async callable over many items, so many at once."""
+"""An async callable over many items, 100 at once.
+
+By hand, in input order: a row of tasks of which the oldest is awaited, which runs nothing behind a slow head; as they finish: a
+`TaskGroup` and a `Semaphore`, where the results go nowhere. `driver and queue` is what comes nearest to the whole: a task that pulls the
+source, a semaphore for the calls, a bounded window. `workers` share an iterator and make no task an item: the floor, if one error may
+end everything. aiometer, aioitertools and quattro give results in input order only all at the end, from a list of all items.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +13,11 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peers.row import Goal, Group, Work, total, total_in_a_block
+from by_hand import inc, total
+from row import Goal, Work, total_in_a_block
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from peers.row import Run
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     Call = Callable[[int], Awaitable[int]]
 
@@ -28,6 +33,12 @@ async def turn(x: int) -> int:
     return x
 
 
+async def three_turns(x: int) -> int:
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return x
+
+
 async def in_order_by_hand(items: int, call: Call) -> int:
     """The oldest of a row of tasks is awaited."""
     result = 0
@@ -40,6 +51,52 @@ async def in_order_by_hand(items: int, call: Call) -> int:
         while tasks:
             result += await tasks.popleft()
     return result
+
+
+async def driven(items: int, call: Call) -> AsyncIterator[int]:
+    slots = asyncio.Semaphore(LIMIT)
+    results: asyncio.Queue[asyncio.Task[int] | None] = asyncio.Queue(2 * LIMIT)
+
+    async def one(x: int) -> int:
+        try:
+            return await call(x)
+        finally:
+            slots.release()
+
+    async def drive() -> None:
+        async with asyncio.TaskGroup() as group:
+            for x in range(items):
+                await slots.acquire()
+                await results.put(group.create_task(one(x)))
+        await results.put(None)
+
+    driver = asyncio.create_task(drive())
+    try:
+        while (task := await results.get()) is not None:
+            yield await task
+    finally:
+        driver.cancel()
+
+
+async def ahead(items: int) -> AsyncIterator[int]:
+    """What is not awaited, by a task that runs ahead by a window."""
+    results: asyncio.Queue[int | None] = asyncio.Queue(2 * LIMIT)
+
+    async def drive() -> None:
+        for x in range(items):
+            await results.put(inc(x))
+        await results.put(None)
+
+    driver = asyncio.create_task(drive())
+    try:
+        while (result := await results.get()) is not None:
+            yield result
+    finally:
+        driver.cancel()
+
+
+def ahead_by_hand(items: int) -> Any:
+    return total(ahead(items))
 
 
 async def as_finished_by_hand(items: int, call: Call, limit: int = LIMIT) -> int:
@@ -79,7 +136,7 @@ async def by_workers(items: int, call: Call, limit: int = LIMIT) -> int:
     return result
 
 
-def by_headrace(items: int, call: Call, *, ordered: bool) -> Any:
+def by_headrace(items: int, call: Callable[[int], Any], *, ordered: bool) -> Any:
     from headrace import SourceIterObj
 
     return total(SourceIterObj(range(items)).map(call, concurrency=LIMIT, ordered=ordered))
@@ -158,8 +215,9 @@ async def as_finished_by_reactivex(items: int, call: Call, limit: int = LIMIT) -
     return result
 
 
-IN_ORDER = {
+IN_ORDER: dict[str, Any] = {
     "headrace": partial(by_headrace, ordered=True),
+    "driver and queue": lambda items, call: total(driven(items, call)),
     "aiostream": partial(by_aiostream, ordered=True),
     "streamable": partial(by_streamable, ordered=True),
     "aiometer": in_order_by_aiometer,
@@ -167,7 +225,7 @@ IN_ORDER = {
     "quattro": in_order_by_quattro,
     "aiochan": partial(by_aiochan, ordered=True),
 }
-AS_FINISHED = {
+AS_FINISHED: dict[str, Any] = {
     "headrace": partial(by_headrace, ordered=False),
     "workers": by_workers,
     "aiostream": partial(by_aiostream, ordered=False),
@@ -179,27 +237,36 @@ AS_FINISHED = {
 }
 
 
-def work(name: str, by_hand: Any, libraries: dict[str, Any], call: Call, goal: Goal | None) -> Work:
-    bound: dict[str, Run] = {library: partial(run, call=call) for library, run in libraries.items()}
-    return Work(name, partial(by_hand, call=call), bound, goal, items=50_000)
-
-
-CALLS = (("`return x`", same), ("one turn of the loop", turn))
-
-GROUP = Group(
-    f"Calls side by side, {LIMIT} at once",
-    "An async callable over a range. By hand, in input order: a row of tasks of which the oldest is awaited; as they finish: "
-    "a `TaskGroup` and a `Semaphore`, where the results go nowhere. `workers` share an iterator and make no task an item: the "
-    "floor, if one error may end everything. aiometer, aioitertools and quattro give results in input order only all at the "
-    "end, from a list of all items.",
-    [
-        *(
-            work(f"in input order, {what}", in_order_by_hand, IN_ORDER, call, Goal(1.50, 1.50))
-            for what, call in CALLS
-        ),
-        *(
-            work(f"as they finish, {what}", as_finished_by_hand, AS_FINISHED, call, None)
-            for what, call in CALLS
-        ),
-    ],
+ROWS = (
+    ("`return x`, in input order", same, in_order_by_hand, IN_ORDER),
+    ("one turn of the loop, in input order", turn, in_order_by_hand, IN_ORDER),
+    ("three turns of the loop, in input order", three_turns, in_order_by_hand, IN_ORDER),
+    ("`return x`, as they finish", same, as_finished_by_hand, AS_FINISHED),
+    ("one turn of the loop, as they finish", turn, as_finished_by_hand, AS_FINISHED),
 )
+BASELINES: dict[Any, str] = {
+    in_order_by_hand: "TaskGroup, a row of tasks",
+    as_finished_by_hand: "TaskGroup, semaphore",
+}
+
+GROUP = [
+    *(
+        Work(
+            name,
+            BASELINES[by_hand],
+            partial(by_hand, call=call),
+            {library: partial(run, call=call) for library, run in libraries.items()},
+            Goal(1.50),
+            items=50_000,
+        )
+        for name, call, by_hand, libraries in ROWS
+    ),
+    Work(
+        "a sync callable, in input order",
+        "a task that runs ahead, a queue",
+        ahead_by_hand,
+        {"headrace": partial(by_headrace, call=inc, ordered=True)},
+        Goal(1.50),
+        items=50_000,
+    ),
+]

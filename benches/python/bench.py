@@ -1,0 +1,227 @@
+"""Measures headrace beside code by hand, beside its peers and beside what the interpreter allows, and keeps the results.
+
+make bench                                   all of it, into benches/results/, and the tables that are made out of that
+make bench ARGS=--quick                      a look in less time, which is kept nowhere
+python benches/python/bench.py pool queues   these groups, one a file in `rows/`
+python benches/python/bench.py --only '3 stages' --library headrace    some rows, of some libraries; kept nowhere
+
+Each library has a process of its own for each row. A ratio is to the code by hand, timed in turn with it in that process;
+processes are started until two of them agree within 10%, and the cell is the mean of those two; `~` marks the median of
+six that did not. A library that is not installed is said to be absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib
+import itertools
+import json
+import os
+import pkgutil
+import platform
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rows
+import tables
+from row import Group, Probe, Row, Work
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+AGREEMENT = 0.10
+PROCESSES = 6
+PATIENCE = 120
+"""Seconds after which a process counts as hanging."""
+
+# Those that are timed come first, since the others are read for their words.
+GROUPS: dict[str, Group] = dict(
+    sorted(
+        (
+            (module.name, importlib.import_module(f"rows.{module.name}").GROUP)
+            for module in pkgutil.iter_modules(rows.__path__)
+        ),
+        key=lambda named: isinstance(named[1][0], Probe),
+    )
+)
+
+
+def processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return next(
+                line.split(":")[1].strip() for line in file if line.startswith("model name")
+            )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def file_name() -> str:
+    """A name for this machine that stays: the system, the processor, the interpreter."""
+    model = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
+    version = "{}.{}".format(*sys.version_info)
+    return f"{sys.platform}-{platform.machine()}-{model}-cpython-{version}{sys.abiflags}.json"
+
+
+def libraries(group: Group) -> list[str]:
+    """All that any row of a group is measured of, headrace first."""
+    known = dict.fromkeys(library for row in group for library in row.libraries)
+    return ["headrace", *(library for library in known if library != "headrace")]
+
+
+def versions() -> dict[str, str]:
+    """The libraries that are measured, as they are installed."""
+    found = {}
+    named = {library for group in GROUPS.values() for library in libraries(group)}
+    # Of two things of one library, such as a semaphore and a limiter, it is the first word.
+    for library in sorted({name.split()[0] for name in named}):
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:  # absent, or what one writes without a library
+            continue
+    return found
+
+
+class Bench:
+    """How much is measured, and which of it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.only: str = options.only
+        self.wanted: list[str] = options.library
+        self.processes = 1 if options.quick else PROCESSES
+        self._passed_on = (
+            ["--repetitions=1", "--seconds=0.02"]
+            if options.quick
+            else [f"--repetitions={options.repetitions}", f"--seconds={options.seconds}"]
+        )
+        self._absent: set[str] = set()
+        """What was not there once is not looked for again."""
+
+    def group(self, name: str) -> list[dict[str, Any]]:
+        """The rows of one group, printed as they come, and to be kept."""
+        columns = [one for one in libraries(GROUPS[name]) if not self.wanted or one in self.wanted]
+        asked = [row for row in GROUPS[name] if self.only in row.name]
+        shown = [one for one in columns if one != "by hand"]
+        if asked:
+            print(f"\n{name}\n\n{tables.head(shown)}", flush=True)
+        measured = []
+        for row in asked:
+            found = self._row(name, row, [one for one in columns if one in row.libraries])
+            print(tables.line(found, shown), flush=True)
+            measured.append(found)
+        return measured
+
+    def _row(self, group: str, row: Row, columns: list[str]) -> dict[str, Any]:
+        if isinstance(row, Work):
+            answers = {library: self._settled(group, row.name, library) for library in columns}
+            times = [answer.pop("by_hand") for answer in answers.values() if "ratio" in answer]
+            return {
+                "work": row.name,
+                "by hand": row.baseline,
+                "ns": round(min(times), 1) if times else None,
+                "goal": row.goal and row.goal.here,
+                "cells": answers,
+            }
+        # Most of them wait, for times that are part of the question.
+        with ThreadPoolExecutor(1 if row.is_alone else 2 * (os.cpu_count() or 1)) as pool:
+            found = pool.map(lambda library: self._asked(group, row.name, library), columns)
+            answers = dict(zip(columns, found, strict=True))
+        return {"work": row.name, "goal": row.right, "cells": answers}
+
+    def _asked(self, group: str, row: str, library: str) -> dict[str, Any]:
+        """What a process of its own says about one cell."""
+        if library in self._absent:
+            return {"answer": "absent"}
+        program = Path(__file__).with_name("measure.py")
+        command = [sys.executable, str(program), group, row, library, *self._passed_on]
+        try:
+            ran = subprocess.run(  # noqa: S603  (it is our own)
+                command, capture_output=True, text=True, check=False, timeout=PATIENCE
+            )
+        except subprocess.TimeoutExpired:
+            return {"answer": "hangs"}
+        if ran.returncode < 0:
+            return {"answer": f"dies of {signal.Signals(-ran.returncode).name}"}
+        if ran.returncode:
+            raise RuntimeError(f"{' '.join(command)}\n{ran.stderr}")
+        answer: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+        if answer.get("answer") == "absent":
+            self._absent.add(library)
+        return answer
+
+    def _settled(self, group: str, row: str, library: str) -> dict[str, Any]:
+        """The ratio that two processes agree on; the median, marked, if none do."""
+        answers: list[dict[str, Any]] = []
+        while True:
+            answer = self._asked(group, row, library)
+            if "ratio" not in answer:
+                return answer
+            answers.append(answer)
+            by_hand = min(answer["by_hand"] for answer in answers)
+            ratios = sorted(answer["ratio"] for answer in answers)
+            for low, high in itertools.pairwise(ratios):
+                if high <= low * (1 + AGREEMENT):
+                    return {"by_hand": by_hand, "ratio": round((low + high) / 2, 3)}
+            if len(answers) >= self.processes:
+                median = {"by_hand": by_hand, "ratio": round(statistics.median(ratios), 3)}
+                return median if self.processes == 1 else median | {"loose": True}
+
+
+def keep(name: str, measured: list[dict[str, Any]]) -> Path:
+    """Puts a group among the results of this machine, in the place of what it was."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / file_name()
+    found = json.loads(file.read_text(encoding="utf-8"))["groups"] if file.exists() else {}
+    found[name] = measured
+    kept = {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "machine": f"{processor()}, {os.cpu_count()} cores, {sys.platform}",
+        "measured": dt.datetime.now(dt.UTC).date().isoformat(),
+        "versions": versions(),
+        "groups": {group: found[group] for group in GROUPS if group in found},
+    }
+    file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", help=f"some of {', '.join(GROUPS)}; else all")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--library", action="append", default=[], help="this one; may be repeated")
+    parser.add_argument(
+        "--quick", action="store_true", help="one process a cell, and one short run of each side"
+    )
+    parser.add_argument("--repetitions", type=int, default=5, help="runs of a side (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.04, help="length of a run, at most (%(default)s)"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.groups) - set(GROUPS):
+        there = ", ".join(GROUPS)
+        parser.error(f"there is no group {', '.join(sorted(unknown))}; there are {there}")
+    begun = time.monotonic()
+    bench = Bench(options)
+    told = ", ".join(f"{library} {version}" for library, version in versions().items())
+    print(f"CPython {platform.python_version()}, {processor()}; {told}.", flush=True)
+    is_part = options.quick or options.only or options.library
+    kept = None
+    for name in options.groups or GROUPS:
+        measured = bench.group(name)
+        if not is_part:
+            kept = keep(name, measured)
+    print(f"\n{time.monotonic() - begun:.0f} s; kept in {kept or 'no file'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""A benchmark compares like with like: what headrace is timed at comes to what the code by hand does."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHES = Path(__file__).parents[1] / "benches" / "python"
+
+# Programs that are not type-checked.
+bench: Any = importlib.import_module("bench")
+measure: Any = importlib.import_module("measure")
+rows: Any = importlib.import_module("rows")
+shown: Any = importlib.import_module("tables")
+row: Any = importlib.import_module("row")
+
+GROUPS = {
+    module.name: importlib.import_module(f"rows.{module.name}").GROUP
+    for module in pkgutil.iter_modules(rows.__path__)
+}
+TIMED = [
+    pytest.param(one, id=f"{name}: {one.name}")
+    for name, group in GROUPS.items()
+    for one in group
+    if isinstance(one, row.Work) and "headrace" in one.libraries
+]
+FEW = 4_000
+
+
+async def came_to(run: Any) -> Any:
+    return await measure.outcome(await measure.prepared(run, FEW))
+
+
+@pytest.mark.parametrize("work", TIMED)
+def test_headrace_comes_to_what_the_code_by_hand_does(work: Any) -> None:
+    found = asyncio.run(came_to(work.libraries["headrace"]))
+    assert found == asyncio.run(came_to(work.by_hand))
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_rows_of_a_group_have_names_of_their_own(name: str) -> None:
+    names = [one.name for one in GROUPS[name]]
+    assert names
+    assert len(set(names)) == len(names)
+
+
+def work(**libraries: Any) -> Any:
+    async def by_hand(items: int) -> int:
+        return items
+
+    return row.Work("work", "by hand", by_hand, libraries, items=100)
+
+
+async def wrong(items: int) -> int:
+    return items + 1
+
+
+async def without_its_library(items: int) -> int:
+    return int(importlib.import_module("no_such_library").count(items))
+
+
+async def broken(items: int) -> int:
+    raise ZeroDivisionError
+
+
+def test_what_a_library_comes_to_is_compared_and_its_absence_is_no_error() -> None:
+    row = work(right=lambda items: items, wrong=wrong, broken=broken, absent=without_its_library)
+    answer = partial(measure.asked, row, repetitions=1, seconds=0.001)
+    assert answer("right")["ratio"] > 0
+    assert answer("wrong") == {"answer": "wrong: 101 for 100"}
+    assert answer("broken") == {"answer": "ZeroDivisionError"}
+    assert answer("absent") == {"answer": "absent"}
+
+
+def test_headrace_is_never_absent() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        measure.asked(work(headrace=without_its_library), "headrace", 1, 0.001)
+
+
+def test_what_is_prepared_is_not_timed() -> None:
+    ticks = iter(range(10))
+
+    async def run(items: int) -> Any:
+        next(ticks)  # in preparation
+        yield 0
+        next(ticks)  # in the work
+        yield items
+
+    assert asyncio.run(measure.timed(run, 7, lambda: next(ticks))) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "missed"),
+    [
+        ("200", "200", False),
+        ("0, then SourceCancelledError", "200", True),
+        ("0.6 ms", "<= 8 ms", False),
+        ("8.1 ms", "<= 8 ms", True),
+        ("600", ">= 597", False),
+        ("596", ">= 597", True),
+        ("RecursionError", "<= 8 ms", True),
+        ("anything", "-", False),
+    ],
+)
+def test_an_answer_misses_its_goal_or_does_not(answer: str, right: str, missed: bool) -> None:
+    assert row.misses(answer, right) is missed
+
+
+@pytest.mark.parametrize(
+    ("answer", "goal", "text"),
+    [
+        ({"ratio": 0.504}, 0.5, "0.50"),
+        ({"ratio": 0.505}, 0.5, "0.51 *"),
+        ({"ratio": 0.4, "loose": True}, 0.5, "~0.40"),
+        ({"ratio": 0.6}, None, "0.60"),
+        ({"answer": "8.1 ms"}, "<= 8 ms", "8.1 ms *"),
+        (None, 0.5, "-"),
+    ],
+)
+def test_a_cell_shows_a_loss_as_one(answer: Any, goal: Any, text: str) -> None:
+    assert shown.cell(answer, goal) == text
+
+
+def test_a_row_can_be_measured_alone() -> None:
+    wanted = [f"--library={library}" for library in ("headrace", "by hand", "sync builtins")]
+    ran = subprocess.run(
+        [sys.executable, BENCHES / "bench.py", "depth", "--only", "100 stages", *wanted],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "| 100 stages | yes | yes | yes | yes |" in ran.stdout
+    assert "kept in no file" in ran.stdout
+
+
+def test_what_was_measured_again_takes_the_place_of_what_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    bench.keep("pool", [{"work": "old"}])
+    bench.keep("depth", [{"work": "deep"}])
+    file = bench.keep("pool", [{"work": "new"}])
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["groups"] == {"pool": [{"work": "new"}], "depth": [{"work": "deep"}]}
+    assert list(tmp_path.iterdir()) == [file]
