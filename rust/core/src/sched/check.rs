@@ -96,7 +96,7 @@ impl State {
             );
         }
         for &node in all {
-            for pool in &self.nodes.at(node).pools {
+            for pool in self.nodes.at(node).pools.iter() {
                 let sums = sums.remove(&(node, pool.resource)).unwrap_or_default();
                 self.check_pool(node, pool, &sums);
             }
@@ -159,15 +159,11 @@ impl State {
         );
         if let Some((behind, _)) = here.line.first_behind() {
             assert!(
-                here.line.room_for(behind) == Room::Full,
+                here.line.room_for(behind, &self.waiters) == Room::Full,
                 "nobody is behind while there is room in front"
             );
         }
-        for (tag, served, child) in here.open.iter() {
-            let flow = self.flow(node, child);
-            assert!(flow.open && (flow.tag, flow.served) == (tag, served));
-        }
-        let mut open = usize::from(has_offers);
+        let mut open = 0;
         let mut child = here.first;
         while child != NIL {
             let below = self.nodes.at(child);
@@ -176,12 +172,16 @@ impl State {
                 below.flow.open, below.eligible,
                 "a child is open while it is eligible"
             );
-            open += usize::from(below.flow.open);
+            if below.flow.open {
+                let seated = here.open.seated(below.flow.seat);
+                assert_eq!(seated, below.flow.place(child), "who is open has a seat");
+                open += 1;
+            }
             child = below.after;
         }
         assert_eq!(here.open.len(), open);
         if here.eligible {
-            assert!(!here.open.is_empty(), "a node is eligible by its children");
+            assert!(has_offers || open > 0, "a node is eligible by its children");
         }
         let mut counts = (0, 0, 0);
         for waiter in self.waiters.iter() {
@@ -237,7 +237,7 @@ impl State {
             );
             let kept: usize = self
                 .path(waiter.node)
-                .flat_map(|node| &self.nodes.at(node).pools)
+                .flat_map(|node| self.nodes.at(node).pools.iter())
                 .filter(|pool| {
                     pool.reservations()
                         .iter()

@@ -122,7 +122,7 @@ impl State {
     fn set_limits(&mut self, node: u32, limits: &[(Resource, Limit)]) {
         let now = self.now;
         let books = self.nodes.at_mut(node);
-        for pool in &mut books.pools {
+        for pool in books.pools.iter_mut() {
             if !limits.iter().any(|(named, _)| *named == pool.resource) {
                 pool.set_bound(Bound::None, now);
             }

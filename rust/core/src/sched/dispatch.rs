@@ -139,14 +139,17 @@ impl State {
     /// The first, by start tags from `node` downward and by rank in a line, that fits or is next at a rate. Notes who
     /// came before and did not fit.
     fn find(&self, node: u32, skipped: &mut Vec<u32>) -> Next {
-        for (_, _, child) in self.nodes.at(node).open.iter() {
+        let here = self.nodes.at(node);
+        let line = &here.line;
+        let own = line.flow.open.then(|| line.flow.place(node));
+        for child in here.open.in_order(own) {
             if child != node {
                 match self.find(child, skipped) {
                     Next::Nobody => continue,
                     next => return next,
                 }
             }
-            for waiter in self.nodes.at(node).line.offered() {
+            for waiter in line.offered() {
                 if self.was_passed(waiter) {
                     // Those who were passed as often as may be were looked at before.
                     continue;

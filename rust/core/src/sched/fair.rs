@@ -5,6 +5,7 @@ use super::lease::Charge;
 use super::node::{NIL, Node};
 use super::pool::Bound;
 use super::state::State;
+use super::tournament::Place;
 use super::{Cost, Time};
 
 /// So many bits of a tag are below one nanosecond of a whole limit.
@@ -21,8 +22,9 @@ pub(super) struct Flow {
     /// When it was lifted last: as the tree counts, and by the clock.
     lifted: u64,
     lifted_at: Time,
-    /// Whether it is among the eligible ones.
+    /// Whether it is among the eligible ones, and where it sits among these unless it is a line.
     pub(super) open: bool,
+    pub(super) seat: u32,
     /// When it was so last, as the tree counts.
     left: u64,
     /// All it was ever charged, corrected, times its weight.
@@ -35,6 +37,12 @@ impl Flow {
             weight,
             ..Self::default()
         }
+    }
+
+    /// Where it stands, by the name of `child`. The own line of a node goes by the node's own index.
+    #[inline]
+    pub(super) fn place(&self, child: u32) -> Place {
+        (self.tag, self.served, child)
     }
 
     fn serve(&mut self, charge: i128) {
@@ -142,25 +150,30 @@ impl State {
             flow.lifted = stamp;
             flow.lifted_at = now;
         }
-        let place = (flow.tag, flow.served, child);
+        if node == child {
+            return;
+        }
+        let (place, seat) = (flow.place(child), flow.seat);
         let siblings = &mut self.nodes.at_mut(node).open;
         if open {
-            siblings.insert(place);
-        } else {
-            siblings.remove(&place);
+            let seat = siblings.enter(place);
+            self.nodes.at_mut(child).flow.seat = seat;
+        } else if siblings.leave(seat) {
+            let mut siblings = std::mem::take(siblings);
+            for (child, seat) in siblings.deal() {
+                self.nodes.at_mut(child).flow.seat = seat;
+            }
+            self.nodes.at_mut(node).open = siblings;
         }
     }
 
     /// Changes the flow of `child`, and its place among its siblings with it.
     fn move_flow(&mut self, node: u32, child: u32, change: impl FnOnce(&mut Flow)) {
         let flow = self.flow_mut(node, child);
-        let before = (flow.tag, flow.served, child);
         change(flow);
-        let after = (flow.tag, flow.served, child);
-        if flow.open && before != after {
-            let siblings = &mut self.nodes.at_mut(node).open;
-            siblings.remove(&before);
-            siblings.insert(after);
+        let (place, seat) = (flow.place(child), flow.seat);
+        if flow.open && node != child {
+            self.nodes.at_mut(node).open.change(seat, place);
         }
     }
 

@@ -16,7 +16,7 @@ impl State {
         let node = self.nodes.at_mut(node);
         let offered = node.offered;
         let mut is_shut = node.is_held_off(now);
-        for pool in &mut node.pools {
+        for pool in node.pools.iter_mut() {
             // Somebody who does not need it passes in any case.
             if pool.needs.len() == offered && pool.is_shut(pool.needs.least(), now) {
                 pool.scarce = true;
@@ -34,7 +34,8 @@ impl State {
             if self.nodes.at(at).line.flow.open != has_offers {
                 self.set_open(at, at, has_offers);
             }
-            let eligible = !self.nodes.at(at).open.is_empty() && !self.is_shut(at);
+            let is_empty = !has_offers && self.nodes.at(at).open.is_empty();
+            let eligible = !is_empty && !self.is_shut(at);
             let node = self.nodes.at_mut(at);
             node.eligible = eligible;
             let (parent, is_open) = (node.parent, node.flow.open);

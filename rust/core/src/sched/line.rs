@@ -104,8 +104,8 @@ pub(super) enum Stage {
 pub(super) struct Line {
     pub(super) flow: Flow,
     offered: Offered,
-    behind: Runs,
-    pub(super) parked: BTreeMap<Rank, u32>,
+    /// In a box, made for the first of them: it is rare, and large.
+    rest: Option<Box<Rest>>,
 }
 
 /// What there is in front of a line for one more.
@@ -120,15 +120,29 @@ pub(super) enum Room {
 /// The first of a line, in order.
 #[derive(Debug, Default)]
 struct Offered {
-    len: usize,
-    waiters: [(u32, Option<Rank>); OFFERED],
+    len: u32,
+    waiters: [u32; OFFERED],
+}
+
+/// The others. Most lines never have any.
+#[derive(Debug, Default)]
+struct Rest {
+    behind: Runs,
+    parked: BTreeMap<Rank, u32>,
+}
+
+impl Offered {
+    #[inline]
+    fn as_slice(&self) -> &[u32] {
+        &self.waiters[..self.len as usize]
+    }
 }
 
 impl Line {
     /// Who is offered, in order.
     #[inline]
     pub(super) fn offered(&self) -> impl Iterator<Item = u32> + '_ {
-        self.offered.waiters[..self.offered.len].iter().map(|w| w.0)
+        self.offered.as_slice().iter().copied()
     }
 
     #[inline]
@@ -136,57 +150,89 @@ impl Line {
         self.offered.len > 0
     }
 
+    /// Whether nobody stands in it or beside it.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        let is_alone = |rest: &Rest| rest.behind.first().is_none() && rest.parked.is_empty();
+        !self.has_offers() && self.rest.as_deref().is_none_or(is_alone)
+    }
+
     /// The first of those behind the offered ones.
+    #[inline]
     pub(super) fn first_behind(&self) -> Option<(Rank, u32)> {
-        self.behind.first()
+        self.rest.as_ref()?.behind.first()
     }
 
     /// Whether a waiter of this rank would be offered.
-    pub(super) fn room_for(&self, rank: Rank) -> Room {
-        if self.offered.len < OFFERED {
+    pub(super) fn room_for(&self, rank: Rank, waiters: &Slab<Waiter>) -> Room {
+        match *self.offered.as_slice() {
             // Nobody is behind while there is room in front.
-            return Room::Free;
-        }
-        let (last, rank_of_last) = self.offered.waiters[OFFERED - 1];
-        if Some(rank) < rank_of_last {
-            Room::Instead(last)
-        } else {
-            Room::Full
+            [.., last] if self.offered.len as usize == OFFERED => {
+                if rank < waiters.at(last).rank {
+                    Room::Instead(last)
+                } else {
+                    Room::Full
+                }
+            }
+            _ => Room::Free,
         }
     }
 
-    pub(super) fn push_offered(&mut self, rank: Rank, waiter: u32) {
-        let Offered { len, waiters } = &mut self.offered;
-        let mut place = *len;
-        while place > 0 && waiters[place - 1].1 > Some(rank) {
-            waiters[place] = waiters[place - 1];
+    pub(super) fn push_offered(&mut self, rank: Rank, waiter: u32, waiters: &Slab<Waiter>) {
+        let mut place = self.offered.len as usize;
+        let offered = &mut self.offered.waiters;
+        while place > 0 && waiters.at(offered[place - 1]).rank > rank {
+            offered[place] = offered[place - 1];
             place -= 1;
         }
-        waiters[place] = (waiter, Some(rank));
-        *len += 1;
+        offered[place] = waiter;
+        self.offered.len += 1;
     }
 
     pub(super) fn remove_offered(&mut self, waiter: u32) {
-        let Offered { len, waiters } = &mut self.offered;
-        let place = waiters[..*len].iter().position(|w| w.0 == waiter);
+        let offered = self.offered.as_slice();
+        let place = offered.iter().position(|&other| other == waiter);
         let place = place.expect("an offered waiter is in front of its line");
-        waiters.copy_within(place + 1..*len, place);
-        *len -= 1;
+        let end = offered.len();
+        self.offered.waiters.copy_within(place + 1..end, place);
+        self.offered.len -= 1;
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     pub(super) fn push_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
-        self.behind.insert(waiter, waiters);
+        self.rest().behind.insert(waiter, waiters);
     }
 
     pub(super) fn remove_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
-        self.behind.remove(waiter, waiters);
+        self.rest().behind.remove(waiter, waiters);
+    }
+
+    pub(super) fn park(&mut self, rank: Rank, waiter: u32) {
+        self.rest().parked.insert(rank, waiter);
+    }
+
+    pub(super) fn unpark(&mut self, rank: Rank) {
+        self.rest().parked.remove(&rank);
+    }
+
+    /// All who are parked; they are no longer.
+    pub(super) fn take_parked(&mut self) -> BTreeMap<Rank, u32> {
+        let rest = self.rest.as_mut();
+        rest.map(|rest| std::mem::take(&mut rest.parked))
+            .unwrap_or_default()
     }
 
     /// Everybody, in no promised order.
     pub(super) fn everybody(&self, waiters: &Slab<Waiter>) -> Vec<u32> {
-        let behind = self.behind.iter(waiters);
-        let parked = self.parked.values().copied();
-        self.offered().chain(behind).chain(parked).collect()
+        let mut all: Vec<_> = self.offered().collect();
+        if let Some(rest) = &self.rest {
+            all.extend(rest.behind.iter(waiters));
+            all.extend(rest.parked.values());
+        }
+        all
     }
 }
 

@@ -118,7 +118,8 @@
 //!
 //! # Cost
 //!
-//! With `d` the depth: alone, O(d) under one lock each way, without allocation. Contended, O(d x log children) for each grant and O(log waiters)
+//! With `d` the depth: alone, O(d) under one lock each way, without allocation. Contended, O(d x log children) for each grant, of which only those
+//! rounds are played that change anything (`tournament.rs`), and O(log waiters)
 //! for each place in a line, which is O(1) where priorities are few. Memory is that of the live nodes, permits and waiters: of a waiter
 //! less than 300 bytes, its future included, if it asks for one resource; a cost of several is shared by all its copies.
 //!
@@ -163,6 +164,7 @@ mod order;
 mod permit;
 mod place;
 mod pool;
+mod pools;
 mod queue;
 mod rate;
 mod report;
@@ -171,6 +173,7 @@ mod runs;
 mod settings;
 mod snapshot;
 mod state;
+mod tournament;
 mod tree;
 mod turn;
 

@@ -2,17 +2,14 @@
 
 use super::fair::Flow;
 use super::line::Line;
-use super::order::Ordered;
 use super::pool::{Kind, Pool};
+use super::pools::Pools;
+use super::tournament::Tournament;
 use super::{Resource, Time};
 use std::sync::Arc;
 
 /// No node.
 pub(super) const NIL: u32 = u32::MAX;
-
-/// Where a child stands among those of its siblings that are eligible: by start tag, of equals the one that was served
-/// longest ago. The own line of a node goes by the node's own index.
-pub(super) type Place = (i128, u64, u32);
 
 /// How far a node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +38,13 @@ pub(super) struct Node {
     pub(super) not_before: Time,
     /// As `not_before`, while the tree's timers have it.
     pub(super) timer: Option<Time>,
-    pub(super) pools: Vec<Pool>,
+    pub(super) pools: Pools,
     /// Its place beside its siblings.
     pub(super) flow: Flow,
     /// Those who wait at this very node.
     pub(super) line: Line,
-    /// Its children that are eligible, the own line included.
-    pub(super) open: Ordered<Place>,
+    /// Its children that are eligible; the own line is one more while somebody is offered.
+    pub(super) open: Tournament,
     /// The greatest start tag by which something was granted here.
     pub(super) virtual_time: i128,
     /// The greatest tag that a child ever had.
@@ -86,10 +83,10 @@ impl Node {
             life: Life::Open,
             not_before: Time::ZERO,
             timer: None,
-            pools: Vec::new(),
+            pools: Pools::default(),
             flow,
             line: Line::default(),
-            open: Ordered::default(),
+            open: Tournament::default(),
             virtual_time: 0,
             greatest_tag: 0,
             last_grant: 0,
@@ -107,23 +104,18 @@ impl Node {
 
     #[inline]
     pub(super) fn pool(&self, resource: Resource) -> Option<&Pool> {
-        self.pools.iter().find(|pool| pool.resource == resource)
+        self.pools.get(resource)
     }
 
     #[inline]
     pub(super) fn pool_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
-        self.pools.iter_mut().find(|pool| pool.resource == resource)
+        self.pools.get_mut(resource)
     }
 
     /// The books of `resource` here, opened if need be.
     #[inline]
     pub(super) fn books(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
-        let place = self.pools.iter().position(|p| p.resource == resource);
-        let place = place.unwrap_or_else(|| {
-            self.pools.push(Pool::new(resource, kind));
-            self.pools.len() - 1
-        });
-        &mut self.pools[place]
+        self.pools.open(resource, kind)
     }
 
     #[inline]

@@ -21,7 +21,8 @@ pub(super) enum Bound {
     /// The node does not limit this resource; it is counted all the same.
     None,
     Slots(u64),
-    Rate(Rate),
+    /// In a box, since most pools are of slots, and a rate is large.
+    Rate(Box<Rate>),
     Budget {
         total: u64,
         spent: u64,
@@ -32,11 +33,11 @@ impl From<Limit> for Bound {
     fn from(limit: Limit) -> Self {
         match limit {
             Limit::Slots(slots) => Self::Slots(slots.as_micros()),
-            Limit::Rate { amount, per, burst } => Self::Rate(Rate::new(
+            Limit::Rate { amount, per, burst } => Self::Rate(Box::new(Rate::new(
                 amount.as_micros(),
                 nanos(per),
                 burst.map(Amount::as_micros),
-            )),
+            ))),
             Limit::Budget(total) => Self::Budget {
                 total: total.as_micros(),
                 spent: 0,
@@ -74,8 +75,7 @@ pub(super) struct Pool {
     pub(super) users: u32,
     /// What the waiters that are offered at the node and below need of it.
     pub(super) needs: Needs,
-    /// Kept for waiters that were passed too often, by their ranks.
-    reserved: Vec<(Rank, u64)>,
+    /// How much of it is kept for waiters that were passed too often.
     reserved_sum: u64,
     /// Nothing is admitted before.
     pub(super) not_before: Time,
@@ -85,10 +85,19 @@ pub(super) struct Pool {
     pub(super) timer: Option<Time>,
     /// Whether somebody had to wait for it since somebody wants it.
     pub(super) scarce: bool,
+    /// In a box, made when it is needed first: most pools never do.
+    rare: Option<Box<Rare>>,
+}
+
+/// Lists that a pool needs only once somebody was passed, or if it is of a budget.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What is kept, and for which ranks.
+    reserved: Vec<(Rank, u64)>,
     /// Waiters that were next and lacked something: whoever takes of this what they lack passes them.
-    pub(super) passed: Vec<u32>,
+    passed: Vec<u32>,
     /// Of a budget: all waiters by what they ask of it.
-    pub(super) line: Ordered<(u64, u32)>,
+    line: Ordered<(u64, u32)>,
 }
 
 impl Pool {
@@ -104,15 +113,17 @@ impl Pool {
             line_wanting: 0,
             users: 0,
             needs: Needs::default(),
-            reserved: Vec::new(),
             reserved_sum: 0,
             not_before: Time::ZERO,
             turn: None,
             timer: None,
             scarce: false,
-            passed: Vec::new(),
-            line: Ordered::default(),
+            rare: None,
         }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// Another limit: what is held, spent and taken stays so.
@@ -232,7 +243,8 @@ impl Pool {
 
     /// What of it is left for a waiter for whom something is kept: all but what is kept for older ones.
     pub(super) fn free_for(&self, rank: Rank) -> u64 {
-        let older = self.reserved.iter().take_while(|(other, _)| *other < rank);
+        let older = self.reservations().iter();
+        let older = older.take_while(|(other, _)| *other < rank);
         let older = older.fold(0, |sum: u64, (_, amount)| sum.saturating_add(*amount));
         self.free().saturating_sub(older)
     }
@@ -241,37 +253,66 @@ impl Pool {
         self.reserved_sum.min(self.free())
     }
 
-    #[cfg(any(test, debug_assertions))]
+    /// What is kept, in the order of the ranks for which it is.
     pub(super) fn reservations(&self) -> &[(Rank, u64)] {
-        &self.reserved
+        self.rare.as_ref().map_or(&[], |rare| &rare.reserved)
+    }
+
+    /// Those whom a grant of this may pass.
+    #[inline]
+    pub(super) fn passed(&self) -> &[u32] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.passed)
+    }
+
+    /// One more whom a grant of this may pass.
+    pub(super) fn push_passed(&mut self, waiter: u32) {
+        self.rare().passed.push(waiter);
+    }
+
+    pub(super) fn remove_passed(&mut self, waiter: u32) {
+        self.rare().passed.retain(|&other| other != waiter);
+    }
+
+    /// Somebody waits for so much, if it is of a budget; or no longer.
+    #[inline]
+    pub(super) fn enlist(&mut self, amount: u64, waiter: u32) {
+        if self.kind == Kind::Budget {
+            self.rare().line.insert((amount, waiter));
+        }
+    }
+
+    #[inline]
+    pub(super) fn delist(&mut self, amount: u64, waiter: u32) {
+        if self.kind == Kind::Budget {
+            self.rare().line.remove(&(amount, waiter));
+        }
+    }
+
+    /// Who asks for most of a budget, and how much that is.
+    pub(super) fn largest_ask(&self) -> Option<(u64, u32)> {
+        self.rare.as_ref()?.line.last()
     }
 
     /// Keeps `amount` for the waiter of this rank; false if it is already.
     pub(super) fn reserve(&mut self, rank: Rank, amount: u64) -> bool {
-        let Err(place) = self
-            .reserved
-            .binary_search_by_key(&rank, |(other, _)| *other)
-        else {
+        let reserved = &mut self.rare().reserved;
+        let Err(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
-        self.reserved.insert(place, (rank, amount));
+        reserved.insert(place, (rank, amount));
         self.reserved_sum = self.reserved_sum.saturating_add(amount);
         true
     }
 
     /// Keeps nothing for the waiter of this rank any more; whether something was.
     pub(super) fn unreserve(&mut self, rank: Rank) -> bool {
-        let Ok(place) = self
-            .reserved
-            .binary_search_by_key(&rank, |(other, _)| *other)
-        else {
+        let reserved = &mut self.rare().reserved;
+        let Ok(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
-        self.reserved.remove(place);
-        self.reserved_sum = self
-            .reserved
-            .iter()
-            .fold(0, |sum, r| sum.saturating_add(r.1));
+        reserved.remove(place);
+        let amounts = reserved.iter().map(|(_, amount)| amount);
+        self.reserved_sum = amounts.fold(0, |sum, amount| sum.saturating_add(*amount));
         true
     }
 

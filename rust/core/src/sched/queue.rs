@@ -26,9 +26,7 @@ impl State {
         self.for_pools(node, &cost, |pool, amount, is_line| {
             pool.wanting += 1;
             pool.line_wanting += u32::from(is_line);
-            if pool.kind == Kind::Budget {
-                pool.line.insert((amount, waiter));
-            }
+            pool.enlist(amount, waiter);
         });
         if !self.fresh.is_empty() {
             self.charge_fresh();
@@ -44,7 +42,7 @@ impl State {
             self.park(node, rank, waiter);
             return;
         }
-        match self.nodes.at(node).line.room_for(rank) {
+        match self.nodes.at(node).line.room_for(rank, &self.waiters) {
             Room::Free => self.offer(node, rank, waiter),
             Room::Instead(last) => {
                 self.withdraw_offer(last);
@@ -67,13 +65,14 @@ impl State {
     }
 
     fn park(&mut self, node: u32, rank: Rank, waiter: u32) {
-        self.nodes.at_mut(node).line.parked.insert(rank, waiter);
+        self.nodes.at_mut(node).line.park(rank, waiter);
         self.waiters.at_mut(waiter).stage = Stage::Parked;
         self.for_path(node, |node| node.parked += 1);
     }
 
     fn offer(&mut self, node: u32, rank: Rank, waiter: u32) {
-        self.nodes.at_mut(node).line.push_offered(rank, waiter);
+        let line = &mut self.nodes.at_mut(node).line;
+        line.push_offered(rank, waiter, &self.waiters);
         self.waiters.at_mut(waiter).stage = Stage::Offered;
         if self.was_passed(waiter) {
             self.holders.insert(rank, waiter);
@@ -96,7 +95,7 @@ impl State {
     /// Moves up those behind into the room in front; whose cost is above a limit by now goes aside.
     fn move_up(&mut self, node: u32) {
         while let Some((rank, waiter)) = self.nodes.at(node).line.first_behind()
-            && self.nodes.at(node).line.room_for(rank) == Room::Free
+            && self.nodes.at(node).line.room_for(rank, &self.waiters) == Room::Free
         {
             self.remove_behind(node, waiter);
             self.place(node, rank, waiter);
@@ -115,7 +114,7 @@ impl State {
             }
             Stage::Behind => self.remove_behind(node, waiter),
             Stage::Parked => {
-                self.nodes.at_mut(node).line.parked.remove(&rank);
+                self.nodes.at_mut(node).line.unpark(rank);
                 self.for_path(node, |node| node.parked -= 1);
             }
             Stage::Granted(_) | Stage::Failed(_) => unreachable!("it stands in a line"),
@@ -126,9 +125,7 @@ impl State {
             if pool.wanting == 0 {
                 pool.scarce = false;
             }
-            if pool.kind == Kind::Budget {
-                pool.line.remove(&(amount, waiter));
-            }
+            pool.delist(amount, waiter);
         });
         self.for_path(node, |node| node.waiting -= 1);
         if let Some(watch) = alarm.and_then(|alarm| self.alarms.get_mut(alarm)) {
@@ -156,7 +153,7 @@ impl State {
     /// Goes through the lines of a subtree after limits changed: who is above one goes aside, who no longer is comes back.
     pub(super) fn sort_out(&mut self, node: u32) {
         for at in self.below(node) {
-            let mut parked = std::mem::take(&mut self.nodes.at_mut(at).line.parked);
+            let mut parked = self.nodes.at_mut(at).line.take_parked();
             let back = parked.len();
             self.for_path(at, |node| node.parked -= back);
             let offered: Vec<_> = self.nodes.at(at).line.offered().collect();
@@ -194,7 +191,7 @@ impl State {
         while let Some(pool) = self.nodes.at(node).pool(resource)
             && let Bound::Budget { total, spent } = pool.bound
             && let left = total.saturating_sub(spent)
-            && let Some((amount, waiter)) = pool.line.last()
+            && let Some((amount, waiter)) = pool.largest_ask()
             && amount > left
         {
             let error = AcquireError::BudgetExhausted {
@@ -221,8 +218,7 @@ impl State {
 
     /// Whether anybody waits at `node` itself.
     pub(super) fn has_line(&self, node: u32) -> bool {
-        let node = self.nodes.at(node);
-        node.line.has_offers() || node.line.first_behind().is_some() || !node.line.parked.is_empty()
+        !self.nodes.at(node).line.is_empty()
     }
 
     /// Forgets a node that was removed, and those above it, once nothing is left that needs it.

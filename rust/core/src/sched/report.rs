@@ -36,7 +36,7 @@ impl State {
     pub(super) fn known(&self, node: u32) -> Vec<Resource> {
         let mut known: Vec<_> = self
             .path(node)
-            .flat_map(|node| &self.nodes.at(node).pools)
+            .flat_map(|node| self.nodes.at(node).pools.iter())
             .filter(|pool| pool.largest().is_some())
             .map(|pool| pool.resource)
             .collect();

@@ -11,7 +11,7 @@ impl State {
     /// even looked at because it lacks something else as well.
     pub(super) fn was_next(&mut self, waiter: u32) {
         self.waiters.at_mut(waiter).was_next = true;
-        self.for_bounded(waiter, |pool| pool.passed.push(waiter));
+        self.for_bounded(waiter, |pool| pool.push_passed(waiter));
     }
 
     /// Whether it was passed as often as may be.
@@ -22,7 +22,7 @@ impl State {
     /// Forgets that a waiter was next.
     pub(super) fn forget_next(&mut self, waiter: u32) {
         if std::mem::take(&mut self.waiters.at_mut(waiter).was_next) {
-            self.for_bounded(waiter, |pool| pool.passed.retain(|&other| other != waiter));
+            self.for_bounded(waiter, |pool| pool.remove_passed(waiter));
         }
     }
 
@@ -64,7 +64,7 @@ impl State {
                 let Some(pool) = self.nodes.at(at).pool(resource) else {
                     continue;
                 };
-                for &waiter in &pool.passed {
+                for &waiter in pool.passed() {
                     let record = self.waiters.at(waiter);
                     let lacks = record.cost.get(resource).as_micros() > pool.unreserved();
                     let is_behind = (record.node == node || was_passed) && record.rank >= rank;

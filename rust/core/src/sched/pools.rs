@@ -1,0 +1,50 @@
+//! The resources of one node. Most nodes know one, which lives in the node itself.
+
+use super::Resource;
+use super::pool::{Kind, Pool};
+use std::{option, slice};
+
+#[derive(Debug, Default)]
+pub(super) struct Pools {
+    first: Option<Pool>,
+    others: Vec<Pool>,
+}
+
+impl Pools {
+    #[inline]
+    pub(super) fn get(&self, resource: Resource) -> Option<&Pool> {
+        self.iter().find(|pool| pool.resource == resource)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
+        self.iter_mut().find(|pool| pool.resource == resource)
+    }
+
+    /// The one of `resource`, made if need be.
+    #[inline]
+    pub(super) fn open(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
+        let first = self.first.get_or_insert_with(|| Pool::new(resource, kind));
+        if first.resource == resource {
+            return first;
+        }
+        let place = self.others.iter().position(|p| p.resource == resource);
+        let place = place.unwrap_or_else(|| {
+            self.others.push(Pool::new(resource, kind));
+            self.others.len() - 1
+        });
+        &mut self.others[place]
+    }
+
+    #[inline]
+    pub(super) fn iter(&self) -> std::iter::Chain<option::Iter<'_, Pool>, slice::Iter<'_, Pool>> {
+        self.first.iter().chain(&self.others)
+    }
+
+    #[inline]
+    pub(super) fn iter_mut(
+        &mut self,
+    ) -> std::iter::Chain<option::IterMut<'_, Pool>, slice::IterMut<'_, Pool>> {
+        self.first.iter_mut().chain(&mut self.others)
+    }
+}
