@@ -7,6 +7,7 @@ import gc
 import sys
 from contextlib import suppress
 from contextvars import ContextVar
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,8 @@ from tests.support import until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from headrace.pool.progress import TaskRun
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 
@@ -249,6 +252,119 @@ async def test_leaving_ends_the_workers(wait: Callable[[], Awaitable[None]]) -> 
         await until(lambda: len(asyncio.all_tasks()) >= 4)
     # That nothing is left running is asked after each test.
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def warm(queue: PushPullBufferObj[Any], progress: TaskRun, workers: int) -> None:
+    """Has so many asyncio tasks made, which then wait to be used again."""
+    for _ in range(workers):
+        await queue.sink.next(future)
+    for _ in range(workers):
+        await anext(progress)
+    await quiet()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+async def test_turn_is_a_turn_of_the_loop(workers: int) -> None:
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if turns < 1_000:
+            loop.call_soon(count)
+
+    async def work() -> list[int]:
+        found = []
+        task = me()
+        for _ in range(10):
+            found.append(turns)
+            await turn()
+            assert me() is task
+        return [after - before for before, after in pairwise(found)]
+
+    loop = asyncio.get_running_loop()
+    queue: PushPullBufferObj[Any] = PushPullBufferObj()
+    async with shared(queue.source, 3).run_tasks() as progress:
+        await warm(queue, progress, workers)
+        count()
+        for _ in range(3):
+            await queue.sink.next(work)
+        await queue.sink.return_()
+        found = [envelope.value async for envelope in progress]
+        turns = 1_000
+    # The one that begins with its asyncio task has that task's first turn.
+    assert found == [[1] * 9] * 3
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+async def test_who_is_cancelled_between_two_turns_has_no_other(first: bool, workers: int) -> None:
+    steps: list[str] = []
+    ids: dict[str, int] = {}
+
+    async def cancels() -> str:
+        await turn()
+        await turn()
+        steps.append("cancels")
+        assert runner.cancel(ids["victim"])
+        return "cancels"
+
+    async def victim() -> None:
+        try:
+            while True:
+                steps.append("victim")
+                await turn()
+        finally:
+            steps.append("end")
+
+    queue: PushPullBufferObj[Any] = PushPullBufferObj()
+    runner = shared(queue.source, 2)
+    async with runner.run_tasks() as progress:
+        await warm(queue, progress, workers)
+        ids["victim"] = workers + (2 if first else 1)
+        for work in (cancels, victim) if first else (victim, cancels):
+            await queue.sink.next(work)
+        await queue.sink.return_()
+        found = [envelope async for envelope in progress]
+    assert sorted(shown(found)) == ["CancelledError", "cancels"]
+    assert steps[steps.index("cancels") :] == ["cancels", "end"]
+
+
+async def test_one_that_fails_in_a_turn_does_not_stop_the_others() -> None:
+    async def work(number: int) -> int:
+        await turn()
+        if number % 2:
+            raise ValueError(number)
+        await turn()
+        return number
+
+    queue: PushPullBufferObj[Any] = PushPullBufferObj()
+    async with shared(queue.source, 6).run_tasks() as progress:
+        await warm(queue, progress, 6)
+        for number in range(6):
+            await queue.sink.next(Task(work, number))
+        await queue.sink.return_()
+        found = [envelope async for envelope in progress]
+    assert shown(found) == ["ValueError"] * 3 + [0, 2, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_timeout_reaches_one_that_takes_turns(workers: int) -> None:
+    async def work() -> str:
+        try:
+            async with asyncio.timeout(0):
+                while True:
+                    await turn()
+        except TimeoutError:
+            return f"too long, {me().cancelling()}"
+
+    queue: PushPullBufferObj[Any] = PushPullBufferObj()
+    async with shared(queue.source, 1).run_tasks() as progress:
+        await warm(queue, progress, workers)
+        for _ in range(3):
+            await queue.sink.next(work)
+        await queue.sink.return_()
+        assert shown([e async for e in progress]) == ["too long, 0"] * 3
 
 
 async def test_task_that_is_cancelled_in_its_first_step_hears_of_it_at_its_next() -> None:

@@ -3,6 +3,10 @@
 //! There are as many as plain tasks ever ran at once, which the capacity bounds. One that has nothing to do parks on a
 //! future, and is the next to be used: the last one to rest is the warmest.
 //!
+//! What is stepped is the plain task, under the name of its asyncio task, which is parked meanwhile. As long as it waits for
+//! nothing but turns of the loop, one callback a turn steps all that do so ([`Crew::turn`]); only one that waits for a
+//! future wakes its asyncio task, which goes on with it.
+//!
 //! What one plain task did to the asyncio task must not reach the next one. A cancellation that nobody undid is undone. One
 //! that is on its way still, since the plain task asked for it in its last step, is waited for before the worker rests. But
 //! whoever kept the asyncio task, and cancels it when its work is over, hits whatever runs there then.
@@ -14,7 +18,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::lane::Lane;
 use super::worker::{Job, Worker};
-use crate::awaitable::{Native, Seen, Step, Stopped, inner};
+use crate::awaitable::{Native, Seen, Step, Stopped};
 use crate::drive::merge::identity::Entered;
 use crate::gil::GilCell;
 
@@ -27,6 +31,10 @@ struct Member {
     park: Option<Py<PyAny>>,
     /// Whether it is among the idle.
     rests: bool,
+    /// Whether what it does waits for a turn of the loop, while it is parked.
+    turns: bool,
+    /// Whether its park was seen to wait still, at the end of what it did.
+    is_clean: bool,
 }
 
 #[derive(Debug, Default)]
@@ -36,8 +44,8 @@ pub(super) struct Crew {
     idle: Vec<usize>,
     /// Places of those that ended.
     free: Vec<usize>,
-    /// What the worker that is stepped next is to begin with.
-    handed: Option<Job>,
+    /// Those that wait for a turn of the loop, and perhaps some that do not any more.
+    turning: Vec<usize>,
     /// Whether they end as soon as they have nothing to do.
     is_over: bool,
 }
@@ -51,10 +59,8 @@ impl Crew {
         this.roll
             .add(py, job.ticket.id, Some(task.clone().unbind()));
         let mut entered = Entered::default();
-        entered.enter(this.event_loop(py), task, true)?;
-        this.crew.borrow(py).handed = Some(job);
-        inner::send(&coroutine, py.None().bind(py))?;
-        Ok(())
+        entered.enter(this.event_loop(py), task.clone(), true)?;
+        Native::<Worker>::drive(&coroutine, |worker| worker.begin(&task, job)).map(drop)
     }
 
     /// A worker that has nothing to do: its asyncio task and its coroutine.
@@ -99,15 +105,87 @@ impl Crew {
             coroutine: coroutine.clone().unbind(),
             park: None,
             rests: false,
+            turns: false,
+            is_clean: false,
         };
         this.crew.borrow(py).members[number] = Some(member);
         Ok((task, coroutine))
     }
 
-    /// What the worker that is being stepped is to begin with; nothing if this is a step of its asyncio task.
-    #[inline]
-    pub(super) fn take_job(lane: &Bound<'_, Lane>) -> Option<Job> {
-        lane.get().crew.borrow(lane.py()).handed.take()
+    /// What a worker does waits for a turn of the loop; whether it will have it from here. An asyncio task that has not begun
+    /// brings it itself.
+    pub(super) fn await_turn(lane: &Bound<'_, Lane>, number: usize) -> PyResult<bool> {
+        let py = lane.py();
+        let is_first = {
+            let mut crew = lane.get().crew.borrow(py);
+            match crew.member(number) {
+                Some(member) if member.park.is_some() => member.turns = true,
+                _ => return Ok(false),
+            }
+            crew.turning.push(number);
+            crew.turning.len() == 1
+        };
+        if is_first {
+            lane.get().call_soon(lane, intern!(py, "turn"))?;
+        }
+        Ok(true)
+    }
+
+    /// The turn has come: steps all who wait for it.
+    pub(super) fn turn(lane: &Bound<'_, Lane>) -> PyResult<()> {
+        let py = lane.py();
+        let due = std::mem::take(&mut lane.get().crew.borrow(py).turning);
+        let mut entered = Entered::default();
+        let mut outcome = Ok(());
+        for number in due {
+            // One that fails has not to do with the others.
+            outcome = outcome.and(Self::step(lane, number, &mut entered));
+        }
+        outcome
+    }
+
+    fn step<'py>(
+        lane: &Bound<'py, Lane>,
+        number: usize,
+        entered: &mut Entered<'py>,
+    ) -> PyResult<()> {
+        let py = lane.py();
+        let (task, coroutine, park) = {
+            let mut crew = lane.get().crew.borrow(py);
+            match crew.member(number) {
+                Some(Member {
+                    task,
+                    coroutine,
+                    park: Some(park),
+                    turns,
+                    ..
+                }) if *turns => {
+                    *turns = false;
+                    (
+                        task.bind(py).clone(),
+                        coroutine.bind(py).clone(),
+                        park.bind(py).clone(),
+                    )
+                }
+                _ => return Ok(()),
+            }
+        };
+        if is_done(&park)? {
+            // It was cancelled, and its asyncio task is about to say so.
+            return Ok(());
+        }
+        entered.enter(lane.get().event_loop(py), task.clone(), false)?;
+        Native::<Worker>::drive(&coroutine, |worker| worker.turn(&task)).map(drop)
+    }
+
+    /// The asyncio task of a worker goes on with what waited for a turn: it was cancelled.
+    pub(super) fn take_over(lane: &Bound<'_, Lane>, number: usize) {
+        let py = lane.py();
+        let park = (lane.get().crew.borrow(py).member(number)).and_then(|member| {
+            member.turns = false;
+            member.park.take()
+        });
+        drop(park);
     }
 
     /// The asyncio task of a worker is to go on with what that began.
@@ -130,13 +208,20 @@ impl Crew {
     /// What a worker began is over, in its first step.
     pub(super) fn rest_ahead(lane: &Bound<'_, Lane>, number: usize) -> PyResult<()> {
         let py = lane.py();
-        let (task, park) = match lane.get().crew.borrow(py).member(number) {
+        let mut crew = lane.get().crew.borrow(py);
+        let (task, park) = match crew.member(number) {
+            Some(member) if member.is_clean => {
+                member.is_clean = false;
+                crew.list(number);
+                return Ok(());
+            }
             Some(member) => (
                 member.task.clone_ref(py),
                 member.park.as_ref().map(|park| park.clone_ref(py)),
             ),
             None => return Ok(()),
         };
+        drop(crew);
         let struck = match park {
             // Whoever cancelled the asyncio task has cancelled this.
             Some(park) if !is_done(park.bind(py))? => false,
@@ -273,7 +358,7 @@ impl Crew {
                 see(park)?;
             }
         }
-        self.handed.as_ref().map_or(Ok(()), |job| job.traverse(see))
+        Ok(())
     }
 }
 
@@ -307,7 +392,14 @@ pub(super) fn struck_now<'py>(
     // What it parked on it still waits for, and that is what was cancelled then. From 3.13 on asyncio lets `uncancel` undo it.
     let (is_struck, cancelled) = match &parked {
         Some(park) => {
-            let is_struck = is_done(park.bind(py))? && (!cfg!(Py_3_13) || is_cancelled(task)?);
+            let is_clean = !is_done(park.bind(py))?;
+            if is_clean
+                && let Some(number) = worker
+                && let Some(member) = crew.borrow(py).member(number)
+            {
+                member.is_clean = true;
+            }
+            let is_struck = !is_clean && (!cfg!(Py_3_13) || is_cancelled(task)?);
             (is_struck, park.bind(py))
         }
         None => (must_cancel(task)?, task),

@@ -189,6 +189,11 @@ impl Lane {
         Ok(true)
     }
 
+    /// The turn of the loop that some wait for has come: see [`Crew`].
+    fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Crew::turn(slf)
+    }
+
     /// Has the workers end, when nothing will be called any more; gives their asyncio tasks, to wait for.
     fn dismiss<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
         Crew::end(slf)
@@ -224,6 +229,22 @@ impl Lane {
     #[inline]
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.event_loop.bind(py)
+    }
+
+    /// Has a method of its own called in the next turn of the loop.
+    pub(super) fn call_soon(
+        &self,
+        slf: &Bound<'_, Self>,
+        method: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let keywords = PyDict::new(py);
+        // Not that of whoever happens to run.
+        keywords.set_item(intern!(py, "context"), &self.context)?;
+        let callback = slf.getattr(method)?;
+        (self.event_loop(py))
+            .call_method(intern!(py, "call_soon"), (callback,), Some(&keywords))
+            .map(drop)
     }
 
     pub(super) fn name(&self) -> &str {

@@ -23,14 +23,6 @@ pub(super) struct Job {
     pub(super) context: Py<PyAny>,
 }
 
-impl Job {
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        self.call.traverse(see)?;
-        self.ticket.traverse(see)?;
-        see(&self.context)
-    }
-}
-
 /// A plain task that a worker runs.
 #[derive(Debug)]
 struct Running {
@@ -43,9 +35,9 @@ struct Running {
 /// The coroutine of that asyncio task.
 ///
 /// It is stepped in two ways. The launch of a plain task steps it in the name of its asyncio task, which parks on a future
-/// meanwhile or has not begun, and that is the first step of the plain task. If the plain task has to wait, the
-/// asyncio task is woken, takes up what is waited for, and takes the steps that follow. If it has not, the asyncio task never
-/// hears of it.
+/// meanwhile or has not begun, and that is the first step of the plain task; so it goes on as long as that waits for turns of
+/// the loop alone. If the plain task has to wait for a future, the asyncio task is woken, takes up what is waited for, and takes
+/// the steps that follow. If it has not, the asyncio task never hears of it.
 #[derive(Debug)]
 pub(crate) struct Worker {
     lane: Py<Lane>,
@@ -65,26 +57,51 @@ impl Worker {
     }
 
     /// The first step of a plain task.
-    fn begin<'py>(&mut self, py: Python<'py>, job: Job) -> PyResult<Step<'py>> {
-        let running = self.running.insert(Running {
+    pub(super) fn begin<'py>(&mut self, task: &Bound<'py, PyAny>, job: Job) -> PyResult<Step<'py>> {
+        self.running = Some(Running {
             body: Body::new(job.call, job.ticket, Some(self.number)),
             context: job.context,
             held: None,
         });
+        self.step_ahead(task)
+    }
+
+    /// The turn of the loop that it waits for, if it does.
+    pub(super) fn turn<'py>(&mut self, task: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = task.py();
+        if let Some(running) = &mut self.running {
+            let waited = running.held.take_if(|held| held.is_turn(py));
+            if waited.is_some() {
+                return self.step_ahead(task);
+            }
+        }
+        Ok(Step::Yield(py.None().into_bound(py)))
+    }
+
+    /// A step of the plain task in the name of the asyncio task, which hears of it only if there is a future to wait for.
+    /// Nobody looks at what it gives.
+    fn step_ahead<'py>(&mut self, task: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = task.py();
+        let nothing = py.None().into_bound(py);
+        let Some(running) = &mut self.running else {
+            return Ok(Step::Yield(nothing));
+        };
         let stepped = {
             let _context = InContext::enter(running.context.bind(py))?;
-            running.body.send(&self.lane, py.None().bind(py), None)
+            running.body.send(&self.lane, &nothing, Some(task))
         };
+        let lane = self.lane.bind(py);
         if let Ok(Step::Yield(waits_for)) = stepped {
-            running.held = Some(Held::new(waits_for));
-            Crew::wake(self.lane.bind(py), self.number)?;
+            let held = running.held.insert(Held::new(waits_for));
+            if !(held.is_turn(py) && Crew::await_turn(lane, self.number)?) {
+                Crew::wake(lane, self.number)?;
+            }
         } else {
             // What it came to, the consumer was told.
             self.running = None;
-            Crew::rest_ahead(self.lane.bind(py), self.number)?;
+            Crew::rest_ahead(lane, self.number)?;
         }
-        // Nobody looks at this.
-        Ok(Step::Yield(py.None().into_bound(py)))
+        Ok(Step::Yield(nothing))
     }
 
     /// A step of the asyncio task.
@@ -118,10 +135,10 @@ impl Worker {
         let Some(running) = &mut self.running else {
             return Crew::struck(self.lane.bind(py), self.number, error);
         };
-        if let Some(held) = running.held.take()
-            && held.cancel(py, &error)?
-        {
-            return held.hand_up(py).map(Step::Yield);
+        match running.held.take() {
+            Some(held) if held.is_turn(py) => Crew::take_over(self.lane.bind(py), self.number),
+            Some(held) if held.cancel(py, &error)? => return held.hand_up(py).map(Step::Yield),
+            _ => {}
         }
         // The loop is gone, or the coroutine is closed by hand: then it is over for the worker too.
         let is_closed = error.is_instance_of::<PyGeneratorExit>(py);
@@ -147,10 +164,7 @@ impl Coroutine for Worker {
     #[inline]
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
         let py = value.py();
-        let stepped = match Crew::take_job(self.lane.bind(py)) {
-            Some(job) => self.begin(py, job),
-            None => self.go_on(value),
-        };
+        let stepped = self.go_on(value);
         Raised::lower(py, stepped)
     }
 
