@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from headrace.errors import NOTHING
 from headrace.push.base import PushObj, checked_sink
@@ -34,7 +34,15 @@ from headrace.push.transform import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Coroutine, Hashable, Iterable, Mapping
+    from collections.abc import (
+        AsyncIterable,
+        Callable,
+        Coroutine,
+        Hashable,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
 
     from headrace.abc import PushProtocol
     from headrace.capacity import CapacitySource
@@ -50,6 +58,13 @@ K = TypeVar("K", bound="Hashable")
 
 # Of how many operators a `repr` gives the names.
 _TOLD = 5
+
+# How many operators a chain holds itself. If each had its own, CPython would let go of a long chain by recursion, one
+# operator inside the other; if one had all, each that is added would copy all.
+_BLOCK = 100
+
+# What makes an operator, given its sink, and its name.
+_Step: TypeAlias = "tuple[Callable[[Any], PushObj[Any]], str]"
 
 
 class PushChain(Generic[IN_contra, OUT_co]):
@@ -71,9 +86,10 @@ class PushChain(Generic[IN_contra, OUT_co]):
     lines, which share nothing but the callables.
     """
 
+    _steps: tuple[_Step, ...] = ()
+    """Its last operators, from the top."""
     _above: PushChain[Any, Any] | None = None
-    _make: Callable[[Any], PushObj[Any]] | None = None
-    _name = ""
+    """What is above those."""
 
     @staticmethod
     @overload
@@ -95,16 +111,23 @@ class PushChain(Generic[IN_contra, OUT_co]):
         # Made once for nothing, so that bad input fails here.
         name = type(make(SinkNullObj())).__name__
         chain: PushChain[IN_contra, Any] = PushChain()
-        chain._above, chain._make, chain._name = self, make, name
+        if len(self._steps) < _BLOCK:
+            chain._steps, chain._above = (*self._steps, (make, name)), self._above
+        else:
+            chain._steps, chain._above = ((make, name),), self
         return chain
+
+    def _upwards(self) -> Iterator[_Step]:
+        """Its operators, the last one first."""
+        chain: PushChain[Any, Any] | None = self
+        while chain is not None:
+            yield from reversed(chain._steps)
+            chain = chain._above
 
     def _top(self, end: PushProtocol[Any]) -> PushObj[IN_contra]:
         top: Any = end if isinstance(end, PushObj) else PushObj1To1Link[Any, Any](end)
-        chain: PushChain[Any, Any] | None = self
-        while chain is not None:
-            if chain._make is not None:
-                top = chain._make(top)
-            chain = chain._above
+        for make, _ in self._upwards():
+            top = make(top)
         return cast("PushObj[IN_contra]", top)
 
     @overload
@@ -282,13 +305,7 @@ class PushChain(Generic[IN_contra, OUT_co]):
 
     def _names(self) -> list[str]:
         """The classes of its operators, from the top."""
-        names: list[str] = []
-        chain: PushChain[Any, Any] | None = self
-        while chain is not None:
-            if chain._name:
-                names.append(chain._name)
-            chain = chain._above
-        return names[::-1]
+        return [name for _, name in self._upwards()][::-1]
 
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`writer`] | lines on their way into a file |
 //! | [`runtime`] | threads for what blocks |
-//! | [`asyncio`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`recycled`], [`stack`], [`thread`] | what all of them stand on |
+//! | [`asyncio`], [`deep`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`recycled`], [`stack`], [`thread`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `capacity/lease`, `asyncio` and `gil`, each block with
+//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `deep`, `capacity/lease`, `asyncio` and `gil`, each block with
 //! its reason.
 
 mod asyncio;
@@ -22,6 +22,7 @@ mod awaitable;
 mod buffer;
 mod capacity;
 mod clock;
+mod deep;
 mod drive;
 mod errors;
 mod feed;

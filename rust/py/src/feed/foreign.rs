@@ -8,6 +8,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Drawn, Wait, agen};
 use crate::awaitable::{Inner, Step};
+use crate::deep::Deep;
 use crate::errors;
 use crate::gc;
 use crate::gil::GilCell;
@@ -20,10 +21,10 @@ use crate::stack::Level;
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct ForeignFeed {
-    /// An async iterable, or a callable without arguments that makes an async iterator.
-    origin: Py<PyAny>,
     is_factory: bool,
     state: GilCell<State>,
+    /// An async iterable, or a callable without arguments that makes an async iterator.
+    origin: Deep<PyAny>,
 }
 
 #[derive(Debug, Default)]
@@ -52,9 +53,9 @@ impl ForeignFeed {
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
         Self {
-            origin: origin.clone().unbind(),
             is_factory,
             state: GilCell::default(),
+            origin: origin.clone().unbind().into(),
         }
     }
 

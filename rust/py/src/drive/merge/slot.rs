@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::identity::Identity;
 use crate::awaitable::{Seen, Stopped};
+use crate::deep::Deep;
 use crate::feed::{AnyFeed, Wait, agen};
 
 /// Which slot: its place in the slab, and which of its tenants.
@@ -133,8 +134,6 @@ pub(super) type Running<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py,
     reason = "a source may be wanted, closing, removed, ... in any combination"
 )]
 pub(super) struct Slot {
-    /// What the user gave.
-    pub(super) source: Py<PyAny>,
     /// By which it goes in a message: its label, or its number.
     pub(super) name: Py<PyAny>,
     pub(super) is_labelled: bool,
@@ -174,6 +173,8 @@ pub(super) struct Slot {
     pub(super) is_done: bool,
     /// The last round in which it gave an item.
     pub(super) round: u64,
+    /// What the user gave.
+    pub(super) source: Deep<PyAny>,
 }
 
 impl Slot {
@@ -185,7 +186,6 @@ impl Slot {
         is_foreign: bool,
     ) -> Self {
         Self {
-            source,
             name,
             is_labelled,
             is_cutoff: false,
@@ -208,6 +208,7 @@ impl Slot {
             is_gone: false,
             is_done: false,
             round: 0,
+            source: source.into(),
         }
     }
 

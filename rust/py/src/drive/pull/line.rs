@@ -102,7 +102,7 @@ impl Line {
                     break feed;
                 }
                 Origin::Stage { source, kernel } => {
-                    let source = source.into_bound(py);
+                    let source = source.bind(py).clone();
                     stages.push(Stage {
                         link: (!link.is(tail)).then(|| link.clone().unbind()),
                         kernel,

@@ -21,6 +21,7 @@ use super::turn::Turn;
 use crate::asyncio;
 use crate::awaitable::Parked;
 use crate::buffer::Buffer;
+use crate::deep::Deep;
 use crate::drive::merge;
 use crate::errors;
 use crate::feed::{AnyFeed, ForeignFeed};
@@ -38,8 +39,8 @@ pub(crate) enum Origin {
     Feed(AnyFeed),
     /// A kernel over another link.
     Stage {
-        source: Py<PullLink>,
         kernel: AnyKernel,
+        source: Deep<PullLink>,
     },
 }
 
@@ -74,7 +75,6 @@ pub(crate) enum Start {
 
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(super) origin: Origin,
     /// The feed over `pull_impl`, made at the first pull of a subclass that overrides it.
     pub(super) implementation: Option<AnyFeed>,
     pub(crate) phase: Phase,
@@ -105,6 +105,8 @@ pub(crate) struct State {
     pub(super) closers: Vec<Waker>,
     /// What it draws from is being closed.
     pub(super) closing: Option<Closing>,
+    /// Dropped last: the way to the next link is in it.
+    pub(super) origin: Origin,
 }
 
 impl State {
@@ -194,8 +196,8 @@ impl PullLink {
                 let kernel = AnyKernel::of(kernel)?;
                 source.get().state.borrow(py).consumers += 1;
                 Origin::Stage {
-                    source: source.clone().unbind(),
                     kernel,
+                    source: source.clone().unbind().into(),
                 }
             }
             (Some(feed), None) => Origin::Feed(AnyFeed::of(feed)?),
@@ -276,7 +278,6 @@ impl PullLink {
         let gone = {
             let mut state = self.state.borrow(py);
             (
-                std::mem::replace(&mut state.origin, Origin::Unset),
                 state.implementation.take(),
                 state.far_end.take(),
                 state.flight.take(),
@@ -285,6 +286,8 @@ impl PullLink {
                 state.pending.take(),
                 state.line.take(),
                 state.closing.take(),
+                // Last, as in a deallocator.
+                std::mem::replace(&mut state.origin, Origin::Unset),
             )
         };
         drop(gone);
@@ -298,7 +301,6 @@ impl PullLink {
             home: Home::here(),
             label: None,
             state: GilCell::new(State {
-                origin,
                 implementation: None,
                 phase: Phase::Open,
                 turn: Turn::default(),
@@ -316,6 +318,7 @@ impl PullLink {
                 event_loop: None,
                 closers: Vec::new(),
                 closing: None,
+                origin,
             }),
         }
     }
@@ -338,8 +341,8 @@ impl PullLink {
         match &state.origin {
             Origin::Feed(feed) => Origin::Feed(feed.clone_ref(py)),
             Origin::Stage { source, kernel } => Origin::Stage {
-                source: source.clone_ref(py),
                 kernel: kernel.clone_ref(py),
+                source: source.clone_ref(py).into(),
             },
             Origin::Unset => Origin::Unset,
         }
@@ -411,7 +414,7 @@ impl PullLink {
                 } => source,
                 Origin::Unset | Origin::Stage { .. } => return Ok(false),
             };
-            link = source.into_bound(py);
+            link = source.bind(py).clone();
         }
     }
 
@@ -421,7 +424,7 @@ impl PullLink {
         let mut link = link.clone();
         loop {
             link = match link.get().origin(py) {
-                Origin::Stage { source, .. } => source.into_bound(py),
+                Origin::Stage { source, .. } => source.bind(py).clone(),
                 Origin::Feed(AnyFeed::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
                     return Err(merge::own_source());
                 }

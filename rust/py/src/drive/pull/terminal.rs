@@ -95,8 +95,8 @@ impl Terminal {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = stream.py();
         let origin = Origin::Stage {
-            source: stream.clone().unbind(),
             kernel,
+            source: stream.clone().unbind().into(),
         };
         let link = Bound::new(py, PullLink::labelled(origin, label))?;
         let pull = Pull::new(link.clone(), Delivery::Item);

@@ -19,6 +19,7 @@ use super::link::{Outlet, PushLink};
 use super::todo::Todo;
 use crate::awaitable::inner::is_awaitable;
 use crate::awaitable::{Seen, Stopped};
+use crate::deep::Deep;
 use crate::kernel::call_one;
 use crate::result::IteratorResult;
 
@@ -28,11 +29,11 @@ const DEPTH: usize = 400;
 /// One of many.
 #[derive(Debug)]
 pub(super) struct Branch {
-    pub(super) sink: Py<PyAny>,
-    /// The same, if it may be run in place.
+    /// The sink, if it may be run in place.
     native: Option<Native>,
     /// It wants no more.
     pub(super) is_done: AtomicBool,
+    pub(super) sink: Deep<PyAny>,
 }
 
 /// A branch that is run in place.
@@ -110,9 +111,9 @@ impl Branch {
             _ => None,
         };
         Ok(Self {
-            sink: sink.unbind(),
             native,
             is_done: AtomicBool::new(false),
+            sink: sink.unbind().into(),
         })
     }
 

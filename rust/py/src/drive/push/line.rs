@@ -72,7 +72,7 @@ impl Line {
                         keeps_state: keeps_state(&kernel),
                         kernel,
                     });
-                    let sink = sink.into_bound(py);
+                    let sink = sink.bind(py).clone();
                     match sink.cast::<PushLink>() {
                         Ok(native) if PushLink::can_fuse(native)? => link = native.clone(),
                         _ => break End::Foreign(sink.unbind()),

@@ -15,6 +15,7 @@ use super::fan::Fan;
 use super::line::{End, Line};
 use super::todo::{Kept, Todo};
 use crate::buffer::Buffer;
+use crate::deep::Deep;
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
@@ -28,7 +29,10 @@ pub(crate) enum Outlet {
     /// A subclass of the user, whose `next_impl` is its sink.
     Unset,
     /// Through a kernel into another push object.
-    Stage { sink: Py<PyAny>, kernel: AnyKernel },
+    Stage {
+        kernel: AnyKernel,
+        sink: Deep<PyAny>,
+    },
     /// Into a list, of so many items at most.
     Collect(Py<PyList>, Option<usize>),
     /// Into a buffer.
@@ -55,12 +59,13 @@ const ENDED: u8 = 3;
 pub(crate) struct PushLink {
     home: Home,
     end: AtomicU8,
-    outlet: GilCell<Outlet>,
     line: GilCell<Option<Arc<Line>>>,
     /// What its kernel made of items whose pushes were cancelled below it; it goes before the next
     /// item.
     kept: GilCell<VecDeque<Kept>>,
     has_kept: AtomicBool,
+    /// Dropped last: the way to the next link is in it.
+    outlet: GilCell<Outlet>,
 }
 
 #[pymethods]
@@ -71,10 +76,10 @@ impl PushLink {
         Self {
             home: Home::here(),
             end: AtomicU8::new(OPEN),
-            outlet: GilCell::new(Outlet::Unset),
             line: GilCell::new(None),
             kept: GilCell::new(VecDeque::new()),
             has_kept: AtomicBool::new(false),
+            outlet: GilCell::new(Outlet::Unset),
         }
     }
 
@@ -95,8 +100,8 @@ impl PushLink {
         let outlet = match (outlet, kernel) {
             (None, None) => Outlet::Unset,
             (Some(sink), Some(kernel)) => Outlet::Stage {
-                sink: sink.clone().unbind(),
                 kernel: AnyKernel::of(kernel)?,
+                sink: sink.clone().unbind().into(),
             },
             (Some(store), None) => {
                 if let Ok(list) = store.cast_exact::<PyList>() {
@@ -186,7 +191,8 @@ impl PushLink {
         let outlet = std::mem::replace(&mut *self.outlet.borrow(py), Outlet::Gone);
         let line = self.line.borrow(py).take();
         let kept = self.take_kept(py);
-        drop((outlet, line, kept));
+        // The outlet last, as in a deallocator.
+        drop((line, kept, outlet));
     }
 }
 
@@ -282,8 +288,8 @@ impl PushLink {
         match &*self.outlet.borrow(py) {
             Outlet::Unset => Outlet::Unset,
             Outlet::Stage { sink, kernel } => Outlet::Stage {
-                sink: sink.clone_ref(py),
                 kernel: kernel.clone_ref(py),
+                sink: sink.clone_ref(py).into(),
             },
             Outlet::Collect(list, maxsize) => Outlet::Collect(list.clone_ref(py), *maxsize),
             Outlet::Queue(buffer) => Outlet::Queue(buffer.clone_ref(py)),
