@@ -315,3 +315,22 @@ def test_end_of_the_program_is_not_held_up(make: Callable[..., PullObj[Any]]) ->
 
     asyncio.run(main())
     assert sorted(ended) == (["a"] if make is PullConcatObj else ["a", "b"])
+
+
+@pytest.mark.timeout(20)
+def test_end_of_the_program_is_not_held_up_by_sources_that_are_about_to_begin() -> None:
+    async def main() -> None:
+        line: PullObj[int] = PushPullBufferObj[int]().source
+        # Of so many, each inside the next, only some begin in one turn.
+        for _ in range(200):
+            line = PullConcatObj(line.map(lambda n: n), [7])
+        pulls.append(anext(line))
+        pulls[0].send(None)
+
+    pulls: list[Any] = []
+    with warnings.catch_warnings():
+        # Of streams that nobody closed.
+        warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.run(main())
+        pulls.pop().close()
+        gc.collect()

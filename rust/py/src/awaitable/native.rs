@@ -244,6 +244,13 @@ impl<T: Coroutine> Native<T> {
         }
     }
 
+    /// Whether an object is one of them.
+    #[inline]
+    pub(crate) fn is(object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: attached; the types are only compared.
+        unsafe { ptr::eq(ffi::Py_TYPE(object.as_ptr()), (*T::class().0.get()).object) }
+    }
+
     /// A step of one by something else than `send`: what that came to, whether it is over or not.
     #[inline]
     pub(crate) fn drive<'py>(
@@ -251,14 +258,12 @@ impl<T: Coroutine> Native<T> {
         run: impl FnOnce(&mut T) -> PyResult<Step<'py>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = object.py();
-        // SAFETY: the type was made by `register`, and the object is of it; the thread is attached. What `step` gives is
-        // owned.
+        assert!(
+            Self::is(object),
+            "only an object of the type has such steps"
+        );
+        // SAFETY: the object is of the type that `register` made; the thread is attached. What `step` gives is owned.
         unsafe {
-            let class = (*T::class().0.get()).object;
-            assert!(
-                ptr::eq(ffi::Py_TYPE(object.as_ptr()), class),
-                "only an object of the type has such steps"
-            );
             let stepped = step::<T>(py, object.as_ptr(), |value| Raised::lower(py, run(value)));
             match stepped {
                 Ok(value) => Ok(Bound::from_owned_ptr(py, value)),

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 
 use pyo3::exceptions::PyGeneratorExit;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::merge::Merge;
@@ -31,6 +32,12 @@ impl Anchor {
             key,
             closing: None,
         })
+    }
+
+    /// Whether it is what a task runs.
+    pub(super) fn is_in(task: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let coroutine = task.call_method0(intern!(task.py(), "get_coro"))?;
+        Ok(Native::<Self>::is(&coroutine))
     }
 
     /// Parks, or begins to close.

@@ -4,6 +4,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::anchor::Anchor;
 use super::merge::Merge;
 use super::resumption::{Errand, Note};
 use super::slot::{Key, Outcome, Status};
@@ -99,7 +100,10 @@ impl Merge {
             .import("asyncio")?
             .call_method1(intern!(py, "all_tasks"), (event_loop,))?;
         for task in tasks.try_iter()? {
-            if !task?.call_method0(intern!(py, "cancelling"))?.is_truthy()? {
+            let task = task?;
+            // The tasks of sources pull nothing; and there may be new ones, of sources that were about to begin.
+            let may_pull = !Anchor::is_in(&task)?;
+            if may_pull && !task.call_method0(intern!(py, "cancelling"))?.is_truthy()? {
                 return Ok(());
             }
         }
