@@ -10,6 +10,7 @@ import pytest
 
 from headrace import (
     AsyncIteratorCombiner,
+    ClosedError,
     PullGateObj,
     PullObj,
     PullPushBridgeObj,
@@ -23,7 +24,7 @@ from headrace import (
 from tests.support import turns, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 class Slow:
@@ -180,6 +181,47 @@ def test_law_15_a_closing_that_was_left_with_its_loop_holds_up_nobody() -> None:
     asyncio.run(slow.close(stream))
     assert slow.log == ["closing", "done"]
     assert not left.done()
+
+
+async def test_law_15_a_loop_that_closes_while_a_stream_of_it_is_closed_elsewhere_is_no_error() -> (
+    None
+):
+    class Leaving:
+        """A loop, as another thread sees it that is late."""
+
+        left = False
+
+        def is_closed(self) -> bool:
+            return self.left
+
+        def call_soon_threadsafe(self, *_: Any) -> None:
+            self.left = True
+            raise RuntimeError("Event loop is closed")
+
+    class Awaited:
+        """What a task of that loop waits for."""
+
+        def get_loop(self) -> Leaving:
+            return loop
+
+        def cancel(self) -> None:
+            pytest.fail("it is another thread's")
+
+        def __await__(self) -> Iterator[Any]:
+            yield self
+
+    loop = Leaving()
+    awaited = Awaited()
+    stream: Any = SourceIterObj([1]).map(lambda _: awaited)
+    pull = anext(stream)
+    assert pull.send(None) is awaited
+    closing = asyncio.ensure_future(stream.aclose())
+    await turns(1)
+    assert loop.left
+    assert not closing.done(), "the pull has not come out"
+    with pytest.raises(ClosedError):
+        pull.close()
+    await closing
 
 
 def _clean_up_at_length(log: list[str]) -> AsyncIterator[int]:

@@ -155,7 +155,8 @@ thread_local! {
     static RUN: RefCell<Option<(Py<PyWeakrefReference>, Py<PyAny>)>> = const { RefCell::new(None) };
 }
 
-/// Cancels what a task awaits, from whichever thread: a future belongs to its loop, and only there may it be touched.
+/// Cancels what a task awaits, from whichever thread: a future belongs to its loop, and only there may it be touched. In a
+/// loop that is closed nothing goes on any more, so that there is nothing to cancel.
 pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = awaited.py();
     // A bare `None` has no `cancel`: its task goes on in the next turn by itself.
@@ -165,13 +166,18 @@ pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Some(get_loop) = awaited.getattr_opt(intern!(py, "get_loop"))? {
         let its_own = get_loop.call0()?;
         if !running(py).is_some_and(|here| here.is(&its_own)) {
-            if !its_own
-                .call_method0(intern!(py, "is_closed"))?
-                .is_truthy()?
-            {
-                its_own.call_method1(intern!(py, "call_soon_threadsafe"), (cancel,))?;
-            }
-            return Ok(());
+            let rung = its_own.call_method1(intern!(py, "call_soon_threadsafe"), (cancel,));
+            // Asked afterwards: its own thread may close it at any moment.
+            return match rung {
+                Err(_)
+                    if its_own
+                        .call_method0(intern!(py, "is_closed"))?
+                        .is_truthy()? =>
+                {
+                    Ok(())
+                }
+                rung => rung.map(drop),
+            };
         }
     }
     cancel.call0().map(drop)
