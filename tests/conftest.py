@@ -21,6 +21,7 @@ import pytest
 
 from headrace.pool.plan import Plan
 from headrace.testing import VirtualClock
+from tests.pool_support import ALL_THE_LONG_WAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +101,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a test of pools with plain tasks going the short way, through the core, again with none of them, and again with
     all of them in asyncio tasks that are used again, as with `isolate=False`."""
     chosen: str = request.param
+    if chosen != "long" and ALL_THE_LONG_WAY:
+        pytest.skip("in asyncio's debug mode all tasks of a pool go the long way")
     if chosen == "long":
         monkeypatch.setattr(Plan, "is_plain", False)
     elif chosen == "shared":

@@ -167,7 +167,10 @@ async def test_task_that_somebody_else_cancels_is_an_error_and_no_other(way: str
 @pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="from 3.12 on a task is begun as soon as it is made"
 )
-async def test_task_that_somebody_cancels_before_its_first_step_is_an_error() -> None:
+@pytest.mark.parametrize("debug", [False, True])
+async def test_task_that_somebody_cancels_before_its_first_step_is_an_error(debug: bool) -> None:
+    asyncio.get_running_loop().set_debug(debug)
+
     def cancel() -> None:
         found = [task for task in asyncio.all_tasks() if task.get_name() == "mill: task 1"]
         if found:

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, PushPullBufferObj, Task
-from tests.pool_support import ERROR, FINAL, envelopes, one, pool, quiet, shown
+from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, envelopes, one, pool, quiet, shown
 from tests.support import until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from headrace.pool.progress import TaskRun
+
+pytestmark = pytest.mark.skipif(
+    ALL_THE_LONG_WAY, reason="in asyncio's debug mode no task of a pool shares an asyncio task"
+)
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 

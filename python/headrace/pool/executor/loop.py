@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -105,9 +106,12 @@ class _Exit:
 def _start(
     loop: asyncio.AbstractEventLoop, name: str, task: Task, listener: Listener
 ) -> asyncio.Task[object]:
-    work, context = _work(task, listener), task.context.copy()
+    context = task.context.copy()
     if loop.get_debug():
-        work = watched(work, listener.name, getattr(loop, "slow_callback_duration", 0.1))
+        limit = getattr(loop, "slow_callback_duration", 0.1)
+        work = watched(partial(_work, task, listener), listener.name, limit)
+    else:
+        work = _work(task, listener)
     # Not `loop.create_task`: before 3.14 it cannot start a task eagerly, and a task factory may make what it likes.
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)

@@ -20,9 +20,12 @@ __all__ = ["watched"]
 _logger = logging.getLogger("headrace.pool")
 
 
-async def watched(work: Coroutine[Any, Any, object], name: str, limit: float) -> object:
+async def watched(
+    work: Callable[[], Coroutine[Any, Any, object]], name: str, limit: float
+) -> object:
     """Does the work, and warns of each of its steps that takes longer than `limit` seconds."""
-    return await _timed(work, name, limit)
+    # Made here: before the first step there is nothing that would have to be awaited.
+    return await _timed(work(), name, limit)
 
 
 @types.coroutine
