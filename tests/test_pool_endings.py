@@ -343,12 +343,16 @@ async def test_run_that_has_ended_is_freed_without_a_collection(how: str) -> Non
     async def waits() -> None:
         await asyncio.sleep(0)
 
+    # Whose traceback leads, where it is started eagerly, to the frames that started it.
+    async def fails_at_once() -> None:
+        raise ValueError
+
     def interrupts() -> None:
         raise KeyboardInterrupt
 
     async def run() -> weakref.ref[CapacitySource]:
         capacity = CapacitySource(2)
-        tasks: list[Any] = [one, yields, fails, waits, Task(waits, timeout=60)]
+        tasks: list[Any] = [one, yields, fails_at_once, fails, waits, Task(waits, timeout=60)]
         if how == "interrupted":
             tasks.append(interrupts)
         on_error: Any = "stop" if how == "stopped" else "continue"

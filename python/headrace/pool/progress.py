@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from headrace.pool.envelope import TaskProgressEnvelope
-from headrace.pool.run import Run
+from headrace.pool.run import First, Run
 from headrace.pull import SourceObj
 from headrace.telling import short
 
@@ -39,7 +39,8 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self._run = Run(plan)
+        self._first = First()
+        self._run = Run(plan, self._first)
 
     async def __aenter__(self) -> Self:
         """Starts the run.
@@ -77,7 +78,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
     @property
     def first_error(self) -> BaseException | None:
         """The error of the first task that failed, though its envelope may come later; None if none did."""
-        return self._run.first_error
+        return self._first.error
 
     async def aclose(self) -> None:
         """Ends the run: cancels what runs, waits until it has stopped, gives back all capacity. Idempotent.

@@ -39,10 +39,23 @@ if TYPE_CHECKING:
     from headrace.pool.plan import Plan
     from headrace.pool.task import Task
 
-__all__ = ["Run"]
+__all__ = ["First", "Run"]
 
 _started: set[Run] = set()
 """Every run under way: the loop itself holds its tasks only weakly."""
+
+
+class First:
+    """The error of the first task that failed, for whoever asks when the run has ended.
+
+    The traceback of an error that a task raised in its first step leads, where that is taken eagerly, to the frames that
+    called it, and so to the run: it cannot be kept there.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
 
 
 class Run:
@@ -55,8 +68,10 @@ class Run:
     admission: Admission
     """Made at its start."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, first: First) -> None:
         self.plan = plan
+        # Until it has ended.
+        self._first: First | None = first
         self.context: Context = unleased()
         self.outlet: Outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
         # The next envelope, as an awaitable; once it has started.
@@ -67,7 +82,6 @@ class Run:
         self.ending: bool = False
         # Nothing new is called any more.
         self.draining: bool = False
-        self.first_error: BaseException | None = None
         self.jobs: dict[int, Job] = {}
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         # Of a plain task its id.
@@ -418,7 +432,7 @@ class Run:
             self.outlet.put(self._last)
         self.outlet.unread.finish()
         # What refers to the run, so that it goes when its stream does, and does not wait for a collection.
-        self._lane = self._fatal = None
+        self._lane = self._fatal = self._first = None
         del self.admission
 
     # What jobs report.
@@ -474,8 +488,9 @@ class Run:
 
     def failed(self, error: BaseException) -> None:
         """A job ended with an error."""
-        if self.first_error is None and not self.ending:
-            self.first_error = error
+        first = self._first
+        if first is not None and first.error is None and not self.ending:
+            first.error = error
             if self.plan.on_error == "stop":
                 self.stop()
 
