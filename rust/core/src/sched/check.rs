@@ -135,7 +135,8 @@ impl State {
         if let Some(waiter) = pool.turn {
             assert!(matches!(pool.bound, Bound::Rate(_)), "turns are for rates");
             assert!(matches!(self.waiters.at(waiter).stage, Stage::Offered));
-            assert!(pool.timer.is_some(), "whose turn it is has a timer");
+            let is_timed = pool.timer.is_some() || self.keeps_turn(waiter);
+            assert!(is_timed, "whose turn it is has a timer, or keeps it");
         }
         if let Some(timer) = pool.timer {
             let entry = (timer, node, Some(pool.resource));
@@ -251,6 +252,13 @@ impl State {
             assert!(holds || kept == 0, "nothing is kept for others");
         }
         assert_eq!(self.waiting, waiting);
+        for &waiter in &self.outrun {
+            assert!(matches!(self.waiters.at(waiter).stage, Stage::Offered));
+            assert!(
+                !self.keeps_turn(waiter),
+                "who keeps its turn misses nothing"
+            );
+        }
     }
 
     fn check_leases(&self) {

@@ -24,6 +24,15 @@ pub(super) enum Fit {
     Unknown,
 }
 
+/// Who came before the next and was not granted.
+#[derive(Debug, Default)]
+struct Skipped {
+    /// They lacked slots or a budget, for the first time.
+    short: Vec<u32>,
+    /// The first that needs quota: whether or not it lacks that, it comes before whoever takes a turn or slots.
+    first: Option<u32>,
+}
+
 enum Next {
     Grant(u32),
     /// It is next at a rate, and waits for it alone.
@@ -113,7 +122,7 @@ impl State {
         }
         self.fire(wakes);
         self.recharge();
-        let mut skipped = Vec::new();
+        let mut skipped = Skipped::default();
         while self.waiting > 0 {
             if let Some(holder) = self.next_holder() {
                 self.grant(holder, wakes);
@@ -122,15 +131,26 @@ impl State {
             if !self.nodes.at(self.root).eligible {
                 break;
             }
-            skipped.clear();
-            match self.find(self.root, &mut skipped) {
-                Next::Grant(waiter) => {
-                    for waiter in skipped.drain(..) {
-                        self.was_next(waiter);
-                    }
-                    self.grant(waiter, wakes);
+            skipped.short.clear();
+            skipped.first = None;
+            let next = self.find(self.root, &mut skipped);
+            if !matches!(next, Next::Nobody) {
+                for waiter in skipped.short.drain(..) {
+                    self.was_next(waiter);
                 }
-                Next::Turn(waiter) => self.take_turns(waiter),
+            }
+            match next {
+                Next::Grant(waiter) => {
+                    let late = self.late(skipped.first);
+                    self.grant(waiter, wakes);
+                    self.missed(&late);
+                }
+                Next::Turn(waiter) => {
+                    if let Some(first) = skipped.first {
+                        self.outrun(first);
+                    }
+                    self.take_turns(waiter);
+                }
                 Next::Nobody => break,
             }
         }
@@ -138,7 +158,7 @@ impl State {
 
     /// The first, by start tags from `node` downward and by rank in a line, that fits or is next at a rate. Notes who
     /// came before and did not fit.
-    fn find(&self, node: u32, skipped: &mut Vec<u32>) -> Next {
+    fn find(&self, node: u32, skipped: &mut Skipped) -> Next {
         let here = self.nodes.at(node);
         let line = &here.line;
         let own = line.flow.open.then(|| line.flow.place(node));
@@ -154,12 +174,16 @@ impl State {
                     // Those who were passed as often as may be were looked at before.
                     continue;
                 }
+                let record = self.waiters.at(waiter);
                 match self.fit_waiter(waiter) {
                     Fit::Fits => return Next::Grant(waiter),
                     // It waits at each rate that is not ready, and there no other does.
-                    Fit::Quota if self.waiters.at(waiter).turns == 0 => return Next::Turn(waiter),
-                    Fit::Short(..) if !self.waiters.at(waiter).was_next => skipped.push(waiter),
+                    Fit::Quota if record.turns == 0 => return Next::Turn(waiter),
+                    Fit::Short(..) if !record.was_next => skipped.short.push(waiter),
                     _ => {}
+                }
+                if skipped.first.is_none() && self.has_rate(&record.cost) {
+                    skipped.first = Some(waiter);
                 }
             }
         }

@@ -33,6 +33,8 @@ pub(super) struct Waiter {
     pub(super) stage: Stage,
     /// How often smaller work passed it since it came.
     pub(super) bypassed: u32,
+    /// How often slots went by it that it could have had, but for quota.
+    pub(super) missed: u32,
     /// Whether it was next before, and lacked something.
     pub(super) was_next: bool,
     /// At how many pools something is kept for it.
@@ -70,6 +72,7 @@ impl Waiter {
             waker: None,
             stage: Stage::Behind,
             bypassed: 0,
+            missed: 0,
             was_next: false,
             reserved: 0,
             turns: 0,

@@ -73,7 +73,10 @@
 //! not full. If slots are missing when the moment has come, the turn goes on.
 //!
 //! The price of keeping no slots for who waits for quota: one who needs both, where both are always contended, may find the one
-//! there when the other is not, again and again. No bound holds for its wait; for who needs only slots and budgets, or one rate, one does.
+//! there when the other is not, again and again. Therefore misses are counted, too (`miss.rs`): whoever comes first and sees others take
+//! slots that it could have had, but for quota, [`Settings::passes`] times, keeps its turn from then on until it is granted, also while
+//! it lacks slots, which are kept for it then as for one that was passed. That bounds the wait of who comes first. A child that does not
+//! may wait longer: one that quota holds back falls behind in tags, which it is owed, and newcomers are lifted to those who are ahead.
 //!
 //! Settling an estimate upward makes debt. Settling it downward gives back no more than time has not brought since: the least debt there
 //! has been since the grant (`low_water.rs`). That makes the past what it would have been, had the truth been known: no window admits
@@ -158,6 +161,7 @@ mod lease;
 mod limit;
 mod line;
 mod low_water;
+mod miss;
 mod need;
 mod node;
 mod order;

@@ -85,6 +85,7 @@ impl State {
         self.drop_reservations(waiter);
         self.drop_turns(waiter);
         self.forget_next(waiter);
+        self.forget_outrun(waiter);
         let record = self.waiters.at(waiter);
         let (node, rank) = (record.node, record.rank);
         self.holders.remove(&rank);

@@ -14,9 +14,10 @@ impl State {
         self.for_bounded(waiter, |pool| pool.push_passed(waiter));
     }
 
-    /// Whether it was passed as often as may be.
+    /// Whether it was passed, or missed slots, as often as may be.
     pub(super) fn was_passed(&self, waiter: u32) -> bool {
-        self.waiters.at(waiter).bypassed >= self.passes
+        let record = self.waiters.at(waiter);
+        record.bypassed.max(record.missed) >= self.passes
     }
 
     /// Forgets that a waiter was next.
@@ -128,10 +129,16 @@ impl State {
         }
         let holders: Vec<_> = self.holders.values().copied().collect();
         for waiter in holders {
+            if self.keeps_turn(waiter) {
+                self.keep_turns(waiter);
+            }
             match self.fit_waiter(waiter) {
                 Fit::Fits => return Some(waiter),
                 Fit::Short(node, resource) => self.reserve(waiter, node, resource),
                 fit => {
+                    if self.waiters.at(waiter).reserved > 0 && fit != Fit::Parked {
+                        self.miss(waiter);
+                    }
                     self.drop_reservations(waiter);
                     if fit == Fit::Quota && self.waiters.at(waiter).turns == 0 {
                         self.take_turns(waiter);

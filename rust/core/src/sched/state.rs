@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) timers: Ordered<(Time, u32, Option<Resource>)>,
     /// Offered waiters that were passed as often as may be, by age.
     pub(super) holders: BTreeMap<Rank, u32>,
+    /// Offered waiters that came first and lacked slots when a turn was taken; few.
+    pub(super) outrun: Vec<u32>,
     pub(super) owners: Owners,
     /// The first of the timers when the alarms were told last; `None` too if they are to be told in any case.
     pub(super) announced: Option<Time>,
@@ -87,6 +89,7 @@ impl State {
             fresh: Vec::new(),
             timers: Ordered::default(),
             holders: BTreeMap::new(),
+            outrun: Vec::new(),
             owners: Owners::default(),
             announced: None,
         }

@@ -41,6 +41,53 @@ impl State {
         self.refresh(node);
     }
 
+    /// Gives a waiter that missed slots too often the turn at each rate of its path, ready or not, until it is granted, but for those
+    /// that an older one of its kind has. While it is held up for other reasons than these it has none.
+    ///
+    /// Others who wait for time alone keep theirs: it comes. Of two who keep theirs, and would wait for each other, one is older.
+    pub(super) fn keep_turns(&mut self, waiter: u32) {
+        if self.fit_waiter(waiter) == Fit::Parked {
+            self.drop_turns(waiter);
+            return;
+        }
+        let record = self.waiters.at(waiter);
+        let (node, rank, cost) = (record.node, record.rank, record.cost.clone());
+        for &(resource, _) in cost.parts() {
+            let mut at = node;
+            while at != NIL {
+                let here = self.nodes.at(at);
+                let parent = here.parent;
+                if let Some(pool) = here.pool(resource)
+                    && let Bound::Rate(_) = pool.bound
+                    && pool.turn != Some(waiter)
+                {
+                    let other = pool.turn;
+                    let is_free = other.is_none_or(|other| {
+                        self.keeps_turn(other) && self.waiters.at(other).rank > rank
+                    });
+                    if is_free {
+                        self.pass_turn(at, resource, other, waiter);
+                    }
+                }
+                at = parent;
+            }
+        }
+    }
+
+    /// The turn at a rate goes from one waiter, if anybody has it, to another.
+    fn pass_turn(&mut self, node: u32, resource: Resource, from: Option<u32>, to: u32) {
+        if let Some(from) = from {
+            self.waiters.at_mut(from).turns -= 1;
+        }
+        self.waiters.at_mut(to).turns += 1;
+        if let Some(pool) = self.nodes.at_mut(node).pool_mut(resource) {
+            pool.turn = Some(to);
+            pool.scarce = true;
+        }
+        self.rearm(node, resource);
+        self.refresh(node);
+    }
+
     /// Takes all turns from a waiter. Follow with a `refresh` of its node.
     pub(super) fn drop_turns(&mut self, waiter: u32) {
         let record = self.waiters.at_mut(waiter);
@@ -94,7 +141,9 @@ impl State {
         {
             let amount = self.waiters.at(waiter).cost.get(resource);
             let ready = pool.ready_at(amount.as_micros(), now);
-            self.set_timer(node, Some(resource), Some(ready));
+            // Who keeps the turn until slots are there waits for time no longer than that.
+            let is_over = ready <= now && self.keeps_turn(waiter);
+            self.set_timer(node, Some(resource), (!is_over).then_some(ready));
         }
     }
 
@@ -116,6 +165,7 @@ impl State {
             .pool(resource)
             .and_then(|pool| pool.turn);
         if let Some(waiter) = turn
+            && !self.keeps_turn(waiter)
             && !matches!(self.fit_waiter(waiter), Fit::Fits | Fit::Quota)
         {
             self.drop_turns(waiter);
@@ -129,13 +179,18 @@ impl State {
             && due <= self.now
         {
             self.set_timer(node, resource, None);
-            let pool = resource.and_then(|resource| self.nodes.at(node).pool(resource));
-            let Some(waiter) = pool.and_then(|pool| pool.turn) else {
+            let turn = resource.and_then(|resource| {
+                let pool = self.nodes.at(node).pool(resource)?;
+                Some((pool.turn?, resource))
+            });
+            let Some((waiter, resource)) = turn else {
                 self.refresh(node);
                 continue;
             };
             match self.fit_waiter(waiter) {
                 Fit::Fits => self.grant(waiter, wakes),
+                // It is looked at in a moment, with all that it keeps.
+                _ if self.keeps_turn(waiter) => self.rearm(node, resource),
                 Fit::Quota => {
                     // Another rate is not ready, or this one no longer: it waits there, and only there.
                     self.drop_turns(waiter);

@@ -48,11 +48,11 @@ macro_rules! themes {
             $(
                 #[test]
                 fn $name(
-                    lateness in Theme::lateness(),
+                    settings in Theme::settings(),
                     nodes in $theme.nodes(),
                     ops in prop::collection::vec($theme.op(), 1..2 * STEPS),
                 ) {
-                    Run::new(lateness, nodes).play(&ops);
+                    Run::new(settings, nodes).play(&ops);
                 }
             )*
         }
@@ -66,11 +66,11 @@ proptest! {
 
     #[test]
     fn the_same_operations_and_clock_give_the_same_grants(
-        lateness in Theme::lateness(),
+        settings in Theme::settings(),
         nodes in ALL.nodes(),
         ops in prop::collection::vec(ALL.op(), 1..2 * STEPS),
     ) {
-        let once = Run::new(lateness, nodes.clone()).play(&ops);
-        prop_assert_eq!(once, Run::new(lateness, nodes).play(&ops));
+        let once = Run::new(settings, nodes.clone()).play(&ops);
+        prop_assert_eq!(once, Run::new(settings, nodes).play(&ops));
     }
 }

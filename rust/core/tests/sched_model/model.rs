@@ -9,8 +9,6 @@ use headrace_core::sched::{Acquire, NodeId, Permit, Resume};
 
 /// A leaf offers so many of its waiters at most.
 pub const OFFERED: usize = 8;
-/// Smaller work may pass a waiter that does not fit so often.
-pub const PASSES: u64 = 8;
 /// One step of priority counts as having come so many nanoseconds earlier.
 pub const AGEING: i128 = 10_000_000_000;
 /// The longest path.
@@ -174,6 +172,8 @@ pub struct Model {
     pub now: u64,
     /// By so many nanoseconds what is let through may be taken for having been so earlier.
     pub lateness: u64,
+    /// Smaller work may pass a waiter that does not fit so often.
+    pub passes: u64,
     pub nodes: Vec<Node>,
     pub waiters: Vec<Waiter>,
     pub leases: Vec<Lease>,

@@ -179,9 +179,11 @@ impl Theme {
         prop::strategy::Union::new_weighted(all)
     }
 
-    /// So late may a timer of the tree come without loss of quota, in milliseconds.
-    pub fn lateness() -> impl Strategy<Value = u64> {
-        prop_oneof![3 => Just(0), 1 => 1..50_u64]
+    /// So late may a timer of the tree come without loss of quota, in milliseconds; and so often may others pass one that does not fit.
+    pub fn settings() -> impl Strategy<Value = (u64, u32)> {
+        let lateness = prop_oneof![3 => Just(0), 1 => 1..50_u64];
+        // With few of them more comes to the point at which something is kept.
+        (lateness, prop_oneof![2 => Just(8), 1 => 1..4_u32])
     }
 
     /// The nodes that are there at the start, each below an earlier one.

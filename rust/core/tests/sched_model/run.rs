@@ -44,11 +44,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// With so many milliseconds for late timers.
-    pub fn new(lateness: u64, nodes: Vec<(usize, Limits, u32)>) -> Self {
+    /// With so many milliseconds for late timers, and so many passes.
+    pub fn new((lateness, passes): (u64, u32), nodes: Vec<(usize, Limits, u32)>) -> Self {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings {
             lateness: Duration::from_millis(lateness),
+            passes,
             ..Settings::with_clock(Arc::clone(&clock) as _)
         });
         let resources = ["slots", "calls", "money"].map(|name| tree.resource(name));
@@ -61,6 +62,7 @@ impl Run {
             log: Arc::default(),
             model: Model {
                 lateness: lateness * MILLI,
+                passes: passes.into(),
                 ..Model::default()
             },
             next_name: 0,

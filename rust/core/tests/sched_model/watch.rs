@@ -1,6 +1,6 @@
 //! What must never happen, whoever is served.
 
-use crate::model::{Book, Claim, Model, OFFERED, PASSES, Stand, Thing};
+use crate::model::{Book, Claim, Model, OFFERED, Stand, Thing};
 use headrace_core::sched::AcquireError;
 
 /// Why an ask may or must be refused.
@@ -164,12 +164,13 @@ impl Model {
             && !self.is_paused(passed.node)
             && self.is_owed(&passed, self.now);
         let certain = younger && held_up && lacks.len() == 1 && shared.contains(&lacks[0]);
+        let passes = self.passes;
         let waiter = &mut self.waiters[index];
         waiter.seen += 1;
         waiter.passed += u64::from(certain);
         assert!(
-            waiter.passed <= PASSES,
-            "{passed:?} was passed more than {PASSES} times, the last time by {claim:?}",
+            waiter.passed <= passes,
+            "{passed:?} was passed more than {passes} times, the last time by {claim:?}",
         );
     }
 
@@ -233,7 +234,7 @@ impl Model {
             .filter(|waiter| {
                 let holder = &waiter.claim;
                 waiter.stand == Stand::Waits
-                    && waiter.seen >= PASSES
+                    && waiter.seen >= self.passes
                     && holder.name != claim.name
                     && !self.is_parked(holder)
                     && !self.is_paused(holder.node)
@@ -255,7 +256,8 @@ impl Model {
     }
 
     /// Whether somebody else may have the turn at a rate. It is of who lacked nothing but quota first, whoever came first
-    /// and whatever has become of the slots since, until there is quota enough for it.
+    /// and whatever has become of the slots since, until there is quota enough for it; or, of one that missed too many slots in this
+    /// way, until it is granted.
     fn is_in_turn(&self, claim: &Claim) -> bool {
         self.path(claim.node).any(|node| {
             claim.cost.calls > 0
@@ -269,7 +271,7 @@ impl Model {
                         && self.rank(other) < OFFERED
                         && !self.is_parked(other)
                         && !self.is_paused(other.node)
-                        && !self.is_owed(other, self.now)
+                        && (!self.is_owed(other, self.now) || waiter.seen >= self.passes)
                 })
         })
     }
