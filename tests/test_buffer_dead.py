@@ -424,3 +424,28 @@ def test_a_loop_that_moved_to_another_thread_is_not_taken_for_ours(
     assert not thread.is_alive()
     there.run_until_complete(turns(4))
     assert waiting.done()
+
+
+def test_one_who_waits_on_a_loop_that_moved_is_woken_from_the_thread_it_left(
+    loops: Callable[[], Loop],
+) -> None:
+    there = loops()
+    queue: Queue[int] = Queue()
+    waiting = started(there, queue.get(), 3)
+    sleeps = threading.Event()
+
+    async def stay() -> Any:
+        # Nothing else is ready, so after this it sleeps until it is rung.
+        there.call_soon(sleeps.set)
+        return await waiting
+
+    thread = threading.Thread(target=there.run_until_complete, args=(stay(),))
+    thread.start()
+    assert sleeps.wait(20)
+    queue.put_nowait(1)
+    thread.join(20)
+    rung = not thread.is_alive()
+    there.call_soon_threadsafe(lambda: None)
+    thread.join(20)
+    assert rung
+    assert waiting.result() == 1

@@ -67,6 +67,9 @@ def _shuffle(loop: Any, chance: random.Random) -> None:
 
 # Each loop of CPython runs a turn by `_run_once`, out of `_ready`; there is no public place to step in.
 class _ShuffledLoop(asyncio.SelectorEventLoop):
+    # Who was woken in one turn is shuffled too, where other loops step them all by one callback.
+    _wakes_one_by_one = True
+
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         super().__init__()
@@ -77,6 +80,8 @@ class _ShuffledLoop(asyncio.SelectorEventLoop):
 
 
 class _ShuffledVirtualLoop(VirtualLoop):
+    _wakes_one_by_one = True
+
     def __init__(self, chance: random.Random, clock: VirtualClock) -> None:
         self._chance = chance
         super().__init__(clock)

@@ -12,6 +12,7 @@ static PEEK_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// What tells the current task; before 3.14 the dictionary of them.
 static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CANCELLED_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static INVALID_STATE_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn lookup<'py>(
     cell: &'static PyOnceLock<Py<PyAny>>,
@@ -186,6 +187,29 @@ pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
 /// `asyncio.CancelledError`.
 pub(crate) fn cancelled_error(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     lookup(&CANCELLED_ERROR, py, "CancelledError")
+}
+
+/// `asyncio.CancelledError`, with what was said to whoever was cancelled.
+pub(crate) fn cancellation(py: Python<'_>, message: Option<Py<PyAny>>) -> PyErr {
+    let made = cancelled_error(py).and_then(|kind| match message {
+        Some(message) if !message.is_none(py) => kind.call1((message,)),
+        _ => kind.call0(),
+    });
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// `asyncio.InvalidStateError`.
+#[cold]
+pub(crate) fn invalid_state(py: Python<'_>, message: &str) -> PyErr {
+    let made = lookup(&INVALID_STATE_ERROR, py, "InvalidStateError");
+    let made = made.and_then(|kind| kind.call1((message,)));
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// `contextvars.copy_context()`.
+pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached; it gives an owned reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyContext_CopyCurrent()) }
 }
 
 /// Whether an error is a cancellation by its type; who asked for it is another question

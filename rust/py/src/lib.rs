@@ -53,6 +53,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
+    awaitable::register(py)?;
     awaitable::context::register(py)?;
     feed::agen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;

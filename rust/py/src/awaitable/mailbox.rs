@@ -1,16 +1,17 @@
 //! Where a loop gets its wake-ups, from anywhere.
 //!
-//! Each event loop has one [`Mailbox`]. A suspended operation parks in it ([`super::park`]): it leaves an
-//! `asyncio.Future` of that loop and gets a number. Its waker knows the mailbox and the number, and
-//! nothing of Python, so it may be cloned, kept and dropped on any thread.
+//! Each event loop has one [`Mailbox`]. A suspended operation parks in it ([`super::park`]): it leaves a
+//! [`Future`] and gets a number. Its waker knows the mailbox and the number, and nothing of Python, so
+//! it may be cloned, kept and dropped on any thread.
 //!
-//! Waking from the loop's own thread resolves the future at once. From any other thread:
+//! Waking from the thread in which the loop runs resolves the future at once, and its callbacks are
+//! called in the next turn, with all others of this one ([`super::wakes`]). From any other thread:
 //!
 //! 1. the number goes into the mailbox;
 //! 2. if no drain is pending, the flag is raised and the loop is rung with `call_soon_threadsafe`,
 //!    once;
 //! 3. the loop drains: it *first* lowers the flag, *then* takes the letters, then resolves their
-//!    futures.
+//!    futures and calls their callbacks.
 //!
 //! A letter that arrives between the two halves of 3 is taken by this drain and rings once in vain;
 //! the other order would lose it. So a burst of wake-ups costs one ring: 0.06 us each in batches of
@@ -37,6 +38,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
+use super::future::Future;
+use super::wakes::Wakes;
 use crate::asyncio;
 use crate::gil::GilCell;
 use crate::thread::this_thread;
@@ -52,7 +55,7 @@ pub(super) struct Futures {
 pub(super) struct Slot {
     /// Counts the tenants, so that a late wake-up of an earlier one is recognised.
     generation: u32,
-    pub(super) future: Option<Py<PyAny>>,
+    pub(super) future: Option<Py<Future>>,
     pub(super) forward: Option<Forward>,
 }
 
@@ -67,16 +70,15 @@ pub(super) struct Key {
 }
 
 impl Futures {
-    pub(super) fn insert(&mut self, future: Option<Py<PyAny>>) -> Key {
+    /// A place without a future.
+    pub(super) fn insert(&mut self) -> Key {
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 awaits at a time")
         });
-        let slot = &mut self.slots[place as usize];
-        slot.future = future;
         Key {
             place,
-            generation: slot.generation,
+            generation: self.slots[place as usize].generation,
         }
     }
 
@@ -86,7 +88,7 @@ impl Futures {
             .filter(|slot| slot.generation == key.generation)
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> (Option<Py<PyAny>>, Option<Forward>) {
+    pub(super) fn remove(&mut self, key: Key) -> (Option<Py<Future>>, Option<Forward>) {
         let Some(slot) = self.slot(key) else {
             return (None, None);
         };
@@ -96,7 +98,7 @@ impl Futures {
         held
     }
 
-    fn get(&self, py: Python<'_>, key: Key) -> Option<Py<PyAny>> {
+    fn get(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
         let slot = self.slots.get(key.place as usize)?;
         if slot.generation != key.generation {
             return None;
@@ -110,8 +112,11 @@ pub(super) struct Mailbox {
     /// The thread that runs the loop.
     thread: u64,
     /// A weak reference to the loop, which may die before its waiters do.
-    event_loop: Py<PyWeakrefReference>,
+    pub(super) event_loop: Py<PyWeakrefReference>,
     pub(super) futures: GilCell<Futures>,
+    pub(super) wakes: GilCell<Wakes>,
+    /// Whether the wake-ups of one turn are one call of the loop.
+    pub(super) wakes_together: bool,
     /// Numbers from other threads. Held for a push or a swap only; nothing of Python runs under it.
     letters: Mutex<Vec<Key>>,
     /// Whether a drain is on its way.
@@ -131,18 +136,56 @@ impl Mailbox {
     pub(super) fn post(self: &Arc<Self>, key: Key) {
         Python::attach(|py| {
             let event_loop = self.event_loop.bind(py).upgrade();
+            let event_loop = event_loop.as_ref();
             if self.thread == this_thread() {
-                self.resolve(py, key);
-            } else {
-                self.letters().push(key);
-                if !self.rung.swap(true, Ordering::AcqRel) {
-                    self.ring(py, event_loop.as_ref());
+                if event_loop.is_some_and(asyncio::is_known_to_run_here) {
+                    self.wake(py, key);
+                    return;
                 }
-            }
-            if !event_loop.is_some_and(|event_loop| runs(&event_loop)) {
-                self.give_up(py, &[key]);
+                self.post_here(py, event_loop, key);
+            } else {
+                self.post_away(py, event_loop, key);
             }
         });
+    }
+
+    /// The same in the thread that ran the loop when it got this mailbox. It may have stopped since, and run
+    /// elsewhere by now.
+    fn post_here(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        event_loop: Option<&Bound<'_, PyAny>>,
+        key: Key,
+    ) {
+        // What it was asked to call in its next turn it will call wherever that is.
+        if !self.has_wakes(py)
+            && let Some(event_loop) = event_loop
+            && !asyncio::running(py).is_some_and(|here| here.is(event_loop))
+            && runs(event_loop)
+        {
+            self.post_away(py, Some(event_loop), key);
+            return;
+        }
+        self.wake(py, key);
+        if !event_loop.is_some_and(runs) {
+            self.give_up(py, &[key]);
+        }
+    }
+
+    /// The same in another thread.
+    fn post_away(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        event_loop: Option<&Bound<'_, PyAny>>,
+        key: Key,
+    ) {
+        self.letters().push(key);
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.ring(py, event_loop);
+        }
+        if !event_loop.is_some_and(runs) {
+            self.give_up(py, &[key]);
+        }
     }
 
     /// Whether it is the mailbox of this loop, in this thread.
@@ -167,18 +210,15 @@ impl Mailbox {
         }
     }
 
-    fn drain(&self, py: Python<'_>) -> Vec<Key> {
+    /// Those whose letters have come.
+    fn drain(&self) -> Vec<Key> {
         self.rung.store(false, Ordering::Release);
-        let letters = std::mem::take(&mut *self.letters());
-        for &key in &letters {
-            self.resolve(py, key);
-        }
-        letters
+        std::mem::take(&mut *self.letters())
     }
 
     /// Hands on what was promised to these, who cannot be woken.
     #[cold]
-    fn give_up(&self, py: Python<'_>, keys: &[Key]) {
+    pub(super) fn give_up(&self, py: Python<'_>, keys: &[Key]) {
         let mut futures = self.futures.borrow(py);
         let forwards: Vec<Forward> = keys
             .iter()
@@ -200,21 +240,21 @@ impl Mailbox {
         give_up_each(forwards.into_iter().flatten().collect());
     }
 
-    fn resolve(&self, py: Python<'_>, key: Key) {
-        // Bound first: the borrow must end before `set_result` runs Python code.
-        let future = self.futures.borrow(py).get(py, key);
-        let Some(future) = future else { return };
-        let future = future.into_bound(py);
-        let resolved = future.call_method0(intern!(py, "done")).and_then(|done| {
-            if !done.is_truthy()? {
-                future.call_method1(intern!(py, "set_result"), (py.None(),))?;
-            }
-            Ok(())
-        });
-        if let Err(error) = resolved {
+    /// Resolves a future, if it is still there and nobody else has.
+    fn resolve(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
+        let future = self.futures.borrow(py).get(py, key)?;
+        future.get().resolve(py).then_some(future)
+    }
+
+    /// The same, and has its callbacks called in the next turn.
+    fn wake(self: &Arc<Self>, py: Python<'_>, key: Key) {
+        let Some(future) = self.resolve(py, key) else {
+            return;
+        };
+        if let Err(error) = self.call_back(future.bind(py)) {
             // The loop is closed, so nobody runs who could wait. Anything else should be seen.
             if !error.is_instance_of::<pyo3::exceptions::PyRuntimeError>(py) {
-                error.write_unraisable(py, Some(&future));
+                error.write_unraisable(py, Some(future.bind(py)));
             }
         }
     }
@@ -260,7 +300,7 @@ fn give_up_each(forwards: Vec<Forward>) {
 
 /// Runs Python code in a destructor: it must not see an exception that is on its way through
 /// whoever dropped us.
-fn undisturbed(act: impl FnOnce(Python<'_>)) {
+pub(super) fn undisturbed(act: impl FnOnce(Python<'_>)) {
     Python::attach(|py| {
         let pending = PyErr::take(py);
         act(py);
@@ -279,9 +319,11 @@ struct Drain {
 
 #[pymethods]
 impl Drain {
-    fn __call__(&self, py: Python<'_>) {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         self.called.store(true, Ordering::Relaxed);
-        self.mailbox.drain(py);
+        let keys = self.mailbox.drain().into_iter();
+        let futures = keys.filter_map(|key| self.mailbox.resolve(py, key));
+        self.mailbox.call_all(py, futures.collect())
     }
 }
 
@@ -289,7 +331,11 @@ impl Drop for Drain {
     fn drop(&mut self) {
         if !*self.called.get_mut() {
             undisturbed(|py| {
-                let letters = self.mailbox.drain(py);
+                let letters = self.mailbox.drain();
+                for &key in &letters {
+                    let resolved = self.mailbox.resolve(py, key);
+                    drop(resolved);
+                }
                 self.mailbox.give_up(py, &letters);
             });
         }
@@ -374,6 +420,8 @@ pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
                 thread: this_thread(),
                 event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
                 futures: GilCell::default(),
+                wakes: GilCell::default(),
+                wakes_together: !event_loop.hasattr(intern!(py, "_wakes_one_by_one"))?,
                 letters: Mutex::default(),
                 rung: AtomicBool::new(false),
             });

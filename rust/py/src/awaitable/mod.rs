@@ -8,13 +8,15 @@
 //!    queue.
 //! 2. **Ready costs no loop.** The first step tries synchronously; a result comes back in that very
 //!    call, and the object goes to a free list.
-//! 3. **Pending waits on a real `asyncio.Future`** ([`Parked`]) of the running loop, so `wait_for`,
-//!    `shield`, `gather`, uvloop and eager tasks see nothing unusual; what stands in a line of a
-//!    buffer lets the loop turn once before it makes one ([`Pending`]). When it wakes, the core's
-//!    future is polled again *on the loop's thread*, inside the awaitable: an item leaves its
-//!    buffer in the call that delivers it, so a cancelled await cannot lose it.
+//! 3. **Pending waits on a future of the running loop** ([`Parked`]), one of our own that a task takes as
+//!    it takes asyncio's ([`future`]). `wait_for`, `shield`, `gather`, uvloop and eager tasks drive the
+//!    awaitable by a task, and never meet it. What stands in a line of a buffer lets the loop turn once
+//!    before it makes one ([`Pending`]). When it wakes, the core's future is polled again *on the loop's
+//!    thread*, inside the awaitable: an item leaves its buffer in the call that delivers it, so a
+//!    cancelled await cannot lose it.
 //! 4. **A waker holds no Python object** ([`park`]). On the loop's own thread it resolves the
-//!    future at once; from any other it leaves a number in the loop's mailbox and rings once.
+//!    future at once, and the loop steps all who were woken in one turn by one call ([`wakes`]); from
+//!    any other it leaves a number in the loop's mailbox and rings once.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -24,11 +26,14 @@
 //! | [`context`] | an awaitable that `async with` takes |
 //! | [`inner`] | driving somebody else's awaitable |
 //! | [`mailbox`] | where a loop gets its wake-ups, from any thread |
+//! | [`future`] | what a task waits on |
+//! | [`wakes`] | the wake-ups of one turn, called together |
 //! | [`park`] | a place there, with a future and a waker |
 //! | [`pending`] | a future of the core that waits, for one turn of the loop or for longer |
 //! | [`ready`] | an awaitable over a future of the core |
 
 pub(crate) mod context;
+mod future;
 pub(crate) mod inner;
 mod mailbox;
 pub(crate) mod native;
@@ -37,9 +42,11 @@ pub(crate) mod pending;
 pub(crate) mod ready;
 mod slots;
 pub(crate) mod stop;
+mod wakes;
 
 use pyo3::prelude::*;
 
+pub(crate) use future::register;
 pub(crate) use inner::Inner;
 pub(crate) use native::{Class, Coroutine, Native};
 pub(crate) use park::Parked;

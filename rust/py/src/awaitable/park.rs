@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use pyo3::intern;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use super::future::Future;
 use super::mailbox::{Forward, Key, Mailbox, mailbox, probable_mailbox};
+use super::{Seen, Stopped};
 use crate::asyncio;
-
-fn create_future<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    event_loop.call_method0(intern!(event_loop.py(), "create_future"))
-}
 
 /// A place on the running loop where an operation waits.
 #[derive(Debug)]
 pub(crate) struct Parked {
     mailbox: Arc<Mailbox>,
     key: Key,
-    /// `None`, the object, while it rests.
-    future: Py<PyAny>,
+    /// None while it rests.
+    future: Option<Py<Future>>,
     waker: Waker,
 }
 
@@ -47,23 +45,18 @@ impl Parked {
     /// The same on this loop, which runs in this thread.
     pub(crate) fn on(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
-        let mailbox = mailbox(event_loop)?;
-        let future = create_future(event_loop)?.unbind();
-        let key = mailbox
-            .futures
-            .borrow(py)
-            .insert(Some(future.clone_ref(py)));
-        Ok(Self::at(mailbox, key, future))
+        let mut parked = Self::at(py, mailbox(event_loop)?);
+        parked.set_future(py)?;
+        Ok(parked)
     }
 
     /// A place without a future, for one that looks again after a turn of the loop anyway.
     pub(crate) fn resting(py: Python<'_>) -> PyResult<Self> {
-        let mailbox = probable_mailbox(py)?;
-        let key = mailbox.futures.borrow(py).insert(None);
-        Ok(Self::at(mailbox, key, py.None()))
+        Ok(Self::at(py, probable_mailbox(py)?))
     }
 
-    fn at(mailbox: Arc<Mailbox>, key: Key, future: Py<PyAny>) -> Self {
+    fn at(py: Python<'_>, mailbox: Arc<Mailbox>) -> Self {
+        let key = mailbox.futures.borrow(py).insert();
         let waker = Waker::from(Arc::new(Ring {
             mailbox: Arc::clone(&mailbox),
             key,
@@ -71,7 +64,7 @@ impl Parked {
         Self {
             mailbox,
             key,
-            future,
+            future: None,
             waker,
         }
     }
@@ -85,13 +78,17 @@ impl Parked {
             *self = Self::new(py)?;
             return Ok(());
         }
-        let future = create_future(&event_loop)?.unbind();
+        self.set_future(py)
+    }
+
+    fn set_future(&mut self, py: Python<'_>) -> PyResult<()> {
+        let future = Future::new(py, Arc::clone(&self.mailbox), self.key)?;
         let mut futures = self.mailbox.futures.borrow(py);
         let old = futures
             .slot(self.key)
             .and_then(|slot| slot.future.replace(future.clone_ref(py)));
         drop(futures);
-        drop((old, std::mem::replace(&mut self.future, future)));
+        drop((old, self.future.replace(future)));
         Ok(())
     }
 
@@ -118,14 +115,21 @@ impl Parked {
 
     /// The future, marked as being awaited: what the awaitable hands up to its task.
     pub(crate) fn hand_up<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let future = self.future.bind(py).clone();
-        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-        Ok(future)
+        let future = self.future(py)?;
+        future.get().mark();
+        Ok(future.into_any())
     }
 
-    /// The future itself, for the collector and for a caller that hands it to Python.
-    pub(crate) fn future(&self) -> &Py<PyAny> {
-        &self.future
+    /// The future itself, for a caller that hands it to Python.
+    pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Future>> {
+        let future = self.future.as_ref().map(|future| future.bind(py).clone());
+        future.ok_or_else(|| PyRuntimeError::new_err("a place that rests has no future"))
+    }
+
+    /// Shows the collector the future.
+    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        let future = self.future.as_ref();
+        future.map_or(Ok(()), |future| see(future.as_any()))
     }
 }
 

@@ -102,6 +102,6 @@ impl<F: Placed> Pending<F> {
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         self.parked
             .as_ref()
-            .map_or(Ok(()), |parked| see(parked.future()))
+            .map_or(Ok(()), |parked| parked.traverse(see))
     }
 }

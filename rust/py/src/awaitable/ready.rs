@@ -103,7 +103,7 @@ impl<O: Operation> Coroutine for Ready<O> {
 
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         if let Some(parked) = &self.parked {
-            see(parked.future())?;
+            parked.traverse(see)?;
         }
         self.operation
             .as_ref()

@@ -355,7 +355,7 @@ impl Coroutine for Acquiring {
             see(timer.expiry.as_any())?;
             see(&timer.handle)?;
         }
-        see(waiting.parked.future())
+        waiting.parked.traverse(see)
     }
 
     fn abandon(&mut self, py: Python<'_>) {

@@ -64,7 +64,7 @@ impl Wait {
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
             Self::Core(pending) => pending.traverse(see),
-            Self::Batch(parked) => see(parked.future()),
+            Self::Batch(parked) => parked.traverse(see),
             Self::Inner(inner) => see(inner.object()),
             Self::Merge {
                 waiter: Some(future),

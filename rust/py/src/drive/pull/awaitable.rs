@@ -508,7 +508,7 @@ impl Coroutine for Pull {
             see(link.as_any())?;
         }
         match &self.stage {
-            Stage::Queued(parked) | Stage::Claiming(parked) => see(parked.future()),
+            Stage::Queued(parked) | Stage::Claiming(parked) => parked.traverse(see),
             Stage::Taking(wanted) => {
                 see(wanted.0.as_any())?;
                 wanted.1.traverse(see)

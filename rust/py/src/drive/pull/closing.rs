@@ -177,7 +177,7 @@ fn feeds(link: &Bound<'_, PullLink>) -> impl Iterator<Item = AnyFeed> {
 
 /// The future of a place in the mailbox, which keeps that place for as long as somebody awaits it.
 fn keep(py: Python<'_>, parked: Parked) -> PyResult<Bound<'_, PyAny>> {
-    let future = parked.future().bind(py).clone();
+    let future = parked.future(py)?.into_any();
     let keeper = Py::new(py, Keeper(GilCell::new(Some(parked))))?;
     future.call_method1(intern!(py, "add_done_callback"), (keeper,))?;
     Ok(future)

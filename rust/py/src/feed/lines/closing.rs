@@ -73,7 +73,7 @@ impl Coroutine for Closing {
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         self.parked
             .as_ref()
-            .map_or(Ok(()), |parked| see(parked.future()))
+            .map_or(Ok(()), |parked| parked.traverse(see))
     }
 
     fn abandon(&mut self, _py: Python<'_>) {
