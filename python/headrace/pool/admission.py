@@ -1,6 +1,7 @@
 """How jobs get their capacity.
 
-A job whose capacity is free has it at once. Any other waits in the tree, each in an asyncio task of its own, so that as
+A plain task waits for its capacity in the lane (see `plain`), and is a job only if it is held up there. A job whose
+capacity is free has it at once. Any other waits in the tree, each in an asyncio task of its own, so that as
 many wait at a time as the pool lets in, and priorities and costs decide among them. A job may be withdrawn at any
 moment; what it was granted in that moment is given back.
 """

@@ -65,7 +65,9 @@ class Job:
     task: Task
     """The task that the item is, or makes; not there if it is neither."""
 
-    def __init__(self, run: Run, item: object) -> None:
+    def __init__(
+        self, run: Run, item: object, task_id: int | None = None, queued: float | None = None
+    ) -> None:
         self._run = run
         self.item: object = item
         self.key: Hashable = None
@@ -76,8 +78,9 @@ class Job:
             self.task = Task(item)
             # Not the feeder's, which is a copy of it.
             self.task.context = run.context
-        self.task_id: int = next(run.plan.ids)
-        self.queued: float = run.clock()
+        # Those of one that waited elsewhere are known.
+        self.task_id: int = next(run.plan.ids) if task_id is None else task_id
+        self.queued: float = run.clock() if queued is None else queued
         self.state: State = State.QUEUED
         self.attempt: int = 0
         self.started: float | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from headrace._core import quicken
 from headrace.pool.envelope import TaskProgressEnvelope
 from headrace.pool.run import First, Run
 from headrace.pull import SourceObj
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from typing import Self
 
+    from headrace._core import Unread
     from headrace.pool.plan import Plan
     from headrace.pull import PullObj
 
@@ -41,6 +43,8 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         super().__init__()
         self._first = First()
         self._run = Run(plan, self._first)
+        # What `anext()` takes from, once it is there: see `quicken`.
+        self._unread: Unread | None = None
 
     async def __aenter__(self) -> Self:
         """Starts the run.
@@ -49,6 +53,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             RuntimeError: if another run of the same runner is under way, or if this one was closed.
         """
         self._run.start()
+        self._unread = self._run.outlet.unread
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]:
@@ -105,3 +110,6 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
     def _facts(self) -> Iterator[str]:
         yield f"of {short(self._run.plan.name)}"
         yield self._run.how()
+
+
+quicken(TaskRun)

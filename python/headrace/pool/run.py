@@ -1,7 +1,8 @@
 """One run of a pool: from the first task that is pulled until nothing of it is left.
 
 One asyncio task, the feeder, drives it: it pulls a task, waits until there is room for envelopes, has it admitted, and
-pulls the next as soon as fewer than `lookahead` tasks wait to be called. So the run holds nothing while the source is
+pulls the next as soon as fewer than `lookahead` tasks wait to be called. (With plain tasks all of that happens in the lane,
+as long as nothing comes between.) So the run holds nothing while the source is
 silent. A task that ends gives its capacity back and puts its envelope into the outlet, which is all that the consumer
 and the rest of the run share: no task waits for the consumer before `max_buffered` envelopes are unread.
 
@@ -126,6 +127,11 @@ class Run:
         """How many tasks run."""
         return self.counts[State.RUNNING] + (0 if self._lane is None else self._lane.live)
 
+    @property
+    def queued_tasks(self) -> int:
+        """How many tasks were taken up and wait to be called."""
+        return self.counts[State.QUEUED] + (0 if self._lane is None else self._lane.waits)
+
     def start(self) -> None:
         """Starts the feeder, if that has not happened."""
         if self.closed:
@@ -197,6 +203,7 @@ class Run:
         if not self.draining and not self.ending:
             self.draining = True
             self._gauge()
+            self._withdraw()
             for job in tuple(self.jobs.values()):
                 if job.state is State.QUEUED and not job.is_launched:
                     job.give_back()
@@ -249,6 +256,8 @@ class Run:
         """Calls nothing until it is resumed."""
         if not self.draining:
             self.admission.pause()
+            if (waited := self._withdraw()) is not None:
+                self.admission.seek(waited)
             self._gauge()
 
     def resume(self) -> None:
@@ -286,25 +295,42 @@ class Run:
         while not self.ending and not self.draining:
             await self._until(self._may_pull)
             if kept:
-                item = kept.popleft()
+                job = self._queue(kept.popleft())
             else:
                 try:
                     item = await self._pull()
                 except StopAsyncIteration:
                     return
-                if item is self._lane:
+                if item is not self._lane:
+                    job = self._queue(item)
+                elif (waited := self._withdraw()) is not None:
+                    # It cannot have its capacity, of which it is told below.
+                    job = waited
+                else:
                     # Nothing was pulled, since nothing could be called.
                     await self._until_callable()
                     continue
-            job = Job(self, item)
-            self.jobs[job.task_id] = job
-            self.counts[State.QUEUED] += 1
             await self._until_callable()
             if job.state is State.QUEUED and self._accept(job):
                 if job.task.thread not in self._executors:
                     await self._make_executor(job.task.thread)
                 if job.state is State.QUEUED:
                     self.admission.seek(job)
+
+    def _queue(self, item: object, *known: Any) -> Job:
+        job = Job(self, item, *known)
+        self.jobs[job.task_id] = job
+        self.counts[State.QUEUED] += 1
+        return job
+
+    def _withdraw(self, task_id: int | None = None) -> Job | None:
+        """The plain task that waits for its capacity, if one does, or if this one does; it does not any more."""
+        waited = None if self._lane is None else self._lane.withdraw(task_id)
+        if waited is None:
+            return None
+        job = self._queue(*waited)
+        self._accept(job)
+        return job
 
     async def _until_callable(self) -> None:
         while not (self.outlet.has_room() and self._may_call()):
@@ -395,6 +421,7 @@ class Run:
 
     async def _see_out(self) -> None:
         """Stops whatever runs and waits for the last of it, however often the feeder is cancelled meanwhile."""
+        self._withdraw()
         for job in tuple(self.jobs.values()):
             if job.state is State.QUEUED and not job.is_launched:
                 job.give_back()
@@ -471,7 +498,7 @@ class Run:
 
     def cancel(self, task_id: int) -> bool:
         """Cancels a task, if it has not ended."""
-        job = self.jobs.get(task_id)
+        job = self.jobs.get(task_id) or self._withdraw(task_id)
         if job is None:
             return self._lane is not None and self._lane.cancel(task_id)
         job.cancel()

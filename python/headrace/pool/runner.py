@@ -52,7 +52,7 @@ class HierarchicalTaskPoolRunner:
         and what runs by then. With `ordered`, at most `window` tasks are between the first that has not ended and the
         last that was called, and `max_buffered` envelopes more may be held back for their order.
     Cost: one asyncio task, or a part of one with `isolate=False`, and O(1) bookkeeping a task; one asyncio task more for
-        one whose capacity is not free.
+        one whose capacity is not free and that asks for more than a cost and a key.
     Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run gives no task up that was not called.
 
     Args:
@@ -264,7 +264,7 @@ class HierarchicalTaskPoolRunner:
         """How things stand now. O(depth of the tree of capacities)."""
         plan, run = self._plan, self._plan.run
         return PoolSnapshot(
-            queued=len(plan.kept) + (0 if run is None else run.counts[State.QUEUED]),
+            queued=len(plan.kept) + (0 if run is None else run.queued_tasks),
             running=0 if run is None else run.running_tasks,
             backing_off=0 if run is None else run.counts[State.BACKING_OFF],
             done=plan.meter.done,

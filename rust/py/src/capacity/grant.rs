@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
-use super::acquire::one_slot;
+use super::acquire::{Acquiring, one_slot};
 use super::amount::Given;
 use super::node::Capacity;
 use super::shared::Shared;
@@ -19,7 +19,7 @@ pub(crate) struct Granter {
     capacity: Py<Capacity>,
     /// Its `try_acquire`.
     method: Py<PyAny>,
-    /// Whether that is the core's own, and no subclass has put one in its place.
+    /// Whether that and `acquire` are the core's own, and no subclass has put one in its place.
     is_native: bool,
 }
 
@@ -28,11 +28,12 @@ impl Granter {
         let py = capacity.py();
         let capacity = capacity.cast::<Capacity>()?;
         let name = intern!(py, "try_acquire");
-        let native = py.get_type::<Capacity>().getattr(name)?;
+        let (class, native) = (capacity.get_type(), py.get_type::<Capacity>());
+        let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
         Ok(Self {
             capacity: capacity.clone().unbind(),
             method: capacity.getattr(name)?.unbind(),
-            is_native: capacity.get_type().getattr(name)?.is(&native),
+            is_native: is_native(name)? && is_native(intern!(py, "acquire"))?,
         })
     }
 
@@ -56,6 +57,29 @@ impl Granter {
         let id = capacity.take(py, &ask)?;
         let shared = capacity.shared()?;
         Ok(id.map(|id| Grant::Permit(Permit::new(shared, id))))
+    }
+
+    /// What gives a lease of as much, when awaited; nothing if that is not the core's to say.
+    pub(crate) fn acquire<'py>(
+        &self,
+        py: Python<'py>,
+        cost: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if !self.is_native {
+            return Ok(None);
+        }
+        let capacity = self.capacity.bind(py);
+        let ask = match cost {
+            Some(cost) if !is_one(cost) => {
+                let cost = Given::Value(cost.as_borrowed());
+                Some(Box::new(capacity.get().checked(py, cost, Given::No)?))
+            }
+            _ => {
+                capacity.get().check_one(py)?;
+                None
+            }
+        };
+        Acquiring::make(capacity.clone(), ask, false, None).map(Some)
     }
 
     #[cold]

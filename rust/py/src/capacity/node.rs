@@ -434,7 +434,7 @@ impl Capacity {
 
     /// The same, if it could be granted now or later.
     #[inline]
-    fn checked(
+    pub(super) fn checked(
         &self,
         py: Python<'_>,
         cost: Given<'_, '_>,
@@ -450,7 +450,7 @@ impl Capacity {
 
     /// Fails if one slot could never be had. What was found is good until a limit changes.
     #[inline]
-    fn check_one(&self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn check_one(&self, py: Python<'_>) -> PyResult<()> {
         let made = self.made()?;
         made.shared.home.check(py, "capacity")?;
         let revision = made.shared.revision();

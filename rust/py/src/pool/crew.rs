@@ -362,7 +362,7 @@ impl Crew {
     }
 }
 
-fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(super) fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     future
         .call_method0(intern!(future.py(), "done"))?
         .is_truthy()

@@ -4,7 +4,8 @@ use std::ffi::CStr;
 
 use pyo3::prelude::*;
 
-use super::lane::Lane;
+use super::lane::{Lane, Launch};
+use super::waiting::{Waited, Waiting};
 use crate::awaitable::{Class, Coroutine, Inner, Seen, Step, Stopped};
 use crate::drive::budget;
 use crate::errors::Raised;
@@ -18,6 +19,8 @@ const TIME: f64 = 0.0005;
 pub(crate) struct Feed {
     lane: Py<Lane>,
     pull: Option<Inner>,
+    /// Whether what it pulled last waits for its capacity.
+    waits: bool,
     /// When it last came from a turn of the loop, as far as it knows.
     since: Option<f64>,
 }
@@ -25,10 +28,13 @@ pub(crate) struct Feed {
 static CLASS: Class = Class::new();
 
 impl Feed {
-    pub(super) fn new(lane: Py<Lane>) -> Self {
+    pub(super) fn new(py: Python<'_>, lane: Py<Lane>) -> Self {
+        // As a rule nothing does, since Python withdraws what waited in a feed that ended.
+        let waits = lane.get().waiting.borrow(py).is_some();
         Self {
             lane,
             pull: None,
+            waits,
             since: None,
         }
     }
@@ -38,6 +44,19 @@ impl Feed {
         let lane = self.lane.bind(py).clone();
         let this = lane.get();
         loop {
+            if self.waits {
+                match Waiting::step(&lane, value)? {
+                    Waited::Still(waits_for) => {
+                        self.since = None;
+                        return Ok(Step::Yield(waits_for));
+                    }
+                    Waited::Called => self.waits = false,
+                    Waited::Left => {
+                        self.waits = false;
+                        return Ok(Step::Return(lane.into_any()));
+                    }
+                }
+            }
             let pulled = match &self.pull {
                 Some(pull) => pull.send(value)?,
                 None if this.is_open() => {
@@ -57,8 +76,13 @@ impl Feed {
             if !this.is_open() {
                 return Ok(Step::Return(item));
             }
-            let Some(called) = Lane::launch(&lane, &item)? else {
-                return Ok(Step::Return(item));
+            let called = match Lane::launch(&lane, &item)? {
+                Launch::Called(called) => called,
+                Launch::Waits => {
+                    self.waits = true;
+                    continue;
+                }
+                Launch::Left => return Ok(Step::Return(item)),
             };
             if called - *self.since.get_or_insert(called) > TIME || budget::take_rested() {
                 self.since = None;
@@ -81,6 +105,12 @@ impl Coroutine for Feed {
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        if self.waits {
+            // The task stays with the lane, from which Python withdraws it.
+            self.waits = false;
+            Waiting::stop(self.lane.get(), py)?;
+            return Err(error);
+        }
         // Between two pulls nothing is held that could be lost.
         let Some(pull) = &self.pull else {
             return Err(error);

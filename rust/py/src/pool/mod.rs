@@ -15,8 +15,8 @@
 //! With `isolate=False` step 2 is another: a [`worker`] does the first step, in the name of an asyncio task that was
 //! used before, and that asyncio task is woken only if there are more.
 //!
-//! Whatever is not so simple (no slot free, an item that is no task, an error, a value that was yielded)
-//! is handed to Python at the place where Python would have been anyway. So the two ways of running a task
+//! If its capacity is not free, the feed [waits](waiting) with it. Whatever is not so simple (an item that is no task, an
+//! error, a value that was yielded) is handed to Python at the place where Python would have been anyway. So the two ways of running a task
 //! differ in nothing but time, and a task may take either.
 //!
 //! | file | what it holds |
@@ -26,6 +26,7 @@
 //! | [`lane`] | what all plain tasks of a run share |
 //! | [`roll`] | those that run |
 //! | [`feed`] | what pulls and launches them |
+//! | [`waiting`] | the one that waits for its capacity |
 //! | [`terms`] | what one asks for |
 //! | [`ids`] | their numbers |
 //! | [`ticket`] | what is kept of one that was called |
@@ -48,6 +49,7 @@ mod roll;
 mod take;
 mod terms;
 mod ticket;
+mod waiting;
 mod work;
 mod worker;
 
@@ -65,6 +67,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<envelope::Envelope>()?;
     recycled::register::<envelope::Envelope>(py);
     module.add_class::<take::Unread>()?;
+    module.add_function(wrap_pyfunction!(take::quicken, module)?)?;
     module.add_class::<lane::Lane>()?;
     module.add_class::<ids::Ids>()?;
     module.add_class::<meter::Meter>()

@@ -1,0 +1,234 @@
+"""A plain task that waits for its capacity does so in the feed that pulled it, and can be had out of there at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task, current_lease
+from tests.pool_support import ERROR, FINAL, ISOLATIONS, quiet, shown
+from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from headrace import Lease
+    from headrace.pool.progress import TaskRun
+
+
+@pytest.fixture(params=ISOLATIONS, ids=["alone", "shared"])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    chosen: dict[str, Any] = request.param
+    return chosen
+
+
+class Scene:
+    """A run of three tasks, the first of which waits for a capacity that somebody else holds."""
+
+    def __init__(self, options: dict[str, Any], cost: Any = 1) -> None:
+        self.capacity = CapacitySource(2)
+        self.called: list[str] = []
+        self.tasks = [Task(self.work, key, key=key, cost=cost) for key in "abc"]
+        self.runner = HierarchicalTaskPoolRunner(self.tasks, self.capacity, **options)
+        self.lease: Lease
+
+    async def work(self, key: str) -> str:
+        self.called.append(key)
+        return key
+
+    @asynccontextmanager
+    async def begun(self) -> AsyncGenerator[TaskRun]:
+        lease = self.capacity.try_acquire(2)
+        assert lease is not None
+        self.lease = lease
+        async with self.runner.run_tasks() as progress:
+            await until(lambda: self.capacity.waiting == 1)
+            yield progress
+        assert self.capacity.held == (0 if lease.is_released else 2)
+        assert self.capacity.waiting == 0
+        lease.release()
+
+
+async def test_it_is_queued_and_takes_no_asyncio_task(options: dict[str, Any]) -> None:
+    scene = Scene(options)
+    async with scene.begun() as progress:
+        await quiet()
+        assert scene.runner.snapshot().queued == 1
+        assert scene.runner.snapshot().running == 0
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert not [name for name in names if "capacity" in name]
+        scene.lease.release()
+        found = [envelope async for envelope in progress]
+    assert shown(found) == ["a", "b", "c"]
+    assert [envelope.task_id for envelope in found] == [1, 2, 3]
+    assert scene.runner.snapshot().queued == 0
+
+
+@pytest.mark.virtual
+async def test_it_was_queued_when_it_was_taken_up(options: dict[str, Any]) -> None:
+    scene = Scene(options)
+    begun = asyncio.get_running_loop().time()
+    async with scene.begun() as progress:
+        await asyncio.sleep(5)
+        scene.lease.release()
+        first, *_ = [envelope async for envelope in progress]
+    assert first.queued - begun < 1
+    assert first.started is not None
+    assert first.started - begun == pytest.approx(5, abs=0.1)
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> None:
+    scene = Scene(options)
+    async with scene.begun() as progress:
+        if granted:
+            # It has its capacity from here on, and has not heard of it.
+            scene.lease.release()
+            assert scene.capacity.held == 1
+        assert scene.runner.cancel(1)
+        assert not scene.runner.cancel(1)
+        assert scene.capacity.held == (0 if granted else 2)
+        assert scene.capacity.waiting == 0
+        first = await anext(progress)
+        scene.lease.release()
+        rest = [envelope async for envelope in progress]
+    assert (first.type, first.key, first.task_id) == (ERROR, "a", 1)
+    assert (first.attempt, first.started) == (0, None)
+    assert isinstance(first.error, asyncio.CancelledError)
+    assert shown(rest) == ["b", "c"]
+    assert scene.called == ["b", "c"]
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_it_waits_for_no_capacity_in_a_pause(options: dict[str, Any], granted: bool) -> None:
+    scene = Scene(options)
+    async with scene.begun() as progress:
+        if granted:
+            scene.lease.release()
+        scene.runner.pause()
+        assert scene.capacity.waiting == 0
+        assert scene.capacity.held == (0 if granted else 2)
+        assert scene.runner.snapshot().queued == 1
+        scene.lease.release()
+        await quiet()
+        assert scene.called == []
+        scene.runner.resume()
+        found = [envelope async for envelope in progress]
+    assert [(envelope.task_id, envelope.value) for envelope in found] == [
+        (1, "a"),
+        (2, "b"),
+        (3, "c"),
+    ]
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_it_is_handed_back(options: dict[str, Any], granted: bool) -> None:
+    scene = Scene(options)
+    async with scene.begun() as progress:
+        if granted:
+            scene.lease.release()
+        left = await scene.runner.drain()
+        assert left == scene.tasks[:1]
+        assert shown([envelope async for envelope in progress]) == []
+    assert scene.called == []
+    scene.lease.release()
+    assert await scene.runner.run() == ["b", "c"]
+
+
+@pytest.mark.parametrize("granted", [False, True])
+@pytest.mark.parametrize("way", ["leave", "abort"])
+async def test_it_stays_for_the_next_run(options: dict[str, Any], granted: bool, way: str) -> None:
+    scene = Scene(options)
+    async with scene.begun():
+        if granted:
+            scene.lease.release()
+        if way == "abort":
+            await scene.runner.abort()
+            assert scene.runner.snapshot().queued == 1
+    assert scene.called == []
+    scene.lease.release()
+    assert await scene.runner.run() == ["a", "b", "c"]
+
+
+async def test_it_fails_when_its_capacity_is_closed(options: dict[str, Any]) -> None:
+    scene = Scene(options)
+    async with scene.begun() as progress:
+        scene.capacity.close()
+        found = [envelope async for envelope in progress]
+    assert shown(found) == ["ClosedError"] * 3
+    assert [envelope.attempt for envelope in found] == [0] * 3
+
+
+async def test_its_lease_can_be_reached(options: dict[str, Any]) -> None:
+    async def work() -> float:
+        await asyncio.sleep(0)
+        return current_lease().cost["slots"]
+
+    capacity = CapacitySource({"slots": 2})
+    tasks = [Task(work, cost={"slots": 2}) for _ in range(3)]
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, **options)
+    assert await runner.run() == [2, 2, 2]
+    assert capacity.held == {"slots": 0}
+
+
+async def test_it_keeps_its_place_among_others(options: dict[str, Any]) -> None:
+    """Two runners at one leaf get what comes free in turn, whoever had it."""
+    capacity = CapacitySource(1)
+    order: list[str] = []
+
+    async def work(name: str) -> None:
+        order.append(name)
+        await asyncio.sleep(0)
+
+    async def run(name: str) -> None:
+        tasks = [Task(work, name) for _ in range(20)]
+        await HierarchicalTaskPoolRunner(tasks, capacity, **options).run()
+
+    async with asyncio.TaskGroup() as group:
+        for name in "ab":
+            group.create_task(run(name))
+    # From the moment at which both wait.
+    assert order[2:-2] in (["a", "b"] * 18, ["b", "a"] * 18)
+
+
+async def test_many_wait_one_after_another(options: dict[str, Any]) -> None:
+    capacity = CapacitySource(3)
+    running = most = 0
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        assert running <= capacity.held <= 3
+        for _ in range(number % 4):
+            await asyncio.sleep(0)
+        running -= 1
+        return number
+
+    tasks = [Task(work, number, key=number) for number in range(300)]
+    runner = HierarchicalTaskPoolRunner(tasks, capacity, **options)
+    async with runner.run_tasks() as progress:
+        found = [envelope async for envelope in progress]
+    assert sorted(envelope.value for envelope in found) == list(range(300))
+    assert all(envelope.type is FINAL for envelope in found)
+    assert sorted(envelope.task_id for envelope in found) == list(range(1, 301))
+    assert most == 3
+
+
+async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[str, Any]) -> None:
+    gate = asyncio.Event()
+    capacity = CapacitySource(1)
+    runner = HierarchicalTaskPoolRunner([gate.wait] * 3, capacity, **options)
+    async with runner.run_tasks() as progress:
+        await until(lambda: capacity.waiting == 1)
+        assert runner.snapshot().queued == 1
+        draining = asyncio.ensure_future(runner.drain())
+        await quiet()
+        assert (runner.snapshot().queued, runner.snapshot().running) == (0, 1)
+        assert capacity.waiting == 0
+        gate.set()
+        assert await draining == [gate.wait]
+        assert shown([envelope async for envelope in progress]) == [True]
