@@ -47,6 +47,9 @@ pub(crate) trait Coroutine: Sized + Send + 'static {
         false
     }
 
+    /// How many dead objects of the type are kept for reuse, at most [`MOST_KEPT`].
+    const KEPT: usize = 64;
+
     /// Whether the value is still needed after the last step, and dropped with the object.
     const OUTLIVES: bool = false;
 
@@ -63,15 +66,15 @@ pub(crate) trait Coroutine: Sized + Send + 'static {
     fn abandon(&mut self, py: Python<'_>);
 }
 
-/// How many dead objects of a type are kept for reuse.
-const FREE_LIST: usize = 64;
+/// The most dead objects of a type that can be kept for reuse.
+pub(crate) const MOST_KEPT: usize = 256;
 
 /// A type object and its free list, one static for each [`Coroutine`].
 pub(crate) struct Class(UnsafeCell<ClassState>);
 
 struct ClassState {
     object: *mut ffi::PyTypeObject,
-    free: [*mut ffi::PyObject; FREE_LIST],
+    free: [*mut ffi::PyObject; MOST_KEPT],
     kept: usize,
 }
 
@@ -84,23 +87,23 @@ impl Class {
     pub(crate) const fn new() -> Self {
         Self(UnsafeCell::new(ClassState {
             object: ptr::null_mut(),
-            free: [ptr::null_mut(); FREE_LIST],
+            free: [ptr::null_mut(); MOST_KEPT],
             kept: 0,
         }))
     }
 
     /// Takes the memory of a dead object: for the free list, with its reference to the type; or, if
-    /// that is full, for the allocator.
+    /// that has `most` of them already, for the allocator.
     ///
     /// # Safety
     ///
     /// The GIL is held. `object` is of this type, its value is dropped, it is not tracked, and
     /// nothing refers to it.
-    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject) {
+    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject, most: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             let class = &mut *self.0.get();
-            if class.kept < FREE_LIST {
+            if class.kept < most.min(MOST_KEPT) {
                 class.free[class.kept] = object;
                 class.kept += 1;
             } else {

@@ -1,32 +1,31 @@
 //! The lane of plain tasks: those whose terms ask for nothing but a cost and a key.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyType};
 use pyo3::{PyTraverseError, PyVisit, ffi};
 
 use super::body::Call;
-use super::crew::{self, Crew};
-use super::envelope::{Envelope, Fields, final_kind};
+use super::crew::Crew;
 use super::feed::Feed;
 use super::ids::Ids;
+use super::maker::{self, Maker, Options};
 use super::meter::Meter;
-use super::roll::{Live, Roll};
+use super::roll::Roll;
 use super::take::Unread;
 use super::terms::Terms;
 use super::ticket::Ticket;
 use super::waiting::Waiting;
 use super::work::Work;
 use super::worker::Job;
-use crate::asyncio;
 use crate::awaitable::{Native, inner};
 use crate::capacity::{Grant, Granter, is_number};
 use crate::clock::Clock;
 use crate::drive::merge::identity::{Entered, InContext};
+use crate::drive::pull::control::as_link;
+use crate::drive::pull::link::PullLink;
 use crate::gc;
 use crate::gil::GilCell;
 
@@ -35,23 +34,25 @@ use crate::gil::GilCell;
 #[derive(Debug)]
 pub(crate) struct Lane {
     /// What it leaves to Python, by name: `leased`, `raised`, `rest`, `idle`.
-    python: Py<PyAny>,
+    pub(super) python: Py<PyAny>,
     name: String,
     source: Py<PyAny>,
+    /// The same, if it is a link that is pulled as any link is.
+    link: Option<Py<PullLink>>,
     granter: Granter,
     event_loop: Py<PyAny>,
     clock: Clock,
     /// The context of the run, for bare callables.
     context: Py<PyAny>,
-    unread: Py<Unread>,
+    pub(super) unread: Py<Unread>,
     most: usize,
     ids: Py<Ids>,
     /// Who has which key; of a plain task its id.
-    keys: Py<PyDict>,
-    meter: Py<Meter>,
+    pub(super) keys: Py<PyDict>,
+    pub(super) meter: Py<Meter>,
     task_class: Py<PyType>,
-    /// The keyword arguments of every asyncio task.
-    keywords: Py<PyDict>,
+    /// What makes asyncio tasks of their own.
+    maker: Maker,
     /// Whether each has an asyncio task of its own.
     is_isolated: bool,
     pub(super) crew: GilCell<Crew>,
@@ -63,7 +64,7 @@ pub(crate) struct Lane {
     /// Whether tasks may be taken up now, for all that Python knows.
     open: AtomicBool,
     /// Whether somebody waits until nothing is live.
-    watched: AtomicBool,
+    pub(super) watched: AtomicBool,
 }
 
 /// What became of an item.
@@ -99,15 +100,10 @@ impl Lane {
         task_class: Py<PyType>,
         isolate: bool,
     ) -> PyResult<Self> {
-        let is_eager = py.version_info() >= (3, 12);
-        let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "loop"), &event_loop)?;
-        if is_eager {
-            keywords.set_item(intern!(py, "eager_start"), true)?;
-        }
         Ok(Self {
             python,
             name,
+            link: as_link(source.bind(py)).map(Bound::unbind),
             source,
             granter: Granter::new(capacity)?,
             event_loop,
@@ -119,10 +115,10 @@ impl Lane {
             keys,
             meter,
             task_class,
-            keywords: keywords.unbind(),
+            maker: Maker::default(),
             is_isolated: isolate,
             crew: GilCell::default(),
-            is_eager,
+            is_eager: py.version_info() >= (3, 12),
             roll: Roll::default(),
             waiting: GilCell::default(),
             open: AtomicBool::new(false),
@@ -241,9 +237,12 @@ impl Lane {
                 see(clock)?;
             }
             self.granter.traverse(see)?;
+            if let Some(link) = &self.link {
+                see(link.as_any())?;
+            }
             see(self.unread.as_any())?;
             see(self.keys.as_any())?;
-            see(self.keywords.as_any())?;
+            self.maker.traverse(see)?;
             if let Some(crew) = self.crew.peek_for_gc() {
                 crew.traverse(see)?;
             }
@@ -288,16 +287,19 @@ impl Lane {
         &self.name
     }
 
-    /// `asyncio.Task`.
-    pub(super) fn task_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-        static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let class = TASK.get_or_try_init(py, || {
-            PyResult::Ok(py.import("asyncio")?.getattr("Task")?.unbind())
-        })?;
-        Ok(class.bind(py))
+    /// The source, if it is a link that is pulled as any link is.
+    #[inline]
+    pub(super) fn link<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PullLink>> {
+        self.link.as_ref().map(|link| link.bind(py))
     }
 
-    /// The next pull of the source, not started.
+    /// Whether an asyncio task lives until the loop turns, though the task may have ended when it was called.
+    #[inline]
+    pub(super) fn piles_up(&self) -> bool {
+        self.is_isolated && !self.is_eager
+    }
+
+    /// The next pull of any other source, not started.
     #[inline]
     pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         inner::next(self.source.bind(py))
@@ -414,10 +416,10 @@ impl Lane {
         };
         if this.is_isolated {
             let name = match terms.shown {
-                None => this.name_of(py, ticket.id),
+                None => maker::name_of(py, &this.name, ticket.id),
                 Some(name) => PyString::new(py, &format!("{}: task {name}", this.name)),
             };
-            return this.start(slf, terms.call, ticket, name, &context);
+            return this.start(slf, terms.call, ticket, &name, &context);
         }
         let job = Job {
             call: terms.call,
@@ -427,33 +429,26 @@ impl Lane {
         Crew::launch(slf, job)
     }
 
-    /// What the asyncio task of a task without a key is called.
-    fn name_of<'py>(&self, py: Python<'py>, id: u64) -> Bound<'py, PyString> {
-        // In one go, which takes half the time of `format!`.
-        let mut name = String::with_capacity(self.name.len() + 32);
-        name.push_str(&self.name);
-        name.push_str(": task ");
-        let _ = write!(name, "{id}");
-        PyString::new(py, &name)
-    }
-
     /// Makes the asyncio task and has it do its first step.
     fn start<'py>(
         &self,
         slf: &Bound<'py, Self>,
         call: Call,
         ticket: Ticket,
-        name: Bound<'py, PyString>,
+        name: &Bound<'py, PyString>,
         context: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         let py = slf.py();
         let id = ticket.id;
         let work = Native::alloc(py, || Work::new(slf.clone().unbind(), call, ticket))?;
         self.roll.add(py, id, None);
-        let keywords = self.keywords.bind(py).copy()?;
-        keywords.set_item(intern!(py, "name"), name)?;
-        keywords.set_item(intern!(py, "context"), context)?;
-        let task = Self::task_type(py)?.call((&work,), Some(&keywords))?;
+        let options = Options {
+            event_loop: self.event_loop(py),
+            name,
+            context,
+            is_eager: self.is_eager,
+        };
+        let task = self.maker.make(&work, &options, &self.context)?;
         if !self.is_eager {
             let event_loop = self.event_loop.bind(py);
             let mut entered = Entered::default();
@@ -467,95 +462,6 @@ impl Lane {
             task.call_method0(intern!(py, "cancel"))?;
         }
         Ok(())
-    }
-
-    /// The work of a task has really stopped. Gives what was known of it.
-    fn stopped(&self, py: Python<'_>, ticket: &mut Ticket) -> PyResult<Option<Live>> {
-        let live = self.roll.remove(py, ticket.id);
-        if let Some(key) = &ticket.key {
-            self.keys.bind(py).del_item(key)?;
-        }
-        ticket.grant.release(py)?;
-        Ok(live)
-    }
-
-    /// It ended with a value; which asyncio overrules if the last step cancelled its own asyncio task. `task` is that one,
-    /// where it is known.
-    pub(super) fn returned(
-        &self,
-        py: Python<'_>,
-        mut ticket: Ticket,
-        value: &Bound<'_, PyAny>,
-        worker: Option<usize>,
-        task: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let live = self.stopped(py, &mut ticket)?;
-        let (known, disturbed) = live.map_or((None, false), |live| (live.task, live.disturbed));
-        let task = task
-            .cloned()
-            .or_else(|| known.map(|task| task.into_bound(py)))
-            .or_else(|| asyncio::current_task_of(self.event_loop(py)));
-        if let Some(task) = task
-            && let Some(error) = crew::struck_now(&self.crew, &task, worker)?
-        {
-            let error = PyErr::from_value(error);
-            return self.tell(py, ticket, &error, disturbed).map(drop);
-        }
-        let now = self.now(py)?;
-        self.meter.get().note(py, now, false);
-        let fields = Fields {
-            task_id: ticket.id,
-            key: ticket.key,
-            kind: Some(final_kind(py)?.clone_ref(py)),
-            value: Some(value.clone().unbind()),
-            error: None,
-            attempt: 1,
-            queued: ticket.queued,
-            started: Some(ticket.called),
-            finished: Some(now),
-        };
-        let envelope = Envelope::make(py, fields)?.into_any();
-        self.unread.get().put(py, envelope)?;
-        self.over(py)
-    }
-
-    /// It ended with an error. Python tells of it, and says whether the asyncio task is to raise it too.
-    pub(super) fn raised(
-        &self,
-        py: Python<'_>,
-        mut ticket: Ticket,
-        error: &PyErr,
-    ) -> PyResult<bool> {
-        let disturbed = self
-            .stopped(py, &mut ticket)?
-            .is_some_and(|live| live.disturbed);
-        self.tell(py, ticket, error, disturbed)
-    }
-
-    fn tell(
-        &self,
-        py: Python<'_>,
-        ticket: Ticket,
-        error: &PyErr,
-        disturbed: bool,
-    ) -> PyResult<bool> {
-        let raises = self
-            .python
-            .bind(py)
-            .call_method1(
-                intern!(py, "raised"),
-                (
-                    ticket.id,
-                    ticket.key,
-                    ticket.queued,
-                    ticket.called,
-                    error.value(py),
-                    disturbed,
-                ),
-            )?
-            .is_truthy()?;
-        self.over(py)?;
-        Ok(raises)
     }
 
     /// The coroutine that brings something to its end that is awaitable or yields, and is no coroutine.
@@ -575,13 +481,5 @@ impl Lane {
                 ticket.called,
             ),
         )
-    }
-
-    fn over(&self, py: Python<'_>) -> PyResult<()> {
-        if self.watched.load(Relaxed) && self.roll.len(py) == 0 {
-            self.watched.store(false, Relaxed);
-            self.python.bind(py).call_method0(intern!(py, "idle"))?;
-        }
-        Ok(())
     }
 }

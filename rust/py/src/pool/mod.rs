@@ -31,6 +31,8 @@
 //! | [`ids`] | their numbers |
 //! | [`ticket`] | what is kept of one that was called |
 //! | [`body`] | one of them, from its call to its end |
+//! | [`ending`] | what the lane does when one has ended |
+//! | [`maker`] | what makes asyncio tasks |
 //! | [`work`] | the asyncio task in which one runs alone |
 //! | [`crew`] | the asyncio tasks that are used again, with `isolate=False` |
 //! | [`worker`] | one of these |
@@ -39,11 +41,13 @@
 
 mod body;
 mod crew;
+mod ending;
 mod envelope;
 mod feed;
 mod held;
 mod ids;
 mod lane;
+mod maker;
 mod meter;
 mod roll;
 mod take;

@@ -16,6 +16,7 @@ use super::envelope::Envelope;
 use crate::asyncio;
 use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::buffer::Buffer;
+use crate::drive::pull::link::current_thread;
 use crate::errors::{self, Raised};
 use crate::gc;
 use crate::gil::GilCell;
@@ -27,6 +28,8 @@ pub(crate) struct Unread {
     pub(super) buffer: Py<Buffer>,
     /// The only one that may ask for envelopes; known from the start of the run on.
     event_loop: OnceLock<Py<PyAny>>,
+    /// In which step of a task, and in which thread, that was last seen to run.
+    seen: GilCell<Option<(u64, usize)>>,
     /// Called with whatever is in the buffer and is no envelope, to raise what it stands for.
     other: Py<PyAny>,
     /// Called after an entry was taken while somebody waits for room; until the end, when nobody will any more.
@@ -44,6 +47,7 @@ impl Unread {
         Self {
             buffer,
             event_loop: OnceLock::new(),
+            seen: GilCell::new(None),
             other,
             taken: GilCell::new(Some(taken)),
             contested: AtomicBool::new(false),
@@ -205,12 +209,18 @@ impl Unread {
     /// Refuses any loop but that of the run.
     #[inline]
     fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
+        // A step of a task reads one envelope after the other, all on one loop.
+        let step = asyncio::steps(py).map(|step| (step, current_thread()));
+        if step.is_some() && *self.seen.borrow(py) == step {
+            return Ok(());
+        }
         let is_here = self.event_loop.get().is_some_and(|event_loop| {
             let event_loop = event_loop.bind(py);
             asyncio::is_known_to_run_here(event_loop)
                 || asyncio::running_here(py).is_some_and(|running| running.is(event_loop))
         });
         if is_here {
+            *self.seen.borrow(py) = step;
             Ok(())
         } else {
             Err(errors::wrong_loop(

@@ -11,6 +11,7 @@ use super::held::Held;
 use super::lane::Lane;
 use super::ticket::Ticket;
 use crate::asyncio;
+use crate::awaitable::native::MOST_KEPT;
 use crate::awaitable::{Class, Coroutine, Seen, Step, Stopped};
 use crate::errors::Raised;
 
@@ -116,6 +117,9 @@ impl Work {
 
 impl Coroutine for Work {
     const NAME: &'static CStr = c"headrace._core.Work";
+
+    // As many may live at a time as the pool's limit says, and the collector counts what is allocated.
+    const KEPT: usize = MOST_KEPT;
 
     fn class() -> &'static Class {
         &CLASS

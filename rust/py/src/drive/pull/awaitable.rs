@@ -69,7 +69,7 @@ impl Pull {
 
     /// A pull that has not started.
     #[inline]
-    pub(super) fn new(link: Bound<'_, PullLink>, delivery: Delivery) -> Self {
+    pub(crate) fn new(link: Bound<'_, PullLink>, delivery: Delivery) -> Self {
         Self {
             link: Some(link.unbind()),
             delivery,

@@ -37,6 +37,19 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     }
 }
 
+/// The link that an object is, if pulling it is [`Pull`] and nothing else: its class does not override `__anext__`.
+pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PullLink>> {
+    let link = object.cast::<PullLink>().ok()?;
+    // SAFETY: a live object has a live type, whose slots are filled.
+    let is_native = unsafe {
+        let methods = (*object.get_type_ptr()).tp_as_async;
+        let native: ffi::unaryfunc = anext;
+        !methods.is_null()
+            && ((*methods).am_anext).is_some_and(|own| own as usize == native as usize)
+    };
+    is_native.then(|| link.clone())
+}
+
 /// Gives a class the short way to `anext()`, unless it has a way of its own.
 #[pyfunction]
 pub(crate) fn adopt(class_: &Bound<'_, PyType>) {

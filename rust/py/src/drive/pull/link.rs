@@ -157,7 +157,7 @@ impl State {
 
 /// Names the thread that runs Python now.
 #[inline]
-fn current_thread() -> usize {
+pub(crate) fn current_thread() -> usize {
     // SAFETY: called with a token in hand, so that there is a current thread state.
     unsafe { ffi::PyThreadState_Get().addr() }
 }
