@@ -1,4 +1,4 @@
-"""How docstrings of ours are read: their lines Law, Order, Bound, Cost and Cancel safety become a list."""
+"""How our code is read for the reference: the facts of docstrings, Law, Order, Bound, Cost and Cancel safety, become lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import griffe
 
 if TYPE_CHECKING:
-    from griffe import Object
+    from griffe import Alias, Object
 
 _NAME = "(?:Law|Order|Bound|Cost|Cancel safety|Depth)"
 _FACT = re.compile(rf"(?:^|(?<=[.`)\]]) )({_NAME}(?:, {_NAME})*): ", re.MULTILINE)
@@ -40,3 +40,11 @@ class Facts(griffe.Extension):
                 obj.docstring = griffe.Docstring(said, parent=obj)
         if obj.docstring is not None:
             obj.docstring.value = listed(obj.docstring.value)
+
+
+class Maps(griffe.Extension):
+    """Takes what a package imports for checkers alone as what it gives: it is there when it is asked for, imported late."""
+
+    def on_alias_instance(self, *, alias: Alias, **_kwargs: Any) -> None:
+        """An import was read."""
+        alias.runtime = True

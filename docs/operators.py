@@ -124,7 +124,7 @@ def fluent() -> dict[str, str]:
 
 def rooms() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     """What the operators are sorted under, each with its operators by name: classes, and methods that have none."""
-    public = [getattr(headrace, name) for name in headrace.__all__]
+    public = [getattr(headrace, name) for name in vars(headrace)["__all__"]]
     for room, title in ROOMS.items():
         classes = [
             (thing.__name__, thing)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 __all__ = [
+    "EXPORTED",
     "OPERATORS",
     "Failing",
     "Gate",
@@ -30,10 +31,13 @@ __all__ = [
     "wrong",
 ]
 
+# Checkers do not see `__all__`, which is made when the package is.
+EXPORTED: list[str] = vars(headrace)["__all__"]
+
 # Every class that an item goes through, but for those that are there to be derived from.
 OPERATORS = [
     thing
-    for name in headrace.__all__
+    for name in EXPORTED
     if inspect.isclass(thing := getattr(headrace, name))
     and issubclass(thing, (PullObj, PushObj))
     and not name.endswith(("1To1Link", "SourceObj", "SinkObj", "PullObj", "PushObj"))

@@ -10,8 +10,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from headrace.cli.failure import Failure
 from headrace.cli.report.gauge import Family, Flow, Gauge

@@ -42,13 +42,18 @@ def entered(statement: str) -> set[str]:
 def promised(package: str) -> dict[str, str]:
     """What a checker reads in a package: each name, and the module that has it."""
     source = Path(importlib.import_module(package).__file__ or "").read_text(encoding="utf-8")
-    return {
-        alias.name: statement.module or ""
-        for statement in ast.walk(ast.parse(source))
-        if isinstance(statement, ast.ImportFrom)
-        and statement.module not in {"typing", "headrace.lazy"}
-        for alias in statement.names
-    }
+    found: dict[str, str] = {}
+    for statement in ast.walk(ast.parse(source)):
+        if not isinstance(statement, ast.ImportFrom) or statement.module is None:
+            continue
+        if statement.module in {"typing", "headrace.lazy"}:
+            continue
+        for alias in statement.names:
+            # Without the second name, it would be the package's own business.
+            assert alias.name in {"*", alias.asname}, f"import {alias.name} as {alias.name}"
+            whole: list[str] = importlib.import_module(statement.module).__all__
+            found |= dict.fromkeys(whole if alias.name == "*" else [alias.name], statement.module)
+    return found
 
 
 def test_importing_loads_no_room() -> None:

@@ -17,7 +17,7 @@ from headrace import (
     SourceIterObj,
     WaitObject,
 )
-from tests.support import wrong
+from tests.support import EXPORTED, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def parameters(kind: type) -> dict[str, inspect.Parameter]:
 
 
 def of_sinks(name: str) -> list[str]:
-    kinds = {one: getattr(headrace, one) for one in headrace.__all__}
+    kinds = {one: getattr(headrace, one) for one in EXPORTED}
     classes = {one: kind for one, kind in kinds.items() if isinstance(kind, type)}
     return sorted(one for one, kind in classes.items() if name in parameters(kind))
 
@@ -74,7 +74,7 @@ def test_the_classes_are_found() -> None:
         "PushLabeledDistributeObj",
         "PushRoundRobinObj",
     ]
-    pushes = {name for name in headrace.__all__ if name.startswith("Push") and name.endswith("Obj")}
+    pushes = {name for name in EXPORTED if name.startswith("Push") and name.endswith("Obj")}
     rest = {"PushObj", "PushPullBufferObj"}
     assert pushes - set(ONE) - set(MANY) == rest
 

@@ -104,7 +104,7 @@ from headrace import (
     WaitObject,
 )
 from headrace.testing import RecordingSink, ScriptedSource, VirtualClock
-from tests.support import until
+from tests.support import EXPORTED, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -449,7 +449,7 @@ async def test_one_that_was_ended_says_so(
 def test_every_exported_class_has_a_row() -> None:
     exported = {
         name
-        for name in headrace.__all__
+        for name in EXPORTED
         if isinstance(thing := getattr(headrace, name), type)
         and not issubclass(thing, BaseException)
     }

@@ -79,7 +79,7 @@ from headrace import (
     WrongLoopError,
 )
 from headrace.testing import Delay, Raise, ScriptedSource, Turns, sweep, sweep_endings
-from tests.support import Heart, collect, turns, until, wrong
+from tests.support import EXPORTED, Heart, collect, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -1925,7 +1925,7 @@ def test_every_exported_class_has_a_row() -> None:
     bases = {PullObj, PullObj1To1Link, SourceObj}
     exported = {
         thing
-        for name in headrace.__all__
+        for name in EXPORTED
         if isinstance(thing := getattr(headrace, name), type) and issubclass(thing, PullObj)
     }
     covered = {kind for entry in ENTRIES for kind in entry.covers}

@@ -33,7 +33,7 @@ async def main() -> None:
     assert (limit.held, queue.qsize()) == (0, 500)
 
 
-for name in headrace.__all__:
+for name in vars(headrace)["__all__"]:
     assert getattr(headrace, name) is not None
 asyncio.run(main())
 print(headrace.__version__, "works")

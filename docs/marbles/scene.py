@@ -87,7 +87,7 @@ async def _played(scene: Scene) -> Played:
     loop = asyncio.get_running_loop()
     began = loop.time()
     names: dict[str, Any] = {"loop": loop, "headrace": headrace}
-    names |= {name: getattr(headrace, name) for name in headrace.__all__}
+    names |= {name: getattr(headrace, name) for name in vars(headrace)["__all__"]}
     props: list[tuple[Prop, Lane]] = []
     above: list[Lane] = []
     below: list[Lane] = []

@@ -1,7 +1,8 @@
 """Names that are imported when they are first asked for.
 
-`import headrace` loads nothing else, and a program pays for the rooms that it enters. Checkers never see this: what they
-read stands under `TYPE_CHECKING` in each package that is made so.
+`import headrace` loads nothing else, and a program pays for the rooms that it enters. Checkers never see this: they read the
+imports under `TYPE_CHECKING` in each package that is made so. Those are of a whole room, by a star, where all its names are
+the package's too, and else of each name as itself, which tells checkers that it is for everyone. A test holds both equal.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ __all__ = ["lazily"]
 
 def lazily(
     package: str, rooms: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and the `__dir__` of a package whose names are imported late (PEP 562).
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """The `__getattr__`, the `__dir__` and the `__all__` of a package whose names are imported late (PEP 562).
 
     A name is looked up once; from then on it stands in the package like any other. The modules themselves are there too,
     `headrace.pull` after `import headrace`. Two threads that ask at once get the same object: the import is the
@@ -44,4 +45,4 @@ def lazily(
     def names() -> list[str]:
         return sorted({*vars(sys.modules[package]), *homes, *rooms})
 
-    return get, names
+    return get, names, sorted(homes)

@@ -5,60 +5,37 @@ from typing import TYPE_CHECKING
 from headrace.lazy import lazily
 
 if TYPE_CHECKING:
-    from headrace.pull.base import PullObj
-    from headrace.pull.capacity import SourceCapacityObj
-    from headrace.pull.eager import PullEagerObj
-    from headrace.pull.gate import PullGateObj
-    from headrace.pull.group import (
-        PullBufferObj,
-        PullFlatMapObj,
-        PullFlattenObj,
-        PullSkipObj,
-        PullSkipWhileObj,
-        PullTakeObj,
-        PullTakeWhileObj,
-        PullWindowObj,
-    )
+    from headrace.pull.base import *
+    from headrace.pull.capacity import *
+    from headrace.pull.eager import *
+    from headrace.pull.gate import *
+    from headrace.pull.group import *
     from headrace.pull.labeled import (
-        PullLabeledRaceObj,
-        PullLabeledRaceRobinObj,
-        PullLabeledRoundRobinObj,
-        PullLabeledZipObj,
+        PullLabeledRaceObj as PullLabeledRaceObj,
+        PullLabeledRaceRobinObj as PullLabeledRaceRobinObj,
+        PullLabeledRoundRobinObj as PullLabeledRoundRobinObj,
+        PullLabeledZipObj as PullLabeledZipObj,
     )
     from headrace.pull.merge import (
-        PullConcatObj,
-        PullRaceCutoffObj,
-        PullRaceObj,
-        PullRaceRobinObj,
-        PullRoundRobinObj,
-        PullZipObj,
+        PullConcatObj as PullConcatObj,
+        PullRaceCutoffObj as PullRaceCutoffObj,
+        PullRaceObj as PullRaceObj,
+        PullRaceRobinObj as PullRaceRobinObj,
+        PullRoundRobinObj as PullRoundRobinObj,
+        PullZipObj as PullZipObj,
     )
     from headrace.pull.source import (
-        SourceBufferObj,
-        SourceCacheObj,
-        SourceIterObj,
-        SourceLinesObj,
-        SourceObj,
+        SourceBufferObj as SourceBufferObj,
+        SourceCacheObj as SourceCacheObj,
+        SourceIterObj as SourceIterObj,
+        SourceLinesObj as SourceLinesObj,
+        SourceObj as SourceObj,
     )
-    from headrace.pull.time import (
-        PullThrottleObj,
-        PullTimeoutObj,
-        PullTimerObj,
-        PullWindowTimeoutObj,
-    )
-    from headrace.pull.transform import (
-        PullCallbackObj,
-        PullCatchObj,
-        PullDedupeObj,
-        PullFilterObj,
-        PullInOrderObj,
-        PullMapObj,
-        PullObj1To1Link,
-        PullReduceObj,
-    )
+    from headrace.pull.time import *
+    from headrace.pull.transform import *
 else:
-    # What a checker reads above, for the interpreter: which module has which names.
-    __getattr__, __dir__ = lazily(
+    # The same for the interpreter, which imports a name when it is first asked for: which module has which.
+    __getattr__, __dir__, __all__ = lazily(
         __name__,
         {
             "base": "PullObj",
@@ -85,46 +62,3 @@ else:
             """,
         },
     )
-
-
-__all__ = [
-    "PullBufferObj",
-    "PullCallbackObj",
-    "PullCatchObj",
-    "PullConcatObj",
-    "PullDedupeObj",
-    "PullEagerObj",
-    "PullFilterObj",
-    "PullFlatMapObj",
-    "PullFlattenObj",
-    "PullGateObj",
-    "PullInOrderObj",
-    "PullLabeledRaceObj",
-    "PullLabeledRaceRobinObj",
-    "PullLabeledRoundRobinObj",
-    "PullLabeledZipObj",
-    "PullMapObj",
-    "PullObj",
-    "PullObj1To1Link",
-    "PullRaceCutoffObj",
-    "PullRaceObj",
-    "PullRaceRobinObj",
-    "PullReduceObj",
-    "PullRoundRobinObj",
-    "PullSkipObj",
-    "PullSkipWhileObj",
-    "PullTakeObj",
-    "PullTakeWhileObj",
-    "PullThrottleObj",
-    "PullTimeoutObj",
-    "PullTimerObj",
-    "PullWindowObj",
-    "PullWindowTimeoutObj",
-    "PullZipObj",
-    "SourceBufferObj",
-    "SourceCacheObj",
-    "SourceCapacityObj",
-    "SourceIterObj",
-    "SourceLinesObj",
-    "SourceObj",
-]

@@ -5,38 +5,19 @@ from typing import TYPE_CHECKING
 from headrace.lazy import lazily
 
 if TYPE_CHECKING:
-    from headrace.push.base import PushObj
-    from headrace.push.capacity import SinkCapacityObj
-    from headrace.push.chain import PushChain
-    from headrace.push.fanout import (
-        PushDistributeObj,
-        PushForkObj,
-        PushLabeledDistributeObj,
-        PushRoundRobinObj,
-    )
-    from headrace.push.group import (
-        PushBufferObj,
-        PushFlatMapObj,
-        PushFlattenObj,
-        PushTakeObj,
-        PushWindowObj,
-    )
-    from headrace.push.signal import PushSignalObj
-    from headrace.push.sink import SinkCallbackObj, SinkCollectObj, SinkNullObj, SinkObj
-    from headrace.push.time import PushWindowTimeoutObj
-    from headrace.push.transform import (
-        PushCallbackObj,
-        PushDedupeObj,
-        PushFilterObj,
-        PushMapObj,
-        PushObj1To1Link,
-        PushReduceObj,
-        PushSerialObj,
-    )
-    from headrace.push.writer import SinkWriterObj
+    from headrace.push.base import *
+    from headrace.push.capacity import *
+    from headrace.push.chain import *
+    from headrace.push.fanout import *
+    from headrace.push.group import *
+    from headrace.push.signal import *
+    from headrace.push.sink import *
+    from headrace.push.time import *
+    from headrace.push.transform import *
+    from headrace.push.writer import *
 else:
-    # What a checker reads above, for the interpreter: which module has which names.
-    __getattr__, __dir__ = lazily(
+    # The same for the interpreter, which imports a name when it is first asked for: which module has which.
+    __getattr__, __dir__, __all__ = lazily(
         __name__,
         {
             "base": "PushObj",
@@ -54,33 +35,3 @@ else:
             "writer": "SinkWriterObj",
         },
     )
-
-
-__all__ = [
-    "PushBufferObj",
-    "PushCallbackObj",
-    "PushChain",
-    "PushDedupeObj",
-    "PushDistributeObj",
-    "PushFilterObj",
-    "PushFlatMapObj",
-    "PushFlattenObj",
-    "PushForkObj",
-    "PushLabeledDistributeObj",
-    "PushMapObj",
-    "PushObj",
-    "PushObj1To1Link",
-    "PushReduceObj",
-    "PushRoundRobinObj",
-    "PushSerialObj",
-    "PushSignalObj",
-    "PushTakeObj",
-    "PushWindowObj",
-    "PushWindowTimeoutObj",
-    "SinkCallbackObj",
-    "SinkCapacityObj",
-    "SinkCollectObj",
-    "SinkNullObj",
-    "SinkObj",
-    "SinkWriterObj",
-]
