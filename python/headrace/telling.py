@@ -6,12 +6,12 @@ A `repr` is read where something has gone wrong, in a message or a debugger, per
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["amount", "called", "calls", "counted", "short", "shown", "told"]
+__all__ = ["Telling", "amount", "called", "calls", "counted", "short", "shown", "told"]
 
 LONGEST = 60
 """Characters of a `repr` that is not ours."""
@@ -85,3 +85,50 @@ def counted(count: int, noun: str) -> str:
 def amount(count: int, most: float | None, what: str) -> str:
     """So many, of so many at most: `"3 of 8 items"`; without a bound, `"3 items"`."""
     return f"{count} {what}" if most is None else f"{count} of {most} {what}"
+
+
+class Telling:
+    """What streams and push objects have in common: each tells of itself, and of the pipeline that it is a part of."""
+
+    __slots__ = ()
+
+    def describe(self, *, format: Literal["text", "mermaid"] = "text") -> str:  # noqa: A002 - what it is
+        """This pipeline, of a stream up to its sources, of a push object down to its sinks: as text, or as a Mermaid flowchart.
+
+        Each link stands there with what its `repr` says now: what it holds, what it is set to, which callable it calls,
+        whether it is open. It may be asked at any time, in any thread, while items go through, and it changes nothing; what a
+        link says is so at the moment when it is asked, and the links are asked one after the other.
+
+        Order: away from the link that is asked; of several sources or sinks, theirs.
+        Bound: the text, of O(number of links) lines.
+        Cost: O(number of links); nothing for the items.
+
+        In a text, a link with one neighbour is followed by that one, and the neighbours of one with several are indented. A link
+        that several others share has a number, and is told of once. Mermaid draws arrows along which items go; its renderers
+        refuse more than 500 of them unless they are told otherwise.
+
+        Args:
+            format: `"text"`, a line for each link; or `"mermaid"`.
+
+        Raises:
+            ValueError: `format` is neither of the two.
+        """
+        # Asked for by few, so that it is imported by them.
+        from headrace.describe import describe
+
+        return describe(self, format)
+
+    def __repr__(self) -> str:
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        """How it stands, for `repr`; a subclass says first what is its own."""
+        # What the operator is set to is told by a class beside this one, if there is one.
+        configured: Callable[[], Iterator[str]] | None = getattr(super(), "_facts", None)
+        if configured is not None:
+            yield from configured()
+        yield from self._standing()
+
+    def _standing(self) -> Iterator[str]:
+        """What every link of its kind can say: whether it is open, and what it has kept."""
+        raise NotImplementedError

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink, PushLink
 from headrace.blame import noted
 from headrace.errors import ClosedError
-from headrace.telling import shown, told
+from headrace.telling import Telling, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Coroutine, Iterator
     from types import TracebackType
 
     from headrace.abc import PushProtocol
@@ -30,7 +30,7 @@ _PROTOCOL = frozenset(
 )
 
 
-class PushObj(PushLink[T_contra]):
+class PushObj(PushLink[T_contra], Telling):
     """An eager stream: whoever has an item pushes it in.
 
     `await obj.next(item)` returns when what is below has accepted the item: that is the
@@ -136,41 +136,7 @@ class PushObj(PushLink[T_contra]):
         else:
             await self.throw(error)
 
-    def describe(self, *, format: Literal["text", "mermaid"] = "text") -> str:  # noqa: A002 - what it is
-        """This pipeline, from here down to its sinks: as text, or as a Mermaid flowchart.
-
-        Each link stands there with what its `repr` says now: what it holds, what it is set to, which callable it calls,
-        whether it is open. It may be asked at any time, in any thread, while items go through, and it changes nothing; what a
-        link says is so at the moment when it is asked, and the links are asked one after the other.
-
-        Order: from the producer downwards; of several sinks, theirs.
-        Bound: the text, of O(number of links) lines.
-        Cost: O(number of links); nothing for the items.
-
-        In a text, a link with one neighbour is followed by that one, and the neighbours of one with several are indented. A link
-        that several others share has a number, and is told of once. Mermaid draws arrows along which items go; its renderers
-        refuse more than 500 of them unless they are told otherwise.
-
-        Args:
-            format: `"text"`, a line for each link; or `"mermaid"`.
-
-        Raises:
-            ValueError: `format` is neither of the two.
-        """
-        # Asked for by few, so that it is imported by them.
-        from headrace.describe import describe
-
-        return describe(self, format)
-
-    def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
-
-    def _facts(self) -> Iterator[str]:
-        """How it stands, for `repr`; a subclass says first what is its own."""
-        # What the operator is set to is told by a class beside this one, if there is one.
-        configured: Callable[[], Iterator[str]] | None = getattr(super(), "_facts", None)
-        if configured is not None:
-            yield from configured()
+    def _standing(self) -> Iterator[str]:
         yield "ended" if self.closed else "open"
 
 
