@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 import headrace
-from headrace import PullObj, PushObj, SourceObj
+from headrace import PullObj, PushObj, SourceObj, WrongLoopError
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 __all__ = [
     "EXPORTED",
@@ -23,8 +23,10 @@ __all__ = [
     "Gate",
     "Heart",
     "Sources",
+    "belongs_to_its_loop",
     "cancelled_often",
     "collect",
+    "insisted",
     "quiet",
     "turns",
     "until",
@@ -80,6 +82,51 @@ async def cancelled_often(
                 return received, cancelled
         except StopAsyncIteration:
             return received, cancelled
+
+
+async def insisted(
+    task: asyncio.Task[Any], cleaning: asyncio.Event, cleaned: asyncio.Event
+) -> None:
+    """Cancels a task, and again while it cleans up: it ends cancelled, and no sooner than that is done.
+
+    Args:
+        task: It waits.
+        cleaning: Set by the clean-up when it begins.
+        cleaned: What the clean-up waits for.
+    """
+    task.cancel()
+    await cleaning.wait()
+    for _ in range(3):
+        task.cancel()
+        await quiet()
+        assert not task.done()
+    cleaned.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def belongs_to_its_loop(stream: Any, begun: Callable[[], Awaitable[object]]) -> None:
+    """Holds what was begun in one loop to its being refused in another, and closed in its own.
+
+    Args:
+        stream: It can be pulled and closed.
+        begun: What begins it.
+    """
+
+    async def begin() -> None:
+        await begun()
+
+    async def elsewhere() -> None:
+        with pytest.raises(WrongLoopError):
+            await anext(stream)
+        with pytest.raises(WrongLoopError):
+            await stream.aclose()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    asyncio.run(elsewhere())
+    loop.run_until_complete(stream.aclose())
+    loop.close()
 
 
 async def turns(count: int) -> None:

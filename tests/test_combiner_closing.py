@@ -11,9 +11,8 @@ from headrace import (
     ClosedError,
     PushPullBufferObj,
     SourceObj,
-    WrongLoopError,
 )
-from tests.support import Failing, Sources, quiet, until
+from tests.support import Failing, Sources, belongs_to_its_loop, insisted, quiet, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -173,15 +172,7 @@ async def test_second_cancellation_waits_for_the_clean_up() -> None:
 
     consumer = asyncio.create_task(consume())
     await quiet()
-    consumer.cancel()
-    await cleaning.wait()
-    for _ in range(3):
-        consumer.cancel()
-        await quiet()
-        assert not consumer.done()
-    cleaned.set()
-    with pytest.raises(asyncio.CancelledError):
-        await consumer
+    await insisted(consumer, cleaning, cleaned)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -240,21 +231,7 @@ def test_end_of_the_program_is_not_held_up_by_timeouts_that_struck() -> None:
 
 def test_race_belongs_to_the_loop_of_its_first_pull() -> None:
     race = AsyncIteratorCombiner(["a"], PushPullBufferObj[str]().source).race_generator()
-
-    async def pull() -> None:
-        await anext(race)
-
-    async def other() -> None:
-        with pytest.raises(WrongLoopError):
-            await anext(race)
-        with pytest.raises(WrongLoopError):
-            await race.aclose()
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(pull())
-    asyncio.run(other())
-    loop.run_until_complete(race.aclose())
-    loop.close()
+    belongs_to_its_loop(race, lambda: anext(race))
 
 
 async def test_consumer_cancelled_at_any_await_leaves_nothing_behind() -> None:

@@ -24,7 +24,7 @@ from headrace import (
     SourceIterObj,
     SourceObj,
 )
-from tests.support import Failing, Sources, quiet
+from tests.support import Failing, Sources, insisted, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -108,15 +108,7 @@ async def test_law_4_second_cancellation_waits_for_the_clean_up(
 
     consumer = asyncio.create_task(consume())
     await quiet()
-    consumer.cancel()
-    await cleaning.wait()
-    for _ in range(3):
-        consumer.cancel()
-        await quiet()
-        assert not consumer.done()
-    cleaned.set()
-    with pytest.raises(asyncio.CancelledError):
-        await consumer
+    await insisted(consumer, cleaning, cleaned)
     assert len(asyncio.all_tasks()) == 1
 
 

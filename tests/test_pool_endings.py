@@ -16,10 +16,9 @@ from headrace import (
     PushPullBufferObj,
     SourceBufferObj,
     Task,
-    WrongLoopError,
 )
 from tests.pool_support import envelopes, one, pool, quiet
-from tests.support import until
+from tests.support import belongs_to_its_loop, insisted, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -187,15 +186,7 @@ async def test_second_cancellation_waits_for_the_clean_up() -> None:
     consumer = asyncio.create_task(envelopes(HierarchicalTaskPoolRunner([work], capacity)))
     await until(lambda: capacity.held)
     await quiet()
-    consumer.cancel()
-    await cleaning.wait()
-    for _ in range(3):
-        consumer.cancel()
-        await quiet()
-        assert not consumer.done()
-    cleaned.set()
-    with pytest.raises(asyncio.CancelledError):
-        await consumer
+    await insisted(consumer, cleaning, cleaned)
     assert capacity.held == 0
 
 
@@ -288,21 +279,7 @@ async def test_task_cannot_close_its_own_run() -> None:
 def test_run_belongs_to_the_loop_where_it_started() -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()
     progress = pool(queue.source).run_tasks()
-
-    async def start() -> None:
-        await progress.__aenter__()
-
-    async def other() -> None:
-        with pytest.raises(WrongLoopError):
-            await anext(progress)
-        with pytest.raises(WrongLoopError):
-            await progress.aclose()
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(start())
-    asyncio.run(other())
-    loop.run_until_complete(progress.aclose())
-    loop.close()
+    belongs_to_its_loop(progress, progress.__aenter__)
 
 
 async def test_dropped_run_warns_and_ends() -> None:

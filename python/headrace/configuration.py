@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from headrace._core import DedupeKernel
 from headrace.telling import amount, called, calls, shown
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
         BufferKernel,
         CallbackKernel,
         CatchKernel,
-        DedupeKernel,
         FilterKernel,
         FlatMapKernel,
         InOrderKernel,
@@ -40,6 +40,7 @@ __all__ = [
     "Remembering",
     "Sizing",
     "function_or_none",
+    "remembering",
 ]
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -236,6 +237,22 @@ class Catching:
     @handler.setter
     def handler(self, handler: Callable[[Exception], Any]) -> None:
         self._kernel.handler = handler
+
+
+def remembering(
+    key: Callable[[Any], Any] | None, maxsize: int | None, *, consecutive: bool
+) -> DedupeKernel:
+    """The kernel of `dedupe`.
+
+    Raises:
+        TypeError: `key` is not callable, or `maxsize` no integer.
+        ValueError: `maxsize` is not positive, or given together with `consecutive`.
+    """
+    if consecutive and maxsize is not None:
+        raise ValueError(
+            f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
+        )
+    return DedupeKernel(key, maxsize, consecutive)
 
 
 class Remembering:

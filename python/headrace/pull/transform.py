@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, cast, o
 from headrace._core import (
     CallbackKernel,
     CatchKernel,
-    DedupeKernel,
     FilterKernel,
     InOrderKernel,
     MapKernel,
@@ -27,6 +26,7 @@ from headrace.configuration import (
     Ordering,
     Reducing,
     Remembering,
+    remembering,
 )
 from headrace.errors import NOTHING
 from headrace.pull.base import PullObj
@@ -273,11 +273,7 @@ class PullDedupeObj(PullObj1To1Link[T, T], Remembering, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        if consecutive and maxsize is not None:
-            raise ValueError(
-                f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
-            )
-        self._kernel = DedupeKernel(key, maxsize, consecutive)
+        self._kernel = remembering(key, maxsize, consecutive=consecutive)
         super().__init__(source, self._kernel)
 
 

@@ -11,9 +11,16 @@ import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from headrace import _core
-from headrace._core import DedupeKernel, FilterKernel, IteratorResult, MapKernel, ReduceKernel
+from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
 from headrace.blame import noted, raise_all
-from headrace.configuration import Filtering, Mapping, Reducing, Remembering, function_or_none
+from headrace.configuration import (
+    Filtering,
+    Mapping,
+    Reducing,
+    Remembering,
+    function_or_none,
+    remembering,
+)
 from headrace.errors import NOTHING, WouldBlock
 from headrace.push.base import (
     PushObj,
@@ -202,11 +209,7 @@ class PushDedupeObj(PushObj1To1Link[T, T], Remembering, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        if consecutive and maxsize is not None:
-            raise ValueError(
-                f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
-            )
-        self._kernel = DedupeKernel(key, maxsize, consecutive)
+        self._kernel = remembering(key, maxsize, consecutive=consecutive)
         super().__init__(sink, self._kernel)
 
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use headrace_core::buffer::{self as core, Order, Overflow, PutError, TryGetError};
+use headrace_core::buffer::{self as core, Order, Overflow, PutError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyTuple};
@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::order::{incomparable, order_of, overflow_of};
 use super::putting::{Putting, Refused};
+use super::taking::take_sync;
 use crate::awaitable::{Pending, Seen, Stopped};
 use crate::errors;
 use crate::fork::Home;
@@ -134,13 +135,7 @@ impl Buffer {
             instead: "await anext(source)",
         };
         self.check(py)?;
-        let until = timeout.map(thread::deadline).transpose()?.flatten();
-        match self.core.try_get() {
-            Ok(item) => return Ok(self.reveal(item.into_bound(py))),
-            Err(TryGetError::Ended) => return Err(self.ended(py)),
-            Err(TryGetError::Empty) => {}
-        }
-        match thread::wait(py, CALL, self.core.get(), until)? {
+        match take_sync(py, &self.core, CALL, timeout)? {
             Some(Ok(item)) => Ok(self.reveal(item.into_bound(py))),
             Some(Err(core::Ended)) => Err(self.ended(py)),
             None => Err(thread::late("no item came", timeout)),

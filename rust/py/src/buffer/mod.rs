@@ -10,12 +10,15 @@
 //! | [`buffer`] | the buffer |
 //! | [`order`] | what it is told by name, and how two items are compared |
 //! | [`putting`] | a push that waits for room, and why an item was not accepted |
+//! | [`taking`] | taking in a thread that waits |
 
 #[expect(clippy::module_inception, reason = "one noun, one file")]
 mod buffer;
 mod order;
 mod putting;
+mod taking;
 
 pub(crate) use buffer::{Buffer, show_items};
 pub(crate) use order::{by_priority, incomparable};
 pub(crate) use putting::Putting;
+pub(crate) use taking::take_sync;

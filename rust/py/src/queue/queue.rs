@@ -16,7 +16,7 @@ use super::join::Join;
 use super::put::Storing;
 use crate::awaitable::Native;
 use crate::awaitable::ready::Ready;
-use crate::buffer::{by_priority, incomparable, show_items};
+use crate::buffer::{by_priority, incomparable, show_items, take_sync};
 use crate::errors::{self, Raised};
 use crate::fork::Home;
 use crate::gc;
@@ -119,14 +119,7 @@ impl Queue {
         py: Python<'py>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core(py)?;
-        let deadline = timeout.map(thread::deadline).transpose()?.flatten();
-        match core.try_get() {
-            Ok(item) => return Ok(item.into_bound(py)),
-            Err(TryGetError::Ended) => return Err(shut_down(py)),
-            Err(TryGetError::Empty) => {}
-        }
-        match thread::wait(py, GET, core.get(), deadline)? {
+        match take_sync(py, self.core(py)?, GET, timeout)? {
             Some(Ok(item)) => Ok(item.into_bound(py)),
             Some(Err(core::Ended)) => Err(shut_down(py)),
             None => Err(empty(py)),
