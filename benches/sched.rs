@@ -153,7 +153,9 @@ fn look_up(b: &mut criterion::Bencher<'_>, count: usize) {
         let waiter = &mut waiters[node.next as usize];
         waiter.lines.iter_mut().for_each(|line| line[0] += 1);
         let Seat { acquire, waker } = &mut seats[waiter.next as usize];
-        waker.clone().wake();
+        // The tree keeps a clone of it until then.
+        let clone = Waker::clone(waker);
+        clone.wake();
         assert_eq!(last.load(Ordering::Relaxed), waiter.next as usize);
         *acquire = tree.acquire(Ask::slots(root, 1));
         heap.push(Reverse((tag + (1 << 24) + u128::from(dice()), name)));
