@@ -192,6 +192,6 @@ all: ## what CI runs: test, lint, docs, demo
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf $(CARGO_TARGET_DIR) build dist $(VENV) .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(CARGO_TARGET_DIR) build dist $(VENV) .venvs .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find python tests examples -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/headrace/*.so

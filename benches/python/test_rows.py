@@ -4,7 +4,7 @@
     .venvs/peers-3.11/bin/python -m pytest benches/python -k queues --benchmark-save=before
     .venvs/peers-3.11/bin/python -m pytest benches/python -k queues --benchmark-compare
 
-The libraries of a row stand together, each beside the code by hand. Here they share one process, and the clock is the wall's.
+The libraries of a row stand together, each beside the code by hand. Here they share one process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def cases() -> Iterator[Any]:
         for row in importlib.import_module(f"rows.{module.name}").GROUP:
             if isinstance(row, Work):
                 for library, run in {BY_HAND: row.by_hand, **row.libraries}.items():
-                    yield pytest.param(row, run, id=f"{module.name}: {row.name}: {library}")
+                    name = f"{module.name}: {row.name}: {library}"
+                    clock = pytest.mark.benchmark(timer=row.clock)
+                    yield pytest.param(row, run, id=name, marks=clock)
 
 
 @pytest.mark.parametrize(("row", "run"), list(cases()))
