@@ -81,9 +81,12 @@ def test_what_a_library_comes_to_is_compared_and_its_absence_is_no_error() -> No
     assert answer("absent") == {"answer": "absent"}
 
 
-def test_headrace_is_never_absent() -> None:
-    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
-        measure.asked(work(headrace=without_its_library), "headrace", 1, 0.001)
+@pytest.mark.parametrize(
+    ("run", "error"), [(without_its_library, ModuleNotFoundError), (broken, ZeroDivisionError)]
+)
+def test_what_headrace_raises_ends_the_run(run: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        measure.asked(work(headrace=run), "headrace", 1, 0.001)
 
 
 def test_what_is_prepared_is_not_timed() -> None:

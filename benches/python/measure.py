@@ -77,18 +77,16 @@ def measure(row: Work, library: str, repetitions: int, seconds: float) -> dict[s
 
 
 def asked(row: Work | Probe, library: str, repetitions: int, seconds: float) -> dict[str, Any]:
-    """What came of a cell; whatever a library raises is what it came to."""
+    """What came of a cell; whatever a library raises is what it came to, but of headrace it is a fault of ours."""
     try:
         if isinstance(row, Probe):
             return {"answer": asyncio.run(row.libraries[library]())}
         return measure(row, library, repetitions, seconds)
-    except (ModuleNotFoundError, Absent):
-        # Of headrace that would be a fault of ours.
+    except Exception as error:
         if library == "headrace":
             raise
-        return {"answer": "absent"}
-    except Exception as error:
-        return {"answer": type(error).__name__}
+        is_absent = isinstance(error, (ModuleNotFoundError, Absent))
+        return {"answer": "absent" if is_absent else type(error).__name__}
 
 
 def main() -> None:
