@@ -98,7 +98,7 @@ class Bench:
         self.wanted: list[str] = options.library
         self.processes = 1 if options.quick else PROCESSES
         self._passed_on = (
-            ["--repetitions=1", "--seconds=0.02"]
+            ["--repetitions=2", "--seconds=0.01"]
             if options.quick
             else [f"--repetitions={options.repetitions}", f"--seconds={options.seconds}"]
         )
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--library", action="append", default=[], help="this one; may be repeated")
     parser.add_argument(
-        "--quick", action="store_true", help="one process a cell, and one short run of each side"
+        "--quick", action="store_true", help="one process a cell, and two short runs of each side"
     )
     parser.add_argument("--repetitions", type=int, default=5, help="runs of a side (%(default)s)")
     parser.add_argument(
