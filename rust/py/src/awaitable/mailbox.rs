@@ -160,11 +160,15 @@ impl Mailbox {
         // What it was asked to call in its next turn it will call wherever that is.
         if !self.has_wakes(py)
             && let Some(event_loop) = event_loop
-            && !asyncio::running(py).is_some_and(|here| here.is(event_loop))
-            && runs(event_loop)
         {
-            self.post_away(py, Some(event_loop), key);
-            return;
+            if asyncio::running_here(py).is_some_and(|here| here.is(event_loop)) {
+                self.wake(py, key);
+                return;
+            }
+            if runs(event_loop) {
+                self.post_away(py, Some(event_loop), key);
+                return;
+            }
         }
         self.wake(py, key);
         if !event_loop.is_some_and(runs) {
