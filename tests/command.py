@@ -258,7 +258,7 @@ async def hangs(n):
 
 def overruns(n):
     if n % 2:
-        time.sleep(0.2)
+        time.sleep(0.8)
     return n
 
 
