@@ -86,6 +86,16 @@ impl Future {
         self.finish(py, Outcome::Done)
     }
 
+    /// Wakes who waits for it, as the mailbox would, but without its place there, which may be somebody else's by now.
+    /// Called in the loop's thread.
+    pub(crate) fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        if this.resolve(slf.py()) {
+            this.mailbox.call_back(slf)?;
+        }
+        Ok(())
+    }
+
     fn finish(&self, py: Python<'_>, outcome: Outcome) -> bool {
         let mut state = self.state.borrow(py);
         let is_pending = matches!(state.outcome, Outcome::Pending);

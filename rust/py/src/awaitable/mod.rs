@@ -46,7 +46,7 @@ mod wakes;
 
 use pyo3::prelude::*;
 
-pub(crate) use future::register;
+pub(crate) use future::{Future, register};
 pub(crate) use inner::Inner;
 pub(crate) use native::{Class, Coroutine, Native};
 pub(crate) use park::Parked;

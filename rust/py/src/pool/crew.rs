@@ -363,7 +363,7 @@ impl Crew {
     }
 }
 
-pub(super) fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     future
         .call_method0(intern!(future.py(), "done"))?
         .is_truthy()

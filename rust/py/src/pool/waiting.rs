@@ -9,9 +9,8 @@ use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::crew::is_done;
 use super::lane::Lane;
-use crate::awaitable::{Seen, Step, Stopped, inner};
+use crate::awaitable::{Future, Seen, Step, Stopped, inner};
 use crate::capacity::Grant;
 
 /// See the top of this file.
@@ -98,10 +97,9 @@ impl Waiting {
         };
         close(waiting.acquiring.bind(py))?;
         if let Some(awaited) = waiting.awaited {
-            let awaited = awaited.bind(py);
-            // The feeder is to look again; a bare turn of the loop comes by itself.
-            if !awaited.is_none() && !is_done(awaited)? {
-                awaited.call_method1(intern!(py, "set_result"), (py.None(),))?;
+            // The feeder is to look again; a bare turn of the loop, which is no future, comes by itself.
+            if let Ok(awaited) = awaited.bind(py).cast::<Future>() {
+                Future::wake(awaited)?;
             }
         }
         Ok(Some((waiting.item, waiting.id, waiting.queued)))
