@@ -15,6 +15,7 @@ from headrace import CapacitySource
 from headrace.cli.groups import Groups, group_of
 from headrace.pool import Task
 from tests.command import Files, files_in, results, run
+from tests.pool_support import ALL_THE_LONG_WAY
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ async def test_reading_stops_while_the_window_is_full() -> None:
     running = asyncio.create_task(groups.run(source()))
     await asyncio.sleep(1)
     assert (read, groups.waiting) == (14, 10)
-    # First come, first served: the slots were gone when the third group came.
-    assert groups.held() == {"1": 2, "2": 2, "0": 0}
+    # First come, first served: the slots were gone when the third group came. The long way a group takes up its second task
+    # a turn later, and then they were not.
+    late = {"1": 2, "2": 1, "0": 1}
+    assert groups.held() == (late if ALL_THE_LONG_WAY else {"1": 2, "2": 2, "0": 0})
     gate.set()
     await running
     assert read == 100
@@ -161,8 +164,8 @@ async def test_a_cancelled_run_stops_everything() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    # The root has three slots, and the first group may have two of them.
-    assert sorted(ended) == ["a", "a", "b"]
+    # The root has three slots, and the first group may have two of them; as above.
+    assert sorted(ended) == (["a", "b", "c"] if ALL_THE_LONG_WAY else ["a", "a", "b"])
     assert (root.held, root.waiting) == (0, 0)
 
 
