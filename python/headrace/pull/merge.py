@@ -300,7 +300,7 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
 
 
 class PullRaceObj(_Sources[T, T], stock=True):
-    """The items of all sources, as they come.
+    """The items of all sources, as they come: what is called merge elsewhere.
 
     Law: the items of all sources, each once; those of one source in its order.
     Order: as they came. Among M sources that are always ready, each gives its item within M pulls;
