@@ -90,7 +90,7 @@ class Program:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whatever_happens_to_a_line_it_ends_clean(seed: int) -> None:
+async def test_law_5_whatever_happens_to_a_line_it_ends_clean(seed: int) -> None:
     print("seed", seed)
     threshold = gc.get_threshold()
     # The collector comes by between almost any two steps.

@@ -234,7 +234,7 @@ def test_race_belongs_to_the_loop_of_its_first_pull() -> None:
     belongs_to_its_loop(race, lambda: anext(race))
 
 
-async def test_consumer_cancelled_at_any_await_leaves_nothing_behind() -> None:
+async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing_behind() -> None:
     for turns in range(60):
         sources = Sources()
         seen: Counter[str] = Counter()

@@ -110,6 +110,13 @@ def test_the_tests_that_reliability_names_are_there() -> None:
         assert (ROOT / path).is_file(), f"there is no {path}"
 
 
+def test_the_tests_that_a_law_names_carry_its_number() -> None:
+    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for law, row in re.findall(r"^\| (\d+) \|(.*)$", written, re.MULTILINE):
+        for test in re.findall(r"::(test_\w+)", row):
+            assert f"law_{law}_" in test, f"`-k law_{law}_` does not run {test}"
+
+
 def test_every_law_has_tests_with_its_number_and_a_row_that_names_some() -> None:
     laws = re.findall(
         r"^(\d+)\. \*\*", (ROOT / "docs" / "laws.md").read_text(encoding="utf-8"), re.MULTILINE

@@ -69,7 +69,7 @@ class Granting(CapacitySource):
 
 
 @pytest.mark.parametrize("lookahead", [1, 5])
-async def test_nothing_is_called_before_it_was_granted(lookahead: int) -> None:
+async def test_law_8_nothing_is_called_before_it_was_granted(lookahead: int) -> None:
     pulled = called = 0
     capacity = Granting(3)
 
@@ -128,7 +128,7 @@ async def test_envelopes_come_in_order_of_completion() -> None:
     assert got == [2, 0, 1]
 
 
-async def test_capacity_is_held_until_the_work_has_really_stopped() -> None:
+async def test_law_8_capacity_is_held_until_the_work_has_really_stopped() -> None:
     capacity = CapacitySource(1)
     cleaning, cleaned = asyncio.Event(), asyncio.Event()
 
@@ -162,7 +162,7 @@ async def test_cost_that_can_never_be_had_is_an_error_at_once() -> None:
     assert (after.type, after.value) == (FINAL, 1)
 
 
-async def test_work_goes_on_without_the_consumer_up_to_max_buffered() -> None:
+async def test_law_6_work_goes_on_without_the_consumer_up_to_max_buffered() -> None:
     called = 0
 
     async def work() -> int:

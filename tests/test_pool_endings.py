@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("way")
 
 
-async def test_leaving_cancels_and_awaits_what_runs() -> None:
+async def test_law_4_leaving_cancels_and_awaits_what_runs() -> None:
     capacity = CapacitySource(3)
     ended: list[str] = []
 
@@ -282,7 +282,7 @@ def test_run_belongs_to_the_loop_where_it_started() -> None:
     belongs_to_its_loop(progress, progress.__aenter__)
 
 
-async def test_dropped_run_warns_and_ends() -> None:
+async def test_law_5_dropped_run_warns_and_ends() -> None:
     capacity = CapacitySource(1)
 
     async def work() -> None:

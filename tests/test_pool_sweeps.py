@@ -89,7 +89,7 @@ class Work:
 
 
 @pytest.mark.parametrize("kind", range(2))
-async def test_consumer_cancelled_at_any_await_leaves_nothing_behind(kind: int) -> None:
+async def test_law_4_consumer_cancelled_at_any_await_leaves_nothing_behind(kind: int) -> None:
     for turns in count():
         root = CapacitySource(3)
         capacity = CapacitySource(2, root)
@@ -168,7 +168,7 @@ async def _aborts(runner: HierarchicalTaskPoolRunner) -> None:
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
-async def test_cancelled_at_every_await_of_a_run_nothing_is_held_and_nothing_runs(
+async def test_law_4_cancelled_at_every_await_of_a_run_nothing_is_held_and_nothing_runs(
     options: dict[str, Any],
     consume: Callable[[HierarchicalTaskPoolRunner], Coroutine[Any, Any, Any]],
     isolation: dict[str, Any],

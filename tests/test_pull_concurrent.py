@@ -102,7 +102,7 @@ def sources(count: int) -> Iterator[Any]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["sync", "async", "mixed", "awaitable", "ready"])
-async def test_any_callable_over_any_source_gives_what_a_loop_would(
+async def test_law_7_any_callable_over_any_source_gives_what_a_loop_would(
     form: dict[str, Any], kind: str
 ) -> None:
     class Later:

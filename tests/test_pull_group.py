@@ -105,7 +105,7 @@ async def test_window_and_flatten_undo_each_other() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-async def test_random_lines_are_equal_to_their_models(seed: int) -> None:
+async def test_law_7_random_lines_are_equal_to_their_models(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     stream: Any = SourceIterObj(range(rng.randrange(60)))

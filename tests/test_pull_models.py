@@ -331,7 +331,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 @PROFILE
 @given(numbers, lines, sources)
-def test_random_lines_are_equal_to_their_models(
+def test_law_7_random_lines_are_equal_to_their_models(
     items: list[int], line: list[Stage], source: Callable[[list[int]], PullObj[int]]
 ) -> None:
     async def main() -> None:
