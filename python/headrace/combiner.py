@@ -7,7 +7,6 @@ notice of its being dropped.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
@@ -15,6 +14,7 @@ from headrace._core import Merge, MergeFeed
 from headrace.blame import as_one
 from headrace.tasks import settled
 from headrace.telling import counted, shown, told
+from headrace.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -262,7 +262,7 @@ class Combination(Generic[T]):
         if merge is not None:
             merge.abandon()
             if merge.is_running:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+                warn_unclosed(self)
 
     def __repr__(self) -> str:
         return f"<{self._title} of {self.merge.size} sources>"

@@ -115,7 +115,9 @@ def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
         ValueError: One of them is negative or not finite, or there is none.
     """
     if not isinstance(limits, Mapping):
-        return {SLOTS: _checked_limit(parameter, limits)}
+        return {
+            SLOTS: _checked_limit(parameter, limits, ", or a mapping of resource to one of them")
+        }
     found: dict[str, Limit] = {}
     for resource, limit in cast("MappingOf[object, object]", limits).items():
         if not isinstance(resource, str):
@@ -126,13 +128,12 @@ def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
     return found
 
 
-def _checked_limit(parameter: str, limit: object) -> Limit:
+def _checked_limit(parameter: str, limit: object, besides: str = "") -> Limit:
     if isinstance(limit, (Rate, Budget)):
         return limit
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         raise TypeError(
-            f"{parameter} must be a number, a Rate, a Budget or a mapping of resource to one of them, "
-            f"got {shown(limit)}"
+            f"{parameter} must be a number, a Rate or a Budget{besides}, got {shown(limit)}"
         )
     return checked(parameter, limit)
 

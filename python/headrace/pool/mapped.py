@@ -6,19 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from headrace.blame import noted
+from headrace.capacity.source import checked_capacity
 from headrace.errors import SourceCancelledError
 from headrace.pool.envelope import EnvelopeType
+from headrace.pool.options import RunnerOptions
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pool.task import Task
 from headrace.pull import PullObj, SourceObj
 from headrace.pull.source import Source, as_pull
+from headrace.telling import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from typing import Unpack
 
     from headrace.capacity import CapacitySource
-    from headrace.pool.options import RunnerOptions
     from headrace.pool.progress import TaskRun
     from headrace.pool.task import Cost
     from headrace.pull import PullMapObj
@@ -54,7 +56,8 @@ class PullMapPoolObj(SourceObj[OUT]):
 
     Raises:
         TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or a `cost` that is no function can never be had of the capacity.
+        ClosedError: the capacity is closed.
     """
 
     @overload
@@ -93,6 +96,7 @@ class PullMapPoolObj(SourceObj[OUT]):
         **options: Unpack[RunnerOptions],
     ) -> None:
         super().__init__()
+        _check_options(options)
         call: Callable[..., Any] = fn
         cost_of = None if not callable(cost) else cost
         priority_of = None if not callable(priority) else priority
@@ -116,6 +120,8 @@ class PullMapPoolObj(SourceObj[OUT]):
         every = same.anew if cost_of is None and priority_of is None else task
         self._tasks: PullObj[Any] = as_pull(source).map(every)
         self._runner = HierarchicalTaskPoolRunner(self._tasks, capacity, **options)
+        if cost_of is None:
+            checked_capacity(capacity, same.cost, same.priority)
         self._options: RunnerOptions = {**options, "name": self._runner.name}
         self._run: TaskRun | None = None
         self._closed = False
@@ -183,6 +189,17 @@ class PullMapPoolObj(SourceObj[OUT]):
         if now.paused:
             yield "paused"
         yield "closed" if self._closed else "open"
+
+
+def _check_options(options: Mapping[str, object]) -> None:
+    """Refuses what is none, by the name of what was called: the runner behind it would tell of itself."""
+    for name, value in options.items():
+        if name not in RunnerOptions.__annotations__:
+            known = ", ".join(["cost", "priority", "thread", *RunnerOptions.__annotations__])
+            raise TypeError(
+                f"map_pool has no parameter {name!r}, got {shown(value)}; it has {known}, "
+                "and its capacity says how many calls run at once"
+            )
 
 
 def _told(error: BaseException, note: str) -> BaseException:

@@ -5,7 +5,6 @@ It refers to the run, and nothing of the run refers to it. So a stream that was 
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import quicken
@@ -13,6 +12,7 @@ from headrace.pool.envelope import TaskProgressEnvelope
 from headrace.pool.run import First, Run
 from headrace.pull import SourceObj
 from headrace.telling import short
+from headrace.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -105,7 +105,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         run: Run | None = getattr(self, "_run", None)
         if run is not None and run.running:
             run.abandon()
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            warn_unclosed(self)
 
     def _facts(self) -> Iterator[str]:
         yield f"of {short(self._run.plan.name)}"

@@ -373,7 +373,10 @@ class Run:
     def _accept(self, job: Job) -> bool:
         """Whether this is a task that may be called now; else it has got its error."""
         if not hasattr(job, "task"):
-            job.refuse(TypeError(f"a task must be callable or a Task, not {shown(job.item)}"))
+            from headrace.hint import for_task
+
+            hint = for_task(job.item)
+            job.refuse(TypeError(f"a task must be callable or a Task, not {shown(job.item)}{hint}"))
             return False
         if job.key is None:
             return True

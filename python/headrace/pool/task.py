@@ -165,7 +165,9 @@ class Task:
 def _check(fn: object, cost: object, thread: object) -> None:
     """Refuses what a type checker would have, for those who run none."""
     if not callable(fn):
-        raise TypeError(f"Task: fn must be callable, not {shown(fn)}")
+        from headrace.hint import uncalled
+
+        raise TypeError(f"Task: fn must be callable, not {shown(fn)}{uncalled(fn)}")
     _check_cost(cost)
     if flag("Task: thread", thread) and (
         inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.pull.driven import DrivenCalls
 from headrace.pull.number import whole
 from headrace.pull.source import SourceObj
+from headrace.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterator
@@ -102,7 +102,7 @@ class Calls(SourceObj[OUT]):
         state: DrivenCalls[Any] | None = getattr(self, "_state", None)
         if state is not None and state.is_driven:
             state.abandon()
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            warn_unclosed(self)
 
     def facts(self) -> Iterator[str]:
         """How it stands."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -23,6 +22,7 @@ from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.base import PullObj
 from headrace.tasks import settled
 from headrace.telling import short, told
+from headrace.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -317,7 +317,7 @@ class _Handle(Generic[IN, OUT]):
     def __del__(self) -> None:
         if self._pump.running:
             self._pump.abandon()
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            warn_unclosed(self)
 
     def __repr__(self) -> str:
         return told(f"{self._name} of {short(self._pump.source)}", self._pump.facts())

@@ -217,7 +217,9 @@ def _checked(iterable: Iterable[T], parameter: str) -> Iterable[T]:
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
     kind = type(cast("object", iterable))
     if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+        from headrace.hint import for_source
+
         raise TypeError(
-            f"{parameter} must be an iterable or an async iterable, got {shown(iterable)}"
+            f"{parameter} must be an iterable or an async iterable, got {shown(iterable)}{for_source(iterable)}"
         )
     return iterable

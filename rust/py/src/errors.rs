@@ -83,7 +83,8 @@ pub(crate) fn source_cancelled(py: Python<'_>) -> PyErr {
         py,
         "SourceCancelledError",
         "a cancelled pull ended this async generator; items may be lost. \
-         Write the source as an iterator, or give it a task of its own, so that a pull can be cancelled safely",
+         Give it a task of its own, `SourceIterObj(generator).eager(1)`, or write the source as an iterator, \
+         so that a pull can be cancelled safely",
     )
 }
 

@@ -81,8 +81,17 @@ pub(super) fn of_ask(
 pub(super) fn unknown(tree: &Tree, node: NodeId, resource: &str, mut known: Vec<String>) -> PyErr {
     known.sort_unstable();
     known.dedup();
+    // A bare number asks for slots without naming them, and so does who names no cost at all.
+    let hint = match known.first() {
+        Some(first) if resource == "slots" => {
+            format!(
+                "; a cost that names no resource is one of slots: name it, as in {{\"{first}\": 1}}"
+            )
+        }
+        _ => String::new(),
+    };
     PyValueError::new_err(format!(
-        "'{resource}' is limited neither by {} nor above; known there: {}",
+        "'{resource}' is limited neither by {} nor above; known there: {}{hint}",
         name(tree, node),
         known.join(", ")
     ))

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
@@ -32,10 +32,16 @@ impl Callable {
     /// Raises a `TypeError` that names the parameter and the value unless it is a callable.
     pub(crate) fn check(parameter: &str, function: &Bound<'_, PyAny>) -> PyResult<()> {
         if function.is_callable() {
-            Ok(())
-        } else {
-            Err(errors::wrong_type(parameter, "callable", function))
+            return Ok(());
         }
+        // SAFETY: a live object, and the GIL is held.
+        if unsafe { ffi::PyCoro_CheckExact(function.as_ptr()) } != 0 {
+            return Err(PyTypeError::new_err(format!(
+                "{parameter} must be callable, got {}; give the function itself, uncalled",
+                errors::describe(function)
+            )));
+        }
+        Err(errors::wrong_type(parameter, "callable", function))
     }
 
     /// The callable of now.

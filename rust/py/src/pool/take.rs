@@ -225,7 +225,8 @@ impl Unread {
         } else {
             Err(errors::wrong_loop(
                 py,
-                "this run belongs to another event loop, where it started",
+                "this run belongs to another event loop, where it started; pull it there, and hand what it gives over in a \
+                 PushPullBufferObj, which any loop may use",
             ))
         }
     }
