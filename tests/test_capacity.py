@@ -198,7 +198,10 @@ async def test_what_was_awaited_cannot_be_awaited_or_entered_again() -> None:
     with pytest.raises(RuntimeError, match="cannot enter"):
         async with waiting:
             pass
-    with pytest.raises(RuntimeError, match="cannot leave"):
+    with (
+        pytest.warns(RuntimeWarning, match="acquire.. was never awaited"),
+        pytest.raises(RuntimeError, match="cannot leave"),
+    ):
         await capacity.acquire().__aexit__(None, None, None)
 
 
@@ -206,7 +209,9 @@ async def test_an_acquisition_that_nobody_awaits_takes_nothing() -> None:
     capacity = CapacitySource(1)
     waiting = [capacity.acquire(), capacity.acquire()]
     assert capacity.held == capacity.waiting == 0
-    del waiting
+    with pytest.warns(RuntimeWarning, match="acquire.. was never awaited") as warned:
+        del waiting
+    assert len(warned) == 2
 
 
 async def test_the_highest_priority_goes_first() -> None:

@@ -53,6 +53,12 @@ pub(crate) trait Coroutine: Sized + Send + 'static {
     /// Whether the value is still needed after the last step, and dropped with the object.
     const OUTLIVES: bool = false;
 
+    /// What to warn of if this was never begun: somebody forgot an `await`, and what was asked for was not done.
+    #[inline]
+    fn neglected(&self) -> Option<&'static CStr> {
+        None
+    }
+
     /// The methods that the type has beside those of a coroutine.
     fn methods() -> Vec<ffi::PyMethodDef> {
         Vec::new()

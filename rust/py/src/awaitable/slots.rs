@@ -4,12 +4,14 @@
 //! exception and tell `PyO3` that the thread is attached (else a dropped `Py<T>` would be put off
 //! instead of released).
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr;
 
-use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError,
+};
 use pyo3::ffi;
 use pyo3::impl_::trampoline::{MethodDef, binaryfunc, fastcall_kw, inquiry, noargs, unaryfunc};
 use pyo3::prelude::*;
@@ -327,7 +329,11 @@ impl<T: Coroutine> MethodDef<unaryfunc::Func> for Bury<T> {
                 // not see the exception that may be on its way through whoever dropped us.
                 let pending = PyErr::take(py);
                 if (*object.cast::<Object<T>>()).status == Status::Idle {
+                    let neglected = (*object.cast::<Object<T>>()).value.neglected();
                     give_up::<T>(py, object);
+                    if let Some(message) = neglected {
+                        warn(py, message);
+                    }
                 }
                 if T::OUTLIVES {
                     ManuallyDrop::drop(&mut (*object.cast::<Object<T>>()).value);
@@ -340,6 +346,15 @@ impl<T: Coroutine> MethodDef<unaryfunc::Func> for Bury<T> {
         }
         bury::<T>
     };
+}
+
+/// As CPython says it of a coroutine that was never awaited.
+#[cold]
+fn warn(py: Python<'_>, message: &CStr) {
+    let category = py.get_type::<PyRuntimeWarning>();
+    if let Err(error) = PyErr::warn(py, &category, message, 1) {
+        error.write_unraisable(py, None);
+    }
 }
 
 pub(super) unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject) {

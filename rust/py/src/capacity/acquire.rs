@@ -315,6 +315,11 @@ impl Waiting {
 impl Coroutine for Acquiring {
     const NAME: &'static CStr = c"headrace._core.Acquire";
 
+    fn neglected(&self) -> Option<&'static CStr> {
+        (self.source.is_some() && self.waiting.is_none() && matches!(self.entered, Entered::No))
+            .then_some(c"acquire() was never awaited, and nothing is held: write `async with capacity.acquire():`, or `lease = await capacity.acquire()`")
+    }
+
     const OUTLIVES: bool = true;
 
     fn class() -> &'static Class {

@@ -16,6 +16,9 @@ pub(super) trait Errand: Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
 
+    /// What to warn of if nobody awaited it.
+    const NEGLECTED: Option<&'static CStr> = None;
+
     /// What waits, if it cannot be done at once.
     type Future: Placed + Send;
 
@@ -89,6 +92,10 @@ impl<E: Errand> Asking<E> {
 
 impl<E: Errand> Coroutine for Asking<E> {
     const NAME: &'static CStr = E::NAME;
+
+    fn neglected(&self) -> Option<&'static CStr> {
+        self.errand.as_ref().and(E::NEGLECTED)
+    }
 
     fn class() -> &'static Class {
         E::class()

@@ -19,6 +19,10 @@ static STORING: Class = Class::new();
 impl Errand for Storing {
     const NAME: &'static CStr = c"headrace._core.QueuePut";
 
+    const NEGLECTED: Option<&'static CStr> = Some(
+        c"put() was never awaited, and its item is not in the queue: write `await queue.put(item)`",
+    );
+
     type Future = Put<Py<PyAny>>;
 
     fn class() -> &'static Class {

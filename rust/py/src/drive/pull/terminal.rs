@@ -185,6 +185,11 @@ impl Terminal {
 impl Coroutine for Terminal {
     const NAME: &'static CStr = c"headrace._core.Terminal";
 
+    fn neglected(&self) -> Option<&'static CStr> {
+        (self.link.is_some() && self.pull.is_new())
+            .then_some(c"a stream was to be taken to its end, and that was never awaited: write `await stream.collect()`, `await stream.for_each(f)`, ...")
+    }
+
     fn class() -> &'static Class {
         &CLASS
     }

@@ -301,6 +301,12 @@ fn name_keepers(py: Python<'_>, error: &PyErr, keepers: &[Py<PushLink>]) -> PyRe
 impl Coroutine for Push {
     const NAME: &'static CStr = c"headrace._core.Push";
 
+    fn neglected(&self) -> Option<&'static CStr> {
+        matches!(self.stage, Stage::New(_)).then_some(
+            c"a push was never awaited, and its item went nowhere: write `await sink.next(item)`",
+        )
+    }
+
     fn class() -> &'static Class {
         &CLASS
     }
