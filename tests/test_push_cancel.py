@@ -361,6 +361,38 @@ async def test_law_2_a_cancelled_fork_names_exactly_the_branches_that_have_it(
         assert partial, "nothing was ever delivered to some branches only"
 
 
+ENDS: dict[str, Callable[[Any], PushObj[Any]]] = {
+    "map": lambda end: PushMapObj(end, str),
+    "filter, then map": lambda end: PushFilterObj(PushMapObj(end, str), lambda _: True),
+    "fork": lambda end: PushForkObj([end]),
+    "distribute": lambda end: PushDistributeObj([end], lambda _: 0),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_law_2_a_push_cancelled_where_it_lets_the_loop_turn_says_nothing_of_other_items(
+    name: str,
+) -> None:
+    end: SinkCollectObj[Any] = SinkCollectObj()
+    line = ENDS[name](end)
+    for number in range(10_000):
+        push: Any = line.next(number)
+        try:
+            assert push.send(None) is None
+        except StopIteration:
+            continue
+        break
+    else:
+        pytest.fail("it never let the loop turn")
+    with pytest.raises(asyncio.CancelledError) as caught:
+        push.throw(asyncio.CancelledError())
+    assert named(caught.value) == ()
+    assert not hasattr(caught.value, "__notes__")
+    assert len(end.buffer) == number
+    await line.next(number)
+    assert len(end.buffer) == number + 1
+
+
 def window_then(*makes: Callable[[Any], Any], concurrent: bool = True) -> Callable[[], Line]:
     def build() -> Line:
         line = fork_of(*makes, concurrent=concurrent)()

@@ -102,7 +102,7 @@ impl Line {
         let py = head.py();
         let none = py.None().into_bound(py);
         match halt {
-            Halt::Rest => Ok(Went::Suspended(Place::Rest, none)),
+            Halt::Rest(item) => Ok(Went::Suspended(Place::Rest(item), none)),
             Halt::Call {
                 awaitable,
                 item,
@@ -239,9 +239,9 @@ impl Line {
             }
         };
         match place {
-            Place::Rest => {
+            Place::Rest(item) => {
                 sent?;
-                Ok(Went::Nothing)
+                Ok(item.map_or(Went::Nothing, |item| Went::On((item.into_bound(py), 0))))
             }
             Place::Room(putting) => {
                 // Dropping it gives up its place; the item is still the push's.

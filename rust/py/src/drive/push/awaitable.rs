@@ -12,7 +12,7 @@ use super::carry::{Carried, Mode};
 use super::halt::{Halt, Place};
 use super::line::Line;
 use super::link::PushLink;
-use super::todo::{Kept, Todo};
+use super::todo::Todo;
 use crate::asyncio::Cancels;
 use crate::awaitable::{Class, Coroutine, Native, Seen, Step, Stopped};
 use crate::buffer::Buffer;
@@ -125,8 +125,7 @@ impl Push {
         }
         let mut todo = Todo::of(item);
         let outcome = if rests {
-            todo.push(0, Kept::Item(item.clone().unbind()), true);
-            line.wait(head, &mut todo, Halt::Rest)
+            line.wait(head, &mut todo, Halt::Rest(Some(item.clone().unbind())))
         } else {
             line.run(head, &mut todo, Some((item.clone(), 0)))
         };

@@ -308,7 +308,7 @@ impl Line {
                     } else {
                         if mode == Mode::Await && budget::spend(py) {
                             todo.push(entry, Kept::Rest(feed), false);
-                            return Ok(Next::Halt(Halt::Rest));
+                            return Ok(Next::Halt(Halt::Rest(None)));
                         }
                         let drawn = match feed.ready(py) {
                             Some(item) => Drawn::Item(item),

@@ -16,8 +16,8 @@ use crate::feed::{AnyFeed, Wait};
 /// What a push would have to wait for.
 #[derive(Debug)]
 pub(super) enum Halt {
-    /// A turn of the loop.
-    Rest,
+    /// A turn of the loop; before the item that was pushed enters the first stage, if this is that.
+    Rest(Option<Py<PyAny>>),
     /// What the callable of stage `number` returned for `item`.
     Call {
         awaitable: Py<PyAny>,
@@ -68,13 +68,13 @@ impl Halt {
                 }
                 Ok(())
             }
-            Self::Rest | Self::Room(_) | Self::Draw(..) => Ok(()),
+            Self::Rest(_) | Self::Room(_) | Self::Draw(..) => Ok(()),
         }
     }
 
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
-            Self::Rest => Ok(()),
+            Self::Rest(item) => item.iter().try_for_each(see),
             Self::Call {
                 awaitable, item, ..
             }
@@ -101,7 +101,7 @@ pub(super) type Missing = (Py<PyAny>, Py<PyList>);
 /// Where a push is suspended.
 #[derive(Debug)]
 pub(super) enum Place {
-    Rest,
+    Rest(Option<Py<PyAny>>),
     Call {
         inner: Inner,
         item: Py<PyAny>,
@@ -133,12 +133,12 @@ impl Place {
     /// Whether code of somebody else's is under way here, which may catch what is thrown in, or raise
     /// by itself.
     pub(super) fn runs_others(&self) -> bool {
-        !matches!(self, Self::Rest | Self::Room(_))
+        !matches!(self, Self::Rest(_) | Self::Room(_))
     }
 
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         match self {
-            Self::Rest => Ok(()),
+            Self::Rest(item) => item.iter().try_for_each(see),
             Self::Room(putting) => putting.traverse(see),
             Self::Sink { inner, missing } => {
                 see(inner.object())?;
