@@ -952,7 +952,8 @@ async def test_ten_thousand_sources_start_and_close_in_time() -> None:
     async with PullRaceObj(*(slow(itertools.count()) for _ in range(10_000))) as race:
         for _ in range(20_000):
             await anext(race)
-    assert time.process_time() - began < 2
+    # In debug mode asyncio writes down where each of the 10,000 tasks was made, which takes longer than all else.
+    assert time.process_time() - began < (20 if asyncio.get_running_loop().get_debug() else 2)
     assert len(asyncio.all_tasks()) == 1
 
 

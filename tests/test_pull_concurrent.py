@@ -27,7 +27,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Heart, collect, turns, wrong
+from tests.support import Heart, collect, quiet, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -650,7 +650,9 @@ async def test_law_4_closing_lets_go_of_results_that_nobody_pulled() -> None:
 
     stream = PullMapObj(range(9), work, concurrency=3)
     await anext(stream)
-    await turns(5)
+    # One was given, three wait to be pulled, and three stand behind those.
+    await until(lambda: len(made) == 7)
+    await quiet()
     await stream.aclose()
     gc.collect()
     assert [result() for result in made] == [None] * 7
