@@ -141,9 +141,6 @@ def main(way: str) -> None:
         if way != "as it was built" and (name in TASKS or depth == 100):
             # Tasks are dropped by their loop, one by one; and branches of `share` nest, also where they wait.
             continue
-        if way == "cancelled" and name == "two kinds in turn":
-            # Merges of merges take a turn for each hundred, and this one would be cancelled on its way.
-            continue
         print(f"pull: {name}", flush=True)
         drop(
             way,
