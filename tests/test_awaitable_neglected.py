@@ -55,6 +55,7 @@ async def test_what_was_awaited_or_has_nothing_to_do_is_not_warned_of() -> None:
             del full
         asyncio.ensure_future(queue.put(3)).cancel()
         # A pull that nobody awaits has taken nothing, and is often made ahead of time.
-        anext(PullRaceObj([1], [2]))
+        ahead = anext(PullRaceObj([1], [2]))
+        del ahead
         await asyncio.sleep(0)
         gc.collect()

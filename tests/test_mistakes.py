@@ -78,14 +78,15 @@ def test_law_14_a_source_that_is_none_says_where_there_is_one(given: Any, messag
 
 async def test_a_task_that_is_none_says_how_it_becomes_one() -> None:
     with closing(fetch()) as called:
-        for given, message in (
+        refused: list[tuple[Any, str]] = [
             (
                 called,
                 r"not <coroutine object fetch.*; give the function uncalled, as fetch or Task\(fetch, \.\.\.\)",
             ),
             ((fetch, 1), r"\(tuple\); arguments are given as Task\(fn, \*args\)"),
             ("fetch", r"not 'fetch' \(str\)$"),
-        ):
+        ]
+        for given, message in refused:
             with pytest.raises(TypeError, match=message):
                 await HierarchicalTaskPoolRunner([given], CapacitySource(1)).run()
 

@@ -6,7 +6,7 @@ Asked for when an error is raised, and imported by then only.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import AsyncIterable
 
 __all__ = ["for_source", "for_task", "uncalled"]
 
@@ -32,7 +32,6 @@ def for_source(value: object) -> str:
         return "; await it, and give what it returns"
     if inspect.isfunction(value) or inspect.ismethod(value):
         return "; call it, and give what it returns"
-    source: Any = getattr(value, "source", None)
-    if hasattr(type(source), "__aiter__"):
+    if isinstance(getattr(value, "source", None), AsyncIterable):
         return "; its items come out of its .source"
     return ""
