@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -128,7 +129,8 @@ async def test_every_async_test_runs_on_the_loop_it_names(loop_kind: str) -> Non
 
 def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"))
-    pytester.makeini("[pytest]\nmarkers =\n  loops\n  virtual\n")
+    house = shlex.quote(str(Path(__file__).parents[1]))  # our conftest asks for what stands in it
+    pytester.makeini(f"[pytest]\npythonpath = {house}\nmarkers =\n  loops\n  virtual\n")
     pytester.makepyfile("""
         import asyncio
         import pytest
