@@ -307,8 +307,12 @@ async def test_run_that_was_read_to_its_end_may_be_dropped() -> None:
 
 
 @pytest.mark.parametrize("how", ["read", "left", "stopped", "interrupted"])
+@pytest.mark.parametrize("debug", [False, True], ids=["as usual", "debugged"])
 @pytest.mark.usefixtures("no_collections")
-async def test_run_that_has_ended_is_freed_without_a_collection(how: str) -> None:
+async def test_run_that_has_ended_is_freed_without_a_collection(how: str, debug: bool) -> None:
+    if debug:
+        asyncio.get_running_loop().set_debug(True)
+
     async def yields() -> AsyncIterator[int]:
         yield 1
         await asyncio.sleep(0)

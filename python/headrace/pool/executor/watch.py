@@ -47,6 +47,8 @@ def _timed(
                     name,
                     took,
                 )
+            # It may hold an error that was thrown in, whose traceback leads to this frame.
+            del step
         try:
             step = partial(work.send, (yield waits_for))
         except GeneratorExit:
