@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task, current_lease
-from tests.pool_support import ERROR, FINAL, ISOLATIONS, quiet, shown
+from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, ISOLATIONS, quiet, shown
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from headrace import Lease
     from headrace.pool.progress import TaskRun
+
+
+in_the_feed = pytest.mark.skipif(
+    ALL_THE_LONG_WAY, reason="in asyncio's debug mode it waits in an asyncio task of its own"
+)
 
 
 @pytest.fixture(params=ISOLATIONS, ids=["alone", "shared"])
@@ -52,6 +57,7 @@ class Scene:
         lease.release()
 
 
+@in_the_feed
 async def test_it_is_queued_and_takes_no_asyncio_task(options: dict[str, Any]) -> None:
     scene = Scene(options)
     async with scene.begun() as progress:
@@ -80,6 +86,7 @@ async def test_it_was_queued_when_it_was_taken_up(options: dict[str, Any]) -> No
     assert first.started - begun == pytest.approx(5, abs=0.1)
 
 
+@in_the_feed
 @pytest.mark.parametrize("granted", [False, True])
 async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
@@ -102,6 +109,7 @@ async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> No
     assert scene.called == ["b", "c"]
 
 
+@in_the_feed
 @pytest.mark.parametrize("granted", [False, True])
 async def test_it_waits_for_no_capacity_in_a_pause(options: dict[str, Any], granted: bool) -> None:
     scene = Scene(options)
@@ -215,7 +223,8 @@ async def test_many_wait_one_after_another(options: dict[str, Any]) -> None:
     assert sorted(envelope.value for envelope in found) == list(range(300))
     assert all(envelope.type is FINAL for envelope in found)
     assert sorted(envelope.task_id for envelope in found) == list(range(1, 301))
-    assert most == 3
+    # Of tasks that go the long way, one at a time waits, and some turns pass until it is called.
+    assert most == 3 or ALL_THE_LONG_WAY
 
 
 async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[str, Any]) -> None:
