@@ -12,9 +12,7 @@ import pytest
 from headrace import (
     CapacitySource,
     HierarchicalTaskPoolRunner,
-    PullLabeledRaceObj,
     PullMapObj,
-    PullRaceObj,
     PushPullBufferObj,
     Rate,
     SourceIterObj,
@@ -76,36 +74,6 @@ def test_law_14_a_coroutine_in_place_of_a_function_or_a_stream(
 def test_law_14_a_source_that_is_none_says_where_there_is_one(given: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         HierarchicalTaskPoolRunner(given, CapacitySource(1))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            PullRaceObj,
-            r"PullRaceObj: sources\[0\] must be one stream, got a list of 2 streams; .*\*streams",
-        ),
-        (
-            lambda two: SourceIterObj([1]).zip(tuple(two)),
-            r"sources\[1\] must be one stream, got a tuple of 2 streams",
-        ),
-        (
-            lambda two: PullLabeledRaceObj({"a": two}),
-            r"sources\['a'\] must be one stream, got a list",
-        ),
-        (
-            lambda _: PullRaceObj([1], pages),
-            r"sources\[1\] must be .*<function pages.*; call it, and give what it returns",
-        ),
-    ],
-    ids=["race", "zip", "labels", "generator function"],
-)
-def test_law_14_several_streams_are_not_one_source(
-    make: Callable[[Any], object], message: str
-) -> None:
-    with pytest.raises(TypeError, match=message):
-        make([SourceIterObj([1]), SourceIterObj([2])])
-    assert PullRaceObj([[1], [2]], []).sources == ([[1], [2]], [])
 
 
 async def test_a_task_that_is_none_says_how_it_becomes_one() -> None:

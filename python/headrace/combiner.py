@@ -17,7 +17,7 @@ from headrace.telling import counted, shown, told
 from headrace.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from headrace.pull.base import PullObj
@@ -280,26 +280,16 @@ async def _closed(merge: Merge) -> None:
 
 
 def check(owner: str, parameter: str, source: object) -> None:
-    """Refuses what cannot be iterated, and several streams that were given as one: it would give the streams themselves.
+    """Refuses what cannot be iterated.
 
     Raises:
-        TypeError: it is one of the two.
+        TypeError: it cannot.
     """
     kind = type(source)
-    if kind in (list, tuple):
-        streams = cast("Sequence[object]", source)
-        if streams and all(isinstance(stream, AsyncIterable) for stream in streams):
-            raise TypeError(
-                f"{owner}: {parameter} must be one stream, got a {kind.__name__} of {counted(len(streams), 'stream')}; "
-                "give each as a source of its own, as in *streams"
-            )
-        return
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
     if not isinstance(source, AsyncIterable) and not any(
         hasattr(kind, name) for name in ("__iter__", "__getitem__")
     ):
-        from headrace.hint import for_source
-
         raise TypeError(
-            f"{owner}: {parameter} must be an iterable or an async iterable, not {shown(source)}{for_source(source)}"
+            f"{owner}: {parameter} must be an iterable or an async iterable, not {shown(source)}"
         )

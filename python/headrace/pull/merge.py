@@ -133,7 +133,7 @@ class PullConcatObj(_Sources[T, T], stock=True):
             ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or a list of streams; or `eager` is no integer.
+        TypeError: A source is not iterable, or `eager` no integer.
         ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
             none of the three.
     """
@@ -166,7 +166,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or a list of streams; or `eager` is no integer.
+        TypeError: A source is not iterable, or `eager` no integer.
         ValueError: There is no source, one is given twice, both `strict` and `longest` are given,
             `fill` is given without `longest`, `eager` is less than 1, or `on_error` none of the
             three. At a pull, with `strict`: some sources ended before others; it says which.
@@ -290,7 +290,7 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
             again; `"stop"`: the stream ends with it. An error counts as its source's item.
 
     Raises:
-        TypeError: A source is not iterable, or a list of streams; or `eager` is no integer.
+        TypeError: A source is not iterable, or `eager` no integer.
         ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
             none of the three.
     """
@@ -318,7 +318,7 @@ class PullRaceObj(_Sources[T, T], stock=True):
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or a list of streams; or `eager` is no integer.
+        TypeError: A source is not iterable, or `eager` no integer.
         ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
             none of the three.
     """
@@ -345,7 +345,7 @@ class PullRaceRobinObj(_Sources[T, T], stock=True):
             again; `"stop"`: the stream ends with it. An error counts as its source's item.
 
     Raises:
-        TypeError: A source is not iterable, or a list of streams; or `eager` is no integer.
+        TypeError: A source is not iterable, or `eager` no integer.
         ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
             none of the three.
     """
@@ -375,7 +375,7 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or a list of streams, `error` no exception, or `eager` no integer.
+        TypeError: A source is not iterable, `error` no exception, or `eager` no integer.
         ValueError: There is no cutoff, a source is given twice, `eager` is less than 1, or `on_error`
             none of the three.
     """
