@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable
+from typing import cast
 
 __all__ = ["for_source", "for_task", "uncalled"]
 
@@ -21,7 +22,7 @@ def for_task(value: object) -> str:
     if inspect.iscoroutine(value):
         name = getattr(value, "__name__", "fn")
         return f"; give the function uncalled, as {name} or Task({name}, ...)"
-    if isinstance(value, tuple) and value and callable(value[0]):
+    if isinstance(value, tuple) and value and callable(cast("object", value[0])):
         return "; arguments are given as Task(fn, *args)"
     return ""
 
