@@ -142,7 +142,9 @@ impl State {
             match next {
                 Next::Grant(waiter) => {
                     let late = self.late(skipped.first);
+                    let node = self.waiters.at(waiter).node;
                     self.grant(waiter, wakes);
+                    self.move_on(node);
                     self.missed(&late);
                 }
                 Next::Turn(waiter) => {

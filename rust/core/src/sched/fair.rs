@@ -9,7 +9,7 @@ use super::tournament::Place;
 use super::{Cost, Time};
 
 /// So many bits of a tag are below one nanosecond of a whole limit.
-const FRACTION: u32 = 48;
+pub(super) const FRACTION: u32 = 48;
 
 /// A child in the eyes of its parent: who has had how much.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Flow {
     pub(super) open: bool,
     pub(super) seat: u32,
     /// When it was so last, as the tree counts.
-    left: u64,
+    pub(super) left: u64,
     /// All it was ever charged, corrected, times its weight.
     pub(super) service: i128,
 }
@@ -127,26 +127,19 @@ impl State {
         }
     }
 
-    /// Makes `child` of `node` eligible, or no longer. One that becomes so is lifted to the virtual time: while it could
-    /// not have taken anything, it cannot have saved anything up. If nothing was granted meanwhile it has never been away:
-    /// whoever asks for the next only after it was granted the last would else lose at each grant what it is owed.
+    /// Makes `child` of `node` eligible, or no longer. One that becomes so is lifted to [where it starts](Self::start).
     pub(super) fn set_open(&mut self, node: u32, child: u32, open: bool) {
-        let now = self.now;
-        let Node {
-            virtual_time,
-            last_grant,
-            ..
-        } = **self.nodes.at(node);
-        let stamp = self.next_stamp();
-        let flow = self.flow_mut(node, child);
-        if flow.open == open {
+        if self.flow(node, child).open == open {
             return;
         }
+        let (now, stamp) = (self.now, self.next_stamp());
+        let start = if open { self.start(node, child) } else { 0 };
+        let flow = self.flow_mut(node, child);
         flow.open = open;
         if !open {
             flow.left = stamp;
-        } else if flow.tag < virtual_time && flow.left < last_grant {
-            flow.tag = virtual_time;
+        } else if flow.tag < start {
+            flow.tag = start;
             flow.lifted = stamp;
             flow.lifted_at = now;
         }
@@ -168,7 +161,7 @@ impl State {
     }
 
     /// Changes the flow of `child`, and its place among its siblings with it.
-    fn move_flow(&mut self, node: u32, child: u32, change: impl FnOnce(&mut Flow)) {
+    pub(super) fn move_flow(&mut self, node: u32, child: u32, change: impl FnOnce(&mut Flow)) {
         let flow = self.flow_mut(node, child);
         change(flow);
         let (place, seat) = (flow.place(child), flow.seat);

@@ -75,8 +75,12 @@
 //! The price of keeping no slots for who waits for quota: one who needs both, where both are always contended, may find the one
 //! there when the other is not, again and again. Therefore misses are counted, too (`miss.rs`): whoever comes first and sees others take
 //! slots that it could have had, but for quota, [`Settings::passes`] times, keeps its turn from then on until it is granted, also while
-//! it lacks slots, which are kept for it then as for one that was passed. That bounds the wait of who comes first. A child that does not
-//! may wait longer: one that quota holds back falls behind in tags, which it is owed, and newcomers are lifted to those who are ahead.
+//! it lacks slots, which are kept for it then as for one that was passed. That bounds the wait of who comes first.
+//!
+//! A child that quota holds back falls behind its siblings in tags, which it is owed; but by twice of what they may differ by in any case at
+//! most. Beyond that all who wait for quota move on with the virtual time, together, so that they share it by weight; and who comes to wait
+//! there starts level with them (`arrears.rs`). So nobody's wait for quota grows with the age of the tree, and what somebody could
+//! not have for lack of quota is not taken from others' slots later.
 //!
 //! Settling an estimate upward makes debt. Settling it downward gives back no more than time has not brought since: the least debt there
 //! has been since the grant (`low_water.rs`). That makes the past what it would have been, had the truth been known: no window admits
@@ -114,7 +118,8 @@
 //! 4. Every waiter is answered exactly once.
 //! 5. First come first served within equal node, cost and priority.
 //! 6. For siblings f and g that are eligible all the time, what they received per weight differs by at most
-//!    `(D + 1) (c_f / w_f + c_g / w_g)`, with D the parent's limit and c the largest cost x hold.
+//!    `(D + 1) (c_f / w_f + c_g / w_g)`, with D the parent's limit and c the largest cost x hold. One that quota holds back meanwhile
+//!    is behind by about twice that at most, with c the mean.
 //! 7. A rate admits in any window of length t at most `burst + rate x t`, what was settled upward aside, and, where somebody has
 //!    to wait for it, [`Settings::lateness`] as it says.
 //! 8. The same operations at the same times make the same grants.
@@ -147,6 +152,7 @@ mod admit;
 mod alarm;
 mod alone;
 mod amount;
+mod arrears;
 mod ask;
 #[cfg(any(test, debug_assertions))]
 mod check;
