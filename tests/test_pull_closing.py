@@ -224,7 +224,7 @@ async def test_law_15_a_loop_that_closes_while_a_stream_of_it_is_closed_elsewher
     await closing
 
 
-def _clean_up_at_length(log: list[str]) -> AsyncIterator[int]:
+def _clean_up_at_length(log: list[str]) -> Any:
     async def items() -> AsyncIterator[int]:
         try:
             yield 0
@@ -238,15 +238,22 @@ def _clean_up_at_length(log: list[str]) -> AsyncIterator[int]:
     return items()
 
 
+def _step_into(source: Any, awaitable: Any) -> None:
+    """Steps to where the source waits; before that, who finds items ready lets the loop turn when half a millisecond is over."""
+    while source.ag_await is None:
+        assert awaitable.send(None) is None
+
+
 @pytest.mark.parametrize("make", [SourceIterObj, lambda items: SourceIterObj(items).map(str)])
 async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_source_waits_again(
     make: Callable[[Any], PullObj[Any]],
 ) -> None:
     log: list[str] = []
-    stream = make(_clean_up_at_length(log))
+    source = _clean_up_at_length(log)
+    stream = make(source)
     await anext(stream)
     pull: Any = anext(stream)
-    assert pull.send(None) is None
+    _step_into(source, pull)
     waiting = asyncio.create_task(anext(stream))
     await asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
@@ -263,9 +270,10 @@ async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_sour
 
 async def test_a_collect_that_is_closed_by_hand_gives_back_what_it_had() -> None:
     log: list[str] = []
-    stream = SourceIterObj(_clean_up_at_length(log))
+    source = _clean_up_at_length(log)
+    stream = SourceIterObj(source)
     collecting: Any = stream.collect()
-    assert collecting.send(None) is None
+    _step_into(source, collecting)
     with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
         collecting.close()
     assert await anext(stream) == 0

@@ -19,7 +19,7 @@ from headrace import (
     WouldBlock,
     WrongLoopError,
 )
-from tests.support import Heart, turns
+from tests.support import Heart, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -115,7 +115,7 @@ async def test_law_2_when_the_pulling_branch_is_cancelled_another_takes_over() -
     slow = Slow(3)
     first, second = SourceIterObj(range(2)).map(slow).share(2)
     pulling = asyncio.create_task(anext(first))
-    await turns(1)
+    await until(lambda: slow.called)
     waiting = asyncio.create_task(anext(second))
     await turns(1)
     pulling.cancel()
@@ -138,7 +138,7 @@ async def test_law_2_when_the_pulling_branch_closes_another_takes_over(
     first: PullObj[int] = Own(shared) if is_own else shared
     first = first.map(lambda n: n) if is_mapped else first
     pulling = asyncio.create_task(anext(first))
-    await turns(1)
+    await until(lambda: slow.called)
     waiting = asyncio.create_task(anext(second))
     await turns(1)
     await first.aclose()
