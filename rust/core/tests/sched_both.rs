@@ -4,10 +4,12 @@
 mod common;
 
 use common::Task;
-use common::clocked::{SLOTS, World, units};
+use common::clocked::{SLOTS, World, granted, units};
+use headrace_core::Tree;
 use headrace_core::sched::{
-    Acquire, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Resource, Time,
+    Acquire, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit, Resource, Settings, Time,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// As [`Settings::passes`](headrace_core::sched::Settings::passes) by default.
@@ -193,4 +195,42 @@ fn whoever_needs_slots_and_quota_is_served_though_others_always_wait_for_either(
     }
     println!("the longest wait was {worst:.1} rounds");
     assert!(failed.is_empty(), "waited too long: {failed:?}");
+}
+
+/// Who keeps its turn at a rate that is ready waits for slots alone. If the rate is put off then, it waits for time again, and is told.
+#[test]
+fn whoever_keeps_its_turn_is_told_when_a_rate_that_was_ready_is_put_off() {
+    let clock = Arc::new(ManualClock::new());
+    let tree = Tree::new(Settings {
+        passes: 1,
+        ..Settings::with_clock(Arc::clone(&clock) as _)
+    });
+    let world = World { tree, clock };
+    let calls = world.tree.resource("calls");
+    let rate = Limit::Rate {
+        amount: units(1),
+        per: Duration::from_millis(7),
+        burst: None,
+    };
+    let limits = [(SLOTS, Limit::Slots(units(2))), (calls, rate)];
+    let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+    let both = Cost::new([(SLOTS, units(1)), (calls, units(1))]).unwrap();
+    let call = Ask::new(root, Cost::of(calls, units(1)).unwrap());
+    drop(world.take_ask(call));
+    let held = world.take(root, 1);
+    let mut late = world.waits_ask(Ask::new(root, both));
+    let mut missed = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let missed = granted(&mut missed);
+    world.pass(0.007);
+    world
+        .tree
+        .retry_after(root, Some(calls), Duration::from_millis(30))
+        .unwrap();
+    world.release(held);
+    assert!(late.poll().is_pending());
+    let due = world.tree.now().after(Duration::from_millis(30));
+    assert_eq!(world.tree.next_ready(), Some(due));
+    world.pass(0.030);
+    drop(granted(&mut late));
+    drop(missed);
 }

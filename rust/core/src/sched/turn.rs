@@ -149,11 +149,28 @@ impl State {
 
     /// Takes the turn from those who do not wait for time alone any more, because a pause or a limit is in the way now.
     pub(super) fn check_turns(&mut self) {
+        self.rearm_kept();
         let due: Vec<_> = self.timers.iter().collect();
         for (_, node, resource) in due {
             if let Some(resource) = resource {
                 self.rearm(node, resource);
                 self.check_turn(node, resource);
+            }
+        }
+    }
+
+    /// Who keeps its turn at a rate that was ready has no timer there; and it may not be ready any more.
+    fn rearm_kept(&mut self) {
+        let holders = self.holders.values().copied();
+        let kept: Vec<_> = holders.filter(|&holder| self.keeps_turn(holder)).collect();
+        for waiter in kept {
+            let record = self.waiters.at(waiter);
+            let (node, cost) = (record.node, record.cost.clone());
+            let path: Vec<_> = self.path(node).collect();
+            for at in path {
+                for &(resource, _) in cost.parts() {
+                    self.rearm(at, resource);
+                }
             }
         }
     }
