@@ -30,9 +30,8 @@ from headrace import (
     SourceBufferObj,
     SourceIterObj,
     SourceObj,
-    WrongLoopError,
 )
-from tests.support import Heart, collect, quiet
+from tests.support import Heart, belongs_to_its_loop, collect, quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -865,21 +864,7 @@ def test_law_14_options_that_contradict_each_other_are_refused() -> None:
 @pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj, PullRaceRobinObj, PullZipObj])
 def test_law_9_second_loop_is_refused(make: Callable[..., PullObj[Any]]) -> None:
     stream = make(ready(range(9)), slow(range(9)))
-
-    async def pull() -> Any:
-        return await anext(stream)
-
-    async def refused() -> None:
-        with pytest.raises(WrongLoopError):
-            await anext(stream)
-        with pytest.raises(WrongLoopError):
-            await stream.aclose()
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(pull())
-    asyncio.run(refused())
-    loop.run_until_complete(stream.aclose())
-    loop.close()
+    belongs_to_its_loop(stream, lambda: anext(stream))
 
 
 # Among other operators.
