@@ -13,6 +13,7 @@ static PEEK_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CANCELLED_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static INVALID_STATE_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn lookup<'py>(
     cell: &'static PyOnceLock<Py<PyAny>>,
@@ -51,26 +52,23 @@ pub(crate) fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
 
 /// The task that runs now, if a loop runs and it runs a task.
 pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
-    // Up to 3.11 `asyncio.current_task` is written in Python, over a dictionary of C's, and up to 3.13 that dictionary is
-    // still there.
     #[cfg(not(Py_3_14))]
-    let task = lookup_in(py, "asyncio.tasks", &CURRENT_TASK, "_current_tasks")
-        .ok()?
-        .cast::<pyo3::types::PyDict>()
-        .ok()?
-        .get_item(running_here(py)?)
-        .ok()??;
+    {
+        current_task_of(&running_here(py)?).filter(|task| !task.is_none())
+    }
     #[cfg(Py_3_14)]
-    let task = lookup(&CURRENT_TASK, py, "current_task")
-        .ok()?
-        .call0()
-        .ok()?;
-    (!task.is_none()).then_some(task)
+    {
+        let task = lookup(&CURRENT_TASK, py, "current_task").ok()?;
+        let task = task.call0().ok()?;
+        (!task.is_none()).then_some(task)
+    }
 }
 
 /// The task that runs now on this loop, which runs in this thread.
 #[inline]
 pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    // Up to 3.11 `asyncio.current_task` is written in Python, over a dictionary of C's, and up to 3.13 that dictionary is
+    // still there.
     #[cfg(not(Py_3_14))]
     {
         let tasks = lookup_in(
@@ -187,6 +185,11 @@ pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
 /// `asyncio.CancelledError`.
 pub(crate) fn cancelled_error(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     lookup(&CANCELLED_ERROR, py, "CancelledError")
+}
+
+/// `asyncio.Task`.
+pub(crate) fn task_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    lookup(&TASK, py, "Task")
 }
 
 /// `asyncio.CancelledError`, with what was said to whoever was cancelled.

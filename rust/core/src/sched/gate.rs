@@ -49,14 +49,7 @@ impl State {
     /// What follows when books of a cost have changed along the path of a node: waiters for time look again, budgets may
     /// be exhausted, gates open or shut.
     pub(super) fn changed(&mut self, node: u32, cost: &Cost, wakes: &mut WakeList) {
-        for &(resource, _) in cost.parts() {
-            let mut at = node;
-            while at != NIL {
-                let parent = self.nodes.at(at).parent;
-                self.rearm(at, resource);
-                at = parent;
-            }
-        }
+        self.rearm_path(node, cost);
         self.fail_exhausted(node, cost, wakes);
         self.refresh(node);
     }

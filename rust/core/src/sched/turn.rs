@@ -4,7 +4,7 @@ use super::dispatch::Fit;
 use super::node::NIL;
 use super::pool::Bound;
 use super::state::State;
-use super::{Resource, Time};
+use super::{Cost, Resource, Time};
 use crate::sync::WakeList;
 
 impl State {
@@ -133,8 +133,20 @@ impl State {
         }
     }
 
+    /// [`rearm`](Self::rearm) for each part of a cost, at a node and all above it.
+    pub(super) fn rearm_path(&mut self, node: u32, cost: &Cost) {
+        for &(resource, _) in cost.parts() {
+            let mut at = node;
+            while at != NIL {
+                let parent = self.nodes.at(at).parent;
+                self.rearm(at, resource);
+                at = parent;
+            }
+        }
+    }
+
     /// Looks anew when a rate is ready for whose turn it is, since something was taken or given back.
-    pub(super) fn rearm(&mut self, node: u32, resource: Resource) {
+    fn rearm(&mut self, node: u32, resource: Resource) {
         let now = self.now;
         if let Some(pool) = self.nodes.at(node).pool(resource)
             && let Some(waiter) = pool.turn
@@ -166,12 +178,7 @@ impl State {
         for waiter in kept {
             let record = self.waiters.at(waiter);
             let (node, cost) = (record.node, record.cost.clone());
-            let path: Vec<_> = self.path(node).collect();
-            for at in path {
-                for &(resource, _) in cost.parts() {
-                    self.rearm(at, resource);
-                }
-            }
+            self.rearm_path(node, &cost);
         }
     }
 

@@ -17,8 +17,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::lane::Lane;
-use super::maker::task_type;
 use super::worker::{Job, Worker};
+use crate::asyncio;
 use crate::awaitable::{Native, Seen, Step, Stopped};
 use crate::drive::merge::identity::Entered;
 use crate::gil::GilCell;
@@ -100,7 +100,7 @@ impl Crew {
             format!("{}: worker {}", this.name(), number + 1),
         )?;
         // Not by the loop's factory, which might start it before anybody knows of it.
-        let task = task_type(py)?.call((&coroutine,), Some(&keywords))?;
+        let task = asyncio::task_type(py)?.call((&coroutine,), Some(&keywords))?;
         let member = Member {
             task: task.clone().unbind(),
             coroutine: coroutine.clone().unbind(),

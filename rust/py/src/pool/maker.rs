@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
+use crate::asyncio;
 use crate::awaitable::{Seen, Stopped};
 use crate::gil::GilCell;
 
@@ -43,7 +43,7 @@ impl Maker {
         };
         keywords.set_item(intern!(py, "name"), options.name)?;
         keywords.set_item(intern!(py, "context"), options.context)?;
-        let task = task_type(py)?.call((coroutine,), Some(&keywords))?;
+        let task = asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?;
         // What is in the context of the task is to go with it.
         keywords.set_item(intern!(py, "context"), context)?;
         let other = self.keywords.borrow(py).replace(keywords.unbind());
@@ -69,15 +69,6 @@ fn first<'py>(options: &Options<'_, 'py>) -> PyResult<Bound<'py, PyDict>> {
         keywords.set_item(intern!(py, "eager_start"), true)?;
     }
     Ok(keywords)
-}
-
-/// `asyncio.Task`.
-pub(super) fn task_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = TASK.get_or_try_init(py, || {
-        PyResult::Ok(py.import("asyncio")?.getattr("Task")?.unbind())
-    })?;
-    Ok(class.bind(py))
 }
 
 /// What the asyncio task of a task without a key is called; `pool` is the name of its runner.

@@ -37,18 +37,13 @@ impl Identity {
         coroutine: &Bound<'_, PyAny>,
         name: &str,
     ) -> PyResult<Self> {
-        static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = event_loop.py();
-        let class = TASK.get_or_try_init(py, || {
-            PyResult::Ok(py.import("asyncio")?.getattr("Task")?.unbind())
-        })?;
-        // SAFETY: attached; an owned reference, or null with an exception.
-        let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent())? };
+        let context = asyncio::copy_context(py)?;
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "loop"), event_loop)?;
         keywords.set_item(intern!(py, "context"), &context)?;
         keywords.set_item(intern!(py, "name"), name)?;
-        let task = class.bind(py).call((coroutine,), Some(&keywords))?;
+        let task = asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?;
         Ok(Self {
             task: task.unbind(),
             context: context.unbind(),

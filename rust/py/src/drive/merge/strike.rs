@@ -119,7 +119,7 @@ impl Merge {
             state.order.iter().copied().filter(is_struck).collect()
         };
         for key in keys {
-            let error = this.named(py, key, cancelled(py)?);
+            let error = this.named(py, key, asyncio::cancellation(py, None));
             Self::came(slf, key, Outcome::Error(Box::new(error)))?;
             Self::ended(slf, key)?;
         }
@@ -135,9 +135,4 @@ pub(super) fn cancel(future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<bool>
         .getattr(intern!(py, "cancel"))?
         .call1(message.cast_into::<PyTuple>()?)?
         .is_truthy()
-}
-
-/// A new `CancelledError`.
-pub(super) fn cancelled(py: Python<'_>) -> PyResult<PyErr> {
-    Ok(PyErr::from_value(asyncio::cancelled_error(py)?.call0()?))
 }
