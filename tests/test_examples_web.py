@@ -89,7 +89,7 @@ async def test_a_crawl_keeps_its_limits_and_its_hosts(
     asked: Counter[str] = Counter()
     inside: Counter[str] = Counter()
     peaks: dict[str, int] = defaultdict(int)
-    full = asyncio.Barrier(at_once)
+    full = asyncio.Event()
 
     async def index(request: web.Request) -> web.Response:
         asked[request.host] += 1
@@ -103,7 +103,10 @@ async def test_a_crawl_keeps_its_limits_and_its_hosts(
         for name in (host, "all"):
             inside[name] += 1
             peaks[name] = max(peaks[name], inside[name])
+        if inside["all"] == at_once:
+            full.set()
         await full.wait()  # with a lower limit nobody would come through
+        await asyncio.sleep(0.01)  # with a higher one, more would come in meanwhile
         inside.subtract([host, "all"])
         return web.Response(text='<a href="/">', content_type="text/html")
 

@@ -9,16 +9,18 @@
 //! of what is left at their mean cost so far, at most [`STRIDE`]. A slow callable is measured at
 //! each item, a fast one at every 64th, which costs it nothing that can be measured.
 //!
-//! There is one state, since one thread at a time holds the GIL, and it belongs to one task at a
-//! time. When the time is up, it asks which task runs: if it is not the one that spent it, the new
-//! one starts with a full budget. Time that a task spends waiting for something of somebody else's
+//! There is one state a thread, as there is one loop, and it belongs to one task at a time. (One for
+//! all threads would not do, though only one of them holds the GIL: any callable may let go of it.)
+//! When the time is up, it asks which task runs: if it is not the one that spent it, the new one
+//! starts with a full budget. Time that a task spends waiting for something of somebody else's
 //! counts, which can cost it one turn too many, never one too few.
 //!
 //! A merge steps its sources inside its consumer's pull, each under a task of its own. What they
 //! spend is the consumer's, who [`lend`]s it: it is the consumer that has to let the loop turn.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use pyo3::prelude::*;
@@ -35,84 +37,101 @@ const ITEMS: u32 = 4096;
 /// The most items between two looks at the clock.
 const STRIDE: u32 = 64;
 
-/// Atomics for the compiler's sake: they are only touched with the GIL held, and cost what plain
-/// fields cost.
+#[derive(Debug)]
 struct Budget {
     /// Items since it started.
-    spent: AtomicU32,
+    spent: Cell<u32>,
     /// At which item to look at the clock next.
-    look: AtomicU32,
+    look: Cell<u32>,
     /// When it started, in nanoseconds since the first look at the clock.
-    since: AtomicU64,
+    since: Cell<u64>,
     /// The task that spends it, by address; only ever compared.
-    task: AtomicUsize,
+    task: Cell<usize>,
     /// The task that lends it to what runs under another one just now; 0 if none does.
-    lender: AtomicUsize,
+    lender: Cell<usize>,
     /// Somebody rested who had borrowed it.
-    rested: AtomicBool,
+    rested: Cell<bool>,
 }
 
-static BUDGET: Budget = Budget {
-    spent: AtomicU32::new(0),
-    look: AtomicU32::new(1),
-    since: AtomicU64::new(0),
-    task: AtomicUsize::new(0),
-    lender: AtomicUsize::new(0),
-    rested: AtomicBool::new(false),
-};
+thread_local! {
+    static BUDGET: Budget = const {
+        Budget {
+            spent: Cell::new(0),
+            look: Cell::new(1),
+            since: Cell::new(0),
+            task: Cell::new(0),
+            lender: Cell::new(0),
+            rested: Cell::new(false),
+        }
+    };
+}
 
 /// Spends one item. If it says `true`, yield to the loop now, and then go on.
 #[inline]
 pub(crate) fn spend(py: Python<'_>) -> bool {
-    let spent = BUDGET.spent.load(Relaxed) + 1;
-    BUDGET.spent.store(spent, Relaxed);
-    spent >= BUDGET.look.load(Relaxed) && BUDGET.look(py, spent)
+    BUDGET.with(|budget| {
+        let spent = budget.spent.get() + 1;
+        budget.spent.set(spent);
+        spent >= budget.look.get() && budget.look(py, spent)
+    })
 }
 
 /// The task suspends: it starts anew. What was lent does not.
 #[inline]
 pub(crate) fn renew() {
-    if BUDGET.lender.load(Relaxed) == 0 {
-        BUDGET.renew();
-    }
+    BUDGET.with(|budget| {
+        if budget.lender.get() == 0 {
+            budget.renew();
+        }
+    });
 }
 
-/// What runs until this is dropped spends from the budget of the task that lent it.
+/// What runs until this is dropped spends from the budget of the task that lent it. It stays in its thread.
 #[derive(Debug)]
 pub(crate) struct Lent {
     outer: usize,
+    _here: PhantomData<*const ()>,
 }
 
 /// Lends the budget of a task. What it was lent itself goes on to whom it lends it.
 #[inline]
 pub(crate) fn lend(task: &Bound<'_, PyAny>) -> Lent {
-    let outer = BUDGET.lender.load(Relaxed);
-    if outer == 0 {
-        BUDGET.lender.store(task.as_ptr().addr(), Relaxed);
-    }
-    Lent { outer }
+    Lent::by(|_| task.as_ptr().addr())
 }
 
 /// Lends the budget that is being spent, whosever it is.
 pub(crate) fn lend_on(py: Python<'_>) -> Lent {
-    let outer = BUDGET.lender.load(Relaxed);
-    if outer == 0 {
-        let known = BUDGET.task.load(Relaxed);
-        let task = if known == 0 { running_task(py) } else { known };
-        BUDGET.lender.store(task, Relaxed);
-    }
-    Lent { outer }
+    Lent::by(|budget| match budget.task.get() {
+        0 => running_task(py),
+        known => known,
+    })
 }
 
 /// Whether somebody rested, since this was asked last, who had borrowed the budget.
 pub(crate) fn take_rested() -> bool {
-    BUDGET.rested.swap(false, Relaxed)
+    BUDGET.with(|budget| budget.rested.take())
+}
+
+impl Lent {
+    #[inline]
+    fn by(task: impl FnOnce(&Budget) -> usize) -> Self {
+        BUDGET.with(|budget| {
+            let outer = budget.lender.get();
+            if outer == 0 {
+                budget.lender.set(task(budget));
+            }
+            Self {
+                outer,
+                _here: PhantomData,
+            }
+        })
+    }
 }
 
 impl Drop for Lent {
     #[inline]
     fn drop(&mut self) {
-        BUDGET.lender.store(self.outer, Relaxed);
+        BUDGET.with(|budget| budget.lender.set(self.outer));
     }
 }
 
@@ -124,8 +143,8 @@ fn now() -> u64 {
 
 impl Budget {
     fn renew(&self) {
-        self.spent.store(0, Relaxed);
-        self.look.store(1, Relaxed);
+        self.spent.set(0);
+        self.look.set(1);
     }
 
     #[inline(never)]
@@ -135,22 +154,22 @@ impl Budget {
             self.start(py, now);
             return false;
         }
-        let elapsed = now.saturating_sub(self.since.load(Relaxed));
+        let elapsed = now.saturating_sub(self.since.get());
         if elapsed >= TIME || spent >= ITEMS {
             let task = running_task(py);
-            if task == self.task.load(Relaxed) && task != 0 {
-                if self.lender.load(Relaxed) == 0 {
+            if task == self.task.get() && task != 0 {
+                if self.lender.get() == 0 {
                     self.renew();
                 } else {
                     // Who borrows it rests, and so must the lender.
-                    self.look.store(spent, Relaxed);
-                    self.rested.store(true, Relaxed);
+                    self.look.set(spent);
+                    self.rested.set(true);
                 }
                 return true;
             }
             // Another task has taken over in the middle, or nobody runs a loop here who could be
             // starved.
-            self.spent.store(1, Relaxed);
+            self.spent.set(1);
             self.start(py, now);
             return false;
         }
@@ -158,20 +177,20 @@ impl Budget {
         let stride = u32::try_from((TIME - elapsed) / mean / 4)
             .unwrap_or(STRIDE)
             .clamp(1, STRIDE);
-        self.look.store((spent + stride).min(ITEMS), Relaxed);
+        self.look.set((spent + stride).min(ITEMS));
         false
     }
 
     fn start(&self, py: Python<'_>, now: u64) {
-        self.since.store(now, Relaxed);
-        self.task.store(running_task(py), Relaxed);
-        self.look.store(2, Relaxed);
+        self.since.set(now);
+        self.task.set(running_task(py));
+        self.look.set(2);
     }
 }
 
 /// The address of the task that runs, or of the one that lends to it; 0 if there is none.
 fn running_task(py: Python<'_>) -> usize {
-    let lender = BUDGET.lender.load(Relaxed);
+    let lender = BUDGET.with(|budget| budget.lender.get());
     if lender != 0 {
         return lender;
     }

@@ -1,9 +1,11 @@
 //! How deep merges of merges are on the stack.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
 
-/// How many merges are inside one another on the stack.
-static DEPTH: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// How many merges are inside one another on the stack.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
 
 /// A merge of merges of merges is polled in place, one inside the other. From some depth on one of
 /// them rests, and goes on from the loop with the stack to itself.
@@ -14,8 +16,8 @@ impl Depth {
 
     #[inline]
     pub(super) fn deeper() -> Self {
-        let depth = DEPTH.load(Relaxed);
-        DEPTH.store(depth + 1, Relaxed);
+        let depth = DEPTH.get();
+        DEPTH.set(depth + 1);
         Self(depth)
     }
 
@@ -28,6 +30,6 @@ impl Depth {
 impl Drop for Depth {
     #[inline]
     fn drop(&mut self) {
-        DEPTH.store(self.0, Relaxed);
+        DEPTH.set(self.0);
     }
 }

@@ -1,0 +1,100 @@
+"""Laws that hold for each of two loops in two threads, whenever one of them lets go of the interpreter's lock."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headrace import PullRaceObj, PushPullBufferObj, SourceIterObj
+from tests.support import Heart
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PATIENCE = 20
+"""Seconds after which who waits for the other thread gives up."""
+
+
+def overlap(pool: ThreadPoolExecutor) -> None:
+    """Two threads step a source of a merge each: the first one begins first, and ends first."""
+    first_began, second_began, first_ended = (threading.Event() for _ in range(3))
+
+    async def first() -> AsyncIterator[str]:
+        first_began.set()
+        assert second_began.wait(PATIENCE)
+        yield "first"
+
+    async def second() -> AsyncIterator[str]:
+        second_began.set()
+        assert first_ended.wait(PATIENCE)
+        yield "second"
+
+    async def pull(source: AsyncIterator[str], ended: threading.Event) -> str:
+        async with PullRaceObj(source, []) as race:
+            item = await anext(race)
+            ended.set()
+            return item
+
+    one = pool.submit(asyncio.run, pull(first(), first_ended))
+    assert first_began.wait(PATIENCE)
+    other = pool.submit(asyncio.run, pull(second(), threading.Event()))
+    assert [one.result(PATIENCE), other.result(PATIENCE)] == ["first", "second"]
+
+
+@pytest.mark.parametrize("times", [1, 101])
+def test_law_16_what_a_step_borrows_is_given_back_in_its_own_thread(times: int) -> None:
+    """A budget that stays lent would have every pull rest for ever; a merge that stays open, every item."""
+
+    async def pull_everything() -> None:
+        items = SourceIterObj(range(500)).map(str).map(int)
+        async with asyncio.timeout(PATIENCE), Heart() as heart:
+            assert await PullRaceObj(items, range(500)).count() == 1_000
+        assert heart.beats < 200
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(times):
+            overlap(pool)
+        for _ in range(4):  # whichever of the threads takes it
+            pool.submit(asyncio.run, pull_everything()).result()
+    asyncio.run(pull_everything())
+
+
+def test_law_16_a_loop_turns_also_if_another_one_suspends_at_each_of_its_items() -> None:
+    items = 200
+    go, gone = threading.Semaphore(0), threading.Semaphore(0)
+
+    async def suspend() -> None:
+        buffer = PushPullBufferObj[int]()
+        for number in range(items):
+            assert go.acquire(timeout=PATIENCE)
+            pull = asyncio.ensure_future(anext(buffer.source))
+            await asyncio.sleep(0)
+            assert not pull.done()
+            await buffer.sink.next(number)
+            assert await pull == number
+            gone.release()
+
+    def work(number: int) -> int:
+        go.release()
+        assert gone.acquire(timeout=PATIENCE)
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+        return number
+
+    async def run() -> int:
+        async with Heart() as heart:
+            assert await SourceIterObj(range(items)).map(work).count() == items
+        return heart.beats
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(asyncio.run, suspend())
+        beats = asyncio.run(run())
+        other.result(PATIENCE)
+    # Each item takes longer than a task may go on.
+    assert beats > items / 3
