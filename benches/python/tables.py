@@ -33,6 +33,7 @@ FLOORS = (
     "smallest",
     "bare tasks",
     "workers",
+    "bare timers",
     "steps in C",
     "with identities",
 )

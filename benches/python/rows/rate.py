@@ -1,8 +1,8 @@
 """A rate: 200 leases a second, for three seconds of real time.
 
 By hand it is a task that sleeps until each is due. aiolimiter gets a bucket of one, as headrace's `Rate` has by default; pyrate-limiter
-has windows. A stall of the process of more than 50 ms is lost to headrace, as `Rate` says: where other programs take the processor
-away, fewer are granted.
+has windows. `bare timers` are the floor of the processor time: the loop wakes as often, and nobody is served. A stall of the process of
+more than 50 ms is lost to headrace, as `Rate` says: where other programs take the processor away, fewer are granted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from row import Probe
+from row import Ask, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -102,6 +102,23 @@ def most(granted: list[float], window: float) -> int:
     return best
 
 
+async def bare_timers() -> str:
+    """What as many timers cost, of which each does no more than set the next one."""
+    loop = asyncio.get_running_loop()
+    begun, spent = loop.time(), time.process_time()
+    done = asyncio.Event()
+
+    def tick(number: int) -> None:
+        if number == PER_SECOND * SECONDS:
+            done.set()
+        else:
+            loop.call_at(begun + number / PER_SECOND, tick, number + 1)
+
+    tick(1)
+    await done.wait()
+    return processor_time([], time.process_time() - spent)
+
+
 async def answer(make: Callable[[], Lease], tasks: int, question: Question) -> str:
     return question(*await paced(make, tasks))
 
@@ -119,9 +136,11 @@ def processor_time(_: list[float], spent: float) -> str:
 
 
 def row(name: str, tasks: int, question: Question, right: str) -> Probe:
-    libraries = {
+    libraries: dict[str, Ask] = {
         library: partial(answer, make, tasks, question) for library, make in LIBRARIES.items()
     }
+    if question is processor_time:
+        libraries["bare timers"] = bare_timers
     # Processes that begin beside it would stall it.
     is_alone = question is not processor_time
     return Probe(f"{name}, {tasks} waiting", right, libraries, is_alone)
