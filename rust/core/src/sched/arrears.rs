@@ -11,8 +11,8 @@
 //! Who becomes eligible and comes to wait behind somebody's turn starts beside the first of its siblings: level with those who wait
 //! there already, not behind what they are owed. By that it is owed no more than they.
 //!
-//! That nobody is owed too much is seen by the first of all. Moving on costs a look at all who are eligible and at their waiters, as
-//! the search for the next does that passed by them, and comes due once in about so many grants as hold all that the node has.
+//! That nobody is owed too much is seen by the first of all. Moving on costs a look at all who are eligible and at their waiters, and
+//! comes due once in about so many grants as hold all that the node has.
 
 use super::fair::FRACTION;
 use super::node::NIL;
@@ -74,7 +74,7 @@ impl State {
         let here = self.nodes.at(parent);
         let virtual_time = here.virtual_time;
         let own = here.line.flow.open.then(|| here.line.flow.place(parent));
-        let everybody = here.open.in_order(own);
+        let everybody = here.open.in_order(own, |_| false);
         let behind: Vec<_> = everybody
             .filter_map(|child| self.behind(parent, child))
             .collect();
@@ -119,7 +119,7 @@ impl State {
     }
 
     /// The rates of a node and of those above at which somebody has the turn.
-    fn turns(&self, node: u32) -> impl Iterator<Item = Resource> + '_ {
+    pub(super) fn turns(&self, node: u32) -> impl Iterator<Item = Resource> + '_ {
         let pools = self
             .path(node)
             .flat_map(|at| self.nodes.at(at).pools.iter());
@@ -161,7 +161,7 @@ impl State {
     }
 
     fn is_behind(&self, node: u32, rates: &mut Vec<Resource>) -> bool {
-        let mut children = self.nodes.at(node).open.in_order(None);
+        let mut children = self.nodes.at(node).open.in_order(None, |_| false);
         self.line_is_behind(node, rates) && children.all(|child| self.is_behind(child, rates))
     }
 

@@ -1,6 +1,7 @@
 //! The invariants, verified from scratch.
 
-use super::dispatch::Fit;
+use super::dispatch::{Fit, Next};
+use super::fair::Flow;
 use super::line::{Room, Stage};
 use super::node::NIL;
 use super::pool::{Bound, Kind, Pool};
@@ -39,6 +40,37 @@ impl State {
         }
         self.check_waiters();
         self.check_leases();
+    }
+
+    /// [`find`](Self::find), by a look at everybody.
+    pub(super) fn find_among_all(&self, node: u32) -> Next {
+        let here = self.nodes.at(node);
+        let mut places = Vec::new();
+        places.extend(here.line.flow.open.then(|| here.line.flow.place(node)));
+        let mut child = here.first;
+        while child != NIL {
+            let below = self.nodes.at(child);
+            places.extend(below.flow.open.then(|| below.flow.place(child)));
+            child = below.after;
+        }
+        places.sort_unstable();
+        let nexts = places.into_iter().map(|(_, _, child)| {
+            if child != node {
+                return self.find_among_all(child);
+            }
+            let mut offered = here
+                .line
+                .offered()
+                .filter(|&waiter| !self.was_passed(waiter));
+            let next = offered.find_map(|waiter| match self.fit_waiter(waiter) {
+                Fit::Fits => Some(Next::Grant(waiter)),
+                Fit::Quota if self.waiters.at(waiter).turns == 0 => Some(Next::Turn(waiter)),
+                _ => None,
+            });
+            next.unwrap_or(Next::Nobody)
+        });
+        let mut nexts = nexts.skip_while(|next| *next == Next::Nobody);
+        nexts.next().unwrap_or(Next::Nobody)
     }
 
     fn add_up(
@@ -174,7 +206,9 @@ impl State {
                 "a child is open while it is eligible"
             );
             if below.flow.open {
-                let seated = here.open.seated(below.flow.seat);
+                let Flow { kind, seat, .. } = below.flow;
+                assert_eq!(here.open.rates(kind), below.rates(), "by its rates");
+                let seated = here.open.seated(kind, seat);
                 assert_eq!(seated, below.flow.place(child), "who is open has a seat");
                 open += 1;
             }

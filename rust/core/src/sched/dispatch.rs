@@ -33,7 +33,8 @@ struct Skipped {
     first: Option<u32>,
 }
 
-enum Next {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
     Grant(u32),
     /// It is next at a rate, and waits for it alone.
     Turn(u32),
@@ -134,6 +135,11 @@ impl State {
             skipped.short.clear();
             skipped.first = None;
             let next = self.find(self.root, &mut skipped);
+            #[cfg(any(test, debug_assertions))]
+            assert!(
+                !self.is_watched || next == self.find_among_all(self.root),
+                "a look at everybody finds another than {next:?}"
+            );
             if !matches!(next, Next::Nobody) {
                 for waiter in skipped.short.drain(..) {
                     self.was_next(waiter);
@@ -164,7 +170,8 @@ impl State {
         let here = self.nodes.at(node);
         let line = &here.line;
         let own = line.flow.open.then(|| line.flow.place(node));
-        for child in here.open.in_order(own) {
+        let waits = |rates: &[Resource]| self.turns(node).any(|rate| rates.contains(&rate));
+        for child in here.open.in_order(own, waits) {
             if child != node {
                 match self.find(child, skipped) {
                     Next::Nobody => continue,

@@ -4,6 +4,7 @@ use super::Weight;
 use super::lease::Charge;
 use super::node::{NIL, Node};
 use super::pool::Bound;
+use super::siblings::KindId;
 use super::state::State;
 use super::tournament::Place;
 use super::{Cost, Time};
@@ -22,8 +23,9 @@ pub(super) struct Flow {
     /// When it was lifted last: as the tree counts, and by the clock.
     lifted: u64,
     lifted_at: Time,
-    /// Whether it is among the eligible ones, and where it sits among these unless it is a line.
+    /// Whether it is among the eligible ones, and of which kind it is and where it sits among these unless it is a line.
     pub(super) open: bool,
+    pub(super) kind: KindId,
     pub(super) seat: u32,
     /// When it was so last, as the tree counts.
     pub(super) left: u64,
@@ -146,17 +148,43 @@ impl State {
         if node == child {
             return;
         }
-        let (place, seat) = (flow.place(child), flow.seat);
-        let siblings = &mut self.nodes.at_mut(node).open;
         if open {
-            let seat = siblings.enter(place);
-            self.nodes.at_mut(child).flow.seat = seat;
-        } else if siblings.leave(seat) {
+            self.seat(node, child);
+        } else {
+            self.unseat(node, child);
+        }
+    }
+
+    /// Gives a child of `node` a seat among those of its siblings who need the same rates.
+    fn seat(&mut self, node: u32, child: u32) {
+        let rates = self.nodes.at(child).rates();
+        let place = self.nodes.at(child).flow.place(child);
+        let siblings = &mut self.nodes.at_mut(node).open;
+        let kind = siblings.kind(rates);
+        let seat = siblings.enter(kind, place);
+        let flow = &mut self.nodes.at_mut(child).flow;
+        (flow.kind, flow.seat) = (kind, seat);
+    }
+
+    fn unseat(&mut self, node: u32, child: u32) {
+        let Flow { kind, seat, .. } = self.nodes.at(child).flow;
+        let siblings = &mut self.nodes.at_mut(node).open;
+        if siblings.leave(kind, seat) {
             let mut siblings = std::mem::take(siblings);
-            for (child, seat) in siblings.deal() {
+            for (child, seat) in siblings.deal(kind) {
                 self.nodes.at_mut(child).flow.seat = seat;
             }
             self.nodes.at_mut(node).open = siblings;
+        }
+    }
+
+    /// Seats an eligible child of `node` among others if it needs other rates now.
+    pub(super) fn reseat(&mut self, node: u32, child: u32) {
+        let here = self.nodes.at(child);
+        let kind = here.flow.kind;
+        if !here.needs_rates(self.nodes.at(node).open.rates(kind)) {
+            self.unseat(node, child);
+            self.seat(node, child);
         }
     }
 
@@ -164,9 +192,9 @@ impl State {
     pub(super) fn move_flow(&mut self, node: u32, child: u32, change: impl FnOnce(&mut Flow)) {
         let flow = self.flow_mut(node, child);
         change(flow);
-        let (place, seat) = (flow.place(child), flow.seat);
+        let (place, kind, seat) = (flow.place(child), flow.kind, flow.seat);
         if flow.open && node != child {
-            self.nodes.at_mut(node).open.change(seat, place);
+            self.nodes.at_mut(node).open.change(kind, seat, place);
         }
     }
 

@@ -41,6 +41,8 @@ impl State {
             let (parent, is_open) = (node.parent, node.flow.open);
             if parent != NIL && is_open != eligible {
                 self.set_open(parent, at, eligible);
+            } else if parent != NIL && eligible {
+                self.reseat(parent, at);
             }
             at = parent;
         }

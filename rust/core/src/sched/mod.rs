@@ -96,7 +96,9 @@
 //! while the least of it is above what is left (`gate.rs`). A shut node is not eligible, so neither it nor anything below it is looked at;
 //! a full root ends the search at once. Gates are refreshed along the path of whatever changed. What a look costs beyond the path of
 //! the grant are waiters that do not fit although smaller ones do, and each of them is passed, and seen, a bounded number of times.
-//! Not so who waits at a rate: while others get on that need slots alone, each grant of theirs goes by all children that wait behind a turn.
+//! Who waits at a rate is not passed, so there may be any number of them while others get on that need slots alone. Children all of
+//! whose waiters need the same rates are kept apart, and while somebody has the turn at one of these only the first of them is looked at
+//! (`siblings.rs`).
 //!
 //! While nobody waits anywhere there is no order to respect: an ask that fits is charged to the books and goes, with no tag moved and,
 //! but for one in sixteen, no clock read (`alone.rs`). The first waiter to come has everything that was taken in this way charged from then on.
@@ -182,6 +184,7 @@ mod report;
 mod reserve;
 mod runs;
 mod settings;
+mod siblings;
 mod snapshot;
 mod state;
 mod tournament;

@@ -4,7 +4,7 @@ use super::fair::Flow;
 use super::line::Line;
 use super::pool::{Kind, Pool};
 use super::pools::Pools;
-use super::tournament::Tournament;
+use super::siblings::Siblings;
 use super::{Resource, Time};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) struct Node {
     /// Those who wait at this very node.
     pub(super) line: Line,
     /// Its children that are eligible; the own line is one more while somebody is offered.
-    pub(super) open: Tournament,
+    pub(super) open: Siblings,
     /// The greatest start tag by which something was granted here.
     pub(super) virtual_time: i128,
     /// The greatest tag that a child ever had.
@@ -86,7 +86,7 @@ impl Node {
             pools: Pools::default(),
             flow,
             line: Line::default(),
-            open: Tournament::default(),
+            open: Siblings::default(),
             virtual_time: 0,
             greatest_tag: 0,
             last_grant: 0,
@@ -116,6 +116,30 @@ impl Node {
     #[inline]
     pub(super) fn books(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
         self.pools.open(resource, kind)
+    }
+
+    /// The rates that all who are offered at it and below need, limited here or not.
+    fn rates_of_all(&self) -> impl Iterator<Item = Resource> {
+        let of_all = |pool: &&Pool| pool.kind == Kind::Rate && pool.needs.len() == self.offered;
+        self.pools.iter().filter(of_all).map(|pool| pool.resource)
+    }
+
+    /// The same, in the order of their numbers.
+    pub(super) fn rates(&self) -> Vec<Resource> {
+        let mut rates: Vec<_> = self.rates_of_all().collect();
+        rates.sort_unstable();
+        rates
+    }
+
+    /// Whether these are they.
+    #[inline]
+    pub(super) fn needs_rates(&self, rates: &[Resource]) -> bool {
+        let mut count = 0;
+        let are_known = self.rates_of_all().all(|rate| {
+            count += 1;
+            rates.contains(&rate)
+        });
+        are_known && count == rates.len()
     }
 
     #[inline]

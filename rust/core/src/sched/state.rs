@@ -59,6 +59,9 @@ pub(super) struct State {
     pub(super) owners: Owners,
     /// The first of the timers when the alarms were told last; `None` too if they are to be told in any case.
     pub(super) announced: Option<Time>,
+    /// It was verified once, so whom it grants something is, too, from now on.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) is_watched: bool,
 }
 
 impl State {
@@ -92,6 +95,8 @@ impl State {
             outrun: Vec::new(),
             owners: Owners::default(),
             announced: None,
+            #[cfg(any(test, debug_assertions))]
+            is_watched: false,
         }
     }
 

@@ -146,11 +146,10 @@ impl Tournament {
         }
     }
 
-    /// All who are in, and one who is not, in order. The first costs nothing, each later one O(log n).
-    pub(super) fn in_order(&self, other: Option<Place>) -> InOrder<'_> {
+    /// All who are in, in order. The first costs nothing, each later one O(log n).
+    pub(super) fn in_order(&self) -> InOrder<'_> {
         InOrder {
             tournament: self,
-            other,
             next: self.first().map(|first| (first, 1)),
             losers: BinaryHeap::new(),
             last: None,
@@ -162,7 +161,6 @@ impl Tournament {
 #[derive(Debug)]
 pub(super) struct InOrder<'a> {
     tournament: &'a Tournament,
-    other: Option<Place>,
     /// Who is next, and the highest position that it has won.
     next: Option<(Place, usize)>,
     /// The same of those who lost against one who was next already.
@@ -190,23 +188,18 @@ impl InOrder<'_> {
         }
         self.next = self.losers.pop().map(|Reverse(next)| next);
     }
-}
 
-impl Iterator for InOrder<'_> {
-    type Item = u32;
-
+    /// Who is next.
     #[inline]
-    fn next(&mut self) -> Option<u32> {
+    pub(super) fn peek(&mut self) -> Option<Place> {
         self.find_next();
-        let next = self.next.map(|(place, _)| place);
-        if let Some(other) = self.other
-            && next.is_none_or(|next| other < next)
-        {
-            self.other = None;
-            return Some(other.2);
-        }
+        self.next.map(|(place, _)| place)
+    }
+
+    /// Whoever is next is out.
+    #[inline]
+    pub(super) fn pop(&mut self) {
         self.last = self.next.take();
-        next.map(|(_, _, child)| child)
     }
 }
 
@@ -262,11 +255,11 @@ mod tests {
                 assert_eq!(tournament.len(), places.len(), "seed {seed}");
                 assert_eq!(tournament.first(), places.first().copied(), "seed {seed}");
                 if child % 16 == 0 {
-                    let other = (tag, 0, u32::MAX - 1);
-                    places.push(other);
-                    places.sort_unstable();
-                    let order = tournament.in_order(Some(other));
-                    assert!(order.eq(places.iter().map(|place| place.2)), "seed {seed}");
+                    let mut order = tournament.in_order();
+                    for place in places.iter().copied().map(Some).chain([None]) {
+                        assert_eq!(order.peek(), place, "seed {seed}");
+                        order.pop();
+                    }
                 }
                 assert!(
                     tournament.matches.len() <= 64.max(4 * places.len()),

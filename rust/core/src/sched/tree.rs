@@ -311,10 +311,13 @@ impl Tree {
         self.state.is_poisoned()
     }
 
-    /// Verifies every invariant of the [module](super) from scratch, and panics with what it found. O(everything).
+    /// Verifies every invariant of the [module](super) from scratch, and panics with what it found. O(everything). From then
+    /// on each grant is verified to go to whom it is due, too.
     #[cfg(any(test, debug_assertions))]
     pub fn check(&self) {
-        self.lock().check();
+        let mut state = self.lock();
+        state.is_watched = true;
+        state.check();
     }
 
     /// Looks at a node that still lives, as it is at this moment; without taking notice of the time, for whoever does has to
