@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +27,7 @@ __all__ = [
     "belongs_to_its_loop",
     "cancelled_often",
     "collect",
+    "eventually",
     "insisted",
     "quiet",
     "turns",
@@ -142,6 +144,18 @@ async def until(condition: Callable[[], object], most: int = 10_000) -> None:
             return
         await asyncio.sleep(0)
     pytest.fail("the condition never came true")
+
+
+async def eventually(condition: Callable[[], object], most: float = 30.0) -> None:
+    """Waits for what another thread must bring about within so many seconds.
+
+    Turns of this loop say nothing about it: a busy machine may give the loop ten thousand before the thread has one.
+    """
+    end = time.monotonic() + most
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"the condition did not come true within {most:g} seconds")
+        await asyncio.sleep(0.001)
 
 
 def wrong(value: Any) -> Any:

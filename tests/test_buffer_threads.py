@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import ClosedError, PushPullBufferObj, WaitObject, WouldBlock
-from tests.support import until, wrong
+from tests.support import eventually, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,11 +120,11 @@ async def test_law_12_threads_and_tasks_stand_in_one_line() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     await buffer.sink.next(0)
     one = in_thread(lambda: buffer.put_sync(1))
-    await until(lambda: buffer.statistics().waiting_producers == 1)
+    await eventually(lambda: buffer.statistics().waiting_producers == 1)
     two = asyncio.create_task(buffer.sink.next(2))
-    await until(lambda: buffer.statistics().waiting_producers == 2)
+    await eventually(lambda: buffer.statistics().waiting_producers == 2)
     three = in_thread(lambda: buffer.put_sync(3))
-    await until(lambda: buffer.statistics().waiting_producers == 3)
+    await eventually(lambda: buffer.statistics().waiting_producers == 3)
     assert [await anext(buffer.source) for _ in range(4)] == [0, 1, 2, 3]
     await two
     for thread, outcome in (one, three):
@@ -229,7 +229,7 @@ async def test_closing_the_source_gives_blocked_threads_their_items_back() -> No
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     buffer.put_sync(0)
     blocked = [in_thread(lambda n=n: buffer.put_sync(n)) for n in (1, 2)]  # type: ignore[misc]
-    await until(lambda: buffer.statistics().waiting_producers == 2)
+    await eventually(lambda: buffer.statistics().waiting_producers == 2)
     await buffer.source.aclose()
     for thread, _ in blocked:
         await asyncio.to_thread(ended, thread)

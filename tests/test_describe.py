@@ -31,7 +31,7 @@ from headrace import (
     SourceIterObj,
     Task,
 )
-from tests.support import until
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -302,7 +302,7 @@ async def test_another_thread_may_ask_at_any_time() -> None:
     count = 0
     async for items in stream:
         count += len(items)
-    await until(lambda: said)
+    await eventually(lambda: said)
     is_over.set()
     await asking
     await stream.aclose()

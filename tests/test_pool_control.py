@@ -19,7 +19,7 @@ from headrace import (
     WrongLoopError,
 )
 from tests.pool_support import ERROR, envelopes, one, pool, quiet, shown
-from tests.support import until
+from tests.support import eventually, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -241,10 +241,9 @@ async def test_abort_may_leave_threads_which_hold_their_capacity() -> None:
 
     for held, gate in zip((1, 0), gates, strict=True):
         gate.set()
-        await until(partial(holds, held), 10_000_000)
-    await until(
-        lambda: not any(thread.name.startswith("mill") for thread in threading.enumerate()),
-        10_000_000,
+        await eventually(partial(holds, held))
+    await eventually(
+        lambda: not any(thread.name.startswith("mill") for thread in threading.enumerate())
     )
 
 

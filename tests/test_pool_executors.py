@@ -16,7 +16,7 @@ import pytest
 from headrace import Task
 from headrace.pool import Cancelling, Executor, LoopExecutor, Stop, ThreadExecutor
 from tests.pool_support import quiet
-from tests.support import until
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -159,7 +159,7 @@ async def test_answer_to_cancel_is_true(executor: Executor) -> None:
             await cleaned.wait()
 
     handle = executor.submit(Task(waits) if cooperative else Task(gate.wait), heard)
-    await until(lambda: heard.calls)
+    await eventually(lambda: heard.calls)
     await quiet()
     assert not handle.inside()
     assert handle.cancel() is Stop.RUNNING
@@ -185,7 +185,7 @@ async def test_what_was_left_tells_when_it_has_stopped_and_nothing_else(executor
     await executor.aclose()
     assert not stopped.is_set()
     gate.set()
-    await until(stopped.is_set, 10_000_000)
+    await eventually(stopped.is_set)
     assert heard.calls == [("called", None)]
 
 

@@ -26,7 +26,7 @@ from headrace import (
     SourceIterObj,
     SourceLinesObj,
 )
-from tests.support import collect, until, wrong
+from tests.support import collect, eventually, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -438,7 +438,7 @@ async def test_law_4_closing_calls_back_a_thread_that_waits_for_a_pipe(fifo: Pat
             os.close(writer)
         # asyncio's own are made with the loop.
         assert descriptors(fifo) == []
-    await until(lambda: all_descriptors() <= before)
+    await eventually(lambda: all_descriptors() <= before)
 
 
 @on_linux
@@ -468,15 +468,15 @@ async def test_law_5_a_stream_that_is_dropped_closes_its_file(large: Path, fifo:
     assert len(descriptors(large)) == 1
     del stream
     gc.collect()
-    await until(lambda: not descriptors(large))
+    await eventually(lambda: not descriptors(large))
     waiting = SourceLinesObj(fifo)
     pull = asyncio.ensure_future(anext(waiting))
-    await until(lambda: bool(descriptors(fifo)))
+    await eventually(lambda: bool(descriptors(fifo)))
     pull.cancel()
     await asyncio.gather(pull, return_exceptions=True)
     del waiting, pull
     gc.collect()
-    await until(lambda: not descriptors(fifo))
+    await eventually(lambda: not descriptors(fifo))
 
 
 @on_linux
@@ -492,7 +492,7 @@ async def test_law_6_what_is_read_ahead_is_bounded(tmp_path: Path) -> None:
     for taken in range(20_000, 200_000, 20_000):
         for _ in range(20_000):
             await anext(stream)
-        await until(partial(lambda taken: ahead(taken * 11) > 2**18, taken))
+        await eventually(partial(lambda taken: ahead(taken * 11) > 2**18, taken))
         # Time enough to read the whole file, if nothing held it.
         for _ in range(100):
             assert ahead(taken * 11) < 6 * 2**17

@@ -28,7 +28,7 @@ from headrace import (
     SourceLinesObj,
     WouldBlock,
 )
-from tests.support import turns, wrong
+from tests.support import eventually, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,15 +44,6 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         timeout=30,
         check=False,
     )
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread does."""
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    pytest.fail("the condition never came true")
 
 
 async def test_every_item_is_a_line_of_json(tmp_path: Path) -> None:
