@@ -232,7 +232,7 @@ async def later(n):
     """The first record comes back after the others."""
     tries[n] += 1
     if n == 0 and tries[n] == 1:
-        raise LaterError(0.2)
+        raise LaterError(1)
     return n
 
 

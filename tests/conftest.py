@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from headrace.pool.plan import Plan
 from headrace.testing import VirtualClock
@@ -25,6 +26,12 @@ from tests.pool_support import ALL_THE_LONG_WAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# How long an example takes says how busy the machine is. All other profiles begin with this one.
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("patient")
 
 KINDS = ("asyncio", "eager", "uvloop")
 

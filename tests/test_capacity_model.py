@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -30,22 +30,14 @@ if TYPE_CHECKING:
 
     from headrace import Lease
 
-_COMMON: dict[str, Any] = {
-    "deadline": None,
-    "print_blob": True,
-    "suppress_health_check": [HealthCheck.too_slow],
-}
 settings.register_profile(
     "headrace-capacity",
     derandomize=True,
     max_examples=150,
     stateful_step_count=60,
     database=None,
-    **_COMMON,
 )
-settings.register_profile(
-    "headrace-capacity-explore", max_examples=2_000, stateful_step_count=100, **_COMMON
-)
+settings.register_profile("headrace-capacity-explore", max_examples=2_000, stateful_step_count=100)
 PROFILE = settings.get_profile(
     "headrace-capacity-explore"
     if os.environ.get("HYPOTHESIS_PROFILE") == "explore"

@@ -50,7 +50,7 @@ def filled(values: list[float]) -> Sketch:
 @given(st.lists(durations, min_size=1, max_size=200), st.lists(st.floats(0, 1), max_size=8))
 @example([0.0], [0.5])
 @example([1.0] * 100, [0.07, 0.29, 0.57])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_quantile_is_within_the_stated_error(values: list[float], parts: list[float]) -> None:
     parts = [0, 0.5, 0.9, 0.99, 1, *parts]
     ranked = sorted(values)
@@ -63,7 +63,7 @@ def test_a_quantile_is_within_the_stated_error(values: list[float], parts: list[
 
 
 @given(st.lists(durations, min_size=1, max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_a_sketch_knows_exactly(values: list[float]) -> None:
     sketch = filled(values)
     assert sketch.count == len(values)
@@ -74,7 +74,7 @@ def test_what_a_sketch_knows_exactly(values: list[float]) -> None:
 
 
 @given(st.lists(durations, max_size=200), st.integers(1, 70))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_histogram_counts_everything_once(values: list[float], most: int) -> None:
     bars = filled(values).histogram(most)
     assert len(bars) <= most
@@ -129,7 +129,7 @@ steps = st.lists(
 
 
 @given(steps, st.sampled_from([2, 4, 6, 16]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_points_are_those_of_the_levels(
     told: list[tuple[float, dict[str, float], int]], slots: int
 ) -> None:

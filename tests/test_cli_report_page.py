@@ -169,7 +169,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing() -> None:
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whatever_a_record_holds_is_text(text: str, message: str) -> None:
     report = Report()
     failure = Failure(message, message, message)

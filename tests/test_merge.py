@@ -76,8 +76,7 @@ def rounds(lists: list[list[Any]]) -> list[list[Any]]:
 # Against lists.
 
 LISTS = st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5)
-# A busy machine may take its time.
-against_lists = settings(deadline=None, max_examples=60)
+against_lists = settings(max_examples=60)
 SPEEDS = st.lists(st.integers(0, 4), min_size=5, max_size=5)
 
 

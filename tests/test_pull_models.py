@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from headrace import SKIP, PullObj, SourceBufferObj, SourceIterObj
 from headrace.testing import ScriptedSource, Turns
@@ -26,13 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Each line is run three times, on one loop of its own.
-_COMMON: dict[str, Any] = {
-    "deadline": None,
-    "print_blob": True,
-    "suppress_health_check": [HealthCheck.too_slow],
-}
-settings.register_profile("headrace", derandomize=True, max_examples=500, database=None, **_COMMON)
-settings.register_profile("headrace-explore", max_examples=5_000, **_COMMON)
+settings.register_profile("headrace", derandomize=True, max_examples=500, database=None)
+settings.register_profile("headrace-explore", max_examples=5_000)
 PROFILE = settings.get_profile(
     "headrace-explore" if os.environ.get("HYPOTHESIS_PROFILE") == "explore" else "headrace"
 )
