@@ -30,6 +30,7 @@ __all__ = [
     "eventually",
     "insisted",
     "quiet",
+    "step_into",
     "turns",
     "until",
     "wrong",
@@ -156,6 +157,15 @@ async def eventually(condition: Callable[[], object], most: float = 30.0) -> Non
         if time.monotonic() > end:
             pytest.fail(f"the condition did not come true within {most:g} seconds")
         await asyncio.sleep(0.001)
+
+
+def step_into(source: Any, awaitable: Any) -> None:
+    """Steps what is awaited to where an async generator waits, in there.
+
+    Before that, who finds items ready lets the loop turn when half a millisecond is over, as it is on a busy machine.
+    """
+    while source.ag_await is None:
+        awaitable.send(None)
 
 
 def wrong(value: Any) -> Any:

@@ -28,7 +28,7 @@ from headrace import (
     SourceObj,
     WrongLoopError,
 )
-from tests.support import Gate, Heart, cancelled_often, collect, turns, until, wrong
+from tests.support import Gate, Heart, cancelled_often, collect, step_into, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -311,11 +311,12 @@ async def test_a_pull_dropped_inside_a_generator_leaves_it_to_be_closed(taken: i
         finally:
             closed.append(True)
 
-    stream = SourceIterObj(generator())
+    source = generator()
+    stream = SourceIterObj(source)
     for n in range(taken):
         assert await anext(stream) == n
     pull = anext(stream)
-    pull.send(None)
+    step_into(source, pull)
     del pull
     gc.collect()
     with pytest.raises(SourceCancelledError):

@@ -21,7 +21,7 @@ from headrace import (
     SourceIterObj,
     WaitObject,
 )
-from tests.support import turns, until
+from tests.support import step_into, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -238,12 +238,6 @@ def _clean_up_at_length(log: list[str]) -> Any:
     return items()
 
 
-def _step_into(source: Any, awaitable: Any) -> None:
-    """Steps to where the source waits; before that, who finds items ready lets the loop turn when half a millisecond is over."""
-    while source.ag_await is None:
-        assert awaitable.send(None) is None
-
-
 @pytest.mark.parametrize("make", [SourceIterObj, lambda items: SourceIterObj(items).map(str)])
 async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_source_waits_again(
     make: Callable[[Any], PullObj[Any]],
@@ -253,7 +247,7 @@ async def test_a_pull_that_is_closed_by_hand_gives_up_its_turn_although_its_sour
     stream = make(source)
     await anext(stream)
     pull: Any = anext(stream)
-    _step_into(source, pull)
+    step_into(source, pull)
     waiting = asyncio.create_task(anext(stream))
     await asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
@@ -273,7 +267,7 @@ async def test_a_collect_that_is_closed_by_hand_gives_back_what_it_had() -> None
     source = _clean_up_at_length(log)
     stream = SourceIterObj(source)
     collecting: Any = stream.collect()
-    _step_into(source, collecting)
+    step_into(source, collecting)
     with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
         collecting.close()
     assert await anext(stream) == 0

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import math
 import random
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +26,9 @@ from tests.support import Heart, collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+TRIES = 5
 
 
 def now() -> float:
@@ -203,7 +206,15 @@ async def test_a_pull_that_got_its_item_leaves_no_timer() -> None:
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
 async def test_window_of_a_ready_source_is_that_of_window(size: int, timeout: float) -> None:
     batches = await collect(SourceIterObj(range(10)).window(size))
-    assert await collect(SourceIterObj(range(10)).window_timeout(size, timeout)) == batches
+    for _ in range(TRIES):
+        windows = await collect(SourceIterObj(range(10)).window_timeout(size, timeout))
+        if windows == batches:
+            return
+        # No time at all is over if the machine was busy elsewhere for so long that the stream let the loop turn.
+        assert timeout == 0
+        assert all(0 < len(window) <= size for window in windows)
+        assert list(chain(*windows)) == list(range(10))
+    pytest.fail(f"not once as a window: {windows}")
 
 
 @pytest.mark.virtual
