@@ -167,8 +167,8 @@ async def test_a_push_holds_its_lease_until_the_sink_has_the_item() -> None:
     sink = Slow()
     line = PushChain.start(int).limit(capacity).into(sink)
     pushes = [asyncio.ensure_future(line.next(number)) for number in range(5)]
-    await until(lambda: capacity.waiting == 3)
-    assert (sink.running, capacity.held) == (2, 2)
+    await until(lambda: (capacity.waiting, sink.running) == (3, 2))
+    assert capacity.held == 2
     sink.gate.set()
     await asyncio.gather(*pushes)
     assert (sink.items, sink.peak) == ([0, 1, 2, 3, 4], 2)

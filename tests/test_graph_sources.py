@@ -222,8 +222,10 @@ async def test_law_12_consumers_are_served_in_turn_and_each_node_goes_to_one(
 ) -> None:
     graph = DependencyGraph(keep_open=True)
     source, other = kind(graph), kind(graph)
-    pulls = [asyncio.ensure_future(collect(source.take(1))) for _ in range(3)]
-    await quiet()
+    pulls: list[asyncio.Future[list[Any]]] = []
+    for _ in range(3):
+        pulls.append(asyncio.ensure_future(collect(source.take(1))))
+        await quiet()  # until it stands in line
     graph.add_all([(n, [n]) for n in range(5)])
     assert await asyncio.gather(*pulls) == [[[0]], [[1]], [[2]]]
     assert await anext(other) == [3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from collections import Counter
 from contextlib import suppress
 from contextvars import ContextVar
 from itertools import pairwise
@@ -349,7 +350,8 @@ async def test_one_that_fails_in_a_turn_does_not_stop_the_others() -> None:
             await queue.sink.next(Task(work, number))
         await queue.sink.return_()
         found = [envelope async for envelope in progress]
-    assert shown(found) == ["ValueError"] * 3 + [0, 2, 4]
+    # On a busy machine some may have begun, and ended, before the others.
+    assert Counter(shown(found)) == {"ValueError": 3, 0: 1, 2: 1, 4: 1}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

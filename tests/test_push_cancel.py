@@ -434,10 +434,12 @@ async def test_law_2_what_a_window_has_reaches_each_branch_once(name: str, strik
                     cancelled = await strike(line.top.next(item), at if number == victim else -1)
                     if cancelled is not None:
                         hit = True
-                        # The window; or all branches, if the cancellation came too late.
-                        assert line.top in named(cancelled) or len(named(cancelled)) == len(
-                            line.ends
-                        )
+                        # The window; or all branches, if the cancellation came too late. Or nobody, if it struck where a
+                        # busy machine has the loop turn before: it is the producer's then, who pushes it again.
+                        if not (names := named(cancelled)):
+                            await line.top.next(item)
+                        else:
+                            assert line.top in names or len(names) == len(line.ends)
             await line.top.return_()
             assert [end.items for end in line.ends] == expected, (victim, at)
         assert at < 100

@@ -24,6 +24,7 @@ from tests.support import collect, turns
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+TRIES = 5
 SCRIPT = [1, Turns(2), 2, Turns(1), 3]
 
 
@@ -125,8 +126,8 @@ async def test_a_sweep_tries_every_suspension() -> None:
     # Three in the run; and, of the first tries of items, two: the first and the second suspension. A busy machine may
     # add a turn of the loop.
     assert await sweep(lambda: aiter(ScriptedSource(SCRIPT)), [1, 2, 3], ways=["cancel"]) >= 5
-    # It never waits; on a busy machine it may let the loop have a turn.
-    assert await sweep(lambda: SourceIterObj([1, 2]), [1, 2]) <= 1
+    # It never waits. Only if the machine is busy elsewhere for so long it lets the loop have a turn.
+    assert 0 in [await sweep(lambda: SourceIterObj([1, 2]), [1, 2]) for _ in range(TRIES)]
 
 
 @pytest.mark.parametrize("way", ["cancel", "late", "twice", "timeout", "drop"])
@@ -143,7 +144,7 @@ async def test_a_sweep_notices_what_is_repeated() -> None:
 async def test_a_sweep_notices_what_is_wrong_without_it() -> None:
     with pytest.raises(SweepError, match=r"left alone: expected \[2\], got \[1\]"):
         await sweep(lambda: SourceIterObj([1]), [2])
-    assert await sweep(lambda: SourceIterObj([[1], [2]]), [[2], [1]], ordered=False) <= 1
+    await sweep(lambda: SourceIterObj([[1], [2]]), [[2], [1]], ordered=False)
     with pytest.raises(SweepError, match="left alone"):
         await sweep(lambda: SourceIterObj([1, 1]), [1, 2], ordered=False)
 
