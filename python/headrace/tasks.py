@@ -44,7 +44,8 @@ async def settled(
             try:
                 await asyncio.wait(pending)
             except asyncio.CancelledError as cancelled:
-                struck = struck or cancelled
+                # Without the way that it came: that leads here, to what is kept, and to all who wait for this.
+                struck = struck or cancelled.with_traceback(None)
     finally:
         if waiting is not None:
             _awaited.pop(waiting, None)

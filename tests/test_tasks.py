@@ -1,0 +1,63 @@
+"""What closes tasks waits for them, whatever cancels it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headrace.tasks import settled
+from tests.support import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_a_cancellation_is_given_back_when_all_are_done() -> None:
+    first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
+    closing = asyncio.create_task(settled(first, second))
+    await quiet()
+    for message in ("one", "two"):
+        closing.cancel(message)
+        await quiet()
+        assert not closing.done()
+    first.set_result(None)
+    await quiet()
+    assert not closing.done()
+    second.set_exception(KeyError("it is not read here"))
+    struck = await closing
+    assert struck is not None
+    assert struck.args == ("one",)
+    assert isinstance(second.exception(), KeyError)
+
+
+@pytest.mark.usefixtures("no_collections")
+async def test_who_was_cancelled_meanwhile_is_freed_without_a_collection() -> None:
+    class Held:
+        pass
+
+    done = asyncio.get_running_loop().create_future()
+
+    async def close() -> weakref.ref[Held]:
+        held = Held()
+        await settled(done)
+        return weakref.ref(held)
+
+    closing = asyncio.create_task(close())
+    await quiet()
+    closing.cancel()
+    await quiet()
+    done.set_result(None)
+    held = await closing
+    assert held() is None
