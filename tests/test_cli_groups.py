@@ -119,9 +119,9 @@ async def test_reading_stops_while_the_window_is_full() -> None:
     await asyncio.sleep(1)
     assert (read, groups.waiting) == (14, 10)
     # First come, first served: the slots were gone when the third group came. The long way a group takes up its second task
-    # a turn later, and then they were not.
-    late = {"1": 2, "2": 1, "0": 1}
-    assert groups.held() == (late if ALL_THE_LONG_WAY else {"1": 2, "2": 2, "0": 0})
+    # a turn later, as it may on a busy machine, and then they were not.
+    prompt, late = {"1": 2, "2": 2, "0": 0}, {"1": 2, "2": 1, "0": 1}
+    assert groups.held() in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
     gate.set()
     await running
     assert read == 100
@@ -165,7 +165,8 @@ async def test_a_cancelled_run_stops_everything() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     # The root has three slots, and the first group may have two of them; as above.
-    assert sorted(ended) == (["a", "b", "c"] if ALL_THE_LONG_WAY else ["a", "a", "b"])
+    prompt, late = ["a", "a", "b"], ["a", "b", "c"]
+    assert sorted(ended) in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
     assert (root.held, root.waiting) == (0, 0)
 
 
