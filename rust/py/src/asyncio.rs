@@ -215,6 +215,29 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyContext_CopyCurrent()) }
 }
 
+/// A context that is entered until this is dropped.
+pub(crate) struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl<'a, 'py> InContext<'a, 'py> {
+    #[inline]
+    pub(crate) fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        // SAFETY: attached, and a live object; what is no context is refused.
+        match unsafe { pyo3::ffi::PyContext_Enter(context.as_ptr()) } {
+            0 => Ok(Self(context)),
+            _ => Err(PyErr::fetch(context.py())),
+        }
+    }
+}
+
+impl Drop for InContext<'_, '_> {
+    fn drop(&mut self) {
+        // SAFETY: it was entered last on this thread: what ran inside has left its own.
+        if unsafe { pyo3::ffi::PyContext_Exit(self.0.as_ptr()) } != 0 {
+            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(self.0));
+        }
+    }
+}
+
 /// Whether an error is a cancellation by its type; who asked for it is another question
 /// ([`Cancels`]).
 pub(crate) fn is_cancelled_error(py: Python<'_>, error: &PyErr) -> bool {

@@ -23,7 +23,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::mailbox::{Key, Mailbox};
 use super::{Class, Coroutine, Native, Seen, Step, Stopped};
-use crate::asyncio;
+use crate::asyncio::{self, InContext};
 use crate::errors::Raised;
 use crate::gc;
 use crate::gil::GilCell;
@@ -143,20 +143,9 @@ impl Callback {
         } else {
             future.as_any()
         };
-        // SAFETY: both are called attached and with a live object; what is none of contexts is refused.
-        let entered = unsafe { ffi::PyContext_Enter(self.context.as_ptr()) };
-        if entered != 0 {
-            return Err(PyErr::fetch(py));
-        }
-        let called = self.function.bind(py).call1((future,));
-        // SAFETY: as above; it is the one that was entered, and whoever entered another meanwhile has left it.
-        let left = unsafe { ffi::PyContext_Exit(self.context.as_ptr()) };
-        let called = called.map(drop);
-        if left != 0 {
-            let error = PyErr::fetch(py);
-            return called.and(Err(error));
-        }
-        called
+        let context = self.context.bind(py);
+        let _inside = InContext::enter(context)?;
+        self.function.bind(py).call1((future,)).map(drop)
     }
 }
 

@@ -18,6 +18,7 @@ use pyo3::types::{PyDict, PyModule};
 
 use super::step::Where;
 use crate::asyncio;
+pub(crate) use crate::asyncio::InContext;
 use crate::awaitable::{Seen, Stopped};
 use crate::drive::budget;
 use crate::errors;
@@ -87,29 +88,6 @@ impl Identity {
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(&self.task)?;
         see(&self.context)
-    }
-}
-
-/// A context that is entered until this is dropped.
-pub(crate) struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
-
-impl<'a, 'py> InContext<'a, 'py> {
-    #[inline]
-    pub(crate) fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
-        // SAFETY: a live context of this thread.
-        match unsafe { ffi::PyContext_Enter(context.as_ptr()) } {
-            0 => Ok(Self(context)),
-            _ => Err(PyErr::fetch(context.py())),
-        }
-    }
-}
-
-impl Drop for InContext<'_, '_> {
-    fn drop(&mut self) {
-        // SAFETY: it was entered last on this thread: what ran inside has left its own.
-        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } != 0 {
-            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(self.0));
-        }
     }
 }
 

@@ -7,11 +7,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyNone;
 
-use super::identity::{Entered, Identity, InContext};
+use super::identity::{Entered, Identity};
 use super::merge::{Merge, wake};
 use super::slot::{Key, Outcome, Running, Status};
 use super::state::{OnError, State};
-use crate::asyncio;
+use crate::asyncio::{self, InContext};
 use crate::drive::budget;
 use crate::feed::{AnyFeed, Drawn, agen};
 
