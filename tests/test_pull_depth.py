@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -164,3 +167,40 @@ async def test_law_17_what_is_too_deep_for_the_stack_raises(wrap: Any) -> None:
     # And the next one is none the worse for it.
     assert await collect(deep(wrap, 20)) == [0, 1, 2]
     assert await collect(deep(lambda stream: stream.eager(1), 10, deep(wrap, 20))) == [0, 1, 2]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere the stack of a thread is not asked for"
+)
+@pytest.mark.parametrize("kilobytes", [256, 512, 1024])
+def test_law_17_what_is_too_deep_for_a_little_stack_raises(kilobytes: int) -> None:
+    """In a process of its own, which a stack that is used up would end."""
+    program = f"""
+import asyncio, threading
+from headrace import SourceIterObj
+from tests.test_pull_depth import Nested, deep
+
+async def main():
+    for wrap in (Nested, SourceIterObj, lambda stream: SourceIterObj([stream]).flatten()):
+        for depth in (1_000, 20_000):
+            try:
+                await anext(deep(wrap, depth))
+            except RecursionError:
+                print("refused")
+        assert await anext(deep(wrap, 10)) == 0
+
+threading.stack_size({kilobytes} << 10)
+thread = threading.Thread(target=asyncio.run, args=(main(),))
+thread.start()
+thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["refused"] * len(done.stdout.split())
+    assert done.stdout.count("refused") >= 3

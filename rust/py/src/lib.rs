@@ -14,7 +14,7 @@
 //! | [`asyncio`], [`deep`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`recycled`], [`stack`], [`thread`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `deep`, `capacity/lease`, `asyncio` and `gil`, each block with
+//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `deep`, `capacity/lease`, `asyncio`, `stack` and `gil`, each block with
 //! its reason.
 
 mod asyncio;

@@ -9,12 +9,22 @@ use std::cell::Cell;
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 
-/// How many bytes of the stack all of them may use: a quarter of what a thread has as a rule.
-const MOST: usize = 2 << 20;
+/// How many bytes of the stack all of them may use: a quarter of what a thread has as a rule; and where it cannot be asked
+/// what it has, a quarter of what it has at least.
+const MOST: usize = if cfg!(target_os = "linux") {
+    2 << 20
+} else {
+    1 << 18
+};
+
+/// How many are left to what runs at the bottom, unless a quarter of the stack is less.
+const LEFT: usize = 1 << 18;
 
 thread_local! {
-    /// Where the outermost of them stands; 0 if there is none.
-    static OUTERMOST: Cell<usize> = const { Cell::new(0) };
+    /// Where they are to end, if there is an outermost one; else 0. Stacks grow downwards.
+    static END: Cell<usize> = const { Cell::new(0) };
+    /// Where they are to end at the latest, once that is known.
+    static FLOOR: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// A step of a source, until it is dropped.
@@ -25,9 +35,9 @@ pub(crate) struct Level {
 impl Level {
     #[inline]
     pub(crate) fn enter() -> Self {
-        let is_outermost = OUTERMOST.get() == 0;
+        let is_outermost = END.get() == 0;
         if is_outermost {
-            OUTERMOST.set(here());
+            END.set(here().saturating_sub(MOST).max(floor()).max(1));
         }
         Self { is_outermost }
     }
@@ -39,7 +49,7 @@ impl Level {
     /// `RecursionError`: too much of the stack is used.
     #[inline]
     pub(crate) fn check(&self) -> PyResult<()> {
-        if !self.is_outermost && OUTERMOST.get().abs_diff(here()) > MOST {
+        if !self.is_outermost && here() < END.get() {
             return Err(too_deep());
         }
         Ok(())
@@ -50,9 +60,42 @@ impl Drop for Level {
     #[inline]
     fn drop(&mut self) {
         if self.is_outermost {
-            OUTERMOST.set(0);
+            END.set(0);
         }
     }
+}
+
+#[inline]
+fn floor() -> usize {
+    FLOOR.get().unwrap_or_else(|| {
+        let floor = stack().map_or(0, |(lowest, size)| lowest + LEFT.min(size / 4));
+        FLOOR.set(Some(floor));
+        floor
+    })
+}
+
+/// The lowest address of this thread's stack, and how many bytes it has.
+#[cfg(target_os = "linux")]
+#[cold]
+fn stack() -> Option<(usize, usize)> {
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the first call fills the attributes in or fails; then they are read, and given back.
+    let failed = unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let failed =
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        failed
+    };
+    (failed == 0).then(|| (lowest.addr(), size))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stack() -> Option<(usize, usize)> {
+    None
 }
 
 /// An address in the frame of now.
