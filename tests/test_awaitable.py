@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextlib
 import gc
 import inspect
 import os
+import subprocess
 import sys
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import CapacitySource, ForkError, PushPullBufferObj, SourceIterObj, WaitObject
+from headrace import (
+    CapacitySource,
+    ClosedError,
+    ForkError,
+    PullRaceObj,
+    PushPullBufferObj,
+    SourceIterObj,
+    WaitObject,
+)
+from tests.support import turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from headrace import PullObj
 
 
 def test_an_awaitable_is_a_coroutine_for_everybody_who_asks() -> None:
@@ -219,6 +233,91 @@ def test_law_15_after_the_loop_is_closed_a_waiter_is_no_trap() -> None:
         return await anext(buffer.source)
 
     assert asyncio.run(take()) == 7
+
+
+async def never() -> AsyncIterator[int]:
+    await asyncio.get_running_loop().create_future()
+    yield 0
+
+
+async def twice(stream: PullObj[Any]) -> None:
+    await asyncio.gather(anext(stream), anext(stream))
+
+
+async def close_beside(stream: PullObj[Any]) -> None:
+    async def stubborn() -> None:
+        with contextlib.suppress(ClosedError, asyncio.CancelledError):
+            await anext(stream)
+        await asyncio.get_running_loop().create_future()
+
+    pull = asyncio.ensure_future(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.gather(stream.aclose(), pull)
+
+
+WAITS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+    "a buffer": lambda: anext(PushPullBufferObj[int]().source),
+    "a line over one": lambda: anext(PushPullBufferObj[int]().source.map(str)),
+    "its turn": lambda: twice(PushPullBufferObj[int]().source.map(str)),
+    "a source": lambda: anext(SourceIterObj(never())),
+    "a merge": lambda: anext(PullRaceObj(never(), [])),
+    "the end of a pull": lambda: close_beside(SourceIterObj(never())),
+}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed")  # which the merge is, for one
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS.keys())
+def test_law_5_a_loop_takes_those_who_were_left_waiting_in_it_along(
+    wait: Callable[[], Coroutine[Any, Any, Any]], kind: str
+) -> None:
+    """They were not even cancelled, and no other loop comes after it."""
+    kinds = asyncio if kind == "asyncio" else pytest.importorskip("uvloop")
+    loop: asyncio.AbstractEventLoop = kinds.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+
+    async def begin() -> weakref.ref[Any]:
+        task = asyncio.ensure_future(wait())
+        await turns(10)
+        assert not task.done()
+        return weakref.ref(task)
+
+    task = loop.run_until_complete(begin())
+    gone = weakref.ref(loop)
+    assert task() is not None
+    loop.close()
+    del loop
+    gc.collect()
+    gc.collect()
+    assert (gone(), task()) == (None, None)
+
+
+def test_law_15_what_waits_when_the_process_ends_is_closed_quietly() -> None:
+    program = """
+import asyncio
+from headrace import SourceIterObj
+from tests.test_awaitable import WAITS, never, turns
+
+def tasks():
+    return anext(SourceIterObj(never()).map(str, concurrency=2))
+
+loop = asyncio.new_event_loop()
+loop.set_exception_handler(lambda *_: None)
+
+async def begin():
+    return [asyncio.ensure_future(wait()) for wait in [tasks, *WAITS.values()]], await turns(10)
+
+begun = loop.run_until_complete(begin())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "panicked" not in done.stderr
 
 
 async def test_the_collector_sees_those_that_wait_and_none_that_is_dead() -> None:

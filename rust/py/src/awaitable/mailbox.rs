@@ -26,7 +26,8 @@
 //! - by the waker, which looks whether the loop runs;
 //! - by the drain that is dropped without having been called, as a loop does when it is closed with
 //!   letters in its mailbox;
-//! - by the next loop that gets a mailbox, which looks whether those that have one are closed.
+//! - by the next loop that gets a mailbox, which looks whether those that have one are closed;
+//! - by the collector, to which a loop that nobody has any more is one piece of garbage with all that wait in it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -35,11 +36,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::future::Future;
 use super::wakes::Wakes;
+use super::{Seen, Stopped};
 use crate::asyncio;
 use crate::gil::GilCell;
 use crate::thread::this_thread;
@@ -110,7 +111,7 @@ impl Futures {
 /// Where a loop gets its wake-ups.
 pub(super) struct Mailbox {
     /// The thread that runs the loop.
-    thread: u64,
+    pub(super) thread: u64,
     /// A weak reference to the loop, which may die before its waiters do.
     pub(super) event_loop: Py<PyWeakrefReference>,
     pub(super) futures: GilCell<Futures>,
@@ -133,6 +134,20 @@ impl std::fmt::Debug for Mailbox {
 }
 
 impl Mailbox {
+    /// One for a loop that runs in this thread.
+    pub(super) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
+        let one_by_one = event_loop.hasattr(intern!(event_loop.py(), "_wakes_one_by_one"))?;
+        Ok(Arc::new(Self {
+            thread: this_thread(),
+            event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
+            futures: GilCell::default(),
+            wakes: GilCell::default(),
+            wakes_together: !one_by_one,
+            letters: Mutex::default(),
+            rung: AtomicBool::new(false),
+        }))
+    }
+
     pub(super) fn post(self: &Arc<Self>, key: Key) {
         Python::attach(|py| {
             let event_loop = self.event_loop.bind(py).upgrade();
@@ -232,8 +247,8 @@ impl Mailbox {
         give_up_each(forwards);
     }
 
-    /// The loop is closed, and nobody who waits on it will ever be woken.
-    fn abandon(&self, py: Python<'_>) {
+    /// The loop is closed or garbage, and nobody who waits on it will ever be woken.
+    pub(super) fn abandon(&self, py: Python<'_>) {
         let mut futures = self.futures.borrow(py);
         let slots = futures.slots.iter_mut();
         let (futures_held, forwards): (Vec<_>, Vec<_>) = slots
@@ -242,6 +257,18 @@ impl Mailbox {
         drop(futures);
         drop(futures_held);
         give_up_each(forwards.into_iter().flatten().collect());
+    }
+
+    /// Shows the collector who waits.
+    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        if let Some(futures) = self.futures.peek_for_gc() {
+            let mut held = futures.slots.iter().filter_map(|slot| slot.future.as_ref());
+            held.try_for_each(|future| see(future.as_any()))?;
+        }
+        match self.wakes.peek_for_gc() {
+            Some(wakes) => wakes.traverse(see),
+            None => Ok(()),
+        }
     }
 
     /// Resolves a future, if it is still there and nobody else has.
@@ -265,7 +292,7 @@ impl Mailbox {
 }
 
 /// Whether a loop runs now. What cannot say so is taken to.
-fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
+pub(super) fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
     if asyncio::is_known_to_run_here(event_loop) {
         return true;
     }
@@ -344,96 +371,4 @@ impl Drop for Drain {
             });
         }
     }
-}
-
-/// Keeps a mailbox with its loop: the value in a `WeakKeyDictionary`.
-#[pyclass(frozen, weakref, module = "headrace._core")]
-struct Address(Arc<Mailbox>);
-
-static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-/// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is
-/// slow.
-static RECENT: GilCell<Option<Arc<Mailbox>>> = GilCell::new(None);
-
-/// Lets go of all that waits on loops which were closed: also of the loops themselves, which the
-/// futures keep alive.
-fn abandon_closed(addresses: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = addresses.py();
-    for event_loop in addresses.call_method0(intern!(py, "keyrefs"))?.try_iter()? {
-        let event_loop = event_loop?.call0()?;
-        if event_loop.is_none()
-            || !event_loop
-                .call_method0(intern!(py, "is_closed"))?
-                .is_truthy()?
-        {
-            continue;
-        }
-        let address = addresses.call_method1(intern!(py, "pop"), (event_loop, py.None()))?;
-        if let Ok(address) = address.cast_into::<Address>() {
-            address.get().0.abandon(py);
-        }
-    }
-    Ok(())
-}
-
-/// The mailbox of the running loop, nearly always: where a future is made it is looked at again.
-///
-/// If the one that was used last belongs to this thread and its loop runs, it is that, unless the
-/// loop runs in another thread by now. `get_running_loop()` may cost a system call.
-pub(super) fn probable_mailbox(py: Python<'_>) -> PyResult<Arc<Mailbox>> {
-    let recent = RECENT.borrow(py).clone();
-    if let Some(mailbox) = recent
-        && mailbox.thread == this_thread()
-        && mailbox
-            .event_loop
-            .bind(py)
-            .upgrade()
-            .is_some_and(|event_loop| runs(&event_loop))
-    {
-        return Ok(mailbox);
-    }
-    mailbox(&asyncio::running_loop(py)?)
-}
-
-pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
-    let py = event_loop.py();
-    let recent = RECENT.borrow(py).clone();
-    if let Some(mailbox) = recent
-        && mailbox.is_of(event_loop)
-    {
-        return Ok(mailbox);
-    }
-    let addresses = ADDRESSES
-        .get_or_try_init(py, || {
-            PyResult::Ok(
-                py.import("weakref")?
-                    .getattr("WeakKeyDictionary")?
-                    .call0()?
-                    .unbind(),
-            )
-        })?
-        .bind(py);
-    let known = addresses.call_method1(intern!(py, "get"), (event_loop,))?;
-    // A loop may move to another thread between two runs; its mailbox is then made anew.
-    let mailbox = match known.cast_into::<Address>() {
-        Ok(address) if address.get().0.thread == this_thread() => Arc::clone(&address.get().0),
-        _ => {
-            abandon_closed(addresses)?;
-            let mailbox = Arc::new(Mailbox {
-                thread: this_thread(),
-                event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
-                futures: GilCell::default(),
-                wakes: GilCell::default(),
-                wakes_together: !event_loop.hasattr(intern!(py, "_wakes_one_by_one"))?,
-                letters: Mutex::default(),
-                rung: AtomicBool::new(false),
-            });
-            addresses.set_item(event_loop, Py::new(py, Address(Arc::clone(&mailbox)))?)?;
-            mailbox
-        }
-    };
-    let old = RECENT.borrow(py).replace(Arc::clone(&mailbox));
-    drop(old);
-    Ok(mailbox)
 }

@@ -26,12 +26,14 @@
 //! | [`context`] | an awaitable that `async with` takes |
 //! | [`inner`] | driving somebody else's awaitable |
 //! | [`mailbox`] | where a loop gets its wake-ups, from any thread |
+//! | [`address`] | where the mailbox of a loop is found |
 //! | [`future`] | what a task waits on |
 //! | [`wakes`] | the wake-ups of one turn, called together |
 //! | [`park`] | a place there, with a future and a waker |
 //! | [`pending`] | a future of the core that waits, for one turn of the loop or for longer |
 //! | [`ready`] | an awaitable over a future of the core |
 
+mod address;
 pub(crate) mod context;
 mod future;
 pub(crate) mod inner;
@@ -46,6 +48,7 @@ mod wakes;
 
 use pyo3::prelude::*;
 
+pub(crate) use address::{keep_with, let_go};
 pub(crate) use future::{Future, register};
 pub(crate) use inner::Inner;
 pub(crate) use native::{Class, Coroutine, Native};

@@ -6,8 +6,9 @@ use std::task::{Wake, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use super::address::{mailbox, probable_mailbox};
 use super::future::Future;
-use super::mailbox::{Forward, Key, Mailbox, mailbox, probable_mailbox};
+use super::mailbox::{Forward, Key, Mailbox};
 use super::{Seen, Stopped};
 use crate::asyncio;
 

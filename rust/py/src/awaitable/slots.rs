@@ -116,7 +116,10 @@ impl<T: Coroutine> MethodDef<noargs::Func> for Close<T> {
             // SAFETY: as in `Resume`; `returned` is plain data.
             unsafe {
                 if (*object.cast::<Object<T>>()).status != Status::Finished {
-                    let error = PyGeneratorExit::new_err(());
+                    // Made here and now: PyO3 refuses to make it from its type while the interpreter ends, which closes all that
+                    // still waits.
+                    let exit = py.get_type::<PyGeneratorExit>().call0()?;
+                    let error = PyErr::from_value(exit);
                     let stepped = step::<T>(py, object, |coroutine| {
                         coroutine
                             .throw(py, error)

@@ -15,9 +15,12 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyWeakrefMethods};
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::future::Future;
 use super::mailbox::{Mailbox, undisturbed};
+use super::{Seen, Stopped};
+use crate::gc;
 use crate::gil::GilCell;
 
 /// What the loop calls in its next turn, if it was asked to.
@@ -26,6 +29,13 @@ pub(super) struct Wakes {
     next: Vec<Py<Future>>,
     /// The memory of the last ones.
     spare: Vec<Py<Future>>,
+}
+
+impl Wakes {
+    /// Shows the collector those that are to be called.
+    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        self.next.iter().try_for_each(|future| see(future.as_any()))
+    }
 }
 
 impl Mailbox {
@@ -52,7 +62,7 @@ impl Mailbox {
     }
 
     /// Those of the turn that begins.
-    fn take_wakes(&self, py: Python<'_>) -> Vec<Py<Future>> {
+    pub(super) fn take_wakes(&self, py: Python<'_>) -> Vec<Py<Future>> {
         let mut wakes = self.wakes.borrow(py);
         let spare = std::mem::take(&mut wakes.spare);
         std::mem::replace(&mut wakes.next, spare)
@@ -147,6 +157,20 @@ impl Turn {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         self.called.store(true, Ordering::Relaxed);
         self.mailbox.call_all(py, self.take(py))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(own) = self.own.peek_for_gc() else {
+            return Ok(());
+        };
+        gc::show(&visit, |see| {
+            own.iter().try_for_each(|future| see(future.as_any()))
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let own = std::mem::take(&mut *self.own.borrow(py));
+        drop(own);
     }
 }
 

@@ -3,10 +3,10 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::merge::{Merge, own_source, resolve, roots, wake};
+use super::merge::{Merge, own_source, resolve, wake};
 use super::slot::{Key, Slot, Status};
 use super::state::Phase;
-use crate::awaitable::Inner;
+use crate::awaitable::{Inner, let_go};
 use crate::feed::AnyFeed;
 
 impl Merge {
@@ -165,7 +165,10 @@ impl Merge {
         drop(old);
         wake(py, futures);
         this.retire(py, key);
-        if is_last && let Err(error) = roots(py).and_then(|roots| roots.discard(slf)) {
+        if is_last
+            && let Some(event_loop) = this.known_loop(py)
+            && let Err(error) = let_go(&event_loop, slf)
+        {
             error.write_unraisable(py, Some(slf.as_any()));
         }
     }

@@ -3,8 +3,7 @@
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PySet, PyTuple};
+use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::anchor::Anchor;
@@ -13,6 +12,7 @@ use super::resumption::{Errand, Note};
 use super::slot::{Key, Slot, Status};
 use super::state::{OnError, Phase, State};
 use crate::asyncio;
+use crate::awaitable::{keep_with, let_go};
 use crate::drive::pull::link::PullLink;
 use crate::errors;
 use crate::feed::{AnyFeed, ForeignFeed, IterFeed};
@@ -265,8 +265,7 @@ impl Merge {
             .call_method0(intern!(py, "is_closed"))?
             .is_truthy()?
         {
-            roots(py)?.discard(slf)?;
-            return Ok(());
+            return let_go(&event_loop, slf);
         }
         let note = Note {
             merge: slf.clone().unbind(),
@@ -320,14 +319,6 @@ pub(super) fn over(source: &Bound<'_, PyAny>) -> PyResult<(AnyFeed, bool)> {
         return Ok((AnyFeed::Foreign(feed), true));
     }
     Ok((AnyFeed::Iter(Py::new(py, IterFeed::over(source))?), false))
-}
-
-/// Merges with tasks: somebody has to hold those, as a loop holds its tasks only weakly.
-pub(super) fn roots(py: Python<'_>) -> PyResult<&Bound<'_, PySet>> {
-    static ROOTS: PyOnceLock<Py<PySet>> = PyOnceLock::new();
-    Ok(ROOTS
-        .get_or_try_init(py, || PyResult::Ok(PySet::empty(py)?.unbind()))?
-        .bind(py))
 }
 
 /// Lets pulls that wait go on.
@@ -458,7 +449,8 @@ impl Merge {
             state.tasks.len() == 1
         };
         if is_first {
-            roots(py)?.add(slf)?;
+            // Somebody has to hold it, as a loop holds its tasks only weakly.
+            keep_with(&event_loop, slf)?;
         }
         Ok(identity)
     }

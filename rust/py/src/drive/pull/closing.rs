@@ -7,11 +7,13 @@ use std::task::Waker;
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::link::{Origin, Phase, PullLink};
 use crate::asyncio;
 use crate::awaitable::{Parked, Seen, Stopped};
 use crate::feed::AnyFeed;
+use crate::gc;
 use crate::gil::GilCell;
 
 /// What a link draws from is being closed.
@@ -190,6 +192,18 @@ struct Keeper(GilCell<Option<Parked>>);
 #[pymethods]
 impl Keeper {
     fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) {
+        let place = self.0.borrow(py).take();
+        drop(place);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.0.peek_for_gc().as_deref() {
+            Some(Some(place)) => gc::show(&visit, |see| place.traverse(see)),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
         let place = self.0.borrow(py).take();
         drop(place);
     }
