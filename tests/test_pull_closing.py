@@ -24,7 +24,7 @@ from headrace import (
 from tests.support import step_into, turns, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 
 class Slow:
@@ -273,3 +273,29 @@ async def test_a_collect_that_is_closed_by_hand_gives_back_what_it_had() -> None
     assert await anext(stream) == 0
     with pytest.raises(SourceCancelledError):
         await anext(stream)
+
+
+async def test_law_4_a_pull_that_comes_out_while_it_is_cancelled_keeps_nobody_waiting() -> None:
+    class Own:
+        """Something to wait for that goes on at once when it is cancelled, where a future waits for the next turn."""
+
+        pull: Any = None
+
+        def __await__(self) -> Generator[Own, None, None]:
+            yield self
+
+        def cancel(self) -> None:
+            with pytest.raises(ClosedError):
+                self.pull.throw(asyncio.CancelledError())
+
+    own = Own()
+
+    async def wait(_: int) -> None:
+        await own
+
+    stream = SourceIterObj([1]).map(wait)
+    own.pull = anext(stream)
+    while own.pull.send(None) is not own:
+        """It let the loop turn."""
+    async with asyncio.timeout(5):
+        await stream.aclose()

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace import PullRaceObj, PushPullBufferObj, SourceIterObj
+from headrace import (
+    PullRaceObj,
+    PushPullBufferObj,
+    SourceIterObj,
+    WrongLoopError,
+)
 from tests.support import Heart
 
 if TYPE_CHECKING:
@@ -98,3 +103,37 @@ def test_law_16_a_loop_turns_also_if_another_one_suspends_at_each_of_its_items()
         other.result(PATIENCE)
     # Each item takes longer than a task may go on.
     assert beats > items / 3
+
+
+@pytest.mark.parametrize("eager", [1, 3])
+def test_law_9_a_loop_is_refused_also_while_the_right_one_runs_a_task(eager: int) -> None:
+    """That a loop runs a step of a task is seen from every thread, and proves nothing in another one."""
+    begun, refused = threading.Event(), threading.Event()
+    races: list[PullRaceObj[int]] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(10):
+            yield number
+
+    async def run() -> list[int]:
+        async with PullRaceObj(numbers(), [], eager=eager) as race:
+            races.append(race)
+            items = [await anext(race)]
+            begun.set()
+            # In the middle of a step, without the interpreter's lock.
+            assert refused.wait(PATIENCE)
+            return items + [item async for item in race]
+
+    async def pull_elsewhere() -> None:
+        # A stream of its own, which no loop has driven yet.
+        with pytest.raises(WrongLoopError):
+            await anext(races[0].map(str))
+
+    with ThreadPoolExecutor(1) as pool:
+        items = pool.submit(asyncio.run, run())
+        assert begun.wait(PATIENCE)
+        try:
+            asyncio.run(pull_elsewhere())
+        finally:
+            refused.set()
+        assert items.result(PATIENCE) == list(range(10))

@@ -67,9 +67,15 @@ fn start(py: Python<'_>) -> PyResult<()> {
         .build()?;
     let stop = pyo3::wrap_pyfunction!(shut_down_runtime, py)?;
     py.import("atexit")?.call_method1("register", (stop,))?;
-    let old = RUNTIME.borrow(py).replace((Home::here(), runtime));
+    let mut place = RUNTIME.borrow(py);
+    if place.as_ref().is_some_and(|(home, _)| home.is_here()) {
+        // Another thread was quicker.
+        drop(place);
+        runtime.shutdown_background();
+        return Ok(());
+    }
     // Only ever a parent's: its threads are not here, so it cannot be shut down.
-    std::mem::forget(old);
+    std::mem::forget(place.replace((Home::here(), runtime)));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::depth::Depth;
-use super::identity::{check_loop, is_first_to_run};
+use super::identity::is_first_to_run;
 use super::merge::Merge;
 use super::row::Ending;
 use super::slot::{Key, Outcome, Slot};
@@ -176,7 +176,7 @@ impl MergeFeed {
             && !state
                 .event_loop
                 .as_ref()
-                .is_some_and(|known| is_first_to_run(known, py))
+                .is_some_and(|known| is_first_to_run(known, state.thread, py))
         {
             return None;
         }
@@ -190,7 +190,7 @@ impl MergeFeed {
         let merge = self.merge.bind(py);
         let depth = Depth::deeper();
         if let Some(event_loop) = merge.get().busy_loop(py) {
-            check_loop(&event_loop)?;
+            merge.get().check_loop(&event_loop)?;
         }
         merge.get().state.borrow(py).pay();
         loop {
@@ -236,7 +236,7 @@ impl MergeFeed {
     fn wait<'py>(merge: &Bound<'py, Merge>, target: Option<Key>) -> PyResult<Drawn<'py>> {
         let py = merge.py();
         let event_loop = merge.get().event_loop(py)?;
-        check_loop(&event_loop)?;
+        merge.get().check_loop(&event_loop)?;
         let rests = {
             let state = merge.get().state.borrow(py);
             match target {

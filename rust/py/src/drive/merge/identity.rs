@@ -22,6 +22,7 @@ pub(crate) use crate::asyncio::InContext;
 use crate::awaitable::{Seen, Stopped};
 use crate::drive::budget;
 use crate::errors;
+use crate::thread::this_thread;
 
 /// A task, and the context in which everything of a source runs.
 #[derive(Debug)]
@@ -159,16 +160,16 @@ fn check(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-/// Refuses any loop but this one, for a pull that is about to wait.
-pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-    if is_seen_to_run(event_loop)? {
+/// Refuses any loop but this one, which that thread ran when it was met.
+pub(super) fn check_loop(event_loop: &Bound<'_, PyAny>, thread: u64) -> PyResult<()> {
+    if thread == this_thread() && is_seen_to_run(event_loop)? {
         Ok(())
     } else {
         check(event_loop)
     }
 }
 
-/// Whether a step of a task of this loop can be seen to run: then there is no need to ask.
+/// Whether a step of a task of this loop can be seen to run, in whichever thread: if that is this one, there is no need to ask.
 fn is_seen_to_run(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     match WAY.get(event_loop.py()) {
         Some(Way::Dict(tasks)) => tasks.bind(event_loop.py()).contains(event_loop),
@@ -176,9 +177,12 @@ fn is_seen_to_run(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     }
 }
 
-/// The same at first sight, which nothing of Python runs for: of several loops, one is seen.
+/// Whether the same is clear at first sight, which nothing of Python runs for: of several loops, one is seen.
 #[inline]
-pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, py: Python<'_>) -> bool {
+pub(super) fn is_first_to_run(event_loop: &Py<PyAny>, thread: u64, py: Python<'_>) -> bool {
+    if thread != this_thread() {
+        return false;
+    }
     let Some(Way::Dict(tasks)) = WAY.get(py) else {
         return false;
     };

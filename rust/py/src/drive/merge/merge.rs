@@ -7,7 +7,7 @@ use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::anchor::Anchor;
-use super::identity::{Identity, wrong_loop};
+use super::identity::{Identity, check_loop, wrong_loop};
 use super::resumption::{Errand, Note};
 use super::slot::{Key, Slot, Status};
 use super::state::{OnError, Phase, State};
@@ -20,6 +20,7 @@ use crate::fork::Home;
 use crate::gc;
 use crate::gil::GilCell;
 use crate::number::whole;
+use crate::thread::this_thread;
 
 /// See the top of this room.
 #[pyclass(frozen, weakref, module = "headrace._core")]
@@ -382,6 +383,12 @@ impl Merge {
         (!state.tasks.is_empty()).then(|| known.bind(py).clone())
     }
 
+    /// Refuses a pull that is about to wait in any loop but this one, which drives it.
+    pub(super) fn check_loop(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let thread = self.state.borrow(event_loop.py()).thread;
+        check_loop(event_loop, thread)
+    }
+
     /// The loop that drives it, from the first time that one is needed.
     pub(super) fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(known) = self.known_loop(py) {
@@ -392,6 +399,7 @@ impl Merge {
         let create_future = running.getattr(intern!(py, "create_future"))?;
         let mut state = self.state.borrow(py);
         state.event_loop = Some(running.clone().unbind());
+        state.thread = this_thread();
         state.call_soon = Some(call_soon.unbind());
         state.create_future = Some(create_future.unbind());
         Ok(running)

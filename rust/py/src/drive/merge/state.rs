@@ -78,6 +78,8 @@ pub(super) struct State {
     pub(super) parted: Vec<(Py<PyAny>, PyErr)>,
     pub(super) phase: Phase,
     pub(super) event_loop: Option<Py<PyAny>>,
+    /// The thread that ran that loop when it was met. A loop that runs a step of a task may run it in another thread, too.
+    pub(super) thread: u64,
     pub(super) call_soon: Option<Py<PyAny>>,
     pub(super) create_future: Option<Py<PyAny>>,
     /// The tasks of the sources, by address.

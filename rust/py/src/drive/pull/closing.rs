@@ -54,8 +54,18 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
             this.cancel_flight(py)?;
         }
         let parked = Parked::new(py)?;
-        this.state.borrow(py).closers.push(parked.waker());
-        return keep(py, parked).map(Some);
+        // It may have come out meanwhile: what it waits for is cancelled by Python code.
+        let is_busy = {
+            let mut state = this.state.borrow(py);
+            let is_busy = !state.turn.is_idle();
+            if is_busy {
+                state.closers.push(parked.waker());
+            }
+            is_busy
+        };
+        if is_busy {
+            return keep(py, parked).map(Some);
+        }
     }
     // The line of a link below may be inside this one: its pull comes out too, with `ClosedError`. But the end of a buffer
     // that has come to it comes to each of its consumers, so none of them is interrupted because another was the first.

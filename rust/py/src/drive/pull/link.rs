@@ -558,6 +558,7 @@ impl PullLink {
         self.state.borrow(py).shared = true;
         if free {
             self.state.borrow(py).claim = None;
+            return Ok(None);
         }
         Ok(parked)
     }
