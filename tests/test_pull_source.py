@@ -19,17 +19,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    CapacitySource,
+    ClosedError,
     ForkError,
     IteratorResult,
     SourceBufferObj,
     SourceCacheObj,
+    SourceCapacityObj,
     SourceIterObj,
     SourceLinesObj,
 )
-from tests.support import collect, eventually, wrong
+from tests.support import collect, eventually, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from headrace import PullObj
 
 ENCODINGS = ["utf-8", "utf-8-sig", "latin-1", "cp1252", "shift_jis", "gb18030", "ascii", "cp864"]
 
@@ -462,6 +467,53 @@ async def test_law_4_a_cancelled_aclose_closes_all_the_same(large: Path) -> None
 
 
 @on_linux
+@pytest.mark.parametrize("under", [lambda s: s, lambda s: SourceCapacityObj(s, CapacitySource(1))])
+@pytest.mark.parametrize("closes_first", [True, False])
+def test_law_4_a_line_that_comes_in_the_turn_of_the_closing_goes_by_who_was_first(
+    fifo: Path, under: Callable[[PullObj[str]], PullObj[str]], closes_first: bool
+) -> None:
+    """A pull that was served before the closing has its line; one that was not raises, also if there is a line by then."""
+
+    rung = threading.Event()
+
+    def telling() -> asyncio.AbstractEventLoop:
+        loop: Any = asyncio.new_event_loop()
+        call = loop.call_soon_threadsafe
+
+        def call_and_tell(*args: Any, **kwargs: Any) -> Any:
+            handle = call(*args, **kwargs)
+            rung.set()
+            return handle
+
+        loop.call_soon_threadsafe = call_and_tell
+        made: asyncio.AbstractEventLoop = loop
+        return made
+
+    async def run() -> str | BaseException:
+        writer = os.open(fifo, os.O_RDWR)
+        stream = under(SourceLinesObj(fifo))
+        pull = asyncio.ensure_future(anext(stream))
+        await turns(5)
+        closing = [asyncio.ensure_future(stream.aclose())] if closes_first else []
+        # In the middle of a step: whatever is to be done waits for the next turn.
+        os.write(writer, b"there\n")
+        assert rung.wait(20)
+        if not closes_first:
+            closing.append(asyncio.ensure_future(stream.aclose()))
+        (result,) = await asyncio.gather(pull, return_exceptions=True)
+        await closing[0]
+        assert await collect(stream) == []
+        os.close(writer)
+        return result
+
+    with asyncio.Runner(loop_factory=telling) as runner:
+        result = runner.run(run())
+    if closes_first:
+        assert isinstance(result, ClosedError)
+    else:
+        assert result == "there\n"
+
+
 async def test_law_5_a_stream_that_is_dropped_closes_its_file(large: Path, fifo: Path) -> None:
     stream = SourceLinesObj(large).map(len)
     assert await anext(stream) == 7

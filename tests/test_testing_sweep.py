@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import PullObj1To1Link, SourceIterObj, SourceObj
+from headrace import PullObj, PullObj1To1Link, PushPullBufferObj, SourceIterObj, SourceObj
 from headrace.testing import (
     Delay,
     Forever,
@@ -22,7 +23,7 @@ from headrace.testing import (
 from tests.support import collect, turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Generator
 
 TRIES = 5
 SCRIPT = [1, Turns(2), 2, Turns(1), 3]
@@ -50,6 +51,43 @@ class Careless(SourceObj[Any]):
         item = self.items.pop(0)
         await asyncio.sleep(0)
         return item
+
+
+class Delivered:
+    """Waits for an item that a thread brings as soon as somebody waits."""
+
+    def __init__(self) -> None:
+        self.buffer = PushPullBufferObj[int]()
+
+    def bring(self) -> None:
+        thread = threading.Thread(target=self.buffer.sink.next_nowait, args=(1,))
+        thread.start()
+        thread.join()
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        pull: Any = anext(self.buffer.source)
+        step, sent = pull.send, None
+        while True:
+            try:
+                awaited = step(sent)
+            except StopIteration as done:
+                item: int = done.value
+                return item
+            if awaited is not None:
+                self.bring()
+            try:
+                sent = yield awaited
+                step = pull.send
+            except BaseException as error:
+                step, sent = pull.throw, error
+
+
+class ByThread(PullObj[int]):
+    """Gives what threads bring."""
+
+    async def pull_impl(self) -> AsyncIterator[int]:
+        for _ in range(2):
+            yield await Delivered()
 
 
 class Littering(PullObj1To1Link[Any, Any]):
@@ -180,3 +218,8 @@ async def test_a_sweep_of_endings_passes_what_is_whole() -> None:
     assert (
         await sweep_endings(lambda: SourceIterObj(ScriptedSource(SCRIPT, closing=1)).map(str)) > 10
     )
+
+
+@pytest.mark.loops("asyncio", "uvloop")
+async def test_law_4_what_a_thread_brought_before_the_closing_began_is_no_fault() -> None:
+    assert await sweep_endings(ByThread, endings=["close"]) > 2

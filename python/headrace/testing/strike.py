@@ -51,6 +51,8 @@ class Strike:
         # What the consumer has not seen yet.
         self.is_fresh: bool = False
         self.act: Callable[[], None] | None = None
+        # A pull has begun and has not come out.
+        self.is_inside: bool = False
 
     def is_due(self) -> bool:
         """Counts one suspension, or one item."""
@@ -88,12 +90,17 @@ class Strike:
         step: Callable[[Any], Any] = coroutine.send
         sent: Any = None
         self._again = False
+        self.is_inside = True
         while True:
             try:
                 awaited = step(sent)
             except StopIteration as done:
+                self.is_inside = False
                 value: T = done.value
                 return value
+            except BaseException:
+                self.is_inside = False
+                raise
             if self._again:
                 self._again = False
                 _current().cancel()

@@ -139,7 +139,8 @@ async def sweep_endings(
     - `"cancel"`: the consumer is cancelled inside its `async with`, or while that closes.
     - `"twice"`: it is cancelled again where it waits next.
     - `"close"`: another task closes the stream while one pull is suspended and a second one waits;
-      both must raise `ClosedError`, unless an item was there for the second one.
+      both must raise `ClosedError`, unless an item was there for the second one, or came for the first one from a thread
+      before the closing began.
 
     Args:
         build: Makes the stream, anew for each run.
@@ -242,11 +243,18 @@ async def _close_beside(stream: PullObj[Any], strike: Strike) -> str | None:
     """Pulls, and has another task close the stream, with one more pull waiting."""
     second: list[asyncio.Task[Any]] = []
     closing: list[asyncio.Task[None]] = []
+    was_pending = True
+
+    async def close() -> None:
+        nonlocal was_pending
+        # What it waits for may have come in the meantime, from a thread.
+        was_pending = strike.is_inside
+        await stream.aclose()
 
     def act() -> None:
         # In this order: the second pull has begun to wait when the closing begins.
         second.append(asyncio.ensure_future(whole(anext(stream))))
-        closing.append(asyncio.ensure_future(stream.aclose()))
+        closing.append(asyncio.ensure_future(close()))
 
     strike.act = act
     outcome = "gave its items and ended"
@@ -265,9 +273,11 @@ async def _close_beside(stream: PullObj[Any], strike: Strike) -> str | None:
         return None
     await asyncio.wait([*second, *closing])
     await closing[0]
+    error = second[0].exception()
+    if not was_pending:
+        return None
     if outcome != "raised ClosedError":
         return f"the pull that was pending {outcome}, instead of raising ClosedError"
-    error = second[0].exception()
     if error is not None and not isinstance(error, ClosedError):
         return f"the pull that was waiting raised {error!r} instead of ClosedError"
     return None
