@@ -213,7 +213,7 @@ class Job:
         self._handle = None
 
     def _can_be_cancelled(self) -> bool:
-        executor = self._run.executor_of(self.task)
+        executor = self._run.executors.of(self.task)
         return executor.abilities.cancelling is not Cancelling.NONE
 
     def _ran_too_long(self, limit: float) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace._core import quicken
 from headrace.pool.envelope import TaskProgressEnvelope
-from headrace.pool.run import First, Run
+from headrace.pool.first import First
+from headrace.pool.run import Run
 from headrace.pull import SourceObj
 from headrace.telling import short
 from headrace.unclosed import warn_unclosed
@@ -52,8 +53,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         Raises:
             RuntimeError: if another run of the same runner is under way, or if this one was closed.
         """
-        self._run.start()
-        self._unread = self._run.outlet.unread
+        self._start()
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]:
@@ -67,8 +67,18 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             BaseException: what the source raised, the same object; the next pull goes on. Or, when all is closed, the
                 `KeyboardInterrupt` or `SystemExit` of a task.
         """
-        take = self._run.take
-        return self._run.first_pull() if take is None else take()
+        unread = self._unread
+        return self._first_pull() if unread is None else unread.take()
+
+    async def _first_pull(self) -> TaskProgressEnvelope[Any]:
+        if self._run.closed:
+            raise StopAsyncIteration
+        return await self._start().take()
+
+    def _start(self) -> Unread:
+        self._run.start()
+        self._unread = self._run.outlet.unread
+        return self._unread
 
     @property
     def source(self) -> PullObj[Any]:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from headrace.blame import noted
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.admission import Admission
-from headrace.pool.executor.loop import LoopExecutor, error_of
-from headrace.pool.executor.thread import ThreadExecutor
+from headrace.pool.executor.loop import error_of
+from headrace.pool.executors import Executors
+from headrace.pool.gate import Gate
 from headrace.pool.job import Job, State
 from headrace.pool.lease import unleased
 from headrace.pool.outlet import Failure, Outlet, stopped
@@ -29,34 +30,20 @@ from headrace.tasks import settled
 from headrace.telling import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from contextvars import Context
 
     from headrace._core import Lane
     from headrace.capacity import Lease
     from headrace.pool.envelope import TaskProgressEnvelope
-    from headrace.pool.executor import Executor
+    from headrace.pool.first import First
     from headrace.pool.outlet import Place
     from headrace.pool.plan import Plan
-    from headrace.pool.task import Task
 
-__all__ = ["First", "Run"]
+__all__ = ["Run"]
 
 _started: set[Run] = set()
 """Every run under way: the loop itself holds its tasks only weakly."""
-
-
-class First:
-    """The error of the first task that failed, for whoever asks when the run has ended.
-
-    The traceback of an error that a task raised in its first step leads, where that is taken eagerly, to the frames that
-    called it, and so to the run: it cannot be kept there.
-    """
-
-    __slots__ = ("error",)
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
 
 
 class Run:
@@ -75,8 +62,6 @@ class Run:
         self._first: First | None = first
         self.context: Context = unleased()
         self.outlet: Outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
-        # The next envelope, as an awaitable; once it has started.
-        self.take: Callable[[], Coroutine[Any, Any, TaskProgressEnvelope[Any]]] | None = None
         # Nobody reads envelopes any more.
         self.closed: bool = False
         # Nothing is called any more, and what runs is to stop.
@@ -96,16 +81,15 @@ class Run:
         # Whether it was we who cancelled the feeder, to end the run.
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
-        # What the feeder waits for, and how it is woken.
-        self._awaited: Callable[[], bool] | None = None
-        self._turn: asyncio.Future[None] | None = None
+        # Where the feeder waits until it may go on.
+        self._gate = Gate()
         self._fatal: BaseException | None = None
         # The same, for whoever is told of it, when the run has ended.
         self._last: Failure | None = None
         # The short way for plain tasks, where all of the run's options allow it.
         self._lane: Lane | None = None
-        # By `Task.thread`; made and started when the first task needs it.
-        self._executors: dict[bool, Executor] = {}
+        # For tasks that were admitted.
+        self.executors = Executors(plan.name)
 
     # The consumer's side.
 
@@ -153,7 +137,6 @@ class Run:
             self._lane = lane_of(self)
             self._gauge()
         self.outlet.unread.begin(self.loop)
-        self.take = self.outlet.unread.take
         self.plan.run = self
         _started.add(self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
@@ -164,13 +147,6 @@ class Run:
             context=self.context.copy(),
         )
         self._feeder.add_done_callback(self._ended)
-
-    async def first_pull(self) -> TaskProgressEnvelope[Any]:
-        """The next envelope of a run that may not have started."""
-        if self.closed:
-            raise StopAsyncIteration
-        self.start()
-        return await self.outlet.unread.take()
 
     async def close(self) -> None:
         """Ends the run and waits until it has; raises what ended it, if nobody was told."""
@@ -293,7 +269,7 @@ class Run:
         kept = self.plan.kept
         # A task that is started eagerly may end the run from inside this loop, and nothing below need suspend.
         while not self.ending and not self.draining:
-            await self._until(self._may_pull)
+            await self._gate.until(self._may_pull)
             if kept:
                 job = self._queue(kept.popleft())
             else:
@@ -312,8 +288,8 @@ class Run:
                     continue
             await self._until_callable()
             if job.state is State.QUEUED and self._accept(job):
-                if job.task.thread not in self._executors:
-                    await self._make_executor(job.task.thread)
+                if not self.executors.has(job.task):
+                    await self.executors.prepare(job.task)
                 if job.state is State.QUEUED:
                     self.admission.seek(job)
 
@@ -336,7 +312,7 @@ class Run:
         while not (self.outlet.has_room() and self._may_call()):
             await self.outlet.room(self.loop)
             self.outlet.let_in()
-            await self._until(self._may_call)
+            await self._gate.until(self._may_call)
 
     def _gauge(self) -> None:
         """Lets the lane know whether tasks may be called: after whatever changes that."""
@@ -354,21 +330,10 @@ class Run:
             and not self.outlet.is_narrow()
         )
 
-    async def _until(self, ready: Callable[[], bool]) -> None:
-        """Waits until something is so; only what `_wake` follows can make it so."""
-        while not ready():
-            self._awaited = ready
-            self._turn = self.loop.create_future()
-            try:
-                await self._turn
-            finally:
-                self._awaited = self._turn = None
-
     def _wake(self) -> None:
+        """Has the lane and the feeder go on if they may: after whatever changes that."""
         self._gauge()
-        turn, ready = self._turn, self._awaited
-        if turn is not None and ready is not None and not turn.done() and ready():
-            turn.set_result(None)
+        self._gate.look()
 
     def _accept(self, job: Job) -> bool:
         """Whether this is a task that may be called now; else it has got its error."""
@@ -412,11 +377,6 @@ class Run:
             noted(error, f"raised by the source of {self.plan.name}")
             await self.outlet.tell(self.loop, error)
 
-    async def _make_executor(self, thread: bool) -> None:
-        executor: Executor = ThreadExecutor(self.plan.name) if thread else LoopExecutor()
-        await executor.start()
-        self._executors[thread] = executor
-
     def _has_work(self) -> bool:
         # Both are asked: the lane tells that it is idle only if it was.
         lane = self._lane is not None and self._lane.watch()
@@ -438,8 +398,7 @@ class Run:
             await settled(self._idle)
         if self._lane is not None:
             await settled(*self._lane.dismiss())
-        for executor in self._executors.values():
-            await executor.aclose()
+        await self.executors.aclose()
         self.plan.kept.extendleft(
             self.unstarted[number] for number in sorted(self.unstarted, reverse=True)
         )
@@ -466,10 +425,6 @@ class Run:
         del self.admission
 
     # What jobs report.
-
-    def executor_of(self, task: Task) -> Executor:
-        """Where a task of this run that was admitted runs."""
-        return self._executors[task.thread]
 
     def move(self, job: Job, state: State) -> None:
         """A job is somewhere else now."""
@@ -539,4 +494,4 @@ class Run:
             lease.release()
             return
         if self._lane is None or not take_over(self, self._lane, job, lease):
-            job.launch(lease, self._executors[job.task.thread])
+            job.launch(lease, self.executors.of(job.task))
