@@ -40,6 +40,9 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
     Cancel safety: a cancelled pull loses nothing.
     """
 
+    # In a slot, where the core finds it at once.
+    __slots__ = ("_unread",)
+
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self._first = First()

@@ -16,6 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::field::Field;
 use super::lane::Lane;
 use super::worker::{Job, Worker};
 use crate::asyncio;
@@ -364,9 +365,15 @@ impl Crew {
 }
 
 fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
-    future
-        .call_method0(intern!(future.py(), "done"))?
-        .is_truthy()
+    static STATE: Field = Field::new("_state");
+    let py = future.py();
+    match STATE.read(future) {
+        Some(state) => {
+            let (state, pending) = (state?, intern!(py, "PENDING"));
+            Ok(!state.is(pending) && state.ne(pending)?)
+        }
+        None => (future.call_method0(intern!(py, "done"))?).is_truthy(),
+    }
 }
 
 fn is_cancelled(task: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -414,6 +421,10 @@ pub(super) fn struck_now<'py>(
 
 /// Whether a cancellation is on its way that no step has met.
 fn must_cancel(task: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static MUST_CANCEL: Field = Field::new("_must_cancel");
+    if let Some(must) = MUST_CANCEL.read(task) {
+        return must?.is_truthy();
+    }
     match task.getattr_opt(intern!(task.py(), "_must_cancel"))? {
         Some(must) => must.is_truthy(),
         None => Err(PyRuntimeError::new_err(

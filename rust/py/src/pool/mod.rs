@@ -38,12 +38,14 @@
 //! | [`worker`] | one of these |
 //! | [`held`] | what one waits for before its asyncio task knows |
 //! | [`meter`] | how many ended, and how fast |
+//! | [`field`] | an attribute that is read for each |
 
 mod body;
 mod crew;
 mod ending;
 mod envelope;
 mod feed;
+mod field;
 mod held;
 mod ids;
 mod lane;

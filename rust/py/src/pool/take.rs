@@ -13,6 +13,7 @@ use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::Envelope;
+use super::field::Field;
 use crate::asyncio;
 use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::buffer::Buffer;
@@ -130,6 +131,9 @@ impl Unread {
     }
 }
 
+/// Where the stream of a run has its [`Unread`]; before it has, there is something else.
+static UNREAD: Field = Field::new("_unread");
+
 /// `am_anext` of the stream of a run: without the frame of Python's that its `__anext__` takes, which costs as much as a pull.
 ///
 /// # Safety
@@ -141,11 +145,12 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
         let py = Python::assume_attached();
         (py, Bound::from_borrowed_ptr(py, object))
     };
-    let made = stream.getattr(intern!(py, "_unread")).and_then(|unread| {
-        match unread.cast_into_exact::<Unread>() {
-            Ok(unread) => Unread::take(unread),
-            Err(_) => stream.call_method0(intern!(py, "__anext__")),
-        }
+    let unread = UNREAD
+        .read(&stream)
+        .unwrap_or_else(|| stream.getattr(intern!(py, "_unread")));
+    let made = unread.and_then(|unread| match unread.cast_into_exact::<Unread>() {
+        Ok(unread) => Unread::take(unread),
+        Err(_) => stream.call_method0(intern!(py, "__anext__")),
     });
     match made {
         Ok(take) => take.into_ptr(),
