@@ -52,8 +52,9 @@ impl Leaving {
     ///
     /// The GIL is held.
     #[inline]
-    unsafe fn go(self) {
-        for object in self.0.into_iter().flatten() {
+    unsafe fn go(&mut self) {
+        // Where they are: to copy what was just written stalls.
+        for object in self.0.iter_mut().filter_map(Option::take) {
             // SAFETY: the caller's promise. Not by dropping it, which waits for another occasion where PyO3 does not know that
             // the GIL is held: in the slots of a type, say.
             unsafe { ffi::Py_DECREF(object.into_ptr()) };

@@ -14,7 +14,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::alarm::LoopAlarm;
 use super::node::Capacity;
-use super::shared::Shared;
+use super::shared::{Keeper, Shared};
 use super::{alarm, amount, refusal, shape};
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
@@ -37,7 +37,7 @@ pub(super) struct Lease {
 #[derive(Debug)]
 struct Permit {
     /// `None` in a dead object alone.
-    shared: Option<Arc<Shared>>,
+    keeper: Option<Py<Keeper>>,
     node: NodeId,
     id: PermitId,
 }
@@ -50,14 +50,13 @@ impl Recycled for Lease {
     }
 
     #[inline]
-    fn spend(&self, _leaving: &mut Leaving) -> bool {
-        // SAFETY: the last reference to the object is gone.
-        let permit = unsafe { self.permit.get_mut() };
-        // What only this lease holds is dropped by the long way: there may be Python objects in it.
-        let is_spent = self.is_released.load(Ordering::Relaxed)
-            && (permit.shared.as_ref()).is_some_and(|shared| Arc::strong_count(shared) > 1);
+    fn spend(&self, leaving: &mut Leaving) -> bool {
+        // One that was not released is dropped by the long way, which releases it and warns.
+        let is_spent = self.is_released.load(Ordering::Relaxed);
         if is_spent {
-            permit.shared = None;
+            // SAFETY: the last reference to the object is gone.
+            let permit = unsafe { self.permit.get_mut() };
+            leaving.push(permit.keeper.take().map(Py::into_any));
         }
         is_spent
     }
@@ -70,9 +69,9 @@ impl Lease {
         id: PermitId,
     ) -> PyResult<Bound<'py, Self>> {
         let py = source.py();
-        let (shared, node) = source.get().place()?;
+        let (keeper, node) = source.get().place()?;
         let permit = Permit {
-            shared: Some(Arc::clone(shared)),
+            keeper: Some(keeper.clone_ref(py)),
             node,
             id,
         };
@@ -190,8 +189,9 @@ impl Lease {
 impl Lease {
     #[inline]
     fn shared(&self) -> &Arc<Shared> {
-        let shared = &self.permit.get().shared;
-        shared.as_ref().expect("it is there until it is dropped")
+        let keeper = self.permit.get().keeper.as_ref();
+        let keeper = keeper.expect("it is there until it is dropped");
+        &keeper.get().0
     }
 
     #[inline]

@@ -13,7 +13,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::acquire::{Acquiring, one_slot};
 use super::amount::Given;
 use super::lease::Lease;
-use super::shared::{Anchor, Shared};
+use super::shared::{Anchor, Keeper, Shared};
 use super::{alarm, amount, refusal, shape};
 use crate::errors;
 use crate::owner;
@@ -32,6 +32,8 @@ struct Made {
     shared: Arc<Shared>,
     /// Shows the collector what is shared.
     anchor: Py<Anchor>,
+    /// One for the whole tree.
+    keeper: Py<Keeper>,
     node: NodeId,
     /// The tree's revision at which one slot could be asked for.
     is_good_at: AtomicU64,
@@ -90,6 +92,7 @@ impl Capacity {
                 Made {
                     shared: Arc::clone(&parent.shared),
                     anchor: parent.anchor.clone_ref(py),
+                    keeper: parent.keeper.clone_ref(py),
                     node,
                     is_good_at: AtomicU64::new(0),
                 }
@@ -100,6 +103,7 @@ impl Capacity {
                 let node = node.map_err(|error| refusal::of_node(py, &shared.core, None, error))?;
                 Made {
                     anchor: Py::new(py, Anchor(Arc::clone(&shared)))?,
+                    keeper: Py::new(py, Keeper(Arc::clone(&shared)))?,
                     shared,
                     node,
                     is_good_at: AtomicU64::new(0),
@@ -389,11 +393,11 @@ impl Capacity {
         Ok(&self.made()?.shared)
     }
 
-    /// What is shared, and the node.
+    /// What keeps the tree, and the node.
     #[inline]
-    pub(super) fn place(&self) -> PyResult<(&Arc<Shared>, NodeId)> {
+    pub(super) fn place(&self) -> PyResult<(&Py<Keeper>, NodeId)> {
         let made = self.made()?;
-        Ok((&made.shared, made.node))
+        Ok((&made.keeper, made.node))
     }
 
     /// The tree, if it may be used here, and the node.

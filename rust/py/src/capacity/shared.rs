@@ -134,6 +134,14 @@ impl Given {
     }
 }
 
+/// By this a lease keeps its tree: one reference to what is shared, whose own references are counted under the GIL. To count
+/// those of an `Arc` takes a locked instruction each, which is more than all the rest of making a lease and dropping it.
+///
+/// It shows the collector nothing, so that a lease is not the collector's to see either.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(super) struct Keeper(pub(super) Arc<Shared>);
+
 /// By this the collector knows the Python objects of a tree: each node holds one reference to it, where the tree itself
 /// is shared in ways that it cannot see.
 #[pyclass(frozen, module = "headrace._core")]
