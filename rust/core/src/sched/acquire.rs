@@ -173,7 +173,6 @@ impl Acquire {
 impl Future for Acquire {
     type Output = Result<Permit, AcquireError>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let Self { ask, seat } = &mut *this;
@@ -182,7 +181,6 @@ impl Future for Acquire {
         } else {
             let mut state = seat.tree().lock_for(ask.node);
             if let Some(lease) = state.ask_alone(ask) {
-                let lease = state.leases.key_at(lease);
                 drop(state);
                 return Poll::Ready(Ok(this.granted(lease)));
             }
@@ -190,7 +188,7 @@ impl Future for Acquire {
             seat.join(ask.node, cx.waker(), |state, waker, wakes| {
                 // Whoever stood in the way may have gone while the lock was away.
                 match state.ask_alone(ask) {
-                    Some(lease) => Answer::Granted(state.leases.key_at(lease)),
+                    Some(lease) => Answer::Granted(lease),
                     None => state.ask(ask, waker, wakes),
                 }
             })

@@ -4,9 +4,10 @@
 //! What [`fit`](State::fit), [`take`](State::take) and [`end`](State::end) do for any cost at any time is done here for one part,
 //! of slots, in quiet times; whatever else comes is theirs. The models drive both ways.
 
+use super::clock::nanos;
 use super::dispatch::Fit;
 use super::lease::Held;
-use super::node::NIL;
+use super::node::{NIL, Node};
 use super::pool::{Bound, Kind};
 use super::state::State;
 use super::{Amount, Ask, Cost, OwnerId, Resource};
@@ -15,7 +16,7 @@ use crate::sync::Key;
 impl State {
     /// Grants an ask at once if nobody waits anywhere and it fits.
     #[inline]
-    pub(super) fn ask_alone(&mut self, ask: &Ask) -> Option<u32> {
+    pub(super) fn ask_alone(&mut self, ask: &Ask) -> Option<Key> {
         if self.waiting > 0 {
             return None;
         }
@@ -39,27 +40,28 @@ impl State {
         Some(self.take(node, ask.cost.clone(), ask.owner))
     }
 
-    /// Takes so many slots, if they fit.
+    /// Takes so many slots, if they fit. Nothing is held off for a time: that would be among the timers.
+    #[inline]
     fn take_alone(
         &mut self,
         node: u32,
         resource: Resource,
         amount: Amount,
         owner: Option<OwnerId>,
-    ) -> Option<u32> {
-        let (now, micros) = (self.now, amount.as_micros());
+    ) -> Option<Key> {
+        let micros = amount.as_micros();
         let mut is_known = false;
         let mut at = node;
         while at != NIL {
             let here = self.nodes.at(at);
-            if here.is_held_off(now) {
+            if here.paused {
                 return None;
             }
             if let Some(pool) = here.pool(resource)
                 && let Bound::Slots(_) = pool.bound
             {
                 is_known = true;
-                if micros > pool.unreserved() || now < pool.not_before {
+                if micros > pool.unreserved() {
                     return None;
                 }
             }
@@ -69,28 +71,16 @@ impl State {
             return None;
         }
         let since = self.is_timed(node).then(|| self.read_clock());
-        let mut at = node;
-        // Whether one more child of the next node uses it.
-        let mut more = false;
-        while at != NIL {
-            let here = self.nodes.at_mut(at);
-            here.permits += 1;
-            here.granted += 1;
-            let parent = here.parent;
-            let pool = here.books(resource, Kind::Slots);
-            let was_used = pool.is_used();
-            if at == node {
-                more = !pool.is_used_by_line();
-                pool.line_held += u128::from(micros);
-            }
-            pool.held += u128::from(micros);
-            pool.users += u32::from(more);
-            more = !was_used;
-            at = parent;
-        }
-        let lease = self.open(node, Cost::part(resource, amount), since, owner);
-        self.make_fresh(lease);
-        Some(lease)
+        self.for_books(
+            node,
+            resource,
+            Kind::Slots,
+            Node::count_grant,
+            |pool, is_line| {
+                pool.hold(micros, is_line);
+            },
+        );
+        Some(self.open(node, Cost::part(resource, amount), since, owner))
     }
 
     /// Ends a lease if nobody waits anywhere and it is of slots alone, which it holds; says whether it did.
@@ -106,34 +96,24 @@ impl State {
         let &[(resource, amount)] = record.cost.parts() else {
             return false;
         };
-        // One that was timed teaches how long its like are held; one that was charged is to be corrected.
-        let is_plain = record.is_fresh() && record.since.is_none() && record.held == Held::Yes;
+        // One that was charged is to be corrected.
+        let is_plain = record.is_fresh() && record.held == Held::Yes;
         if !is_plain || self.kind(resource) != Some(Kind::Slots) {
             return false;
         }
-        let (node, micros) = (record.node, amount.as_micros());
+        let (node, since, micros) = (record.node, record.since, amount.as_micros());
+        let hold = since.map(|since| nanos(self.read_clock().since(since)));
         self.unmake_fresh(key.index());
-        self.unlist(key.index());
-        self.leases.discard(key);
-        self.nodes.at_mut(node).pins -= 1;
-        let mut at = node;
-        let mut fewer = false;
-        while at != NIL {
-            let here = self.nodes.at_mut(at);
-            here.permits -= 1;
-            let parent = here.parent;
-            let pool = here.books(resource, Kind::Slots);
-            let was_used = pool.is_used();
-            pool.held -= u128::from(micros);
-            if at == node {
-                let was_used_by_line = pool.is_used_by_line();
-                pool.line_held -= u128::from(micros);
-                fewer = was_used_by_line && !pool.is_used_by_line();
+        self.strike_off(key);
+        let count = |node: &mut Node| {
+            node.permits -= 1;
+            if let Some(hold) = hold {
+                node.learn(hold);
             }
-            pool.users -= u32::from(fewer);
-            fewer = was_used && !pool.is_used();
-            at = parent;
-        }
+        };
+        self.for_books(node, resource, Kind::Slots, count, |pool, is_line| {
+            pool.unhold(micros, is_line);
+        });
         self.forget(node);
         true
     }

@@ -174,6 +174,9 @@ impl State {
             let entry = (timer, node, Some(pool.resource));
             assert!(self.timers.contains(&entry), "the timers know it");
         }
+        if pool.kind == Kind::Slots && self.now < pool.not_before {
+            assert_eq!(pool.timer, Some(pool.not_before), "held off by a timer");
+        }
         for &(rank, amount) in pool.reservations() {
             let holder = self.holders.get(&rank).expect("a reservation has a holder");
             assert_eq!(
@@ -185,6 +188,9 @@ impl State {
 
     fn check_node(&self, node: u32) {
         let here = self.nodes.at(node);
+        if self.now < here.not_before {
+            assert_eq!(here.timer, Some(here.not_before), "held off by a timer");
+        }
         let has_offers = here.line.has_offers();
         assert_eq!(
             here.line.flow.open, has_offers,

@@ -205,7 +205,7 @@ impl State {
         let record = self.waiters.at(waiter);
         let (node, wants) = (record.node, record.wants);
         let lease = match wants {
-            Wants::New(owner) => self.take(node, record.cost.clone(), owner),
+            Wants::New(owner) => self.take(node, record.cost.clone(), owner).index(),
             Wants::Again(key) => {
                 self.take_slots(key.index(), Held::Regained);
                 key.index()

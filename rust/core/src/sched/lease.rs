@@ -2,7 +2,7 @@
 
 use super::clock::nanos;
 use super::fair::Prices;
-use super::node::NIL;
+use super::node::{NIL, Node};
 use super::pool::Kind;
 use super::state::State;
 use super::{AcquireError, Amount, Cost, OwnerId, PermitError, Resource, Time};
@@ -102,7 +102,7 @@ impl Hasher for Mix {
 
 impl State {
     /// Takes a cost at a node and all above it, which is known to fit, and opens a lease for it.
-    pub(super) fn take(&mut self, node: u32, cost: Cost, owner: Option<OwnerId>) -> u32 {
+    pub(super) fn take(&mut self, node: u32, cost: Cost, owner: Option<OwnerId>) -> Key {
         let is_busy = self.waiting > 0;
         let (now, lateness) = (self.now, self.lateness);
         let has_rate = self.has_rate(&cost);
@@ -111,20 +111,16 @@ impl State {
             pool.lend(amount, is_line, stamp, lateness, now);
         });
         let needs_clock = is_busy || self.is_timed(node) || has_rate;
-        self.for_path(node, |node| {
-            node.permits += 1;
-            node.granted += 1;
-        });
+        self.for_path(node, Node::count_grant);
         let since = needs_clock.then(|| self.read_clock());
-        let lease = self.open(node, cost, since, owner);
+        let key = self.open(node, cost, since, owner);
+        let lease = key.index();
         self.leases.at_mut(lease).stamp = stamp;
         if is_busy {
             self.list(lease);
             self.charge(lease, now, true);
-        } else {
-            self.make_fresh(lease);
         }
-        lease
+        key
     }
 
     /// Whether the next permit of a node is to be timed although nobody waits.
@@ -134,7 +130,7 @@ impl State {
         granted < TIMED || granted.is_multiple_of(TIMED)
     }
 
-    /// Opens a lease for what was just booked.
+    /// Opens a lease for what was just booked; a fresh one if nobody waits.
     #[inline]
     pub(super) fn open(
         &mut self,
@@ -142,22 +138,43 @@ impl State {
         cost: Cost,
         since: Option<Time>,
         owner: Option<OwnerId>,
-    ) -> u32 {
+    ) -> Key {
         self.nodes.at_mut(node).pins += 1;
-        let lease = self.leases.insert(Lease {
+        let is_fresh = self.waiting == 0;
+        let key = self.leases.insert(Lease {
             node,
             cost,
             since,
             stamp: 0,
             charge: NIL,
-            fresh: NOT_FRESH,
+            fresh: if is_fresh {
+                self.next_fresh()
+            } else {
+                NOT_FRESH
+            },
             owner,
             is_listed: false,
             older: NIL,
             newer: NIL,
             held: Held::Yes,
         });
-        lease.index()
+        if is_fresh {
+            self.fresh.push(key.index());
+        }
+        key
+    }
+
+    /// Strikes a lease off the records, once it is neither charged nor fresh. Follow with a `forget` of its node.
+    #[inline]
+    pub(super) fn strike_off(&mut self, key: Key) {
+        let record = self.leases.at(key.index());
+        let node = record.node;
+        if record.is_listed {
+            self.unlist(key.index());
+        }
+        // In place: to move a whole record out costs more than all the rest.
+        self.leases.discard(key);
+        self.nodes.at_mut(node).pins -= 1;
     }
 
     /// Whether a rate is among what is asked for.
@@ -167,12 +184,16 @@ impl State {
         parts.any(|&(resource, _)| self.kind(resource) == Some(Kind::Rate))
     }
 
-    /// It was granted while nobody waits.
-    #[inline]
-    pub(super) fn make_fresh(&mut self, lease: u32) {
-        let place = u32::try_from(self.fresh.len()).expect("fewer than 2^32 leases");
-        self.leases.at_mut(lease).fresh = place;
+    /// It holds its slots while nobody waits.
+    fn make_fresh(&mut self, lease: u32) {
+        self.leases.at_mut(lease).fresh = self.next_fresh();
         self.fresh.push(lease);
+    }
+
+    /// The place of the next fresh one.
+    #[inline]
+    fn next_fresh(&self) -> u32 {
+        u32::try_from(self.fresh.len()).expect("fewer than 2^32 leases")
     }
 
     #[inline]
@@ -223,13 +244,11 @@ impl State {
         }
         let now = self.now;
         self.stop_charging(lease);
-        self.unlist(lease);
         let record = self.leases.at_mut(lease);
         let cost = record.cost.take();
         let (node, since, held) = (record.node, record.since, record.held);
         let stamp = record.stamp;
-        // In place: to move a whole record out costs more than all the rest.
-        self.leases.discard(key);
+        self.strike_off(key);
         let holds_slots = held.has_slots();
         if let Some(since) = since
             && !is_annulled
@@ -261,7 +280,6 @@ impl State {
             node.permits -= usize::from(holds_slots);
             node.granted -= u64::from(is_annulled);
         });
-        self.nodes.at_mut(node).pins -= 1;
         if self.waiting > 0 {
             self.changed(node, &cost, wakes);
         }
@@ -414,10 +432,9 @@ impl State {
         }
     }
 
-    #[inline]
-    pub(super) fn unlist(&mut self, lease: u32) {
+    fn unlist(&mut self, lease: u32) {
         let record = self.leases.at(lease);
-        let Some(owner) = record.owner.filter(|_| record.is_listed) else {
+        let Some(owner) = record.owner else {
             return;
         };
         let (older, newer) = (record.older, record.newer);

@@ -142,6 +142,13 @@ impl Node {
         are_known && count == rates.len()
     }
 
+    /// Counts a permit that is granted at the node or below.
+    #[inline]
+    pub(super) fn count_grant(&mut self) {
+        self.permits += 1;
+        self.granted += 1;
+    }
+
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.life != Life::Open

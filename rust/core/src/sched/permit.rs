@@ -113,7 +113,7 @@ impl Permit {
 /// name of another tree is nobody's, or somebody else's.
 impl Tree {
     /// As [`Permit::release`].
-    #[inline]
+    // Not inlined into other crates, which are compiled without checks of overflow; nor is what it calls.
     pub fn release(&self, permit: PermitId) {
         // In a broken tree there is nothing to give back to, and drops must not panic.
         let Some(mut state) = self.lock_unless_broken() else {

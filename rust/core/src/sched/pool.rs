@@ -328,6 +328,18 @@ impl Pool {
         }
     }
 
+    /// Notes that a child, which [used](Self::is_used) it or did not, does now or does not.
+    #[inline]
+    pub(super) fn count_user(&mut self, before: bool, after: bool) {
+        if before != after {
+            if after {
+                self.users += 1;
+            } else {
+                self.users -= 1;
+            }
+        }
+    }
+
     /// Whether the node, beside its siblings, is one that holds or wants this.
     #[inline]
     pub(super) fn is_used(&self) -> bool {

@@ -13,12 +13,21 @@ pub(super) struct Pools {
 impl Pools {
     #[inline]
     pub(super) fn get(&self, resource: Resource) -> Option<&Pool> {
-        self.iter().find(|pool| pool.resource == resource)
+        match &self.first {
+            Some(first) if first.resource == resource => Some(first),
+            _ => self.others.iter().find(|pool| pool.resource == resource),
+        }
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
-        self.iter_mut().find(|pool| pool.resource == resource)
+        match &mut self.first {
+            Some(first) if first.resource == resource => Some(first),
+            _ => self
+                .others
+                .iter_mut()
+                .find(|pool| pool.resource == resource),
+        }
     }
 
     /// The one of `resource`, made if need be.
@@ -26,14 +35,20 @@ impl Pools {
     pub(super) fn open(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
         let first = self.first.get_or_insert_with(|| Pool::new(resource, kind));
         if first.resource == resource {
-            return first;
+            first
+        } else {
+            Self::open_other(&mut self.others, resource, kind)
         }
-        let place = self.others.iter().position(|p| p.resource == resource);
+    }
+
+    #[cold]
+    fn open_other(others: &mut Vec<Pool>, resource: Resource, kind: Kind) -> &mut Pool {
+        let place = others.iter().position(|p| p.resource == resource);
         let place = place.unwrap_or_else(|| {
-            self.others.push(Pool::new(resource, kind));
-            self.others.len() - 1
+            others.push(Pool::new(resource, kind));
+            others.len() - 1
         });
-        &mut self.others[place]
+        &mut others[place]
     }
 
     #[inline]

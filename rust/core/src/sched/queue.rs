@@ -223,7 +223,15 @@ impl State {
     }
 
     /// Forgets a node that was removed, and those above it, once nothing is left that needs it.
+    #[inline]
     pub(super) fn forget(&mut self, node: u32) {
+        if self.nodes.at(node).life == Life::Removed {
+            self.forget_removed(node);
+        }
+    }
+
+    #[cold]
+    fn forget_removed(&mut self, node: u32) {
         let mut at = node;
         while at != NIL {
             let record = self.nodes.at(at);

@@ -207,32 +207,43 @@ impl State {
         mut change: impl FnMut(&mut Pool, u64, bool),
     ) {
         for &(resource, amount) in cost.parts() {
-            let kind = self
-                .kind(resource)
-                .expect("a cost is checked before it is booked");
-            let mut at = node;
-            // The change of how many children of the next node use this.
-            let mut more = false;
-            let mut fewer = false;
-            while at != NIL {
-                let books = self.nodes.at_mut(at);
-                let parent = books.parent;
-                let pool = books.books(resource, kind);
-                let is_first = at == node;
-                let was_used = pool.is_used();
-                let was_used_by_line = pool.is_used_by_line();
-                change(pool, amount.as_micros(), is_first);
-                if is_first {
-                    more = !was_used_by_line && pool.is_used_by_line();
-                    fewer = was_used_by_line && !pool.is_used_by_line();
-                }
-                pool.users += u32::from(more);
-                pool.users -= u32::from(fewer);
-                let is_used = pool.is_used();
-                more = !was_used && is_used;
-                fewer = was_used && !is_used;
-                at = parent;
-            }
+            let kind = self.kind(resource);
+            let kind = kind.expect("a cost is checked before it is booked");
+            let change = |pool: &mut Pool, is_line| change(pool, amount.as_micros(), is_line);
+            self.for_books(node, resource, kind, |_| {}, change);
+        }
+    }
+
+    /// The same of one resource, in a walk that changes each node as well.
+    #[inline]
+    pub(super) fn for_books(
+        &mut self,
+        node: u32,
+        resource: Resource,
+        kind: Kind,
+        mut count: impl FnMut(&mut Node),
+        mut change: impl FnMut(&mut Pool, bool),
+    ) {
+        let here = self.nodes.at_mut(node);
+        count(here);
+        let mut at = here.parent;
+        let pool = here.books(resource, kind);
+        // Whether the child below, first of all the line, used it before the change, and does after it.
+        let mut used = pool.is_used_by_line();
+        let was_used = pool.is_used();
+        change(pool, true);
+        let mut uses = pool.is_used_by_line();
+        pool.count_user(used, uses);
+        (used, uses) = (was_used, pool.is_used());
+        while at != NIL {
+            let here = self.nodes.at_mut(at);
+            count(here);
+            at = here.parent;
+            let pool = here.books(resource, kind);
+            let was_used = pool.is_used();
+            change(pool, false);
+            pool.count_user(used, uses);
+            (used, uses) = (was_used, pool.is_used());
         }
     }
 

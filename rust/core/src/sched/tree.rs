@@ -112,11 +112,11 @@ impl Tree {
     /// # Errors
     ///
     /// As there.
-    #[inline]
+    // Not inlined into other crates, which are compiled without checks of overflow; nor is what it calls.
     pub fn try_take(&self, ask: &Ask) -> Result<Option<PermitId>, AcquireError> {
         let mut state = self.lock_for(ask.node);
         if let Some(lease) = state.ask_alone(ask) {
-            return Ok(Some(PermitId(state.leases.key_at(lease))));
+            return Ok(Some(PermitId(lease)));
         }
         let mut wakes = WakeList::new();
         let granted = state.try_ask(ask, &mut wakes);

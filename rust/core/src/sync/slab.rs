@@ -85,28 +85,37 @@ impl<T> Slab<T> {
     /// # Panics
     ///
     /// With 2³² entries alive at once.
+    #[inline]
     pub fn insert(&mut self, entry: T) -> Key {
         let ticket = self.next_ticket;
         // At one insertion a nanosecond this lasts 584 years.
         self.next_ticket = ticket.checked_add(1).expect("tickets outlast the process");
-        let slot = Slot::Occupied { ticket, entry };
-        let index = if let Some(Slot::Vacant { next }) = self.slots.get(self.vacant as usize) {
-            let index = std::mem::replace(&mut self.vacant, *next);
-            self.slots[index as usize] = slot;
+        self.len += 1;
+        let index = self.vacant;
+        let index = if let Some(slot) = self.slots.get_mut(index as usize)
+            && let Slot::Vacant { next } = *slot
+        {
+            // Written where it is to stay, over what is known to need no drop: to copy an entry that was just written stalls.
+            *slot = Slot::Occupied { ticket, entry };
+            self.vacant = next;
             index
         } else {
-            let index = u32::try_from(self.slots.len())
-                .ok()
-                .filter(|&index| index != NIL);
-            let index = index.expect("fewer than 2^32 entries at once");
-            if self.slots.len() == self.slots.capacity() && self.slots.len() >= MANY {
-                self.slots.reserve_exact(self.slots.len() / 8);
-            }
-            self.slots.push(slot);
-            index
+            self.push(Slot::Occupied { ticket, entry })
         };
-        self.len += 1;
         Key { index, ticket }
+    }
+
+    #[cold]
+    fn push(&mut self, slot: Slot<T>) -> u32 {
+        let index = u32::try_from(self.slots.len())
+            .ok()
+            .filter(|&index| index != NIL);
+        let index = index.expect("fewer than 2^32 entries at once");
+        if self.slots.len() == self.slots.capacity() && self.slots.len() >= MANY {
+            self.slots.reserve_exact(self.slots.len() / 8);
+        }
+        self.slots.push(slot);
+        index
     }
 
     /// The entry, if it still lives.
@@ -180,6 +189,7 @@ impl<T> Slab<T> {
     }
 
     /// Drops the entry where it stands, if it still lives.
+    #[inline]
     pub fn discard(&mut self, key: Key) {
         if self.get(key).is_none() {
             return;
@@ -188,14 +198,20 @@ impl<T> Slab<T> {
         self.vacated(key.index);
     }
 
+    #[inline]
     fn vacated(&mut self, index: u32) {
         self.vacant = index;
         self.len -= 1;
         if self.len == 0 && self.slots.len() > KEEP {
-            // All slots are vacant, so this runs no code of the caller's; old keys stay dead by their tickets.
-            self.slots = Vec::new();
-            self.vacant = NIL;
+            self.give_back();
         }
+    }
+
+    /// All slots are vacant, so this runs no code of the caller's; old keys stay dead by their tickets.
+    #[cold]
+    fn give_back(&mut self) {
+        self.slots = Vec::new();
+        self.vacant = NIL;
     }
 
     /// All entries with their indices, by these. O(slots).
