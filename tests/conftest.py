@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from headrace._core import set_turn_budget
 from headrace.pool.plan import Plan
 from headrace.testing import VirtualClock
 from tests.pool_support import ALL_THE_LONG_WAY
@@ -32,6 +34,10 @@ settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("patient")
+
+if budget := os.environ.get("HEADRACE_TURN_BUDGET"):
+    # "nanoseconds,items": see `test_budget.py`.
+    set_turn_budget(*map(int, budget.split(",")))
 
 KINDS = ("asyncio", "eager", "uvloop")
 

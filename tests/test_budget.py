@@ -1,4 +1,4 @@
-"""Law 16 by the clock: a heartbeat beside a stream that is always ready.
+"""Law 16 by the clock: a heartbeat beside a stream that is always ready; and other laws where a task rests at every item.
 
 What counts is how much later a timer is than on a bare loop in the same run. A beat is late by the time that passed, but
 by no more than this thread has worked meanwhile: what other programs took of the processor is not the stream's doing.
@@ -15,7 +15,10 @@ import contextlib
 import gc
 import math
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,3 +131,37 @@ async def test_what_holds_the_loop_for_too_long_is_noticed() -> None:
 
     bare, beside, _ = await lateness(hog)
     assert beside - bare > ALLOWED
+
+
+# What holds whenever a task lets its loop turn: these count no turns.
+WHENEVER = [
+    "test_pull_closing.py",
+    "test_merge_closing.py",
+    "test_merge_identity.py",
+]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("budget", ["0,4096", "500000,2"])
+def test_law_16_wherever_a_task_rests_nothing_else_changes(budget: str) -> None:
+    """By other tests, in a process of their own, where the budget of a task is used up at each second item.
+
+    `HEADRACE_TURN_BUDGET`, in nanoseconds and items, is read by `conftest.py`.
+    """
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *(f"tests/{file}" for file in WHENEVER),
+        ],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "HEADRACE_TURN_BUDGET": budget},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -94,6 +94,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::for_each, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::reduce_all, module)?)?;
+    module.add_function(wrap_pyfunction!(drive::budget::set_turn_budget, module)?)?;
     module.add_class::<push::callbacks::Callbacks>()?;
     module.add_class::<push::delivery::Delivery>()?;
     module.add_class::<push::fan::Fan>()?;

@@ -21,6 +21,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use pyo3::prelude::*;
@@ -29,13 +30,21 @@ use crate::asyncio;
 
 /// How long a task may find ready items between two turns of the loop. A heartbeat is late by twice
 /// this: once for its timer, once for its task. In nanoseconds.
-const TIME: u64 = 500_000;
+static TIME: AtomicU64 = AtomicU64::new(500_000);
 
 /// How many items it may find, whatever they cost.
-const ITEMS: u32 = 4096;
+static ITEMS: AtomicU32 = AtomicU32::new(4096);
 
 /// The most items between two looks at the clock.
 const STRIDE: u32 = 64;
+
+/// Sets both, for all threads. For tests: with next to nothing to spend, a task rests at every place where it may, and nothing
+/// must come of that but turns of the loop.
+#[pyfunction]
+pub(crate) fn set_turn_budget(nanoseconds: u64, items: u32) {
+    TIME.store(nanoseconds, Relaxed);
+    ITEMS.store(items, Relaxed);
+}
 
 #[derive(Debug)]
 struct Budget {
@@ -154,8 +163,9 @@ impl Budget {
             self.start(py, now);
             return false;
         }
+        let (time, items) = (TIME.load(Relaxed), ITEMS.load(Relaxed));
         let elapsed = now.saturating_sub(self.since.get());
-        if elapsed >= TIME || spent >= ITEMS {
+        if elapsed >= time || spent >= items {
             let task = running_task(py);
             if task == self.task.get() && task != 0 {
                 if self.lender.get() == 0 {
@@ -174,10 +184,10 @@ impl Budget {
             return false;
         }
         let mean = (elapsed / u64::from(spent)).max(1);
-        let stride = u32::try_from((TIME - elapsed) / mean / 4)
+        let stride = u32::try_from((time - elapsed) / mean / 4)
             .unwrap_or(STRIDE)
             .clamp(1, STRIDE);
-        self.look.set((spent + stride).min(ITEMS));
+        self.look.set((spent + stride).min(items));
         false
     }
 
