@@ -14,6 +14,7 @@ use super::ids::Ids;
 use super::maker::{self, Maker, Options};
 use super::meter::Meter;
 use super::roll::Roll;
+use super::steps::Replaceable;
 use super::take::Unread;
 use super::terms::Terms;
 use super::ticket::Ticket;
@@ -100,6 +101,12 @@ impl Lane {
         task_class: Py<PyType>,
         isolate: bool,
     ) -> PyResult<Self> {
+        let is_eager = py.version_info() >= (3, 12);
+        let replaceable = if isolate && !is_eager {
+            Replaceable::of(event_loop.bind(py), &context)?
+        } else {
+            None
+        };
         Ok(Self {
             python,
             name,
@@ -115,10 +122,10 @@ impl Lane {
             keys,
             meter,
             task_class,
-            maker: Maker::default(),
+            maker: Maker::new(replaceable),
             is_isolated: isolate,
             crew: GilCell::default(),
-            is_eager: py.version_info() >= (3, 12),
+            is_eager,
             roll: Roll::default(),
             waiting: GilCell::default(),
             open: AtomicBool::new(false),

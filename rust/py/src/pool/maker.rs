@@ -6,15 +6,18 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::steps::Replaceable;
 use crate::asyncio;
 use crate::awaitable::{Seen, Stopped};
 use crate::gil::GilCell;
 
 /// See the top of this file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Maker {
     /// The keyword arguments of an asyncio task, to be filled in anew for each; not there while one is made.
     keywords: GilCell<Option<Py<PyDict>>>,
+    /// The loop, if its handles for steps that are due already can be spared.
+    loop_: Option<Replaceable>,
 }
 
 /// How an asyncio task is to be.
@@ -27,6 +30,13 @@ pub(super) struct Options<'a, 'py> {
 }
 
 impl Maker {
+    pub(super) fn new(loop_: Option<Replaceable>) -> Self {
+        Self {
+            keywords: GilCell::default(),
+            loop_,
+        }
+    }
+
     /// A new asyncio task; one that is eager may be done. `context` is one that may be kept.
     pub(super) fn make<'py>(
         &self,
@@ -43,7 +53,13 @@ impl Maker {
         };
         keywords.set_item(intern!(py, "name"), options.name)?;
         keywords.set_item(intern!(py, "context"), options.context)?;
-        let task = asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?;
+        let task = {
+            let _replaced = match &self.loop_ {
+                Some(loop_) => loop_.replace(py)?,
+                None => None,
+            };
+            asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?
+        };
         // What is in the context of the task is to go with it.
         keywords.set_item(intern!(py, "context"), context)?;
         let other = self.keywords.borrow(py).replace(keywords.unbind());
@@ -52,9 +68,12 @@ impl Maker {
     }
 
     pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        match self.keywords.peek_for_gc().as_deref() {
-            Some(Some(keywords)) => see(keywords.as_any()),
-            _ => Ok(()),
+        if let Some(Some(keywords)) = self.keywords.peek_for_gc().as_deref() {
+            see(keywords.as_any())?;
+        }
+        match &self.loop_ {
+            Some(loop_) => loop_.traverse(see),
+            None => Ok(()),
         }
     }
 }
