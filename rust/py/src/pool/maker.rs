@@ -17,7 +17,7 @@ pub(super) struct Maker {
     /// The keyword arguments of an asyncio task, to be filled in anew for each; not there while one is made.
     keywords: GilCell<Option<Py<PyDict>>>,
     /// The loop, if its handles for steps that are due already can be spared.
-    loop_: Option<Replaceable>,
+    replaceable: Option<Replaceable>,
 }
 
 /// How an asyncio task is to be.
@@ -30,10 +30,10 @@ pub(super) struct Options<'a, 'py> {
 }
 
 impl Maker {
-    pub(super) fn new(loop_: Option<Replaceable>) -> Self {
+    pub(super) fn new(replaceable: Option<Replaceable>) -> Self {
         Self {
             keywords: GilCell::default(),
-            loop_,
+            replaceable,
         }
     }
 
@@ -54,8 +54,8 @@ impl Maker {
         keywords.set_item(intern!(py, "name"), options.name)?;
         keywords.set_item(intern!(py, "context"), options.context)?;
         let task = {
-            let _replaced = match &self.loop_ {
-                Some(loop_) => loop_.replace(py)?,
+            let _replaced = match &self.replaceable {
+                Some(replaceable) => replaceable.replace(py)?,
                 None => None,
             };
             asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?
@@ -71,8 +71,8 @@ impl Maker {
         if let Some(Some(keywords)) = self.keywords.peek_for_gc().as_deref() {
             see(keywords.as_any())?;
         }
-        match &self.loop_ {
-            Some(loop_) => loop_.traverse(see),
+        match &self.replaceable {
+            Some(replaceable) => replaceable.traverse(see),
             None => Ok(()),
         }
     }
