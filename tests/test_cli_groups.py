@@ -100,8 +100,9 @@ async def test_no_group_starves_another() -> None:
     order = ["big"] * 500 + ["small", "tiny"] * 5
     root = CapacitySource(3)
     await Groups(root, 3, 10_000, {}).run(given((name, Task(work, name)) for name in order))
-    # The first three found nobody else there; from then on each has a third of the slots while it has something to do.
-    assert Counter(done[3:15]) == {"big": 4, "small": 4, "tiny": 4}
+    # The first three found nobody else there, unless the machine was busy; from then on each has a third of the slots while
+    # it has something to do, for which five rounds will do.
+    assert Counter(done[: 3 + 5 * 3]) == {"big": 8, "small": 5, "tiny": 5}
 
 
 @pytest.mark.virtual

@@ -90,7 +90,7 @@ async def test_law_17_one_more_nested_link_is_refused(wrap: Wrap, other: Wrap) -
     "wrap",
     [
         lambda stream: stream.eager(1),
-        lambda stream: stream.timeout(1),
+        lambda stream: stream.timeout(1_000),
         lambda stream: stream.map(lambda n: n, concurrency=2),
         lambda stream: PullMapObj(stream.eager(2), lambda n: n),
         PullConcatObj,
