@@ -206,6 +206,7 @@ async def test_a_pull_that_got_its_item_leaves_no_timer() -> None:
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
 async def test_window_of_a_ready_source_is_that_of_window(size: int, timeout: float) -> None:
     batches = await collect(SourceIterObj(range(10)).window(size))
+    windows: list[list[int]] = []
     for _ in range(TRIES):
         windows = await collect(SourceIterObj(range(10)).window_timeout(size, timeout))
         if windows == batches:
