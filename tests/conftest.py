@@ -12,6 +12,7 @@ handler heard nothing.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import sys
@@ -27,7 +28,7 @@ from headrace.testing import VirtualClock
 from tests.pool_support import ALL_THE_LONG_WAY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # How long an example takes says how busy the machine is. All other profiles begin with this one.
 settings.register_profile(
@@ -121,6 +122,15 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     elif chosen == "shared":
         monkeypatch.setattr(Plan, "reuses", True)
     return chosen
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """What is freed meanwhile was in no cycle."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

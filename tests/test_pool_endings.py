@@ -21,7 +21,7 @@ from tests.pool_support import envelopes, one, pool, quiet
 from tests.support import belongs_to_its_loop, insisted, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from headrace.pool import TaskRun
 
@@ -367,11 +367,3 @@ async def test_error_of_a_first_step_is_freed_with_its_envelope() -> None:
         await quiet()
         assert progress.first_error is errors[0]()
         assert [error() for error in errors[1:]] == [None] * 3
-
-
-@pytest.fixture
-def no_collections() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()

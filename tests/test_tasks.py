@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import weakref
-from typing import TYPE_CHECKING
 
 import pytest
 
 from headrace.tasks import settled
 from tests.support import quiet
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def no_collections() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def test_a_cancellation_is_given_back_when_all_are_done() -> None:
