@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from headrace.testing import shuffled_loop
 from tests.pool_support import ALL_THE_LONG_WAY, envelopes, pool, shown
 
 if TYPE_CHECKING:
@@ -102,6 +103,24 @@ async def test_whatever_else_is_called_soon_meanwhile_goes_to_the_loop(
     await asyncio.sleep(0)
     assert kept == 3
     assert called == ["here nowhere", "there elsewhere"] * 3
+
+
+def test_a_loop_that_shuffles_has_each_step_to_shuffle(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        while_tasks_are_made(monkeypatch, lambda _: found.append(NAME in vars(loop)))
+        assert shown(await envelopes(pool([work] * 3))) == [1] * 3
+
+    with asyncio.Runner(loop_factory=shuffled_loop(1)) as runner:
+        runner.run(run())
+    assert len(found) >= 3
+    assert not any(found)
 
 
 async def test_call_soon_that_somebody_else_replaced_is_left_alone() -> None:

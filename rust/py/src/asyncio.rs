@@ -238,6 +238,11 @@ impl Drop for InContext<'_, '_> {
     }
 }
 
+/// Whether a loop is to run one by one what others are given together, so that it may shuffle it.
+pub(crate) fn is_one_by_one(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    event_loop.hasattr(intern!(event_loop.py(), "_wakes_one_by_one"))
+}
+
 /// Whether an error is a cancellation by its type; who asked for it is another question
 /// ([`Cancels`]).
 pub(crate) fn is_cancelled_error(py: Python<'_>, error: &PyErr) -> bool {

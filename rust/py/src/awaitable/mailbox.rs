@@ -136,7 +136,7 @@ impl std::fmt::Debug for Mailbox {
 impl Mailbox {
     /// One for a loop that runs in this thread.
     pub(super) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
-        let one_by_one = event_loop.hasattr(intern!(event_loop.py(), "_wakes_one_by_one"))?;
+        let one_by_one = asyncio::is_one_by_one(event_loop)?;
         Ok(Arc::new(Self {
             thread: this_thread(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),

@@ -7,16 +7,16 @@
 //!
 //! So, for as long as that constructor runs, `call_soon` of the loop is ours: an attribute of the object, which hides that
 //! of the class. It keeps the step, and has the loop call all that it keeps, in their order and each in its context. What
-//! is no such step (a finaliser may run meanwhile) goes to the loop as ever. A loop that has a `call_soon` of its own, or
-//! no attributes, is left alone.
+//! is no such step (a finaliser may run meanwhile) goes to the loop as ever. A loop that has a `call_soon` of its own, that
+//! shuffles what it runs, or that has no attributes is left alone.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::asyncio::{self, InContext};
 use crate::awaitable::{Seen, Stopped};
-use crate::drive::merge::identity::InContext;
 use crate::gc;
 use crate::gil::GilCell;
 
@@ -163,7 +163,8 @@ impl Replaceable {
             .getattr(intern!(py, "BaseEventLoop"))?
             .getattr(NAME)?;
         let class = event_loop.get_type();
-        if !class.getattr_opt(NAME)?.is_some_and(|its| its.is(&own)) {
+        let is_its_own = class.getattr_opt(NAME)?.is_some_and(|its| its.is(&own));
+        if !is_its_own || asyncio::is_one_by_one(event_loop)? {
             return Ok(None);
         }
         let attributes = event_loop.getattr(intern!(py, "__dict__"))?;
