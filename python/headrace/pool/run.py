@@ -89,7 +89,7 @@ class Run:
         # The short way for plain tasks, where all of the run's options allow it.
         self._lane: Lane | None = None
         # For tasks that were admitted.
-        self.executors = Executors(plan.name)
+        self.executors: Executors = Executors(plan.name)
 
     # The consumer's side.
 
