@@ -10,8 +10,8 @@ use super::crew::Crew;
 use super::held::Held;
 use super::lane::Lane;
 use super::ticket::Ticket;
+use crate::asyncio::InContext;
 use crate::awaitable::{Class, Coroutine, Seen, Step, Stopped};
-use crate::drive::merge::identity::InContext;
 use crate::errors::Raised;
 
 /// A plain task on its way to a worker.

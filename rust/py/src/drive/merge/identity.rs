@@ -17,8 +17,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 
 use super::step::Where;
-use crate::asyncio;
-pub(crate) use crate::asyncio::InContext;
+use crate::asyncio::{self, InContext};
 use crate::awaitable::{Seen, Stopped};
 use crate::drive::budget;
 use crate::errors;
