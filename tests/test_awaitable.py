@@ -20,9 +20,11 @@ from headrace import (
     CapacitySource,
     ClosedError,
     ForkError,
+    HierarchicalTaskPoolRunner,
     PullRaceObj,
     PushPullBufferObj,
     SourceIterObj,
+    Task,
     WaitObject,
 )
 from tests.support import turns
@@ -240,6 +242,10 @@ async def never() -> AsyncIterator[int]:
     yield 0
 
 
+async def stuck(*_: object) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
 async def twice(stream: PullObj[Any]) -> None:
     await asyncio.gather(anext(stream), anext(stream))
 
@@ -262,10 +268,18 @@ WAITS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "a source": lambda: anext(SourceIterObj(never())),
     "a merge": lambda: anext(PullRaceObj(never(), [])),
     "the end of a pull": lambda: close_beside(SourceIterObj(never())),
+    "calls that run": lambda: anext(SourceIterObj([1]).map(stuck, concurrency=2)),
+    "the source of such calls": lambda: anext(SourceIterObj(never()).map(str, concurrency=2)),
+    "a task that pulls": lambda: anext(SourceIterObj(never()).timeout(3600)),
+    "a task of a pool": lambda: HierarchicalTaskPoolRunner([stuck], CapacitySource(1)).run(),
+    "a task of a pool with a key": lambda: HierarchicalTaskPoolRunner(
+        [Task(stuck, 1, key=1)], CapacitySource(1)
+    ).run(),
 }
 
 
 @pytest.mark.filterwarnings("ignore:unclosed")  # which the merge is, for one
+@pytest.mark.filterwarnings("ignore:a lease was collected")  # that of a pool's task
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS.keys())
 def test_law_5_a_loop_takes_those_who_were_left_waiting_in_it_along(

@@ -16,6 +16,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from headrace._core import keep_with, let_go
 from headrace.blame import noted
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.admission import Admission
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from headrace.pool.plan import Plan
 
 __all__ = ["Run"]
-
-_started: set[Run] = set()
-"""Every run under way: the loop itself holds its tasks only weakly."""
 
 
 class Run:
@@ -138,7 +136,7 @@ class Run:
             self._gauge()
         self.outlet.unread.begin(self.loop)
         self.plan.run = self
-        _started.add(self)
+        keep_with(self.loop, self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
         self._feeder = asyncio.Task(
             self._feed(),
@@ -245,6 +243,7 @@ class Run:
     # The feeder.
 
     async def _feed(self) -> None:
+        is_lost = False
         try:
             self._taking_up = True
             try:
@@ -261,9 +260,14 @@ class Run:
         except (KeyboardInterrupt, SystemExit) as error:
             # The source raised it. asyncio would raise it out of the running loop before anything was closed.
             self._fatal = error
+        except GeneratorExit:
+            # The loop is gone, and with it every chance to await something.
+            is_lost = True
+            raise
         finally:
             self.ending = True
-            await self._see_out()
+            if not is_lost:
+                await self._see_out()
 
     async def _take_up(self) -> None:
         kept = self.plan.kept
@@ -405,9 +409,9 @@ class Run:
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
         """The last of a run: the consumer learns how it ended, and the runner may run again."""
-        if self not in _started:
+        if self.plan.run is not self:
             return
-        _started.discard(self)
+        let_go(self.loop, self)
         self.plan.run = None
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):

@@ -18,6 +18,7 @@ from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from headrace._core import keep_with, let_go
 from headrace.blame import noted, raise_closing, speechless
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.tasks import settled
@@ -66,10 +67,6 @@ class _Fault:
         raise self._error
 
 
-_driven: set[DrivenCalls[Any]] = set()
-"""The state of every stream whose tasks run: the loop itself holds its tasks only weakly."""
-
-
 class DrivenCalls(Generic[OUT]):
     """What the driver and the calls of one stream share with it."""
 
@@ -92,6 +89,8 @@ class DrivenCalls(Generic[OUT]):
         """The calls that run."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._driver: asyncio.Task[Any] | None = None
+        self.is_driven: bool = False
+        """Whether tasks of it run."""
         # Where the driver waits for room, and the consumer for a result. The native link lets one
         # pull come here at a time.
         self._parked: asyncio.Future[None] | None = None
@@ -120,11 +119,6 @@ class DrivenCalls(Generic[OUT]):
         # A copy, made in one step: another thread may ask while the loop's changes it.
         if waiting := sum(call.done() for call in tuple(self._queue)):
             yield f"{waiting} done"
-
-    @property
-    def is_driven(self) -> bool:
-        """Whether tasks of it run."""
-        return self in _driven
 
     def set_limits(self, concurrency: int, window: int | None) -> None:
         """Sets the numbers, which were checked."""
@@ -193,7 +187,8 @@ class DrivenCalls(Generic[OUT]):
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        _driven.add(self)
+        self.is_driven = True
+        keep_with(loop, self)
         # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
         self._driver = asyncio.Task(
             self._drive(loop), loop=loop, name=f"the source of {self._operator}"
@@ -331,7 +326,7 @@ class DrivenCalls(Generic[OUT]):
         if self._parked is not None:
             self._make_room()
         if self._is_ended and not self._tasks:
-            _driven.discard(self)
+            self._rest()
 
     def _driver_ended(self, driver: asyncio.Task[Any]) -> None:
         if self._driver is not driver:
@@ -346,14 +341,20 @@ class DrivenCalls(Generic[OUT]):
                 self._put(_Fault(error))
         self._tell()
         if not self._tasks:
-            _driven.discard(self)
+            self._rest()
+
+    def _rest(self) -> None:
+        """No task of it runs any more."""
+        self.is_driven = False
+        if self._loop is not None:
+            let_go(self._loop, self)
 
     # Closing.
 
     async def close(self, ending: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Ends everything, the source at last, and waits for it. Gives what `ending` the source gave."""
         loop = asyncio.get_running_loop()
-        if self in _driven:
+        if self.is_driven:
             self._check(loop)
         is_first = not self._is_closing
         if is_first:
@@ -411,7 +412,7 @@ class DrivenCalls(Generic[OUT]):
         """Ends everything for a stream that nobody holds any more. May be called by a finaliser, in any thread."""
         loop = self._loop
         if loop is None or loop.is_closed():
-            _driven.discard(self)
+            self._rest()
         else:
             loop.call_soon_threadsafe(self._stop)
 
@@ -430,7 +431,7 @@ class DrivenCalls(Generic[OUT]):
                 f"cannot restart while calls of {self._operator} run ahead, or it is being closed; close it first"
             )
         yield self.source
-        _driven.discard(self)
+        self._rest()
         # A driver that waits for room finds that it is not this one any more.
         self._driver = self._parked = self._closer = None
         if parked is not None and not parked.get_loop().is_closed():

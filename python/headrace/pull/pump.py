@@ -17,7 +17,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from headrace._core import ForeignFeed
+from headrace._core import ForeignFeed, keep_with, let_go
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.base import PullObj
 from headrace.tasks import settled
@@ -33,9 +33,6 @@ __all__ = ["Failure", "PullPumpObj", "Pump"]
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 OUT_co = TypeVar("OUT_co", covariant=True)
-
-_tasks: set[asyncio.Task[None]] = set()
-"""The tasks of all pumps: a loop holds its tasks only weakly."""
 
 
 class Failure:
@@ -204,7 +201,7 @@ class Pump(Generic[IN, OUT]):
         # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
         self._task = asyncio.Task(self._live(loop), loop=loop, name=f"pump of {self._source!r}")
         self._task.add_done_callback(self._ended)
-        _tasks.add(self._task)
+        keep_with(loop, self._task)
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if task.get_loop() is not asyncio.get_running_loop():
@@ -277,7 +274,7 @@ class Pump(Generic[IN, OUT]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """The task has ended: what it leaves goes to the consumer, or to whoever closes."""
-        _tasks.discard(task)
+        let_go(task.get_loop(), task)
         if task is not self._task:
             return
         if not self._closing:

@@ -53,8 +53,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
-    awaitable::register(py)?;
-    awaitable::context::register(py)?;
+    awaitable::register(module)?;
     feed::agen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;

@@ -162,24 +162,27 @@ pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     Ok(mailbox)
 }
 
-/// Keeps an object for as long as this loop is there, which runs in this thread; or until it [is let go of](let_go).
-pub(crate) fn keep_with(event_loop: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Keeps an object for as long as this loop is there, which runs in this thread; or until it [is let go of](let_go). For what has
+/// tasks under way: the loop itself holds them only weakly.
+#[pyfunction]
+pub(crate) fn keep_with(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     mailbox(event_loop)?;
     match Address::of(event_loop)? {
-        Some(address) => address.get().kept.bind(object.py()).add(object),
+        Some(address) => address.get().kept.bind(kept.py()).add(kept),
         None => Ok(()),
     }
 }
 
 /// Keeps it no longer.
-pub(crate) fn let_go(event_loop: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+#[pyfunction]
+pub(crate) fn let_go(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     match Address::of(event_loop)? {
-        Some(address) => address
-            .get()
-            .kept
-            .bind(object.py())
-            .discard(object)
-            .map(drop),
+        Some(address) => address.get().kept.bind(kept.py()).discard(kept).map(drop),
         None => Ok(()),
     }
+}
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(keep_with, module)?)?;
+    module.add_function(wrap_pyfunction!(let_go, module)?)
 }

@@ -49,11 +49,17 @@ mod wakes;
 use pyo3::prelude::*;
 
 pub(crate) use address::{keep_with, let_go};
-pub(crate) use future::{Future, register};
+pub(crate) use future::Future;
 pub(crate) use inner::Inner;
 pub(crate) use native::{Class, Coroutine, Native};
 pub(crate) use park::Parked;
 pub(crate) use pending::Pending;
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    future::register(module.py())?;
+    context::register(module.py())?;
+    address::register(module)
+}
 
 /// What one step of a coroutine came to.
 #[derive(Debug)]
