@@ -35,6 +35,7 @@ ROOMS = {
     "pull.group": "Another number of items out than in",
     "pull.gate": "With a signal",
     "pull.capacity": "Under a capacity",
+    "pool.mapped": "As tasks of a pool",
     "pull.eager": "With a task of their own",
     "pull.time": "With time",
     "pull.merge": "Many to one",

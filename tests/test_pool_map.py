@@ -11,13 +11,15 @@ from headrace import (
     SKIP,
     CapacitySource,
     Final,
+    HierarchicalTaskPoolRunner,
     Retry,
     SourceBufferObj,
     SourceCancelledError,
     SourceIterObj,
 )
 from headrace.pool import PullMapPoolObj
-from tests.support import Gate, quiet, until
+from headrace.testing import Delay, ScriptedSource
+from tests.support import Gate, quiet, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -158,8 +160,13 @@ async def test_restart_begins_a_new_cycle() -> None:
     results = source.map_pool(gate, CapacitySource(1))
     pulling = asyncio.ensure_future(anext(results))
     await quiet()
-    with pytest.raises(RuntimeError, match="under way"):
+    with pytest.raises(RuntimeError, match="a pull is pending"):
         results.restart()
+    pulling.cancel()
+    await asyncio.wait([pulling])
+    with pytest.raises(RuntimeError, match=r"the calls of pool-.* are under way"):
+        results.restart()
+    pulling = asyncio.ensure_future(anext(results))
     gate.open.set()
     assert [await pulling, *await results.collect()] == [10, 20]
     source.buffer.extend([3])
@@ -284,3 +291,54 @@ async def test_every_item_has_its_result_whatever_the_consumer_does(seed: int) -
 def test_bad_input_says_what_is_wrong(arguments: Any, options: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         PullMapPoolObj(*arguments, **options)
+
+
+async def test_law_4_the_source_is_closed_by_the_task_that_pulled_it() -> None:
+    """A timeout that a generator holds open across its items belongs to the task that entered it."""
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            async with asyncio.timeout(3600):
+                for n in range(9):
+                    tasks.append(asyncio.current_task())
+                    yield n
+        finally:
+            tasks.append(asyncio.current_task())
+
+    gate = Gate()
+
+    async def work(item: int) -> int:
+        return await gate(item) if item else 0
+
+    async with SourceIterObj(rows()).map_pool(work, CapacitySource(2)) as results:
+        assert await anext(results) == 0
+        await quiet()
+    assert len(tasks) > 2
+    assert len(set(tasks)) == 1
+
+
+async def test_law_4_a_run_closes_its_source_if_it_is_told_to() -> None:
+    for tell, closed in ((True, 1), (False, 0)):
+        source = ScriptedSource([str, Delay(3600), str], closing=1)
+        runner = HierarchicalTaskPoolRunner(source, CapacitySource(2))
+        async with runner.run_tasks(close_source=tell) as progress:
+            await anext(progress)
+        assert (source.closed, source.closed_by <= source.pulled_by) == (closed, True)
+    with pytest.raises(TypeError, match=r"close_source must be True or False, got 1 \(int\)"):
+        runner.run_tasks(close_source=wrong(1))
+
+
+async def test_law_2_a_cancelled_collect_hands_back_what_was_paid_for() -> None:
+    gate = Gate()
+
+    async def work(item: int) -> int:
+        return await gate(item) if item == 2 else item * 10
+
+    results = SourceIterObj(range(3)).map_pool(work, CapacitySource(3))
+    collecting = asyncio.ensure_future(results.collect())
+    await quiet()
+    collecting.cancel()
+    await asyncio.wait([collecting])
+    gate.open.set()
+    assert await results.collect() == [0, 10, 20]

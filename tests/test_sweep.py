@@ -46,6 +46,7 @@ from headrace import (
     PullLabeledRoundRobinObj,
     PullLabeledZipObj,
     PullMapObj,
+    PullMapPoolObj,
     PullObj,
     PullObj1To1Link,
     PullPushBridgeObj,
@@ -594,6 +595,58 @@ ROWS = [
         covers=(PullMapObj,),
         identity=lambda stream: stream.map(lambda n: n, concurrency=2, ordered=False),
         depth=2_000,
+        calls="exact",
+        ordered=False,
+        restarts="at rest",
+        owns_tasks=True,
+    ),
+    Row(
+        "map under a capacity",
+        lambda source, wrap: PullMapPoolObj(source, wrap(lambda n: n * 10), CapacitySource(3)),
+        lambda items: [n * 10 for n in items],
+        covers=(PullMapPoolObj,),
+        identity=lambda stream: stream.map_pool(lambda n: n, CapacitySource(2), ordered=True),
+        depth=1_000,
+        bad=(
+            (
+                lambda: PullMapPoolObj([1], wrong(3), CapacitySource(2)),
+                TypeError,
+                r"fn must be callable, not 3 \(int\)",
+            ),
+            (
+                lambda: PullMapPoolObj(wrong(7), str, CapacitySource(2)),
+                TypeError,
+                r"source must be .*got 7 \(int\)",
+            ),
+            (
+                lambda: PullMapPoolObj([1], str, wrong(2)),
+                TypeError,
+                r"capacity must be a CapacitySource, not 2",
+            ),
+        ),
+        calls="exact",
+        ordered=False,
+        restarts="at rest",
+        owns_tasks=True,
+    ),
+    Row(
+        "map under a capacity, ordered",
+        lambda source, wrap: PullMapPoolObj(
+            source, wrap(lambda n: n * 10), CapacitySource(3), ordered=True
+        ),
+        lambda items: [n * 10 for n in items],
+        covers=(PullMapPoolObj,),
+        calls="exact",
+        restarts="at rest",
+        owns_tasks=True,
+    ),
+    Row(
+        "map under a capacity, shared tasks",
+        lambda source, wrap: PullMapPoolObj(
+            source, wrap(lambda n: n * 10), CapacitySource(3), isolate=False
+        ),
+        lambda items: [n * 10 for n in items],
+        covers=(PullMapPoolObj,),
         calls="exact",
         ordered=False,
         restarts="at rest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace import SKIP
+from headrace import SKIP, CapacitySource
 from marbles.props import Hears, Held, Signal, Source
 from marbles.scene import Scene
 
@@ -33,6 +33,16 @@ PULL = (
         "PullMapObj(source, fetch, concurrency=2, ordered=False)",
         given={"source": Source("123|"), "fetch": fetch},
         says="fetch takes 4 s for 1, and 1 s for 2 and 3.",
+    ),
+    Scene(
+        "PullMapPoolObj(source, fetch, CapacitySource(2))",
+        given={"source": Source("123|"), "fetch": fetch, "CapacitySource": CapacitySource},
+        says="fetch takes 4 s for 1, and 1 s for 2 and 3. Whoever else is under this capacity shares it.",
+    ),
+    Scene(
+        "PullMapPoolObj(source, fetch, CapacitySource(2), ordered=True)",
+        given={"source": Source("123|"), "fetch": fetch, "CapacitySource": CapacitySource},
+        says="fetch takes 4 s for 1, and 1 s for 2 and 3. The order stays.",
     ),
     Scene("PullFilterObj(source, lambda n: n % 2)", given={"source": Source("1-2-3|")}),
     Scene(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         PoolSnapshot as PoolSnapshot,
         PriorityDependencySourceObj as PriorityDependencySourceObj,
         PrioritySourceObj as PrioritySourceObj,
+        PullMapPoolObj as PullMapPoolObj,
         Retry as Retry,
         Settling as Settling,
         Task as Task,
@@ -68,7 +69,7 @@ else:
             "pool": """
                 DependencyGraph DependencyNode DependencySourceObj DependencyState EnvelopeType Final
                 HierarchicalTaskPoolRunner PoolSnapshot PriorityDependencySourceObj PrioritySourceObj
-                Retry Settling Task TaskProgressEnvelope current_lease
+                PullMapPoolObj Retry Settling Task TaskProgressEnvelope current_lease
             """,
             "pull": """
                 PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
+from headrace._core import ForeignFeed
 from headrace.blame import noted
 from headrace.capacity.source import checked_capacity
 from headrace.errors import SourceCancelledError
@@ -12,13 +13,14 @@ from headrace.pool.envelope import EnvelopeType
 from headrace.pool.options import RunnerOptions
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pool.task import Task
-from headrace.pull import PullObj, SourceObj
+from headrace.pull import PullObj
 from headrace.pull.source import Source, as_pull
-from headrace.telling import shown
+from headrace.tasks import settled
+from headrace.telling import shown, told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
-    from typing import Unpack
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
+    from typing import Self, Unpack
 
     from headrace.capacity import CapacitySource
     from headrace.pool.progress import TaskRun
@@ -31,7 +33,7 @@ IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 
 
-class PullMapPoolObj(SourceObj[OUT]):
+class PullMapPoolObj(PullObj[OUT], stock=True):
     """`fn(item)` for each item, each a task of a pool under `capacity`; also `source.map_pool(fn, capacity)`.
 
     A `HierarchicalTaskPoolRunner` runs the tasks; this stream gives their final values. It runs ahead of its consumer
@@ -95,7 +97,6 @@ class PullMapPoolObj(SourceObj[OUT]):
         thread: bool = False,
         **options: Unpack[RunnerOptions],
     ) -> None:
-        super().__init__()
         _check_options(options)
         call: Callable[..., Any] = fn
         cost_of = None if not callable(cost) else cost
@@ -118,77 +119,118 @@ class PullMapPoolObj(SourceObj[OUT]):
             )
 
         every = same.anew if cost_of is None and priority_of is None else task
-        self._tasks: PullObj[Any] = as_pull(source).map(every)
-        self._runner = HierarchicalTaskPoolRunner(self._tasks, capacity, **options)
+        self._calls: _Calls[OUT] = _Calls(as_pull(source).map(every), capacity, options)
         if cost_of is None:
             checked_capacity(capacity, same.cost, same.priority)
-        self._options: RunnerOptions = {**options, "name": self._runner.name}
-        self._run: TaskRun | None = None
-        self._closed = False
+        super().__init__(ForeignFeed(self._calls))
 
     @property
     def source(self) -> PullObj[Any]:
         """What it takes its items from."""
-        return cast("PullMapObj[Any, Any]", self._tasks).source
+        return cast("PullMapObj[Any, Any]", self._calls.tasks).source
 
     @property
     def runner(self) -> HierarchicalTaskPoolRunner:
         """The runner, for `snapshot()`, `pause()`, `cancel()` and the rest."""
-        return self._runner
+        return self._calls.runner
 
-    async def __anext__(self) -> OUT:
+    def _facts(self) -> Iterator[str]:
+        yield from self._calls.facts()
+        yield from super()._facts()
+
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
+        # Its own link first: with that alone done, the stream goes on as it was.
+        yield from super()._restarting()
+        yield from self._calls.restarting()
+
+
+class _Calls(Generic[OUT]):
+    """What the stream is made of: the runs of a pool, of which each cycle is one."""
+
+    def __init__(
+        self, tasks: PullObj[Any], capacity: CapacitySource, options: RunnerOptions
+    ) -> None:
+        self.tasks = tasks
+        self.runner = HierarchicalTaskPoolRunner(tasks, capacity, **options)
+        self._options: RunnerOptions = {**options, "name": self.runner.name}
+        self._run: TaskRun | None = None
+
+    def __aiter__(self) -> _Results[OUT]:
+        return _Results(self)
+
+    async def result(self) -> OUT:
         """The next result.
 
         Raises:
-            StopAsyncIteration: every item has had its call, or the stream was closed.
+            StopAsyncIteration: every item has had its call.
             BaseException: the error of a call, the very object, or of the source; the next pull goes on. For a call that
                 was cancelled a `SourceCancelledError`.
         """
-        if self._closed:
-            raise StopAsyncIteration
         if self._run is None:
-            self._run = self._runner.run_tasks()
+            self._run = self.runner.run_tasks(close_source=True)
         while True:
             envelope = await anext(self._run)
             if envelope.type is EnvelopeType.FINAL:
                 value: OUT = envelope.value
                 return value
             if envelope.error is not None:
-                raise _told(envelope.error, f"raised in {self._runner.name}")
+                raise _told(envelope.error, f"raised in {self.runner.name}")
 
     async def aclose(self) -> None:
-        """Cancels the calls, waits for them, and has the source closed. Idempotent."""
-        self._closed = True
+        """Cancels the calls, waits for them, and has the source closed, by the task that pulled it if that still runs."""
         try:
             if self._run is not None:
                 await self._run.aclose()
         finally:
-            await self._tasks.aclose()
+            # In a task of its own, or a long line of such streams would be closed by recursion.
+            closer = asyncio.Task(self.tasks.aclose(), name=f"{self.runner.name}: closer")
+            if (struck := await settled(closer)) is not None:
+                raise struck
+            closer.result()
 
-    def restart(self) -> None:
-        """Begins a new cycle, of the source too.
+    def restarting(self) -> Generator[PullObj[Any], None, None]:
+        """The steps of a new cycle; it gives the source, to be restarted.
 
         Raises:
             RuntimeError: the last cycle was neither read to its end nor closed, or the source cannot start again.
         """
         if self._run is not None and self._run.running:
             raise RuntimeError(
-                f"{self!r} is under way: read it to its end or close it before restart()"
+                f"the calls of {self.runner.name} are under way: read the stream to its end or close it before restart()"
             )
-        self._tasks.restart()
+        yield self.tasks
         # One that remembers nothing of the last cycle, such as an item that was not called.
-        self._runner = HierarchicalTaskPoolRunner(
-            self._tasks, self._runner.capacity, **self._options
-        )
-        self._run, self._closed = None, False
+        self.runner = HierarchicalTaskPoolRunner(self.tasks, self.runner.capacity, **self._options)
+        self._run = None
 
-    def _facts(self) -> Iterator[str]:
-        now = self._runner.snapshot()
+    def facts(self) -> Iterator[str]:
+        """How it stands, for `repr`."""
+        now = self.runner.snapshot()
         yield f"{now.running} running"
         yield f"{now.unread} unread"
         if now.paused:
             yield "paused"
-        yield "closed" if self._closed else "open"
+
+    def __repr__(self) -> str:
+        return told(self.runner.name, self.facts())
+
+
+class _Results(Generic[OUT]):
+    """The results of one cycle."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, calls: _Calls[OUT]) -> None:
+        self._calls = calls
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, OUT]:
+        return self._calls.result()
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        return self._calls.aclose()
 
 
 def _check_options(options: Mapping[str, object]) -> None:

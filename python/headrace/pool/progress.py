@@ -43,10 +43,10 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
     # In a slot, where the core finds it at once.
     __slots__ = ("_unread",)
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, close_source: bool = False) -> None:
         super().__init__()
         self._first = First()
-        self._run = Run(plan, self._first)
+        self._run = Run(plan, self._first, close_source=close_source)
         # What `anext()` takes from, once it is there: see `quicken`.
         self._unread: Unread | None = None
 

@@ -54,8 +54,9 @@ class Run:
     admission: Admission
     """Made at its start."""
 
-    def __init__(self, plan: Plan, first: First) -> None:
+    def __init__(self, plan: Plan, first: First, *, close_source: bool = False) -> None:
         self.plan = plan
+        self._closes_source = close_source
         # Until it has ended.
         self._first: First | None = first
         self.context: Context = unleased()
@@ -406,6 +407,11 @@ class Run:
         self.plan.kept.extendleft(
             self.unstarted[number] for number in sorted(self.unstarted, reverse=True)
         )
+        if self._closes_source and (self._stopped or self.closed):
+            # Last: calls may have used what it holds open. And what closes it finds a task that nobody cancels.
+            while self._feeder is not None and self._feeder.cancelling():
+                self._feeder.uncancel()
+            await self.plan.source.aclose()
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
         """The last of a run: the consumer learns how it ended, and the runner may run again."""

@@ -57,8 +57,9 @@ class HierarchicalTaskPoolRunner:
 
     Args:
         source: where tasks come from: a pull object, most often `PushPullBufferObj.source`, or any iterable or async
-            iterable. It is never closed here: after a run was left, the next goes on where that one stopped. Only an
-            async generator of yours is ended by the pull that leaving cancels, as `SourceIterObj` says.
+            iterable. It is not closed here, unless `run_tasks(close_source=True)` says so: after a run was left, the
+            next goes on where that one stopped. Only an async generator of yours is ended by the pull that leaving
+            cancels, as `SourceIterObj` says.
         capacity: what the tasks run under, with all its ancestors. Others may use it at the same time.
         name: for messages, and the names of asyncio tasks and threads; None for `"pool-1"` and so on.
         on_error: `"continue"`, or `"stop"`: the first `ERROR` ends the run. Nothing more is called, what runs is
@@ -131,7 +132,7 @@ class HierarchicalTaskPoolRunner:
         """What the tasks run under."""
         return self._plan.capacity
 
-    def run_tasks(self) -> TaskRun:
+    def run_tasks(self, *, close_source: bool = False) -> TaskRun:
         """Begins a run: an async context manager, and the stream of its envelopes.
 
             async with runner.run_tasks() as progress:
@@ -142,11 +143,16 @@ class HierarchicalTaskPoolRunner:
         cancellation, cancels what runs and waits until it has stopped; a thread cannot be cancelled, and is waited
         for.
 
+        Args:
+            close_source: whether leaving it earlier, or stopping at an error, closes the source too, when everything has
+                stopped, by the task that pulled it. `drain()` leaves it open all the same.
+
         Raises:
             RuntimeError: if a run of this runner is under way.
+            TypeError: if `close_source` is no bool.
         """
         self._plan.check_idle()
-        return TaskRun(self._plan)
+        return TaskRun(self._plan, close_source=flag("close_source", close_source))
 
     async def run(self) -> list[Any]:
         """Runs every task to its end, and gives the final values. **Unbounded**: it holds all of them.

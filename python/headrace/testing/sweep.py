@@ -243,12 +243,13 @@ async def _close_beside(stream: PullObj[Any], strike: Strike) -> str | None:
     """Pulls, and has another task close the stream, with one more pull waiting."""
     second: list[asyncio.Task[Any]] = []
     closing: list[asyncio.Task[None]] = []
-    was_pending = True
+    was_pending = is_second_pending = True
 
     async def close() -> None:
-        nonlocal was_pending
-        # What it waits for may have come in the meantime, from a thread.
+        nonlocal was_pending, is_second_pending
+        # What it waits for may have come in the meantime, from a thread; and the stream may have ended.
         was_pending = strike.is_inside
+        is_second_pending = not second[0].done()
         await stream.aclose()
 
     def act() -> None:
@@ -278,7 +279,7 @@ async def _close_beside(stream: PullObj[Any], strike: Strike) -> str | None:
         return None
     if outcome != "raised ClosedError":
         return f"the pull that was pending {outcome}, instead of raising ClosedError"
-    if error is not None and not isinstance(error, ClosedError):
+    if is_second_pending and error is not None and not isinstance(error, ClosedError):
         return f"the pull that was waiting raised {error!r} instead of ClosedError"
     return None
 
