@@ -179,17 +179,16 @@ impl State {
                 }
             }
             for waiter in line.offered() {
-                if self.was_passed(waiter) {
-                    // Those who were passed as often as may be were looked at before.
-                    continue;
-                }
                 let record = self.waiters.at(waiter);
-                match self.fit_waiter(waiter) {
-                    Fit::Fits => return Next::Grant(waiter),
-                    // It waits at each rate that is not ready, and there no other does.
-                    Fit::Quota if record.turns == 0 => return Next::Turn(waiter),
-                    Fit::Short(..) if !record.was_next => skipped.short.push(waiter),
-                    _ => {}
+                // Those who were passed as often as may be were looked at before; they still come first.
+                if !self.was_passed(waiter) {
+                    match self.fit_waiter(waiter) {
+                        Fit::Fits => return Next::Grant(waiter),
+                        // It waits at each rate that is not ready, and there no other does.
+                        Fit::Quota if record.turns == 0 => return Next::Turn(waiter),
+                        Fit::Short(..) if !record.was_next => skipped.short.push(waiter),
+                        _ => {}
+                    }
                 }
                 if skipped.first.is_none() && self.has_rate(&record.cost) {
                     skipped.first = Some(waiter);

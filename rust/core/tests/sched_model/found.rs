@@ -1,0 +1,80 @@
+//! What arbitrary operations have found once, played again.
+
+use crate::op::Op::{self, Acquire, Add, Cancel, Pass, Pause, Poll, Release};
+use crate::op::{Amounts, Limits, Quota};
+use crate::run::Run;
+
+/// What a node limits that limits nothing.
+const NOTHING: Limits = Limits {
+    slots: None,
+    calls: None,
+    money: None,
+};
+
+fn acquire(node: usize, slots: u64, calls: u64, priority: i32) -> Op {
+    let cost = Amounts {
+        slots,
+        calls,
+        money: 0,
+    };
+    Acquire(node, cost, priority, None)
+}
+
+/// An elder one that had been passed as often as may be was gone by when it was asked who comes first; so the younger was the one that
+/// missed slots, and it kept the turn that the elder had.
+#[test]
+fn whoever_was_passed_comes_first_all_the_same_when_slots_are_missed() {
+    let root = Limits {
+        slots: Some(9),
+        calls: Some(Quota {
+            calls: 2,
+            millis: 1000,
+            burst: Some(3),
+        }),
+        money: None,
+    };
+    let below = [0, 19, 31, 0, 35].map(|parent| (parent, NOTHING, 1));
+    let nodes = std::iter::once((0, root, 1)).chain(below).collect();
+    let add = |parent| Add(parent, NOTHING, 1);
+    Run::new((0, 1), nodes).play(&[
+        acquire(37, 4, 1, 0),
+        acquire(23, 1, 1, 0),
+        acquire(7, 1, 1, 0),
+        acquire(7, 1, 1, 0),
+        acquire(19, 2, 0, 1),
+        acquire(8, 1, 0, 0),
+        acquire(7, 2, 0, 0),
+        acquire(19, 1, 0, 0),
+        acquire(29, 1, 0, 0),
+        acquire(18, 1, 1, 0),
+        add(41),
+        acquire(1, 1, 0, 0),
+        acquire(15, 1, 0, 0),
+        acquire(0, 1, 0, 0),
+        acquire(5, 1, 0, 0),
+        acquire(7, 1, 1, 0),
+        acquire(8, 1, 0, 0),
+        Pass(1500),
+        acquire(50, 1, 0, 0),
+        acquire(6, 2, 0, 0),
+        acquire(36, 1, 0, 0),
+        acquire(19, 2, 1, 0),
+        acquire(36, 0, 1, 1),
+        acquire(0, 1, 1, 0),
+        add(5),
+        Release(0),
+        add(13),
+        add(25),
+        Cancel(20),
+        add(0),
+        acquire(17, 0, 1, 0),
+        Cancel(0),
+        add(14),
+        Release(0),
+        Poll(2),
+        Release(48),
+        add(5),
+        Pause(39),
+        Release(0),
+    ]);
+}
