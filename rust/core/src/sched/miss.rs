@@ -24,7 +24,7 @@ impl State {
     /// keeps the gate of its node shut.
     pub(super) fn outrun(&mut self, waiter: u32) {
         let lacks_slots = matches!(self.fit_waiter(waiter), Fit::Short(..));
-        if lacks_slots && !self.outrun.contains(&waiter) {
+        if lacks_slots && !self.keeps_turn(waiter) && !self.outrun.contains(&waiter) {
             self.outrun.push(waiter);
         }
     }
@@ -36,7 +36,7 @@ impl State {
 
     /// Of those who were outrun, and of one who comes first now, who could have slots now, but for quota.
     pub(super) fn late(&self, first: Option<u32>) -> Vec<u32> {
-        let first = first.filter(|first| !self.outrun.contains(first));
+        let first = first.filter(|first| !self.outrun.contains(first) && !self.keeps_turn(*first));
         let lacks_quota =
             |waiter: &u32| matches!(self.fit_waiter(*waiter), Fit::Quota | Fit::Behind);
         let outrun = self.outrun.iter().copied();
