@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine
+from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from headrace.pool.task import Task
 
 __all__ = ["ThreadExecutor"]
+
+
+class Hold(Protocol):
+    """Tells a loop of work that takes real time. What it gives is called, in any thread, when the work has stopped."""
+
+    def __call__(self, job: str, *, left: bool = False) -> Callable[[], None]: ...
 
 
 class ThreadExecutor:
@@ -28,6 +35,8 @@ class ThreadExecutor:
     abilities: Abilities = Abilities(cancelling=Cancelling.NONE, streaming=False, remote=False)
 
     _loop: asyncio.AbstractEventLoop
+    # A loop whose clock is not the real one wants to know of work that takes real time; see `VirtualLoop.hold_clock`.
+    _hold: Hold | None = None
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -36,12 +45,13 @@ class ThreadExecutor:
     async def start(self) -> None:
         """Threads are made as they are wanted; this notes the loop."""
         self._loop = asyncio.get_running_loop()
+        self._hold = getattr(self._loop, "hold_clock", None)
 
     def submit(self, task: Task, listener: Listener) -> Handle:
         """Calls the task in a thread, at once."""
         if self._threads is None:
             self._threads = _Threads(self._name)
-        return _ThreadHandle(self._loop, self._threads, task, listener)
+        return _ThreadHandle(self._loop, self._threads, task, listener, self._hold)
 
     async def aclose(self) -> None:
         """Ends the threads. They are idle, so that the wait for them is no longer than a few switches of threads.
@@ -54,7 +64,16 @@ class ThreadExecutor:
 
 
 class _ThreadHandle:
-    __slots__ = ("_left", "_listener", "_lock", "_loop", "_outcome", "_threads")
+    __slots__ = (
+        "_hold",
+        "_left",
+        "_listener",
+        "_lock",
+        "_loop",
+        "_outcome",
+        "_release",
+        "_threads",
+    )
 
     def __init__(
         self,
@@ -62,8 +81,12 @@ class _ThreadHandle:
         threads: _Threads,
         task: Task,
         listener: Listener,
+        hold: Hold | None,
     ) -> None:
         self._loop = loop
+        self._hold = hold
+        # Called when the work has stopped and the listener is about to be told.
+        self._release = None if hold is None else hold(listener.name)
         self._threads = threads
         self._listener: Listener | None = listener
         self._lock = threading.Lock()
@@ -86,7 +109,11 @@ class _ThreadHandle:
         return False
 
     def leave(self, stopped: Callable[[], object]) -> None:
-        self._listener = None
+        listener, self._listener = self._listener, None
+        if listener and self._hold and self._release:
+            self._release()
+            # Nobody waits for what it gives, but perhaps for its capacity.
+            stopped = partial(_both, stopped, self._hold(listener.name, left=True))
         with self._lock:
             self._left = stopped
             running = self._outcome is None
@@ -114,10 +141,17 @@ class _ThreadHandle:
         if listener is None or outcome is None:
             return
         self._listener = None
+        if self._release is not None:
+            self._release()
         if outcome.error is None:
             listener.returned(outcome.value)
         else:
             listener.raised(outcome.error)
+
+
+def _both(first: Callable[[], object], second: Callable[[], object]) -> None:
+    first()
+    second()
 
 
 class _Outcome:

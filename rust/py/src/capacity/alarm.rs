@@ -5,7 +5,8 @@
 //! of a tree fires first serves the whole tree. If its loop is gone, another one's fires at that same time.
 //!
 //! The times of a tree are those of its own clock. A timer is set by how long it is until then, so that the clock of the loop
-//! may be another.
+//! may be another. Only where the loop's is no real clock and the tree's is, a timer must not be the loop's: such a loop would find
+//! that it comes at once, again and again. `headrace.testing` has such loops, and they have a method for it.
 
 use std::future::Future;
 use std::sync::{Arc, Weak};
@@ -35,6 +36,8 @@ pub(super) struct LoopAlarm {
     event_loop: Py<PyWeakrefReference>,
     /// Its timers count whole milliseconds, and one that is set for less than half of one fires at once.
     is_coarse: bool,
+    /// The tree goes by the real clock, and the loop does not, but can set a timer by it.
+    is_by_real_clock: bool,
     timer: GilCell<Timer>,
     waker: Waker,
 }
@@ -69,6 +72,8 @@ impl Shared {
         self.forget_closed_loops(py)?;
         let module = event_loop.get_type().module()?;
         let is_coarse = module.to_cow()?.starts_with("uvloop");
+        let is_by_real_clock =
+            self.has_real_clock() && event_loop.hasattr(intern!(py, "call_later_real"))?;
         let weak = PyWeakrefReference::new(event_loop)?.unbind();
         let alarm = Arc::new_cyclic(|alarm| LoopAlarm {
             shared: Arc::downgrade(self),
@@ -76,6 +81,7 @@ impl Shared {
             thread: this_thread(),
             event_loop: weak,
             is_coarse,
+            is_by_real_clock,
             timer: GilCell::default(),
             waker: Waker::from(Arc::new(Ring(Weak::clone(alarm)))),
         });
@@ -163,8 +169,12 @@ impl LoopAlarm {
                 is_timer: true,
             },
         )?;
-        let handle =
-            event_loop.call_method1(intern!(py, "call_later"), (left.as_secs_f64(), fire))?;
+        let call_later = if self.is_by_real_clock {
+            intern!(py, "call_later_real")
+        } else {
+            intern!(py, "call_later")
+        };
+        let handle = event_loop.call_method1(call_later, (left.as_secs_f64(), fire))?;
         let old = (self.timer.borrow(py).armed).replace((deadline, handle.unbind()));
         if let Some((_, old)) = old {
             old.bind(py).call_method0(intern!(py, "cancel"))?;

@@ -66,6 +66,11 @@ impl Shared {
         })
     }
 
+    /// Whether time is that of the machine here, and no clock of the user's.
+    pub(super) fn has_real_clock(&self) -> bool {
+        self.clock.is_none()
+    }
+
     /// The tree, if it may be used here, with its clock set to the time of now.
     #[inline]
     pub(super) fn enter(&self, py: Python<'_>) -> PyResult<&Arc<Tree>> {
