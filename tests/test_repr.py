@@ -366,7 +366,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
         "<PullMapPoolObj: 0 running, 0 unread, open>",
     ),
     "TaskRun": (lambda: runner().run_tasks(), "<TaskRun: of 'pool', not started>"),
-    "RecordingSink": (RecordingSink, "<RecordingSink: open>"),
+    "RecordingSink": (RecordingSink, "<RecordingSink: 0 items, open>"),
     "VirtualClock": (VirtualClock, "<VirtualClock: at 0.000000 s>"),
     "Pull": (lambda: anext(source()), "<Pull: not begun>"),
     "Push": (lambda: sink().next(1), "<Push: not begun>"),

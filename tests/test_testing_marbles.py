@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from headrace import PullRaceObj, PullWindowTimeoutObj, SourceIterObj
 from headrace.testing import (
+    At,
+    Delay,
     MarbleError,
     RecordingSink,
     ScriptedSource,
@@ -17,12 +20,24 @@ from headrace.testing import (
     marbles,
 )
 from headrace.testing.marble import frames
+from tests.support import collect, wrong
 
 pytestmark = pytest.mark.virtual
 
 
 async def test_a_line_comes_out_as_it_went_in() -> None:
-    for line in ("|", "a|", "a-b--c|", "(a b)-|", "-a#b(c #)--(d |)", "(one two)-(three |)"):
+    for line in (
+        "|",
+        "a|",
+        "a-b--c|",
+        "(a b)-|",
+        "-a#b(c #)--(d |)",
+        "(one two)-(three |)",
+        "('a b')-('-' '#' '|' # |)",
+        "('' ' ' '(' ')' don't |)",
+        "'-\"|",
+        """("it's so" '\\n' |)""",
+    ):
         source = ScriptedSource(line)
         assert await marbles(source) == line
         assert_closed(source)
@@ -41,6 +56,53 @@ def test_any_line_comes_out_as_it_went_in(moments: list[list[str]]) -> None:
     )
     with asyncio.Runner(loop_factory=VirtualClock()) as runner:
         assert runner.run(marbles(ScriptedSource(f"{line}|", unit=0.1), unit=0.1)) == f"{line}|"
+
+
+@given(st.lists(st.lists(st.text(max_size=3), max_size=3), max_size=8))
+def test_whatever_an_item_is_a_line_says_which_it_was(moments: list[list[str]]) -> None:
+    script: list[Any] = []
+    for number, moment in enumerate(moments):
+        script += [At(number), *moment]
+    with asyncio.Runner(loop_factory=VirtualClock()) as runner:
+        line = runner.run(marbles(ScriptedSource(script)))
+        assert runner.run(marbles(ScriptedSource(line))) == line
+        again = runner.run(collect(ScriptedSource(line)))
+    assert again == [item for moment in moments for item in moment]
+
+
+async def test_items_that_look_like_marks_are_in_quotes() -> None:
+    items = [
+        "a b",
+        "|",
+        "-",
+        "#",
+        "(",
+        ")",
+        "",
+        " ",
+        "\n",
+        "'a",
+        "a'",
+        "\x00",
+        "word",
+        7,
+        None,
+        ("a", 1),
+    ]
+    assert await marbles(SourceIterObj(items)) == (
+        "('a b' '|' '-' '#' '(' ')' '' ' ' '\\n' \"'a\" a' '\\x00' word 7 None \"('a', 1)\" |)"
+    )
+    for alone in ("-", "#", "|", "(", " ", "\x00"):
+        assert await marbles(ScriptedSource([alone, Delay(1)])) == f"({alone!r})|"
+
+
+async def test_an_item_that_cannot_be_written_is_no_error_of_the_stream() -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError("mute")
+
+    with pytest.raises(ValueError, match="mute"):
+        await marbles(SourceIterObj([Mute()]))
 
 
 async def test_an_item_that_is_asked_for_late_is_there_at_once() -> None:
@@ -89,6 +151,8 @@ async def test_an_error_says_where_it_stands() -> None:
         ("a()b", "empty group"),
         ("a|b", "behind the end"),
         ("(| a)", "behind the end"),
+        ("(('')|", "partner"),
+        (r"('\x')|", "no text as Python writes it"),
     ],
 )
 async def test_what_is_no_line_is_refused(line: str, message: str) -> None:
@@ -99,6 +163,16 @@ async def test_what_is_no_line_is_refused(line: str, message: str) -> None:
 
 
 async def test_units_are_positive() -> None:
+    with pytest.raises(TypeError, match=r"ScriptedSource: unit must be a number, got 'x' \(str\)"):
+        ScriptedSource("a|", unit=wrong("x"))
+    with pytest.raises(TypeError, match=r"marbles: unit must be a number, got None"):
+        await marbles(ScriptedSource("a|"), unit=wrong(None))
+    with pytest.raises(TypeError, match=r"most must be a positive number of frames, got 1.5"):
+        await marbles(ScriptedSource("a|"), most=wrong(1.5))
+    with pytest.raises(
+        TypeError, match=r"stream must be an async iterable, got \[1\] .*SourceIterObj"
+    ):
+        await marbles(wrong([1]))
     with pytest.raises(ValueError, match="unit must be a positive number of seconds, got 0"):
         ScriptedSource("a|", unit=0)
     with pytest.raises(ValueError, match="unit must be a positive number of seconds, got -1"):
@@ -117,6 +191,18 @@ async def test_what_was_left_open_is_named() -> None:
     await stream.aclose()
     await sink.return_()
     assert_closed(source, sink)
+    slow = ScriptedSource("ab|", closing=2)
+    stream = aiter(slow)
+    await anext(stream)
+    closing = asyncio.ensure_future(stream.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    with pytest.raises(
+        AssertionError,
+        match=r"^its closing was interrupted: <ScriptedSource.*closed 0 of 1 begun>$",
+    ):
+        assert_closed(source, slow)
     with pytest.raises(TypeError, match="name the sources and sinks"):
         assert_closed()
     with pytest.raises(TypeError, match="got 7"):

@@ -9,9 +9,10 @@ import pytest
 
 from headrace import CapacitySource, PushPullBufferObj
 from headrace.testing import Outcome, SweepError, VirtualClock, cancel_everywhere, shuffled_loop
+from tests.support import turns, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import AsyncGenerator, Coroutine, Generator
 
 
 def order(seed: int, clock: VirtualClock | None = None) -> list[int]:
@@ -55,6 +56,17 @@ def test_a_shuffled_loop_can_live_on_a_virtual_clock() -> None:
 def test_a_seed_is_an_integer() -> None:
     with pytest.raises(TypeError, match="seed must be an integer, got '7'"):
         shuffled_loop("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"clock must be a VirtualClock or None, got 5 \(int\)"):
+        shuffled_loop(1, clock=wrong(5))
+
+
+def test_a_shuffled_loop_tells_its_seed() -> None:
+    assert repr(shuffled_loop(7)) == "<shuffled_loop: seed 7>"
+    clock = VirtualClock(2)
+    assert (
+        repr(shuffled_loop(7, clock=clock))
+        == "<shuffled_loop: seed 7, <VirtualClock: at 2.000000 s>>"
+    )
 
 
 def test_what_leans_on_the_order_of_asyncio_is_found() -> None:
@@ -167,3 +179,40 @@ async def test_work_that_never_waits_has_no_place() -> None:
         yield work()
 
     assert await cancel_everywhere(case) == 0
+
+
+async def test_a_case_that_is_none_is_refused() -> None:
+    async def coroutine() -> None: ...
+
+    def generator() -> Generator[Any]:
+        yield coroutine()
+
+    async def of(*given: Any) -> AsyncGenerator[Any, Outcome]:
+        for value in given:
+            yield value
+
+    for make, message in (
+        (5, r"make_case must be a function, .* got 5 \(int\)"),
+        (coroutine, "must be an async generator function, .*; calling it gave <coroutine"),
+        (generator, "must be an async generator function, .*; calling it gave <generator"),
+        (of, "it yielded nothing"),
+        (lambda: of(None), r"it yielded None \(NoneType\)"),
+        (lambda: of(asyncio.get_running_loop().create_future()), "it yielded <Future"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            await cancel_everywhere(wrong(make))
+
+
+async def test_more_places_than_are_tried_are_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.testing.strike.MOST", 3)
+
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        yield turns(places)
+
+    places = 2
+    assert await cancel_everywhere(case, ways=["cancel"]) == 2
+    places = 6
+    with pytest.raises(
+        SweepError, match=r'1 fault in 3 runs, .* 3 places:\n.*"cancel" at suspension 3: not tried'
+    ):
+        await cancel_everywhere(case, ways=["cancel"])

@@ -10,17 +10,20 @@ import pytest
 
 from headrace import PullObj, PullObj1To1Link, PushPullBufferObj, SourceIterObj, SourceObj
 from headrace.testing import (
+    At,
     Delay,
     Forever,
     Raise,
     RecordingSink,
     ScriptedSource,
+    Step,
     SweepError,
     Turns,
+    cancel_everywhere,
     sweep,
     sweep_endings,
 )
-from tests.support import collect, turns
+from tests.support import collect, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
@@ -223,3 +226,115 @@ async def test_a_sweep_of_endings_passes_what_is_whole() -> None:
 @pytest.mark.loops("asyncio", "uvloop")
 async def test_law_4_what_a_thread_brought_before_the_closing_began_is_no_fault() -> None:
     assert await sweep_endings(ByThread, endings=["close"]) > 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["cancle"], r"must be among 'cancel', .*got \['cancle'\]"),
+        ([["cancel"]], r"must be among 'cancel', .*got \[\['cancel'\]\]"),
+        ([], "must have one of 'cancel', .* got none"),
+        ("cancel", r"must be an iterable of some of 'cancel', .*got 'cancel' \(str\)"),
+        (7, r"must be an iterable of some of 'cancel', .*got 7 \(int\)"),
+    ],
+)
+async def test_a_way_that_there_is_not_is_refused(given: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"sweep: ways {message}"):
+        await sweep(lambda: SourceIterObj([1]), [1], ways=given)
+    with pytest.raises((TypeError, ValueError), match=f"cancel_everywhere: ways {message}"):
+        await cancel_everywhere(wrong(len), ways=given)
+    message = message.replace("'cancel', ", "'break', ")
+    with pytest.raises((TypeError, ValueError), match=f"sweep_endings: endings {message}"):
+        await sweep_endings(lambda: SourceIterObj([1]), endings=given)
+
+
+async def test_what_is_no_stream_to_sweep_is_refused() -> None:
+    async def generator() -> AsyncIterator[int]:
+        yield 1
+
+    async def coroutine() -> AsyncIterator[int]:
+        return generator()
+
+    for sweeps in (lambda build: sweep(build, [1]), sweep_endings):
+        for build, message in (
+            (SourceIterObj([1]), "build must be a function, .* got <SourceIterObj"),
+            (coroutine, "build must make a.*, it made <coroutine"),
+            (lambda: 5, r"build must make a.*, it made 5 \(int\)$"),
+            (lambda: [1], r"build must make a.*, it made \[1\] \(list\); wrap it in SourceIterObj"),
+        ):
+            with pytest.raises(TypeError, match=message):
+                await sweeps(wrong(build))
+    assert await sweep(generator, [1]) == 0
+    with pytest.raises(TypeError, match=r"it made <async_generator .*; wrap it in SourceIterObj"):
+        await sweep_endings(wrong(generator))
+    with pytest.raises(TypeError, match=r"expected must be an iterable of items, got 5 \(int\)"):
+        await sweep(generator, wrong(5))
+    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+        await sweep(generator, [1], timeout=wrong("x"))
+    with pytest.raises(ValueError, match="timeout must be positive, got 0"):
+        await sweep_endings(lambda: SourceIterObj([1]), timeout=0)
+
+
+async def test_a_sweep_that_does_not_come_to_the_end_of_the_places_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headrace.testing.strike.MOST", 2)
+
+    def build() -> PullObj[Any]:
+        return SourceIterObj(ScriptedSource([Turns(9), 1]))
+
+    with pytest.raises(
+        SweepError, match=r'"late" at suspension 2 of the run: not tried.* 2 places'
+    ):
+        await sweep(build, [1], ways=["late"])
+    with pytest.raises(SweepError, match=r'"cancel" at suspension 2: not tried.* 2 places'):
+        await sweep_endings(build, endings=["cancel"])
+
+
+async def test_a_run_that_fails_without_a_place_is_counted_as_a_run() -> None:
+    made = 0
+
+    def build() -> SourceIterObj[int]:
+        nonlocal made
+        made += 1
+        return SourceIterObj([1] if made == 1 else [2])
+
+    with pytest.raises(SweepError, match=r"^2 faults in 2 runs, which tried 0 places:\n"):
+        await sweep(build, [1], ways=["cancel"])
+
+
+def test_a_step_that_is_none_is_refused() -> None:
+    for make, message in (
+        (lambda: Delay(wrong("x")), r"Delay: seconds must be a number, got 'x' \(str\)"),
+        (lambda: Delay(-1), "Delay: seconds must not be negative, got -1"),
+        (lambda: At(wrong(None)), "At: seconds must be a number, got None"),
+        (lambda: Turns(-1), "Turns: count must be at least 0, got -1"),
+        (lambda: Turns(wrong(1.5)), "Turns: count must be an integer, got 1.5"),
+        (lambda: Raise(wrong("disk")), r"Raise: error must be an exception, got 'disk' \(str\)"),
+        (lambda: ScriptedSource(wrong(5)), r"script must be an iterable .* got 5 \(int\)"),
+        (lambda: ScriptedSource([1, Turns]), "the class Turns where a step should be; call it"),
+        (lambda: ScriptedSource([], closing=wrong("x")), "closing must be an integer, got 'x'"),
+        (lambda: RecordingSink(turns=wrong("x")), "turns must be an integer, got 'x'"),
+        (lambda: RecordingSink(turns=-1), "turns must be at least 0, got -1"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            make()
+
+
+async def test_a_script_and_a_sink_tell_how_they_stand() -> None:
+    source = ScriptedSource([1, Turns(), 2])
+    stream = aiter(source)
+    await anext(stream)
+    assert repr(source) == "<ScriptedSource: 3 steps, opened 1, ended 0, closed 0>"
+    assert repr(stream) == "<iterator of a ScriptedSource: at 1 of 3 steps, open>"
+    await stream.aclose()
+    assert repr(stream) == "<iterator of a ScriptedSource: at 3 of 3 steps, closed>"
+    assert repr(source) == "<ScriptedSource: 3 steps, opened 1, ended 0, closed 1>"
+    assert repr(Step()) == "Step()"
+    sink = RecordingSink[int](turns=2)
+    push = asyncio.ensure_future(sink.next(1))
+    await turns(1)
+    assert repr(sink) == "<RecordingSink: 0 items, 1 offered and not accepted, open>"
+    await push
+    await sink.return_()
+    assert repr(sink) == "<RecordingSink: 1 item, ended>"

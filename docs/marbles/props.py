@@ -14,7 +14,7 @@ from headrace.testing.marble import END, frames
 from marbles.lane import Kind, Lane, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 
 __all__ = [
     "File",
@@ -71,7 +71,8 @@ class Source(Prop):
         script = [(frame, marble) for frame, marble in frames(self.line) if marble != END]
         last = lane.marks[-1].frame if lane.marks else 0
         for frame, marble in script[given:]:
-            lane.marks.append(Mark(max(frame, last), Kind.LEFT, marble))
+            text = marble if isinstance(marble, str) else marble.value
+            lane.marks.append(Mark(max(frame, last), Kind.LEFT, text))
 
 
 class _Tapped:
@@ -138,7 +139,7 @@ class Signal(Prop):
         """The signal."""
         signal: WaitObject[Any] = WaitObject()
 
-        def resolve(marble: str) -> None:
+        def resolve(marble: object) -> None:
             lane.item(marble)
             signal.resolve(marble)
 
@@ -166,7 +167,7 @@ class Graph(Prop):
         graph = DependencyGraph()
         graph.add_all((key, key, needs) for key, needs in self.nodes.items())
 
-        def complete(key: str) -> None:
+        def complete(key: Hashable) -> None:
             lane.item(key)
             graph.complete(key)
 

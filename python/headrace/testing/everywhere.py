@@ -6,18 +6,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from headrace.testing.strike import MOST, Strike, done, guarded, raise_for, whole
+from headrace.telling import shown
+from headrace.testing.strike import (
+    MisfitError,
+    Strike,
+    SweepError,
+    Tally,
+    checked_case,
+    chosen,
+    done,
+    guarded,
+    strike_everywhere,
+    whole,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
 
     from headrace.testing.sweep import Way
 
 __all__ = ["Outcome", "cancel_everywhere"]
 
+
+T = TypeVar("T")
 
 _WAYS: tuple[Way, ...] = ("cancel", "late", "twice")
 
@@ -71,21 +87,22 @@ async def cancel_everywhere(
         How many places were tried. 0: the work never waited.
 
     Raises:
-        SweepError: A run broke what its case asserts, hung, or left tasks; the message says where.
-        ValueError: `ways` has a way that is none of these.
+        SweepError: A run broke what its case asserts, hung, or left tasks, and the message says where; or the work waits at
+            more than 10,000 places.
+        TypeError: `make_case` is no async generator function, or what it yields is no coroutine; `ways` is no iterable, or
+            `timeout` no number.
+        ValueError: `ways` is empty or has a way that is none of these, or `timeout` is not positive.
 
     Cancel safety: a cancelled call cancels its run, and waits for it.
     """
-    chosen = tuple(ways)
-    if unknown := set(chosen) - set(_WAYS):
-        raise ValueError(
-            f"cancel_everywhere: ways must be among {', '.join(map(repr, _WAYS))}, got {sorted(unknown)!r}"
-        )
+    checked_case("cancel_everywhere", "make_case", make_case, timeout)
+    tried = chosen("cancel_everywhere", "ways", ways, _WAYS)
 
     async def run(strike: Strike) -> str | None:
-        case = make_case()
+        case = _checked(make_case())
         try:
-            task = asyncio.ensure_future(whole(strike.through(await anext(case))))
+            work = await _work(case)
+            task = asyncio.ensure_future(whole(strike.through(work)))
             await done(task)
             outcome = _outcome(task)
             if not strike.hits and outcome.error is not None:
@@ -99,19 +116,45 @@ async def cancel_everywhere(
             await case.aclose()
 
     if complaint := await guarded(run, Strike("cancel", -1), timeout):
-        raise_for([f"left alone: {complaint}"], 1)
-    complaints: list[str] = []
-    places = 0
-    for way in chosen:
-        for at in range(MOST):
-            strike = Strike(way, at)
-            if complaint := await guarded(run, strike, timeout):
-                complaints.append(f'"{way}" at suspension {at}: {complaint}')
-            if not strike.hits:
-                break
-            places += 1
-    raise_for(complaints, places)
-    return places
+        raise SweepError(f"left alone: {complaint}")
+    tally = Tally()
+    for way in tried:
+        await strike_everywhere(
+            partial(Strike, way),
+            run,
+            timeout,
+            tally,
+            f'"{way}" at suspension {{}}',
+        )
+    return tally.total()
+
+
+_EXPECTED = (
+    "make_case must be an async generator function, which yields the coroutine to be cancelled"
+)
+
+
+def _checked(case: T) -> T:
+    if isinstance(cast("object", case), AsyncGenerator):
+        return case
+    if isinstance(case, Coroutine):
+        case.close()
+    raise MisfitError(
+        f"cancel_everywhere: {_EXPECTED}; calling it gave {shown(cast('object', case))}"
+    )
+
+
+async def _work(
+    case: AsyncGenerator[Coroutine[Any, Any, Any], Outcome],
+) -> Coroutine[Any, Any, Any]:
+    """What a case yields."""
+    try:
+        work = await anext(case)
+    except StopAsyncIteration:
+        raise MisfitError(f"cancel_everywhere: {_EXPECTED}; it yielded nothing") from None
+    if isinstance(cast("object", work), Coroutine):
+        return work
+    raise MisfitError(f"cancel_everywhere: {_EXPECTED}; it yielded {shown(cast('object', work))}")
 
 
 def _outcome(task: asyncio.Task[Any]) -> Outcome:

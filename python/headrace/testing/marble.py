@@ -12,53 +12,105 @@ a source does and what came out of a run, so that a test of time reads as a pict
 | `#` | an error; the stream goes on behind it |
 | `\|` | the end. A line without one stays open |
 | `(a b \|)` | all of these, in this order; words of several letters are items too |
+| `('a b' '\|')` | the same; what stands in quotes is an item, whatever it has: blanks, a mark, nothing |
 
-Spaces between frames mean nothing: they are there to set one line under the other.
+Spaces between frames mean nothing: they are there to set one line under the other. In quotes, which have a meaning only
+around a whole word in parentheses, a text is written as Python writes it.
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from headrace.pull.number import finite
+from headrace.telling import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["END", "ERROR", "MarbleError", "frames", "marbles"]
+__all__ = ["END", "ERROR", "MarbleError", "Mark", "checked_unit", "frames", "marbles"]
 
-END: Final = "|"
-ERROR: Final = "#"
-_NOTHING: Final = "-"
-_FRAME: Final = re.compile(r"\((?P<group>[^()]*)\)|(?P<one>[^()\s])")
+
+class Mark(Enum):
+    """What happens in a frame and is no item."""
+
+    NOTHING = "-"
+    ERROR = "#"
+    END = "|"
+
+
+END: Final = Mark.END
+ERROR: Final = Mark.ERROR
+_MARKS: Final = {mark.value: mark for mark in Mark}
+_QUOTED: Final = r"""(?<![^\s(])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?=[\s)]|$)"""
+_FRAME: Final = re.compile(rf"\((?P<group>(?>(?:{_QUOTED}|[^()])*))\)|(?P<one>[^()\s])")
+# What a word may not have without quotes, to be read as this word.
+_UNCLEAR: Final = re.compile(r"[\s()]|^[\"']|^$")
+_QUOTES: Final = ("'", '"')
+_WORD: Final = re.compile(rf"(?P<quoted>{_QUOTED})|\S+")
 
 
 class MarbleError(Exception):
     """What a `#` in a line of marbles raises."""
 
 
-def frames(line: str) -> Iterator[tuple[int, str]]:
-    """What happens in a line of marbles: the number of the frame and the marble, `END` and `ERROR` among them.
+def frames(line: str) -> Iterator[tuple[int, str | Literal[Mark.END, Mark.ERROR]]]:
+    """What happens in a line of marbles: the number of the frame, and the item, or `END` or `ERROR`.
 
     Raises:
-        ValueError: A parenthesis has no partner, a group is empty, or something stands behind the end.
+        ValueError: A parenthesis has no partner, a group is empty, something stands behind the end, or what stands in
+            quotes is no text as Python writes it.
     """
     rest = _FRAME.sub("", line)
     if rest.strip():
         raise ValueError(f"a parenthesis without its partner in the marbles {line!r}")
     ended = False
     for number, frame in enumerate(_FRAME.finditer(line)):
-        group = frame["group"]
-        marbles = [frame["one"]] if group is None else group.split()
+        marbles = list(_read(frame))
         if not marbles:
             raise ValueError(f"an empty group in the marbles {line!r}: write - for nothing")
         for marble in marbles:
             if ended:
                 raise ValueError(f"something stands behind the end in the marbles {line!r}")
-            if marble == END:
+            if marble is END:
                 ended = True
-            if marble != _NOTHING:
+            if marble is not Mark.NOTHING:
                 yield number, marble
+
+
+def _read(frame: re.Match[str]) -> Iterator[str | Mark]:
+    """The marbles of a frame."""
+    group = frame["group"]
+    if group is None:
+        yield _MARKS.get(frame["one"], frame["one"])
+        return
+    for word in _WORD.finditer(group):
+        if word["quoted"] is None:
+            yield _MARKS.get(word[0], word[0])
+        else:
+            try:
+                yield ast.literal_eval(word[0])
+            except SyntaxError as error:
+                raise ValueError(
+                    f"{word[0]} in marbles is no text as Python writes it: {error.msg}"
+                ) from None
+
+
+def checked_unit(where: str, unit: object) -> float:
+    """The seconds of a frame, checked.
+
+    Raises:
+        TypeError: They are no number.
+        ValueError: They are not positive, or not finite.
+    """
+    if (number := finite(f"{where}: unit", unit)) <= 0:
+        raise ValueError(f"{where}: unit must be a positive number of seconds, got {unit!r}")
+    return number
 
 
 async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 1_000) -> str:
@@ -69,7 +121,8 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
             assert await marbles(PullWindowTimeoutObj(stream, 2, 2.0).map("".join)) == "-(ab)---(c |)"
 
     For a virtual clock: on a real one the line says when things happened by the wall. Items are written as `str()` has
-    them, and are pulled as soon as the one before was there.
+    them, in quotes where a reader of the line would take them for something else, and are pulled as soon as the one before
+    was there.
 
     Args:
         stream: What to pull from.
@@ -77,17 +130,23 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
         most: The run is broken off after that many frames, or that many marbles. Its line then has no end.
 
     Raises:
+        TypeError: `stream` is no async iterable, `unit` no number, or `most` no integer.
         ValueError: `unit` or `most` is not positive.
     """
-    if not unit > 0:
-        raise ValueError(f"marbles: unit must be a positive number of seconds, got {unit!r}")
+    checked_unit("marbles", unit)
+    if not isinstance(cast("object", most), int) or isinstance(most, bool):
+        raise TypeError(f"marbles: most must be a positive number of frames, got {shown(most)}")
     if most < 1:
         raise ValueError(f"marbles: most must be a positive number of frames, got {most!r}")
+    if not isinstance(cast("object", stream), AsyncIterable):
+        raise TypeError(
+            f"marbles: stream must be an async iterable, got {shown(stream)}; SourceIterObj makes a stream of an iterable"
+        )
     loop = asyncio.get_running_loop()
     began = loop.time()
-    seen: list[list[str]] = []
+    seen: list[list[str | Mark]] = []
 
-    def note(marble: str) -> None:
+    def note(marble: str | Mark) -> None:
         # Sums of floats fall a hair short of the frame that they mean.
         frame = int((loop.time() - began) / unit + 1e-6)
         seen.extend([] for _ in range(frame + 1 - len(seen)))
@@ -98,13 +157,15 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
         async with asyncio.timeout(most * unit):
             for _ in range(most):
                 try:
-                    note(str(await anext(iterator)))
+                    item = await anext(iterator)
                 except StopAsyncIteration:
                     note(END)
                     break
                 # Whatever it is, it is a marble.
                 except Exception:
                     note(ERROR)
+                else:
+                    note(str(item))
     except TimeoutError:
         pass
     finally:
@@ -113,9 +174,21 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
     return "".join(_written(frame) for frame in seen)
 
 
-def _written(frame: list[str]) -> str:
+def _written(frame: list[str | Mark]) -> str:
     if not frame:
-        return _NOTHING
-    if len(frame) == 1 and len(frame[0]) == 1:
-        return frame[0]
-    return f"({' '.join(frame)})"
+        return Mark.NOTHING.value
+    if len(frame) == 1:
+        only = frame[0]
+        if isinstance(only, Mark):
+            return only.value
+        if len(only) == 1 and (only in _QUOTES or _word(only) == only):
+            return only
+    return f"({' '.join(map(_word, frame))})"
+
+
+def _word(marble: str | Mark) -> str:
+    """A marble among others, so that it is read as what it is."""
+    if isinstance(marble, Mark):
+        return marble.value
+    is_plain = marble.isprintable() and marble not in _MARKS and not _UNCLEAR.search(marble)
+    return marble if is_plain else repr(marble)

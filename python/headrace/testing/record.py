@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from headrace.pull.number import whole
 from headrace.push.sink import SinkObj
+from headrace.telling import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["RecordingSink"]
 
@@ -29,11 +34,15 @@ class RecordingSink(SinkObj[T]):
         items: The items that were accepted.
         returned: The value of each `return_()`; ending it again is not told.
         thrown: The error of each `throw()`.
+
+    Raises:
+        TypeError: `turns` is no integer.
+        ValueError: `turns` is less than 0.
     """
 
     def __init__(self, *, turns: int = 0) -> None:
         super().__init__()
-        self._turns = turns
+        self._turns = whole("RecordingSink: turns", 0, turns)
         self.offered: list[T] = []
         self.items: list[T] = []
         self.returned: list[Any] = []
@@ -53,3 +62,9 @@ class RecordingSink(SinkObj[T]):
     async def throw_impl(self, error: BaseException) -> None:
         """Notes the error with which the supply ended."""
         self.thrown.append(error)
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(len(self.items), "item")
+        if (waiting := len(self.offered) - len(self.items)) > 0:
+            yield f"{waiting} offered and not accepted"
+        yield from super()._facts()

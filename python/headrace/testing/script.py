@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from headrace.testing.marble import END, ERROR, MarbleError, frames
+from headrace.pull.number import seconds as duration, whole
+from headrace.telling import amount, counted, shown, told
+from headrace.testing.marble import END, ERROR, MarbleError, checked_unit, frames
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 __all__ = ["WATCH", "At", "Delay", "Forever", "Raise", "ScriptedSource", "Step", "Turns"]
 
 
+@dataclass(frozen=True)
 class Step:
     """What a script does between two items; see its subclasses."""
 
@@ -26,6 +30,9 @@ class Turns(Step):
 
     count: int = 1
 
+    def __post_init__(self) -> None:
+        whole("Turns: count", 0, self.count)
+
 
 @dataclass(frozen=True)
 class Delay(Step):
@@ -33,12 +40,18 @@ class Delay(Step):
 
     seconds: float
 
+    def __post_init__(self) -> None:
+        duration("Delay: seconds", self.seconds)
+
 
 @dataclass(frozen=True)
 class At(Step):
     """Waits until `seconds` have passed on the loop's clock since the first item was asked for."""
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        duration("At: seconds", self.seconds)
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,10 @@ class Raise(Step):
     """Raises `error`. The script goes on behind it; a generator does not."""
 
     error: BaseException
+
+    def __post_init__(self) -> None:
+        if not isinstance(cast("object", self.error), BaseException):
+            raise TypeError(f"Raise: error must be an exception, got {shown(self.error)}")
 
 
 class ScriptedSource:
@@ -92,16 +109,15 @@ class ScriptedSource:
         left_open: How many iterators were neither closed nor came to their end.
 
     Raises:
-        ValueError: `script` is a string that is no line of marbles, or `unit` is not positive.
+        TypeError: `script` is no iterable, or has the class of a step where a step should be; `unit` is no number, or
+            `closing` no integer.
+        ValueError: `script` is a string that is no line of marbles, `unit` is not positive, or `closing` is less than 0.
     """
 
     def __init__(self, script: Iterable[Any], *, unit: float = 1.0, closing: int = 0) -> None:
-        if not unit > 0:
-            raise ValueError(
-                f"ScriptedSource: unit must be a positive number of seconds, got {unit!r}"
-            )
-        self._script = tuple(_steps(script, unit) if isinstance(script, str) else script)
-        self._closing = closing
+        unit = checked_unit("ScriptedSource", unit)
+        self._script = _checked(_steps(script, unit) if isinstance(script, str) else script)
+        self._closing = whole("ScriptedSource: closing", 0, closing)
         self.opens: int = 0
         self.pulls = 0
         self.ends = 0
@@ -129,7 +145,13 @@ class ScriptedSource:
             await performance.aclose()
 
     def __repr__(self) -> str:
-        return f"<ScriptedSource of {len(self._script)} steps, opened {self.opens}, ended {self.ends}, closed {self.closes}>"
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(len(self._script), "step")
+        yield f"opened {self.opens}"
+        yield f"ended {self.ends}"
+        yield f"closed {amount(self.closed, self.closes, 'begun') if self.closed < self.closes else self.closes}"
 
 
 class _Performance:
@@ -149,6 +171,13 @@ class _Performance:
 
     def __aiter__(self) -> _Performance:
         return self
+
+    def __repr__(self) -> str:
+        return told("iterator of a ScriptedSource", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"at {amount(self._at, len(self._script), 'steps')}"
+        yield "open" if self._is_open else "closed"
 
     async def __anext__(self) -> Any:
         source, task = self._source, asyncio.current_task()
@@ -208,14 +237,31 @@ class _Performance:
         self._is_open = False
 
 
+def _checked(script: Iterable[Any]) -> tuple[Any, ...]:
+    try:
+        steps = tuple(script)
+    except TypeError:
+        if isinstance(cast("object", script), Iterable):
+            raise
+        raise TypeError(
+            f"ScriptedSource: script must be an iterable of items and steps, or a line of marbles, got {shown(script)}"
+        ) from None
+    for step in steps:
+        if isinstance(step, type) and issubclass(step, Step):
+            raise TypeError(
+                f"ScriptedSource: script has the class {step.__name__} where a step should be; call it"
+            )
+    return steps
+
+
 def _steps(line: str, unit: float) -> Iterator[Any]:
     """The script that a line of marbles stands for."""
     ended = False
     for frame, marble in frames(line):
         yield At(frame * unit)
-        if marble == ERROR:
+        if marble is ERROR:
             yield Raise(MarbleError(f"frame {frame} of {line!r}"))
-        elif marble == END:
+        elif marble is END:
             ended = True
         else:
             yield marble

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from headrace.testing.clock import VirtualLoop
+from headrace.telling import shown, told
+from headrace.testing.clock import VirtualClock, VirtualLoop
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable
-
-    from headrace.testing.clock import VirtualClock
+    from collections.abc import Callable, Iterator
 
 __all__ = ["shuffled_loop"]
 
@@ -40,17 +39,34 @@ def shuffled_loop(
         clock: A virtual clock for the loops to live on; None for the real one.
 
     Raises:
-        TypeError: `seed` is no integer.
+        TypeError: `seed` is no integer, or `clock` no `VirtualClock`.
     """
     if type(seed) is not int:
-        raise TypeError(f"shuffled_loop: seed must be an integer, got {seed!r}")
-    # Chance, not a secret.
-    chance = random.Random(seed)  # noqa: S311
+        raise TypeError(f"shuffled_loop: seed must be an integer, got {shown(seed)}")
+    if clock is not None and not isinstance(cast("object", clock), VirtualClock):
+        raise TypeError(f"shuffled_loop: clock must be a VirtualClock or None, got {shown(clock)}")
+    return _Factory(seed, clock)
 
-    def make() -> asyncio.AbstractEventLoop:
-        return _ShuffledLoop(chance) if clock is None else _ShuffledVirtualLoop(chance, clock)
 
-    return make
+class _Factory:
+    def __init__(self, seed: int, clock: VirtualClock | None) -> None:
+        self._seed = seed
+        # Chance, not a secret.
+        self._chance = random.Random(seed)  # noqa: S311
+        self._clock = clock
+
+    def __call__(self) -> asyncio.AbstractEventLoop:
+        if self._clock is None:
+            return _ShuffledLoop(self._chance)
+        return _ShuffledVirtualLoop(self._chance, self._clock)
+
+    def __repr__(self) -> str:
+        return told("shuffled_loop", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"seed {self._seed}"
+        if self._clock is not None:
+            yield repr(self._clock)
 
 
 def _shuffle(loop: Any, chance: random.Random) -> None:

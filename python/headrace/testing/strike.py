@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from headrace.pull.number import time_limit
+from headrace.telling import counted, shown as told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -14,18 +17,23 @@ __all__ = [
     "MOST",
     "SHOWN",
     "Interrupted",
+    "MisfitError",
     "Strike",
     "SweepError",
+    "Tally",
+    "checked_case",
+    "chosen",
     "done",
     "guarded",
-    "raise_for",
+    "strike_everywhere",
     "whole",
 ]
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 MOST: Final = 10_000
-"""How many places a sweep tries at most."""
+"""How many places a sweep tries at most, in each way."""
 SHOWN: Final = 10
 """How many complaints a message has at most."""
 
@@ -36,6 +44,10 @@ class SweepError(AssertionError):
 
 class Interrupted(BaseException):
     """Ends the run of a pull whose awaitable was closed."""
+
+
+class MisfitError(TypeError):
+    """What a sweep was given makes nothing that can be tried, so that no place is at fault."""
 
 
 class Strike:
@@ -163,18 +175,99 @@ async def guarded(
     if task.cancelled():
         return "CancelledError came from nowhere"
     if (error := task.exception()) is not None:
+        if isinstance(error, MisfitError):
+            raise TypeError(str(error)) from None
         return f"raised {error!r}"
     if left := asyncio.all_tasks() - before:
         return f"{len(left)} task(s) left running: {left!r}"
     return task.result()
 
 
-def raise_for(complaints: list[str], places: int) -> None:
-    """Raises SweepError, if there is anything to complain of."""
-    if not complaints:
-        return
-    shown = complaints[:SHOWN]
-    if len(complaints) > len(shown):
-        shown.append(f"and {len(complaints) - len(shown)} more")
-    lines = "\n".join(f"  {complaint}" for complaint in shown)
-    raise SweepError(f"{len(complaints)} of {places} places failed:\n{lines}")
+async def strike_everywhere(
+    strikes: Callable[[int], Strike],
+    run: Callable[[Strike], Coroutine[Any, Any, str | None]],
+    timeout: float,
+    tally: Tally,
+    name: str,
+) -> None:
+    """Does one run for each place, and one that finds no more.
+
+    Args:
+        strikes: The interruption at a place.
+        run: One run, and what is wrong about it.
+        timeout: After how many seconds it counts as hung.
+        tally: Takes the result.
+        name: What a place is called; `{}` stands for its number.
+    """
+    for at in range(MOST):
+        strike = strikes(at)
+        complaint = await guarded(run, strike, timeout)
+        tally.runs += 1
+        if complaint:
+            tally.complaints.append(f"{name.format(at)}: {complaint}")
+        if not strike.hits:
+            return
+        tally.places += 1
+    tally.complaints.append(
+        f"{name.format(MOST)}: not tried, nor any behind it; {MOST} places are the most, so try something shorter"
+    )
+
+
+class Tally:
+    """What a sweep has found."""
+
+    def __init__(self) -> None:
+        self.places: int = 0
+        self.runs: int = 0
+        self.complaints: list[str] = []
+
+    def total(self) -> int:
+        """How many places were tried.
+
+        Raises:
+            SweepError: There is something to complain of.
+        """
+        complaints = self.complaints
+        if not complaints:
+            return self.places
+        shown = complaints[:SHOWN]
+        if len(complaints) > len(shown):
+            shown.append(f"and {len(complaints) - len(shown)} more")
+        lines = "\n".join(f"  {complaint}" for complaint in shown)
+        raise SweepError(
+            f"{counted(len(complaints), 'fault')} in {counted(self.runs, 'run')}, which tried {counted(self.places, 'place')}:\n{lines}"
+        )
+
+
+def chosen(where: str, parameter: str, given: Iterable[W], known: tuple[W, ...]) -> tuple[W, ...]:
+    """The ways to try, each of which there is.
+
+    Raises:
+        TypeError: It is no iterable of them.
+        ValueError: One is unknown, or there is none.
+    """
+    names = ", ".join(map(repr, known))
+    if isinstance(given, str) or not isinstance(cast("object", given), Iterable):
+        raise TypeError(
+            f"{where}: {parameter} must be an iterable of some of {names}, got {told(given)}"
+        )
+    ways = tuple(given)
+    if not ways:
+        raise ValueError(f"{where}: {parameter} must have one of {names} at least, got none")
+    if unknown := [way for way in ways if way not in known]:
+        raise ValueError(f"{where}: {parameter} must be among {names}, got {unknown!r}")
+    return ways
+
+
+def checked_case(where: str, parameter: str, make: object, timeout: object) -> None:
+    """Refuses what cannot be called to make something, and what is no time.
+
+    Raises:
+        TypeError: `make` is not callable, or `timeout` no number.
+        ValueError: `timeout` is not positive.
+    """
+    if not callable(make):
+        raise TypeError(
+            f"{where}: {parameter} must be a function, which is called for each run, got {told(make)}"
+        )
+    time_limit(f"{where}: timeout", timeout)

@@ -9,24 +9,30 @@ on time.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from collections.abc import AsyncIterable, Coroutine, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
 
 from headrace.errors import ClosedError
+from headrace.telling import shown
 from headrace.testing.script import WATCH, ScriptedSource
 from headrace.testing.strike import (
-    MOST,
     SHOWN,
     Interrupted,
+    MisfitError,
     Strike,
     SweepError,
+    Tally,
+    checked_case,
+    chosen,
     done,
     guarded,
-    raise_for,
+    strike_everywhere,
     whole,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
 
     from headrace.pull.base import PullObj
 
@@ -82,35 +88,40 @@ async def sweep(
         How many places were tried. 0: no pull ever waited, so nothing was interrupted.
 
     Raises:
-        SweepError: Some place failed, or the stream does not give `expected` if it is left alone.
+        SweepError: Some place failed, the stream does not give `expected` if it is left alone, or it waits at more than
+            10,000 places.
+        TypeError: `build` is not callable or makes no async iterator, `expected` or `ways` is no iterable, or `timeout` no number.
+        ValueError: `ways` is empty or has a way that is none of these, or `timeout` is not positive.
 
     Cancel safety: a cancelled sweep cancels its run, and waits for it.
     """
+    checked_case("sweep", "build", build, timeout)
+    tried: tuple[Way, ...] = chosen("sweep", "ways", ways, WAYS)
+    if not isinstance(cast("object", expected), Iterable):
+        raise TypeError(f"sweep: expected must be an iterable of items, got {shown(expected)}")
     wanted = list(expected)
-    complaints: list[str] = []
-    places = 0
+    tally = Tally()
 
     async def run(strike: Strike) -> str | None:
-        outputs, is_excused = await _collect(build(), strike, excused_by, len(wanted))
+        stream = _built("sweep", build(), "__anext__", "an async iterator")
+        outputs, is_excused = await _collect(stream, strike, excused_by, len(wanted))
         if is_excused or _is_same(outputs, wanted, ordered):
             return None
         return f"expected {wanted!r}, got {outputs!r}"
 
     if complaint := await guarded(run, Strike("cancel", -1), timeout):
         raise SweepError(f"left alone: {complaint}")
-    for way in ways:
+    for way in tried:
         for every in (False, True):
-            for at in range(MOST):
-                strike = Strike(way, at, every=every)
-                complaint = await guarded(run, strike, timeout)
-                if complaint:
-                    which = "of the first try of every item" if every else "of the run"
-                    complaints.append(f'"{way}" at suspension {at} {which}: {complaint}')
-                if not strike.hits:
-                    break
-                places += 1
-    raise_for(complaints, places)
-    return places
+            which = "of the first try of every item" if every else "of the run"
+            await strike_everywhere(
+                partial(Strike, way, every=every),
+                run,
+                timeout,
+                tally,
+                f'"{way}" at suspension {{}} {which}',
+            )
+    return tally.total()
 
 
 async def sweep_endings(
@@ -151,29 +162,43 @@ async def sweep_endings(
         How many places were tried.
 
     Raises:
-        SweepError: Some place failed.
+        SweepError: Some place failed, or there are more than 10,000.
+        TypeError: `build` is not callable or makes no stream, `endings` is no iterable, or `timeout` no number.
+        ValueError: `endings` is empty or has one that is none of these, or `timeout` is not positive.
 
     Cancel safety: a cancelled sweep cancels its run, and waits for it.
     """
-    complaints: list[str] = []
-    places = 0
-    for ending in endings:
-        for at in range(MOST):
-            strike = Strike("cancel" if ending == "close" else ending, at)
+    checked_case("sweep_endings", "build", build, timeout)
+    tried: tuple[Ending, ...] = chosen("sweep_endings", "endings", endings, ENDINGS)
+    tally = Tally()
+    for ending in tried:
 
-            async def run(strike: Strike, ending: Ending = ending) -> str | None:
-                sources: list[ScriptedSource] = []
-                WATCH.set(sources)
-                return await _end(build(), ending, strike) or _of_sources(sources, ending)
+        async def run(strike: Strike, ending: Ending = ending) -> str | None:
+            sources: list[ScriptedSource] = []
+            WATCH.set(sources)
+            stream = _built("sweep_endings", build(), "__aenter__", "a stream")
+            return await _end(stream, ending, strike) or _of_sources(sources, ending)
 
-            if complaint := await guarded(run, strike, timeout):
-                unit = "item" if ending in ("break", "error") else "suspension"
-                complaints.append(f'"{ending}" at {unit} {at}: {complaint}')
-            if not strike.hits:
-                break
-            places += 1
-    raise_for(complaints, places)
-    return places
+        unit = "item" if ending in ("break", "error") else "suspension"
+        await strike_everywhere(
+            partial(Strike, "cancel" if ending == "close" else ending),
+            run,
+            timeout,
+            tally,
+            f'"{ending}" at {unit} {{}}',
+        )
+    return tally.total()
+
+
+def _built(where: str, stream: T, method: str, what: str) -> T:
+    """What a build function made, if it will do."""
+    made: object = stream
+    if hasattr(cast("object", type(stream)), method):
+        return stream
+    if isinstance(made, Coroutine):
+        made.close()
+    hint = "; wrap it in SourceIterObj(...)" if isinstance(made, AsyncIterable | Iterable) else ""
+    raise MisfitError(f"{where}: build must make {what}, it made {shown(stream)}{hint}")
 
 
 class _OursError(Exception):
