@@ -715,7 +715,9 @@ def test_a_budget_that_is_spent_ends() -> None:
     first.release()
     assert budget.held == {"dollars": 0.4}
     budget.acquire_sync({"dollars": 0.6}).release()
-    with pytest.raises(BudgetExhausted, match="budget of dollars of 'run' has 0 left"):
+    with pytest.raises(
+        BudgetExhausted, match=r"budget of dollars of 'run' has 0 left, .*; resize\(\) raises it"
+    ):
         budget.acquire_sync({"dollars": 0.01})
     with pytest.raises(BudgetExhausted):
         budget.try_acquire({"dollars": 0.01})

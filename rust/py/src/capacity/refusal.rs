@@ -49,7 +49,7 @@ pub(super) fn of_ask(
         } => errors::budget_exhausted(
             py,
             &format!(
-                "the budget of {} of {} has {left} left, which does not cover {}",
+                "the budget of {} of {} has {left} left, which does not cover {}; resize() raises it",
                 called(resource),
                 name(tree, *node),
                 asked(*resource)
