@@ -17,14 +17,18 @@ from tests.support import OPERATORS
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+
+def programs_of(text: str) -> list[str]:
+    """The programs of a page, which are whole from fence to fence."""
+    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
 PROGRAMS = [
     pytest.param(program, id=f"{page.relative_to(ROOT)}:{number}")
-    for page in PAGES
-    for number, program in enumerate(
-        re.findall(
-            r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        )
-    )
+    for page in DOCUMENTS
+    for number, program in enumerate(programs_of(page.read_text(encoding="utf-8")))
 ]
 
 
@@ -62,6 +66,36 @@ def test_a_program_of_the_documentation_prints_what_it_says(program: str, tmp_pa
     )
     assert (ran.stderr, ran.returncode) == ("", 0)
     assert ran.stdout.splitlines() == promised
+
+
+def check_blocks(text: str) -> None:
+    """Every block of a page is closed, of a kind that some test looks at, and collected if it is a program."""
+    fences = re.findall(r"^.*```.*$", text, re.MULTILINE)
+    opened, closed = fences[::2], fences[1::2]
+    assert len(opened) == len(closed), f"{opened[-1]} is not closed"
+    for opening, closing in zip(opened, closed, strict=True):
+        assert opening in ("```python", "```console", "```text"), f"nothing tests {opening}"
+        assert closing == "```", f"{opening} is not closed before {closing}"
+    assert len(programs_of(text)) == opened.count("```python")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_is_closed_and_every_program_collected(page: Path) -> None:
+    check_blocks(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        ("```python\nprint(1)  # 1\n", "```python is not closed"),
+        ("```python\n1\n\n```python\n2\n```\n```\n", "not closed before ```python"),
+        ("- ```python\n  1\n  ```\n", "nothing tests - ```python"),
+        ("```py\n1\n```\n", "nothing tests ```py"),
+    ],
+)
+def test_a_block_that_no_test_would_see_is_noticed(cut: str, said: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        check_blocks(cut)
 
 
 def test_the_table_of_operators_is_that_of_the_docstrings() -> None:
@@ -136,9 +170,7 @@ def test_the_laws_that_the_readme_names_are_there() -> None:
         assert re.search(rf"^{law}\. \*\*", laws, re.MULTILINE), f"there is no law {law}"
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_link_leads_somewhere(page: Path) -> None:
     for target, anchor in re.findall(
         r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", _prose(page.read_text(encoding="utf-8"))
