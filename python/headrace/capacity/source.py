@@ -220,7 +220,9 @@ class QuotaCapacitySource(CapacitySource):
     """A capacity whose resources are all rates, or budgets: releasing a lease gives nothing back, time does.
 
         service = QuotaCapacitySource({"requests": Rate(500), "tokens": Rate(90_000)})
-        lease = await service.acquire({"requests": 1, "tokens": 900})
+        async with service.acquire({"requests": 1, "tokens": 900}) as lease:
+            ...
+            lease.settle(tokens=812)
 
     All else is as with `CapacitySource`, which takes rates too. What this class adds is that nothing can be held here by
     mistake: a bare number is refused.

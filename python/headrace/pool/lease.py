@@ -26,7 +26,7 @@ def current_lease() -> Lease:
             current_lease().settle(tokens=answer.tokens)
             return answer.text
 
-        prompts.map_pool(ask, capacity, cost={"slots": 1, "tokens": 1_500})
+        answers = prompts.map_pool(ask, capacity, cost={"slots": 1, "tokens": 1_500})
 
     It can be had by tasks whose cost names its resources, `{"slots": 1}` in place of 1: a bare number has nothing to settle,
     and pays nothing for this. Whatever such a task calls may ask, in asyncio tasks that it starts and in threads that run

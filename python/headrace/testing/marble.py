@@ -118,7 +118,7 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
 
         async def test_a_window_waits_for_its_seconds() -> None:
             stream = ScriptedSource("ab---c|")
-            assert await marbles(PullWindowTimeoutObj(stream, 2, 2.0).map("".join)) == "-(ab)---(c |)"
+            assert await marbles(PullWindowTimeoutObj(stream, 2, 2.0).map("".join)) == "-(ab)----(c |)"
 
     For a virtual clock: on a real one the line says when things happened by the wall. Items are written as `str()` has
     them, in quotes where a reader of the line would take them for something else, and are pulled as soon as the one before
