@@ -22,10 +22,12 @@ from headrace import (
     ForkError,
     HierarchicalTaskPoolRunner,
     PullRaceObj,
+    PullRoundRobinObj,
     PushPullBufferObj,
     SourceIterObj,
     Task,
     WaitObject,
+    WrongLoopError,
 )
 from tests.support import turns
 
@@ -235,6 +237,29 @@ def test_law_15_after_the_loop_is_closed_a_waiter_is_no_trap() -> None:
         return await anext(buffer.source)
 
     assert asyncio.run(take()) == 7
+
+
+async def numbers() -> AsyncIterator[int]:
+    for number in range(9):
+        yield number
+
+
+@pytest.mark.parametrize("make", [PullRaceObj, PullRoundRobinObj])
+def test_law_15_what_is_under_way_in_a_closed_loop_raises_elsewhere(
+    make: Callable[..., PullObj[int]],
+) -> None:
+    async def pull() -> int:
+        return await asyncio.wait_for(anext(streams[0]), 10)
+
+    streams = [make(numbers(), numbers())]
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(pull())
+    loop.close()
+    with pytest.raises(WrongLoopError, match="on another event loop"):
+        asyncio.run(pull())
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        streams.clear()
+        gc.collect()
 
 
 async def never() -> AsyncIterator[int]:

@@ -338,7 +338,7 @@ MEMORY = """
 def test_memory_does_not_grow_with_the_number_of_tasks(
     kind: str, isolation: dict[str, Any]
 ) -> None:
-    """At most 2 MB from ten thousand tasks to a million."""
+    """At most 2 MB from ten thousand tasks to the last: a hundred thousand, and a million in `make soak`."""
     # A process of its own, that nothing else has grown in.
     program = [sys.executable, "-c", dedent(MEMORY), kind, str(MEMORY_TASKS), repr(isolation)]
     ran = subprocess.run(program, capture_output=True, text=True, check=False)

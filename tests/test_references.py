@@ -185,6 +185,7 @@ def test_a_million_items_leave_nothing(way: Callable[[int], Any], count: int) ->
         gc.collect()
         after = references(), len(gc.get_objects()), sys.getallocatedblocks()
     assert gc.garbage == []
+    assert after[0][0] == before[0][0], "references to the item"
     for old, new in zip(before[0], after[0], strict=True):
         assert abs(new - old) < 20
     assert after[1] - before[1] < 100
