@@ -61,7 +61,8 @@ help: ## say what there is
 .PHONY: setup
 setup: $(READY) ## make the virtual environment and put the pinned tools into it
 
-$(VENV)/.ready-%: requirements/%.txt requirements/test.txt requirements/examples.txt requirements/docs.txt requirements/constraints.txt
+$(VENV)/.ready-%: requirements/%.txt requirements/build.txt requirements/test.txt requirements/examples.txt requirements/docs.txt \
+		requirements/constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "no CPython >= 3.11 on PATH; name one with PYTHON=" >&2; exit 1; }
 	"$(PYTHON)" -c '$(IS_CPYTHON)' || { echo "$(PYTHON) is not a CPython >= 3.11" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
@@ -119,7 +120,7 @@ test-valgrind: ## the core's tests that are quick enough, under valgrind memchec
 		--config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" $(MEMCHECKED) -- --skip two_hundred_a_second $(ARGS)
 
 .PHONY: soak
-soak: build ## everything at once, and random programs, each for SECONDS= (600); a million items through buffers and pools, RUNS= times (20); CASES= (250000) of each of the four themes of the tree's model
+soak: build ## 110 minutes of a processor: all at once, then random programs, each for SECONDS= (600); then a million items through buffers and pools, RUNS= times (20); then CASES= (250000) of each of the four themes of the tree's model
 	HEADRACE_SOAK_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_soak.py -q -o faulthandler_timeout=0 $(ARGS)
 	HEADRACE_FUZZ_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_fuzz.py -q -rP -o faulthandler_timeout=0 $(ARGS)
 	for run in $$(seq $(or $(RUNS),20)); do \
@@ -150,7 +151,8 @@ format: $(READY) ## let the formatters rewrite what they would complain about
 	$(BIN)/ruff check --fix
 
 .PHONY: demo
-demo: build ## the main job: a census of the standard library, into build/census.jsonl
+demo: ## the main job: a census of the standard library, into build/census.jsonl; puts nothing but what builds into the environment
+	$(MAKE) build TOOLS=build
 	mkdir -p build
 	$(RUN) examples/stdlib_census.py --output build/census.jsonl
 

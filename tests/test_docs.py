@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,13 @@ def test_every_law_has_tests_with_its_number_and_a_row_that_names_some() -> None
     tests = "".join(file.read_text(encoding="utf-8") for file in TESTS.glob("test_*.py"))
     held = set(re.findall(r"law_(\d+)_", " ".join(re.findall(r"def (test_\w+)", tests))))
     assert held == set(laws)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_rust_that_is_asked_for_is_that_of_cargo(page: str) -> None:
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
+    version = cargo["workspace"]["package"]["rust-version"]
+    assert f"Rust {version} or newer" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_the_laws_that_the_readme_names_are_there() -> None:
