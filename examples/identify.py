@@ -52,4 +52,7 @@ async def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])))
+    root = Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])
+    if not root.is_dir():
+        sys.exit(f"{root} is no directory; name one that is there")
+    asyncio.run(main(root))

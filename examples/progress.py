@@ -85,4 +85,7 @@ def app(root: Path) -> Starlette:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app(Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])), port=8000)
+    root = Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])
+    if not root.is_dir():
+        sys.exit(f"{root} is no directory; name one that is there")
+    uvicorn.run(app(root), port=8000)

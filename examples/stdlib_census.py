@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default="census.jsonl")
     options = parser.parse_args()
     if not options.root.is_dir():
-        parser.error(f"{options.root} is no directory")
+        parser.error(f"{options.root} is no directory; name one that is there by --root")
     warnings.simplefilter("ignore")  # old files have escapes that newer compilers warn about
     rows = asyncio.run(census(options.root, options.output))
     invalid = [f"not Python: {row['path']}: {row['error']}" for row in rows if "error" in row]

@@ -42,7 +42,9 @@ def test_a_program_has_less_than_80_lines_of_code_and_says_what_it_is(program: P
     essay = ast.get_docstring(ast.parse(source), clean=False)
     assert essay, "it does not say what it shows"
     lines = [line.strip() for line in source.replace(f'"""{essay}"""', "").splitlines()]
-    assert sum(1 for line in lines if line and not line.startswith("#")) < 80
+    assert sum(1 for line in lines if line and not line.startswith("#")) < 80, (
+        "the README says so, and says what is counted"
+    )
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     assert f"(examples/{program.name})" in readme, "nobody will find it"
 
@@ -143,6 +145,27 @@ def test_census_of_what_is_not_there_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "nowhere is no directory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "needs"), [("logs", "headrace"), ("identify", "magika"), ("progress", "uvicorn")]
+)
+def test_a_program_says_that_its_directory_is_not_there(
+    program: str, needs: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(needs, reason=f"examples/{program}.py needs {needs}")
+    command = [sys.executable, str(EXAMPLES / f"{program}.py"), "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = "nowhere is no directory; name one that is there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_program_writes_where_it_is_run_is_ignored_by_git() -> None:
+    ignored = (EXAMPLES.parent / ".gitignore").read_text(encoding="utf-8").splitlines()
+    for program in EXAMPLES.glob("*.py"):
+        for name in re.findall(r'"(\w+\.jsonl)"', program.read_text(encoding="utf-8")):
+            assert f"/{name}" in ignored, f"{program.name} writes {name}"
 
 
 def run(program: str, *arguments: str | Path, cwd: Path) -> str:
