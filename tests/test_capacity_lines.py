@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    Budget,
+    BudgetExhausted,
     CapacitySource,
     ClosedError,
     PushChain,
+    PushForkObj,
+    PushMapObj,
+    PushPullBufferObj,
     QuotaCapacitySource,
     Rate,
     SinkCapacityObj,
@@ -140,6 +145,144 @@ async def test_a_stream_can_be_restarted() -> None:
     assert await collect(stream) == [1, 2]
 
 
+def bought(dollars: float, **limits: Any) -> CapacitySource:
+    return CapacitySource({"dollars": Budget(dollars), **limits})
+
+
+async def test_items_that_use_a_budget_up_exactly_are_the_whole_stream() -> None:
+    budget = bought(5)
+    stream = SourceIterObj(range(5)).limit(budget, cost={"dollars": 1})
+    assert await collect(stream) == [0, 1, 2, 3, 4]
+    assert budget.held["dollars"] == 5
+    # The end is free, however often it is looked for.
+    budget = bought(10)
+    stream = SourceIterObj(range(5)).limit(budget, cost={"dollars": 1})
+    assert await collect(stream) == [0, 1, 2, 3, 4]
+    assert await anext(stream, None) is None
+    assert budget.held["dollars"] == 5
+
+
+async def test_an_item_that_a_budget_does_not_cover_is_held_back() -> None:
+    budget = bought(2, slots=1)
+    asked: list[int] = []
+
+    def source() -> Any:
+        for number in range(4):
+            asked.append(number)
+            yield number
+
+    stream = SourceIterObj(source()).limit(budget, cost={"slots": 1, "dollars": 1})
+    assert [await anext(stream), await anext(stream)] == [0, 1]
+    # What else the cost takes comes first here too.
+    lease = await budget.acquire({"slots": 1}, detached=True)
+    pull = asyncio.ensure_future(anext(stream))
+    await until(lambda: budget.waiting == 1)
+    assert asked == [0, 1]
+    lease.release()
+    for refused in (pull, anext(stream), anext(stream)):
+        with pytest.raises(BudgetExhausted):
+            await refused
+        assert asked == [0, 1, 2]
+        assert budget.held == {"slots": 0, "dollars": 2}
+    assert "an item held back" in repr(stream)
+    budget.resize({"dollars": Budget(3)})
+    assert await anext(stream) == 2
+    assert budget.held == {"slots": 0, "dollars": 3}
+    with pytest.raises(BudgetExhausted):
+        await anext(stream)
+    # Another capacity pays for it as well.
+    stream.capacity = other = bought(2, slots=1)
+    assert await collect(stream) == [3]
+    assert other.held["dollars"] == 1
+
+
+async def test_what_is_held_back_is_dropped_by_a_restart() -> None:
+    budget = bought(1)
+    stream = SourceIterObj([1, 2]).limit(budget, cost={"dollars": 1})
+    assert await anext(stream) == 1
+    with pytest.raises(BudgetExhausted):
+        await anext(stream)
+    stream.restart()
+    budget.resize({"dollars": Budget(3)})
+    assert await collect(stream) == [1, 2]
+
+
+@pytest.mark.virtual
+async def test_a_look_ahead_keeps_the_pace_of_a_rate() -> None:
+    loop = asyncio.get_running_loop()
+    limits: dict[str, Budget | Rate] = {"dollars": Budget(2), "calls": Rate(2, per=1.0)}
+    capacity = CapacitySource(limits, clock=loop.time)
+    begun = loop.time()
+    stream = SourceIterObj([1, 2]).limit(capacity, cost={"dollars": 1, "calls": 1})
+    assert await collect(stream) == [1, 2]
+    assert loop.time() - begun == pytest.approx(1)
+    # The end has taken none of it.
+    async with capacity.acquire({"calls": 1}):
+        pass
+    assert loop.time() - begun == pytest.approx(1)
+
+
+@pytest.mark.virtual
+async def test_law_2_a_cancelled_pull_spends_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    limits: dict[str, Budget | Rate] = {"dollars": Budget(2), "calls": Rate(1, per=60, burst=2)}
+    capacity = CapacitySource(limits, clock=loop.time)
+    gate = Gate()
+    stream = SourceIterObj([1, 2]).map(gate).limit(capacity, cost={"dollars": 1, "calls": 1})
+    for _ in range(5):
+        pull = asyncio.ensure_future(anext(stream))
+        await turns(3)
+        assert capacity.held["dollars"] == 1
+        pull.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pull
+        assert capacity.held == {"dollars": 0, "calls": 0}
+    gate.open.set()
+    begun = loop.time()
+    assert [await anext(stream), await anext(stream)] == [10, 20]
+    assert loop.time() == begun
+    assert capacity.held == {"dollars": 2, "calls": 2}
+    await stream.aclose()
+
+
+async def test_a_pull_that_its_source_refuses_spends_nothing() -> None:
+    budget, closed = bought(2), CapacitySource(1)
+    stream = SourceIterObj([1]).limit(closed).limit(budget, cost={"dollars": 1})
+    closed.close()
+    with pytest.raises(ClosedError):
+        await anext(stream)
+    assert budget.held["dollars"] == 0
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+async def test_law_3_an_error_is_paid_for_like_an_item(error: type[BaseException]) -> None:
+    budget = bought(3)
+
+    async def picky(number: int) -> int:
+        if number == 1:
+            raise error
+        return number
+
+    stream = SourceIterObj([0, 1, 2]).map(picky).limit(budget, cost={"dollars": 1})
+    assert await anext(stream) == 0
+    with pytest.raises(error):
+        await anext(stream)
+    assert budget.held["dollars"] == 2
+    assert await collect(stream) == [2]
+    assert budget.held["dollars"] == 3
+
+
+async def test_a_cost_is_what_it_was_when_it_was_given() -> None:
+    cost = {"dollars": 1}
+    budget, pushed = bought(9), bought(9)
+    stream = SourceIterObj([1, 2]).limit(budget, cost=cost)
+    line = SinkCapacityObj(SinkCollectObj[int](), pushed, cost=cost)
+    cost["dollars"] = -4
+    assert await collect(stream) == [1, 2]
+    await line.next(1)
+    assert (budget.held["dollars"], pushed.held["dollars"]) == (2, 1)
+
+
 # Push.
 
 
@@ -213,6 +356,77 @@ async def test_a_push_that_cannot_wait() -> None:
     line.next_nowait(2)
     assert list(sink.buffer) == [1, 2]
     await line.return_()
+
+
+async def test_law_2_a_cancelled_push_spends_nothing() -> None:
+    budget = bought(3)
+    sink = Slow()
+    line = SinkCapacityObj(sink, budget, cost={"dollars": 1})
+    for _ in range(5):
+        push = asyncio.ensure_future(line.next(7))
+        await until(lambda: sink.running == 1)
+        assert budget.held["dollars"] == 1
+        push.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await push
+        assert budget.held["dollars"] == 0
+    sink.gate.set()
+    await line.next(7)
+    assert budget.held["dollars"] == 1
+
+
+async def test_a_push_that_is_refused_spends_nothing() -> None:
+    budget = bought(3)
+    buffer = PushPullBufferObj[int](1)
+    line = SinkCapacityObj(buffer.sink, budget, cost={"dollars": 1})
+    line.next_nowait(1)
+    for _ in range(4):
+        with pytest.raises(WouldBlock):
+            line.next_nowait(2)
+        assert budget.held["dollars"] == 1
+    await buffer.sink.return_()
+    with pytest.raises(ClosedError):
+        await line.next(3)
+    assert budget.held["dollars"] == 1
+
+    class Slowly:
+        async def next(self, item: int) -> None: ...
+        async def return_(self, value: Any = None) -> None: ...
+        async def throw(self, error: BaseException) -> None: ...
+
+    line = SinkCapacityObj(wrong(Slowly()), budget, cost={"dollars": 1})
+    with pytest.raises(TypeError, match="has no next_nowait"):
+        line.next_nowait(1)
+    assert budget.held["dollars"] == 1
+
+
+async def test_a_push_that_fails_or_is_half_accepted_is_paid_for() -> None:
+    def refuse(number: int) -> int:
+        raise ValueError(number)
+
+    budget = bought(4)
+    kept, slow = SinkCollectObj[int](), Slow()
+    line = SinkCapacityObj(PushMapObj(kept, refuse), budget, cost={"dollars": 1})
+    with pytest.raises(ValueError, match="1"):
+        await line.next(1)
+    with pytest.raises(ValueError, match="2"):
+        line.next_nowait(2)
+    assert budget.held["dollars"] == 2
+    fork = SinkCapacityObj(PushForkObj([kept, slow]), budget, cost={"dollars": 1})
+    push = asyncio.ensure_future(fork.next(3))
+    await until(lambda: slow.running == 1)
+    push.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await push
+    assert vars(cancelled.value)["accepted_by"] == (kept,)
+    assert budget.held["dollars"] == 3
+
+
+def test_a_push_that_does_not_wait_needs_no_loop() -> None:
+    budget = bought(1)
+    kept = SinkCollectObj[int]()
+    SinkCapacityObj(kept, budget, cost={"dollars": 1}).next_nowait(1)
+    assert (kept.buffer, budget.held["dollars"]) == ([1], 1)
 
 
 @pytest.mark.parametrize(

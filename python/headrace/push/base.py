@@ -14,7 +14,7 @@ from headrace.errors import ClosedError
 from headrace.telling import Telling, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
     from headrace.abc import PushProtocol
@@ -255,13 +255,21 @@ def refuse_after_end(link: PushObj[Any], item: Any) -> None:
         raise ClosedError("pushed after the end; the item is in this error's `item`", item=item)
 
 
-def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
-    """`sink.next_nowait(item)`, of a push object that has it."""
+def pushes_now(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
+    """`sink.next_nowait`, of a push object that has it.
+
+    Raises:
+        TypeError: It has none.
+    """
     try:
-        next_nowait = cast("Any", sink).next_nowait
+        next_nowait: Callable[[T], IteratorResult[Any]] = cast("Any", sink).next_nowait
     except AttributeError:
         raise TypeError(
             f"{shown(sink)} cannot be pushed into without waiting: it has no next_nowait(); await next(item)"
         ) from None
-    result: IteratorResult[Any] = next_nowait(item)
-    return result
+    return next_nowait
+
+
+def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
+    """`sink.next_nowait(item)`, of a push object that has it."""
+    return pushes_now(sink)(item)

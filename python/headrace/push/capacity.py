@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.capacity import checked_capacity, under
+from headrace.capacity.line import Passage, kept_cost
 from headrace.errors import WouldBlock
-from headrace.push.base import push_now, refuse_after_end
+from headrace.push.base import pushes_now, refuse_after_end
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
@@ -25,12 +26,16 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     """Passes items on, each under a lease until the next stage has taken it.
 
     Law: the items, each once. The sink is given nothing before the lease is there, and the lease is released when the sink
-    has accepted the item, or refused it.
+    has accepted the item, or refused it. Rates and budgets are spent on items that it accepted, and on those that it failed with.
     Order: that in which the leases are granted: of arrival, for equal costs.
     Bound: nothing is held; each push that waits is its producer's.
     Cost: O(1) an item, and what `capacity.acquire` costs.
     Cancel safety: a push that is cancelled while it waits for its lease has delivered nothing; one that is cancelled later
-    is the sink's matter. Neither holds a lease.
+    is the sink's matter. Neither holds a lease, or has spent anything.
+
+    A push that was not accepted leaves rates and budgets as if it had never been: one that is cancelled, or refused by an error of
+    headrace's own, `ClosedError` or `WouldBlock`. Any other error is paid for like an item: the sink has had the item. So is
+    a push that was cancelled when a part of the sinks below a fan-out had the item (`accepted_by`).
 
     Args:
         sink: A push object.
@@ -53,7 +58,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     ) -> None:
         super().__init__(sink)
         self._capacity = checked_capacity(capacity, cost, priority)
-        self._cost = cost
+        self._cost = kept_cost(cost)
         self._priority = priority
 
     @property
@@ -71,7 +76,8 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Passes one item on when its lease is there."""
-        async with self._capacity.acquire(self._cost, priority=self._priority):
+        lease = await self._capacity.acquire(self._cost, priority=self._priority)
+        with Passage(lease):
             return await self._sink.next(item)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
@@ -79,13 +85,15 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
 
         Raises:
             WouldBlock: The lease would have to be waited for, or the sink would have to wait.
+            TypeError: The sink has no `next_nowait`.
         """
         refuse_after_end(self, item)
+        push = pushes_now(self._sink)
         lease = self._capacity.try_acquire(self._cost)
         if lease is None:
             raise WouldBlock(
                 "the item cannot be accepted without waiting for capacity; await next(item)",
                 item=item,
             )
-        with lease:
-            return push_now(self._sink, item)
+        with Passage(lease):
+            return push(item)
