@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace import CapacitySource, ClosedError, HierarchicalBalancer, Rate
+from headrace import CapacitySource, HierarchicalBalancer, Rate
 from tests.support import until, wrong
 
 NUMBERS: dict[str, Any] = {"idle_after": 60, "busy_after": 10, "idle_below": 0.5, "busy_above": 0.9}
@@ -97,18 +97,78 @@ async def test_it_looks_by_itself_in_a_block() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_child_that_is_closed_ends_it() -> None:
-    busy, idle = children(1, 1)
+async def test_a_child_that_is_closed_leaves_the_others_to_go_on() -> None:
+    busy, other, idle = children(2, 2, 2)
     leases = await filled(busy)
-    with pytest.raises(ClosedError, match="'0'"):
-        async with HierarchicalBalancer({busy: (0, 2), idle: (0, 2)}, idle_after=0, busy_after=5):
-            await asyncio.sleep(3)
-            busy.close()
-            await asyncio.sleep(10)
-    # What the other had given up is its own again.
-    assert idle.limit == 1
+    bounds = dict.fromkeys((busy, other, idle), (0, 6))
+    balancer = HierarchicalBalancer(bounds, idle_after=20, busy_after=5)
+    async with balancer:
+        await asyncio.sleep(3)
+        assert repr(balancer) == "<HierarchicalBalancer: moves 3 limits, at work>"
+        other.close()
+        await asyncio.sleep(100)
+        assert repr(balancer) == "<HierarchicalBalancer: moves 2 limits, at work>"
+        # It took along what it had.
+        assert [one.limit for one in (busy, other, idle)] == [3, 2, 1]
+        for one in (busy, idle):
+            one.close()
+        await asyncio.sleep(2)
+        assert repr(balancer) == "<HierarchicalBalancer: moves 0 limits, at work>"
     for lease in leases:
         lease.release()
+
+
+class Closing(CapacitySource):
+    """Somebody else closes it at the moment when it is resized."""
+
+    def resize(self, limit: Any) -> None:
+        self.close()
+        super().resize(limit)
+
+
+@pytest.mark.parametrize("closing", ["busy", "idle"])
+async def test_a_child_that_is_closed_while_it_is_moved_moves_nothing(closing: str) -> None:
+    root = CapacitySource(9)
+    busy = (Closing if closing == "busy" else CapacitySource)(2, root)
+    idle = (Closing if closing == "idle" else CapacitySource)(2, root)
+    leases = await filled(busy)
+    balancer = HierarchicalBalancer(dict.fromkeys((busy, idle), (0, 4)), idle_after=0, busy_after=0)
+    assert balancer.balance(0) == {}
+    # What the other had given up is its own again.
+    assert (busy.limit, idle.limit) == (2, 2)
+    for lease in leases:
+        lease.release()
+
+
+@pytest.mark.virtual
+async def test_a_balancer_that_failed_says_so() -> None:
+    class Failing(CapacitySource):
+        def snapshot(self) -> Any:
+            raise OSError("nobody can look")
+
+    balancer = HierarchicalBalancer({Failing(1): (0, 2)})
+    with pytest.raises(OSError, match="nobody can look"):
+        async with balancer:
+            await asyncio.sleep(1)
+            assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, failed>"
+    assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, idle>"
+
+
+async def test_what_is_moved_does_not_drift() -> None:
+    first, second = children(1.0, 1.0)
+    balancer = HierarchicalBalancer(
+        {first: (0.1, 1.9), second: (0.1, 1.9)}, step=0.1, idle_after=0, busy_after=0
+    )
+    seen: set[float] = set()
+    for now in range(60):
+        busy = (first, second)[now // 13 % 2]
+        async with busy.acquire(busy.limit):
+            balancer.balance(now)
+        seen.update((first.limit, second.limit))
+        assert first.limit + second.limit == 2
+        shown = [one.snapshot().limit["slots"] for one in (first, second)]
+        assert shown == [first.limit, second.limit]
+    assert seen == {number / 10 for number in range(1, 20)}
 
 
 @pytest.mark.parametrize(
@@ -130,6 +190,7 @@ async def test_a_child_that_is_closed_ends_it() -> None:
         ({"idle_below": 1.5}, ValueError, "idle_below must be at most 1, got 1.5"),
         ({"busy_above": 0.5}, ValueError, "busy_above must be above idle_below, which is 0.5"),
         ({"step": 0}, ValueError, "step must be above 0, got 0"),
+        ({"step": 1e-9}, ValueError, "step must be at least a millionth, .*, got 1e-09"),
     ],
 )
 def test_law_14_bad_input_fails_at_construction(

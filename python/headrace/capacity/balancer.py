@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.capacity.limit import SLOTS, checked
+from headrace.capacity.limit import SLOTS, checked, checked_amount, micros, units
 from headrace.capacity.source import CapacitySource
 from headrace.errors import ClosedError
 from headrace.tasks import settled
@@ -30,7 +30,8 @@ class HierarchicalBalancer:
     of the children themselves, where each stands for something that is slow to change: the connections of a pool, the
     workers of a service.
 
-    Law: no child leaves its bounds, and what one is given another has given up: the sum of the limits stays what it was.
+    Law: no child leaves its bounds, and what one is given another has given up: the sum of the limits stays what it was,
+    to the millionth.
     A child gives `step` when at most `idle_below` of its limit was in use, and nobody waited for it, at every look for
     `idle_after` seconds; it is given `step` when at least `busy_above` was, at every look for `busy_after` seconds. Both
     are then watched anew. A child without a limit is busy when somebody waits for it.
@@ -40,7 +41,8 @@ class HierarchicalBalancer:
     Cancel safety: leaving the block, in whatever way, leaves the limits as they are.
 
     Raising and lowering is `resize`: what is held is never taken away. A child that somebody else resizes meanwhile is
-    moved from where it is then. `balance()` is one look, for those who have a timer of their own.
+    moved from where it is then. A child that is closed leaves the balance, with what it has, and the others go on. `balance()` is
+    one look, for those who have a timer of their own.
 
     Args:
         children: Each child with the least and the greatest limit that it may have: a mapping of `CapacitySource` to
@@ -80,7 +82,7 @@ class HierarchicalBalancer:
             raise ValueError(
                 f"busy_above must be above idle_below, which is {idle_below!r}, got {busy_above!r}"
             )
-        self._step = checked("step", step, above=0)
+        self._step = micros(checked_amount("step", step, above=0))
         self._children = _checked_children(children, resource)
         self._task: asyncio.Task[None] | None = None
 
@@ -90,6 +92,8 @@ class HierarchicalBalancer:
         Args:
             now: The time in seconds, on any clock that does not go backwards; always the same one.
         """
+        # A closed one never lives again.
+        self._children = [child for child in self._children if not child.capacity.closed]
         for child in self._children:
             child.look(now, self._idle_below, self._busy_above)
         givers = sorted(
@@ -105,13 +109,7 @@ class HierarchicalBalancer:
             for giver in givers:
                 amount = min(self._step, giver.can_give, taker.can_take)
                 if amount > 0:
-                    # Lowered first, so that the sum is never above what it was.
-                    changed[giver.capacity] = giver.move(-amount, now)
-                    try:
-                        changed[taker.capacity] = taker.move(amount, now)
-                    except ClosedError:
-                        giver.move(amount, now)
-                        raise
+                    changed.update(_moved(giver, taker, amount))
                     givers.remove(giver)
                     break
         return changed
@@ -133,7 +131,7 @@ class HierarchicalBalancer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stops. An error that ended the looking, of a child that was closed, say, is raised here."""
+        """Stops. An error that ended the looking is raised here."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -157,15 +155,18 @@ class HierarchicalBalancer:
 
     def _facts(self) -> Iterator[str]:
         yield f"moves {len(self._children)} limits"
-        yield "idle" if self._task is None else "at work"
+        if self._task is None:
+            yield "idle"
+        elif not self._task.done():
+            yield "at work"
+        else:
+            yield "stopped" if self._task.cancelled() else "failed"
 
 
 class _Child:
-    """A capacity between its bounds, and since when it is what it is."""
+    """A capacity between its bounds, and since when it is what it is. Amounts are whole millionths, as the core has them."""
 
-    def __init__(
-        self, capacity: CapacitySource, least: float, greatest: float, resource: str
-    ) -> None:
+    def __init__(self, capacity: CapacitySource, least: int, greatest: int, resource: str) -> None:
         self.capacity = capacity
         self.use = 0.0
         self._least = least
@@ -175,15 +176,13 @@ class _Child:
         self._busy_since: float | None = None
 
     @property
-    def limit(self) -> float:
+    def limit(self) -> int:
         limit: Any = self.capacity.limits[self._resource]
-        return cast("float", limit)
-
-    def _held(self) -> float:
-        return self.capacity.snapshot().held[self._resource]
+        return micros(limit)
 
     def look(self, now: float, idle_below: float, busy_above: float) -> None:
-        limit, held, waiting = self.limit, self._held(), self.capacity.waiting
+        limit, waiting = self.limit, self.capacity.waiting
+        held = micros(self.capacity.snapshot().held[self._resource])
         self.use = held / limit if limit else float(held > 0 or waiting > 0)
         is_idle = self.use <= idle_below and not waiting
         self._busy_since = _since(now, self._busy_since, self.use >= busy_above)
@@ -196,18 +195,35 @@ class _Child:
         return -1 if self._busy_since is None else now - self._busy_since
 
     @property
-    def can_give(self) -> float:
+    def can_give(self) -> int:
         return self.limit - self._least
 
     @property
-    def can_take(self) -> float:
+    def can_take(self) -> int:
         return self._greatest - self.limit
 
-    def move(self, amount: float, now: float) -> float:
-        limit = self.limit + amount
-        self.capacity.resize({self._resource: limit})
+    def move(self, amount: int) -> dict[CapacitySource, float]:
+        """Resizes it, and says to what; not at all if it was closed meanwhile."""
+        limit = units(self.limit + amount)
+        try:
+            self.capacity.resize({self._resource: limit})
+        except ClosedError:
+            return {}
         self._idle_since = self._busy_since = None
-        return limit
+        return {self.capacity: limit}
+
+
+def _moved(giver: _Child, taker: _Child, amount: int) -> dict[CapacitySource, float]:
+    """Moves an amount, and gives the new limits; none if one of the two was closed since it was looked at."""
+    # Lowered first, so that the sum is never above what it was.
+    given = giver.move(-amount)
+    if not given:
+        return {}
+    taken = taker.move(amount)
+    if not taken:
+        giver.move(amount)
+        return {}
+    return {**given, **taken}
 
 
 def _since(now: float, since: float | None, holds: bool) -> float | None:
@@ -237,11 +253,11 @@ def _checked_children(children: object, resource: str) -> list[_Child]:
         limit: Any = capacity.limits.get(resource)
         if not isinstance(limit, (int, float)):
             raise ValueError(f"{capacity!r} has no number of {resource!r} that could be moved")
-        if not least <= limit <= greatest:
+        if not micros(least) <= micros(limit) <= micros(greatest):
             raise ValueError(
                 f"the limit of {capacity!r} must be between its bounds, {least!r} and {greatest!r}"
             )
-        found.append(_Child(capacity, least, greatest, resource))
+        found.append(_Child(capacity, micros(least), micros(greatest), resource))
     if not found:
         raise ValueError("children must have at least one child, got none")
     return found
@@ -251,7 +267,7 @@ def _checked_bounds(capacity: CapacitySource, bounds: object) -> tuple[float, fl
     parts = cast("tuple[object, ...]", bounds) if isinstance(bounds, tuple) else ()
     if len(parts) != 2:
         raise TypeError(f"the bounds of {capacity!r} must be a tuple (min, max), got {bounds!r}")
-    least, greatest = (checked(f"the bounds of {capacity!r}", bound) for bound in parts)
+    least, greatest = (checked_amount(f"the bounds of {capacity!r}", bound) for bound in parts)
     if least > greatest:
         raise ValueError(f"the bounds of {capacity!r} must be (min, max), got {bounds!r}")
     return least, greatest

@@ -17,6 +17,9 @@ __all__ = ["SLOTS", "Amounts", "Budget", "Limit", "Limits", "Number", "Rate"]
 # Of `Rate.per`, in seconds.
 LEAST, MOST = 1e-6, 366 * 86400
 
+# Amounts are held as whole numbers of millionths, up to so many units.
+MICROS, LARGEST = 10**6, 10**12
+
 SLOTS = "slots"
 """The resource that a bare number is a number of."""
 
@@ -105,6 +108,34 @@ def checked(parameter: str, value: object, *, above: int | None = None) -> Numbe
     if value < 0:
         raise ValueError(f"{parameter} must not be negative, got {value!r}")
     return value
+
+
+def checked_amount(parameter: str, value: object, *, above: int | None = None) -> Number:
+    """An amount that can be held as it is, but for less than a millionth.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, not above another, not finite, above what can be held, or above 0 and less than a millionth.
+    """
+    amount = checked(parameter, value, above=above)
+    if amount > LARGEST:
+        raise ValueError(f"{parameter} must be at most 10**12, got {shown(value)}")
+    if 0 < amount < 1 / MICROS:
+        raise ValueError(
+            f"{parameter} must be at least a millionth, which is what amounts are counted in{'' if above == 0 else ', or 0'},"
+            f" got {value!r}"
+        )
+    return amount
+
+
+def micros(amount: Number) -> int:
+    """An amount in whole millionths, as the core holds it."""
+    return amount * MICROS if isinstance(amount, int) else round(amount * MICROS)
+
+
+def units(micros: int) -> Number:
+    """So many millionths as an amount; a whole number if it is one."""
+    return micros / MICROS if micros % MICROS else micros // MICROS
 
 
 def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:

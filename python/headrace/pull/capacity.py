@@ -58,6 +58,8 @@ class SourceCapacityObj(PullObj[T], stock=True):
     Raises:
         TypeError: `source` is not iterable, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
         ValueError: `cost` is not positive, or could never be had.
+        BudgetExhausted: Nothing of a budget is left that could cover `cost`.
+        ClosedError: `capacity` is closed.
     """
 
     def __init__(

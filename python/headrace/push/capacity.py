@@ -46,6 +46,8 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     Raises:
         TypeError: `sink` is no push object, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
         ValueError: `cost` is not positive, or could never be had.
+        BudgetExhausted: Nothing of a budget is left that could cover `cost`.
+        ClosedError: `capacity` is closed.
     """
 
     def __init__(
