@@ -253,6 +253,29 @@ async def test_amounts_do_not_drift() -> None:
     assert capacity.held == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "is_held"),
+    [
+        (0.1 + 0.2, 0.3),
+        (1.0000004, 1.0),
+        (0.0000015, 0.000002),
+        (0.000001, 0.000001),
+        (10**12, 10**12),
+        (0, 0),
+        (Budget(0.1 + 0.2), Budget(0.3)),
+        (Rate(0.1 + 0.2, 1, 1.0000004), Rate(0.3, 1, 1.0)),
+    ],
+)
+def test_a_limit_is_what_is_held(given: Any, is_held: Any) -> None:
+    capacity = CapacitySource(given)
+    assert repr(capacity.limit) == repr(is_held)
+    assert capacity.limit == capacity.limits["slots"] == capacity.snapshot().limit["slots"]
+    other = CapacitySource(type(given)(1))
+    other.resize(given)
+    assert repr(other.limit) == repr(is_held)
+    assert other.limit == other.snapshot().limit["slots"]
+
+
 async def test_raising_a_limit_serves_and_lowering_it_takes_nothing_away() -> None:
     capacity = CapacitySource(2)
     held = [await capacity.acquire() for _ in range(2)]
@@ -572,6 +595,8 @@ def test_one_that_was_not_initialised_says_so() -> None:
 
     with pytest.raises(RuntimeError, match="not initialised"):
         _ = Forgetful().acquire()
+    with pytest.raises(RuntimeError, match="not initialised"):
+        CapacitySource(1, Forgetful())
 
 
 # Bad input.
@@ -602,6 +627,51 @@ def test_law_14_numbers_must_be_finite_and_not_negative(
     parameter: str, use: Callable[[float], Any], value: float
 ) -> None:
     with pytest.raises(ValueError, match=rf"{parameter}.* must .*got {value}"):
+        use(value)
+
+
+@pytest.mark.parametrize("value", [10**400, 10**5000, 1e13], ids=["large", "huge", "float"])
+@pytest.mark.parametrize(
+    ("parameter", "use"),
+    [
+        ("limit", CapacitySource),
+        (r"limit\['slots'\]", lambda value: CapacitySource({"slots": value})),
+        ("limit", lambda value: CapacitySource(1).resize(value)),
+        ("amount", Rate),
+        ("burst", lambda value: Rate(1, burst=value)),
+        ("amount", Budget),
+        ("cost", lambda value: CapacitySource(1).acquire(value)),
+    ],
+)
+def test_law_14_numbers_must_not_be_too_large(
+    parameter: str, use: Callable[[float], Any], value: float
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"{parameter} must be at most 10\*\*12, got (1000|a huge|<unprintable>)"
+    ) as refused:
+        use(value)
+    assert len(str(refused.value)) < 150
+    with pytest.raises(
+        ValueError, match=r"per must be from a microsecond to a year, got (1000|a h)"
+    ):
+        Rate(1, per=value)
+
+
+@pytest.mark.parametrize("value", [1e-9, 9.9e-7])
+@pytest.mark.parametrize(
+    ("parameter", "use"),
+    [
+        ("limit", CapacitySource),
+        ("limit", lambda value: CapacitySource(1).resize(value)),
+        ("amount", Rate),
+        ("burst", lambda value: Rate(1, burst=value)),
+        ("amount", Budget),
+    ],
+)
+def test_law_14_what_is_too_little_to_be_held_is_refused(
+    parameter: str, use: Callable[[float], Any], value: float
+) -> None:
+    with pytest.raises(ValueError, match=rf"{parameter} must be at least a millionth.*got {value}"):
         use(value)
 
 

@@ -191,6 +191,7 @@ async def test_what_is_moved_does_not_drift() -> None:
         ({"busy_above": 0.5}, ValueError, "busy_above must be above idle_below, which is 0.5"),
         ({"step": 0}, ValueError, "step must be above 0, got 0"),
         ({"step": 1e-9}, ValueError, "step must be at least a millionth, .*, got 1e-09"),
+        ({"step": 10**400}, ValueError, r"step must be at most 10\*\*12, got 1000.*… \(int\)"),
     ],
 )
 def test_law_14_bad_input_fails_at_construction(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from headrace.telling import shown
@@ -43,7 +43,8 @@ class Rate:
     lets through less than the rate.
 
     Args:
-        amount: How much, from 0; 0 lets nothing through until it is raised.
+        amount: How much, from 0; 0 lets nothing through until it is raised. Of one that would be less than a millionth, take more,
+            and a longer `per`.
         per: In how many seconds, from a microsecond to a year; a minute by default.
         burst: How much may go at once after a pause, above 0; a larger cost can never be had. By default the flow is
             even: what one has taken must have come back before the next may go, so that the burst is the largest cost; only
@@ -51,7 +52,8 @@ class Rate:
 
     Raises:
         TypeError: One of them is no number.
-        ValueError: One of them is negative or not finite, `per` is out of range, or `burst` is 0.
+        ValueError: One of them is negative, not finite or above 10**12, `per` is out of range, `burst` is 0, or an amount is above
+            0 and less than a millionth.
     """
 
     amount: Number
@@ -59,12 +61,12 @@ class Rate:
     burst: Number | None = None
 
     def __post_init__(self) -> None:
-        checked("amount", self.amount)
-        checked("per", self.per, above=0)
+        checked_amount("amount", self.amount)
+        checked("per", self.per, above=0, most=math.inf)
         if not LEAST <= self.per <= MOST:
-            raise ValueError(f"per must be from a microsecond to a year, got {self.per!r}")
+            raise ValueError(f"per must be from a microsecond to a year, got {shown(self.per)}")
         if self.burst is not None:
-            checked("burst", self.burst, above=0)
+            checked_amount("burst", self.burst, above=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,13 @@ class Budget:
 
     Raises:
         TypeError: It is no number.
-        ValueError: It is negative, or not finite.
+        ValueError: It is negative, not finite, above 10**12, or above 0 and less than a millionth.
     """
 
     amount: Number
 
     def __post_init__(self) -> None:
-        checked("amount", self.amount)
+        checked_amount("amount", self.amount)
 
 
 Limit: TypeAlias = Number | Rate | Budget
@@ -92,21 +94,26 @@ Limits: TypeAlias = "Limit | MappingOf[str, Limit]"
 """The limits of a capacity: one for slots, or a mapping of resource to limit."""
 
 
-def checked(parameter: str, value: object, *, above: int | None = None) -> Number:
-    """A finite number from 0, or above another.
+def checked(
+    parameter: str, value: object, *, above: int | None = None, most: float = LARGEST
+) -> Number:
+    """A finite number from 0, or above another; at most 10**12, unless another check follows.
 
     Raises:
         TypeError: It is no number.
-        ValueError: It is less, or not finite.
+        ValueError: It is less, not finite, or more.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{parameter} must be a number, got {shown(value)}")
-    if not math.isfinite(value):
+    # An integer may be too large for a float.
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{parameter} must be finite, got {value!r}")
     if above is not None and value <= above:
-        raise ValueError(f"{parameter} must be above {above}, got {value!r}")
+        raise ValueError(f"{parameter} must be above {above}, got {shown(value)}")
     if value < 0:
-        raise ValueError(f"{parameter} must not be negative, got {value!r}")
+        raise ValueError(f"{parameter} must not be negative, got {shown(value)}")
+    if value > most:
+        raise ValueError(f"{parameter} must be at most 10**12, got {shown(value)}")
     return value
 
 
@@ -115,11 +122,9 @@ def checked_amount(parameter: str, value: object, *, above: int | None = None) -
 
     Raises:
         TypeError: It is no number.
-        ValueError: It is negative, not above another, not finite, above what can be held, or above 0 and less than a millionth.
+        ValueError: As `checked`; or it is above 0 and less than a millionth.
     """
     amount = checked(parameter, value, above=above)
-    if amount > LARGEST:
-        raise ValueError(f"{parameter} must be at most 10**12, got {shown(value)}")
     if 0 < amount < 1 / MICROS:
         raise ValueError(
             f"{parameter} must be at least a millionth, which is what amounts are counted in{'' if above == 0 else ', or 0'},"
@@ -133,17 +138,22 @@ def micros(amount: Number) -> int:
     return amount * MICROS if isinstance(amount, int) else round(amount * MICROS)
 
 
+def held(amount: Number) -> Number:
+    """An amount to the millionth, as it is held; of the type that it was given in."""
+    return amount if isinstance(amount, int) else micros(amount) / MICROS
+
+
 def units(micros: int) -> Number:
     """So many millionths as an amount; a whole number if it is one."""
     return micros / MICROS if micros % MICROS else micros // MICROS
 
 
 def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
-    """The limits by resource.
+    """The limits by resource, as they are held.
 
     Raises:
         TypeError: They are neither a limit nor a mapping of names to limits.
-        ValueError: One of them is negative or not finite, or there is none.
+        ValueError: One of them cannot be held, or there is none.
     """
     if not isinstance(limits, Mapping):
         return {
@@ -160,13 +170,16 @@ def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
 
 
 def _checked_limit(parameter: str, limit: object, besides: str = "") -> Limit:
-    if isinstance(limit, (Rate, Budget)):
-        return limit
+    if isinstance(limit, Rate):
+        burst = None if limit.burst is None else held(limit.burst)
+        return replace(limit, amount=held(limit.amount), burst=burst)
+    if isinstance(limit, Budget):
+        return replace(limit, amount=held(limit.amount))
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         raise TypeError(
             f"{parameter} must be a number, a Rate or a Budget{besides}, got {shown(limit)}"
         )
-    return checked(parameter, limit)
+    return held(checked_amount(parameter, limit))
 
 
 Lowered: TypeAlias = "list[tuple[str, str, float, float, float | None]]"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from headrace.capacity.limit import raised
 
@@ -18,12 +17,38 @@ __all__ = ["CapacitySnapshot"]
 Shown: TypeAlias = tuple[Any, Any, Any, Any, Any]
 """What the core says of a node: what it is, counts, times, flags, and the same of its children."""
 
+V = TypeVar("V")
+
+
+def _refuse(*_args: object, **_kwargs: object) -> NoReturn:
+    raise TypeError("a snapshot is of one moment and cannot be changed; dict(...) makes a copy")
+
+
+# In the place of methods of many types.
+_refused: Any = _refuse
+
+
+class Sealed(dict[str, V]):
+    """What is so of each resource, for good: a dictionary that can be hashed, copied and pickled, but not changed."""
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = __ior__ = _refused
+    clear = pop = popitem = setdefault = update = _refused
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
 
 @dataclass(frozen=True, slots=True)
 class CapacitySnapshot:
     """A capacity and those below it, all at the same moment.
 
-    Iterating it gives this one and all below it, each before its children.
+    Iterating it gives this one and all below it, each before its children. It does not change, and can be hashed, copied, pickled and
+    given to `dataclasses.asdict`.
     """
 
     name: str | None
@@ -69,9 +94,9 @@ class CapacitySnapshot:
         paused, closed = flags
         return cls(
             name,
-            MappingProxyType({resource: raised(*limit) for resource, limit, _, _ in resources}),
-            MappingProxyType({resource: held for resource, _, held, _ in resources}),
-            MappingProxyType({resource: reserved for resource, _, _, reserved in resources}),
+            Sealed({resource: raised(*limit) for resource, limit, _, _ in resources}),
+            Sealed({resource: held for resource, _, held, _ in resources}),
+            Sealed({resource: reserved for resource, _, _, reserved in resources}),
             weight,
             waiting,
             leases,

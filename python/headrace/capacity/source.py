@@ -279,6 +279,8 @@ def under(capacity: CapacitySource) -> str:
 
 def _path(capacity: CapacitySource) -> Iterator[CapacitySource]:
     """The capacity and its ancestors."""
+    # Of one that was not initialised, the core says so.
+    _ = capacity.name
     above: CapacitySource | None = capacity
     while above is not None:
         yield above
