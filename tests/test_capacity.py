@@ -511,7 +511,8 @@ async def test_a_snapshot_is_the_whole_tree_at_one_moment() -> None:
     first, second = shot.children
     assert (first.held, first.waiting, first.granted) == ({"slots": 3}, 1, 1)
     assert (second.held, second.waiting, second.granted) == ({"slots": 0}, 0, 0)
-    assert 0 <= (first.share_due or 0) <= 1
+    # The only one that had or waits for anything.
+    assert (first.share_due, second.share_due) == (1, 0.25)
     with pytest.raises(AttributeError):
         wrong(shot).name = "other"
     lease.release()

@@ -16,6 +16,8 @@ from tests.support import until, wrong
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headrace import Lease
+
 
 def now() -> float:
     return asyncio.get_running_loop().time()
@@ -263,3 +265,43 @@ async def test_an_error_of_a_clock_is_the_callers() -> None:
     capacity = CapacitySource(1, clock=clock)
     with pytest.raises(ZeroDivisionError):
         await capacity.acquire()
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seed", range(20))
+async def test_all_that_is_peeked_can_be_had(seed: int) -> None:
+    dice, loop = random.Random(seed), asyncio.get_running_loop()
+    root = CapacitySource(
+        {
+            "slots": dice.randint(1, 5),
+            "tokens": Rate(dice.randint(1, 9), dice.choice([0.5, 1, 7]), dice.choice([None, 2, 8])),
+            "dollars": Budget(dice.randint(1, 30)),
+        },
+        clock=loop.time,
+    )
+    nodes = [root, *(CapacitySource(dice.randint(1, 5), root) for _ in range(2))]
+    nodes.append(CapacitySource({"slots": 2, "dollars": Budget(9)}, nodes[1]))
+    leases: list[Lease] = []
+    for _ in range(200):
+        node = dice.choice(nodes)
+        if (free := node.peek()) is not None:
+            lease = node.try_acquire(free)
+            assert lease is not None, free
+            # Not a millionth more.
+            assert not any((node.peek() or {}).values())
+            # As if nobody had looked.
+            lease.settle(**dict.fromkeys(lease.cost, 0))
+            lease.release()
+            assert node.peek() == free
+        cost = {"slots": 1, "tokens": dice.choice([0, 0.1, 1]), "dollars": dice.choice([0, 0.5])}
+        with suppress(BudgetExhausted):
+            if (taken := node.try_acquire(cost)) is not None:
+                leases.append(taken)
+        if leases and dice.random() < 0.6:
+            leases.pop(dice.randrange(len(leases))).release()
+        if dice.random() < 0.1:
+            root.retry_after(dice.random(), resource=dice.choice([None, "tokens"]))
+        if dice.random() < 0.2:
+            await asyncio.sleep(dice.random())
+    for lease in leases:
+        lease.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dataclasses
 import json
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from headrace import CapacitySource, Rate
+from tests.support import turns, until
 
 
 def pickled(shot: Any) -> Any:
@@ -45,3 +47,90 @@ def test_a_snapshot_can_be_copied_and_not_changed(again: Any) -> None:
         with pytest.raises(TypeError, match="cannot be changed"):
             change()
     assert held == {"slots": 1}
+
+
+# What it says, in cases that are computed by hand.
+
+
+@pytest.mark.virtual
+async def test_passes_are_counted_and_then_what_comes_free_is_kept() -> None:
+    root = CapacitySource(4, name="root", clock=asyncio.get_running_loop().time)
+    large, small = (CapacitySource(4, root, name=name) for name in ("large", "small"))
+    held = await small.acquire(3, detached=True)
+    waiting = asyncio.ensure_future(large.acquire(2))
+    await until(lambda: large.waiting == 1)
+    for number in range(8):
+        assert [node.bypassed for node in root.snapshot()] == [number, number, 0]
+        async with small.acquire(1):
+            assert not any(node.reserved["slots"] for node in root.snapshot())
+    shot = root.snapshot()
+    assert [node.bypassed for node in shot] == [8, 8, 0]
+    # The one that is free is kept from now on, at the node where it is short.
+    assert [node.reserved for node in shot] == [{"slots": 1}, {"slots": 0}, {"slots": 0}]
+    kept_out = asyncio.ensure_future(small.acquire(1))
+    await turns(3)
+    assert (small.waiting, small.try_acquire(1)) == (1, None)
+    held.settle(slots=1)
+    (await waiting).release()
+    (await kept_out).release()
+    held.release()
+    shot = root.snapshot()
+    assert [node.bypassed for node in shot] == [8, 8, 0]
+    assert not any(node.reserved["slots"] for node in shot)
+
+
+@pytest.mark.virtual
+async def test_the_mean_hold_is_a_moving_average() -> None:
+    root = CapacitySource(4, clock=asyncio.get_running_loop().time)
+    leaf, idle = CapacitySource(4, root), CapacitySource(4, root)
+    assert root.snapshot().mean_hold is None
+    async with leaf.acquire(2):
+        await asyncio.sleep(8)
+    # What it costs does not count.
+    assert [node.mean_hold for node in root.snapshot()] == [8, 8, None]
+    async with leaf.acquire(1):
+        await asyncio.sleep(16)
+    # Each new one is an eighth of it.
+    assert leaf.snapshot().mean_hold == 8 + (16 - 8) / 8
+    async with idle.acquire(1):
+        pass
+    assert root.snapshot().mean_hold == 9 - 9 / 8
+    assert idle.snapshot().mean_hold == 0
+
+
+@pytest.mark.virtual
+async def test_shares_are_what_was_had_and_what_is_due() -> None:
+    root = CapacitySource(2, clock=asyncio.get_running_loop().time)
+    children = [CapacitySource(2, root, weight=weight) for weight in (3, 1, 6)]
+    first, second, _ = children
+    assert [node.share_received for node in root.snapshot()] == [None] * 4
+    # Alone each is due everything, as far as nobody else had or waits for anything.
+    assert [node.share_due for node in root.snapshot()] == [None, 1, 1, 1]
+    # Nothing counts while nobody waits.
+    async with first.acquire(2):
+        await asyncio.sleep(100)
+    assert first.snapshot().share_received is None
+
+    async def work(node: CapacitySource, seconds: float) -> None:
+        while True:
+            async with node.acquire():
+                await asyncio.sleep(seconds)
+
+    workers = [
+        asyncio.create_task(work(node, seconds))
+        for node, seconds in ((first, 1), (second, 3))
+        for _ in range(4)
+    ]
+    # Two slots for 800 s: 1,200 slot-seconds for the first, 400 for the second, of which each lease is 3.
+    await asyncio.sleep(800)
+    shot = root.snapshot()
+    for worker in workers:
+        worker.cancel()
+    await asyncio.wait(workers)
+    assert [node.share_received for node in shot.children] == pytest.approx(
+        [3 / 4, 1 / 4, 0], abs=0.005
+    )
+    assert [node.granted for node in shot.children] == pytest.approx([1200, 133, 0], abs=6)
+    assert [node.mean_hold for node in shot.children] == [pytest.approx(1), pytest.approx(3), None]
+    # Of the idle one as if it came now.
+    assert [node.share_due for node in shot.children] == [3 / 4, 1 / 4, 6 / 10]
