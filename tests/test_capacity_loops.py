@@ -305,6 +305,49 @@ async def test_a_release_from_a_thread_wakes_the_loop() -> None:
         (await waiting).release()
 
 
+def test_a_loop_that_was_stopped_keeps_what_it_was_granted() -> None:
+    capacity = CapacitySource(1)
+
+    async def grant() -> None:
+        # The task that waits is not called before the loop stops. (One of uvloop's still has a turn.)
+        asyncio.get_running_loop().stop()
+        lease.release()
+
+    tasks: list[asyncio.Task[None]] = []
+    for is_closed in (False, True):
+        loop = asyncio.new_event_loop()
+        lease = capacity.acquire_sync(detached=True)
+        tasks.append(started(loop, capacity))
+        granting = loop.create_task(grant())
+        loop.run_forever()
+        assert granting.done()
+        assert (capacity.held, capacity.waiting) == (1, 0)
+        if is_closed:
+            loop.close()
+        else:
+            loop.run_until_complete(tasks[-1])
+            loop.close()
+        assert capacity.held == 0
+    lay_down(tasks[-1])
+
+
+def test_who_waits_on_a_loop_that_was_stopped_waits_anew(loops: Callable[[], Loop]) -> None:
+    capacity = CapacitySource(1)
+    lease = capacity.acquire_sync(detached=True)
+    loop = loops()
+    task = started(loop, capacity)
+    lease.release()
+    assert (capacity.held, capacity.waiting) == (0, 0)
+    other = capacity.try_acquire(detached=True)
+    assert other is not None
+    loop.run_until_complete(turns(3))
+    assert capacity.waiting == 1
+    other.release()
+    assert capacity.held == 0
+    loop.run_until_complete(task)
+    loop.close()
+
+
 async def test_one_tree_for_one_loop_after_another() -> None:
     capacity = QuotaCapacitySource(Rate(1, per=0.01))
 

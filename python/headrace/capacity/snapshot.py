@@ -71,13 +71,15 @@ class CapacitySnapshot:
     bypassed: int
     """How often, here and below, a smaller cost went past one that waits and did not fit."""
     mean_hold: float | None
-    """For how many seconds leases are held, here and below, as a moving average; `None` before one was measured. Where
-    nobody waits, only one in sixteen is."""
+    """For how many seconds leases are held, here and below, as a moving average of which the newest is an eighth; `None` before
+    one was measured. Where nobody waits, only one in sixteen is, after the first sixteen."""
     share_received: float | None
     """Which part it had, from 0 to 1, of all that its siblings and it had while somebody waited, counted as cost x time;
-    `None` for a root, and where nobody had to wait yet."""
+    `None` for a root, and where nobody had to wait yet. What only one of them uses does not count, nor does what that one
+    holds from before the others came, for as long as its leases are held on average."""
     share_due: float | None
-    """Which part is due to it by its weight, among those of its siblings that had or waited for anything."""
+    """Which part is due to it by its weight, among those of its siblings that had or wait for anything; of one that had nothing
+    yet, as if it came now. `None` for a root."""
     paused: bool
     """Whether it is paused, or one above it."""
     closed: bool

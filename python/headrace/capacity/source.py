@@ -62,8 +62,9 @@ class CapacitySource(_core.Capacity):
     Raises:
         TypeError: `limit` is no limit, `parent` no `CapacitySource`, `weight` no number, `name` no string, or `clock` not
             callable.
-        ValueError: A limit is negative or not finite, or above 10**12; `weight` is out of range; a resource is another kind of
-            limit elsewhere in the tree; there is a `clock` beside a `parent`; or `parent` is this capacity or below it.
+        ValueError: A limit is negative or not finite, above 10**12, or above 0 and less than a millionth; `weight` is out of
+            range; a resource is another kind of limit elsewhere in the tree; there is a `clock` beside a `parent`; or `parent` is
+            this capacity or below it.
         ClosedError: `parent` is closed.
     """
 
