@@ -331,7 +331,7 @@ fn give_up_each(forwards: Vec<Forward>) {
 
 /// Runs Python code in a destructor: it must not see an exception that is on its way through
 /// whoever dropped us.
-pub(super) fn undisturbed(act: impl FnOnce(Python<'_>)) {
+pub(crate) fn undisturbed(act: impl FnOnce(Python<'_>)) {
     Python::attach(|py| {
         let pending = PyErr::take(py);
         act(py);

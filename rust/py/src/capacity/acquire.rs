@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use super::alarm::LoopAlarm;
 use super::lease::Lease;
 use super::node::Capacity;
+use super::standing::Standing;
 use crate::asyncio;
 use crate::awaitable::context::{self, Context};
 use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
@@ -54,7 +55,7 @@ enum Entered {
 /// What has to wait.
 #[derive(Debug)]
 struct Waiting {
-    future: core::Acquire,
+    future: Standing<core::Acquire>,
     parked: Parked,
     timer: Option<Timer>,
     /// As long as this waits, the loop's timer is seen to.
@@ -181,7 +182,7 @@ impl Acquiring {
         ask.owner = owner;
         ask.alarm = Some(alarm.id());
         let mut waiting = Box::new(Waiting {
-            future: shared.core.acquire(ask),
+            future: Standing::new(shared, shared.enter(py)?.acquire(ask)),
             parked,
             timer: None,
             _alarm: alarm,
@@ -251,7 +252,7 @@ impl Acquiring {
     #[cold]
     fn asked(&self, source: &Bound<'_, Capacity>) -> PyResult<Ask> {
         match self.ask.as_deref() {
-            None => Ok(one_slot(source.get().enter(source.py())?.1)),
+            None => Ok(one_slot(source.get().place()?.1)),
             Some(ask) => Ok(ask.clone()),
         }
     }
@@ -306,8 +307,8 @@ impl Waiting {
 
     /// Has its place given up if its loop is dead when it is to be woken.
     fn forward(&self, py: Python<'_>) {
-        if let Some(place) = self.future.place() {
-            self.parked.forward(py, Box::new(move || place.give_up()));
+        if let Some(forward) = self.future.forward() {
+            self.parked.forward(py, forward);
         }
     }
 }

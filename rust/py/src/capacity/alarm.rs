@@ -77,7 +77,7 @@ impl Shared {
         let weak = PyWeakrefReference::new(event_loop)?.unbind();
         let alarm = Arc::new_cyclic(|alarm| LoopAlarm {
             shared: Arc::downgrade(self),
-            core: self.core.alarm(),
+            core: self.core_alarm(),
             thread: this_thread(),
             event_loop: weak,
             is_coarse,

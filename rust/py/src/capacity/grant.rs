@@ -47,8 +47,8 @@ impl Granter {
         let capacity = self.capacity.get();
         let ask = match cost {
             _ if !self.is_native => return self.try_acquire(py, cost),
-            None => one_slot(capacity.enter(py)?.1),
-            Some(cost) if is_one(cost) => one_slot(capacity.enter(py)?.1),
+            None => one_slot(capacity.place()?.1),
+            Some(cost) if is_one(cost) => one_slot(capacity.place()?.1),
             Some(cost) if is_number(cost) => {
                 capacity.ask(py, Given::Value(cost.as_borrowed()), Given::No)?
             }
@@ -164,26 +164,20 @@ impl Permit {
         }
     }
 
-    /// The capacity comes back also if the clock of the tree fails.
     #[inline]
     fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         let Some(shared) = self.shared.take() else {
             return Ok(());
         };
-        shared.home.check(py, "capacity")?;
-        let entered = shared.enter(py);
-        shared.core.release(self.id);
-        entered.map(drop)
+        shared.give_back(py, "capacity", |tree| tree.release(self.id))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         // A loop that was closed under its tasks drops them. A child of a fork has no such tree.
-        if let Some(shared) = self.shared.take()
-            && shared.home.is_here()
-        {
-            shared.core.release(self.id);
+        if let Some(shared) = self.shared.take() {
+            shared.at_last(|tree| tree.release(self.id));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::sched::{self as core, Amount, NodeId, PermitId, Resource};
+use headrace_core::sched::{self as core, Amount, NodeId, PermitId, Resource, Tree};
 use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -15,6 +15,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::alarm::LoopAlarm;
 use super::node::Capacity;
 use super::shared::{Keeper, Shared};
+use super::standing::Standing;
 use super::{alarm, amount, refusal, shape};
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
@@ -97,12 +98,8 @@ impl Lease {
     /// Gives it back: slots at once; what a rate gave comes back with time, and what was taken of a budget is spent.
     /// Idempotent.
     pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
-        let shared = self.shared();
-        shared.home.check(py, "lease")?;
-        // The capacity comes back also if the clock fails.
-        let entered = shared.enter(py);
-        self.give_back();
-        entered.map(drop)
+        self.shared()
+            .give_back(py, "lease", |tree| self.release_in(tree))
     }
 
     /// Corrects what was asked for to what it really was, of the resources that are named.
@@ -140,7 +137,7 @@ impl Lease {
     /// How much it holds, by resource; nothing once it was released.
     #[getter]
     fn cost<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let tree = &self.shared().core;
+        let tree = self.shared().look();
         let cost = tree.cost(self.id());
         let parts = cost.iter().flat_map(core::Cost::parts);
         shape::by_name(py, tree, parts.copied())
@@ -168,7 +165,7 @@ impl Lease {
     }
 
     fn __repr__(&self) -> String {
-        let tree = &self.shared().core;
+        let tree = self.shared().look();
         let Some(cost) = tree.cost(self.id()) else {
             return "<Lease, released>".to_owned();
         };
@@ -201,11 +198,18 @@ impl Lease {
 
     /// Releases it, unless it is.
     #[inline]
-    fn give_back(&self) {
+    fn release_in(&self, tree: &Tree) {
         // With the GIL held, so that nobody comes in between.
         if !self.is_released.load(Ordering::Relaxed) {
             self.is_released.store(true, Ordering::Relaxed);
-            self.shared().core.release(self.id());
+            tree.release(self.id());
+        }
+    }
+
+    /// The same where nobody can be told that the clock failed.
+    fn release_at_last(&self) {
+        if !self.is_released.load(Ordering::Relaxed) {
+            self.shared().at_last(|tree| self.release_in(tree));
         }
     }
 
@@ -218,7 +222,7 @@ impl Lease {
         let name = name.cast::<PyString>()?.to_cow()?;
         let amount = amount::amount(&name, value)?;
         let shared = self.shared();
-        let cost = shared.core.cost(self.id());
+        let cost = shared.look().cost(self.id());
         let parts = cost.as_ref().map_or(&[][..], core::Cost::parts);
         let resource = shared.resource(py, &name);
         match resource.filter(|resource| parts.iter().any(|(held, _)| held == resource)) {
@@ -226,7 +230,7 @@ impl Lease {
             None if cost.is_none() => Err(PyRuntimeError::new_err("this lease was released")),
             None => {
                 let held: Vec<_> = (parts.iter())
-                    .map(|(held, _)| format!("'{}'", shared.core.resource_name(*held)))
+                    .map(|(held, _)| format!("'{}'", shared.look().resource_name(*held)))
                     .collect();
                 Err(PyValueError::new_err(format!(
                     "this lease holds no '{name}'; it holds {}",
@@ -247,7 +251,7 @@ impl Drop for Lease {
         // A forked child has no such tree.
         let is_held = !*self.is_released.get_mut();
         if is_held && self.shared().home.is_here() {
-            self.give_back();
+            self.release_at_last();
             warn();
         }
     }
@@ -303,15 +307,19 @@ impl Released {
         let retaken = tree
             .take_again(lease.id(), Some(alarm.id()))
             .map_err(|error| refusal::of_permit(tree, error))
-            .and_then(|future| alarm::wait(py, CALL, shared, &alarm, future, None));
+            .and_then(|future| {
+                let future = Standing::new(shared, future);
+                alarm::wait(py, CALL, shared, &alarm, future, None)
+            });
         match retaken {
             Ok(Some(Ok(()))) => Ok(()),
             Ok(Some(Err(error))) => {
-                lease.give_back();
-                Err(lease.refuse(py, &error))
+                let refused = lease.refuse(py, &error);
+                lease.release_at_last();
+                Err(refused)
             }
             Ok(None) | Err(_) => {
-                lease.give_back();
+                lease.release_at_last();
                 retaken.map(drop)
             }
         }
@@ -342,7 +350,7 @@ impl Released {
 impl Lease {
     #[cold]
     fn refuse(&self, py: Python<'_>, error: &core::AcquireError) -> PyErr {
-        let tree = &self.shared().core;
+        let tree = self.shared().look();
         let cost = tree.cost(self.id());
         let asked = |resource| (cost.as_ref()).map_or(Amount::ZERO, |cost| cost.get(resource));
         refusal::of_ask(py, tree, self.permit.get().node, error, asked)
@@ -354,7 +362,7 @@ impl Lease {
 pub(super) struct Retaking {
     lease: Py<Lease>,
     /// Made by the first step, with the alarm of its loop.
-    future: Option<(core::Resume, Arc<LoopAlarm>)>,
+    future: Option<(Standing<core::Resume>, Arc<LoopAlarm>)>,
     is_over: bool,
 }
 
@@ -378,8 +386,7 @@ impl Operation for Retaking {
     }
 
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        let place = self.future.as_ref()?.0.place()?;
-        Some(Box::new(move || place.give_up()))
+        self.future.as_ref()?.0.forward()
     }
 
     fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
@@ -399,7 +406,7 @@ impl Retaking {
             let alarm = shared.alarm(&asyncio::running_loop(py)?)?;
             let future = (tree.take_again(lease.id(), Some(alarm.id())))
                 .map_err(|error| refusal::of_permit(tree, error))?;
-            self.future = Some((future, alarm));
+            self.future = Some((Standing::new(shared, future), alarm));
         }
         let Some((future, _)) = &mut self.future else {
             unreachable!("it was made just now")
@@ -415,8 +422,8 @@ impl Drop for Retaking {
         // What stands in the line for this lease, first.
         self.future = None;
         let lease = self.lease.get();
-        if !self.is_over && lease.shared().home.is_here() {
-            lease.give_back();
+        if !self.is_over {
+            lease.release_at_last();
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | [`node`] | `Capacity`, a node of a tree |
 //! | [`shared`] | what the nodes of one tree share: the core's tree, its clock, the alarms of the loops |
 //! | [`acquire`] | the awaitable that gives a lease, which `async with` takes too |
+//! | [`standing`] | a future of the core, which leaves its line at the time of now |
 //! | [`grant`] | what the core asks for itself: a permit without a lease |
 //! | [`lease`] | `Lease`, and giving one back for a while |
 //! | [`alarm`] | how a loop, or a thread, is told when time has made something ready |
@@ -13,7 +14,7 @@
 //! | [`refusal`] | the core's errors as Python's |
 //!
 //! Nothing of Python runs under the lock of a tree. A clock that is foreign code is read before a call, on the caller's
-//! thread, and the tree goes by what it showed ([`shared::Shared::enter`]).
+//! thread, and the tree goes by what it showed. [`shared::Shared`] lists the ways to the tree, each of which sees to that.
 
 mod acquire;
 mod alarm;
@@ -24,6 +25,7 @@ mod node;
 mod refusal;
 mod shape;
 mod shared;
+mod standing;
 
 use pyo3::prelude::*;
 

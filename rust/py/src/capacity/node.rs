@@ -14,6 +14,7 @@ use super::acquire::{Acquiring, one_slot};
 use super::amount::Given;
 use super::lease::Lease;
 use super::shared::{Anchor, Keeper, Shared};
+use super::standing::Standing;
 use super::{alarm, amount, refusal, shape};
 use crate::errors;
 use crate::owner;
@@ -99,10 +100,11 @@ impl Capacity {
             }
             None => {
                 let shared = Arc::new(Shared::new(clock)?);
-                let node = shared.core.root(options(&shared)?);
-                let node = node.map_err(|error| refusal::of_node(py, &shared.core, None, error))?;
+                let node = shared.root(options(&shared)?);
+                let node =
+                    node.map_err(|error| refusal::of_node(py, shared.look(), None, error))?;
                 Made {
-                    anchor: Py::new(py, Anchor(Arc::clone(&shared)))?,
+                    anchor: Anchor::new(py, &shared)?,
                     keeper: Py::new(py, Keeper(Arc::clone(&shared)))?,
                     shared,
                     node,
@@ -215,9 +217,9 @@ impl Capacity {
             return Lease::make(slf, permit);
         }
         let shared = this.shared()?;
-        let alarm = shared.core.alarm();
+        let alarm = shared.core_alarm();
         ask.alarm = Some(alarm.id());
-        let future = shared.core.acquire(ask.clone());
+        let future = Standing::new(shared, shared.enter(py)?.acquire(ask.clone()));
         match alarm::wait(py, CALL, shared, &alarm, future, until)? {
             Some(Ok(permit)) => Lease::make(slf, permit.into_id()),
             Some(Err(error)) => Err(this.refuse(py, &ask, &error)),
@@ -327,7 +329,7 @@ impl Capacity {
         let made = self.made()?;
         Ok(made
             .shared
-            .core
+            .look()
             .name(made.node)
             .map(|name| name.to_string()))
     }
@@ -421,11 +423,14 @@ impl Capacity {
         cost: Given<'_, '_>,
         priority: Given<'_, '_>,
     ) -> PyResult<Ask> {
-        let (tree, node) = self.enter(py)?;
+        let made = self.made()?;
+        let (shared, node) = (&made.shared, made.node);
+        shared.check(py)?;
         let cost = match cost {
             Given::No => one_slot(node).cost,
             Given::Value(cost) => amount::cost(&cost, |name| {
-                let resource = self.shared()?.resource(py, name);
+                let tree = shared.look();
+                let resource = shared.resource(py, name);
                 resource.ok_or_else(|| refusal::unknown(tree, node, name, known(tree, node)))
             })?,
         };
@@ -445,7 +450,7 @@ impl Capacity {
         priority: Given<'_, '_>,
     ) -> PyResult<Ask> {
         let ask = self.ask(py, cost, priority)?;
-        let checked = self.shared()?.core.check_ask(&ask);
+        let checked = self.shared()?.look().check_ask(&ask);
         match checked {
             Ok(()) => Ok(ask),
             Err(error) => Err(self.refuse(py, &ask, &error)),
@@ -467,7 +472,7 @@ impl Capacity {
 
     #[inline]
     pub(super) fn take(&self, py: Python<'_>, ask: &Ask) -> PyResult<Option<PermitId>> {
-        let tree = &self.shared()?.core;
+        let tree = self.shared()?.enter(py)?;
         (tree.try_take(ask)).map_err(|error| self.refuse(py, ask, &error))
     }
 
@@ -481,7 +486,7 @@ impl Capacity {
         match self.shared() {
             Ok(shared) => {
                 let asked = |resource| ask.cost.get(resource);
-                refusal::of_ask(py, &shared.core, ask.node, error, asked)
+                refusal::of_ask(py, shared.look(), ask.node, error, asked)
             }
             Err(error) => error,
         }
@@ -490,12 +495,8 @@ impl Capacity {
 
 impl Drop for Capacity {
     fn drop(&mut self) {
-        // A child of a fork has no such tree.
-        if let Some(made) = self.made.get()
-            && made.shared.home.is_here()
-            && !made.shared.core.is_broken()
-        {
-            made.shared.core.remove(made.node);
+        if let Some(made) = self.made.get() {
+            made.shared.forget(made.node);
         }
     }
 }

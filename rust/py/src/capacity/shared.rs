@@ -1,16 +1,20 @@
 //! What the nodes of one tree share.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::sched::{ManualClock, Resource, Settings, Time, Tree};
+use headrace_core::sched::{
+    Alarm, ManualClock, NodeError, NodeId, NodeOptions, Resource, Settings, Time, Tree,
+};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::alarm::LoopAlarm;
+use crate::awaitable::undisturbed;
 use crate::errors;
 use crate::fork::Home;
 use crate::gc;
@@ -20,10 +24,22 @@ use crate::gil::GilCell;
 const LATENESS: Duration = Duration::from_millis(50);
 
 /// A tree with its clock and the alarms of the loops that wait for it.
+///
+/// Whatever may grant something has to be done at the time of now, and where the clock is a function of Python's the tree knows
+/// no other time than the one that it was told last. So the tree is out of reach but for these ways:
+///
+/// | way | for what | an error of the clock |
+/// |---|---|---|
+/// | [`enter`](Shared::enter) | what somebody calls | is the caller's, and nothing was done |
+/// | [`give_back`](Shared::give_back) | giving something back | is the caller's, and it was done |
+/// | [`at_last`](Shared::at_last) | destructors, and whoever else has no caller | goes to `sys.unraisablehook`, and it was done |
+/// | [`look`](Shared::look), [`forget`](Shared::forget) | what grants nothing, at whatever time | |
+///
+/// A future of the tree is kept in a [`Standing`](super::standing::Standing), which leaves its line by the third.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) home: Home,
-    pub(super) core: Arc<Tree>,
+    core: Arc<Tree>,
     clock: Option<Given>,
     /// The resources that some node limits, by name.
     resources: GilCell<HashMap<String, Resource>>,
@@ -37,6 +53,8 @@ pub(super) struct Shared {
 struct Given {
     /// The collector knows it by the [`Anchor`], and may take it when that one is gone.
     callable: GilCell<Option<Py<PyAny>>>,
+    /// That one. Of what is garbage the collector clears the weak references before it takes anything apart.
+    anchor: OnceLock<Py<PyWeakrefReference>>,
     shown: Arc<ManualClock>,
 }
 
@@ -49,6 +67,7 @@ impl Shared {
                 let shown = Arc::new(ManualClock::new());
                 let given = Given {
                     callable: GilCell::new(Some(clock.clone().unbind())),
+                    anchor: OnceLock::new(),
                     shown: Arc::clone(&shown),
                 };
                 (Settings::with_clock(shown), Some(given))
@@ -71,17 +90,80 @@ impl Shared {
         self.clock.is_none()
     }
 
-    /// The tree, if it may be used here, with its clock set to the time of now.
+    /// Fails if it may not be used here.
     #[inline]
-    pub(super) fn enter(&self, py: Python<'_>) -> PyResult<&Arc<Tree>> {
+    pub(super) fn check(&self, py: Python<'_>) -> PyResult<()> {
         self.home.check(py, "capacity")?;
         if self.core.is_broken() {
             return Err(errors::broken(py, "capacity"));
         }
+        Ok(())
+    }
+
+    /// The tree, if it may be used here, with its clock set to the time of now.
+    #[inline]
+    pub(super) fn enter(&self, py: Python<'_>) -> PyResult<&Arc<Tree>> {
+        self.check(py)?;
         if let Some(given) = &self.clock {
             given.read(py)?;
         }
         Ok(&self.core)
+    }
+
+    /// Gives something back, also if the clock fails. In a forked child there is nothing to give it back to.
+    #[inline]
+    pub(super) fn give_back(
+        &self,
+        py: Python<'_>,
+        what: &str,
+        act: impl FnOnce(&Tree),
+    ) -> PyResult<()> {
+        self.home.check(py, what)?;
+        let entered = self.enter(py);
+        act(&self.core);
+        entered.map(drop)
+    }
+
+    /// Does what has to be done although nobody is there who could be told of an error: nothing in a forked child, nor in a tree
+    /// that is broken. Called with no lock held, and with no borrow open.
+    pub(super) fn at_last(&self, act: impl FnOnce(&Tree)) {
+        if !self.home.is_here() || self.core.is_broken() {
+            return;
+        }
+        if let Some(given) = &self.clock {
+            undisturbed(|py| {
+                if given.is_alive(py)
+                    && let Err(error) = given.read(py)
+                {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }
+        act(&self.core);
+    }
+
+    /// A node is nobody's any more. All who wait there have it, so nobody does, and this makes room for nobody: the time does not
+    /// matter.
+    pub(super) fn forget(&self, node: NodeId) {
+        if self.home.is_here() && !self.core.is_broken() {
+            self.core.remove(node);
+        }
+    }
+
+    /// The tree as it is: for names, for what is held, and for what could be asked; not for anything that grants.
+    #[inline]
+    pub(super) fn look(&self) -> &Tree {
+        &self.core
+    }
+
+    /// A timer's side of the tree.
+    pub(super) fn core_alarm(&self) -> Alarm {
+        self.core.alarm()
+    }
+
+    /// The root of a tree that has just been made.
+    pub(super) fn root(&self, options: NodeOptions) -> Result<NodeId, NodeError> {
+        self.core.root(options)
     }
 
     #[inline]
@@ -109,6 +191,12 @@ impl Shared {
 }
 
 impl Given {
+    /// Whether the tree is anybody's. If not, nobody waits there who would need the time, and the clock may have been taken apart.
+    fn is_alive(&self, py: Python<'_>) -> bool {
+        let anchor = self.anchor.get();
+        anchor.is_some_and(|anchor| anchor.bind(py).upgrade().is_some())
+    }
+
     #[cold]
     fn read(&self, py: Python<'_>) -> PyResult<()> {
         let callable = (self.callable.borrow(py).as_ref()).map(|callable| callable.clone_ref(py));
@@ -149,9 +237,20 @@ pub(super) struct Keeper(pub(super) Arc<Shared>);
 
 /// By this the collector knows the Python objects of a tree: each node holds one reference to it, where the tree itself
 /// is shared in ways that it cannot see.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct Anchor(pub(super) Arc<Shared>);
+pub(super) struct Anchor(Arc<Shared>);
+
+impl Anchor {
+    pub(super) fn new(py: Python<'_>, shared: &Arc<Shared>) -> PyResult<Py<Self>> {
+        let anchor = Bound::new(py, Self(Arc::clone(shared)))?;
+        if let Some(given) = &shared.clock {
+            let weak = PyWeakrefReference::new(anchor.as_any())?.unbind();
+            given.anchor.set(weak).expect("a tree has one anchor");
+        }
+        Ok(anchor.unbind())
+    }
+}
 
 #[pymethods]
 impl Anchor {

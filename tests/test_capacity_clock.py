@@ -1,0 +1,189 @@
+"""A clock of one's own: whatever makes room, who is served by it is served at the time of now."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import CapacitySource, Rate
+from tests.support import turns, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+BURST = 10
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def served(capacity: CapacitySource) -> float:
+    """When it was granted a slot and the whole burst."""
+    async with capacity.acquire({"slots": 1, "tokens": BURST}):
+        return now()
+
+
+async def passed_eight_times(capacity: CapacitySource) -> None:
+    for _ in range(8):
+        (await capacity.acquire(detached=True)).release()
+
+
+async def a_lease_is_collected(capacity: CapacitySource) -> Callable[[], object]:
+    leases = [await capacity.acquire(2, detached=True)]
+
+    def collect() -> None:
+        with pytest.warns(ResourceWarning, match="collected before it was released"):
+            leases.clear()
+
+    return collect
+
+
+async def a_waiter_is_cancelled(capacity: CapacitySource) -> Callable[[], object]:
+    held = await capacity.acquire(detached=True)
+    big = asyncio.ensure_future(capacity.acquire(2))
+    await turns(3)
+    await passed_eight_times(capacity)
+
+    def cancel() -> None:
+        big.cancel()
+        # The one slot that is free is enough.
+        asyncio.get_running_loop().call_later(1, held.release)
+
+    return cancel
+
+
+async def taking_again_is_cancelled(capacity: CapacitySource) -> Callable[[], object]:
+    async def be_away() -> None:
+        async with capacity.acquire(2, detached=True) as lease, lease.released():
+            ready.set()
+            await away.wait()
+
+    ready, away = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(be_away())
+    await ready.wait()
+    held = await capacity.acquire(detached=True)
+    away.set()
+    await turns(3)
+    await passed_eight_times(capacity)
+
+    def cancel() -> None:
+        task.cancel()
+        asyncio.get_running_loop().call_later(1, held.release)
+
+    return cancel
+
+
+MAKES_ROOM = [
+    a_lease_is_collected,
+    a_waiter_is_cancelled,
+    taking_again_is_cancelled,
+]
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("begin", MAKES_ROOM, ids=lambda begin: begin.__name__)
+async def test_who_is_served_by_whatever_makes_room_is_served_at_the_time_of_now(
+    begin: Callable[[CapacitySource], Coroutine[Any, Any, Callable[[], object]]],
+) -> None:
+    capacity = CapacitySource(
+        {"slots": 2, "tokens": Rate(1, per=1.0, burst=BURST)},
+        clock=asyncio.get_running_loop().time,
+    )
+    make_room = await begin(capacity)
+    waiter = asyncio.create_task(served(capacity))
+    await turns(5)
+    assert not waiter.done(), "it waits, or this shows nothing"
+    # Nobody touches the tree meanwhile.
+    await asyncio.sleep(100)
+    make_room()
+    await until(waiter.done)
+    assert await waiter == now()
+    # It has had the whole burst just now, so nothing is left: by the time of long ago all would be there again.
+    assert capacity.available["tokens"] == 0
+    assert capacity.try_acquire({"tokens": 1}) is None
+    await asyncio.sleep(2)
+    assert capacity.held["slots"] == 0
+
+
+async def test_a_clock_that_fails_where_nobody_called_is_told_of_and_the_capacity_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fails = False
+
+    def clock() -> float:
+        if fails:
+            raise ZeroDivisionError("no time")
+        return 1.0
+
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+    capacity = CapacitySource(1, clock=clock)
+    lease = await capacity.acquire(detached=True)
+    waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(2)]
+    await turns(3)
+    fails = True
+    waiting[0].cancel()
+    await turns(3)
+    assert [str(error) for error in told] == ["no time"]
+    # And in a destructor, through which an error of somebody else is on its way.
+    with pytest.warns(ResourceWarning), pytest.raises(KeyError, match="mine"):
+        try:
+            raise KeyError("mine")
+        finally:
+            del lease
+    assert [str(error) for error in told] == ["no time"] * 2
+    fails = False
+    (await waiting[1]).release()
+    assert (capacity.held, capacity.waiting) == (0, 0)
+
+
+def test_a_clock_that_is_garbage_with_its_tree_is_not_asked_any_more() -> None:
+    class Clock:
+        def __init__(self) -> None:
+            self.seconds = 1.0
+
+        def now(self) -> float:
+            return self.seconds
+
+    def leave() -> None:
+        clock = Clock()
+        capacity = CapacitySource(1, clock=clock.now)
+        # All in one circle, of which the collector takes the clock apart first.
+        clock.__dict__["circle"] = [clock, capacity, capacity.acquire_sync(detached=True)]
+
+    gc.collect()
+    leave()
+    with pytest.warns(ResourceWarning, match="a lease was collected"):
+        gc.collect()
+
+
+async def test_a_clock_may_use_the_tree_itself() -> None:
+    busy = False
+
+    def clock() -> float:
+        nonlocal busy
+        if not busy and capacity is not None:
+            busy = True
+            try:
+                if (lease := capacity.try_acquire(detached=True)) is not None:
+                    lease.release()
+            finally:
+                busy = False
+        return 1.0
+
+    capacity: CapacitySource | None = None
+    capacity = CapacitySource(2, clock=clock)
+    leases = [await capacity.acquire(detached=True) for _ in range(2)]
+    waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(3)]
+    await turns(3)
+    waiting[0].cancel()
+    with pytest.warns(ResourceWarning):
+        del leases
+    for one in waiting[1:]:
+        (await one).release()
+    assert (capacity.held, capacity.waiting) == (0, 0)
