@@ -453,7 +453,9 @@ async def test_a_task_that_would_wait_for_itself_is_told() -> None:
     root = CapacitySource(2, name="root")
     leaf = CapacitySource(2, root, name="leaf")
     lease = await leaf.acquire(2)
-    with pytest.raises(WouldDeadlock, match=r"lease of 2 slots of 'leaf'.*limit is 2"):
+    with pytest.raises(
+        WouldDeadlock, match=r"a lease of 'leaf', with 2 of the 2 slots of 'leaf',.* 1 more"
+    ):
         await leaf.acquire()
     # Not who comes from elsewhere: it only waits.
     other = asyncio.ensure_future(root.acquire())

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from headrace import CapacitySource, Lease, WouldDeadlock
+from headrace import Budget, CapacitySource, Lease, WouldDeadlock
 from tests.support import until
 
 
@@ -89,3 +89,79 @@ def test_the_collector_comes_upon_no_dead_lease() -> None:
         del lease
         # Whoever asks for all objects refers to each for a moment.
         assert not any(isinstance(thing, Lease) for thing in gc.get_objects())
+
+
+async def test_who_would_wait_for_itself_to_take_a_lease_again_is_told() -> None:
+    capacity = CapacitySource(1, name="all")
+    lease = await capacity.acquire()
+    others: list[Lease] = []
+    with pytest.raises(WouldDeadlock, match=r"a lease of 'all', with 1 of the 1 slots of 'all'"):
+        async with lease.released():
+            others.append(await capacity.acquire())
+    # It could not be taken again, so it is released.
+    assert lease.is_released
+    assert (capacity.held, capacity.waiting) == (1, 0)
+
+    async def take_again() -> None:
+        async with theirs.released():
+            ready.set()
+            await away.wait()
+
+    # Whoever takes it again in another task waits for us, who may well release it.
+    others.pop().release()
+    theirs = await capacity.acquire()
+    ready, away = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(take_again())
+    await ready.wait()
+    ours = await capacity.acquire()
+    away.set()
+    await until(lambda: capacity.waiting == 1)
+    ours.release()
+    await task
+    theirs.release()
+
+
+def test_a_thread_that_would_wait_for_itself_to_take_a_lease_again_is_told() -> None:
+    capacity = CapacitySource(1)
+    lease = capacity.acquire_sync()
+    others: list[Lease] = []
+    with pytest.raises(WouldDeadlock), lease.released():
+        others.append(capacity.acquire_sync())
+    assert lease.is_released
+    others[0].release()
+    assert (capacity.held, capacity.waiting) == (0, 0)
+
+
+async def test_what_a_task_may_not_need_of_a_budget_it_does_not_wait_for() -> None:
+    capacity = CapacitySource({"dollars": Budget(1)}, name="run")
+    async with capacity.acquire({"dollars": 0.25}) as lease:
+        lease.settle(dollars=0.125)
+    lease = await capacity.acquire({"dollars": 0.5})
+    said = r"a lease of 'run', with 0\.5 dollars of the 0\.875 that the budget of 'run' has left.* 0\.5 more"
+    with pytest.raises(WouldDeadlock, match=said):
+        await capacity.acquire({"dollars": 0.5})
+    # Also while it is given back for a while, which of a budget gives nothing back.
+    async with lease.released():
+        with pytest.raises(WouldDeadlock, match=r"lease\.settle"):
+            await capacity.acquire({"dollars": 0.5})
+    # What somebody else holds may come back.
+    theirs = await capacity.acquire({"dollars": 0.25}, detached=True)
+    waiting = asyncio.ensure_future(capacity.acquire({"dollars": 0.25}))
+    await until(lambda: capacity.waiting == 1)
+    theirs.settle(dollars=0)
+    for one in (await waiting, theirs, lease):
+        one.release()
+
+
+async def test_the_leases_by_which_a_task_would_wait_for_itself_are_named() -> None:
+    root = CapacitySource(2, name="root")
+    one, other = CapacitySource(9, root, name="one"), CapacitySource(9, root, name="other")
+    leases = [await one.acquire(), await other.acquire()]
+    said = r"2 leases, the latest of 'other', with 2 of the 2 slots of 'root', .* to release them: 1 more"
+    with pytest.raises(WouldDeadlock, match=said):
+        await one.acquire()
+    leases.pop().release()
+    said = r"a lease of 'one', with 1 of the 2 slots of 'root', .* to release it: 2 more"
+    with pytest.raises(WouldDeadlock, match=said):
+        await other.acquire(2)
+    leases.pop().release()

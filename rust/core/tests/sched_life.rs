@@ -36,7 +36,9 @@ fn whoever_would_wait_for_itself_is_told() {
         resource: SLOTS,
         limit: units(3),
         held: units(2),
+        leases: 2,
         permit: second.id(),
+        acquired: leaf,
     };
     assert_eq!(failed(&mut Task::new(world.tree.acquire(ask(2)))), deadlock);
     assert!(
@@ -53,6 +55,38 @@ fn whoever_would_wait_for_itself_is_told() {
     second.suspend().unwrap();
     world.tree.check();
     drop(granted(&mut waits));
+}
+
+#[test]
+fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
+    let (world, root) = World::slots(2);
+    let leaf = world.add(root, 2);
+    let ours = world.take_ask(Ask::slots(leaf, 2).owner(US));
+    ours.suspend().unwrap();
+    let other = world.take_ask(Ask::slots(root, 1).owner(US));
+    let deadlock = AcquireError::WouldDeadlock {
+        node: root,
+        resource: SLOTS,
+        limit: units(2),
+        held: units(1),
+        leases: 1,
+        permit: other.id(),
+        acquired: root,
+    };
+    let again = || ours.resume(None).unwrap();
+    assert_eq!(Task::new(again()).ready(), Err(deadlock));
+    assert!(ours.is_suspended(), "and may be asked for again");
+    // Somebody else only waits for what is ours, unless it waits for its own.
+    let theirs = OwnerId(8);
+    drop(Task::waiting(again().by(theirs)));
+    other.suspend().unwrap();
+    let _held = world.take_ask(Ask::slots(root, 1).owner(theirs));
+    assert!(matches!(
+        Task::new(again().by(theirs)).ready(),
+        Err(AcquireError::WouldDeadlock { .. })
+    ));
+    drop(Task::waiting(again()));
+    world.tree.check();
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::admit::Answer;
-use super::{AcquireError, AlarmId, Ask, NodeId, Permit, Place, Tree};
+use super::{AcquireError, AlarmId, Ask, NodeId, OwnerId, Permit, Place, Tree};
 use crate::sync::{Arc, Key, WakeList};
 use std::future::Future;
 use std::pin::Pin;
@@ -38,6 +38,7 @@ pub struct Acquire {
 pub struct Resume {
     node: NodeId,
     lease: Key,
+    asker: Option<OwnerId>,
     alarm: Option<AlarmId>,
     seat: Seat,
 }
@@ -202,6 +203,7 @@ impl Resume {
         Self {
             node,
             lease,
+            asker: None,
             alarm,
             seat: Seat::new(tree),
         }
@@ -209,6 +211,13 @@ impl Resume {
 }
 
 impl Resume {
+    /// Who asks, if it is not the owner of the permit: so that it is this one's permits that it must not wait for. Of a permit
+    /// without an owner nobody asks.
+    pub fn by(mut self, asker: OwnerId) -> Self {
+        self.asker = Some(asker);
+        self
+    }
+
     /// Its place in the line, if it stands there.
     pub fn place(&self) -> Option<Place> {
         self.seat.place()
@@ -222,13 +231,14 @@ impl Future for Resume {
         let Self {
             node,
             lease,
+            asker,
             alarm,
             seat,
         } = self.get_mut();
         let answer = match seat.ask(*node, cx.waker()) {
             Some(answer) => answer,
             None => seat.join(*node, cx.waker(), |state, waker, wakes| {
-                state.ask_again(*lease, *alarm, waker, wakes)
+                state.ask_again(*lease, *asker, *alarm, waker, wakes)
             }),
         };
         if answer.is_ready() {

@@ -3,9 +3,9 @@
 use super::dispatch::Fit;
 use super::lease::Held;
 use super::line::{Stage, Waiter, Wants};
-use super::pool::Bound;
+use super::pool::{Bound, Kind};
 use super::state::State;
-use super::{AcquireError, AlarmId, Amount, Ask, PermitId};
+use super::{AcquireError, AlarmId, Amount, Ask, Cost, OwnerId, PermitId};
 use crate::sync::{Key, WakeList};
 use std::task::Waker;
 
@@ -73,7 +73,8 @@ impl State {
             Ok(node) => node,
             Err(error) => return Answer::Never(error),
         };
-        if let Some(error) = self.would_deadlock(node, ask) {
+        let own = (ask.owner).and_then(|owner| self.would_deadlock(node, &ask.cost, owner));
+        if let Some(error) = own {
             return Answer::Never(error);
         }
         self.read_clock();
@@ -116,10 +117,12 @@ impl State {
         }
     }
 
-    /// Takes the place of a suspended lease in the line for its slots.
+    /// Takes the place of a suspended lease in the line for its slots. Its owner asks, or else `asker`; for what is nobody's,
+    /// nobody.
     pub(super) fn ask_again(
         &mut self,
         lease: Key,
+        asker: Option<OwnerId>,
         alarm: Option<AlarmId>,
         waker: &mut Option<Waker>,
         wakes: &mut WakeList,
@@ -127,7 +130,7 @@ impl State {
         let Some(record) = self.leases.get(lease) else {
             return Answer::Never(AcquireError::Closed);
         };
-        let node = record.node;
+        let (node, owner) = (record.node, record.owner);
         if record.held != Held::No || self.nodes.at(node).is_closed() {
             return Answer::Never(AcquireError::Closed);
         }
@@ -136,6 +139,10 @@ impl State {
             self.take_slots(lease.index(), Held::Yes);
             return Answer::Granted(lease);
         };
+        let owner = owner.map(|owner| asker.unwrap_or(owner));
+        if let Some(error) = owner.and_then(|owner| self.would_deadlock(node, &cost, owner)) {
+            return Answer::Never(error);
+        }
         let rank = self.next_rank(0);
         let waiter = self.join(Waiter::new(node, rank, cost, Wants::Again(lease), alarm));
         self.leases.at_mut(lease.index()).held = Held::Resuming(waiter);
@@ -211,44 +218,52 @@ impl State {
         }
     }
 
-    /// Whether a waiter waits for what its own owner holds, and for ever.
-    fn would_deadlock(&self, node: u32, ask: &Ask) -> Option<AcquireError> {
-        let leases = self.leases_of(ask.owner?);
+    /// Whether a waiter waits for what its own owner holds, and for ever: for slots that it would have to give back itself, or for what
+    /// only its own leases may yet prove not to need of a budget. Of others it is taken that they give back everything.
+    ///
+    /// Looked at when it begins to wait, and not again.
+    fn would_deadlock(&self, node: u32, cost: &Cost, owner: OwnerId) -> Option<AcquireError> {
+        let leases = self.leases_of(owner);
         if leases.is_empty() {
             return None;
         }
         for at in self.path(node) {
-            for &(resource, amount) in ask.cost.parts() {
+            for &(resource, amount) in cost.parts() {
                 let Some(pool) = self.nodes.at(at).pool(resource) else {
                     continue;
                 };
-                let Bound::Slots(limit) = pool.bound else {
-                    continue;
+                let limit = match pool.bound {
+                    Bound::Slots(0) => pool.ceiling.unwrap_or(u64::MAX),
+                    Bound::Slots(limit) => limit,
+                    Bound::Budget { total, spent } => total.saturating_sub(spent),
+                    // Time brings what is missing.
+                    Bound::Rate(_) | Bound::None => continue,
                 };
-                let limit = if limit > 0 {
-                    limit
-                } else {
-                    pool.ceiling.unwrap_or(u64::MAX)
-                };
-                let mut held = 0;
-                let mut latest = None;
-                for &lease in &leases {
+                let own = leases.iter().filter_map(|&lease| {
                     let record = self.leases.at(lease);
                     let part = record.cost.get(resource).as_micros();
-                    if part > 0 && record.held.has_slots() && self.is_below(record.node, at) {
-                        held += part;
-                        latest = latest.or(Some(lease));
-                    }
+                    // What was taken of a budget stays taken while the slots are away.
+                    let is_held = pool.kind == Kind::Budget || record.held.has_slots();
+                    let counts = part > 0 && is_held && self.is_below(record.node, at);
+                    counts.then_some((lease, part))
+                });
+                let (mut held, mut leases, mut latest) = (0_u128, 0, None);
+                for (lease, part) in own {
+                    held += u128::from(part);
+                    leases += 1;
+                    latest = latest.or(Some(lease));
                 }
                 if let Some(lease) = latest
-                    && held + amount.as_micros() > limit
+                    && held + u128::from(amount.as_micros()) > u128::from(limit)
                 {
                     return Some(AcquireError::WouldDeadlock {
                         node: self.id_of(at),
                         resource,
                         limit: Amount::raw(limit),
-                        held: Amount::raw(held),
+                        held: Amount::raw(u64::try_from(held).unwrap_or(u64::MAX)),
+                        leases,
                         permit: PermitId(self.leases.key_at(lease)),
+                        acquired: self.id_of(self.leases.at(lease).node),
                     });
                 }
             }

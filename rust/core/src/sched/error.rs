@@ -119,18 +119,23 @@ pub enum AcquireError {
     },
     /// The node, or one above it, was closed or removed; or the permit that was to be taken again was released.
     Closed,
-    /// What the owner holds and what it asks for are together above a limit, so it would wait for itself.
+    /// What the owner holds and what it asks for are together above a limit, or above what is left of a budget with all that is held
+    /// unsettled, so it would wait for itself.
     WouldDeadlock {
         /// The node of that limit.
         node: NodeId,
         /// Of this.
         resource: Resource,
-        /// The limit.
+        /// The limit; of a budget what is not spent yet.
         limit: Amount,
         /// What the owner holds of it there.
         held: Amount,
-        /// One of the permits by which it does: the latest.
+        /// By how many permits it does.
+        leases: usize,
+        /// One of them: the latest.
         permit: PermitId,
+        /// Where that one was acquired.
+        acquired: NodeId,
     },
 }
 

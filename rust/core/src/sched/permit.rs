@@ -63,7 +63,8 @@ impl Permit {
         self.tree.suspend(self.id)
     }
 
-    /// Takes the slots again, in a line as any other; see [`Resume`].
+    /// Takes the slots again, in a line as any other; see [`Resume`]. If it would wait for what its owner holds, it fails as an acquire
+    /// does.
     ///
     /// # Errors
     ///

@@ -273,6 +273,13 @@ impl Model {
         here.map(|(_, slots, _)| slots).sum()
     }
 
+    /// What it took of budgets there, and has not settled for good.
+    pub fn owned_money(&self, owner: u64, node: usize) -> u64 {
+        let own = self.held().filter(|(claim, ..)| claim.owner == Some(owner));
+        let here = own.filter(|(claim, ..)| self.path(claim.node).any(|above| above == node));
+        here.map(|(_, _, money)| money).sum()
+    }
+
     /// Where what is left does not cover the claim.
     pub fn lacks(&self, books: &[Book], claim: &Claim) -> Vec<(usize, Thing)> {
         let mut lacks = Vec::new();

@@ -393,17 +393,23 @@ impl Run {
         };
         let claim = self.claim(of.node, cost, 0, of.owner);
         let mut wish = Wish::Resume(of.name, resume);
+        let (may_deadlock, must_deadlock) = self.model.deadlock(&claim);
+        let is_closed = self.model.is_closed(of.node);
         match poll_wish(&mut wish, claim.name, &self.log) {
-            Poll::Pending => self.wait(claim, wish, None),
+            Poll::Pending => {
+                assert!(!must_deadlock, "{claim:?} waits for its own owner");
+                self.wait(claim, wish, None);
+            }
             Poll::Ready(Ok(_)) => {
+                assert!(!must_deadlock, "{claim:?} was had against its own owner");
                 if claim.cost.slots > 0 {
                     self.granted(claim, false);
                 }
                 self.model.leases[index].suspended = false;
             }
-            Poll::Ready(Err(AcquireError::Closed)) => assert!(self.model.is_closed(of.node)),
+            Poll::Ready(Err(AcquireError::Closed)) => assert!(is_closed),
             Poll::Ready(Err(AcquireError::WouldDeadlock { .. })) => {
-                assert!(self.model.deadlock(&claim).0, "{claim:?}");
+                assert!(may_deadlock && !is_closed, "{claim:?}");
             }
             Poll::Ready(Err(AcquireError::AboveCeiling { .. })) => {
                 let (refusals, _) = self.model.refusals(&claim);

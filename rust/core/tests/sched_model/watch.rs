@@ -96,8 +96,18 @@ impl Model {
             let owned = self.owned(owner, node);
             let limit = self.nodes[node].slots.unwrap_or(u64::MAX);
             let above = owned > 0 && claim.cost.slots > 0 && owned + claim.cost.slots > limit;
-            may |= above || claim.cost.money > 0;
+            may |= above;
             must |= above && limit > 0;
+            // What its own leases took of a budget is theirs until they are settled, also while their slots are away.
+            let owned = self.owned_money(owner, node);
+            if let Some(money) = self.nodes[node].money
+                && owned > 0
+                && claim.cost.money > 0
+            {
+                let above = owned + claim.cost.money + money.spent > money.amount;
+                may |= above;
+                must |= above;
+            }
         }
         (may, must)
     }

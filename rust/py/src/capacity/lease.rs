@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::sched::{self as core, Amount, NodeId, PermitId, Resource, Tree};
+use headrace_core::sched::{self as core, Amount, NodeId, OwnerId, PermitId, Resource, Tree};
 use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -20,6 +20,7 @@ use super::{alarm, amount, refusal, shape};
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
 use crate::awaitable::{Class, Seen, Stopped, context};
+use crate::owner;
 use crate::recycled::{Bin, Filling, Leaving, Recycled};
 use crate::thread::Blocking;
 
@@ -128,6 +129,8 @@ impl Lease {
     ///
     /// Raises:
     ///     RuntimeError: When entered: the lease was released, or is given back already.
+    ///     WouldDeadlock: At the end: this task holds itself what it would wait for, as in `acquire`.
+    ///     ClosedError: At the end: the node was closed, or one above it.
     fn released(slf: Bound<'_, Self>) -> Released {
         Released {
             lease: slf.unbind(),
@@ -308,6 +311,7 @@ impl Released {
             .take_again(lease.id(), Some(alarm.id()))
             .map_err(|error| refusal::of_permit(tree, error))
             .and_then(|future| {
+                let future = future.by(OwnerId(owner::current(py)?.get()));
                 let future = Standing::new(shared, future);
                 alarm::wait(py, CALL, shared, &alarm, future, None)
             });
@@ -405,7 +409,8 @@ impl Retaking {
         if self.future.is_none() {
             let alarm = shared.alarm(&asyncio::running_loop(py)?)?;
             let future = (tree.take_again(lease.id(), Some(alarm.id())))
-                .map_err(|error| refusal::of_permit(tree, error))?;
+                .map_err(|error| refusal::of_permit(tree, error))?
+                .by(OwnerId(owner::current(py)?.get()));
             self.future = Some((Standing::new(shared, future), alarm));
         }
         let Some((future, _)) = &mut self.future else {

@@ -130,7 +130,8 @@ impl Capacity {
     ///     ValueError: `cost` is negative, not finite or of nothing; names a resource that nobody on the path limits; or is
     ///         above what a node of the path ever allows.
     ///     BudgetExhausted: What is left of a budget does not cover it, and nothing that is held can come back.
-    ///     WouldDeadlock: This task holds itself what it would wait for.
+    ///     WouldDeadlock: This task holds itself what it would wait for. Whoever awaits this is the one who asks: `gather`, and `wait_for`
+    ///         up to CPython 3.11, do so in a task of their own, which holds nothing; `timeout=` does not.
     ///     TimeoutError: It could not be had in time.
     ///     ClosedError: The node was closed, or one above it.
     #[pyo3(

@@ -1,6 +1,8 @@
 //! The core's errors as Python's: with names for numbers, and what to do.
 
-use headrace_core::sched::{AcquireError, Amount, NodeError, NodeId, PermitError, Resource, Tree};
+use headrace_core::sched::{
+    AcquireError, Amount, Limit, NodeError, NodeId, PermitError, Resource, Tree,
+};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -56,24 +58,53 @@ pub(super) fn of_ask(
             ),
         ),
         AcquireError::Closed => closed(py, tree, node),
-        AcquireError::WouldDeadlock {
-            node: limiting,
-            resource,
-            limit,
-            held,
-            permit: _,
-        } => errors::would_deadlock(
-            py,
-            &format!(
-                "this task or thread holds a lease of {held} {} of {}, whose limit is {limit}, and would wait for itself \
-                 to release it: {} more can never be had; release it first, or give it back for a while (lease.released()), \
-                 or acquire what somebody else is to release with detached=True",
-                called(resource),
-                name(tree, *limiting),
-                asked(*resource)
-            ),
-        ),
+        AcquireError::WouldDeadlock { .. } => would_deadlock(py, tree, error, asked),
     }
+}
+
+/// That somebody would wait for itself, and by which lease.
+#[cold]
+fn would_deadlock(
+    py: Python<'_>,
+    tree: &Tree,
+    error: &AcquireError,
+    asked: impl Fn(Resource) -> Amount,
+) -> PyErr {
+    let AcquireError::WouldDeadlock {
+        node,
+        resource,
+        limit,
+        held,
+        leases,
+        permit: _,
+        acquired,
+    } = error
+    else {
+        unreachable!("it is told of this one alone");
+    };
+    let (called, lease) = (tree.resource_name(*resource), name(tree, *acquired));
+    let lease = match leases {
+        1 => format!("a lease of {lease}"),
+        several => format!("{several} leases, the latest of {lease}"),
+    };
+    let what = if *leases == 1 { "it" } else { "them" };
+    let is_budget = (tree.limits(*node).iter())
+        .any(|(limited, limit)| limited == resource && matches!(limit, Limit::Budget(_)));
+    let (node, asked) = (name(tree, *node), asked(*resource));
+    let message = if is_budget {
+        format!(
+            "this task or thread holds {lease}, with {held} {called} of the {limit} that the budget of {node} has left, and would \
+             wait for itself to settle {what} to less: {asked} more can never be had; settle first what was not needed \
+             (lease.settle()), or acquire what somebody else is to settle with detached=True"
+        )
+    } else {
+        format!(
+            "this task or thread holds {lease}, with {held} of the {limit} {called} of {node}, and would wait for itself to \
+             release {what}: {asked} more can never be had; release first, or give back for a while (lease.released()), or \
+             acquire what somebody else is to release with detached=True"
+        )
+    };
+    errors::would_deadlock(py, &message)
 }
 
 /// A resource that nobody on the path limits.
