@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace import Budget, CapacitySource, Lease, WouldDeadlock
+from headrace import (
+    Budget,
+    CapacitySource,
+    ClosedError,
+    HeadraceError,
+    Lease,
+    PushPullBufferObj,
+    WouldDeadlock,
+)
 from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def test_whose_a_lease_is_is_known_whoever_asked_in_between() -> None:
@@ -165,3 +179,75 @@ async def test_the_leases_by_which_a_task_would_wait_for_itself_are_named() -> N
     with pytest.raises(WouldDeadlock, match=said):
         await other.acquire(2)
     leases.pop().release()
+
+
+async def test_what_a_block_raised_is_the_context_of_what_its_end_raises() -> None:
+    capacity = CapacitySource(1)
+    lease = await capacity.acquire()
+    with pytest.raises(ClosedError) as caught:
+        async with lease.released():
+            capacity.close()
+            raise KeyError("body")
+    assert repr(caught.value.__context__) == "KeyError('body')"
+    assert lease.is_released
+
+
+def test_what_a_block_raised_is_the_context_of_what_its_end_raises_in_a_thread() -> None:
+    capacity = CapacitySource(1)
+    lease = capacity.acquire_sync()
+    with pytest.raises(ClosedError) as caught, lease.released():
+        capacity.close()
+        raise KeyError("body")
+    assert repr(caught.value.__context__) == "KeyError('body')"
+    assert lease.is_released
+
+
+def refused_by_a_capacity() -> None:
+    capacity = CapacitySource(1)
+    capacity.close()
+    capacity.try_acquire()
+
+
+def refused_by_a_buffer() -> None:
+    PushPullBufferObj[int](maxsize=1).peek()
+
+
+def refused_with_its_item() -> None:
+    buffer = PushPullBufferObj[int](maxsize=1)
+    buffer.sink.next_nowait(1)
+    buffer.sink.next_nowait(2)
+
+
+@pytest.mark.parametrize(
+    "refused", [refused_by_a_capacity, refused_by_a_buffer, refused_with_its_item]
+)
+def test_an_error_says_while_what_was_handled_it_was_raised(refused: Callable[[], None]) -> None:
+    with pytest.raises(HeadraceError) as caught:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            refused()
+    assert repr(caught.value.__context__) == "KeyError('first')"
+    # And nothing of what is over.
+    with pytest.raises(HeadraceError) as caught:
+        refused()
+    assert caught.value.__context__ is None
+
+
+def test_a_lease_that_is_released_while_its_thread_waits_to_take_it_again_ends_the_wait() -> None:
+    capacity = CapacitySource(1)
+    lease = capacity.acquire_sync()
+    with ThreadPoolExecutor(1) as pool:
+
+        def release() -> None:
+            while not capacity.waiting:
+                time.sleep(0.001)
+            lease.release()
+
+        with lease.released():
+            other = capacity.acquire_sync(detached=True)
+            released = pool.submit(release)
+        released.result()
+    assert lease.is_released
+    other.release()
+    assert (capacity.held, capacity.waiting) == (0, 0)

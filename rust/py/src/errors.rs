@@ -20,9 +20,15 @@ fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
 
 fn make(py: Python<'_>, name: &str, message: &str) -> PyErr {
     match class(py, name).and_then(|class| class.call1((message,))) {
-        Ok(value) => PyErr::from_value(value),
+        Ok(value) => raised(value),
         Err(error) => error,
     }
+}
+
+/// An exception that is there already, as `raise` raises it: with what is being handled at that moment as its context.
+/// [`PyErr::from_value`] leaves the context as it is, which is for what was raised before.
+fn raised(value: Bound<'_, PyAny>) -> PyErr {
+    PyErr::from_type(value.get_type(), value.unbind())
 }
 
 /// An error that stays where CPython keeps it, in the thread's state.
@@ -72,7 +78,7 @@ pub(crate) fn refused(py: Python<'_>, name: &str, message: &str, item: Bound<'_,
         .set_item(intern!(py, "item"), item)
         .and_then(|()| class(py, name)?.call((message,), Some(&keywords)));
     match value {
-        Ok(value) => PyErr::from_value(value),
+        Ok(value) => raised(value),
         Err(error) => error,
     }
 }

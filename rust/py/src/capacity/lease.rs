@@ -301,32 +301,11 @@ impl Released {
             instead: "write `async with`",
         };
         let lease = self.lease.get();
-        let shared = lease.shared();
-        let tree = shared.enter(py)?;
-        if lease.is_released() {
-            return Ok(());
+        let taken = lease.take_again(py, CALL);
+        if taken.is_err() {
+            lease.release_at_last();
         }
-        let alarm = tree.alarm();
-        let retaken = tree
-            .take_again(lease.id(), Some(alarm.id()))
-            .map_err(|error| refusal::of_permit(tree, error))
-            .and_then(|future| {
-                let future = future.by(OwnerId(owner::current(py)?.get()));
-                let future = Standing::new(shared, future);
-                alarm::wait(py, CALL, shared, &alarm, future, None)
-            });
-        match retaken {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(error))) => {
-                let refused = lease.refuse(py, &error);
-                lease.release_at_last();
-                Err(refused)
-            }
-            Ok(None) | Err(_) => {
-                lease.release_at_last();
-                retaken.map(drop)
-            }
-        }
+        taken
     }
 
     fn __aenter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -352,6 +331,25 @@ impl Released {
 }
 
 impl Lease {
+    /// Takes it again in a thread; nothing if somebody released it, before or meanwhile.
+    fn take_again(&self, py: Python<'_>, call: Blocking) -> PyResult<()> {
+        let shared = self.shared();
+        let tree = shared.enter(py)?;
+        if self.is_released() {
+            return Ok(());
+        }
+        let alarm = tree.alarm();
+        let future = (tree.take_again(self.id(), Some(alarm.id())))
+            .map_err(|error| refusal::of_permit(tree, error))?
+            .by(OwnerId(owner::current(py)?.get()));
+        let future = Standing::new(shared, future);
+        match alarm::wait(py, call, shared, &alarm, future, None)? {
+            Some(Err(error)) if !self.is_released() => Err(self.refuse(py, &error)),
+            // It waits for as long as it takes.
+            _ => Ok(()),
+        }
+    }
+
     #[cold]
     fn refuse(&self, py: Python<'_>, error: &core::AcquireError) -> PyErr {
         let tree = self.shared().look();
