@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import CapacitySource, Rate
+from headrace import CapacitySource, QuotaCapacitySource, Rate
 from tests.support import turns, until
 
 if TYPE_CHECKING:
@@ -187,3 +187,30 @@ async def test_a_clock_may_use_the_tree_itself() -> None:
     for one in waiting[1:]:
         (await one).release()
     assert (capacity.held, capacity.waiting) == (0, 0)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("failures", "by", "errors"), [(1, 1, 1), (2, 2, 1), (4, 3, 2)])
+async def test_a_clock_that_fails_at_the_timer_is_asked_again(
+    failures: int, by: int, errors: int
+) -> None:
+    loop, left = asyncio.get_running_loop(), 0
+
+    def clock() -> float:
+        nonlocal left
+        if left:
+            left -= 1
+            raise ZeroDivisionError
+        return loop.time()
+
+    told: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: told.append(context.get("exception")))
+    capacity = QuotaCapacitySource(Rate(1, per=1.0, burst=1), clock=clock)
+    begun = loop.time()
+    (await capacity.acquire()).release()
+    waiting = asyncio.ensure_future(capacity.acquire())
+    await asyncio.sleep(0.5)
+    left = failures
+    (await waiting).release()
+    assert loop.time() - begun == pytest.approx(by, abs=0.001)
+    assert [type(error) for error in told] == [ZeroDivisionError] * errors

@@ -26,6 +26,9 @@ use crate::thread::{self, Blocking, this_thread};
 /// A timer that is set for less would find that no time has passed, where the clock's seconds have few digits left.
 const LEAST: Duration = Duration::from_micros(1);
 
+/// A clock that fails is asked again after this.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The alarm of a loop.
 #[derive(Debug)]
 pub(super) struct LoopAlarm {
@@ -127,7 +130,7 @@ impl LoopAlarm {
         }
     }
 
-    /// Sets the timer, on the loop's thread.
+    /// Sets the timer, on the loop's thread; also if the clock fails, whose error it then gives.
     fn set(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let mut timer = self.timer.borrow(py);
         if std::mem::replace(&mut timer.setting, true) {
@@ -157,7 +160,11 @@ impl LoopAlarm {
         if armed.is_some_and(|at| at <= deadline) {
             return Ok(());
         }
-        let mut left = deadline.since(shared.enter(py)?.now()).max(LEAST);
+        let now = shared.enter(py).map(|tree| tree.now());
+        let mut left = match &now {
+            Ok(now) => deadline.since(*now).max(LEAST),
+            Err(_) => AGAIN,
+        };
         if self.is_coarse {
             let millis = left.as_nanos().div_ceil(1_000_000);
             left = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
@@ -179,7 +186,7 @@ impl LoopAlarm {
         if let Some((_, old)) = old {
             old.bind(py).call_method0(intern!(py, "cancel"))?;
         }
-        Ok(())
+        now.map(drop)
     }
 }
 
@@ -197,14 +204,17 @@ impl Fire {
         let Some(alarm) = self.alarm.upgrade() else {
             return Ok(());
         };
+        let mut ticked = Ok(());
         if self.is_timer {
             let spent = alarm.timer.borrow(py).armed.take();
             drop(spent);
             if let Some(shared) = alarm.shared.upgrade() {
-                shared.enter(py)?.tick();
+                ticked = shared.enter(py).map(|tree| tree.tick());
             }
         }
-        alarm.set(py)
+        // Those who wait are served the next time if the clock failed this time, so the timer is set in any case.
+        let set = alarm.set(py);
+        ticked.and(set)
     }
 }
 
