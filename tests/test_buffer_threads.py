@@ -335,7 +335,11 @@ def test_a_signal_wakes_threads_and_keeps_a_value_that_nobody_took() -> None:
         ("1", TypeError, r"timeout must be a number of seconds, got '1' \(str\)"),
         (True, TypeError, r"timeout must be a number of seconds, got True \(bool\)"),
         (-1, ValueError, r"timeout must not be negative, got -1 \(int\)"),
-        (float("nan"), ValueError, r"timeout must not be negative, got nan \(float\)"),
+        (
+            float("nan"),
+            ValueError,
+            r"timeout must be a number of seconds from 0, got nan \(float\)",
+        ),
     ],
 )
 def test_law_14_a_bad_timeout_is_refused_and_nothing_is_done(

@@ -446,3 +446,58 @@ def test_law_14_bad_input_fails_at_construction(make: Any) -> None:
         make(capacity, cost=3)
     with pytest.raises(TypeError, match=r"priority must be an integer, got 'high' \(str\)"):
         make(capacity, priority="high")
+
+
+def test_a_name_with_a_lone_surrogate_is_refused_by_its_parameter() -> None:
+    capacity = CapacitySource(1)
+    lone, told = "a\udc80", r"without a lone surrogate, got 'a\\udc80' \(str\)"
+    with pytest.raises(ValueError, match=rf"^name must be text .*{told}"):
+        CapacitySource(1, name=lone)
+    with pytest.raises(ValueError, match=rf"^a resource of limit must be text .*{told}"):
+        CapacitySource({lone: 1})
+    with pytest.raises(ValueError, match=rf"^a resource of cost must be text .*{told}"):
+        capacity.try_acquire({lone: 1})
+    with pytest.raises(ValueError, match=rf"^resource must be text .*{told}"):
+        capacity.retry_after(1, resource=lone)
+    with capacity.acquire_sync() as lease, pytest.raises(ValueError, match=f"^a resource .*{told}"):
+        lease.settle(**{lone: 1})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (float("nan"), r"seconds must be a number of seconds from 0, got nan \(float\)"),
+        (float("inf"), r"seconds must be finite, got inf \(float\); pause\(\)"),
+        (10**400, r"seconds must be at most 10\*\*308, got 1000.* \(int\)"),
+        (-(10**400), r"seconds must not be negative, got -1000.* \(int\)"),
+    ],
+    ids=["nan", "infinite", "beyond floats", "below floats"],
+)
+def test_a_time_that_is_none_is_told_so(seconds: float, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        CapacitySource(1).retry_after(seconds)
+
+
+async def test_a_time_may_be_longer_than_any() -> None:
+    capacity = CapacitySource(1)
+    capacity.retry_after(1e300)
+    assert capacity.try_acquire() is None
+    waiting = asyncio.ensure_future(capacity.acquire())
+    await turns(3)
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+def test_a_resource_that_is_no_string_is_told_so() -> None:
+    with pytest.raises(TypeError, match=r"^resource must be a string or None, got 3 \(int\)"):
+        CapacitySource(1).retry_after(1, resource=wrong(3))
+
+
+def test_what_a_rate_gave_may_be_settled_while_the_lease_is_given_back() -> None:
+    capacity = CapacitySource({"slots": 1, "tokens": Rate(10, per=3600)})
+    with capacity.acquire_sync({"slots": 1, "tokens": 5}) as lease, lease.released():
+        lease.settle(tokens=2)
+        with pytest.raises(RuntimeError, match="given back for a while"):
+            lease.settle(slots=0)
+        assert 2 <= capacity.held["tokens"] < 2.1

@@ -1,13 +1,16 @@
 //! Python's exceptions as the core raises them. The classes live in `headrace.errors`, where people
 //! import them from.
 
+use std::borrow::Cow;
+
 use pyo3::exceptions::{
     PyException, PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyStopIteration,
-    PyTypeError,
+    PyTypeError, PyValueError,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
 
 static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
 
@@ -206,6 +209,16 @@ pub(crate) fn wrong_type(parameter: &str, what: &str, value: &Bound<'_, PyAny>) 
         "{parameter} must be {what}, got {}",
         describe(value)
     ))
+}
+
+/// The text of a string that a user gave. One with a lone surrogate is no text.
+pub(crate) fn text<'a>(parameter: &str, value: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
+    value.to_cow().map_err(|_| {
+        PyValueError::new_err(format!(
+            "{parameter} must be text that can be encoded, without a lone surrogate, got {}",
+            describe(value)
+        ))
+    })
 }
 
 /// `3 (int)`: a value and its type, for a message.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
+use pyo3::types::{PyBool, PyInt};
 
 use crate::asyncio;
 use crate::errors;
@@ -132,14 +132,21 @@ pub(crate) fn seconds(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64
     if value.is_instance_of::<PyBool>() {
         return Err(wrong());
     }
-    let seconds: f64 = value.extract().map_err(|_| wrong())?;
-    if seconds.is_nan() || seconds < 0.0 {
-        return Err(PyValueError::new_err(format!(
-            "{parameter} must not be negative, got {}",
+    let refused = |must: &str| {
+        PyValueError::new_err(format!(
+            "{parameter} must {must}, got {}",
             errors::describe(value)
-        )));
+        ))
+    };
+    match value.extract::<f64>() {
+        Ok(seconds) if seconds.is_nan() => Err(refused("be a number of seconds from 0")),
+        Ok(seconds) if seconds < 0.0 => Err(refused("not be negative")),
+        Ok(seconds) => Ok(seconds),
+        Err(_) if !value.is_instance_of::<PyInt>() => Err(wrong()),
+        // An integer that no float holds.
+        Err(_) if value.lt(0)? => Err(refused("not be negative")),
+        Err(_) => Err(refused("be at most 10**308")),
     }
-    Ok(seconds)
 }
 
 fn is_main_thread(py: Python<'_>) -> PyResult<bool> {

@@ -111,7 +111,7 @@ fn part(
             errors::describe(name)
         )));
     };
-    let text = text.to_cow()?;
+    let text = errors::text("a resource of cost", text)?;
     let amount = amount(&format!("cost[{text:?}]"), value)?;
     Ok((known(&text)?, amount))
 }

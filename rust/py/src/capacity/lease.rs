@@ -20,6 +20,7 @@ use super::{alarm, amount, refusal, shape};
 use crate::asyncio;
 use crate::awaitable::ready::{Operation, Ready};
 use crate::awaitable::{Class, Seen, Stopped, context};
+use crate::errors;
 use crate::owner;
 use crate::recycled::{Bin, Filling, Leaving, Recycled};
 use crate::thread::Blocking;
@@ -107,12 +108,13 @@ impl Lease {
     ///
     /// Of a rate, more makes a debt, which those who come later wait for; less gives back what was not needed, as if it had been
     /// known from the start: nothing, where the rate was at rest since and is full already. Of a budget both are exact, and more may go
-    /// beyond it. Of slots less is given back at once; more is refused. It may be done more than once, while the lease is held.
+    /// beyond it. Of slots less is given back at once; more is refused. It may be done more than once, while the lease is held; of a
+    /// rate or a budget also while it is given back for a while.
     ///
     /// Raises:
     ///     TypeError: An amount is no number.
     ///     ValueError: An amount is negative or not finite, the lease does not hold that resource, or slots would grow.
-    ///     RuntimeError: The lease was released, or given back for a while.
+    ///     RuntimeError: The lease was released; or it is given back for a while, and slots are among what is named.
     #[pyo3(signature = (**actual))]
     fn settle(&self, py: Python<'_>, actual: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         let tree = self.shared().enter(py)?;
@@ -222,7 +224,7 @@ impl Lease {
         value: &Bound<'_, PyAny>,
     ) -> PyResult<(Resource, Amount)> {
         let py = name.py();
-        let name = name.cast::<PyString>()?.to_cow()?;
+        let name = errors::text("a resource", name.cast::<PyString>()?)?;
         let amount = amount::amount(&name, value)?;
         let shared = self.shared();
         let cost = shared.look().cost(self.id());

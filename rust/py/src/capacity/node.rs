@@ -62,7 +62,7 @@ impl Capacity {
         let weight = amount::weight(weight)?;
         let name = match name.map(|name| name.cast::<PyString>()) {
             None => None,
-            Some(Ok(name)) => Some(Arc::from(&*name.to_cow()?)),
+            Some(Ok(name)) => Some(Arc::from(&*errors::text("name", name)?)),
             Some(Err(_)) => {
                 return Err(errors::wrong_type(
                     "name",
@@ -248,7 +248,7 @@ impl Capacity {
     ///     resource: Only those who ask for this one; by default everybody.
     ///
     /// Raises:
-    ///     TypeError: `seconds` is no number.
+    ///     TypeError: `seconds` is no number, or `resource` no string.
     ///     ValueError: `seconds` is negative or not finite, or the node does not limit that resource.
     ///     ClosedError: The node is closed.
     #[pyo3(signature = (seconds, *, resource = None))]
@@ -256,17 +256,25 @@ impl Capacity {
         &self,
         py: Python<'_>,
         seconds: &Bound<'_, PyAny>,
-        resource: Option<&str>,
+        resource: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let delay = thread::seconds("seconds", seconds)?;
-        let Ok(delay) = Duration::try_from_secs_f64(delay) else {
+        if delay.is_infinite() {
             return Err(PyValueError::new_err(format!(
-                "seconds must be finite, got {}",
+                "seconds must be finite, got {}; pause() lets nobody in until resume()",
                 errors::describe(seconds)
             )));
-        };
+        }
+        // What is too long for it is longer than any process lives.
+        let delay = Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX);
+        let resource = resource
+            .map(|resource| match resource.cast::<PyString>() {
+                Ok(name) => errors::text("resource", name),
+                Err(_) => Err(errors::wrong_type("resource", "a string or None", resource)),
+            })
+            .transpose()?;
         let (tree, node) = self.enter(py)?;
-        let resource = match resource {
+        let resource = match resource.as_deref() {
             None => None,
             Some(name) => match self.shared()?.resource(py, name) {
                 Some(resource) => Some(resource),

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use headrace_core::sched::{Amount, Limit, Resource, Snapshot, Tree};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use super::amount;
 use super::shared::Shared;
+use crate::errors;
 
 /// Limits between Python and here: resource, kind, amount, `per`, burst.
 pub(super) type Lowered<'py> = Vec<(
-    String,
+    Bound<'py, PyString>,
     String,
     Bound<'py, PyAny>,
     f64,
@@ -41,6 +42,7 @@ pub(super) fn lowered(
         } else {
             Limit::Budget(number)
         };
+        let name = errors::text("a resource of limit", &name)?;
         Ok((shared.limited(py, &name), limit))
     });
     limits.collect()
