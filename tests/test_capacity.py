@@ -307,6 +307,29 @@ async def test_a_limit_of_0_pauses() -> None:
     (await waiting).release()
 
 
+def test_a_capacity_may_be_resized_while_the_same_thread_resizes_it() -> None:
+    others: list[Any] = []
+
+    def clock() -> float:
+        # As a signal handler would, in the middle of the other call.
+        while others:
+            capacity.resize(others.pop())
+        return 0.0
+
+    def told() -> list[dict[str, Any]]:
+        return [dict(capacity.limits), dict(capacity.snapshot().limit)]
+
+    limits: dict[str, Any] = {"slots": 2, "memory": 8, "tokens": Rate(5, per=7.0, burst=3)}
+    capacity = CapacitySource(limits, clock=clock)
+    others.append({"memory": 6})
+    capacity.resize({"slots": 3})
+    assert told() == [limits | {"slots": 3, "memory": 6}] * 2
+    # What comes last counts, and is the same in all that tells of it.
+    others += [{"slots": 9, "memory": 4}, {"slots": 7}]
+    capacity.resize({"slots": 5})
+    assert told() == [limits | {"slots": 5, "memory": 4}] * 2
+
+
 async def test_pause_and_resume() -> None:
     root = CapacitySource(2)
     leaf = CapacitySource(2, root)

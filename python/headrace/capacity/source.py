@@ -87,7 +87,8 @@ class CapacitySource(_core.Capacity):
         # Whether slots are all there is here, and on the whole path: amounts are bare numbers then.
         self._is_plain = not hasattr(limit, "keys")
         self._has_plain_path: bool = self._is_plain and (parent is None or parent._has_plain_path)
-        self._resizing = threading.Lock()
+        # One that a signal handler may enter again.
+        self._resizing = threading.RLock()
         self._parent = parent
         # Weak, in the order in which they were made: whoever drops a child has done with it.
         self._children: dict[int, weakref.KeyedRef[int, CapacitySource]] = {}
@@ -192,10 +193,17 @@ class CapacitySource(_core.Capacity):
                 isinstance(new, Budget),
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
+        lower = lowered(changed)
         with self._resizing:
-            limits = {**self._limits, **changed}
-            self._resize(lowered(limits))
-            self._limits = MappingProxyType(limits)
+            while True:
+                before = self._limits
+                after = MappingProxyType({**before, **changed})
+                self._resize(lower)
+                # A signal handler, or the clock, may have resized it meanwhile, in this thread, and is done. What it changed
+                # stays, but for what is changed here, which came after it.
+                if self._limits is before:
+                    self._limits = after
+                    return
 
     def __repr__(self) -> str:
         try:

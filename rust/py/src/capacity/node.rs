@@ -348,10 +348,14 @@ impl Capacity {
         self.checked(py, cost, priority).map(drop)
     }
 
-    /// Puts other limits in the place of all.
+    /// Puts other limits in the place of those of the same resources.
     fn _resize(&self, py: Python<'_>, limits: shape::Lowered<'_>) -> PyResult<()> {
+        let changed = shape::lowered(py, self.shared()?, limits)?;
         let (tree, node) = self.enter(py)?;
-        let limits = shape::lowered(py, self.shared()?, limits)?;
+        // From here on no Python runs, so nobody else changes them meanwhile.
+        let mut limits = tree.limits(node);
+        limits.retain(|(resource, _)| !changed.iter().any(|(named, _)| named == resource));
+        limits.extend(changed);
         self.shared()?.change();
         (tree.resize(node, &limits)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
     }
