@@ -266,6 +266,61 @@ fn closing_against_a_cancellation_leaves_nothing_held() {
     }
 }
 
+/// The lease gives back a part, for which somebody waits, while the node is closed.
+#[test]
+fn closing_against_a_settlement_answers_once() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(2));
+        let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
+        let permit = Arc::new(take(&tree, leaf, 2));
+        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let settler = thread::spawn({
+            let permit = Arc::clone(&permit);
+            move || permit.settle(&[(Resource::SLOTS, Amount::ONE)]).unwrap()
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(leaf)
+        });
+        match block_on(waiter) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::Closed),
+        }
+        settler.join().unwrap();
+        closer.join().unwrap();
+        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        drop(permit);
+        assert_idle(&tree, root);
+    });
+}
+
+/// Whoever gave a lease back for a while and takes it again has it, or hears of the end, while its node is closed.
+#[test]
+fn closing_against_a_permit_that_is_suspended_and_taken_again() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let leaf = tree.add(root, NodeOptions::slots(1)).unwrap();
+        let permit = take(&tree, leaf, 1);
+        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let away = thread::spawn(move || {
+            permit.suspend().unwrap();
+            let taken = block_on(permit.resume(None).unwrap());
+            assert!(matches!(taken, Ok(()) | Err(AcquireError::Closed)));
+            assert_eq!(permit.is_suspended(), taken.is_err());
+            permit
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(leaf)
+        });
+        // Granted or not, it makes room.
+        drop(waiter);
+        drop(away.join().unwrap());
+        closer.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
 /// One call a second, one at once; the first was made. A second later there is quota for one.
 fn rated() -> (Arc<Tree>, NodeId, Arc<ManualClock>, impl Fn() -> Ask) {
     let (tree, root, clock) = tree(NodeOptions::slots(9));
@@ -331,6 +386,33 @@ fn a_tick_against_one_who_is_polled_once_and_dropped() {
         tree.tick();
         drop(block_on(waiter).unwrap());
         ticker.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+/// Time has made one ready whose node is closed at that moment.
+#[test]
+fn closing_against_a_tick_answers_once() {
+    loom::model(|| {
+        let (tree, root, clock, ask) = rated();
+        let waiter = waiting(&tree, ask());
+        let node = waiter.ask().node;
+        clock.set(Time::from_nanos(1_000_000_000));
+        let ticker = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.tick()
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(node)
+        });
+        match block_on(waiter) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::Closed),
+        }
+        ticker.join().unwrap();
+        closer.join().unwrap();
+        assert_eq!(tree.next_ready(), None);
         assert_idle(&tree, root);
     });
 }

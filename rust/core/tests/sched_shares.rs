@@ -160,6 +160,80 @@ fn with_two_resources_nobody_has_less_than_in_a_fixed_division() {
     }
 }
 
+/// Four children that need of both resources, each in its own measure, come for a minute or so and go for another, cancel, and
+/// have the limits changed under them. What each has while it waits is held against the part of everything, by weight among those
+/// who are there, that would be its own in a fixed division of that moment.
+fn disturbed_with_two_resources(seed: u64, mut act: impl FnMut(&mut World, &mut Dice)) {
+    let costs = [(1, 1), (1, 8), (3, 2), (1, 4)];
+    let mut rig = Rig::new();
+    let root = rig.root(&[(SLOTS, 60), (MEMORY, 240)]);
+    let leaves = WEIGHTS.map(|weight| rig.child(root, &[], weight));
+    let mut world = World::new(rig, seed);
+    world.reserves = true;
+    let hold = Hold::Exponential(1.0);
+    for (leaf, (slots, memory)) in leaves.into_iter().zip(costs) {
+        world.load(leaf, &[(SLOTS, slots), (MEMORY, memory)], hold, 10);
+    }
+    let mut dice = Dice::new(seed ^ 0x5eed);
+    let mut dues = [Due::default(); 4];
+    let mut switches = [0.0; 4];
+    while world.now() < 5_000.0 {
+        let next = world.now() + dice.unit();
+        world.run_until(next, |world, stretch| {
+            let there = |load: &usize| {
+                !world.loads[*load].waiting.is_empty() || world.loads[*load].running > 0
+            };
+            let whole: f64 = (0..4).filter(there).map(|load| WEIGHTS[load]).sum();
+            for (load, due) in dues.iter_mut().enumerate() {
+                let here = &world.loads[load];
+                if here.waiting.is_empty() {
+                    continue;
+                }
+                let alone = (here.cost.iter())
+                    .map(|&(resource, units)| {
+                        as_float(world.rig.limit(root, resource)) / as_float(units)
+                    })
+                    .fold(f64::INFINITY, f64::min);
+                due.received += as_float(here.running) * stretch;
+                due.due += alone * WEIGHTS[load] / whole * stretch;
+            }
+        });
+        for (load, switch) in switches.iter_mut().enumerate() {
+            if world.now() >= *switch {
+                *switch = world.now() - 60.0 * dice.unit().ln();
+                let on = !world.loads[load].on;
+                world.switch(load, on);
+            }
+        }
+        act(&mut world, &mut dice);
+    }
+    assert_due(&dues, seed);
+}
+
+#[test]
+fn with_two_resources_loads_that_come_and_go_have_their_due() {
+    for seed in SEEDS {
+        disturbed_with_two_resources(seed, |_, _| {});
+    }
+}
+
+#[test]
+fn with_two_resources_loads_that_cancel_have_their_due_while_limits_change() {
+    for seed in SEEDS {
+        disturbed_with_two_resources(seed, |world, dice| {
+            let load = dice.below(4);
+            for _ in 0..dice.below(10) {
+                let place = dice.below(10);
+                world.cancel(load, place);
+            }
+            if dice.below(20) == 0 {
+                let (slots, memory) = (30 + dice.below(60) as u64, 120 + dice.below(240) as u64);
+                world.resize(0, &[(SLOTS, slots), (MEMORY, memory)]);
+            }
+        });
+    }
+}
+
 /// The example of Bhattacharya et al. (2013): one child of a group fills a resource that nobody else wants. What the group
 /// has of that must not be held against its other child, which shares the contended resource with the group's sibling.
 #[test]

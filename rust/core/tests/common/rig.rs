@@ -138,6 +138,30 @@ impl Rig {
         path.all(|spot| self.fits_at(spot, cost))
     }
 
+    /// Whether the whole path has room besides what is kept there for those who were passed too often.
+    pub fn fits_unreserved(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
+        let mut path = std::iter::successors(Some(spot), |&spot| self.nodes[spot].parent);
+        path.all(|spot| {
+            let Some(usage) = self.tree.usage(self.id(spot)) else {
+                return false;
+            };
+            let besides = cost.iter().map(|&(resource, units)| {
+                let kept = (usage.resources.iter())
+                    .find(|here| here.resource == self.resources[resource])
+                    .map_or(0, |here| {
+                        here.reserved.as_micros() / Amount::ONE.as_micros()
+                    });
+                (resource, units + kept)
+            });
+            self.fits_at(spot, &besides.collect::<Vec<_>>())
+        })
+    }
+
+    /// What a node limits.
+    pub fn limit(&self, spot: Spot, resource: usize) -> u64 {
+        self.nodes[spot].limits[resource]
+    }
+
     /// Whether this node alone has room.
     pub fn fits_at(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
         let Node {

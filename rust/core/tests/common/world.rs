@@ -94,7 +94,7 @@ pub struct World {
     pub rig: Rig,
     pub dice: Dice,
     pub loads: Vec<Load>,
-    /// Whether anybody may be left waiting for what is free: so it is once something is reserved.
+    /// Whether somebody may be passed, so that something is kept for it. Nobody may be left waiting for the rest.
     pub reserves: bool,
     now: u64,
     ends: BinaryHeap<Reverse<(u64, usize)>>,
@@ -275,8 +275,12 @@ impl World {
 
     fn check(&self) {
         for load in &self.loads {
+            let fits = || {
+                self.rig.fits(load.spot, &load.cost)
+                    && (!self.reserves || self.rig.fits_unreserved(load.spot, &load.cost))
+            };
             assert!(
-                self.reserves || load.waiting.is_empty() || !self.rig.fits(load.spot, &load.cost),
+                load.waiting.is_empty() || !fits(),
                 "at {} s somebody waits for what is free: {load:?}",
                 self.now(),
             );
