@@ -7,6 +7,7 @@ use crate::run::Run;
 /// What a node limits that limits nothing.
 const NOTHING: Limits = Limits {
     slots: None,
+    memory: None,
     calls: None,
     money: None,
 };
@@ -14,6 +15,7 @@ const NOTHING: Limits = Limits {
 fn acquire(node: usize, slots: u64, calls: u64, priority: i32) -> Op {
     let cost = Amounts {
         slots,
+        memory: 0,
         calls,
         money: 0,
     };
@@ -26,6 +28,7 @@ fn acquire(node: usize, slots: u64, calls: u64, priority: i32) -> Op {
 fn whoever_was_passed_comes_first_all_the_same_when_slots_are_missed() {
     let root = Limits {
         slots: Some(9),
+        memory: None,
         calls: Some(Quota {
             calls: 2,
             millis: 1000,

@@ -51,13 +51,14 @@ impl Run {
     fn compare(&mut self) {
         self.tree.check();
         let books = self.model.books();
-        let [slots, _, money] = self.resources;
+        let [slots, memory, _, money] = self.resources;
         for (node, book) in self.model.nodes.iter().zip(&books) {
             let Some(usage) = self.tree.usage(node.id) else {
                 assert!(node.removed && book.permits == 0 && book.waiting == 0);
                 continue;
             };
             assert_eq!(self.tree.held(node.id, slots), Amount::units(book.slots));
+            assert_eq!(self.tree.held(node.id, memory), Amount::units(book.memory));
             assert_eq!(self.tree.waiting(node.id), book.waiting);
             assert_eq!((usage.waiting, usage.permits), (book.waiting, book.permits));
             for here in &usage.resources {
@@ -126,6 +127,7 @@ impl Run {
         self.model.waiters.clear();
         for node in &self.model.nodes {
             assert_eq!(self.tree.held(node.id, self.resources[0]), Amount::ZERO);
+            assert_eq!(self.tree.held(node.id, self.resources[1]), Amount::ZERO);
             assert_eq!(self.tree.waiting(node.id), 0);
         }
         self.tree.check();

@@ -33,15 +33,24 @@ fn config(share: u32) -> ProptestConfig {
     }
 }
 
-const SLOTS: Theme = Theme { calls: 0, money: 0 };
-const QUOTAS: Theme = Theme { calls: 6, money: 0 };
-const BUDGETS: Theme = Theme { calls: 0, money: 5 };
-const ALL: Theme = Theme { calls: 4, money: 3 };
+const fn theme(memory: u32, calls: u32, money: u32) -> Theme {
+    Theme {
+        memory,
+        calls,
+        money,
+    }
+}
+
+const SLOTS: Theme = theme(0, 0, 0);
+const TWO: Theme = theme(7, 0, 0);
+const QUOTAS: Theme = theme(0, 6, 0);
+const BUDGETS: Theme = theme(0, 0, 5);
+const ALL: Theme = theme(3, 4, 3);
 
 macro_rules! themes {
     ($($name:ident: $theme:expr),*) => {
         proptest! {
-            #![proptest_config(config(4))]
+            #![proptest_config(config(5))]
 
             $(
                 #[test]
@@ -57,7 +66,7 @@ macro_rules! themes {
     };
 }
 
-themes! { slots: SLOTS, quotas: QUOTAS, budgets: BUDGETS, everything: ALL }
+themes! { slots: SLOTS, slots_and_memory: TWO, quotas: QUOTAS, budgets: BUDGETS, everything: ALL }
 
 proptest! {
     #![proptest_config(config(20))]

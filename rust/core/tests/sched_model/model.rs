@@ -22,12 +22,13 @@ pub struct Node {
     pub closed: bool,
     pub paused: bool,
     pub slots: Option<u64>,
-    /// The last limit of slots above 0.
-    pub ceiling: u64,
+    pub memory: Option<u64>,
+    /// The last limit above 0, of slots and of memory.
+    pub ceilings: [u64; 2],
     pub calls: Option<Log>,
     pub money: Option<Money>,
-    /// Nothing is admitted before, whatever it asks for; nor anything that asks for slots, calls, money.
-    pub not_before: [u64; 4],
+    /// Nothing is admitted before, whatever it asks for; nor anything that asks for slots, memory, calls, money.
+    pub not_before: [u64; 5],
 }
 
 impl Node {
@@ -37,6 +38,7 @@ impl Node {
         let calls = self.calls.as_ref().map(|log| log.quota);
         Limits {
             slots: slots.map(|old| limits.slots.unwrap_or(old)),
+            memory: self.memory.map(|old| limits.memory.unwrap_or(old)),
             calls: calls.map(|old| limits.calls.unwrap_or(old)),
             money: money.map(|old| limits.money.unwrap_or(old)),
         }
@@ -46,15 +48,19 @@ impl Node {
     pub fn resize(&mut self, limits: Limits, now: u64) {
         let Limits {
             slots,
+            memory,
             calls,
             money,
         } = limits;
-        self.ceiling = match slots {
-            None => 0,
-            Some(0) => self.ceiling,
-            Some(slots) => slots,
-        };
+        for (ceiling, limit) in self.ceilings.iter_mut().zip([slots, memory]) {
+            *ceiling = match limit {
+                None => 0,
+                Some(0) => *ceiling,
+                Some(limit) => limit,
+            };
+        }
         self.slots = slots;
+        self.memory = memory;
         self.calls = calls.map(|quota| match self.calls.take() {
             None => Log::new(quota, now),
             Some(mut log) => {
@@ -66,7 +72,13 @@ impl Node {
             amount,
             spent: self.money.map_or(0, |money| money.spent),
         });
-        let is_limited = [true, slots.is_some(), calls.is_some(), money.is_some()];
+        let is_limited = [
+            true,
+            slots.is_some(),
+            memory.is_some(),
+            calls.is_some(),
+            money.is_some(),
+        ];
         for (not_before, is_limited) in self.not_before.iter_mut().zip(is_limited) {
             if !is_limited {
                 *not_before = 0;
@@ -145,6 +157,7 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Book {
     pub slots: u64,
+    pub memory: u64,
     /// Of a budget, everything that was ever taken and not given back.
     pub money: u64,
     pub permits: usize,
@@ -155,13 +168,17 @@ pub struct Book {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {
     Slots,
+    Memory,
     Money,
 }
 
 impl Thing {
+    pub const ALL: [Self; 3] = [Self::Slots, Self::Memory, Self::Money];
+
     pub fn of(self, cost: &Amounts) -> u64 {
         match self {
             Self::Slots => cost.slots,
+            Self::Memory => cost.memory,
             Self::Money => cost.money,
         }
     }
@@ -188,10 +205,11 @@ impl Model {
             closed: false,
             paused: false,
             slots: limits.slots,
-            ceiling: limits.slots.unwrap_or(0),
+            memory: limits.memory,
+            ceilings: [limits.slots, limits.memory].map(Option::unwrap_or_default),
             calls: limits.calls.map(|quota| Log::new(quota, self.now)),
             money: limits.money.map(|amount| Money { amount, spent: 0 }),
-            not_before: [0; 4],
+            not_before: [0; 5],
         });
     }
 
@@ -209,32 +227,29 @@ impl Model {
         self.path(node).any(|above| self.nodes[above].paused)
     }
 
-    /// Everything that is held, whether or not it was collected: what of it is slots, and what is money.
-    fn held(&self) -> impl Iterator<Item = (&Claim, u64, u64)> {
+    /// Everything that is held, whether or not it was collected, and how much it is.
+    fn held(&self) -> impl Iterator<Item = (&Claim, Amounts)> {
         let leases = self.leases.iter().map(|lease| {
-            let slots = if lease.suspended {
-                0
-            } else {
-                lease.claim.cost.slots
-            };
-            (&lease.claim, slots, lease.claim.cost.money)
+            let mut cost = lease.claim.cost;
+            if lease.suspended {
+                (cost.slots, cost.memory) = (0, 0);
+            }
+            (&lease.claim, cost)
         });
         let granted = self
             .waiters
             .iter()
             .filter(|waiter| waiter.stand == Stand::Granted);
-        leases.chain(granted.map(|waiter| {
-            let Amounts { slots, money, .. } = waiter.claim.cost;
-            (&waiter.claim, slots, money)
-        }))
+        leases.chain(granted.map(|waiter| (&waiter.claim, waiter.claim.cost)))
     }
 
     pub fn books(&self) -> Vec<Book> {
         let mut books: Vec<_> = self.nodes.iter().map(|_| Book::default()).collect();
-        for (claim, slots, money) in self.held() {
+        for (claim, held) in self.held() {
             for node in self.path(claim.node) {
-                books[node].slots += slots;
-                books[node].money += money;
+                books[node].slots += held.slots;
+                books[node].memory += held.memory;
+                books[node].money += held.money;
             }
         }
         for (node, book) in self.nodes.iter().zip(&mut books) {
@@ -266,25 +281,18 @@ impl Model {
         books
     }
 
-    /// What an owner holds of slots at a node and below.
-    pub fn owned(&self, owner: u64, node: usize) -> u64 {
-        let own = self.held().filter(|(claim, ..)| claim.owner == Some(owner));
-        let here = own.filter(|(claim, ..)| self.path(claim.node).any(|above| above == node));
-        here.map(|(_, slots, _)| slots).sum()
-    }
-
-    /// What it took of budgets there, and has not settled for good.
-    pub fn owned_money(&self, owner: u64, node: usize) -> u64 {
-        let own = self.held().filter(|(claim, ..)| claim.owner == Some(owner));
-        let here = own.filter(|(claim, ..)| self.path(claim.node).any(|above| above == node));
-        here.map(|(_, _, money)| money).sum()
+    /// What an owner holds at a node and below, and has of a budget there that is not settled for good.
+    pub fn owned(&self, owner: u64, node: usize, thing: Thing) -> u64 {
+        let own = self.held().filter(|(claim, _)| claim.owner == Some(owner));
+        let here = own.filter(|(claim, _)| self.path(claim.node).any(|above| above == node));
+        here.map(|(_, held)| thing.of(&held)).sum()
     }
 
     /// Where what is left does not cover the claim.
     pub fn lacks(&self, books: &[Book], claim: &Claim) -> Vec<(usize, Thing)> {
         let mut lacks = Vec::new();
         for node in self.path(claim.node) {
-            for thing in [Thing::Slots, Thing::Money] {
+            for thing in Thing::ALL {
                 if thing.of(&claim.cost) > self.free(books, node, thing) {
                     lacks.push((node, thing));
                 }
@@ -297,6 +305,7 @@ impl Model {
     pub fn free(&self, books: &[Book], node: usize, thing: Thing) -> u64 {
         let (limit, held) = match thing {
             Thing::Slots => (self.nodes[node].slots, books[node].slots),
+            Thing::Memory => (self.nodes[node].memory, books[node].memory),
             Thing::Money => {
                 let money = self.nodes[node].money;
                 (money.map(|money| money.amount), books[node].money)
@@ -308,9 +317,15 @@ impl Model {
     /// Whether it is above a limit as it is now, so that nothing that others do can let it through.
     pub fn is_parked(&self, claim: &Claim) -> bool {
         self.path(claim.node).any(|node| {
-            let Node { slots, calls, .. } = &self.nodes[node];
+            let Node {
+                slots,
+                memory,
+                calls,
+                ..
+            } = &self.nodes[node];
             let calls = calls.as_ref().map(|log| log.quota.largest());
             slots.is_some_and(|limit| claim.cost.slots > limit)
+                || memory.is_some_and(|limit| claim.cost.memory > limit)
                 || calls.is_some_and(|largest| claim.cost.calls > largest)
         })
     }
@@ -357,10 +372,11 @@ impl Model {
     pub fn is_admitted_at(&self, node: usize, claim: &Claim, time: u64) -> bool {
         let Amounts {
             slots,
+            memory,
             calls,
             money,
         } = claim.cost;
-        let asks = [true, slots > 0, calls > 0, money > 0];
+        let asks = [true, slots > 0, memory > 0, calls > 0, money > 0];
         let not_before = asks.into_iter().zip(self.nodes[node].not_before);
         not_before
             .into_iter()

@@ -63,10 +63,11 @@ impl Run {
                 self.tree.resume(id).unwrap();
             }
             Op::RetryAfter(_, millis) => {
-                let which = usize::try_from(millis % 4).unwrap();
+                let which = usize::try_from(millis % 5).unwrap();
                 let limited = [
                     true,
                     at.slots.is_some(),
+                    at.memory.is_some(),
                     at.calls.is_some(),
                     at.money.is_some(),
                 ];
@@ -84,10 +85,13 @@ impl Run {
     }
 
     fn limits(&self, limits: Limits) -> Vec<(Resource, Limit)> {
-        let [slots, calls, money] = self.resources;
+        let [slots, memory, calls, money] = self.resources;
         let mut out = Vec::new();
         if let Some(units) = limits.slots {
             out.push((slots, Limit::Slots(Amount::units(units))));
+        }
+        if let Some(units) = limits.memory {
+            out.push((memory, Limit::Slots(Amount::units(units))));
         }
         if let Some(quota) = limits.calls {
             let rate = Limit::Rate {

@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
-/// So much of each of the three resources.
+/// So much of each of the four resources. Slots and memory are held; calls are let through by a rate, and money is spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
     pub slots: u64,
+    pub memory: u64,
     pub calls: u64,
     pub money: u64,
 }
@@ -14,6 +15,7 @@ pub struct Amounts {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     pub slots: Option<u64>,
+    pub memory: Option<u64>,
     pub calls: Option<Quota>,
     pub money: Option<u64>,
 }
@@ -56,7 +58,8 @@ pub enum Op {
 /// What a run is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
-    /// How many in ten of the nodes and of the costs know calls, and money.
+    /// How many in ten of the nodes and of the costs know memory, calls, and money.
+    pub memory: u32,
     pub calls: u32,
     pub money: u32,
 }
@@ -81,12 +84,14 @@ impl Theme {
             millis,
             burst,
         });
-        let (calls, money) = (
+        let (memory, calls, money) = (
+            Self::some(self.memory, prop_oneof![1 => Just(0_u64), 19 => 1..16_u64]),
             Self::some(self.calls, quota),
             Self::some(self.money, 0..40_u64),
         );
-        (slots, calls, money).prop_map(|(slots, calls, money)| Limits {
+        (slots, memory, calls, money).prop_map(|(slots, memory, calls, money)| Limits {
             slots,
+            memory,
             calls,
             money,
         })
@@ -96,8 +101,10 @@ impl Theme {
         let slots = prop_oneof![1 => Just(0_u64), 6 => Just(1_u64), 3 => 2..8_u64];
         let calls = Self::some(self.calls, prop_oneof![3 => Just(1_u64), 1 => 2..8_u64]);
         let money = Self::some(self.money, 1..8_u64);
-        (slots, calls, money).prop_map(|(slots, calls, money)| Amounts {
+        let memory = Self::some(self.memory, prop_oneof![1 => Just(1_u64), 2 => 2..12_u64]);
+        (slots, memory, calls, money).prop_map(|(slots, memory, calls, money)| Amounts {
             slots,
+            memory: memory.unwrap_or(0),
             calls: calls.unwrap_or(0),
             money: money.unwrap_or(0),
         })

@@ -34,7 +34,7 @@ impl Wake for Bell {
 pub struct Run {
     pub tree: Arc<Tree>,
     clock: Arc<ManualClock>,
-    pub resources: [Resource; 3],
+    pub resources: [Resource; 4],
     pub timers: [Timer; 2],
     pub log: Arc<Mutex<Vec<u64>>>,
     pub model: Model,
@@ -52,7 +52,7 @@ impl Run {
             passes,
             ..Settings::with_clock(Arc::clone(&clock) as _)
         });
-        let resources = ["slots", "calls", "money"].map(|name| tree.resource(name));
+        let resources = ["slots", "memory", "calls", "money"].map(|name| tree.resource(name));
         let timers = [(); 2].map(|()| Timer::new(&tree));
         let mut run = Self {
             tree,
@@ -136,10 +136,11 @@ impl Run {
     fn ask(&self, claim: &Claim) -> Option<Ask> {
         let Amounts {
             slots,
+            memory,
             calls,
             money,
         } = claim.cost;
-        let amounts = [slots, calls, money].map(Amount::units);
+        let amounts = [slots, memory, calls, money].map(Amount::units);
         let cost = Cost::new(self.resources.into_iter().zip(amounts)).ok()?;
         let ask = Ask::new(self.model.nodes[claim.node].id, cost).priority(claim.priority);
         Some(match claim.owner {
@@ -324,10 +325,16 @@ impl Run {
         if claim.cost.money == 0 {
             actual.money = 0;
         }
-        let grows = actual.slots > claim.cost.slots;
+        if claim.cost.slots == 0 {
+            actual.slots = 0;
+        }
+        if claim.cost.memory == 0 {
+            actual.memory = 0;
+        }
+        let grows = actual.slots > claim.cost.slots || actual.memory > claim.cost.memory;
         let mut parts = Vec::new();
-        let all = [claim.cost.slots, claim.cost.calls, claim.cost.money];
-        let amounts = [actual.slots, actual.calls, actual.money];
+        let each = |cost: Amounts| [cost.slots, cost.memory, cost.calls, cost.money];
+        let (all, amounts) = (each(claim.cost), each(actual));
         for (resource, (amount, held)) in
             self.resources.into_iter().zip(amounts.into_iter().zip(all))
         {
@@ -337,11 +344,8 @@ impl Run {
         }
         match lease.permit.settle(&parts) {
             Ok(()) => {
-                assert!(!grows || claim.cost.slots == 0, "slots grew: {claim:?}");
+                assert!(!grows, "slots grew: {claim:?}");
                 let lease = &mut self.model.leases[index];
-                if claim.cost.slots == 0 {
-                    actual.slots = 0;
-                }
                 lease.claim.cost = actual;
                 // What it was granted again, but has not collected, is its own already.
                 let again = self.model.waiters.iter_mut().find(
@@ -354,6 +358,7 @@ impl Run {
                         "settled while it waits: {claim:?}"
                     );
                     waiter.claim.cost.slots = actual.slots;
+                    waiter.claim.cost.memory = actual.memory;
                 }
                 let lease = &mut self.model.leases[index];
                 lease.settled |= claim.cost.money > 0;
@@ -389,6 +394,7 @@ impl Run {
         };
         let cost = Amounts {
             slots: of.cost.slots,
+            memory: of.cost.memory,
             ..Amounts::default()
         };
         let claim = self.claim(of.node, cost, 0, of.owner);
@@ -402,7 +408,7 @@ impl Run {
             }
             Poll::Ready(Ok(_)) => {
                 assert!(!must_deadlock, "{claim:?} was had against its own owner");
-                if claim.cost.slots > 0 {
+                if claim.cost != Amounts::default() {
                     self.granted(claim, false);
                 }
                 self.model.leases[index].suspended = false;

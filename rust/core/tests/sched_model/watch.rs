@@ -41,6 +41,7 @@ impl Model {
             self.path(claim.node).any(|node| limited(&self.nodes[node]))
         };
         if claim.cost.slots > 0 && !known(|node| node.slots.is_some())
+            || claim.cost.memory > 0 && !known(|node| node.memory.is_some())
             || claim.cost.calls > 0 && !known(|node| node.calls.is_some())
             || claim.cost.money > 0 && !known(|node| node.money.is_some())
         {
@@ -48,9 +49,12 @@ impl Model {
         }
         for node in self.path(claim.node) {
             let at = &self.nodes[node];
-            if at.slots.is_some() && claim.cost.slots > at.ceiling {
-                // A node that was never above 0 has no ceiling yet.
-                add(Refusal::Ceiling, at.ceiling > 0);
+            let held = [(at.slots, claim.cost.slots), (at.memory, claim.cost.memory)];
+            for (ceiling, (limit, cost)) in at.ceilings.into_iter().zip(held) {
+                if limit.is_some() && cost > ceiling {
+                    // A node that was never above 0 has no ceiling yet.
+                    add(Refusal::Ceiling, ceiling > 0);
+                }
             }
             if let Some(log) = &at.calls
                 && claim.cost.calls > log.ceiling
@@ -93,20 +97,23 @@ impl Model {
         };
         let (mut may, mut must) = (false, false);
         for node in self.path(claim.node) {
-            let owned = self.owned(owner, node);
-            let limit = self.nodes[node].slots.unwrap_or(u64::MAX);
-            let above = owned > 0 && claim.cost.slots > 0 && owned + claim.cost.slots > limit;
-            may |= above;
-            must |= above && limit > 0;
-            // What its own leases took of a budget is theirs until they are settled, also while their slots are away.
-            let owned = self.owned_money(owner, node);
-            if let Some(money) = self.nodes[node].money
-                && owned > 0
-                && claim.cost.money > 0
-            {
-                let above = owned + claim.cost.money + money.spent > money.amount;
+            let at = &self.nodes[node];
+            for thing in Thing::ALL {
+                let (owned, cost) = (self.owned(owner, node, thing), thing.of(&claim.cost));
+                if owned == 0 || cost == 0 {
+                    continue;
+                }
+                // What its own leases took of a budget is theirs until they are settled, also while their slots are away.
+                let limit = match thing {
+                    Thing::Slots => at.slots,
+                    Thing::Memory => at.memory,
+                    Thing::Money => at
+                        .money
+                        .map(|money| money.amount.saturating_sub(money.spent)),
+                };
+                let above = limit.is_some_and(|limit| owned + cost > limit);
                 may |= above;
-                must |= above;
+                must |= above && (thing == Thing::Money || limit > Some(0));
             }
         }
         (may, must)
@@ -189,7 +196,7 @@ impl Model {
         let mut shared = Vec::new();
         for node in self.path(one.node) {
             if self.path(other.node).any(|above| above == node) {
-                for thing in [Thing::Slots, Thing::Money] {
+                for thing in Thing::ALL {
                     if thing.of(&one.cost) > 0 && thing.of(&other.cost) > 0 {
                         shared.push((node, thing));
                     }
@@ -252,7 +259,7 @@ impl Model {
             .map(|waiter| &waiter.claim)
             .collect();
         self.path(claim.node).any(|node| {
-            [Thing::Slots, Thing::Money].into_iter().any(|thing| {
+            Thing::ALL.into_iter().any(|thing| {
                 let here = |holder: &&&Claim| self.path(holder.node).any(|above| above == node);
                 let kept: u64 = holders
                     .iter()
