@@ -14,7 +14,7 @@ from headrace import (
     Task,
 )
 from tests.pool_support import FINAL, one, pool, quiet
-from tests.support import until
+from tests.support import turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -75,10 +75,10 @@ async def test_law_8_nothing_is_called_before_it_was_granted(lookahead: int) -> 
 
     def tasks() -> Iterator[Any]:
         nonlocal pulled
-        for turns in range(200):
+        for count in range(200):
             pulled += 1
             assert pulled <= called + lookahead
-            yield Task(work, turns % 4)
+            yield Task(work, count % 4)
 
     async def work(turns: int) -> None:
         nonlocal called
@@ -111,6 +111,94 @@ async def test_silent_source_holds_no_capacity() -> None:
         await until(lambda: running == 3)
         gate.set()
         assert len([envelope async for envelope in progress]) == 3
+
+
+def rivals(root: CapacitySource, source: Any) -> tuple[Any, ...]:
+    """A runner of a source, and one beside it that always has more to do."""
+
+    async def turn() -> None:
+        await turns(100)
+
+    endless = iter(lambda: turn, None)
+    return tuple(
+        HierarchicalTaskPoolRunner(tasks, CapacitySource(20, root)) for tasks in (source, endless)
+    )
+
+
+async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_source_is_silent() -> (
+    None
+):
+    """What is freed in one turn is shared by asks that are made ahead of their tasks; nobody may see more of them than that."""
+    root = CapacitySource(20)
+    buffer: PushPullBufferObj[Any] = PushPullBufferObj()
+    called = 0
+    most = 0
+
+    async def work() -> None:
+        nonlocal called
+        called += 1
+        await turns(100)
+
+    for _ in range(500):
+        buffer.sink.next_nowait(work)
+    first, second = rivals(root, buffer.source)
+    async with second.run_tasks() as others:
+        reading = asyncio.ensure_future(others.count())
+        await until(lambda: second.capacity.waiting)
+        async with first.run_tasks() as progress:
+            for _ in range(500):
+                await anext(progress)
+                most = max(most, first.capacity.waiting)
+            await quiet()
+            assert called == 500
+            assert most > 1
+            assert (first.capacity.waiting, first.capacity.held) == (0, 0)
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert (root.held, root.waiting) == (0, 0)
+
+
+def test_law_15_what_a_loop_that_stopped_had_asked_for_goes_to_others() -> None:
+    root = CapacitySource(20)
+    rest = [root.try_acquire() for _ in range(19)]
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+
+    async def begin() -> Any:
+        async def work() -> None:
+            await turns(100)
+
+        first, second = rivals(root, iter(lambda: work, None))
+        runs = [first.run_tasks(), second.run_tasks()]
+        for run in runs:
+            await run.__aenter__()
+        tasks = [asyncio.ensure_future(run.collect()) for run in runs]
+        await until(lambda: first.capacity.waiting > 1 or second.capacity.waiting > 1)
+        return first, second, runs, tasks
+
+    *_, runs, tasks = loops[0].run_until_complete(begin())
+    # It stopped: whatever its tasks hold they hold, but no more than that.
+    held = root.held
+    for lease in rest:
+        assert lease is not None
+        lease.release()
+
+    async def have() -> None:
+        async with asyncio.timeout(30), root.acquire(20 - (held - 19)):
+            pass
+
+    loops[1].run_until_complete(have())
+
+    async def end() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for run in runs:
+            await run.aclose()
+
+    loops[0].run_until_complete(end())
+    assert (root.held, root.waiting) == (0, 0)
+    for loop in loops:
+        loop.close()
 
 
 async def test_envelopes_come_in_order_of_completion() -> None:

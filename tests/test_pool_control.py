@@ -161,7 +161,7 @@ async def test_drain_lets_what_backs_off_be_called_again() -> None:
 async def test_drain_cancels_after_its_timeout() -> None:
     runner = pool([hang, one, hang], 2)
     async with runner.run_tasks() as progress:
-        await until(lambda: runner.capacity.held == 2 and len(progress_of(runner)) == 1)
+        await until(lambda: runner.snapshot().running == 2 and len(progress_of(runner)) == 1)
         loop = asyncio.get_running_loop()
         before = loop.time()
         assert await runner.drain(timeout=3) == []

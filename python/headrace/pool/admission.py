@@ -4,6 +4,9 @@ A plain task waits for its capacity in the lane (see `plain`), and is a job only
 capacity is free has it at once. Any other waits in the tree, each in an asyncio task of its own, so that as
 many wait at a time as the pool lets in, and priorities and costs decide among them. A job may be withdrawn at any
 moment; what it was granted in that moment is given back.
+
+Where one job is pulled ahead, and it needs one slot as nearly all do, others of its kind are asked for as well, so that of many
+slots that are freed in one turn of the loop each pool has its share.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from headrace import _core
 from headrace.tasks import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from headrace.capacity import CapacitySource, Lease
     from headrace.pool.job import Job
@@ -30,6 +34,8 @@ class Admission:
         capacity: what they wait for.
         loop: where.
         granted: called with a job and its lease.
+        running: how many tasks of the pool run.
+        looks_ahead: whether more than one job is pulled ahead, each of which asks for itself.
     """
 
     def __init__(
@@ -38,14 +44,23 @@ class Admission:
         capacity: CapacitySource,
         loop: asyncio.AbstractEventLoop,
         granted: Callable[[Job, Lease], None],
+        running: Callable[[], int],
+        *,
+        looks_ahead: bool,
     ) -> None:
         self._name = name
         self._capacity = capacity
         self._loop = loop
         self._granted = granted
+        self._running = running
         self._waiting: dict[Job, asyncio.Task[None]] = {}
         # The loop itself holds its tasks only weakly.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asks: _core.Asks | None = None
+        # While the source is pulled: what will clear them.
+        self._soon: asyncio.Handle
+        if not looks_ahead and _is_native(capacity):
+            self._asks = _core.Asks(capacity)
         # While paused: those that would wait.
         self._paused: dict[Job, None] | None = None
 
@@ -57,10 +72,18 @@ class Admission:
         if self._paused is not None:
             self._paused[job] = None
             return
-        cost: Any = job.task.cost
+        task = job.task
+        cost: Any = task.cost
+        asked = None
         try:
-            # Nobody is overtaken who waits, nor who is about to: its task may not have had its first step.
-            lease = None if self._waiting else self._capacity.try_acquire(cost, detached=True)
+            if self._asks is not None and type(cost) is int and cost == 1 and not task.priority:
+                lease = self._asks.take()
+                if lease is None:
+                    asked = self._asks.wait(self._running())
+            else:
+                self.clear()
+                # Nobody is overtaken who waits, nor who is about to: its task may not have had its first step.
+                lease = None if self._waiting else self._capacity.try_acquire(cost, detached=True)
         except Exception as error:
             job.refuse(error)
             return
@@ -68,17 +91,38 @@ class Admission:
             self._granted(job, lease)
             return
         # Not of the loop's factory, which might start it before it is known here.
-        task = asyncio.Task(
-            self._wait(job), loop=self._loop, name=f"{self._name}: capacity for task {job.task_id}"
+        waiting = asyncio.Task(
+            self._wait(job, asked),
+            loop=self._loop,
+            name=f"{self._name}: capacity for task {job.task_id}",
         )
-        self._waiting[job] = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting[job] = waiting
+        self._tasks.add(waiting)
+        waiting.add_done_callback(self._tasks.discard)
 
     @property
     def is_awaited(self) -> bool:
         """Whether a job waits for capacity here."""
         return bool(self._waiting)
+
+    async def pull(self, source: AsyncIterator[object]) -> object:
+        """The next item of a source. While that is waited for, nothing is asked for ahead."""
+        if not self._asks:
+            return await anext(source)
+        # A source that has an item may let the loop turn once all the same.
+        self._soon = self._loop.call_soon(self._turned)
+        try:
+            return await anext(source)
+        finally:
+            self._soon.cancel()
+
+    def _turned(self) -> None:
+        self._soon = self._loop.call_soon(self.clear)
+
+    def clear(self) -> None:
+        """Asks for nothing ahead any more."""
+        if self._asks is not None:
+            self._asks.clear()
 
     def withdraw(self, job: Job) -> None:
         """The job wants no capacity any more, if it ever did."""
@@ -89,6 +133,7 @@ class Admission:
 
     def pause(self) -> None:
         """Grants nothing more, and withdraws whoever waits until it is resumed."""
+        self.clear()
         if self._paused is None:
             self._paused = {}
             for job in tuple(self._waiting):
@@ -103,18 +148,19 @@ class Admission:
 
     async def aclose(self) -> None:
         """Withdraws everybody and waits until that has happened."""
+        self.clear()
         for job in tuple(self._waiting):
             self.withdraw(job)
         self._paused = {}
         await settled(*self._tasks)
 
-    async def _wait(self, job: Job) -> None:
-        task = job.task
-        cost: Any = task.cost
+    async def _wait(self, job: Job, asked: Awaitable[Lease] | None) -> None:
+        cost: Any = job.task.cost
         # Named only where it matters, so that it is nobody's business who has no priorities.
-        terms = {"priority": task.priority} if task.priority else {}
+        terms = {"priority": job.task.priority} if job.task.priority else {}
         try:
-            lease = await self._capacity.acquire(cost, detached=True, **terms)
+            # What stands in line already; or what takes its place there only now.
+            lease = await (asked or self._capacity.acquire(cost, detached=True, **terms))
         except Exception as error:
             if self._waiting.get(job) is asyncio.current_task():
                 del self._waiting[job]
@@ -125,3 +171,9 @@ class Admission:
             self._granted(job, lease)
         else:
             lease.release()
+
+
+def _is_native(capacity: CapacitySource) -> bool:
+    """Whether no subclass has put another way of asking in its place."""
+    known, native = type(capacity), _core.Capacity
+    return known.acquire is native.acquire and known.try_acquire is native.try_acquire

@@ -126,7 +126,14 @@ class Run:
             return
         self.plan.check_idle()
         self.loop = asyncio.get_running_loop()
-        self.admission = Admission(self.plan.name, self.plan.capacity, self.loop, self._granted)
+        self.admission = Admission(
+            self.plan.name,
+            self.plan.capacity,
+            self.loop,
+            self._granted,
+            lambda: self.running_tasks,
+            looks_ahead=self.plan.lookahead > 1,
+        )
         # What `loop.time` of asyncio's own loops does, with one call less.
         own = type(self.loop).time is asyncio.BaseEventLoop.time
         self.clock = time.monotonic if own else self.loop.time
@@ -255,6 +262,7 @@ class Run:
                 self._feeder.uncancel()
             finally:
                 self._taking_up = False
+                self.admission.clear()
             while self._has_work():
                 self._idle = self.loop.create_future()
                 await self._idle
@@ -315,6 +323,7 @@ class Run:
 
     async def _until_callable(self) -> None:
         while not (self.outlet.has_room() and self._may_call()):
+            self.admission.clear()
             await self.outlet.room(self.loop)
             self.outlet.let_in()
             await self._gate.until(self._may_call)
@@ -366,7 +375,7 @@ class Run:
         while True:
             try:
                 if self._lane is None or self.admission.is_awaited:
-                    return await anext(self.plan.source)
+                    return await self.admission.pull(self.plan.source)
                 return await self._lane.feed()
             except StopAsyncIteration:
                 raise

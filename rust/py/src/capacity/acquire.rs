@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use super::alarm::LoopAlarm;
 use super::lease::Lease;
 use super::node::Capacity;
+use super::shared::Shared;
 use super::standing::Standing;
 use crate::asyncio;
 use crate::awaitable::context::{self, Context};
@@ -54,7 +55,7 @@ enum Entered {
 
 /// What has to wait.
 #[derive(Debug)]
-struct Waiting {
+pub(super) struct Waiting {
     future: Standing<core::Acquire>,
     parked: Parked,
     timer: Option<Timer>,
@@ -105,7 +106,40 @@ impl Timer {
     }
 }
 
+/// What came of asking.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Waits(Box<Waiting>),
+    Granted(PermitId),
+    Refused(core::AcquireError),
+}
+
 impl Waiting {
+    /// Takes a place in line.
+    pub(super) fn begin(
+        py: Python<'_>,
+        shared: &Arc<Shared>,
+        mut ask: Ask,
+        parked: Parked,
+        alarm: Arc<LoopAlarm>,
+    ) -> PyResult<Begun> {
+        ask.alarm = Some(alarm.id());
+        let mut waiting = Box::new(Self {
+            future: Standing::new(shared, shared.enter(py)?.acquire(ask)),
+            parked,
+            timer: None,
+            _alarm: alarm,
+        });
+        Ok(match waiting.poll() {
+            Poll::Ready(Ok(permit)) => Begun::Granted(permit.into_id()),
+            Poll::Ready(Err(error)) => Begun::Refused(error),
+            Poll::Pending => {
+                waiting.forward(py);
+                Begun::Waits(waiting)
+            }
+        })
+    }
+
     /// It is over: nothing of it is left on the loop.
     fn end(self, py: Python<'_>) -> PyResult<()> {
         match &self.timer {
@@ -135,6 +169,21 @@ impl Acquiring {
             is_owned,
             timeout,
             waiting: None,
+            entered: Entered::No,
+        })
+    }
+
+    /// One that stands in line already, for one slot on nobody's account.
+    pub(super) fn standing(
+        source: Bound<'_, Capacity>,
+        waiting: Box<Waiting>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        Native::alloc(source.py(), || Self {
+            source: Some(source.unbind()),
+            ask: None,
+            is_owned: false,
+            timeout: None,
+            waiting: Some(waiting),
             entered: Entered::No,
         })
     }
@@ -180,18 +229,11 @@ impl Acquiring {
         let parked = Parked::on(&event_loop)?;
         let mut ask = self.asked(source)?;
         ask.owner = owner;
-        ask.alarm = Some(alarm.id());
-        let mut waiting = Box::new(Waiting {
-            future: Standing::new(shared, shared.enter(py)?.acquire(ask)),
-            parked,
-            timer: None,
-            _alarm: alarm,
-        });
-        match waiting.poll() {
-            Poll::Ready(Ok(permit)) => return self.grant(source, permit.into_id()).map(Some),
-            Poll::Ready(Err(error)) => return Err(self.refuse(source, &error)),
-            Poll::Pending => waiting.forward(py),
-        }
+        let mut waiting = match Waiting::begin(py, shared, ask, parked, alarm)? {
+            Begun::Waits(waiting) => waiting,
+            Begun::Granted(permit) => return self.grant(source, permit).map(Some),
+            Begun::Refused(error) => return Err(self.refuse(source, &error)),
+        };
         if let Some(timeout) = timeout {
             waiting.timer = Some(Timer::new(py, timeout, waiting.parked.waker())?);
         }
@@ -300,7 +342,7 @@ pub(super) fn one_slot(node: NodeId) -> Ask {
 }
 
 impl Waiting {
-    fn poll(&mut self) -> Poll<Result<Permit, core::AcquireError>> {
+    pub(super) fn poll(&mut self) -> Poll<Result<Permit, core::AcquireError>> {
         let mut context = TaskContext::from_waker(self.parked.as_waker());
         Pin::new(&mut self.future).poll(&mut context)
     }

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
 use super::acquire::{Acquiring, one_slot};
+use super::ahead::Ahead;
 use super::amount::Given;
 use super::node::Capacity;
 use super::shared::Shared;
@@ -39,7 +40,7 @@ impl Granter {
 
     /// So much (one slot, if nothing is said), if it can be had now. What has named parts comes as a lease.
     #[inline]
-    pub(crate) fn try_grant(
+    fn try_grant(
         &self,
         py: Python<'_>,
         cost: Option<&Bound<'_, PyAny>>,
@@ -60,7 +61,7 @@ impl Granter {
     }
 
     /// What gives a lease of as much, when awaited; nothing if that is not the core's to say.
-    pub(crate) fn acquire<'py>(
+    fn acquire<'py>(
         &self,
         py: Python<'py>,
         cost: Option<&Bound<'py, PyAny>>,
@@ -98,11 +99,45 @@ impl Granter {
         Ok((!lease.is_none()).then(|| Grant::Lease(lease.unbind())))
     }
 
+    /// What a task gets next that costs so much, or what it waits for; of one slot by an ask that was made ahead, if there is one. Nothing if
+    /// that is not the core's to say. It is told how many tasks run.
+    #[inline]
+    pub(crate) fn next<'py>(
+        &self,
+        py: Python<'py>,
+        cost: Option<&Bound<'py, PyAny>>,
+        ahead: &mut Ahead,
+        running: impl FnOnce() -> usize,
+    ) -> PyResult<Next<'py>> {
+        let capacity = self.capacity.bind(py);
+        if self.is_native && cost.is_none_or(is_one) {
+            return Ok(match ahead.take(capacity)? {
+                Some(permit) => Next::Had(Grant::Permit(permit)),
+                None => Next::Waits(ahead.wait(capacity, running())?),
+            });
+        }
+        ahead.clear();
+        if let Some(grant) = self.try_grant(py, cost)? {
+            return Ok(Next::Had(grant));
+        }
+        Ok(self.acquire(py, cost)?.map_or(Next::Left, Next::Waits))
+    }
+
     /// What the collector is to see.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(self.capacity.as_any())?;
         see(&self.method)
     }
+}
+
+/// What became of asking for capacity.
+#[derive(Debug)]
+pub(crate) enum Next<'py> {
+    Had(Grant),
+    /// This gives it when awaited.
+    Waits(Bound<'py, PyAny>),
+    /// It is Python's to ask.
+    Left,
 }
 
 /// Whether a cost is a bare number: so many slots.
@@ -157,11 +192,17 @@ pub(crate) struct Permit {
 
 impl Permit {
     #[inline]
-    fn new(shared: &Arc<Shared>, id: PermitId) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, id: PermitId) -> Self {
         Self {
             shared: Some(Arc::clone(shared)),
             id,
         }
+    }
+
+    /// Somebody else sees to it now.
+    pub(super) fn into_id(mut self) -> PermitId {
+        self.shared = None;
+        self.id
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use super::lane::{Lane, Launch};
 use super::waiting::{Waited, Waiting};
 use crate::awaitable::{Class, Coroutine, Inner, Seen, Step, Stopped};
+use crate::capacity::Ahead;
 use crate::drive::budget;
 use crate::drive::pull::awaitable::{Delivery, Pull};
 use crate::errors::Raised;
@@ -63,6 +64,8 @@ pub(crate) struct Feed {
     waits: bool,
     /// When it last came from a turn of the loop, as far as it knows.
     since: Option<f64>,
+    /// What it asks for beyond what it has a task for.
+    ahead: Ahead,
 }
 
 static CLASS: Class = Class::new();
@@ -77,10 +80,24 @@ impl Feed {
             begun: 0,
             waits,
             since: None,
+            ahead: Ahead::default(),
         }
     }
 
     fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let stepped = self.go_on(value);
+        // If it waits for its source, or ends, nobody looks at what is granted. A bare turn of the loop is no such wait.
+        let goes_on = match &stepped {
+            Ok(Step::Yield(awaited)) => self.draw.is_none() || awaited.is_none(),
+            _ => false,
+        };
+        if !goes_on {
+            self.ahead.clear();
+        }
+        stepped
+    }
+
+    fn go_on<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
         let lane = self.lane.bind(py).clone();
         let this = lane.get();
@@ -124,7 +141,7 @@ impl Feed {
             if !this.is_open() {
                 return Ok(Step::Return(item));
             }
-            let called = match Lane::launch(&lane, &item)? {
+            let called = match Lane::launch(&lane, &item, &mut self.ahead)? {
                 Launch::Called(called) => called,
                 Launch::Waits => {
                     self.waits = true;
@@ -162,6 +179,7 @@ impl Coroutine for Feed {
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        self.ahead.clear();
         if self.waits {
             // The task stays with the lane, from which Python withdraws it.
             self.waits = false;
@@ -189,5 +207,6 @@ impl Coroutine for Feed {
             pull.abandon(py);
         }
         self.draw = None;
+        self.ahead.clear();
     }
 }

@@ -23,7 +23,7 @@ use super::work::Work;
 use super::worker::Job;
 use crate::asyncio::InContext;
 use crate::awaitable::{Native, inner};
-use crate::capacity::{Grant, Granter, is_number};
+use crate::capacity::{Ahead, Grant, Granter, Next, is_number};
 use crate::clock::Clock;
 use crate::drive::merge::identity::Entered;
 use crate::drive::pull::control::as_link;
@@ -329,7 +329,11 @@ impl Lane {
 
     /// Has a plain task called, if its capacity is free, or wait for that; what is no plain task, or can never be called, is
     /// left to Python, which says what is the matter.
-    pub(super) fn launch(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<Launch> {
+    pub(super) fn launch(
+        slf: &Bound<'_, Self>,
+        item: &Bound<'_, PyAny>,
+        ahead: &mut Ahead,
+    ) -> PyResult<Launch> {
         let py = item.py();
         let this = slf.get();
         let Some(terms) = this.terms(item)? else {
@@ -340,10 +344,11 @@ impl Lane {
         {
             return Ok(Launch::Left);
         }
-        let grant = match this.granter.try_grant(py, terms.cost.as_ref()) {
-            Ok(Some(grant)) => grant,
-            Ok(None) => return this.wait(item, &terms),
-            Err(_) => return Ok(Launch::Left),
+        let running = || this.roll.len(py);
+        let grant = match this.granter.next(py, terms.cost.as_ref(), ahead, running) {
+            Ok(Next::Had(grant)) => grant,
+            Ok(Next::Waits(acquiring)) => return this.wait(item, acquiring),
+            Ok(Next::Left) | Err(_) => return Ok(Launch::Left),
         };
         let called = this.now(py)?;
         let ticket = Ticket {
@@ -359,11 +364,8 @@ impl Lane {
 
     /// Has a task wait for its capacity.
     #[cold]
-    fn wait(&self, item: &Bound<'_, PyAny>, terms: &Terms<'_>) -> PyResult<Launch> {
+    fn wait(&self, item: &Bound<'_, PyAny>, acquiring: Bound<'_, PyAny>) -> PyResult<Launch> {
         let py = item.py();
-        let Ok(Some(acquiring)) = self.granter.acquire(py, terms.cost.as_ref()) else {
-            return Ok(Launch::Left);
-        };
         let waiting = Waiting {
             item: item.clone().unbind(),
             id: self.ids.get().next(),
