@@ -325,8 +325,9 @@ async def test_law_4_a_run_closes_its_source_if_it_is_told_to() -> None:
         async with runner.run_tasks(close_source=tell) as progress:
             await anext(progress)
         assert (source.closed, source.closed_by <= source.pulled_by) == (closed, True)
+    idle = HierarchicalTaskPoolRunner([str], CapacitySource(2))
     with pytest.raises(TypeError, match=r"close_source must be True or False, got 1 \(int\)"):
-        runner.run_tasks(close_source=wrong(1))
+        idle.run_tasks(close_source=wrong(1))
 
 
 async def test_law_2_a_cancelled_collect_hands_back_what_was_paid_for() -> None:
