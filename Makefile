@@ -120,7 +120,7 @@ test-valgrind: ## the core's tests that are quick enough, under valgrind memchec
 		--config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" $(MEMCHECKED) -- --skip two_hundred_a_second $(ARGS)
 
 .PHONY: soak
-soak: build ## 110 minutes of a processor: all at once, then random programs, each for SECONDS= (600); then a million items through buffers and pools, RUNS= times (20); 100,000 waiters cancelled at their grants; then CASES= (250000) of each of the four themes of the tree's model
+soak: build ## 110 minutes of a processor: all at once, then random programs, each for SECONDS= (600); then a million items through buffers and pools, RUNS= times (20); 100,000 waiters cancelled at their grants; then CASES= (200000) of each of the five themes of the tree's model
 	HEADRACE_SOAK_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_soak.py -q -o faulthandler_timeout=0 $(ARGS)
 	HEADRACE_FUZZ_SECONDS=$(or $(SECONDS),600) $(RUN) -m pytest tests/test_fuzz.py -q -rP -o faulthandler_timeout=0 $(ARGS)
 	for run in $$(seq $(or $(RUNS),20)); do \
@@ -128,7 +128,7 @@ soak: build ## 110 minutes of a processor: all at once, then random programs, ea
 		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py tests/test_pool_soak.py -q -o faulthandler_timeout=0 $(ARGS); \
 	done
 	HEADRACE_ROUNDS=100000 $(RUN) -m pytest tests/test_capacity_loops.py -k cancelled_at_the_instant -q -o faulthandler_timeout=0 $(ARGS)
-	PROPTEST_CASES=$(or $(CASES),250000) cargo test --package headrace-core $(LOCKED) --test sched_model
+	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test sched_model
 
 .PHONY: lint
 lint: build ## formatters, linters, type checkers, stubs against the module, licences

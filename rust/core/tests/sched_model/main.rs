@@ -1,6 +1,6 @@
 //! A tree of capacities under arbitrary operations, watched by a plain model of it.
 //!
-//! `PROPTEST_CASES=250000 cargo test -p headrace-core --test sched_model` looks longer, at so many cases of each theme; not in
+//! `PROPTEST_CASES=200000 cargo test -p headrace-core --test sched_model` looks longer, at so many cases of each theme; not in
 //! release, which checks less.
 #![cfg(not(loom))]
 // One program: what is public here is so for its other files.
@@ -24,7 +24,7 @@ use run::Run;
 /// How many operations a case has, on average: a failing one can shrink to a few.
 const STEPS: usize = 200;
 
-/// By default the four themes together have ten thousand cases.
+/// By default the five themes together have ten thousand cases.
 fn config(share: u32) -> ProptestConfig {
     ProptestConfig {
         cases: 10_000 / share,
