@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -241,3 +242,35 @@ async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[s
         gate.set()
         assert await draining == [gate.wait]
         assert shown([envelope async for envelope in progress]) == [True]
+
+
+async def test_capacity_granted_in_the_turn_in_which_queue_timeout_is_due_has_the_task_called() -> (
+    None
+):
+    called: list[str] = []
+    told: list[object] = []
+
+    async def first() -> None:
+        await asyncio.sleep(0)
+
+    async def second() -> str:
+        called.append("second")
+        return "value"
+
+    def hold_up(_: object) -> None:
+        # The loop is late: when it looks again, the capacity is there and the time is over.
+        time.sleep(0.06)
+
+    tasks = [
+        Task(first, on_complete=hold_up),
+        Task(second, queue_timeout=0.05, on_complete=told.append, on_error=told.append),
+    ]
+    runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(1))
+    async with runner.run_tasks() as progress:
+        found = [envelope async for envelope in progress]
+    assert len(found) == 2
+    if found[1].type is FINAL:
+        assert (called, told, found[1].attempt) == (["second"], ["value"], 1)
+    else:
+        assert (called, told, found[1].attempt) == ([], [found[1].error], 0)
+    assert runner.snapshot().running == runner.capacity.held == 0

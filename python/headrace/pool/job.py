@@ -108,6 +108,8 @@ class Job:
 
     def launch(self, lease: Lease, executor: Executor) -> None:
         """Has it called, now that its capacity is held."""
+        # Not in `called`, which may come a turn later: its time in the queue is over.
+        self._disarm()
         self._lease = lease
         self._called = False
         self._overdue = None
