@@ -85,7 +85,7 @@ class DependencyGraph:
             TypeError: `key` cannot be hashed, or `depends_on` is no iterable of keys; a text is none.
             ValueError: There is a node with this key, or none for something that it depends on; or `item` is a `Task`
                 that another node has, which is not settled.
-            Exception: what a callback of `on_ready` raised; the node is there.
+            BaseException: what a callback of `on_ready` raised; the node is there.
 
         Cost: O(its dependencies).
         """
@@ -133,7 +133,7 @@ class DependencyGraph:
             RuntimeError: The node is running, completed or has failed.
             TypeError: A key cannot be hashed.
             ValueError: There is no node for one of the keys.
-            Exception: what a callback of `on_ready` raised; the dependencies are there.
+            BaseException: what a callback of `on_ready` raised; the dependencies are there.
 
         Cost: O(what depends on the node, directly or not, with its dependencies): for a node on which nothing
         depends, O(1) each.
@@ -150,7 +150,7 @@ class DependencyGraph:
         The nodes that are there go their way; sources end when all are settled.
 
         Raises:
-            Exception: what a callback of `on_finished` raised.
+            BaseException: what a callback of `on_finished` raised.
         """
         with self._lock:
             if not self._is_closed and self._ledger.is_finished:
@@ -202,7 +202,7 @@ class DependencyGraph:
         Raises:
             RuntimeError: It waits for others still, or has been completed or failed before.
             ValueError: There is no such node.
-            Exception: what a callback of `on_ready` raised; the node is completed.
+            BaseException: what a callback of `on_ready` raised; the node is completed.
 
         Cost: O(what depends on it directly).
         """
@@ -228,7 +228,7 @@ class DependencyGraph:
             RuntimeError: It waits for others still, or has been completed or failed before.
             TypeError: `error` is no exception.
             ValueError: There is no such node.
-            Exception: what a callback of `on_finished` raised; the node has failed.
+            BaseException: what a callback of `on_finished` raised; the node has failed.
 
         Cost: O(what depends on it, directly or not, with its dependencies), once for all.
         """
@@ -287,7 +287,7 @@ class DependencyGraph:
         Raises:
             TypeError: `error` is no exception.
             ValueError: There is no such node.
-            Exception: what a callback of `on_finished` raised; they are aborted.
+            BaseException: what a callback of `on_finished` raised; they are aborted.
 
         Cost: O(what is aborted, with its dependencies), once for all.
         """
@@ -327,7 +327,7 @@ class DependencyGraph:
 
         Raises:
             TypeError: `callback` is not callable.
-            Exception: what `callback` raised for a node that is ready already; it stays.
+            BaseException: what `callback` raised for a node that is ready already; it stays.
         """
         listener = Listener(callback)
         with self._lock:

@@ -189,10 +189,7 @@ class Job:
         self._stopped()
         run = self._run
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self._settle(None, error)
-            run.outlet.leave(self._place)
-            run.over(self)
-            run.interrupt(error)
+            self._exit(error)
             return
         if not self._called and not self.attempt and run.ending and self._cancelled:
             # It was stopped before it was called.
@@ -205,6 +202,14 @@ class Job:
             self._fail(error)
         else:
             self._again(error)
+
+    def _exit(self, error: BaseException) -> None:
+        """It ends, without an envelope, with what ends the program."""
+        run = self._run
+        self._settle(None, error)
+        run.outlet.leave(self._place)
+        run.over(self)
+        run.interrupt(error)
 
     def _stopped(self) -> None:
         """The work has really stopped."""
@@ -237,7 +242,11 @@ class Job:
                 self._fail(error)
                 return
             delay = retry.delay(error, self.attempt)
-        except Exception as failure:
+        except (KeyboardInterrupt, SystemExit) as failure:
+            self._exit(failure)
+            return
+        # A `CancelledError` too, which would be lost in whoever happens to call this: it cancels nobody.
+        except BaseException as failure:
             failure.__cause__ = error
             self._fail(failure)
             return
@@ -316,7 +325,7 @@ class Job:
                 task.on_complete(value)
             elif task is not None and error is not None and task.on_error is not None:
                 task.on_error(error)
-        except Exception as failure:
+        except BaseException as failure:
             run.report(f"a callback of {self.name} raised", failure)
         if settling is None:
             return
@@ -325,7 +334,7 @@ class Job:
                 settling.completed(self.item, value)
             else:
                 settling.failed(self.item, error)
-        except Exception as failure:
+        except BaseException as failure:
             run.report(f"the source of {run.plan.name} raised when told of {self.name}", failure)
 
     def _envelope(

@@ -10,7 +10,7 @@ from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from headrace.blame import noted
+from headrace.blame import noted, raise_all
 from headrace.telling import shown
 
 if TYPE_CHECKING:
@@ -80,19 +80,19 @@ class News:
         """Tells all that is untold, unless somebody is telling already, who then tells this too.
 
         Raises:
-            Exception: What a callback raised, when all is told; several as a group.
+            BaseException: What a callback raised, when all is told; several as a group, but what ends the program by itself.
         """
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         # Again after each round: what was put since its last look is nobody else's if they found it going on.
         while self._untold and self._begin():
             try:
                 self._tell_all(errors)
             finally:
                 self._telling = False
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise ExceptionGroup("several callbacks of a DependencyGraph failed", errors)
+        for error in errors:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+        raise_all(errors, "several callbacks of a DependencyGraph failed")
 
     def _begin(self) -> bool:
         with self._lock:
@@ -101,7 +101,7 @@ class News:
             self._telling = True
             return True
 
-    def _tell_all(self, errors: list[Exception]) -> None:
+    def _tell_all(self, errors: list[BaseException]) -> None:
         while self._untold:
             listeners, keys = self._untold.popleft()
             for listener in listeners:
@@ -109,6 +109,7 @@ class News:
                     continue
                 try:
                     listener.callback(*keys)
-                except Exception as error:
+                # Whatever it is: the others have to hear of it too.
+                except BaseException as error:
                     noted(error, "raised by a callback of DependencyGraph")
                     errors.append(error)

@@ -499,7 +499,10 @@ class Run:
                 self.stop()
 
     def report(self, message: str, error: BaseException) -> None:
-        """An error that nobody can be given."""
+        """An error that nobody can be given; what ends the program has everything closed first."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self.interrupt(error)
+            return
         self.loop.call_exception_handler({"message": message, "exception": error})
 
     def interrupt(self, error: BaseException) -> None:

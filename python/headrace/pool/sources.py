@@ -17,7 +17,7 @@ from headrace.pool.graph import DependencyGraph
 from headrace.pool.node import DependencyState
 from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
-from headrace.telling import shown
+from headrace.telling import short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -161,7 +161,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         """
         try:
             self._graph.completed(item, value)
-        except Exception as error:
+        except BaseException as error:
             self._told_of(error)
 
     def failed(self, item: object, error: BaseException, /) -> None:
@@ -172,10 +172,12 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         """
         try:
             self._graph.failed(item, error)
-        except Exception as raised:
+        except BaseException as raised:
             self._told_of(raised)
 
-    def _told_of(self, error: Exception) -> None:
+    def _told_of(self, error: BaseException) -> None:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
         asyncio.get_running_loop().call_exception_handler(
             {"message": f"a callback of {self._graph!r} failed", "exception": error}
         )
@@ -301,11 +303,11 @@ class _Pulling:
             return
         try:
             place = ageing.place(item, since)
-        except Exception as error:
+        except BaseException as error:
             if self._graph.take(key, _NONE) is _NONE:
                 # It is somebody else's.
                 return
-            noted(error, f"raised by priority of node {key!r}")
+            noted(error, f"raised by priority of node {short(key)}")
             self._graph.fail(key, error)
             raise
         heapq.heappush(self._placed, (place, next(self._numbers), key))

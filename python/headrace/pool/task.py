@@ -49,7 +49,7 @@ class Task:
             never.
         on_complete: called on the loop with the final value, before the `FINAL` envelope is put.
         on_error: called on the loop with the error, before the `ERROR` envelope is put. What these two raise goes to
-            the loop's exception handler.
+            the loop's exception handler, a `CancelledError` too; `KeyboardInterrupt` and `SystemExit` end the run.
 
     Raises:
         TypeError: a parameter is of the wrong type, `key` is not hashable, or `fn` is an async function and `thread`
