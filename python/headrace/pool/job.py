@@ -138,7 +138,10 @@ class Job:
     def refuse(self, error: BaseException) -> None:
         """It can never be called, or not again."""
         self._disarm()
-        self._fail(error)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self._exit(error)
+        else:
+            self._fail(error)
 
     def give_back(self) -> None:
         """It was not called, and its item stays with the runner."""
@@ -159,6 +162,9 @@ class Job:
         """See `Listener`."""
         self._disarm()
         run, self._called = self._run, True
+        if not self.task.thread:
+            # This is its asyncio task.
+            run.inside.enter()
         self.started = run.clock()
         self.attempt += 1
         if self.attempt == 1:

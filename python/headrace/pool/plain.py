@@ -43,7 +43,7 @@ def lane_of(run: Run) -> Lane:
         unread=run.outlet.unread,
         most=plan.max_buffered,
         ids=plan.ids,
-        keys=run.keys,
+        keys=run.keys.taken,
         meter=plan.meter,
         task_class=Task,
         isolate=not plan.reuses,

@@ -23,7 +23,9 @@ from headrace.pool.admission import Admission
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executors import Executors
 from headrace.pool.gate import Gate
+from headrace.pool.inside import Inside
 from headrace.pool.job import Job, State
+from headrace.pool.keys import Keys
 from headrace.pool.lease import unleased
 from headrace.pool.outlet import Failure, Outlet, stopped
 from headrace.pool.plain import lane_of, take_over
@@ -60,6 +62,8 @@ class Run:
         # Until it has ended.
         self._first: First | None = first
         self.context: Context = unleased()
+        self.inside: Inside = Inside()
+        self.inside.mark(self.context)
         self.outlet: Outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
         # Nobody reads envelopes any more.
         self.closed: bool = False
@@ -69,8 +73,7 @@ class Run:
         self.draining: bool = False
         self.jobs: dict[int, Job] = {}
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
-        # Of a plain task its id.
-        self.keys: dict[object, Job | int] = {}
+        self.keys: Keys = Keys(plan.name)
         # What was taken up and not called, by task id.
         self.unstarted: dict[int, object] = {}
         # Whose first step runs inside this very step of the loop.
@@ -82,6 +85,8 @@ class Run:
         self._idle: asyncio.Future[None] | None = None
         # Where the feeder waits until it may go on.
         self._gate = Gate()
+        # Done as soon as the consumer has left, or the run has ended.
+        self._left: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
         # The same, for whoever is told of it, when the run has ended.
         self._last: Failure | None = None
@@ -142,6 +147,7 @@ class Run:
         if self.plan.is_plain and not self.loop.get_debug():
             self._lane = lane_of(self)
             self._gauge()
+        self._left = self.loop.create_future()
         self.outlet.unread.begin(self.loop)
         self.plan.run = self
         keep_with(self.loop, self)
@@ -160,10 +166,10 @@ class Run:
         self.closed = True
         # Whoever waits for an envelope will get none.
         self.outlet.unread.close()
+        self._leave()
         self.stop()
-        struck = await self._settled()
-        if struck is not None:
-            raise struck
+        if self._feeder is not None:
+            await self._end(self._feeder)
         if self._last is not None and (error := self._last.take()) is not None:
             raise error
 
@@ -173,8 +179,9 @@ class Run:
         self.stop()
         jobs = () if wait else tuple(self.jobs.values())
         left = tuple(job.task_id for job in jobs if job.leave())
-        if (struck := await self._settled()) is not None:
-            raise struck
+        if self._feeder is not None:
+            # A plain `Task` that waits for this holds up the end of the run until it is let go, when the consumer leaves.
+            await self._end(self._feeder, self._left)
         return left
 
     async def drain(self, timeout: float | None) -> None:
@@ -197,13 +204,25 @@ class Run:
         if not self._feeder.done():
             await self.abort(wait=True)
 
-    async def _settled(self) -> asyncio.CancelledError | None:
-        if self._feeder is None:
-            return None
-        struck = await settled(self._feeder)
-        # It may have ended in this very turn, its callback still to come.
-        self._ended(self._feeder)
-        return struck
+    async def _end(
+        self, feeder: asyncio.Task[None], until: asyncio.Future[None] | None = None
+    ) -> None:
+        """Waits for the end of the run; a cancellation is raised then, or when something else is done."""
+        struck: asyncio.CancelledError | None = None
+        # What runs in the run gives way at once: a task that the end has to wait for may wait for it.
+        if not self.inside.is_here():
+            struck = await settled(until or feeder, behind=feeder)
+        if struck is None and not feeder.done():
+            await asyncio.wait([feeder])
+        if feeder.done():
+            # Perhaps in this very turn, its callback still to come.
+            self._ended(feeder)
+        if struck is not None:
+            raise struck
+
+    def _leave(self) -> None:
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
 
     def _check_outside(self, action: str) -> None:
         """Refuses another loop, and work that would wait for its own end."""
@@ -357,18 +376,12 @@ class Run:
             hint = for_task(job.item)
             job.refuse(TypeError(f"a task must be callable or a Task, not {shown(job.item)}{hint}"))
             return False
-        if job.key is None:
-            return True
-        holder = self.keys.setdefault(job.key, job)
-        if holder is job:
-            return True
-        owner = holder.task_id if isinstance(holder, Job) else holder
-        job.refuse(
-            ValueError(
-                f"{self.plan.name}: key {job.key!r} is that of task {owner}, which has not ended"
-            )
-        )
-        return False
+        try:
+            self.keys.give(job)
+        except BaseException as error:
+            job.refuse(error)
+            return False
+        return True
 
     async def _pull(self) -> object:
         """The next item. An error of the source goes to the consumer; until it got there the source is left alone."""
@@ -424,6 +437,7 @@ class Run:
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
         """The last of a run: the consumer learns how it ended, and the runner may run again."""
+        self._leave()
         if self.plan.run is not self:
             return
         let_go(self.loop, self)
@@ -454,8 +468,7 @@ class Run:
 
     def over(self, job: Job) -> None:
         """Nothing of a job is left."""
-        if job.key is not None and self.keys.get(job.key) is job:
-            del self.keys[job.key]
+        self.keys.take_back(job)
         del self.jobs[job.task_id]
         self.move(job, State.ENDED)
         if not self.jobs:

@@ -208,6 +208,9 @@ class HierarchicalTaskPoolRunner:
             RuntimeError: in a task of the run, which would wait for itself.
             WrongLoopError: on another loop than the one where the run started.
 
+        A task of the run that waits for this by way of another asyncio task is waited for, and so both wait until one is
+        cancelled.
+
         Cancel safety: the run goes on draining, and what was not called stays with the runner.
         """
         timeout = time_limit("timeout", timeout)
@@ -235,7 +238,10 @@ class HierarchicalTaskPoolRunner:
             RuntimeError: in a task of the run, which would wait for itself.
             WrongLoopError: on another loop than the one where the run started.
 
-        Cancel safety: a cancellation is raised when all has stopped, not before.
+        Cancel safety: a cancellation is raised when all has stopped, or the consumer leaves, not before. But at once in
+            an asyncio task that a task of the run has started, which may wait for it (unless that is a `Task` of the
+            loop with no more terms than a cost and a key). So what ends its own run by `wait_for(runner.abort(), 5)` is
+            cancelled with the rest.
         """
         run = self._plan.run
         return () if run is None else await run.abort(wait=wait)

@@ -1,0 +1,149 @@
+"""A task that ends its own run by way of another asyncio task, which waits for the end and is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import SourceIterObj, Task
+from tests.pool_support import ISOLATIONS, envelopes, one, pool, quiet, shown
+from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+
+async def _waits_for(ends: Coroutine[Any, Any, Any]) -> None:
+    await asyncio.wait_for(ends, 3600)
+
+
+async def _gathers(ends: Coroutine[Any, Any, Any]) -> None:
+    await asyncio.gather(ends)
+
+
+async def _groups(ends: Coroutine[Any, Any, Any]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ends)
+
+
+WAYS = [_waits_for, _gathers, _groups]
+TERMS: list[dict[str, Any]] = [{"timeout": 3600}, {"priority": 1}, {"on_error": print}]
+
+
+async def ended(task: asyncio.Future[Any]) -> None:
+    """Fails if it has not ended soon."""
+    await asyncio.wait([task], timeout=10)
+    assert task.done()
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("terms", [None, *TERMS])
+async def test_law_4_task_that_waits_for_the_abort_of_its_run_is_cancelled_with_it(
+    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]
+) -> None:
+    runner = pool([])
+
+    async def work() -> None:
+        await way(runner.abort())
+
+    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    reading = asyncio.ensure_future(envelopes(runner))
+    await ended(reading)
+    assert shown(reading.result()) == ["CancelledError"]
+    assert runner.capacity.held == 0
+    # The second was not called.
+    assert await runner.run() == [1]
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("action", ["abort", "drain"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_its_end(
+    way: Callable[..., Awaitable[None]], action: str, isolation: dict[str, Any]
+) -> None:
+    runner = pool([])
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await way(getattr(runner, action)())
+
+    for task in (work, Task(work), Task(work, timeout=3600)):
+        begun.clear()
+        runner = pool([task], **isolation)
+        reading = asyncio.ensure_future(envelopes(runner))
+        await begun.wait()
+        await quiet()
+        reading.cancel()
+        await ended(reading)
+        assert runner.capacity.held == 0
+        assert runner.snapshot().running == 0
+
+
+async def test_law_4_task_of_a_run_within_a_run_may_wait_for_the_abort_of_the_outer_one() -> None:
+    outer = pool([])
+
+    async def inner() -> None:
+        await asyncio.wait_for(outer.abort(), 3600)
+
+    async def work() -> None:
+        await pool([inner]).run()
+
+    outer = pool([work])
+    reading = asyncio.ensure_future(envelopes(outer))
+    await ended(reading)
+    assert shown(reading.result()) == ["CancelledError"]
+
+
+async def test_law_4_source_may_abort_its_run() -> None:
+    runner = pool([])
+
+    async def tasks() -> AsyncIterator[Any]:
+        yield one
+        await runner.abort()
+
+    runner = pool(SourceIterObj(tasks()))
+    reading = asyncio.ensure_future(envelopes(runner))
+    await ended(reading)
+    assert shown(reading.result()) == [1]
+
+
+async def test_abort_by_an_asyncio_task_that_nobody_in_the_run_waits_for_goes_through() -> None:
+    aborting: list[asyncio.Task[Any]] = []
+    runner = pool([])
+
+    async def work() -> None:
+        aborting.append(asyncio.create_task(runner.abort()))
+        await asyncio.Event().wait()
+
+    runner = pool([work])
+    assert shown(await envelopes(runner)) == ["CancelledError"]
+    assert await aborting[0] == ()
+
+
+async def test_law_4_abort_from_outside_that_is_cancelled_waits_until_all_has_stopped() -> None:
+    cleaning, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    runner = pool([work])
+    reading = asyncio.ensure_future(envelopes(runner))
+    await until(lambda: runner.snapshot().running)
+    aborting = asyncio.ensure_future(runner.abort())
+    await cleaning.wait()
+    aborting.cancel()
+    await quiet()
+    assert not aborting.done()
+    cleaned.set()
+    with pytest.raises(asyncio.CancelledError):
+        await aborting
+    assert runner.capacity.held == 0
+    await reading
