@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Telling", "amount", "called", "calls", "counted", "short", "shown", "told"]
+__all__ = ["Telling", "amount", "called", "calls", "counted", "short", "shown", "text", "told"]
 
 LONGEST = 60
 """Characters of a `repr` that is not ours."""
@@ -40,22 +40,30 @@ def told(name: str, facts: Iterable[str]) -> str:
 def short(thing: object) -> str:
     """The `repr` of anything, on one line and cut to `LONGEST` characters; of what has none, its class."""
     try:
-        text = repr(thing)
+        said = repr(thing)
     except Exception:
-        text = f"<{type(thing).__name__}>"
-    return _cut(text)
+        said = f"<{type(thing).__name__}>"
+    return _cut(said)
+
+
+def text(thing: object) -> str:
+    """The `str` of anything; of what has none, its class."""
+    try:
+        return str(thing)
+    except Exception:
+        return f"<{type(thing).__name__}>"
 
 
 def shown(value: object) -> str:
     """A value and its type, for the message of an error. A long `repr` is cut; where there is none, it is not shown."""
     try:
-        text = repr(value)
+        said = repr(value)
     except Exception:
         # An integer may be too long for `repr`.
-        text = "a huge number" if isinstance(value, int) else f"<{type(value).__name__}>"
-    if len(text) > LONGEST_REFUSED:
-        text = f"{text[:LONGEST_REFUSED]}…"
-    return f"{text} ({type(value).__name__})"
+        said = "a huge number" if isinstance(value, int) else f"<{type(value).__name__}>"
+    if len(said) > LONGEST_REFUSED:
+        said = f"{said[:LONGEST_REFUSED]}…"
+    return f"{said} ({type(value).__name__})"
 
 
 def called(function: object) -> str:
@@ -72,9 +80,9 @@ def calls(functions: Sequence[object]) -> str:
     return f"calls {' and '.join(names)}"
 
 
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+def _cut(said: str) -> str:
+    said = " ".join(said.split())
+    return said if len(said) <= LONGEST else f"{said[: LONGEST - 3]}..."
 
 
 def counted(count: int, noun: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace._core import Ids, Meter
 from headrace.pool.settling import Settling
+from headrace.telling import text
 
 if TYPE_CHECKING:
     from headrace.capacity import CapacitySource
@@ -66,7 +67,7 @@ class Plan:
 
     def name_of(self, task_id: int, key: object) -> str:
         """What a task is called in the name of its asyncio task, and in messages."""
-        return f"{self.name}: task {task_id if key is None else key}"
+        return f"{self.name}: task {task_id if key is None else text(key)}"
 
     def check_idle(self) -> None:
         """Raises RuntimeError if a run is under way."""

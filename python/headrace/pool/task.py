@@ -107,7 +107,7 @@ class Task:
         try:
             hash(key)
         except TypeError as error:
-            raise TypeError(f"Task: key must be hashable, not {key!r}") from error
+            raise TypeError(f"Task: key must be hashable, not {shown(key)}") from error
         if not isinstance(cast("object", priority), int):
             raise TypeError(f"Task: priority must be an integer, not {shown(priority)}")
         if retry is not None and not isinstance(cast("object", retry), Retry):

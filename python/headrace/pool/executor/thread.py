@@ -7,9 +7,10 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
+from headrace.telling import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,11 +171,14 @@ def _outcome(task: Task) -> _Outcome:
     except BaseException as error:
         return _Outcome(None, error)
     if isinstance(value, (Coroutine, AsyncGenerator)):
+        returned = short(cast("object", value))
         if isinstance(value, Coroutine):
             value.close()
         return _Outcome(
             None,
-            TypeError(f"{task!r}: thread=True takes a plain function, this one returned {value!r}"),
+            TypeError(
+                f"{task!r}: thread=True takes a plain function, this one returned {returned}"
+            ),
         )
     return _Outcome(value, None)
 

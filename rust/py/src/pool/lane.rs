@@ -339,8 +339,9 @@ impl Lane {
         let Some(terms) = this.terms(item)? else {
             return Ok(Launch::Left);
         };
+        // Also where a key cannot be looked up: Python has it fail.
         if let Some(key) = &terms.key
-            && this.keys.bind(py).contains(key)?
+            && !matches!(this.keys.bind(py).contains(key), Ok(false))
         {
             return Ok(Launch::Left);
         }
@@ -404,8 +405,10 @@ impl Lane {
     fn begin(slf: &Bound<'_, Self>, terms: Terms<'_>, ticket: Ticket) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        if let Some(key) = &terms.key {
-            this.keys.bind(py).set_item(key, ticket.id)?;
+        if let Some(key) = &terms.key
+            && let Err(error) = this.keys.bind(py).set_item(key, ticket.id)
+        {
+            return this.raised(py, ticket, &error).map(drop);
         }
         let context = match &terms.context {
             Some(context) => context,
