@@ -270,6 +270,21 @@ async def test_law_6_work_goes_on_without_the_consumer_up_to_max_buffered() -> N
     assert sorted(got) == list(range(1, 101))
 
 
+async def test_law_6_unread_are_max_buffered_and_one_for_each_that_ran() -> None:
+    gate = asyncio.Event()
+    most = 0
+    runner = pool([gate.wait] * 200, 50, max_buffered=10)
+    async with runner.run_tasks() as progress:
+        # It is no limit of how many run.
+        await until(lambda: runner.snapshot().running == 50)
+        gate.set()
+        await quiet()
+        async for _ in progress:
+            now = runner.snapshot()
+            most = max(most, now.unread + now.running + 1)
+    assert 50 <= most <= 60
+
+
 @pytest.mark.virtual
 async def test_a_consumer_that_stops_reading_stops_the_run_and_loses_nothing() -> None:
     called = 0

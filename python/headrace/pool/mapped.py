@@ -41,7 +41,8 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
 
     Law: the results are those of `[await fn(item) for item in source]`, an error of an item raised in its place.
     Order: as the calls end; with `ordered` that of the items.
-    Bound: as for the runner: what the capacity lets run, and `max_buffered` results that were not pulled.
+    Bound: as for the runner: what the capacity lets run, `max_buffered` results that were not pulled, and one more for each
+        call that runs.
     Cost: one asyncio task an item.
     Cancel safety: a cancelled pull loses nothing, and the calls go on.
 

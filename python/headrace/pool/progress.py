@@ -34,8 +34,8 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
     run starts with the first pull, and must be closed unless it was read to its end.
 
     Order: as things happened; the envelopes of one task in their order, those of different tasks as they ended.
-    Bound: `max_buffered` unread envelopes, then nothing more is called and tasks that yield wait; what runs by then may
-    add one envelope each when it ends.
+    Bound: `max_buffered` unread envelopes, and one more for each task that runs: with `max_buffered` of them nothing more
+    is called and tasks that yield wait, but what runs by then ends.
     Cost: O(1) an envelope.
     Cancel safety: a cancelled pull loses nothing.
     """

@@ -47,8 +47,8 @@ class HierarchicalTaskPoolRunner:
     Order: tasks are called in the order of the source, but that with `lookahead` above 1 priorities and costs decide
         among those that wait; envelopes come as things happen, or with `ordered` by their tasks.
     Bound: at most the capacity runs at once; at most `lookahead` tasks were pulled and not called; at most
-        `max_buffered` envelopes are unread before nothing more is called and tasks that yield wait, and what runs by
-        then may add one envelope each when it ends; at most `max_buffered` tasks back off before nothing new is called,
+        `max_buffered` envelopes are unread, and one more for each task that runs, since with `max_buffered` of them
+        nothing more is called and tasks that yield wait, but what runs by then ends; at most `max_buffered` tasks back off before nothing new is called,
         and what runs by then. With `ordered`, at most `window` tasks are between the first that has not ended and the
         last that was called, and `max_buffered` envelopes more may be held back for their order.
     Cost: one asyncio task, or a part of one with `isolate=False`, and O(1) bookkeeping a task; one asyncio task more for
@@ -68,7 +68,9 @@ class HierarchicalTaskPoolRunner:
         window: with `ordered`, how many tasks may run or wait for their turn to be read; a positive integer, None for
             `max_buffered`.
         lookahead: how many tasks may be pulled and wait to be called, a positive integer.
-        max_buffered: how many envelopes may be unread, a positive integer.
+        max_buffered: how many envelopes may be unread, a positive integer, before nothing more is called and tasks that
+            yield wait. It does not stop what runs by then: each of that adds one envelope when it ends, so that as many
+            more may be unread as the capacity lets run.
         retry: whether and when a task is called again after an error; None for never. A `Task` may have its own.
         timeout: how many seconds each call of a task may run; None for any time. A `Task` may have its own. The time
             that it waits for its capacity is not counted.
