@@ -34,8 +34,11 @@ def files(tmp_path: Path) -> Files:
     [
         ("500/m", 500, 60),
         ("10/s", 10, 1),
-        ("0.5/s", 0.5, 1),
-        (".5/s", 0.5, 1),
+        ("0.5/s", 1, 2),
+        (".5/s", 1, 2),
+        ("0.9/m", 1, 60 / 0.9),
+        ("1/d", 1, 86_400),
+        ("0.01/d", 1, 8_640_000),
         ("1e3/h", 1000, 3600),
         ("90000/d", 90_000, 86_400),
         ("1000000000/s", 1_000_000_000, 1),
@@ -73,6 +76,7 @@ def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> No
                     "nan/s",
                 ),
                 *("inf/s", "5 /s", " 5/s", "5/ s", "1_0/s", "1e10/s", "1e999/s", "٣/s"),
+                *("1e-300/s", "1e-310/d", "0.001/d"),
             ],
         ),
         (weight, ["", "acme", "acme=", "acme=0", "acme=-1", "acme=nan", "acme=1e7", "a=1e-4"]),
@@ -90,6 +94,25 @@ def test_other_values_are_refused(kind: Callable[[str], Any], texts: list[str]) 
         assert len(said) < 6000
         if len(text) < 40:
             assert f"got {text!r}" in said
+
+
+@pytest.mark.parametrize("text", ["0.5/s", "0.9/m", "0.01/d", "1/s", "1.5/h"])
+async def test_a_call_can_be_had_of_every_rate(text: str) -> None:
+    some = terms(rate=rate(text), tokens="n", token_rate=rate(text))
+    capacity = some.capacity()
+    cost: Any = some.cost(1)
+    lease = capacity.try_acquire(cost)
+    assert lease is not None
+    with lease:
+        assert capacity.try_acquire(cost) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("0.5/s", "1 in 2.00 s"), ("0.01/h", "1 in 100 h 0 min"), ("1.5/m", "1.5/m")],
+)
+def test_a_rate_in_words(text: str, words: str) -> None:
+    assert ("rate", words) in terms(rate=rate(text)).listed()
 
 
 def terms(**given: Any) -> Terms:

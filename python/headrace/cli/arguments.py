@@ -17,6 +17,9 @@ MOST = 1_000_000_000
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """The periods of a rate, in seconds."""
 
+YEAR = 365 * 86400.0
+"""The longest time from one call to the next."""
+
 
 def count(text: str) -> int:
     """A whole number of at least 1."""
@@ -30,11 +33,17 @@ def count(text: str) -> int:
 
 
 def rate(text: str) -> Rate:
-    """So many in a second, minute, hour or day, evenly: `500/m`."""
+    """So many in a second, minute, hour or day, evenly: `500/m`; `0.5/s` is one in two seconds."""
     amount, slash, unit = text.partition("/")
     number = _positive(amount)
     if slash and number is not None and number <= MOST and unit in UNITS:
-        return Rate(number, UNITS[unit])
+        if number >= 1:
+            return Rate(number, UNITS[unit])
+        # One call could never be had of less than one.
+        if (per := UNITS[unit] / number) <= YEAR:
+            return Rate(1, per)
+        msg = f"must be one in a year at least, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
     msg = f"must be a number above 0 in a s(econd), m(inute), h(our) or d(ay), such as 500/m, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 

@@ -119,8 +119,10 @@ def field_of(value: Any, field: str) -> Any:
 
 
 def _rate_in_words(rate: Rate) -> str:
-    unit = next(unit for unit, seconds in UNITS.items() if seconds == rate.per)
-    return f"{rate.amount:,.12g}/{unit}"
+    for unit, period in UNITS.items():
+        if period == rate.per:
+            return f"{rate.amount:,.12g}/{unit}"
+    return f"{rate.amount:,.12g} in {seconds_in_words(rate.per)}"
 
 
 def _tokens(value: Any, field: str) -> float:
