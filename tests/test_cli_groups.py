@@ -190,7 +190,10 @@ async def test_what_goes_wrong_in_a_group_is_raised() -> None:
     [
         ({"f": "x"}, "x"),
         ({"f": ""}, ""),
+        ({"f": "\ud800 é"}, "\\ud800 é"),
+        ({"f": {"\ud800": 1}}, '{"\\ud800": 1}'),
         ({"f": 7}, "7"),
+        ({"f": "7"}, "7"),
         ({"f": 7.0}, "7.0"),
         ({"f": None}, "null"),
         ({"f": True}, "true"),
@@ -231,6 +234,14 @@ def test_the_command_keeps_the_limit_of_each_group(
     assert max(one["inside in all"] for one in found) <= 5
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "calls that run, by group; at most 2 of each" in page
+
+
+def test_a_group_may_be_of_any_value(tmp_path: Path, files: Files) -> None:
+    values = [None, True, 1, 1.5, [1], {"a": 1}, "x", "", "\ud800", "1"]
+    files(*({"group": value} for value in values))
+    done = run(tmp_path, "work:picky", "--group-by", "group", "--report", "report.html")
+    assert done.returncode == 0, done.stderr
+    assert [one["group"] for one in results(tmp_path / "out.jsonl")] == values
 
 
 def test_a_record_without_its_group_has_failed(tmp_path: Path, files: Files) -> None:

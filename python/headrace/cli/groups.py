@@ -139,8 +139,12 @@ class _Group:
 def group_of(value: Any, field: str) -> str:
     """The name of the group that a record belongs to: the value of its field, as text; what is no text, as JSON.
 
+    So 1 and `"1"` are one group: to `--weight 1=3` they are the same. A lone surrogate, which no name can have, is escaped.
+
     Raises:
         ValueError: it has no such field.
     """
     found = field_of(value, field)
-    return found if isinstance(found, str) else json.dumps(found, sort_keys=True)
+    if not isinstance(found, str):
+        return json.dumps(found, sort_keys=True)
+    return found.encode(errors="backslashreplace").decode()
