@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace.cli.failure import UnretriedError
+from headrace.cli.failure import InterruptingError, UnretriedError
 from headrace.cli.output import as_line
 from headrace.cli.target import is_async
 from headrace.pool import Task
@@ -65,6 +65,8 @@ class Caller:
         call.begin()
         try:
             value = await self._function(self._value(call))
+        except KeyboardInterrupt as error:
+            raise InterruptingError from error
         except SystemExit as error:
             raise UnretriedError from error
         finally:
@@ -77,6 +79,8 @@ class Caller:
         call.begin()
         try:
             value = self._function(self._value(call))
+        except KeyboardInterrupt as error:
+            raise InterruptingError from error
         except SystemExit as error:
             raise UnretriedError from error
         finally:

@@ -18,6 +18,10 @@ class UnretriedError(Exception):
     """Carries an error, as its cause: one that would come again, or that ends more than its record as it is."""
 
 
+class InterruptingError(UnretriedError):
+    """Carries a `KeyboardInterrupt` that the function raised: the record did not fail, the whole job is to stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error in words."""

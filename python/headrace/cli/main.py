@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +12,8 @@ from headrace import __version__
 from headrace.cli.arguments import count, natural, rate, seconds, weight
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.map import MapOptions, run
+from headrace.cli.output import cannot_write
+from headrace.cli.say import listen, say
 from headrace.cli.target import load
 from headrace.cli.terms import Terms
 
@@ -32,15 +33,16 @@ Ctrl-C: exit code 130, the output stays as it was, and what is finished is kept 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
+    listen()
     options = _parser().parse_args(arguments)
     try:
         return _map(options)
     except ComplaintError as complaint:
-        print("headrace map:", complaint, file=sys.stderr)
+        say(complaint)
         return 2
     except KeyboardInterrupt:
         # Before the work began, or after it ended: while it runs, it handles the signal itself.
-        print("headrace map: interrupted", file=sys.stderr)
+        say("interrupted")
         return 128 + signal.SIGINT
 
 
@@ -119,7 +121,7 @@ def _check_files(options: argparse.Namespace) -> None:
     seen: dict[str, str] = {}
     for option, path in named.items():
         # Where a pipe or a device is, nothing is replaced.
-        if path is None or (path != "-" and Path(path).exists() and not Path(path).is_file()):
+        if path is None or (path != "-" and _is_stream(path)):
             continue
         where = path if path == "-" else os.path.realpath(path)
         if where in seen:
@@ -130,6 +132,14 @@ def _check_files(options: argparse.Namespace) -> None:
     if options.input != "-" and seen.get(os.path.realpath(options.input)) == "--report":
         msg = f"--report would replace the input, {options.input!r}"
         raise ComplaintError(msg)
+
+
+def _is_stream(path: str) -> bool:
+    """Whether there is something that is written to, and not replaced."""
+    try:
+        return Path(path).exists() and not Path(path).is_file()
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 class _Parser(argparse.ArgumentParser):

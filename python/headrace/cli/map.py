@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli.call import Call
 from headrace.cli.caller import Caller
 from headrace.cli.complaint import ComplaintError
-from headrace.cli.failure import Failure, as_error_line
+from headrace.cli.failure import Failure, InterruptingError, as_error_line
 from headrace.cli.groups import Groups, group_of
 from headrace.cli.output import Output
 from headrace.cli.progress import Tally, choose
@@ -35,6 +35,7 @@ from headrace.cli.records import RecordReader
 from headrace.cli.report.gauge import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.report.watch import Watch
+from headrace.cli.say import say, unheard
 from headrace.cli.window import Window
 from headrace.pool import HierarchicalTaskPoolRunner
 from headrace.pull import SourceIterObj
@@ -85,11 +86,6 @@ def run(options: MapOptions) -> int:
         errors = stack.enter_context(Output(options.errors)) if options.errors else None
         report = stack.enter_context(Output(options.report)) if options.report else None
         return asyncio.run(_Map(options, reader, output, errors, report).run())
-
-
-def say(text: str) -> None:
-    """One line to the user, on standard error."""
-    print("headrace map:", text, file=sys.stderr, flush=True)
 
 
 class _Map:
@@ -155,7 +151,8 @@ class _Map:
                 task.cancel()
             await asyncio.wait(beside)
             self._count()
-            self._display.close(self._tally)
+            with unheard():
+                self._display.close(self._tally)
             for number in handled:
                 asyncio.get_running_loop().remove_signal_handler(number)
         return self._finish()
@@ -166,7 +163,7 @@ class _Map:
         stopping = asyncio.create_task(self._stop.wait(), name="headrace map: stop")
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
+            if working.done() and not self._unsettled:
                 self._signal = None  # it came too late to stop anything
             elif self._signal and (running := self._running()):
                 say(f"stopping; {running:,} still running (again to leave them)")
@@ -223,6 +220,11 @@ class _Map:
 
     def fail(self, call: Call, error: BaseException) -> None:
         """See `Settling`."""
+        if isinstance(error, InterruptingError):
+            # As if the user had pressed the keys, but that it is not the second time.
+            self._signal = self._signal or signal.SIGINT
+            self._stop.set()
+            return
         if isinstance(error, asyncio.CancelledError) and self._stop.is_set():
             return  # it did not fail, it was stopped
         call.end()
@@ -383,7 +385,8 @@ class _Map:
             self._stop.set()
             return
         # The second time. Threads that go on would hold up every orderly way out.
-        self._display.close(self._tally)
+        with unheard():
+            self._display.close(self._tally)
         code = self._finish()
         sys.stdout.flush()
         os._exit(code)
@@ -391,7 +394,8 @@ class _Map:
     async def _show(self) -> None:
         while True:
             self._count()
-            self._display.show(self._tally)
+            with unheard():
+                self._display.show(self._tally)
             await asyncio.sleep(self._display.every)
 
     def _held(self, resource: str) -> float:

@@ -114,16 +114,30 @@ class Output:
         if self._temporary is None:
             return
         if self.lines:
-            self.partial, tried = self._beside(".partial"), 1
-            while self.partial.exists():
-                tried += 1
-                self.partial = self._beside(f".partial.{tried}")
-            self._temporary.replace(self.partial)
+            try:
+                self.partial = self._free()
+                self._temporary.replace(self.partial)
+            except OSError:
+                # The name is too long, say. They are safe where they are.
+                self.partial = self._temporary
         else:
             self._temporary.unlink(missing_ok=True)
+
+    def _free(self) -> Path:
+        """The first name for lines of a run that stopped early which nothing has."""
+        free, tried = self._beside(".partial"), 1
+        while free.exists():
+            tried += 1
+            free = self._beside(f".partial.{tried}")
+        return free
 
     def _beside(self, suffix: str, *, hidden: bool = False) -> Path:
         return self._target.with_name(f"{'.' * hidden}{self._target.name}{suffix}")
 
     def _cannot_write(self, error: OSError) -> ComplaintError:
-        return ComplaintError(f"cannot write {self._name}: {error.strerror}")
+        return cannot_write(self._name, error)
+
+
+def cannot_write(name: str, error: OSError) -> ComplaintError:
+    """What to tell of a file that cannot be written."""
+    return ComplaintError(f"cannot write {name}: {error.strerror}")

@@ -139,7 +139,11 @@ def _may_be_retried(error: Exception) -> bool:
 
 def _asked_delay(error: Exception) -> float | None:
     """The seconds that an error asks for itself, in its attribute `retry_after`."""
-    asked = getattr(error, "retry_after", None)
+    try:
+        asked = getattr(error, "retry_after", None)
+    except Exception:
+        # A property, which fails. It is the error of the call that counts.
+        return None
     if isinstance(asked, (int, float)) and not isinstance(asked, bool) and 0 <= asked < math.inf:
         return asked
     return None

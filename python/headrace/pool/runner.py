@@ -48,9 +48,10 @@ class HierarchicalTaskPoolRunner:
         among those that wait; envelopes come as things happen, or with `ordered` by their tasks.
     Bound: at most the capacity runs at once; at most `lookahead` tasks were pulled and not called; at most
         `max_buffered` envelopes are unread, and one more for each task that runs, since with `max_buffered` of them
-        nothing more is called and tasks that yield wait, but what runs by then ends; at most `max_buffered` tasks back off before nothing new is called,
-        and what runs by then. With `ordered`, at most `window` tasks are between the first that has not ended and the
-        last that was called, and `max_buffered` envelopes more may be held back for their order.
+        nothing more is called and tasks that yield wait, but what runs by then ends; at most `max_buffered` tasks back
+        off before nothing new is called, and what runs by then. With `ordered`, at most `window` tasks are between the
+        first that has not ended and the last that was called, and `max_buffered` envelopes more may be held back for
+        their order.
     Cost: one asyncio task, or a part of one with `isolate=False`, and O(1) bookkeeping a task; one asyncio task more for
         one whose capacity is not free and that asks for more than a cost and a key.
     Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run gives no task up that was not called.
