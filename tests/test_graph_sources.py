@@ -566,3 +566,40 @@ async def test_a_node_with_a_bad_priority_that_somebody_else_took_is_theirs() ->
     graph.complete(0)
     await until(rest.done)
     assert rest.result() == []
+
+
+@both
+async def test_a_drained_run_leaves_a_graph_that_goes_on_and_one_that_is_left_has_failed(
+    kind: type[DependencySourceObj],
+) -> None:
+    async def work(index: int) -> int:
+        await quiet()
+        return index
+
+    for is_drained in (True, False):
+        graph = DependencyGraph()
+
+        def runs(graph: DependencyGraph = graph) -> bool:
+            return graph[3].state is RUNNING
+
+        graph.add_all(
+            (index, Task(work, index, key=index), [index - 1] if index else [])
+            for index in range(6)
+        )
+        runner = HierarchicalTaskPoolRunner(kind(graph), CapacitySource(2))
+        async with runner.run_tasks() as progress:
+            async for envelope in progress:
+                if envelope.key == 2:
+                    await until(runs)
+                    if not is_drained:
+                        break
+                    await runner.drain()
+        counts = graph.counts()
+        if is_drained:
+            assert (counts[COMPLETED], counts[READY], counts[PENDING]) == (4, 1, 1)
+            assert await runner.run() == [4, 5]
+            assert graph.counts()[COMPLETED] == 6
+        else:
+            assert isinstance(graph[3].error, asyncio.CancelledError)
+            assert (counts[COMPLETED], counts[FAILED], counts[ABORTED]) == (3, 1, 2)
+            assert await runner.run() == []

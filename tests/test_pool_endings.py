@@ -15,6 +15,7 @@ from headrace import (
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
     SourceBufferObj,
+    SourceIterObj,
     Task,
 )
 from tests.pool_support import envelopes, one, pool, quiet
@@ -82,6 +83,34 @@ async def test_after_a_break_nothing_runs_and_the_source_goes_on() -> None:
     # Whatever was not called is called now, once.
     await envelopes(runner)
     assert called == list(range(20))
+
+
+@pytest.mark.parametrize("way", ["break", "drain", "abort"])
+@pytest.mark.parametrize("turns", range(4))
+async def test_async_generator_that_is_pulled_ahead_is_whole_after_the_end_of_a_run(
+    way: str, turns: int
+) -> None:
+    async def tasks() -> AsyncIterator[Task]:
+        for index in range(8):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            yield Task(work, index)
+
+    async def work(index: int) -> int:
+        called.append(index)
+        return index
+
+    called: list[int] = []
+    async with SourceIterObj(tasks()).eager() as source:
+        runner = HierarchicalTaskPoolRunner(source, CapacitySource(1))
+        left: list[Any] = []
+        async with runner.run_tasks() as progress:
+            async for _ in progress:
+                if way == "break":
+                    break
+                left += await (runner.drain() if way == "drain" else runner.abort())
+        await runner.run()
+        assert sorted([*called, *(task.args[0] for task in left)]) == list(range(8))
 
 
 async def test_task_that_waits_for_room_is_closed_on_leaving() -> None:

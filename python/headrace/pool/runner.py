@@ -59,8 +59,8 @@ class HierarchicalTaskPoolRunner:
     Args:
         source: where tasks come from: a pull object, most often `PushPullBufferObj.source`, or any iterable or async
             iterable. It is not closed here, unless `run_tasks(close_source=True)` says so: after a run was left, the
-            next goes on where that one stopped. Only an async generator of yours is ended by the pull that leaving
-            cancels, as `SourceIterObj` says.
+            next goes on where that one stopped. Only an async generator of yours is ended by the pull that leaving or
+            `drain()` cancels, as `SourceIterObj` says; with `.eager()` behind it, it stays whole.
         capacity: what the tasks run under, with all its ancestors. Others may use it at the same time.
         name: for messages, and the names of asyncio tasks and threads; None for `"pool-1"` and so on.
         on_error: `"continue"`, or `"stop"`: the first `ERROR` ends the run. Nothing more is called, what runs is
@@ -196,7 +196,9 @@ class HierarchicalTaskPoolRunner:
         """Ends the run in peace: calls nothing new, waits for what was called, and hands back what was not.
 
         What backs off is called again when its time has come. Envelopes are still put, and somebody has to read them
-        meanwhile if tasks yield more than `max_buffered`; then the stream ends.
+        meanwhile if tasks yield more than `max_buffered`; then the stream ends. If a pull of the source waits just then, it
+        is cancelled: an async generator of yours is ended by that, and the next run raises `SourceCancelledError`. With
+        `SourceIterObj(generator()).eager()` as the source it stays whole.
 
         Args:
             timeout: seconds after which what still runs is cancelled, as by `abort()`; None for never.

@@ -115,8 +115,11 @@ class DependencySourceObj(SourceObj[Any], stock=True):
 
     What it gives is running from then on, until `graph.complete(key)`, `graph.fail(key, error)` or `graph.abort(key)`
     says otherwise. A `HierarchicalTaskPoolRunner` that is given this source says so by itself, for every task when it
-    has ended. It waits while no node is ready, and ends when all are settled, which closes the graph: nothing can be
-    added any more that nobody would pull. With `keep_open` in the graph, only when `graph.close()` was called too.
+    has ended. Of a run that is left, what runs is cancelled: these nodes have failed, since they were called, and what
+    depends on them is aborted. Call `drain()` first, and the next run goes on.
+
+    It waits while no node is ready, and ends when all are settled, which closes the graph: nothing can be added any more
+    that nobody would pull. With `keep_open` in the graph, only when `graph.close()` was called too.
 
     Law: the item of each node that becomes ready, once, whatever the number of sources over the graph. For a callable
     it is a `Task` of it, with the node's key.
