@@ -18,8 +18,8 @@ from headrace import (
     Task,
     WrongLoopError,
 )
-from tests.pool_support import ERROR, envelopes, one, pool, quiet, shown
-from tests.support import eventually, until
+from tests.pool_support import ERROR, ISOLATIONS, envelopes, one, pool, quiet, shown
+from tests.support import eventually, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -424,6 +424,25 @@ async def test_paused_runner_calls_nothing_again() -> None:
         runner.resume()
         assert shown([envelope async for envelope in progress]) == ["ValueError"]
     assert calls[1] - calls[0] == pytest.approx(10)
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+async def test_cancel_takes_an_integer_and_knows_those_of_tasks(isolation: dict[str, Any]) -> None:
+    runner = pool([hang, Task(hang, timeout=3600)], **isolation)
+
+    def check() -> None:
+        for other in (-1, 0, 3, 2**63, 2**64, -(2**64), 10**400):
+            assert runner.cancel(other) is False
+        for odd in (None, "1", 1.0, True):
+            with pytest.raises(TypeError, match="task_id must be an integer, not"):
+                runner.cancel(wrong(odd))
+
+    check()
+    async with runner.run_tasks():
+        await until(lambda: runner.snapshot().running == 2)
+        check()
+        assert runner.snapshot().running == 2
+    check()
 
 
 async def test_paused_run_may_be_left_and_aborted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headrace.capacity import CapacitySource
 from headrace.errors import SourceCancelledError
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["HierarchicalTaskPoolRunner"]
 
 _numbers = count(1)
+
+MOST_IDS = 2**64
+"""There are fewer ids of tasks."""
 
 
 class HierarchicalTaskPoolRunner:
@@ -257,10 +260,19 @@ class HierarchicalTaskPoolRunner:
         Its last envelope is an `ERROR` with `CancelledError` as a rule. Work may refuse, as any asyncio task may, and a
         thread cannot be cancelled: then it ends as it would have, and is not called again.
 
+        Args:
+            task_id: that of its envelopes.
+
         Returns:
             whether there is such a task that has not ended.
+
+        Raises:
+            TypeError: if `task_id` is no integer.
         """
-        return self._plan.run is not None and self._plan.run.cancel(task_id)
+        if not isinstance(cast("object", task_id), int) or isinstance(task_id, bool):
+            raise TypeError(f"task_id must be an integer, not {shown(task_id)}")
+        run = self._plan.run
+        return run is not None and 0 < task_id < MOST_IDS and run.cancel(task_id)
 
     def pause(self) -> None:
         """Calls nothing until `resume()`; what runs goes on. The runner waits for no capacity meanwhile.

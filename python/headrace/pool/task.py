@@ -183,9 +183,9 @@ def _check_cost(cost: object) -> None:
                 f"Task: cost must be a positive number, or a mapping of resources to such, not {shown(cost)}"
             )
         if not 0 < amount < math.inf:
-            raise ValueError(f"Task: cost must be positive and finite, got {cost!r}")
+            raise ValueError(f"Task: cost must be positive and finite, got {shown(cost)}")
     if not amounts:
-        raise ValueError(f"Task: cost must name a resource at least, got {cost!r}")
+        raise ValueError(f"Task: cost must name a resource at least, got {shown(cost)}")
 
 
 def _amounts(cost: object) -> tuple[object, ...]:

@@ -72,14 +72,21 @@ def time_limit(parameter: str, value: object) -> float | None:
 
     Raises:
         TypeError: It is neither a number nor None.
-        ValueError: It is not positive.
+        ValueError: It is not positive, or too large to be counted.
     """
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{parameter} must be a number of seconds or None, got {shown(value)}")
-    if math.isnan(value) or value <= 0:
+    # Not a number at all, it is not above 0 either.
+    if not value > 0:
         raise ValueError(f"{parameter} must be positive, got {shown(value)}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{parameter} must be a finite number of seconds, or math.inf for any time, got {shown(value)}"
+        ) from None
     return value
 
 
