@@ -164,7 +164,7 @@ class Job:
         run, self._called = self._run, True
         if not self.task.thread:
             # This is its asyncio task.
-            run.inside.enter()
+            run.end.inside.enter()
         self.started = run.clock()
         self.attempt += 1
         if self.attempt == 1:
@@ -175,7 +175,8 @@ class Job:
 
     def emit(self, value: object) -> Awaitable[None] | None:
         """See `Listener`."""
-        return self._run.emit(
+        return self._run.outlet.emit(
+            self._run.loop,
             self._envelope(EnvelopeType.INTERMEDIATE, value, None, None),
             self._place,
             stopping=self._cancelled or self._overdue is not None,
@@ -307,7 +308,11 @@ class Job:
 
     def _fail(self, error: BaseException) -> None:
         error = speechless(error, self.name)
-        if self._run.closed and self._disturbed and not isinstance(error, asyncio.CancelledError):
+        if (
+            self._run.outlet.closed
+            and self._disturbed
+            and not isinstance(error, asyncio.CancelledError)
+        ):
             # It is the closing that went wrong, and nobody reads envelopes any more.
             self._run.report(f"{self.name} raised while its run was being closed", error)
         self._end(EnvelopeType.ERROR, None, error)

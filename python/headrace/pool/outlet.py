@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headrace._core import Buffer, Unread
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
 
     from headrace.pool.envelope import TaskProgressEnvelope
 
@@ -68,6 +68,8 @@ class Outlet:
         self._blocked: deque[tuple[asyncio.Future[None], Place | None]] = deque()
         self._places: deque[Place] | None = deque() if ordered else None
         self._parked = 0
+        # Nobody reads envelopes any more.
+        self.closed: bool = False
 
     def __len__(self) -> int:
         return len(self.unread) + self._parked
@@ -103,13 +105,32 @@ class Outlet:
         self.leave(place)
         await failure.told
 
+    def close(self, *, wake: bool = True) -> None:
+        """Nobody reads envelopes any more. Whoever waits for one gets none, if they are to be woken."""
+        self.closed = True
+        if wake:
+            self.unread.close()
+        else:
+            self.unread.shut()
+
     def emit(
         self,
         loop: asyncio.AbstractEventLoop,
         envelope: TaskProgressEnvelope[Any],
         place: Place | None,
-    ) -> Coroutine[Any, Any, None] | None:
-        """Puts an envelope at a place, if there is room; else gives what does so when there is."""
+        *,
+        stopping: bool,
+    ) -> Awaitable[None] | None:
+        """Puts an envelope of a task that goes on at a place, if there is room; else gives what does so when there is.
+
+        See `Listener.emit`.
+        """
+        if stopping:
+            # It yields all the same.
+            return stopped()
+        if self.closed:
+            # There always is room now: one that waits for nothing else has to wait here until it is asked to stop.
+            return loop.create_future()
         if self.has_room(place):
             self.put_at(place, envelope)
             return None

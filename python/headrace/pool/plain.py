@@ -91,7 +91,7 @@ class _Plain:
             return False
         name = run.plan.name_of(task_id, key)
         told = speechless(error, name)
-        if run.closed and disturbed and not isinstance(told, asyncio.CancelledError):
+        if run.outlet.closed and disturbed and not isinstance(told, asyncio.CancelledError):
             run.report(f"{name} raised while its run was being closed", told)
         now = run.clock()
         run.plan.meter.note(now, failed=True)
@@ -153,7 +153,8 @@ class _Yielding:
             *self._times,
             None,
         )
-        return self._run.emit(envelope, None, stopping=self._run.is_disturbed(self._task_id))
+        run = self._run
+        return run.outlet.emit(run.loop, envelope, None, stopping=run.is_disturbed(self._task_id))
 
 
 async def _awaited(result: Awaitable[object]) -> object:

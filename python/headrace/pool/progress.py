@@ -74,7 +74,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
         return self._first_pull() if unread is None else unread.take()
 
     async def _first_pull(self) -> TaskProgressEnvelope[Any]:
-        if self._run.closed:
+        if self._run.outlet.closed:
             raise StopAsyncIteration
         return await self._start().take()
 

@@ -20,27 +20,25 @@ from headrace._core import keep_with, let_go
 from headrace.blame import noted
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.admission import Admission
+from headrace.pool.end import End
 from headrace.pool.executor.loop import error_of
 from headrace.pool.executors import Executors
 from headrace.pool.gate import Gate
-from headrace.pool.inside import Inside
 from headrace.pool.job import Job, State
 from headrace.pool.keys import Keys
 from headrace.pool.lease import unleased
-from headrace.pool.outlet import Failure, Outlet, stopped
+from headrace.pool.outlet import Failure, Outlet
 from headrace.pool.plain import lane_of, take_over
 from headrace.tasks import settled
 from headrace.telling import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from contextvars import Context
 
     from headrace._core import Lane
     from headrace.capacity import Lease
-    from headrace.pool.envelope import TaskProgressEnvelope
     from headrace.pool.first import First
-    from headrace.pool.outlet import Place
     from headrace.pool.plan import Plan
 
 __all__ = ["Run"]
@@ -62,11 +60,8 @@ class Run:
         # Until it has ended.
         self._first: First | None = first
         self.context: Context = unleased()
-        self.inside: Inside = Inside()
-        self.inside.mark(self.context)
+        self.end: End = End(self.context)
         self.outlet: Outlet = Outlet(plan.max_buffered, ordered=plan.ordered, window=plan.window)
-        # Nobody reads envelopes any more.
-        self.closed: bool = False
         # Nothing is called any more, and what runs is to stop.
         self.ending: bool = False
         # Nothing new is called any more.
@@ -85,8 +80,6 @@ class Run:
         self._idle: asyncio.Future[None] | None = None
         # Where the feeder waits until it may go on.
         self._gate = Gate()
-        # Done as soon as the consumer has left, or the run has ended.
-        self._left: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
         # The same, for whoever is told of it, when the run has ended.
         self._last: Failure | None = None
@@ -105,9 +98,9 @@ class Run:
     def how(self) -> str:
         """How it goes, in words."""
         if self._feeder is None:
-            return "closed" if self.closed else "not started"
+            return "closed" if self.outlet.closed else "not started"
         if self._feeder.done():
-            return "closed" if self.closed else f"ended, {len(self.outlet)} unread"
+            return "closed" if self.outlet.closed else f"ended, {len(self.outlet)} unread"
         return f"{self.running_tasks} running, {len(self.outlet)} unread"
 
     @property
@@ -122,7 +115,7 @@ class Run:
 
     def start(self) -> None:
         """Starts the feeder, if that has not happened."""
-        if self.closed:
+        if self.outlet.closed:
             raise RuntimeError(
                 f"{self.plan.name}: this run was closed; start another with run_tasks()"
             )
@@ -147,7 +140,7 @@ class Run:
         if self.plan.is_plain and not self.loop.get_debug():
             self._lane = lane_of(self)
             self._gauge()
-        self._left = self.loop.create_future()
+        self.end.begin(self.loop)
         self.outlet.unread.begin(self.loop)
         self.plan.run = self
         keep_with(self.loop, self)
@@ -163,13 +156,10 @@ class Run:
     async def close(self) -> None:
         """Ends the run and waits until it has; raises what ended it, if nobody was told."""
         self._check_outside("close")
-        self.closed = True
-        # Whoever waits for an envelope will get none.
-        self.outlet.unread.close()
-        self._leave()
+        self.outlet.close()
+        self.end.leave()
         self.stop()
-        if self._feeder is not None:
-            await self._end(self._feeder)
+        await self._settled(leaving=True)
         if self._last is not None and (error := self._last.take()) is not None:
             raise error
 
@@ -179,9 +169,7 @@ class Run:
         self.stop()
         jobs = () if wait else tuple(self.jobs.values())
         left = tuple(job.task_id for job in jobs if job.leave())
-        if self._feeder is not None:
-            # A plain `Task` that waits for this holds up the end of the run until it is let go, when the consumer leaves.
-            await self._end(self._feeder, self._left)
+        await self._settled(leaving=False)
         return left
 
     async def drain(self, timeout: float | None) -> None:
@@ -204,25 +192,15 @@ class Run:
         if not self._feeder.done():
             await self.abort(wait=True)
 
-    async def _end(
-        self, feeder: asyncio.Task[None], until: asyncio.Future[None] | None = None
-    ) -> None:
-        """Waits for the end of the run; a cancellation is raised then, or when something else is done."""
-        struck: asyncio.CancelledError | None = None
-        # What runs in the run gives way at once: a task that the end has to wait for may wait for it.
-        if not self.inside.is_here():
-            struck = await settled(until or feeder, behind=feeder)
-        if struck is None and not feeder.done():
-            await asyncio.wait([feeder])
-        if feeder.done():
+    async def _settled(self, *, leaving: bool) -> None:
+        if self._feeder is None:
+            return
+        struck = await self.end.wait(self._feeder, leaving=leaving)
+        if self._feeder.done():
             # Perhaps in this very turn, its callback still to come.
-            self._ended(feeder)
+            self._ended(self._feeder)
         if struck is not None:
             raise struck
-
-    def _leave(self) -> None:
-        if self._left is not None and not self._left.done():
-            self._left.set_result(None)
 
     def _check_outside(self, action: str) -> None:
         """Refuses another loop, and work that would wait for its own end."""
@@ -248,8 +226,7 @@ class Run:
 
     def abandon(self) -> None:
         """Ends a run whose stream nobody holds any more. May be called by a finaliser, in any thread."""
-        self.closed = True
-        self.outlet.unread.shut()
+        self.outlet.close(wake=False)
         if self._feeder is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.stop)
 
@@ -429,7 +406,7 @@ class Run:
         self.plan.kept.extendleft(
             self.unstarted[number] for number in sorted(self.unstarted, reverse=True)
         )
-        if self._closes_source and (self._stopped or self.closed):
+        if self._closes_source and (self._stopped or self.outlet.closed):
             # Last: calls may have used what it holds open. And what closes it finds a task that nobody cancels.
             while self._feeder is not None and self._feeder.cancelling():
                 self._feeder.uncancel()
@@ -437,7 +414,7 @@ class Run:
 
     def _ended(self, feeder: asyncio.Task[None]) -> None:
         """The last of a run: the consumer learns how it ended, and the runner may run again."""
-        self._leave()
+        self.end.leave()
         if self.plan.run is not self:
             return
         let_go(self.loop, self)
@@ -445,7 +422,7 @@ class Run:
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):
             self._fatal = self._fatal or error
-        elif self._fatal is None and not self._stopped and not self.closed:
+        elif self._fatal is None and not self._stopped and not self.outlet.closed:
             self._fatal = SourceCancelledError(
                 f"{feeder.get_name()} was cancelled from outside the pool"
             )
@@ -473,18 +450,6 @@ class Run:
         self.move(job, State.ENDED)
         if not self.jobs:
             self.idle()
-
-    def emit(
-        self, envelope: TaskProgressEnvelope[object], place: Place | None, *, stopping: bool
-    ) -> Awaitable[None] | None:
-        """Puts an `INTERMEDIATE` envelope; see `Listener.emit`."""
-        if stopping:
-            # It yields all the same.
-            return stopped()
-        if self.closed:
-            # There always is room now: one that waits for nothing else has to wait here until it is asked to stop.
-            return self.loop.create_future()
-        return self.outlet.emit(self.loop, envelope, place)
 
     def cancel(self, task_id: int) -> bool:
         """Cancels a task, if it has not ended."""
