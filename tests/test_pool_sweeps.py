@@ -11,6 +11,8 @@ import pytest
 
 from headrace import (
     CapacitySource,
+    DependencyGraph,
+    DependencySourceObj,
     Final,
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
@@ -20,6 +22,7 @@ from headrace import (
 )
 from headrace.testing import Outcome, cancel_everywhere
 from tests.pool_support import INTERMEDIATE, ISOLATIONS, envelopes
+from tests.support import turns as let_turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -83,6 +86,12 @@ class Work:
     def plain(self, index: int, turns: int) -> int:
         self.enter(index)
         self.leave(index)
+        return index + turns
+
+    def apart(self, index: int, turns: int) -> int:
+        # In a thread, where nobody else may be counted at the same time.
+        self.called[index] += 1
+        self.ended[index] += 1
         return index + turns
 
     KINDS = (waits, yields, raises, cancels_itself, raises_cancelled, plain)
@@ -155,8 +164,22 @@ async def _aborts(runner: HierarchicalTaskPoolRunner) -> None:
             pass
 
 
+async def _pauses(runner: HierarchicalTaskPoolRunner) -> None:
+    async with runner.run_tasks() as progress:
+        await anext(progress)
+        try:
+            runner.pause()
+            await let_turn(3)
+        finally:
+            runner.resume()
+        async for _ in progress:
+            pass
+
+
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("consume", [_reads, _runs, _drains, _aborts], ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize(
+    "consume", [_reads, _runs, _drains, _aborts, _pauses], ids=lambda fn: fn.__name__
+)
 @pytest.mark.parametrize(
     "options",
     [
@@ -187,6 +210,55 @@ async def test_law_4_cancelled_at_every_await_of_a_run_nothing_is_held_and_nothi
         # None of its tasks is alive: the sweep looks after that. And the runner may run again.
         await _reads(runner)
         assert root.held == 0
+
+    assert await cancel_everywhere(case) > 0
+
+
+def _impatient(work: Work) -> list[Task]:
+    """Tasks in threads and on the loop, of which some are given up that wait for their capacity."""
+    return [
+        Task(work.apart, 0, 2, thread=True),
+        Task(work.waits, 1, 3, queue_timeout=3600),
+        Task(work.raises, 2, 2, queue_timeout=1e-9),
+        Task(work.apart, 3, 2, thread=True, queue_timeout=1e-9),
+        Task(work.yields, 4, 2, queue_timeout=1e-9),
+        Task(work.apart, 5, 2, thread=True, timeout=3600),
+    ]
+
+
+def _dependent(work: Work) -> DependencySourceObj:
+    """A graph of three that wait for one, and of others that wait for them; one of these fails, and its dependant is aborted."""
+    graph = DependencyGraph()
+    graph.add("first", Task(work.waits, 0, 2))
+    for index, fn in enumerate((work.yields, work.waits, work.plain), 1):
+        graph.add(index, Task(fn, index, 2), ["first"])
+    graph.add("fails", Task(work.raises, 4, 1), [1, 2])
+    graph.add("aborted", Task(work.waits, 5, 1), ["fails", 3])
+    return DependencySourceObj(graph)
+
+
+@pytest.mark.parametrize("consume", [_reads, _drains, _aborts, _pauses], ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize("made", [_impatient, _dependent], ids=lambda fn: fn.__name__)
+async def test_law_4_cancelled_at_every_await_of_a_run_of_any_tasks_nothing_is_left(
+    made: Callable[[Work], Any],
+    consume: Callable[[HierarchicalTaskPoolRunner], Coroutine[Any, Any, Any]],
+) -> None:
+    async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
+        root = CapacitySource(3)
+        capacity = CapacitySource(2, root)
+        work = Work(capacity)
+        source = made(work)
+        runner = HierarchicalTaskPoolRunner(source, capacity, lookahead=2)
+        outcome = yield consume(runner)
+        assert outcome.error is None
+        assert (root.held, root.waiting, work.running) == (0, 0, 0)
+        assert work.called == work.ended
+        await _reads(runner)
+        assert root.held == 0
+        assert set(work.called.values()) <= {1}
+        if isinstance(source, DependencySourceObj) and consume is not _drains:
+            # What was handed back is for others to settle.
+            assert source.graph.finished
 
     assert await cancel_everywhere(case) > 0
 
