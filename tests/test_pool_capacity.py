@@ -125,9 +125,10 @@ def rivals(root: CapacitySource, source: Any) -> tuple[Any, ...]:
     )
 
 
-async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_source_is_silent() -> (
-    None
-):
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_source_is_silent(
+    fails: bool,
+) -> None:
     """What is freed in one turn is shared by asks that are made ahead of their tasks; nobody may see more of them than that."""
     root = CapacitySource(20)
     buffer: PushPullBufferObj[Any] = PushPullBufferObj()
@@ -141,14 +142,21 @@ async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_sour
 
     for _ in range(500):
         buffer.sink.next_nowait(work)
+    if fails:
+        # Nothing more is pulled before somebody has taken it.
+        await buffer.sink.throw(OSError("torn"))
     first, second = rivals(root, buffer.source)
     async with second.run_tasks() as others:
         reading = asyncio.ensure_future(others.count())
         await until(lambda: second.capacity.waiting)
-        async with first.run_tasks() as progress:
-            for _ in range(500):
-                await anext(progress)
+        async with first.run_tasks():
+
+            def all_ended() -> bool:
+                nonlocal most
                 most = max(most, first.capacity.waiting)
+                return first.snapshot().done == 500
+
+            await until(all_ended, 100_000)
             await quiet()
             assert called == 500
             assert most > 1

@@ -106,13 +106,16 @@ class Admission:
         return bool(self._waiting)
 
     async def pull(self, source: AsyncIterator[object]) -> object:
-        """The next item of a source. While that is waited for, nothing is asked for ahead."""
+        """The next item of a source. While that is waited for, or if there is none, nothing is asked for ahead."""
         if not self._asks:
             return await anext(source)
         # A source that has an item may let the loop turn once all the same.
         self._soon = self._loop.call_soon(self._turned)
         try:
             return await anext(source)
+        except BaseException:
+            self.clear()
+            raise
         finally:
             self._soon.cancel()
 
