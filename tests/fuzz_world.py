@@ -111,26 +111,28 @@ class World:
             sources.append(source)
         stream = sources[0] if len(sources) == 1 else MERGES[merge](*sources)
         line.bound = len(channels) + 1
+        # What comes out of a zip has an item of each.
+        each = len(channels) if merge == "zip" else 1
         if chance.random() < 0.3:
             stream = stream.window(size := chance.randint(1, 3)).flatten()
-            line.bound += size
+            line.bound += size * each
         if where == "pool":
             line.ordered, line.pooled = chance.random() < 0.5, leaf
             unread = chance.choice((1, 8))
             stream = stream.map_pool(
                 line.function(), leaf, ordered=line.ordered, max_buffered=unread
             )
-            line.bound += unread + MOST + 1
+            line.bound += (unread + MOST + 1) * each
         else:
             lanes = 1 if channels[0].buffer is None else chance.choice((1, 1, 3))
-            line.bound += 2 * lanes
+            line.bound += 2 * lanes * each
             stream = line.mapper = stream.map(line.function(), concurrency=lanes)
         if where == "line":
             stream = stream.limit(leaf)
             line.limits.append(leaf)
         if channels[0].buffer is not None and chance.random() < 0.3:
             stream = stream.eager(ahead := chance.randint(1, 3))
-            line.bound += ahead + 1
+            line.bound += (ahead + 1) * each
         line.stream = stream
         return line
 

@@ -253,11 +253,13 @@ async def test_law_4_cancelled_at_every_await_of_a_run_of_any_tasks_nothing_is_l
         assert outcome.error is None
         assert (root.held, root.waiting, work.running) == (0, 0, 0)
         assert work.called == work.ended
+        if isinstance(source, DependencySourceObj) and consume is _drains:
+            # What was handed back is for others to settle, and until then the source goes on.
+            return
         await _reads(runner)
         assert root.held == 0
         assert set(work.called.values()) <= {1}
-        if isinstance(source, DependencySourceObj) and consume is not _drains:
-            # What was handed back is for others to settle.
+        if isinstance(source, DependencySourceObj):
             assert source.graph.finished
 
     assert await cancel_everywhere(case) > 0
