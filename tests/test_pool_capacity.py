@@ -154,7 +154,7 @@ async def test_who_asks_for_more_than_it_has_in_hand_holds_nothing_once_its_sour
             def all_ended() -> bool:
                 nonlocal most
                 most = max(most, first.capacity.waiting)
-                return first.snapshot().done == 500
+                return bool(first.snapshot().done == 500)
 
             await until(all_ended, 100_000)
             await quiet()

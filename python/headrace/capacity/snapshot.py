@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from headrace.capacity.limit import raised
 
@@ -24,17 +24,20 @@ def _refuse(*_args: object, **_kwargs: object) -> NoReturn:
     raise TypeError("a snapshot is of one moment and cannot be changed; dict(...) makes a copy")
 
 
-# In the place of methods of many types.
-_refused: Any = _refuse
-
-
 class Sealed(dict[str, V]):
     """What is so of each resource, for good: a dictionary that can be hashed, copied and pickled, but not changed."""
 
     __slots__ = ()
 
-    __setitem__ = __delitem__ = __ior__ = _refused
-    clear = pop = popitem = setdefault = update = _refused
+    # In the place of methods of many types.
+    __setitem__: ClassVar[Any] = _refuse
+    __delitem__: ClassVar[Any] = _refuse
+    __ior__: ClassVar[Any] = _refuse
+    clear: ClassVar[Any] = _refuse
+    pop: ClassVar[Any] = _refuse
+    popitem: ClassVar[Any] = _refuse
+    setdefault: ClassVar[Any] = _refuse
+    update: ClassVar[Any] = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
