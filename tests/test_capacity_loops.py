@@ -397,7 +397,7 @@ def test_law_8_cancelled_at_the_instant_of_its_grant(resource: str) -> None:
     limits: dict[str, Any] = {"slots": 1}
     cost: dict[str, float] = {"slots": 1}
     if resource == "quota":
-        limits["requests"], cost["requests"] = Rate(1e6, per=3600.0, burst=1e6), 1
+        limits["requests"], cost["requests"] = Rate(1e6, per=3e7, burst=1e6), 1
     if resource == "budget":
         limits["dollars"], cost["dollars"] = Budget(1e6), 1
     capacity = CapacitySource(limits)

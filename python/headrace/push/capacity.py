@@ -27,7 +27,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
 
     Law: the items, each once. The sink is given nothing before the lease is there, and the lease is released when the sink
     has accepted the item, or refused it. Rates and budgets are spent on items that it accepted, and on those that it failed with.
-    Order: that in which the leases are granted: of arrival, for equal costs.
+    Order: leases are granted in that of arrival, for equal costs. Of items that hold theirs at the same time any may be first.
     Bound: nothing is held; each push that waits is its producer's.
     Cost: O(1) an item, and what `capacity.acquire` costs.
     Cancel safety: a push that is cancelled while it waits for its lease has delivered nothing; one that is cancelled later
