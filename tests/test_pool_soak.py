@@ -242,8 +242,8 @@ class Shares:
     [
         ("short first", 20_000),
         ("mixed first", 20_000),
-        ("many at once", 5_000),
-        ("all at once", 5_000),
+        ("many at once", 20_000),
+        ("all at once", 20_000),
     ],
 )
 async def test_runners_share_slot_seconds_by_their_weights(kind: str, most: int) -> None:
