@@ -36,9 +36,9 @@ settings.register_profile(
 )
 settings.load_profile("patient")
 
-if budget := os.environ.get("HEADRACE_TURN_BUDGET"):
-    # "nanoseconds,items": see `test_budget.py`.
-    set_turn_budget(*map(int, budget.split(",")))
+# "nanoseconds,items": see `test_budget.py`.
+BUDGET = tuple(map(int, os.environ.get("HEADRACE_TURN_BUDGET", "500000,4096").split(",")))
+set_turn_budget(*BUDGET)
 
 KINDS = ("asyncio", "eager", "uvloop")
 
@@ -122,6 +122,14 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     elif chosen == "shared":
         monkeypatch.setattr(Plan, "reuses", True)
     return chosen
+
+
+@pytest.fixture
+def unhurried() -> Iterator[None]:
+    """No task has to let its loop turn for what it spends, however busy the machine is."""
+    set_turn_budget(10**15, 10**9)
+    yield
+    set_turn_budget(*BUDGET)
 
 
 @pytest.fixture

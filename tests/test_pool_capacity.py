@@ -209,6 +209,25 @@ def test_law_15_what_a_loop_that_stopped_had_asked_for_goes_to_others() -> None:
         loop.close()
 
 
+async def test_plain_tasks_do_not_wait_for_what_was_asked_for_ahead_of_others() -> None:
+    """Tasks of both kinds in turn, of which each kind asks ahead for itself."""
+    root = CapacitySource(2)
+
+    async def work() -> None:
+        await turns(3)
+
+    tasks = (Task(work, timeout=3600) if number % 3 else work for number in range(1_000))
+    first, second = rivals(root, tasks)
+    async with second.run_tasks() as others:
+        reading = asyncio.ensure_future(others.count())
+        await until(lambda: second.capacity.waiting)
+        async with asyncio.timeout(30), first.run_tasks() as progress:
+            assert await progress.count() == 1_000
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert (root.held, root.waiting) == (0, 0)
+
+
 async def test_envelopes_come_in_order_of_completion() -> None:
     gates = [asyncio.Event() for _ in range(3)]
 

@@ -291,6 +291,7 @@ async def test_a_sweep_that_does_not_come_to_the_end_of_the_places_fails(
         await sweep_endings(build, endings=["cancel"])
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_run_that_fails_without_a_place_is_counted_as_a_run() -> None:
     made = 0
 

@@ -366,6 +366,8 @@ class Run:
             try:
                 if self._lane is None or self.admission.is_awaited:
                     return await self.admission.pull(self.plan.source)
+                # The lane asks for itself: what was asked for here would wait for nobody, and keep it waiting.
+                self.admission.clear()
                 return await self._lane.feed()
             except StopAsyncIteration:
                 raise
