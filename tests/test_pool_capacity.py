@@ -10,6 +10,7 @@ from headrace import (
     CapacitySource,
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
+    Retry,
     SourceObj,
     Task,
 )
@@ -223,6 +224,33 @@ async def test_plain_tasks_do_not_wait_for_what_was_asked_for_ahead_of_others() 
         await until(lambda: second.capacity.waiting)
         async with asyncio.timeout(30), first.run_tasks() as progress:
             assert await progress.count() == 1_000
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert (root.held, root.waiting) == (0, 0)
+
+
+async def test_a_task_that_is_called_again_asks_for_itself_alone() -> None:
+    root = CapacitySource(20)
+    buffer: PushPullBufferObj[Any] = PushPullBufferObj()
+    failures = 30
+
+    async def work() -> None:
+        nonlocal failures
+        await turns(3)
+        if failures:
+            failures -= 1
+            raise OSError
+
+    for _ in range(3):
+        buffer.sink.next_nowait(Task(work, retry=Retry(50, backoff=0)))
+    first, second = rivals(root, buffer.source)
+    async with second.run_tasks() as others:
+        reading = asyncio.ensure_future(others.count())
+        await until(lambda: second.capacity.waiting)
+        async with first.run_tasks():
+            await until(lambda: first.snapshot().done == 3, 100_000)
+            await quiet()
+            assert (first.capacity.waiting, first.capacity.held) == (0, 0)
         reading.cancel()
         await asyncio.wait([reading])
     assert (root.held, root.waiting) == (0, 0)

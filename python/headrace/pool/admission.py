@@ -64,8 +64,10 @@ class Admission:
         # While paused: those that would wait.
         self._paused: dict[Job, None] | None = None
 
-    def seek(self, job: Job) -> None:
+    def seek(self, job: Job, *, more: bool = False) -> None:
         """Gets a job its capacity: before this returns if it is free, else when it is.
+
+        If `more` are about to be pulled, others like it are asked for as well.
 
         A cost that can never be had refuses the job.
         """
@@ -76,7 +78,8 @@ class Admission:
         cost: Any = task.cost
         asked = None
         try:
-            if self._asks is not None and type(cost) is int and cost == 1 and not task.priority:
+            is_plain = type(cost) is int and cost == 1 and not task.priority
+            if more and self._asks is not None and is_plain:
                 lease = self._asks.take()
                 if lease is None:
                     asked = self._asks.wait(self._running())

@@ -300,7 +300,7 @@ class Run:
                 if not self.executors.has(job.task):
                     await self.executors.prepare(job.task)
                 if job.state is State.QUEUED:
-                    self.admission.seek(job)
+                    self.admission.seek(job, more=True)
 
     def _queue(self, item: object, *known: Any) -> Job:
         job = Job(self, item, *known)
