@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import Task
+from headrace import Final, Task
 from headrace.pool import Cancelling, Executor, LoopExecutor, Stop, ThreadExecutor
 from tests.pool_support import quiet
 from tests.support import eventually
@@ -89,6 +89,93 @@ async def outcome(executor: Executor, task: Task) -> list[tuple[str, Any]]:
 
 async def test_value_is_told_after_the_call(executor: Executor) -> None:
     assert await outcome(executor, Task(give, 5)) == [("called", None), ("returned", 5)]
+
+
+@pytest.mark.parametrize(
+    "kind", [ValueError, StopIteration, KeyboardInterrupt, SystemExit, asyncio.CancelledError]
+)
+async def test_handle_is_awaited_for_the_outcome(
+    executor: Executor, kind: type[BaseException]
+) -> None:
+    await executor.start()
+    work = executor.submit(Task(give, 5))
+    assert await work == await work == 5
+    assert [value async for value in work] == []
+    assert work.cancel() is Stop.STOPPED
+    error = kind("mine")
+    work = executor.submit(Task(fails, error))
+    for _ in range(2):
+        with pytest.raises((kind, RuntimeError)) as told:
+            await work
+        assert told.value is error or (kind is StopIteration and told.value.__cause__ is error)
+    await executor.aclose(0.1)
+
+
+async def test_awaiting_a_handle_can_be_cancelled_and_leaves_the_work(executor: Executor) -> None:
+    await executor.start()
+    gate, opened = threading.Event(), asyncio.Event()
+    cooperative = executor.abilities.cancelling is not Cancelling.NONE
+    work = executor.submit(Task(opened.wait) if cooperative else Task(gate.wait))
+
+    async def outcome() -> object:
+        return await work
+
+    waiting = asyncio.ensure_future(outcome())
+    await quiet()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    gate.set()
+    opened.set()
+    assert await work is True
+    await executor.aclose()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+async def test_handle_is_iterated_and_then_awaited(executor: Executor, taken: int) -> None:
+    if not executor.abilities.streaming:
+        pytest.skip("it does not stream")
+    yielded: list[int] = []
+
+    async def yields() -> AsyncIterator[int | Final[str]]:
+        for value in range(3):
+            yielded.append(value)
+            yield value
+        yield Final("all")
+
+    await executor.start()
+    work = executor.submit(Task(yields))
+    for value in range(taken):
+        assert await anext(work) == value
+        await quiet()
+        # Never more than one ahead of whoever iterates.
+        assert yielded == list(range(min(value + 2, 3)))
+    assert await work == "all"
+    assert yielded == [0, 1, 2]
+    with pytest.raises(StopAsyncIteration):
+        await anext(work)
+    await executor.aclose()
+
+
+async def test_handle_of_streaming_work_that_is_cancelled_gives_what_was_yielded(
+    executor: Executor,
+) -> None:
+    if not executor.abilities.streaming:
+        pytest.skip("it does not stream")
+
+    async def yields() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    await executor.start()
+    work = executor.submit(Task(yields))
+    await quiet()
+    assert work.cancel() is Stop.RUNNING
+    assert [value async for value in work] == [1]
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert work.cancel() is Stop.STOPPED
+    await executor.aclose()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from headrace.pool.envelope import EnvelopeType, Final, TaskProgressEnvelope
 from headrace.pool.executor import Abilities, Cancelling, Executor, Handle, Listener, Stop
+from headrace.pool.executor.followed import Followed
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.graph import DependencyGraph
@@ -31,6 +32,7 @@ __all__ = [
     "EnvelopeType",
     "Executor",
     "Final",
+    "Followed",
     "Handle",
     "HierarchicalTaskPoolRunner",
     "Listener",

@@ -8,19 +8,21 @@ An executor tells what happens by calling a `Listener`, always on the thread of 
 in this order: `called`, then `emit` for each value of a streaming task, then exactly one of `returned` and `raised`.
 The last two mean that nothing of the work runs any more. They may come before `submit` has returned.
 
-Calls, and not an awaitable handle: whoever awaits or iterates a handle needs an asyncio task to do it in, a second
-one for each piece of work.
+Calls, since whoever awaits or iterates a handle needs an asyncio task to do it in, and a pool would need a second one for
+each piece of work. Who has a task anyway submits without a listener: then the handle is awaited for the outcome and iterated
+for what the work yields (`Followed`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from headrace.pool.executor.followed import Followed
     from headrace.pool.task import Task
 
 __all__ = ["Abilities", "Cancelling", "Executor", "Handle", "Listener", "Stop"]
@@ -122,14 +124,25 @@ class Executor(Protocol):
         """Makes it ready. Called once, on the loop that will submit, before the first `submit`."""
         ...
 
-    def submit(self, task: Task, listener: Listener) -> Handle:
+    @overload
+    def submit(self, task: Task, listener: Listener) -> Handle: ...
+
+    @overload
+    def submit(self, task: Task) -> Followed: ...
+
+    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Runs the task once, in a copy of the task's context, and tells the listener about it.
 
-        Never raises for the task's sake: whatever is wrong with it goes to the listener. Puts no bound on how many
-        tasks run at once: the pool's capacity does.
+        Without one it gives `Followed(self, task)`. Never raises for the task's sake: whatever is wrong with it goes to
+        the listener. Puts no bound on how many tasks run at once: the pool's capacity does.
         """
         ...
 
-    async def aclose(self) -> None:
-        """Frees what it holds. Called when nothing that was submitted runs any more, but what was left; idempotent."""
+    async def aclose(self, grace: float | None = None) -> None:
+        """Frees what it holds. Called when nothing that was submitted runs any more, but what was left; idempotent.
+
+        Args:
+            grace: for how many seconds an executor that can use force waits before it ends what was left at its work;
+                None: it is never ended. One that cannot use force does not wait for it.
+        """
         ...

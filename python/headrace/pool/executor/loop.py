@@ -11,10 +11,11 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from headrace.pool.envelope import Final
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
+from headrace.pool.executor.followed import Followed
 from headrace.pool.executor.watch import watched
 
 if TYPE_CHECKING:
@@ -47,11 +48,19 @@ class LoopExecutor:
         """Notes the loop."""
         self._loop = asyncio.get_running_loop()
 
-    def submit(self, task: Task, listener: Listener) -> Handle:
+    @overload
+    def submit(self, task: Task, listener: Listener) -> Handle: ...
+
+    @overload
+    def submit(self, task: Task) -> Followed: ...
+
+    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Calls the task in an asyncio task of its own: at once where CPython can, else in the next turn."""
+        if listener is None:
+            return Followed(self, task)
         return _LoopHandle(self._loop, task, listener)
 
-    async def aclose(self) -> None:
+    async def aclose(self, grace: float | None = None) -> None:
         """Nothing is held."""
 
 

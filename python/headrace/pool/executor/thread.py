@@ -7,9 +7,10 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, overload
 
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
+from headrace.pool.executor.followed import Followed
 from headrace.telling import short
 
 if TYPE_CHECKING:
@@ -48,13 +49,21 @@ class ThreadExecutor:
         self._loop = asyncio.get_running_loop()
         self._hold = getattr(self._loop, "hold_clock", None)
 
-    def submit(self, task: Task, listener: Listener) -> Handle:
+    @overload
+    def submit(self, task: Task, listener: Listener) -> Handle: ...
+
+    @overload
+    def submit(self, task: Task) -> Followed: ...
+
+    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Calls the task in a thread, at once."""
+        if listener is None:
+            return Followed(self, task)
         if self._threads is None:
             self._threads = _Threads(self._name)
         return _ThreadHandle(self._loop, self._threads, task, listener, self._hold)
 
-    async def aclose(self) -> None:
+    async def aclose(self, grace: float | None = None) -> None:
         """Ends the threads. They are idle, so that the wait for them is no longer than a few switches of threads.
 
         One that was left at its work ends when that does, and is not waited for.
