@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -134,6 +136,34 @@ def test_law_17_restart_of_your_own_is_called_in_between() -> None:
     stream = gated(Mine().map(str).eager(1).filter(bool)).take(1)  # type: ignore[arg-type]
     stream.restart()
     assert calls == ["mine"]
+
+
+@pytest.mark.loops("asyncio")
+async def test_law_17_what_is_done_with_a_line_grows_with_its_links_and_no_faster() -> None:
+    async def costs(depth: int) -> list[float]:
+        """Of its first item, its restart, its closing by `return_`, and by `throw`: in seconds, the best of three."""
+        runs: list[list[float]] = []
+        for _ in range(3):
+            one, other = (deep(lambda stream: stream.map(abs), depth) for _ in range(2))
+            moments = [time.process_time()]
+            assert await anext(one) == 0
+            moments.append(time.process_time())
+            one.restart()
+            moments.append(time.process_time())
+            await one.return_()
+            moments.append(time.process_time())
+            with pytest.raises(KeyError):
+                await other.throw(KeyError())
+            moments.append(time.process_time())
+            runs.append([end - begin for begin, end in itertools.pairwise(moments)])
+        return [min(times) for times in zip(*runs, strict=True)]
+
+    # Ten times the links: a hundred times the work, if each looked at all the others.
+    few, many = await costs(1_000), await costs(10_000)
+    assert all(much < 40 * little + 0.001 for little, much in zip(few, many, strict=True)), (
+        few,
+        many,
+    )
 
 
 class Nested(PullObj[int]):

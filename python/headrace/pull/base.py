@@ -95,6 +95,7 @@ class PullObj(Fluent[T_co], Telling):
         """
         errors: list[BaseException] = []
         cancelled: asyncio.CancelledError | None = None
+        _core.check_closing(self)
         for link in _upwards(self):
             if link is not self and _has_own(link, "aclose"):
                 # A subclass's own way of closing covers what is above it.

@@ -39,7 +39,6 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
     let py = link.py();
     let this = link.get();
     this.home().check(py, "stream")?;
-    PullLink::refuse_own_source(link)?;
     let (first, waiting, busy) = {
         let mut state = this.state.borrow(py);
         let first = state.phase != Phase::Closed;
@@ -128,6 +127,13 @@ pub(crate) fn await_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option
     } else {
         Ok(None)
     }
+}
+
+/// Raises if who runs is a source of this stream, whose closing would wait for itself. It looks at all that is above the
+/// link, once for the closing of all of them.
+#[pyfunction]
+pub(crate) fn check_closing(link: &Bound<'_, PullLink>) -> PyResult<()> {
+    PullLink::refuse_own_source(link)
 }
 
 /// Begins to end what this link draws from. What comes back is to be awaited, and then
