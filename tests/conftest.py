@@ -133,6 +133,14 @@ def unhurried() -> Iterator[None]:
 
 
 @pytest.fixture
+def restless() -> Iterator[None]:
+    """A task has to let its loop turn wherever it may."""
+    set_turn_budget(0, 1)
+    yield
+    set_turn_budget(*BUDGET)
+
+
+@pytest.fixture
 def no_collections() -> Iterator[None]:
     """What is freed meanwhile was in no cycle."""
     gc.collect()

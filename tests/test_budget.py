@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace import PullObj, SourceIterObj
+from headrace import PullObj, PushPullBufferObj, SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -131,6 +131,19 @@ async def test_what_holds_the_loop_for_too_long_is_noticed() -> None:
 
     bare, beside, _ = await lateness(hog)
     assert beside - bare > ALLOWED
+
+
+@pytest.mark.usefixtures("restless")
+async def test_law_16_who_finds_a_buffer_at_its_end_lets_no_turn_pass_before() -> None:
+    """Between the two it could be closed, and would say that it was cut off when it was not, or the other way round."""
+    queue: PushPullBufferObj[int] = PushPullBufferObj()
+    for item in range(3):
+        queue.sink.next_nowait(item)
+    queue.end()
+    assert [await anext(queue.source) for _ in range(3)] == [0, 1, 2]
+    for _ in range(3):
+        with pytest.raises(StopAsyncIteration):
+            anext(queue.source).__await__().send(None)
 
 
 # What holds whenever a task lets its loop turn: these count no turns.

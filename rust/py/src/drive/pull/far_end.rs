@@ -25,12 +25,13 @@ impl Pull {
         buffer: Py<Buffer>,
     ) -> Result<Step<'py>, Raised> {
         let py = link.py();
-        if !self.rested && budget::spend(py) {
-            return Ok(self.rest(link));
-        }
         let core = buffer.get().core();
         if core.is_broken() {
             return Err(Raised::set(py, errors::broken(py, "buffer")));
+        }
+        // Where there is nothing to be had at once there is nothing to rest from.
+        if !self.rested && budget::spend(py) && core.available() > 0 {
+            return Ok(self.rest(link));
         }
         match core.try_get() {
             Ok(item) if self.delivery == Delivery::Item => {
