@@ -3,7 +3,8 @@
     python examples/identify.py [DIRECTORY]
 
 Two limits in a line: at most 16 files are being read, at most two are being judged, and at most 32 contents wait in
-between, however many files there are. Reading and judging block, so both run in threads.
+between, however many files there are. Reading and judging block, so both run in threads. What is in `site-packages` is
+left out.
 """
 
 import asyncio
@@ -19,7 +20,10 @@ from headrace import SKIP, CapacitySource, Skip, SourceIterObj
 
 
 def files(root: Path) -> Iterator[Path]:
-    return (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    for path in root.rglob("*"):
+        left_out = "site-packages" in path.relative_to(root).parts
+        if not left_out and path.is_file() and not path.is_symlink():
+            yield path
 
 
 def read(path: Path) -> tuple[Path, bytes]:

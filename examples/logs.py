@@ -18,63 +18,52 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from headrace import (
     CapacitySource,
     PushChain,
     PushPullBufferObj,
     SinkCallbackObj,
-    SinkObj,
     SinkWriterObj,
     SourceIterObj,
 )
 
-Line = dict[str, Any]
+Line = dict[str, object]
 LOG = logging.getLogger("reader")
 
 
 class PushHandler(logging.Handler):
-    def __init__(self, sink: SinkObj[Line]) -> None:
+    def __init__(self, buffer: PushPullBufferObj[Line]) -> None:
         super().__init__()
-        self.sink = sink
+        self.sink = buffer.sink
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = {"time": record.created, "level": record.levelname, "thread": record.threadName}
+        line = Line(time=record.created, level=record.levelname, thread=record.threadName)
         self.sink.next_nowait(line | {"message": self.format(record)})
-
-
-def files(root: Path) -> Iterator[Path]:
-    return (path for path in root.rglob("*.py") if "site-packages" not in path.parts)
 
 
 def read(path: Path) -> None:
     try:
         with tokenize.open(path) as file:
             lines = len(file.readlines())
+        LOG.log(logging.WARNING if lines > 5000 else logging.INFO, "%s: %d lines", path.name, lines)
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
         LOG.error("%s: %s", path.name, error)
-    else:
-        LOG.log(logging.WARNING if lines > 5000 else logging.INFO, "%s: %d lines", path.name, lines)
-
-
-def tell(line: Line) -> None:
-    print(f"{line['level']:<8}{line['message']}")
 
 
 def count(lines: list[Line]) -> None:
     print(f"{len(lines):>5} lines:", dict(Counter(line["level"] for line in lines)))
 
 
-async def main(root: Path) -> None:
-    buffer: PushPullBufferObj[Line] = PushPullBufferObj(10_000, overflow="drop_oldest")
-    LOG.addHandler(PushHandler(buffer.sink))
+async def main(files: Iterator[Path]) -> None:
+    buffer = PushPullBufferObj[Line](10_000, overflow="drop_oldest")
+    LOG.addHandler(PushHandler(buffer))
     LOG.setLevel(logging.INFO)
     line = PushChain.start(Line)
-    loud = line.filter(lambda line: line["level"] != "INFO").into(SinkCallbackObj(tell))
+    loud = line.filter(lambda line: line["level"] != "INFO").map("{level:<8}{message}".format_map)
     counted = line.window_timeout(10_000, 0.25).into(SinkCallbackObj(count))
-    fan = line.fork(SinkWriterObj("logs.jsonl"), loud, counted)
-    work = SourceIterObj(files(root)).map_pool(read, CapacitySource(8), thread=True)
+    fan = line.fork(SinkWriterObj("logs.jsonl"), loud.into(SinkCallbackObj(print)), counted)
+    work = SourceIterObj(files).map_pool(read, CapacitySource(8), thread=True)
     async with asyncio.TaskGroup() as group, work:
         group.create_task(buffer.source.drain_to(fan))
         print(await work.count(), "files were read")
@@ -86,4 +75,5 @@ if __name__ == "__main__":
     root = Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])
     if not root.is_dir():
         sys.exit(f"{root} is no directory; name one that is there")
-    asyncio.run(main(root))
+    files = (it for it in root.rglob("*.py") if "site-packages" not in it.relative_to(root).parts)
+    asyncio.run(main(files))

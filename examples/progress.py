@@ -18,22 +18,14 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, StreamingResponse
 from starlette.routing import Route
 
-from headrace import (
-    CapacitySource,
-    EnvelopeType,
-    Final,
-    HierarchicalTaskPoolRunner,
-    Task,
-    TaskProgressEnvelope,
-)
+from headrace import CapacitySource, Final, HierarchicalTaskPoolRunner, Task, TaskProgressEnvelope
 
 MACHINE = CapacitySource(8, name="machine")
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Checksums</title><style>
-  :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }
-  body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+  :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
   div { display: grid; grid-template-columns: 10rem 8rem 1fr; gap: 1rem; align-items: center }
   div * { min-width: 0; width: 100%; overflow: hidden; text-overflow: ellipsis }
 </style><h1>Checksums</h1><main></main><script>
@@ -45,8 +37,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Checksums<
     row.children[0].textContent = name
     row.children[1].value = part
     row.children[2].textContent = said
-  })
-</script>"""
+  })</script>"""
 
 
 async def checksum(folder: Path) -> AsyncIterator[object]:
@@ -59,7 +50,7 @@ async def checksum(folder: Path) -> AsyncIterator[object]:
 
 
 def told(envelope: TaskProgressEnvelope[Any]) -> tuple[str, float, str]:
-    if envelope.type is EnvelopeType.INTERMEDIATE:
+    if envelope.finished is None:  # it has yielded how far it is
         return str(envelope.key), envelope.value, ""
     return str(envelope.key), 1, envelope.value or f"failed: {envelope.error}"
 
@@ -75,13 +66,10 @@ async def events(root: Path) -> AsyncIterator[str]:
 
 
 def app(root: Path) -> Starlette:
-    async def page(_: Request) -> Response:
-        return HTMLResponse(PAGE)
-
-    async def stream(_: Request) -> Response:
+    async def stream(_: Request) -> StreamingResponse:
         return StreamingResponse(events(root), media_type="text/event-stream")
 
-    return Starlette(routes=[Route("/", page), Route("/events", stream)])
+    return Starlette(routes=[Route("/", HTMLResponse(PAGE)), Route("/events", stream)])
 
 
 if __name__ == "__main__":

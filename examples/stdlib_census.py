@@ -1,101 +1,79 @@
 """A census of the standard library, whose work is found as it goes.
 
-A directory pushes what is in it into the queue of the pool that it runs in; files that were read go on to a second pool,
-which parses them in threads.
+What is in a directory goes back into the queue of the pool that looked there; files that were read go on to a second pool,
+which parses them. It parses one at a time: up to CPython 3.12 threads that make trees at once fail at random.
 """
 
 import argparse
 import ast
 import asyncio
-import sysconfig
 import warnings
 from collections import Counter
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
-from headrace import SKIP, CapacitySource, PushPullBufferObj, SinkWriterObj, Skip
-
-ONE_TREE = Lock()  # CPython 3.11 and 3.12 fail at random when two threads make trees
-COUNTED = ("bytes", "lines", "functions", "classes", "imports")
+from headrace import CapacitySource, PushPullBufferObj, SinkWriterObj
 
 
-def look(path: Path) -> bytes | list[Path]:
-    if path.is_file():
-        return path.read_bytes()
-    below = [child for child in path.iterdir() if child.name != "site-packages"]
-    return [it for it in below if it.suffix == ".py" or (it.is_dir() and not it.is_symlink())]
-
-
-def measure(file: tuple[Path, bytes]) -> dict[str, Any]:
-    path, source = file
-    row = {"path": str(path), "bytes": len(source), "lines": len(source.splitlines())}
+def look(path: Path) -> tuple[dict[Path, bytes], list[Path]]:
     try:
-        with ONE_TREE:
-            tree = ast.parse(source)
+        if path.is_file():
+            return {path: path.read_bytes()}, []
+        below = [p for p in path.iterdir() if p.name != "site-packages"]
+        return {}, [p for p in below if p.suffix == ".py" or (p.is_dir() and not p.is_symlink())]
+    except OSError as error:
+        print(f"not read: {error}")
+        return {}, []
+
+
+def measure(file: tuple[Path, bytes]) -> dict[str, object]:
+    path, source = file
+    row = dict[str, object](path=str(path), bytes=len(source), lines=len(source.splitlines()))
+    kinds = Counter[type]()
+    try:
+        kinds.update(map(type, ast.walk(ast.parse(source))))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return dict.fromkeys(COUNTED, 0) | row | {"error": f"{type(error).__name__}: {error}"}
-    kinds = Counter(type(node) for node in ast.walk(tree))
+        row |= {"invalid": 1, "error": f"{type(error).__name__}: {error}"}
+        print("not Python: {path}: {error}".format_map(row))
     row["functions"] = kinds[ast.FunctionDef] + kinds[ast.AsyncFunctionDef]
     row["imports"] = kinds[ast.Import] + kinds[ast.ImportFrom]
     return row | {"classes": kinds[ast.ClassDef]}
 
 
-async def census(root: Path, output: Path) -> list[dict[str, Any]]:
+async def census(root: Path, output: Path) -> Counter[str]:
     top = CapacitySource(64, name="root")
-    io, parse = CapacitySource(32, top, name="io"), CapacitySource(2, top, name="parse")
-    queue: PushPullBufferObj[Path] = PushPullBufferObj()
+    io, parse = CapacitySource(32, top, name="io"), CapacitySource(1, top, name="parse")
+    queue = PushPullBufferObj[Path]()
     queue.sink.next_nowait(root)
-    left, rows = 1, list[dict[str, Any]]()
+    left, totals = 1, Counter(files=0, invalid=0)
 
-    async def visit(path: Path) -> list[tuple[Path, bytes]]:
+    def find(found: tuple[dict[Path, bytes], list[Path]]) -> list[tuple[Path, bytes]]:
         nonlocal left
-        try:
-            found = await asyncio.to_thread(look, path)
-            if isinstance(found, bytes):
-                return [(path.relative_to(root), found)]
-            left += len(found)
-            for child in found:
-                queue.sink.next_nowait(child)
-            return []
-        finally:
-            left -= 1
-            if not left:  # nothing waits, and nothing runs that could find more
-                await queue.sink.return_()
+        files, below = found
+        for child in below:
+            queue.sink.next_nowait(child)
+        left += len(below) - 1
+        if not left:  # nothing waits, and nothing runs that could find more
+            queue.end()
+        return [(path.relative_to(root), source) for path, source in files.items()]
 
-    def unread(error: Exception) -> Skip:
-        print(f"not read: {error}")
-        return SKIP
+    def note(row: dict[str, object]) -> None:
+        if totals["files"] % 250 == 0:
+            print(f"{totals['files']:>6} files; in use: {top}, {io}, {parse}", flush=True)
+        totals.update({"files": 1} | {name: n for name, n in row.items() if isinstance(n, int)})
 
-    def note(row: dict[str, Any]) -> None:
-        rows.append(row)
-        if len(rows) % 250 == 1:
-            print(f"{len(rows):>6} files; in use: {top}, {io}, {parse}", flush=True)
-
-    files = queue.source.map_pool(visit, io, max_buffered=64).catch(unread).flatten()
+    files = queue.source.map_pool(look, io, thread=True, max_buffered=64).flat_map(find)
     async with files.map_pool(measure, parse, thread=True) as parsed:
         await parsed.callback(note).drain_to(SinkWriterObj(output))
-    return rows
+    return totals
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A census of the standard library.")
-    parser.add_argument("--root", type=Path, default=sysconfig.get_path("stdlib"))
+    parser.add_argument("--root", type=Path, default=Path(ast.__file__).parent)
     parser.add_argument("--output", type=Path, default="census.jsonl")
     options = parser.parse_args()
     if not options.root.is_dir():
         parser.error(f"{options.root} is no directory; name one that is there by --root")
     warnings.simplefilter("ignore")  # old files have escapes that newer compilers warn about
-    rows = asyncio.run(census(options.root, options.output))
-    invalid = [f"not Python: {row['path']}: {row['error']}" for row in rows if "error" in row]
-    totals = {"files": len(rows), "invalid": len(invalid)}
-    print("\n".join(sorted(invalid)))
-    for name, total in (totals | {it: sum(row[it] for row in rows) for it in COUNTED}).items():
+    for name, total in asyncio.run(census(options.root, options.output)).items():
         print(f"{name:<10}{total:>14,}")
-    print(f"\n{'largest':<44}{'bytes':>10}{'lines':>8}{'functions':>11}{'classes':>9}")
-    for row in sorted(rows, key=lambda row: int(row["bytes"]), reverse=True)[:10]:
-        print("{path:<44}{bytes:>10,}{lines:>8,}{functions:>11,}{classes:>9,}".format_map(row))
-
-
-if __name__ == "__main__":
-    main()

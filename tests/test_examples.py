@@ -37,14 +37,10 @@ PICTURE = (
 
 
 @pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_a_program_has_less_than_80_lines_of_code_and_says_what_it_is(program: Path) -> None:
+def test_a_program_has_less_than_80_lines_and_says_what_it_is(program: Path) -> None:
     source = program.read_text(encoding="utf-8")
-    essay = ast.get_docstring(ast.parse(source), clean=False)
-    assert essay, "it does not say what it shows"
-    lines = [line.strip() for line in source.replace(f'"""{essay}"""', "").splitlines()]
-    assert sum(1 for line in lines if line and not line.startswith("#")) < 80, (
-        "the README says so, and says what is counted"
-    )
+    assert ast.get_docstring(ast.parse(source)), "it does not say what it shows"
+    assert len(source.splitlines()) < 80, "the README says so, of the whole file"
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     assert f"(examples/{program.name})" in readme, "nobody will find it"
 
@@ -109,8 +105,6 @@ def compare(root: Path, output: Path) -> str:
     total = sum(expected.values(), Counter({"files": len(expected)}))
     for name in ("files", "invalid", "bytes", "lines", "functions", "classes", "imports"):
         assert f"{name:<10}{total[name]:>14,}\n" in printed
-    largest = sorted(expected, key=lambda path: -expected[path]["bytes"])[:10]
-    assert all(f"\n{path:<44}{expected[path]['bytes']:>10,}" in printed for path in largest)
     return printed
 
 
@@ -125,6 +119,8 @@ def test_census_counts_files_that_are_no_python(tmp_path: Path) -> None:
     (tmp_path / "site-packages").mkdir()
     (tmp_path / "site-packages" / "left_out.py").write_text("x = 1\n")
     (tmp_path / "notes.txt").write_text("no module")
+    (tmp_path / "round").symlink_to(tmp_path / "deep")
+    (tmp_path / "linked.py").symlink_to(tmp_path / "deep" / "deeper" / "good.py")
     (tmp_path / "empty.py").write_bytes(b"")
     (tmp_path / "zero.py").write_bytes(b"x = '\0'\n")
     (tmp_path / "bad.py").write_text("def :\n")
@@ -138,6 +134,14 @@ def test_census_counts_files_that_are_no_python(tmp_path: Path) -> None:
     assert "not Python: bad.py: SyntaxError" in printed
     assert "not Python: zero.py" in printed
     assert "left_out" not in printed
+
+
+def test_census_goes_on_behind_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("x = 1\n")
+    (tmp_path / "lost.py").symlink_to(tmp_path / "nowhere")
+    records, printed = census(tmp_path, tmp_path / "census.jsonl")
+    assert records.keys() == {"good.py"}
+    assert re.search(r"^not read: .*lost.py", printed, re.MULTILINE)
 
 
 def test_census_of_what_is_not_there_says_so(tmp_path: Path) -> None:
@@ -206,6 +210,15 @@ def test_logs_reach_every_branch(tmp_path: Path) -> None:
     assert printed.endswith("0 lines were dropped\n")
 
 
+def test_logs_leave_out_only_the_packages_below_their_directory(tmp_path: Path) -> None:
+    root = tmp_path / "site-packages" / "mine"
+    (root / "site-packages").mkdir(parents=True)
+    (root / "module.py").touch()
+    (root / "site-packages" / "left_out.py").touch()
+    printed = run("logs.py", root, cwd=tmp_path)
+    assert "1 files were read\n" in printed
+
+
 def test_a_model_says_what_files_are(tmp_path: Path) -> None:
     pytest.importorskip("magika", reason="the model of examples/identify.py is not installed")
     from magika import Magika
@@ -219,12 +232,15 @@ def test_a_model_says_what_files_are(tmp_path: Path) -> None:
     (folder / "picture").write_bytes(PICTURE)
     (folder / "empty.py").touch()
     (folder / "link.py").symlink_to(folder / "program.py")
+    (folder / "site-packages").mkdir()
+    (folder / "site-packages" / "left_out.py").write_text("x = 1\n")
     for number in range(100):
         (folder / f"{number}.json").write_text(json.dumps({"number": number, "list": [1, 2, 3]}))
     printed = run("identify.py", folder, cwd=tmp_path)
 
     model = Magika()
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = [path for path in files if path.parent.name != "site-packages"]
     kinds = Counter(model.identify_path(path).output.description for path in files)
     table = re.findall(r"^ *(\d+)  (.+)$", printed, re.MULTILINE)
     assert {description: int(number) for number, description in table} == kinds

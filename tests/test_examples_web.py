@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STDLIB = Path(sysconfig.get_path("stdlib"))
-IMPORT = re.compile(r"^(?: *)(?:from|import) (\w+(?:\.\w+)*)", re.MULTILINE)
 
 
 def load(name: str, *needs: str) -> Any:
@@ -45,36 +44,15 @@ def load(name: str, *needs: str) -> Any:
 # The crawler.
 
 
-def reachable(seeds: list[str]) -> tuple[Counter[str], dict[str, str]]:
-    """What a crawl of the standard library must find: how often each module is linked, and the pages that are there."""
-    links, pages, left = Counter(seeds), dict[str, str](), list(seeds)
-    while left:
-        path = STDLIB / (name := left.pop()).replace(".", "/")
-        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if file.is_file():
-            pages[name] = file.read_text(encoding="utf-8")
-            for module in IMPORT.findall(pages[name]):
-                if not links[module]:
-                    left.append(module)
-                links[module] += 1
-    return links, pages
-
-
-def test_the_crawl_of_its_own_site_finds_all_that_is_linked() -> None:
+def test_the_crawl_of_its_own_site_finds_all_that_is_there() -> None:
     load("crawl", "aiohttp")
     command = [sys.executable, "-W", "error", str(EXAMPLES / "crawl.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    links, pages = reachable(["pydoc", "logging"])
-    assert f"\n{len(pages)} pages, " in done.stdout
-    dead = re.findall(r"^http://127.0.0.1:\d+/(\S+): 404", done.stdout, re.MULTILINE)
-    assert Counter(dead) == Counter(links.keys() - pages.keys())
-    most = re.findall(r"^ +(\d+)  http://(\S+):\d+/(\S+)$", done.stdout, re.MULTILINE)
-    assert [int(count) for count, _, _ in most] == [count for _, count in links.most_common(10)]
-    for count, host, module in most:
-        assert links[module] == int(count)
-        is_package = (STDLIB / module.replace(".", "/")).is_dir()
-        assert host == ("localhost" if is_package else "127.0.0.1")
+    said = re.findall(r"^(\S+):\d+: (\d+) pages, [\d,]+ characters$", done.stdout, re.MULTILINE)
+    assert len(said) == len(done.stdout.splitlines()), "it tells of an error"
+    for host, package in (("127.0.0.1", "email"), ("localhost", "xml")):
+        assert dict(said)[host] == str(1 + sum(1 for _ in (STDLIB / package).rglob("*")))
 
 
 @pytest.mark.loops("asyncio")
@@ -129,8 +107,47 @@ async def test_a_crawl_keeps_its_limits_and_its_hosts(
     assert sorted(asked.values()) == [1] * hosts + [hosts + 1]
     printed = capsys.readouterr().out
     assert printed.count(": 404, ") == hosts
-    assert "elsewhere" not in printed.split(" pages, ")[0]
-    assert re.search(rf"^{26 * hosts} pages, ", printed, re.MULTILINE)
+    assert "elsewhere" not in printed
+    told = re.findall(r"^(\S+): 26 pages, ", printed, re.MULTILINE)
+    assert sorted(told) == sorted(url.authority for url in seeds[:hosts])
+
+
+@pytest.mark.loops("asyncio")
+async def test_a_crawl_takes_redirects_for_links_and_goes_from_host_to_host(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    example = load("crawl", "aiohttp")
+    from aiohttp import ClientSession, web
+    from aiohttp.test_utils import TestServer
+
+    asked: Counter[str] = Counter()
+
+    async def answer(request: web.Request) -> web.Response:
+        host, path = request.url.host, request.path
+        asked[f"{host}{path}"] += 1
+        other = server.make_url("/").with_host("localhost")
+        if path == "/moved":
+            raise web.HTTPFound(other.with_path("/there"))
+        if path == "/gone":
+            raise web.HTTPFound("http://elsewhere.invalid/")
+        if path == "/there":
+            return web.Response(text='<a href="/trap">', content_type="text/x-python")
+        links = ["/moved", "/gone", other.with_path("/across"), server.make_url("/")]
+        text = "".join(f'<a href="{link}">' for link in links)
+        return web.Response(text=text, content_type="text/html")
+
+    site = web.Application()
+    site.add_routes([web.get("/{path:.*}", answer)])
+    async with ClientSession() as session, TestServer(site) as server:
+        seeds = [server.make_url("/"), server.make_url("/across").with_host("localhost")]
+        async with asyncio.timeout(30):
+            await example.crawl(session, seeds)
+    paths = {"127.0.0.1": ["", "moved", "gone"], "localhost": ["across", "there", "moved", "gone"]}
+    assert asked == Counter(f"{host}/{path}" for host in paths for path in paths[host])
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 2, "it tells of an error"
+    for url in seeds:
+        assert f"{url.authority}: {len(paths[str(url.host)])} pages, " in printed
 
 
 # Progress in a browser.
