@@ -17,7 +17,7 @@ use super::field::Field;
 use crate::asyncio;
 use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::buffer::Buffer;
-use crate::drive::pull::link::current_thread;
+use crate::drive::pull::state::current_thread;
 use crate::errors::{self, Raised};
 use crate::gc;
 use crate::gil::GilCell;

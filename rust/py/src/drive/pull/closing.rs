@@ -9,7 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::link::{Origin, Phase, PullLink};
+use super::link::PullLink;
+use super::state::{Origin, Phase};
 use crate::asyncio;
 use crate::awaitable::{Parked, Seen, Stopped};
 use crate::feed::AnyFeed;

@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::awaitable::{Delivery, Pull};
-use super::link::{Origin, Phase, PullLink};
+use super::link::PullLink;
+use super::state::{Origin, Phase};
 
 /// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way
 /// through `PyO3`, which costs as much as the rest.

@@ -7,7 +7,8 @@ use headrace_core::buffer::{Get, TryGetError};
 use pyo3::prelude::*;
 
 use super::awaitable::{Delivery, Pull, Stage, closed};
-use super::link::{Phase, PullLink};
+use super::link::PullLink;
+use super::state::Phase;
 use crate::awaitable::{Pending, Step};
 use crate::buffer::Buffer;
 use crate::drive::budget;

@@ -18,7 +18,8 @@ use pyo3::prelude::*;
 
 use super::claim::Claim;
 use super::flight::Place;
-use super::link::{Origin, PullLink};
+use super::link::PullLink;
+use super::state::Origin;
 use crate::awaitable::{Inner, Seen, Step, Stopped};
 use crate::drive::budget;
 use crate::errors::{self, Raised};

@@ -1,12 +1,9 @@
 //! `PullLink`: the base of every pull object.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Waker;
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
@@ -14,14 +11,10 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Delivery, Pull};
 use super::claim::Claim;
-use super::closing::Closing;
-use super::flight::Flight;
-use super::line::Line;
-use super::turn::Turn;
+use super::state::{Label, Origin, Phase, State, current_thread};
 use crate::asyncio;
 use crate::awaitable::Parked;
 use crate::buffer::Buffer;
-use crate::deep::Deep;
 use crate::drive::merge;
 use crate::errors;
 use crate::feed::{AnyFeed, ForeignFeed};
@@ -29,138 +22,6 @@ use crate::fork::Home;
 use crate::gc;
 use crate::gil::GilCell;
 use crate::kernel::AnyKernel;
-
-/// What a link is made of.
-#[derive(Debug)]
-pub(crate) enum Origin {
-    /// Nothing: a subclass of the user, whose `pull_impl` is its source.
-    Unset,
-    /// A source of ours.
-    Feed(AnyFeed),
-    /// A kernel over another link.
-    Stage {
-        kernel: AnyKernel,
-        source: Deep<PullLink>,
-    },
-}
-
-/// What an error out of a link's callable is said to come from, where that is not its class.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Label {
-    pub(super) operator: &'static str,
-    pub(super) parameter: &'static str,
-}
-
-/// How far a link has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Phase {
-    #[default]
-    Open,
-    /// It came to its end; `restart()` begins a new cycle.
-    Ended,
-    /// Somebody closed it.
-    Closed,
-}
-
-/// How a pull may begin.
-#[derive(Debug)]
-pub(crate) enum Start {
-    /// It is its turn, and this is the line to run.
-    Line(Box<Line>),
-    /// The link is the far end of this buffer.
-    FarEnd(Py<Buffer>),
-    /// Something has to be seen to first.
-    Slow,
-}
-
-#[derive(Debug)]
-pub(crate) struct State {
-    /// The feed over `pull_impl`, made at the first pull of a subclass that overrides it.
-    pub(super) implementation: Option<AnyFeed>,
-    pub(crate) phase: Phase,
-    pub(crate) turn: Turn,
-    /// A step of this link's line is on the stack: the line is with it.
-    pub(crate) running: bool,
-    pub(crate) line: Option<Box<Line>>,
-    pub(crate) flight: Option<Box<Flight>>,
-    /// Items that left this link and came back: the next ones to leave it.
-    pub(super) returned: VecDeque<Py<PyAny>>,
-    /// An item that a cancelled pull left here, on its way into this link's kernel.
-    pub(super) kept: Option<Py<PyAny>>,
-    /// What its kernel made of the last item, of which there is more to come.
-    pub(super) pending: Option<AnyFeed>,
-    /// The line of another link that runs this one, and where in it this one is.
-    pub(super) claim: Option<(Arc<Claim>, usize)>,
-    /// How many links were built on this one.
-    pub(super) consumers: usize,
-    /// It was pulled directly while another link's line ran it: from now on it is nobody's part.
-    pub(super) shared: bool,
-    /// The buffer that this link is the far end of, once that is known.
-    pub(super) far_end: Option<Py<Buffer>>,
-    /// The thread that drives it, by the address of its state.
-    pub(super) thread: usize,
-    /// The loop that drives it, from the first pull of a cycle.
-    pub(super) event_loop: Option<Py<PyWeakrefReference>>,
-    /// Who waits for a pull that is under way to come out, in order to close.
-    pub(super) closers: Vec<Waker>,
-    /// What it draws from is being closed.
-    pub(super) closing: Option<Closing>,
-    /// Dropped last: the way to the next link is in it.
-    pub(super) origin: Origin,
-}
-
-impl State {
-    /// Takes the turn and the line, if nothing at all is in the way.
-    #[inline]
-    pub(crate) fn start(&mut self, py: Python<'_>) -> Start {
-        if self.phase != Phase::Open || self.running {
-            return Start::Slow;
-        }
-        if self.line.is_none() {
-            return match &self.far_end {
-                Some(buffer) if self.returned.is_empty() => Start::FarEnd(buffer.clone_ref(py)),
-                _ => Start::Slow,
-            };
-        }
-        if self.thread != current_thread() {
-            return Start::Slow;
-        }
-        if !self.turn.take() {
-            return Start::Slow;
-        }
-        self.running = true;
-        match self.line.take() {
-            Some(line) => Start::Line(line),
-            None => Start::Slow,
-        }
-    }
-
-    /// Puts the line back. If nobody waits for anything the turn is over; else (`false`) it is to
-    /// be passed on.
-    #[inline]
-    pub(crate) fn stop(&mut self, line: Box<Line>) -> bool {
-        self.running = false;
-        self.line = Some(line);
-        self.closers.is_empty() && self.turn.give_up()
-    }
-
-    /// Who waits for the link to be idle, if it closes and is so now.
-    #[inline]
-    pub(crate) fn take_closers(&mut self) -> Vec<Waker> {
-        if self.closers.is_empty() {
-            Vec::new()
-        } else {
-            std::mem::take(&mut self.closers)
-        }
-    }
-}
-
-/// Names the thread that runs Python now.
-#[inline]
-pub(crate) fn current_thread() -> usize {
-    // SAFETY: called with a token in hand, so that there is a current thread state.
-    unsafe { ffi::PyThreadState_Get().addr() }
-}
 
 /// The native part of a pull object: `PullObj` and everything derived from it.
 #[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
@@ -241,55 +102,12 @@ impl PullLink {
         let Some(state) = self.state.peek_for_gc() else {
             return Ok(());
         };
-        gc::show(&visit, |see| {
-            match &state.origin {
-                Origin::Unset => {}
-                Origin::Feed(feed) => see(feed.as_any())?,
-                Origin::Stage { source, kernel } => {
-                    see(source.as_any())?;
-                    see(kernel.as_any())?;
-                }
-            }
-            if let Some(feed) = &state.implementation {
-                see(feed.as_any())?;
-            }
-            if let Some(buffer) = &state.far_end {
-                see(buffer.as_any())?;
-            }
-            if let Some(feed) = &state.pending {
-                see(feed.as_any())?;
-            }
-            if let Some(flight) = &state.flight {
-                flight.traverse(see)?;
-            }
-            if let Some(line) = &state.line {
-                line.traverse(see)?;
-            }
-            if let Some(closing) = &state.closing {
-                closing.traverse(see)?;
-            }
-            state.returned.iter().try_for_each(&mut *see)?;
-            state.kept.as_ref().map_or(Ok(()), see)
-        })
+        gc::show(&visit, |see| state.traverse(see))
     }
 
     fn __clear__(&self, py: Python<'_>) {
         // Taken out under the borrow, dropped after it: a destructor may come back here.
-        let gone = {
-            let mut state = self.state.borrow(py);
-            (
-                state.implementation.take(),
-                state.far_end.take(),
-                state.flight.take(),
-                std::mem::take(&mut state.returned),
-                state.kept.take(),
-                state.pending.take(),
-                state.line.take(),
-                state.closing.take(),
-                // Last, as in a deallocator.
-                std::mem::replace(&mut state.origin, Origin::Unset),
-            )
-        };
+        let gone = self.state.borrow(py).clear();
         drop(gone);
     }
 }
@@ -300,26 +118,7 @@ impl PullLink {
         Self {
             home: Home::here(),
             label: None,
-            state: GilCell::new(State {
-                implementation: None,
-                phase: Phase::Open,
-                turn: Turn::default(),
-                running: false,
-                line: None,
-                flight: None,
-                returned: VecDeque::new(),
-                kept: None,
-                pending: None,
-                claim: None,
-                consumers: 0,
-                shared: false,
-                far_end: None,
-                thread: 0,
-                event_loop: None,
-                closers: Vec::new(),
-                closing: None,
-                origin,
-            }),
+            state: GilCell::new(State::made_of(origin)),
         }
     }
 

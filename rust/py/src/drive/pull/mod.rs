@@ -2,7 +2,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`link`] | `PullLink`, the base of every pull object: what it is made of, who waits for it, what it keeps |
+//! | [`link`] | `PullLink`, the base of every pull object |
+//! | [`state`] | how a link stands: what it is made of, who waits for it, what it keeps |
 //! | [`far_end`] | the same, where the link is the far end of a buffer |
 //! | [`claim`] | a line's hold on the links that it runs |
 //! | [`closing`] | how a link is closed, by several at once too |
@@ -34,5 +35,6 @@ mod far_end;
 pub(crate) mod flight;
 pub(crate) mod line;
 pub(crate) mod link;
+pub(crate) mod state;
 pub(crate) mod terminal;
 pub(crate) mod turn;

@@ -16,7 +16,8 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::awaitable::{Delivery, Pull};
 use super::line::Advance;
-use super::link::{Label, Origin, PullLink, Start};
+use super::link::PullLink;
+use super::state::{Label, Origin, Start};
 use crate::awaitable::{Class, Coroutine, Native, Seen, Step, Stopped};
 use crate::errors::Raised;
 use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
