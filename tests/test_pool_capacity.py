@@ -11,6 +11,7 @@ from headrace import (
     HierarchicalTaskPoolRunner,
     PushPullBufferObj,
     Retry,
+    SourceIterObj,
     SourceObj,
     Task,
 )
@@ -251,6 +252,66 @@ async def test_a_task_that_is_called_again_asks_for_itself_alone() -> None:
             await until(lambda: first.snapshot().done == 3, 100_000)
             await quiet()
             assert (first.capacity.waiting, first.capacity.held) == (0, 0)
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert (root.held, root.waiting) == (0, 0)
+
+
+async def test_source_that_lets_the_loop_turn_again_and_again_is_silent() -> None:
+    root = CapacitySource(20)
+
+    async def work() -> None:
+        await turns(100)
+
+    async def tasks() -> AsyncIterator[Any]:
+        for _ in range(300):
+            yield work
+        while True:
+            await turns(1)
+
+    first, second = rivals(root, SourceIterObj(tasks()))
+    async with second.run_tasks() as others:
+        reading = asyncio.ensure_future(others.count())
+        await until(lambda: second.capacity.waiting)
+        async with first.run_tasks():
+            await until(lambda: first.snapshot().done == 300, 100_000)
+            await quiet()
+            assert (first.capacity.waiting, first.capacity.held) == (0, 0)
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert (root.held, root.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("terms", [None, {"timeout": 3600}, {"retry": Retry(3, backoff=0)}])
+@pytest.mark.parametrize("action", ["pause", "drain", "abort", "leave"])
+async def test_nothing_is_asked_for_ahead_from_the_moment_on_when_a_run_is_to_call_no_more(
+    action: str, terms: dict[str, Any] | None
+) -> None:
+    root = CapacitySource(20)
+
+    async def work() -> None:
+        await turns(3)
+
+    tasks = iter(lambda: work if terms is None else Task(work, **terms), None)
+    first, second = rivals(root, tasks)
+    async with second.run_tasks() as others:
+        reading = asyncio.ensure_future(others.count())
+        await until(lambda: second.capacity.waiting)
+        async with first.run_tasks() as progress:
+            await until(lambda: first.capacity.waiting > 1)
+            if action == "pause":
+                first.pause()
+                ends = None
+            else:
+                ends = {"drain": first.drain, "abort": first.abort, "leave": progress.aclose}[
+                    action
+                ]()
+                # What it does before it waits.
+                ends.send(None)
+            # No more than the one that was pulled, which may have to hear of it.
+            assert first.capacity.waiting <= 1
+            if ends is not None:
+                ends.close()
         reading.cancel()
         await asyncio.wait([reading])
     assert (root.held, root.waiting) == (0, 0)

@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from itertools import count, repeat
+from itertools import count, cycle, repeat
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from headrace import (
 from tests.pool_support import FINAL, INTERMEDIATE, ISOLATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from tests.pool_support import Envelope
 
@@ -233,6 +233,34 @@ class Shares:
         while True:
             yield self.work
 
+    def in_turn(self) -> Iterator[Any]:
+        """Plain ones, and such as go the long way."""
+        return cycle([self.work, Task(self.work, timeout=HOUR)])
+
+
+async def until_ended(
+    most: int, shares: Sequence[Shares], runners: list[HierarchicalTaskPoolRunner]
+) -> list[float]:
+    """Runs them until so many tasks have ended; the slot-seconds of each."""
+    ended = 0
+    enough = asyncio.Event()
+
+    async def consume(runner: HierarchicalTaskPoolRunner) -> None:
+        nonlocal ended
+        async with runner.run_tasks() as progress:
+            async for _ in progress:
+                ended += 1
+                if ended == most:
+                    enough.set()
+
+    async with asyncio.TaskGroup() as group:
+        consumers = [group.create_task(consume(runner)) for runner in runners]
+        await enough.wait()
+        seconds = [share.until_now() for share in shares]
+        for consumer in consumers:
+            consumer.cancel()
+    return seconds
+
 
 @pytest.mark.virtual
 @pytest.mark.timeout(120)
@@ -244,6 +272,7 @@ class Shares:
         ("mixed first", 20_000),
         ("many at once", 20_000),
         ("all at once", 20_000),
+        ("in turn", 20_000),
     ],
 )
 async def test_runners_share_slot_seconds_by_their_weights(kind: str, most: int) -> None:
@@ -272,29 +301,77 @@ async def test_runners_share_slot_seconds_by_their_weights(kind: str, most: int)
         "mixed first": [mixed(), short()],
         "many at once": [rounded(), rounded()],
         "all at once": [same(), same()],
+        "in turn": [same(), same()],
     }[kind]
     shares = [Shares(length) for length in lengths]
     runners = [
-        HierarchicalTaskPoolRunner(share.tasks(), CapacitySource(20, parent, weight=weight))
+        HierarchicalTaskPoolRunner(
+            share.in_turn() if kind == "in turn" else share.tasks(),
+            CapacitySource(20, parent, weight=weight),
+        )
         for share, weight in zip(shares, (1, 3), strict=True)
     ]
-    ended = 0
-    enough = asyncio.Event()
+    light, heavy = await until_ended(most, shares, runners)
+    assert heavy / light == pytest.approx(3, rel=0.03)
+    assert parent.held == 0
 
-    async def consume(runner: HierarchicalTaskPoolRunner) -> None:
-        nonlocal ended
-        async with runner.run_tasks() as progress:
-            async for _ in progress:
-                ended += 1
-                if ended == most:
-                    enough.set()
 
-    async with asyncio.TaskGroup() as group:
-        consumers = [group.create_task(consume(runner)) for runner in runners]
-        await enough.wait()
-        light, heavy = (share.until_now() for share in shares)
-        for consumer in consumers:
-            consumer.cancel()
+class Failing(Shares):
+    """The same, of tasks of which a third fails at a time, and is called again a little later."""
+
+    retry = Retry(100, on=Fault, backoff=0.125, factor=1, jitter=False)
+
+    def __init__(self, length: Iterator[float], chance: random.Random) -> None:
+        super().__init__(length)
+        self._chance = chance
+        self.failed = 0
+
+    async def fails(self) -> None:
+        await self.work()
+        if self._chance.random() < 1 / 3:
+            self.failed += 1
+            raise Fault
+
+    def some(self) -> Iterator[Any]:
+        """Of those that may fail a half, among plain ones."""
+        while True:
+            yield self.work if self._chance.random() < 1 / 2 else Task(self.fails, retry=self.retry)
+
+    def all(self) -> Iterator[Any]:
+        return repeat(Task(self.fails, retry=self.retry))
+
+    def bare(self) -> Iterator[Any]:
+        return repeat(self.fails)
+
+
+@pytest.mark.virtual
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("lengths", ["many at once", "all at once"])
+@pytest.mark.parametrize("kind", ["some", "all", "bare"])
+async def test_runners_share_by_their_weights_also_where_many_tasks_are_called_again(
+    kind: str, lengths: str
+) -> None:
+    chance = random.Random(f"{kind} {lengths}")
+
+    def rounded() -> Iterator[float]:
+        while True:
+            yield chance.randint(1, 16) / 8
+
+    parent = CapacitySource(20, clock=asyncio.get_running_loop().time)
+    shares = [
+        Failing(rounded() if lengths == "many at once" else repeat(1.0), chance) for _ in range(2)
+    ]
+    runners = [
+        HierarchicalTaskPoolRunner(
+            getattr(share, kind)(),
+            CapacitySource(20, parent, weight=weight),
+            retry=share.retry if kind == "bare" else None,
+        )
+        for share, weight in zip(shares, (1, 3), strict=True)
+    ]
+    light, heavy = await until_ended(10_000, shares, runners)
+    assert sum(share.failed for share in shares) > 10_000 / (8 if kind == "some" else 3)
     assert heavy / light == pytest.approx(3, rel=0.03)
     assert parent.held == 0
 

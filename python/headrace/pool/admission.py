@@ -6,7 +6,8 @@ many wait at a time as the pool lets in, and priorities and costs decide among t
 moment; what it was granted in that moment is given back.
 
 Where one job is pulled ahead, and it needs one slot as nearly all do, others of its kind are asked for as well, so that of many
-slots that are freed in one turn of the loop each pool has its share.
+slots that are freed in one turn of the loop each pool has its share. Those asks are the run's, and the lane goes on with them.
+They stand only while the feeder waits for a job that is in front of them, or is about to pull the next.
 """
 
 from __future__ import annotations
@@ -56,18 +57,19 @@ class Admission:
         self._waiting: dict[Job, asyncio.Task[None]] = {}
         # The loop itself holds its tasks only weakly.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asks: _core.Asks | None = None
+        self.asks: _core.Asks = _core.Asks(capacity)
+        """What is asked for ahead, here or in the lane."""
+        self._asks_ahead = not looks_ahead and _is_native(capacity)
         # While the source is pulled: what will clear them.
         self._soon: asyncio.Handle
-        if not looks_ahead and _is_native(capacity):
-            self._asks = _core.Asks(capacity)
         # While paused: those that would wait.
         self._paused: dict[Job, None] | None = None
 
     def seek(self, job: Job, *, more: bool = False) -> None:
         """Gets a job its capacity: before this returns if it is free, else when it is.
 
-        If `more` are about to be pulled, others like it are asked for as well.
+        If `more` are about to be pulled, others like it are asked for as well. Else it is one that was called before, or that a pause
+        held up: then it asks for itself alone, and what was asked for ahead stays.
 
         A cost that can never be had refuses the job.
         """
@@ -78,14 +80,17 @@ class Admission:
         cost: Any = task.cost
         asked = None
         try:
-            is_plain = type(cost) is int and cost == 1 and not task.priority
-            if more and self._asks is not None and is_plain:
-                lease = self._asks.take()
-                if lease is None:
-                    asked = self._asks.wait(self._running())
-            else:
-                self.clear()
+            if self._asks_ahead and type(cost) is int and cost == 1 and not task.priority:
                 # Nobody is overtaken who waits, nor who is about to: its task may not have had its first step.
+                lease = None if self._waiting and not more else self.asks.take(more=more)
+                if lease is None and more:
+                    asked = self.asks.wait(self._running(), self.waiting)
+                elif lease is None:
+                    asked = self.asks.stand()
+            else:
+                if more:
+                    # They would stand in front of it, and nobody would look at them.
+                    self.clear()
                 lease = None if self._waiting else self._capacity.try_acquire(cost, detached=True)
         except Exception as error:
             job.refuse(error)
@@ -104,13 +109,13 @@ class Admission:
         waiting.add_done_callback(self._tasks.discard)
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether a job waits for capacity here."""
-        return bool(self._waiting)
+    def waiting(self) -> int:
+        """How many jobs wait for capacity here."""
+        return len(self._waiting)
 
     async def pull(self, source: AsyncIterator[object]) -> object:
         """The next item of a source. While that is waited for, or if there is none, nothing is asked for ahead."""
-        if not self._asks:
+        if not len(self.asks):
             return await anext(source)
         # A source that has an item may let the loop turn once all the same.
         self._soon = self._loop.call_soon(self._turned)
@@ -127,8 +132,7 @@ class Admission:
 
     def clear(self) -> None:
         """Asks for nothing ahead any more."""
-        if self._asks is not None:
-            self._asks.clear()
+        self.asks.clear()
 
     def withdraw(self, job: Job) -> None:
         """The job wants no capacity any more, if it ever did."""

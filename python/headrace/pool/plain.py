@@ -37,6 +37,7 @@ def lane_of(run: Run) -> Lane:
         name=plan.name,
         source=plan.source,
         capacity=plan.capacity,
+        asks=run.admission.asks,
         event_loop=run.loop,
         clock=run.clock,
         context=run.context,
@@ -103,6 +104,10 @@ class _Plain:
         run.failed(told)
         # What iteration is made of cannot be raised out of a task.
         return told is error
+
+    def own(self) -> tuple[int, int]:
+        """How many tasks of the run run, and how many wait that went the long way."""
+        return self._run.running_tasks, self._run.admission.waiting
 
     def rest(
         self, result: object, task_id: int, key: Hashable, queued: float, called: float

@@ -180,6 +180,7 @@ class Run:
         if not self.draining and not self.ending:
             self.draining = True
             self._gauge()
+            self.admission.clear()
             self._withdraw()
             for job in tuple(self.jobs.values()):
                 if job.state is State.QUEUED and not job.is_launched:
@@ -222,6 +223,7 @@ class Run:
         if self._feeder is not None and not self.ending:
             self.ending = self._stopped = True
             self._gauge()
+            self.admission.clear()
             self._feeder.cancel()
 
     def abandon(self) -> None:
@@ -364,10 +366,8 @@ class Run:
         """The next item. An error of the source goes to the consumer; until it got there the source is left alone."""
         while True:
             try:
-                if self._lane is None or self.admission.is_awaited:
+                if self._lane is None or self.admission.waiting:
                     return await self.admission.pull(self.plan.source)
-                # The lane asks for itself: what was asked for here would wait for nobody, and keep it waiting.
-                self.admission.clear()
                 return await self._lane.feed()
             except StopAsyncIteration:
                 raise

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
 use super::acquire::{Acquiring, one_slot};
-use super::ahead::Ahead;
+use super::ahead::{Asks, Own};
 use super::amount::Given;
 use super::node::Capacity;
 use super::shared::Shared;
@@ -18,6 +18,8 @@ use crate::awaitable::{Seen, Stopped};
 #[derive(Debug)]
 pub(crate) struct Granter {
     capacity: Py<Capacity>,
+    /// For one slot.
+    asks: Py<Asks>,
     /// Its `try_acquire`.
     method: Py<PyAny>,
     /// Whether that and `acquire` are the core's own, and no subclass has put one in its place.
@@ -25,7 +27,7 @@ pub(crate) struct Granter {
 }
 
 impl Granter {
-    pub(crate) fn new(capacity: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn new(capacity: &Bound<'_, PyAny>, asks: Py<Asks>) -> PyResult<Self> {
         let py = capacity.py();
         let capacity = capacity.cast::<Capacity>()?;
         let name = intern!(py, "try_acquire");
@@ -33,6 +35,7 @@ impl Granter {
         let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
         Ok(Self {
             capacity: capacity.clone().unbind(),
+            asks,
             method: capacity.getattr(name)?.unbind(),
             is_native: is_native(name)? && is_native(intern!(py, "acquire"))?,
         })
@@ -99,33 +102,41 @@ impl Granter {
         Ok((!lease.is_none()).then(|| Grant::Lease(lease.unbind())))
     }
 
-    /// What a task gets next that costs so much, or what it waits for; of one slot by an ask that was made ahead, if there is one. Nothing if
-    /// that is not the core's to say. It is told how many tasks run.
+    /// What a task gets that costs so much, or what it waits for. Nothing if that is not the core's to say.
+    ///
+    /// `least` is what the run has of its node at least, and `own` what it has.
     #[inline]
     pub(crate) fn next<'py>(
         &self,
         py: Python<'py>,
         cost: Option<&Bound<'py, PyAny>>,
-        ahead: &mut Ahead,
-        running: impl FnOnce() -> usize,
+        least: impl FnOnce() -> Own,
+        own: impl FnOnce() -> PyResult<Own>,
     ) -> PyResult<Next<'py>> {
-        let capacity = self.capacity.bind(py);
+        let asks = self.asks.get();
         if self.is_native && cost.is_none_or(is_one) {
-            return Ok(match ahead.take(capacity)? {
+            return Ok(match asks.take_one(py, true)? {
                 Some(permit) => Next::Had(Grant::Permit(permit)),
-                None => Next::Waits(ahead.wait(capacity, running())?),
+                None => Next::Waits(asks.wait_for_one(py, least(), own)?),
             });
         }
-        ahead.clear();
+        asks.clear(py);
         if let Some(grant) = self.try_grant(py, cost)? {
             return Ok(Next::Had(grant));
         }
         Ok(self.acquire(py, cost)?.map_or(Next::Left, Next::Waits))
     }
 
+    /// Nothing is asked for ahead any more.
+    #[inline]
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        self.asks.get().clear(py);
+    }
+
     /// What the collector is to see.
     pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
         see(self.capacity.as_any())?;
+        see(self.asks.as_any())?;
         see(&self.method)
     }
 }

@@ -31,7 +31,7 @@ mod standing;
 
 use pyo3::prelude::*;
 
-pub(crate) use ahead::Ahead;
+pub(crate) use ahead::{Asks, Own};
 pub(crate) use grant::{Grant, Granter, Next, is_number};
 
 use crate::awaitable::Native;

@@ -7,7 +7,6 @@ use pyo3::prelude::*;
 use super::lane::{Lane, Launch};
 use super::waiting::{Waited, Waiting};
 use crate::awaitable::{Class, Coroutine, Inner, Seen, Step, Stopped};
-use crate::capacity::Ahead;
 use crate::drive::budget;
 use crate::drive::pull::awaitable::{Delivery, Pull};
 use crate::errors::Raised;
@@ -64,8 +63,8 @@ pub(crate) struct Feed {
     waits: bool,
     /// When it last came from a turn of the loop, as far as it knows.
     since: Option<f64>,
-    /// What it asks for beyond what it has a task for.
-    ahead: Ahead,
+    /// Whether the pull under way has let the loop turn once.
+    turned: bool,
 }
 
 static CLASS: Class = Class::new();
@@ -80,19 +79,24 @@ impl Feed {
             begun: 0,
             waits,
             since: None,
-            ahead: Ahead::default(),
+            turned: false,
         }
     }
 
     fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let stepped = self.go_on(value);
-        // If it waits for its source, or ends, nobody looks at what is granted. A bare turn of the loop is no such wait.
+        // If it waits for its source, or has nothing, nobody looks at what is granted. One bare turn of the loop is no such wait; and
+        // who gets an item asks for it.
         let goes_on = match &stepped {
-            Ok(Step::Yield(awaited)) => self.draw.is_none() || awaited.is_none(),
-            _ => false,
+            Ok(Step::Yield(_)) if self.draw.is_none() => true,
+            Ok(Step::Yield(awaited)) => {
+                awaited.is_none() && !std::mem::replace(&mut self.turned, true)
+            }
+            Ok(Step::Return(item)) => !item.is(self.lane.bind(value.py())),
+            Err(_) => false,
         };
         if !goes_on {
-            self.ahead.clear();
+            self.lane.get().granter.clear(value.py());
         }
         stepped
     }
@@ -122,6 +126,7 @@ impl Feed {
                         Some(link) => Draw::Link(Pull::new(link.clone(), Delivery::Item)),
                         None => Draw::Other(Inner::of(this.pull(py)?)?),
                     };
+                    self.turned = false;
                     self.draw.insert(draw).send(py.None().bind(py))
                 }
                 None => return Ok(Step::Return(lane.into_any())),
@@ -141,7 +146,7 @@ impl Feed {
             if !this.is_open() {
                 return Ok(Step::Return(item));
             }
-            let called = match Lane::launch(&lane, &item, &mut self.ahead)? {
+            let called = match Lane::launch(&lane, &item)? {
                 Launch::Called(called) => called,
                 Launch::Waits => {
                     self.waits = true;
@@ -179,7 +184,7 @@ impl Coroutine for Feed {
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.ahead.clear();
+        self.lane.get().granter.clear(py);
         if self.waits {
             // The task stays with the lane, from which Python withdraws it.
             self.waits = false;
@@ -207,6 +212,6 @@ impl Coroutine for Feed {
             pull.abandon(py);
         }
         self.draw = None;
-        self.ahead.clear();
+        self.lane.get().granter.clear(py);
     }
 }

@@ -23,7 +23,7 @@ use super::work::Work;
 use super::worker::Job;
 use crate::asyncio::InContext;
 use crate::awaitable::{Native, inner};
-use crate::capacity::{Ahead, Grant, Granter, Next, is_number};
+use crate::capacity::{Asks, Grant, Granter, Next, Own, is_number};
 use crate::clock::Clock;
 use crate::drive::merge::identity::Entered;
 use crate::drive::pull::control::as_link;
@@ -35,13 +35,13 @@ use crate::gil::GilCell;
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Lane {
-    /// What it leaves to Python, by name: `leased`, `raised`, `rest`, `idle`.
+    /// What it leaves to Python, by name: `leased`, `raised`, `rest`, `idle`, `own`.
     pub(super) python: Py<PyAny>,
     name: String,
     source: Py<PyAny>,
     /// The same, if it is a link that is pulled as any link is.
     link: Option<Py<PullLink>>,
-    granter: Granter,
+    pub(super) granter: Granter,
     event_loop: Py<PyAny>,
     clock: Clock,
     /// The context of the run, for bare callables.
@@ -83,7 +83,7 @@ pub(super) enum Launch {
 #[pymethods]
 impl Lane {
     #[new]
-    #[pyo3(signature = (python, *, name, source, capacity, event_loop, clock, context, unread, most, ids, keys, meter, task_class, isolate))]
+    #[pyo3(signature = (python, *, name, source, capacity, asks, event_loop, clock, context, unread, most, ids, keys, meter, task_class, isolate))]
     #[expect(clippy::too_many_arguments, reason = "it is a part of the run")]
     fn new(
         py: Python<'_>,
@@ -91,6 +91,7 @@ impl Lane {
         name: String,
         source: Py<PyAny>,
         capacity: &Bound<'_, PyAny>,
+        asks: Py<Asks>,
         event_loop: Py<PyAny>,
         clock: &Bound<'_, PyAny>,
         context: Py<PyAny>,
@@ -113,7 +114,7 @@ impl Lane {
             name,
             link: as_link(source.bind(py)).map(Bound::unbind),
             source,
-            granter: Granter::new(capacity)?,
+            granter: Granter::new(capacity, asks)?,
             event_loop,
             clock: Clock::of(clock)?,
             context,
@@ -329,11 +330,7 @@ impl Lane {
 
     /// Has a plain task called, if its capacity is free, or wait for that; what is no plain task, or can never be called, is
     /// left to Python, which says what is the matter.
-    pub(super) fn launch(
-        slf: &Bound<'_, Self>,
-        item: &Bound<'_, PyAny>,
-        ahead: &mut Ahead,
-    ) -> PyResult<Launch> {
+    pub(super) fn launch(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<Launch> {
         let py = item.py();
         let this = slf.get();
         let Some(terms) = this.terms(item)? else {
@@ -345,8 +342,12 @@ impl Lane {
         {
             return Ok(Launch::Left);
         }
-        let running = || this.roll.len(py);
-        let grant = match this.granter.next(py, terms.cost.as_ref(), ahead, running) {
+        let least = || Own {
+            running: this.roll.len(py),
+            waiting: 0,
+        };
+        let own = || this.own(py);
+        let grant = match this.granter.next(py, terms.cost.as_ref(), least, own) {
             Ok(Next::Had(grant)) => grant,
             Ok(Next::Waits(acquiring)) => return this.wait(item, acquiring),
             Ok(Next::Left) | Err(_) => return Ok(Launch::Left),
@@ -361,6 +362,14 @@ impl Lane {
         };
         Self::begin(slf, terms, ticket)?;
         Ok(Launch::Called(called))
+    }
+
+    /// What the run has of its node, with what went the long way.
+    #[cold]
+    fn own(&self, py: Python<'_>) -> PyResult<Own> {
+        let own = self.python.bind(py).call_method0(intern!(py, "own"))?;
+        let (running, waiting) = own.extract()?;
+        Ok(Own { running, waiting })
     }
 
     /// Has a task wait for its capacity.
