@@ -71,7 +71,7 @@ class Admission:
         If `more` are about to be pulled, others like it are asked for as well. Else it is one that was called before, or that a pause
         held up: then it asks for itself alone, and what was asked for ahead stays.
 
-        A cost that can never be had refuses the job.
+        A cost that can never be had refuses the job, and so does one that raises anything when it is read.
         """
         if self._paused is not None:
             self._paused[job] = None
@@ -92,7 +92,8 @@ class Admission:
                     # They would stand in front of it, and nobody would look at them.
                     self.clear()
                 lease = None if self._waiting else self._capacity.try_acquire(cost, detached=True)
-        except Exception as error:
+        # A `CancelledError` of a cost cancels nobody.
+        except BaseException as error:
             job.refuse(error)
             return
         if lease is not None:
@@ -171,10 +172,14 @@ class Admission:
         try:
             # What stands in line already; or what takes its place there only now.
             lease = await (asked or self._capacity.acquire(cost, detached=True, **terms))
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
             if self._waiting.get(job) is asyncio.current_task():
                 del self._waiting[job]
                 job.refuse(error)
+            elif not isinstance(error, Exception):
+                raise
             return
         if self._waiting.get(job) is asyncio.current_task():
             del self._waiting[job]

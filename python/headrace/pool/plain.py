@@ -105,6 +105,10 @@ class _Plain:
         # What iteration is made of cannot be raised out of a task.
         return told is error
 
+    def refused(self, item: object, error: BaseException) -> None:
+        """A task cannot be called."""
+        self._run.refuse(item, error)
+
     def own(self) -> tuple[int, int]:
         """How many tasks of the run run, and how many wait that went the long way."""
         return self._run.running_tasks, self._run.admission.waiting

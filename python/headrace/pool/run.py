@@ -478,6 +478,10 @@ class Run:
             if self.plan.on_error == "stop":
                 self.stop()
 
+    def refuse(self, item: object, error: BaseException) -> None:
+        """What was pulled cannot be called, for this reason."""
+        self._queue(item).refuse(error)
+
     def report(self, message: str, error: BaseException) -> None:
         """An error that nobody can be given; what ends the program has everything closed first."""
         if isinstance(error, (KeyboardInterrupt, SystemExit)):

@@ -152,6 +152,7 @@ impl Feed {
                     self.waits = true;
                     continue;
                 }
+                Launch::Refused => continue,
                 Launch::Left => return Ok(Step::Return(item)),
             };
             self.begun += 1;

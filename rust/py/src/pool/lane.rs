@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyType};
@@ -35,7 +36,7 @@ use crate::gil::GilCell;
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Lane {
-    /// What it leaves to Python, by name: `leased`, `raised`, `rest`, `idle`, `own`.
+    /// What it leaves to Python, by name: `leased`, `raised`, `refused`, `rest`, `idle`, `own`.
     pub(super) python: Py<PyAny>,
     name: String,
     source: Py<PyAny>,
@@ -76,6 +77,8 @@ pub(super) enum Launch {
     Called(f64),
     /// It is plain, and waits for its capacity.
     Waits,
+    /// It has its error.
+    Refused,
     /// It is Python's.
     Left,
 }
@@ -350,7 +353,10 @@ impl Lane {
         let grant = match this.granter.next(py, terms.cost.as_ref(), least, own) {
             Ok(Next::Had(grant)) => grant,
             Ok(Next::Waits(acquiring)) => return this.wait(item, acquiring),
-            Ok(Next::Left) | Err(_) => return Ok(Launch::Left),
+            // An error Python finds again when it asks.
+            Ok(Next::Left) => return Ok(Launch::Left),
+            Err(error) if error.is_instance_of::<PyException>(py) => return Ok(Launch::Left),
+            Err(error) => return this.refuse(item, error),
         };
         let called = this.now(py)?;
         let ticket = Ticket {
@@ -370,6 +376,16 @@ impl Lane {
         let own = self.python.bind(py).call_method0(intern!(py, "own"))?;
         let (running, waiting) = own.extract()?;
         Ok(Own { running, waiting })
+    }
+
+    /// A task cannot be called: its cost raised what may not be asked for a second time, since it cancels somebody or ends the program.
+    #[cold]
+    fn refuse(&self, item: &Bound<'_, PyAny>, error: PyErr) -> PyResult<Launch> {
+        let py = item.py();
+        let error = error.into_value(py);
+        (self.python.bind(py))
+            .call_method1(intern!(py, "refused"), (item, error))
+            .map(|_| Launch::Refused)
     }
 
     /// Has a task wait for its capacity.
