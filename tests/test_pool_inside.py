@@ -94,6 +94,76 @@ async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_
         assert runner.snapshot().running == 0
 
 
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("action", ["abort", "drain", "aclose"])
+@pytest.mark.parametrize("terms", [None, {}, {"cost": {"slots": 1}}, *TERMS])
+@pytest.mark.parametrize("later", [False, True])
+async def test_law_4_task_that_ends_its_run_itself_is_refused_however_it_runs(
+    later: bool, terms: dict[str, Any] | None, action: str, isolation: dict[str, Any]
+) -> None:
+    async def work() -> int:
+        if later:
+            await asyncio.sleep(0)
+        ends = progress.aclose if action == "aclose" else getattr(runner, action)
+        async with asyncio.timeout(3600):
+            with pytest.raises(RuntimeError, match=r"a task cannot \w+ the run"):
+                await ends()
+        return 2
+
+    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    async with runner.run_tasks() as progress:
+        reading = asyncio.ensure_future(progress.collect())
+        await ended(reading)
+    assert shown(reading.result()) == [2, 1]
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("terms", [None, {}, *TERMS])
+async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not_wait_for(
+    terms: dict[str, Any] | None, isolation: dict[str, Any]
+) -> None:
+    draining: list[asyncio.Future[Any]] = []
+
+    async def work() -> int:
+        asyncio.get_running_loop().call_soon(
+            lambda: draining.append(asyncio.ensure_future(runner.drain()))
+        )
+        await quiet()
+        return 2
+
+    runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
+    reading = asyncio.ensure_future(envelopes(runner))
+    await ended(reading)
+    assert shown(reading.result()) == [2]
+    # Its feeder may not have pulled the other by then.
+    assert [await task() for task in await draining[0]] + await runner.run() == [1]
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("terms", [None, {}, *TERMS])
+async def test_task_that_waits_for_the_drain_of_its_run_holds_it_up_until_it_is_cancelled(
+    terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]
+) -> None:
+    if begins_inside(way):
+        pytest.skip("it is refused there and then")
+
+    async def work() -> None:
+        await way(runner.drain())
+
+    item = work if terms is None else Task(work, **terms)
+    runner = pool([item, one], 1, **isolation)
+    reading = asyncio.ensure_future(envelopes(runner))
+    await until(lambda: runner.snapshot().running)
+    await quiet()
+    assert runner.snapshot().running == 1
+    assert runner.cancel(1)
+    await ended(reading)
+    assert shown(reading.result()) == ["CancelledError"]
+    # Nobody was handed the other.
+    assert await runner.run() == [1]
+
+
 async def test_law_4_task_of_a_run_within_a_run_may_wait_for_the_abort_of_the_outer_one() -> None:
     outer = pool([])
 

@@ -213,11 +213,12 @@ class HierarchicalTaskPoolRunner:
         Raises:
             TypeError: if `timeout` is no number.
             ValueError: if it is not positive.
-            RuntimeError: in a task of the run, which would wait for itself.
+            RuntimeError: in a task of the run, which would wait for itself, however it runs.
             WrongLoopError: on another loop than the one where the run started.
 
-        A task of the run that waits for this by way of another asyncio task is waited for, and so both wait until one is
-        cancelled.
+        An asyncio task that a task of the run has started may drain the run, for nobody need wait for it. If the task of the run
+        does, as `asyncio.gather(runner.drain())` would have it, it is waited for too: nothing more is called, and both wait until
+        one of them is cancelled, the consumer leaves, or somebody aborts the run.
 
         Cancel safety: the run goes on draining, and what was not called stays with the runner.
         """
