@@ -71,7 +71,9 @@ class FanOut(PushObj[T], stock=True):
         """What a push raises whose item some branches did not take. The core calls it too."""
         sinks = self._fan.sinks
         names = [sinks[number] for number in sorted(accepted)]
-        names += [name for _, error in errors for name in acceptors(error) if name not in sinks]
+        # By identity: a sink of somebody else's may be equal to another.
+        own = set(map(id, sinks))
+        names += [name for _, error in errors for name in acceptors(error) if id(name) not in own]
         found = [error for _, error in sorted(errors, key=lambda pair: pair[0])]
         error = as_one(found, "several sinks failed")
         self._name(error, names)
@@ -94,8 +96,8 @@ class FanOut(PushObj[T], stock=True):
 
         Args:
             item: What is pushed.
-            missing: The branches that lack the item. It is kept up to date: the core reads it if this
-                is cancelled.
+            missing: The branches that lack the item. If this is cancelled, it says so of then: the core
+                reads it.
             accepted: The branches that have it.
             errors: The branches that failed.
             waiting: The branches that wait, side by side, with what is to be awaited; `None` where
@@ -112,16 +114,17 @@ class FanOut(PushObj[T], stock=True):
                 await delivery.to(number, None)
         except BaseException as error:
             delivery.close(waiting)
-            if isinstance(error, asyncio.CancelledError) and not accepted:
+            missing[:] = delivery.missing
+            if isinstance(error, asyncio.CancelledError) and not delivery.accepted:
                 self._fan.step_back(missing[0] if missing else -1)
             sinks = self._fan.sinks
-            names = [sinks[number] for number in sorted(accepted)]
+            names = [sinks[number] for number in sorted(delivery.accepted)]
             self._name(error, [*names, *delivery.below])
             for _, failure in errors:
                 error.add_note(f"while it was cancelled: {failure!r}")
             raise
         if errors:
-            raise self._failure(accepted, errors)
+            raise self._failure(list(delivery.accepted), errors)
         return IteratorResult(None, self._fan.is_done)
 
 
@@ -138,9 +141,11 @@ class _Delivery(Generic[T]):
     ) -> None:
         self._fan = fan
         self._item = item
-        self._missing = missing
-        self._accepted = accepted
+        # As keys: a branch may leave from anywhere, whatever their number.
+        self.missing: dict[int, None] = dict.fromkeys(missing)
+        self.accepted: dict[int, None] = dict.fromkeys(accepted)
         self._errors = errors
+        self._sinks = fan.sinks
         self._begun: set[int] = set()
         # What has the item below branches that were cancelled.
         self.below: list[Any] = []
@@ -151,7 +156,7 @@ class _Delivery(Generic[T]):
         before = cancelling()
         try:
             if awaitable is None:
-                awaitable = self._fan.sinks[number].next(self._item)
+                awaitable = self._sinks[number].next(self._item)
             result = await awaitable
         except BaseException as error:
             has_below = acceptors(error)
@@ -168,14 +173,13 @@ class _Delivery(Generic[T]):
                 raise
         else:
             self._leave(number)
-            self._accepted.append(number)
+            self.accepted[number] = None
             if says_done(result):
                 self._fan.finish(number)
 
     def _leave(self, number: int) -> None:
-        for numbers in (self._missing, self._accepted):
-            if number in numbers:
-                numbers.remove(number)
+        self.missing.pop(number, None)
+        self.accepted.pop(number, None)
 
     def close(self, waiting: list[tuple[int, Any]]) -> None:
         """Gives up what was never begun."""

@@ -20,6 +20,7 @@ from headrace.push.base import (
     says_done,
 )
 from headrace.push.transform import PushObj1To1Link
+from headrace.push.turn import Turn
 from headrace.tasks import settled
 from headrace.telling import amount, shown
 
@@ -156,7 +157,7 @@ class _Window(Generic[T]):
         # Full, or out of time; the first one may be on its way.
         self.lists: deque[list[T]] = deque()
         self.is_done = False
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

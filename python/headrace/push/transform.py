@@ -30,6 +30,7 @@ from headrace.push.base import (
     push_now,
     refuse_after_end,
 )
+from headrace.push.turn import Turn
 from headrace.telling import called
 
 if TYPE_CHECKING:
@@ -397,7 +398,7 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
     def __init__(self, sink: PushProtocol[T]) -> None:
         super().__init__(sink)
         # Fair by its contract: it wakes those who wait in their order, and nobody overtakes them.
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
 
     def _facts(self) -> Iterator[str]:
         if self._turn.locked():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -11,6 +10,7 @@ from headrace._core import IteratorResult, LineWriter
 from headrace.errors import ClosedError, WouldBlock
 from headrace.push.base import refuse_after_end
 from headrace.push.sink import SinkObj
+from headrace.push.turn import Turn
 from headrace.telling import short, shown
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         self._path = path
         self._format: Literal["jsonl", "text"] = format
         self._writer = LineWriter(os.fsdecode(path), append)
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
         self._waiting = 0
 
     @property
@@ -121,7 +121,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         """Waits for room, behind those who wait already."""
         if not self._waiting:
             # A lock belongs to the loop where it was first waited for, and the next to wait may be on another.
-            self._turn = asyncio.Lock()
+            self._turn = Turn()
         self._waiting += 1
         try:
             async with self._turn:

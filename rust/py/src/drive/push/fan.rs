@@ -4,6 +4,7 @@
 //! have to wait are handed, as awaitables that have not begun, to the push object of the fan, which
 //! awaits them side by side, each in a task of its own (`_settle` in `headrace/push/fan.py`).
 
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{PyException, PyIndexError, PyTypeError, PyValueError};
@@ -64,7 +65,7 @@ impl Fan {
         concurrent: bool,
     ) -> PyResult<Self> {
         let mut branches: Vec<Branch> = Vec::new();
-        let mut known = std::collections::HashMap::new();
+        let mut known = HashMap::new();
         let mut places = Vec::with_capacity(sinks.len());
         for sink in sinks {
             let number = *known.entry(sink.as_ptr().addr()).or_insert(branches.len());
@@ -257,6 +258,7 @@ impl Fan {
                 pushed => {
                     let trouble = trouble.get_or_insert_with(|| {
                         let before = numbers.clone().take_while(|before| *before != number);
+                        let skipped: HashSet<usize> = skipped.iter().copied().collect();
                         Trouble::after(before.filter(|before| !skipped.contains(before)))
                     });
                     if trouble.add(self, item.py(), number, pushed)? && !self.is_concurrent {
@@ -390,11 +392,12 @@ impl<'py> Trouble<'py> {
             let failure = owner.call_method1(intern!(py, "_failure"), (accepted, errors))?;
             return Err(PyErr::from_value(failure));
         }
+        let having: HashSet<usize> = accepted.iter().copied().collect();
         let missing: Vec<usize> = waiting
             .iter()
             .map(|(number, _)| *number)
             .chain(later.iter().copied())
-            .filter(|number| !accepted.contains(number))
+            .filter(|number| !having.contains(number))
             .collect();
         let missing = PyList::new(py, missing)?;
         let arguments = (item, &missing, accepted, errors, waiting, later);

@@ -1,0 +1,144 @@
+"""Work does not grow with what it need not: what many of something cost is in proportion to their number.
+
+Where work can be counted it is. Else two sizes are timed, the one ten times the other: what is in proportion takes some ten times as
+long, what grows with the square a hundred times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    IteratorResult,
+    PushForkObj,
+    PushMapObj,
+    PushPullBufferObj,
+    PushSerialObj,
+    SinkCollectObj,
+    SinkNullObj,
+    SinkObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+# Ten times as many take ten times as long, or with the square a hundred times; between the two there is room for a busy machine.
+MOST = 40
+
+
+class Stopwatch:
+    """How long the part of a run took that counts, on the processor."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        gc.collect()
+        gc.disable()
+        self._began = time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.process_time() - self._began
+        gc.enable()
+
+
+def growth(run: Callable[[int, Stopwatch], Coroutine[Any, Any, None]], few: int) -> float:
+    """How many times as long ten times as many take."""
+
+    def best(number: int) -> float:
+        times: list[float] = []
+        for _ in range(3):
+            watch = Stopwatch()
+            asyncio.run(run(number, watch))
+            times.append(watch.seconds)
+        return min(times)
+
+    return best(10 * few) / best(few)
+
+
+async def turns(count: int = 4) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_a_push_into_many_sinks_that_wait_is_in_proportion_to_their_number(
+    concurrent: bool,
+) -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        buffers = [PushPullBufferObj[int](1) for _ in range(number)]
+        fork = PushForkObj([buffer.sink for buffer in buffers], concurrent=concurrent)
+        await fork.next(1)
+        push = asyncio.ensure_future(fork.next(2))
+        await turns()
+        with watch:
+            for buffer in reversed(buffers):
+                await anext(buffer.source)
+            await push
+        assert all(len(buffer) == 1 for buffer in buffers)
+
+    assert growth(run, 1000) < MOST
+
+
+def test_a_push_past_many_sinks_that_are_done_is_in_proportion_to_their_number() -> None:
+    def fail(item: int) -> int:
+        raise ValueError(item)
+
+    async def run(number: int, watch: Stopwatch) -> None:
+        full = [SinkCollectObj[int](maxsize=1) for _ in range(number)]
+        other = SinkCollectObj[int]()
+        fork = PushForkObj([*full, other, PushMapObj(SinkNullObj[int](), fail)])
+        with pytest.raises(ValueError, match="1"):
+            await fork.next(1)
+        with watch, pytest.raises(ValueError, match="2") as caught:
+            await fork.next(2)
+        assert getattr(caught.value, "accepted_by") == (other,)  # noqa: B009 - it is no attribute of the class
+
+    assert growth(run, 4000) < MOST
+
+
+def test_who_has_an_item_is_told_by_identity() -> None:
+    class Choosy(SinkObj[int]):
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("compared")
+
+        async def next_impl(self, item: int) -> IteratorResult[Any]:
+            return IteratorResult(None, False)
+
+    def fail(item: int) -> int:
+        raise ValueError(item)
+
+    async def run() -> None:
+        below = [Choosy() for _ in range(3)]
+        fails = [PushMapObj(SinkNullObj[int](), fail) for _ in range(3)]
+        fork = PushForkObj(
+            [PushForkObj([one, other]) for one, other in zip(below, fails, strict=True)]
+        )
+        with pytest.raises(ExceptionGroup) as caught:
+            await fork.next(1)
+        assert list(map(id, getattr(caught.value, "accepted_by"))) == list(map(id, below))  # noqa: B009
+
+    asyncio.run(run())
+
+
+def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wait() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        buffer = PushPullBufferObj[int](1)
+        serial = PushSerialObj(buffer.sink)
+        await serial.next(0)
+        pushes = [serial.next(each) for each in range(number)]
+        for push in pushes:
+            push.send(None)
+        with watch:
+            for push in reversed(pushes):
+                push.close()
+        assert not serial.closed
+
+    assert growth(run, 1000) < MOST
