@@ -15,6 +15,9 @@ import pytest
 
 from headrace import (
     IteratorResult,
+    PullLabeledRaceObj,
+    PullRaceObj,
+    PullZipObj,
     PushForkObj,
     PushMapObj,
     PushPullBufferObj,
@@ -22,6 +25,7 @@ from headrace import (
     SinkCollectObj,
     SinkNullObj,
     SinkObj,
+    SourceBufferObj,
 )
 
 if TYPE_CHECKING:
@@ -124,6 +128,109 @@ def test_who_has_an_item_is_told_by_identity() -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await fork.next(1)
         assert list(map(id, getattr(caught.value, "accepted_by"))) == list(map(id, below))  # noqa: B009
+
+    asyncio.run(run())
+
+
+def test_a_row_of_many_sources_that_wait_is_in_proportion_to_their_number() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        buffers = [PushPullBufferObj[int]() for _ in range(number)]
+        rows = PullZipObj(*(buffer.source for buffer in buffers))
+        pull = asyncio.ensure_future(anext(rows))
+        await turns()
+        with watch:
+            for buffer in buffers:
+                buffer.sink.next_nowait(1)
+                await turns(3)
+            assert len(await pull) == number
+        await rows.aclose()
+
+    assert growth(run, 1000) < MOST
+
+
+def test_a_row_ends_with_the_first_source_that_does_whoever_is_waited_for() -> None:
+    async def run() -> None:
+        buffers = [PushPullBufferObj[int]() for _ in range(5)]
+        rows = PullZipObj(*(buffer.source for buffer in buffers))
+        for number in (0, 1):
+            buffers[number].sink.next_nowait(1)
+        pull = asyncio.ensure_future(anext(rows, None))
+        await turns()
+        await buffers[4].sink.return_()
+        assert await asyncio.wait_for(pull, 10) is None
+
+    asyncio.run(run())
+
+
+def test_one_of_many_sources_is_taken_out_without_looking_at_the_others() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        sources = [iter([1]) for _ in range(number)]
+        race = PullRaceObj(iter([0]), *sources)
+        with watch:
+            for source in reversed(sources):
+                await race.remove(source)
+        assert len(race.sources) == 1
+
+    assert growth(run, 1000) < MOST
+
+
+class Label:
+    """A label that counts how often it was asked for its hash."""
+
+    asked = 0
+
+    def __hash__(self) -> int:
+        Label.asked += 1
+        return id(self) >> 4
+
+
+def test_a_labelled_source_comes_and_goes_without_looking_at_the_labels_of_others() -> None:
+    async def run() -> None:
+        race = PullLabeledRaceObj[Label, int]({Label(): iter([0])})
+        labels = [Label() for _ in range(1000)]
+        Label.asked = 0
+        for label in labels:
+            race.add(label, SourceBufferObj([1]))
+        for label in labels:
+            await race.remove(label)
+        assert Label.asked < 20 * len(labels)
+        assert len(race.sources) == 1
+
+    asyncio.run(run())
+
+
+def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycle() -> None:
+    async def run() -> None:
+        race = PullLabeledRaceObj[str, int]({"given": SourceBufferObj([1])})
+        race.add("added", SourceBufferObj([2]))
+        with pytest.raises(ValueError, match="label is taken"):
+            race.add("given", SourceBufferObj([3]))
+        with pytest.raises(ValueError, match="label is taken"):
+            race.add("added", SourceBufferObj([3]))
+        assert sorted([await anext(race), await anext(race)]) == [("added", 2), ("given", 1)]
+        kept = PushPullBufferObj[int]()
+        race.add("kept", kept.source)
+        pull = asyncio.ensure_future(anext(race))
+        await turns()
+        assert list(race.sources) == ["kept"]
+        # Many come and go; the labels of those that have ended are free, and forgotten.
+        for number in range(300):
+            race.add("given", SourceBufferObj([number]))
+            assert await pull == ("given", number)
+            pull = asyncio.ensure_future(anext(race))
+            await turns()
+            race.add(f"once {number}", SourceBufferObj[int]([]))
+            await turns()
+        await race.remove("kept")
+        with pytest.raises(StopAsyncIteration):
+            await pull
+        with pytest.raises(KeyError):
+            await race.remove("kept")
+        race.restart()
+        assert list(race.sources) == ["given"]
+        with pytest.raises(ValueError, match="label is taken"):
+            race.add("given", SourceBufferObj([3]))
+        await race.remove("given")
 
     asyncio.run(run())
 

@@ -214,8 +214,16 @@ class Combination(Generic[T]):
                 raise ValueError(
                     f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its share()"
                 )
+        # The numbers of sources by their labels: of those that were given, with which a new cycle begins, and of those that were
+        # added, of which some may have ended; and how many these may be before such are forgotten.
+        self._given: dict[Any, int] = {}
+        self._added: dict[Any, int] = {}
+        self._most_added = 64
         for name, source in zip(names, sources, strict=True):
-            self.merge.add(source, *(() if labels is None else (name,)), is_given=True)
+            if labels is None:
+                self.merge.add(source, is_given=True)
+            else:
+                self._given[name] = self.merge.add(source, name, is_given=True)
         for source in cutoffs:
             self.merge.add(source, is_given=True, is_cutoff=True)
 
@@ -237,9 +245,40 @@ class Combination(Generic[T]):
                 f"{self._owner}: source is one of the sources already, {source!r}: its items would be split; "
                 "give each a branch of its share()"
             )
-        if label and label[0] in self.labelled:
+        if label and self._find(label[0]) is not None:
             raise ValueError(f"{self._owner}: label is taken already, got {label[0]!r}")
-        self.merge.add(source, *label)
+        number = self.merge.add(source, *label)
+        if label:
+            self._added[label[0]] = number
+            if len(self._added) > self._most_added:
+                self._tidy()
+
+    def labelled_as(self, label: Any) -> Source[T]:
+        """The source with this label.
+
+        Raises:
+            KeyError: There is none that has not ended.
+        """
+        if (source := self._find(label)) is None:
+            raise KeyError(label)
+        return source
+
+    def _find(self, label: Any) -> Source[T] | None:
+        for numbers in (self._added, self._given):
+            number = numbers.get(label)
+            source: Source[T] | None = None if number is None else self.merge.source(number)
+            if source is not None:
+                return source
+        return None
+
+    def _tidy(self) -> None:
+        """Forgets the labels of added sources that have ended: so seldom that it costs little for each that comes."""
+        self._added = {
+            label: number
+            for label, number in self._added.items()
+            if self.merge.source(number) is not None
+        }
+        self._most_added = max(64, 2 * len(self._added))
 
     async def remove(self, source: Source[T]) -> None:
         """Takes a source out and closes it, in its own task."""

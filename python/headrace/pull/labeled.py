@@ -74,7 +74,7 @@ class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
             KeyError: There is no source of this label.
             BaseException: What it raised when it was closed.
         """
-        await self._combination.remove(self.sources[label])
+        await self._combination.remove(self._combination.labelled_as(label))
 
 
 class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):

@@ -182,7 +182,7 @@ impl Merge {
             if state.slots.get(key).is_none_or(keeps) || state.phase == Phase::Closed {
                 return;
             }
-            state.order.retain(|other| *other != key);
+            state.leave(key);
             state.slots.remove(key)
         };
         drop(old);

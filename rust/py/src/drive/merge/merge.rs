@@ -68,7 +68,7 @@ impl Merge {
     }
 
     /// Adds a source, which the next pull asks. `label`: one object of any kind, `None` too;
-    /// without one the source is called by its number, and its items come bare.
+    /// without one the source is called by its number, and its items come bare. Gives that number.
     #[pyo3(signature = (source, *label, is_given = false, is_cutoff = false))]
     fn add(
         slf: &Bound<'_, Self>,
@@ -76,7 +76,7 @@ impl Merge {
         label: &Bound<'_, PyTuple>,
         is_given: bool,
         is_cutoff: bool,
-    ) -> PyResult<()> {
+    ) -> PyResult<usize> {
         let py = slf.py();
         let this = slf.get();
         this.home.check(py, "stream")?;
@@ -90,6 +90,7 @@ impl Merge {
         };
         let mut slot = Slot::new(
             source.clone().unbind(),
+            number,
             name.unbind(),
             is_labelled,
             feed,
@@ -115,7 +116,15 @@ impl Merge {
             state.wake(None)
         };
         wake(py, futures);
-        Ok(())
+        Ok(number)
+    }
+
+    /// The source with this number, if it has not come to its end.
+    fn source(&self, py: Python<'_>, number: usize) -> Option<Py<PyAny>> {
+        let state = self.state.borrow(py);
+        let key = *state.order.get(state.place_of(number)?)?;
+        let slot = state.slots.get(key).filter(|slot| slot.is_present())?;
+        Some(slot.source.clone_ref(py))
     }
 
     /// The pull streams among the sources that begin a new cycle with it, which is the caller's
@@ -158,7 +167,7 @@ impl Merge {
     /// Whether something is one of them.
     fn holds(&self, source: &Bound<'_, PyAny>) -> bool {
         let state = self.state.borrow(source.py());
-        state.members.contains(&source.as_ptr().addr())
+        state.members.contains_key(&source.as_ptr().addr())
     }
 
     /// How many they are.
@@ -183,12 +192,15 @@ impl Merge {
         this.check(py)?;
         let found = {
             let state = this.state.borrow(py);
-            state.order.iter().copied().find(|key| {
-                state
-                    .slots
-                    .get(*key)
-                    .is_some_and(|slot| !slot.is_done && slot.source.is(source))
-            })
+            let is_it = |key: &Key| {
+                let slot = state.slots.get(*key);
+                slot.is_some_and(|slot| !slot.is_done && slot.source.is(source))
+            };
+            let member = state.members.get(&source.as_ptr().addr()).copied();
+            // One that has ended, and whose end was not taken, is looked for.
+            member
+                .filter(is_it)
+                .or_else(|| state.order.iter().copied().find(is_it))
         };
         let Some(key) = found else {
             return Err(PyValueError::new_err(format!(
@@ -199,7 +211,7 @@ impl Merge {
         let (left, futures) = {
             let mut state = this.state.borrow(py);
             let left = state.dismiss(key);
-            state.order.retain(|other| *other != key);
+            state.leave(key);
             state.changes += 1;
             (left, state.wake(None))
         };

@@ -211,8 +211,11 @@ impl State {
 
     /// Whether some source has no item for the row.
     fn is_short(&self) -> bool {
-        self.in_row()
-            .any(|slot| matches!(slot.queue.front(), Some(Outcome::End)))
+        // It is asked of each source that is waited for, and nearly always none has ended.
+        self.ends > 0
+            && self
+                .in_row()
+                .any(|slot| matches!(slot.queue.front(), Some(Outcome::End)))
     }
 
     fn survey(&self) -> Row {

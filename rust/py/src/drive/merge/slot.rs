@@ -136,6 +136,8 @@ pub(super) type Running<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py,
 pub(super) struct Slot {
     /// By which it goes in a message: its label, or its number.
     pub(super) name: Py<PyAny>,
+    /// How many were given before it.
+    pub(super) number: usize,
     pub(super) is_labelled: bool,
     pub(super) is_cutoff: bool,
     /// It was given at construction: a new cycle begins with it.
@@ -163,6 +165,8 @@ pub(super) struct Slot {
     pub(super) struck: Option<PyErr>,
     /// It gives nothing more.
     pub(super) has_ended: bool,
+    /// That is the last of what it gave, and was not taken yet.
+    pub(super) holds_end: bool,
     /// It is to be closed, or being closed.
     pub(super) is_closing: bool,
     /// It was cancelled by us, in order to be closed.
@@ -180,6 +184,7 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(
         source: Py<PyAny>,
+        number: usize,
         name: Py<PyAny>,
         is_labelled: bool,
         feed: AnyFeed,
@@ -187,6 +192,7 @@ impl Slot {
     ) -> Self {
         Self {
             name,
+            number,
             is_labelled,
             is_cutoff: false,
             is_given: false,
@@ -203,6 +209,7 @@ impl Slot {
             is_prompt: false,
             struck: None,
             has_ended: false,
+            holds_end: false,
             is_closing: false,
             was_cancelled: false,
             is_gone: false,
@@ -210,6 +217,11 @@ impl Slot {
             round: 0,
             source: source.into(),
         }
+    }
+
+    /// Whether it has not come to its end.
+    pub(super) fn is_present(&self) -> bool {
+        !self.has_ended && !self.is_closing && !self.is_done && !self.is_cutoff
     }
 
     /// Whether it may be asked for another item.
@@ -265,6 +277,7 @@ impl Slot {
     pub(super) fn renewed(&self, py: Python<'_>) -> Self {
         let mut fresh = Self::new(
             self.source.clone_ref(py),
+            self.number,
             self.name.clone_ref(py),
             self.is_labelled,
             self.feed.clone_ref(py),

@@ -1,6 +1,6 @@
 //! Everything of a merge that changes, and what keeps its lists in step.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -85,7 +85,9 @@ pub(super) struct State {
     /// The tasks of the sources, by address.
     pub(super) tasks: HashSet<usize>,
     /// What they are taken from, by address: all that have not ended.
-    pub(super) members: HashSet<usize>,
+    pub(super) members: HashMap<usize, Key>,
+    /// How many hold their end.
+    pub(super) ends: usize,
     pub(super) given: usize,
     /// Counts the changes of the list of sources.
     pub(super) changes: u64,
@@ -100,8 +102,7 @@ impl State {
 
     /// The sources that have not come to their end.
     pub(super) fn present(&self) -> impl Iterator<Item = &Slot> {
-        self.in_order()
-            .filter(|slot| !slot.has_ended && !slot.is_closing && !slot.is_done && !slot.is_cutoff)
+        self.in_order().filter(|slot| slot.is_present())
     }
 
     /// Takes the callbacks of those that wait for nothing.
@@ -115,12 +116,29 @@ impl State {
 
     /// A source comes in.
     pub(super) fn enter(&mut self, slot: Slot) {
-        let is_cutoff = slot.is_cutoff;
+        let (is_cutoff, source) = (slot.is_cutoff, slot.source.as_ptr().addr());
         self.changes += 1;
-        self.members.insert(slot.source.as_ptr().addr());
         let key = self.slots.insert(slot);
+        self.members.insert(source, key);
         self.order.push(key);
         self.enlist(key, is_cutoff);
+    }
+
+    /// Where the source with this number is in the order, which is that of the numbers. There may be many: they are not
+    /// looked at one by one.
+    pub(super) fn place_of(&self, number: usize) -> Option<usize> {
+        let number_of = |key: &Key| self.slots.get(*key).map(|slot| slot.number);
+        self.order
+            .binary_search_by_key(&Some(number), number_of)
+            .ok()
+    }
+
+    /// A source goes out of the order.
+    pub(super) fn leave(&mut self, key: Key) {
+        let number = self.slots.get(key).map(|slot| slot.number);
+        if let Some(place) = number.and_then(|number| self.place_of(number)) {
+            self.order.remove(place);
+        }
     }
 
     /// A source begins.
@@ -259,6 +277,9 @@ impl State {
             return self.wake(None);
         }
         slot.queue.push_back(outcome);
+        if is_end && !std::mem::replace(&mut slot.holds_end, true) {
+            self.ends += 1;
+        }
         if self.keeps_ready && slot.hints < slot.queue.len() {
             slot.hints += 1;
             self.ready.push_back(key);
@@ -289,8 +310,12 @@ impl State {
         let Some(slot) = self.slots.get_mut(key) else {
             return VecDeque::new();
         };
-        if !slot.has_ended {
-            self.members.remove(&slot.source.as_ptr().addr());
+        let source = slot.source.as_ptr().addr();
+        if self.members.get(&source) == Some(&key) {
+            self.members.remove(&source);
+        }
+        if std::mem::take(&mut slot.holds_end) {
+            self.ends -= 1;
         }
         if !slot.is_done {
             slot.is_done = true;
