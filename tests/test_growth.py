@@ -26,6 +26,7 @@ from headrace import (
     SinkNullObj,
     SinkObj,
     SourceBufferObj,
+    SourceIterObj,
 )
 
 if TYPE_CHECKING:
@@ -233,6 +234,35 @@ def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycl
         await race.remove("given")
 
     asyncio.run(run())
+
+
+def test_an_item_of_many_branches_is_in_proportion_to_their_number() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        branches = SourceIterObj(range(10)).share(number, maxsize=1)
+        slow, *others = branches
+        assert [await anext(branch) for branch in others] == [0] * len(others)
+        with watch:
+            # The slow one has not seen the first item, and the others have.
+            waiting = [asyncio.ensure_future(anext(branch)) for branch in others]
+            await turns()
+        assert await anext(slow) == 0
+        assert await asyncio.gather(*waiting) == [1] * len(others)
+        for branch in branches:
+            await branch.aclose()
+
+    assert growth(run, 1000) < MOST
+
+
+def test_closing_all_of_many_branches_is_in_proportion_to_their_number() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        source = SourceIterObj(range(10))
+        branches = source.share(number)
+        with watch:
+            for branch in branches:
+                await branch.aclose()
+        assert await anext(source, None) is None
+
+    assert growth(run, 1000) < MOST
 
 
 def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wait() -> None:

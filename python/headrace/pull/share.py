@@ -82,11 +82,13 @@ class PullBranchObj(SourceObj[T_co], stock=True):
 class _Backlog(Generic[T]):
     """What one branch has not seen yet."""
 
-    __slots__ = ("is_open", "outcomes")
+    __slots__ = ("is_full", "is_open", "outcomes")
 
     def __init__(self) -> None:
         self.outcomes: deque[T | Failure] = deque()
         self.is_open: bool = True
+        self.is_full: bool = False
+        """Whether the hub counts it among those without room for one more item."""
 
     def close(self) -> None:
         self.is_open = False
@@ -112,11 +114,13 @@ class _Reader(Generic[T_co]):
 
     async def aclose(self) -> None:
         self._backlog.close()
+        self._hub.gone.append(self._backlog)
         await self._hub.left()
 
     def __del__(self) -> None:
         # In any thread, in the middle of anything: it only says so. The hub is not told to look, but wakes.
         self._backlog.close()
+        self._hub.gone.append(self._backlog)
         with contextlib.suppress(ForkError):
             self._hub.moved.resolve(None)
 
@@ -128,7 +132,12 @@ class _Hub(Generic[T]):
         self.source = source
         self.maxsize = maxsize
         self._waits = waits
-        self._backlogs: list[_Backlog[T]] = []
+        # Those that are open, as keys; some may have been closed since the last look.
+        self._backlogs: dict[_Backlog[T], None] = {}
+        self._full = 0
+        """How many of them have no room for one more item."""
+        self.gone: deque[_Backlog[T]] = deque()
+        """Those that were closed since the last look, told by whoever closed them, in any thread."""
         self._puller: asyncio.Task[object] | None = None
         """The task of the branch that pulls the source now."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,8 +147,9 @@ class _Hub(Generic[T]):
 
     def join(self) -> _Backlog[T]:
         """A new branch, which sees everything from now on."""
-        self._backlogs.append(_Backlog())
-        return self._backlogs[-1]
+        backlog: _Backlog[T] = _Backlog()
+        self._backlogs[backlog] = None
+        return backlog
 
     async def take(self, mine: _Backlog[T]) -> T:
         """What is next for a branch: pulled by it, if nobody has."""
@@ -159,7 +169,9 @@ class _Hub(Generic[T]):
                     "pull that one, or close it"
                 )
         outcome = mine.outcomes.popleft()
-        if len(mine.outcomes) + 1 == self.maxsize:
+        if mine.is_full:
+            mine.is_full = False
+            self._full -= 1
             self.moved.resolve(None)
         if isinstance(outcome, Failure):
             raise outcome.error
@@ -183,8 +195,17 @@ class _Hub(Generic[T]):
 
     def _has_room(self) -> bool:
         """Whether every branch that is open may fall behind by one more item."""
-        self._backlogs = [backlog for backlog in self._backlogs if backlog.is_open]
-        return all(len(backlog.outcomes) < self.maxsize for backlog in self._backlogs)
+        # Asked for each item of each branch: so they are counted, and not looked at.
+        self._forget_closed()
+        return not self._full
+
+    def _forget_closed(self) -> None:
+        while self.gone:
+            backlog = self.gone.popleft()
+            if backlog in self._backlogs:
+                del self._backlogs[backlog]
+                self._full -= backlog.is_full
+                backlog.is_full = False
 
     async def _pull(self, task: asyncio.Task[object]) -> None:
         """Pulls the source once, for everybody. If it is cancelled, the next branch in need pulls."""
@@ -208,9 +229,13 @@ class _Hub(Generic[T]):
         for backlog in self._backlogs:
             if backlog.is_open:
                 backlog.outcomes.append(outcome)
+                if len(backlog.outcomes) == self.maxsize:
+                    backlog.is_full = True
+                    self._full += 1
 
     async def left(self) -> None:
         """A branch was closed. With the last one the source is."""
         self.moved.resolve(None)
-        if not any(backlog.is_open for backlog in self._backlogs):
+        self._forget_closed()
+        if not self._backlogs:
             await self.source.aclose()
