@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    CapacitySource,
+    HierarchicalBalancer,
     IteratorResult,
     PullLabeledRaceObj,
     PullRaceObj,
@@ -263,6 +265,50 @@ def test_closing_all_of_many_branches_is_in_proportion_to_their_number() -> None
         assert await anext(source, None) is None
 
     assert growth(run, 1000) < MOST
+
+
+def test_a_snapshot_is_in_proportion_to_the_number_of_nodes() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        root = CapacitySource(4)
+        children = [CapacitySource(1, root) for _ in range(number)]
+        with watch:
+            shot = root.snapshot()
+        assert len(shot.children) == len(children)
+        assert shot.children[0].share_due == 1
+
+    assert growth(run, 1000) < MOST
+
+
+def test_a_look_of_a_balancer_at_many_who_can_give_or_take_nothing_looks_at_each_a_few_times() -> (
+    None
+):
+    class Counting(CapacitySource):
+        looks = 0
+
+        @property
+        def limits(self) -> Any:
+            Counting.looks += 1
+            return super().limits
+
+    root = CapacitySource(10_000)
+    busy = [Counting(5, root) for _ in range(100)]
+    idle = [Counting(5, root) for _ in range(100)]
+    leases = [child.try_acquire(5, detached=True) for child in busy]
+    for bounds in ({"busy": (1, 5), "idle": (1, 5)}, {"busy": (1, 9), "idle": (5, 9)}):
+        balancer = HierarchicalBalancer(
+            dict[CapacitySource, tuple[float, float]](
+                [(child, bounds["busy"]) for child in busy]
+                + [(child, bounds["idle"]) for child in idle]
+            ),
+            idle_after=0,
+            busy_after=0,
+        )
+        Counting.looks = 0
+        assert balancer.balance(0) == {}
+        assert Counting.looks < 10 * 200
+    for lease in leases:
+        assert lease is not None
+        lease.release()
 
 
 def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wait() -> None:

@@ -105,13 +105,15 @@ class HierarchicalBalancer:
             key=lambda child: -child.use,
         )
         changed: dict[CapacitySource, float] = {}
+        # Each gives once. One that cannot give anything gives nobody anything.
+        giving = (giver for giver in givers if giver.can_give > 0)
         for taker in takers:
-            for giver in givers:
-                amount = min(self._step, giver.can_give, taker.can_take)
-                if amount > 0:
-                    changed.update(_moved(giver, taker, amount))
-                    givers.remove(giver)
-                    break
+            if taker.can_take <= 0:
+                continue
+            if (giver := next(giving, None)) is None:
+                break
+            amount = min(self._step, giver.can_give, taker.can_take)
+            changed.update(_moved(giver, taker, amount))
         return changed
 
     async def __aenter__(self) -> Self:

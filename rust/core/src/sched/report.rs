@@ -1,11 +1,25 @@
 //! What can be seen from outside.
 
 use super::fair::Flow;
-use super::node::NIL;
+use super::node::{NIL, Node};
 use super::pool::{Bound, Kind, Pool};
 use super::state::State;
 use super::{Amount, Limit, Resource, ResourceUsage, Snapshot, Usage};
+use std::collections::HashMap;
 use std::time::Duration;
+
+/// Of the children of one node together, its own line included.
+#[derive(Debug, Default)]
+struct Total {
+    received: f64,
+    /// The weights of those that take part.
+    weight: f64,
+}
+
+/// Whether a child has anything, had anything, or waits for it.
+fn takes_part(child: &Node) -> bool {
+    child.waiting > 0 || child.permits > 0 || child.flow.service > 0
+}
 
 impl Pool {
     fn limit(&self) -> Option<Limit> {
@@ -86,40 +100,49 @@ impl State {
         }
     }
 
-    /// A child's part of what its parent's children received, and of what they are due.
-    fn share(&self, node: u32) -> (Option<f64>, Option<f64>) {
-        let parent = self.nodes.at(node).parent;
-        if parent == NIL {
-            return (None, None);
-        }
-        let (mut received, mut due) = (0.0, 0.0);
+    /// What the children of a node received together, and how much of it is due to all of them. O(children).
+    fn total(&self, parent: u32) -> Total {
+        let mut total = Total::default();
         let mut add = |flow: &Flow, takes_part: bool| {
-            received += service(flow);
-            if takes_part || flow.service > 0 {
-                due += flow.weight.as_f64();
+            total.received += service(flow);
+            if takes_part {
+                total.weight += flow.weight.as_f64();
             }
         };
         let above = self.nodes.at(parent);
-        add(&above.line.flow, self.has_line(parent));
+        let line = &above.line.flow;
+        add(line, self.has_line(parent) || line.service > 0);
         let mut child = above.first;
         while child != NIL {
             let here = self.nodes.at(child);
-            add(
-                &here.flow,
-                here.waiting > 0 || here.permits > 0 || child == node,
-            );
+            add(&here.flow, takes_part(here));
             child = here.after;
         }
-        let flow = &self.nodes.at(node).flow;
+        total
+    }
+
+    /// A child's part of what its parent's children received, and of what they are due.
+    fn share(&self, node: u32, total: &Total) -> (Option<f64>, Option<f64>) {
+        let here = self.nodes.at(node);
+        let weight = here.flow.weight.as_f64();
+        // One that had nothing yet counts as if it came now.
+        let comes = if takes_part(here) { 0.0 } else { weight };
         (
-            (received > 0.0).then(|| service(flow) / received),
-            Some(flow.weight.as_f64() / due),
+            (total.received > 0.0).then(|| service(&here.flow) / total.received),
+            Some(weight / (total.weight + comes)),
         )
     }
 
     pub(super) fn usage(&self, node: u32) -> Usage {
+        let parent = self.nodes.at(node).parent;
+        let total = (parent != NIL).then(|| self.total(parent));
+        self.usage_of(node, total.as_ref())
+    }
+
+    /// The same, where the total of the children of its parent is known; of a root there is none.
+    fn usage_of(&self, node: u32, total: Option<&Total>) -> Usage {
         let here = self.nodes.at(node);
-        let (received, due) = self.share(node);
+        let (received, due) = total.map_or((None, None), |total| self.share(node, total));
         let mut resources: Vec<_> = here
             .pools
             .iter()
@@ -159,14 +182,21 @@ impl State {
     /// their parents from the end on, without recursion.
     pub(super) fn snapshot(&self, node: u32) -> Snapshot {
         let all = self.below(node);
+        // Of each parent once, whatever the number of its children.
+        let mut totals: HashMap<u32, Total> = HashMap::new();
         let mut made: Vec<_> = all
             .iter()
-            .map(|&node| Snapshot {
-                usage: self.usage(node),
-                children: Vec::new(),
+            .map(|&node| {
+                let parent = self.nodes.at(node).parent;
+                let total = (parent != NIL)
+                    .then(|| &*totals.entry(parent).or_insert_with(|| self.total(parent)));
+                Snapshot {
+                    usage: self.usage_of(node, total),
+                    children: Vec::new(),
+                }
             })
             .collect();
-        let place: std::collections::HashMap<_, _> = all.iter().copied().zip(0..).collect();
+        let place: HashMap<_, _> = all.iter().copied().zip(0..).collect();
         while made.len() > 1 {
             let mut child = made.pop().expect("there are two at least");
             child.children.reverse();
