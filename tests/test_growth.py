@@ -15,6 +15,7 @@ import pytest
 
 from headrace import (
     CapacitySource,
+    DependencyGraph,
     HierarchicalBalancer,
     IteratorResult,
     PullLabeledRaceObj,
@@ -309,6 +310,17 @@ def test_a_look_of_a_balancer_at_many_who_can_give_or_take_nothing_looks_at_each
     for lease in leases:
         assert lease is not None
         lease.release()
+
+
+def test_a_node_that_comes_to_depend_on_many_is_searched_for_circles_once() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        graph = DependencyGraph(keep_open=True)
+        graph.add_all([(each, each, [each - 1] if each else []) for each in range(number)])
+        graph.add_all([(("other", each), each) for each in range(number)])
+        with watch:
+            graph.depend(0, *(("other", each) for each in range(number)))
+
+    assert growth(run, 200) < MOST
 
 
 def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wait() -> None:

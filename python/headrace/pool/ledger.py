@@ -111,9 +111,8 @@ class Ledger:
                 f"node {key!r} is {node.state.value}: only one that was not taken yet can depend on more"
             )
         needs = [self._needed(key, need, {}) for need in depends_on]
-        for need in needs:
-            if (way := path(node, need)) is not None:
-                raise cycle_error([key, *way])
+        if (way := path(node, needs)) is not None:
+            raise cycle_error([key, *way])
         node.depends_on += [need.key for need in needs]
         if all(need.state is _COMPLETED for need in needs):
             return True

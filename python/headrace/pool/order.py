@@ -66,16 +66,17 @@ def _cycle(stuck: Mapping[Node, Sequence[Node]]) -> list[Hashable]:
     return [*keys[list(walked).index(node) :], node.key]
 
 
-def path(start: Node, goal: Node) -> list[Hashable] | None:
-    """The keys from `goal` to `start`, each of which depends on the next; None if `goal` does not depend on `start`.
+def path(start: Node, goals: Sequence[Node]) -> list[Hashable] | None:
+    """The keys from one of `goals` to `start`, each of which depends on the next; None if none depends on `start`.
 
-    Cost: O(what depends on `start`, with its edges), without recursion. A settled node has no edges left.
+    Cost: O(what depends on `start`, with its edges, and the goals), without recursion. A settled node has no edges left.
     """
+    wanted = set(goals)
     came_from: dict[Node, Node | None] = {start: None}
     walking = deque([start])
     while walking:
         node = walking.popleft()
-        if node is goal:
+        if node in wanted:
             keys: list[Hashable] = []
             step: Node | None = node
             while step is not None:
