@@ -21,6 +21,7 @@ from headrace import (
     PullLabeledRaceObj,
     PullRaceObj,
     PullZipObj,
+    PushChain,
     PushForkObj,
     PushMapObj,
     PushPullBufferObj,
@@ -337,3 +338,17 @@ def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wa
         assert not serial.closed
 
     assert growth(run, 1000) < MOST
+
+
+def test_a_chain_tells_of_itself_without_walking_along_it() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        chain: Any = PushChain.start(int)
+        for _ in range(number):
+            chain = chain.map(abs)
+        told = repr(chain)
+        with watch:
+            for _ in range(100):
+                repr(chain)
+        assert told.startswith(f"<PushChain of {number}: PushMapObj | ")
+
+    assert growth(run, 1000) < 5

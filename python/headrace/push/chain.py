@@ -90,6 +90,10 @@ class PushChain(Generic[IN_contra, OUT_co]):
     """Its last operators, from the top."""
     _above: PushChain[Any, Any] | None = None
     """What is above those."""
+    _count: int = 0
+    """How many operators it has."""
+    _first: tuple[str, ...] = ()
+    """The names of the first of them, for `repr`."""
 
     @staticmethod
     @overload
@@ -111,6 +115,8 @@ class PushChain(Generic[IN_contra, OUT_co]):
         # Made once for nothing, so that bad input fails here.
         name = type(make(SinkNullObj())).__name__
         chain: PushChain[IN_contra, Any] = PushChain()
+        chain._count = self._count + 1
+        chain._first = self._first if self._count >= _TOLD else (*self._first, name)
         if len(self._steps) < _BLOCK:
             chain._steps, chain._above = (*self._steps, (make, name)), self._above
         else:
@@ -299,9 +305,9 @@ class PushChain(Generic[IN_contra, OUT_co]):
         return recipe(self._names(), format)
 
     def __repr__(self) -> str:
-        names = self._names()
-        told = names if len(names) <= _TOLD else [*names[: _TOLD - 1], "..."]
-        return f"<PushChain of {len(names)}: {' | '.join(told) or 'nothing yet'}>"
+        first = self._first
+        told = first if self._count <= _TOLD else (*first[: _TOLD - 1], "...")
+        return f"<PushChain of {self._count}: {' | '.join(told) or 'nothing yet'}>"
 
     def _names(self) -> list[str]:
         """The classes of its operators, from the top."""
