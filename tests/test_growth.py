@@ -17,6 +17,7 @@ from headrace import (
     CapacitySource,
     DependencyGraph,
     HierarchicalBalancer,
+    HierarchicalTaskPoolRunner,
     IteratorResult,
     PullLabeledRaceObj,
     PullRaceObj,
@@ -32,9 +33,10 @@ from headrace import (
     SourceBufferObj,
     SourceIterObj,
 )
+from tests.support import turns, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
 # Ten times as many take ten times as long, or with the square a hundred times; between the two there is room for a busy machine.
 MOST = 40
@@ -70,11 +72,6 @@ def growth(run: Callable[[int, Stopwatch], Coroutine[Any, Any, None]], few: int)
     return best(10 * few) / best(few)
 
 
-async def turns(count: int = 4) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize("concurrent", [True, False])
 def test_a_push_into_many_sinks_that_wait_is_in_proportion_to_their_number(
     concurrent: bool,
@@ -84,7 +81,7 @@ def test_a_push_into_many_sinks_that_wait_is_in_proportion_to_their_number(
         fork = PushForkObj([buffer.sink for buffer in buffers], concurrent=concurrent)
         await fork.next(1)
         push = asyncio.ensure_future(fork.next(2))
-        await turns()
+        await turns(4)
         with watch:
             for buffer in reversed(buffers):
                 await anext(buffer.source)
@@ -142,7 +139,7 @@ def test_a_row_of_many_sources_that_wait_is_in_proportion_to_their_number() -> N
         buffers = [PushPullBufferObj[int]() for _ in range(number)]
         rows = PullZipObj(*(buffer.source for buffer in buffers))
         pull = asyncio.ensure_future(anext(rows))
-        await turns()
+        await turns(4)
         with watch:
             for buffer in buffers:
                 buffer.sink.next_nowait(1)
@@ -160,7 +157,7 @@ def test_a_row_ends_with_the_first_source_that_does_whoever_is_waited_for() -> N
         for number in (0, 1):
             buffers[number].sink.next_nowait(1)
         pull = asyncio.ensure_future(anext(rows, None))
-        await turns()
+        await turns(4)
         await buffers[4].sink.return_()
         assert await asyncio.wait_for(pull, 10) is None
 
@@ -216,16 +213,16 @@ def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycl
         kept = PushPullBufferObj[int]()
         race.add("kept", kept.source)
         pull = asyncio.ensure_future(anext(race))
-        await turns()
+        await turns(4)
         assert list(race.sources) == ["kept"]
         # Many come and go; the labels of those that have ended are free, and forgotten.
         for number in range(300):
             race.add("given", SourceBufferObj([number]))
             assert await pull == ("given", number)
             pull = asyncio.ensure_future(anext(race))
-            await turns()
+            await turns(4)
             race.add(f"once {number}", SourceBufferObj[int]([]))
-            await turns()
+            await turns(4)
         await race.remove("kept")
         with pytest.raises(StopAsyncIteration):
             await pull
@@ -248,7 +245,7 @@ def test_an_item_of_many_branches_is_in_proportion_to_their_number() -> None:
         with watch:
             # The slow one has not seen the first item, and the others have.
             waiting = [asyncio.ensure_future(anext(branch)) for branch in others]
-            await turns()
+            await turns(4)
         assert await anext(slow) == 0
         assert await asyncio.gather(*waiting) == [1] * len(others)
         for branch in branches:
@@ -336,6 +333,60 @@ def test_a_push_gives_up_its_turn_in_a_time_that_does_not_grow_with_those_who_wa
             for push in reversed(pushes):
                 push.close()
         assert not serial.closed
+
+    assert growth(run, 1000) < MOST
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_reading_what_many_tasks_yield_that_wait_for_room_is_in_proportion_to_their_number(
+    ordered: bool,
+) -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        go = asyncio.Event()
+
+        async def task() -> AsyncIterator[int]:
+            await go.wait()
+            for item in range(3):
+                yield item
+
+        runner = HierarchicalTaskPoolRunner(
+            [task] * number,
+            CapacitySource(number),
+            max_buffered=8,
+            ordered=ordered,
+            window=number if ordered else None,
+        )
+        async with runner.run_tasks() as progress:
+            await until(lambda: runner.snapshot().running == number)
+            go.set()
+            await turns(4)
+            with watch:
+                values = [envelope.value async for envelope in progress]
+        assert len(values) == 4 * number
+        assert values[:4] == [0, 1, 2, None] or not ordered
+
+    assert growth(run, 200) < MOST
+
+
+def test_tasks_that_wait_for_room_are_cancelled_in_any_order_at_the_same_cost() -> None:
+    async def run(number: int, watch: Stopwatch) -> None:
+        go = asyncio.Event()
+
+        async def task() -> AsyncIterator[int]:
+            await go.wait()
+            while True:
+                yield 1
+
+        runner = HierarchicalTaskPoolRunner([task] * number, CapacitySource(number), max_buffered=8)
+        async with runner.run_tasks() as progress:
+            await until(lambda: runner.snapshot().running == number)
+            go.set()
+            await turns(4)
+            with watch:
+                for task_id in range(number, 0, -1):
+                    assert runner.cancel(task_id)
+                await turns(4)
+            assert len([envelope async for envelope in progress]) >= number
 
     assert growth(run, 1000) < MOST
 

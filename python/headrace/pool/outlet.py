@@ -8,7 +8,9 @@ at their places, and follow when their turn has come. The first never waits for 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
+from itertools import count
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import Buffer, Unread
@@ -40,10 +42,12 @@ class Failure:
 class Place:
     """The place of one task in an ordered run, with the envelopes that are parked there."""
 
-    __slots__ = ("ended", "parked")
+    __slots__ = ("ended", "parked", "turns")
 
     def __init__(self) -> None:
         self.parked: list[TaskProgressEnvelope[Any] | Failure] = []
+        # Who of the task waits for room; as a rule one.
+        self.turns: dict[asyncio.Future[None], None] = {}
         self.ended: bool = False
 
 
@@ -65,7 +69,11 @@ class Outlet:
         # what it holds.
         buffer: Buffer[Any] = Buffer(None, "block", "fifo", None)
         self.unread: Unread = Unread(buffer, _fail, self.let_in)
-        self._blocked: deque[tuple[asyncio.Future[None], Place | None]] = deque()
+        # Who waits for room, in their order, by number: without a place, and those whose task has one.
+        self._waiting: OrderedDict[asyncio.Future[None], int] = OrderedDict()
+        self._parking: OrderedDict[asyncio.Future[None], tuple[int, Place]] = OrderedDict()
+        self._numbers = count()
+        self._front = 0
         self._places: deque[Place] | None = deque() if ordered else None
         self._parked = 0
         # Nobody reads envelopes any more.
@@ -171,53 +179,86 @@ class Outlet:
 
         Nobody who waits is overtaken; but in an ordered run, where it makes no difference to the order of envelopes.
         """
-        return (self._places is not None or not self._blocked) and self._fits(place)
+        return (self._places is not None or not self._waiting) and self._fits(place)
 
     async def room(self, loop: asyncio.AbstractEventLoop, place: Place | None = None) -> None:
         """Waits for room, FIFO. Whoever got it calls `let_in` when the room is used or not needed."""
         if self.has_room(place):
             return
-        queue = self._blocked.append
+        turn: asyncio.Future[None] = loop.create_future()
+        self._wait(turn, place, next(self._numbers))
         while True:
-            turn: asyncio.Future[None] = loop.create_future()
-            entry = (turn, place)
-            queue(entry)
             self.unread.contested = True
-            if queue == self._blocked.appendleft:
-                # It was let in for nothing: let in another, if there is one that may.
-                self.let_in()
             try:
                 await turn
             except asyncio.CancelledError:
                 # Its future is cancelled before it gets here: `let_in` may have passed over it meanwhile.
-                if not turn.cancelled():
+                if turn.cancelled():
+                    self._wait_no_more(turn, place)
+                    self._look()
+                else:
                     self.let_in()
-                elif entry in self._blocked:
-                    self._blocked.remove(entry)
-                    self.unread.contested = bool(self._blocked)
                 raise
             if self._fits(place):
                 return
             # The last envelopes of tasks that ended took the room since: wait on, as the first in the queue.
-            queue = self._blocked.appendleft
+            turn = loop.create_future()
+            self._front -= 1
+            self._wait(turn, place, self._front)
+            # It was let in for nothing: let in another, if there is one that may.
+            self.let_in()
+
+    def _wait(self, turn: asyncio.Future[None], place: Place | None, number: int) -> None:
+        """Puts one who waits into its line: behind the others, or before them if its number is below 0."""
+        if place is None:
+            self._waiting[turn] = number
+            if number < 0:
+                self._waiting.move_to_end(turn, last=False)
+        else:
+            self._parking[turn] = number, place
+            place.turns[turn] = None
+            if number < 0:
+                self._parking.move_to_end(turn, last=False)
+
+    def _wait_no_more(self, turn: asyncio.Future[None], place: Place | None) -> None:
+        if place is None:
+            self._waiting.pop(turn, None)
+        else:
+            self._parking.pop(turn, None)
+            place.turns.pop(turn, None)
 
     def let_in(self) -> None:
         """Lets the first who waits for room and finds it go on, if there is any."""
-        index = 0
-        while index < len(self._blocked):
-            turn, place = self._blocked[index]
-            if turn.done():
-                del self._blocked[index]
-            elif self._fits(place):
-                del self._blocked[index]
+        while (entry := self._first_that_fits()) is not None:
+            turn = entry[0]
+            self._wait_no_more(*entry)
+            if not turn.done():
                 turn.set_result(None)
                 break
-            elif self._places is None:
-                # All wait for the same.
+        self._look()
+
+    def _look(self) -> None:
+        self.unread.contested = bool(self._waiting or self._parking)
+
+    def _first_that_fits(self) -> tuple[asyncio.Future[None], Place | None] | None:
+        """Who waits longest of those for whom there is room. All who may park wait for the same: one of them is looked at."""
+        fits: list[tuple[int, asyncio.Future[None], Place | None]] = []
+        if self._waiting and self._fits(None):
+            turn, number = next(iter(self._waiting.items()))
+            fits.append((number, turn, None))
+        first = self._places[0] if self._places else None
+        if first is not None and first.turns and self._fits(first):
+            turn = next(iter(first.turns))
+            fits.append((self._parking[turn][0], turn, first))
+        for turn, (number, place) in self._parking.items():
+            # That one has been looked at.
+            if place is not first:
+                if self._fits(place):
+                    fits.append((number, turn, place))
                 break
-            else:
-                index += 1
-        self.unread.contested = bool(self._blocked)
+        if not fits:
+            return None
+        return min(fits, key=itemgetter(0))[1:]
 
     def _fits(self, place: Place | None) -> bool:
         unread = len(self.unread) < self._most
