@@ -50,7 +50,8 @@ class DependencyGraph:
     Bound: all nodes, with their items, their values and errors; `forget()` drops those that are settled.
     Cost: O(nodes + dependencies) over the whole life, without recursion, and nothing for looking on: a node that is
     added is in no cycle yet, so `add` checks nothing but itself and `add_all` nothing but its batch. `depend` looks
-    at whatever depends on the node that gets the dependency.
+    at whatever depends on the node that gets the dependency. Besides, each callback of `on_ready`, and each source, which has one,
+    is called once for each node.
     Cancel safety: nothing waits here.
 
     Args:
