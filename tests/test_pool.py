@@ -302,6 +302,7 @@ async def test_cost_is_what_a_task_holds() -> None:
     assert held == [3, 2]
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_task_that_never_waits_runs_in_the_turn_of_its_pull(way: str) -> None:
     if way == "long" and sys.version_info < (3, 12):
         pytest.skip("eager tasks came with CPython 3.12")
