@@ -146,6 +146,29 @@ async def test_law_16_who_finds_a_buffer_at_its_end_lets_no_turn_pass_before() -
             anext(queue.source).__await__().send(None)
 
 
+@pytest.mark.usefixtures("restless")
+async def test_law_16_a_new_task_does_not_rest_for_one_that_is_gone() -> None:
+    queue: PushPullBufferObj[int] = PushPullBufferObj()
+
+    async def move(item: int) -> int:
+        await queue.sink.next(item)
+        return 1
+
+    async def take() -> int:
+        return await anext(queue.source)
+
+    for item in range(100):
+        # Each is likely to be where the one before it was.
+        pushes = asyncio.create_task(move(item))
+        await asyncio.sleep(0)
+        assert pushes.done()
+        del pushes
+        pulls = asyncio.create_task(take())
+        await asyncio.sleep(0)
+        assert pulls.done()
+        del pulls
+
+
 # What holds whenever a task lets its loop turn: these count no turns.
 WHENEVER = [
     "test_pull_closing.py",

@@ -12,19 +12,21 @@
 //! There is one state a thread, as there is one loop, and it belongs to one task at a time. (One for
 //! all threads would not do, though only one of them holds the GIL: any callable may let go of it.)
 //! When the time is up, it asks which task runs: if it is not the one that spent it, the new one
-//! starts with a full budget. Time that a task spends waiting for something of somebody else's
-//! counts, which can cost it one turn too many, never one too few.
+//! starts with a full budget. It is known by its address and, since another task may be made at the
+//! address of one that is gone, by a weak reference. Time that a task spends waiting for something of somebody
+//! else's counts, which can cost it one turn too many, never one too few.
 //!
 //! A merge steps its sources inside its consumer's pull, each under a task of its own. What they
 //! spend is the consumer's, who [`lend`]s it: it is the consumer that has to let the loop turn.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use pyo3::prelude::*;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use crate::asyncio;
 
@@ -54,7 +56,7 @@ struct Budget {
     look: Cell<u32>,
     /// When it started, in nanoseconds since the first look at the clock.
     since: Cell<u64>,
-    /// The task that spends it, by address; only ever compared.
+    /// The task that spends it, by address; only ever compared. See [`SPENDER`].
     task: Cell<usize>,
     /// The task that lends it to what runs under another one just now; 0 if none does.
     lender: Cell<usize>,
@@ -73,6 +75,12 @@ thread_local! {
             rested: Cell::new(false),
         }
     };
+}
+
+thread_local! {
+    /// The task that last started, by address and by what tells whether it is still there. Apart from the budget, which is
+    /// looked at for each item and has nothing to drop.
+    static SPENDER: RefCell<Option<(usize, Py<PyWeakrefReference>)>> = const { RefCell::new(None) };
 }
 
 /// Spends one item. If it says `true`, yield to the loop now, and then go on.
@@ -167,7 +175,7 @@ impl Budget {
         let elapsed = now.saturating_sub(self.since.get());
         if elapsed >= time || spent >= items {
             let task = running_task(py);
-            if task == self.task.get() && task != 0 {
+            if task == self.task.get() && task != 0 && !is_gone(py, task) {
                 if self.lender.get() == 0 {
                     self.renew();
                 } else {
@@ -193,8 +201,18 @@ impl Budget {
 
     fn start(&self, py: Python<'_>, now: u64) {
         self.since.set(now);
-        self.task.set(running_task(py));
         self.look.set(2);
+        let lender = self.lender.get();
+        if lender != 0 {
+            self.task.set(lender);
+            return;
+        }
+        let task = asyncio::current_task(py);
+        self.task
+            .set(task.as_ref().map_or(0, |task| task.as_ptr().addr()));
+        if let Some(task) = task {
+            remember(&task);
+        }
     }
 }
 
@@ -205,4 +223,32 @@ fn running_task(py: Python<'_>) -> usize {
         return lender;
     }
     asyncio::current_task(py).map_or(0, |task| task.as_ptr().addr())
+}
+
+/// Takes note of who spends. Mostly it is who did before.
+fn remember(task: &Bound<'_, PyAny>) {
+    let (py, address) = (task.py(), task.as_ptr().addr());
+    SPENDER.with(|spender| {
+        let known = spender.take().filter(|(other, reference)| {
+            *other == address && reference.bind(py).upgrade().is_some()
+        });
+        // A task of a kind that cannot be referred to weakly is known by its address alone.
+        let known = known.or_else(|| {
+            let reference = PyWeakrefReference::new(task).ok()?;
+            Some((address, reference.unbind()))
+        });
+        spender.replace(known);
+    });
+}
+
+/// Whether the task that spent what is left of the budget is gone, and another one has its address.
+fn is_gone(py: Python<'_>, task: usize) -> bool {
+    SPENDER.with(|spender| {
+        spender
+            .borrow()
+            .as_ref()
+            .is_some_and(|(address, reference)| {
+                *address == task && reference.bind(py).upgrade().is_none()
+            })
+    })
 }
