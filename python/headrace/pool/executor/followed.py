@@ -49,7 +49,7 @@ class Followed:
     )
 
     def __init__(self, executor: Executor, task: Task) -> None:
-        self.name = short(task)
+        self.name: str = short(task)
         self._unread: deque[object] = deque()
         self._is_read_over = False
         self._has_ended = False
