@@ -136,8 +136,8 @@ pub(crate) fn wrong_loop(py: Python<'_>, message: &str) -> PyErr {
 /// The `CancelledError` by which a stream that closes cancels its pull. Nobody asked the task for it, so
 /// it is known by what it says: a subclass would not pass `asyncio.TaskGroup`.
 pub(crate) fn closing(py: Python<'_>) -> PyErr {
-    let made =
-        crate::asyncio::cancelled_error(py).and_then(|kind| kind.call1((class(py, "CLOSING")?,)));
+    let made = crate::runtime::asyncio::cancelled_error(py)
+        .and_then(|kind| kind.call1((class(py, "CLOSING")?,)));
     match made {
         Ok(value) => PyErr::from_value(value),
         Err(error) => error,
@@ -146,7 +146,7 @@ pub(crate) fn closing(py: Python<'_>) -> PyErr {
 
 /// Whether an error is one of [`closing`].
 pub(crate) fn is_closing(py: Python<'_>, error: &PyErr) -> bool {
-    crate::asyncio::is_cancelled_error(py, error)
+    crate::runtime::asyncio::is_cancelled_error(py, error)
         && class(py, "CLOSING").is_ok_and(|closing| {
             let said = error.value(py).getattr(intern!(py, "args"));
             said.and_then(|args| args.get_item(0))

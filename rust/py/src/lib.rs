@@ -1,81 +1,72 @@
 //! `headrace._core`: the core of headrace as CPython sees it.
 //!
-//! | room | what it gives |
+//! | module | contents |
 //! |---|---|
-//! | [`awaitable`] | what Python awaits: native coroutines, futures of the loop, wake-ups from any thread |
-//! | [`feed`] | where items come from |
-//! | [`kernel`] | what an operator does with one item |
-//! | [`drive`] | what moves items through kernels, on demand and on supply |
-//! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
-//! | [`pool`] | the tasks of a pool that ask for nothing special |
-//! | [`result`], [`errors`] | what comes back, and what is raised |
-//! | [`writer`] | lines on their way into a file |
-//! | [`runtime`] | threads for what blocks |
-//! | [`asyncio`], [`deep`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`recycled`], [`stack`], [`thread`] | what all of them stand on |
+//! | [`object`] | how Python objects are made, borrowed, traversed by the garbage collector and freed |
+//! | [`runtime`] | the process, threads, event loops, tasks and the yield budget |
+//! | [`coroutine`] | native awaitables, futures of the event loop, wake-ups from any thread |
+//! | [`source`] | where items come from |
+//! | [`kernel`] | one operator's logic: item in, zero or more items out |
+//! | [`pull`], [`push`] | the drivers that run fused pipelines of kernels, on demand and on supply |
+//! | [`merge`] | many sources as one |
+//! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
+//! | [`line_writer`] | lines written to a file |
+//! | [`pool`] | the fast path of the task pool |
+//! | [`errors`] | exceptions |
 //!
-//! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `deep`, `capacity/lease`, `asyncio`, `stack` and `gil`, each block with
-//! its reason.
+//! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate}`, in
+//! `source/{async_gen,async_iter,iter,deque,lines/codec}`, in `merge/task_context`, in `pool/lane`, in
+//! `object/{freelist,iterative_drop,gil_cell}`, in `runtime/{asyncio,stack_limit}` and in `capacity/lease`. Each block states its reason.
 
-mod asyncio;
-mod awaitable;
 mod buffer;
 mod capacity;
-mod clock;
-mod deep;
-mod drive;
+mod coroutine;
 mod errors;
-mod feed;
-mod fork;
-mod gc;
-mod gil;
 mod kernel;
-mod number;
-mod owner;
+mod line_writer;
+mod merge;
+mod object;
 mod pool;
+mod pull;
+mod push;
 mod queue;
-mod recycled;
-mod result;
 mod runtime;
 mod signal;
-mod stack;
-mod thread;
-mod writer;
+mod source;
 
 use pyo3::prelude::*;
 
-use awaitable::{Native, stop};
-use drive::{merge, pull, push};
+use coroutine::{Native, stop_iteration};
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    fork::register(py)?;
-    stop::register(py)?;
-    awaitable::register(module)?;
-    feed::agen::register(py)?;
+    runtime::fork_guard::register(py)?;
+    stop_iteration::register(py)?;
+    coroutine::register(module)?;
+    source::async_gen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
-    Native::<push::delivery::Delivering>::register(py)?;
-    feed::register_closing(py)?;
+    Native::<push::foreign_sink::Delivering>::register(py)?;
+    source::register_closing(py)?;
     Native::<merge::Anchor>::register(py)?;
     kernel::register(module)?;
     signal::register(module)?;
-    writer::register(module)?;
+    line_writer::register(module)?;
     queue::register(module)?;
     capacity::register(module)?;
     pool::register(module)?;
     module.add_class::<buffer::Buffer>()?;
-    module.add_class::<result::IteratorResult>()?;
+    module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;
-    module.add_class::<feed::StoreFeed>()?;
-    module.add_class::<feed::IterFeed>()?;
-    module.add_class::<feed::CacheFeed>()?;
-    module.add_class::<feed::LinesFeed>()?;
-    module.add_class::<feed::QueueFeed>()?;
-    module.add_class::<feed::ForeignFeed>()?;
+    module.add_class::<source::StoreFeed>()?;
+    module.add_class::<source::IterFeed>()?;
+    module.add_class::<source::CacheFeed>()?;
+    module.add_class::<source::LinesFeed>()?;
+    module.add_class::<source::QueueFeed>()?;
+    module.add_class::<source::ForeignFeed>()?;
     module.add_class::<merge::Merge>()?;
     module.add_class::<merge::MergeFeed>()?;
     module.add_class::<push::link::PushLink>()?;
@@ -94,9 +85,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::for_each, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::reduce_all, module)?)?;
-    module.add_function(wrap_pyfunction!(drive::budget::set_turn_budget, module)?)?;
+    module.add_function(wrap_pyfunction!(
+        runtime::yield_budget::set_turn_budget,
+        module
+    )?)?;
     module.add_class::<push::callbacks::Callbacks>()?;
-    module.add_class::<push::delivery::Delivery>()?;
+    module.add_class::<push::foreign_sink::Delivery>()?;
     module.add_class::<push::fan::Fan>()?;
     module.add_function(wrap_pyfunction!(push::drain::hand_back, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;

@@ -11,12 +11,13 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::awaitable::ready::{Operation, Ready};
-use crate::awaitable::{Class, Native, Seen, Stopped};
+use crate::coroutine::operation::{Operation, Ready};
+use crate::coroutine::{Class, Native, Seen, Stopped};
 use crate::errors;
-use crate::fork::Home;
-use crate::gc;
-use crate::thread::{self, Blocking};
+use crate::object::gc;
+use crate::runtime::blocking_wait;
+use crate::runtime::blocking_wait::Blocking;
+use crate::runtime::fork_guard::Home;
 
 /// What a signal was given.
 #[derive(Debug)]
@@ -60,16 +61,16 @@ impl Signal {
             instead: "await wait()",
         };
         self.check(py)?;
-        let until = timeout.map(thread::deadline).transpose()?.flatten();
+        let until = timeout.map(blocking_wait::deadline).transpose()?.flatten();
         let mut wait = self.core.wait();
         // What was kept is had without waiting, also where a loop runs.
         let outcome = match Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => Some(outcome),
-            Poll::Pending => thread::wait(py, CALL, wait, until)?,
+            Poll::Pending => blocking_wait::wait(py, CALL, wait, until)?,
         };
         match outcome {
             Some(outcome) => reveal(py, &outcome),
-            None => Err(thread::late("no value came", timeout)),
+            None => Err(blocking_wait::late("no value came", timeout)),
         }
     }
 

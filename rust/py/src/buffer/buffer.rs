@@ -9,15 +9,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::get_sync::take_sync;
 use super::order::{incomparable, order_of, overflow_of};
-use super::putting::{Putting, Refused};
-use super::taking::take_sync;
-use crate::awaitable::{Pending, Seen, Stopped};
+use super::put::{Putting, Refused};
+use crate::coroutine::{Pending, Seen, Stopped};
 use crate::errors;
-use crate::fork::Home;
-use crate::gc;
-use crate::gil::GilCell;
-use crate::thread::{self, Blocking};
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+use crate::runtime::blocking_wait;
+use crate::runtime::blocking_wait::Blocking;
+use crate::runtime::fork_guard::Home;
 
 /// Items on their way from any number of producers to any number of consumers, in any threads and
 /// loops.
@@ -110,16 +111,19 @@ impl Buffer {
         };
         let py = slf.py();
         let this = slf.get();
-        let until = timeout.map(thread::deadline).transpose()?.flatten();
+        let until = timeout.map(blocking_wait::deadline).transpose()?.flatten();
         let put = match Self::offer(slf, item) {
             Ok(None) => return Ok(()),
             Ok(Some(putting)) => putting.put.future,
             Err(refused) => return Err(refused.into_error(py, None)),
         };
-        match thread::wait(py, CALL, put, until)? {
+        match blocking_wait::wait(py, CALL, put, until)? {
             Some(Ok(())) => Ok(()),
             Some(Err(refused)) => Err(this.refused(py, refused).into_error(py, None)),
-            None => Err(thread::late("there was no room for the item", timeout)),
+            None => Err(blocking_wait::late(
+                "there was no room for the item",
+                timeout,
+            )),
         }
     }
 
@@ -138,7 +142,7 @@ impl Buffer {
         match take_sync(py, &self.core, CALL, timeout)? {
             Some(Ok(item)) => Ok(self.reveal(item.into_bound(py))),
             Some(Err(core::Ended)) => Err(self.ended(py)),
-            None => Err(thread::late("no item came", timeout)),
+            None => Err(blocking_wait::late("no item came", timeout)),
         }
     }
 

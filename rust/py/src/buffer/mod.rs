@@ -9,16 +9,16 @@
 //! |---|---|
 //! | [`buffer`] | the buffer |
 //! | [`order`] | what it is told by name, and how two items are compared |
-//! | [`putting`] | a push that waits for room, and why an item was not accepted |
-//! | [`taking`] | taking in a thread that waits |
+//! | [`put`] | a push that waits for room, and why an item was not accepted |
+//! | [`get_sync`] | taking in a thread that waits |
 
 #[expect(clippy::module_inception, reason = "one noun, one file")]
 mod buffer;
+mod get_sync;
 mod order;
-mod putting;
-mod taking;
+mod put;
 
 pub(crate) use buffer::{Buffer, show_items};
+pub(crate) use get_sync::take_sync;
 pub(crate) use order::{by_priority, incomparable};
-pub(crate) use putting::Putting;
-pub(crate) use taking::take_sync;
+pub(crate) use put::Putting;

@@ -18,16 +18,17 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::alarm::LoopAlarm;
 use super::lease::Lease;
 use super::node::Capacity;
-use super::shared::Shared;
-use super::standing::Standing;
-use crate::asyncio;
-use crate::awaitable::context::{self, Context};
-use crate::awaitable::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use super::queued::Standing;
+use super::timer::LoopAlarm;
+use super::tree::Shared;
+use crate::coroutine::async_context;
+use crate::coroutine::async_context::Context;
+use crate::coroutine::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
 use crate::errors::Raised;
-use crate::owner;
+use crate::runtime::asyncio;
+use crate::runtime::task_id;
 
 /// One wait for a lease.
 #[derive(Debug)]
@@ -198,7 +199,7 @@ impl Acquiring {
             Some(ask) => ask.clone(),
         };
         if self.is_owned {
-            ask.owner = Some(OwnerId(owner::current(py)?.get()));
+            ask.owner = Some(OwnerId(task_id::current(py)?.get()));
         }
         let owner = ask.owner;
         match tree.try_take(&ask) {
@@ -370,7 +371,7 @@ impl Coroutine for Acquiring {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        context::methods::<Self>()
+        async_context::methods::<Self>()
     }
 
     #[inline]

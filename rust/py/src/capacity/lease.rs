@@ -12,18 +12,18 @@ use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::alarm::LoopAlarm;
 use super::node::Capacity;
-use super::shared::{Keeper, Shared};
-use super::standing::Standing;
-use super::{alarm, amount, refusal, shape};
-use crate::asyncio;
-use crate::awaitable::ready::{Operation, Ready};
-use crate::awaitable::{Class, Seen, Stopped, context};
+use super::queued::Standing;
+use super::timer::LoopAlarm;
+use super::tree::{Keeper, Shared};
+use super::{arguments, convert, core_error, timer};
+use crate::coroutine::operation::{Operation, Ready};
+use crate::coroutine::{Class, Seen, Stopped, async_context};
 use crate::errors;
-use crate::owner;
-use crate::recycled::{Bin, Filling, Leaving, Recycled};
-use crate::thread::Blocking;
+use crate::object::freelist::{Bin, Filling, Leaving, Recycled};
+use crate::runtime::asyncio;
+use crate::runtime::blocking_wait::Blocking;
+use crate::runtime::task_id;
 
 /// What somebody holds of a capacity, here and at every ancestor, until it is released.
 ///
@@ -121,7 +121,7 @@ impl Lease {
         let actual = (actual.into_iter().flat_map(PyDictMethods::iter))
             .map(|(name, value)| self.part(&name, &value))
             .collect::<PyResult<Vec<_>>>()?;
-        (tree.settle(self.id(), &actual)).map_err(|error| refusal::of_permit(tree, error))
+        (tree.settle(self.id(), &actual)).map_err(|error| core_error::of_permit(tree, error))
     }
 
     /// Gives it back for a while, and takes it again at the end of the block, in a line as any other: `async with
@@ -145,7 +145,7 @@ impl Lease {
         let tree = self.shared().look();
         let cost = tree.cost(self.id());
         let parts = cost.iter().flat_map(core::Cost::parts);
-        shape::by_name(py, tree, parts.copied())
+        convert::by_name(py, tree, parts.copied())
     }
 
     /// Whether it was released.
@@ -225,7 +225,7 @@ impl Lease {
     ) -> PyResult<(Resource, Amount)> {
         let py = name.py();
         let name = errors::text("a resource", name.cast::<PyString>()?)?;
-        let amount = amount::amount(&name, value)?;
+        let amount = arguments::amount(&name, value)?;
         let shared = self.shared();
         let cost = shared.look().cost(self.id());
         let parts = cost.as_ref().map_or(&[][..], core::Cost::parts);
@@ -247,7 +247,7 @@ impl Lease {
 
     fn suspend(&self, py: Python<'_>) -> PyResult<()> {
         let tree = self.shared().enter(py)?;
-        (tree.suspend(self.id())).map_err(|error| refusal::of_permit(tree, error))
+        (tree.suspend(self.id())).map_err(|error| core_error::of_permit(tree, error))
     }
 }
 
@@ -312,7 +312,7 @@ impl Released {
 
     fn __aenter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.lease.get().suspend(py)?;
-        context::done(py)
+        async_context::done(py)
     }
 
     #[pyo3(signature = (*_exception))]
@@ -342,10 +342,10 @@ impl Lease {
         }
         let alarm = tree.alarm();
         let future = (tree.take_again(self.id(), Some(alarm.id())))
-            .map_err(|error| refusal::of_permit(tree, error))?
-            .by(OwnerId(owner::current(py)?.get()));
+            .map_err(|error| core_error::of_permit(tree, error))?
+            .by(OwnerId(task_id::current(py)?.get()));
         let future = Standing::new(shared, future);
-        match alarm::wait(py, call, shared, &alarm, future, None)? {
+        match timer::wait(py, call, shared, &alarm, future, None)? {
             Some(Err(error)) if !self.is_released() => Err(self.refuse(py, &error)),
             // It waits for as long as it takes.
             _ => Ok(()),
@@ -357,7 +357,7 @@ impl Lease {
         let tree = self.shared().look();
         let cost = tree.cost(self.id());
         let asked = |resource| (cost.as_ref()).map_or(Amount::ZERO, |cost| cost.get(resource));
-        refusal::of_ask(py, tree, self.permit.get().node, error, asked)
+        core_error::of_ask(py, tree, self.permit.get().node, error, asked)
     }
 }
 
@@ -409,8 +409,8 @@ impl Retaking {
         if self.future.is_none() {
             let alarm = shared.alarm(&asyncio::running_loop(py)?)?;
             let future = (tree.take_again(lease.id(), Some(alarm.id())))
-                .map_err(|error| refusal::of_permit(tree, error))?
-                .by(OwnerId(owner::current(py)?.get()));
+                .map_err(|error| core_error::of_permit(tree, error))?
+                .by(OwnerId(task_id::current(py)?.get()));
             self.future = Some((Standing::new(shared, future), alarm));
         }
         let Some((future, _)) = &mut self.future else {

@@ -11,14 +11,15 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::acquire::{Acquiring, one_slot};
-use super::amount::Given;
+use super::arguments::Given;
 use super::lease::Lease;
-use super::shared::{Anchor, Keeper, Shared};
-use super::standing::Standing;
-use super::{alarm, amount, refusal, shape};
+use super::queued::Standing;
+use super::tree::{Anchor, Keeper, Shared};
+use super::{arguments, convert, core_error, timer};
 use crate::errors;
-use crate::owner;
-use crate::thread::{self, Blocking};
+use crate::runtime::blocking_wait;
+use crate::runtime::blocking_wait::Blocking;
+use crate::runtime::task_id;
 
 /// The native part of a `CapacitySource`.
 #[pyclass(subclass, frozen, weakref, module = "headrace._core")]
@@ -52,14 +53,14 @@ impl Capacity {
     #[pyo3(signature = (limits, parent, weight, name, clock))]
     fn __init__(
         &self,
-        limits: shape::Lowered<'_>,
+        limits: convert::Lowered<'_>,
         parent: Option<&Bound<'_, Self>>,
         weight: &Bound<'_, PyAny>,
         name: Option<&Bound<'_, PyAny>>,
         clock: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = weight.py();
-        let weight = amount::weight(weight)?;
+        let weight = arguments::weight(weight)?;
         let name = match name.map(|name| name.cast::<PyString>()) {
             None => None,
             Some(Ok(name)) => Some(Arc::from(&*errors::text("name", name)?)),
@@ -73,7 +74,7 @@ impl Capacity {
         };
         let options = |shared: &Shared| {
             PyResult::Ok(NodeOptions {
-                limits: shape::lowered(py, shared, limits)?,
+                limits: convert::lowered(py, shared, limits)?,
                 weight,
                 name,
             })
@@ -89,7 +90,7 @@ impl Capacity {
                 let tree = parent.shared.enter(py)?;
                 let node = tree
                     .add(parent.node, options(&parent.shared)?)
-                    .map_err(|error| refusal::of_node(py, tree, Some(parent.node), error))?;
+                    .map_err(|error| core_error::of_node(py, tree, Some(parent.node), error))?;
                 Made {
                     shared: Arc::clone(&parent.shared),
                     anchor: parent.anchor.clone_ref(py),
@@ -102,7 +103,7 @@ impl Capacity {
                 let shared = Arc::new(Shared::new(clock)?);
                 let node = shared.root(options(&shared)?);
                 let node =
-                    node.map_err(|error| refusal::of_node(py, shared.look(), None, error))?;
+                    node.map_err(|error| core_error::of_node(py, shared.look(), None, error))?;
                 Made {
                     anchor: Anchor::new(py, &shared)?,
                     keeper: Py::new(py, Keeper(Arc::clone(&shared)))?,
@@ -154,7 +155,7 @@ impl Capacity {
             _ => Some(Box::new(slf.get().checked(py, cost, priority)?)),
         };
         let timeout = timeout
-            .map(|timeout| thread::seconds("timeout", timeout))
+            .map(|timeout| blocking_wait::seconds("timeout", timeout))
             .transpose()?;
         Acquiring::make(slf, ask, !detached, timeout)
     }
@@ -174,7 +175,7 @@ impl Capacity {
         let py = slf.py();
         let mut ask = slf.get().ask(py, cost, Given::No)?;
         if !detached {
-            ask.owner = Some(OwnerId(owner::current(py)?.get()));
+            ask.owner = Some(OwnerId(task_id::current(py)?.get()));
         }
         let permit = slf.get().take(py, &ask)?;
         permit.map(|permit| Lease::make(slf, permit)).transpose()
@@ -210,9 +211,9 @@ impl Capacity {
         let py = slf.py();
         let this = slf.get();
         let mut ask = this.ask(py, cost, priority)?;
-        let until = timeout.map(thread::deadline).transpose()?.flatten();
+        let until = timeout.map(blocking_wait::deadline).transpose()?.flatten();
         if !detached {
-            ask.owner = Some(OwnerId(owner::current(py)?.get()));
+            ask.owner = Some(OwnerId(task_id::current(py)?.get()));
         }
         if let Some(permit) = this.take(py, &ask)? {
             return Lease::make(slf, permit);
@@ -221,23 +222,23 @@ impl Capacity {
         let alarm = shared.core_alarm();
         ask.alarm = Some(alarm.id());
         let future = Standing::new(shared, shared.enter(py)?.acquire(ask.clone()));
-        match alarm::wait(py, CALL, shared, &alarm, future, until)? {
+        match timer::wait(py, CALL, shared, &alarm, future, until)? {
             Some(Ok(permit)) => Lease::make(slf, permit.into_id()),
             Some(Err(error)) => Err(this.refuse(py, &ask, &error)),
-            None => Err(thread::late("the lease could not be had", timeout)),
+            None => Err(blocking_wait::late("the lease could not be had", timeout)),
         }
     }
 
     /// Lets nobody in, here and below, until `resume()`. What is held stays held. Idempotent.
     fn pause(&self, py: Python<'_>) -> PyResult<()> {
         let (tree, node) = self.enter(py)?;
-        (tree.pause(node)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+        (tree.pause(node)).map_err(|error| core_error::of_node(py, tree, Some(node), error))
     }
 
     /// Ends a pause, and serves those who fit. Idempotent.
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
         let (tree, node) = self.enter(py)?;
-        (tree.resume(node)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+        (tree.resume(node)).map_err(|error| core_error::of_node(py, tree, Some(node), error))
     }
 
     /// Lets nobody in, here and below, for so many seconds: what a server says that refuses. A later call may make it
@@ -258,7 +259,7 @@ impl Capacity {
         seconds: &Bound<'_, PyAny>,
         resource: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let delay = thread::seconds("seconds", seconds)?;
+        let delay = blocking_wait::seconds("seconds", seconds)?;
         if delay.is_infinite() {
             return Err(PyValueError::new_err(format!(
                 "seconds must be finite, got {}; pause() lets nobody in until resume()",
@@ -281,13 +282,13 @@ impl Capacity {
                 None => {
                     return Err(PyValueError::new_err(format!(
                         "{} does not limit '{name}'",
-                        refusal::name(tree, node)
+                        core_error::name(tree, node)
                     )));
                 }
             },
         };
         (tree.retry_after(node, resource, delay))
-            .map_err(|error| refusal::of_node(py, tree, Some(node), error))
+            .map_err(|error| core_error::of_node(py, tree, Some(node), error))
     }
 
     /// Closes it and all below: those who wait there, and those who come, get a `ClosedError`. Leases stay valid.
@@ -327,9 +328,10 @@ impl Capacity {
 
     #[setter]
     fn set_weight(&self, py: Python<'_>, weight: &Bound<'_, PyAny>) -> PyResult<()> {
-        let weight = amount::weight(weight)?;
+        let weight = arguments::weight(weight)?;
         let (tree, node) = self.enter(py)?;
-        (tree.reweigh(node, weight)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+        (tree.reweigh(node, weight))
+            .map_err(|error| core_error::of_node(py, tree, Some(node), error))
     }
 
     /// What it is called in messages and displays.
@@ -349,22 +351,23 @@ impl Capacity {
     }
 
     /// Puts other limits in the place of those of the same resources.
-    fn _resize(&self, py: Python<'_>, limits: shape::Lowered<'_>) -> PyResult<()> {
-        let changed = shape::lowered(py, self.shared()?, limits)?;
+    fn _resize(&self, py: Python<'_>, limits: convert::Lowered<'_>) -> PyResult<()> {
+        let changed = convert::lowered(py, self.shared()?, limits)?;
         let (tree, node) = self.enter(py)?;
         // From here on no Python runs, so nobody else changes them meanwhile.
         let mut limits = tree.limits(node);
         limits.retain(|(resource, _)| !changed.iter().any(|(named, _)| named == resource));
         limits.extend(changed);
         self.shared()?.change();
-        (tree.resize(node, &limits)).map_err(|error| refusal::of_node(py, tree, Some(node), error))
+        (tree.resize(node, &limits))
+            .map_err(|error| core_error::of_node(py, tree, Some(node), error))
     }
 
     /// What is held, by resource.
     fn _held<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (tree, _) = self.enter(py)?;
         let held = self.usage(py)?.resources;
-        shape::by_name(
+        convert::by_name(
             py,
             tree,
             held.iter().map(|usage| (usage.resource, usage.held)),
@@ -375,17 +378,17 @@ impl Capacity {
     fn _left<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (tree, node) = self.enter(py)?;
         if tree.is_closed(node) {
-            return Err(refusal::closed(py, tree, node));
+            return Err(core_error::closed(py, tree, node));
         }
-        shape::by_name(py, tree, tree.peek(node).into_iter())
+        convert::by_name(py, tree, tree.peek(node).into_iter())
     }
 
     /// The node and all below, as nested tuples.
     fn _snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let (tree, node) = self.enter(py)?;
         match tree.snapshot(node) {
-            Some(snapshot) => shape::shown(py, tree, &snapshot),
-            None => Err(refusal::closed(py, tree, node)),
+            Some(snapshot) => convert::shown(py, tree, &snapshot),
+            None => Err(core_error::closed(py, tree, node)),
         }
     }
 
@@ -425,7 +428,7 @@ impl Capacity {
     fn usage(&self, py: Python<'_>) -> PyResult<Usage> {
         let (tree, node) = self.enter(py)?;
         tree.usage(node)
-            .ok_or_else(|| refusal::closed(py, tree, node))
+            .ok_or_else(|| core_error::closed(py, tree, node))
     }
 
     /// What a user asks for.
@@ -441,15 +444,15 @@ impl Capacity {
         shared.check(py)?;
         let cost = match cost {
             Given::No => one_slot(node).cost,
-            Given::Value(cost) => amount::cost(&cost, |name| {
+            Given::Value(cost) => arguments::cost(&cost, |name| {
                 let tree = shared.look();
                 let resource = shared.resource(py, name);
-                resource.ok_or_else(|| refusal::unknown(tree, node, name, known(tree, node)))
+                resource.ok_or_else(|| core_error::unknown(tree, node, name, known(tree, node)))
             })?,
         };
         let mut ask = Ask::new(node, cost);
         if let Given::Value(priority) = priority {
-            ask.priority = amount::priority(&priority)?;
+            ask.priority = arguments::priority(&priority)?;
         }
         Ok(ask)
     }
@@ -499,7 +502,7 @@ impl Capacity {
         match self.shared() {
             Ok(shared) => {
                 let asked = |resource| ask.cost.get(resource);
-                refusal::of_ask(py, shared.look(), ask.node, error, asked)
+                core_error::of_ask(py, shared.look(), ask.node, error, asked)
             }
             Err(error) => error,
         }

@@ -3,12 +3,12 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::batch::Batch;
+use super::pending_batch::Batch;
 use super::{Callable, Flow, Kernel};
-use crate::awaitable::Stopped;
-use crate::awaitable::inner::is_awaitable;
+use crate::coroutine::Stopped;
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::gc;
+use crate::object::gc;
 
 /// Emits lists of items, each up to and with the one for which `condition(item)`, awaited if it is
 /// awaitable, is true; at the end the list that is not closed, unless it is to be dropped.

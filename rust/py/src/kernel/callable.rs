@@ -7,9 +7,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 
-use crate::awaitable::Stopped;
+use crate::coroutine::Stopped;
 use crate::errors::{self, Raised};
-use crate::gil::GilCell;
+use crate::object::gil_cell::GilCell;
 
 /// A callable that can be replaced while it is in use.
 #[derive(Debug)]

@@ -6,11 +6,11 @@ use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::awaitable::Stopped;
-use crate::awaitable::inner::is_awaitable;
+use crate::coroutine::Stopped;
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::{self, Raised};
-use crate::gc;
-use crate::gil::GilCell;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
 
 /// Calls each of `callbacks` with each item, one after the other, and emits the item.
 ///

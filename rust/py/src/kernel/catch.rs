@@ -4,10 +4,10 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::awaitable::Stopped;
-use crate::awaitable::inner::is_awaitable;
+use crate::coroutine::Stopped;
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::gc;
+use crate::object::gc;
 
 /// Emits items as they are, and for each error from above `handler(error)`, awaited if it is awaitable;
 /// nothing, if that is `skip`.

@@ -5,12 +5,12 @@ use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::awaitable::Stopped;
-use crate::awaitable::inner::is_awaitable;
+use crate::coroutine::Stopped;
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::gc;
-use crate::gil::GilCell;
-use crate::number::whole;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+use crate::object::int_setting::whole;
 
 /// Emits an item unless `key(item)`, awaited if it is awaitable, has been seen.
 #[pyclass(frozen, module = "headrace._core")]

@@ -4,11 +4,11 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::awaitable::Stopped;
-use crate::awaitable::inner::is_awaitable;
+use crate::coroutine::Stopped;
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::feed::AnyFeed;
-use crate::gc;
+use crate::object::gc;
+use crate::source::AnyFeed;
 
 /// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
 #[pyclass(frozen, module = "headrace._core")]

@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 
 use super::{Flow, Kernel};
-use crate::awaitable::Stopped;
+use crate::coroutine::Stopped;
 use crate::errors::Raised;
-use crate::feed::AnyFeed;
+use crate::source::AnyFeed;
 
 /// Emits the items of each item, which is an iterable, sync or async.
 #[pyclass(frozen, module = "headrace._core")]

@@ -7,13 +7,13 @@ use pyo3::types::{PyBool, PyInt, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::awaitable::Stopped;
-use crate::awaitable::inner::is_awaitable;
+use crate::coroutine::Stopped;
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::{self, Raised};
-use crate::feed::AnyFeed;
-use crate::gc;
-use crate::gil::GilCell;
-use crate::number::Whole;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+use crate::object::int_setting::Whole;
+use crate::source::AnyFeed;
 
 /// Emits items in the order of `index(item)`, awaited if it is awaitable, each index once, from `start`
 /// on. What comes too early is held, and leaves behind the item that was missing, or at the end.

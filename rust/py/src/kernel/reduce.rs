@@ -4,11 +4,11 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::awaitable::Stopped;
-use crate::awaitable::inner::is_awaitable;
+use crate::coroutine::Stopped;
+use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::gc;
-use crate::gil::GilCell;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
 
 /// Emits `accumulator = reducer(accumulator, item)`, awaited if it is awaitable.
 #[pyclass(frozen, module = "headrace._core")]

@@ -3,10 +3,10 @@
 use pyo3::prelude::*;
 
 use super::{Flow, Kernel};
-use crate::awaitable::Stopped;
+use crate::coroutine::Stopped;
 use crate::errors::Raised;
-use crate::gil::GilCell;
-use crate::number::Whole;
+use crate::object::gil_cell::GilCell;
+use crate::object::int_setting::Whole;
 
 /// Drops the first `size` items and emits the rest.
 #[pyclass(frozen, module = "headrace._core")]

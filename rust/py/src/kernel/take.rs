@@ -3,10 +3,10 @@
 use pyo3::prelude::*;
 
 use super::{Flow, Kernel};
-use crate::awaitable::Stopped;
+use crate::coroutine::Stopped;
 use crate::errors::Raised;
-use crate::gil::GilCell;
-use crate::number::Whole;
+use crate::object::gil_cell::GilCell;
+use crate::object::int_setting::Whole;
 
 /// Emits the first `size` items. The end comes with the last of them: no more is taken from above.
 #[pyclass(frozen, module = "headrace._core")]

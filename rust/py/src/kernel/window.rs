@@ -3,12 +3,12 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::batch::Batch;
+use super::pending_batch::Batch;
 use super::{Flow, Kernel};
-use crate::awaitable::Stopped;
+use crate::coroutine::Stopped;
 use crate::errors::Raised;
-use crate::gc;
-use crate::number::Whole;
+use crate::object::gc;
+use crate::object::int_setting::Whole;
 
 /// Emits lists of `size` items; at the end the list that is not full, unless it is to be dropped.
 #[pyclass(frozen, module = "headrace._core")]

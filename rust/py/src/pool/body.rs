@@ -7,8 +7,8 @@ use pyo3::types::PyTuple;
 
 use super::lane::Lane;
 use super::ticket::Ticket;
-use crate::awaitable::inner::is_awaitable;
-use crate::awaitable::{Inner, Seen, Step, Stopped};
+use crate::coroutine::delegate::is_awaitable;
+use crate::coroutine::{Inner, Seen, Step, Stopped};
 
 /// What is to be called.
 #[derive(Debug)]

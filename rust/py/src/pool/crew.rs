@@ -19,10 +19,10 @@ use pyo3::types::{PyDict, PyList};
 use super::field::Field;
 use super::lane::Lane;
 use super::worker::{Job, Worker};
-use crate::asyncio;
-use crate::awaitable::{Native, Seen, Step, Stopped};
-use crate::drive::merge::identity::Entered;
-use crate::gil::GilCell;
+use crate::coroutine::{Native, Seen, Step, Stopped};
+use crate::merge::task_context::Entered;
+use crate::object::gil_cell::GilCell;
+use crate::runtime::asyncio;
 
 /// One worker.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::envelope::{Envelope, Fields, final_kind};
 use super::lane::Lane;
 use super::roll::Live;
 use super::ticket::Ticket;
-use crate::asyncio;
+use crate::runtime::asyncio;
 
 impl Lane {
     /// The work of a task has really stopped. Gives what was known of it.

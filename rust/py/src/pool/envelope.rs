@@ -6,7 +6,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::recycled::{self, Bin, Filling, Leaving, Recycled};
+use crate::object::freelist;
+use crate::object::freelist::{Bin, Filling, Leaving, Recycled};
 
 /// See `headrace.pool.envelope`, where its documentation is. It never changes.
 #[pyclass(
@@ -206,7 +207,7 @@ impl Envelope {
         };
         // SAFETY: nobody else has it yet.
         unsafe { *envelope.get().0.get_mut() = fields };
-        recycled::show(&envelope);
+        freelist::show(&envelope);
         Ok(envelope)
     }
 

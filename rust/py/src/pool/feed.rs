@@ -6,10 +6,10 @@ use pyo3::prelude::*;
 
 use super::lane::{Lane, Launch};
 use super::waiting::{Waited, Waiting};
-use crate::awaitable::{Class, Coroutine, Inner, Seen, Step, Stopped};
-use crate::drive::budget;
-use crate::drive::pull::awaitable::{Delivery, Pull};
+use crate::coroutine::{Class, Coroutine, Inner, Seen, Step, Stopped};
 use crate::errors::Raised;
+use crate::pull::awaitable::{Delivery, Pull};
+use crate::runtime::yield_budget;
 
 /// For how long it goes on without a turn of the loop, in seconds: what is called may end at once, and its
 /// source always have more.
@@ -158,7 +158,7 @@ impl Feed {
             self.begun += 1;
             let is_long = called - *self.since.get_or_insert(called) > TIME
                 || (self.begun >= PILE && this.piles_up());
-            if is_long || budget::take_rested() {
+            if is_long || yield_budget::take_rested() {
                 self.rest();
                 return Ok(Step::Yield(py.None().into_bound(py)));
             }

@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::asyncio;
+use crate::runtime::asyncio;
 
 /// What a future carries from the step that awaits it until the task has seen it.
 const MARK: &str = "_asyncio_future_blocking";

@@ -22,15 +22,15 @@ use super::ticket::Ticket;
 use super::waiting::Waiting;
 use super::work::Work;
 use super::worker::Job;
-use crate::asyncio::InContext;
-use crate::awaitable::{Native, inner};
 use crate::capacity::{Asks, Grant, Granter, Next, Own, is_number};
-use crate::clock::Clock;
-use crate::drive::merge::identity::Entered;
-use crate::drive::pull::control::as_link;
-use crate::drive::pull::link::PullLink;
-use crate::gc;
-use crate::gil::GilCell;
+use crate::coroutine::{Native, delegate};
+use crate::merge::task_context::Entered;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+use crate::pull::control::as_link;
+use crate::pull::link::PullLink;
+use crate::runtime::asyncio::InContext;
+use crate::runtime::clock::Clock;
 
 /// See the [module](super).
 #[pyclass(frozen, module = "headrace._core")]
@@ -314,7 +314,7 @@ impl Lane {
     /// The next pull of any other source, not started.
     #[inline]
     pub(super) fn pull<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        inner::next(self.source.bind(py))
+        delegate::next(self.source.bind(py))
     }
 
     /// Whether a task may be called now.

@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::steps::Replaceable;
-use crate::asyncio;
-use crate::awaitable::{Seen, Stopped};
-use crate::gil::GilCell;
+use crate::coroutine::{Seen, Stopped};
+use crate::object::gil_cell::GilCell;
+use crate::runtime::asyncio;
 
 /// See the top of this file.
 #[derive(Debug)]

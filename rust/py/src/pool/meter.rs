@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::gil::GilCell;
+use crate::object::gil_cell::GilCell;
 
 /// Over how many seconds the rate is taken.
 const SECONDS: i64 = 10;

@@ -63,8 +63,8 @@ mod worker;
 
 use pyo3::prelude::*;
 
-use crate::awaitable::Native;
-use crate::recycled;
+use crate::coroutine::Native;
+use crate::object::freelist;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -73,7 +73,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<work::Work>::register(py)?;
     Native::<worker::Worker>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
-    recycled::register::<envelope::Envelope>(py);
+    freelist::register::<envelope::Envelope>(py);
     module.add_class::<take::Unread>()?;
     module.add_function(wrap_pyfunction!(take::quicken, module)?)?;
     module.add_class::<lane::Lane>()?;

@@ -6,9 +6,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::asyncio;
-use crate::awaitable::{Seen, Stopped};
-use crate::gil::GilCell;
+use crate::coroutine::{Seen, Stopped};
+use crate::object::gil_cell::GilCell;
+use crate::runtime::asyncio;
 
 /// One of them.
 #[derive(Debug)]

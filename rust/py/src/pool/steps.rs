@@ -15,10 +15,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::asyncio::{self, InContext};
-use crate::awaitable::{Seen, Stopped};
-use crate::gc;
-use crate::gil::GilCell;
+use crate::coroutine::{Seen, Stopped};
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+use crate::runtime::asyncio;
+use crate::runtime::asyncio::InContext;
 
 /// The attribute that is ours meanwhile.
 const NAME: &str = "call_soon";

@@ -14,13 +14,13 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::envelope::Envelope;
 use super::field::Field;
-use crate::asyncio;
-use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::buffer::Buffer;
-use crate::drive::pull::state::current_thread;
+use crate::coroutine::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::errors::{self, Raised};
-use crate::gc;
-use crate::gil::GilCell;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+use crate::pull::state::current_thread;
+use crate::runtime::asyncio;
 
 /// The envelopes of a run that are not read yet, in a buffer, with what is to be done besides.
 #[pyclass(frozen, module = "headrace._core")]

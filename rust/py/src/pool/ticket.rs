@@ -2,8 +2,8 @@
 
 use pyo3::prelude::*;
 
-use crate::awaitable::{Seen, Stopped};
 use crate::capacity::Grant;
+use crate::coroutine::{Seen, Stopped};
 
 /// Everything that the lane has to know when it ends.
 #[derive(Debug)]

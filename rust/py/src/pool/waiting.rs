@@ -10,8 +10,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::lane::Lane;
-use crate::awaitable::{Future, Seen, Step, Stopped, inner};
 use crate::capacity::Grant;
+use crate::coroutine::{Future, Seen, Step, Stopped, delegate};
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Waiting {
         let Some(acquiring) = acquiring else {
             return Ok(Waited::Left);
         };
-        match inner::send(acquiring.bind(py), value) {
+        match delegate::send(acquiring.bind(py), value) {
             Ok(Step::Yield(awaited)) => {
                 let old = (place.borrow(py).as_mut())
                     .and_then(|waiting| waiting.awaited.replace(awaited.clone().unbind()));

@@ -10,10 +10,10 @@ use super::body::{Body, Call};
 use super::held::Held;
 use super::lane::Lane;
 use super::ticket::Ticket;
-use crate::asyncio;
-use crate::awaitable::native::MOST_KEPT;
-use crate::awaitable::{Class, Coroutine, Seen, Step, Stopped};
+use crate::coroutine::type_object::MOST_KEPT;
+use crate::coroutine::{Class, Coroutine, Seen, Step, Stopped};
 use crate::errors::Raised;
+use crate::runtime::asyncio;
 
 /// What was done in the asyncio task's name before that had its first step.
 #[derive(Debug)]

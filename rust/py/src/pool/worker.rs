@@ -10,9 +10,9 @@ use super::crew::Crew;
 use super::held::Held;
 use super::lane::Lane;
 use super::ticket::Ticket;
-use crate::asyncio::InContext;
-use crate::awaitable::{Class, Coroutine, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Seen, Step, Stopped};
 use crate::errors::Raised;
+use crate::runtime::asyncio::InContext;
 
 /// A plain task on its way to a worker.
 #[derive(Debug)]

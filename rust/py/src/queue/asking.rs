@@ -7,8 +7,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::queue::{Core, Queue};
-use crate::awaitable::pending::Placed;
-use crate::awaitable::{Class, Coroutine, Pending, Seen, Step, Stopped};
+use crate::coroutine::pending::Placed;
+use crate::coroutine::{Class, Coroutine, Pending, Seen, Step, Stopped};
 use crate::errors::Raised;
 
 /// What somebody wants of a queue.

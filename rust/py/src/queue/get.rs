@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::asking::{Errand, Refused};
 use super::queue::{Core, shut_down};
-use crate::awaitable::{Class, Seen, Stopped};
+use crate::coroutine::{Class, Seen, Stopped};
 
 /// The next item.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use headrace_core::buffer as core;
 use pyo3::prelude::*;
 
 use super::queue::Queue;
-use crate::awaitable::ready::Operation;
-use crate::awaitable::{Class, Seen, Stopped};
+use crate::coroutine::operation::Operation;
+use crate::coroutine::{Class, Seen, Stopped};
 
 /// One `join()`.
 #[derive(Debug)]

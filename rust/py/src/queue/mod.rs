@@ -1,7 +1,7 @@
 //! `Queue`: the buffer by the names of `asyncio.Queue`, and for threads too.
 //!
 //! Its `get` and `put` are native awaitables, which find a ready queue ready without a loop. A
-//! thread that has to wait [sleeps](crate::thread).
+//! thread that has to wait [sleeps](crate::runtime::blocking_wait).
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -18,8 +18,8 @@ mod queue;
 
 use pyo3::prelude::*;
 
-use crate::awaitable::Native;
-use crate::awaitable::ready::Ready;
+use crate::coroutine::Native;
+use crate::coroutine::operation::Ready;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<queue::Queue>()?;

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::asking::{Errand, Refused};
 use super::queue::{Core, refusal};
-use crate::awaitable::{Class, Seen, Stopped};
+use crate::coroutine::{Class, Seen, Stopped};
 
 /// A place for this item.
 #[derive(Debug)]

@@ -14,13 +14,14 @@ use super::asking::Asking;
 use super::get::Taking;
 use super::join::Join;
 use super::put::Storing;
-use crate::awaitable::Native;
-use crate::awaitable::ready::Ready;
 use crate::buffer::{by_priority, incomparable, show_items, take_sync};
+use crate::coroutine::Native;
+use crate::coroutine::operation::Ready;
 use crate::errors::{self, Raised};
-use crate::fork::Home;
-use crate::gc;
-use crate::thread::{self, Blocking};
+use crate::object::gc;
+use crate::runtime::blocking_wait;
+use crate::runtime::blocking_wait::Blocking;
+use crate::runtime::fork_guard::Home;
 
 pub(super) type Core = core::Buffer<Py<PyAny>>;
 
@@ -131,13 +132,15 @@ impl Queue {
     fn put_sync(&self, item: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = item.py();
         let core = self.core(py)?;
-        let deadline = timeout.map(thread::deadline).transpose()?.flatten();
+        let deadline = timeout.map(blocking_wait::deadline).transpose()?.flatten();
         match core.try_put(item.unbind()) {
             Ok(()) => Ok(()),
-            Err(PutError::Full(item)) => match thread::wait(py, PUT, core.put(item), deadline)? {
-                Some(stored) => stored.map_err(|refused| refusal(py, refused)),
-                None => Err(error(py, "QueueFull")),
-            },
+            Err(PutError::Full(item)) => {
+                match blocking_wait::wait(py, PUT, core.put(item), deadline)? {
+                    Some(stored) => stored.map_err(|refused| refusal(py, refused)),
+                    None => Err(error(py, "QueueFull")),
+                }
+            }
             Err(refused) => Err(refusal(py, refused)),
         }
     }

@@ -1,0 +1,112 @@
+//! Limits and snapshots as they go between Python and the core: tuples, which the Python side has classes for.
+
+use std::time::Duration;
+
+use headrace_core::sched::{Amount, Limit, Resource, Snapshot, Tree};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+
+use super::arguments;
+use super::tree::Shared;
+use crate::errors;
+
+/// Limits between Python and here: resource, kind, amount, `per`, burst.
+pub(super) type Lowered<'py> = Vec<(
+    Bound<'py, PyString>,
+    String,
+    Bound<'py, PyAny>,
+    f64,
+    Option<Bound<'py, PyAny>>,
+)>;
+
+/// The kinds.
+const KINDS: [&str; 3] = ["number", "rate", "budget"];
+
+/// Limits as the core has them.
+pub(super) fn lowered(
+    py: Python<'_>,
+    shared: &Shared,
+    limits: Lowered<'_>,
+) -> PyResult<Vec<(Resource, Limit)>> {
+    let limits = limits.into_iter().map(|(name, kind, number, per, burst)| {
+        let number = arguments::amount("limit", &number)?;
+        let limit = if kind == KINDS[0] {
+            Limit::Slots(number)
+        } else if kind == KINDS[1] {
+            Limit::Rate {
+                amount: number,
+                // What is too long is refused by the core, by its name.
+                per: Duration::try_from_secs_f64(per).unwrap_or(Duration::MAX),
+                burst: (burst.map(|burst| arguments::amount("burst", &burst))).transpose()?,
+            }
+        } else {
+            Limit::Budget(number)
+        };
+        let name = errors::text("a resource of limit", &name)?;
+        Ok((shared.limited(py, &name), limit))
+    });
+    limits.collect()
+}
+
+/// A limit as such a tuple, without its resource.
+fn raised<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> {
+    match *limit {
+        Limit::Slots(held) => (KINDS[0], arguments::number(py, held), 0.0, py.None()),
+        Limit::Rate { amount, per, burst } => (
+            KINDS[1],
+            arguments::number(py, amount),
+            per.as_secs_f64(),
+            burst.map_or_else(|| py.None(), |burst| arguments::number(py, burst).unbind()),
+        ),
+        Limit::Budget(spent) => (KINDS[2], arguments::number(py, spent), 0.0, py.None()),
+    }
+    .into_pyobject(py)
+}
+
+/// A dictionary of resource to number.
+pub(super) fn by_name<'py>(
+    py: Python<'py>,
+    tree: &Tree,
+    amounts: impl Iterator<Item = (Resource, Amount)>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let named = PyDict::new(py);
+    for (resource, held) in amounts {
+        named.set_item(&*tree.resource_name(resource), arguments::number(py, held))?;
+    }
+    Ok(named)
+}
+
+/// A snapshot as nested tuples. It goes as deep as a tree may be.
+pub(super) fn shown<'py>(
+    py: Python<'py>,
+    tree: &Tree,
+    snapshot: &Snapshot,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let usage = &snapshot.usage;
+    let resources = PyList::empty(py);
+    for one in &usage.resources {
+        resources.append((
+            &*tree.resource_name(one.resource),
+            raised(py, &one.limit)?,
+            arguments::number(py, one.held),
+            arguments::number(py, one.reserved),
+        ))?;
+    }
+    let children = PyList::empty(py);
+    for child in &snapshot.children {
+        children.append(shown(py, tree, child)?)?;
+    }
+    let name = usage.name.as_deref();
+    (
+        (name, resources, usage.weight.as_f64(), usage.waiting),
+        (usage.permits, usage.granted, usage.bypassed),
+        (
+            usage.mean_hold.map(|hold| hold.as_secs_f64()),
+            usage.received,
+            usage.due,
+        ),
+        (usage.paused, usage.closed),
+        children,
+    )
+        .into_pyobject(py)
+}

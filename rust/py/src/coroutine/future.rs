@@ -1,0 +1,385 @@
+//! What a task waits on: a future of its loop, with all that asyncio asks of one.
+//!
+//! A [`Parked`](super::Parked) operation hands it up to whoever drives it, asyncio's own task as a rule, which
+//! finds there what an `asyncio.Future` has: the mark by which an awaited future is told from one that was
+//! yielded by mistake, the loop, a list of callbacks, a result, and a way to cancel. Nobody else is to see it:
+//! what people await is the operation, and `wait`, `shield` and `gather` make a task of that first.
+//!
+//! It differs from asyncio's in when its callbacks are called. Those of an `asyncio.Future` go to the loop one by
+//! one; these go with all others of their turn ([`super::wake_batch`]), which spares each waiter a handle and its run,
+//! half of what a wake-up costs.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyWeakrefMethods};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::loop_mailbox::{Key, Mailbox};
+use super::{Class, Coroutine, Native, Seen, Step, Stopped};
+use crate::errors::Raised;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+use crate::runtime::asyncio;
+use crate::runtime::asyncio::InContext;
+
+/// See the top of this file.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct Future {
+    pub(super) mailbox: Arc<Mailbox>,
+    /// Its place there.
+    pub(super) key: Key,
+    /// asyncio's mark: `await` sets it, and the task that comes upon it takes it away.
+    is_awaited: AtomicBool,
+    state: GilCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outcome: Outcome,
+    /// A task adds one callback, and hardly anybody adds another.
+    first: Option<Callback>,
+    rest: Vec<Callback>,
+}
+
+#[derive(Debug, Default)]
+enum Outcome {
+    #[default]
+    Pending,
+    /// With the result `None`.
+    Done,
+    /// With the message, if there is one.
+    Cancelled(Option<Py<PyAny>>),
+}
+
+/// A function, and the context that it is called in.
+#[derive(Debug)]
+struct Callback {
+    function: Py<PyAny>,
+    context: Py<PyAny>,
+}
+
+impl Future {
+    pub(super) fn new(py: Python<'_>, mailbox: Arc<Mailbox>, key: Key) -> PyResult<Py<Self>> {
+        let future = Self {
+            mailbox,
+            key,
+            is_awaited: AtomicBool::new(false),
+            state: GilCell::default(),
+        };
+        Py::new(py, future)
+    }
+
+    /// It is being awaited from now on.
+    pub(super) fn mark(&self) {
+        self.is_awaited.store(true, Ordering::Relaxed);
+    }
+
+    /// Resolves it; false if it was done already. Its callbacks are to be called then.
+    pub(super) fn resolve(&self, py: Python<'_>) -> bool {
+        self.finish(py, Outcome::Done)
+    }
+
+    /// Wakes who waits for it, as the mailbox would, but without its place there, which may be somebody else's by now.
+    /// Called in the loop's thread.
+    pub(crate) fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        if this.resolve(slf.py()) {
+            this.mailbox.call_back(slf)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, py: Python<'_>, outcome: Outcome) -> bool {
+        let mut state = self.state.borrow(py);
+        let is_pending = matches!(state.outcome, Outcome::Pending);
+        if is_pending {
+            state.outcome = outcome;
+        }
+        is_pending
+    }
+
+    /// Calls the callbacks that it has, in order and each in its context. With the first that fails it stops: those after
+    /// it are still there.
+    pub(super) fn call_back(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        loop {
+            let mut state = slf.get().state.borrow(py);
+            let callback = match state.first.take() {
+                Some(first) => first,
+                None if state.rest.is_empty() => return Ok(()),
+                None => state.rest.remove(0),
+            };
+            drop(state);
+            callback.call(slf)?;
+        }
+    }
+}
+
+impl Callback {
+    /// Whether it is what a task of asyncio's own, the one in C, adds to whatever it waits on.
+    fn is_of_task(&self) -> bool {
+        let function = self.function.as_ptr();
+        // SAFETY: a live object; if it is a function of C's, then its definition and the name there live as long.
+        unsafe {
+            ffi::PyCFunction_CheckExact(function) != 0
+                && CStr::from_ptr((*(*function.cast::<ffi::PyCFunctionObject>()).m_ml).ml_name)
+                    == c"task_wakeup"
+        }
+    }
+
+    fn call(&self, future: &Bound<'_, Future>) -> PyResult<()> {
+        let py = future.py();
+        let future = if self.is_of_task() && !future.get().cancelled(py) {
+            // All that a task asks of what woke it is the result. It calls a method to get it, but of
+            // a future of asyncio's own, which it looks into: 1,400 instructions less.
+            done(py)?
+        } else {
+            future.as_any()
+        };
+        let context = self.context.bind(py);
+        let _inside = InContext::enter(context)?;
+        self.function.bind(py).call1((future,)).map(drop)
+    }
+}
+
+/// An `asyncio.Future` that is done, with `None`, and has nothing to do with any loop.
+fn done(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let done = DONE.get_or_try_init(py, || {
+        let keywords = PyDict::new(py);
+        keywords.set_item("loop", Py::new(py, NoLoop)?)?;
+        let future = py.import("asyncio")?.getattr("Future")?;
+        let future = future.call((), Some(&keywords))?;
+        future.call_method1("set_result", (py.None(),))?;
+        PyResult::Ok(future.unbind())
+    });
+    Ok(done?.bind(py))
+}
+
+/// What such a future takes for its loop. Nothing is ever asked of it but this.
+#[pyclass(frozen, module = "headrace._core")]
+struct NoLoop;
+
+#[pymethods]
+impl NoLoop {
+    #[expect(clippy::unused_self, reason = "it is a method in Python")]
+    fn get_debug(&self) -> bool {
+        false
+    }
+}
+
+#[pymethods]
+impl Future {
+    #[getter(_asyncio_future_blocking)]
+    fn is_blocking(&self) -> bool {
+        self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking(&self, is_awaited: bool) {
+        self.is_awaited.store(is_awaited, Ordering::Relaxed);
+    }
+
+    fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let event_loop = self.mailbox.event_loop.bind(py).upgrade();
+        event_loop.ok_or_else(|| PyRuntimeError::new_err("the event loop of this future is gone"))
+    }
+
+    fn done(&self, py: Python<'_>) -> bool {
+        !matches!(self.state.borrow(py).outcome, Outcome::Pending)
+    }
+
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        matches!(self.state.borrow(py).outcome, Outcome::Cancelled(_))
+    }
+
+    fn result(&self, py: Python<'_>) -> PyResult<()> {
+        let message = match &self.state.borrow(py).outcome {
+            Outcome::Done => return Ok(()),
+            Outcome::Cancelled(message) => {
+                Some(message.as_ref().map(|message| message.clone_ref(py)))
+            }
+            Outcome::Pending => None,
+        };
+        Err(match message {
+            Some(message) => asyncio::cancellation(py, message),
+            None => asyncio::invalid_state(py, "Result is not set."),
+        })
+    }
+
+    fn exception(&self, py: Python<'_>) -> PyResult<()> {
+        self.result(py)
+    }
+
+    #[pyo3(signature = (msg = None))]
+    fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+        let this = slf.get();
+        let is_new = this.finish(slf.py(), Outcome::Cancelled(msg));
+        if is_new {
+            this.mailbox.call_back(slf)?;
+        }
+        Ok(is_new)
+    }
+
+    #[pyo3(signature = (callback, /, *, context = None))]
+    fn add_done_callback(
+        slf: &Bound<'_, Self>,
+        callback: Py<PyAny>,
+        context: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let context = match context {
+            Some(context) => context,
+            None => asyncio::copy_context(py)?.unbind(),
+        };
+        let callback = Callback {
+            function: callback,
+            context,
+        };
+        let mut state = this.state.borrow(py);
+        if matches!(state.outcome, Outcome::Pending) {
+            if state.first.is_none() && state.rest.is_empty() {
+                state.first = Some(callback);
+            } else {
+                state.rest.push(callback);
+            }
+            return Ok(());
+        }
+        drop(state);
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "context"), callback.context)?;
+        let event_loop = this.get_loop(py)?;
+        let call_soon = event_loop.getattr(intern!(py, "call_soon"))?;
+        call_soon.call((callback.function, slf), Some(&keywords))?;
+        Ok(())
+    }
+
+    /// How many there were.
+    fn remove_done_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let py = callback.py();
+        let known: Vec<_> = {
+            let state = self.state.borrow(py);
+            if !matches!(state.outcome, Outcome::Pending) {
+                return Ok(0);
+            }
+            let known = state.first.iter().chain(&state.rest);
+            known.map(|known| known.function.clone_ref(py)).collect()
+        };
+        let mut removed = Vec::new();
+        for known in known {
+            // Python code, which may do anything to this future.
+            if !known.bind(py).eq(callback)? {
+                continue;
+            }
+            let mut state = self.state.borrow(py);
+            if (state.first.as_ref()).is_some_and(|first| first.function.is(&known)) {
+                removed.extend(state.first.take());
+            } else if let Some(at) = (state.rest.iter()).position(|other| other.function.is(&known))
+            {
+                removed.push(state.rest.remove(at));
+            }
+        }
+        Ok(removed.len())
+    }
+
+    fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        Native::alloc(slf.py(), || Await {
+            future: slf.unbind(),
+            is_begun: false,
+        })
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        Self::__await__(slf)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> &'static str {
+        match self.state.borrow(py).outcome {
+            Outcome::Pending => "<Future: pending>",
+            Outcome::Done => "<Future: done>",
+            Outcome::Cancelled(_) => "<Future: cancelled>",
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(state) = self.state.peek_for_gc() else {
+            return Ok(());
+        };
+        gc::show(&visit, |see| {
+            if let Outcome::Cancelled(Some(message)) = &state.outcome {
+                see(message)?;
+            }
+            for callback in state.first.iter().chain(&state.rest) {
+                see(&callback.function)?;
+                see(&callback.context)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let held = std::mem::take(&mut *self.state.borrow(py));
+        drop(held);
+    }
+}
+
+/// What `await` of such a future drives.
+#[derive(Debug)]
+struct Await {
+    future: Py<Future>,
+    is_begun: bool,
+}
+
+static CLASS: Class = Class::new();
+
+impl Await {
+    fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
+        let future = self.future.bind(py);
+        if future.get().done(py) {
+            future.get().result(py)?;
+            return Ok(Step::Return(py.None().into_bound(py)));
+        }
+        if self.is_begun {
+            return Err(PyRuntimeError::new_err("await wasn't used with future"));
+        }
+        self.is_begun = true;
+        future.get().mark();
+        Ok(Step::Yield(future.clone().into_any()))
+    }
+}
+
+impl Coroutine for Await {
+    const NAME: &'static CStr = c"headrace._core.Await";
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+        let py = value.py();
+        Raised::lower(py, self.step(py))
+    }
+
+    fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        Err(error)
+    }
+
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+        see(self.future.as_any())
+    }
+
+    fn abandon(&mut self, _py: Python<'_>) {}
+}
+
+pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
+    Native::<Await>::register(py)
+}

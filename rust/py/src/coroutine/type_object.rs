@@ -1,0 +1,387 @@
+//! The heap type behind every awaitable: a Rust value that CPython drives as a coroutine.
+//!
+//! `PyO3` has no way to fill the `am_send` slot, and a `__next__` that raises `StopIteration` costs
+//! more than the Python that it is to replace. So this file builds the type by hand. It has both
+//! slots, because bytecode uses `am_send` on CPython 3.11 and 3.15 and `tp_iternext` on 3.12 to
+//! 3.14 (and under tracing), while a C `Task` calls `am_send` everywhere. With `send`, `throw`,
+//! `close` and `__await__` it is a `collections.abc.Coroutine`, so
+//! `asyncio.ensure_future(anext(s))` takes it as it is.
+//!
+//! The functions that the type points to are in [`super::type_slots`].
+//!
+//! A value is driven by one caller at a time: [`Status::Running`] refuses a second one, which is
+//! what makes handing out `&mut T` sound.
+
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, size_of};
+use std::ptr;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::ffi;
+use pyo3::impl_::trampoline::{fastcall_kw, inquiry, noargs};
+use pyo3::prelude::*;
+
+use super::type_slots;
+use super::type_slots::{Clear, Close, Throw};
+use super::{Seen, Step, Stopped};
+use crate::errors::Raised;
+
+/// A state machine that can be awaited.
+pub(crate) trait Coroutine: Sized + Send + 'static {
+    /// The full name of the Python type.
+    const NAME: &'static CStr;
+
+    /// The type object. Each implementor has a static of its own.
+    fn class() -> &'static Class;
+
+    /// Goes on with `value` (always `None` the first time).
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised>;
+
+    /// Goes on with an error thrown in: a cancellation, as a rule.
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
+
+    /// Whether there is nothing in it to drop, as after the one step of most awaitables.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// How many dead objects of the type are kept for reuse, at most [`MOST_KEPT`].
+    const KEPT: usize = 64;
+
+    /// Whether the value is still needed after the last step, and dropped with the object.
+    const OUTLIVES: bool = false;
+
+    /// What to warn of if this was never begun: somebody forgot an `await`, and what was asked for was not done.
+    #[inline]
+    fn neglected(&self) -> Option<&'static CStr> {
+        None
+    }
+
+    /// The methods that the type has beside those of a coroutine.
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        Vec::new()
+    }
+
+    /// Shows the collector what this holds.
+    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
+
+    /// Gives up its place and everything it holds; called once, when a suspended or a never started
+    /// object dies.
+    fn abandon(&mut self, py: Python<'_>);
+}
+
+/// The most dead objects of a type that can be kept for reuse.
+pub(crate) const MOST_KEPT: usize = 256;
+
+/// A type object and its free list, one static for each [`Coroutine`].
+pub(crate) struct Class(UnsafeCell<ClassState>);
+
+struct ClassState {
+    object: *mut ffi::PyTypeObject,
+    free: [*mut ffi::PyObject; MOST_KEPT],
+    kept: usize,
+}
+
+// SAFETY: the state is read and written with the GIL held only: by `register`, `Native::alloc` and
+// `dealloc`, none of which calls Python code between reading and writing it. Builds without a GIL
+// are refused in gil.rs.
+unsafe impl Sync for Class {}
+
+impl Class {
+    pub(crate) const fn new() -> Self {
+        Self(UnsafeCell::new(ClassState {
+            object: ptr::null_mut(),
+            free: [ptr::null_mut(); MOST_KEPT],
+            kept: 0,
+        }))
+    }
+
+    /// Takes the memory of a dead object: for the free list, with its reference to the type; or, if
+    /// that has `most` of them already, for the allocator.
+    ///
+    /// # Safety
+    ///
+    /// The GIL is held. `object` is of this type, its value is dropped, it is not tracked, and
+    /// nothing refers to it.
+    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject, most: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let class = &mut *self.0.get();
+            if class.kept < most.min(MOST_KEPT) {
+                class.free[class.kept] = object;
+                class.kept += 1;
+            } else {
+                ffi::PyObject_GC_Del(object.cast());
+                ffi::Py_DECREF(class.object.cast());
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Status {
+    /// Not started, or waiting for the next step.
+    Idle,
+    /// A step is on the stack.
+    Running,
+    /// It returned or raised. Its value is dropped, and not looked at any more, unless it
+    /// [outlives](Coroutine::OUTLIVES) the last step.
+    Finished,
+}
+
+/// The memory of one awaitable.
+#[repr(C)]
+pub(super) struct Object<T> {
+    base: ffi::PyObject,
+    pub(super) status: Status,
+    /// Whether the last step returned (`am_send` must say which of the two a value is).
+    pub(super) returned: bool,
+    /// Whether the collector knows of it.
+    pub(super) tracked: bool,
+    pub(super) value: ManuallyDrop<T>,
+}
+
+/// Makes Python objects of `T`.
+pub(crate) struct Native<T>(PhantomData<T>);
+
+impl<T: Coroutine> Native<T> {
+    /// Creates the type object. Called once for each type, when the module is made.
+    pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
+        let mut methods = vec![
+            method(
+                c"send",
+                ffi::METH_O,
+                ffi::PyMethodDefPointer {
+                    PyCFunction: type_slots::m_send::<T>,
+                },
+            ),
+            method(
+                c"throw",
+                ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+                ffi::PyMethodDefPointer {
+                    PyCFunctionFastWithKeywords: fastcall_kw::<Throw<T>>,
+                },
+            ),
+            method(
+                c"close",
+                ffi::METH_NOARGS,
+                ffi::PyMethodDefPointer {
+                    PyCFunction: noargs::<Close<T>>,
+                },
+            ),
+            method(
+                c"__await__",
+                ffi::METH_NOARGS,
+                ffi::PyMethodDefPointer {
+                    PyCFunction: type_slots::m_await,
+                },
+            ),
+        ];
+        methods.extend(T::methods());
+        methods.push(ffi::PyMethodDef::zeroed());
+        // The type keeps a pointer to its methods for as long as it lives, which is for ever.
+        let methods = Box::leak(methods.into_boxed_slice());
+        // By this name a task shows what it runs.
+        let name = ffi::PyGetSetDef {
+            name: c"__qualname__".as_ptr(),
+            get: Some(type_slots::qualname),
+            ..ffi::PyGetSetDef::default()
+        };
+        let getters = Box::leak(Box::new([name, ffi::PyGetSetDef::default()]));
+        let slots = [
+            (ffi::Py_tp_dealloc, type_slots::dealloc::<T> as *mut c_void),
+            (
+                ffi::Py_tp_traverse,
+                type_slots::traverse::<T> as *mut c_void,
+            ),
+            (ffi::Py_tp_clear, inquiry::<Clear<T>> as *mut c_void),
+            (ffi::Py_tp_repr, type_slots::repr::<T> as *mut c_void),
+            (ffi::Py_tp_iter, type_slots::self_iter as *mut c_void),
+            (
+                ffi::Py_tp_iternext,
+                type_slots::iternext::<T> as *mut c_void,
+            ),
+            (ffi::Py_am_await, type_slots::self_iter as *mut c_void),
+            (ffi::Py_am_send, type_slots::am_send::<T> as *mut c_void),
+            (ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+            (ffi::Py_tp_getset, getters.as_mut_ptr().cast()),
+            (0, ptr::null_mut()),
+        ];
+        let mut slots = slots.map(|(slot, pfunc)| ffi::PyType_Slot { slot, pfunc });
+        let flags = ffi::Py_TPFLAGS_DEFAULT
+            | ffi::Py_TPFLAGS_HAVE_GC
+            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        let mut spec = ffi::PyType_Spec {
+            name: T::NAME.as_ptr(),
+            basicsize: c_int::try_from(size_of::<Object<T>>()).expect("an awaitable is small"),
+            itemsize: 0,
+            flags: u32::try_from(flags).expect("the flags of a type are 32 bits"),
+            slots: slots.as_mut_ptr(),
+        };
+        // SAFETY: the spec is well formed: functions of the signatures that their slots ask for, a
+        // terminated slot array, and methods that live for ever.
+        let object = unsafe { ffi::PyType_FromSpec(&raw mut spec) };
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        // SAFETY: the GIL is held, and nothing else refers to the state now.
+        unsafe { (*T::class().0.get()).object = object.cast() };
+        Ok(())
+    }
+
+    /// A new awaitable that has not started. The value is made where it is to stay: copying one
+    /// that was just written stalls for as long as all the rest takes.
+    #[inline]
+    pub(crate) fn alloc(py: Python<'_>, make: impl FnOnce() -> T) -> PyResult<Bound<'_, PyAny>> {
+        // SAFETY: the GIL is held. An object from the free list is memory of this very type whose
+        // value was dropped and that nothing refers to; one from `_PyObject_GC_New` is fresh. Its
+        // fields are written before anything can see it. It is not tracked yet: see `step`.
+        unsafe {
+            let class = &mut *T::class().0.get();
+            let object = if class.kept > 0 {
+                class.kept -= 1;
+                let object = class.free[class.kept];
+                // From none to one. (CPython's own free lists call `_Py_NewReference`, which does
+                // this and tells `tracemalloc`.)
+                ffi::Py_INCREF(object);
+                object
+            } else {
+                Self::fresh(py, class)?
+            };
+            let this = object.cast::<Object<T>>();
+            (&raw mut (*this).status).write(Status::Idle);
+            (&raw mut (*this).returned).write(false);
+            (&raw mut (*this).tracked).write(false);
+            (&raw mut (*this).value).write(ManuallyDrop::new(make()));
+            Ok(Bound::from_owned_ptr(py, object))
+        }
+    }
+
+    /// Whether an object is one of them.
+    #[inline]
+    pub(crate) fn is(object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: attached; the types are only compared.
+        unsafe { ptr::eq(ffi::Py_TYPE(object.as_ptr()), (*T::class().0.get()).object) }
+    }
+
+    /// A step of one by something else than `send`: what that came to, whether it is over or not.
+    #[inline]
+    pub(crate) fn drive<'py>(
+        object: &Bound<'py, PyAny>,
+        run: impl FnOnce(&mut T) -> PyResult<Step<'py>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = object.py();
+        assert!(
+            Self::is(object),
+            "only an object of the type has such steps"
+        );
+        // SAFETY: the object is of the type that `register` made; the thread is attached. What `step` gives is owned.
+        unsafe {
+            let stepped = step::<T>(py, object.as_ptr(), |value| Raised::lower(py, run(value)));
+            match stepped {
+                Ok(value) => Ok(Bound::from_owned_ptr(py, value)),
+                Err(raised) => Err(raised.fetch(py)),
+            }
+        }
+    }
+
+    #[cold]
+    fn fresh(py: Python<'_>, class: &ClassState) -> PyResult<*mut ffi::PyObject> {
+        // SAFETY: the type was made by `register`.
+        let object: *mut ffi::PyObject = unsafe { ffi::PyObject_GC_New(class.object) };
+        if object.is_null() {
+            Err(PyErr::fetch(py))
+        } else {
+            Ok(object)
+        }
+    }
+}
+
+pub(super) fn method(
+    name: &'static CStr,
+    flags: c_int,
+    pointer: ffi::PyMethodDefPointer,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: pointer,
+        ml_flags: flags,
+        ml_doc: ptr::null(),
+    }
+}
+
+/// Runs one step with the object marked as running, and notes what it came to.
+///
+/// # Safety
+///
+/// `object` is a live object of `T`'s type, and the thread is attached.
+#[inline]
+pub(super) unsafe fn step<'py, T: Coroutine>(
+    py: Python<'py>,
+    object: *mut ffi::PyObject,
+    run: impl FnOnce(&mut T) -> Result<Step<'py>, Raised>,
+) -> Result<*mut ffi::PyObject, Raised> {
+    let this = object.cast::<Object<T>>();
+    // SAFETY: the caller's promise. No other `&mut` to the value exists: a second step is refused
+    // while `status` is `Running`, and the collector leaves a running object alone. Whoever called
+    // us holds a reference, so it does not die meanwhile.
+    unsafe {
+        if (*this).status != Status::Idle {
+            return Err(refuse(py, (*this).status));
+        }
+        (*this).status = Status::Running;
+        match run(&mut (*this).value) {
+            Ok(Step::Return(value)) => {
+                finish(this);
+                (*this).returned = true;
+                Ok(value.into_ptr())
+            }
+            Ok(Step::Yield(value)) => {
+                (*this).status = Status::Idle;
+                (*this).returned = false;
+                // From here on it may be part of a cycle: a task holds it, and a callback holds the
+                // task. Most awaitables never come here, and the collector never hears of them.
+                if !(*this).tracked {
+                    (*this).tracked = true;
+                    ffi::PyObject_GC_Track(object.cast());
+                }
+                Ok(value.into_ptr())
+            }
+            Err(raised) => {
+                finish(this);
+                Err(raised)
+            }
+        }
+    }
+}
+
+/// Why an object that is not idle cannot be stepped.
+#[cold]
+fn refuse(py: Python<'_>, status: Status) -> Raised {
+    let error = if status == Status::Running {
+        PyValueError::new_err("this awaitable is already executing")
+    } else {
+        PyRuntimeError::new_err("cannot reuse an awaitable that was already awaited")
+    };
+    Raised::set(py, error)
+}
+
+/// Drops what it held, unless that outlives it: nobody will step it again, and whatever dropping runs
+/// finds it finished.
+///
+/// # Safety
+///
+/// `this` is a live object whose value was not dropped yet, and to which no reference is left.
+#[inline]
+pub(super) unsafe fn finish<T: Coroutine>(this: *mut Object<T>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*this).status = Status::Finished;
+        if !T::OUTLIVES && !(*this).value.is_empty() {
+            ManuallyDrop::drop(&mut (*this).value);
+        }
+    }
+}

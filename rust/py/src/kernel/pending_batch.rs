@@ -1,0 +1,72 @@
+//! The list that `window` and `buffer_until` gather.
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::coroutine::Stopped;
+use crate::object::gil_cell::GilCell;
+
+/// The most items that memory is taken for before they are there.
+const LARGE: usize = 1024;
+
+/// Items that wait for their list to be full.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    items: GilCell<Vec<Py<PyAny>>>,
+    /// Whether a list that is not full comes out at the end.
+    keeps_partial: bool,
+}
+
+impl Batch {
+    pub(crate) fn new(keeps_partial: bool) -> Self {
+        Self {
+            items: GilCell::new(Vec::new()),
+            keeps_partial,
+        }
+    }
+
+    pub(crate) fn len(&self, py: Python<'_>) -> usize {
+        self.items.borrow(py).len()
+    }
+
+    /// Adds an item; says how many there are then.
+    pub(crate) fn push(&self, item: &Bound<'_, PyAny>) -> usize {
+        let mut items = self.items.borrow(item.py());
+        items.push(item.clone().unbind());
+        items.len()
+    }
+
+    /// The list, full; a new one begins, and may well become as long.
+    pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let items = {
+            let mut items = self.items.borrow(py);
+            let next = Vec::with_capacity(items.len().min(LARGE));
+            std::mem::replace(&mut *items, next)
+        };
+        PyList::new(py, items).map(Bound::into_any)
+    }
+
+    /// What is left at the end.
+    pub(crate) fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        if self.len(py) == 0 || !self.keeps_partial {
+            self.clear(py);
+            return None;
+        }
+        self.take(py).ok()
+    }
+
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        let items = std::mem::take(&mut *self.items.borrow(py));
+        drop(items);
+    }
+
+    pub(crate) fn traverse(
+        &self,
+        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        match self.items.peek_for_gc() {
+            Some(items) => items.iter().try_for_each(see),
+            None => Ok(()),
+        }
+    }
+}

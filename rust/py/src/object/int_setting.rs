@@ -1,0 +1,54 @@
+//! Whole numbers that a user gave.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyInt};
+
+use super::gil_cell::GilCell;
+use crate::errors;
+
+/// A whole number of the configuration, which may be changed at any time.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    parameter: &'static str,
+    least: u64,
+    value: GilCell<u64>,
+}
+
+impl Whole {
+    pub(crate) fn new(
+        parameter: &'static str,
+        least: u64,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            parameter,
+            least,
+            value: GilCell::new(whole(parameter, least, value)?),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, py: Python<'_>) -> u64 {
+        *self.value.borrow(py)
+    }
+
+    pub(crate) fn set(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        *self.value.borrow(value.py()) = whole(self.parameter, self.least, value)?;
+        Ok(())
+    }
+}
+
+/// A whole number of at least `least`, or the error that names the parameter and the value.
+pub(crate) fn whole(parameter: &str, least: u64, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
+        return Err(errors::wrong_type(parameter, "an integer", value));
+    }
+    match value.extract::<u64>() {
+        Ok(number) if number >= least => Ok(number),
+        _ => Err(PyValueError::new_err(format!(
+            "{parameter} must be at least {least} and below 2**64, got {}",
+            errors::describe(value)
+        ))),
+    }
+}

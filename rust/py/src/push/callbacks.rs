@@ -1,0 +1,92 @@
+//! `Callbacks`: callables that are a sink.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::errors;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+
+/// What is called with each item, one after the other.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct Callbacks {
+    functions: GilCell<Arc<[Py<PyAny>]>>,
+}
+
+#[pymethods]
+impl Callbacks {
+    #[new]
+    #[pyo3(signature = (*functions))]
+    fn new(functions: &Bound<'_, PyTuple>) -> PyResult<Self> {
+        Ok(Self {
+            functions: GilCell::new(checked(functions)?),
+        })
+    }
+
+    #[getter]
+    fn functions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let functions = self.now(py);
+        PyTuple::new(py, functions.iter().map(|function| function.bind(py)))
+    }
+
+    #[setter]
+    fn set_functions(&self, functions: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = functions.py();
+        let functions = functions.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        self.set(py, checked(&PyTuple::new(py, functions)?)?);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| {
+            match self.functions.peek_for_gc().as_deref() {
+                // A push that is under way holds them too.
+                Some(functions) if Arc::strong_count(functions) == 1 => {
+                    functions.iter().try_for_each(see)
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.set(py, Arc::new([]));
+    }
+}
+
+impl Callbacks {
+    /// The callables of now.
+    #[inline]
+    pub(super) fn now(&self, py: Python<'_>) -> Arc<[Py<PyAny>]> {
+        Arc::clone(&self.functions.borrow(py))
+    }
+
+    /// The callable, if it is the only one.
+    #[inline]
+    pub(super) fn only<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match &**self.functions.borrow(py) {
+            [function] => Some(function.bind(py).clone()),
+            _ => None,
+        }
+    }
+
+    fn set(&self, py: Python<'_>, functions: Arc<[Py<PyAny>]>) {
+        // Dropped with the borrow gone: a destructor may come back here.
+        let old = std::mem::replace(&mut *self.functions.borrow(py), functions);
+        drop(old);
+    }
+}
+
+fn checked(functions: &Bound<'_, PyTuple>) -> PyResult<Arc<[Py<PyAny>]>> {
+    for (number, function) in functions.iter().enumerate() {
+        if !function.is_callable() {
+            let parameter = format!("callbacks[{number}]");
+            return Err(errors::wrong_type(&parameter, "callable", &function));
+        }
+    }
+    Ok(functions.iter().map(Bound::unbind).collect())
+}

@@ -1,0 +1,151 @@
+//! Who asks: the asyncio task that runs, or else the thread.
+//!
+//! An owner is a number. That of a task is never given to another one, although its address is: a task
+//! is known by a weak reference, and one whose reference is dead is forgotten.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU64;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
+
+use super::asyncio;
+use super::blocking_wait::this_thread;
+use crate::object::gil_cell::GilCell;
+
+static TASKS: GilCell<Tasks> = GilCell::new(Tasks {
+    known: None,
+    next: 1,
+    sweep_at: LEAST,
+});
+
+/// Who was asked about last, by whom that is found again without asking for the loop and its task.
+static LATEST: GilCell<Latest> = GilCell::new(Latest {
+    steps: None,
+    thread: 0,
+    number: NonZeroU64::MIN,
+});
+
+/// Below that many, dead ones are left alone.
+const LEAST: usize = 64;
+
+struct Tasks {
+    /// By address. Made when the first is needed: a map is no constant.
+    known: Option<HashMap<usize, Known, BuildHasherDefault<OfAddress>>>,
+    next: u64,
+    /// With how many the dead ones are looked for.
+    sweep_at: usize,
+}
+
+struct Latest {
+    /// What [`asyncio::steps`] counted then.
+    steps: Option<u64>,
+    thread: u64,
+    number: NonZeroU64,
+}
+
+struct Known {
+    task: Py<PyWeakrefReference>,
+    number: u64,
+}
+
+/// Addresses are spread already but for their lowest bits, and nobody chooses them.
+#[derive(Default)]
+struct OfAddress(u64);
+
+impl Hasher for OfAddress {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(usize::from(byte));
+        }
+    }
+
+    #[inline]
+    fn write_usize(&mut self, address: usize) {
+        // By the golden ratio: the table looks at the highest bits and at the lowest.
+        let mixed = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+impl Known {
+    fn is(&self, task: &Bound<'_, PyAny>) -> bool {
+        let known = self.task.bind(task.py()).upgrade();
+        known.is_some_and(|known| known.is(task))
+    }
+
+    fn is_alive(&self, py: Python<'_>) -> bool {
+        self.task.bind(py).upgrade().is_some()
+    }
+}
+
+/// The one who runs now.
+#[inline]
+pub(crate) fn current(py: Python<'_>) -> PyResult<NonZeroU64> {
+    let latest = LATEST.borrow(py);
+    if latest.steps.is_some()
+        && latest.thread == this_thread()
+        && latest.steps == asyncio::steps(py)
+    {
+        return Ok(latest.number);
+    }
+    drop(latest);
+    find(py)
+}
+
+fn find(py: Python<'_>) -> PyResult<NonZeroU64> {
+    // Tasks have even numbers, threads odd ones.
+    let number = match asyncio::current_task(py) {
+        Some(task) => number_of(&task)? << 1,
+        None => this_thread() << 1 | 1,
+    };
+    let number = NonZeroU64::new(number).expect("numbers begin at 1");
+    *LATEST.borrow(py) = Latest {
+        steps: asyncio::steps(py),
+        thread: this_thread(),
+        number,
+    };
+    Ok(number)
+}
+
+fn number_of(task: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let py = task.py();
+    let address = task.as_ptr() as usize;
+    let mut tasks = TASKS.borrow(py);
+    if let Some(known) = tasks.known.get_or_insert_default().get(&address)
+        && known.is(task)
+    {
+        return Ok(known.number);
+    }
+    drop(tasks);
+    note(task, address)
+}
+
+#[cold]
+fn note(task: &Bound<'_, PyAny>, address: usize) -> PyResult<u64> {
+    let py = task.py();
+    let reference = PyWeakrefReference::new(task)?.unbind();
+    let mut tasks = TASKS.borrow(py);
+    let tasks = &mut *tasks;
+    let known = tasks.known.get_or_insert_default();
+    if known.len() >= tasks.sweep_at {
+        // Dropping a weak reference that has no callback runs nothing of Python.
+        known.retain(|_, known| known.is_alive(py));
+        tasks.sweep_at = (known.len() * 2).max(LEAST);
+    }
+    let number = tasks.next;
+    tasks.next += 1;
+    known.insert(
+        address,
+        Known {
+            task: reference,
+            number,
+        },
+    );
+    Ok(number)
+}

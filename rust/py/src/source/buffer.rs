@@ -1,0 +1,93 @@
+//! The far end of a buffer that producers push into.
+
+use headrace_core::buffer::{Get, TryGetError};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Drawn, Wait};
+use crate::buffer::Buffer;
+use crate::coroutine::Pending;
+
+/// Takes items out of a [`Buffer`].
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct QueueFeed {
+    buffer: Py<Buffer>,
+}
+
+#[pymethods]
+impl QueueFeed {
+    #[new]
+    fn new(buffer: Py<Buffer>) -> Self {
+        Self { buffer }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.buffer)
+    }
+}
+
+impl QueueFeed {
+    /// What it takes items out of.
+    pub(crate) fn buffer(&self, py: Python<'_>) -> Py<Buffer> {
+        self.buffer.clone_ref(py)
+    }
+
+    #[inline(never)]
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let buffer = self.buffer.get();
+        // The link was checked for a fork just now; a broken buffer is for `draw` to tell of.
+        if buffer.core().is_broken() {
+            return None;
+        }
+        let item = buffer.core().try_get().ok()?;
+        Some(buffer.reveal(item.into_bound(py)))
+    }
+
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let buffer = self.buffer.get();
+        buffer.check(py)?;
+        match buffer.core().try_get() {
+            Ok(item) => Ok(Drawn::Item(buffer.reveal(item.into_bound(py)))),
+            Err(TryGetError::Empty) => self.wait(py, Pending::new(buffer.core().get())),
+            Err(TryGetError::Ended) => self.end(py),
+        }
+    }
+
+    /// Waits for an item, unless one came in between.
+    pub(crate) fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        mut pending: Pending<Get<Py<PyAny>>>,
+    ) -> PyResult<Drawn<'py>> {
+        match pending.step(py)? {
+            Ok(Ok(item)) => Ok(Drawn::Item(self.buffer.get().reveal(item.into_bound(py)))),
+            Ok(Err(_)) => self.end(py),
+            Err(object) => Ok(Drawn::Wait(Box::new(Wait::Core(pending)), object)),
+        }
+    }
+
+    /// The end, or the error that the producers left, once.
+    fn end<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        self.buffer.get().take_error(py).map_or(Ok(Drawn::End), Err)
+    }
+
+    pub(crate) fn restart(&self) -> PyResult<()> {
+        if self.buffer.get().core().is_finished() {
+            return Err(PyRuntimeError::new_err(
+                "cannot restart: the buffer behind this source was ended; make a new one",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Nobody will read any more: blocked producers get their items back.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let buffer = self.buffer.get();
+        buffer.check(py)?;
+        let left = buffer.core().close();
+        drop(left);
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! A sync iterable.
+
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyIterator;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::Drawn;
+use crate::object::gc;
+use crate::object::gil_cell::GilCell;
+
+/// Takes items from an iterator that is made when the first one is wanted.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct IterFeed {
+    iterable: Py<PyAny>,
+    state: GilCell<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Fresh,
+    Running(Py<PyIterator>),
+    Ended,
+}
+
+#[pymethods]
+impl IterFeed {
+    #[new]
+    fn new(iterable: &Bound<'_, PyAny>) -> Self {
+        Self {
+            iterable: iterable.clone().unbind(),
+            state: GilCell::new(State::Fresh),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        gc::show(&visit, |see| {
+            see(&self.iterable)?;
+            match self.state.peek_for_gc().as_deref() {
+                Some(State::Running(iterator)) => see(iterator.as_any()),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.set(py, State::Ended);
+    }
+}
+
+impl IterFeed {
+    /// Over an iterable.
+    pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
+        Self::new(iterable)
+    }
+
+    fn set(&self, py: Python<'_>, state: State) {
+        let old = std::mem::replace(&mut *self.state.borrow(py), state);
+        drop(old);
+    }
+
+    #[inline]
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let iterator = match &*self.state.borrow(py) {
+            State::Running(iterator) => Some(iterator.bind(py).clone()),
+            State::Fresh | State::Ended => None,
+        };
+        Self::step(&iterator?)
+    }
+
+    /// One item; `None`, perhaps with an exception set, if the iterator has no more.
+    #[inline]
+    fn step<'py>(iterator: &Bound<'py, PyIterator>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an
+        // owned item, or null.
+        unsafe {
+            let tp_iternext = (*ffi::Py_TYPE(iterator.as_ptr())).tp_iternext?;
+            Bound::from_owned_ptr_or_opt(iterator.py(), tp_iternext(iterator.as_ptr()))
+        }
+    }
+
+    /// Why there was none: it has not begun, it has ended, or it raised.
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+        let fresh = matches!(*self.state.borrow(py), State::Fresh);
+        if fresh {
+            let iterator = self.iterable.bind(py).try_iter()?;
+            self.set(py, State::Running(iterator.clone().unbind()));
+            if let Some(item) = Self::step(&iterator) {
+                return Ok(Drawn::Item(item));
+            }
+        }
+        match PyErr::take(py) {
+            // An iterator that raised stays: a class may well go on after an error, and one that
+            // cannot ends by itself.
+            Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),
+            _ => {
+                self.set(py, State::Ended);
+                Ok(Drawn::End)
+            }
+        }
+    }
+
+    pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        let iterable = self.iterable.bind(py);
+        // SAFETY: a live object.
+        if unsafe { ffi::PyIter_Check(iterable.as_ptr()) } != 0 {
+            return Err(PyRuntimeError::new_err(format!(
+                "cannot restart: the source {} is an iterator, which runs once; give a list, a range or any other iterable that can be iterated again",
+                crate::errors::describe(iterable)
+            )));
+        }
+        self.set(py, State::Fresh);
+        Ok(())
+    }
+
+    /// Whether there is an iterator, or was one.
+    pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
+        !matches!(*self.state.borrow(py), State::Fresh)
+    }
+
+    /// Ends it. A generator is closed, so that its `finally` runs now.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let old = std::mem::replace(&mut *self.state.borrow(py), State::Ended);
+        let running = match old {
+            State::Running(iterator) => iterator.into_any().into_bound(py),
+            State::Fresh => self.iterable.bind(py).clone(),
+            State::Ended => return Ok(()),
+        };
+        // SAFETY: reading the type of a live object.
+        let is_generator =
+            unsafe { std::ptr::eq(ffi::Py_TYPE(running.as_ptr()), &raw const ffi::PyGen_Type) };
+        if is_generator {
+            running.call_method0(intern!(py, "close"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! One value, once a cycle.
+
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::Drawn;
+use crate::object::gil_cell::GilCell;
+
+/// Gives the value that it has at that moment, once.
+#[pyclass(frozen, module = "headrace._core")]
+#[derive(Debug)]
+pub(crate) struct CacheFeed(GilCell<State>);
+
+#[derive(Debug)]
+struct State {
+    value: Py<PyAny>,
+    given: bool,
+}
+
+#[pymethods]
+impl CacheFeed {
+    #[new]
+    fn new(value: Py<PyAny>) -> Self {
+        Self(GilCell::new(State {
+            value,
+            given: false,
+        }))
+    }
+
+    #[getter]
+    fn value(&self, py: Python<'_>) -> Py<PyAny> {
+        self.0.borrow(py).value.clone_ref(py)
+    }
+
+    #[setter]
+    fn set_value(&self, py: Python<'_>, value: Py<PyAny>) {
+        let old = std::mem::replace(&mut self.0.borrow(py).value, value);
+        drop(old);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0
+            .peek_for_gc()
+            .map_or(Ok(()), |state| visit.call(&state.value))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.set_value(py, py.None());
+    }
+}
+
+impl CacheFeed {
+    #[inline(never)]
+    pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let mut state = self.0.borrow(py);
+        if state.given {
+            return None;
+        }
+        state.given = true;
+        Some(state.value.bind(py).clone())
+    }
+
+    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> Drawn<'py> {
+        self.ready(py).map_or(Drawn::End, Drawn::Item)
+    }
+
+    pub(crate) fn restart(&self, py: Python<'_>) {
+        self.0.borrow(py).given = false;
+    }
+}
