@@ -28,11 +28,11 @@ ROOT = Path(__file__).parents[1]
 
 # Which modules of the house a page of the reference is about. What is made in Rust says of itself only that it is headrace's.
 REFERENCE = {
-    "pull": ("Pull streams", ("pull", "combiner", "skip"), ("IteratorResult",)),
+    "pull": ("Pull streams", ("pull", "_internal.sentinels"), ("IteratorResult",)),
     "push": ("Push streams", ("push",), ()),
     "bridge": ("Between pull and push", ("buffer", "bridge", "signal"), ()),
     "capacity": ("Capacity", ("capacity",), ("Lease",)),
-    "pool": ("The pool", ("pool",), ("TaskProgressEnvelope",)),
+    "pool": ("The pool", ("task", "graph", "pool"), ("TaskProgressEnvelope",)),
     "errors": ("Errors", ("errors",), ()),
 }
 OTHERS = {

@@ -13,7 +13,7 @@ import pytest
 
 from headrace import CapacitySource
 from headrace.cli.groups import Groups, group_of
-from headrace.pool import Task
+from headrace.task import Task
 from tests.command import Files, files_in, results, run
 from tests.pool_support import ALL_THE_LONG_WAY
 from tests.support import until

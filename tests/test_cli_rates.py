@@ -12,8 +12,8 @@ import pytest
 from headrace import CapacitySource, Rate
 from headrace.cli.arguments import count, natural, rate, seconds, weight
 from headrace.cli.groups import Groups
-from headrace.cli.terms import Terms
-from headrace.pool import Task
+from headrace.cli.run_options import Terms
+from headrace.task import Task
 from tests.command import Files, files_in, results, run
 
 if TYPE_CHECKING:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from headrace.cli.call import Call
-from headrace.cli.failure import Failure
 from headrace.cli.output import Output
+from headrace.cli.record_error import Failure
+from headrace.cli.record_task import Call
 from headrace.cli.records import Record
-from headrace.cli.report.gauge import Gauge
-from headrace.cli.report.notable import KINDS, SHOWN, SHOWN_OF_MESSAGE, Failed, Slowest
+from headrace.cli.report.collector import Watch
+from headrace.cli.report.ddsketch import BUCKETS, ERROR, LEAST, MOST, Sketch
+from headrace.cli.report.format import figures, seconds_in_words, shortened
 from headrace.cli.report.report import Report
-from headrace.cli.report.sketch import BUCKETS, ERROR, LEAST, MOST, Sketch
+from headrace.cli.report.samples import KINDS, SHOWN, SHOWN_OF_MESSAGE, Failed, Slowest
+from headrace.cli.report.series import Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.report.timeline import OTHERS, TimeLine
-from headrace.cli.report.watch import Watch
-from headrace.cli.report.words import figures, seconds_in_words, shortened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from headrace.cli.failure import Failure
-from headrace.cli.report.gauge import Family, Flow, Gauge
+from headrace.cli.record_error import Failure
 from headrace.cli.report.page import render
 from headrace.cli.report.report import Report
+from headrace.cli.report.series import Family, Flow, Gauge
 from headrace.cli.report.summary import Summary
 from tests.browser import browser
 from tests.command import Files, files_in, listing, rest, run, running, wait_for_line

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from headrace.tasks import settled
+from headrace._internal.tasks import settled
 from tests.support import quiet
 
 

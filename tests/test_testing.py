@@ -177,7 +177,7 @@ def test_a_job_that_was_left_is_no_silence_and_holds_up_no_timer() -> None:
 def test_a_job_that_holds_up_everything_is_named(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.testing.clock.LONGEST", 0.05)
+    monkeypatch.setattr("headrace.testing.virtual_clock.LONGEST", 0.05)
     released = threading.Event()
 
     async def released_by(job: Awaitable[object]) -> None:
@@ -237,7 +237,7 @@ def test_law_10_a_capacity_by_the_real_clock_holds_up_a_timer_no_longer_than_a_j
 def test_law_10_a_capacity_by_the_real_clock_that_holds_up_everything_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headrace.testing.clock.LONGEST", 0.05)
+    monkeypatch.setattr("headrace.testing.virtual_clock.LONGEST", 0.05)
     with pytest.raises(DeadlockError, match=r"a capacity by the real clock, .*clock=loop\.time"):
         run(one_call_a(3600), VirtualClock(patience=0))
 

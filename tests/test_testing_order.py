@@ -204,7 +204,7 @@ async def test_a_case_that_is_none_is_refused() -> None:
 
 
 async def test_more_places_than_are_tried_are_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.testing.strike.MOST", 3)
+    monkeypatch.setattr("headrace.testing.fault_injection.MOST", 3)
 
     async def case() -> AsyncGenerator[Coroutine[Any, Any, Any], Outcome]:
         yield turns(places)

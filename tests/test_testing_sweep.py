@@ -278,7 +278,7 @@ async def test_what_is_no_stream_to_sweep_is_refused() -> None:
 async def test_a_sweep_that_does_not_come_to_the_end_of_the_places_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headrace.testing.strike.MOST", 2)
+    monkeypatch.setattr("headrace.testing.fault_injection.MOST", 2)
 
     def build() -> PullObj[Any]:
         return SourceIterObj(ScriptedSource([Turns(9), 1]))

@@ -7,13 +7,14 @@ of capacities. The hot parts are Rust.
 
 from typing import TYPE_CHECKING
 
-from headrace.lazy import lazily
+from headrace._internal.lazy_import import lazily
 
 if TYPE_CHECKING:
     from headrace._core import (
         IteratorResult as IteratorResult,
         __version__ as __version__,
     )
+    from headrace._internal.sentinels import *
     from headrace.bridge import *
     from headrace.buffer import PushPullBufferObj as PushPullBufferObj
     from headrace.capacity import (
@@ -25,30 +26,20 @@ if TYPE_CHECKING:
         QuotaCapacitySource as QuotaCapacitySource,
         Rate as Rate,
     )
-    from headrace.combiner import AsyncIteratorCombiner as AsyncIteratorCombiner
     from headrace.errors import *
+    from headrace.graph import *
     from headrace.pool import (
-        DependencyGraph as DependencyGraph,
-        DependencyNode as DependencyNode,
-        DependencySourceObj as DependencySourceObj,
-        DependencyState as DependencyState,
         EnvelopeType as EnvelopeType,
         Final as Final,
         HierarchicalTaskPoolRunner as HierarchicalTaskPoolRunner,
         PoolSnapshot as PoolSnapshot,
-        PriorityDependencySourceObj as PriorityDependencySourceObj,
-        PrioritySourceObj as PrioritySourceObj,
         PullMapPoolObj as PullMapPoolObj,
-        Retry as Retry,
-        Settling as Settling,
-        Task as Task,
         TaskProgressEnvelope as TaskProgressEnvelope,
-        current_lease as current_lease,
     )
     from headrace.pull import *
     from headrace.push import *
     from headrace.signal import *
-    from headrace.skip import *
+    from headrace.task import *
 else:
     # The same for the interpreter, which imports a name when it is first asked for: which module has which.
     __getattr__, __dir__, __all__ = lazily(
@@ -61,18 +52,21 @@ else:
                 Budget CapacitySnapshot CapacitySource HierarchicalBalancer Lease QuotaCapacitySource
                 Rate
             """,
-            "combiner": "AsyncIteratorCombiner",
             "errors": """
                 BrokenError BudgetExhausted ClosedError CycleError ForkError HeadraceError OrderError
                 SourceCancelledError WouldBlock WouldDeadlock WrongLoopError
             """,
-            "pool": """
-                DependencyGraph DependencyNode DependencySourceObj DependencyState EnvelopeType Final
-                HierarchicalTaskPoolRunner PoolSnapshot PriorityDependencySourceObj PrioritySourceObj
-                PullMapPoolObj Retry Settling Task TaskProgressEnvelope current_lease
+            "graph": """
+                DependencyGraph DependencyNode DependencySourceObj DependencyState
+                PriorityDependencySourceObj PrioritySourceObj Settling
             """,
+            "pool": """
+                EnvelopeType Final HierarchicalTaskPoolRunner PoolSnapshot PullMapPoolObj
+                TaskProgressEnvelope
+            """,
+            "task": "Retry Task current_lease",
             "pull": """
-                PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj
+                AsyncIteratorCombiner PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj
                 PullFilterObj PullFlatMapObj PullFlattenObj PullGateObj PullInOrderObj
                 PullLabeledRaceObj PullLabeledRaceRobinObj PullLabeledRoundRobinObj
                 PullLabeledZipObj PullMapObj PullObj PullObj1To1Link PullRaceCutoffObj PullRaceObj
@@ -89,6 +83,6 @@ else:
                 SinkCapacityObj SinkCollectObj SinkNullObj SinkObj SinkWriterObj
             """,
             "signal": "WaitObject",
-            "skip": "SKIP Skip",
+            "_internal.sentinels": "SKIP Skip",
         },
     )

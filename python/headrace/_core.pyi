@@ -31,7 +31,7 @@ from typing import (
 from typing_extensions import disjoint_base
 
 from headrace.abc import PushProtocol
-from headrace.pool.envelope import EnvelopeType
+from headrace.pool.events import EnvelopeType
 
 __all__ = [
     "Asks",

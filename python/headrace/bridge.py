@@ -8,10 +8,11 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import Delivery, ForeignFeed
-from headrace.blame import as_one, raise_all, speechless
+from headrace._internal.depth import nested
+from headrace._internal.error_notes import as_one, raise_all, speechless
+from headrace._internal.reprs import counted, shown, told
 from headrace.errors import CLOSING, NOTHING
 from headrace.pull.base import PullObj
-from headrace.pull.nesting import nested
 from headrace.pull.source import as_pull
 from headrace.push.base import (
     acceptors,
@@ -24,7 +25,6 @@ from headrace.push.base import (
     push_now,
     says_done,
 )
-from headrace.telling import counted, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Buffer, QueueFeed, end_push, settle_push
+from headrace._internal.reprs import amount, shown, told
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
-from headrace.telling import amount, shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

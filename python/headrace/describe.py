@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from headrace import _core
+from headrace._internal.reprs import short, shown
 from headrace.bridge import PushPullObj
-from headrace.telling import short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

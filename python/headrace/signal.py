@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
-from headrace.telling import shown, told
+from headrace._internal.reprs import shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,9 +2,9 @@
 
 from headrace._core import Lease
 from headrace.capacity.balancer import HierarchicalBalancer
-from headrace.capacity.limit import Budget, Rate
+from headrace.capacity.limits import Budget, Rate
+from headrace.capacity.node import CapacitySource, QuotaCapacitySource, checked_capacity, under
 from headrace.capacity.snapshot import CapacitySnapshot
-from headrace.capacity.source import CapacitySource, QuotaCapacitySource, checked_capacity, under
 
 __all__ = [
     "Budget",

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.capacity.limit import SLOTS, checked, checked_amount, micros, units
-from headrace.capacity.source import CapacitySource
+from headrace._internal.reprs import shown, told
+from headrace._internal.tasks import settled
+from headrace.capacity.limits import SLOTS, checked, checked_amount, micros, units
+from headrace.capacity.node import CapacitySource
 from headrace.errors import ClosedError
-from headrace.tasks import settled
-from headrace.telling import shown, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

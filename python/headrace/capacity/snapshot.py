@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
-from headrace.capacity.limit import raised
+from headrace.capacity.limits import raised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from headrace.capacity.limit import Limit
+    from headrace.capacity.limits import Limit
 
 __all__ = ["CapacitySnapshot"]
 

@@ -9,7 +9,7 @@ import argparse
 import math
 
 from headrace.capacity import Rate
-from headrace.cli.report.words import shortened
+from headrace.cli.report.format import shortened
 
 MOST = 1_000_000_000
 """The largest number that may be asked for; a tree of capacities takes some more."""

@@ -14,16 +14,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from headrace.capacity import CapacitySource
-from headrace.cli.report.words import shortened
-from headrace.cli.terms import field_of
-from headrace.cli.window import Window
+from headrace.cli.inflight import Window
+from headrace.cli.report.format import shortened
+from headrace.cli.run_options import field_of
 from headrace.pool import EnvelopeType, HierarchicalTaskPoolRunner
 from headrace.pull import SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from headrace.pool import RunnerOptions, Task
+    from headrace.pool import RunnerOptions
+    from headrace.task import Task
 
 
 class Groups:

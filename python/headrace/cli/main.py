@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
 from headrace.cli.arguments import count, natural, rate, seconds, weight
-from headrace.cli.complaint import ComplaintError
+from headrace.cli.errors import ComplaintError
+from headrace.cli.load_function import load
 from headrace.cli.map import MapOptions, run
 from headrace.cli.output import cannot_write
-from headrace.cli.say import listen, say
-from headrace.cli.target import load
-from headrace.cli.terms import Terms
+from headrace.cli.run_options import Terms
+from headrace.cli.stderr import listen, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,27 +24,27 @@ from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from headrace.cli.call import Call
-from headrace.cli.caller import Caller
-from headrace.cli.complaint import ComplaintError
-from headrace.cli.failure import Failure, InterruptingError, as_error_line
+from headrace.cli.errors import ComplaintError
 from headrace.cli.groups import Groups, group_of
+from headrace.cli.inflight import Window
 from headrace.cli.output import Output
 from headrace.cli.progress import Tally, choose
+from headrace.cli.record_error import Failure, InterruptingError, as_error_line
+from headrace.cli.record_runner import Caller
+from headrace.cli.record_task import Call
 from headrace.cli.records import RecordReader
-from headrace.cli.report.gauge import Family, Gauge
+from headrace.cli.report.collector import Watch
+from headrace.cli.report.series import Family, Gauge
 from headrace.cli.report.summary import Summary
-from headrace.cli.report.watch import Watch
-from headrace.cli.say import say, unheard
-from headrace.cli.window import Window
+from headrace.cli.stderr import say, unheard
 from headrace.pool import HierarchicalTaskPoolRunner
 from headrace.pull import SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from headrace.cli.terms import Terms
-    from headrace.pool import Task
+    from headrace.cli.run_options import Terms
+    from headrace.task import Task
 
 # How many failures, and how many unfinished records, are named one by one.
 NAMED = 20

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from headrace.cli.complaint import ComplaintError
+from headrace.cli.errors import ComplaintError
 
 if TYPE_CHECKING:
     from types import TracebackType

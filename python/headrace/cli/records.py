@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from io import FileIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from headrace.cli.complaint import ComplaintError
+from headrace.cli.errors import ComplaintError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

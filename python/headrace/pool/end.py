@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from headrace._internal.tasks import settled
 from headrace.pool.inside import Inside
-from headrace.tasks import settled
 
 if TYPE_CHECKING:
     from contextvars import Context

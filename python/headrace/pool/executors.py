@@ -9,7 +9,7 @@ from headrace.pool.executor.thread import ThreadExecutor
 
 if TYPE_CHECKING:
     from headrace.pool.executor import Executor
-    from headrace.pool.task import Task
+    from headrace.task.task import Task
 
 __all__ = ["Executors"]
 

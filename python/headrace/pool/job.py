@@ -8,20 +8,20 @@ from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from headrace.blame import speechless
+from headrace._internal.error_notes import speechless
 from headrace.errors import HeadraceError
-from headrace.pool.envelope import EnvelopeType, TaskProgressEnvelope
+from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor import Cancelling, Stop
-from headrace.pool.lease import leased
-from headrace.pool.task import Task
+from headrace.task._current_lease import leased
+from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Hashable
 
     from headrace.capacity import Lease
     from headrace.pool.executor import Executor, Handle
-    from headrace.pool.retry import Retry
     from headrace.pool.run import Run
+    from headrace.task.retry import Retry
 
 __all__ = ["Job", "State"]
 

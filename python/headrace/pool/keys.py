@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.telling import short
+from headrace._internal.reprs import short
 
 if TYPE_CHECKING:
     from headrace.pool.job import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from headrace.pool.retry import Retry
+    from headrace.task.retry import Retry
 
 __all__ = ["RunnerOptions"]
 

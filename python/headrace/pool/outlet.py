@@ -18,7 +18,7 @@ from headrace._core import Buffer, Unread
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from headrace.pool.envelope import TaskProgressEnvelope
+    from headrace.pool.events import TaskProgressEnvelope
 
 __all__ = ["Failure", "Outlet", "Place", "stopped"]
 

@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._core import Lane
-from headrace.blame import speechless
-from headrace.pool.envelope import EnvelopeType, TaskProgressEnvelope
+from headrace._internal.error_notes import speechless
+from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor.loop import stream
 from headrace.pool.job import State
-from headrace.pool.lease import leased
-from headrace.pool.task import Task
+from headrace.task._current_lease import leased
+from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable

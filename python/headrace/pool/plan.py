@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace._core import Ids, Meter
-from headrace.pool.settling import Settling
-from headrace.telling import text
+from headrace._internal.reprs import text
+from headrace.graph.outcome_listener import Settling
 
 if TYPE_CHECKING:
     from headrace.capacity import CapacitySource
-    from headrace.pool.retry import Retry
     from headrace.pool.run import Run
     from headrace.pull import PullObj
+    from headrace.task.retry import Retry
 
 __all__ = ["Plan"]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import quicken
-from headrace.pool.envelope import TaskProgressEnvelope
+from headrace._internal.reprs import short
+from headrace._internal.unclosed import warn_unclosed
+from headrace.pool.events import TaskProgressEnvelope
 from headrace.pool.first import First
 from headrace.pool.run import Run
 from headrace.pull import SourceObj
-from headrace.telling import short
-from headrace.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

@@ -17,7 +17,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import keep_with, let_go
-from headrace.blame import noted
+from headrace._internal.error_notes import noted
+from headrace._internal.reprs import shown
+from headrace._internal.tasks import settled
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.admission import Admission
 from headrace.pool.end import End
@@ -26,11 +28,9 @@ from headrace.pool.executors import Executors
 from headrace.pool.gate import Gate
 from headrace.pool.job import Job, State
 from headrace.pool.keys import Keys
-from headrace.pool.lease import unleased
 from headrace.pool.outlet import Failure, Outlet
 from headrace.pool.plain import lane_of, take_over
-from headrace.tasks import settled
-from headrace.telling import shown
+from headrace.task._current_lease import unleased
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -350,7 +350,7 @@ class Run:
     def _accept(self, job: Job) -> bool:
         """Whether this is a task that may be called now; else it has got its error."""
         if not hasattr(job, "task"):
-            from headrace.hint import for_task
+            from headrace._internal.hints import for_task
 
             hint = for_task(job.item)
             job.refuse(TypeError(f"a task must be callable or a Task, not {shown(job.item)}{hint}"))

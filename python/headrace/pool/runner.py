@@ -6,22 +6,22 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from headrace._internal.reprs import short, shown, told
+from headrace._internal.validate import flag, time_limit, whole
 from headrace.capacity import CapacitySource
 from headrace.errors import SourceCancelledError
-from headrace.pool.envelope import EnvelopeType
+from headrace.pool.events import EnvelopeType
 from headrace.pool.job import State
 from headrace.pool.plan import Plan
 from headrace.pool.progress import TaskRun
-from headrace.pool.retry import Retry
 from headrace.pool.snapshot import PoolSnapshot, uses
-from headrace.pull.number import flag, time_limit, whole
 from headrace.pull.source import Source, as_pull
-from headrace.telling import short, shown, told
+from headrace.task.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from headrace.pool.task import Task
+    from headrace.task.task import Task
 
 __all__ = ["HierarchicalTaskPoolRunner"]
 

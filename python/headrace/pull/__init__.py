@@ -2,20 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from headrace.lazy import lazily
+from headrace._internal.lazy_import import lazily
 
 if TYPE_CHECKING:
     from headrace.pull.base import *
-    from headrace.pull.capacity import *
-    from headrace.pull.eager import *
+    from headrace.pull.batching import *
+    from headrace.pull.combiner import AsyncIteratorCombiner as AsyncIteratorCombiner
     from headrace.pull.gate import *
-    from headrace.pull.group import *
     from headrace.pull.labeled import (
         PullLabeledRaceObj as PullLabeledRaceObj,
         PullLabeledRaceRobinObj as PullLabeledRaceRobinObj,
         PullLabeledRoundRobinObj as PullLabeledRoundRobinObj,
         PullLabeledZipObj as PullLabeledZipObj,
     )
+    from headrace.pull.limit import *
     from headrace.pull.merge import (
         PullConcatObj as PullConcatObj,
         PullRaceCutoffObj as PullRaceCutoffObj,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PullRoundRobinObj as PullRoundRobinObj,
         PullZipObj as PullZipObj,
     )
+    from headrace.pull.prefetch import *
     from headrace.pull.source import (
         SourceBufferObj as SourceBufferObj,
         SourceCacheObj as SourceCacheObj,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         SourceLinesObj as SourceLinesObj,
         SourceObj as SourceObj,
     )
-    from headrace.pull.time import *
+    from headrace.pull.timing import *
     from headrace.pull.transform import *
 else:
     # The same for the interpreter, which imports a name when it is first asked for: which module has which.
@@ -39,10 +40,11 @@ else:
         __name__,
         {
             "base": "PullObj",
-            "capacity": "SourceCapacityObj",
-            "eager": "PullEagerObj",
+            "combiner": "AsyncIteratorCombiner",
+            "limit": "SourceCapacityObj",
+            "prefetch": "PullEagerObj",
             "gate": "PullGateObj",
-            "group": """
+            "batching": """
                 PullBufferObj PullFlatMapObj PullFlattenObj PullSkipObj PullSkipWhileObj PullTakeObj
                 PullTakeWhileObj PullWindowObj
             """,
@@ -55,7 +57,7 @@ else:
                 PullZipObj
             """,
             "source": "SourceBufferObj SourceCacheObj SourceIterObj SourceLinesObj SourceObj",
-            "time": "PullThrottleObj PullTimeoutObj PullTimerObj PullWindowTimeoutObj",
+            "timing": "PullThrottleObj PullTimeoutObj PullTimerObj PullWindowTimeoutObj",
             "transform": """
                 PullCallbackObj PullCatchObj PullDedupeObj PullFilterObj PullInOrderObj PullMapObj
                 PullObj1To1Link PullReduceObj

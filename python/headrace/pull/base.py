@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
-from headrace.blame import raise_closing
-from headrace.pull.fluent import Fluent
-from headrace.tasks import settled, waits_for
-from headrace.telling import Telling, shown
+from headrace._internal.error_notes import raise_closing
+from headrace._internal.reprs import Telling, shown
+from headrace._internal.tasks import settled, waits_for
+from headrace.pull._methods import Fluent
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -6,9 +6,9 @@ import types
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import ForeignFeed
+from headrace._internal.depth import nested
 from headrace.errors import NOTHING, ClosedError
 from headrace.pull.base import PullObj
-from headrace.pull.nesting import nested
 from headrace.pull.source import as_pull
 from headrace.signal import checked_signal
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace.combiner import Combination
+from headrace._internal.reprs import shown
+from headrace.pull.combiner import Combination
 from headrace.pull.merge import Combined, zip_policy
-from headrace.telling import shown
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
-    from headrace.combiner import OnError
+    from headrace.pull.combiner import OnError
     from headrace.pull.source import Source
 
 __all__ = [

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import check_restart
-from headrace.combiner import Combination
+from headrace._internal.reprs import counted, shown
 from headrace.pull.base import PullObj
-from headrace.telling import counted, shown
+from headrace.pull.combiner import Combination
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from headrace.combiner import OnError
+    from headrace.pull.combiner import OnError
     from headrace.pull.source import Source
 
 __all__ = [
@@ -61,7 +61,7 @@ class Combined(PullObj[T_co], stock=True):
 
     @property
     def _merged(self) -> tuple[Any, ...]:
-        """What is polled in place; see `headrace.pull.nesting`."""
+        """What is polled in place; see `headrace._internal.depth`."""
         return self._combination.sources
 
 

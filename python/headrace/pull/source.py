@@ -8,8 +8,8 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed
+from headrace._internal.reprs import counted, short, shown
 from headrace.pull.base import PullObj
-from headrace.telling import counted, short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,7 +217,7 @@ def _checked(iterable: Iterable[T], parameter: str) -> Iterable[T]:
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
     kind = type(cast("object", iterable))
     if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
-        from headrace.hint import for_source
+        from headrace._internal.hints import for_source
 
         raise TypeError(
             f"{parameter} must be an iterable or an async iterable, got {shown(iterable)}{for_source(iterable)}"

@@ -18,7 +18,7 @@ from headrace._core import (
     ReduceKernel,
     SkipKernel,
 )
-from headrace.configuration import (
+from headrace._internal.kernel_properties import (
     Calling,
     Catching,
     Filtering,
@@ -28,11 +28,11 @@ from headrace.configuration import (
     Remembering,
     remembering,
 )
+from headrace._internal.sentinels import SKIP, Skip
 from headrace.errors import NOTHING
+from headrace.pull._concurrent_source import Calls, check
 from headrace.pull.base import PullObj
-from headrace.pull.concurrent import Calls, check
 from headrace.pull.source import Source, as_pull
-from headrace.skip import SKIP, Skip
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

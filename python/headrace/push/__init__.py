@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from headrace.lazy import lazily
+from headrace._internal.lazy_import import lazily
 
 if TYPE_CHECKING:
     from headrace.push.base import *
-    from headrace.push.capacity import *
-    from headrace.push.chain import *
+    from headrace.push.batching import *
+    from headrace.push.builder import *
     from headrace.push.fanout import *
-    from headrace.push.group import *
+    from headrace.push.limit import *
     from headrace.push.signal import *
     from headrace.push.sink import *
-    from headrace.push.time import *
+    from headrace.push.timing import *
     from headrace.push.transform import *
     from headrace.push.writer import *
 else:
@@ -21,13 +21,13 @@ else:
         __name__,
         {
             "base": "PushObj",
-            "capacity": "SinkCapacityObj",
-            "chain": "PushChain",
+            "limit": "SinkCapacityObj",
+            "builder": "PushChain",
             "fanout": "PushDistributeObj PushForkObj PushLabeledDistributeObj PushRoundRobinObj",
-            "group": "PushBufferObj PushFlatMapObj PushFlattenObj PushTakeObj PushWindowObj",
+            "batching": "PushBufferObj PushFlatMapObj PushFlattenObj PushTakeObj PushWindowObj",
             "signal": "PushSignalObj",
             "sink": "SinkCallbackObj SinkCollectObj SinkNullObj SinkObj",
-            "time": "PushWindowTimeoutObj",
+            "timing": "PushWindowTimeoutObj",
             "transform": """
                 PushCallbackObj PushDedupeObj PushFilterObj PushMapObj PushObj1To1Link PushReduceObj
                 PushSerialObj

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink, PushLink
-from headrace.blame import noted
+from headrace._internal.error_notes import noted
+from headrace._internal.reprs import Telling, shown
 from headrace.errors import ClosedError
-from headrace.telling import Telling, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

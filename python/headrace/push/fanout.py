@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Se
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
+from headrace._internal.reprs import shown
+from headrace.push._fan import FanOut
 from headrace.push.base import checked_selector, checked_sink, checked_sinks, different_sinks
-from headrace.push.fan import FanOut
-from headrace.telling import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace._core import Callbacks
+from headrace._internal.reprs import amount, calls
 from headrace.push.base import PushObj
-from headrace.telling import amount, calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from headrace import _core
 from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
-from headrace.blame import noted, raise_all
-from headrace.configuration import (
+from headrace._internal.error_notes import noted, raise_all
+from headrace._internal.fair_lock import Turn
+from headrace._internal.kernel_properties import (
     Filtering,
     Mapping,
     Reducing,
@@ -21,6 +22,7 @@ from headrace.configuration import (
     function_or_none,
     remembering,
 )
+from headrace._internal.reprs import called
 from headrace.errors import NOTHING, WouldBlock
 from headrace.push.base import (
     PushObj,
@@ -30,8 +32,6 @@ from headrace.push.base import (
     push_now,
     refuse_after_end,
 )
-from headrace.push.turn import Turn
-from headrace.telling import called
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

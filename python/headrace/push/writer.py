@@ -7,11 +7,11 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import IteratorResult, LineWriter
+from headrace._internal.fair_lock import Turn
+from headrace._internal.reprs import short, shown
 from headrace.errors import ClosedError, WouldBlock
 from headrace.push.base import refuse_after_end
 from headrace.push.sink import SinkObj
-from headrace.push.turn import Turn
-from headrace.telling import short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

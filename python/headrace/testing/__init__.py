@@ -11,15 +11,15 @@
 - `assert_closed`: whether the sources and sinks at the ends of a pipeline were closed.
 """
 
-from headrace.testing.clock import DeadlockError, VirtualClock
-from headrace.testing.closed import assert_closed
-from headrace.testing.everywhere import Outcome, cancel_everywhere
+from headrace.testing._cancel_everywhere import Outcome, cancel_everywhere
+from headrace.testing._sweep import Ending, Way, sweep, sweep_endings
+from headrace.testing.assertions import assert_closed
+from headrace.testing.fault_injection import SweepError
 from headrace.testing.marble import MarbleError, marbles
-from headrace.testing.record import RecordingSink
-from headrace.testing.script import At, Delay, Forever, Raise, ScriptedSource, Step, Turns
+from headrace.testing.recording_sink import RecordingSink
+from headrace.testing.scripted_source import At, Delay, Forever, Raise, ScriptedSource, Step, Turns
 from headrace.testing.shuffle import shuffled_loop
-from headrace.testing.strike import SweepError
-from headrace.testing.sweep import Ending, Way, sweep, sweep_endings
+from headrace.testing.virtual_clock import DeadlockError, VirtualClock
 
 __all__ = [
     "At",

@@ -27,8 +27,8 @@ from collections.abc import AsyncIterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from headrace.pull.number import finite
-from headrace.telling import shown
+from headrace._internal.reprs import shown
+from headrace._internal.validate import finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

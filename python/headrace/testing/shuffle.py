@@ -11,8 +11,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.telling import shown, told
-from headrace.testing.clock import VirtualClock, VirtualLoop
+from headrace._internal.reprs import shown, told
+from headrace.testing.virtual_clock import VirtualClock, VirtualLoop
 
 if TYPE_CHECKING:
     from collections import deque

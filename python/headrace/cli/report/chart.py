@@ -13,12 +13,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from headrace.cli.progress import as_clock
-from headrace.cli.report.words import figures, seconds_in_words
+from headrace.cli.report.format import figures, seconds_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from headrace.cli.report.sketch import Bar
+    from headrace.cli.report.ddsketch import Bar
     from headrace.cli.report.timeline import Count, Point
 
 # The picture's own units: a thousand across, a hundred down.

@@ -19,14 +19,14 @@ from headrace.cli.report.chart import (
     histogram,
     level_chart,
 )
-from headrace.cli.report.sketch import ERROR
-from headrace.cli.report.words import figures, seconds_in_words, shortened
+from headrace.cli.report.ddsketch import ERROR
+from headrace.cli.report.format import figures, seconds_in_words, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.cli.report.gauge import Family, Flow, Gauge
     from headrace.cli.report.report import Report
+    from headrace.cli.report.series import Family, Flow, Gauge
     from headrace.cli.report.summary import Summary
     from headrace.cli.report.timeline import TimeLine
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.cli.report.notable import Failed, Slowest
-from headrace.cli.report.sketch import Sketch
+from headrace.cli.report.ddsketch import Sketch
+from headrace.cli.report.samples import Failed, Slowest
 from headrace.cli.report.timeline import TimeLine
 
 if TYPE_CHECKING:
-    from headrace.cli.failure import Failure
+    from headrace.cli.record_error import Failure
 
 
 class Report:

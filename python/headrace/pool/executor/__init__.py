@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Protocol, overload
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from headrace.pool.executor.followed import Followed
-    from headrace.pool.task import Task
+    from headrace.pool.executor.submission import Followed
+    from headrace.task.task import Task
 
 __all__ = ["Abilities", "Cancelling", "Executor", "Handle", "Listener", "Stop"]
 

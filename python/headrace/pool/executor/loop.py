@@ -13,15 +13,15 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
-from headrace.pool.envelope import Final
+from headrace.pool.events import Final
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
-from headrace.pool.executor.followed import Followed
-from headrace.pool.executor.watch import watched
+from headrace.pool.executor._slow_callbacks import watched
+from headrace.pool.executor.submission import Followed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.pool.task import Task
+    from headrace.task.task import Task
 
 __all__ = ["LoopExecutor", "error_of", "read", "stream"]
 

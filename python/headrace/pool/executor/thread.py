@@ -9,14 +9,14 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast, overload
 
+from headrace._internal.reprs import short
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
-from headrace.pool.executor.followed import Followed
-from headrace.telling import short
+from headrace.pool.executor.submission import Followed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.pool.task import Task
+    from headrace.task.task import Task
 
 __all__ = ["ThreadExecutor"]
 

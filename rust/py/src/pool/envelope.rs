@@ -9,7 +9,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::object::freelist;
 use crate::object::freelist::{Bin, Filling, Leaving, Recycled};
 
-/// See `headrace.pool.envelope`, where its documentation is. It never changes.
+/// See `headrace.pool.events`, where its documentation is. It never changes.
 #[pyclass(
     frozen,
     generic,
@@ -233,7 +233,7 @@ pub(super) fn final_kind(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     static FINAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     FINAL.get_or_try_init(py, || {
         let kinds = py
-            .import("headrace.pool.envelope")?
+            .import("headrace.pool.events")?
             .getattr("EnvelopeType")?;
         Ok(kinds.getattr("FINAL")?.unbind())
     })

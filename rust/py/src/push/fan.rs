@@ -2,7 +2,7 @@
 //!
 //! Branches are run in place, one after the other, for as far as they go without waiting. Those that
 //! have to wait are handed, as awaitables that have not begun, to the push object of the fan, which
-//! awaits them side by side, each in a task of its own (`_settle` in `headrace/push/fan.py`).
+//! awaits them side by side, each in a task of its own (`_settle` in `headrace/push/_fan.py`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,0 +1,1 @@
+"""Helpers of the whole package. Nothing here is public API."""

@@ -1,0 +1,255 @@
+"""A function over a stream, under a capacity: the everyday form of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+
+from headrace._core import ForeignFeed
+from headrace._internal.error_notes import noted
+from headrace._internal.reprs import shown, told
+from headrace._internal.tasks import settled
+from headrace.capacity.node import checked_capacity
+from headrace.errors import SourceCancelledError
+from headrace.pool.events import EnvelopeType
+from headrace.pool.options import RunnerOptions
+from headrace.pool.runner import HierarchicalTaskPoolRunner
+from headrace.pull import PullObj
+from headrace.pull.source import Source, as_pull
+from headrace.task.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
+    from typing import Self, Unpack
+
+    from headrace.capacity import CapacitySource
+    from headrace.pool.progress import TaskRun
+    from headrace.pull import PullMapObj
+    from headrace.task.task import Cost
+
+__all__ = ["PullMapPoolObj"]
+
+IN = TypeVar("IN")
+OUT = TypeVar("OUT")
+
+
+class PullMapPoolObj(PullObj[OUT], stock=True):
+    """`fn(item)` for each item, each a task of a pool under `capacity`; also `source.map_pool(fn, capacity)`.
+
+    A `HierarchicalTaskPoolRunner` runs the tasks; this stream gives their final values. It runs ahead of its consumer
+    once it was pulled: leave it with `async with`, and nothing runs on.
+
+    Law: the results are those of `[await fn(item) for item in source]`, an error of an item raised in its place.
+    Order: as the calls end; with `ordered` that of the items.
+    Bound: as for the runner: what the capacity lets run, `max_buffered` results that were not pulled, and one more for each
+        call that runs.
+    Cost: one asyncio task an item.
+    Cancel safety: a cancelled pull loses nothing, and the calls go on.
+
+    Args:
+        source: a pull object, iterable or async iterable of items.
+        fn: called with each item; async, or plain, and then on the loop unless `thread` is true. Of an async generator
+            the value of its `Final` is the result, and what it yields before is passed over.
+        capacity: what the calls run under.
+        cost: how much of it a call needs; or a function that is given the item and says.
+        priority: as for `Task`; or a function that is given the item and says.
+        thread: whether `fn` blocks, and so runs in threads.
+        **options: those of `HierarchicalTaskPoolRunner`: `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
+            `isolate`, and `on_error`, where `"stop"` ends the stream after the first error.
+
+    Raises:
+        TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.
+        ValueError: a number is out of its range, or a `cost` that is no function can never be had of the capacity.
+        ClosedError: the capacity is closed.
+    """
+
+    @overload
+    def __init__(
+        self,
+        source: Source[IN],
+        fn: Callable[[IN], Awaitable[OUT]],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: Literal[False] = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        source: Source[IN],
+        fn: Callable[[IN], OUT],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = ...,
+        priority: int | Callable[[Any], int] = ...,
+        thread: bool = ...,
+        **options: Unpack[RunnerOptions],
+    ) -> None: ...
+    def __init__(
+        self,
+        source: Source[Any],
+        fn: Callable[[Any], Any],
+        capacity: CapacitySource,
+        *,
+        cost: Cost | Callable[[Any], Cost] = 1,
+        priority: int | Callable[[Any], int] = 0,
+        thread: bool = False,
+        **options: Unpack[RunnerOptions],
+    ) -> None:
+        _check_options(options)
+        call: Callable[..., Any] = fn
+        cost_of = None if not callable(cost) else cost
+        priority_of = None if not callable(priority) else priority
+        # Also for what can be known to be wrong before there is an item.
+        same = Task(
+            call,
+            cost=1 if callable(cost) else cost,
+            priority=0 if callable(priority) else priority,
+            thread=thread,
+        )
+
+        def task(item: Any) -> Task:
+            return Task(
+                call,
+                item,
+                cost=same.cost if cost_of is None else cost_of(item),
+                priority=same.priority if priority_of is None else priority_of(item),
+                thread=thread,
+            )
+
+        every = same.anew if cost_of is None and priority_of is None else task
+        self._calls: _Calls[OUT] = _Calls(as_pull(source).map(every), capacity, options)
+        if cost_of is None:
+            checked_capacity(capacity, same.cost, same.priority)
+        super().__init__(ForeignFeed(self._calls))
+
+    @property
+    def source(self) -> PullObj[Any]:
+        """What it takes its items from."""
+        return cast("PullMapObj[Any, Any]", self._calls.tasks).source
+
+    @property
+    def runner(self) -> HierarchicalTaskPoolRunner:
+        """The runner, for `snapshot()`, `pause()`, `cancel()` and the rest."""
+        return self._calls.runner
+
+    def _facts(self) -> Iterator[str]:
+        yield from self._calls.facts()
+        yield from super()._facts()
+
+    def _restarting(self) -> Generator[PullObj[Any], None, None]:
+        # Its own link first: with that alone done, the stream goes on as it was.
+        yield from super()._restarting()
+        yield from self._calls.restarting()
+
+
+class _Calls(Generic[OUT]):
+    """What the stream is made of: the runs of a pool, of which each cycle is one."""
+
+    def __init__(
+        self, tasks: PullObj[Any], capacity: CapacitySource, options: RunnerOptions
+    ) -> None:
+        self.tasks = tasks
+        self.runner = HierarchicalTaskPoolRunner(tasks, capacity, **options)
+        self._options: RunnerOptions = {**options, "name": self.runner.name}
+        self._run: TaskRun | None = None
+
+    def __aiter__(self) -> _Results[OUT]:
+        return _Results(self)
+
+    async def result(self) -> OUT:
+        """The next result.
+
+        Raises:
+            StopAsyncIteration: every item has had its call.
+            BaseException: the error of a call, the very object, or of the source; the next pull goes on. For a call that
+                was cancelled a `SourceCancelledError`.
+        """
+        if self._run is None:
+            self._run = self.runner.run_tasks(close_source=True)
+        while True:
+            envelope = await anext(self._run)
+            if envelope.type is EnvelopeType.FINAL:
+                value: OUT = envelope.value
+                return value
+            if envelope.error is not None:
+                raise _told(envelope.error, f"raised in {self.runner.name}")
+
+    async def aclose(self) -> None:
+        """Cancels the calls, waits for them, and has the source closed, by the task that pulled it if that still runs."""
+        try:
+            if self._run is not None:
+                await self._run.aclose()
+        finally:
+            # In a task of its own, or a long line of such streams would be closed by recursion.
+            closer = asyncio.Task(self.tasks.aclose(), name=f"{self.runner.name}: closer")
+            if (struck := await settled(closer)) is not None:
+                raise struck
+            closer.result()
+
+    def restarting(self) -> Generator[PullObj[Any], None, None]:
+        """The steps of a new cycle; it gives the source, to be restarted.
+
+        Raises:
+            RuntimeError: the last cycle was neither read to its end nor closed, or the source cannot start again.
+        """
+        if self._run is not None and self._run.running:
+            raise RuntimeError(
+                f"the calls of {self.runner.name} are under way: read the stream to its end or close it before restart()"
+            )
+        yield self.tasks
+        # One that remembers nothing of the last cycle, such as an item that was not called.
+        self.runner = HierarchicalTaskPoolRunner(self.tasks, self.runner.capacity, **self._options)
+        self._run = None
+
+    def facts(self) -> Iterator[str]:
+        """How it stands, for `repr`."""
+        now = self.runner.snapshot()
+        yield f"{now.running} running"
+        yield f"{now.unread} unread"
+        if now.paused:
+            yield "paused"
+
+    def __repr__(self) -> str:
+        return told(self.runner.name, self.facts())
+
+
+class _Results(Generic[OUT]):
+    """The results of one cycle."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, calls: _Calls[OUT]) -> None:
+        self._calls = calls
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, OUT]:
+        return self._calls.result()
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        return self._calls.aclose()
+
+
+def _check_options(options: Mapping[str, object]) -> None:
+    """Refuses what is none, by the name of what was called: the runner behind it would tell of itself."""
+    for name, value in options.items():
+        if name not in RunnerOptions.__annotations__:
+            known = ", ".join(["cost", "priority", "thread", *RunnerOptions.__annotations__])
+            raise TypeError(
+                f"map_pool has no parameter {name!r}, got {shown(value)}; it has {known}, "
+                "and its capacity says how many calls run at once"
+            )
+
+
+def _told(error: BaseException, note: str) -> BaseException:
+    """The error, as a pull raises it: a `CancelledError` would be taken for the cancellation of who pulls."""
+    if isinstance(error, asyncio.CancelledError):
+        told = SourceCancelledError("the call was cancelled")
+        told.__cause__ = error
+        return told
+    noted(error, note)
+    return error

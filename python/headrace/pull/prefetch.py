@@ -1,0 +1,76 @@
+"""`PullEagerObj`: items that are there before they are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from headrace._internal.reprs import amount
+from headrace._internal.validate import whole
+from headrace.pull._background import PullPumpObj, Pump
+from headrace.pull.source import as_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.pull.base import PullObj
+    from headrace.pull.source import Source
+
+__all__ = ["PullEagerObj"]
+
+T = TypeVar("T")
+
+
+class PullEagerObj(PullPumpObj[T, T], stock=True):
+    """The items of the source, fetched ahead by a task of its own.
+
+    Law: the items of the source, each once. From the first pull on, the source is pulled until `buffer_size` items
+    are ahead of the consumer, the one that is being pulled included; and then whenever one was taken.
+    Order: the source's.
+    Bound: `buffer_size` items.
+    Cost: O(1) an item; one asyncio task from the first pull to the end.
+    Cancel safety: a cancelled pull loses nothing, whatever the source: it does not reach it. That makes an async
+    generator of yours safe to be pulled under a timeout.
+
+    An error of the source comes in its turn, and the source is not pulled beyond it before it was raised. The source
+    is closed by the task that pulls it: at its end, by `aclose()`, or at the end of `async with`. An `asyncio.timeout`
+    or a task group that an async generator holds open across a `yield` works as long as nothing strikes while the
+    generator rests; that ends the stream, with a `SourceCancelledError`.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        buffer_size: How many items may be ahead, a positive integer.
+
+    Raises:
+        TypeError: `source` is not iterable, or `buffer_size` no integer.
+        ValueError: `buffer_size` is not positive.
+    """
+
+    def __init__(self, source: Source[T], buffer_size: int = 1) -> None:
+        self._ahead = _Ahead(as_pull(source), whole("buffer_size", 1, buffer_size))
+        super().__init__(self._ahead)
+
+    @property
+    def buffer_size(self) -> int:
+        """How many items may be ahead, live: a new number holds from the next pull."""
+        return self._ahead.buffer_size
+
+    @buffer_size.setter
+    def buffer_size(self, buffer_size: int) -> None:
+        self._ahead.buffer_size = whole("buffer_size", 1, buffer_size)
+
+
+class _Ahead(Pump[T, T]):
+    def __init__(self, source: PullObj[T], buffer_size: int) -> None:
+        super().__init__(source)
+        self.buffer_size = buffer_size
+
+    def facts(self) -> Iterator[str]:
+        yield amount(len(self.held), self.buffer_size, "ahead")
+
+    def room(self) -> int:
+        return self.buffer_size
+
+    async def __anext__(self) -> T:
+        if not self.held:
+            await self.wait()
+        return self.take()

@@ -1,0 +1,361 @@
+"""`PushChain`: a push line written from its top."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
+
+from headrace.errors import NOTHING
+from headrace.push.base import PushObj, checked_sink
+from headrace.push.batching import (
+    PushBufferObj,
+    PushFlatMapObj,
+    PushFlattenObj,
+    PushTakeObj,
+    PushWindowObj,
+)
+from headrace.push.fanout import (
+    PushDistributeObj,
+    PushForkObj,
+    PushLabeledDistributeObj,
+    PushRoundRobinObj,
+)
+from headrace.push.limit import SinkCapacityObj
+from headrace.push.signal import PushSignalObj
+from headrace.push.sink import SinkNullObj
+from headrace.push.timing import PushWindowTimeoutObj
+from headrace.push.transform import (
+    PushCallbackObj,
+    PushDedupeObj,
+    PushFilterObj,
+    PushMapObj,
+    PushObj1To1Link,
+    PushReduceObj,
+    PushSerialObj,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncIterable,
+        Callable,
+        Coroutine,
+        Hashable,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
+
+    from headrace.abc import PushProtocol
+    from headrace.capacity import CapacitySource
+    from headrace.signal import WaitObject
+
+__all__ = ["PushChain"]
+
+IN_contra = TypeVar("IN_contra", contravariant=True)
+OUT_co = TypeVar("OUT_co", covariant=True)
+T = TypeVar("T")
+U = TypeVar("U")
+K = TypeVar("K", bound="Hashable")
+
+# Of how many operators a `repr` gives the names.
+_TOLD = 5
+
+# How many operators a chain holds itself. If each had its own, CPython would let go of a long chain by recursion, one
+# operator inside the other; if one had all, each that is added would copy all.
+_BLOCK = 100
+
+# What makes an operator, given its sink, and its name.
+_Step: TypeAlias = "tuple[Callable[[Any], PushObj[Any]], str]"
+
+
+class PushChain(Generic[IN_contra, OUT_co]):
+    """A recipe for a push line, written in the order in which items go through it.
+
+        line = PushChain.start().filter(is_good).map(parse).fork(archive, index)
+        await line.next(item)
+
+    A push object needs its sink when it is made, so that a line has to be made from its end. A chain
+    notes the operators, and makes them when it is told where they lead: `into`, `fork`, `distribute`
+    and `round_robin` give the push object at the top. A sink may be any push object, and so what
+    another chain was made into.
+
+    Law: `chain.map(f).into(sink)` is `chain.into(PushMapObj(sink, f))`.
+    Order, Bound, Cancel safety: those of its operators.
+    Cost: O(1) for each operator that is added, O(number of operators) to make it.
+
+    A chain never changes: every method gives a new one, and one chain can be made into any number of
+    lines, which share nothing but the callables.
+    """
+
+    _steps: tuple[_Step, ...] = ()
+    """Its last operators, from the top."""
+    _above: PushChain[Any, Any] | None = None
+    """What is above those."""
+    _count: int = 0
+    """How many operators it has."""
+    _first: tuple[str, ...] = ()
+    """The names of the first of them, for `repr`."""
+
+    @staticmethod
+    @overload
+    def start() -> _Start: ...
+    @staticmethod
+    @overload
+    def start(item_type: type[T]) -> PushChain[T, T]: ...
+    @staticmethod
+    def start(item_type: Any = None) -> Any:  # noqa: ARG004 - it is there for type checkers
+        """The empty chain.
+
+        Args:
+            item_type: What is pushed into it, for type checkers alone; without it they take that from
+                the first operator.
+        """
+        return PushChain[Any, Any]()
+
+    def _then(self, make: Callable[[PushProtocol[Any]], PushObj[Any]]) -> PushChain[IN_contra, Any]:
+        # Made once for nothing, so that bad input fails here.
+        name = type(make(SinkNullObj())).__name__
+        chain: PushChain[IN_contra, Any] = PushChain()
+        chain._count = self._count + 1
+        chain._first = self._first if self._count >= _TOLD else (*self._first, name)
+        if len(self._steps) < _BLOCK:
+            chain._steps, chain._above = (*self._steps, (make, name)), self._above
+        else:
+            chain._steps, chain._above = ((make, name),), self
+        return chain
+
+    def _upwards(self) -> Iterator[_Step]:
+        """Its operators, the last one first."""
+        chain: PushChain[Any, Any] | None = self
+        while chain is not None:
+            yield from reversed(chain._steps)
+            chain = chain._above
+
+    def _top(self, end: PushProtocol[Any]) -> PushObj[IN_contra]:
+        top: Any = end if isinstance(end, PushObj) else PushObj1To1Link[Any, Any](end)
+        for make, _ in self._upwards():
+            top = make(top)
+        return cast("PushObj[IN_contra]", top)
+
+    @overload
+    def map(
+        self, transform: Callable[[OUT_co], Coroutine[Any, Any, U]]
+    ) -> PushChain[IN_contra, U]: ...
+    @overload
+    def map(self, transform: Callable[[OUT_co], U]) -> PushChain[IN_contra, U]: ...
+    def map(self, transform: Callable[[OUT_co], Any]) -> PushChain[IN_contra, Any]:
+        """`transform(item)` for each item; see `PushMapObj`."""
+        return self._then(lambda sink: PushMapObj(sink, transform))
+
+    def filter(self, predicate: Callable[[OUT_co], Any]) -> PushChain[IN_contra, OUT_co]:
+        """The items for which `predicate(item)` is true; see `PushFilterObj`."""
+        return self._then(lambda sink: PushFilterObj(sink, predicate))
+
+    @overload
+    def reduce(
+        self, reducer: Callable[[U, OUT_co], Coroutine[Any, Any, U]], initial: U = ...
+    ) -> PushChain[IN_contra, U]: ...
+    @overload
+    def reduce(
+        self, reducer: Callable[[U, OUT_co], U], initial: U = ...
+    ) -> PushChain[IN_contra, U]: ...
+    def reduce(
+        self, reducer: Callable[[Any, OUT_co], Any], initial: Any = NOTHING
+    ) -> PushChain[IN_contra, Any]:
+        """The running result of `reducer(accumulator, item)`; see `PushReduceObj`."""
+        return self._then(lambda sink: PushReduceObj(sink, reducer, initial))
+
+    def dedupe(
+        self,
+        *,
+        key: Callable[[OUT_co], Any] | None = None,
+        maxsize: int | None = None,
+        consecutive: bool = False,
+    ) -> PushChain[IN_contra, OUT_co]:
+        """Each item once; see `PushDedupeObj`."""
+        return self._then(
+            lambda sink: PushDedupeObj(sink, key=key, maxsize=maxsize, consecutive=consecutive)
+        )
+
+    def take(self, size: int) -> PushChain[IN_contra, OUT_co]:
+        """The first `size` items; see `PushTakeObj`."""
+        return self._then(lambda sink: PushTakeObj(sink, size))
+
+    def flatten(
+        self: PushChain[IN_contra, Iterable[U] | AsyncIterable[U]],
+    ) -> PushChain[IN_contra, U]:
+        """The items of each item, which is an iterable; see `PushFlattenObj`."""
+        return self._then(PushFlattenObj)
+
+    def flat_map(
+        self,
+        transform: Callable[
+            [OUT_co],
+            Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+        ],
+    ) -> PushChain[IN_contra, U]:
+        """The items of `transform(item)`, an iterable, for each item; see `PushFlatMapObj`."""
+        return self._then(lambda sink: PushFlatMapObj(sink, transform))
+
+    def window(
+        self, size: int, *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PushChain[IN_contra, list[OUT_co]]:
+        """Lists of `size` items; see `PushWindowObj`."""
+        return self._then(lambda sink: PushWindowObj(sink, size, partial=partial))
+
+    def buffer_until(
+        self, condition: Callable[[OUT_co], Any], *, partial: Literal["keep", "drop"] = "keep"
+    ) -> PushChain[IN_contra, list[OUT_co]]:
+        """Lists of items, each closed by one for which `condition(item)` is true; see `PushBufferObj`."""
+        return self._then(lambda sink: PushBufferObj(sink, condition, partial=partial))
+
+    def window_timeout(self, size: int, timeout: float) -> PushChain[IN_contra, list[OUT_co]]:
+        """Lists of `size` items, or of fewer after `timeout` seconds; see `PushWindowTimeoutObj`."""
+        return self._then(lambda sink: PushWindowTimeoutObj(sink, size, timeout))
+
+    def callback(
+        self,
+        *,
+        before: Callable[[OUT_co], Any] | None = None,
+        after: Callable[[OUT_co], Any] | None = None,
+    ) -> PushChain[IN_contra, OUT_co]:
+        """Calls something before or after each item is delivered; see `PushCallbackObj`."""
+        return self._then(lambda sink: PushCallbackObj(sink, before=before, after=after))
+
+    def signal(
+        self, wait_obj: WaitObject[Any], *, when: Literal["after", "before"] = "after"
+    ) -> PushChain[IN_contra, OUT_co]:
+        """Tells a signal of each item; see `PushSignalObj`."""
+        return self._then(lambda sink: PushSignalObj(sink, wait_obj, when=when))
+
+    def limit(
+        self,
+        capacity: CapacitySource,
+        *,
+        cost: float | Mapping[str, float] = 1,
+        priority: int = 0,
+    ) -> PushChain[IN_contra, OUT_co]:
+        """Each item under a lease of `capacity`; see `SinkCapacityObj`."""
+        return self._then(
+            lambda sink: SinkCapacityObj(sink, capacity, cost=cost, priority=priority)
+        )
+
+    def serial(self) -> PushChain[IN_contra, OUT_co]:
+        """One push at a time; see `PushSerialObj`."""
+        return self._then(PushSerialObj)
+
+    def into(self, sink: PushProtocol[OUT_co]) -> PushObj[IN_contra]:
+        """The line that ends in `sink`: the push object at its top.
+
+        Raises:
+            TypeError: `sink` is no push object.
+        """
+        return self._top(checked_sink(sink))
+
+    def fork(
+        self, *sinks: PushProtocol[OUT_co], concurrent: bool = True, forward_close: bool = True
+    ) -> PushObj[IN_contra]:
+        """The line that ends in all of `sinks`; see `PushForkObj`."""
+        return self._top(PushForkObj(sinks, concurrent=concurrent, forward_close=forward_close))
+
+    def distribute(
+        self,
+        selector: Callable[[OUT_co], int] | Callable[[OUT_co], Coroutine[Any, Any, int]],
+        *sinks: PushProtocol[OUT_co],
+        forward_close: bool = True,
+    ) -> PushObj[IN_contra]:
+        """The line that ends in the sink which `selector` names by number; see `PushDistributeObj`."""
+        return self._top(PushDistributeObj(sinks, selector, forward_close=forward_close))
+
+    def distribute_labeled(
+        self,
+        selector: Callable[[OUT_co], K] | Callable[[OUT_co], Coroutine[Any, Any, K]],
+        sinks: Mapping[K, PushProtocol[OUT_co]],
+        missing: Literal["raise", "drop"] | PushProtocol[OUT_co] = "raise",
+        *,
+        forward_close: bool = True,
+    ) -> PushObj[IN_contra]:
+        """The line that ends in the sink which `selector` names by label; see `PushLabeledDistributeObj`."""
+        return self._top(
+            PushLabeledDistributeObj(sinks, selector, missing, forward_close=forward_close)
+        )
+
+    def round_robin(
+        self, *sinks: PushProtocol[OUT_co], forward_close: bool = True
+    ) -> PushObj[IN_contra]:
+        """The line that ends in a ring of sinks; see `PushRoundRobinObj`."""
+        return self._top(PushRoundRobinObj(sinks, forward_close=forward_close))
+
+    def describe(self, *, format: Literal["text", "mermaid"] = "text") -> str:  # noqa: A002 - what it is
+        """The operators of this recipe, by their classes: as text, a line for each, or as a Mermaid flowchart.
+
+        What was made of it is described by the push object that `into` gave.
+
+        Order: that in which items go through them.
+        Bound: the text.
+        Cost: O(number of operators).
+
+        Args:
+            format: `"text"` or `"mermaid"`.
+
+        Raises:
+            ValueError: `format` is neither of the two.
+        """
+        from headrace.describe import recipe
+
+        return recipe(self._names(), format)
+
+    def __repr__(self) -> str:
+        first = self._first
+        told = first if self._count <= _TOLD else (*first[: _TOLD - 1], "...")
+        return f"<PushChain of {self._count}: {' | '.join(told) or 'nothing yet'}>"
+
+    def _names(self) -> list[str]:
+        """The classes of its operators, from the top."""
+        return [name for _, name in self._upwards()][::-1]
+
+
+if TYPE_CHECKING:
+
+    class _Start(PushChain[Any, Any]):
+        """The empty chain: what is pushed into it is what comes next takes."""
+
+        @overload
+        def map(self, transform: Callable[[T], Coroutine[Any, Any, U]]) -> PushChain[T, U]: ...
+        @overload
+        def map(self, transform: Callable[[T], U]) -> PushChain[T, U]: ...
+        def map(self, transform: Callable[[T], Any]) -> PushChain[T, Any]: ...
+        def filter(self, predicate: Callable[[T], Any]) -> PushChain[T, T]: ...
+        def buffer_until(
+            self, condition: Callable[[T], Any], *, partial: Literal["keep", "drop"] = "keep"
+        ) -> PushChain[T, list[T]]: ...
+        @overload
+        def reduce(
+            self, reducer: Callable[[U, T], Coroutine[Any, Any, U]], initial: U = ...
+        ) -> PushChain[T, U]: ...
+        @overload
+        def reduce(self, reducer: Callable[[U, T], U], initial: U = ...) -> PushChain[T, U]: ...
+        def reduce(
+            self, reducer: Callable[[Any, T], Any], initial: Any = ...
+        ) -> PushChain[T, Any]: ...
+        def flat_map(
+            self,
+            transform: Callable[
+                [T],
+                Iterable[U]
+                | AsyncIterable[U]
+                | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
+            ],
+        ) -> PushChain[T, U]: ...
+        def into(self, sink: PushProtocol[T]) -> PushObj[T]: ...
+        def fork(
+            self, *sinks: PushProtocol[T], concurrent: bool = True, forward_close: bool = True
+        ) -> PushObj[T]: ...
+        def distribute(
+            self,
+            selector: Callable[[T], int] | Callable[[T], Coroutine[Any, Any, int]],
+            *sinks: PushProtocol[T],
+            forward_close: bool = True,
+        ) -> PushObj[T]: ...
+        def round_robin(
+            self, *sinks: PushProtocol[T], forward_close: bool = True
+        ) -> PushObj[T]: ...

@@ -1,0 +1,101 @@
+"""`SinkCapacityObj`: a sink that takes items under a capacity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace.capacity import checked_capacity, under
+from headrace.capacity._item_lease import Passage, kept_cost
+from headrace.errors import WouldBlock
+from headrace.push.base import pushes_now, refuse_after_end
+from headrace.push.transform import PushObj1To1Link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from headrace._core import IteratorResult
+    from headrace.abc import PushProtocol
+    from headrace.capacity import CapacitySource
+
+__all__ = ["SinkCapacityObj"]
+
+T = TypeVar("T")
+
+
+class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
+    """Passes items on, each under a lease until the next stage has taken it.
+
+    Law: the items, each once. The sink is given nothing before the lease is there, and the lease is released when the sink
+    has accepted the item, or refused it. Rates and budgets are spent on items that it accepted, and on those that it failed with.
+    Order: leases are granted in that of arrival, for equal costs. Of items that hold theirs at the same time any may be first.
+    Bound: nothing is held; each push that waits is its producer's.
+    Cost: O(1) an item, and what `capacity.acquire` costs.
+    Cancel safety: a push that is cancelled while it waits for its lease has delivered nothing; one that is cancelled later
+    is the sink's matter. Neither holds a lease, or has spent anything.
+
+    A push that was not accepted leaves rates and budgets as if it had never been: one that is cancelled, or refused by an error of
+    headrace's own, `ClosedError` or `WouldBlock`. Any other error is paid for like an item: the sink has had the item. So is
+    a push that was cancelled when a part of the sinks below a fan-out had the item (`accepted_by`).
+
+    Args:
+        sink: A push object.
+        capacity: Where the leases come from.
+        cost: What an item costs: a number of slots, or a mapping of resource to number.
+        priority: Whose turn it is first among those who wait at that capacity.
+
+    Raises:
+        TypeError: `sink` is no push object, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
+        ValueError: `cost` is not positive, or could never be had.
+        BudgetExhausted: Nothing of a budget is left that could cover `cost`.
+        ClosedError: `capacity` is closed.
+    """
+
+    def __init__(
+        self,
+        sink: PushProtocol[T],
+        capacity: CapacitySource,
+        *,
+        cost: float | Mapping[str, float] = 1,
+        priority: int = 0,
+    ) -> None:
+        super().__init__(sink)
+        self._capacity = checked_capacity(capacity, cost, priority)
+        self._cost = kept_cost(cost)
+        self._priority = priority
+
+    @property
+    def capacity(self) -> CapacitySource:
+        """Where the leases come from, live: another one holds from the next item."""
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, capacity: CapacitySource) -> None:
+        self._capacity = checked_capacity(capacity, self._cost, self._priority)
+
+    def _facts(self) -> Iterator[str]:
+        yield under(self._capacity)
+        yield from super()._facts()
+
+    async def next_impl(self, item: T) -> IteratorResult[Any]:
+        """Passes one item on when its lease is there."""
+        lease = await self._capacity.acquire(self._cost, priority=self._priority)
+        with Passage(lease):
+            return await self._sink.next(item)
+
+    def next_nowait(self, item: T) -> IteratorResult[Any]:
+        """Passes one item on if its lease can be had now.
+
+        Raises:
+            WouldBlock: The lease would have to be waited for, or the sink would have to wait.
+            TypeError: The sink has no `next_nowait`.
+        """
+        refuse_after_end(self, item)
+        push = pushes_now(self._sink)
+        lease = self._capacity.try_acquire(self._cost)
+        if lease is None:
+            raise WouldBlock(
+                "the item cannot be accepted without waiting for capacity; await next(item)",
+                item=item,
+            )
+        with Passage(lease):
+            return push(item)

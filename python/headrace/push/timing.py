@@ -1,0 +1,273 @@
+"""Operators that know of time: the loop's clock alone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import warnings
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from headrace._core import IteratorResult, WindowKernel
+from headrace._internal.error_notes import raise_all
+from headrace._internal.fair_lock import Turn
+from headrace._internal.kernel_properties import Sizing
+from headrace._internal.reprs import amount, shown
+from headrace._internal.tasks import settled
+from headrace.errors import WouldBlock
+from headrace.push.base import (
+    acceptors,
+    cancelling,
+    name_acceptors,
+    refuse_after_end,
+    says_done,
+)
+from headrace.push.transform import PushObj1To1Link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.abc import PushProtocol
+
+__all__ = ["PushWindowTimeoutObj"]
+
+T = TypeVar("T")
+
+
+class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
+    """Lists of `size` items; one that is not full is pushed on `timeout` seconds after its first item.
+
+    Law: the lists, one after the other, are the items; each has 1 to `size` of them.
+    Order: of arrival.
+    Bound: the list that is being delivered, the one that is being filled, and one more for each push
+    that overlaps with others. The push that fills a list waits until it is delivered, and until those
+    before it are.
+    Cost: O(1) an item; a timer and a task for each list that time has ended.
+    Cancel safety: an item that is in a list is accepted. A push that is cancelled while lists are being
+    delivered leaves them here, and the error names this object in `accepted_by`; the next push, the
+    time or the end delivers them first.
+
+    What goes wrong with a list that time has ended has no push to be raised by: the next push raises
+    it, and has not taken its item then; or `return_()` does. `throw(error)` drops what is here. An
+    object that is dropped with items in it emits a `ResourceWarning`; end it.
+
+    Args:
+        sink: A push object.
+        size: How many items make a list, a positive integer.
+        timeout: How many seconds a list may wait to be full, more than 0.
+
+    Raises:
+        TypeError: `sink` is no push object, `size` no integer, or `timeout` no number.
+        ValueError: `size` or `timeout` is not positive, or `timeout` not finite.
+    """
+
+    def __init__(self, sink: PushProtocol[list[T]], size: int, timeout: float) -> None:
+        self._kernel = WindowKernel(size, True)
+        super().__init__(sink)
+        self._window: _Window[T] = _Window(sink, _checked_seconds("timeout", timeout))
+
+    @property
+    def seconds(self) -> float:
+        """How long a list may wait to be full, live: a new number holds from the next list."""
+        return self._window.seconds
+
+    @seconds.setter
+    def seconds(self, seconds: float) -> None:
+        self._window.seconds = _checked_seconds("seconds", seconds)
+
+    def _facts(self) -> Iterator[str]:
+        yield from self._window.facts(self.size)
+        yield "ended" if self.closed else "open"
+
+    async def next_impl(self, item: T) -> IteratorResult[Any]:
+        """Takes one item, and delivers what is due."""
+        window = self._window
+        window.raise_left()
+        window.add(item, self.size)
+        if window.is_due:
+            try:
+                await window.deliver()
+            except (asyncio.CancelledError, GeneratorExit) as error:
+                name_acceptors(
+                    error, [*acceptors(error), self], f"the item was accepted by {self!r}"
+                )
+                raise
+        return IteratorResult(None, window.is_done)
+
+    def next_nowait(self, item: T) -> IteratorResult[Any]:
+        """Takes one item; a list that is full is delivered in the background.
+
+        Raises:
+            WouldBlock: The item would fill a list, and the one before it is not delivered yet.
+        """
+        window = self._window
+        refuse_after_end(self, item)
+        window.raise_left()
+        if window.lists and len(window.filling) + 1 >= self.size:
+            raise WouldBlock(
+                "the item cannot be accepted without waiting for a list to be delivered; await next(item)",
+                item=item,
+            )
+        window.add(item, self.size)
+        if window.lists:
+            window.deliver_in_background()
+        return IteratorResult(None, window.is_done)
+
+    async def return_impl(self, value: Any) -> None:
+        """Delivers what is here, and ends its sink."""
+        window, errors = self._window, list[BaseException]()
+        window.close_list()
+        while window.lists:
+            try:
+                await window.deliver()
+            except Exception as error:
+                errors.append(error)
+        await window.settle()
+        errors += window.take_left()
+        try:
+            await self._sink.return_(value)
+        except Exception as error:
+            errors.append(error)
+        raise_all(errors, "several errors at the end of supply")
+
+    async def throw_impl(self, error: BaseException) -> None:
+        """Drops what is here, and ends its sink with the error."""
+        self._window.drop()
+        await self._window.settle()
+        await self._sink.throw(error)
+
+    def __del__(self) -> None:
+        window = getattr(self, "_window", None)
+        if window is not None and (count := window.drop()):
+            warnings.warn(
+                f"{count} items were lost in a PushWindowTimeoutObj that was not ended",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+
+
+class _Window(Generic[T]):
+    """What the timer and the task of a window refer to, so that they do not keep it alive."""
+
+    def __init__(self, sink: PushProtocol[list[T]], seconds: float) -> None:
+        self._sink = sink
+        self.seconds = seconds
+        self.filling: list[T] = []
+        # Full, or out of time; the first one may be on its way.
+        self.lists: deque[list[T]] = deque()
+        self.is_done = False
+        self._turn = Turn()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._left: list[BaseException] = []
+
+    def facts(self, size: int) -> Iterator[str]:
+        """How it stands, for `repr`."""
+        yield amount(len(self.filling), size, "gathered")
+        yield f"for {self.seconds} s"
+        if self.lists:
+            yield f"{len(self.lists)} lists to deliver"
+
+    def add(self, item: T, size: int) -> None:
+        if self.is_done:
+            return
+        self.filling.append(item)
+        if len(self.filling) >= size:
+            self.close_list()
+        elif self._timer is None:
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self.seconds, self._elapsed)
+
+    def close_list(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.filling:
+            self.lists.append(self.filling)
+            self.filling = []
+
+    def _elapsed(self) -> None:
+        self._timer = None
+        self.close_list()
+        self.deliver_in_background()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the push of now has lists to deliver."""
+        # With an empty list to fill it was this push that ended one; with nobody at it, lists were left.
+        return bool(self.lists) and (not self.filling or not self._turn.locked())
+
+    async def deliver(self) -> None:
+        """Delivers the lists, in their order, whoever ended them."""
+        async with self._turn:
+            while self.lists and not self.is_done:
+                await self._deliver_one(self.lists[0])
+            if self.is_done:
+                self.lists.clear()
+
+    async def _deliver_one(self, items: list[T]) -> None:
+        before = cancelling()
+        try:
+            result = await self._sink.next(items)
+        except BaseException as error:
+            was_cancelled = isinstance(error, GeneratorExit) or (
+                isinstance(error, asyncio.CancelledError) and cancelling() > before
+            )
+            if not was_cancelled or acceptors(error):
+                self._remove(items)
+            raise
+        self._remove(items)
+        self.is_done = self.is_done or says_done(result)
+
+    def _remove(self, items: list[T]) -> None:
+        if self.lists and self.lists[0] is items:
+            self.lists.popleft()
+
+    def deliver_in_background(self) -> None:
+        if self._task is None or self._task.done():
+            self._loop = asyncio.get_running_loop()
+            self._task = self._loop.create_task(self._deliver_and_keep_errors())
+
+    async def _deliver_and_keep_errors(self) -> None:
+        while self.lists:
+            try:
+                await self.deliver()
+            except Exception as error:
+                self._left.append(error)
+
+    def raise_left(self) -> None:
+        raise_all(self.take_left(), "several lists were not delivered")
+
+    def take_left(self) -> list[BaseException]:
+        left, self._left = self._left, []
+        return left
+
+    async def settle(self) -> None:
+        if self._task is not None and (struck := await settled(self._task)):
+            raise struck
+
+    def drop(self) -> int:
+        """Gives up everything: how many items that were."""
+        count = len(self.filling) + sum(map(len, self.lists))
+        self.filling = []
+        self.lists.clear()
+        timer, self._timer, task, loop = self._timer, None, self._task, self._loop
+        if loop is not None and not loop.is_closed():
+            if timer is not None:
+                # Perhaps from another thread, by the collector.
+                loop.call_soon_threadsafe(timer.cancel)
+            if task is not None and not task.done():
+                loop.call_soon_threadsafe(task.cancel)
+        return count
+
+
+def _checked_seconds(parameter: str, seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{parameter} must be a number of seconds, got {shown(seconds)}")
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise ValueError(
+            f"{parameter} must be a finite number of seconds above 0, got {shown(seconds)}"
+        )
+    return float(seconds)

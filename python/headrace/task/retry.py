@@ -1,0 +1,124 @@
+"""When a task that failed is called again."""
+
+from __future__ import annotations
+
+import random as chance
+from typing import TYPE_CHECKING, cast
+
+from headrace._internal.kernel_properties import function_or_none
+from headrace._internal.reprs import told
+from headrace._internal.validate import flag, positive, seconds, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from random import Random
+
+    Kinds = type[BaseException] | tuple[type[BaseException], ...]
+
+__all__ = ["Retry"]
+
+
+class Retry:
+    """How often a task is called again after an error, and how long after.
+
+    The delay before attempt `n + 1` is `backoff * factor ** (n - 1)`, at most `max_backoff`; with `jitter` it is chosen
+    anew each time between a half of that and all of it, so that tasks which failed together do not come back together.
+    The task holds no capacity meanwhile, and queues for it again behind those that wait by then.
+
+    Args:
+        attempts: how often it is called at most, the first time included; a positive integer. 1 never calls it again.
+        on: which errors: an exception class, a tuple of them, or a function that is given the error and says.
+            A timeout is a `TimeoutError`. A task that was cancelled is never called again.
+        backoff: seconds before the second attempt, 0 or more.
+        factor: by how much the delay grows from attempt to attempt, at least 1.
+        max_backoff: seconds that it never exceeds, 0 or more.
+        jitter: whether it is spread.
+        retry_after: reads a delay in seconds out of the error, as from the header of an HTTP 429, or None if there is none.
+            It counts as it is, without jitter and without `max_backoff`. What it raises becomes the error of the task.
+        random: where the jitter comes from; None for the module `random`. `Random(7)` makes runs repeatable.
+
+    Raises:
+        TypeError: a parameter is of the wrong type.
+        ValueError: a number is out of its range.
+    """
+
+    __slots__ = (
+        "_draw",
+        "_matches",
+        "attempts",
+        "backoff",
+        "factor",
+        "jitter",
+        "max_backoff",
+        "on",
+        "retry_after",
+    )
+
+    def __init__(
+        self,
+        attempts: int = 3,
+        on: Kinds | Callable[[Exception], bool] = Exception,
+        backoff: float = 0.5,
+        factor: float = 2.0,
+        max_backoff: float = 60.0,
+        jitter: bool = True,
+        retry_after: Callable[[Exception], float | None] | None = None,
+        *,
+        random: Random | None = None,
+    ) -> None:
+        self.attempts: int = whole("Retry: attempts", 1, attempts)
+        self.on: Kinds | Callable[[Exception], bool] = on
+        self._matches = _matcher(on)
+        self.backoff: float = seconds("Retry: backoff", backoff)
+        self.factor: float = positive("Retry: factor", factor)
+        if factor < 1:
+            raise ValueError(f"Retry: factor must be at least 1, got {factor!r}")
+        self.max_backoff: float = seconds("Retry: max_backoff", max_backoff)
+        self.jitter: bool = flag("Retry: jitter", jitter)
+        function_or_none("Retry: retry_after", retry_after)
+        self.retry_after: Callable[[Exception], float | None] | None = retry_after
+        if random is not None and not isinstance(cast("object", random), chance.Random):
+            raise TypeError(f"Retry: random must be a random.Random or None, got {random!r}")
+        self._draw = chance.uniform if random is None else random.uniform
+
+    def applies(self, error: BaseException, attempt: int) -> bool:
+        """Whether a task whose `attempt`-th call raised `error` is called again."""
+        if attempt >= self.attempts or not isinstance(error, Exception):
+            return False
+        return bool(self._matches(error))
+
+    def delay(self, error: BaseException, attempt: int) -> float:
+        """How many seconds after the end of its `attempt`-th call.
+
+        Raises:
+            TypeError: `retry_after` gave something else than a number or None.
+            ValueError: it gave a number that is negative or not finite.
+        """
+        if self.retry_after is not None and isinstance(error, Exception):
+            asked = self.retry_after(error)
+            if asked is not None:
+                return seconds("the result of retry_after", asked)
+        try:
+            delay = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
+        except OverflowError:
+            delay = self.max_backoff
+        return self._draw(delay / 2, delay) if self.jitter else delay
+
+    def __repr__(self) -> str:
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{self.attempts} attempts"
+        yield f"from {self.backoff} s by {self.factor} to {self.max_backoff} s"
+
+
+def _matcher(on: object) -> Callable[[Exception], object]:
+    """Whether an error is one of those that `on` means."""
+    kinds = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
+    if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        return lambda error: isinstance(error, cast("Kinds", on))
+    if isinstance(on, (type, tuple)) or not callable(on):
+        raise TypeError(
+            f"Retry: on must be an exception class, a tuple of them or a function of the error, got {on!r}"
+        )
+    return on

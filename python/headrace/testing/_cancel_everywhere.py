@@ -1,0 +1,164 @@
+"""Any piece of asynchronous work, cancelled at every place where it waits.
+
+`sweep` does this for streams and knows what a stream must do. Here the case itself says what must hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from headrace._internal.reprs import shown
+from headrace.testing.fault_injection import (
+    MisfitError,
+    Strike,
+    SweepError,
+    Tally,
+    checked_case,
+    chosen,
+    done,
+    guarded,
+    strike_everywhere,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from headrace.testing._sweep import Way
+
+__all__ = ["Outcome", "cancel_everywhere"]
+
+
+T = TypeVar("T")
+
+_WAYS: tuple[Way, ...] = ("cancel", "late", "twice")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the work of a case ended."""
+
+    cancelled: bool
+    """Whether it ended by being cancelled."""
+    value: Any
+    """What it returned; None unless it did."""
+    error: BaseException | None
+    """What it raised, other than the cancellation; None unless it did."""
+
+
+async def cancel_everywhere(
+    make_case: Callable[[], AsyncGenerator[Coroutine[Any, Any, Any], Outcome]],
+    *,
+    ways: Iterable[Way] = _WAYS,
+    timeout: float = 60.0,
+) -> int:
+    """Runs a case once for each place where its work waits, and cancels the work there.
+
+        async def case():
+            capacity = CapacitySource(1)
+
+            async def work() -> None:
+                async with capacity.acquire():
+                    await asyncio.sleep(0)
+
+            outcome = yield work()
+            assert outcome.cancelled or outcome.error is None
+            assert capacity.held == 0, "a slot leaked"
+
+        async def test_law_8_mine() -> None:
+            await cancel_everywhere(case)
+
+    A case is an async generator function. It builds what it needs, yields the coroutine to be cancelled, gets back how
+    that ended, and says by `assert` what must hold. It runs once with nothing cancelled, then
+    once for each suspension of the coroutine and each way, until no suspension is left. The tasks that it starts beside
+    the work must have ended when it ends.
+
+    Args:
+        make_case: The case; called anew for each run.
+        ways: How to cancel: `"cancel"` where it waits, `"late"` when what it waits for is there already, `"twice"`
+            where it waits and again where it waits next.
+        timeout: After how many seconds on the loop's clock a run counts as hung.
+
+    Returns:
+        How many places were tried. 0: the work never waited.
+
+    Raises:
+        SweepError: A run broke what its case asserts, hung, or left tasks, and the message says where; or the work waits at
+            more than 10,000 places.
+        TypeError: `make_case` is no async generator function, or what it yields is no coroutine; `ways` is no iterable, or
+            `timeout` no number.
+        ValueError: `ways` is empty or has a way that is none of these, or `timeout` is not positive.
+
+    Cancel safety: a cancelled call cancels its run, and waits for it.
+    """
+    checked_case("cancel_everywhere", "make_case", make_case, timeout)
+    tried = chosen("cancel_everywhere", "ways", ways, _WAYS)
+
+    async def run(strike: Strike) -> str | None:
+        case = _checked(make_case())
+        try:
+            work = await _work(case)
+            task = asyncio.ensure_future(whole(strike.through(work)))
+            await done(task)
+            outcome = _outcome(task)
+            if not strike.hits and outcome.error is not None:
+                raise outcome.error
+            try:
+                (await case.asend(outcome)).close()
+            except StopAsyncIteration:
+                return None
+            return "the case yielded twice"
+        finally:
+            await case.aclose()
+
+    if complaint := await guarded(run, Strike("cancel", -1), timeout):
+        raise SweepError(f"left alone: {complaint}")
+    tally = Tally()
+    for way in tried:
+        await strike_everywhere(
+            partial(Strike, way),
+            run,
+            timeout,
+            tally,
+            f'"{way}" at suspension {{}}',
+        )
+    return tally.total()
+
+
+_EXPECTED = (
+    "make_case must be an async generator function, which yields the coroutine to be cancelled"
+)
+
+
+def _checked(case: T) -> T:
+    if isinstance(cast("object", case), AsyncGenerator):
+        return case
+    if isinstance(case, Coroutine):
+        case.close()
+    raise MisfitError(
+        f"cancel_everywhere: {_EXPECTED}; calling it gave {shown(cast('object', case))}"
+    )
+
+
+async def _work(
+    case: AsyncGenerator[Coroutine[Any, Any, Any], Outcome],
+) -> Coroutine[Any, Any, Any]:
+    """What a case yields."""
+    try:
+        work = await anext(case)
+    except StopAsyncIteration:
+        raise MisfitError(f"cancel_everywhere: {_EXPECTED}; it yielded nothing") from None
+    if isinstance(cast("object", work), Coroutine):
+        return work
+    raise MisfitError(f"cancel_everywhere: {_EXPECTED}; it yielded {shown(cast('object', work))}")
+
+
+def _outcome(task: asyncio.Task[Any]) -> Outcome:
+    if task.cancelled():
+        return Outcome(cancelled=True, value=None, error=None)
+    error = task.exception()
+    return Outcome(cancelled=False, value=None if error else task.result(), error=error)

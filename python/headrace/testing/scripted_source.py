@@ -1,0 +1,273 @@
+"""A source that does what its script says, and remembers what was done to it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from headrace._internal.reprs import amount, counted, shown, told
+from headrace._internal.validate import seconds as duration, whole
+from headrace.testing.marble import END, ERROR, MarbleError, checked_unit, frames
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+__all__ = ["WATCH", "At", "Delay", "Forever", "Raise", "ScriptedSource", "Step", "Turns"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a script does between two items; see its subclasses."""
+
+
+@dataclass(frozen=True)
+class Turns(Step):
+    """Waits for `count` turns of the loop."""
+
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        whole("Turns: count", 0, self.count)
+
+
+@dataclass(frozen=True)
+class Delay(Step):
+    """Waits for `seconds` on the loop's clock, from when it is first asked for what comes next."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        duration("Delay: seconds", self.seconds)
+
+
+@dataclass(frozen=True)
+class At(Step):
+    """Waits until `seconds` have passed on the loop's clock since the first item was asked for."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        duration("At: seconds", self.seconds)
+
+
+@dataclass(frozen=True)
+class Forever(Step):
+    """Waits until it is cancelled."""
+
+
+@dataclass(frozen=True)
+class Raise(Step):
+    """Raises `error`. The script goes on behind it; a generator does not."""
+
+    error: BaseException
+
+    def __post_init__(self) -> None:
+        if not isinstance(cast("object", self.error), BaseException):
+            raise TypeError(f"Raise: error must be an exception, got {shown(self.error)}")
+
+
+class ScriptedSource:
+    """An async iterable that does what its script says.
+
+        ScriptedSource([1, Turns(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
+        ScriptedSource("a-b--c|")
+
+    A string is a line of marbles (see `headrace.testing.marble`): the frame says when an item comes, counted from the
+    first pull, however late it is asked for; `#` raises `MarbleError`.
+
+    It is no stream, so that it stands for what others write: `SourceIterObj(ScriptedSource("a-b|")).map(...)`.
+
+    A cancelled pull costs nothing: turns that have passed count, a delay ends when it would have
+    ended, and the next pull goes on from there. `as_generator()` is the same as an async generator,
+    which a cancellation ends.
+
+    Each `aiter()` plays the script from its beginning.
+
+    Law: the items of the script, each once for each iterator.
+    Order: the script's.
+    Bound: the script.
+    Cost: O(1) a step.
+    Cancel safety: a cancelled pull loses nothing.
+
+    Args:
+        script: Items, and steps between them. Everything that is no `Step` is an item. Or a line of marbles.
+        unit: How many seconds of the loop's clock a frame of such a line has.
+        closing: For how many turns of the loop it closes.
+
+    Attributes:
+        opens: How many iterators were made (for generators: were begun).
+        pulls: How many items were asked for.
+        ends: How many iterators came to the end of the script.
+        closes: How many closings were begun, of any iterator.
+        closed: How many closings were not interrupted.
+        pulled_by: The tasks that asked for items, each once.
+        closed_by: The task of each closing that was begun.
+        left_open: How many iterators were neither closed nor came to their end.
+
+    Raises:
+        TypeError: `script` is no iterable, or has the class of a step where a step should be; `unit` is no number, or
+            `closing` no integer.
+        ValueError: `script` is a string that is no line of marbles, `unit` is not positive, or `closing` is less than 0.
+    """
+
+    def __init__(self, script: Iterable[Any], *, unit: float = 1.0, closing: int = 0) -> None:
+        unit = checked_unit("ScriptedSource", unit)
+        self._script = _checked(_steps(script, unit) if isinstance(script, str) else script)
+        self._closing = whole("ScriptedSource: closing", 0, closing)
+        self.opens: int = 0
+        self.pulls = 0
+        self.ends = 0
+        self.left_open: int = 0
+        self.closes = 0
+        self.closed = 0
+        self.pulled_by: list[asyncio.Task[Any] | None] = []
+        self.closed_by: list[asyncio.Task[Any] | None] = []
+        if (watch := WATCH.get()) is not None:
+            watch.append(self)
+
+    def __aiter__(self) -> _Performance:
+        """An iterator of its own, from the beginning of the script."""
+        self.opens += 1
+        self.left_open += 1
+        return _Performance(self, self._script, self._closing)
+
+    async def as_generator(self) -> AsyncGenerator[Any, None]:
+        """The same as an async generator, which ends with the first error or cancellation."""
+        performance = aiter(self)
+        try:
+            async for item in performance:
+                yield item
+        finally:
+            await performance.aclose()
+
+    def __repr__(self) -> str:
+        return told(type(self).__name__, self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield counted(len(self._script), "step")
+        yield f"opened {self.opens}"
+        yield f"ended {self.ends}"
+        yield f"closed {amount(self.closed, self.closes, 'begun') if self.closed < self.closes else self.closes}"
+
+
+class _Performance:
+    """One iterator over a script."""
+
+    def __init__(self, source: ScriptedSource, script: tuple[Any, ...], closing: int) -> None:
+        self._source = source
+        self._script = script
+        self._closing = closing
+        self._at = 0
+        # How far the step at `_at` has got.
+        self._turned = 0
+        self._until: float | None = None
+        self._began = math.inf
+        self._is_busy = False
+        self._is_open = True
+
+    def __aiter__(self) -> _Performance:
+        return self
+
+    def __repr__(self) -> str:
+        return told("iterator of a ScriptedSource", self._facts())
+
+    def _facts(self) -> Iterator[str]:
+        yield f"at {amount(self._at, len(self._script), 'steps')}"
+        yield "open" if self._is_open else "closed"
+
+    async def __anext__(self) -> Any:
+        source, task = self._source, asyncio.current_task()
+        source.pulls += 1
+        if task not in source.pulled_by:
+            source.pulled_by.append(task)
+        if self._is_busy:
+            raise RuntimeError("a ScriptedSource was asked for two items at once")
+        self._is_busy = True
+        if self._began == math.inf:
+            self._began = asyncio.get_running_loop().time()
+        try:
+            while self._at < len(self._script):
+                step = self._script[self._at]
+                if isinstance(step, Step):
+                    await self._wait_for(step)
+                # Nothing below waits, so that no step is cancelled once it is left behind.
+                self._at, self._turned, self._until = self._at + 1, 0, None
+                if isinstance(step, Raise):
+                    raise step.error
+                if not isinstance(step, Step):
+                    return step
+            source.ends += self._is_open
+            self._end()
+            raise StopAsyncIteration
+        finally:
+            self._is_busy = False
+
+    async def _wait_for(self, step: Step) -> None:
+        loop = asyncio.get_running_loop()
+        if isinstance(step, At):
+            if (left := self._began + step.seconds - loop.time()) > 0:
+                await asyncio.sleep(left)
+        elif isinstance(step, Turns):
+            while self._turned < step.count:
+                self._turned += 1
+                await asyncio.sleep(0)
+        elif isinstance(step, Delay):
+            if self._until is None:
+                self._until = loop.time() + step.seconds
+            if (left := self._until - loop.time()) > 0:
+                await asyncio.sleep(left)
+        elif isinstance(step, Forever):
+            await loop.create_future()
+
+    async def aclose(self) -> None:
+        self._source.closes += 1
+        self._source.closed_by.append(asyncio.current_task())
+        self._end()
+        for _ in range(self._closing):
+            await asyncio.sleep(0)
+        self._source.closed += 1
+
+    def _end(self) -> None:
+        self._at = len(self._script)
+        self._source.left_open -= self._is_open
+        self._is_open = False
+
+
+def _checked(script: Iterable[Any]) -> tuple[Any, ...]:
+    try:
+        steps = tuple(script)
+    except TypeError:
+        if isinstance(cast("object", script), Iterable):
+            raise
+        raise TypeError(
+            f"ScriptedSource: script must be an iterable of items and steps, or a line of marbles, got {shown(script)}"
+        ) from None
+    for step in steps:
+        if isinstance(step, type) and issubclass(step, Step):
+            raise TypeError(
+                f"ScriptedSource: script has the class {step.__name__} where a step should be; call it"
+            )
+    return steps
+
+
+def _steps(line: str, unit: float) -> Iterator[Any]:
+    """The script that a line of marbles stands for."""
+    ended = False
+    for frame, marble in frames(line):
+        yield At(frame * unit)
+        if marble is ERROR:
+            yield Raise(MarbleError(f"frame {frame} of {line!r}"))
+        elif marble is END:
+            ended = True
+        else:
+            yield marble
+    if not ended:
+        yield Forever()
+
+
+# Whoever wants to know of every source that is made, in this context, puts a list here.
+WATCH: Final[ContextVar[list[ScriptedSource] | None]] = ContextVar("WATCH", default=None)
