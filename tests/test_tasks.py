@@ -7,13 +7,13 @@ import weakref
 
 import pytest
 
-from headrace._internal.tasks import settled
+from headrace._internal.tasks import wait_until_done
 from tests.support import quiet
 
 
 async def test_a_cancellation_is_given_back_when_all_are_done() -> None:
     first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
-    closing = asyncio.create_task(settled(first, second))
+    closing = asyncio.create_task(wait_until_done(first, second))
     await quiet()
     for message in ("one", "two"):
         closing.cancel(message)
@@ -23,9 +23,9 @@ async def test_a_cancellation_is_given_back_when_all_are_done() -> None:
     await quiet()
     assert not closing.done()
     second.set_exception(KeyError("it is not read here"))
-    struck = await closing
-    assert struck is not None
-    assert struck.args == ("one",)
+    cancellation = await closing
+    assert cancellation is not None
+    assert cancellation.args == ("one",)
     assert isinstance(second.exception(), KeyError)
 
 
@@ -38,7 +38,7 @@ async def test_who_was_cancelled_meanwhile_is_freed_without_a_collection() -> No
 
     async def close() -> weakref.ref[Held]:
         held = Held()
-        await settled(done)
+        await wait_until_done(done)
         return weakref.ref(held)
 
     closing = asyncio.create_task(close())

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
         IteratorResult as IteratorResult,
         __version__ as __version__,
     )
-    from headrace._internal.sentinels import *
+    from headrace._internal.sentinels import (
+        SKIP as SKIP,
+        Skip as Skip,
+    )
     from headrace.bridge import *
     from headrace.buffer import PushPullBufferObj as PushPullBufferObj
     from headrace.capacity import (

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import Delivery, ForeignFeed
-from headrace._internal.depth import nested
-from headrace._internal.error_notes import as_one, raise_all, speechless
-from headrace._internal.reprs import counted, shown, told
-from headrace.errors import CLOSING, NOTHING
+from headrace._internal.depth import check_depth
+from headrace._internal.error_notes import as_group, raise_all, wrap_iteration_error
+from headrace._internal.reprs import describe_value, format_repr, pluralize
+from headrace._internal.sentinels import NOTHING
+from headrace.errors import CLOSING
 from headrace.pull.base import PullObj
 from headrace.pull.source import as_pull
 from headrace.push.base import (
@@ -113,9 +114,9 @@ class PushPullObj(Generic[IN_contra, OUT_co]):
         return self._sink.throw(error)
 
     def __repr__(self) -> str:
-        return told("PushPullObj", self._facts())
+        return format_repr("PushPullObj", self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         # By their classes: a pair may be an end of a pair, and so on.
         yield f"into {type(self._sink).__name__}"
         yield f"out of {type(self._source).__name__}"
@@ -126,7 +127,7 @@ class _PullPushObj(PullObj[T], stock=True):
 
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
-        self._nesting = nested(tap.source, type(self).__name__)
+        self._depth = check_depth(tap.source, type(self).__name__)
         super().__init__(ForeignFeed(_Handle(tap)))
 
     @property
@@ -139,11 +140,11 @@ class _PullPushObj(PullObj[T], stock=True):
         """What it pushes into."""
         return self._tap.sinks
 
-    def _facts(self) -> Iterator[str]:
-        yield counted(len(self._tap.sinks), "sink")
+    def _repr_parts(self) -> Iterator[str]:
+        yield pluralize(len(self._tap.sinks), "sink")
         if self._tap.holds:
             yield "1 held"
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         if self._tap.has_ended_sinks:
@@ -321,8 +322,8 @@ class _Tap(Generic[T]):
         for close in closes:
             try:
                 await close()
-            except asyncio.CancelledError as struck:
-                cancelled = struck
+            except asyncio.CancelledError as cancellation:
+                cancelled = cancellation
             except Exception as error:
                 errors.append(error)
         self.has_ended_sinks = self.has_ended_sinks or bool(self._open)
@@ -364,7 +365,7 @@ class _Tap(Generic[T]):
                 if not isinstance(error, (Exception, asyncio.CancelledError)):
                     self._open.pop(0)
                     raise
-                errors.append(speechless(error, f"a sink of {self._name}"))
+                errors.append(wrap_iteration_error(error, f"a sink of {self._name}"))
             self._open.pop(0)
         raise_all(errors, "several sinks failed to end")
 
@@ -391,7 +392,7 @@ class _Tap(Generic[T]):
                     self._accepted += names
                     if not isinstance(error, (Exception, asyncio.CancelledError)):
                         raise
-                    self._errors.append(speechless(error, f"a sink of {self._name}"))
+                    self._errors.append(wrap_iteration_error(error, f"a sink of {self._name}"))
                     continue
                 self._accepted.append(sink)
                 if says_done(result):
@@ -399,7 +400,7 @@ class _Tap(Generic[T]):
             missing.pop(0)
 
     def _failure(self, errors: list[BaseException], accepted: list[Any]) -> BaseException:
-        error = as_one(errors, "several sinks failed")
+        error = as_group(errors, "several sinks failed")
         note = f"the item was accepted by {', '.join(map(repr, accepted))}" if accepted else ""
         name_acceptors(error, accepted, note)
         return error
@@ -422,7 +423,7 @@ class _Routed(_Tap[T]):
             if is_called and _is_interruption(error, before):
                 raise
             self._give_up()
-            blamed = speechless(error, f"selector of {self._name}")
+            blamed = wrap_iteration_error(error, f"selector of {self._name}")
             if blamed is error and isinstance(error, Exception):
                 note = f"raised by selector of {self._name}"
                 name_acceptors(error, acceptors(error), note)
@@ -435,7 +436,7 @@ class _Routed(_Tap[T]):
 
 
 def _checked_number(number: object, count: int, item: object) -> int:
-    got = f"got {shown(number)} for {shown(item)}"
+    got = f"got {describe_value(number)} for {describe_value(item)}"
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"selector must give the number of a sink, {got}")
     if not 0 <= number < count:

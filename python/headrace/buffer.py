@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Buffer, QueueFeed, end_push, settle_push
-from headrace._internal.reprs import amount, shown, told
+from headrace._internal.reprs import describe_value, format_count, format_repr
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def standing(buffer: Buffer[Any]) -> Iterator[str]:
     """How a buffer stands, for `repr`."""
-    yield amount(len(buffer), buffer.maxsize, "items")
+    yield format_count(len(buffer), buffer.maxsize, "items")
     if pulls := buffer.waiting_getters:
         yield f"{pulls} waiting to pull"
     if pushes := buffer.waiting_putters:
@@ -35,11 +35,11 @@ class _BufferSource(SourceObj[T], stock=True):
         super().__init__(QueueFeed(buffer))
 
     def __repr__(self) -> str:
-        return told("the source of a buffer", self._facts())
+        return format_repr("the source of a buffer", self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from standing(self._buffer)
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
 
 class BufferSink(SinkObj[T], stock=True):
@@ -52,11 +52,11 @@ class BufferSink(SinkObj[T], stock=True):
         super().__init__(buffer)
 
     def __repr__(self) -> str:
-        return told("the sink of a buffer", self._facts())
+        return format_repr("the sink of a buffer", self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from standing(self._buffer)
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     async def return_impl(self, value: Any) -> None:
         """Lets the source drain what is there, and then end."""
@@ -210,7 +210,7 @@ class PushPullBufferObj(Generic[T]):
             TypeError: `error` is no exception.
         """
         if error is not None and not isinstance(cast("object", error), BaseException):
-            raise TypeError(f"error must be an exception or None, got {shown(error)}")
+            raise TypeError(f"error must be an exception or None, got {describe_value(error)}")
         if end_push(self._sink):
             if error is None:
                 self._buffer.finish()
@@ -240,8 +240,8 @@ class PushPullBufferObj(Generic[T]):
         return True
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from standing(self._buffer)
         yield "ended" if self._buffer.is_finished else "open"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from headrace import _core
-from headrace._internal.reprs import short, shown
+from headrace._internal.reprs import describe_value, short_repr
 from headrace.bridge import PushPullObj
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def draw(lines: list[str], arrows: list[tuple[int, int, str]]) -> str:
 
 def _check(form: str) -> None:
     if form not in ("text", "mermaid"):
-        raise ValueError(f'format must be "text" or "mermaid", got {shown(form)}')
+        raise ValueError(f'format must be "text" or "mermaid", got {describe_value(form)}')
 
 
 def _walk(first: object) -> dict[int, _Node]:
@@ -126,7 +126,7 @@ def _named(link: object, several: str, one: str) -> Iterator[tuple[str, Any]]:
         found: Any = getattr(link, several, None)
         if isinstance(found, Mapping):
             labelled = cast("Mapping[object, Any]", found)
-            yield from [(short(label), each) for label, each in labelled.items()]
+            yield from [(short_repr(label), each) for label, each in labelled.items()]
         elif isinstance(found, Sequence) and not isinstance(found, (str, bytes)):
             yield from [("", each) for each in cast("Sequence[object]", found)]
         elif (single := getattr(link, one, None)) is not None:

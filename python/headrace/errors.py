@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from headrace._internal.sentinels import NOTHING
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -28,15 +30,6 @@ __all__ = [
     "WrongLoopError",
 ]
 
-
-class _Nothing:
-    """The type of `NOTHING`."""
-
-    def __repr__(self) -> str:
-        return "NOTHING"
-
-
-NOTHING: Final = _Nothing()
 
 CLOSING: Final = "the stream is being closed"
 """What a `CancelledError` says by which a stream that closes cancels its pull."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
-from headrace._internal.reprs import shown, told
+from headrace._internal.reprs import describe_value, format_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +33,9 @@ class WaitObject(Signal[T]):
     """
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"{self.waiting} waiting"
         yield "stopped" if self.stopped else "open"
 
@@ -48,5 +48,5 @@ def checked_signal(wait_obj: WaitObject[T]) -> WaitObject[T]:
     """
     given = cast("object", wait_obj)
     if not isinstance(given, WaitObject):
-        raise TypeError(f"wait_obj must be a WaitObject, got {shown(given)}")
+        raise TypeError(f"wait_obj must be a WaitObject, got {describe_value(given)}")
     return wait_obj

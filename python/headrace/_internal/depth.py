@@ -1,8 +1,8 @@
-"""How deep links may stand above one another that pull their source by an `await` of their own.
+"""The limit on nested links that await their source.
 
-A line of stock links is one loop, however long. A branch of `share`, a gate and a bridge are Python that awaits a pull of
-its source: each of them is some frames on the stack, and beyond CPython's recursion limit a pull could neither be made nor
-the stream closed. So it is refused where it is built, at a depth that leaves most of the stack to the program.
+A pipeline of stock links is one loop, however long. A branch of `share`, a gate and a bridge are Python code that awaits a
+pull of the source, and so each adds frames to the stack. Beyond CPython's recursion limit a pull could not start and the
+stream could not be closed. So construction fails at a depth that leaves most of the stack to the program.
 """
 
 from __future__ import annotations
@@ -14,43 +14,41 @@ from headrace._core import PullLink, upstream
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DEEPEST", "nested", "nesting"]
-
-DEEPEST = 100
-"""How many may stand above one another."""
+MAX_DEPTH = 100
+"""How many links that await their source may be nested."""
 
 
-def nested(source: PullLink[Any], name: str) -> int:
-    """The depth of a link over `source` that awaits its pulls.
+def check_depth(source: PullLink[Any], name: str) -> int:
+    """Return the depth of a new link over `source` that awaits its pulls.
 
     Args:
-        source: What it pulls.
-        name: What it is called in the message.
+        source: The source of the new link.
+        name: The new link, for the message.
 
     Raises:
-        ValueError: It would be one too many.
+        ValueError: The depth would exceed `MAX_DEPTH`.
     """
-    depth = nesting(source) + 1
-    if depth > DEEPEST:
+    above = depth(source)
+    if above >= MAX_DEPTH:
         raise ValueError(
-            f"{name}: source must have at most {DEEPEST - 1} gates, bridges and branches of share() above one another, "
-            f"got {depth - 1}; put .eager(1) between them: what a task pulls counts anew"
+            f"{name}: source must have at most {MAX_DEPTH - 1} gates, bridges and branches of share() above one another, "
+            f"got {above}; put .eager(1) between them: what a task pulls counts anew"
         )
-    return depth
+    return above + 1
 
 
-def nesting(stream: PullLink[Any]) -> int:
-    """How many links that await their source stand above one another in a stream, itself included."""
+def depth(stream: PullLink[Any]) -> int:
+    """Return how many links of a stream that await their source are nested, this one included."""
     deepest = 0
     streams = [stream]
     while streams:
         link: PullLink[Any] | None = streams.pop()
         while link is not None:
-            depth = getattr(link, "_nesting", None)
-            if depth is not None:
-                deepest = max(deepest, depth)
+            known = getattr(link, "_depth", None)
+            if known is not None:
+                deepest = max(deepest, known)
                 break
-            # Those of a merge are polled in place, inside the pull of the merge.
+            # The sources of a merge are polled inside the pull of the merge.
             sources = cast("Iterable[Any]", getattr(link, "_merged", ()))
             streams += [source for source in sources if isinstance(source, PullLink)]
             link = upstream(link)

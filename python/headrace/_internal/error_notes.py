@@ -1,4 +1,4 @@
-"""Errors on their way from a callable to the consumer, where Python drives it; the core does the same in its drivers."""
+"""Notes on errors, groups of errors and PEP 479, for the drivers written in Python. The native drivers do the same."""
 
 from __future__ import annotations
 
@@ -8,49 +8,47 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["as_one", "noted", "raise_all", "raise_closing", "speechless"]
 
-
-def as_one(errors: Sequence[BaseException], message: str) -> BaseException:
-    """One error as it is, several as a group."""
+def as_group(errors: Sequence[BaseException], message: str) -> BaseException:
+    """Return a single error as it is, several as a group."""
     return errors[0] if len(errors) == 1 else BaseExceptionGroup(message, errors)
 
 
 def raise_all(errors: Sequence[BaseException], message: str) -> None:
-    """Raises one error as it is, several as a group, and none not at all."""
+    """Raise a single error as it is, several as a group. Without errors, return."""
     if errors:
-        raise as_one(errors, message)
+        raise as_group(errors, message)
 
 
 def raise_closing(
-    struck: BaseException | None, errors: Sequence[BaseException], message: str
+    cancellation: BaseException | None, errors: Sequence[BaseException], message: str
 ) -> None:
-    """Raises what came of closing: a cancellation that struck meanwhile, which tells of the errors, or else the errors."""
-    if struck is not None:
+    """Raise the result of closing: a cancellation, with the errors as its notes; otherwise the errors."""
+    if cancellation is not None:
         for error in errors:
-            struck.add_note(f"while closing: {error!r}")
-        raise struck
+            cancellation.add_note(f"while closing: {error!r}")
+        raise cancellation
     raise_all(errors, message)
 
 
-def noted(error: BaseException, note: str) -> None:
-    """Adds a note to an error, once.
+def add_note_once(error: BaseException, note: str) -> None:
+    """Add a note to an error, unless it has that note already.
 
-    An exception that takes no note still has to arrive: then there is none.
+    An exception that takes no note is still raised, without the note.
     """
     with suppress(Exception):
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 
 
-def speechless(error: BaseException, what: str) -> BaseException:
-    """The error of `what` was called, for the consumer.
+def wrap_iteration_error(error: BaseException, function: str) -> BaseException:
+    """Return the error of a callable as the consumer gets it.
 
-    One by which iteration speaks would be taken for something else there, so it becomes a `RuntimeError` with the
-    original as its cause (PEP 479).
+    `StopIteration`, `StopAsyncIteration` and `GeneratorExit` would end the consumer's iteration. They become a
+    `RuntimeError` with the original as its cause (PEP 479).
     """
     if not isinstance(error, (StopIteration, StopAsyncIteration, GeneratorExit)):
         return error
-    wrapped = RuntimeError(f"{what} raised {type(error).__name__}")
+    wrapped = RuntimeError(f"{function} raised {type(error).__name__}")
     wrapped.__cause__ = error
     return wrapped

@@ -1,4 +1,4 @@
-"""`Turn`: one at a time, in the order in which they came."""
+"""`FairLock`: an asyncio lock that is handed over in FIFO order."""
 
 from __future__ import annotations
 
@@ -9,54 +9,51 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Turn"]
 
+class FairLock:
+    """A lock for `async with`, handed from holder to waiter in FIFO order.
 
-class Turn:
-    """What is entered by one at a time, `async with turn:`; the others wait in their order.
+    No task overtakes the waiters. An `asyncio.Lock` does the same, but removes a cancelled waiter in O(n).
 
-    It is handed from one to the next, so that nobody overtakes those who wait. An `asyncio.Lock` does the same, but looks for one who
-    is cancelled among all who wait.
-
-    Cost: O(1), whatever the number of those who wait, also for one who leaves from among them.
-    Cancel safety: one who is cancelled while it waits gives up its place.
+    Cost: O(1), whatever the number of waiters, also when one of them is cancelled.
+    Cancel safety: a cancelled waiter leaves the wait queue.
     """
 
-    __slots__ = ("_is_taken", "_loop", "_waiting")
+    __slots__ = ("_is_locked", "_loop", "_waiters")
 
     def __init__(self) -> None:
-        self._is_taken = False
+        self._is_locked = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def locked(self) -> bool:
-        """Whether it is somebody's turn."""
-        return self._is_taken
+        """Return whether a task holds the lock."""
+        return self._is_locked
 
     async def __aenter__(self) -> None:
-        """Waits until it is the caller's turn.
+        """Acquire the lock.
 
         Raises:
-            RuntimeError: It would have to wait on another loop than others did.
+            RuntimeError: It would have to wait on another loop than an earlier waiter.
         """
-        if not self._is_taken:
-            self._is_taken = True
+        if not self._is_locked:
+            self._is_locked = True
             return
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
             raise RuntimeError(f"{self!r} is bound to a different event loop")
-        turn = loop.create_future()
-        self._waiting[turn] = None
+        waiter = loop.create_future()
+        self._waiters[waiter] = None
         try:
-            await turn
+            await waiter
         except BaseException:
-            if turn in self._waiting:
-                del self._waiting[turn]
-            elif not turn.cancelled():
-                # It was handed the turn in that very moment.
-                self._hand_on()
+            if waiter in self._waiters:
+                del self._waiters[waiter]
+            elif not waiter.cancelled():
+                # The lock was handed over in the same loop iteration.
+                self._hand_over()
             raise
 
     async def __aexit__(
@@ -65,14 +62,14 @@ class Turn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Hands it on."""
-        self._hand_on()
+        """Hand the lock to the next waiter, or release it."""
+        self._hand_over()
 
-    def _hand_on(self) -> None:
-        while self._waiting:
-            turn, _ = self._waiting.popitem(last=False)
-            if not turn.done():
-                turn.set_result(None)
+    def _hand_over(self) -> None:
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            # A cancelled waiter is done already and does not take the lock.
+            if not waiter.done():
+                waiter.set_result(None)
                 return
-            # It was cancelled, and will not have it.
-        self._is_taken = False
+        self._is_locked = False

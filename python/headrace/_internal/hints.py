@@ -1,6 +1,6 @@
-"""What to do about a thing that was given in place of another: the end of a message that refuses it.
+"""Hints for error messages that refuse a value of the wrong kind.
 
-Asked for when an error is raised, and imported by then only.
+Imported only when such an error is raised.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import inspect
 from collections.abc import AsyncIterable
 from typing import cast
 
-__all__ = ["for_source", "for_task", "uncalled"]
-
 
 def uncalled(value: object) -> str:
-    """For what should be callable: a coroutine is what calling an async function gave."""
+    """Return the hint where a callable is expected: a coroutine comes from calling an async function."""
     return "; give the function itself, uncalled" if inspect.iscoroutine(value) else ""
 
 
 def for_task(value: object) -> str:
-    """For what should be a task: a coroutine that has begun to be one, or a function beside its arguments."""
+    """Return the hint where a task is expected: for a coroutine, or a function in a tuple with its arguments."""
     if inspect.iscoroutine(value):
         name = getattr(value, "__name__", "fn")
         return f"; give the function uncalled, as {name} or Task({name}, ...)"
@@ -28,7 +26,7 @@ def for_task(value: object) -> str:
 
 
 def for_source(value: object) -> str:
-    """For what should be a source: something that would give one if it were called, awaited, or asked for it."""
+    """Return the hint where a source is expected: for a value that gives one when it is called or awaited."""
     if inspect.iscoroutine(value):
         return "; await it, and give what it returns"
     if inspect.isfunction(value) or inspect.ismethod(value):

@@ -1,251 +1,189 @@
-"""What an operator is set to, live: the same for its pull and its push form, as their kernel is.
+"""Live configuration of operators: attributes that are forwarded to an operator's kernel.
 
-Each class here goes beside a link in the bases of the operator's two classes, which make the kernel. Its `_facts` are what
-`repr` says of the setting, and of what the kernel holds: the link's own ask for them by `super()`.
+The pull and the push form of an operator share its kernel, and so its configuration. Each class here is a base of both classes,
+beside the link. Its `_repr_parts` describe the configuration and what the kernel holds; the link's own call them by `super()`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from headrace._core import DedupeKernel
-from headrace._internal.reprs import amount, called, calls, shown
+from headrace._internal.reprs import callable_name, callable_names, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from headrace._core import (
-        BufferKernel,
-        CallbackKernel,
-        CatchKernel,
-        FilterKernel,
-        FlatMapKernel,
-        InOrderKernel,
-        MapKernel,
-        ReduceKernel,
-        SkipKernel,
-        TakeKernel,
-        WhileKernel,
-        WindowKernel,
-    )
-
-__all__ = [
-    "Buffering",
-    "Calling",
-    "Catching",
-    "Filtering",
-    "Mapping",
-    "Ordering",
-    "Reducing",
-    "Remembering",
-    "Sizing",
-    "function_or_none",
-    "remembering",
-]
-
-F = TypeVar("F", bound="Callable[..., Any]")
+GET = TypeVar("GET")
+SET = TypeVar("SET")
 IN = TypeVar("IN")
 
 
-def function_or_none(parameter: str, value: F | None) -> F | None:
-    """Something that can be called, or None.
+class KernelProperty(Generic[GET, SET]):
+    """A live attribute: reads and writes the attribute of the same name of the instance's `_kernel`."""
 
-    Raises:
-        TypeError: It is neither.
-    """
-    if value is not None and not callable(cast("object", value)):
-        raise TypeError(f"{parameter} must be callable or None, got {shown(value)}")
-    return value
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
 
-class Mapping(Generic[IN]):
-    """Of `map` and `flat_map`."""
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> GET: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        """Read the attribute of the kernel; on the class, return this descriptor."""
+        return self if instance is None else getattr(instance._kernel, self._name)
 
-    __slots__ = ()
-
-    _kernel: MapKernel | FlatMapKernel
-
-    def _facts(self) -> Iterator[str]:
-        yield f"calls {called(self.transform)}"
-
-    @property
-    def transform(self) -> Callable[[IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.transform
-
-    @transform.setter
-    def transform(self, transform: Callable[[IN], Any]) -> None:
-        self._kernel.transform = transform
+    def __set__(self, instance: Any, value: SET) -> None:
+        """Write the attribute of the kernel, which checks the value."""
+        setattr(instance._kernel, self._name, value)
 
 
-class Filtering(Generic[IN]):
-    """Of `filter`, `take_while` and `skip_while`."""
+class HasTransform(Generic[IN]):
+    """Configuration of `map` and `flat_map`."""
 
     __slots__ = ()
 
-    _kernel: FilterKernel | WhileKernel
+    transform: KernelProperty[Callable[[IN], Any], Callable[[IN], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item."
+    )
 
-    def _facts(self) -> Iterator[str]:
-        yield f"calls {called(self.predicate)}"
-
-    @property
-    def predicate(self) -> Callable[[IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.predicate
-
-    @predicate.setter
-    def predicate(self, predicate: Callable[[IN], Any]) -> None:
-        self._kernel.predicate = predicate
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_name(self.transform)}"
 
 
-class Reducing(Generic[IN]):
-    """Of `reduce`."""
+class HasPredicate(Generic[IN]):
+    """Configuration of `filter`, `take_while` and `skip_while`."""
 
     __slots__ = ()
 
-    _kernel: ReduceKernel
+    predicate: KernelProperty[Callable[[IN], Any], Callable[[IN], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item."
+    )
 
-    def _facts(self) -> Iterator[str]:
-        yield f"calls {called(self.reducer)}"
-
-    @property
-    def reducer(self) -> Callable[[Any, IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.reducer
-
-    @reducer.setter
-    def reducer(self, reducer: Callable[[Any, IN], Any]) -> None:
-        self._kernel.reducer = reducer
-
-    @property
-    def accumulator(self) -> Any:
-        """The result so far, live: set it to go on from there. `None` before there is one."""
-        return self._kernel.accumulator
-
-    @accumulator.setter
-    def accumulator(self, value: Any) -> None:
-        self._kernel.accumulator = value
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_name(self.predicate)}"
 
 
-class Sizing:
-    """Of `window`, `take` and `skip`."""
+class HasReducer(Generic[IN]):
+    """Configuration of `reduce`."""
 
     __slots__ = ()
 
-    _kernel: WindowKernel | TakeKernel | SkipKernel
+    reducer: KernelProperty[Callable[[Any, IN], Any], Callable[[Any, IN], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item."
+    )
+    accumulator: KernelProperty[Any, Any] = KernelProperty(
+        "The current result, live: set it to continue from there. `None` before the first item."
+    )
 
-    def _facts(self) -> Iterator[str]:
-        waiting: int | None = getattr(self._kernel, "waiting", None)
-        yield f"size {self.size}" if waiting is None else amount(waiting, self.size, "gathered")
-
-    @property
-    def size(self) -> int:
-        """How many items, live: a new number holds from the next item."""
-        return self._kernel.size
-
-    @size.setter
-    def size(self, size: int) -> None:
-        self._kernel.size = size
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_name(self.reducer)}"
 
 
-class Buffering(Generic[IN]):
-    """Of `buffer_until`."""
+class HasSize:
+    """Configuration of `window`, `take` and `skip`."""
 
     __slots__ = ()
 
-    _kernel: BufferKernel
+    _kernel: Any
 
-    def _facts(self) -> Iterator[str]:
-        yield f"calls {called(self.condition)}"
+    size: KernelProperty[int, int] = KernelProperty(
+        "The number of items, live: a new number applies from the next item."
+    )
+
+    def _repr_parts(self) -> Iterator[str]:
+        gathered: int | None = getattr(self._kernel, "waiting", None)
+        yield (
+            f"size {self.size}"
+            if gathered is None
+            else format_count(gathered, self.size, "gathered")
+        )
+
+
+class HasCondition(Generic[IN]):
+    """Configuration of `buffer_until`."""
+
+    __slots__ = ()
+
+    _kernel: Any
+
+    condition: KernelProperty[Callable[[IN], Any], Callable[[IN], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item."
+    )
+
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_name(self.condition)}"
         yield f"{self._kernel.waiting} gathered"
 
-    @property
-    def condition(self) -> Callable[[IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.condition
 
-    @condition.setter
-    def condition(self, condition: Callable[[IN], Any]) -> None:
-        self._kernel.condition = condition
-
-
-class Calling(Generic[IN]):
-    """Of `callback`."""
+class HasCallbacks(Generic[IN]):
+    """Configuration of `callback`."""
 
     __slots__ = ()
 
-    _kernel: CallbackKernel
+    callbacks: KernelProperty[tuple[Callable[[IN], Any], ...], Iterable[Callable[[IN], Any]]] = (
+        KernelProperty(
+            "The callables, live: new ones apply from the next item. Set any iterable of them."
+        )
+    )
 
-    def _facts(self) -> Iterator[str]:
-        yield calls(self.callbacks)
-
-    @property
-    def callbacks(self) -> tuple[Callable[[IN], Any], ...]:
-        """The callables, live: new ones hold from the next item. Set any iterable of them."""
-        return self._kernel.callbacks
-
-    @callbacks.setter
-    def callbacks(self, callbacks: Iterable[Callable[[IN], Any]]) -> None:
-        self._kernel.callbacks = callbacks
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_names(self.callbacks)}"
 
 
-class Ordering(Generic[IN]):
-    """Of `in_order`."""
+class HasIndex(Generic[IN]):
+    """Configuration of `in_order`."""
 
     __slots__ = ()
 
-    _kernel: InOrderKernel
+    _kernel: Any
 
-    def _facts(self) -> Iterator[str]:
-        yield f"calls {called(self.index)}"
-        yield amount(self._kernel.waiting, self.maxsize, "held")
+    index: KernelProperty[Callable[[IN], Any], Callable[[IN], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item."
+    )
+    maxsize: KernelProperty[int, int] = KernelProperty(
+        "The maximum number of held items, live. Under a lower number, excess items stay until they leave in order."
+    )
 
-    @property
-    def index(self) -> Callable[[IN], Any]:
-        """The callable, live: a new one holds from the next item."""
-        return self._kernel.index
-
-    @index.setter
-    def index(self, index: Callable[[IN], Any]) -> None:
-        self._kernel.index = index
-
-    @property
-    def maxsize(self) -> int:
-        """How many items are held at most, live. Those above a lower number stay, until they leave."""
-        return self._kernel.maxsize
-
-    @maxsize.setter
-    def maxsize(self, maxsize: int) -> None:
-        self._kernel.maxsize = maxsize
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_name(self.index)}"
+        yield format_count(self._kernel.waiting, self.maxsize, "held")
 
 
-class Catching:
-    """Of `catch`."""
+class HasHandler:
+    """Configuration of `catch`."""
 
     __slots__ = ()
 
-    _kernel: CatchKernel
+    handler: KernelProperty[Callable[[Exception], Any], Callable[[Exception], Any]] = (
+        KernelProperty("The callable, live: a new one applies from the next error.")
+    )
 
-    def _facts(self) -> Iterator[str]:
-        yield f"calls {called(self.handler)}"
-
-    @property
-    def handler(self) -> Callable[[Exception], Any]:
-        """The callable, live: a new one holds from the next error."""
-        return self._kernel.handler
-
-    @handler.setter
-    def handler(self, handler: Callable[[Exception], Any]) -> None:
-        self._kernel.handler = handler
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_name(self.handler)}"
 
 
-def remembering(
+class HasMemory:
+    """State of `dedupe`."""
+
+    __slots__ = ()
+
+    _kernel: DedupeKernel
+
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"{self._kernel.remembered} remembered"
+
+
+def dedupe_kernel(
     key: Callable[[Any], Any] | None, maxsize: int | None, *, consecutive: bool
 ) -> DedupeKernel:
-    """The kernel of `dedupe`.
+    """Make the kernel of `dedupe`.
 
     Raises:
-        TypeError: `key` is not callable, or `maxsize` no integer.
+        TypeError: `key` is not callable, or `maxsize` is not an integer.
         ValueError: `maxsize` is not positive, or given together with `consecutive`.
     """
     if consecutive and maxsize is not None:
@@ -253,14 +191,3 @@ def remembering(
             f"maxsize has no meaning with consecutive=True, got {maxsize!r}; leave one of them out"
         )
     return DedupeKernel(key, maxsize, consecutive)
-
-
-class Remembering:
-    """Of `dedupe`."""
-
-    __slots__ = ()
-
-    _kernel: DedupeKernel
-
-    def _facts(self) -> Iterator[str]:
-        yield f"{self._kernel.remembered} remembered"

@@ -1,7 +1,7 @@
-"""How an object tells what it is and how it stands: in one short line, whatever state it is in.
+"""Formatting of reprs and of values in error messages.
 
-A `repr` is read where something has gone wrong, in a message or a debugger, perhaps by another thread, perhaps before
-`__init__` was through. So it asks for nothing that could wait, it never walks along a line, and it never fails.
+A `repr` is read where something has gone wrong: in a message or a debugger, perhaps from another thread, perhaps before
+`__init__` has finished. Nothing here waits, walks along a pipeline or raises.
 """
 
 from __future__ import annotations
@@ -11,109 +11,108 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Telling", "amount", "called", "calls", "counted", "short", "shown", "text", "told"]
+MAX_REPR = 60
+"""Characters of a foreign object's `repr`."""
 
-LONGEST = 60
-"""Characters of a `repr` that is not ours."""
-
-LONGEST_REFUSED = 80
-"""Those of one in a message that refuses the thing: it should be known again."""
+MAX_VALUE = 80
+"""Characters of a value in an error message: more, since the reader must recognise it."""
 
 
-def told(name: str, facts: Iterable[str]) -> str:
-    """The line: a name and what there is to say.
+def format_repr(name: str, parts: Iterable[str]) -> str:
+    """Format a repr: a name and the parts that describe the state.
 
     Args:
-        name: What it is.
-        facts: How it stands, part by part. If finding one fails, those before it are told all the same.
+        name: The class, or what an iterator belongs to.
+        parts: Produced lazily. If one fails, those before it are shown with a note.
     """
-    said: list[str] = []
+    formatted: list[str] = []
     try:
-        said.extend(facts)
+        formatted.extend(parts)
     except AttributeError:
-        said.append("not wholly made")
+        formatted.append("not wholly made")
     except Exception as error:
-        said.append(f"cannot be asked: {type(error).__name__}")
-    return f"<{name}: {', '.join(said)}>"
+        formatted.append(f"cannot be asked: {type(error).__name__}")
+    return f"<{name}: {', '.join(formatted)}>"
 
 
-def short(thing: object) -> str:
-    """The `repr` of anything, on one line and cut to `LONGEST` characters; of what has none, its class."""
+def short_repr(value: object) -> str:
+    """Return the `repr` of a value on one line, cut to `MAX_REPR` characters. If `repr` fails, return its class."""
     try:
-        said = repr(thing)
+        formatted = repr(value)
     except Exception:
-        said = f"<{type(thing).__name__}>"
-    return _cut(said)
+        formatted = f"<{type(value).__name__}>"
+    return _shorten(formatted)
 
 
-def text(thing: object) -> str:
-    """The `str` of anything; of what has none, its class."""
+def safe_str(value: object) -> str:
+    """Return the `str` of a value. If `str` fails, return its class."""
     try:
-        return str(thing)
+        return str(value)
     except Exception:
-        return f"<{type(thing).__name__}>"
+        return f"<{type(value).__name__}>"
 
 
-def shown(value: object) -> str:
-    """A value and its type, for the message of an error. A long `repr` is cut; where there is none, it is not shown."""
+def describe_value(value: object) -> str:
+    """Format a value and its type for an error message. A long `repr` is cut."""
     try:
-        said = repr(value)
+        formatted = repr(value)
     except Exception:
         # An integer may be too long for `repr`.
-        said = "a huge number" if isinstance(value, int) else f"<{type(value).__name__}>"
-    if len(said) > LONGEST_REFUSED:
-        said = f"{said[:LONGEST_REFUSED]}…"
-    return f"{said} ({type(value).__name__})"
+        formatted = "a huge number" if isinstance(value, int) else f"<{type(value).__name__}>"
+    if len(formatted) > MAX_VALUE:
+        formatted = f"{formatted[:MAX_VALUE]}…"
+    return f"{formatted} ({type(value).__name__})"
 
 
-def called(function: object) -> str:
-    """What a callable is called, or else its class."""
+def callable_name(function: object) -> str:
+    """Return a callable's name. If it has none, return its class."""
     name: object = getattr(function, "__name__", None)
-    return _cut(name) if isinstance(name, str) else type(function).__name__
+    return _shorten(name) if isinstance(name, str) else type(function).__name__
 
 
-def calls(functions: Sequence[object]) -> str:
-    """That these are called, the first three of them by name."""
-    names = [called(function) for function in functions[:3]]
+def callable_names(functions: Sequence[object]) -> str:
+    """List the names of the first three callables and the number of the others."""
+    names = [callable_name(function) for function in functions[:3]]
     if len(functions) > 3:
         names.append(f"{len(functions) - 3} more")
-    return f"calls {' and '.join(names)}"
+    return " and ".join(names)
 
 
-def _cut(said: str) -> str:
-    said = " ".join(said.split())
-    return said if len(said) <= LONGEST else f"{said[: LONGEST - 3]}..."
-
-
-def counted(count: int, noun: str) -> str:
-    """So many of something whose plural has an `s`."""
+def pluralize(count: int, noun: str) -> str:
+    """Format a count of things whose plural ends in `s`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def amount(count: int, most: float | None, what: str) -> str:
-    """So many, of so many at most: `"3 of 8 items"`; without a bound, `"3 items"`."""
-    return f"{count} {what}" if most is None else f"{count} of {most} {what}"
+def format_count(count: int, limit: float | None, noun: str) -> str:
+    """Format a count under a limit, `"3 of 8 items"`; without a limit, `"3 items"`."""
+    return f"{count} {noun}" if limit is None else f"{count} of {limit} {noun}"
 
 
-class Telling:
-    """What streams and push objects have in common: each tells of itself, and of the pipeline that it is a part of."""
+def _shorten(formatted: str) -> str:
+    formatted = " ".join(formatted.split())
+    return formatted if len(formatted) <= MAX_REPR else f"{formatted[: MAX_REPR - 3]}..."
+
+
+class DescribeMixin:
+    """`repr()` and `describe()` of pull streams and push objects."""
 
     __slots__ = ()
 
     def describe(self, *, format: Literal["text", "mermaid"] = "text") -> str:  # noqa: A002 - what it is
-        """This pipeline, of a stream up to its sources, of a push object down to its sinks: as text, or as a Mermaid flowchart.
+        """Describe this pipeline as text or as a Mermaid flowchart.
 
-        Each link stands there with what its `repr` says now: what it holds, what it is set to, which callable it calls,
-        whether it is open. It may be asked at any time, in any thread, while items go through, and it changes nothing; what a
-        link says is so at the moment when it is asked, and the links are asked one after the other.
+        A pull stream is followed up to its sources, a push object down to its sinks. Each link is shown by its current `repr`:
+        what it holds, its configuration, the callable that it calls, whether it is open. It may be called at any time, in any
+        thread, while items pass, and it changes nothing. The links are read one after the other, so that the text is no
+        snapshot of one moment.
 
-        Order: away from the link that is asked; of several sources or sinks, theirs.
+        Order: away from this link; of several sources or sinks, in their order.
         Bound: the text, of O(number of links) lines.
         Cost: O(number of links); nothing for the items.
 
-        In a text, a link with one neighbour is followed by that one, and the neighbours of one with several are indented. A link
-        that several others share has a number, and is told of once. Mermaid draws arrows along which items go; its renderers
-        refuse more than 500 of them unless they are told otherwise.
+        In the text, a link with one neighbour is followed by that neighbour, and the neighbours of a link with several are
+        indented. A link shared by several others has a number, and is described once. Mermaid draws arrows in the direction of
+        the items; by default its renderers refuse more than 500 of them.
 
         Args:
             format: `"text"`, a line for each link; or `"mermaid"`.
@@ -121,22 +120,22 @@ class Telling:
         Raises:
             ValueError: `format` is neither of the two.
         """
-        # Asked for by few, so that it is imported by them.
+        # Late: part of the fluent interface, defined in a later layer, and rarely called.
         from headrace.describe import describe
 
         return describe(self, format)
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
-        """How it stands, for `repr`; a subclass says first what is its own."""
-        # What the operator is set to is told by a class beside this one, if there is one.
-        configured: Callable[[], Iterator[str]] | None = getattr(super(), "_facts", None)
+    def _repr_parts(self) -> Iterator[str]:
+        """Describe configuration and state, part by part. A subclass yields its own parts first."""
+        # A class of `kernel_properties` beside this one describes the operator's configuration.
+        configured: Callable[[], Iterator[str]] | None = getattr(super(), "_repr_parts", None)
         if configured is not None:
             yield from configured()
-        yield from self._standing()
+        yield from self._repr_state()
 
-    def _standing(self) -> Iterator[str]:
-        """What every link of its kind can say: whether it is open, and what it has kept."""
+    def _repr_state(self) -> Iterator[str]:
+        """Describe what every link of this kind has: whether it is open, and how many items it retains."""
         raise NotImplementedError

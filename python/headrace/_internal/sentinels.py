@@ -1,11 +1,9 @@
-"""`SKIP`: nothing, where an item is expected."""
+"""Sentinels: `SKIP` in place of an item, `NOTHING` for an absent value."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import Final
-
-__all__ = ["SKIP", "Skip"]
 
 
 class Skip(Enum):
@@ -18,4 +16,15 @@ class Skip(Enum):
 
 
 SKIP: Final = Skip.SKIP
-"""What the handler of `catch` returns to have nothing in the place of an error."""
+"""Returned by the handler of `catch` to drop the failed item."""
+
+
+class _Nothing:
+    """The type of `NOTHING`."""
+
+    def __repr__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Final = _Nothing()
+"""An absent value, where None may be an item."""

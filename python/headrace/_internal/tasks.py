@@ -1,40 +1,38 @@
-"""What every room that owns asyncio tasks does with them.
+"""Waiting for owned tasks to end, and the warning about objects dropped while their tasks run.
 
-A task that is being closed must be waited for until it has really ended, even if the one who waits is cancelled again
-and again; only then may the cancellation go on its way.
+A task that is being closed must be awaited until it has ended, even if the waiting task is cancelled repeatedly. The
+cancellation is raised only then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import warnings
 from typing import Any
 
-__all__ = ["settled", "waits_for"]
-
 _awaited: dict[asyncio.Task[Any], tuple[asyncio.Task[Any], ...]] = {}
-"""Which tasks a task waits for in `settled`, in order to close something."""
+"""The tasks that each task awaits in `wait_until_done`."""
 
 
-async def settled(
+async def wait_until_done(
     *owned: asyncio.Future[Any], behind: asyncio.Task[Any] | None = None
 ) -> asyncio.CancelledError | None:
-    """Waits until all of `owned` are done, whatever cancels the caller meanwhile.
+    """Wait until all of `owned` are done, also while the caller is cancelled.
 
-    Nothing of `owned` is cancelled or read here. Returns without a turn of the loop if all are done already.
+    It neither cancels `owned` nor reads their results. If all are done already, it returns without suspending.
 
     Args:
-        owned: tasks or futures of the running loop.
-        behind: the task that will resolve a future among them, for `waits_for`.
+        owned: Tasks or futures of the running loop.
+        behind: The task that will resolve one of the futures, for `waits_for`.
 
     Returns:
-        The first cancellation that struck during the wait, for the caller to raise once its own clean-up is done; else
-        None.
+        The first cancellation during the wait, for the caller to raise after its own clean-up; otherwise None.
 
-    Cancel safety: a cancellation is kept, not raised, and the wait goes on.
+    Cancel safety: a cancellation is returned, not raised, and the wait continues.
     """
-    struck: asyncio.CancelledError | None = None
+    cancellation: asyncio.CancelledError | None = None
     if all(future.done() for future in owned):
-        return struck
+        return cancellation
     waiting = asyncio.current_task()
     if waiting is not None:
         tasks = [future for future in owned if isinstance(future, asyncio.Task)]
@@ -44,25 +42,35 @@ async def settled(
             try:
                 await asyncio.wait(pending)
             except asyncio.CancelledError as cancelled:
-                # Without the way that it came: that leads here, to what is kept, and to all who wait for this.
-                struck = struck or cancelled.with_traceback(None)
+                # Drop the traceback: it would create a reference cycle through this frame.
+                cancellation = cancellation or cancelled.with_traceback(None)
     finally:
         if waiting is not None:
             _awaited.pop(waiting, None)
-    return struck
+    return cancellation
 
 
 def waits_for(task: asyncio.Task[Any], awaited: asyncio.Task[Any] | None) -> bool:
-    """Whether a task is another one, or waits for it in `settled`, directly or through others.
+    """Return whether a task is `awaited`, or awaits it in `wait_until_done`, directly or through others.
 
-    Cost: O(n) in the tasks that are on the way.
+    Cost: O(n) in the tasks between the two.
     """
     seen: set[asyncio.Task[Any]] = set()
-    left = [task]
-    while left:
-        if (one := left.pop()) is awaited:
+    pending = [task]
+    while pending:
+        if (current := pending.pop()) is awaited:
             return True
-        if one not in seen:
-            seen.add(one)
-            left.extend(_awaited.get(one, ()))
+        if current not in seen:
+            seen.add(current)
+            pending.extend(_awaited.get(current, ()))
     return False
+
+
+def warn_unclosed(owner: object) -> None:
+    """Warn that `owner` was dropped while its tasks run, and name the remedy. Called by its `__del__`."""
+    warnings.warn(
+        f"unclosed {owner!r}; leave it with `async with`, or await its aclose()",
+        ResourceWarning,
+        stacklevel=2,
+        source=owner,
+    )

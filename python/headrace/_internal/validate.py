@@ -1,101 +1,118 @@
-"""Numbers that a user gave, and flags, checked where they are given."""
+"""Validation of arguments."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from headrace._internal.reprs import shown
+from headrace._internal.reprs import describe_value
 
-__all__ = ["finite", "flag", "positive", "seconds", "time_limit", "whole"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
-def whole(parameter: str, least: int, value: object) -> int:
-    """A whole number of at least `least`.
+def check_int(parameter: str, least: int, value: object) -> int:
+    """Return an integer of at least `least`.
 
     Raises:
-        TypeError: It is no integer.
-        ValueError: It is less.
+        TypeError: `value` is not an integer.
+        ValueError: `value` is less than `least`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be an integer, got {shown(value)}")
+        raise TypeError(f"{parameter} must be an integer, got {describe_value(value)}")
     if value < least:
-        raise ValueError(f"{parameter} must be at least {least}, got {shown(value)}")
+        raise ValueError(f"{parameter} must be at least {least}, got {describe_value(value)}")
     return value
 
 
-def positive(parameter: str, value: object) -> float:
-    """A finite number above 0.
+def check_positive(parameter: str, value: object) -> float:
+    """Return a finite number above 0.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is 0, negative, infinite or not a number at all.
+        TypeError: `value` is not a number.
+        ValueError: `value` is 0, negative, infinite or NaN.
     """
-    number = finite(parameter, value)
+    number = check_finite(parameter, value)
     if number <= 0:
-        raise ValueError(f"{parameter} must be positive, got {shown(value)}")
+        raise ValueError(f"{parameter} must be positive, got {describe_value(value)}")
     return number
 
 
-def seconds(parameter: str, value: object) -> float:
-    """A finite number from 0.
+def check_seconds(parameter: str, value: object) -> float:
+    """Return a finite number of at least 0.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is negative, infinite or not a number at all.
+        TypeError: `value` is not a number.
+        ValueError: `value` is negative, infinite or NaN.
     """
-    number = finite(parameter, value)
+    number = check_finite(parameter, value)
     if number < 0:
-        raise ValueError(f"{parameter} must not be negative, got {shown(value)}")
+        raise ValueError(f"{parameter} must not be negative, got {describe_value(value)}")
     return number
 
 
-def finite(parameter: str, value: object) -> float:
-    """A finite number.
+def check_finite(parameter: str, value: object) -> float:
+    """Return a finite number.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is infinite or not a number at all.
+        TypeError: `value` is not a number.
+        ValueError: `value` is infinite or NaN.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be a number, got {shown(value)}")
+        raise TypeError(f"{parameter} must be a number, got {describe_value(value)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"{parameter} must be a finite number, got {shown(value)}")
+        raise ValueError(f"{parameter} must be a finite number, got {describe_value(value)}")
     return number
 
 
-def time_limit(parameter: str, value: object) -> float | None:
-    """A positive number of seconds, `math.inf` among them, or None.
+def check_time_limit(parameter: str, value: object) -> float | None:
+    """Return a positive number of seconds, which may be `math.inf`, or None.
 
     Raises:
-        TypeError: It is neither a number nor None.
-        ValueError: It is not positive, or too large to be counted.
+        TypeError: `value` is neither a number nor None.
+        ValueError: `value` is not positive, or too large for a float.
     """
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{parameter} must be a number of seconds or None, got {shown(value)}")
-    # Not a number at all, it is not above 0 either.
+        raise TypeError(
+            f"{parameter} must be a number of seconds or None, got {describe_value(value)}"
+        )
+    # Negated, so that NaN is refused too.
     if not value > 0:
-        raise ValueError(f"{parameter} must be positive, got {shown(value)}")
+        raise ValueError(f"{parameter} must be positive, got {describe_value(value)}")
     try:
         float(value)
     except OverflowError:
         raise ValueError(
-            f"{parameter} must be a finite number of seconds, or math.inf for any time, got {shown(value)}"
+            f"{parameter} must be a finite number of seconds, or math.inf for any time, got {describe_value(value)}"
         ) from None
     return value
 
 
-def flag(parameter: str, value: object) -> bool:
-    """True or False.
+def check_flag(parameter: str, value: object) -> bool:
+    """Return True or False.
 
     Raises:
-        TypeError: It is neither, though it may be true or false.
+        TypeError: `value` is not a bool.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{parameter} must be True or False, got {shown(value)}")
+        raise TypeError(f"{parameter} must be True or False, got {describe_value(value)}")
+    return value
+
+
+def check_callable_or_none(parameter: str, value: F | None) -> F | None:
+    """Return a callable or None.
+
+    Raises:
+        TypeError: `value` is neither.
+    """
+    if value is not None and not callable(cast("object", value)):
+        raise TypeError(f"{parameter} must be callable or None, got {describe_value(value)}")
     return value

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace._internal.reprs import shown, told
-from headrace._internal.tasks import settled
+from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.tasks import wait_until_done
 from headrace.capacity.limits import SLOTS, checked, checked_amount, micros, units
 from headrace.capacity.node import CapacitySource
 from headrace.errors import ClosedError
@@ -138,9 +138,9 @@ class HierarchicalBalancer:
         if task is None:
             return
         task.cancel()
-        struck = await settled(task)
-        if struck is not None:
-            raise struck
+        cancellation = await wait_until_done(task)
+        if cancellation is not None:
+            raise cancellation
         if not task.cancelled() and (failure := task.exception()) is not None:
             if error is None:
                 raise failure
@@ -153,9 +153,9 @@ class HierarchicalBalancer:
             await asyncio.sleep(self._interval)
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"moves {len(self._children)} limits"
         if self._task is None:
             yield "idle"
@@ -245,12 +245,12 @@ def _checked_part(parameter: str, value: object) -> float:
 def _checked_children(children: object, resource: str) -> list[_Child]:
     if not isinstance(children, Mapping):
         raise TypeError(
-            f"children must be a mapping of CapacitySource to (min, max), got {shown(children)}"
+            f"children must be a mapping of CapacitySource to (min, max), got {describe_value(children)}"
         )
     found: list[_Child] = []
     for capacity, bounds in cast("Mapping[object, object]", children).items():
         if not isinstance(capacity, CapacitySource):
-            raise TypeError(f"children must be CapacitySources, got {shown(capacity)}")
+            raise TypeError(f"children must be CapacitySources, got {describe_value(capacity)}")
         least, greatest = _checked_bounds(capacity, bounds)
         limit: Any = capacity.limits.get(resource)
         if not isinstance(limit, (int, float)):

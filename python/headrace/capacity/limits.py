@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from headrace._internal.reprs import shown
+from headrace._internal.reprs import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
@@ -64,7 +64,9 @@ class Rate:
         checked_amount("amount", self.amount)
         checked("per", self.per, above=0, most=math.inf)
         if not LEAST <= self.per <= MOST:
-            raise ValueError(f"per must be from a microsecond to a year, got {shown(self.per)}")
+            raise ValueError(
+                f"per must be from a microsecond to a year, got {describe_value(self.per)}"
+            )
         if self.burst is not None:
             checked_amount("burst", self.burst, above=0)
 
@@ -104,16 +106,16 @@ def checked(
         ValueError: It is less, not finite, or more.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{parameter} must be a number, got {shown(value)}")
+        raise TypeError(f"{parameter} must be a number, got {describe_value(value)}")
     # An integer may be too large for a float.
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{parameter} must be finite, got {value!r}")
     if above is not None and value <= above:
-        raise ValueError(f"{parameter} must be above {above}, got {shown(value)}")
+        raise ValueError(f"{parameter} must be above {above}, got {describe_value(value)}")
     if value < 0:
-        raise ValueError(f"{parameter} must not be negative, got {shown(value)}")
+        raise ValueError(f"{parameter} must not be negative, got {describe_value(value)}")
     if value > most:
-        raise ValueError(f"{parameter} must be at most 10**12, got {shown(value)}")
+        raise ValueError(f"{parameter} must be at most 10**12, got {describe_value(value)}")
     return value
 
 
@@ -162,7 +164,9 @@ def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
     found: dict[str, Limit] = {}
     for resource, limit in cast("MappingOf[object, object]", limits).items():
         if not isinstance(resource, str):
-            raise TypeError(f"the resources of {parameter} must be strings, got {shown(resource)}")
+            raise TypeError(
+                f"the resources of {parameter} must be strings, got {describe_value(resource)}"
+            )
         found[resource] = _checked_limit(f"{parameter}[{resource!r}]", limit)
     if not found:
         raise ValueError(f"{parameter} must limit at least one resource, got {limits!r}")
@@ -177,7 +181,7 @@ def _checked_limit(parameter: str, limit: object, besides: str = "") -> Limit:
         return replace(limit, amount=held(limit.amount))
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         raise TypeError(
-            f"{parameter} must be a number, a Rate or a Budget{besides}, got {shown(limit)}"
+            f"{parameter} must be a number, a Rate or a Budget{besides}, got {describe_value(limit)}"
         )
     return held(checked_amount(parameter, limit))
 
@@ -186,7 +190,7 @@ Lowered: TypeAlias = "list[tuple[str, str, float, float, float | None]]"
 """Limits as the core takes them: resource, kind, amount, `per`, burst."""
 
 
-def lowered(limits: MappingOf[str, Limit]) -> Lowered:
+def to_core(limits: MappingOf[str, Limit]) -> Lowered:
     """Limits for the core."""
     lower: Lowered = []
     for resource, limit in limits.items():
@@ -199,7 +203,7 @@ def lowered(limits: MappingOf[str, Limit]) -> Lowered:
     return lower
 
 
-def raised(kind: str, amount: float, per: float, burst: float | None) -> Limit:
+def from_core(kind: str, amount: float, per: float, burst: float | None) -> Limit:
     """A limit of the core's."""
     if kind == "rate":
         return Rate(amount, per, burst)

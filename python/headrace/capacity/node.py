@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import _core
-from headrace._internal.reprs import short, shown, told
-from headrace.capacity.limits import SLOTS, Budget, Rate, checked_limits, lowered
+from headrace._internal.reprs import describe_value, format_repr, short_repr
+from headrace.capacity.limits import SLOTS, Budget, Rate, checked_limits, to_core
 from headrace.capacity.snapshot import CapacitySnapshot
 
 if TYPE_CHECKING:
@@ -79,10 +79,12 @@ class CapacitySource(_core.Capacity):
     ) -> None:
         limits = checked_limits("limit", limit)
         if parent is not None and not isinstance(cast("object", parent), CapacitySource):
-            raise TypeError(f"parent must be a CapacitySource or None, got {shown(parent)}")
+            raise TypeError(
+                f"parent must be a CapacitySource or None, got {describe_value(parent)}"
+            )
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
-        super().__init__(lowered(limits), parent, weight, name, clock)
+        super().__init__(to_core(limits), parent, weight, name, clock)
         self._limits: Mapping[str, Limit] = MappingProxyType(limits)
         # Whether slots are all there is here, and on the whole path: amounts are bare numbers then.
         self._is_plain = not hasattr(limit, "keys")
@@ -193,7 +195,7 @@ class CapacitySource(_core.Capacity):
                 isinstance(new, Budget),
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
-        lower = lowered(changed)
+        lower = to_core(changed)
         with self._resizing:
             while True:
                 before = self._limits
@@ -207,17 +209,17 @@ class CapacitySource(_core.Capacity):
 
     def __repr__(self) -> str:
         try:
-            name = "" if self.name is None else f" {short(self.name)}"
+            name = "" if self.name is None else f" {short_repr(self.name)}"
         except Exception:
             name = ""
-        return told(f"{type(self).__name__}{name}", self._facts())
+        return format_repr(f"{type(self).__name__}{name}", self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         held = self._held()
         for resource, limit in islice(self._limits.items(), _TOLD):
             whole = limit if isinstance(limit, (int, float)) else limit.amount
             how = f" in {limit.per} s" if isinstance(limit, Rate) else ""
-            yield f"{held[resource]} of {whole} {short(resource)[1:-1]}{how}"
+            yield f"{held[resource]} of {whole} {short_repr(resource)[1:-1]}{how}"
         if len(self._limits) > _TOLD:
             yield f"{len(self._limits) - _TOLD} more resources"
         if self.waiting:
@@ -276,14 +278,14 @@ def checked_capacity(
     """
     given = cast("object", capacity)
     if not isinstance(given, CapacitySource):
-        raise TypeError(f"capacity must be a CapacitySource, got {shown(given)}")
+        raise TypeError(f"capacity must be a CapacitySource, got {describe_value(given)}")
     capacity._check(cost, priority)
     return capacity
 
 
 def under(capacity: CapacitySource) -> str:
     """That something is under this capacity, for `repr`."""
-    return "under a capacity" if capacity.name is None else f"under {short(capacity.name)}"
+    return "under a capacity" if capacity.name is None else f"under {short_repr(capacity.name)}"
 
 
 def _path(capacity: CapacitySource) -> Iterator[CapacitySource]:

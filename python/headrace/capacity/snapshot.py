@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
-from headrace.capacity.limits import raised
+from headrace.capacity.limits import from_core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ def _refuse(*_args: object, **_kwargs: object) -> NoReturn:
     raise TypeError("a snapshot is of one moment and cannot be changed; dict(...) makes a copy")
 
 
-class Sealed(dict[str, V]):
+class FrozenDict(dict[str, V]):
     """What is so of each resource, for good: a dictionary that can be hashed, copied and pickled, but not changed."""
 
     __slots__ = ()
@@ -99,9 +99,9 @@ class CapacitySnapshot:
         paused, closed = flags
         return cls(
             name,
-            Sealed({resource: raised(*limit) for resource, limit, _, _ in resources}),
-            Sealed({resource: held for resource, _, held, _ in resources}),
-            Sealed({resource: reserved for resource, _, _, reserved in resources}),
+            FrozenDict({resource: from_core(*limit) for resource, limit, _, _ in resources}),
+            FrozenDict({resource: held for resource, _, held, _ in resources}),
+            FrozenDict({resource: reserved for resource, _, _, reserved in resources}),
             weight,
             waiting,
             leases,

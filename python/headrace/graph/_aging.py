@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from headrace._internal.kernel_properties import function_or_none
-from headrace._internal.validate import finite, seconds
+from headrace._internal.validate import check_callable_or_none, check_finite, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +31,7 @@ class Ageing:
     ) -> None:
         self.priority = priority
         self.seconds = ageing
-        self.clock: Callable[[], float] = function_or_none("clock", clock) or time.monotonic
+        self.clock: Callable[[], float] = check_callable_or_none("clock", clock) or time.monotonic
 
     @property
     def priority(self) -> Callable[[Any], float] | None:
@@ -41,7 +40,7 @@ class Ageing:
 
     @priority.setter
     def priority(self, priority: Callable[[Any], float] | None) -> None:
-        self._priority = function_or_none("priority", priority)
+        self._priority = check_callable_or_none("priority", priority)
 
     @property
     def seconds(self) -> float:
@@ -50,7 +49,7 @@ class Ageing:
 
     @seconds.setter
     def seconds(self, ageing: float) -> None:
-        self._seconds = seconds("ageing", ageing)
+        self._seconds = check_seconds("ageing", ageing)
 
     def place(self, item: Any, since: float | None = None) -> float:
         """Where a thing stands that has waited since a time; None for now.
@@ -59,7 +58,7 @@ class Ageing:
             TypeError, ValueError: Its priority is no finite number. Exception: what `priority` raises.
         """
         given = getattr(item, "priority", 0) if self._priority is None else self._priority(item)
-        rank = finite("priority", given)
+        rank = check_finite("priority", given)
         return (self.clock() if since is None else since) - rank * self._seconds
 
 

@@ -10,8 +10,8 @@ from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from headrace._internal.error_notes import noted, raise_all
-from headrace._internal.reprs import shown
+from headrace._internal.error_notes import add_note_once, raise_all
+from headrace._internal.reprs import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -32,7 +32,7 @@ class Listener:
 
     def __init__(self, callback: Callable[..., object]) -> None:
         if not callable(cast("object", callback)):
-            raise TypeError(f"callback must be callable, got {shown(callback)}")
+            raise TypeError(f"callback must be callable, got {describe_value(callback)}")
         self.callback: Callable[..., object] = callback
         self.stopped: bool = False
 
@@ -111,5 +111,5 @@ class News:
                     listener.callback(*keys)
                 # Whatever it is: the others have to hear of it too.
                 except BaseException as error:
-                    noted(error, "raised by a callback of DependencyGraph")
+                    add_note_once(error, "raised by a callback of DependencyGraph")
                     errors.append(error)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
-from headrace._internal.reprs import shown
-from headrace.errors import NOTHING
+from headrace._internal.reprs import describe_value
+from headrace._internal.sentinels import NOTHING
 from headrace.graph._topology import check, cycle_error, path
 from headrace.graph.node import DependencyState, Node
 from headrace.task.task import Task
@@ -53,7 +53,7 @@ class Ledger:
         """The node with this key. Raises ValueError: there is none."""
         node = self.nodes.get(key)
         if node is None:
-            raise ValueError(f"key must be that of a node of this graph, got {shown(key)}")
+            raise ValueError(f"key must be that of a node of this graph, got {describe_value(key)}")
         return node
 
     # Growing.

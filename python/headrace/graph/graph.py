@@ -9,9 +9,10 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace._internal.reprs import shown, told
-from headrace._internal.validate import flag
-from headrace.errors import NOTHING, ClosedError
+from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.sentinels import NOTHING
+from headrace._internal.validate import check_flag
+from headrace.errors import ClosedError
 from headrace.graph._events import Listener, News
 from headrace.graph._store import Ledger
 from headrace.graph.node import DependencyNode, DependencyState
@@ -62,7 +63,7 @@ class DependencyGraph:
     """
 
     def __init__(self, *, keep_open: bool = False) -> None:
-        self._keep_open = flag("keep_open", keep_open)
+        self._keep_open = check_flag("keep_open", keep_open)
         self._is_closed = False
         # Held for every look at the ledger and every change of it; never while anything else is called.
         self._lock = Lock()
@@ -388,7 +389,7 @@ class DependencyGraph:
             TypeError: `state` is no `DependencyState`.
         """
         if state is not None and not isinstance(cast("object", state), DependencyState):
-            raise TypeError(f"state must be a DependencyState or None, got {shown(state)}")
+            raise TypeError(f"state must be a DependencyState or None, got {describe_value(state)}")
         with self._lock:
             return [
                 node.snapshot()
@@ -414,9 +415,9 @@ class DependencyGraph:
         return True
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         counts = {state: count for state, count in self.counts().items() if count}
         yield from (f"{count} {state.value}" for state, count in counts.items())
         if not counts:
@@ -430,7 +431,7 @@ def _wanted(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
     kind = type(cast("object", entry))
     if not issubclass(kind, tuple) or len(entry) not in (2, 3):
         raise TypeError(
-            f"nodes must be tuples (key, item) or (key, item, depends_on), got {shown(entry)}"
+            f"nodes must be tuples (key, item) or (key, item, depends_on), got {describe_value(entry)}"
         )
     key, item, *rest = entry
     depends_on = rest[0] if rest else ()
@@ -444,7 +445,9 @@ def _keys(depends_on: Any) -> list[Hashable]:
     is_text = issubclass(kind, (str, bytes))
     if is_text or not hasattr(kind, "__iter__"):
         hint = f"; write [{depends_on!r}]" if is_text else ""
-        raise TypeError(f"depends_on must be an iterable of keys, got {shown(depends_on)}{hint}")
+        raise TypeError(
+            f"depends_on must be an iterable of keys, got {describe_value(depends_on)}{hint}"
+        )
     keys: list[Any] = list(depends_on)
     for key in keys:
         _check_hash("depends_on", key)
@@ -456,10 +459,10 @@ def _check_hash(parameter: str, key: Any) -> None:
         hash(key)
     except TypeError as error:
         raise TypeError(
-            f"{parameter}: what names a node must be hashable, got {shown(key)}"
+            f"{parameter}: what names a node must be hashable, got {describe_value(key)}"
         ) from error
 
 
 def _check_error(error: BaseException) -> None:
     if not isinstance(cast("object", error), BaseException):
-        raise TypeError(f"error must be an exception, got {shown(error)}")
+        raise TypeError(f"error must be an exception, got {describe_value(error)}")

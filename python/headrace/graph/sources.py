@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import ref
 
 from headrace._core import Buffer, ForeignFeed, QueueFeed
-from headrace._internal.error_notes import noted
-from headrace._internal.reprs import short, shown
+from headrace._internal.error_notes import add_note_once
+from headrace._internal.reprs import describe_value, short_repr
 from headrace.buffer import BufferSink, standing
 from headrace.graph._aging import Aged, Ageing
 from headrace.graph.graph import DependencyGraph
@@ -88,9 +88,9 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         """How many items may wait; None for any number."""
         return self._buffer.maxsize
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from standing(self._buffer)
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     def peek(self) -> T:
         """The item that the next pull gives, as things are; it stays.
@@ -139,7 +139,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
 
     def __init__(self, graph: DependencyGraph) -> None:
         if not isinstance(cast("object", graph), DependencyGraph):
-            raise TypeError(f"graph must be a DependencyGraph, got {shown(graph)}")
+            raise TypeError(f"graph must be a DependencyGraph, got {describe_value(graph)}")
         self._graph = graph
         super().__init__(ForeignFeed(_Ready(graph, self._order())))
 
@@ -147,9 +147,9 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         """What gives each node its place; None: as they become ready."""
         return None
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"{self._graph.counts()[DependencyState.READY]} ready"
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     @property
     def graph(self) -> DependencyGraph:
@@ -310,7 +310,7 @@ class _Pulling:
             if self._graph.take(key, _NONE) is _NONE:
                 # It is somebody else's.
                 return
-            noted(error, f"raised by priority of node {short(key)}")
+            add_note_once(error, f"raised by priority of node {short_repr(key)}")
             self._graph.fail(key, error)
             raise
         heapq.heappush(self._placed, (place, next(self._numbers), key))

@@ -16,7 +16,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from headrace import _core
-from headrace._internal.tasks import settled
+from headrace._internal.tasks import wait_until_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -163,7 +163,7 @@ class Admission:
         for job in tuple(self._waiting):
             self.withdraw(job)
         self._paused = {}
-        await settled(*self._tasks)
+        await wait_until_done(*self._tasks)
 
     async def _wait(self, job: Job, asked: Awaitable[Lease] | None) -> None:
         cost: Any = job.task.cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from headrace._internal.tasks import settled
+from headrace._internal.tasks import wait_until_done
 from headrace.pool.inside import Inside
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ class End:
             CancelledError: at once, in what runs in the run: a task that the end has to wait for may wait for it. And once the
                 consumer has left, for all but the consumer: a plain `Task` does not tell that it runs in the run.
         """
-        struck: asyncio.CancelledError | None = None
+        cancellation: asyncio.CancelledError | None = None
         if not self.inside.is_here():
             until = feeder if leaving or self._left is None else self._left
-            struck = await settled(until, behind=feeder)
-        if struck is None and not feeder.done():
+            cancellation = await wait_until_done(until, behind=feeder)
+        if cancellation is None and not feeder.done():
             await asyncio.wait([feeder])
-        return struck
+        return cancellation

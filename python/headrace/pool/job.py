@@ -8,7 +8,7 @@ from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from headrace._internal.error_notes import speechless
+from headrace._internal.error_notes import wrap_iteration_error
 from headrace.errors import HeadraceError
 from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor import Cancelling, Stop
@@ -307,7 +307,7 @@ class Job:
     # Its last envelope.
 
     def _fail(self, error: BaseException) -> None:
-        error = speechless(error, self.name)
+        error = wrap_iteration_error(error, self.name)
         if (
             self._run.outlet.closed
             and self._disturbed

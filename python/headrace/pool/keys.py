@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace._internal.reprs import short
+from headrace._internal.reprs import short_repr
 
 if TYPE_CHECKING:
     from headrace.pool.job import Job
@@ -41,7 +41,7 @@ class Keys:
         if holder is not job:
             owner = holder if isinstance(holder, int) else holder.task_id
             raise ValueError(
-                f"{self._name}: key {short(job.key)} is that of task {owner}, which has not ended"
+                f"{self._name}: key {short_repr(job.key)} is that of task {owner}, which has not ended"
             )
 
     def take_back(self, job: Job) -> None:

@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import ForeignFeed
-from headrace._internal.error_notes import noted
-from headrace._internal.reprs import shown, told
-from headrace._internal.tasks import settled
+from headrace._internal.error_notes import add_note_once
+from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.tasks import wait_until_done
 from headrace.capacity.node import checked_capacity
 from headrace.errors import SourceCancelledError
 from headrace.pool.events import EnvelopeType
@@ -135,9 +135,9 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         """The runner, for `snapshot()`, `pause()`, `cancel()` and the rest."""
         return self._calls.runner
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from self._calls.facts()
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         # Its own link first: with that alone done, the stream goes on as it was.
@@ -185,8 +185,8 @@ class _Calls(Generic[OUT]):
         finally:
             # In a task of its own, or a long line of such streams would be closed by recursion.
             closer = asyncio.Task(self.tasks.aclose(), name=f"{self.runner.name}: closer")
-            if (struck := await settled(closer)) is not None:
-                raise struck
+            if (cancellation := await wait_until_done(closer)) is not None:
+                raise cancellation
             closer.result()
 
     def restarting(self) -> Generator[PullObj[Any], None, None]:
@@ -213,7 +213,7 @@ class _Calls(Generic[OUT]):
             yield "paused"
 
     def __repr__(self) -> str:
-        return told(self.runner.name, self.facts())
+        return format_repr(self.runner.name, self.facts())
 
 
 class _Results(Generic[OUT]):
@@ -240,7 +240,7 @@ def _check_options(options: Mapping[str, object]) -> None:
         if name not in RunnerOptions.__annotations__:
             known = ", ".join(["cost", "priority", "thread", *RunnerOptions.__annotations__])
             raise TypeError(
-                f"map_pool has no parameter {name!r}, got {shown(value)}; it has {known}, "
+                f"map_pool has no parameter {name!r}, got {describe_value(value)}; it has {known}, "
                 "and its capacity says how many calls run at once"
             )
 
@@ -248,8 +248,8 @@ def _check_options(options: Mapping[str, object]) -> None:
 def _told(error: BaseException, note: str) -> BaseException:
     """The error, as a pull raises it: a `CancelledError` would be taken for the cancellation of who pulls."""
     if isinstance(error, asyncio.CancelledError):
-        told = SourceCancelledError("the call was cancelled")
-        told.__cause__ = error
-        return told
-    noted(error, note)
+        cancelled = SourceCancelledError("the call was cancelled")
+        cancelled.__cause__ = error
+        return cancelled
+    add_note_once(error, note)
     return error

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._core import Lane
-from headrace._internal.error_notes import speechless
+from headrace._internal.error_notes import wrap_iteration_error
 from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor.loop import stream
 from headrace.pool.job import State
@@ -91,7 +91,7 @@ class _Plain:
             run.interrupt(error)
             return False
         name = run.plan.name_of(task_id, key)
-        told = speechless(error, name)
+        told = wrap_iteration_error(error, name)
         if run.outlet.closed and disturbed and not isinstance(told, asyncio.CancelledError):
             run.report(f"{name} raised while its run was being closed", told)
         now = run.clock()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace._core import Ids, Meter
-from headrace._internal.reprs import text
+from headrace._internal.reprs import safe_str
 from headrace.graph.outcome_listener import Settling
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Plan:
 
     def name_of(self, task_id: int, key: object) -> str:
         """What a task is called in the name of its asyncio task, and in messages."""
-        return f"{self.name}: task {task_id if key is None else text(key)}"
+        return f"{self.name}: task {task_id if key is None else safe_str(key)}"
 
     def check_idle(self) -> None:
         """Raises RuntimeError if a run is under way."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import quicken
-from headrace._internal.reprs import short
-from headrace._internal.unclosed import warn_unclosed
+from headrace._internal.reprs import short_repr
+from headrace._internal.tasks import warn_unclosed
 from headrace.pool.events import TaskProgressEnvelope
 from headrace.pool.first import First
 from headrace.pool.run import Run
@@ -120,8 +120,8 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
             run.abandon()
             warn_unclosed(self)
 
-    def _facts(self) -> Iterator[str]:
-        yield f"of {short(self._run.plan.name)}"
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"of {short_repr(self._run.plan.name)}"
         yield self._run.how()
 
 

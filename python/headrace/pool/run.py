@@ -17,9 +17,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from headrace._core import keep_with, let_go
-from headrace._internal.error_notes import noted
-from headrace._internal.reprs import shown
-from headrace._internal.tasks import settled
+from headrace._internal.error_notes import add_note_once
+from headrace._internal.reprs import describe_value
+from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pool.admission import Admission
 from headrace.pool.end import End
@@ -196,12 +196,12 @@ class Run:
     async def _settled(self, *, leaving: bool) -> None:
         if self._feeder is None:
             return
-        struck = await self.end.wait(self._feeder, leaving=leaving)
+        cancellation = await self.end.wait(self._feeder, leaving=leaving)
         if self._feeder.done():
             # Perhaps in this very turn, its callback still to come.
             self._ended(self._feeder)
-        if struck is not None:
-            raise struck
+        if cancellation is not None:
+            raise cancellation
 
     def _check_outside(self, action: str) -> None:
         """Refuses another loop, and work that would wait for its own end."""
@@ -353,7 +353,11 @@ class Run:
             from headrace._internal.hints import for_task
 
             hint = for_task(job.item)
-            job.refuse(TypeError(f"a task must be callable or a Task, not {shown(job.item)}{hint}"))
+            job.refuse(
+                TypeError(
+                    f"a task must be callable or a Task, not {describe_value(job.item)}{hint}"
+                )
+            )
             return False
         try:
             self.keys.give(job)
@@ -380,7 +384,7 @@ class Run:
                 error.__cause__ = cancelled
             except Exception as raised:
                 error = raised
-            noted(error, f"raised by the source of {self.plan.name}")
+            add_note_once(error, f"raised by the source of {self.plan.name}")
             await self.outlet.tell(self.loop, error)
 
     def _has_work(self) -> bool:
@@ -401,9 +405,9 @@ class Run:
         await self.admission.aclose()
         while self._has_work():
             self._idle = self.loop.create_future()
-            await settled(self._idle)
+            await wait_until_done(self._idle)
         if self._lane is not None:
-            await settled(*self._lane.dismiss())
+            await wait_until_done(*self._lane.dismiss())
         await self.executors.aclose()
         self.plan.kept.extendleft(
             self.unstarted[number] for number in sorted(self.unstarted, reverse=True)

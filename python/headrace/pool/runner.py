@@ -6,8 +6,8 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from headrace._internal.reprs import short, shown, told
-from headrace._internal.validate import flag, time_limit, whole
+from headrace._internal.reprs import describe_value, format_repr, short_repr
+from headrace._internal.validate import check_flag, check_int, check_time_limit
 from headrace.capacity import CapacitySource
 from headrace.errors import SourceCancelledError
 from headrace.pool.events import EnvelopeType
@@ -109,9 +109,9 @@ class HierarchicalTaskPoolRunner:
         isolate: bool = True,
     ) -> None:
         _check(capacity, name, on_error, ordered, retry, isolate)
-        whole("max_buffered", 1, max_buffered)
+        check_int("max_buffered", 1, max_buffered)
         if window is not None:
-            whole("window", 1, window)
+            check_int("window", 1, window)
             if not ordered:
                 raise ValueError(f"window needs ordered=True, got window={window!r} without it")
         self._plan = Plan(
@@ -121,10 +121,10 @@ class HierarchicalTaskPoolRunner:
             on_error=on_error,
             ordered=ordered,
             window=max_buffered if window is None else window,
-            lookahead=whole("lookahead", 1, lookahead),
+            lookahead=check_int("lookahead", 1, lookahead),
             max_buffered=max_buffered,
             retry=retry,
-            timeout=time_limit("timeout", timeout),
+            timeout=check_time_limit("timeout", timeout),
             isolate=isolate,
         )
 
@@ -158,7 +158,7 @@ class HierarchicalTaskPoolRunner:
             TypeError: if `close_source` is no bool.
         """
         self._plan.check_idle()
-        return TaskRun(self._plan, close_source=flag("close_source", close_source))
+        return TaskRun(self._plan, close_source=check_flag("close_source", close_source))
 
     async def run(self) -> list[Any]:
         """Runs every task to its end, and gives the final values. **Unbounded**: it holds all of them.
@@ -222,7 +222,7 @@ class HierarchicalTaskPoolRunner:
 
         Cancel safety: the run goes on draining, and what was not called stays with the runner.
         """
-        timeout = time_limit("timeout", timeout)
+        timeout = check_time_limit("timeout", timeout)
         if self._plan.run is not None:
             await self._plan.run.drain(timeout)
         items = list(self._plan.kept)
@@ -271,7 +271,7 @@ class HierarchicalTaskPoolRunner:
             TypeError: if `task_id` is no integer.
         """
         if not isinstance(cast("object", task_id), int) or isinstance(task_id, bool):
-            raise TypeError(f"task_id must be an integer, not {shown(task_id)}")
+            raise TypeError(f"task_id must be an integer, not {describe_value(task_id)}")
         run = self._plan.run
         return run is not None and 0 < task_id < MOST_IDS and run.cancel(task_id)
 
@@ -307,12 +307,12 @@ class HierarchicalTaskPoolRunner:
 
     def __repr__(self) -> str:
         try:
-            name = f" {short(self.name)}"
+            name = f" {short_repr(self.name)}"
         except Exception:
             name = ""
-        return told(f"{type(self).__name__}{name}", self._facts())
+        return format_repr(f"{type(self).__name__}{name}", self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield "idle" if self._plan.run is None else self._plan.run.how()
         if self._plan.paused:
             yield "paused"
@@ -328,12 +328,12 @@ def _check(
 ) -> None:
     """Refuses what a type checker would have, for those who run none."""
     if not isinstance(capacity, CapacitySource):
-        raise TypeError(f"capacity must be a CapacitySource, not {shown(capacity)}")
+        raise TypeError(f"capacity must be a CapacitySource, not {describe_value(capacity)}")
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a string or None, not {shown(name)}")
+        raise TypeError(f"name must be a string or None, not {describe_value(name)}")
     if on_error not in ("continue", "stop"):
         raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
-    flag("ordered", ordered)
-    flag("isolate", isolate)
+    check_flag("ordered", ordered)
+    check_flag("isolate", isolate)
     if retry is not None and not isinstance(retry, Retry):
-        raise TypeError(f"retry must be a Retry or None, not {shown(retry)}")
+        raise TypeError(f"retry must be a Retry or None, not {describe_value(retry)}")

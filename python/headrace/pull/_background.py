@@ -18,9 +18,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from headrace._core import ForeignFeed, keep_with, let_go
-from headrace._internal.reprs import short, told
-from headrace._internal.tasks import settled
-from headrace._internal.unclosed import warn_unclosed
+from headrace._internal.reprs import format_repr, short_repr
+from headrace._internal.tasks import wait_until_done, warn_unclosed
 from headrace.errors import SourceCancelledError, WrongLoopError
 from headrace.pull.base import PullObj
 
@@ -165,10 +164,10 @@ class Pump(Generic[IN, OUT]):
             self._check(task)
         self.close_soon()
         if task is not None and not task.done():
-            struck = await settled(task)
+            cancellation = await wait_until_done(task)
             error = None if task.cancelled() else task.exception()
-            if struck is not None:
-                raise struck from error
+            if cancellation is not None:
+                raise cancellation from error
             if error is not None:
                 raise error
         if not self._driven:
@@ -317,7 +316,7 @@ class _Handle(Generic[IN, OUT]):
             warn_unclosed(self)
 
     def __repr__(self) -> str:
-        return told(f"{self._name} of {short(self._pump.source)}", self._pump.facts())
+        return format_repr(f"{self._name} of {short_repr(self._pump.source)}", self._pump.facts())
 
 
 class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
@@ -332,9 +331,9 @@ class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
         """What it pulls from."""
         return self._pump.source
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from self._pump.facts()
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         # Its own link first: with that alone done, the stream goes on as it was.

@@ -19,9 +19,9 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import keep_with, let_go
-from headrace._internal.error_notes import noted, raise_closing, speechless
-from headrace._internal.reprs import amount, told
-from headrace._internal.tasks import settled
+from headrace._internal.error_notes import add_note_once, raise_closing, wrap_iteration_error
+from headrace._internal.reprs import format_count, format_repr
+from headrace._internal.tasks import wait_until_done
 from headrace.errors import SourceCancelledError, WrongLoopError
 
 if TYPE_CHECKING:
@@ -111,11 +111,11 @@ class DrivenCalls(Generic[OUT]):
         """How many wait in `close`."""
 
     def __repr__(self) -> str:
-        return told(self._operator, self.facts())
+        return format_repr(self._operator, self.facts())
 
     def facts(self) -> Iterator[str]:
         """How it stands: the calls that run, and those whose result waits."""
-        yield amount(len(self._tasks), self.concurrency, "calls run")
+        yield format_count(len(self._tasks), self.concurrency, "calls run")
         # A copy, made in one step: another thread may ask while the loop's changes it.
         if waiting := sum(call.done() for call in tuple(self._queue)):
             yield f"{waiting} done"
@@ -158,7 +158,7 @@ class DrivenCalls(Generic[OUT]):
             # They would speak for the stream (PEP 479). `StopIteration` no task can raise.
             if type(entry) is _Fault:
                 raise
-            raise speechless(error, self._call_name) from error
+            raise wrap_iteration_error(error, self._call_name) from error
         except Exception as error:
             if type(entry) is not _Fault:
                 self._note(error)
@@ -205,15 +205,15 @@ class DrivenCalls(Generic[OUT]):
             if not self._is_closing:
                 # It is the source's end, which leaves it open like any other end; or a new cycle.
                 return None
-        except asyncio.CancelledError as struck:
+        except asyncio.CancelledError as cancellation:
             if not self._is_closing:
-                self._put(_Fault(self._source_cancelled(struck)))
+                self._put(_Fault(self._source_cancelled(cancellation)))
         self._is_ending = True
         if me is not None and me.cancelling():
             # Delivered: what closes the source finds a task that nobody cancels.
             me.uncancel()
         # From the consumer upwards: calls may use what the source holds open.
-        await settled(*self._tasks)
+        await wait_until_done(*self._tasks)
         return await self._ending()
 
     async def _pull_all(
@@ -286,7 +286,7 @@ class DrivenCalls(Generic[OUT]):
             finally:
                 self._is_calling = False
         except (StopIteration, StopAsyncIteration, GeneratorExit) as error:
-            self._put(_Fault(speechless(error, self._call_name)))
+            self._put(_Fault(wrap_iteration_error(error, self._call_name)))
         except BaseException as error:
             self._note(error)
             self._put(_Fault(error))
@@ -362,7 +362,7 @@ class DrivenCalls(Generic[OUT]):
         running = self._stop()
         self._closers += 1
         driver = self._driver
-        struck = await settled(*self._tasks, *(() if driver is None else (driver,)))
+        cancellation = await wait_until_done(*self._tasks, *(() if driver is None else (driver,)))
         if not self._is_ending:
             # No task drives the source: it was never pulled, or had come to its end. One of its own
             # all the same, or a long line of such streams would be closed by recursion.
@@ -372,7 +372,7 @@ class DrivenCalls(Generic[OUT]):
             )
         closer = self._closer or driver
         if closer is not None:
-            struck = await settled(closer) or struck
+            cancellation = await wait_until_done(closer) or cancellation
         self._closers -= 1
         self._is_ended = True
         self._tell()
@@ -389,10 +389,10 @@ class DrivenCalls(Generic[OUT]):
             if closer is not None and is_first:
                 result = closer.result()
         except asyncio.CancelledError as cancelled:
-            struck = struck or cancelled
+            cancellation = cancellation or cancelled
         except Exception as failure:
             errors.append(failure)
-        raise_closing(struck, errors, f"several calls of {self._operator} failed to close")
+        raise_closing(cancellation, errors, f"several calls of {self._operator} failed to close")
         return result
 
     def _stop(self) -> list[asyncio.Task[OUT]]:
@@ -446,14 +446,14 @@ class DrivenCalls(Generic[OUT]):
     def _note(self, error: BaseException) -> BaseException:
         """The error with a note that says where it came from, once."""
         if isinstance(error, Exception):
-            noted(error, f"raised by {self._call_name}")
+            add_note_once(error, f"raised by {self._call_name}")
         return error
 
-    def _source_cancelled(self, struck: asyncio.CancelledError) -> SourceCancelledError:
+    def _source_cancelled(self, cancellation: asyncio.CancelledError) -> SourceCancelledError:
         error = SourceCancelledError(
             f"the task that pulls the source of {self._operator} was cancelled; items may be lost"
         )
-        error.__cause__ = struck
+        error.__cause__ = cancellation
         return error
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace._internal.unclosed import warn_unclosed
-from headrace._internal.validate import whole
+from headrace._internal.tasks import warn_unclosed
+from headrace._internal.validate import check_int
 from headrace.pull._concurrent_map import DrivenCalls
 from headrace.pull.source import SourceObj
 
@@ -119,9 +119,9 @@ def check(concurrency: int, window: int | None) -> None:
         TypeError: One is no integer.
         ValueError: `concurrency` is not positive, or `window` less than it.
     """
-    whole("concurrency", 1, concurrency)
+    check_int("concurrency", 1, concurrency)
     if window is None:
         return
-    whole("window", 1, window)
+    check_int("window", 1, window)
     if window < concurrency:
         raise ValueError(f"window must be at least concurrency ({concurrency}), got {window} (int)")

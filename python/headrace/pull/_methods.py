@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, overload
 
 from headrace import _core
 from headrace._core import PullLink
-from headrace.errors import NOTHING
+from headrace._internal.sentinels import NOTHING
 from headrace.pull._joins import Joins
 
 if TYPE_CHECKING:

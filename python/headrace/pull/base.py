@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 from headrace import _core
 from headrace._core import IteratorResult, PullLink
 from headrace._internal.error_notes import raise_closing
-from headrace._internal.reprs import Telling, shown
-from headrace._internal.tasks import settled, waits_for
+from headrace._internal.reprs import DescribeMixin, describe_value
+from headrace._internal.tasks import wait_until_done, waits_for
 from headrace.pull._methods import Fluent
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _PROTOCOL = frozenset(
 )
 
 
-class PullObj(Fluent[T_co], Telling):
+class PullObj(Fluent[T_co], DescribeMixin):
     """A lazy stream: nothing happens before an item is asked for.
 
     Iterate it with `async for`, take single items with `anext(stream)`, or with `await
@@ -104,13 +104,13 @@ class PullObj(Fluent[T_co], Telling):
             while (pending := _core.shut(link)) is not None:
                 try:
                     await pending
-                except asyncio.CancelledError as struck:
-                    cancelled = struck
+                except asyncio.CancelledError as cancellation:
+                    cancelled = cancellation
             if (other := _core.await_closing(link)) is not None:
                 closer, closed = other
                 # One who would wait for itself does not: what it is about to do is being done.
                 if closer is None or not waits_for(closer, asyncio.current_task()):
-                    cancelled = await settled(closed, behind=closer) or cancelled
+                    cancelled = await wait_until_done(closed, behind=closer) or cancelled
                 continue
             try:
                 feeds = _core.begin_closing(link)
@@ -146,7 +146,7 @@ class PullObj(Fluent[T_co], Telling):
             TypeError: `error` is no exception. BaseException: `error`, unless a source took it.
         """
         if not isinstance(cast("object", error), BaseException):
-            raise TypeError(f"error must be an exception, got {shown(error)}")
+            raise TypeError(f"error must be an exception, got {describe_value(error)}")
         for link in _upwards(self):
             if link is not self and _has_own(link, "throw"):
                 try:
@@ -227,7 +227,7 @@ class PullObj(Fluent[T_co], Telling):
                 raise
             error.add_note(f"while closing: {closing!r}")
 
-    def _standing(self) -> Iterator[str]:
+    def _repr_state(self) -> Iterator[str]:
         phase, kept, is_pulled = _core.standing(self)
         if kept:
             yield f"{kept} kept"
@@ -256,8 +256,8 @@ async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.Cancell
     """Closes one; an error, or a cancellation that struck it, does not keep others from being closed."""
     try:
         await closing
-    except asyncio.CancelledError as struck:
-        return struck
+    except asyncio.CancelledError as cancellation:
+        return cancellation
     except Exception as error:
         errors.append(error)
     return None

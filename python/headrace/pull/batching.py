@@ -13,7 +13,7 @@ from headrace._core import (
     WhileKernel,
     WindowKernel,
 )
-from headrace._internal.kernel_properties import Buffering, Filtering, Mapping, Sizing
+from headrace._internal.kernel_properties import HasCondition, HasPredicate, HasSize, HasTransform
 from headrace.pull.transform import PullObj1To1Link
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ OUT = TypeVar("OUT")
 T = TypeVar("T")
 
 
-class PullTakeObj(PullObj1To1Link[T, T], Sizing, stock=True):
+class PullTakeObj(PullObj1To1Link[T, T], HasSize, stock=True):
     """The first `size` items.
 
     Law: `list(itertools.islice(source, size))`. The end comes with the last item: no more is taken
@@ -61,7 +61,7 @@ class PullTakeObj(PullObj1To1Link[T, T], Sizing, stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullSkipObj(PullObj1To1Link[T, T], Sizing, stock=True):
+class PullSkipObj(PullObj1To1Link[T, T], HasSize, stock=True):
     """All but the first `size` items.
 
     Law: `list(itertools.islice(source, size, None))`.
@@ -84,7 +84,7 @@ class PullSkipObj(PullObj1To1Link[T, T], Sizing, stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullTakeWhileObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
+class PullTakeWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     """The items up to the first for which `predicate(item)` is false.
 
     Law: `list(itertools.takewhile(predicate, source))`. The item that ends it is dropped.
@@ -107,7 +107,7 @@ class PullTakeWhileObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullSkipWhileObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
+class PullSkipWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     """The items from the first for which `predicate(item)` is false.
 
     Law: `list(itertools.dropwhile(predicate, source))`.
@@ -151,7 +151,7 @@ class PullFlattenObj(PullObj1To1Link[Any, OUT], stock=True):
         super().__init__(source, FlattenKernel())
 
 
-class PullFlatMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
+class PullFlatMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     """The items of `transform(item)`, an iterable, sync or async, for each item.
 
     Law: `[y for x in source for y in transform(x)]`, with `await` and `async for` where they are
@@ -184,7 +184,7 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullWindowObj(PullObj1To1Link[T, list[T]], Sizing, stock=True):
+class PullWindowObj(PullObj1To1Link[T, list[T]], HasSize, stock=True):
     """Lists of `size` items.
 
     Law: `list(itertools.batched(source, size))`, as lists; the last one may be shorter, or is dropped
@@ -211,7 +211,7 @@ class PullWindowObj(PullObj1To1Link[T, list[T]], Sizing, stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullBufferObj(PullObj1To1Link[T, list[T]], Buffering[T], stock=True):
+class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
     """Lists of items, each closed by an item for which `condition(item)` is true.
 
     Law: the items in their order, parted after each one for which `condition` is true: that one is

@@ -11,10 +11,9 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from headrace._core import Merge, MergeFeed
-from headrace._internal.error_notes import as_one
-from headrace._internal.reprs import counted, shown, told
-from headrace._internal.tasks import settled
-from headrace._internal.unclosed import warn_unclosed
+from headrace._internal.error_notes import as_group
+from headrace._internal.reprs import describe_value, format_repr, pluralize
+from headrace._internal.tasks import wait_until_done, warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -167,10 +166,10 @@ class AsyncIteratorCombiner(Generic[T]):
         return self._streams[policy]
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
-        yield counted(self.size, "source")
+    def _repr_parts(self) -> Iterator[str]:
+        yield pluralize(self.size, "source")
         yield "running" if self._combination.merge.is_running else "idle"
 
 
@@ -283,10 +282,10 @@ class Combination(Generic[T]):
     async def remove(self, source: Source[T]) -> None:
         """Takes a source out and closes it, in its own task."""
         task = self.merge.remove(source)
-        struck = None if task is None else await settled(task)
+        cancellation = None if task is None else await wait_until_done(task)
         error = self.merge.parting_error(source)
-        if struck is not None:
-            raise struck from error
+        if cancellation is not None:
+            raise cancellation from error
         if error is not None:
             raise error
 
@@ -309,11 +308,11 @@ class Combination(Generic[T]):
 
 async def _closed(merge: Merge) -> None:
     """Closes what is left of the sources; raises what went wrong with that."""
-    struck = await settled(*merge.shut())
+    cancellation = await wait_until_done(*merge.shut())
     errors = merge.errors()
-    error = as_one(errors, "several sources raised when they were closed") if errors else None
-    if struck is not None:
-        raise struck from error
+    error = as_group(errors, "several sources raised when they were closed") if errors else None
+    if cancellation is not None:
+        raise cancellation from error
     if error is not None:
         raise error
 
@@ -330,5 +329,5 @@ def check(owner: str, parameter: str, source: object) -> None:
         hasattr(kind, name) for name in ("__iter__", "__getitem__")
     ):
         raise TypeError(
-            f"{owner}: {parameter} must be an iterable or an async iterable, not {shown(source)}"
+            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(source)}"
         )

@@ -6,8 +6,9 @@ import types
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import ForeignFeed
-from headrace._internal.depth import nested
-from headrace.errors import NOTHING, ClosedError
+from headrace._internal.depth import check_depth
+from headrace._internal.sentinels import NOTHING
+from headrace.errors import ClosedError
 from headrace.pull.base import PullObj
 from headrace.pull.source import as_pull
 from headrace.signal import checked_signal
@@ -55,7 +56,7 @@ class PullGateObj(PullObj[T], stock=True):
 
     def __init__(self, source: Source[T], wait_obj: WaitObject[Any]) -> None:
         self._gate: _Gate[T] = _Gate(as_pull(source), checked_signal(wait_obj))
-        self._nesting = nested(self._gate.source, type(self).__name__)
+        self._depth = check_depth(self._gate.source, type(self).__name__)
         super().__init__(ForeignFeed(_Handle(self._gate)))
 
     @property
@@ -72,9 +73,9 @@ class PullGateObj(PullObj[T], stock=True):
     def wait_obj(self, wait_obj: WaitObject[Any]) -> None:
         self._gate.wait_obj = checked_signal(wait_obj)
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from self._gate.facts()
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         yield from super()._restarting()

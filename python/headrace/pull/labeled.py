@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace._internal.reprs import shown
+from headrace._internal.reprs import describe_value
 from headrace.pull.combiner import Combination
 from headrace.pull.merge import Combined, zip_policy
 
@@ -43,7 +43,7 @@ class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
         name = type(self).__name__
         if not isinstance(cast("object", sources), Mapping):
             raise TypeError(
-                f"{name}: sources must be a mapping of labels to streams, not {shown(sources)}"
+                f"{name}: sources must be a mapping of labels to streams, not {describe_value(sources)}"
             )
         combination: Combination[T] = Combination(
             name, sources.values(), labels=sources.keys(), eager=eager, on_error=on_error
@@ -198,11 +198,13 @@ def beside(
         ValueError: `label` is one of `others` too.
     """
     if not isinstance(cast("object", others), Mapping):
-        raise TypeError(f"others must be a mapping of labels to streams, got {shown(others)}")
+        raise TypeError(
+            f"others must be a mapping of labels to streams, got {describe_value(others)}"
+        )
     try:
         is_taken = label in others
     except TypeError as error:
-        raise TypeError(f"label must be hashable, got {shown(label)}") from error
+        raise TypeError(f"label must be hashable, got {describe_value(label)}") from error
     if is_taken:
         raise ValueError(f"label must not be one of others, got {label!r}; give each its own")
     return {label: stream, **others}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import ForeignFeed
+from headrace._internal.sentinels import NOTHING
 from headrace.capacity import checked_capacity, under
 from headrace.capacity._item_lease import Passage, annul, kept_cost, unbudgeted
-from headrace.errors import NOTHING, BudgetExhausted
+from headrace.errors import BudgetExhausted
 from headrace.pull.base import PullObj
 from headrace.pull.source import as_pull
 
@@ -93,11 +94,11 @@ class SourceCapacityObj(PullObj[T], stock=True):
         leased = self._leased
         leased.capacity = checked_capacity(capacity, leased.cost, leased.priority)
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield under(self.capacity)
         if self._leased.held_back is not NOTHING:
             yield "an item held back"
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     def restart(self) -> None:
         """Begins a new cycle, of this stream and its sources.

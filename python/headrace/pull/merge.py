@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import check_restart
-from headrace._internal.reprs import counted, shown
+from headrace._internal.reprs import describe_value, pluralize
 from headrace.pull.base import PullObj
 from headrace.pull.combiner import Combination
 
@@ -50,9 +50,9 @@ class Combined(PullObj[T_co], stock=True):
         """The sources that have not ended."""
         return self._combination.sources
 
-    def _facts(self) -> Iterator[str]:
-        yield counted(self._combination.merge.size, "source")
-        yield from super()._facts()
+    def _repr_parts(self) -> Iterator[str]:
+        yield pluralize(self._combination.merge.size, "source")
+        yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         check_restart(self)
@@ -392,7 +392,9 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         if not cutoffs:
             raise ValueError(f"{name}: cutoffs must be one stream at least, got none")
         if error is not None and not isinstance(cast("object", error), BaseException):
-            raise TypeError(f"{name}: error must be an exception or None, got {shown(error)}")
+            raise TypeError(
+                f"{name}: error must be an exception or None, got {describe_value(error)}"
+            )
         super().__init__(
             "race", (source,), cutoffs=cutoffs, eager=eager, on_error=on_error, error=error
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from headrace._internal.reprs import amount
-from headrace._internal.validate import whole
+from headrace._internal.reprs import format_count
+from headrace._internal.validate import check_int
 from headrace.pull._background import PullPumpObj, Pump
 from headrace.pull.source import as_pull
 
@@ -46,7 +46,7 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
     """
 
     def __init__(self, source: Source[T], buffer_size: int = 1) -> None:
-        self._ahead = _Ahead(as_pull(source), whole("buffer_size", 1, buffer_size))
+        self._ahead = _Ahead(as_pull(source), check_int("buffer_size", 1, buffer_size))
         super().__init__(self._ahead)
 
     @property
@@ -56,7 +56,7 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
 
     @buffer_size.setter
     def buffer_size(self, buffer_size: int) -> None:
-        self._ahead.buffer_size = whole("buffer_size", 1, buffer_size)
+        self._ahead.buffer_size = check_int("buffer_size", 1, buffer_size)
 
 
 class _Ahead(Pump[T, T]):
@@ -65,7 +65,7 @@ class _Ahead(Pump[T, T]):
         self.buffer_size = buffer_size
 
     def facts(self) -> Iterator[str]:
-        yield amount(len(self.held), self.buffer_size, "ahead")
+        yield format_count(len(self.held), self.buffer_size, "ahead")
 
     def room(self) -> int:
         return self.buffer_size

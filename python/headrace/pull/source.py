@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed
-from headrace._internal.reprs import counted, short, shown
+from headrace._internal.reprs import describe_value, pluralize, short_repr
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SourceBufferObj(SourceObj[T], stock=True):
     def __init__(self, items: Iterable[T] = (), *, mode: Literal["fifo", "lifo"] = "fifo") -> None:
         given = cast("object", mode)
         if given not in ("fifo", "lifo"):
-            raise ValueError(f"mode must be 'fifo' or 'lifo', got {shown(given)}")
+            raise ValueError(f"mode must be 'fifo' or 'lifo', got {describe_value(given)}")
         self._buffer: deque[T] = deque(_checked(items, "items"))
         self._mode: Literal["fifo", "lifo"] = mode
         super().__init__(StoreFeed(self._buffer, from_right=mode == "lifo"))
@@ -71,9 +71,9 @@ class SourceBufferObj(SourceObj[T], stock=True):
         """Which end of the buffer is taken from; fixed."""
         return self._mode
 
-    def _facts(self) -> Iterator[str]:
-        yield counted(len(self._buffer), "item")
-        yield from super()._facts()
+    def _repr_parts(self) -> Iterator[str]:
+        yield pluralize(len(self._buffer), "item")
+        yield from super()._repr_parts()
 
     def peek(self) -> T:
         """The item that the next pull gives, without taking it.
@@ -142,9 +142,9 @@ class SourceIterObj(SourceObj[T_co], stock=True):
             super().__init__(IterFeed(_checked(iterable, "iterable")))
         self._kind = type(cast("object", iterable))
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"of {self._kind.__name__}"
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
 
 class SourceLinesObj(SourceObj[str], stock=True):
@@ -186,13 +186,15 @@ class SourceLinesObj(SourceObj[str], stock=True):
     ) -> None:
         given = cast("object", path)
         if not isinstance(given, (str, bytes, os.PathLike)):
-            raise TypeError(f"path must be a str, bytes or os.PathLike, got {shown(given)}")
+            raise TypeError(
+                f"path must be a str, bytes or os.PathLike, got {describe_value(given)}"
+            )
         super().__init__(LinesFeed(os.fsdecode(path), encoding, errors))
         self._path = path
 
-    def _facts(self) -> Iterator[str]:
-        yield short(os.fspath(self._path))
-        yield from super()._facts()
+    def _repr_parts(self) -> Iterator[str]:
+        yield short_repr(os.fspath(self._path))
+        yield from super()._repr_parts()
 
     @property
     def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
@@ -220,6 +222,6 @@ def _checked(iterable: Iterable[T], parameter: str) -> Iterable[T]:
         from headrace._internal.hints import for_source
 
         raise TypeError(
-            f"{parameter} must be an iterable or an async iterable, got {shown(iterable)}{for_source(iterable)}"
+            f"{parameter} must be an iterable or an async iterable, got {describe_value(iterable)}{for_source(iterable)}"
         )
     return iterable

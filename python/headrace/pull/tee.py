@@ -13,9 +13,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
 
 from headrace._core import ForeignFeed
-from headrace._internal.depth import nested
-from headrace._internal.reprs import amount
-from headrace._internal.validate import whole
+from headrace._internal.depth import check_depth
+from headrace._internal.reprs import format_count
+from headrace._internal.validate import check_int
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
 from headrace.pull._background import Failure
 from headrace.pull.source import SourceObj
@@ -40,11 +40,11 @@ def share(
     overflow: Literal["block", "error"] = "block",
 ) -> tuple[PullBranchObj[T], ...]:
     """Several streams of all items of one; see `PullObj.share`."""
-    whole("n", 1, n)
-    whole("maxsize", 1, maxsize)
+    check_int("n", 1, n)
+    check_int("maxsize", 1, maxsize)
     if overflow not in ("block", "error"):
         raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
-    depth = nested(source, "share()")
+    depth = check_depth(source, "share()")
     hub = _Hub(source, maxsize, waits=overflow == "block")
     return tuple(PullBranchObj(_Reader(hub), depth) for _ in range(n))
 
@@ -53,7 +53,7 @@ class PullBranchObj(SourceObj[T_co], stock=True):
     """One of the streams that `PullObj.share` gives."""
 
     def __init__(self, reader: _Reader[T_co], nesting: int) -> None:
-        self._nesting = nesting
+        self._depth = nesting
         # The reader itself is the feed's alone, so that it is noticed when it is dropped.
         self._look = reader.look()
         super().__init__(ForeignFeed(reader))
@@ -63,10 +63,10 @@ class PullBranchObj(SourceObj[T_co], stock=True):
         """What is shared."""
         return self._look[0].source
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         hub, backlog = self._look
-        yield amount(len(backlog.outcomes), hub.maxsize, "behind")
-        yield from super()._facts()
+        yield format_count(len(backlog.outcomes), hub.maxsize, "behind")
+        yield from super()._repr_parts()
 
     def restart(self) -> None:
         """Raises.

@@ -10,8 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from headrace._core import FilterKernel, ForeignFeed
-from headrace._internal.reprs import amount
-from headrace._internal.validate import positive, seconds, whole
+from headrace._internal.reprs import format_count
+from headrace._internal.validate import check_int, check_positive, check_seconds
 from headrace.pull._background import Failure, PullPumpObj, Pump
 from headrace.pull.source import SourceObj, as_pull
 from headrace.pull.transform import PullObj1To1Link
@@ -64,7 +64,7 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
         if on_timeout not in ("raise", "skip"):
             raise ValueError(f'on_timeout must be "raise" or "skip", got {on_timeout!r}')
         # Nothing comes in no time at all: with 0 every item would be dropped.
-        self._checked = positive if on_timeout == "skip" else seconds
+        self._checked = check_positive if on_timeout == "skip" else check_seconds
         self._timed: _Timed[T]
         if on_timeout == "skip":
             self._timed = _InTime(as_pull(source), self._checked("timeout", timeout))
@@ -152,7 +152,9 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
     """
 
     def __init__(self, source: Source[T], size: int, timeout: float) -> None:
-        self._window = _Window(as_pull(source), whole("size", 1, size), seconds("timeout", timeout))
+        self._window = _Window(
+            as_pull(source), check_int("size", 1, size), check_seconds("timeout", timeout)
+        )
         super().__init__(self._window)
 
     @property
@@ -162,7 +164,7 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
 
     @size.setter
     def size(self, size: int) -> None:
-        self._window.size = whole("size", 1, size)
+        self._window.size = check_int("size", 1, size)
 
     @property
     def seconds(self) -> float:
@@ -171,7 +173,7 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
 
     @seconds.setter
     def seconds(self, timeout: float) -> None:
-        self._window.seconds = seconds("seconds", timeout)
+        self._window.seconds = check_seconds("seconds", timeout)
 
 
 class _Window(Pump[T, list[T]]):
@@ -181,7 +183,7 @@ class _Window(Pump[T, list[T]]):
         self.seconds = timeout
 
     def facts(self) -> Iterator[str]:
-        yield amount(len(self.held), self.size, "gathered")
+        yield format_count(len(self.held), self.size, "gathered")
         yield f"for {self.seconds} s"
 
     def room(self) -> int:
@@ -230,14 +232,16 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
     """
 
     def __init__(self, source: Source[T], rate: float, *, per: float = 1.0, burst: int = 1) -> None:
-        self._pace = _Pace(positive("rate", rate), positive("per", per), whole("burst", 1, burst))
+        self._pace = _Pace(
+            check_positive("rate", rate), check_positive("per", per), check_int("burst", 1, burst)
+        )
         # A filter that lets everything through, in its time: its driver keeps an item whose wait was cancelled, and an
         # item that is awaitable is none of its business.
         super().__init__(source, FilterKernel(self._pace))
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"{self.rate} in {self.per} s"
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     @property
     def rate(self) -> float:
@@ -246,7 +250,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        self._pace.rate = positive("rate", rate)
+        self._pace.rate = check_positive("rate", rate)
 
     @property
     def per(self) -> float:
@@ -255,7 +259,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @per.setter
     def per(self, per: float) -> None:
-        self._pace.per = positive("per", per)
+        self._pace.per = check_positive("per", per)
 
     @property
     def burst(self) -> int:
@@ -264,7 +268,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @burst.setter
     def burst(self, burst: int) -> None:
-        self._pace.burst = whole("burst", 1, burst)
+        self._pace.burst = check_int("burst", 1, burst)
 
 
 class _Pace:
@@ -328,15 +332,15 @@ class PullTimerObj(SourceObj[int], stock=True):
 
     def __init__(self, interval: float, *, count: int | None = None) -> None:
         if count is not None:
-            count = whole("count", 0, count)
+            count = check_int("count", 0, count)
         self._said = (
             f"every {interval} s" if count is None else f"every {interval} s, {count} times"
         )
-        super().__init__(ForeignFeed(_Timer(positive("interval", interval), count)))
+        super().__init__(ForeignFeed(_Timer(check_positive("interval", interval), count)))
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield self._said
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
 
 class _Timer:

@@ -19,17 +19,16 @@ from headrace._core import (
     SkipKernel,
 )
 from headrace._internal.kernel_properties import (
-    Calling,
-    Catching,
-    Filtering,
-    Mapping,
-    Ordering,
-    Reducing,
-    Remembering,
-    remembering,
+    HasCallbacks,
+    HasHandler,
+    HasIndex,
+    HasMemory,
+    HasPredicate,
+    HasReducer,
+    HasTransform,
+    dedupe_kernel,
 )
-from headrace._internal.sentinels import SKIP, Skip
-from headrace.errors import NOTHING
+from headrace._internal.sentinels import NOTHING, SKIP, Skip
 from headrace.pull._concurrent_source import Calls, check
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
@@ -87,7 +86,7 @@ def _unchanged(item: T) -> T:
     return item
 
 
-class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
+class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     """`transform(item)` for each item.
 
     Law: `[await t(x) for x in source]`, with `await` where `transform` returns an awaitable.
@@ -203,10 +202,10 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
     def window_size(self, window: int | None) -> None:
         self._running_ahead().window_size = window
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         if self._calls is not None:
             yield from self._calls.facts()
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     def _running_ahead(self) -> Calls[OUT]:
         if self._calls is None:
@@ -217,7 +216,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         return self._calls
 
 
-class PullFilterObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
+class PullFilterObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     """The items for which `predicate(item)` is true.
 
     Law: `[x for x in source if await p(x)]`, with `await` where `predicate` returns an awaitable.
@@ -240,7 +239,7 @@ class PullFilterObj(PullObj1To1Link[T, T], Filtering[T], stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullDedupeObj(PullObj1To1Link[T, T], Remembering, stock=True):
+class PullDedupeObj(PullObj1To1Link[T, T], HasMemory, stock=True):
     """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
 
     Law: the items of `dict.fromkeys(source)`; by `key(item)` if it is given. With
@@ -273,11 +272,11 @@ class PullDedupeObj(PullObj1To1Link[T, T], Remembering, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        self._kernel = remembering(key, maxsize, consecutive=consecutive)
+        self._kernel = dedupe_kernel(key, maxsize, consecutive=consecutive)
         super().__init__(source, self._kernel)
 
 
-class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
+class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     """The running result of `reducer(accumulator, item)`: one for each item.
 
     Law: `list(itertools.accumulate(source, reducer))`; with `initial`, the same without `initial`
@@ -316,7 +315,7 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], Reducing[IN], stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullCallbackObj(PullObj1To1Link[T, T], Calling[T], stock=True):
+class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
     """The items as they are; each is shown to some callables on its way.
 
     Law: `[x for x in source]`, and for each item `await c(x)` for one callable after the other, with
@@ -354,7 +353,7 @@ async def _call_rest(
             await result
 
 
-class PullInOrderObj(PullObj1To1Link[T, T], Ordering[T], stock=True):
+class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
     """The items by their index: `start` first, then one after the other.
 
     Law: `sorted(source, key=index)`, if the indexes are `start`, `start + 1` and so on, each once, and
@@ -389,7 +388,7 @@ class PullInOrderObj(PullObj1To1Link[T, T], Ordering[T], stock=True):
         super().__init__(source, self._kernel)
 
 
-class PullCatchObj(PullObj1To1Link[T, T | U], Catching, Generic[T, U], stock=True):
+class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=True):
     """The items, and `handler(error)` in the place of each error from above.
 
     Law: what `source` raises at a pull, its own errors and those of all operators above, goes to

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _core
 from headrace._core import Delivery
-from headrace.errors import NOTHING, ClosedError, WouldBlock
+from headrace._internal.sentinels import NOTHING
+from headrace.errors import ClosedError, WouldBlock
 from headrace.push.base import cancelling, says_done
 
 if TYPE_CHECKING:

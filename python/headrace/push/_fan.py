@@ -10,9 +10,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from headrace._core import Fan, IteratorResult
-from headrace._internal.error_notes import as_one, raise_all
-from headrace._internal.reprs import counted
-from headrace._internal.tasks import settled
+from headrace._internal.error_notes import as_group, raise_all
+from headrace._internal.reprs import pluralize
+from headrace._internal.tasks import wait_until_done
 from headrace.push.base import (
     PushObj,
     acceptors,
@@ -51,9 +51,9 @@ class FanOut(PushObj[T], stock=True):
         self._fan = Fan(list(sinks), route, concurrent)
         super().__init__(self._fan)
 
-    def _facts(self) -> Iterator[str]:
-        yield counted(len(self._fan.sinks), "sink")
-        yield from super()._facts()
+    def _repr_parts(self) -> Iterator[str]:
+        yield pluralize(len(self._fan.sinks), "sink")
+        yield from super()._repr_parts()
 
     async def return_impl(self, value: Any) -> None:
         """Ends all sinks, whatever becomes of the others, unless `forward_close` is off."""
@@ -75,7 +75,7 @@ class FanOut(PushObj[T], stock=True):
         own = set(map(id, sinks))
         names += [name for _, error in errors for name in acceptors(error) if id(name) not in own]
         found = [error for _, error in sorted(errors, key=lambda pair: pair[0])]
-        error = as_one(found, "several sinks failed")
+        error = as_group(found, "several sinks failed")
         self._name(error, names)
         return error
 
@@ -215,12 +215,12 @@ async def _side_by_side(running: list[Coroutine[Any, Any, None]]) -> None:
     tasks = [asyncio.ensure_future(coroutine) for coroutine in running]
     try:
         await asyncio.wait(tasks)
-    except BaseException as struck:
+    except BaseException as cancellation:
         for task in tasks:
             task.cancel()
         # Thrown in by `close()`, when nobody can wait any more.
-        if not isinstance(struck, GeneratorExit):
-            await settled(*tasks)
+        if not isinstance(cancellation, GeneratorExit):
+            await wait_until_done(*tasks)
         raise
     for task in tasks:
         # Only what means to end the program comes out of one.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from headrace import _core
 from headrace._core import IteratorResult, PullLink, PushLink
-from headrace._internal.error_notes import noted
-from headrace._internal.reprs import Telling, shown
+from headrace._internal.error_notes import add_note_once
+from headrace._internal.reprs import DescribeMixin, describe_value
 from headrace.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _PROTOCOL = frozenset(
 )
 
 
-class PushObj(PushLink[T_contra], Telling):
+class PushObj(PushLink[T_contra], DescribeMixin):
     """An eager stream: whoever has an item pushes it in.
 
     `await obj.next(item)` returns when what is below has accepted the item: that is the
@@ -92,7 +92,7 @@ class PushObj(PushLink[T_contra], Telling):
             TypeError: `error` is no exception.
         """
         if not isinstance(cast("object", error), BaseException):
-            raise TypeError(f"error must be an exception, got {shown(error)}")
+            raise TypeError(f"error must be an exception, got {describe_value(error)}")
         if _core.end_push(self):
             await self._settle_end(self.throw_impl(error))
         return IteratorResult(None, True)
@@ -136,7 +136,7 @@ class PushObj(PushLink[T_contra], Telling):
         else:
             await self.throw(error)
 
-    def _standing(self) -> Iterator[str]:
+    def _repr_state(self) -> Iterator[str]:
         yield "ended" if self.closed else "open"
 
 
@@ -154,13 +154,15 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
     elif isinstance(given, PullLink):
         what = "a pull object"
     if what is not None:
-        raise TypeError(f"{parameter} must be a push object, got {shown(sink)}, which is {what}")
+        raise TypeError(
+            f"{parameter} must be a push object, got {describe_value(sink)}, which is {what}"
+        )
     missing = [
         name for name in ("next", "return_", "throw") if not callable(getattr(sink, name, None))
     ]
     if missing:
         raise TypeError(
-            f"{parameter} must be a push object, got {shown(sink)}, which has no {' and no '.join(missing)}()"
+            f"{parameter} must be a push object, got {describe_value(sink)}, which has no {' and no '.join(missing)}()"
         )
     return sink
 
@@ -172,7 +174,7 @@ def checked_selector(selector: Any) -> Any:
         TypeError: It is not.
     """
     if not callable(selector):
-        raise TypeError(f"selector must be callable, got {shown(selector)}")
+        raise TypeError(f"selector must be callable, got {describe_value(selector)}")
     return selector
 
 
@@ -184,7 +186,7 @@ def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ..
         ValueError: There are none.
     """
     if not isinstance(cast("object", sinks), Iterable):
-        raise TypeError(f"sinks must be an iterable of push objects, got {shown(sinks)}")
+        raise TypeError(f"sinks must be an iterable of push objects, got {describe_value(sinks)}")
     checked = tuple(sinks)
     if not checked:
         raise ValueError("sinks must hold at least one push object, got none")
@@ -231,7 +233,7 @@ def name_acceptors(error: BaseException, names: Iterable[Any], note: str = "") -
     with suppress(Exception):
         vars(error)["accepted_by"] = tuple(names)
         if note:
-            noted(error, note)
+            add_note_once(error, note)
 
 
 def says_done(result: Any) -> bool:
@@ -240,7 +242,7 @@ def says_done(result: Any) -> bool:
         return False
     if not isinstance(cast("object", result), IteratorResult):
         raise TypeError(
-            f"the result of a push must be None or an IteratorResult, got {shown(result)}"
+            f"the result of a push must be None or an IteratorResult, got {describe_value(result)}"
         )
     return bool(result.done)
 
@@ -265,7 +267,7 @@ def pushes_now(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
         next_nowait: Callable[[T], IteratorResult[Any]] = cast("Any", sink).next_nowait
     except AttributeError:
         raise TypeError(
-            f"{shown(sink)} cannot be pushed into without waiting: it has no next_nowait(); await next(item)"
+            f"{describe_value(sink)} cannot be pushed into without waiting: it has no next_nowait(); await next(item)"
         ) from None
     return next_nowait
 

@@ -11,7 +11,7 @@ from headrace._core import (
     TakeKernel,
     WindowKernel,
 )
-from headrace._internal.kernel_properties import Buffering, Mapping, Sizing
+from headrace._internal.kernel_properties import HasCondition, HasSize, HasTransform
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ OUT = TypeVar("OUT")
 T = TypeVar("T")
 
 
-class PushTakeObj(PushObj1To1Link[T, T], Sizing, stock=True):
+class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
     """The first `size` items; the push of the last of them says `done`.
 
     Law: the sink gets `list(itertools.islice(items, size))`. What is pushed after that is dropped, and
@@ -77,7 +77,7 @@ class PushFlattenObj(PushObj1To1Link[Any, OUT], stock=True):
         super().__init__(sink, FlattenKernel())
 
 
-class PushFlatMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
+class PushFlatMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     """The items of `transform(item)`, an iterable, sync or async, for each item.
 
     Law: the sink gets `[y for x in items for y in transform(x)]`, with `await` and `async for` where
@@ -114,7 +114,7 @@ class PushFlatMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         super().__init__(sink, self._kernel)
 
 
-class PushWindowObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
+class PushWindowObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
     """Lists of `size` items.
 
     Law: the sink gets `list(itertools.batched(items, size))`, as lists; the last one may be shorter,
@@ -151,7 +151,7 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
         super().__init__(sink, self._kernel)
 
 
-class PushBufferObj(PushObj1To1Link[T, list[T]], Buffering[T], stock=True):
+class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
     """Lists of items, each closed by an item for which `condition(item)` is true.
 
     Law: the items in their order, parted after each one for which `condition` is true: that one is

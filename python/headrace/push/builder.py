@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
-from headrace.errors import NOTHING
+from headrace._internal.sentinels import NOTHING
 from headrace.push.base import PushObj, checked_sink
 from headrace.push.batching import (
     PushBufferObj,

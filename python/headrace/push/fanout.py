@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Se
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from headrace._internal.reprs import shown
+from headrace._internal.reprs import describe_value
 from headrace.push._fan import FanOut
 from headrace.push.base import checked_selector, checked_sink, checked_sinks, different_sinks
 
@@ -191,7 +191,7 @@ class PushLabeledDistributeObj(FanOut[T], Generic[K, T], stock=True):
         forward_close: bool = True,
     ) -> None:
         if not isinstance(cast("object", sinks), Mapping):
-            raise TypeError(f"sinks must be a mapping of push objects, got {shown(sinks)}")
+            raise TypeError(f"sinks must be a mapping of push objects, got {describe_value(sinks)}")
         self._labeled = dict(sinks)
         if not self._labeled:
             raise ValueError("sinks must hold at least one push object, got none")
@@ -254,5 +254,7 @@ class _ByLabel:
         if number is not None or self._missing == "drop":
             return number
         if self._missing == "raise":
-            raise KeyError(f"selector gave {shown(label)} for {item!r}, and no sink has that label")
+            raise KeyError(
+                f"selector gave {describe_value(label)} for {item!r}, and no sink has that label"
+            )
         return len(self._numbers)

@@ -72,9 +72,9 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     def capacity(self, capacity: CapacitySource) -> None:
         self._capacity = checked_capacity(capacity, self._cost, self._priority)
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield under(self._capacity)
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Passes one item on when its lease is there."""

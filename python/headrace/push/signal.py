@@ -75,9 +75,9 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
             raise ValueError(f'when must be "after" or "before", got {when!r}')
         self._when: Literal["after", "before"] = when
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"tells {self._when}"
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Pushes one item on, and tells the signal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace._core import Callbacks
-from headrace._internal.reprs import amount, calls
+from headrace._internal.reprs import callable_names, format_count
 from headrace.push.base import PushObj
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class SinkCollectObj(SinkObj[T], stock=True):
         """How many items it takes; `None` for any number."""
         return self._maxsize
 
-    def _facts(self) -> Iterator[str]:
-        yield amount(len(self._buffer), self._maxsize, "items")
-        yield from super()._facts()
+    def _repr_parts(self) -> Iterator[str]:
+        yield format_count(len(self._buffer), self._maxsize, "items")
+        yield from super()._repr_parts()
 
 
 class SinkCallbackObj(SinkObj[T_contra], stock=True):
@@ -97,9 +97,9 @@ class SinkCallbackObj(SinkObj[T_contra], stock=True):
     def callbacks(self, callbacks: tuple[Callable[[T_contra], Any], ...]) -> None:
         self._callbacks.functions = _at_least_one(tuple(callbacks))
 
-    def _facts(self) -> Iterator[str]:
-        yield calls(self.callbacks)
-        yield from super()._facts()
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"calls {callable_names(self.callbacks)}"
+        yield from super()._repr_parts()
 
 
 class SinkNullObj(SinkObj[T_contra], stock=True):

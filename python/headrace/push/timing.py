@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import IteratorResult, WindowKernel
 from headrace._internal.error_notes import raise_all
-from headrace._internal.fair_lock import Turn
-from headrace._internal.kernel_properties import Sizing
-from headrace._internal.reprs import amount, shown
-from headrace._internal.tasks import settled
+from headrace._internal.fair_lock import FairLock
+from headrace._internal.kernel_properties import HasSize
+from headrace._internal.reprs import describe_value, format_count
+from headrace._internal.tasks import wait_until_done
 from headrace.errors import WouldBlock
 from headrace.push.base import (
     acceptors,
@@ -34,7 +34,7 @@ __all__ = ["PushWindowTimeoutObj"]
 T = TypeVar("T")
 
 
-class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
+class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
     """Lists of `size` items; one that is not full is pushed on `timeout` seconds after its first item.
 
     Law: the lists, one after the other, are the items; each has 1 to `size` of them.
@@ -75,7 +75,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
     def seconds(self, seconds: float) -> None:
         self._window.seconds = _checked_seconds("seconds", seconds)
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield from self._window.facts(self.size)
         yield "ended" if self.closed else "open"
 
@@ -157,7 +157,7 @@ class _Window(Generic[T]):
         # Full, or out of time; the first one may be on its way.
         self.lists: deque[list[T]] = deque()
         self.is_done = False
-        self._turn = Turn()
+        self._turn = FairLock()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -165,7 +165,7 @@ class _Window(Generic[T]):
 
     def facts(self, size: int) -> Iterator[str]:
         """How it stands, for `repr`."""
-        yield amount(len(self.filling), size, "gathered")
+        yield format_count(len(self.filling), size, "gathered")
         yield f"for {self.seconds} s"
         if self.lists:
             yield f"{len(self.lists)} lists to deliver"
@@ -245,8 +245,8 @@ class _Window(Generic[T]):
         return left
 
     async def settle(self) -> None:
-        if self._task is not None and (struck := await settled(self._task)):
-            raise struck
+        if self._task is not None and (cancellation := await wait_until_done(self._task)):
+            raise cancellation
 
     def drop(self) -> int:
         """Gives up everything: how many items that were."""
@@ -265,9 +265,9 @@ class _Window(Generic[T]):
 
 def _checked_seconds(parameter: str, seconds: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{parameter} must be a number of seconds, got {shown(seconds)}")
+        raise TypeError(f"{parameter} must be a number of seconds, got {describe_value(seconds)}")
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError(
-            f"{parameter} must be a finite number of seconds above 0, got {shown(seconds)}"
+            f"{parameter} must be a finite number of seconds above 0, got {describe_value(seconds)}"
         )
     return float(seconds)

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from headrace import _core
 from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
-from headrace._internal.error_notes import noted, raise_all
-from headrace._internal.fair_lock import Turn
+from headrace._internal.error_notes import add_note_once, raise_all
+from headrace._internal.fair_lock import FairLock
 from headrace._internal.kernel_properties import (
-    Filtering,
-    Mapping,
-    Reducing,
-    Remembering,
-    function_or_none,
-    remembering,
+    HasMemory,
+    HasPredicate,
+    HasReducer,
+    HasTransform,
+    dedupe_kernel,
 )
-from headrace._internal.reprs import called
-from headrace.errors import NOTHING, WouldBlock
+from headrace._internal.reprs import callable_name
+from headrace._internal.sentinels import NOTHING
+from headrace._internal.validate import check_callable_or_none
+from headrace.errors import WouldBlock
 from headrace.push.base import (
     PushObj,
     cancelling,
@@ -116,7 +117,7 @@ def _unchanged(item: T) -> T:
     return item
 
 
-class PushMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
+class PushMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     """Pushes `transform(item)` for each item.
 
     Law: the sink gets `[await t(x) for x in items]`, with `await` where `transform` returns an
@@ -150,7 +151,7 @@ class PushMapObj(PushObj1To1Link[IN, OUT], Mapping[IN], stock=True):
         super().__init__(sink, self._kernel)
 
 
-class PushFilterObj(PushObj1To1Link[T, T], Filtering[T], stock=True):
+class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
     """Pushes the items for which `predicate(item)` is true; the others are accepted and dropped.
 
     Law: the sink gets `[x for x in items if await p(x)]`, with `await` where `predicate` returns an
@@ -175,7 +176,7 @@ class PushFilterObj(PushObj1To1Link[T, T], Filtering[T], stock=True):
         super().__init__(sink, self._kernel)
 
 
-class PushDedupeObj(PushObj1To1Link[T, T], Remembering, stock=True):
+class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
     """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
 
     Law: the sink gets the items of `dict.fromkeys(items)`; by `key(item)` if it is given. With
@@ -210,11 +211,11 @@ class PushDedupeObj(PushObj1To1Link[T, T], Remembering, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        self._kernel = remembering(key, maxsize, consecutive=consecutive)
+        self._kernel = dedupe_kernel(key, maxsize, consecutive=consecutive)
         super().__init__(sink, self._kernel)
 
 
-class PushReduceObj(PushObj1To1Link[IN, OUT], Reducing[IN], stock=True):
+class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     """Pushes the running result of `reducer(accumulator, item)`: one for each item.
 
     Law: the sink gets `list(itertools.accumulate(items, reducer))`; with `initial`, the same without
@@ -297,7 +298,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
     @before.setter
     def before(self, before: Callable[[T], Any] | None) -> None:
-        self._before = function_or_none("before", before)
+        self._before = check_callable_or_none("before", before)
 
     @property
     def after(self) -> Callable[[T], Any] | None:
@@ -306,13 +307,13 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
     @after.setter
     def after(self, after: Callable[[T], Any] | None) -> None:
-        self._after = function_or_none("after", after)
+        self._after = check_callable_or_none("after", after)
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         for when, callback in (("before", self._before), ("after", self._after)):
             if callback is not None:
-                yield f"calls {called(callback)} {when}"
-        yield from super()._facts()
+                yield f"calls {callable_name(callback)} {when}"
+        yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Calls `before`, pushes, calls `after`."""
@@ -358,7 +359,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
             if inspect.isawaitable(result):
                 await result
         except Exception as error:
-            noted(error, f"raised by {parameter} of {type(self).__name__}")
+            add_note_once(error, f"raised by {parameter} of {type(self).__name__}")
             raise
 
     def _call_now(self, parameter: str, callback: Callable[[T], Any] | None, item: T) -> bool:
@@ -368,7 +369,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         try:
             result = callback(item)
         except Exception as error:
-            noted(error, f"raised by {parameter} of {type(self).__name__}")
+            add_note_once(error, f"raised by {parameter} of {type(self).__name__}")
             raise
         if not inspect.isawaitable(result):
             return True
@@ -398,12 +399,12 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
     def __init__(self, sink: PushProtocol[T]) -> None:
         super().__init__(sink)
         # Fair by its contract: it wakes those who wait in their order, and nobody overtakes them.
-        self._turn = Turn()
+        self._turn = FairLock()
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         if self._turn.locked():
             yield "being pushed into"
-        yield from super()._facts()
+        yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Passes one item on when its turn has come."""

@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import IteratorResult, LineWriter
-from headrace._internal.fair_lock import Turn
-from headrace._internal.reprs import short, shown
+from headrace._internal.fair_lock import FairLock
+from headrace._internal.reprs import describe_value, short_repr
 from headrace.errors import ClosedError, WouldBlock
 from headrace.push.base import refuse_after_end
 from headrace.push.sink import SinkObj
@@ -69,17 +69,19 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
     ) -> None:
         given = cast("object", path)
         if not isinstance(given, (str, bytes, os.PathLike)):
-            raise TypeError(f"path must be a str, bytes or os.PathLike, got {shown(given)}")
+            raise TypeError(
+                f"path must be a str, bytes or os.PathLike, got {describe_value(given)}"
+            )
         if format not in ("jsonl", "text"):
             raise ValueError(f'format must be "jsonl" or "text", got {format!r}')
         if not isinstance(cast("object", append), bool):
-            raise TypeError(f"append must be a bool, got {shown(append)}")
+            raise TypeError(f"append must be a bool, got {describe_value(append)}")
         super().__init__()
         self.maxsize = maxsize
         self._path = path
         self._format: Literal["jsonl", "text"] = format
         self._writer = LineWriter(os.fsdecode(path), append)
-        self._turn = Turn()
+        self._turn = FairLock()
         self._waiting = 0
 
     @property
@@ -99,16 +101,16 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
 
     @maxsize.setter
     def maxsize(self, maxsize: int) -> None:
-        got = f"got {shown(maxsize)}"
+        got = f"got {describe_value(maxsize)}"
         if not isinstance(cast("object", maxsize), int) or isinstance(maxsize, bool):
             raise TypeError(f"maxsize must be an integer, {got}")
         if not 1 <= maxsize < 1 << 63:
             raise ValueError(f"maxsize must be at least 1 and below 2**63, {got}")
         self._maxsize = maxsize
 
-    def _facts(self) -> Iterator[str]:
-        yield short(os.fspath(self._path))
-        yield from super()._facts()
+    def _repr_parts(self) -> Iterator[str]:
+        yield short_repr(os.fspath(self._path))
+        yield from super()._repr_parts()
 
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
         """Takes one item, when there is room for its line."""
@@ -121,7 +123,7 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         """Waits for room, behind those who wait already."""
         if not self._waiting:
             # A lock belongs to the loop where it was first waited for, and the next to wait may be on another.
-            self._turn = Turn()
+            self._turn = FairLock()
         self._waiting += 1
         try:
             async with self._turn:
@@ -168,5 +170,5 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         elif isinstance(item, str):
             text = item
         else:
-            raise TypeError(f'an item must be a str with format="text", got {shown(item)}')
+            raise TypeError(f'an item must be a str with format="text", got {describe_value(item)}')
         return text.encode() + b"\n"

@@ -5,9 +5,14 @@ from __future__ import annotations
 import random as chance
 from typing import TYPE_CHECKING, cast
 
-from headrace._internal.kernel_properties import function_or_none
-from headrace._internal.reprs import told
-from headrace._internal.validate import flag, positive, seconds, whole
+from headrace._internal.reprs import format_repr
+from headrace._internal.validate import (
+    check_callable_or_none,
+    check_flag,
+    check_int,
+    check_positive,
+    check_seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,16 +71,16 @@ class Retry:
         *,
         random: Random | None = None,
     ) -> None:
-        self.attempts: int = whole("Retry: attempts", 1, attempts)
+        self.attempts: int = check_int("Retry: attempts", 1, attempts)
         self.on: Kinds | Callable[[Exception], bool] = on
         self._matches = _matcher(on)
-        self.backoff: float = seconds("Retry: backoff", backoff)
-        self.factor: float = positive("Retry: factor", factor)
+        self.backoff: float = check_seconds("Retry: backoff", backoff)
+        self.factor: float = check_positive("Retry: factor", factor)
         if factor < 1:
             raise ValueError(f"Retry: factor must be at least 1, got {factor!r}")
-        self.max_backoff: float = seconds("Retry: max_backoff", max_backoff)
-        self.jitter: bool = flag("Retry: jitter", jitter)
-        function_or_none("Retry: retry_after", retry_after)
+        self.max_backoff: float = check_seconds("Retry: max_backoff", max_backoff)
+        self.jitter: bool = check_flag("Retry: jitter", jitter)
+        check_callable_or_none("Retry: retry_after", retry_after)
         self.retry_after: Callable[[Exception], float | None] | None = retry_after
         if random is not None and not isinstance(cast("object", random), chance.Random):
             raise TypeError(f"Retry: random must be a random.Random or None, got {random!r}")
@@ -97,7 +102,7 @@ class Retry:
         if self.retry_after is not None and isinstance(error, Exception):
             asked = self.retry_after(error)
             if asked is not None:
-                return seconds("the result of retry_after", asked)
+                return check_seconds("the result of retry_after", asked)
         try:
             delay = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
         except OverflowError:
@@ -105,9 +110,9 @@ class Retry:
         return self._draw(delay / 2, delay) if self.jitter else delay
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"{self.attempts} attempts"
         yield f"from {self.backoff} s by {self.factor} to {self.max_backoff} s"
 

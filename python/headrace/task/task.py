@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
-from headrace._internal.reprs import called, short, shown, told
-from headrace._internal.validate import flag, time_limit
+from headrace._internal.reprs import callable_name, describe_value, format_repr, short_repr
+from headrace._internal.validate import check_flag, check_time_limit
 from headrace.task._current_lease import unleased
 from headrace.task.retry import Retry
 
@@ -107,14 +107,16 @@ class Task:
         try:
             hash(key)
         except TypeError as error:
-            raise TypeError(f"Task: key must be hashable, not {shown(key)}") from error
+            raise TypeError(f"Task: key must be hashable, not {describe_value(key)}") from error
         if not isinstance(cast("object", priority), int):
-            raise TypeError(f"Task: priority must be an integer, not {shown(priority)}")
+            raise TypeError(f"Task: priority must be an integer, not {describe_value(priority)}")
         if retry is not None and not isinstance(cast("object", retry), Retry):
-            raise TypeError(f"Task: retry must be a Retry or None, not {shown(retry)}")
+            raise TypeError(f"Task: retry must be a Retry or None, not {describe_value(retry)}")
         for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
             if callback is not None and not callable(callback):
-                raise TypeError(f"Task: {name} must be callable or None, not {shown(callback)}")
+                raise TypeError(
+                    f"Task: {name} must be callable or None, not {describe_value(callback)}"
+                )
             if inspect.iscoroutinefunction(callback):
                 raise TypeError(
                     f"Task: {name} must be a plain function, not the async function {callback!r}"
@@ -125,8 +127,8 @@ class Task:
         self.cost = cost
         self.priority = priority
         self.thread = thread
-        self.timeout = time_limit("Task: timeout", timeout)
-        self.queue_timeout = time_limit("Task: queue_timeout", queue_timeout)
+        self.timeout = check_time_limit("Task: timeout", timeout)
+        self.queue_timeout = check_time_limit("Task: queue_timeout", queue_timeout)
         self.retry = retry
         self.on_complete = on_complete
         self.on_error = on_error
@@ -154,12 +156,12 @@ class Task:
         return task
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         if self.key is not None:
-            yield short(self.key)
-        yield f"calls {called(self.fn)}"
+            yield short_repr(self.key)
+        yield f"calls {callable_name(self.fn)}"
 
 
 def _check(fn: object, cost: object, thread: object) -> None:
@@ -167,9 +169,9 @@ def _check(fn: object, cost: object, thread: object) -> None:
     if not callable(fn):
         from headrace._internal.hints import uncalled
 
-        raise TypeError(f"Task: fn must be callable, not {shown(fn)}{uncalled(fn)}")
+        raise TypeError(f"Task: fn must be callable, not {describe_value(fn)}{uncalled(fn)}")
     _check_cost(cost)
-    if flag("Task: thread", thread) and (
+    if check_flag("Task: thread", thread) and (
         inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
     ):
         raise TypeError(f"Task: thread=True takes a plain function, not the async function {fn!r}")
@@ -180,12 +182,12 @@ def _check_cost(cost: object) -> None:
     for amount in amounts:
         if not isinstance(amount, (int, float)) or isinstance(amount, bool):
             raise TypeError(
-                f"Task: cost must be a positive number, or a mapping of resources to such, not {shown(cost)}"
+                f"Task: cost must be a positive number, or a mapping of resources to such, not {describe_value(cost)}"
             )
         if not 0 < amount < math.inf:
-            raise ValueError(f"Task: cost must be positive and finite, got {shown(cost)}")
+            raise ValueError(f"Task: cost must be positive and finite, got {describe_value(cost)}")
     if not amounts:
-        raise ValueError(f"Task: cost must name a resource at least, got {shown(cost)}")
+        raise ValueError(f"Task: cost must name a resource at least, got {describe_value(cost)}")
 
 
 def _amounts(cost: object) -> tuple[object, ...]:

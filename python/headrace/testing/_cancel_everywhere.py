@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from headrace._internal.reprs import shown
+from headrace._internal.reprs import describe_value
 from headrace.testing.fault_injection import (
     MisfitError,
     Strike,
@@ -140,7 +140,7 @@ def _checked(case: T) -> T:
     if isinstance(case, Coroutine):
         case.close()
     raise MisfitError(
-        f"cancel_everywhere: {_EXPECTED}; calling it gave {shown(cast('object', case))}"
+        f"cancel_everywhere: {_EXPECTED}; calling it gave {describe_value(cast('object', case))}"
     )
 
 
@@ -154,7 +154,9 @@ async def _work(
         raise MisfitError(f"cancel_everywhere: {_EXPECTED}; it yielded nothing") from None
     if isinstance(cast("object", work), Coroutine):
         return work
-    raise MisfitError(f"cancel_everywhere: {_EXPECTED}; it yielded {shown(cast('object', work))}")
+    raise MisfitError(
+        f"cancel_everywhere: {_EXPECTED}; it yielded {describe_value(cast('object', work))}"
+    )
 
 
 def _outcome(task: asyncio.Task[Any]) -> Outcome:

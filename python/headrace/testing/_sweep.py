@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
 
-from headrace._internal.reprs import shown
+from headrace._internal.reprs import describe_value
 from headrace.errors import ClosedError
 from headrace.testing.fault_injection import (
     SHOWN,
@@ -98,7 +98,9 @@ async def sweep(
     checked_case("sweep", "build", build, timeout)
     tried: tuple[Way, ...] = chosen("sweep", "ways", ways, WAYS)
     if not isinstance(cast("object", expected), Iterable):
-        raise TypeError(f"sweep: expected must be an iterable of items, got {shown(expected)}")
+        raise TypeError(
+            f"sweep: expected must be an iterable of items, got {describe_value(expected)}"
+        )
     wanted = list(expected)
     tally = Tally()
 
@@ -198,7 +200,7 @@ def _built(where: str, stream: T, method: str, what: str) -> T:
     if isinstance(made, Coroutine):
         made.close()
     hint = "; wrap it in SourceIterObj(...)" if isinstance(made, AsyncIterable | Iterable) else ""
-    raise MisfitError(f"{where}: build must make {what}, it made {shown(stream)}{hint}")
+    raise MisfitError(f"{where}: build must make {what}, it made {describe_value(stream)}{hint}")
 
 
 class _OursError(Exception):

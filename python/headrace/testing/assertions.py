@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace._internal.reprs import shown
+from headrace._internal.reprs import describe_value
 from headrace.testing.recording_sink import RecordingSink
 from headrace.testing.scripted_source import ScriptedSource
 
@@ -44,5 +44,5 @@ def _complaint(end: object) -> str | None:
     if isinstance(end, RecordingSink):
         return None if end.returned or end.thrown else "left open"
     raise TypeError(
-        f"assert_closed: takes ScriptedSource and RecordingSink objects, got {shown(end)}"
+        f"assert_closed: takes ScriptedSource and RecordingSink objects, got {describe_value(end)}"
     )

@@ -7,8 +7,8 @@ import types
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from headrace._internal.reprs import counted, shown as told
-from headrace._internal.validate import time_limit
+from headrace._internal.reprs import describe_value, pluralize
+from headrace._internal.validate import check_time_limit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -235,7 +235,8 @@ class Tally:
             shown.append(f"and {len(complaints) - len(shown)} more")
         lines = "\n".join(f"  {complaint}" for complaint in shown)
         raise SweepError(
-            f"{counted(len(complaints), 'fault')} in {counted(self.runs, 'run')}, which tried {counted(self.places, 'place')}:\n{lines}"
+            f"{pluralize(len(complaints), 'fault')} in {pluralize(self.runs, 'run')}, "
+            f"which tried {pluralize(self.places, 'place')}:\n{lines}"
         )
 
 
@@ -249,7 +250,7 @@ def chosen(where: str, parameter: str, given: Iterable[W], known: tuple[W, ...])
     names = ", ".join(map(repr, known))
     if isinstance(given, str) or not isinstance(cast("object", given), Iterable):
         raise TypeError(
-            f"{where}: {parameter} must be an iterable of some of {names}, got {told(given)}"
+            f"{where}: {parameter} must be an iterable of some of {names}, got {describe_value(given)}"
         )
     ways = tuple(given)
     if not ways:
@@ -268,6 +269,6 @@ def checked_case(where: str, parameter: str, make: object, timeout: object) -> N
     """
     if not callable(make):
         raise TypeError(
-            f"{where}: {parameter} must be a function, which is called for each run, got {told(make)}"
+            f"{where}: {parameter} must be a function, which is called for each run, got {describe_value(make)}"
         )
-    time_limit(f"{where}: timeout", timeout)
+    check_time_limit(f"{where}: timeout", timeout)

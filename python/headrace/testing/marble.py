@@ -27,8 +27,8 @@ from collections.abc import AsyncIterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from headrace._internal.reprs import shown
-from headrace._internal.validate import finite
+from headrace._internal.reprs import describe_value
+from headrace._internal.validate import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def checked_unit(where: str, unit: object) -> float:
         TypeError: They are no number.
         ValueError: They are not positive, or not finite.
     """
-    if (number := finite(f"{where}: unit", unit)) <= 0:
+    if (number := check_finite(f"{where}: unit", unit)) <= 0:
         raise ValueError(f"{where}: unit must be a positive number of seconds, got {unit!r}")
     return number
 
@@ -135,12 +135,14 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
     """
     checked_unit("marbles", unit)
     if not isinstance(cast("object", most), int) or isinstance(most, bool):
-        raise TypeError(f"marbles: most must be a positive number of frames, got {shown(most)}")
+        raise TypeError(
+            f"marbles: most must be a positive number of frames, got {describe_value(most)}"
+        )
     if most < 1:
         raise ValueError(f"marbles: most must be a positive number of frames, got {most!r}")
     if not isinstance(cast("object", stream), AsyncIterable):
         raise TypeError(
-            f"marbles: stream must be an async iterable, got {shown(stream)}; SourceIterObj makes a stream of an iterable"
+            f"marbles: stream must be an async iterable, got {describe_value(stream)}; SourceIterObj makes a stream of an iterable"
         )
     loop = asyncio.get_running_loop()
     began = loop.time()

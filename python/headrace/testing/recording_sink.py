@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace._internal.reprs import counted
-from headrace._internal.validate import whole
+from headrace._internal.reprs import pluralize
+from headrace._internal.validate import check_int
 from headrace.push.sink import SinkObj
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class RecordingSink(SinkObj[T]):
 
     def __init__(self, *, turns: int = 0) -> None:
         super().__init__()
-        self._turns = whole("RecordingSink: turns", 0, turns)
+        self._turns = check_int("RecordingSink: turns", 0, turns)
         self.offered: list[T] = []
         self.items: list[T] = []
         self.returned: list[Any] = []
@@ -63,8 +63,8 @@ class RecordingSink(SinkObj[T]):
         """Notes the error with which the supply ended."""
         self.thrown.append(error)
 
-    def _facts(self) -> Iterator[str]:
-        yield counted(len(self.items), "item")
+    def _repr_parts(self) -> Iterator[str]:
+        yield pluralize(len(self.items), "item")
         if (waiting := len(self.offered) - len(self.items)) > 0:
             yield f"{waiting} offered and not accepted"
-        yield from super()._facts()
+        yield from super()._repr_parts()

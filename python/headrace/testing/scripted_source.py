@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from headrace._internal.reprs import amount, counted, shown, told
-from headrace._internal.validate import seconds as duration, whole
+from headrace._internal.reprs import describe_value, format_count, format_repr, pluralize
+from headrace._internal.validate import check_int, check_seconds
 from headrace.testing.marble import END, ERROR, MarbleError, checked_unit, frames
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Turns(Step):
     count: int = 1
 
     def __post_init__(self) -> None:
-        whole("Turns: count", 0, self.count)
+        check_int("Turns: count", 0, self.count)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Delay(Step):
     seconds: float
 
     def __post_init__(self) -> None:
-        duration("Delay: seconds", self.seconds)
+        check_seconds("Delay: seconds", self.seconds)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class At(Step):
     seconds: float
 
     def __post_init__(self) -> None:
-        duration("At: seconds", self.seconds)
+        check_seconds("At: seconds", self.seconds)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Raise(Step):
 
     def __post_init__(self) -> None:
         if not isinstance(cast("object", self.error), BaseException):
-            raise TypeError(f"Raise: error must be an exception, got {shown(self.error)}")
+            raise TypeError(f"Raise: error must be an exception, got {describe_value(self.error)}")
 
 
 class ScriptedSource:
@@ -117,7 +117,7 @@ class ScriptedSource:
     def __init__(self, script: Iterable[Any], *, unit: float = 1.0, closing: int = 0) -> None:
         unit = checked_unit("ScriptedSource", unit)
         self._script = _checked(_steps(script, unit) if isinstance(script, str) else script)
-        self._closing = whole("ScriptedSource: closing", 0, closing)
+        self._closing = check_int("ScriptedSource: closing", 0, closing)
         self.opens: int = 0
         self.pulls = 0
         self.ends = 0
@@ -145,13 +145,13 @@ class ScriptedSource:
             await performance.aclose()
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
-        yield counted(len(self._script), "step")
+    def _repr_parts(self) -> Iterator[str]:
+        yield pluralize(len(self._script), "step")
         yield f"opened {self.opens}"
         yield f"ended {self.ends}"
-        yield f"closed {amount(self.closed, self.closes, 'begun') if self.closed < self.closes else self.closes}"
+        yield f"closed {format_count(self.closed, self.closes, 'begun') if self.closed < self.closes else self.closes}"
 
 
 class _Performance:
@@ -173,10 +173,10 @@ class _Performance:
         return self
 
     def __repr__(self) -> str:
-        return told("iterator of a ScriptedSource", self._facts())
+        return format_repr("iterator of a ScriptedSource", self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
-        yield f"at {amount(self._at, len(self._script), 'steps')}"
+    def _repr_parts(self) -> Iterator[str]:
+        yield f"at {format_count(self._at, len(self._script), 'steps')}"
         yield "open" if self._is_open else "closed"
 
     async def __anext__(self) -> Any:
@@ -244,7 +244,7 @@ def _checked(script: Iterable[Any]) -> tuple[Any, ...]:
         if isinstance(cast("object", script), Iterable):
             raise
         raise TypeError(
-            f"ScriptedSource: script must be an iterable of items and steps, or a line of marbles, got {shown(script)}"
+            f"ScriptedSource: script must be an iterable of items and steps, or a line of marbles, got {describe_value(script)}"
         ) from None
     for step in steps:
         if isinstance(step, type) and issubclass(step, Step):

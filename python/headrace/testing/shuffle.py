@@ -11,7 +11,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace._internal.reprs import shown, told
+from headrace._internal.reprs import describe_value, format_repr
 from headrace.testing.virtual_clock import VirtualClock, VirtualLoop
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ def shuffled_loop(
         TypeError: `seed` is no integer, or `clock` no `VirtualClock`.
     """
     if type(seed) is not int:
-        raise TypeError(f"shuffled_loop: seed must be an integer, got {shown(seed)}")
+        raise TypeError(f"shuffled_loop: seed must be an integer, got {describe_value(seed)}")
     if clock is not None and not isinstance(cast("object", clock), VirtualClock):
-        raise TypeError(f"shuffled_loop: clock must be a VirtualClock or None, got {shown(clock)}")
+        raise TypeError(
+            f"shuffled_loop: clock must be a VirtualClock or None, got {describe_value(clock)}"
+        )
     return _Factory(seed, clock)
 
 
@@ -61,9 +63,9 @@ class _Factory:
         return _ShuffledVirtualLoop(self._chance, self._clock)
 
     def __repr__(self) -> str:
-        return told("shuffled_loop", self._facts())
+        return format_repr("shuffled_loop", self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"seed {self._seed}"
         if self._clock is not None:
             yield repr(self._clock)

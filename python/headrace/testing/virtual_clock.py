@@ -33,8 +33,8 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from headrace._internal.reprs import called, counted, told
-from headrace._internal.validate import finite, seconds as duration
+from headrace._internal.reprs import callable_name, format_repr, pluralize
+from headrace._internal.validate import check_finite, check_seconds
 from headrace.errors import HeadraceError
 
 __all__ = ["DeadlockError", "VirtualClock", "VirtualLoop"]
@@ -79,16 +79,16 @@ class VirtualClock:
     """
 
     def __init__(self, start: float = 0.0, *, patience: float = 1.0) -> None:
-        self._now = finite("VirtualClock: start", start)
-        if finite("VirtualClock: patience", patience) < 0:
+        self._now = check_finite("VirtualClock: start", start)
+        if check_finite("VirtualClock: patience", patience) < 0:
             msg = f"VirtualClock: patience must be a number of seconds >= 0, got {patience!r}"
             raise ValueError(msg)
         self.patience = patience
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"at {self._now:.6f} s"
 
     def __call__(self) -> asyncio.AbstractEventLoop:
@@ -106,7 +106,7 @@ class VirtualClock:
             TypeError: `seconds` is no number.
             ValueError: `seconds` is less than 0, or not finite.
         """
-        self._now += duration("VirtualClock.advance: seconds", seconds)
+        self._now += check_seconds("VirtualClock.advance: seconds", seconds)
 
     def jump(self, when: float) -> None:
         """Moves the clock on to a time, unless that has passed.
@@ -115,7 +115,7 @@ class VirtualClock:
             TypeError: `when` is no number.
             ValueError: `when` is not finite.
         """
-        self._now = max(self._now, finite("VirtualClock.jump: when", when))
+        self._now = max(self._now, check_finite("VirtualClock.jump: when", when))
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -127,15 +127,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def __repr__(self) -> str:
-        return told(type(self).__name__, self._facts())
+        return format_repr(type(self).__name__, self._repr_parts())
 
-    def _facts(self) -> Iterator[str]:
+    def _repr_parts(self) -> Iterator[str]:
         yield f"at {self._clock.time():.6f} s"
         yield "closed" if self.is_closed() else "running" if self.is_running() else "not running"
         if jobs := self._outside.jobs:
-            yield f"{counted(len(jobs), 'job')} in threads"
+            yield f"{pluralize(len(jobs), 'job')} in threads"
         if alarms := self._outside.alarms:
-            yield f"{counted(len(alarms), 'timer')} of the real clock"
+            yield f"{pluralize(len(alarms), 'timer')} of the real clock"
 
     def time(self) -> float:
         """The seconds of the clock."""
@@ -225,7 +225,7 @@ def _job(func: object) -> str:
         made = cast("partial[Any]", cast("object", func))
         runs = isinstance(getattr(made.func, "__self__", None), Context) and made.args
         func = made.args[0] if runs else made.func
-    return called(func)
+    return callable_name(func)
 
 
 def _when(timer: _RealTimer) -> float:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from headrace._internal.reprs import short
+from headrace._internal.reprs import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -49,7 +49,7 @@ class Followed:
     )
 
     def __init__(self, executor: Executor, task: Task) -> None:
-        self.name: str = short(task)
+        self.name: str = short_repr(task)
         self._unread: deque[object] = deque()
         self._is_read_over = False
         self._has_ended = False

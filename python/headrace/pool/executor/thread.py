@@ -9,7 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast, overload
 
-from headrace._internal.reprs import short
+from headrace._internal.reprs import short_repr
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 from headrace.pool.executor.submission import Followed
 
@@ -180,7 +180,7 @@ def _outcome(task: Task) -> _Outcome:
     except BaseException as error:
         return _Outcome(None, error)
     if isinstance(value, (Coroutine, AsyncGenerator)):
-        returned = short(cast("object", value))
+        returned = short_repr(cast("object", value))
         if isinstance(value, Coroutine):
             value.close()
         return _Outcome(
