@@ -131,13 +131,14 @@ soak: build ## 110 minutes of a processor: all at once, then random programs, ea
 	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test sched_model
 
 .PHONY: lint
-lint: build ## formatters, linters, type checkers, stubs against the module, licences
+lint: build ## formatters, linters, layers of the package, type checkers, stubs against the module, licences
 	cargo fmt --all --check
 	PYO3_PYTHON=$(RUN) cargo clippy --workspace --all-targets $(LOCKED) -- -D warnings
 	$(LOOM) cargo clippy --package headrace-core --all-targets $(LOCKED) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --package headrace-core --no-deps $(LOCKED) --quiet
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(TYPED)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
+from headrace.cli.format import figures, seconds_in_words, shortened
 from headrace.cli.output import Output
 from headrace.cli.record_error import Failure
 from headrace.cli.record_task import Call
 from headrace.cli.records import Record
 from headrace.cli.report.collector import Watch
 from headrace.cli.report.ddsketch import BUCKETS, ERROR, LEAST, MOST, Sketch
-from headrace.cli.report.format import figures, seconds_in_words, shortened
 from headrace.cli.report.report import Report
 from headrace.cli.report.samples import KINDS, SHOWN, SHOWN_OF_MESSAGE, Failed, Slowest
 from headrace.cli.report.series import Gauge

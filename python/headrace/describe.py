@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
-from headrace import _core
+import headrace._core as _core
 from headrace._internal.reprs import describe_value, short_repr
 from headrace.bridge import PushPullObj
 

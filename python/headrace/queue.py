@@ -21,7 +21,7 @@ import queue
 import sys
 from typing import ClassVar, TypeVar
 
-from headrace import _core
+import headrace._core as _core
 from headrace.errors import HeadraceError
 
 __all__ = ["LifoQueue", "PriorityQueue", "Queue", "QueueEmpty", "QueueFull", "QueueShutDown"]

@@ -12,7 +12,7 @@ from headrace._internal.reprs import describe_value
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
 
-__all__ = ["SLOTS", "Amounts", "Budget", "Limit", "Limits", "Number", "Rate"]
+__all__ = ["SLOTS", "Amounts", "Budget", "Cost", "Limit", "Limits", "Number", "Rate"]
 
 # Of `Rate.per`, in seconds.
 LEAST, MOST = 1e-6, 366 * 86400
@@ -25,6 +25,9 @@ SLOTS = "slots"
 
 Number: TypeAlias = int | float
 """An amount. It is held as a whole number of millionths, so 0.1 + 0.2 is 0.3."""
+
+Cost: TypeAlias = Number | Mapping[str, Number]
+"""An amount of slots, or amounts by resource."""
 
 Amounts: TypeAlias = Any
 """A number where slots are all there is; otherwise a read-only mapping of resource to number."""

@@ -8,7 +8,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace import _core
+import headrace._core as _core
 from headrace._internal.reprs import describe_value, format_repr, short_repr
 from headrace.capacity.limits import SLOTS, Budget, Rate, checked_limits, to_core
 from headrace.capacity.snapshot import CapacitySnapshot

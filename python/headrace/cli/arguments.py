@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import math
 
-from headrace.capacity import Rate
-from headrace.cli.report.format import shortened
+from headrace.capacity.limits import Rate
+from headrace.cli.format import shortened
 
 MOST = 1_000_000_000
 """The largest number that may be asked for; a tree of capacities takes some more."""

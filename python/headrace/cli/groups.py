@@ -13,18 +13,19 @@ import json
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from headrace.capacity import CapacitySource
+from headrace.capacity.node import CapacitySource
+from headrace.cli.format import shortened
 from headrace.cli.inflight import Window
-from headrace.cli.report.format import shortened
 from headrace.cli.run_options import field_of
-from headrace.pool import EnvelopeType, HierarchicalTaskPoolRunner
-from headrace.pull import SourceIterObj
+from headrace.pool.events import EnvelopeType
+from headrace.pool.runner import HierarchicalTaskPoolRunner
+from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from headrace.pool import RunnerOptions
-    from headrace.task import Task
+    from headrace.pool.options import RunnerOptions
+    from headrace.task.task import Task
 
 
 class Groups:

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from headrace import __version__
+from headrace._core import __version__
 from headrace.cli.arguments import count, natural, rate, seconds, weight
 from headrace.cli.errors import ComplaintError
 from headrace.cli.load_function import load

@@ -37,14 +37,14 @@ from headrace.cli.report.collector import Watch
 from headrace.cli.report.series import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.stderr import say, unheard
-from headrace.pool import HierarchicalTaskPoolRunner
-from headrace.pull import SourceIterObj
+from headrace.pool.runner import HierarchicalTaskPoolRunner
+from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from headrace.cli.run_options import Terms
-    from headrace.task import Task
+    from headrace.task.task import Task
 
 # How many failures, and how many unfinished records, are named one by one.
 NAMED = 20

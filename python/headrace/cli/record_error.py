@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.cli.format import shortened
 from headrace.cli.output import as_line
-from headrace.cli.report.format import shortened
 
 if TYPE_CHECKING:
     from headrace.cli.record_task import Call

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headrace.cli.load_function import is_async
 from headrace.cli.output import as_line
 from headrace.cli.record_error import InterruptingError, UnretriedError
-from headrace.task import Task
+from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,17 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.capacity import CapacitySource, Rate
+from headrace.capacity.node import CapacitySource
 from headrace.cli.arguments import UNITS
+from headrace.cli.format import seconds_in_words
 from headrace.cli.record_error import UnretriedError
-from headrace.cli.report.format import seconds_in_words
 from headrace.cli.report.series import Flow
-from headrace.task import Retry
+from headrace.task.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headrace.pool import RunnerOptions
+    from headrace.capacity.limits import Rate
+    from headrace.pool.options import RunnerOptions
 
 
 @dataclass(frozen=True, slots=True)

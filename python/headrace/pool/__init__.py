@@ -1,7 +1,8 @@
 """The task pool: work from a stream, run under a tree of capacities, told about in envelopes."""
 
 from headrace.pool.events import EnvelopeType, Final, TaskProgressEnvelope
-from headrace.pool.executor import Abilities, Cancelling, Executor, Handle, Listener, Stop
+from headrace.pool.executor.executor import Abilities, Cancelling, Executor
+from headrace.pool.executor.handle import Handle, Listener, Stop
 from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.submission import Followed
 from headrace.pool.executor.thread import ThreadExecutor

@@ -13,21 +13,36 @@ They stand only while the feeder waits for a job that is in front of them, or is
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from headrace import _core
+import headrace._core as _core
 from headrace._internal.tasks import wait_until_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from headrace.capacity import CapacitySource, Lease
-    from headrace.pool.job import Job
+    from headrace._core import Lease
+    from headrace.capacity.node import CapacitySource
+    from headrace.task.task import Task
 
 __all__ = ["Admission"]
 
 
-class Admission:
+class Candidate(Protocol):
+    """A task that waits for its capacity."""
+
+    task: Task
+    task_id: int
+
+    def refuse(self, error: BaseException) -> None:
+        """End the task with an error, before it is called."""
+        ...
+
+
+J = TypeVar("J", bound=Candidate)
+
+
+class Admission(Generic[J]):
     """The jobs that wait for capacity.
 
     Args:
@@ -44,7 +59,7 @@ class Admission:
         name: str,
         capacity: CapacitySource,
         loop: asyncio.AbstractEventLoop,
-        granted: Callable[[Job, Lease], None],
+        granted: Callable[[J, Lease], None],
         running: Callable[[], int],
         *,
         looks_ahead: bool,
@@ -54,7 +69,7 @@ class Admission:
         self._loop = loop
         self._granted = granted
         self._running = running
-        self._waiting: dict[Job, asyncio.Task[None]] = {}
+        self._waiting: dict[J, asyncio.Task[None]] = {}
         # The loop itself holds its tasks only weakly.
         self._tasks: set[asyncio.Task[None]] = set()
         self.asks: _core.Asks = _core.Asks(capacity)
@@ -63,9 +78,9 @@ class Admission:
         # While the source is pulled: what will clear them.
         self._soon: asyncio.Handle
         # While paused: those that would wait.
-        self._paused: dict[Job, None] | None = None
+        self._paused: dict[J, None] | None = None
 
-    def seek(self, job: Job, *, more: bool = False) -> None:
+    def seek(self, job: J, *, more: bool = False) -> None:
         """Gets a job its capacity: before this returns if it is free, else when it is.
 
         If `more` are about to be pulled, others like it are asked for as well. Else it is one that was called before, or that a pause
@@ -135,7 +150,7 @@ class Admission:
         """Asks for nothing ahead any more."""
         self.asks.clear()
 
-    def withdraw(self, job: Job) -> None:
+    def withdraw(self, job: J) -> None:
         """The job wants no capacity any more, if it ever did."""
         if self._paused is not None:
             self._paused.pop(job, None)
@@ -165,7 +180,7 @@ class Admission:
         self._paused = {}
         await wait_until_done(*self._tasks)
 
-    async def _wait(self, job: Job, asked: Awaitable[Lease] | None) -> None:
+    async def _wait(self, job: J, asked: Awaitable[Lease] | None) -> None:
         cost: Any = job.task.cost
         # Named only where it matters, so that it is nobody's business who has no priorities.
         terms = {"priority": job.task.priority} if job.task.priority else {}

@@ -8,7 +8,7 @@ from headrace.pool.executor.loop import LoopExecutor
 from headrace.pool.executor.thread import ThreadExecutor
 
 if TYPE_CHECKING:
-    from headrace.pool.executor import Executor
+    from headrace.pool.executor.executor import Executor
     from headrace.task.task import Task
 
 __all__ = ["Executors"]

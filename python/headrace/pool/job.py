@@ -6,21 +6,28 @@ import asyncio
 import math
 from copy import copy
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace._internal.error_notes import wrap_iteration_error
 from headrace.errors import HeadraceError
 from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
-from headrace.pool.executor import Cancelling, Stop
+from headrace.pool.executor.executor import Cancelling
+from headrace.pool.executor.handle import Stop
 from headrace.task._current_lease import leased
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable
+    from contextvars import Context
 
-    from headrace.capacity import Lease
-    from headrace.pool.executor import Executor, Handle
-    from headrace.pool.run import Run
+    from headrace._core import Lease
+    from headrace.pool.admission import Admission
+    from headrace.pool.end import End
+    from headrace.pool.executor.executor import Executor
+    from headrace.pool.executor.handle import Handle
+    from headrace.pool.executors import Executors
+    from headrace.pool.outlet import Outlet
+    from headrace.pool.plan import Plan
     from headrace.task.retry import Retry
 
 __all__ = ["Job", "State"]
@@ -37,6 +44,45 @@ class State(Enum):
     """It failed and waits to be called again, or for the capacity to be."""
     ENDED = "ended"
     """Its last envelope was put, or it was given back without having been called."""
+
+
+class JobOwner(Protocol):
+    """The run of a job, as its jobs see it."""
+
+    plan: Plan[Any]
+    loop: asyncio.AbstractEventLoop
+    clock: Callable[[], float]
+    context: Context
+    admission: Admission[Job]
+    executors: Executors
+    outlet: Outlet
+    end: End
+    ending: bool
+    """Whether the run starts nothing more and stops its tasks."""
+    unstarted: dict[int, object]
+    """The items whose tasks were not called, by task id."""
+    launching: Job | None
+    """The job whose first step runs in the current step of the loop."""
+
+    def move(self, job: Job, state: State) -> None:
+        """Change the state of a job."""
+        ...
+
+    def over(self, job: Job) -> None:
+        """Forget a job that has ended."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """Record that a job ended with an error."""
+        ...
+
+    def report(self, message: str, error: BaseException) -> None:
+        """Report an error that no consumer can receive."""
+        ...
+
+    def interrupt(self, error: BaseException) -> None:
+        """End the run with an error that ends the program."""
+        ...
 
 
 class Job:
@@ -66,7 +112,7 @@ class Job:
     """The task that the item is, or makes; not there if it is neither."""
 
     def __init__(
-        self, run: Run, item: object, task_id: int | None = None, queued: float | None = None
+        self, run: JobOwner, item: object, task_id: int | None = None, queued: float | None = None
     ) -> None:
         self._run = run
         self.item: object = item

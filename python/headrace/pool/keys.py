@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace._internal.reprs import short_repr
 
 if TYPE_CHECKING:
-    from headrace.pool.job import Job
+    from collections.abc import Hashable
 
 __all__ = ["Keys"]
+
+
+class Keyed(Protocol):
+    """A task that may have a key."""
+
+    task_id: int
+    key: Hashable
 
 
 class Keys:
@@ -25,10 +32,10 @@ class Keys:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.taken: dict[object, Job | int] = {}
+        self.taken: dict[object, Keyed | int] = {}
         """Who has which; of a plain task its id."""
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Keyed) -> None:
         """Gives a job the key that it has.
 
         Raises:
@@ -44,7 +51,7 @@ class Keys:
                 f"{self._name}: key {short_repr(job.key)} is that of task {owner}, which has not ended"
             )
 
-    def take_back(self, job: Job) -> None:
+    def take_back(self, job: Keyed) -> None:
         """The job has ended: its key is free, if it had it."""
         if job.key is None:
             return

@@ -14,7 +14,7 @@ from headrace.errors import SourceCancelledError
 from headrace.pool.events import EnvelopeType
 from headrace.pool.options import RunnerOptions
 from headrace.pool.runner import HierarchicalTaskPoolRunner
-from headrace.pull import PullObj
+from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 from headrace.task.task import Task
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
     from typing import Self, Unpack
 
-    from headrace.capacity import CapacitySource
+    from headrace.capacity.limits import Cost
+    from headrace.capacity.node import CapacitySource
     from headrace.pool.progress import TaskRun
-    from headrace.pull import PullMapObj
-    from headrace.task.task import Cost
+    from headrace.pull.transform import PullMapObj
 
 __all__ = ["PullMapPoolObj"]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headrace._core import Lane
 from headrace._internal.error_notes import wrap_iteration_error
 from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
 from headrace.pool.executor.loop import stream
-from headrace.pool.job import State
+from headrace.pool.job import Job, JobOwner, State
 from headrace.task._current_lease import leased
 from headrace.task.task import Task
 
@@ -22,14 +22,37 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable
     from contextvars import Context
 
-    from headrace.capacity import Lease
-    from headrace.pool.job import Job
-    from headrace.pool.run import Run
+    from headrace._core import Lease
+    from headrace.pool.keys import Keys
 
 __all__ = ["lane_of", "take_over"]
 
 
-def lane_of(run: Run) -> Lane:
+class LaneOwner(JobOwner, Protocol):
+    """The run of a lane, as the lane's tasks see it."""
+
+    jobs: dict[int, Job]
+    keys: Keys
+
+    @property
+    def running_tasks(self) -> int:
+        """The number of running tasks."""
+        ...
+
+    def is_disturbed(self, task_id: int) -> bool:
+        """Return whether a simple task was asked to stop."""
+        ...
+
+    def idle(self) -> None:
+        """Note that no task of one kind runs any more."""
+        ...
+
+    def refuse(self, item: object, error: BaseException) -> None:
+        """End an item whose task cannot be called."""
+        ...
+
+
+def lane_of(run: LaneOwner) -> Lane:
     """What runs the plain tasks of a run."""
     plan = run.plan
     return Lane(
@@ -51,7 +74,7 @@ def lane_of(run: Run) -> Lane:
     )
 
 
-def take_over(run: Run, lane: Lane, job: Job, lease: Lease) -> bool:
+def take_over(run: LaneOwner, lane: Lane, job: Job, lease: Lease) -> bool:
     """Has a task that was a job while it waited for its capacity run the short way, if it is a plain one."""
     if not job.task.is_plain:
         return False
@@ -72,7 +95,7 @@ class _Plain:
 
     leased: staticmethod[[Context, Lease], Context] = staticmethod(leased)
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: LaneOwner) -> None:
         self._run = run
 
     def raised(
@@ -136,7 +159,7 @@ class _Yielding:
 
     def __init__(
         self,
-        run: Run,
+        run: LaneOwner,
         task_id: int,
         key: Hashable,
         times: tuple[float, float],

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from headrace._core import Ids, Meter
 from headrace._internal.reprs import safe_str
 from headrace.graph.outcome_listener import Settling
 
 if TYPE_CHECKING:
-    from headrace.capacity import CapacitySource
-    from headrace.pool.run import Run
-    from headrace.pull import PullObj
+    from headrace.capacity.node import CapacitySource
+    from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
 
 __all__ = ["Plan"]
 
+R = TypeVar("R")
+
 
 @dataclass(slots=True)
-class Plan:
+class Plan(Generic[R]):
     """The options of a runner, and its memory."""
 
     name: str
@@ -42,8 +43,8 @@ class Plan:
     """What was pulled and not called in an earlier run: `lookahead` items at most."""
     meter: Meter = field(default_factory=Meter)
     paused: bool = False
-    run: Run | None = None
-    """The run that is under way."""
+    run: R | None = None
+    """The active run."""
 
     def __post_init__(self) -> None:
         source: object = self.source

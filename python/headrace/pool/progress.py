@@ -13,7 +13,7 @@ from headrace._internal.tasks import warn_unclosed
 from headrace.pool.events import TaskProgressEnvelope
 from headrace.pool.first import First
 from headrace.pool.run import Run
-from headrace.pull import SourceObj
+from headrace.pull.source import SourceObj
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from headrace._core import Unread
     from headrace.pool.plan import Plan
-    from headrace.pull import PullObj
+    from headrace.pull.base import PullObj
 
 __all__ = ["TaskRun"]
 
@@ -43,7 +43,7 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
     # In a slot, where the core finds it at once.
     __slots__ = ("_unread",)
 
-    def __init__(self, plan: Plan, *, close_source: bool = False) -> None:
+    def __init__(self, plan: Plan[Run], *, close_source: bool = False) -> None:
         super().__init__()
         self._first = First()
         self._run = Run(plan, self._first, close_source=close_source)

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
 
-    from headrace._core import Lane
-    from headrace.capacity import Lease
+    from headrace._core import Lane, Lease
     from headrace.pool.first import First
     from headrace.pool.plan import Plan
 
@@ -51,10 +50,10 @@ class Run:
     """Where it runs; known from its start on."""
     clock: Callable[[], float]
     """The clock of that loop."""
-    admission: Admission
+    admission: Admission[Job]
     """Made at its start."""
 
-    def __init__(self, plan: Plan, first: First, *, close_source: bool = False) -> None:
+    def __init__(self, plan: Plan[Run], first: First, *, close_source: bool = False) -> None:
         self.plan = plan
         self._closes_source = close_source
         # Until it has ended.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headrace._internal.reprs import describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag, check_int, check_time_limit
-from headrace.capacity import CapacitySource
+from headrace.capacity.node import CapacitySource
 from headrace.errors import SourceCancelledError
 from headrace.pool.events import EnvelopeType
 from headrace.pool.job import State
@@ -21,6 +21,7 @@ from headrace.task.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from headrace.pool.run import Run
     from headrace.task.task import Task
 
 __all__ = ["HierarchicalTaskPoolRunner"]
@@ -114,7 +115,7 @@ class HierarchicalTaskPoolRunner:
             check_int("window", 1, window)
             if not ordered:
                 raise ValueError(f"window needs ordered=True, got window={window!r} without it")
-        self._plan = Plan(
+        self._plan: Plan[Run] = Plan(
             name=f"pool-{next(_numbers)}" if name is None else name,
             source=as_pull(source),
             capacity=capacity,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.capacity import CapacitySource
+    from headrace.capacity.node import CapacitySource
 
 __all__ = ["NodeUse", "PoolSnapshot", "uses"]
 

@@ -12,7 +12,7 @@ from headrace._core import PullLink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headrace.pull.combiner import OnError
+    from headrace.pull._combination import OnError
     from headrace.pull.labeled import (
         PullLabeledRaceObj,
         PullLabeledRaceRobinObj,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, overload
 
-from headrace import _core
+import headrace._core as _core
 from headrace._core import PullLink
 from headrace._internal.sentinels import NOTHING
 from headrace.pull._joins import Joins
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from headrace._internal.sentinels import Skip
     from headrace.abc import PushProtocol
-    from headrace.capacity import CapacitySource
-    from headrace.pool import PullMapPoolObj, RunnerOptions
+    from headrace.capacity.limits import Cost
+    from headrace.capacity.node import CapacitySource
+    from headrace.pool.map_pool import PullMapPoolObj
+    from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
     from headrace.pull.batching import (
         PullBufferObj,
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
         PullReduceObj,
     )
     from headrace.signal import WaitObject
-    from headrace.task.task import Cost
 
 __all__ = ["Fluent"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
-from headrace import _core
+import headrace._core as _core
 from headrace._core import IteratorResult, PullLink
 from headrace._internal.error_notes import raise_closing
 from headrace._internal.reprs import DescribeMixin, describe_value

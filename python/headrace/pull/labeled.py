@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._internal.reprs import describe_value
-from headrace.pull.combiner import Combination
+from headrace.pull._combination import Combination
 from headrace.pull.merge import Combined, zip_policy
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
-    from headrace.pull.combiner import OnError
+    from headrace.pull._combination import OnError
     from headrace.pull.source import Source
 
 __all__ = [

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import ForeignFeed
 from headrace._internal.sentinels import NOTHING
-from headrace.capacity import checked_capacity, under
 from headrace.capacity._item_lease import Passage, annul, kept_cost, unbudgeted
+from headrace.capacity.node import checked_capacity, under
 from headrace.errors import BudgetExhausted
 from headrace.pull.base import PullObj
 from headrace.pull.source import as_pull
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Self
 
-    from headrace.capacity import CapacitySource, Lease
+    from headrace._core import Lease
+    from headrace.capacity.node import CapacitySource
     from headrace.pull.source import Source
 
 __all__ = ["SourceCapacityObj"]

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import check_restart
 from headrace._internal.reprs import describe_value, pluralize
+from headrace.pull._combination import Combination
 from headrace.pull.base import PullObj
-from headrace.pull.combiner import Combination
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from headrace.pull.combiner import OnError
+    from headrace.pull._combination import OnError
     from headrace.pull.source import Source
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "PullRaceRobinObj",
     "PullRoundRobinObj",
     "PullZipObj",
-    "combined",
     "zip_policy",
 ]
 
@@ -63,11 +62,6 @@ class Combined(PullObj[T_co], stock=True):
     def _merged(self) -> tuple[Any, ...]:
         """What is polled in place; see `headrace._internal.depth`."""
         return self._combination.sources
-
-
-def combined(combination: Combination[Any], policy: str, title: str) -> PullObj[Any]:
-    """A stream that takes from a combination by a policy."""
-    return Combined(combination, policy, title)
 
 
 class _Sources(Combined[T_co], Generic[T, T_co], stock=True):

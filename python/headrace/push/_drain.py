@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from headrace import _core
+import headrace._core as _core
 from headrace._core import Delivery
 from headrace._internal.sentinels import NOTHING
 from headrace.errors import ClosedError, WouldBlock

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
-from headrace import _core
+import headrace._core as _core
 from headrace._core import IteratorResult, PullLink, PushLink
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.reprs import DescribeMixin, describe_value

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
 
     from headrace.abc import PushProtocol
-    from headrace.capacity import CapacitySource
+    from headrace.capacity.node import CapacitySource
     from headrace.signal import WaitObject
 
 __all__ = ["PushChain"]

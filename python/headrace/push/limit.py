@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.capacity import checked_capacity, under
 from headrace.capacity._item_lease import Passage, kept_cost
+from headrace.capacity.node import checked_capacity, under
 from headrace.errors import WouldBlock
 from headrace.push.base import pushes_now, refuse_after_end
 from headrace.push.transform import PushObj1To1Link
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from headrace._core import IteratorResult
     from headrace.abc import PushProtocol
-    from headrace.capacity import CapacitySource
+    from headrace.capacity.node import CapacitySource
 
 __all__ = ["SinkCapacityObj"]
 

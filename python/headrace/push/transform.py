@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from headrace import _core
+import headrace._core as _core
 from headrace._core import FilterKernel, IteratorResult, MapKernel, ReduceKernel
 from headrace._internal.error_notes import add_note_once, raise_all
 from headrace._internal.fair_lock import FairLock

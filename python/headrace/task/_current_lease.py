@@ -11,7 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace.capacity import Lease
+    from headrace._core import Lease
 
 __all__ = ["current_lease", "leased", "unleased"]
 

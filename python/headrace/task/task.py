@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from contextvars import Context
 
-__all__ = ["Cost", "Task"]
+    from headrace.capacity.limits import Cost
+
+__all__ = ["Task"]
 
 Arguments = TypeVarTuple("Arguments")
-Cost = int | float | Mapping[str, int | float]
 
 
 class Task:

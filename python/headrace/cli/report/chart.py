@@ -12,8 +12,8 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from headrace.cli.format import figures, seconds_in_words
 from headrace.cli.progress import as_clock
-from headrace.cli.report.format import figures, seconds_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -11,7 +11,8 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from headrace import __version__
+from headrace._core import __version__
+from headrace.cli.format import figures, seconds_in_words, shortened
 from headrace.cli.report.chart import (
     count_chart,
     figures_or_whole,
@@ -20,7 +21,6 @@ from headrace.cli.report.chart import (
     level_chart,
 )
 from headrace.cli.report.ddsketch import ERROR
-from headrace.cli.report.format import figures, seconds_in_words, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

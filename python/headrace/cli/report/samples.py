@@ -6,7 +6,7 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.cli.report.format import shortened
+from headrace.cli.format import shortened
 
 if TYPE_CHECKING:
     from headrace.cli.record_error import Failure

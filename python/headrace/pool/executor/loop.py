@@ -14,8 +14,9 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from headrace.pool.events import Final
-from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 from headrace.pool.executor._slow_callbacks import watched
+from headrace.pool.executor.executor import Abilities, Cancelling
+from headrace.pool.executor.handle import Handle, Listener, Stop
 from headrace.pool.executor.submission import Followed
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace._internal.reprs import short_repr
 
@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from typing import Self
 
-    from headrace.pool.executor import Executor, Handle, Stop
+    from headrace.pool.executor.handle import Handle, Listener, Stop
     from headrace.task.task import Task
 
 __all__ = ["Followed"]
+
+
+class _Submitter(Protocol):
+    def submit(self, task: Task, listener: Listener, /) -> Handle: ...
 
 
 class Followed:
@@ -48,7 +52,7 @@ class Followed:
         "name",
     )
 
-    def __init__(self, executor: Executor, task: Task) -> None:
+    def __init__(self, executor: _Submitter, task: Task) -> None:
         self.name: str = short_repr(task)
         self._unread: deque[object] = deque()
         self._is_read_over = False

@@ -10,7 +10,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast, overload
 
 from headrace._internal.reprs import short_repr
-from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
+from headrace.pool.executor.executor import Abilities, Cancelling
+from headrace.pool.executor.handle import Handle, Listener, Stop
 from headrace.pool.executor.submission import Followed
 
 if TYPE_CHECKING:

@@ -1,0 +1,84 @@
+"""Where the work of a pool runs.
+
+A pool knows the places where work can run only through the protocols below, so that others can be added: processes,
+other machines. What stays with the pool is everything about capacity: an executor is asked to run a task only while
+that task's capacity is held, and the capacity is given back when the executor says that the work has really stopped.
+
+An executor tells what happens by calling a `Listener`, always on the thread of the loop that submitted the task, and
+in this order: `called`, then `emit` for each value of a streaming task, then exactly one of `returned` and `raised`.
+The last two mean that nothing of the work runs any more. They may come before `submit` has returned.
+
+Calls, since whoever awaits or iterates a handle needs an asyncio task to do it in, and a pool would need a second one for
+each piece of work. Who has a task anyway submits without a listener: then the handle is awaited for the outcome and iterated
+for what the work yields (`Followed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol, overload
+
+if TYPE_CHECKING:
+    from headrace.pool.executor.handle import Handle, Listener
+    from headrace.pool.executor.submission import Followed
+    from headrace.task.task import Task
+
+
+class Cancelling(Enum):
+    """What an executor can do about work that is to stop."""
+
+    NONE = "none"
+    """Nothing: the work ends when it ends."""
+    COOPERATIVE = "cooperative"
+    """Ask: the work may clean up, and may refuse."""
+    FORCE = "force"
+    """End it, whatever it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an executor can do."""
+
+    cancelling: Cancelling
+    """How it stops work."""
+    streaming: bool
+    """Whether a task may yield values on its way."""
+    remote: bool
+    """Whether the work runs outside this process, so that it and its results must be pickled."""
+
+
+class Executor(Protocol):
+    """A place where work runs."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do."""
+        ...
+
+    async def start(self) -> None:
+        """Makes it ready. Called once, on the loop that will submit, before the first `submit`."""
+        ...
+
+    @overload
+    def submit(self, task: Task, listener: Listener) -> Handle: ...
+
+    @overload
+    def submit(self, task: Task) -> Followed: ...
+
+    def submit(self, task: Task, listener: Listener | None = None) -> Handle:
+        """Runs the task once, in a copy of the task's context, and tells the listener about it.
+
+        Without one it gives `Followed(self, task)`. Never raises for the task's sake: whatever is wrong with it goes to
+        the listener. Puts no bound on how many tasks run at once: the pool's capacity does.
+        """
+        ...
+
+    async def aclose(self, grace: float | None = None) -> None:
+        """Frees what it holds. Called when nothing that was submitted runs any more, but what was left; idempotent.
+
+        Args:
+            grace: for how many seconds an executor that can use force waits before it ends what was left at its work;
+                None: it is never ended. One that cannot use force does not wait for it.
+        """
+        ...

@@ -1,0 +1,185 @@
+"""`Combination`: many sources as one, the state behind the combiner and the operators with many sources.
+
+A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeFeed`, takes their items by a policy: in
+turn, as they come, in rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+
+from headrace._core import Merge, MergeFeed
+from headrace._internal.error_notes import as_group
+from headrace._internal.reprs import describe_value
+from headrace._internal.tasks import wait_until_done, warn_unclosed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headrace.pull.source import Source
+
+T = TypeVar("T")
+
+OnError: TypeAlias = Literal["raise", "skip", "stop"]
+"""The effect of a source's error: a pull raises it and the stream continues; it is dropped; it is raised and the stream ends."""
+
+
+class Combination(Generic[T]):
+    """A merge, shared by the streams that take from it. When the last of them is dropped, its sources are closed.
+
+    Args:
+        owner: The operator, for messages.
+        sources: The sources.
+        labels: One for each source, delivered with its items.
+        cutoffs: Sources whose first item ends the stream.
+        eager: How many items of each source may wait.
+        on_error: The effect of a source's error.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        sources: Iterable[Source[T]],
+        *,
+        labels: Iterable[Any] | None = None,
+        cutoffs: Iterable[Source[Any]] = (),
+        eager: int = 1,
+        on_error: OnError = "raise",
+    ) -> None:
+        self._owner = owner
+        self._title = owner
+        self.merge: Merge = Merge(owner, _closed, eager=eager, on_error=on_error)
+        sources, cutoffs = tuple(sources), tuple(cutoffs)
+        names = tuple(range(len(sources)) if labels is None else labels)
+        if not sources:
+            raise ValueError(f"{owner}: sources must be one stream at least, got none")
+        seen: dict[int, str] = {}
+        parts = [
+            (f"sources[{name!r}]", source) for name, source in zip(names, sources, strict=True)
+        ]
+        parts += [(f"cutoffs[{number}]", source) for number, source in enumerate(cutoffs)]
+        for place, source in parts:
+            check(owner, place, source)
+            if (first := seen.setdefault(id(source), place)) != place:
+                raise ValueError(
+                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its share()"
+                )
+        # The numbers of sources by their labels: of those that were given, with which a new cycle begins, and of those that were
+        # added, of which some may have ended; and how many these may be before such are forgotten.
+        self._given: dict[Any, int] = {}
+        self._added: dict[Any, int] = {}
+        self._most_added = 64
+        for name, source in zip(names, sources, strict=True):
+            if labels is None:
+                self.merge.add(source, is_given=True)
+            else:
+                self._given[name] = self.merge.add(source, name, is_given=True)
+        for source in cutoffs:
+            self.merge.add(source, is_given=True, is_cutoff=True)
+
+    @property
+    def sources(self) -> tuple[Source[T], ...]:
+        """The sources that have not ended, in their order."""
+        return self.merge.sources()
+
+    @property
+    def labelled(self) -> dict[Any, Source[T]]:
+        """The sources that have not ended, by their labels."""
+        return dict(zip(self.merge.labels(), self.merge.sources(), strict=True))
+
+    def add(self, source: Source[T], *label: Any) -> None:
+        """Adds a source, for the next pull."""
+        check(self._owner, "source", source)
+        if self.merge.holds(source):
+            raise ValueError(
+                f"{self._owner}: source is one of the sources already, {source!r}: its items would be split; "
+                "give each a branch of its share()"
+            )
+        if label and self._find(label[0]) is not None:
+            raise ValueError(f"{self._owner}: label is taken already, got {label[0]!r}")
+        number = self.merge.add(source, *label)
+        if label:
+            self._added[label[0]] = number
+            if len(self._added) > self._most_added:
+                self._tidy()
+
+    def labelled_as(self, label: Any) -> Source[T]:
+        """The source with this label.
+
+        Raises:
+            KeyError: There is none that has not ended.
+        """
+        if (source := self._find(label)) is None:
+            raise KeyError(label)
+        return source
+
+    def _find(self, label: Any) -> Source[T] | None:
+        for numbers in (self._added, self._given):
+            number = numbers.get(label)
+            source: Source[T] | None = None if number is None else self.merge.source(number)
+            if source is not None:
+                return source
+        return None
+
+    def _tidy(self) -> None:
+        """Forgets the labels of added sources that have ended: so seldom that it costs little for each that comes."""
+        self._added = {
+            label: number
+            for label, number in self._added.items()
+            if self.merge.source(number) is not None
+        }
+        self._most_added = max(64, 2 * len(self._added))
+
+    async def remove(self, source: Source[T]) -> None:
+        """Takes a source out and closes it, in its own task."""
+        task = self.merge.remove(source)
+        cancellation = None if task is None else await wait_until_done(task)
+        error = self.merge.parting_error(source)
+        if cancellation is not None:
+            raise cancellation from error
+        if error is not None:
+            raise error
+
+    def feed(self, policy: str, title: str, **options: Any) -> MergeFeed:
+        """A view of the merge."""
+        self._title = title
+        return MergeFeed(self.merge, policy, **options)
+
+    def __del__(self) -> None:
+        # There is no merge after an `__init__` that raised.
+        merge: Merge | None = getattr(self, "merge", None)
+        if merge is not None:
+            merge.abandon()
+            if merge.is_running:
+                warn_unclosed(self)
+
+    def __repr__(self) -> str:
+        return f"<{self._title} of {self.merge.size} sources>"
+
+
+async def _closed(merge: Merge) -> None:
+    """Closes what is left of the sources; raises what went wrong with that."""
+    cancellation = await wait_until_done(*merge.shut())
+    errors = merge.errors()
+    error = as_group(errors, "several sources raised when they were closed") if errors else None
+    if cancellation is not None:
+        raise cancellation from error
+    if error is not None:
+        raise error
+
+
+def check(owner: str, parameter: str, source: object) -> None:
+    """Refuses what cannot be iterated.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    kind = type(source)
+    # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.
+    if not isinstance(source, AsyncIterable) and not any(
+        hasattr(kind, name) for name in ("__iter__", "__getitem__")
+    ):
+        raise TypeError(
+            f"{owner}: {parameter} must be an iterable or an async iterable, not {describe_value(source)}"
+        )
