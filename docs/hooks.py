@@ -55,7 +55,7 @@ def reference() -> Iterator[tuple[str, str, list[str]]]:
         names = [
             name
             for module in modules
-            for name in vars(headrace)["__all__"]
+            for name in import_module("headrace").__all__
             if f"{_home(name)}.".startswith(f"headrace.{module}.")
         ]
         yield page, title, [f"headrace.{name}" for name in (*names, *besides)]

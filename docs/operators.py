@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -125,7 +126,7 @@ def fluent() -> dict[str, str]:
 
 def rooms() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     """What the operators are sorted under, each with its operators by name: classes, and methods that have none."""
-    public = [getattr(headrace, name) for name in vars(headrace)["__all__"]]
+    public = [getattr(headrace, name) for name in import_module("headrace").__all__]
     for room, title in ROOMS.items():
         classes = [
             (thing.__name__, thing)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import ast
+import compileall
 import importlib
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import headrace
+from headrace import _core
 
 HOUSE = Path(headrace.__file__).parent
-LAZY = ["headrace", "headrace.pull", "headrace.push"]
+LAZY = [
+    "headrace",
+    *(
+        f"headrace.{name}"
+        for name in ("capacity", "graph", "pool", "pull", "push", "task", "testing")
+    ),
+]
 
 
 def child(program: str) -> Any:
@@ -49,10 +59,12 @@ def promised(package: str) -> dict[str, str]:
         if statement.module in {"typing", "headrace._internal.lazy_import"}:
             continue
         for alias in statement.names:
+            if alias.name == "*":
+                found |= promised(statement.module)
+                continue
             # Without the second name, it would be the package's own business.
-            assert alias.name in {"*", alias.asname}, f"import {alias.name} as {alias.name}"
-            whole: list[str] = importlib.import_module(statement.module).__all__
-            found |= dict.fromkeys(whole if alias.name == "*" else [alias.name], statement.module)
+            assert alias.name == alias.asname, f"import {alias.name} as {alias.name}"
+            found[alias.name] = statement.module
     return found
 
 
@@ -100,7 +112,7 @@ def test_what_is_imported_is_what_checkers_read(package: str) -> None:
     inner = {"_internal.sentinels"} | {
         path.stem for path in Path(module.__file__ or "").parent.iterdir()
     }
-    others = {"TYPE_CHECKING", "annotations", "lazily"}
+    others = {"TYPE_CHECKING", "annotations", "lazy_exports"}
     assert given - inner - others == {name for name in read if not name.startswith("__")}
 
 
@@ -108,6 +120,54 @@ def test_what_is_imported_is_what_checkers_read(package: str) -> None:
 def test_a_star_gives_everything(package: str) -> None:
     names = child(f"from {package} import *\nprint(json.dumps([*globals()]))")
     assert set(importlib.import_module(package).__all__) <= set(names)
+
+
+CHECK_ALL = """
+import importlib
+names = {}
+for package in NAMES:
+    module = importlib.import_module(package)
+    names[package] = [name for name in NAMES[package] if not hasattr(module, name)]
+    names[package] += [name for name in NAMES[package] if name not in dir(module)]
+    names[package] += sorted(set(NAMES[package]) - set(module.__all__))
+    names[package] += [name for name in ("nothing", "_nothing") if hasattr(module, name)]
+print(json.dumps(names))
+"""
+
+
+def test_names_are_found_in_a_zip(tmp_path: Path) -> None:
+    archive = tmp_path / "package.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in HOUSE.rglob("*.py"):
+            file.write(path, path.relative_to(HOUSE.parent))
+    # The extension cannot be loaded out of a zip.
+    names = {package: sorted(promised(package)) for package in LAZY}
+    program = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("headrace._core", {_core.__file__!r})
+sys.path.insert(0, {str(archive)!r})
+sys.modules["headrace._core"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["headrace._core"])
+NAMES = {names!r}
+{CHECK_ALL}
+assert importlib.import_module("headrace").__file__.startswith({str(archive)!r})
+"""
+    assert child(program) == {key: [] for key in LAZY}
+
+
+def test_names_are_found_without_source(tmp_path: Path) -> None:
+    shutil.copytree(HOUSE, tmp_path / "headrace", ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(tmp_path, quiet=1, legacy=True)
+    for path in tmp_path.rglob("*.py"):
+        path.unlink()
+    names = {package: sorted(promised(package)) for package in LAZY}
+    program = f"""
+sys.path.insert(0, {str(tmp_path)!r})
+NAMES = {names!r}
+{CHECK_ALL}
+assert importlib.import_module("headrace").__file__.endswith(".pyc")
+"""
+    assert child(program) == {key: [] for key in LAZY}
 
 
 def test_rooms_are_there_without_being_imported() -> None:
@@ -187,3 +247,10 @@ for name in {[name for name in modules() if "__main__" not in name]!r}:
 print(json.dumps([name for name in dir({base}) if not name.startswith("_") and name not in before]))
 """
     assert child(program) == []
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_no_module_has_the_name_of_an_export(package: str) -> None:
+    # Importing the module would replace the export.
+    names = {name.rpartition(".")[2] for name in modules() if name.rpartition(".")[0] == package}
+    assert not names & promised(package).keys()

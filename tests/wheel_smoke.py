@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from importlib import import_module
 
 import headrace
 from headrace import CapacitySource, PushPullBufferObj
@@ -33,7 +34,7 @@ async def main() -> None:
     assert (limit.held, queue.qsize()) == (0, 500)
 
 
-for name in vars(headrace)["__all__"]:
+for name in import_module("headrace").__all__:
     assert getattr(headrace, name) is not None
 asyncio.run(main())
 print(headrace.__version__, "works")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import headrace
@@ -87,7 +88,7 @@ async def _played(scene: Scene) -> Played:
     loop = asyncio.get_running_loop()
     began = loop.time()
     names: dict[str, Any] = {"loop": loop, "headrace": headrace}
-    names |= {name: getattr(headrace, name) for name in vars(headrace)["__all__"]}
+    names |= {name: getattr(headrace, name) for name in import_module("headrace").__all__}
     props: list[tuple[Prop, Lane]] = []
     above: list[Lane] = []
     below: list[Lane] = []

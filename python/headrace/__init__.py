@@ -7,29 +7,31 @@ of capacities. The hot parts are Rust.
 
 from typing import TYPE_CHECKING
 
-from headrace._internal.lazy_import import lazily
+from headrace._internal.lazy_import import lazy_exports
 
 if TYPE_CHECKING:
-    from headrace._core import (
-        IteratorResult as IteratorResult,
-        __version__ as __version__,
+    from headrace._core import IteratorResult as IteratorResult, __version__ as __version__
+    from headrace._internal.sentinels import SKIP as SKIP, Skip as Skip
+    from headrace.bridge import (
+        PullPushBridgeObj as PullPushBridgeObj,
+        PullPushDistributeObj as PullPushDistributeObj,
+        PushPullObj as PushPullObj,
     )
-    from headrace._internal.sentinels import (
-        SKIP as SKIP,
-        Skip as Skip,
-    )
-    from headrace.bridge import *
     from headrace.buffer import PushPullBufferObj as PushPullBufferObj
-    from headrace.capacity import (
-        Budget as Budget,
-        CapacitySnapshot as CapacitySnapshot,
-        CapacitySource as CapacitySource,
-        HierarchicalBalancer as HierarchicalBalancer,
-        Lease as Lease,
-        QuotaCapacitySource as QuotaCapacitySource,
-        Rate as Rate,
+    from headrace.capacity import *
+    from headrace.errors import (
+        BrokenError as BrokenError,
+        BudgetExhausted as BudgetExhausted,
+        ClosedError as ClosedError,
+        CycleError as CycleError,
+        ForkError as ForkError,
+        HeadraceError as HeadraceError,
+        OrderError as OrderError,
+        SourceCancelledError as SourceCancelledError,
+        WouldBlock as WouldBlock,
+        WouldDeadlock as WouldDeadlock,
+        WrongLoopError as WrongLoopError,
     )
-    from headrace.errors import *
     from headrace.graph import *
     from headrace.pool import (
         EnvelopeType as EnvelopeType,
@@ -41,51 +43,7 @@ if TYPE_CHECKING:
     )
     from headrace.pull import *
     from headrace.push import *
-    from headrace.signal import *
+    from headrace.signal import WaitObject as WaitObject
     from headrace.task import *
 else:
-    # The same for the interpreter, which imports a name when it is first asked for: which module has which.
-    __getattr__, __dir__, __all__ = lazily(
-        __name__,
-        {
-            "_core": "IteratorResult __version__",
-            "bridge": "PullPushBridgeObj PullPushDistributeObj PushPullObj",
-            "buffer": "PushPullBufferObj",
-            "capacity": """
-                Budget CapacitySnapshot CapacitySource HierarchicalBalancer Lease QuotaCapacitySource
-                Rate
-            """,
-            "errors": """
-                BrokenError BudgetExhausted ClosedError CycleError ForkError HeadraceError OrderError
-                SourceCancelledError WouldBlock WouldDeadlock WrongLoopError
-            """,
-            "graph": """
-                DependencyGraph DependencyNode DependencySourceObj DependencyState
-                PriorityDependencySourceObj PrioritySourceObj Settling
-            """,
-            "pool": """
-                EnvelopeType Final HierarchicalTaskPoolRunner PoolSnapshot PullMapPoolObj
-                TaskProgressEnvelope
-            """,
-            "task": "Retry Task current_lease",
-            "pull": """
-                AsyncIteratorCombiner PullBufferObj PullCallbackObj PullCatchObj PullConcatObj PullDedupeObj PullEagerObj
-                PullFilterObj PullFlatMapObj PullFlattenObj PullGateObj PullInOrderObj
-                PullLabeledRaceObj PullLabeledRaceRobinObj PullLabeledRoundRobinObj
-                PullLabeledZipObj PullMapObj PullObj PullObj1To1Link PullRaceCutoffObj PullRaceObj
-                PullRaceRobinObj PullReduceObj PullRoundRobinObj PullSkipObj PullSkipWhileObj
-                PullTakeObj PullTakeWhileObj PullThrottleObj PullTimeoutObj PullTimerObj
-                PullWindowObj PullWindowTimeoutObj PullZipObj SourceBufferObj SourceCacheObj
-                SourceCapacityObj SourceIterObj SourceLinesObj SourceObj
-            """,
-            "push": """
-                PushBufferObj PushCallbackObj PushChain PushDedupeObj PushDistributeObj
-                PushFilterObj PushFlatMapObj PushFlattenObj PushForkObj PushLabeledDistributeObj
-                PushMapObj PushObj PushObj1To1Link PushReduceObj PushRoundRobinObj PushSerialObj
-                PushSignalObj PushTakeObj PushWindowObj PushWindowTimeoutObj SinkCallbackObj
-                SinkCapacityObj SinkCollectObj SinkNullObj SinkObj SinkWriterObj
-            """,
-            "signal": "WaitObject",
-            "_internal.sentinels": "SKIP Skip",
-        },
-    )
+    __getattr__, __dir__ = lazy_exports(__name__)

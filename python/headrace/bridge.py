@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from headrace.abc import PushProtocol
     from headrace.pull.source import Source
 
-__all__ = ["PullPushBridgeObj", "PullPushDistributeObj", "PushPullObj"]
-
 IN_contra = TypeVar("IN_contra", contravariant=True)
 OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")

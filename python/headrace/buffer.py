@@ -13,8 +13,6 @@ from headrace.push.sink import SinkObj
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["BufferSink", "BufferStatistics", "PushPullBufferObj", "standing"]
-
 T = TypeVar("T")
 
 

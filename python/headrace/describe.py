@@ -18,8 +18,6 @@ from headrace.bridge import PushPullObj
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Format", "describe", "draw", "recipe"]
-
 Format: TypeAlias = Literal["text", "mermaid"]
 """How a pipeline is written."""
 

@@ -16,20 +16,6 @@ from headrace._internal.sentinels import NOTHING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = [
-    "BrokenError",
-    "BudgetExhausted",
-    "ClosedError",
-    "CycleError",
-    "ForkError",
-    "HeadraceError",
-    "OrderError",
-    "SourceCancelledError",
-    "WouldBlock",
-    "WouldDeadlock",
-    "WrongLoopError",
-]
-
 
 CLOSING: Final = "the stream is being closed"
 """What a `CancelledError` says by which a stream that closes cancels its pull."""

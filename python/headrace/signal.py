@@ -10,8 +10,6 @@ from headrace._internal.reprs import describe_value, format_repr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WaitObject"]
-
 T = TypeVar("T")
 
 

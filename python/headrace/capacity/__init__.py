@@ -1,19 +1,20 @@
 """Limits in a tree, shared fairly: what runs holds its cost at a node and at everything above it."""
 
-from headrace._core import Lease
-from headrace.capacity.balancer import HierarchicalBalancer
-from headrace.capacity.limits import Budget, Rate
-from headrace.capacity.node import CapacitySource, QuotaCapacitySource, checked_capacity, under
-from headrace.capacity.snapshot import CapacitySnapshot
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Budget",
-    "CapacitySnapshot",
-    "CapacitySource",
-    "HierarchicalBalancer",
-    "Lease",
-    "QuotaCapacitySource",
-    "Rate",
-    "checked_capacity",
-    "under",
-]
+from headrace._internal.lazy_import import lazy_exports
+
+if TYPE_CHECKING:
+    from headrace._core import Lease as Lease
+    from headrace.capacity.balancer import HierarchicalBalancer as HierarchicalBalancer
+    from headrace.capacity.limits import (
+        Budget as Budget,
+        Rate as Rate,
+    )
+    from headrace.capacity.node import (
+        CapacitySource as CapacitySource,
+        QuotaCapacitySource as QuotaCapacitySource,
+    )
+    from headrace.capacity.snapshot import CapacitySnapshot as CapacitySnapshot
+else:
+    __getattr__, __dir__ = lazy_exports(__name__)

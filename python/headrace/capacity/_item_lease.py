@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headrace._core import Lease
     from headrace.capacity.node import CapacitySource
 
-__all__ = ["Passage", "annul", "kept_cost", "unbudgeted"]
-
 
 class Passage:
     """A lease for the way of one item: `with Passage(lease):` around what asks for it, or hands it on.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["HierarchicalBalancer"]
-
 
 class HierarchicalBalancer:
     """Moves slots from children that leave them idle to children that have too few, over minutes.

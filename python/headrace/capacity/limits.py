@@ -12,8 +12,6 @@ from headrace._internal.reprs import describe_value
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
 
-__all__ = ["SLOTS", "Amounts", "Budget", "Cost", "Limit", "Limits", "Number", "Rate"]
-
 # Of `Rate.per`, in seconds.
 LEAST, MOST = 1e-6, 366 * 86400
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Amounts, Limit, Limits
 
-__all__ = ["CapacitySource", "QuotaCapacitySource", "checked_capacity", "under"]
-
 # Of how many resources a `repr` tells.
 _TOLD = 4
 

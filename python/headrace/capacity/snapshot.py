@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Limit
 
-__all__ = ["CapacitySnapshot"]
-
 Shown: TypeAlias = tuple[Any, Any, Any, Any, Any]
 """What the core says of a node: what it is, counts, times, flags, and the same of its children."""
 

@@ -1,20 +1,20 @@
 """Tasks that depend on each other, and sources that hand them out in order."""
 
-from headrace.graph.graph import DependencyGraph
-from headrace.graph.node import DependencyNode, DependencyState
-from headrace.graph.outcome_listener import Settling
-from headrace.graph.sources import (
-    DependencySourceObj,
-    PriorityDependencySourceObj,
-    PrioritySourceObj,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DependencyGraph",
-    "DependencyNode",
-    "DependencySourceObj",
-    "DependencyState",
-    "PriorityDependencySourceObj",
-    "PrioritySourceObj",
-    "Settling",
-]
+from headrace._internal.lazy_import import lazy_exports
+
+if TYPE_CHECKING:
+    from headrace.graph.graph import DependencyGraph as DependencyGraph
+    from headrace.graph.node import (
+        DependencyNode as DependencyNode,
+        DependencyState as DependencyState,
+    )
+    from headrace.graph.outcome_listener import Settling as Settling
+    from headrace.graph.sources import (
+        DependencySourceObj as DependencySourceObj,
+        PriorityDependencySourceObj as PriorityDependencySourceObj,
+        PrioritySourceObj as PrioritySourceObj,
+    )
+else:
+    __getattr__, __dir__ = lazy_exports(__name__)

@@ -15,8 +15,6 @@ from headrace._internal.validate import check_callable_or_none, check_finite, ch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Aged", "Ageing"]
-
 
 class Ageing:
     """The places of things in an order of priority."""

@@ -16,8 +16,6 @@ from headrace._internal.reprs import describe_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-__all__ = ["Listener", "News"]
-
 Kind = Literal["ready", "finished"]
 
 

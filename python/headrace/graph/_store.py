@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from headrace.graph._events import News
 
-__all__ = ["Ledger"]
-
 _PENDING, _READY, _RUNNING, _COMPLETED, _FAILED, _ABORTED = DependencyState
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from headrace.graph.node import Node
 
-__all__ = ["check", "cycle_error", "path"]
-
 _SHOWN = 12
 """How many keys of a cycle a message names."""
 

@@ -20,8 +20,6 @@ from headrace.graph.node import DependencyNode, DependencyState
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
-__all__ = ["DependencyGraph"]
-
 
 class DependencyGraph:
     """Nodes, each with a key, an item, and the keys of the nodes that have to be completed before it is ready.

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["DependencyNode", "DependencyState", "Node"]
-
 
 class DependencyState(Enum):
     """How far a node is."""

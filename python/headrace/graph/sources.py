@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from headrace.push.sink import SinkObj
 
-__all__ = ["DependencySourceObj", "PriorityDependencySourceObj", "PrioritySourceObj"]
-
 T = TypeVar("T")
 
 _NONE: Final = object()

@@ -1,34 +1,35 @@
 """The task pool: work from a stream, run under a tree of capacities, told about in envelopes."""
 
-from headrace.pool.events import EnvelopeType, Final, TaskProgressEnvelope
-from headrace.pool.executor.executor import Abilities, Cancelling, Executor
-from headrace.pool.executor.handle import Handle, Listener, Stop
-from headrace.pool.executor.loop import LoopExecutor
-from headrace.pool.executor.submission import Followed
-from headrace.pool.executor.thread import ThreadExecutor
-from headrace.pool.map_pool import PullMapPoolObj
-from headrace.pool.options import RunnerOptions
-from headrace.pool.progress import TaskRun
-from headrace.pool.runner import HierarchicalTaskPoolRunner
-from headrace.pool.snapshot import NodeUse, PoolSnapshot
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Abilities",
-    "Cancelling",
-    "EnvelopeType",
-    "Executor",
-    "Final",
-    "Followed",
-    "Handle",
-    "HierarchicalTaskPoolRunner",
-    "Listener",
-    "LoopExecutor",
-    "NodeUse",
-    "PoolSnapshot",
-    "PullMapPoolObj",
-    "RunnerOptions",
-    "Stop",
-    "TaskProgressEnvelope",
-    "TaskRun",
-    "ThreadExecutor",
-]
+from headrace._internal.lazy_import import lazy_exports
+
+if TYPE_CHECKING:
+    from headrace._core import TaskProgressEnvelope as TaskProgressEnvelope
+    from headrace.pool.events import (
+        EnvelopeType as EnvelopeType,
+        Final as Final,
+    )
+    from headrace.pool.executor.executor import (
+        Abilities as Abilities,
+        Cancelling as Cancelling,
+        Executor as Executor,
+    )
+    from headrace.pool.executor.handle import (
+        Handle as Handle,
+        Listener as Listener,
+        Stop as Stop,
+    )
+    from headrace.pool.executor.loop import LoopExecutor as LoopExecutor
+    from headrace.pool.executor.submission import Followed as Followed
+    from headrace.pool.executor.thread import ThreadExecutor as ThreadExecutor
+    from headrace.pool.map_pool import PullMapPoolObj as PullMapPoolObj
+    from headrace.pool.options import RunnerOptions as RunnerOptions
+    from headrace.pool.progress import TaskRun as TaskRun
+    from headrace.pool.runner import HierarchicalTaskPoolRunner as HierarchicalTaskPoolRunner
+    from headrace.pool.snapshot import (
+        NodeUse as NodeUse,
+        PoolSnapshot as PoolSnapshot,
+    )
+else:
+    __getattr__, __dir__ = lazy_exports(__name__)

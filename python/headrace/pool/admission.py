@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
     from headrace.task.task import Task
 
-__all__ = ["Admission"]
-
 
 class Candidate(Protocol):
     """A task that waits for its capacity."""

@@ -11,8 +11,6 @@ from headrace.pool.inside import Inside
 if TYPE_CHECKING:
     from contextvars import Context
 
-__all__ = ["End"]
-
 
 class End:
     """Who waits for the end is not held up by a cancellation, and does not hold up the end.

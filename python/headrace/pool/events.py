@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from headrace._core import TaskProgressEnvelope
-
-__all__ = ["EnvelopeType", "Final", "TaskProgressEnvelope"]
-
 T_co = TypeVar("T_co", covariant=True)
 
 

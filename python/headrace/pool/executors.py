@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from headrace.pool.executor.executor import Executor
     from headrace.task.task import Task
 
-__all__ = ["Executors"]
-
 
 class Executors:
     """One for the loop and one for threads; each is made when the first task needs it.

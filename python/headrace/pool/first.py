@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["First"]
-
 
 class First:
     """That error, for whoever asks when the run has ended.

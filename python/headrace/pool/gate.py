@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Gate"]
-
 
 class Gate:
     """Lets one through as soon as what it waits for is so: there is one feeder to a run."""

@@ -13,8 +13,6 @@ from weakref import ref
 if TYPE_CHECKING:
     from contextvars import Context
 
-__all__ = ["Inside"]
-
 
 class Inside:
     """What stands for one run in the contexts of what it runs. It does not lead to the run, which would be a circle.

@@ -8,9 +8,10 @@ from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headrace._core import TaskProgressEnvelope
 from headrace._internal.error_notes import wrap_iteration_error
 from headrace.errors import HeadraceError
-from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
+from headrace.pool.events import EnvelopeType
 from headrace.pool.executor.executor import Cancelling
 from headrace.pool.executor.handle import Stop
 from headrace.task._current_lease import leased
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from headrace.pool.outlet import Outlet
     from headrace.pool.plan import Plan
     from headrace.task.retry import Retry
-
-__all__ = ["Job", "State"]
 
 
 class State(Enum):

@@ -9,8 +9,6 @@ from headrace._internal.reprs import short_repr
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["Keys"]
-
 
 class Keyed(Protocol):
     """A task that may have a key."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from headrace.pool.progress import TaskRun
     from headrace.pull.transform import PullMapObj
 
-__all__ = ["PullMapPoolObj"]
-
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:
     from headrace.task.retry import Retry
 
-__all__ = ["RunnerOptions"]
-
 
 class RunnerOptions(TypedDict, total=False):
     """The keyword arguments of `HierarchicalTaskPoolRunner`, which explains them."""

@@ -18,9 +18,7 @@ from headrace._core import Buffer, Unread
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from headrace.pool.events import TaskProgressEnvelope
-
-__all__ = ["Failure", "Outlet", "Place", "stopped"]
+    from headrace._core import TaskProgressEnvelope
 
 
 class Failure:

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from headrace._core import Lane
+from headrace._core import Lane, TaskProgressEnvelope
 from headrace._internal.error_notes import wrap_iteration_error
-from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
+from headrace.pool.events import EnvelopeType
 from headrace.pool.executor.loop import stream
 from headrace.pool.job import Job, JobOwner, State
 from headrace.task._current_lease import leased
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from headrace._core import Lease
     from headrace.pool.keys import Keys
-
-__all__ = ["lane_of", "take_over"]
 
 
 class LaneOwner(JobOwner, Protocol):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headrace.pull.base import PullObj
     from headrace.task.retry import Retry
 
-__all__ = ["Plan"]
-
 R = TypeVar("R")
 
 

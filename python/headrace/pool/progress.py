@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace._core import quicken
+from headrace._core import TaskProgressEnvelope, quicken
 from headrace._internal.reprs import short_repr
 from headrace._internal.tasks import warn_unclosed
-from headrace.pool.events import TaskProgressEnvelope
 from headrace.pool.first import First
 from headrace.pool.run import Run
 from headrace.pull.source import SourceObj
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from headrace._core import Unread
     from headrace.pool.plan import Plan
     from headrace.pull.base import PullObj
-
-__all__ = ["TaskRun"]
 
 
 class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from headrace.pool.first import First
     from headrace.pool.plan import Plan
 
-__all__ = ["Run"]
-
 
 class Run:
     """The state that everything of one run shares."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from headrace.pool.run import Run
     from headrace.task.task import Task
 
-__all__ = ["HierarchicalTaskPoolRunner"]
-
 _numbers = count(1)
 
 MOST_IDS = 2**64

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
 
-__all__ = ["NodeUse", "PoolSnapshot", "uses"]
-
 
 @dataclass(frozen=True, slots=True)
 class NodeUse:

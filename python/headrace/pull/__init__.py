@@ -2,20 +2,29 @@
 
 from typing import TYPE_CHECKING
 
-from headrace._internal.lazy_import import lazily
+from headrace._internal.lazy_import import lazy_exports
 
 if TYPE_CHECKING:
-    from headrace.pull.base import *
-    from headrace.pull.batching import *
+    from headrace.pull.base import PullObj as PullObj
+    from headrace.pull.batching import (
+        PullBufferObj as PullBufferObj,
+        PullFlatMapObj as PullFlatMapObj,
+        PullFlattenObj as PullFlattenObj,
+        PullSkipObj as PullSkipObj,
+        PullSkipWhileObj as PullSkipWhileObj,
+        PullTakeObj as PullTakeObj,
+        PullTakeWhileObj as PullTakeWhileObj,
+        PullWindowObj as PullWindowObj,
+    )
     from headrace.pull.combiner import AsyncIteratorCombiner as AsyncIteratorCombiner
-    from headrace.pull.gate import *
+    from headrace.pull.gate import PullGateObj as PullGateObj
     from headrace.pull.labeled import (
         PullLabeledRaceObj as PullLabeledRaceObj,
         PullLabeledRaceRobinObj as PullLabeledRaceRobinObj,
         PullLabeledRoundRobinObj as PullLabeledRoundRobinObj,
         PullLabeledZipObj as PullLabeledZipObj,
     )
-    from headrace.pull.limit import *
+    from headrace.pull.limit import SourceCapacityObj as SourceCapacityObj
     from headrace.pull.merge import (
         PullConcatObj as PullConcatObj,
         PullRaceCutoffObj as PullRaceCutoffObj,
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
         PullRoundRobinObj as PullRoundRobinObj,
         PullZipObj as PullZipObj,
     )
-    from headrace.pull.prefetch import *
+    from headrace.pull.prefetch import PullEagerObj as PullEagerObj
     from headrace.pull.source import (
         SourceBufferObj as SourceBufferObj,
         SourceCacheObj as SourceCacheObj,
@@ -32,35 +41,21 @@ if TYPE_CHECKING:
         SourceLinesObj as SourceLinesObj,
         SourceObj as SourceObj,
     )
-    from headrace.pull.timing import *
-    from headrace.pull.transform import *
-else:
-    # The same for the interpreter, which imports a name when it is first asked for: which module has which.
-    __getattr__, __dir__, __all__ = lazily(
-        __name__,
-        {
-            "base": "PullObj",
-            "combiner": "AsyncIteratorCombiner",
-            "limit": "SourceCapacityObj",
-            "prefetch": "PullEagerObj",
-            "gate": "PullGateObj",
-            "batching": """
-                PullBufferObj PullFlatMapObj PullFlattenObj PullSkipObj PullSkipWhileObj PullTakeObj
-                PullTakeWhileObj PullWindowObj
-            """,
-            "labeled": """
-                PullLabeledRaceObj PullLabeledRaceRobinObj PullLabeledRoundRobinObj
-                PullLabeledZipObj
-            """,
-            "merge": """
-                PullConcatObj PullRaceCutoffObj PullRaceObj PullRaceRobinObj PullRoundRobinObj
-                PullZipObj
-            """,
-            "source": "SourceBufferObj SourceCacheObj SourceIterObj SourceLinesObj SourceObj",
-            "timing": "PullThrottleObj PullTimeoutObj PullTimerObj PullWindowTimeoutObj",
-            "transform": """
-                PullCallbackObj PullCatchObj PullDedupeObj PullFilterObj PullInOrderObj PullMapObj
-                PullObj1To1Link PullReduceObj
-            """,
-        },
+    from headrace.pull.timing import (
+        PullThrottleObj as PullThrottleObj,
+        PullTimeoutObj as PullTimeoutObj,
+        PullTimerObj as PullTimerObj,
+        PullWindowTimeoutObj as PullWindowTimeoutObj,
     )
+    from headrace.pull.transform import (
+        PullCallbackObj as PullCallbackObj,
+        PullCatchObj as PullCatchObj,
+        PullDedupeObj as PullDedupeObj,
+        PullFilterObj as PullFilterObj,
+        PullInOrderObj as PullInOrderObj,
+        PullMapObj as PullMapObj,
+        PullObj1To1Link as PullObj1To1Link,
+        PullReduceObj as PullReduceObj,
+    )
+else:
+    __getattr__, __dir__ = lazy_exports(__name__)

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from typing import Any, Self
 
-__all__ = ["Failure", "PullPumpObj", "Pump"]
-
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 OUT_co = TypeVar("OUT_co", covariant=True)

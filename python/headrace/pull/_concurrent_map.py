@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from headrace._core import MapKernel
     from headrace.pull.base import PullObj
 
-__all__ = ["DrivenCalls"]
-
 OUT = TypeVar("OUT")
 T = TypeVar("T")
 

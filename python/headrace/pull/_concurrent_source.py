@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headrace._core import MapKernel
     from headrace.pull.base import PullObj
 
-__all__ = ["Calls"]
-
 OUT = TypeVar("OUT")
 
 

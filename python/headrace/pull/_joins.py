@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     )
     from headrace.pull.source import Source
 
-__all__ = ["Joins"]
-
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 K = TypeVar("K")

@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     )
     from headrace.signal import WaitObject
 
-__all__ = ["Fluent"]
-
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 

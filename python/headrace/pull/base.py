@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     )
     from types import TracebackType
 
-__all__ = ["PullObj"]
-
 T_co = TypeVar("T_co", covariant=True)
 
 # What a subclass may override, so that no line runs it in place any more.

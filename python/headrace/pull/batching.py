@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
     from headrace.pull.source import Source
 
-__all__ = [
-    "PullBufferObj",
-    "PullFlatMapObj",
-    "PullFlattenObj",
-    "PullSkipObj",
-    "PullSkipWhileObj",
-    "PullTakeObj",
-    "PullTakeWhileObj",
-    "PullWindowObj",
-]
-
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 T = TypeVar("T")

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from headrace.pull.source import Source
     from headrace.signal import WaitObject
 
-__all__ = ["PullGateObj"]
-
 T = TypeVar("T")
 
 

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from headrace.pull._combination import OnError
     from headrace.pull.source import Source
 
-__all__ = [
-    "PullLabeledRaceObj",
-    "PullLabeledRaceRobinObj",
-    "PullLabeledRoundRobinObj",
-    "PullLabeledZipObj",
-    "beside",
-]
-
 K = TypeVar("K")
 T = TypeVar("T")
 U = TypeVar("U")

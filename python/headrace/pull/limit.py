@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
     from headrace.pull.source import Source
 
-__all__ = ["SourceCapacityObj"]
-
 T = TypeVar("T")
 
 

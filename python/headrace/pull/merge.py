@@ -15,17 +15,6 @@ if TYPE_CHECKING:
     from headrace.pull._combination import OnError
     from headrace.pull.source import Source
 
-__all__ = [
-    "Combined",
-    "PullConcatObj",
-    "PullRaceCutoffObj",
-    "PullRaceObj",
-    "PullRaceRobinObj",
-    "PullRoundRobinObj",
-    "PullZipObj",
-    "zip_policy",
-]
-
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 A = TypeVar("A")

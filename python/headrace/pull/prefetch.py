@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headrace.pull.base import PullObj
     from headrace.pull.source import Source
 
-__all__ = ["PullEagerObj"]
-
 T = TypeVar("T")
 
 

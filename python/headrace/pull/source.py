@@ -14,16 +14,6 @@ from headrace.pull.base import PullObj
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "Source",
-    "SourceBufferObj",
-    "SourceCacheObj",
-    "SourceIterObj",
-    "SourceLinesObj",
-    "SourceObj",
-    "as_pull",
-]
-
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 

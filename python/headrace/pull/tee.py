@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from headrace.pull.base import PullObj
 
-__all__ = ["PullBranchObj", "share"]
-
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 

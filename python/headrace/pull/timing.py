@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from headrace.pull.base import PullObj
     from headrace.pull.source import Source
 
-__all__ = ["PullThrottleObj", "PullTimeoutObj", "PullTimerObj", "PullWindowTimeoutObj"]
-
 T = TypeVar("T")
 
 

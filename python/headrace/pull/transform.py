@@ -37,17 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 
-__all__ = [
-    "PullCallbackObj",
-    "PullCatchObj",
-    "PullDedupeObj",
-    "PullFilterObj",
-    "PullInOrderObj",
-    "PullMapObj",
-    "PullObj1To1Link",
-    "PullReduceObj",
-]
-
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 OUT_co = TypeVar("OUT_co", covariant=True)

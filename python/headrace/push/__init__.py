@@ -2,36 +2,42 @@
 
 from typing import TYPE_CHECKING
 
-from headrace._internal.lazy_import import lazily
+from headrace._internal.lazy_import import lazy_exports
 
 if TYPE_CHECKING:
-    from headrace.push.base import *
-    from headrace.push.batching import *
-    from headrace.push.builder import *
-    from headrace.push.fanout import *
-    from headrace.push.limit import *
-    from headrace.push.signal import *
-    from headrace.push.sink import *
-    from headrace.push.timing import *
-    from headrace.push.transform import *
-    from headrace.push.writer import *
-else:
-    # The same for the interpreter, which imports a name when it is first asked for: which module has which.
-    __getattr__, __dir__, __all__ = lazily(
-        __name__,
-        {
-            "base": "PushObj",
-            "limit": "SinkCapacityObj",
-            "builder": "PushChain",
-            "fanout": "PushDistributeObj PushForkObj PushLabeledDistributeObj PushRoundRobinObj",
-            "batching": "PushBufferObj PushFlatMapObj PushFlattenObj PushTakeObj PushWindowObj",
-            "signal": "PushSignalObj",
-            "sink": "SinkCallbackObj SinkCollectObj SinkNullObj SinkObj",
-            "timing": "PushWindowTimeoutObj",
-            "transform": """
-                PushCallbackObj PushDedupeObj PushFilterObj PushMapObj PushObj1To1Link PushReduceObj
-                PushSerialObj
-            """,
-            "writer": "SinkWriterObj",
-        },
+    from headrace.push.base import PushObj as PushObj
+    from headrace.push.batching import (
+        PushBufferObj as PushBufferObj,
+        PushFlatMapObj as PushFlatMapObj,
+        PushFlattenObj as PushFlattenObj,
+        PushTakeObj as PushTakeObj,
+        PushWindowObj as PushWindowObj,
     )
+    from headrace.push.builder import PushChain as PushChain
+    from headrace.push.fanout import (
+        PushDistributeObj as PushDistributeObj,
+        PushForkObj as PushForkObj,
+        PushLabeledDistributeObj as PushLabeledDistributeObj,
+        PushRoundRobinObj as PushRoundRobinObj,
+    )
+    from headrace.push.limit import SinkCapacityObj as SinkCapacityObj
+    from headrace.push.signal import PushSignalObj as PushSignalObj
+    from headrace.push.sink import (
+        SinkCallbackObj as SinkCallbackObj,
+        SinkCollectObj as SinkCollectObj,
+        SinkNullObj as SinkNullObj,
+        SinkObj as SinkObj,
+    )
+    from headrace.push.timing import PushWindowTimeoutObj as PushWindowTimeoutObj
+    from headrace.push.transform import (
+        PushCallbackObj as PushCallbackObj,
+        PushDedupeObj as PushDedupeObj,
+        PushFilterObj as PushFilterObj,
+        PushMapObj as PushMapObj,
+        PushObj1To1Link as PushObj1To1Link,
+        PushReduceObj as PushReduceObj,
+        PushSerialObj as PushSerialObj,
+    )
+    from headrace.push.writer import SinkWriterObj as SinkWriterObj
+else:
+    __getattr__, __dir__ = lazy_exports(__name__)

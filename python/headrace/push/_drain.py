@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headrace._core import PullLink
     from headrace.abc import PushProtocol
 
-__all__ = ["drain"]
-
 
 async def drain(stream: PullLink[Any], sink: PushProtocol[Any], *, forward_close: bool) -> None:
     """Pushes every item of `stream` into `sink`; see `PullObj.drain_to`."""

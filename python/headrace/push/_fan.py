@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["FanOut"]
-
 T = TypeVar("T")
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["PushObj"]
-
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["PushBufferObj", "PushFlatMapObj", "PushFlattenObj", "PushTakeObj", "PushWindowObj"]
-
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
 T = TypeVar("T")

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
     from headrace.signal import WaitObject
 
-__all__ = ["PushChain"]
-
 IN_contra = TypeVar("IN_contra", contravariant=True)
 OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")

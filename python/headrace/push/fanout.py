@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["PushDistributeObj", "PushForkObj", "PushLabeledDistributeObj", "PushRoundRobinObj"]
-
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 

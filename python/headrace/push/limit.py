@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from headrace.abc import PushProtocol
     from headrace.capacity.node import CapacitySource
 
-__all__ = ["SinkCapacityObj"]
-
 T = TypeVar("T")
 
 

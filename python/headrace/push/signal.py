@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headrace.abc import PushProtocol
     from headrace.signal import WaitObject
 
-__all__ = ["PushSignalObj"]
-
 T = TypeVar("T")
 
 

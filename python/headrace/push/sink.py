@@ -11,8 +11,6 @@ from headrace.push.base import PushObj
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["SinkCallbackObj", "SinkCollectObj", "SinkNullObj", "SinkObj"]
-
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = ["PushWindowTimeoutObj"]
-
 T = TypeVar("T")
 
 

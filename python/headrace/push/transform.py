@@ -39,16 +39,6 @@ if TYPE_CHECKING:
 
     from headrace.abc import PushProtocol
 
-__all__ = [
-    "PushCallbackObj",
-    "PushDedupeObj",
-    "PushFilterObj",
-    "PushMapObj",
-    "PushObj1To1Link",
-    "PushReduceObj",
-    "PushSerialObj",
-]
-
 IN = TypeVar("IN")
 IN_contra = TypeVar("IN_contra", contravariant=True)
 OUT = TypeVar("OUT")

@@ -16,8 +16,6 @@ from headrace.push.sink import SinkObj
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SinkWriterObj"]
-
 # Made once: `json.dumps` would make one an item.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 

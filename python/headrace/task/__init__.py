@@ -1,7 +1,12 @@
 """A task, its retries, and the lease that it runs under: shared by graphs, the pool and executors."""
 
-from headrace.task._current_lease import current_lease
-from headrace.task.retry import Retry
-from headrace.task.task import Task
+from typing import TYPE_CHECKING
 
-__all__ = ["Retry", "Task", "current_lease"]
+from headrace._internal.lazy_import import lazy_exports
+
+if TYPE_CHECKING:
+    from headrace.task._current_lease import current_lease as current_lease
+    from headrace.task.retry import Retry as Retry
+    from headrace.task.task import Task as Task
+else:
+    __getattr__, __dir__ = lazy_exports(__name__)

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from headrace._core import Lease
 
-__all__ = ["current_lease", "leased", "unleased"]
-
 _lease: ContextVar[Lease | None] = ContextVar("headrace.current_lease", default=None)
 
 

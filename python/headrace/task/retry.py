@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
-__all__ = ["Retry"]
-
 
 class Retry:
     """How often a task is called again after an error, and how long after.

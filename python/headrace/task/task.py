@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Cost
 
-__all__ = ["Task"]
-
 Arguments = TypeVarTuple("Arguments")
 
 

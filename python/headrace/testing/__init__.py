@@ -11,36 +11,41 @@
 - `assert_closed`: whether the sources and sinks at the ends of a pipeline were closed.
 """
 
-from headrace.testing._cancel_everywhere import Outcome, cancel_everywhere
-from headrace.testing._sweep import Ending, Way, sweep, sweep_endings
-from headrace.testing.assertions import assert_closed
-from headrace.testing.fault_injection import SweepError
-from headrace.testing.marble import MarbleError, marbles
-from headrace.testing.recording_sink import RecordingSink
-from headrace.testing.scripted_source import At, Delay, Forever, Raise, ScriptedSource, Step, Turns
-from headrace.testing.shuffle import shuffled_loop
-from headrace.testing.virtual_clock import DeadlockError, VirtualClock
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "At",
-    "DeadlockError",
-    "Delay",
-    "Ending",
-    "Forever",
-    "MarbleError",
-    "Outcome",
-    "Raise",
-    "RecordingSink",
-    "ScriptedSource",
-    "Step",
-    "SweepError",
-    "Turns",
-    "VirtualClock",
-    "Way",
-    "assert_closed",
-    "cancel_everywhere",
-    "marbles",
-    "shuffled_loop",
-    "sweep",
-    "sweep_endings",
-]
+from headrace._internal.lazy_import import lazy_exports
+
+if TYPE_CHECKING:
+    from headrace.testing._cancel_everywhere import (
+        Outcome as Outcome,
+        cancel_everywhere as cancel_everywhere,
+    )
+    from headrace.testing._sweep import (
+        Ending as Ending,
+        Way as Way,
+        sweep as sweep,
+        sweep_endings as sweep_endings,
+    )
+    from headrace.testing.assertions import assert_closed as assert_closed
+    from headrace.testing.fault_injection import SweepError as SweepError
+    from headrace.testing.marble import (
+        MarbleError as MarbleError,
+        marbles as marbles,
+    )
+    from headrace.testing.recording_sink import RecordingSink as RecordingSink
+    from headrace.testing.scripted_source import (
+        At as At,
+        Delay as Delay,
+        Forever as Forever,
+        Raise as Raise,
+        ScriptedSource as ScriptedSource,
+        Step as Step,
+        Turns as Turns,
+    )
+    from headrace.testing.shuffle import shuffled_loop as shuffled_loop
+    from headrace.testing.virtual_clock import (
+        DeadlockError as DeadlockError,
+        VirtualClock as VirtualClock,
+    )
+else:
+    __getattr__, __dir__ = lazy_exports(__name__)

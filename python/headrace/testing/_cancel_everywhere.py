@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from headrace.testing._sweep import Way
 
-__all__ = ["Outcome", "cancel_everywhere"]
-
 
 T = TypeVar("T")
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from headrace.pull.base import PullObj
 
-__all__ = ["ENDINGS", "WAYS", "Ending", "Way", "sweep", "sweep_endings"]
-
 T = TypeVar("T")
 
 Way = Literal["cancel", "late", "twice", "timeout", "drop"]

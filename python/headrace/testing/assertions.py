@@ -11,8 +11,6 @@ from headrace.testing.scripted_source import ScriptedSource
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["assert_closed"]
-
 
 def assert_closed(*ends: ScriptedSource | RecordingSink[Any]) -> None:
     """Asserts that a pipeline has let go of its ends.

@@ -13,22 +13,6 @@ from headrace._internal.validate import check_time_limit
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
-__all__ = [
-    "MOST",
-    "SHOWN",
-    "Interrupted",
-    "MisfitError",
-    "Strike",
-    "SweepError",
-    "Tally",
-    "checked_case",
-    "chosen",
-    "done",
-    "guarded",
-    "strike_everywhere",
-    "whole",
-]
-
 T = TypeVar("T")
 W = TypeVar("W")
 

@@ -33,8 +33,6 @@ from headrace._internal.validate import check_finite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["END", "ERROR", "MarbleError", "Mark", "checked_unit", "frames", "marbles"]
-
 
 class Mark(Enum):
     """What happens in a frame and is no item."""

@@ -12,8 +12,6 @@ from headrace.push.sink import SinkObj
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RecordingSink"]
-
 T = TypeVar("T")
 
 

@@ -16,8 +16,6 @@ from headrace.testing.marble import END, ERROR, MarbleError, checked_unit, frame
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-__all__ = ["WATCH", "At", "Delay", "Forever", "Raise", "ScriptedSource", "Step", "Turns"]
-
 
 @dataclass(frozen=True)
 class Step:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Iterator
 
-__all__ = ["shuffled_loop"]
-
 
 def shuffled_loop(
     seed: int, *, clock: VirtualClock | None = None

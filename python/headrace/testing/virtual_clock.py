@@ -37,8 +37,6 @@ from headrace._internal.reprs import callable_name, format_repr, pluralize
 from headrace._internal.validate import check_finite, check_seconds
 from headrace.errors import HeadraceError
 
-__all__ = ["DeadlockError", "VirtualClock", "VirtualLoop"]
-
 LONGEST: Final = 60.0
 """For how many real seconds a job is waited for that holds up everything else, if `patience` is less."""
 

@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 
     from headrace.task.task import Task
 
-__all__ = ["LoopExecutor", "error_of", "read", "stream"]
-
 
 class Yields(Protocol):
     """Who is told what a task yields; see `Listener`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the work."""
+        ...
 
-    def emit(self, value: object) -> Awaitable[None] | None: ...
+    def emit(self, value: object) -> Awaitable[None] | None:
+        """Deliver a yielded value; see `Listener.emit`."""
+        ...
 
 
 class LoopExecutor:

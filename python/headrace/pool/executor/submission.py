@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from headrace.pool.executor.handle import Handle, Listener, Stop
     from headrace.task.task import Task
 
-__all__ = ["Followed"]
-
 
 class _Submitter(Protocol):
     def submit(self, task: Task, listener: Listener, /) -> Handle: ...

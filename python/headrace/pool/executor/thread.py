@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from headrace.task.task import Task
 
-__all__ = ["ThreadExecutor"]
-
 
 class Hold(Protocol):
     """Tells a loop of work that takes real time. What it gives is called, in any thread, when the work has stopped."""
 
-    def __call__(self, job: str, *, left: bool = False) -> Callable[[], None]: ...
+    def __call__(self, job: str, *, left: bool = False) -> Callable[[], None]:
+        """Announce work of this name; return the callable that reports its end."""
+        ...
 
 
 class ThreadExecutor:
