@@ -50,7 +50,6 @@ class JobOwner(Protocol):
 
     plan: Plan[Any]
     loop: asyncio.AbstractEventLoop
-    clock: Callable[[], float]
     context: Context
     admission: Admission[Job]
     executors: Executors
@@ -62,6 +61,11 @@ class JobOwner(Protocol):
     """The items whose tasks were not called, by task id."""
     launching: Job | None
     """The job whose first step runs in the current step of the loop."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock of the loop."""
+        ...
 
     def move(self, job: Job, state: State) -> None:
         """Change the state of a job."""

@@ -46,13 +46,13 @@ class Run:
 
     loop: asyncio.AbstractEventLoop
     """Where it runs; known from its start on."""
-    clock: Callable[[], float]
-    """The clock of that loop."""
     admission: Admission[Job]
     """Made at its start."""
 
     def __init__(self, plan: Plan[Run], first: First, *, close_source: bool = False) -> None:
         self.plan = plan
+        # The clock of the loop, set by `start`.
+        self.clock: Callable[[], float]
         self._closes_source = close_source
         # Until it has ended.
         self._first: First | None = first
