@@ -170,6 +170,18 @@ assert importlib.import_module("headrace").__file__.endswith(".pyc")
     assert child(program) == {key: [] for key in LAZY}
 
 
+def test_names_are_found_without_a_table() -> None:
+    names = {package: sorted(promised(package)) for package in LAZY}
+    program = f"""
+from headrace._internal import lazy_import
+NAMES = {names!r}
+lazy_import._tables |= dict.fromkeys(NAMES)
+{CHECK_ALL}
+assert not any(lazy_import._tables.values())
+"""
+    assert child(program) == {key: [] for key in LAZY}
+
+
 def test_rooms_are_there_without_being_imported() -> None:
     program = """
 import headrace

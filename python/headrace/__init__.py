@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 from headrace._internal.lazy_import import lazy_exports
 
 if TYPE_CHECKING:
+    # First, since packages are searched in this order, and most programs begin with these names.
+    from headrace.pull import *
+    from headrace.push import *
+
+    # isort: split
     from headrace._core import IteratorResult as IteratorResult, __version__ as __version__
     from headrace._internal.sentinels import SKIP as SKIP, Skip as Skip
     from headrace.bridge import (
@@ -41,8 +46,6 @@ if TYPE_CHECKING:
         PullMapPoolObj as PullMapPoolObj,
         TaskProgressEnvelope as TaskProgressEnvelope,
     )
-    from headrace.pull import *
-    from headrace.push import *
     from headrace.signal import WaitObject as WaitObject
     from headrace.task import *
 else:
