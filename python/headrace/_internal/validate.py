@@ -116,3 +116,14 @@ def check_callable_or_none(parameter: str, value: F | None) -> F | None:
     if value is not None and not callable(cast("object", value)):
         raise TypeError(f"{parameter} must be callable or None, got {describe_value(value)}")
     return value
+
+
+def check_partial(partial: object) -> bool:
+    """Return whether an incomplete batch at the end is kept.
+
+    Raises:
+        ValueError: `partial` is neither `"keep"` nor `"drop"`.
+    """
+    if partial not in ("keep", "drop"):
+        raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
+    return partial == "keep"

@@ -8,15 +8,13 @@ if TYPE_CHECKING:
     from headrace.pull.base import PullObj as PullObj
     from headrace.pull.batching import (
         PullBufferObj as PullBufferObj,
-        PullFlatMapObj as PullFlatMapObj,
-        PullFlattenObj as PullFlattenObj,
-        PullSkipObj as PullSkipObj,
-        PullSkipWhileObj as PullSkipWhileObj,
-        PullTakeObj as PullTakeObj,
-        PullTakeWhileObj as PullTakeWhileObj,
         PullWindowObj as PullWindowObj,
     )
     from headrace.pull.combiner import AsyncIteratorCombiner as AsyncIteratorCombiner
+    from headrace.pull.flattening import (
+        PullFlatMapObj as PullFlatMapObj,
+        PullFlattenObj as PullFlattenObj,
+    )
     from headrace.pull.gate import PullGateObj as PullGateObj
     from headrace.pull.labeled import (
         PullLabeledRaceObj as PullLabeledRaceObj,
@@ -34,6 +32,12 @@ if TYPE_CHECKING:
         PullZipObj as PullZipObj,
     )
     from headrace.pull.prefetch import PullEagerObj as PullEagerObj
+    from headrace.pull.slicing import (
+        PullSkipObj as PullSkipObj,
+        PullSkipWhileObj as PullSkipWhileObj,
+        PullTakeObj as PullTakeObj,
+        PullTakeWhileObj as PullTakeWhileObj,
+    )
     from headrace.pull.source import (
         SourceBufferObj as SourceBufferObj,
         SourceCacheObj as SourceCacheObj,

@@ -1,7 +1,7 @@
-"""The methods by which a stream is built and taken to its end.
+"""The methods that build operators over one stream, and those that run a stream to its end.
 
-`source.filter(f).map(g)` makes the same classes as `PullMapObj(PullFilterObj(source, f), g)`. They are imported when they are
-asked for, since each of them is a pull stream itself.
+`source.filter(f).map(g)` makes the same objects as `PullMapObj(PullFilterObj(source, f), g)`. The classes are imported late, since each
+of them is a pull stream itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, overload
 import headrace._core as _core
 from headrace._core import PullLink
 from headrace._internal.sentinels import NOTHING
-from headrace.pull._joins import Joins
+from headrace.pull._merge_methods import MergeMethods
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -31,19 +31,17 @@ if TYPE_CHECKING:
     from headrace.pool.map_pool import PullMapPoolObj
     from headrace.pool.options import RunnerOptions
     from headrace.pull.base import PullObj
-    from headrace.pull.batching import (
-        PullBufferObj,
-        PullFlatMapObj,
-        PullFlattenObj,
+    from headrace.pull.batching import PullBufferObj, PullWindowObj
+    from headrace.pull.flattening import PullFlatMapObj, PullFlattenObj
+    from headrace.pull.gate import PullGateObj
+    from headrace.pull.limit import SourceCapacityObj
+    from headrace.pull.prefetch import PullEagerObj
+    from headrace.pull.slicing import (
         PullSkipObj,
         PullSkipWhileObj,
         PullTakeObj,
         PullTakeWhileObj,
-        PullWindowObj,
     )
-    from headrace.pull.gate import PullGateObj
-    from headrace.pull.limit import SourceCapacityObj
-    from headrace.pull.prefetch import PullEagerObj
     from headrace.pull.timing import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
     from headrace.pull.transform import (
         PullCallbackObj,
@@ -60,8 +58,8 @@ T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 
-class Fluent(Joins[T_co]):
-    """What every pull stream can be asked for; `PullObj` is the class to use."""
+class Fluent(MergeMethods[T_co]):
+    """Methods of every pull stream; use `PullObj`."""
 
     @overload
     def map(
@@ -176,31 +174,31 @@ class Fluent(Joins[T_co]):
 
     def take(self, size: int) -> PullTakeObj[T_co]:
         """The first `size` items; see `PullTakeObj`."""
-        from headrace.pull.batching import PullTakeObj
+        from headrace.pull.slicing import PullTakeObj
 
         return PullTakeObj(self, size)
 
     def skip(self, size: int) -> PullSkipObj[T_co]:
         """All but the first `size` items; see `PullSkipObj`."""
-        from headrace.pull.batching import PullSkipObj
+        from headrace.pull.slicing import PullSkipObj
 
         return PullSkipObj(self, size)
 
     def take_while(self, predicate: Callable[[T_co], Any]) -> PullTakeWhileObj[T_co]:
         """The items up to the first for which `predicate(item)` is false; see `PullTakeWhileObj`."""
-        from headrace.pull.batching import PullTakeWhileObj
+        from headrace.pull.slicing import PullTakeWhileObj
 
         return PullTakeWhileObj(self, predicate)
 
     def skip_while(self, predicate: Callable[[T_co], Any]) -> PullSkipWhileObj[T_co]:
         """The items from the first for which `predicate(item)` is false; see `PullSkipWhileObj`."""
-        from headrace.pull.batching import PullSkipWhileObj
+        from headrace.pull.slicing import PullSkipWhileObj
 
         return PullSkipWhileObj(self, predicate)
 
     def flatten(self: Fluent[Iterable[U] | AsyncIterable[U]]) -> PullFlattenObj[U]:
         """The items of each item, which is an iterable, sync or async; see `PullFlattenObj`."""
-        from headrace.pull.batching import PullFlattenObj
+        from headrace.pull.flattening import PullFlattenObj
 
         return PullFlattenObj(self)
 
@@ -212,7 +210,7 @@ class Fluent(Joins[T_co]):
         ],
     ) -> PullFlatMapObj[T_co, U]:
         """The items of `transform(item)`, an iterable, for each item; see `PullFlatMapObj`."""
-        from headrace.pull.batching import PullFlatMapObj
+        from headrace.pull.flattening import PullFlatMapObj
 
         return PullFlatMapObj(self, transform)
 

@@ -8,9 +8,6 @@ if TYPE_CHECKING:
     from headrace.push.base import PushObj as PushObj
     from headrace.push.batching import (
         PushBufferObj as PushBufferObj,
-        PushFlatMapObj as PushFlatMapObj,
-        PushFlattenObj as PushFlattenObj,
-        PushTakeObj as PushTakeObj,
         PushWindowObj as PushWindowObj,
     )
     from headrace.push.builder import PushChain as PushChain
@@ -20,6 +17,10 @@ if TYPE_CHECKING:
         PushLabeledDistributeObj as PushLabeledDistributeObj,
         PushRoundRobinObj as PushRoundRobinObj,
     )
+    from headrace.push.flattening import (
+        PushFlatMapObj as PushFlatMapObj,
+        PushFlattenObj as PushFlattenObj,
+    )
     from headrace.push.limit import SinkCapacityObj as SinkCapacityObj
     from headrace.push.signal import PushSignalObj as PushSignalObj
     from headrace.push.sink import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         SinkNullObj as SinkNullObj,
         SinkObj as SinkObj,
     )
+    from headrace.push.slicing import PushTakeObj as PushTakeObj
     from headrace.push.timing import PushWindowTimeoutObj as PushWindowTimeoutObj
     from headrace.push.transform import (
         PushCallbackObj as PushCallbackObj,

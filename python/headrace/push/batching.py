@@ -1,4 +1,4 @@
-"""Operators that give another number of items than they take: each a kernel before one sink."""
+"""Operators that group items into lists."""
 
 from __future__ import annotations
 
@@ -6,110 +6,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace._core import (
     BufferKernel,
-    FlatMapKernel,
-    FlattenKernel,
-    TakeKernel,
     WindowKernel,
 )
-from headrace._internal.kernel_properties import HasCondition, HasSize, HasTransform
+from headrace._internal.kernel_properties import HasCondition, HasSize
+from headrace._internal.validate import check_partial
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+    from collections.abc import Callable
 
     from headrace.abc import PushProtocol
 
-IN = TypeVar("IN")
-OUT = TypeVar("OUT")
 T = TypeVar("T")
-
-
-class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
-    """The first `size` items; the push of the last of them says `done`.
-
-    Law: the sink gets `list(itertools.islice(items, size))`. What is pushed after that is dropped, and
-    its result says `done` again.
-    Order: of arrival.
-    Bound: nothing is held.
-    Cost: O(1) an item.
-    Cancel safety: a push that is cancelled below has left its item here, where it is counted; it goes on
-    with the next push or the end.
-
-    Args:
-        sink: A push object.
-        size: How many items, a whole number.
-
-    Raises:
-        TypeError: `sink` is no push object, or `size` no integer.
-        ValueError: `size` is negative.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, sink: PushProtocol[T], size: int) -> None:
-        self._kernel = TakeKernel(size)
-        super().__init__(sink, self._kernel)
-
-
-class PushFlattenObj(PushObj1To1Link[Any, OUT], stock=True):
-    """The items of each item, which is an iterable, sync or async.
-
-    Law: the sink gets `list(itertools.chain.from_iterable(items))`.
-    Order: of arrival, and each iterable's.
-    Bound: nothing is held, but for what a cancelled push left.
-    Cost: O(1) an item.
-    Cancel safety: a push that is cancelled before the iterable was asked for anything has delivered
-    nothing; after that the rest of the iterable stays here, and the next push or the end goes on with
-    it. So it is if an item of it fails below. The error names this object in `accepted_by`.
-
-    Args:
-        sink: A push object.
-
-    Raises:
-        TypeError: `sink` is no push object; at a push: the item is no iterable.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, sink: PushProtocol[OUT]) -> None:
-        super().__init__(sink, FlattenKernel())
-
-
-class PushFlatMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
-    """The items of `transform(item)`, an iterable, sync or async, for each item.
-
-    Law: the sink gets `[y for x in items for y in transform(x)]`, with `await` and `async for` where
-    they are needed.
-    Order: of arrival, and each iterable's, for as long as nothing suspends.
-    Bound: nothing is held, but for what a cancelled push left.
-    Cost: O(1) an item, and one call for each that is pushed.
-    Cancel safety: a push that is cancelled in `transform` has delivered nothing; after that see
-    `PushFlattenObj`.
-
-    Args:
-        sink: A push object.
-        transform: Called with each item: a function or an async function that gives an iterable, or
-            a generator function or async generator function.
-
-    Raises:
-        TypeError: `sink` is no push object, or `transform` not callable; at a push: it gave nothing
-            that can be iterated.
-    """
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        sink: PushProtocol[OUT],
-        transform: Callable[
-            [IN],
-            Iterable[OUT]
-            | AsyncIterable[OUT]
-            | Coroutine[Any, Any, Iterable[OUT] | AsyncIterable[OUT]],
-        ],
-    ) -> None:
-        self._kernel = FlatMapKernel(transform)
-        super().__init__(sink, self._kernel)
 
 
 class PushWindowObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
@@ -145,7 +53,7 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        self._kernel = WindowKernel(size, _keeps(partial))
+        self._kernel = WindowKernel(size, check_partial(partial))
         super().__init__(sink, self._kernel)
 
 
@@ -184,11 +92,5 @@ class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:
-        self._kernel = BufferKernel(condition, _keeps(partial))
+        self._kernel = BufferKernel(condition, check_partial(partial))
         super().__init__(sink, self._kernel)
-
-
-def _keeps(partial: str) -> bool:
-    if partial not in ("keep", "drop"):
-        raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')
-    return partial == "keep"

@@ -6,22 +6,18 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 from headrace._internal.sentinels import NOTHING
 from headrace.push.base import PushObj, checked_sink
-from headrace.push.batching import (
-    PushBufferObj,
-    PushFlatMapObj,
-    PushFlattenObj,
-    PushTakeObj,
-    PushWindowObj,
-)
+from headrace.push.batching import PushBufferObj, PushWindowObj
 from headrace.push.fanout import (
     PushDistributeObj,
     PushForkObj,
     PushLabeledDistributeObj,
     PushRoundRobinObj,
 )
+from headrace.push.flattening import PushFlatMapObj, PushFlattenObj
 from headrace.push.limit import SinkCapacityObj
 from headrace.push.signal import PushSignalObj
 from headrace.push.sink import SinkNullObj
+from headrace.push.slicing import PushTakeObj
 from headrace.push.timing import PushWindowTimeoutObj
 from headrace.push.transform import (
     PushCallbackObj,

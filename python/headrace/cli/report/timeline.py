@@ -165,7 +165,7 @@ class TimeLine:
             self.end = until
 
     def _make_room(self, now: float) -> None:
-        """Joins slots until there is one for `now`."""
+        """MergeMethods slots until there is one for `now`."""
         while now >= self._slots * self.width:
             self.width *= 2
             for level in self._levels.values():

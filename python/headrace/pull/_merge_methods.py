@@ -1,7 +1,4 @@
-"""The methods by which a stream is taken together with others.
-
-They are half of what `headrace.pull._methods` has, in which a stream stands alone.
-"""
+"""The methods of a stream that combine it with others."""
 
 from __future__ import annotations
 
@@ -38,8 +35,8 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 
-class Joins(PullLink[T_co]):
-    """What every pull stream can be asked for in company; `PullObj` is the class to use."""
+class MergeMethods(PullLink[T_co]):
+    """Methods that combine a pull stream with others; use `PullObj`."""
 
     def concat(
         self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"

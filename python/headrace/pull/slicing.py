@@ -1,0 +1,113 @@
+"""Operators that take or skip a part of the items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace._core import (
+    SkipKernel,
+    TakeKernel,
+    WhileKernel,
+)
+from headrace._internal.kernel_properties import HasPredicate, HasSize
+from headrace.pull.transform import PullObj1To1Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.pull.source import Source
+
+T = TypeVar("T")
+
+
+class PullTakeObj(PullObj1To1Link[T, T], HasSize, stock=True):
+    """The first `size` items.
+
+    Law: `list(itertools.islice(source, size))`. The end comes with the last item: no more is taken
+    from the source, which stays open until the stream is closed.
+    Order: the source's.
+    Bound: nothing is held.
+    Cost: O(1) an item.
+    Cancel safety: as the source's; it waits for nothing itself.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        size: How many items, a whole number from 0.
+
+    Raises:
+        TypeError: `source` is not iterable, or `size` no integer.
+        ValueError: `size` is negative.
+    """
+
+    def __init__(self, source: Source[T], size: int) -> None:
+        self._kernel = TakeKernel(size)
+        super().__init__(source, self._kernel)
+
+
+class PullSkipObj(PullObj1To1Link[T, T], HasSize, stock=True):
+    """All but the first `size` items.
+
+    Law: `list(itertools.islice(source, size, None))`.
+    Order: the source's.
+    Bound: nothing is held.
+    Cost: O(1) an item.
+    Cancel safety: as the source's; it waits for nothing itself.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        size: How many items, a whole number from 0.
+
+    Raises:
+        TypeError: `source` is not iterable, or `size` no integer.
+        ValueError: `size` is negative.
+    """
+
+    def __init__(self, source: Source[T], size: int) -> None:
+        self._kernel = SkipKernel(size)
+        super().__init__(source, self._kernel)
+
+
+class PullTakeWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
+    """The items up to the first for which `predicate(item)` is false.
+
+    Law: `list(itertools.takewhile(predicate, source))`. The item that ends it is dropped.
+    Order: the source's.
+    Bound: one item, while its `predicate` runs.
+    Cost: O(1) and one call an item.
+    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at
+    the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        predicate: Sync or async, called with each item.
+
+    Raises:
+        TypeError: `source` is not iterable, or `predicate` not callable.
+    """
+
+    def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
+        self._kernel = WhileKernel(predicate, takes=True)
+        super().__init__(source, self._kernel)
+
+
+class PullSkipWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
+    """The items from the first for which `predicate(item)` is false.
+
+    Law: `list(itertools.dropwhile(predicate, source))`.
+    Order: the source's.
+    Bound: one item, while its `predicate` runs.
+    Cost: O(1) an item, and one call up to the first that is kept.
+    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at
+    the next pull: at least once.
+
+    Args:
+        source: A pull object, or any iterable, sync or async.
+        predicate: Sync or async, called with each item.
+
+    Raises:
+        TypeError: `source` is not iterable, or `predicate` not callable.
+    """
+
+    def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
+        self._kernel = WhileKernel(predicate, takes=False)
+        super().__init__(source, self._kernel)
