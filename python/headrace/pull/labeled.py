@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._internal.reprs import describe_value
-from headrace.pull._combination import Combination
-from headrace.pull.merge import Combined, zip_policy
+from headrace.pull.merge import OwnSources, zip_policy
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
@@ -20,27 +19,35 @@ U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
+class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
     """A stream with a live mapping of sources."""
 
     def __init__(
+        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+    ) -> None:
+        self._combine_labelled(sources, eager=eager, on_error=on_error)
+
+    def _combine_labelled(
         self,
-        policy: str,
         sources: Mapping[K, Source[T]],
         *,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        policy: str | None = None,
+        eager: int,
+        on_error: OnError,
         **options: Any,
     ) -> None:
-        name = type(self).__name__
         if not isinstance(cast("object", sources), Mapping):
             raise TypeError(
-                f"{name}: sources must be a mapping of labels to streams, not {describe_value(sources)}"
+                f"{type(self).__name__}: sources must be a mapping of labels to streams, not {describe_value(sources)}"
             )
-        combination: Combination[T] = Combination(
-            name, sources.values(), labels=sources.keys(), eager=eager, on_error=on_error
+        self._combine(
+            sources.values(),
+            labels=sources.keys(),
+            policy=policy,
+            eager=eager,
+            on_error=on_error,
+            **options,
         )
-        super().__init__(combination, policy, name, **options)
 
     @property
     def sources(self) -> dict[K, Source[T]]:
@@ -102,7 +109,7 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
         on_error: OnError = "raise",
     ) -> None:
         policy = zip_policy(strict=strict, longest=longest, fill=fill)
-        super().__init__(policy, sources, eager=eager, on_error=on_error, fill=fill)
+        self._combine_labelled(sources, policy=policy, eager=eager, on_error=on_error, fill=fill)
 
 
 class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -124,10 +131,7 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
         ValueError: As `PullRoundRobinObj` does.
     """
 
-    def __init__(
-        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
-    ) -> None:
-        super().__init__("round_robin", sources, eager=eager, on_error=on_error)
+    _policy = "round_robin"
 
 
 class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -149,10 +153,7 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
         ValueError: As `PullRaceObj` does.
     """
 
-    def __init__(
-        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
-    ) -> None:
-        super().__init__("race", sources, eager=eager, on_error=on_error)
+    _policy = "race"
 
 
 class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -174,10 +175,7 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
         ValueError: As `PullRaceRobinObj` does.
     """
 
-    def __init__(
-        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
-    ) -> None:
-        super().__init__("race_robin", sources, eager=eager, on_error=on_error)
+    _policy = "race_robin"
 
 
 def beside(

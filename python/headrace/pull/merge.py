@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
 from headrace._core import check_restart
 from headrace._internal.reprs import describe_value, pluralize
@@ -53,24 +53,35 @@ class Combined(PullObj[T_co], stock=True):
         return self._combination.sources
 
 
-class _Sources(Combined[T_co], Generic[T, T_co], stock=True):
-    """A stream with a live list of sources."""
+class OwnSources(Combined[T_co], stock=True):
+    """A stream over a combination of its own. A subclass names the policy by which items are taken."""
 
-    def __init__(
+    _policy: ClassVar[str]
+
+    def _combine(
         self,
-        policy: str,
-        sources: Iterable[Source[T]],
+        sources: Iterable[Source[Any]],
         *,
+        policy: str | None = None,
+        labels: Iterable[Any] | None = None,
         cutoffs: Iterable[Source[Any]] = (),
-        eager: int = 1,
-        on_error: OnError = "raise",
+        eager: int,
+        on_error: OnError,
         **options: Any,
     ) -> None:
+        """Make the combination. Called by `__init__`."""
         name = type(self).__name__
-        combination: Combination[T] = Combination(
-            name, sources, cutoffs=cutoffs, eager=eager, on_error=on_error
+        combination: Combination[Any] = Combination(
+            name, sources, labels=labels, cutoffs=cutoffs, eager=eager, on_error=on_error
         )
-        super().__init__(combination, policy, name, **options)
+        super().__init__(combination, policy or self._policy, name, **options)
+
+
+class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
+    """A stream with a live list of sources."""
+
+    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
+        self._combine(sources, eager=eager, on_error=on_error)
 
     @property
     def sources(self) -> tuple[Source[T], ...]:
@@ -121,8 +132,7 @@ class PullConcatObj(_Sources[T, T], stock=True):
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("concat", sources, eager=eager, on_error=on_error)
+    _policy = "concat"
 
 
 class PullZipObj(_Sources[Any, T_co], stock=True):
@@ -240,7 +250,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         on_error: OnError = "raise",
     ) -> None:
         policy = zip_policy(strict=strict, longest=longest, fill=fill)
-        super().__init__(policy, sources, eager=eager, on_error=on_error, fill=fill)
+        self._combine(sources, policy=policy, eager=eager, on_error=on_error, fill=fill)
 
 
 def zip_policy(*, strict: bool, longest: bool, fill: Any) -> str:
@@ -278,8 +288,7 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("round_robin", sources, eager=eager, on_error=on_error)
+    _policy = "round_robin"
 
 
 class PullRaceObj(_Sources[T, T], stock=True):
@@ -306,8 +315,7 @@ class PullRaceObj(_Sources[T, T], stock=True):
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("race", sources, eager=eager, on_error=on_error)
+    _policy = "race"
 
 
 class PullRaceRobinObj(_Sources[T, T], stock=True):
@@ -333,8 +341,7 @@ class PullRaceRobinObj(_Sources[T, T], stock=True):
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("race_robin", sources, eager=eager, on_error=on_error)
+    _policy = "race_robin"
 
 
 class PullRaceCutoffObj(_Sources[T, T], stock=True):
@@ -363,6 +370,8 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
             none of the three.
     """
 
+    _policy = "race"
+
     def __init__(
         self,
         source: Source[T],
@@ -378,6 +387,4 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
             raise TypeError(
                 f"{name}: error must be an exception or None, got {describe_value(error)}"
             )
-        super().__init__(
-            "race", (source,), cutoffs=cutoffs, eager=eager, on_error=on_error, error=error
-        )
+        self._combine((source,), cutoffs=cutoffs, eager=eager, on_error=on_error, error=error)
