@@ -15,7 +15,6 @@ use super::ids::Ids;
 use super::maker::{self, Maker, Options};
 use super::meter::Meter;
 use super::roll::Roll;
-use super::steps::Replaceable;
 use super::take::Unread;
 use super::terms::Terms;
 use super::ticket::Ticket;
@@ -107,11 +106,6 @@ impl Lane {
         isolate: bool,
     ) -> PyResult<Self> {
         let is_eager = py.version_info() >= (3, 12);
-        let replaceable = if isolate && !is_eager {
-            Replaceable::of(event_loop.bind(py), &context)?
-        } else {
-            None
-        };
         Ok(Self {
             python,
             name,
@@ -127,7 +121,7 @@ impl Lane {
             keys,
             meter,
             task_class,
-            maker: Maker::new(replaceable),
+            maker: Maker::default(),
             is_isolated: isolate,
             crew: GilCell::default(),
             is_eager,

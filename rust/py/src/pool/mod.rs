@@ -33,7 +33,6 @@
 //! | [`body`] | one of them, from its call to its end |
 //! | [`ending`] | what the lane does when one has ended |
 //! | [`maker`] | what makes asyncio tasks |
-//! | [`steps`] | the steps that the loop owes to new ones |
 //! | [`work`] | the asyncio task in which one runs alone |
 //! | [`crew`] | the asyncio tasks that are used again, with `isolate=False` |
 //! | [`worker`] | one of these |
@@ -53,7 +52,6 @@ mod lane;
 mod maker;
 mod meter;
 mod roll;
-mod steps;
 mod take;
 mod terms;
 mod ticket;
