@@ -18,9 +18,10 @@ use super::timer::LoopAlarm;
 use super::tree::{Keeper, Shared};
 use super::{arguments, convert, core_error, timer};
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, Seen, Stopped, async_context};
+use crate::coroutine::{Class, async_context};
 use crate::errors;
 use crate::object::freelist::{Bin, Filling, Leaving, Recycled};
+use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::Blocking;
 use crate::runtime::task_id;
@@ -392,11 +393,9 @@ impl Operation for Retaking {
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
         self.future.as_ref()?.0.forward()
     }
-
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.lease.as_any())
-    }
 }
+
+traverse!(Retaking { lease });
 
 impl Retaking {
     fn poll_retaken(&mut self, py: Python<'_>, context: &mut Context<'_>) -> Poll<PyResult<()>> {

@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Step;
+use crate::object::gc::traverse;
 
 /// Something awaited, between its first step and its last.
 #[derive(Debug)]
@@ -117,6 +118,8 @@ impl Inner {
         &self.0
     }
 }
+
+traverse!(Inner { 0 });
 
 /// `PyIter_Send`: one step of any iterator, generator or coroutine.
 #[inline]

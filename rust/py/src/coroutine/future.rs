@@ -22,9 +22,9 @@ use pyo3::types::{PyDict, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_mailbox::{Key, Mailbox};
-use super::{Class, Coroutine, Native, Seen, Step, Stopped};
+use super::{Class, Coroutine, Native, Step};
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
@@ -314,13 +314,13 @@ impl Future {
         let Some(state) = self.state.peek_for_gc() else {
             return Ok(());
         };
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             if let Outcome::Cancelled(Some(message)) = &state.outcome {
-                see(message)?;
+                visit(message)?;
             }
             for callback in state.first.iter().chain(&state.rest) {
-                see(&callback.function)?;
-                see(&callback.context)?;
+                visit(&callback.function)?;
+                visit(&callback.context)?;
             }
             Ok(())
         })
@@ -373,12 +373,10 @@ impl Coroutine for Await {
         Err(error)
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.future.as_any())
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {}
 }
+
+traverse!(Await { future });
 
 pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     Native::<Await>::register(py)

@@ -40,7 +40,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::future::Future;
 use super::wake_batch::Wakes;
-use super::{Seen, Stopped};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -259,18 +259,6 @@ impl Mailbox {
         give_up_each(forwards.into_iter().flatten().collect());
     }
 
-    /// Shows the collector who waits.
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(futures) = self.futures.peek_for_gc() {
-            let mut held = futures.slots.iter().filter_map(|slot| slot.future.as_ref());
-            held.try_for_each(|future| see(future.as_any()))?;
-        }
-        match self.wakes.peek_for_gc() {
-            Some(wakes) => wakes.traverse(see),
-            None => Ok(()),
-        }
-    }
-
     /// Resolves a future, if it is still there and nobody else has.
     fn resolve(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
         let future = self.futures.borrow(py).get(py, key)?;
@@ -287,6 +275,19 @@ impl Mailbox {
             if !error.is_instance_of::<pyo3::exceptions::PyRuntimeError>(py) {
                 error.write_unraisable(py, Some(future.bind(py)));
             }
+        }
+    }
+}
+
+impl Traverse for Mailbox {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        if let Some(futures) = self.futures.peek_for_gc() {
+            let mut held = futures.slots.iter().filter_map(|slot| slot.future.as_ref());
+            held.try_for_each(|future| visit(future.as_any()))?;
+        }
+        match self.wakes.peek_for_gc() {
+            Some(wakes) => wakes.traverse(visit),
+            None => Ok(()),
         }
     }
 }

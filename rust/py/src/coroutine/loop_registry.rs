@@ -12,7 +12,7 @@ use pyo3::types::{PySet, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_mailbox::{Mailbox, runs};
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -29,7 +29,7 @@ struct Address {
 impl Address {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.kept)?;
-        gc::show(&visit, |see| self.mailbox.traverse(see))
+        gc::visit(&visit, |visit| self.mailbox.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -71,10 +71,3 @@ pub(crate) enum Step<'py> {
     /// untouched.
     Yield(Bound<'py, PyAny>),
 }
-
-/// A reference that the garbage collector is to see.
-pub(crate) type Seen<'a> = &'a mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>;
-
-/// The collector asked a traversal to stop.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stopped(pub(crate) std::ffi::c_int);

@@ -23,13 +23,14 @@ use pyo3::ffi;
 use pyo3::impl_::trampoline::{fastcall_kw, inquiry, noargs};
 use pyo3::prelude::*;
 
+use super::Step;
 use super::type_slots;
 use super::type_slots::{Clear, Close, Throw};
-use super::{Seen, Step, Stopped};
 use crate::errors::Raised;
+use crate::object::gc::Traverse;
 
 /// A state machine that can be awaited.
-pub(crate) trait Coroutine: Sized + Send + 'static {
+pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
 
@@ -64,9 +65,6 @@ pub(crate) trait Coroutine: Sized + Send + 'static {
     fn methods() -> Vec<ffi::PyMethodDef> {
         Vec::new()
     }
-
-    /// Shows the collector what this holds.
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
 
     /// Gives up its place and everything it holds; called once, when a suspended or a never started
     /// object dies.

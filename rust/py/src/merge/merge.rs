@@ -13,7 +13,7 @@ use super::state::{OnError, Phase, State};
 use super::task_context::{Identity, check_loop, wrong_loop};
 use crate::coroutine::{keep_with, let_go};
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::whole;
 use crate::pull::link::PullLink;
@@ -293,21 +293,21 @@ impl Merge {
         let Some(state) = self.state.peek_for_gc() else {
             return Ok(());
         };
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             for slot in state.slots.iter() {
-                slot.traverse(see)?;
+                slot.traverse(visit)?;
             }
             for waiter in &state.waiters {
-                see(&waiter.future)?;
+                visit(&waiter.future)?;
             }
             for (source, _) in &state.parted {
-                see(source)?;
+                visit(source)?;
             }
             for reference in [&state.event_loop, &state.call_soon, &state.create_future]
                 .into_iter()
                 .flatten()
             {
-                see(reference)?;
+                visit(reference)?;
             }
             Ok(())
         })

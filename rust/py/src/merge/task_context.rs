@@ -17,8 +17,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
 
 use super::step::Where;
-use crate::coroutine::{Seen, Stopped};
 use crate::errors;
+use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
 use crate::runtime::blocking_wait::this_thread;
@@ -85,12 +85,9 @@ impl Identity {
         };
         run()
     }
-
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.task)?;
-        see(&self.context)
-    }
 }
+
+traverse!(Identity { task, context });
 
 /// The task that is the loop's current one, if it is another than the one that runs; until this is
 /// dropped. It is filled in where it stands, since what was just written is slow to be moved.

@@ -24,7 +24,7 @@ use super::worker::Job;
 use crate::capacity::{Asks, Grant, Granter, Next, Own, is_number};
 use crate::coroutine::{Native, delegate};
 use crate::merge::task_context::Entered;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::control::as_link;
 use crate::pull::link::PullLink;
@@ -235,27 +235,27 @@ impl Lane {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             for held in [&self.python, &self.source, &self.event_loop, &self.context] {
-                see(held)?;
+                visit(held)?;
             }
             if let Some(clock) = self.clock.callable() {
-                see(clock)?;
+                visit(clock)?;
             }
-            self.granter.traverse(see)?;
+            self.granter.traverse(visit)?;
             if let Some(link) = &self.link {
-                see(link.as_any())?;
+                visit(link.as_any())?;
             }
-            see(self.unread.as_any())?;
-            see(self.keys.as_any())?;
-            self.maker.traverse(see)?;
+            visit(self.unread.as_any())?;
+            visit(self.keys.as_any())?;
+            self.maker.traverse(visit)?;
             if let Some(crew) = self.crew.peek_for_gc() {
-                crew.traverse(see)?;
+                crew.traverse(visit)?;
             }
             if let Some(Some(waiting)) = self.waiting.peek_for_gc().as_deref() {
-                waiting.traverse(see)?;
+                waiting.traverse(visit)?;
             }
-            self.roll.traverse(see)
+            self.roll.traverse(visit)
         })
     }
 

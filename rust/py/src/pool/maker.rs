@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::coroutine::{Seen, Stopped};
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 
@@ -50,14 +50,9 @@ impl Maker {
         drop(other);
         Ok(task)
     }
-
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(Some(keywords)) = self.keywords.peek_for_gc().as_deref() {
-            see(keywords.as_any())?;
-        }
-        Ok(())
-    }
 }
+
+traverse!(Maker { keywords });
 
 /// The keyword arguments that are those of each.
 #[cold]

@@ -15,9 +15,9 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::envelope::Envelope;
 use super::field::Field;
 use crate::buffer::Buffer;
-use crate::coroutine::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, Raised};
-use crate::object::gc;
+use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::state::current_thread;
 use crate::runtime::asyncio;
@@ -121,12 +121,12 @@ impl Unread {
         if let Some(event_loop) = self.event_loop.get() {
             visit.call(event_loop)?;
         }
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             let taken = self.taken.peek_for_gc();
             taken
                 .as_ref()
                 .and_then(|taken| taken.as_ref())
-                .map_or(Ok(()), see)
+                .map_or(Ok(()), visit)
         })
     }
 }
@@ -275,14 +275,9 @@ impl Coroutine for Take {
         Err(error)
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.unread.as_any())?;
-        self.pending
-            .as_ref()
-            .map_or(Ok(()), |pending| pending.traverse(see))
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.pending = None;
     }
 }
+
+traverse!(Take { unread, pending });

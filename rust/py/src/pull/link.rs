@@ -17,7 +17,7 @@ use crate::coroutine::Parked;
 use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::merge;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::fork_guard::Home;
@@ -102,7 +102,7 @@ impl PullLink {
         let Some(state) = self.state.peek_for_gc() else {
             return Ok(());
         };
-        gc::show(&visit, |see| state.traverse(see))
+        gc::visit(&visit, |visit| state.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -15,8 +15,8 @@ use super::link::PullLink;
 use super::pipeline::Line;
 use super::suspended::Flight;
 use crate::buffer::Buffer;
-use crate::coroutine::{Seen, Stopped};
 use crate::kernel::AnyKernel;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterative_drop::Deep;
 use crate::source::AnyFeed;
 
@@ -168,37 +168,6 @@ impl State {
         }
     }
 
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        match &self.origin {
-            Origin::Unset => {}
-            Origin::Feed(feed) => see(feed.as_any())?,
-            Origin::Stage { source, kernel } => {
-                see(source.as_any())?;
-                see(kernel.as_any())?;
-            }
-        }
-        if let Some(feed) = &self.implementation {
-            see(feed.as_any())?;
-        }
-        if let Some(buffer) = &self.far_end {
-            see(buffer.as_any())?;
-        }
-        if let Some(feed) = &self.pending {
-            see(feed.as_any())?;
-        }
-        if let Some(flight) = &self.flight {
-            flight.traverse(see)?;
-        }
-        if let Some(line) = &self.line {
-            line.traverse(see)?;
-        }
-        if let Some(closing) = &self.closing {
-            closing.traverse(see)?;
-        }
-        self.returned.iter().try_for_each(&mut *see)?;
-        self.kept.as_ref().map_or(Ok(()), see)
-    }
-
     /// Takes out all that Python objects are in. It is to be dropped without the borrow: a destructor may come back here.
     pub(super) fn clear(&mut self) -> impl Sized + use<> {
         (
@@ -213,6 +182,39 @@ impl State {
             // Last, as in a deallocator.
             std::mem::replace(&mut self.origin, Origin::Unset),
         )
+    }
+}
+
+impl Traverse for State {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        match &self.origin {
+            Origin::Unset => {}
+            Origin::Feed(feed) => visit(feed.as_any())?,
+            Origin::Stage { source, kernel } => {
+                visit(source.as_any())?;
+                visit(kernel.as_any())?;
+            }
+        }
+        if let Some(feed) = &self.implementation {
+            visit(feed.as_any())?;
+        }
+        if let Some(buffer) = &self.far_end {
+            visit(buffer.as_any())?;
+        }
+        if let Some(feed) = &self.pending {
+            visit(feed.as_any())?;
+        }
+        if let Some(flight) = &self.flight {
+            flight.traverse(visit)?;
+        }
+        if let Some(line) = &self.line {
+            line.traverse(visit)?;
+        }
+        if let Some(closing) = &self.closing {
+            closing.traverse(visit)?;
+        }
+        self.returned.iter().try_for_each(&mut *visit)?;
+        self.kept.as_ref().map_or(Ok(()), visit)
     }
 }
 

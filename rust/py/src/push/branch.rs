@@ -18,8 +18,8 @@ use super::link::{Outlet, PushLink};
 use super::pipeline::{Line, blame};
 use super::work_stack::Todo;
 use crate::coroutine::delegate::is_awaitable;
-use crate::coroutine::{Seen, Stopped};
 use crate::kernel::call_one;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterative_drop::Deep;
 use crate::object::iterator_result::IteratorResult;
 
@@ -163,18 +163,19 @@ impl Branch {
         let link = native.link.bind(py);
         PushLink::line(link).is_ok_and(|line| line.has_room(link))
     }
+}
 
-    /// Shows the collector what this holds.
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.sink)?;
+impl Traverse for Branch {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(&self.sink)?;
         let Some(native) = &self.native else {
             return Ok(());
         };
-        see(native.link.as_any())?;
+        visit(native.link.as_any())?;
         match &native.only {
             None => Ok(()),
-            Some(Only::List(list)) => see(list.as_any()),
-            Some(Only::Callbacks(callbacks)) => see(callbacks.as_any()),
+            Some(Only::List(list)) => visit(list.as_any()),
+            Some(Only::Callbacks(callbacks)) => visit(callbacks.as_any()),
         }
     }
 }

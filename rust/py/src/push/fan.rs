@@ -22,7 +22,7 @@ use super::wait::Halt;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors;
 use crate::kernel::Callable;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::runtime::asyncio;
 
 /// Which branches an item goes to.
@@ -142,13 +142,13 @@ impl Fan {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             if let Route::Select(selector) = &self.route {
-                selector.traverse(see)?;
+                selector.traverse(visit)?;
             }
             self.branches
                 .iter()
-                .try_for_each(|branch| branch.traverse(see))
+                .try_for_each(|branch| branch.traverse(visit))
         })
     }
 

@@ -17,7 +17,7 @@ use super::work_stack::{Kept, Todo};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::whole;
 use crate::object::iterative_drop::Deep;
@@ -164,23 +164,23 @@ impl PushLink {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             match self.outlet.peek_for_gc().as_deref() {
                 Some(Outlet::Stage { sink, kernel }) => {
-                    see(sink)?;
-                    see(kernel.as_any())?;
+                    visit(sink)?;
+                    visit(kernel.as_any())?;
                 }
-                Some(Outlet::Collect(list, _)) => see(list.as_any())?,
-                Some(Outlet::Queue(buffer)) => see(buffer.as_any())?,
-                Some(Outlet::Call(callbacks)) => see(callbacks.as_any())?,
-                Some(Outlet::Fan(fan)) => see(fan.as_any())?,
+                Some(Outlet::Collect(list, _)) => visit(list.as_any())?,
+                Some(Outlet::Queue(buffer)) => visit(buffer.as_any())?,
+                Some(Outlet::Call(callbacks)) => visit(callbacks.as_any())?,
+                Some(Outlet::Fan(fan)) => visit(fan.as_any())?,
                 Some(Outlet::Unset | Outlet::Gone) | None => {}
             }
             if let Some(kept) = self.kept.peek_for_gc() {
-                kept.iter().try_for_each(|kept| kept.traverse(see))?;
+                kept.iter().try_for_each(|kept| kept.traverse(visit))?;
             }
             match self.line.peek_for_gc().as_deref() {
-                Some(Some(line)) if Arc::strong_count(line) == 1 => line.traverse(see),
+                Some(Some(line)) if Arc::strong_count(line) == 1 => line.traverse(visit),
                 // A push that is under way holds it too, and may show it.
                 _ => Ok(()),
             }

@@ -60,13 +60,13 @@ impl ForeignFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
-            see(&self.origin)?;
+        gc::visit(&visit, |visit| {
+            visit(&self.origin)?;
             match self.state.peek_for_gc().as_deref() {
                 Some(State {
                     iterator: Some(iterator),
                     ..
-                }) => see(iterator),
+                }) => visit(iterator),
                 _ => Ok(()),
             }
         })
