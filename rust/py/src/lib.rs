@@ -7,6 +7,7 @@
 //! | [`kernel`] | what an operator does with one item |
 //! | [`drive`] | what moves items through kernels, on demand and on supply |
 //! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the structures of `headrace-core`, one thin file each |
+//! | [`graph`] | nodes that depend on each other, and their states |
 //! | [`pool`] | the tasks of a pool that ask for nothing special |
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`writer`] | lines on their way into a file |
@@ -29,6 +30,7 @@ mod feed;
 mod fork;
 mod gc;
 mod gil;
+mod graph;
 mod kernel;
 mod number;
 mod owner;
@@ -68,6 +70,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     capacity::register(module)?;
     pool::register(module)?;
     module.add_class::<buffer::Buffer>()?;
+    module.add_class::<graph::GraphCore>()?;
     module.add_class::<result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;
     module.add_class::<feed::StoreFeed>()?;
