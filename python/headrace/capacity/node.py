@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from itertools import islice
 from types import MappingProxyType
@@ -83,12 +82,11 @@ class CapacitySource(_core.Capacity):
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
         super().__init__(lowered(limits), parent, weight, name, clock)
-        self._limits: Mapping[str, Limit] = MappingProxyType(limits)
+        # In a list of one, which the core exchanges in the step in which it changes its own limits.
+        self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
         # Whether slots are all there is here, and on the whole path: amounts are bare numbers then.
         self._is_plain = not hasattr(limit, "keys")
         self._has_plain_path: bool = self._is_plain and (parent is None or parent._has_plain_path)
-        # One that a signal handler may enter again.
-        self._resizing = threading.RLock()
         self._parent = parent
         # Weak, in the order in which they were made: whoever drops a child has done with it.
         self._children: dict[int, weakref.KeyedRef[int, CapacitySource]] = {}
@@ -106,6 +104,10 @@ class CapacitySource(_core.Capacity):
 
             self._forget = forget
         self._children[id(child)] = weakref.KeyedRef(child, self._forget, id(child))
+
+    @property
+    def _limits(self) -> Mapping[str, Limit]:
+        return self._current[0]
 
     # What it is.
 
@@ -194,16 +196,13 @@ class CapacitySource(_core.Capacity):
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
         lower = lowered(changed)
-        with self._resizing:
-            while True:
-                before = self._limits
-                after = MappingProxyType({**before, **changed})
-                self._resize(lower)
-                # A signal handler, or the clock, may have resized it meanwhile, in this thread, and is done. What it changed
-                # stays, but for what is changed here, which came after it.
-                if self._limits is before:
-                    self._limits = after
-                    return
+        # Another call may come first: of another thread, or, in this one, of a signal handler, a finaliser or the clock. The
+        # core then changes nothing, and what that call changed is kept.
+        while True:
+            before = self._limits
+            after = MappingProxyType({**before, **changed})
+            if self._resize(lower, self._current, before, after):
+                return
 
     def __repr__(self) -> str:
         try:

@@ -10,6 +10,7 @@
 //! | [`pull`], [`push`] | the drivers that run fused pipelines of kernels, on demand and on supply |
 //! | [`merge`] | many sources as one |
 //! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
+//! | [`graph`] | nodes that depend on each other, and their states |
 //! | [`line_writer`] | lines written to a file |
 //! | [`pool`] | the fast path of the task pool |
 //! | [`errors`] | exceptions |
@@ -22,6 +23,7 @@ mod buffer;
 mod capacity;
 mod coroutine;
 mod errors;
+mod graph;
 mod kernel;
 mod line_writer;
 mod merge;
@@ -59,6 +61,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     capacity::register(module)?;
     pool::register(module)?;
     module.add_class::<buffer::Buffer>()?;
+    module.add_class::<graph::GraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;
     module.add_class::<source::StoreFeed>()?;
