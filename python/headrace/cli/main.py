@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
+from headrace.cli import signals
 from headrace.cli.arguments import count, natural, rate, seconds, weight
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.map import MapOptions, run
-from headrace.cli.output import cannot_write
+from headrace.cli.output import cannot_write, is_stream
 from headrace.cli.say import listen, say
 from headrace.cli.target import load
 from headrace.cli.terms import Terms
@@ -27,23 +26,31 @@ examples:
 
 Records are numbered by their lines in the input. One that fails has no line in the output; the first
 failures are named at the end, --errors gets all of them, and the exit code is 1. Bad input: exit code 2.
-Ctrl-C: exit code 130, the output stays as it was, and what is finished is kept in OUTPUT.partial.
+Ctrl-C: exit code 130, the output stays as it was, and what is finished is kept in OUTPUT.partial. So it is with
+SIGTERM (143) and SIGHUP (129). A run that is killed leaves .OUTPUT.*.tmp, and the next one says so.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
+    signals.install()
     listen()
     options = _parser().parse_args(arguments)
     try:
         return _map(options)
     except ComplaintError as complaint:
+        signals.end(2)
         say(complaint)
         return 2
-    except KeyboardInterrupt:
-        # Before the work began, or after it ended: while it runs, it handles the signal itself.
+    except signals.Interrupted as interrupted:
+        signals.end(interrupted.code)
         say("interrupted")
-        return 128 + signal.SIGINT
+        return interrupted.code
+    except KeyboardInterrupt:
+        # The user's module raised it itself.
+        signals.end(130)
+        say("interrupted")
+        return 130
 
 
 def _map(options: argparse.Namespace) -> int:
@@ -137,7 +144,7 @@ def _check_files(options: argparse.Namespace) -> None:
 def _is_stream(path: str) -> bool:
     """Whether there is something that is written to, and not replaced."""
     try:
-        return Path(path).exists() and not Path(path).is_file()
+        return is_stream(path)
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -17,6 +17,7 @@ from io import FileIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from headrace.cli.complaint import ComplaintError
+from headrace.cli.signals import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -52,8 +53,10 @@ class RecordReader:
         self.problem: ComplaintError | None = None
         self._text = text
         try:
-            # Unbuffered: from a pipe, a read gives what is there, instead of waiting for a whole chunk.
-            self._file = FileIO(os.dup(0) if path == "-" else path)
+            # A pipe waits for its other end.
+            with interruptible():
+                # Unbuffered: from a pipe, a read gives what is there, instead of waiting for a whole chunk.
+                self._file = FileIO(os.dup(0) if path == "-" else path)
             status = os.fstat(self._file.fileno())
         except OSError as error:
             raise self._cannot_read(error) from error
