@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
 from headrace.cli import signals
-from headrace.cli.arguments import count, natural, rate, seconds, weight
+from headrace.cli.arguments import count, natural, rate, seconds, size, weight
 from headrace.cli.complaint import ComplaintError
 from headrace.cli.map import MapOptions, run
 from headrace.cli.output import cannot_write, is_stream
@@ -88,6 +88,7 @@ def _map(options: argparse.Namespace) -> int:
             text=options.text,
             ordered=ordered,
             window=window,
+            max_record=options.max_record,
             every=options.every,
         )
     )
@@ -269,6 +270,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="in input order: how many records may be read ahead of the oldest unfinished one "
         "(default: 1024, or 4 times the limit if that is more; with groups, their window besides)",
+    )
+    job.add_argument(
+        "--max-record",
+        type=size,
+        default=64 << 20,
+        metavar="SIZE",
+        help="the longest line of the input that is taken for a record, in bytes or with K, M or G, each 1024 times the "
+        "one before; a longer one is bad input (default: 64M)",
     )
     job.add_argument(
         "--every",

@@ -78,6 +78,7 @@ class MapOptions:
     text: bool
     ordered: bool
     window: int
+    max_record: int
     every: float
 
 
@@ -89,7 +90,9 @@ def run(options: MapOptions) -> int:
         Interrupted: a signal came before the work began. Nothing was changed.
     """
     with signals.held(), ExitStack() as stack:
-        reader = stack.enter_context(RecordReader(options.input, text=options.text))
+        reader = stack.enter_context(
+            RecordReader(options.input, text=options.text, most=options.max_record)
+        )
         output = stack.enter_context(Output(options.output))
         errors = stack.enter_context(Output(options.errors)) if options.errors else None
         report = stack.enter_context(Output(options.report)) if options.report else None
