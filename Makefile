@@ -71,7 +71,18 @@ $(VENV)/.ready-%: requirements/%.txt requirements/build.txt requirements/test.tx
 
 .PHONY: build
 build: $(READY) ## build the extension in release and install the package, editable
+	@# A process that has the extension mapped dies if it is overwritten in place. maturin removes the old file and then
+	@# writes the new one, so that such a process keeps the old one. To be certain of that, the old files get second names.
+	mkdir -p build/replaced
+	rm -f build/replaced/*
+	ln python/headrace/_core.*.so build/replaced/ 2>/dev/null || true
+	touch build/replaced/begun
 	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) $(LOCKED) --quiet
+	@for file in python/headrace/_core.*.so; do \
+		[ ! "$$file" -ef "build/replaced/$${file##*/}" ] || [ ! "$$file" -nt build/replaced/begun ] || \
+			{ echo "$$file was overwritten in place" >&2; exit 1; }; \
+	done
+	rm -rf build/replaced
 
 .PHONY: test
 test: test-core loom test-python ## every test: the core's, its loom models, the Python ones

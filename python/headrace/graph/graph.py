@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace._core import GraphCore
 from headrace._internal.error_notes import noted, raise_all
-from headrace.errors import NOTHING, ClosedError
-from headrace.graph.node import DependencyNode, DependencyState
-from headrace.graph._topology import check, cycle_error
-from headrace.task.task import Task
-from headrace._internal.validate import flag
 from headrace._internal.reprs import shown, told
+from headrace._internal.validate import flag
+from headrace.errors import NOTHING, ClosedError
+from headrace.graph._topology import check, cycle_error
+from headrace.graph.node import DependencyNode, DependencyState
+from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
