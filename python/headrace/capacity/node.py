@@ -42,7 +42,8 @@ class CapacitySource(_core.Capacity):
     Order: at one node, the highest priority first, and first come, first served among equals; a wait of ten seconds
     makes up for a priority of 1, so that nobody starves. Among the children of a node, the one that has had least, for
     its weight: what counts is cost times the time for which it was held. A child that had nothing to do saves nothing up.
-    A smaller cost may go past one that does not fit, eight times; then what comes free is kept for that one.
+    A smaller cost may go past one that lacks slots or a part of a budget, eight times; then what comes free is kept for that
+    one. Order at a rate is strict: a smaller cost does not go past a larger one that lacks only quota.
     Bound: one entry for each that waits.
     Cost: O(depth) to acquire and release without contention; with it, O(depth x log(children)).
     Cancel safety: whoever is cancelled while waiting holds nothing, also if it was granted in that moment; its place is

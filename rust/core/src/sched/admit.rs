@@ -102,8 +102,11 @@ impl State {
         self.read_clock();
         // What has become ready before it came is for those who were here.
         self.dispatch(wakes);
-        if self.fit(node, &ask.cost, None, None) != Fit::Fits {
-            return Ok(None);
+        match self.fit(node, &ask.cost, None, None) {
+            Fit::Fits => {}
+            // By its priority it may come before the waiter that has the turn.
+            Fit::Behind if ask.priority > 0 => {}
+            _ => return Ok(None),
         }
         // It fits, but those before it in its line may not.
         let waiter = self.queue(node, ask, wakes);

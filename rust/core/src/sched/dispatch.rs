@@ -155,7 +155,7 @@ impl State {
                 }
                 Next::Turn(waiter) => {
                     if let Some(first) = skipped.first {
-                        self.outrun(first);
+                        self.outrun(first, waiter);
                     }
                     self.take_turns(waiter);
                 }

@@ -33,7 +33,7 @@ pub(super) struct Waiter {
     pub(super) stage: Stage,
     /// How often smaller work passed it since it came.
     pub(super) bypassed: u32,
-    /// How often slots went by it that it could have had, but for quota.
+    /// How often slots, or a turn at a rate, went by it that it could have had, but for (other) quota.
     pub(super) missed: u32,
     /// Whether it was next before, and lacked something.
     pub(super) was_next: bool,

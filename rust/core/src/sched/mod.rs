@@ -50,11 +50,12 @@
 //! Within a line the order is by the moment of coming, less so much for each step of priority ([`Settings::ageing`]): first
 //! come first served of equals, and whoever waits long enough passes any priority without ever being sorted anew (`line.rs`,
 //! `runs.rs`).
-//! The first eight of a line are *offered*: a later one of them may be granted while an earlier one does not fit.
+//! The first eight of a line are *offered*: a later one of them may be granted while an earlier one lacks slots or a budget. At a rate
+//! the order is strict (below).
 //!
 //! # Large costs: passes and reservations
 //!
-//! Smaller work may pass a waiter that was next and did not fit [`Settings::passes`] times. A pass is a grant that takes
+//! This is of slots and budgets. Smaller work may pass a waiter that was next and did not fit [`Settings::passes`] times. A pass is a grant that takes
 //! of something which that waiter lacks, from the moment at which it was next on, wherever else it is held up. After that,
 //! what frees of the resource that it lacks, at the node where it lacks it, is *reserved* for it (`reserve.rs`); other nodes and
 //! resources go on. If then something else turns out to be missing, that is reserved too.
@@ -69,13 +70,25 @@
 //! A rate is the generic cell rate algorithm in whole numbers (`rate.rs`): exact moments, no polling, no drift. Who lacks
 //! quota alone, and comes first by the order above, has the *turn* at that rate (`turn.rs`): a timer is set to the moment at which
 //! its quota is there, and until then nobody else gets any of this rate. A turn is a reservation of quota and of nothing else:
-//! slots stay free for others, and no pass is counted. Nothing of the rate is lost by it, since before that moment the rate is
-//! not full. If slots are missing when the moment has come, the turn goes on.
+//! slots stay free for others, and no pass is counted. If slots are missing when the moment has come, the turn goes on.
+//!
+//! So the order at a rate is strict, where for slots passing is allowed within bounds. A smaller cost that passes would delay the larger
+//! one by exactly the time in which the rate brings that cost, so passing saves nothing in sum and needs a bound of its own. Waiting
+//! wastes nothing: a cost is at most the burst, so it is granted before the rate is full. And the moment of a grant is known from the costs
+//! that are before it.
+//!
+//! Strict means by the order of this page. In its own line a waiter of a higher priority takes the turn from the one that has it
+//! (`take_precedence`), as it comes before that for slots, and as any other it is passed by ageing in the end. Between nodes a turn is not taken away: what a node
+//! is due is decided when the turn is given.
 //!
 //! The price of keeping no slots for who waits for quota: one who needs both, where both are always contended, may find the one
 //! there when the other is not, again and again. Therefore misses are counted, too (`miss.rs`): whoever comes first and sees others take
 //! slots that it could have had, but for quota, [`Settings::passes`] times, keeps its turn from then on until it is granted, also while
 //! it lacks slots, which are kept for it then as for one that was passed. That bounds the wait of who comes first.
+//!
+//! It is the same with two rates: the turn at one may always be another's when the turn at the other is free. A turn that is lost in this way
+//! is a miss, too. Of the turns that are kept, that at a fast rate begins only when the slowest is about to be ready: earlier, others
+//! may have what the fast one brings back in time. Slots are kept only once all quota is there.
 //!
 //! A child that quota holds back falls behind its siblings in tags, which it is owed; but by twice of what they may differ by in any case at
 //! most. Beyond that all who wait for quota move on with the virtual time, together, so that they share it by weight; and who comes to wait
@@ -119,7 +132,8 @@
 //!    operation: [`Tree::tick`].)
 //! 3. With everything released and all quotas ready, each waiter that fits the limits of its path is granted.
 //! 4. Every waiter is answered exactly once.
-//! 5. First come first served within equal node, cost and priority.
+//! 5. First come first served within equal node, cost and priority; of waiters of one node that need rates alone, whatever they cost, by
+//!    the order of the line.
 //! 6. For siblings f and g that are eligible all the time, what they received per weight differs by at most
 //!    `(D + 1) (c_f / w_f + c_g / w_g)`, with D the parent's limit and c the largest cost x hold. One that quota holds back meanwhile
 //!    is behind by about twice that at most, with c the mean.

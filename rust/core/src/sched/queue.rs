@@ -71,6 +71,8 @@ impl State {
     }
 
     fn offer(&mut self, node: u32, rank: Rank, waiter: u32) {
+        let cost = self.waiters.at(waiter).cost.clone();
+        self.take_precedence(node, rank, &cost);
         let line = &mut self.nodes.at_mut(node).line;
         line.push_offered(rank, waiter, &self.waiters);
         self.waiters.at_mut(waiter).stage = Stage::Offered;

@@ -134,6 +134,11 @@ impl State {
             }
             match self.fit_waiter(waiter) {
                 Fit::Fits => return Some(waiter),
+                // First its quota, then its slots: these would only lie idle until then.
+                Fit::Short(..) if self.keeps_turn(waiter) && self.ready_at(waiter) > self.now => {
+                    self.drop_reservations(waiter);
+                    self.refresh(self.waiters.at(waiter).node);
+                }
                 Fit::Short(node, resource) => self.reserve(waiter, node, resource),
                 fit => {
                     if self.waiters.at(waiter).reserved > 0 && fit != Fit::Parked {

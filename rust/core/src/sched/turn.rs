@@ -1,11 +1,13 @@
 //! Waiting for time: whose turn it is at a rate, and when to look again.
 
 use super::dispatch::Fit;
+use super::line::Rank;
 use super::node::NIL;
 use super::pool::Bound;
 use super::state::State;
 use super::{Cost, Resource, Time};
 use crate::sync::WakeList;
+use std::time::Duration;
 
 impl State {
     /// Gives a waiter the turn at each rate of its path that is not ready for it; all others there wait behind.
@@ -41,37 +43,136 @@ impl State {
         self.refresh(node);
     }
 
-    /// Gives a waiter that missed slots too often the turn at each rate of its path, ready or not, until it is granted, but for those
-    /// that an older one of its kind has. While it is held up for other reasons than these it has none.
+    /// Gives a waiter that missed too much the turn at each rate of its path that it [needs](Self::quota_at) by now, ready or not,
+    /// until it is granted, but for those that an older one of its kind has. While a pause or a limit holds it up it has none.
     ///
-    /// Others who wait for time alone keep theirs: it comes. Of two who keep theirs, and would wait for each other, one is older.
+    /// Waiters that lack time alone keep theirs: it comes. Of two waiters that keep theirs, and would wait for each other, one is older.
     pub(super) fn keep_turns(&mut self, waiter: u32) {
         if self.fit_waiter(waiter) == Fit::Parked {
             self.drop_turns(waiter);
             return;
         }
         let record = self.waiters.at(waiter);
-        let (node, rank, cost) = (record.node, record.rank, record.cost.clone());
-        for &(resource, _) in cost.parts() {
+        let (node, cost, now) = (record.node, record.cost.clone(), self.now);
+        let last = self.quota_at(waiter);
+        for &(resource, amount) in cost.parts() {
+            let amount = amount.as_micros();
             let mut at = node;
             while at != NIL {
                 let here = self.nodes.at(at);
                 let parent = here.parent;
                 if let Some(pool) = here.pool(resource)
-                    && let Bound::Rate(_) = pool.bound
-                    && pool.turn != Some(waiter)
+                    && let Bound::Rate(rate) = &pool.bound
                 {
+                    // Others may use this rate for as long as it brings the cost once more before the last rate is ready.
+                    let again = Duration::from_nanos(rate.worth(amount));
+                    let is_needed = last <= pool.ready_at(amount, now).after(again);
                     let other = pool.turn;
-                    let is_free = other.is_none_or(|other| {
-                        self.keeps_turn(other) && self.waiters.at(other).rank > rank
-                    });
-                    if is_free {
+                    if other == Some(waiter) {
+                        if !is_needed {
+                            self.give_up_turn(at, resource, waiter);
+                        }
+                    } else if is_needed && other.is_none_or(|other| self.yields(other, waiter)) {
                         self.pass_turn(at, resource, other, waiter);
                     }
                 }
                 at = parent;
             }
         }
+    }
+
+    /// Whether a waiter that keeps its turns gives one to another that keeps its own: to an older one.
+    fn yields(&self, waiter: u32, to: u32) -> bool {
+        self.keeps_turn(waiter) && self.waiters.at(waiter).rank > self.waiters.at(to).rank
+    }
+
+    /// When the last of its rates is ready for a waiter that keeps its turns: not before another's turn there is over.
+    fn quota_at(&self, waiter: u32) -> Time {
+        let record = self.waiters.at(waiter);
+        let mut last = self.ready_at(waiter);
+        for at in self.path(record.node) {
+            for &(resource, _) in record.cost.parts() {
+                if let Some(pool) = self.nodes.at(at).pool(resource)
+                    && let Some(other) = pool.turn.filter(|&other| other != waiter)
+                    && !self.yields(other, waiter)
+                {
+                    last = last.max(pool.timer.unwrap_or(self.now));
+                }
+            }
+        }
+        last
+    }
+
+    /// When the last of its rates has brought what a waiter needs, whoever has the turn.
+    pub(super) fn ready_at(&self, waiter: u32) -> Time {
+        let (record, now) = (self.waiters.at(waiter), self.now);
+        let pools = self.path(record.node).flat_map(|at| {
+            let parts = record.cost.parts().iter();
+            parts.filter_map(move |&(resource, amount)| {
+                let pool = self.nodes.at(at).pool(resource)?;
+                Some(pool.ready_at(amount.as_micros(), now))
+            })
+        });
+        pools.fold(now, Time::max)
+    }
+
+    /// Whether a waiter lacks quota of a rate at which it does not have the turn.
+    fn lacks_other_turns(&self, waiter: u32) -> bool {
+        let (record, now) = (self.waiters.at(waiter), self.now);
+        self.path(record.node).any(|at| {
+            record.cost.parts().iter().any(|&(resource, amount)| {
+                let pool = self.nodes.at(at).pool(resource);
+                pool.is_some_and(|pool| {
+                    let is_ready = pool.ready_at(amount.as_micros(), now) <= now;
+                    pool.turn != Some(waiter) && (pool.turn.is_some() || !is_ready)
+                })
+            })
+        })
+    }
+
+    /// Whether a waiter that is about to [take turns](Self::take_turns) takes one that another waiter needs.
+    pub(super) fn takes_turn_of(&self, taking: u32, other: u32) -> bool {
+        let (taking, other) = (self.waiters.at(taking), self.waiters.at(other));
+        self.path(taking.node).any(|at| {
+            self.is_below(other.node, at)
+                && taking.cost.parts().iter().any(|&(resource, amount)| {
+                    let pool = self.nodes.at(at).pool(resource);
+                    let is_taken = pool.is_some_and(|pool| {
+                        pool.turn.is_none()
+                            && pool.ready_at(amount.as_micros(), self.now) > self.now
+                    });
+                    is_taken && !other.cost.get(resource).is_zero()
+                })
+        })
+    }
+
+    /// Takes the turns from waiters behind a newcomer in its own line, so that priority counts for quota as it does for slots. Nothing
+    /// is lost by it: what the rate brought meanwhile is there. Follow with a `refresh` of the node.
+    pub(super) fn take_precedence(&mut self, node: u32, rank: Rank, cost: &Cost) {
+        let mut later = Vec::new();
+        for at in self.path(node) {
+            for &(resource, _) in cost.parts() {
+                if let Some(other) = self.nodes.at(at).pool(resource).and_then(|pool| pool.turn) {
+                    let record = self.waiters.at(other);
+                    if record.node == node && record.rank > rank && !self.keeps_turn(other) {
+                        later.push(other);
+                    }
+                }
+            }
+        }
+        for other in later {
+            self.drop_turns(other);
+        }
+    }
+
+    /// Ends one turn of a waiter.
+    fn give_up_turn(&mut self, node: u32, resource: Resource, waiter: u32) {
+        self.waiters.at_mut(waiter).turns -= 1;
+        if let Some(pool) = self.nodes.at_mut(node).pool_mut(resource) {
+            pool.turn = None;
+        }
+        self.set_timer(node, Some(resource), None);
+        self.refresh(node);
     }
 
     /// The turn at a rate goes from one waiter, if anybody has it, to another.
@@ -211,7 +312,14 @@ impl State {
                 self.refresh(node);
                 continue;
             };
-            match self.fit_waiter(waiter) {
+            let fit = self.fit_waiter(waiter);
+            if matches!(fit, Fit::Quota | Fit::Behind)
+                && !self.keeps_turn(waiter)
+                && self.lacks_other_turns(waiter)
+            {
+                self.miss(waiter);
+            }
+            match fit {
                 Fit::Fits => self.grant(waiter, wakes),
                 // It is looked at in a moment, with all that it keeps.
                 _ if self.keeps_turn(waiter) => self.rearm(node, resource),

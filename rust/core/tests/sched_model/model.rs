@@ -113,6 +113,10 @@ impl Claim {
         let since = i128::from(self.since);
         (since - i128::from(self.priority) * AGEING, self.name)
     }
+
+    pub fn takes_quota_alone(&self) -> bool {
+        self.cost.calls > 0 && Thing::ALL.iter().all(|thing| thing.of(&self.cost) == 0)
+    }
 }
 
 #[derive(Debug)]

@@ -153,6 +153,15 @@ impl Model {
                     || other.name >= claim.name,
                 "{claim:?} was granted before its elder equal {other:?}",
             );
+            // Two waiters of one line that need quota alone need the same rates, so their order is strict, whatever they cost.
+            let is_strict = other.node == claim.node
+                && [other, claim].iter().all(|claim| claim.takes_quota_alone())
+                && self.rank(other) < OFFERED
+                && !self.is_parked(other);
+            assert!(
+                !is_strict || other.order() >= claim.order(),
+                "{claim:?} passed {other:?} at a rate",
+            );
         }
         for index in 0..self.waiters.len() {
             self.watch_pass(&books, index, claim);
