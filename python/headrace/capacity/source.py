@@ -194,6 +194,8 @@ class CapacitySource(_core.Capacity):
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
         lower = lowered(changed)
+        # Raises in a forked child, where the thread that holds the lock may be missing.
+        _ = self.paused
         with self._resizing:
             while True:
                 before = self._limits

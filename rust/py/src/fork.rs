@@ -4,12 +4,36 @@
 //! stays locked for ever in the child, and a loop's mailbox rings in the parent. So every structure
 //! remembers the process that made it, and refuses to be used in another, with both process ids in
 //! the message.
+//!
+//! Other state belongs to the process, a thread or the running loop. In the child it must not be taken for the child's own:
+//!
+//! | state | in the child |
+//! |---|---|
+//! | this process ([`CURRENT`]) | set anew |
+//! | the number of the thread ([`thread`]) | a new one, so that whatever compares it finds nothing of the parent's: the mailbox that was used last, the current task ([`owner`]), alarms, the thread of a stream |
+//! | the running loop ([`asyncio`]) | forgotten: `asyncio` forgets it too, and the child may run a loop of its own |
+//! | the yield budget ([`budget`]) | new, and not lent: the task that lent it does not run here |
+//! | promises that are being passed on ([`awaitable`]) | forgotten: they are about waiters of the parent |
+//! | the mailbox of a loop | has a [`Home`]; in the child it neither notifies a loop nor passes a promise on |
+//! | the tokio runtime ([`runtime`]) | has a [`Home`]; the child starts its own |
+//! | counters of nesting ([`merge`], fan-outs, [`deep`], [`stack`]) | kept: the frames of the parent are on the stack of the child |
+//! | free lists, types, looked-up functions and classes, numbers of tasks and trees | kept: they belong to no thread and no loop |
+//!
+//! [`thread`]: crate::thread
+//! [`owner`]: crate::owner
+//! [`budget`]: crate::drive::budget
+//! [`awaitable`]: crate::awaitable
+//! [`runtime`]: crate::runtime
+//! [`merge`]: crate::drive::merge
+//! [`deep`]: crate::deep
+//! [`stack`]: crate::stack
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
-use crate::errors;
+use crate::drive::budget;
+use crate::{asyncio, awaitable, errors, thread};
 
 /// The id of this process; renewed in a child right after the fork.
 static CURRENT: AtomicU32 = AtomicU32::new(0);
@@ -18,6 +42,10 @@ static CURRENT: AtomicU32 = AtomicU32::new(0);
 #[pyfunction]
 fn after_fork_in_child() {
     CURRENT.store(std::process::id(), Relaxed);
+    thread::renew_after_fork();
+    asyncio::forget_run();
+    budget::forget_after_fork();
+    awaitable::forget_after_fork();
 }
 
 /// Notes this process, and asks to be told of forks.

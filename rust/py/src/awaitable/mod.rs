@@ -51,7 +51,7 @@ use pyo3::prelude::*;
 pub(crate) use address::{keep_with, let_go};
 pub(crate) use future::Future;
 pub(crate) use inner::Inner;
-pub(crate) use mailbox::undisturbed;
+pub(crate) use mailbox::{forget_after_fork, undisturbed};
 pub(crate) use native::{Class, Coroutine, Native};
 pub(crate) use park::Parked;
 pub(crate) use pending::Pending;
