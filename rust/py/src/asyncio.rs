@@ -161,6 +161,13 @@ pub(crate) fn forget_run() {
     drop(old);
 }
 
+/// Whether a loop is closed.
+pub(crate) fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    event_loop
+        .call_method0(intern!(event_loop.py(), "is_closed"))?
+        .is_truthy()
+}
+
 /// Cancels what a task awaits, from whichever thread: a future belongs to its loop, and only there may it be touched. In a
 /// loop that is closed nothing goes on any more, so that there is nothing to cancel.
 pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {

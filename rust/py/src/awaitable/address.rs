@@ -100,9 +100,7 @@ fn abandon_closed(py: Python<'_>) -> PyResult<()> {
         };
         let mailbox = &address.get().mailbox;
         if let Some(event_loop) = mailbox.event_loop.bind(py).upgrade()
-            && event_loop
-                .call_method0(intern!(py, "is_closed"))?
-                .is_truthy()?
+            && asyncio::is_closed(&event_loop)?
         {
             addresses.call_method1(intern!(py, "pop"), (&address, py.None()))?;
             mailbox.abandon(py);

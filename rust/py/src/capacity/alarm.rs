@@ -20,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::shared::Shared;
+use crate::asyncio;
 use crate::gil::GilCell;
 use crate::thread::{self, Blocking, this_thread};
 
@@ -124,9 +125,7 @@ impl LoopAlarm {
     fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
         match self.event_loop.bind(py).upgrade() {
             None => Ok(true),
-            Some(event_loop) => event_loop
-                .call_method0(intern!(py, "is_closed"))?
-                .is_truthy(),
+            Some(event_loop) => asyncio::is_closed(&event_loop),
         }
     }
 
