@@ -11,10 +11,10 @@
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`writer`] | lines on their way into a file |
 //! | [`runtime`] | threads for what blocks |
-//! | [`asyncio`], [`deep`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`recycled`], [`stack`], [`thread`] | what all of them stand on |
+//! | [`asyncio`], [`deep`], [`fork`], [`gc`], [`gil`], [`interpreter`], [`number`], [`owner`], [`recycled`], [`stack`], [`thread`] | what all of them stand on |
 //!
 //! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
-//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `deep`, `capacity/lease`, `asyncio`, `stack` and `gil`, each block with
+//! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `deep`, `capacity/lease`, `asyncio`, `interpreter`, `stack` and `gil`, each block with
 //! its reason.
 
 mod asyncio;
@@ -29,6 +29,7 @@ mod feed;
 mod fork;
 mod gc;
 mod gil;
+mod interpreter;
 mod kernel;
 mod number;
 mod owner;
@@ -50,6 +51,7 @@ use drive::{merge, pull, push};
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    interpreter::check(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
     stop::register(py)?;
