@@ -144,6 +144,66 @@ def test_a_name_that_is_not_there_says_so(package: str) -> None:
         exec(f"from {package} import nothing")  # noqa: S102 - a statement is what is tested
 
 
+SUBINTERPRETERS = """
+import os
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+is_named = sys.version_info >= (3, 13)
+
+def create(kind):
+    return interpreters.create(kind) if is_named else interpreters.create(isolated=kind == "isolated")
+
+def execute(interpreter, program):
+    if is_named:
+        # Up to 3.12 an error in there is raised here, and from 3.13 on it is returned.
+        assert (failed := interpreters.exec(interpreter, program)) is None, failed
+    else:
+        interpreters.run_string(interpreter, program)
+
+def is_refused(kind):
+    reader, writer = os.pipe()
+    interpreter = create(kind)
+    execute(interpreter, f'''
+import os, sys
+sys.path[:] = {sys.path!r}
+refused = []
+for statement in ["import headrace._core", "from headrace import SourceIterObj", "import headrace.pool"] * 2:
+    try:
+        exec(statement)
+    except ImportError as error:
+        refused.append("subinterpreter" in str(error))
+    else:
+        refused.append(False)
+os.write({writer}, repr(refused).encode())
+''')
+    interpreters.destroy(interpreter)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        return pipe.read() == repr([True] * 6)
+
+async def works():
+    from headrace import CapacitySource, PullRaceObj, SourceIterObj
+    capacity = CapacitySource(1)
+    first = await capacity.acquire(detached=True)
+    waiting = asyncio.ensure_future(capacity.acquire(detached=True))
+    await asyncio.sleep(0)
+    first.release()
+    (await waiting).release()
+    items = await PullRaceObj(SourceIterObj(range(3)).eager(1), range(3)).collect()
+    return sorted(items) == [0, 0, 1, 1, 2, 2]
+"""
+
+
+@pytest.mark.parametrize("kind", ["legacy", "isolated"])
+@pytest.mark.parametrize("steps", ["main sub main", "sub main sub main"])
+def test_a_subinterpreter_is_refused_and_the_main_one_works(kind: str, steps: str) -> None:
+    calls = {"main": "asyncio.run(works())", "sub": f"is_refused({kind!r})"}
+    outcomes = ", ".join(calls[step] for step in steps.split())
+    assert all(child(f"{SUBINTERPRETERS}\nprint(json.dumps([{outcomes}]))"))
+
+
 def modules() -> list[str]:
     """Every module of the package."""
     names = (".".join(path.relative_to(HOUSE.parent).parts) for path in HOUSE.rglob("*.py"))

@@ -43,6 +43,7 @@ use coroutine::{Native, stop_iteration};
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    runtime::interpreter::check(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     runtime::fork_guard::register(py)?;
     stop_iteration::register(py)?;

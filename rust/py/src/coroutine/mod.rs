@@ -50,7 +50,7 @@ use pyo3::prelude::*;
 
 pub(crate) use delegate::Inner;
 pub(crate) use future::Future;
-pub(crate) use loop_mailbox::undisturbed;
+pub(crate) use loop_mailbox::{forget_after_fork, undisturbed};
 pub(crate) use loop_registry::{keep_with, let_go};
 pub(crate) use park::Parked;
 pub(crate) use pending::Pending;

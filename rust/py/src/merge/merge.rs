@@ -274,10 +274,7 @@ impl Merge {
         if !is_busy {
             return Ok(());
         }
-        if event_loop
-            .call_method0(intern!(py, "is_closed"))?
-            .is_truthy()?
-        {
+        if asyncio::is_closed(&event_loop)? {
             return let_go(&event_loop, slf);
         }
         let note = Note {

@@ -19,8 +19,8 @@ use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, Raised};
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
-use crate::pull::state::current_thread;
 use crate::runtime::asyncio;
+use crate::runtime::blocking_wait::this_thread;
 
 /// The envelopes of a run that are not read yet, in a buffer, with what is to be done besides.
 #[pyclass(frozen, module = "headrace._core")]
@@ -30,7 +30,7 @@ pub(crate) struct Unread {
     /// The only one that may ask for envelopes; known from the start of the run on.
     event_loop: OnceLock<Py<PyAny>>,
     /// In which step of a task, and in which thread, that was last seen to run.
-    seen: GilCell<Option<(u64, usize)>>,
+    seen: GilCell<Option<(u64, u64)>>,
     /// Called with whatever is in the buffer and is no envelope, to raise what it stands for.
     other: Py<PyAny>,
     /// Called after an entry was taken while somebody waits for room; until the end, when nobody will any more.
@@ -215,7 +215,7 @@ impl Unread {
     #[inline]
     fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
         // A step of a task reads one envelope after the other, all on one loop.
-        let step = asyncio::steps(py).map(|step| (step, current_thread()));
+        let step = asyncio::steps(py).map(|step| (step, this_thread()));
         if step.is_some() && *self.seen.borrow(py) == step {
             return Ok(());
         }

@@ -101,10 +101,7 @@ pub(crate) fn await_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option
         None => return Ok(None),
     };
     if let Some(task) = &known
-        && task
-            .call_method0(intern!(py, "get_loop"))?
-            .call_method0(intern!(py, "is_closed"))?
-            .is_truthy()?
+        && asyncio::is_closed(&task.call_method0(intern!(py, "get_loop"))?)?
     {
         // It was left there, and will never come to its end.
         return Ok(None);

@@ -11,7 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Delivery, Pull};
 use super::fusion::Claim;
-use super::state::{Label, Origin, Phase, State, current_thread};
+use super::state::{Label, Origin, Phase, State};
 use crate::buffer::Buffer;
 use crate::coroutine::Parked;
 use crate::errors;
@@ -20,6 +20,7 @@ use crate::merge;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
+use crate::runtime::blocking_wait::this_thread;
 use crate::runtime::fork_guard::Home;
 use crate::source::{AnyFeed, ForeignFeed};
 
@@ -384,38 +385,58 @@ impl PullLink {
     }
 
     /// Binds the link to the running loop for this cycle, or refuses another one.
+    ///
+    /// A link that is idle goes on in the next loop once its own is closed or gone, in any thread. One in which a pull is
+    /// suspended does not: that pull can never end, and the next one would wait for it.
     pub(super) fn bind_loop(&self, py: Python<'_>) -> PyResult<()> {
         // Driven by hand, without a loop, it belongs to nobody.
         let Ok(running) = asyncio::running_loop(py) else {
-            self.state.borrow(py).thread = current_thread();
+            self.state.borrow(py).thread = this_thread();
             return Ok(());
         };
-        let known = self
-            .state
-            .borrow(py)
-            .event_loop
-            .as_ref()
-            .map(|weak| weak.clone_ref(py));
-        match known {
-            None => {
-                let weak = PyWeakrefReference::new(&running)?.unbind();
-                let mut state = self.state.borrow(py);
-                state.event_loop = Some(weak);
-                state.thread = current_thread();
-                Ok(())
+        let known = {
+            let state = self.state.borrow(py);
+            state.event_loop.as_ref().map(|weak| weak.clone_ref(py))
+        };
+        if let Some(known) = &known {
+            let event_loop = known.bind(py).upgrade();
+            if event_loop.as_ref().is_some_and(|known| known.is(&running)) {
+                // The loop may run in another thread than before.
+                self.state.borrow(py).thread = this_thread();
+                return Ok(());
             }
-            Some(weak)
-                if weak
-                    .bind(py)
-                    .upgrade()
-                    .is_some_and(|known| known.is(&running)) =>
-            {
-                Ok(())
+            let is_over = match event_loop {
+                Some(event_loop) => asyncio::is_closed(&event_loop)?,
+                None => true,
+            };
+            if !is_over || !self.state.borrow(py).is_idle() {
+                return Err(wrong_loop(py));
             }
-            Some(_) => Err(errors::wrong_loop(
-                py,
-                "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
-            )),
         }
+        let weak = PyWeakrefReference::new(&running)?.unbind();
+        let mut state = self.state.borrow(py);
+        // Asking whether a loop is closed runs Python code, during which another loop may have been quicker.
+        let is_same = match (&state.event_loop, &known) {
+            (Some(now), Some(known)) => now.is(known),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same || (known.is_some() && !state.is_idle()) {
+            drop(state);
+            return self.bind_loop(py);
+        }
+        let old = state.event_loop.replace(weak);
+        state.thread = this_thread();
+        drop(state);
+        drop(old);
+        Ok(())
     }
+}
+
+#[cold]
+fn wrong_loop(py: Python<'_>) -> PyErr {
+    errors::wrong_loop(
+        py,
+        "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
+    )
 }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 
@@ -18,6 +17,7 @@ use crate::buffer::Buffer;
 use crate::kernel::AnyKernel;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterative_drop::Deep;
+use crate::runtime::blocking_wait::this_thread;
 use crate::source::AnyFeed;
 
 /// What a link is made of.
@@ -87,8 +87,8 @@ pub(crate) struct State {
     pub(super) shared: bool,
     /// The buffer that this link is the far end of, once that is known.
     pub(super) far_end: Option<Py<Buffer>>,
-    /// The thread that drives it, by the address of its state.
-    pub(super) thread: usize,
+    /// The thread that drives it, by its number, which no other thread ever has; 0 before the first pull.
+    pub(super) thread: u64,
     /// The loop that drives it, from the first pull of a cycle.
     pub(super) event_loop: Option<Py<PyWeakrefReference>>,
     /// Who waits for a pull that is under way to come out, in order to close.
@@ -136,7 +136,7 @@ impl State {
                 _ => Start::Slow,
             };
         }
-        if self.thread != current_thread() {
+        if self.thread != this_thread() {
             return Start::Slow;
         }
         if !self.turn.take() {
@@ -156,6 +156,11 @@ impl State {
         self.running = false;
         self.line = Some(line);
         self.closers.is_empty() && self.turn.give_up()
+    }
+
+    /// Whether no pull is under way and none waits for its turn.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.running && self.turn.is_idle()
     }
 
     /// Who waits for the link to be idle, if it closes and is so now.
@@ -216,11 +221,4 @@ impl Traverse for State {
         self.returned.iter().try_for_each(&mut *visit)?;
         self.kept.as_ref().map_or(Ok(()), visit)
     }
-}
-
-/// Names the thread that runs Python now.
-#[inline]
-pub(crate) fn current_thread() -> usize {
-    // SAFETY: called with a token in hand, so that there is a current thread state.
-    unsafe { ffi::PyThreadState_Get().addr() }
 }

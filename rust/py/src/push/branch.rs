@@ -199,6 +199,7 @@ impl<'py> Pushed<'py> {
     }
 }
 
+// Kept in a forked child, which has the same stack.
 thread_local! { static LEVELS: Cell<usize> = const { Cell::new(0) }; }
 
 /// One fan inside another, on the stack.

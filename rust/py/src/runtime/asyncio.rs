@@ -150,8 +150,22 @@ fn thread_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
 }
 
 thread_local! {
-    /// The loop that this thread ran last, and the number of the thread as that loop has it.
+    /// The loop that this thread ran last, and the number of the thread as that loop has it. In a forked child the loop of the
+    /// parent still has that number, although it does not run there: see [`forget_run`].
     static RUN: RefCell<Option<(Py<PyWeakrefReference>, Py<PyAny>)>> = const { RefCell::new(None) };
+}
+
+/// Forgets the loop that this thread ran last, in a forked child.
+pub(crate) fn forget_run() {
+    let old = RUN.take();
+    drop(old);
+}
+
+/// Whether a loop is closed.
+pub(crate) fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    event_loop
+        .call_method0(intern!(event_loop.py(), "is_closed"))?
+        .is_truthy()
 }
 
 /// Cancels what a task awaits, from whichever thread: a future belongs to its loop, and only there may it be touched. In a

@@ -20,6 +20,7 @@ const MOST: usize = if cfg!(target_os = "linux") {
 /// How many are left to what runs at the bottom, unless a quarter of the stack is less.
 const LEFT: usize = 1 << 18;
 
+// Kept in a forked child, which has the same stack.
 thread_local! {
     /// Where they are to end, if there is an outermost one; else 0. Stacks grow downwards.
     static END: Cell<usize> = const { Cell::new(0) };
