@@ -89,9 +89,6 @@ class News:
                 self._tell_all(errors)
             finally:
                 self._telling = False
-        for error in errors:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise error
         raise_all(errors, "several callbacks of a DependencyGraph failed")
 
     def _begin(self) -> bool:

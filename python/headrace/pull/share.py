@@ -221,7 +221,13 @@ class _Hub(Generic[T]):
             if task.cancelling() > cancels or error.args == (CLOSING,):
                 raise
             outcome = Failure(error)
-        except Exception as error:
+        except GeneratorExit:
+            # The pull was dropped, and has taken nothing.
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            # It ends the program, once: the other branches would raise it again.
+            raise
+        except BaseException as error:
             outcome = Failure(error)
         finally:
             self._puller = None

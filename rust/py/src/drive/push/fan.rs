@@ -7,7 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use pyo3::exceptions::{PyException, PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyGeneratorExit, PyIndexError, PyKeyboardInterrupt, PySystemExit, PyTypeError, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList};
@@ -19,7 +21,6 @@ use super::halt::Halt;
 use super::line::blame;
 use super::link::PushLink;
 use super::now::{is_would_block, would_block};
-use crate::asyncio;
 use crate::awaitable::inner::is_awaitable;
 use crate::errors;
 use crate::gc;
@@ -409,8 +410,10 @@ impl<'py> Trouble<'py> {
     }
 }
 
-/// Whether an error keeps to its branch; one that means to end the program does not.
+/// Whether an error concerns its branch alone. One that ends the program does not, nor does the end of a coroutine.
 #[cold]
 fn is_one_branchs(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PyException>(py) || asyncio::is_cancelled_error(py, error)
+    !(error.is_instance_of::<PyKeyboardInterrupt>(py)
+        || error.is_instance_of::<PySystemExit>(py)
+        || error.is_instance_of::<PyGeneratorExit>(py))
 }
