@@ -13,7 +13,7 @@ use pyo3::types::PyList;
 
 use super::awaitable::{Flight, Push};
 use super::callbacks::Callbacks;
-use super::carry::{Mode, Walked};
+use super::carry::{Carried, Mode, Walked, answer_now};
 use super::line::{Line, blame};
 use super::link::{Outlet, PushLink};
 use super::todo::Todo;
@@ -152,7 +152,13 @@ impl Branch {
         match mode {
             // It is called in the task that awaits it.
             Mode::Await => Ok(Pushed::Waits(None, false)),
-            Mode::Now => Pushed::by(&sink.call_method1(intern!(py, "next_nowait"), (item,))?),
+            Mode::Now => {
+                let result = sink.call_method1(intern!(py, "next_nowait"), (item,))?;
+                match answer_now(sink, result)? {
+                    Carried::Answered(result) => Pushed::by(&result),
+                    _ => Ok(Pushed::Accepted),
+                }
+            }
         }
     }
 
