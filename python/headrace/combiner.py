@@ -79,7 +79,7 @@ class AsyncIteratorCombiner(Generic[T]):
 
         Raises:
             TypeError: it cannot be iterated.
-            ValueError: it is one of the sources already.
+            ValueError: it is one of the sources already, or takes from this one itself.
             ClosedError: the end was reached, or the combiner closed.
         """
         self._combination.add(source)

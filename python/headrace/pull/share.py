@@ -12,7 +12,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
 
-from headrace._core import ForeignFeed
+from headrace._core import ForeignFeed, attach
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
 from headrace.pull.nesting import nested
 from headrace.pull.number import whole
@@ -45,6 +45,7 @@ def share(
     if overflow not in ("block", "error"):
         raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
     depth = nested(source, "share()")
+    attach(source)
     hub = _Hub(source, maxsize, waits=overflow == "block")
     return tuple(PullBranchObj(_Reader(hub), depth) for _ in range(n))
 

@@ -9,6 +9,8 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::{Drawn, Wait, agen};
 use crate::awaitable::{Inner, Step};
 use crate::deep::Deep;
+use crate::drive::pull::circle;
+use crate::drive::pull::link::PullLink;
 use crate::errors;
 use crate::gc;
 use crate::gil::GilCell;
@@ -52,6 +54,9 @@ impl ForeignFeed {
     #[new]
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
+        if let Ok(link) = origin.cast::<PullLink>() {
+            circle::attach(link);
+        }
         Self {
             is_factory,
             state: GilCell::default(),
@@ -82,6 +87,11 @@ impl ForeignFeed {
     /// Over an async iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable, false)
+    }
+
+    /// What it is over.
+    pub(crate) fn origin<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.origin.bind(py).clone()
     }
 
     /// Over what a callable makes.

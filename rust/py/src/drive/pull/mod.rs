@@ -28,6 +28,7 @@
 //!   next pull says so (`SourceCancelledError`), since a clean end would hide the loss.
 
 pub(crate) mod awaitable;
+pub(crate) mod circle;
 pub(crate) mod claim;
 pub(crate) mod closing;
 pub(crate) mod control;

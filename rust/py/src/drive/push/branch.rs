@@ -14,6 +14,7 @@ use pyo3::types::PyList;
 use super::awaitable::{Flight, Push};
 use super::callbacks::Callbacks;
 use super::carry::{Carried, Mode, Walked, answer_now};
+use super::circle;
 use super::line::{Line, blame};
 use super::link::{Outlet, PushLink};
 use super::todo::Todo;
@@ -106,6 +107,7 @@ impl Native {
 
 impl Branch {
     pub(super) fn of(sink: Bound<'_, PyAny>) -> PyResult<Self> {
+        circle::attach(&sink);
         let native = match sink.cast::<PushLink>() {
             Ok(link) if PushLink::can_fuse(link)? => Some(Native::of(link)?),
             _ => None,

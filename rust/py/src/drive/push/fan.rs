@@ -107,7 +107,7 @@ impl Fan {
 
     /// The sinks, each once: what the numbers of branches mean.
     #[getter]
-    fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+    pub(super) fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         self.branches
             .iter()
             .map(|branch| branch.sink.bind(py).clone())

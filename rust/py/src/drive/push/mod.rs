@@ -30,6 +30,7 @@ pub(crate) mod awaitable;
 mod branch;
 pub(crate) mod callbacks;
 mod carry;
+mod circle;
 pub(crate) mod delivery;
 pub(crate) mod drain;
 pub(crate) mod fan;
