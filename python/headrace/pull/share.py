@@ -19,7 +19,7 @@ from headrace.pull.number import whole
 from headrace.pull.pump import Failure
 from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
-from headrace.telling import amount
+from headrace.telling import amount, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+MOST_BRANCHES = 100_000
+"""How many streams share one: each is made at once, and sees every item."""
+
+
 def share(
     source: PullObj[T],
     n: int,
@@ -40,7 +44,8 @@ def share(
     overflow: Literal["block", "error"] = "block",
 ) -> tuple[PullBranchObj[T], ...]:
     """Several streams of all items of one; see `PullObj.share`."""
-    whole("n", 1, n)
+    if whole("n", 1, n) > MOST_BRANCHES:
+        raise ValueError(f"n must be at most {MOST_BRANCHES}, got {shown(n)}")
     whole("maxsize", 1, maxsize)
     if overflow not in ("block", "error"):
         raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
