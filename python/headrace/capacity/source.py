@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import _core
+from headrace._core import Lease
 from headrace.capacity.limit import SLOTS, Budget, Rate, checked_limits, lowered
 from headrace.capacity.snapshot import CapacitySnapshot
 from headrace.telling import short, shown, told
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limit import Amounts, Limit, Limits
 
-__all__ = ["CapacitySource", "QuotaCapacitySource", "checked_capacity", "under"]
+__all__ = ["CapacitySource", "Lease", "QuotaCapacitySource", "checked_capacity", "under"]
 
 # Of how many resources a `repr` tells.
 _TOLD = 4
