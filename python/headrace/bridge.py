@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import Delivery, ForeignFeed
 from headrace.blame import as_one, ends_program, raise_all, raise_closing, speechless
+from headrace.copying import Uncopied
 from headrace.errors import CLOSING, NOTHING
 from headrace.pull.base import PullObj
 from headrace.pull.nesting import nested
@@ -49,7 +50,7 @@ OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")
 
 
-class PushPullObj(Generic[IN_contra, OUT_co]):
+class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
     """Two ends as one object: what is pushed into it goes into `sink`, what is pulled comes out of `source`.
 
         buffer = PushPullBufferObj(100)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVa
 
 from headrace._core import Merge, MergeFeed
 from headrace.blame import as_one
+from headrace.copying import Uncopied
 from headrace.tasks import settled
 from headrace.telling import counted, shown, told
 from headrace.unclosed import warn_unclosed
@@ -31,7 +32,7 @@ OnError: TypeAlias = Literal["raise", "skip", "stop"]
 """What an error of a source does: a pull raises it and the stream goes on; it is dropped; it is raised and the stream ends."""
 
 
-class AsyncIteratorCombiner(Generic[T]):
+class AsyncIteratorCombiner(Uncopied, Generic[T]):
     """Takes several streams as one, in any of several ways.
 
     All ways share the sources: what one takes, the others do not get. Nothing runs before the first pull. Native

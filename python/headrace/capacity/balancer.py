@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace.capacity.limit import SLOTS, checked, checked_amount, micros, units
 from headrace.capacity.source import CapacitySource
+from headrace.copying import Uncopied
 from headrace.errors import ClosedError
 from headrace.tasks import settled
 from headrace.telling import shown, told
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HierarchicalBalancer"]
 
 
-class HierarchicalBalancer:
+class HierarchicalBalancer(Uncopied):
     """Moves slots from children that leave them idle to children that have too few, over minutes.
 
         async with HierarchicalBalancer({fetches: (2, 40), parses: (2, 40)}):

@@ -12,6 +12,7 @@ from headrace import _core
 from headrace._core import Lease
 from headrace.capacity.limit import SLOTS, Budget, Rate, checked_limits, lowered
 from headrace.capacity.snapshot import CapacitySnapshot
+from headrace.copying import Uncopied
 from headrace.telling import short, shown, told
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ __all__ = ["CapacitySource", "Lease", "QuotaCapacitySource", "checked_capacity",
 _TOLD = 4
 
 
-class CapacitySource(_core.Capacity):
+class CapacitySource(Uncopied, _core.Capacity):
     """A limit, under another limit, and so on up to a root; what one node has is shared fairly among those below it.
 
         machine = CapacitySource(64)
@@ -68,6 +69,8 @@ class CapacitySource(_core.Capacity):
             this capacity or below it.
         ClosedError: `parent` is closed.
     """
+
+    _instead = "a limit is one for all that share it: hand on the object itself"
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
+from headrace.copying import Uncopied
 from headrace.errors import NOTHING, ClosedError
 from headrace.pool.ledger import Ledger
 from headrace.pool.news import Listener, News
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DependencyGraph"]
 
 
-class DependencyGraph:
+class DependencyGraph(Uncopied):
     """Nodes, each with a key, an item, and the keys of the nodes that have to be completed before it is ready.
 
         graph = DependencyGraph()
@@ -60,6 +61,8 @@ class DependencyGraph:
     Raises:
         TypeError: `keep_open` is no bool.
     """
+
+    _instead = "add the same nodes to another one"
 
     def __init__(self, *, keep_open: bool = False) -> None:
         self._keep_open = flag("keep_open", keep_open)

@@ -7,6 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headrace.capacity import CapacitySource
+from headrace.copying import Uncopied
 from headrace.errors import SourceCancelledError
 from headrace.pool.envelope import EnvelopeType
 from headrace.pool.job import State
@@ -31,7 +32,7 @@ MOST_IDS = 2**64
 """There are fewer ids of tasks."""
 
 
-class HierarchicalTaskPoolRunner:
+class HierarchicalTaskPoolRunner(Uncopied):
     """Pulls tasks from a source and runs them under a capacity; tells about them in envelopes.
 
     A task is an async function, an async generator function, a plain function that is called on the loop (a coroutine,

@@ -33,6 +33,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from headrace.copying import Uncopied
 from headrace.errors import HeadraceError
 from headrace.pull.number import finite, seconds as duration
 from headrace.telling import called, counted, told
@@ -56,7 +57,7 @@ class DeadlockError(HeadraceError, RuntimeError):
     """Nothing is ready, no timer is set, and nobody outside woke the loop: it would wait for ever."""
 
 
-class VirtualClock:
+class VirtualClock(Uncopied):
     """A loop factory: the loops it makes live on this clock, which jumps to the next timer instead of waiting.
 
     Give it to whatever takes a loop factory:

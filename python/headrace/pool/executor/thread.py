@@ -9,6 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast, overload
 
+from headrace.copying import Uncopied
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 from headrace.pool.executor.followed import Followed
 from headrace.telling import short
@@ -27,7 +28,7 @@ class Hold(Protocol):
     def __call__(self, job: str, *, left: bool = False) -> Callable[[], None]: ...
 
 
-class ThreadExecutor:
+class ThreadExecutor(Uncopied):
     """Runs plain functions in threads. A thread cannot be cancelled: whoever wants it stopped waits, or leaves it.
 
     A thread that has nothing to do takes the next task; there is a new one only if none is idle. They end when the
