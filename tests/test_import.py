@@ -15,7 +15,7 @@ import pytest
 import headrace
 
 HOUSE = Path(headrace.__file__).parent
-LAZY = ["headrace", "headrace.pull", "headrace.push"]
+LAZY = ["headrace", "headrace.capacity", "headrace.pool", "headrace.pull", "headrace.push"]
 
 
 def child(program: str) -> Any:
@@ -86,6 +86,66 @@ def test_a_program_pays_for_the_rooms_that_it_enters(
 def test_nothing_heavy_is_loaded_for_a_pull_line() -> None:
     loaded = entered("from headrace import SourceIterObj, PullMapObj, PullWindowObj")
     assert not {"dataclasses", "json", "queue"} & loaded
+
+
+# What the first use of each loads, after the names were imported and beside what that loaded.
+FIRST_USES = {
+    "map": (
+        "SourceIterObj",
+        """
+    async for _ in SourceIterObj([1]).map(str): pass""",
+        # The fluent interface imports an operator when it is asked for.
+        {
+            "configuration",
+            "pull.concurrent",
+            "pull.driven",
+            "pull.number",
+            "pull.transform",
+            "skip",
+            "tasks",
+            "unclosed",
+        },
+        24,
+    ),
+    "push": (
+        "SinkCollectObj, PushMapObj",
+        """
+    await PushMapObj(SinkCollectObj(), str).next(1)""",
+        set[str](),
+        24,
+    ),
+    "pool": (
+        "CapacitySource, HierarchicalTaskPoolRunner",
+        """
+    async def work(): await asyncio.sleep(0)
+    async with HierarchicalTaskPoolRunner([work], CapacitySource(1)).run_tasks() as run:
+        async for _ in run: pass""",
+        set[str](),
+        80,
+    ),
+}
+
+
+@pytest.mark.parametrize("use", FIRST_USES)
+def test_the_first_item_loads_next_to_nothing(use: str) -> None:
+    names, body, late, most = FIRST_USES[use]
+    program = f"""
+before = set(sys.modules)
+from headrace import {names}
+imported = set(sys.modules) - before
+async def main():{body}
+asyncio.run(main())
+print(json.dumps([[*imported], [*(set(sys.modules) - before - imported)]]))
+"""
+    imported, added = map(set, child(program))
+    assert added <= {f"headrace.{module}" for module in late}
+    loaded = imported | added
+    assert len(loaded) <= most, sorted(loaded)
+    # Nothing that a program would notice in its start: the servers, readers and writers of the standard library.
+    assert not {"pool.graph", "pool.mapped", "pool.sources", "capacity.balancer"} & {
+        name.removeprefix("headrace.") for name in loaded
+    }
+    assert not {"http", "json", "pickle", "multiprocessing", "unittest", "urllib"} & loaded
 
 
 @pytest.mark.parametrize("package", LAZY)

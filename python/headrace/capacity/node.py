@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import _core
+from headrace._core import Lease
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short, shown, told
 from headrace.capacity.limits import SLOTS, Budget, Rate, checked_limits, lowered
 from headrace.capacity.snapshot import CapacitySnapshot
@@ -17,13 +19,13 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Amounts, Limit, Limits
 
-__all__ = ["CapacitySource", "QuotaCapacitySource", "checked_capacity", "under"]
+__all__ = ["CapacitySource", "Lease", "QuotaCapacitySource", "checked_capacity", "under"]
 
 # Of how many resources a `repr` tells.
 _TOLD = 4
 
 
-class CapacitySource(_core.Capacity):
+class CapacitySource(Uncopied, _core.Capacity):
     """A limit, under another limit, and so on up to a root; what one node has is shared fairly among those below it.
 
         machine = CapacitySource(64)
@@ -67,6 +69,8 @@ class CapacitySource(_core.Capacity):
             this capacity or below it.
         ClosedError: `parent` is closed.
     """
+
+    _instead = "a limit is one for all that share it: hand on the object itself"
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace._core import GraphCore
+from headrace._internal.copying import Uncopied
 from headrace._internal.error_notes import noted, raise_all
 from headrace._internal.reprs import shown, told
 from headrace._internal.validate import flag
@@ -34,7 +35,7 @@ _STATES: Final = tuple(DependencyState)
 """By the numbers that the core has for them."""
 
 
-class DependencyGraph:
+class DependencyGraph(Uncopied):
     """Nodes, each with a key, an item, and the keys of the nodes that have to be completed before it is ready.
 
         graph = DependencyGraph()
@@ -72,6 +73,8 @@ class DependencyGraph:
     Raises:
         TypeError: `keep_open` is no bool.
     """
+
+    _instead = "add the same nodes to another one"
 
     def __init__(self, *, keep_open: bool = False) -> None:
         self._keep_open = flag("keep_open", keep_open)

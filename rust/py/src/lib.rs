@@ -78,6 +78,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::standing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::circle::attach, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::check_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::shut, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::begin_closing, module)?)?;

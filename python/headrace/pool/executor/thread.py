@@ -15,6 +15,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short
 from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
 from headrace.pool.executor.submission import Followed
@@ -33,7 +34,7 @@ class Hold(Protocol):
     def __call__(self, job: str, *, left: bool = False) -> Callable[[], None]: ...
 
 
-class ThreadExecutor:
+class ThreadExecutor(Uncopied):
     """Runs plain functions in threads. A thread cannot be cancelled: whoever wants it stopped waits, or leaves it.
 
     A thread that has nothing to do takes the next task; there is a new one only if none is idle. They end when the

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use headrace_core::sched::{self as core, Amount, NodeId, OwnerId, PermitId, Resource, Tree};
-use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -98,6 +98,14 @@ impl Lease {
 #[expect(clippy::doc_markdown, reason = "these docstrings are Python's")]
 #[pymethods]
 impl Lease {
+    /// Refuses to be copied and pickled; see `headrace.copying`.
+    #[expect(clippy::unused_self, reason = "Python calls it as a method")]
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err(
+            "Lease cannot be copied or pickled: what it holds would be held twice; acquire another one of its capacity",
+        ))
+    }
+
     /// Gives it back: slots at once; what a rate gave comes back with time, and what was taken of a budget is spent.
     /// Idempotent.
     pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {

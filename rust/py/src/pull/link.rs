@@ -1,7 +1,7 @@
 //! `PullLink`: the base of every pull object.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Delivery, Pull};
+use super::circle;
 use super::fusion::Claim;
 use super::state::{Label, Origin, Phase, State};
 use crate::buffer::Buffer;
@@ -30,6 +31,8 @@ use crate::source::{AnyFeed, ForeignFeed};
 pub(crate) struct PullLink {
     home: Home,
     pub(super) label: Option<Label>,
+    /// Whether something pulls it, or did; see [`circle`].
+    pub(super) is_attached: AtomicBool,
     pub(crate) state: GilCell<State>,
 }
 
@@ -44,19 +47,19 @@ impl PullLink {
     /// `origin`: the link above, with the kernel to apply to its items; or a feed; or nothing.
     #[pyo3(signature = (origin = None, kernel = None))]
     fn __init__(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         origin: Option<&Bound<'_, PyAny>>,
         kernel: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let origin = match (origin, kernel) {
+        let (py, this) = (slf.py(), slf.get());
+        let made_of = match (origin, kernel) {
             (None, None) => Origin::Unset,
             (Some(source), Some(kernel)) => {
                 let Ok(source) = source.cast::<PullLink>() else {
                     return Err(errors::wrong_type("source", "a pull object", source));
                 };
                 let kernel = AnyKernel::of(kernel)?;
-                source.get().state.borrow(py).consumers += 1;
+                circle::attach(source);
                 Origin::Stage {
                     kernel,
                     source: source.clone().unbind().into(),
@@ -67,8 +70,20 @@ impl PullLink {
                 return Err(errors::wrong_type("kernel", "given with an origin", kernel));
             }
         };
-        let old = std::mem::replace(&mut self.state.borrow(py).origin, origin);
+        let old = std::mem::replace(&mut this.state.borrow(py).origin, made_of);
+        if circle::leads_to_itself(slf) {
+            let circular = std::mem::replace(&mut this.state.borrow(py).origin, old);
+            drop(circular);
+            let owner = slf.get_type().name()?.to_string();
+            let source = kernel.and(origin).unwrap_or(slf);
+            return Err(circle::refusal(&owner, "source", source));
+        }
         drop(old);
+        if let (Some(source), Some(_)) = (origin, kernel)
+            && let Ok(source) = source.cast::<PullLink>()
+        {
+            source.get().state.borrow(py).consumers += 1;
+        }
         Ok(())
     }
 
@@ -119,6 +134,7 @@ impl PullLink {
         Self {
             home: Home::here(),
             label: None,
+            is_attached: AtomicBool::new(false),
             state: GilCell::new(State::made_of(origin)),
         }
     }

@@ -13,7 +13,8 @@ use pyo3::types::PyList;
 
 use super::awaitable::{Flight, Push};
 use super::callbacks::Callbacks;
-use super::deliver::{Mode, Walked};
+use super::circle;
+use super::deliver::{Carried, Mode, Walked, answer_now};
 use super::link::{Outlet, PushLink};
 use super::pipeline::{Line, blame};
 use super::work_stack::Todo;
@@ -106,6 +107,7 @@ impl Native {
 
 impl Branch {
     pub(super) fn of(sink: Bound<'_, PyAny>) -> PyResult<Self> {
+        circle::attach(&sink);
         let native = match sink.cast::<PushLink>() {
             Ok(link) if PushLink::can_fuse(link)? => Some(Native::of(link)?),
             _ => None,
@@ -152,7 +154,13 @@ impl Branch {
         match mode {
             // It is called in the task that awaits it.
             Mode::Await => Ok(Pushed::Waits(None, false)),
-            Mode::Now => Pushed::by(&sink.call_method1(intern!(py, "next_nowait"), (item,))?),
+            Mode::Now => {
+                let result = sink.call_method1(intern!(py, "next_nowait"), (item,))?;
+                match answer_now(sink, result)? {
+                    Carried::Answered(result) => Pushed::by(&result),
+                    _ => Ok(Pushed::Accepted),
+                }
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Push;
 use super::callbacks::Callbacks;
+use super::circle;
 use super::fan::Fan;
 use super::pipeline::{End, Line};
 use super::work_stack::{Kept, Todo};
@@ -64,6 +65,8 @@ pub(crate) struct PushLink {
     /// item.
     kept: GilCell<VecDeque<Kept>>,
     has_kept: AtomicBool,
+    /// Whether something pushes into it, or did; see [`circle`].
+    pub(super) is_attached: AtomicBool,
     /// Dropped last: the way to the next link is in it.
     outlet: GilCell<Outlet>,
 }
@@ -79,6 +82,7 @@ impl PushLink {
             line: GilCell::new(None),
             kept: GilCell::new(VecDeque::new()),
             has_kept: AtomicBool::new(false),
+            is_attached: AtomicBool::new(false),
             outlet: GilCell::new(Outlet::Unset),
         }
     }
@@ -87,22 +91,25 @@ impl PushLink {
     /// it may hold; or a buffer, callbacks or a fan; or nothing.
     #[pyo3(signature = (outlet = None, kernel = None, *, maxsize = None))]
     fn __init__(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         outlet: Option<&Bound<'_, PyAny>>,
         kernel: Option<&Bound<'_, PyAny>>,
         maxsize: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
         let maxsize = maxsize
             .map(|maxsize| whole("maxsize", 1, maxsize))
             .transpose()?
             .map(|maxsize| usize::try_from(maxsize).unwrap_or(usize::MAX));
-        let outlet = match (outlet, kernel) {
+        let leads = match (outlet, kernel) {
             (None, None) => Outlet::Unset,
-            (Some(sink), Some(kernel)) => Outlet::Stage {
-                kernel: AnyKernel::of(kernel)?,
-                sink: sink.clone().unbind().into(),
-            },
+            (Some(sink), Some(kernel)) => {
+                circle::attach(sink);
+                Outlet::Stage {
+                    kernel: AnyKernel::of(kernel)?,
+                    sink: sink.clone().unbind().into(),
+                }
+            }
             (Some(store), None) => {
                 if let Ok(list) = store.cast_exact::<PyList>() {
                     Outlet::Collect(list.clone().unbind(), maxsize)
@@ -124,7 +131,12 @@ impl PushLink {
                 return Err(errors::wrong_type("kernel", "given with an outlet", kernel));
             }
         };
-        let old = std::mem::replace(&mut *self.outlet.borrow(py), outlet);
+        let old = std::mem::replace(&mut *this.outlet.borrow(py), leads);
+        if circle::leads_to_itself(slf) {
+            let circular = std::mem::replace(&mut *this.outlet.borrow(py), old);
+            drop(circular);
+            return Err(circle::refusal(slf, outlet.unwrap_or(slf)));
+        }
         drop(old);
         Ok(())
     }

@@ -12,6 +12,8 @@ use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
 use crate::object::iterative_drop::Deep;
+use crate::pull::circle;
+use crate::pull::link::PullLink;
 use crate::runtime::stack_limit::Level;
 
 /// Takes items from an async iterator that is made when the first one is wanted.
@@ -52,6 +54,9 @@ impl ForeignFeed {
     #[new]
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
+        if let Ok(link) = origin.cast::<PullLink>() {
+            circle::attach(link);
+        }
         Self {
             is_factory,
             state: GilCell::default(),
@@ -82,6 +87,11 @@ impl ForeignFeed {
     /// Over an async iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable, false)
+    }
+
+    /// What it is over.
+    pub(crate) fn origin<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.origin.bind(py).clone()
     }
 
     /// Over what a callable makes.
