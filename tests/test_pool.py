@@ -239,7 +239,12 @@ async def test_pool_never_patches_the_event_loop(monkeypatch: pytest.MonkeyPatch
     registry: Any = getattr(tasks, "_all_tasks", None)
     if registry is not None:
         add = registry.add
-        monkeypatch.setattr(registry, "add", lambda task: (look(), add(task)))
+
+        def added(task: object) -> None:
+            look()
+            add(task)
+
+        monkeypatch.setattr(registry, "add", added)
 
     async def work() -> None:
         look()

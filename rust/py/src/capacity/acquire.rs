@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use headrace_core::sched::{
+use headrace_core::capacity::{
     self as core, Amount, Ask, Cost, NodeId, OwnerId, Permit, PermitId, Resource,
 };
 use pyo3::exceptions::PyTimeoutError;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::sched::{self as core, Amount, NodeId, OwnerId, PermitId, Resource, Tree};
+use headrace_core::capacity::{self as core, Amount, NodeId, OwnerId, PermitId, Resource, Tree};
 use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};

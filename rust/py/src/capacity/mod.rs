@@ -1,4 +1,4 @@
-//! The tree of capacities, as Python sees it: a thin layer over [`headrace_core::sched`].
+//! The tree of capacities, as Python sees it: a thin layer over [`headrace_core::capacity`].
 //!
 //! | file | what it holds |
 //! |---|---|

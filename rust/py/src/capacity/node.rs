@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::sched::{Ask, NodeId, NodeOptions, OwnerId, PermitId, Tree, Usage};
+use headrace_core::capacity::{Ask, NodeId, NodeOptions, OwnerId, PermitId, Tree, Usage};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -512,7 +512,7 @@ impl Capacity {
         &self,
         py: Python<'_>,
         ask: &Ask,
-        error: &headrace_core::sched::AcquireError,
+        error: &headrace_core::capacity::AcquireError,
     ) -> PyErr {
         match self.shared() {
             Ok(shared) => {

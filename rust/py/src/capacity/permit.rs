@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headrace_core::sched::PermitId;
+use headrace_core::capacity::PermitId;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use headrace_core::sched::{Alarm, AlarmId, Time};
+use headrace_core::capacity::{Alarm, AlarmId, Time};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Alarm, ManualClock, NodeError, NodeId, NodeOptions, Resource, Settings, Time, Tree,
 };
 use pyo3::exceptions::{PyTypeError, PyValueError};

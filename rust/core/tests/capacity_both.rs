@@ -6,13 +6,13 @@ mod common;
 use common::Task;
 use common::clocked::{SLOTS, World, granted, units};
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit, Resource, Settings, Time,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
-/// As [`Settings::passes`](headrace_core::sched::Settings::passes) by default.
+/// As [`Settings::passes`](headrace_core::capacity::Settings::passes) by default.
 const PASSES: u64 = 8;
 
 /// One market: slots that are held for so long, calls that come so often, in milliseconds, and a crowd that always waits for each.

@@ -6,7 +6,7 @@ mod common;
 use common::clocked::{SLOTS, World, failed, granted, units};
 use common::{Named, Reentrant, Task, panics};
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     AcquireError, Amount, AmountError, Ask, Cost, CostError, Limit, MAX_DEPTH, NodeError,
     NodeOptions, OwnerId, PermitError, Resource, Settings, Weight,
 };
@@ -96,7 +96,7 @@ fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
     let take = |owner| world.take_ask(Ask::slots(leaf, 1).owner(owner));
     let ours = [take(US), take(US), take(US)];
     let theirs = take(OwnerId(8));
-    let ids = |permits: &[&headrace_core::sched::Permit]| -> Vec<_> {
+    let ids = |permits: &[&headrace_core::capacity::Permit]| -> Vec<_> {
         permits.iter().map(|permit| permit.id()).collect()
     };
     assert_eq!(

@@ -20,7 +20,7 @@ const STRANGER: &str = "the node belongs to another tree";
 /// methods that change something each grants, in the same call, whatever it made room for.
 ///
 /// ```
-/// use headrace_core::sched::{Ask, NodeOptions, Resource, Settings, Tree};
+/// use headrace_core::capacity::{Ask, NodeOptions, Resource, Settings, Tree};
 ///
 /// let tree = Tree::new(Settings::default());
 /// let all = tree.root(NodeOptions::slots(10))?;

@@ -3,7 +3,7 @@
 use crate::model::DEPTH;
 use crate::op::{Limits, Op};
 use crate::run::{MILLI, Run};
-use headrace_core::sched::{Amount, Limit, NodeOptions, Resource, Weight};
+use headrace_core::capacity::{Amount, Limit, NodeOptions, Resource, Weight};
 use std::time::Duration;
 
 impl Run {

@@ -5,7 +5,7 @@
 
 use crate::op::{Amounts, Limits};
 use crate::quota::Log;
-use headrace_core::sched::{Acquire, NodeId, Permit, Resume};
+use headrace_core::capacity::{Acquire, NodeId, Permit, Resume};
 
 /// A leaf offers so many of its waiters at most.
 pub const OFFERED: usize = 8;

@@ -7,7 +7,7 @@ use common::Task;
 use common::timer::Timer;
 use common::world::{SECOND, seconds};
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit, Resource,
     Settings, Time,
 };

@@ -5,7 +5,7 @@ use crate::model::{Claim, Lease, Model, Stand, Waiter, Wish};
 use crate::op::{Amounts, Limits, Op};
 use crate::watch::Refusal;
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     AcquireError, Amount, Ask, Cost, ManualClock, OwnerId, Permit, PermitError, Resource, Settings,
     Time,
 };

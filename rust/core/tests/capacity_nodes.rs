@@ -5,7 +5,7 @@ mod common;
 
 use common::counting::{Counting, count, live};
 use headrace_core::Tree;
-use headrace_core::sched::{Ask, ManualClock, NodeId, NodeOptions, Settings};
+use headrace_core::capacity::{Ask, ManualClock, NodeId, NodeOptions, Settings};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! A tree of capacities under arbitrary operations, watched by a plain model of it.
 //!
-//! `PROPTEST_CASES=200000 cargo test -p headrace-core --test sched_model` looks longer, at so many cases of each theme; not in
+//! `PROPTEST_CASES=200000 cargo test -p headrace-core --test capacity_model` looks longer, at so many cases of each theme; not in
 //! release, which checks less.
 #![cfg(not(loom))]
 // One program: what is public here is so for its other files.

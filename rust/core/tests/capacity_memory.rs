@@ -5,7 +5,7 @@ mod common;
 
 use common::counting::{Counting, live};
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, Amount, Ask, Limit, ManualClock, NodeOptions, Resource, Settings,
 };
 use std::future::Future;

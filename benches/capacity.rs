@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use headrace_core::Tree;
-use headrace_core::sched::{Acquire, Ask, NodeId, NodeOptions, Settings};
+use headrace_core::capacity::{Acquire, Ask, NodeId, NodeOptions, Settings};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hint::black_box;
@@ -37,7 +37,7 @@ fn waiting(tree: &Arc<Tree>, node: NodeId) -> Acquire {
 
 fn alone(c: &mut Criterion) {
     let mut cx = cx();
-    let mut group = c.benchmark_group("sched/alone, taken and given back");
+    let mut group = c.benchmark_group("capacity/alone, taken and given back");
     for depth in [1, 2, 3, 5, 8] {
         let (tree, root) = tree(8);
         let leaf = path(&tree, root, depth, 8);
@@ -163,7 +163,7 @@ fn look_up(b: &mut criterion::Bencher<'_>, count: usize) {
 }
 
 fn contended(c: &mut Criterion) {
-    let mut group = c.benchmark_group("sched/handed on, by depth with 8 waiters");
+    let mut group = c.benchmark_group("capacity/handed on, by depth with 8 waiters");
     for depth in [1, 2, 3, 5, 8] {
         let (tree, root) = tree(1);
         let leaf = path(&tree, root, depth, 1);
@@ -172,7 +172,7 @@ fn contended(c: &mut Criterion) {
         });
     }
     group.finish();
-    let mut group = c.benchmark_group("sched/handed on, by waiters in one line");
+    let mut group = c.benchmark_group("capacity/handed on, by waiters in one line");
     for waiters in [1, 10, 1000, 100_000] {
         let (tree, root) = tree(1);
         group.bench_function(BenchmarkId::from_parameter(waiters), |b| {
@@ -180,7 +180,7 @@ fn contended(c: &mut Criterion) {
         });
     }
     group.finish();
-    let mut group = c.benchmark_group("sched/handed on, by lines of one waiter");
+    let mut group = c.benchmark_group("capacity/handed on, by lines of one waiter");
     for lines in [1, 10, 1000, 100_000] {
         let (tree, root) = tree(1);
         let leaves: Vec<_> = (0..lines).map(|_| path(&tree, root, 2, 1)).collect();
@@ -189,7 +189,7 @@ fn contended(c: &mut Criterion) {
         });
     }
     group.finish();
-    let mut group = c.benchmark_group("sched/floor, by lines of one waiter");
+    let mut group = c.benchmark_group("capacity/floor, by lines of one waiter");
     for lines in [10, 1000, 100_000] {
         group.bench_function(BenchmarkId::from_parameter(lines), |b| look_up(b, lines));
     }
@@ -198,7 +198,7 @@ fn contended(c: &mut Criterion) {
 
 /// Waiters that come and give up, from the end of a line, its front, and after they were granted.
 fn cancelled(c: &mut Criterion) {
-    let mut group = c.benchmark_group("sched/cancelled, with 1000 waiters");
+    let mut group = c.benchmark_group("capacity/cancelled, with 1000 waiters");
     let (tree, root) = tree(1);
     let held = tree.try_acquire(Ask::slots(root, 1)).unwrap().unwrap();
     let mut line: VecDeque<_> = (0..1000).map(|_| waiting(&tree, root)).collect();

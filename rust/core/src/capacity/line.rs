@@ -242,7 +242,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::Waiter;
-    use crate::sched::Acquire;
+    use crate::capacity::Acquire;
 
     #[test]
     fn a_waiter_is_small() {

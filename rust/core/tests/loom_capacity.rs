@@ -3,7 +3,7 @@
 #![cfg(loom)]
 
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, AcquireError, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit,
     Resource, Settings, Time,
 };

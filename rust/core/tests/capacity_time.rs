@@ -7,7 +7,7 @@ use common::Task;
 use common::clocked::{World, failed, granted, units};
 use common::dice::Dice;
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     AcquireError, Amount, Ask, Cost, Limit, ManualClock, NodeError, NodeId, NodeOptions,
     PermitError, Resource, Settings, Time,
 };

@@ -1,7 +1,7 @@
 //! What must never happen, whoever is served.
 
 use crate::model::{Book, Claim, Model, OFFERED, Stand, Thing};
-use headrace_core::sched::AcquireError;
+use headrace_core::capacity::AcquireError;
 
 /// Why an ask may or must be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

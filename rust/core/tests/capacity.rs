@@ -5,7 +5,7 @@ mod common;
 
 use common::Task;
 use common::clocked::{SLOTS, World, failed, granted, units};
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, AcquireError, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Weight,
 };
 use std::task::Poll;

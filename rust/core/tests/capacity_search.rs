@@ -5,7 +5,7 @@ mod common;
 
 use common::Task;
 use common::clocked::{SLOTS, World, units};
-use headrace_core::sched::{Acquire, Ask, Cost, Limit, NodeOptions};
+use headrace_core::capacity::{Acquire, Ask, Cost, Limit, NodeOptions};
 use std::time::{Duration, Instant};
 
 /// Where the tenants are whose calls wait for one rate.

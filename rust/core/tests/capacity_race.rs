@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Amount, Ask, Cost, Limit, ManualClock, NodeOptions, Resource, Settings,
 };
 use std::future::Future;

@@ -5,13 +5,13 @@ mod common;
 
 use common::Task;
 use common::clocked::{SLOTS, World, failed, granted, units};
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, AcquireError, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Resource, Time, Weight,
 };
 use std::task::Poll;
 use std::time::Duration;
 
-/// As [`Settings::passes`](headrace_core::sched::Settings::passes) by default.
+/// As [`Settings::passes`](headrace_core::capacity::Settings::passes) by default.
 const PASSES: usize = 8;
 
 fn rate(amount: u64, millis: u64, burst: Option<u64>) -> Limit {

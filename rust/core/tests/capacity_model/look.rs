@@ -3,7 +3,7 @@
 use crate::model::Stand;
 use crate::op::Op;
 use crate::run::{Run, poll_wish};
-use headrace_core::sched::{AcquireError, Amount, Time};
+use headrace_core::capacity::{AcquireError, Amount, Time};
 use std::task::Poll;
 
 impl Run {

@@ -97,8 +97,8 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::{NIL, Rank, Runs, Waiter};
-    use crate::sched::Cost;
-    use crate::sched::line::Wants;
+    use crate::capacity::Cost;
+    use crate::capacity::line::Wants;
     use crate::sync::Slab;
     use std::collections::BTreeSet;
 

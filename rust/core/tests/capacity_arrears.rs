@@ -6,7 +6,7 @@ mod common;
 use common::Task;
 use common::clocked::{SLOTS, World, units};
 use common::dice::Dice;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Resource, Time, Weight,
 };
 use std::task::Poll;
