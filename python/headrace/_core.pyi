@@ -91,6 +91,7 @@ __all__ = [
     "hand_back",
     "keep_with",
     "let_go",
+    "private_layouts",
     "quicken",
     "reduce_all",
     "restart",
@@ -707,6 +708,7 @@ class Unread:
     def __len__(self) -> int: ...
 
 def quicken(class_: type) -> None: ...
+def private_layouts() -> dict[str, bool]: ...
 
 @final
 class Lane:

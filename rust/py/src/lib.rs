@@ -11,9 +11,10 @@
 //! | [`result`], [`errors`] | what comes back, and what is raised |
 //! | [`writer`] | lines on their way into a file |
 //! | [`runtime`] | threads for what blocks |
+//! | [`layout`] | which private layouts of CPython are in use, and the public API instead of the others |
 //! | [`asyncio`], [`deep`], [`fork`], [`gc`], [`gil`], [`number`], [`owner`], [`recycled`], [`stack`], [`thread`] | what all of them stand on |
 //!
-//! Unsafe code is in `awaitable/{native,slots,context,stop,inner}`, in
+//! Unsafe code is in `awaitable/{native,slots,context,stop,inner,future,self_test}`, in `layout`, `clock` and `drive/pull/control`, in
 //! `feed/{agen,foreign,iter,store,lines/codec}`, in `drive/merge/identity`, in `pool/lane`, in `recycled`, `deep`, `capacity/lease`, `asyncio`, `stack` and `gil`, each block with
 //! its reason.
 
@@ -30,6 +31,7 @@ mod fork;
 mod gc;
 mod gil;
 mod kernel;
+mod layout;
 mod number;
 mod owner;
 mod pool;
@@ -44,7 +46,7 @@ mod writer;
 
 use pyo3::prelude::*;
 
-use awaitable::{Native, stop};
+use awaitable::Native;
 use drive::{merge, pull, push};
 
 #[pymodule]
@@ -52,9 +54,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(py)?;
-    stop::register(py)?;
+    layout::register(module)?;
     awaitable::register(module)?;
-    feed::agen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;

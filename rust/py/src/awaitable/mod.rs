@@ -21,6 +21,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`native`] | the heap type with both slots, `am_send` and `tp_iternext`, and its free list |
+//! | [`self_test`] | whether the free list works on this interpreter |
 //! | [`slots`] | the C functions that the type points to |
 //! | [`stop`] | the recycled `StopIteration` by which 3.12 to 3.14 deliver a value |
 //! | [`context`] | an awaitable that `async with` takes |
@@ -42,6 +43,7 @@ pub(crate) mod native;
 pub(crate) mod park;
 pub(crate) mod pending;
 pub(crate) mod ready;
+mod self_test;
 mod slots;
 pub(crate) mod stop;
 mod wakes;
@@ -49,7 +51,7 @@ mod wakes;
 use pyo3::prelude::*;
 
 pub(crate) use address::{keep_with, let_go};
-pub(crate) use future::Future;
+pub(crate) use future::{CALLBACK_LAYOUT, Future};
 pub(crate) use inner::Inner;
 pub(crate) use mailbox::undisturbed;
 pub(crate) use native::{Class, Coroutine, Native};

@@ -44,7 +44,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lease::Released>()?;
     module.add_class::<ahead::Asks>()?;
     let py = module.py();
-    recycled::register::<lease::Lease>(py);
+    recycled::register::<lease::Lease>(py)?;
     Native::<acquire::Acquiring>::register(py)?;
     Native::<Ready<lease::Retaking>>::register(py)
 }

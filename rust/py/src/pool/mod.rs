@@ -46,7 +46,7 @@ mod crew;
 mod ending;
 mod envelope;
 mod feed;
-mod field;
+pub(crate) mod field;
 mod held;
 mod ids;
 mod lane;
@@ -73,7 +73,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<work::Work>::register(py)?;
     Native::<worker::Worker>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
-    recycled::register::<envelope::Envelope>(py);
+    recycled::register::<envelope::Envelope>(py)?;
     module.add_class::<take::Unread>()?;
     module.add_function(wrap_pyfunction!(take::quicken, module)?)?;
     module.add_class::<lane::Lane>()?;

@@ -17,6 +17,7 @@ use super::field::Field;
 use crate::asyncio;
 use crate::awaitable::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
 use crate::buffer::Buffer;
+use crate::drive::pull::control;
 use crate::drive::pull::state::current_thread;
 use crate::errors::{self, Raised};
 use crate::gc;
@@ -164,6 +165,9 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// Gives the class of the stream of a run the short way to `anext()`: to the envelopes of its `_unread`, once it has that.
 #[pyfunction]
 pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
+    if !control::LAYOUT.is_used() {
+        return;
+    }
     // SAFETY: a class has these slots, and one that is given another `__anext__` later gets CPython's again.
     unsafe {
         let methods = (*class_.as_type_ptr()).tp_as_async;
