@@ -8,8 +8,15 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import Delivery, ForeignFeed
+from headrace._internal.copying import Uncopied
 from headrace._internal.depth import check_depth
-from headrace._internal.error_notes import as_group, raise_all, wrap_iteration_error
+from headrace._internal.error_notes import (
+    as_group,
+    ends_program,
+    raise_all,
+    raise_closing,
+    wrap_iteration_error,
+)
 from headrace._internal.reprs import describe_value, format_repr, pluralize
 from headrace._internal.sentinels import NOTHING
 from headrace.errors import CLOSING
@@ -48,7 +55,7 @@ OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")
 
 
-class PushPullObj(Generic[IN_contra, OUT_co]):
+class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
     """Two ends as one object: what is pushed into it goes into `sink`, what is pulled comes out of `source`.
 
         buffer = PushPullBufferObj(100)
@@ -322,15 +329,13 @@ class _Tap(Generic[T]):
                 await close()
             except asyncio.CancelledError as cancellation:
                 cancelled = cancellation
-            except Exception as error:
+            except GeneratorExit:
+                raise
+            except BaseException as error:
                 errors.append(error)
         self.has_ended_sinks = self.has_ended_sinks or bool(self._open)
         self._open.clear()
-        if cancelled is not None:
-            for failure in errors:
-                cancelled.add_note(f"while closing: {failure!r}")
-            raise cancelled
-        raise_all(errors, "several ends failed to close")
+        raise_closing(cancelled, errors, "several ends failed to close")
 
     def restart(self) -> None:
         """Begins a new cycle; an item that is under way is given up."""
@@ -360,7 +365,7 @@ class _Tap(Generic[T]):
                 # One that was cancelled goes on at the next pull.
                 if _is_interruption(error, before):
                     raise
-                if not isinstance(error, (Exception, asyncio.CancelledError)):
+                if ends_program(error):
                     self._open.pop(0)
                     raise
                 errors.append(wrap_iteration_error(error, f"a sink of {self._name}"))
@@ -388,7 +393,7 @@ class _Tap(Generic[T]):
                         raise
                     missing.pop(0)
                     self._accepted += names
-                    if not isinstance(error, (Exception, asyncio.CancelledError)):
+                    if ends_program(error):
                         raise
                     self._errors.append(wrap_iteration_error(error, f"a sink of {self._name}"))
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class WaitObject(Signal[T]):
+class WaitObject(Uncopied, Signal[T]):
     """One value for everybody who waits for it, from any thread.
 
     `await signal.wait()` gives the value of the next `resolve(value)`. Iterating it gives one value
@@ -29,6 +30,8 @@ class WaitObject(Signal[T]):
     Cost: O(1) to wait, O(number of those who wait) to resolve.
     Cancel safety: a cancelled wait loses nothing.
     """
+
+    _instead = "hand on the object itself, in any thread of this process"
 
     def __repr__(self) -> str:
         return format_repr(type(self).__name__, self._repr_parts())

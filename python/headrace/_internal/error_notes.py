@@ -9,9 +9,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def ends_program(error: BaseException) -> bool:
+    """Whether an error is one that asyncio raises out of the event loop; any other one is an error of one item."""
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
 def as_group(errors: Sequence[BaseException], message: str) -> BaseException:
-    """Return a single error as it is, several as a group."""
-    return errors[0] if len(errors) == 1 else BaseExceptionGroup(message, errors)
+    """Return a single error unchanged, several as a group.
+
+    An error that ends the program is returned itself, with notes on the others: inside a group it would end nothing.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    ending = next(filter(ends_program, errors), None)
+    if ending is None:
+        return BaseExceptionGroup(message, errors)
+    for error in errors:
+        if error is not ending:
+            add_note_once(ending, f"{message}: {error!r}")
+    return ending
 
 
 def raise_all(errors: Sequence[BaseException], message: str) -> None:
@@ -23,8 +39,11 @@ def raise_all(errors: Sequence[BaseException], message: str) -> None:
 def raise_closing(
     cancellation: BaseException | None, errors: Sequence[BaseException], message: str
 ) -> None:
-    """Raise the result of closing: a cancellation, with the errors as its notes; otherwise the errors."""
-    if cancellation is not None:
+    """Raise the result of closing: a cancellation that arrived meanwhile, with notes on the errors, or the errors.
+
+    An error that ends the program goes before the cancellation.
+    """
+    if cancellation is not None and not any(map(ends_program, errors)):
         for error in errors:
             cancellation.add_note(f"while closing: {error!r}")
         raise cancellation

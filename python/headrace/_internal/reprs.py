@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from headrace._internal.copying import Uncopied
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -93,8 +95,10 @@ def _shorten(formatted: str) -> str:
     return formatted if len(formatted) <= MAX_REPR else f"{formatted[: MAX_REPR - 3]}..."
 
 
-class DescribeMixin:
+class DescribeMixin(Uncopied):
     """`repr()` and `describe()` of pull streams and push objects."""
+
+    _instead = "build another one, or share() a stream"
 
     __slots__ = ()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.tasks import wait_until_done
 from headrace.capacity.limits import SLOTS, checked, checked_amount, micros, units
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class HierarchicalBalancer:
+class HierarchicalBalancer(Uncopied):
     """Moves slots from children that leave them idle to children that have too few, over minutes.
 
         async with HierarchicalBalancer({fetches: (2, 40), parses: (2, 40)}):

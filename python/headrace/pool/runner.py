@@ -6,6 +6,7 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag, check_int, check_time_limit
 from headrace.capacity.node import CapacitySource
@@ -30,7 +31,7 @@ MOST_IDS = 2**64
 """There are fewer ids of tasks."""
 
 
-class HierarchicalTaskPoolRunner:
+class HierarchicalTaskPoolRunner(Uncopied):
     """Pulls tasks from a source and runs them under a capacity; tells about them in envelopes.
 
     A task is an async function, an async generator function, a plain function that is called on the loop (a coroutine,

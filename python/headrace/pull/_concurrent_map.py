@@ -388,7 +388,7 @@ class DrivenCalls(Generic[OUT]):
                 result = closer.result()
         except asyncio.CancelledError as cancelled:
             cancellation = cancellation or cancelled
-        except Exception as failure:
+        except BaseException as failure:
             errors.append(failure)
         raise_closing(cancellation, errors, f"several calls of {self._operator} failed to close")
         return result

@@ -252,15 +252,15 @@ class Fluent(MergeMethods[T_co]):
         `.eager(1)` does, counts anew.
 
         Args:
-            n: How many, a positive integer.
+            n: How many, a positive integer, at most 100,000.
             maxsize: How many items a branch may be ahead of the slowest one, a positive integer.
             overflow: What becomes of a pull that would go further: `"block"` waits until the slowest moves
                 or is closed, `"error"` raises `WouldBlock`, and a later pull goes on.
 
         Raises:
             TypeError: `n` or `maxsize` is no integer.
-            ValueError: One of them is not positive, or `overflow` neither of the two; or this stream is nested too
-                deeply.
+            ValueError: One of them is not positive, or `n` too large; `overflow` is neither of the two; or this stream is
+                nested too deeply.
         """
         from headrace.pull.tee import share
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import format_repr, pluralize
 from headrace.pull._combination import Combination
 from headrace.pull.merge import Combined
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncIteratorCombiner(Generic[T]):
+class AsyncIteratorCombiner(Uncopied, Generic[T]):
     """Takes several streams as one, in any of several ways.
 
     All ways share the sources: what one takes, the others do not get. Nothing runs before the first pull. Native
@@ -67,7 +68,7 @@ class AsyncIteratorCombiner(Generic[T]):
 
         Raises:
             TypeError: it cannot be iterated.
-            ValueError: it is one of the sources already.
+            ValueError: it is one of the sources already, or takes from this one itself.
             ClosedError: the end was reached, or the combiner closed.
         """
         self._combination.add(source)

@@ -93,7 +93,7 @@ class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
 
         Raises:
             TypeError: It cannot be iterated.
-            ValueError: It is one of the sources already.
+            ValueError: It is one of the sources already, or takes from this one itself.
             ClosedError: The stream has ended or was closed.
         """
         self._combination.add(source)

@@ -12,9 +12,9 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
 
-from headrace._core import ForeignFeed
+from headrace._core import ForeignFeed, attach
 from headrace._internal.depth import check_depth
-from headrace._internal.reprs import format_count
+from headrace._internal.reprs import describe_value, format_count
 from headrace._internal.validate import check_int
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
 from headrace.pull._background import Failure
@@ -30,6 +30,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+MOST_BRANCHES = 100_000
+"""How many streams share one: each is made at once, and sees every item."""
+
+
 def share(
     source: PullObj[T],
     n: int,
@@ -38,11 +42,13 @@ def share(
     overflow: Literal["block", "error"] = "block",
 ) -> tuple[PullBranchObj[T], ...]:
     """Several streams of all items of one; see `PullObj.share`."""
-    check_int("n", 1, n)
+    if check_int("n", 1, n) > MOST_BRANCHES:
+        raise ValueError(f"n must be at most {MOST_BRANCHES}, got {describe_value(n)}")
     check_int("maxsize", 1, maxsize)
     if overflow not in ("block", "error"):
         raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
     depth = check_depth(source, "share()")
+    attach(source)
     hub = _Hub(source, maxsize, waits=overflow == "block")
     return tuple(PullBranchObj(_Reader(hub), depth) for _ in range(n))
 
@@ -219,7 +225,13 @@ class _Hub(Generic[T]):
             if task.cancelling() > cancels or error.args == (CLOSING,):
                 raise
             outcome = Failure(error)
-        except Exception as error:
+        except GeneratorExit:
+            # The pull was dropped, and has taken nothing.
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            # It ends the program, once: the other branches would raise it again.
+            raise
+        except BaseException as error:
             outcome = Failure(error)
         finally:
             self._puller = None

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Fan, IteratorResult
-from headrace._internal.error_notes import as_group, raise_all
+from headrace._internal.error_notes import as_group, ends_program, raise_all
 from headrace._internal.reprs import describe_value, pluralize
 from headrace._internal.tasks import wait_until_done
 from headrace.push.base import (
@@ -413,7 +413,7 @@ class _Delivery(Generic[T]):
                 raise
             self._leave(number)
             self._errors.append((number, error))
-            if not isinstance(error, (Exception, asyncio.CancelledError)):
+            if ends_program(error):
                 raise
         else:
             self._leave(number)
@@ -444,7 +444,9 @@ async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -
             if cancelling() > before:
                 raise
             errors.append(error)
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
             errors.append(error)
 
     if len(ends) == 1:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short_repr
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class _Submitter(Protocol):
     def submit(self, task: Task, listener: Listener, /) -> Handle: ...
 
 
-class Followed:
+class Followed(Uncopied):
     """One piece of work, as whoever submitted it sees it: `await` it for the outcome, iterate it for what it yields.
 
     Iterate first, then await: awaiting reads over what was not iterated by then. Until it is awaited, work that

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::coroutine::Stopped;
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
 /// The most items that memory is taken for before they are there.
@@ -59,14 +59,6 @@ impl Batch {
         let items = std::mem::take(&mut *self.items.borrow(py));
         drop(items);
     }
-
-    pub(crate) fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        match self.items.peek_for_gc() {
-            Some(items) => items.iter().try_for_each(see),
-            None => Ok(()),
-        }
-    }
 }
+
+traverse!(Batch { items });
