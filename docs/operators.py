@@ -56,7 +56,7 @@ PICTURED = {scene.operator for scene in SCENES}
 LINES = ("Law", "Order", "Bound", "Cost", "Cancel safety")
 METHODS = {
     "One stream, several readers": ("share",),
-    "To the end of a stream": ("collect", "count", "first", "for_each", "reduce_all", "drain_to"),
+    "To the end of a stream": ("collect", "count", "first", "for_each", "reduce", "drain_to"),
 }
 
 

@@ -127,7 +127,7 @@ async def test_a_callable_that_turns_to_its_own_stream_is_told_what_it_may() -> 
 @pytest.mark.virtual
 async def test_reducing_nothing_says_that_an_initial_value_helps() -> None:
     with pytest.raises(TypeError, match="without an initial value; give it one"):
-        await SourceBufferObj([]).reduce_all(max)
+        await SourceBufferObj([]).reduce(max)
 
 
 async def forever() -> AsyncIterator[int]:

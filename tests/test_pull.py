@@ -914,7 +914,7 @@ async def test_reduce_gives_each_running_result(is_async: bool) -> None:
     reducer: Callable[[Any, int], Any] = add if is_async else operator.add
     items = [3, 1, 4, 1, 5]
     assert await collect(PullReduceObj(items, reducer)) == list(itertools.accumulate(items))
-    begun = SourceIterObj(items).reduce(reducer, 100)
+    begun = SourceIterObj(items).accumulate(reducer, 100)
     assert await collect(begun) == list(itertools.accumulate(items, initial=100))[1:]
     begun.restart()
     assert await collect(begun) == list(itertools.accumulate(items, initial=100))[1:]
@@ -967,7 +967,7 @@ async def test_reduce_law_13_accumulator_and_reducer_are_live() -> None:
 async def test_reduce_law_17_a_line_of_ten_thousand() -> None:
     stream: PullObj[int] = SourceIterObj([1, 2])
     for _ in range(10_000):
-        stream = stream.reduce(operator.add)
+        stream = stream.accumulate(operator.add)
     assert await collect(stream) == [1, 10_002]
 
 

@@ -93,7 +93,7 @@ def picky(item: int, modulus: int) -> int:
 def shuffled(stream: PullObj[int], size: int) -> PullObj[tuple[int, int]]:
     """The items with their numbers, none of them more than `size` places away from its own."""
     first: tuple[int, int] = (-1, 0)
-    numbered = stream.reduce(lambda last, n: (last[0] + 1, n), first)
+    numbered = stream.accumulate(lambda last, n: (last[0] + 1, n), first)
     return numbered.window(size).flat_map(lambda window: sorted(window, key=lambda pair: pair[1]))
 
 
@@ -133,16 +133,16 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "reduce",
+        "accumulate",
         lambda k: (
-            lambda stream, wrap: stream.reduce(wrap(operator.add), k),
+            lambda stream, wrap: stream.accumulate(wrap(operator.add), k),
             lambda items: list(itertools.accumulate(items, initial=k))[1:],
         ),
     ),
     stage(
-        "reduce from the first, not",
+        "accumulate from the first, not",
         lambda _: (
-            lambda stream, wrap: stream.reduce(wrap(operator.sub)),
+            lambda stream, wrap: stream.accumulate(wrap(operator.sub)),
             lambda items: list(itertools.accumulate(items, operator.sub)),
         ),
     ),

@@ -176,8 +176,8 @@ ONE: dict[str, Callable[[], Line]] = {
     "dedupe below map": into(
         lambda end: PushMapObj(PushDedupeObj(PushMapObj(end, slowly)), slowly), [1, 2, 1, 3]
     ),
-    "reduce": into(lambda end: PushReduceObj(end, add, 10)),
-    "sync reduce": into(lambda end: PushReduceObj(end, operator.add)),
+    "accumulate": into(lambda end: PushReduceObj(end, add, 10)),
+    "sync accumulate": into(lambda end: PushReduceObj(end, operator.add)),
     "window": into(lambda end: PushWindowObj(end, 2)),
     "partial window": into(lambda end: PushWindowObj(end, 4)),
     "window, then map": into(lambda end: PushWindowObj(PushMapObj(end, slowly), 2)),

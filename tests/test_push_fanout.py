@@ -490,7 +490,7 @@ async def test_a_chain_has_every_operator() -> None:
         .dedupe(key=lambda n: n)
         .callback(before=called.append)
         .flat_map(lambda n: [n, n])
-        .reduce(lambda a, b: a + b, 0)
+        .accumulate(lambda a, b: a + b, 0)
         .window(2)
         .flatten()
         .take(5)

@@ -461,7 +461,7 @@ STAGES: dict[str, Callable[[Any], Any]] = {
     "take": lambda sink: PushTakeObj(sink, 10),
     "flatten": lambda sink: PushFlatMapObj(sink, lambda n: [n]),
     "filter": lambda sink: PushFilterObj(sink, lambda _: True),
-    "reduce": lambda sink: PushReduceObj(sink, lambda _, n: n),
+    "accumulate": lambda sink: PushReduceObj(sink, lambda _, n: n),
     "dedupe": lambda sink: PushDedupeObj(sink, key=id),
 }
 

@@ -754,22 +754,22 @@ ROWS = [
         ),
     ),
     Row(
-        "reduce",
+        "accumulate",
         lambda source, wrap: PullReduceObj(source, wrap(operator.add), 100),
         lambda items: list(itertools.accumulate(items, initial=100))[1:],
         covers=(PullReduceObj,),
-        identity=lambda stream: stream.reduce(lambda _, n: n, 0),
+        identity=lambda stream: stream.accumulate(lambda _, n: n, 0),
         bad=(
             (lambda: PullReduceObj([1], wrong(3)), TypeError, r"reducer must be .*got 3 \(int\)"),
             (lambda: PullReduceObj(wrong(7), max), TypeError, r"source must be .*got 7 \(int\)"),
         ),
     ),
     Row(
-        "reduce from the first item",
+        "accumulate from the first item",
         lambda source, wrap: PullReduceObj(source, wrap(operator.add)),
         lambda items: list(itertools.accumulate(items)),
         covers=(PullReduceObj,),
-        identity=lambda stream: stream.reduce(lambda _, n: n),
+        identity=lambda stream: stream.accumulate(lambda _, n: n),
     ),
     Row(
         "dedupe",
@@ -1148,7 +1148,7 @@ ROWS = [
             .filter(wrap(lambda n: n != 3))
             .window(3)
             .flatten()
-            .reduce(wrap(operator.add), 0)
+            .accumulate(wrap(operator.add), 0)
         ),
         lambda items: list(
             itertools.accumulate(m for n in items for m in (n + 1, n + 1) if m != 3)
@@ -1404,14 +1404,14 @@ SWAPS = [
     ),
     Swap(
         "reducer",
-        lambda stream: stream.reduce(operator.add),
+        lambda stream: stream.accumulate(operator.add),
         "reducer",
         operator.sub,
         [0, 1, -1, -4, -8, -13],
     ),
     Swap(
         "accumulator",
-        lambda stream: stream.reduce(operator.add, 0),
+        lambda stream: stream.accumulate(operator.add, 0),
         "accumulator",
         100,
         [0, 1, 102, 105, 109, 114],
@@ -1844,8 +1844,8 @@ class Finished:
                 await self.counted.count()
             case "for_each":
                 await self.stream.for_each(self.noted)
-            case "reduce_all":
-                await self.stream.reduce_all(self.noted, None)
+            case "reduce":
+                await self.stream.reduce(self.noted, None)
             case _:
                 while (item := await self.stream.first(self)) is not self:
                     self.seen.append(item)
@@ -1859,7 +1859,7 @@ class Finished:
         await self.counted.aclose()
 
 
-@pytest.mark.parametrize("terminal", ["collect", "count", "first", "for_each", "reduce_all"])
+@pytest.mark.parametrize("terminal", ["collect", "count", "first", "for_each", "reduce"])
 @every_source
 async def test_law_2_a_terminal_cancelled_anywhere_and_begun_again_misses_nothing(
     terminal: str, source: Open

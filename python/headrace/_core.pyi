@@ -92,7 +92,7 @@ __all__ = [
     "keep_with",
     "let_go",
     "quicken",
-    "reduce_all",
+    "reduce",
     "restart",
     "set_turn_budget",
     "settle_push",
@@ -615,7 +615,7 @@ def hand_back(stream: PullLink[_T], item: _T) -> None: ...
 def collect(stream: PullLink[_T]) -> Coroutine[Any, Any, list[_T]]: ...
 def count(stream: PullLink[Any]) -> Coroutine[Any, Any, int]: ...
 def for_each(stream: PullLink[_T], function: Callable[[_T], Any]) -> Coroutine[Any, Any, None]: ...
-def reduce_all(
+def reduce(
     stream: PullLink[_T], reducer: Callable[[Any, _T], Any], *initial: Any
 ) -> Coroutine[Any, Any, Any]: ...
 

@@ -99,7 +99,7 @@ class Filtering(Generic[IN]):
 
 
 class Reducing(Generic[IN]):
-    """Of `reduce`."""
+    """Of `accumulate`."""
 
     __slots__ = ()
 

@@ -116,16 +116,16 @@ class Fluent(Joins[T_co]):
         return PullFilterObj(self, predicate)
 
     @overload
-    def reduce(self, reducer: Callable[[T_co, T_co], T_co]) -> PullReduceObj[T_co, T_co]: ...
+    def accumulate(self, reducer: Callable[[T_co, T_co], T_co]) -> PullReduceObj[T_co, T_co]: ...
     @overload
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
     @overload
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[U, T_co], U], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
     ) -> PullReduceObj[T_co, Any]:
         """The running result of `reducer(accumulator, item)`; see `PullReduceObj`."""
@@ -320,23 +320,23 @@ class Fluent(Joins[T_co]):
         return _core.for_each(_driven(self), function)
 
     @overload
-    def reduce_all(self, reducer: Callable[[T_co, T_co], T_co]) -> Coroutine[Any, Any, T_co]: ...
+    def reduce(self, reducer: Callable[[T_co, T_co], T_co]) -> Coroutine[Any, Any, T_co]: ...
     @overload
-    def reduce_all(
+    def reduce(
         self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> Coroutine[Any, Any, U]: ...
     @overload
-    def reduce_all(
+    def reduce(
         self, reducer: Callable[[U, T_co], U], initial: U = ...
     ) -> Coroutine[Any, Any, U]: ...
-    def reduce_all(
+    def reduce(
         self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
     ) -> Coroutine[Any, Any, Any]:
         """The last result of `reducer(accumulator, item)`: `functools.reduce` over the stream.
 
         Order: the stream's. Bound: the accumulator, and one item while its call runs.
         Cancel safety: an item whose call was cancelled goes back to the stream, but what had been reduced is gone;
-        `reduce()` keeps it in its `accumulator`.
+        `accumulate()` keeps it in its `accumulator`.
 
         Args:
             reducer: Sync or async.
@@ -345,7 +345,7 @@ class Fluent(Joins[T_co]):
         Raises:
             TypeError: `reducer` is not callable; when awaited: there is no item, and no `initial`.
         """
-        return _core.reduce_all(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
+        return _core.reduce(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
 
     def eager(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
         """The items, fetched ahead by a task of its own; see `PullEagerObj`."""
