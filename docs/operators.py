@@ -55,7 +55,7 @@ ROOMS = {
 PICTURED = {scene.operator for scene in SCENES}
 LINES = ("Law", "Order", "Bound", "Cost", "Cancel safety")
 METHODS = {
-    "One stream, several readers": ("share",),
+    "One stream, several readers": ("tee",),
     "To the end of a stream": ("collect", "count", "first", "for_each", "reduce", "drain_to"),
 }
 

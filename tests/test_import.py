@@ -97,7 +97,9 @@ def test_what_is_imported_is_what_checkers_read(package: str) -> None:
         assert module.__getattr__(name) is getattr(importlib.import_module(home), name)
     # Neither has the table more than that.
     given = {name for name in dir(module) if not name.startswith("__")}
-    inner = {"_internal.sentinels"} | {path.stem for path in Path(module.__file__ or "").parent.iterdir()}
+    inner = {"_internal.sentinels"} | {
+        path.stem for path in Path(module.__file__ or "").parent.iterdir()
+    }
     others = {"TYPE_CHECKING", "annotations", "lazily"}
     assert given - inner - others == {name for name in read if not name.startswith("__")}
 

@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import headrace
 from headrace import (
     ClosedError,
+    DependencyGraph,
+    DependencySourceObj,
     IteratorResult,
+    PrioritySourceObj,
     PullDedupeObj,
     PullFilterObj,
     PullMapObj,
     PullObj,
     PullObj1To1Link,
     PullReduceObj,
+    PushPullBufferObj,
     SourceBufferObj,
     SourceCancelledError,
     SourceIterObj,
@@ -1026,3 +1031,33 @@ async def test_dedupe_law_5_what_it_remembers_is_collected_with_it() -> None:
     del item
     gc.collect()
     assert dead() is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SourceBufferObj[int]([]),
+        lambda: SourceIterObj([1]).map(str).batch(2),
+        lambda: SourceIterObj([]).merge([]),
+        lambda: SourceIterObj([1]).tee(2)[0],
+        PrioritySourceObj[int],
+        lambda: DependencySourceObj(DependencyGraph()),
+        lambda: PushPullBufferObj[int]().source,
+    ],
+)
+def test_a_stream_is_true_and_neither_sized_nor_iterable_nor_awaitable(
+    make: Callable[[], PullObj[Any]],
+) -> None:
+    stream = make()
+    assert bool(stream)
+    for name in ("__len__", "__iter__", "__await__", "__getitem__", "__contains__"):
+        assert not hasattr(stream, name)
+
+
+def test_no_public_stream_is_sized_or_iterable_or_awaitable() -> None:
+    kinds = [getattr(headrace, name) for name in vars(headrace)["__all__"]]
+    streams = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, PullObj)]
+    assert len(streams) > 30
+    for stream in streams:
+        for name in ("__bool__", "__len__", "__iter__", "__await__"):
+            assert not hasattr(stream, name), (stream, name)

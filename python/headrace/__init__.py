@@ -58,7 +58,7 @@ else:
             """,
             "graph": """
                 DependencyGraph DependencyNode DependencySourceObj DependencyState
-                PriorityDependencySourceObj PrioritySourceObj Settling
+                PriorityDependencySourceObj PrioritySourceObj OutcomeListener
             """,
             "pool": """
                 EnvelopeType Final HierarchicalTaskPoolRunner PoolSnapshot PullMapPoolObj

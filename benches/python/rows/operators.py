@@ -116,7 +116,7 @@ async def flattened(items: int) -> AsyncIterator[int]:
 def windows_by_headrace(items: int) -> Any:
     from headrace import SourceIterObj
 
-    return total(SourceIterObj(range(items)).window(SIZE).flatten())
+    return total(SourceIterObj(range(items)).batch(SIZE).flatten())
 
 
 def windows_by_aiostream(items: int) -> Any:

@@ -1,6 +1,6 @@
 """How deep links may stand above one another that pull their source by an `await` of their own.
 
-A line of stock links is one loop, however long. A branch of `share`, a gate and a bridge are Python that awaits a pull of
+A line of stock links is one loop, however long. A branch of `tee`, a gate and a bridge are Python that awaits a pull of
 its source: each of them is some frames on the stack, and beyond CPython's recursion limit a pull could neither be made nor
 the stream closed. So it is refused where it is built, at a depth that leaves most of the stack to the program.
 """
@@ -33,8 +33,8 @@ def nested(source: PullLink[Any], name: str) -> int:
     depth = nesting(source) + 1
     if depth > DEEPEST:
         raise ValueError(
-            f"{name}: source must have at most {DEEPEST - 1} gates, bridges and branches of share() above one another, "
-            f"got {depth - 1}; put .eager(1) between them: what a task pulls counts anew"
+            f"{name}: source must have at most {DEEPEST - 1} gates, bridges and branches of tee() above one another, "
+            f"got {depth - 1}; put .prefetch(1) between them: what a task pulls counts anew"
         )
     return depth
 

@@ -128,7 +128,7 @@ class Reducing(Generic[IN]):
 
 
 class Sizing:
-    """Of `window`, `take` and `skip`."""
+    """Of `batch`, `take` and `skip`."""
 
     __slots__ = ()
 
@@ -149,7 +149,7 @@ class Sizing:
 
 
 class Buffering(Generic[IN]):
-    """Of `buffer_until`."""
+    """Of `batch_until`."""
 
     __slots__ = ()
 
@@ -160,17 +160,17 @@ class Buffering(Generic[IN]):
         yield f"{self._kernel.waiting} gathered"
 
     @property
-    def condition(self) -> Callable[[IN], Any]:
+    def condition(self) -> Callable[[list[IN]], Any]:
         """The callable, live: a new one holds from the next item."""
         return self._kernel.condition
 
     @condition.setter
-    def condition(self, condition: Callable[[IN], Any]) -> None:
+    def condition(self, condition: Callable[[list[IN]], Any]) -> None:
         self._kernel.condition = condition
 
 
 class Calling(Generic[IN]):
-    """Of `callback`."""
+    """Of `tap`."""
 
     __slots__ = ()
 

@@ -6,7 +6,7 @@ import math
 
 from headrace._internal.reprs import shown
 
-__all__ = ["finite", "flag", "positive", "seconds", "time_limit", "whole"]
+__all__ = ["check_partial", "finite", "flag", "positive", "seconds", "time_limit", "whole"]
 
 
 def whole(parameter: str, least: int, value: object) -> int:
@@ -99,3 +99,15 @@ def flag(parameter: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{parameter} must be True or False, got {shown(value)}")
     return value
+
+
+def check_partial(timeout: float, partial: str) -> None:
+    """Check `partial` of a batch that has a timeout: such a batch is never dropped.
+
+    Raises:
+        ValueError: It is anything but `"keep"`.
+    """
+    if partial == "drop":
+        raise ValueError(f'partial="drop" has no meaning with a timeout, got timeout={timeout!r}')
+    if partial != "keep":
+        raise ValueError(f'partial must be "keep" or "drop", got {partial!r}')

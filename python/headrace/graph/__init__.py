@@ -2,7 +2,7 @@
 
 from headrace.graph.graph import DependencyGraph
 from headrace.graph.node import DependencyNode, DependencyState
-from headrace.graph.outcome_listener import Settling
+from headrace.graph.outcome_listener import OutcomeListener
 from headrace.graph.sources import (
     DependencySourceObj,
     PriorityDependencySourceObj,
@@ -14,7 +14,7 @@ __all__ = [
     "DependencyNode",
     "DependencySourceObj",
     "DependencyState",
+    "OutcomeListener",
     "PriorityDependencySourceObj",
     "PrioritySourceObj",
-    "Settling",
 ]

@@ -243,7 +243,7 @@ class DependencyGraph:
         return True
 
     def completed(self, item: object, value: object) -> bool:
-        """As `complete`, for the node whose item was given out: see `Settling`.
+        """As `complete`, for the node whose item was given out: see `OutcomeListener`.
 
         Of several nodes that are running with the very same object, it is the one that was taken first.
 
@@ -258,7 +258,7 @@ class DependencyGraph:
         return True
 
     def failed(self, item: object, error: BaseException) -> bool:
-        """As `fail`, for the node whose item was given out: see `Settling`.
+        """As `fail`, for the node whose item was given out: see `OutcomeListener`.
 
         Of several nodes that are running with the very same object, it is the one that was taken first.
 

@@ -1,9 +1,16 @@
 """The task pool: work from a stream, run under a tree of capacities, told about in envelopes."""
 
 from headrace.pool.events import EnvelopeType, Final, TaskProgressEnvelope
-from headrace.pool.executor import Abilities, Cancelling, Executor, Handle, Listener, Stop
+from headrace.pool.executor import (
+    CancelResult,
+    CancelSupport,
+    Capabilities,
+    Executor,
+    Handle,
+    Listener,
+)
 from headrace.pool.executor.loop import LoopExecutor
-from headrace.pool.executor.submission import Followed
+from headrace.pool.executor.submission import Submission
 from headrace.pool.executor.thread import ThreadExecutor
 from headrace.pool.map_pool import PullMapPoolObj
 from headrace.pool.options import RunnerOptions
@@ -12,12 +19,12 @@ from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pool.snapshot import NodeUse, PoolSnapshot
 
 __all__ = [
-    "Abilities",
-    "Cancelling",
+    "CancelResult",
+    "CancelSupport",
+    "Capabilities",
     "EnvelopeType",
     "Executor",
     "Final",
-    "Followed",
     "Handle",
     "HierarchicalTaskPoolRunner",
     "Listener",
@@ -26,7 +33,7 @@ __all__ = [
     "PoolSnapshot",
     "PullMapPoolObj",
     "RunnerOptions",
-    "Stop",
+    "Submission",
     "TaskProgressEnvelope",
     "TaskRun",
     "ThreadExecutor",

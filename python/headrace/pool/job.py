@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace._internal.error_notes import speechless
 from headrace.errors import HeadraceError
 from headrace.pool.events import EnvelopeType, TaskProgressEnvelope
-from headrace.pool.executor import Cancelling, Stop
+from headrace.pool.executor import CancelResult, CancelSupport
 from headrace.task._current_lease import leased
 from headrace.task.task import Task
 
@@ -131,7 +131,7 @@ class Job:
                 self._handle = handle
                 if self._cancelled:
                     # In its very first step.
-                    self._disturbed = handle.cancel() is not Stop.STOPPED
+                    self._disturbed = handle.cancel() is not CancelResult.STOPPED
         finally:
             self._run.launching = outer
 
@@ -228,7 +228,7 @@ class Job:
 
     def _can_be_cancelled(self) -> bool:
         executor = self._run.executors.of(self.task)
-        return executor.abilities.cancelling is not Cancelling.NONE
+        return executor.capabilities.cancel_support is not CancelSupport.NONE
 
     def _ran_too_long(self, limit: float) -> None:
         self._timer = None
@@ -284,7 +284,7 @@ class Job:
         self._cancelled = True
         if self.is_launched:
             if self._handle is not None:
-                self._disturbed = self._handle.cancel() is not Stop.STOPPED
+                self._disturbed = self._handle.cancel() is not CancelResult.STOPPED
         else:
             self._disarm()
             self._run.admission.withdraw(self)
@@ -330,7 +330,11 @@ class Job:
 
     def _settle(self, value: object, error: BaseException | None) -> None:
         """Tells those who asked how it ended."""
-        run, task, settling = self._run, getattr(self, "task", None), self._run.plan.settling
+        run, task, settling = (
+            self._run,
+            getattr(self, "task", None),
+            self._run.plan.outcome_listener,
+        )
         try:
             if task is not None and error is None and task.on_complete is not None:
                 task.on_complete(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace._core import Ids, Meter
 from headrace._internal.reprs import text
-from headrace.graph.outcome_listener import Settling
+from headrace.graph.outcome_listener import OutcomeListener
 
 if TYPE_CHECKING:
     from headrace.capacity import CapacitySource
@@ -34,7 +34,7 @@ class Plan:
     retry: Retry | None
     timeout: float | None
     isolate: bool
-    settling: Settling | None = field(init=False)
+    outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it wants to know what became of its items."""
     ids: Ids = field(default_factory=Ids)
     """The numbers of tasks, in the order in which they are taken up."""
@@ -47,7 +47,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         source: object = self.source
-        self.settling = source if isinstance(source, Settling) else None
+        self.outcome_listener = source if isinstance(source, OutcomeListener) else None
 
     @property
     def is_plain(self) -> bool:
@@ -55,7 +55,7 @@ class Plan:
         return (
             not self.ordered
             and self.lookahead == 1
-            and self.settling is None
+            and self.outcome_listener is None
             and self.retry is None
             and self.timeout is None
         )

@@ -17,17 +17,17 @@ from headrace._internal.tasks import settled
 from headrace._internal.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from types import TracebackType
 
     from headrace.pull.base import PullObj
     from headrace.pull.source import Source
 
-__all__ = ["AsyncIteratorCombiner", "Combination", "OnError"]
+__all__ = ["AsyncIteratorCombiner", "Combination", "ErrorPolicy"]
 
 T = TypeVar("T")
 
-OnError: TypeAlias = Literal["raise", "skip", "stop"]
+ErrorPolicy: TypeAlias = Literal["raise", "skip", "stop"]
 """What an error of a source does: a pull raises it and the stream goes on; it is dropped; it is raised and the stream ends."""
 
 
@@ -40,27 +40,29 @@ class AsyncIteratorCombiner(Generic[T]):
     ran alone. A source that ended is closed at once, the others by `aclose()` of the combiner or of one of its streams,
     or at the end of `async with`.
 
-    Bound: `eager` items of each source are read ahead, the next one by the pull after that which took one. With
-        `eager=1` a source that has given everything at once so far is asked when there is nothing else to be taken:
+    Bound: `prefetch` items of each source are read ahead, the next one by the pull after that which took one. With
+        `prefetch=1` a source that has given everything at once so far is asked when there is nothing else to be taken:
         to ask it before would win nothing.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: pull objects, async iterables or iterables, one at least, each given once.
-        eager: how many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
+        prefetch: how many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
             on, with that source too if it can; `"skip"`: it is dropped; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: if a source cannot be iterated, or `eager` is no integer.
+        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is no integer.
         ValueError: if there is no source, or one is given twice: its items would be split between two readers; if
-            `eager` is less than 1, or `on_error` none of the three.
+            `prefetch` is less than 1, or `errors` none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
+    ) -> None:
         self._combination: Combination[T] = Combination(
-            type(self).__name__, sources, eager=eager, on_error=on_error
+            type(self).__name__, sources, prefetch=prefetch, errors=errors
         )
         self._streams: dict[str, PullObj[Any]] = {}
 
@@ -101,7 +103,7 @@ class AsyncIteratorCombiner(Generic[T]):
         Order: as the items came; among M sources that are always ready, each gives its item within M pulls. Items of
         one source stay in order.
         """
-        return self._stream("race", "race_generator")
+        return self._stream("merge", "race_generator")
 
     def round_robin_generator(self) -> PullObj[T]:
         """One item of each source in turn; those that ended are left out. Called again, it gives the same stream."""
@@ -182,8 +184,8 @@ class Combination(Generic[T]):
         sources: the sources.
         labels: one for each, with which its items come.
         cutoffs: sources whose first item ends everything.
-        eager: how many items of each may wait.
-        on_error: what an error of a source does.
+        prefetch: how many items of each may wait.
+        errors: what an error of a source does.
     """
 
     def __init__(
@@ -193,16 +195,18 @@ class Combination(Generic[T]):
         *,
         labels: Iterable[Any] | None = None,
         cutoffs: Iterable[Source[Any]] = (),
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         self._owner = owner
         self._title = owner
-        self.merge: Merge = Merge(owner, _closed, eager=eager, on_error=on_error)
+        self.merge: Merge = Merge(owner, _closed, prefetch=prefetch, errors=errors)
         sources, cutoffs = tuple(sources), tuple(cutoffs)
         names = tuple(range(len(sources)) if labels is None else labels)
         if not sources:
             raise ValueError(f"{owner}: sources must be one stream at least, got none")
+        if labels is None and len(sources) == 1 and not cutoffs:
+            check_unpacked(owner, sources[0])
         seen: dict[int, str] = {}
         parts = [
             (f"sources[{name!r}]", source) for name, source in zip(names, sources, strict=True)
@@ -212,7 +216,7 @@ class Combination(Generic[T]):
             check(owner, place, source)
             if (first := seen.setdefault(id(source), place)) != place:
                 raise ValueError(
-                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its share()"
+                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
                 )
         # The numbers of sources by their labels: of those that were given, with which a new cycle begins, and of those that were
         # added, of which some may have ended; and how many these may be before such are forgotten.
@@ -243,7 +247,7 @@ class Combination(Generic[T]):
         if self.merge.holds(source):
             raise ValueError(
                 f"{self._owner}: source is one of the sources already, {source!r}: its items would be split; "
-                "give each a branch of its share()"
+                "give each a branch of its tee()"
             )
         if label and self._find(label[0]) is not None:
             raise ValueError(f"{self._owner}: label is taken already, got {label[0]!r}")
@@ -316,6 +320,22 @@ async def _closed(merge: Merge) -> None:
         raise struck from error
     if error is not None:
         raise error
+
+
+def check_unpacked(owner: str, source: object) -> None:
+    """Refuse a list of streams where each stream is an argument of its own.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if not isinstance(source, (list, tuple, set, frozenset)):
+        return
+    streams = cast("Collection[object]", source)
+    if streams and all(isinstance(each, AsyncIterable) for each in streams):
+        raise TypeError(
+            f"{owner}: sources must be given one by one, got a {type(streams).__name__} of "
+            f"{counted(len(streams), 'stream')}; unpack it: {owner}(*streams)"
+        )
 
 
 def check(owner: str, parameter: str, source: object) -> None:

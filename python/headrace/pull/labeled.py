@@ -11,7 +11,7 @@ from headrace.pull.merge import Combined, zip_policy
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
-    from headrace.pull.combiner import OnError
+    from headrace.pull.combiner import ErrorPolicy
     from headrace.pull.source import Source
 
 __all__ = [
@@ -36,8 +36,8 @@ class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
         policy: str,
         sources: Mapping[K, Source[T]],
         *,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
         **options: Any,
     ) -> None:
         name = type(self).__name__
@@ -46,7 +46,7 @@ class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
                 f"{name}: sources must be a mapping of labels to streams, not {shown(sources)}"
             )
         combination: Combination[T] = Combination(
-            name, sources.values(), labels=sources.keys(), eager=eager, on_error=on_error
+            name, sources.values(), labels=sources.keys(), prefetch=prefetch, errors=errors
         )
         super().__init__(combination, policy, name, **options)
 
@@ -82,7 +82,7 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
 
     Law: the rows of `PullZipObj(*sources.values())`, with the label of its source beside each item.
     Order: the mapping's, in a row as between rows.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
@@ -91,11 +91,11 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
         strict: Whether it is an error if they are not all of one length.
         longest: Whether it goes on until all have ended.
         fill: Stands for what a source has no more of, with `longest`.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullZipObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullZipObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullZipObj` does.
     """
 
@@ -106,11 +106,11 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
         strict: bool = False,
         longest: bool = False,
         fill: Any = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         policy = zip_policy(strict=strict, longest=longest, fill=fill)
-        super().__init__(policy, sources, eager=eager, on_error=on_error, fill=fill)
+        super().__init__(policy, sources, prefetch=prefetch, errors=errors, fill=fill)
 
 
 class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -118,24 +118,24 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
     Law: the items of `PullRoundRobinObj(*sources.values())`, each with the label of its source.
     Order: the mapping's, in each round.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullRoundRobinObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullRoundRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullRoundRobinObj` does.
     """
 
     def __init__(
-        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+        self, sources: Mapping[K, Source[T]], *, prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> None:
-        super().__init__("round_robin", sources, eager=eager, on_error=on_error)
+        super().__init__("round_robin", sources, prefetch=prefetch, errors=errors)
 
 
 class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -143,24 +143,24 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
     Law: the items of `PullRaceObj(*sources.values())`, each with the label of its source.
     Order: as they came. Among M sources that are always ready, each gives its item within M pulls.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullRaceObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullRaceObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullRaceObj` does.
     """
 
     def __init__(
-        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+        self, sources: Mapping[K, Source[T]], *, prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> None:
-        super().__init__("race", sources, eager=eager, on_error=on_error)
+        super().__init__("merge", sources, prefetch=prefetch, errors=errors)
 
 
 class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -168,24 +168,24 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
     Law: the items of `PullRaceRobinObj(*sources.values())`, each with the label of its source.
     Order: in a round, as they came. A round ends when all have given an item or ended.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullRaceRobinObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullRaceRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullRaceRobinObj` does.
     """
 
     def __init__(
-        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+        self, sources: Mapping[K, Source[T]], *, prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> None:
-        super().__init__("race_robin", sources, eager=eager, on_error=on_error)
+        super().__init__("merge_fair", sources, prefetch=prefetch, errors=errors)
 
 
 def beside(

@@ -12,7 +12,7 @@ from headrace.pull.combiner import Combination
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from headrace.pull.combiner import OnError
+    from headrace.pull.combiner import ErrorPolicy
     from headrace.pull.source import Source
 
 __all__ = [
@@ -79,13 +79,13 @@ class _Sources(Combined[T_co], Generic[T, T_co], stock=True):
         sources: Iterable[Source[T]],
         *,
         cutoffs: Iterable[Source[Any]] = (),
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
         **options: Any,
     ) -> None:
         name = type(self).__name__
         combination: Combination[T] = Combination(
-            name, sources, cutoffs=cutoffs, eager=eager, on_error=on_error
+            name, sources, cutoffs=cutoffs, prefetch=prefetch, errors=errors
         )
         super().__init__(combination, policy, name, **options)
 
@@ -121,25 +121,27 @@ class PullConcatObj(_Sources[T, T], stock=True):
 
     Law: `[x for source in sources for x in source]`.
     Order: the sources', one after another.
-    Bound: one item, or `eager`, of the source whose turn it is; the others have not begun.
+    Bound: one item, or `prefetch`, of the source whose turn it is; the others have not begun.
     Cost: O(1) an item; one asyncio task for a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped; `"stop"`: the stream
             ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("concat", sources, eager=eager, on_error=on_error)
+    def __init__(
+        self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
+    ) -> None:
+        super().__init__("concat", sources, prefetch=prefetch, errors=errors)
 
 
 class PullZipObj(_Sources[Any, T_co], stock=True):
@@ -149,7 +151,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
     fillvalue=fill))`. All sources are asked at once, so that what the others had given for a row
     that is not whole is dropped at the end.
     Order: the sources', in a row as between rows.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
@@ -160,15 +162,15 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: Whether it is an error if they are not all of one length.
         longest: Whether it goes on until all have ended.
         fill: Stands for what a source has no more of, with `longest`.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
         ValueError: There is no source, one is given twice, both `strict` and `longest` are given,
-            `fill` is given without `longest`, `eager` is less than 1, or `on_error` none of the
+            `fill` is given without `longest`, `prefetch` is less than 1, or `errors` none of the
             three. At a pull, with `strict`: some sources ended before others; it says which.
     """
 
@@ -180,8 +182,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -192,8 +194,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -205,8 +207,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -219,8 +221,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -234,8 +236,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -244,8 +246,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: bool = ...,
         longest: bool = ...,
         fill: Any = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -253,11 +255,11 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: bool = False,
         longest: bool = False,
         fill: Any = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         policy = zip_policy(strict=strict, longest=longest, fill=fill)
-        super().__init__(policy, sources, eager=eager, on_error=on_error, fill=fill)
+        super().__init__(policy, sources, prefetch=prefetch, errors=errors, fill=fill)
 
 
 def zip_policy(*, strict: bool, longest: bool, fill: Any) -> str:
@@ -278,53 +280,57 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
 
     Law: the items of the first round, of the second, and so on; each source once a round.
     Order: the sources', in each round. All are asked at once, but who is slow is waited for.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it. An error counts as its source's item.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("round_robin", sources, eager=eager, on_error=on_error)
+    def __init__(
+        self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
+    ) -> None:
+        super().__init__("round_robin", sources, prefetch=prefetch, errors=errors)
 
 
 class PullRaceObj(_Sources[T, T], stock=True):
-    """The items of all sources, as they come: what is called merge elsewhere.
+    """The items of all sources, merged in the order in which they arrive.
 
     Law: the items of all sources, each once; those of one source in its order.
     Order: as they came. Among M sources that are always ready, each gives its item within M pulls;
     one that needs the loop gives its own within a turn.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not
     native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("race", sources, eager=eager, on_error=on_error)
+    def __init__(
+        self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
+    ) -> None:
+        super().__init__("merge", sources, prefetch=prefetch, errors=errors)
 
 
 class PullRaceRobinObj(_Sources[T, T], stock=True):
@@ -333,25 +339,27 @@ class PullRaceRobinObj(_Sources[T, T], stock=True):
     Law: the items of all sources, each once; those of one source in its order; in each round one of
     each source that has not ended.
     Order: in a round, as they came. A round ends when all have given an item or ended.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it. An error counts as its source's item.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        super().__init__("race_robin", sources, eager=eager, on_error=on_error)
+    def __init__(
+        self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
+    ) -> None:
+        super().__init__("merge_fair", sources, prefetch=prefetch, errors=errors)
 
 
 class PullRaceCutoffObj(_Sources[T, T], stock=True):
@@ -359,7 +367,7 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
 
     Law: the items that `source` gave before any of `cutoffs` gave one.
     Order: the source's.
-    Bound: one item, or `eager`, of the source; what was not taken at the cutoff is dropped.
+    Bound: one item, or `prefetch`, of the source; what was not taken at the cutoff is dropped.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
@@ -369,14 +377,14 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         source: A pull object, or any iterable, sync or async.
         *cutoffs: The same, one at least; their first item ends the stream.
         error: Raised at the cutoff, once; without it the stream just ends.
-        eager: How many items may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, `error` no exception, or `eager` no integer.
-        ValueError: There is no cutoff, a source is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, `error` no exception, or `prefetch` no integer.
+        ValueError: There is no cutoff, a source is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
@@ -385,8 +393,8 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         source: Source[T],
         *cutoffs: Source[Any],
         error: BaseException | None = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         name = type(self).__name__
         if not cutoffs:
@@ -394,5 +402,5 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         if error is not None and not isinstance(cast("object", error), BaseException):
             raise TypeError(f"{name}: error must be an exception or None, got {shown(error)}")
         super().__init__(
-            "race", (source,), cutoffs=cutoffs, eager=eager, on_error=on_error, error=error
+            "merge", (source,), cutoffs=cutoffs, prefetch=prefetch, errors=errors, error=error
         )

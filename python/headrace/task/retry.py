@@ -6,7 +6,7 @@ import random as chance
 from typing import TYPE_CHECKING, cast
 
 from headrace._internal.kernel_properties import function_or_none
-from headrace._internal.reprs import told
+from headrace._internal.reprs import shown, told
 from headrace._internal.validate import flag, positive, seconds, whole
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
-__all__ = ["Retry"]
+__all__ = ["Retry", "as_retry"]
 
 
 class Retry:
@@ -26,7 +26,7 @@ class Retry:
     The task holds no capacity meanwhile, and queues for it again behind those that wait by then.
 
     Args:
-        attempts: how often it is called at most, the first time included; a positive integer. 1 never calls it again.
+        retries: how many calls follow the first one at most; an integer, 0 or more. 0 never calls it again.
         on: which errors: an exception class, a tuple of them, or a function that is given the error and says.
             A timeout is a `TimeoutError`. A task that was cancelled is never called again.
         backoff: seconds before the second attempt, 0 or more.
@@ -45,18 +45,18 @@ class Retry:
     __slots__ = (
         "_draw",
         "_matches",
-        "attempts",
         "backoff",
         "factor",
         "jitter",
         "max_backoff",
         "on",
+        "retries",
         "retry_after",
     )
 
     def __init__(
         self,
-        attempts: int = 3,
+        retries: int = 2,
         on: Kinds | Callable[[Exception], bool] = Exception,
         backoff: float = 0.5,
         factor: float = 2.0,
@@ -66,7 +66,7 @@ class Retry:
         *,
         random: Random | None = None,
     ) -> None:
-        self.attempts: int = whole("Retry: attempts", 1, attempts)
+        self.retries: int = whole("Retry: retries", 0, retries)
         self.on: Kinds | Callable[[Exception], bool] = on
         self._matches = _matcher(on)
         self.backoff: float = seconds("Retry: backoff", backoff)
@@ -83,7 +83,7 @@ class Retry:
 
     def applies(self, error: BaseException, attempt: int) -> bool:
         """Whether a task whose `attempt`-th call raised `error` is called again."""
-        if attempt >= self.attempts or not isinstance(error, Exception):
+        if attempt > self.retries or not isinstance(error, Exception):
             return False
         return bool(self._matches(error))
 
@@ -108,8 +108,22 @@ class Retry:
         return told(type(self).__name__, self._facts())
 
     def _facts(self) -> Iterator[str]:
-        yield f"{self.attempts} attempts"
+        yield "1 retry" if self.retries == 1 else f"{self.retries} retries"
         yield f"from {self.backoff} s by {self.factor} to {self.max_backoff} s"
+
+
+def as_retry(parameter: str, value: object) -> Retry | None:
+    """Return a `Retry`; a number of retries stands for `Retry(number)`.
+
+    Raises:
+        TypeError: it is neither of the two, nor None.
+        ValueError: the number is negative.
+    """
+    if value is None or isinstance(value, Retry):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Retry(whole(parameter, 0, value))
+    raise TypeError(f"{parameter} must be a Retry, a number of retries or None, not {shown(value)}")
 
 
 def _matcher(on: object) -> Callable[[Exception], object]:

@@ -14,9 +14,9 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from headrace.pool.events import Final
-from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
+from headrace.pool.executor import CancelResult, CancelSupport, Capabilities, Handle, Listener
 from headrace.pool.executor._slow_callbacks import watched
-from headrace.pool.executor.submission import Followed
+from headrace.pool.executor.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,8 @@ class Yields(Protocol):
 class LoopExecutor:
     """Runs tasks on the event loop that submits them. Cancels cooperatively, streams, holds nothing of its own."""
 
-    abilities: Abilities = Abilities(
-        cancelling=Cancelling.COOPERATIVE, streaming=True, remote=False
+    capabilities: Capabilities = Capabilities(
+        cancel_support=CancelSupport.COOPERATIVE, streaming=True, remote=False
     )
 
     _loop: asyncio.AbstractEventLoop
@@ -52,12 +52,12 @@ class LoopExecutor:
     def submit(self, task: Task, listener: Listener) -> Handle: ...
 
     @overload
-    def submit(self, task: Task) -> Followed: ...
+    def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Calls the task in an asyncio task of its own: at once where CPython can, else in the next turn."""
         if listener is None:
-            return Followed(self, task)
+            return Submission(self, task)
         return _LoopHandle(self._loop, task, listener)
 
     async def aclose(self, grace: float | None = None) -> None:
@@ -77,9 +77,13 @@ class _LoopHandle:
         else:
             self._running.add_done_callback(self._ended)
 
-    def cancel(self) -> Stop:
+    def cancel(self) -> CancelResult:
         running = self._running
-        return Stop.RUNNING if running is not None and running.cancel() else Stop.STOPPED
+        return (
+            CancelResult.RUNNING
+            if running is not None and running.cancel()
+            else CancelResult.STOPPED
+        )
 
     def inside(self) -> bool:
         return self._running is not None and asyncio.current_task() is self._running

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from typing import Self
 
-    from headrace.pool.executor import Executor, Handle, Stop
+    from headrace.pool.executor import CancelResult, Executor, Handle
     from headrace.task.task import Task
 
-__all__ = ["Followed"]
+__all__ = ["Submission"]
 
 
-class Followed:
+class Submission:
     """One piece of work, as whoever submitted it sees it: `await` it for the outcome, iterate it for what it yields.
 
     Iterate first, then await: awaiting reads over what was not iterated by then. Until it is awaited, work that
@@ -74,7 +74,7 @@ class Followed:
         self._tell()
         return value
 
-    def cancel(self) -> Stop:
+    def cancel(self) -> CancelResult:
         """Asks the work to stop, and says how things stand now. Does not wait."""
         return self._handle.cancel()
 

@@ -10,8 +10,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast, overload
 
 from headrace._internal.reprs import short
-from headrace.pool.executor import Abilities, Cancelling, Handle, Listener, Stop
-from headrace.pool.executor.submission import Followed
+from headrace.pool.executor import CancelResult, CancelSupport, Capabilities, Handle, Listener
+from headrace.pool.executor.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,9 @@ class ThreadExecutor:
     executor is closed.
     """
 
-    abilities: Abilities = Abilities(cancelling=Cancelling.NONE, streaming=False, remote=False)
+    capabilities: Capabilities = Capabilities(
+        cancel_support=CancelSupport.NONE, streaming=False, remote=False
+    )
 
     _loop: asyncio.AbstractEventLoop
     # A loop whose clock is not the real one wants to know of work that takes real time; see `VirtualLoop.hold_clock`.
@@ -53,12 +55,12 @@ class ThreadExecutor:
     def submit(self, task: Task, listener: Listener) -> Handle: ...
 
     @overload
-    def submit(self, task: Task) -> Followed: ...
+    def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Calls the task in a thread, at once."""
         if listener is None:
-            return Followed(self, task)
+            return Submission(self, task)
         if self._threads is None:
             self._threads = _Threads(self._name)
         return _ThreadHandle(self._loop, self._threads, task, listener, self._hold)
@@ -111,8 +113,8 @@ class _ThreadHandle:
             self._outcome = _Outcome(None, error)
             self._tell()
 
-    def cancel(self) -> Stop:
-        return Stop.STOPPED if self._listener is None else Stop.RUNNING
+    def cancel(self) -> CancelResult:
+        return CancelResult.STOPPED if self._listener is None else CancelResult.RUNNING
 
     def inside(self) -> bool:
         # Nothing can be awaited in a thread that runs no loop of its own.

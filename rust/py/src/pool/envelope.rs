@@ -232,9 +232,7 @@ impl Envelope {
 pub(super) fn final_kind(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     static FINAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     FINAL.get_or_try_init(py, || {
-        let kinds = py
-            .import("headrace.pool.events")?
-            .getattr("EnvelopeType")?;
+        let kinds = py.import("headrace.pool.events")?.getattr("EnvelopeType")?;
         Ok(kinds.getattr("FINAL")?.unbind())
     })
 }

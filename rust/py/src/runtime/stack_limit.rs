@@ -108,6 +108,6 @@ fn here() -> usize {
 #[cold]
 fn too_deep() -> PyErr {
     PyRecursionError::new_err(
-        "sources are nested too deeply: each pulls the next one inside its own step; put .eager(1) between them, whose source is pulled by a task",
+        "sources are nested too deeply: each pulls the next one inside its own step; put .prefetch(1) between them, whose source is pulled by a task",
     )
 }
