@@ -37,8 +37,8 @@ LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom CARGO_P
 MEMCHECK := valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect \
 	--errors-for-leak-kinds=definite,indirect --num-callers=25 --fair-sched=yes
 # Left out are those that simulate hours, and those that measure time or memory: valgrind changes what they measure.
-MEMCHECKED := --lib $(addprefix --test ,auto_traits buffer buffer_ends buffer_model buffer_modes sched sched_life sched_model \
-	sched_quota sched_race sched_settle sched_time signal tokio wait_list)
+MEMCHECKED := --lib $(addprefix --test ,auto_traits buffer buffer_ends buffer_model buffer_modes capacity capacity_life capacity_model \
+	capacity_quota capacity_race capacity_settle capacity_time signal tokio wait_list)
 
 # Fails, and says why, unless everything public has a type that all checkers agree on. The checker looks the package up
 # in the environment of the first python on PATH.
@@ -71,7 +71,18 @@ $(VENV)/.ready-%: requirements/%.txt requirements/build.txt requirements/test.tx
 
 .PHONY: build
 build: $(READY) ## build the extension in release and install the package, editable
+	@# A process that has the extension mapped dies if it is overwritten in place. maturin removes the old file and then
+	@# writes the new one, so that such a process keeps the old one. To be certain of that, the old files get second names.
+	mkdir -p build/replaced
+	rm -f build/replaced/*
+	ln python/headrace/_core.*.so build/replaced/ 2>/dev/null || true
+	touch build/replaced/begun
 	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile $(PROFILE) $(LOCKED) --quiet
+	@for file in python/headrace/_core.*.so; do \
+		[ ! "$$file" -ef "build/replaced/$${file##*/}" ] || [ ! "$$file" -nt build/replaced/begun ] || \
+			{ echo "$$file was overwritten in place" >&2; exit 1; }; \
+	done
+	rm -rf build/replaced
 
 .PHONY: test
 test: test-core loom test-python ## every test: the core's, its loom models, the Python ones
@@ -128,7 +139,7 @@ soak: build ## 110 minutes of a processor: all at once, then random programs, ea
 		HEADRACE_SOAK=10 $(RUN) -m pytest tests/test_buffer_soak.py tests/test_pool_soak.py -q -o faulthandler_timeout=0 $(ARGS); \
 	done
 	HEADRACE_ROUNDS=100000 $(RUN) -m pytest tests/test_capacity_loops.py -k cancelled_at_the_instant -q -o faulthandler_timeout=0 $(ARGS)
-	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test sched_model
+	PROPTEST_CASES=$(or $(CASES),200000) cargo test --package headrace-core $(LOCKED) --test capacity_model
 
 .PHONY: lint
 lint: build ## formatters, linters, type checkers, stubs against the module, licences

@@ -330,6 +330,23 @@ def test_a_capacity_may_be_resized_while_the_same_thread_resizes_it() -> None:
     assert told() == [limits | {"slots": 5, "memory": 4}] * 2
 
 
+def test_a_clock_may_wait_for_a_thread_that_resizes_the_capacity() -> None:
+    waits: list[threading.Thread] = []
+
+    def clock() -> float:
+        while waits:
+            thread = waits.pop()
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive()
+        return 0.0
+
+    capacity = CapacitySource({"slots": 2, "memory": 8}, clock=clock)
+    waits.append(threading.Thread(target=capacity.resize, args=[{"memory": 6}], daemon=True))
+    capacity.resize({"slots": 3})
+    assert capacity.limits == capacity.snapshot().limit == {"slots": 3, "memory": 6}
+
+
 async def test_pause_and_resume() -> None:
     root = CapacitySource(2)
     leaf = CapacitySource(2, root)

@@ -83,6 +83,56 @@ async def test_a_burst_may_go_at_once_after_a_pause() -> None:
     assert times == pytest.approx([0, 0, 0, 1, 2, 3])
 
 
+async def order_at_a_rate(*requests: tuple[str, float, int]) -> dict[str, float]:
+    """When each of these is granted: named nodes below a rate of 1 a second with 2 of a burst of 3 left, costs and priorities."""
+    root = quota(Rate(1, per=1.0, burst=3))
+    nodes = {"root": root, "leaf": QuotaCapacitySource(Rate(9, per=1.0, burst=3), root)}
+    await take(root)
+    begun, times = now(), dict[str, float]()
+
+    async def request(node: str, cost: float, priority: int) -> None:
+        async with nodes[node].acquire(cost, priority=priority):
+            times[f"{cost:g} of {node}"] = round(now() - begun, 6)
+
+    async with asyncio.TaskGroup() as group:
+        for one in requests:
+            group.create_task(request(*one))
+        await until(lambda: root.waiting + len(times) == len(requests))
+        assert root.acquire_nowait(1) is None
+    return times
+
+
+@pytest.mark.virtual
+async def test_a_smaller_cost_does_not_pass_at_a_rate() -> None:
+    times = await order_at_a_rate(("root", 3, 0), ("root", 1, 0), ("root", 2, 0))
+    assert times == {"3 of root": 1, "1 of root": 2, "2 of root": 4}
+
+
+@pytest.mark.virtual
+async def test_a_smaller_cost_of_a_child_does_not_pass_at_a_rate() -> None:
+    times = await order_at_a_rate(("root", 3, 0), ("leaf", 1, 9))
+    assert times == {"3 of root": 1, "1 of leaf": 2}
+
+
+@pytest.mark.virtual
+async def test_a_priority_goes_before_a_wait_for_quota() -> None:
+    times = await order_at_a_rate(("root", 3, 0), ("root", 2, 1))
+    assert times == {"2 of root": 0, "3 of root": 3}
+
+
+@pytest.mark.virtual
+async def test_a_smaller_cost_may_pass_at_a_budget() -> None:
+    run = quota({"dollars": Budget(10)})
+    call = await run.acquire({"dollars": 8})
+    large = asyncio.create_task(take(run, {"dollars": 5}))
+    await until(lambda: run.waiting == 1)
+    await take(run, {"dollars": 1})
+    call.settle(dollars=5)
+    with pytest.raises(BudgetExhausted, match="has 4 left"):
+        call.release()
+        await large
+
+
 @pytest.mark.virtual
 @pytest.mark.parametrize("tasks", [1, 1000])
 @pytest.mark.parametrize("burst", [None, 1, 2.5, 20])

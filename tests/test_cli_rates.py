@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, Rate
-from headrace.cli.arguments import count, natural, rate, seconds, weight
+from headrace.cli.arguments import count, natural, rate, seconds, size, weight
 from headrace.cli.groups import Groups
 from headrace.cli.run_options import Terms
 from headrace.task import Task
@@ -57,6 +57,14 @@ def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "most"),
+    [("1", 1), ("4096", 4096), ("100K", 102_400), ("64m", 1 << 26), ("1024G", 1 << 40)],
+)
+def test_a_size_is_in_bytes_or_has_a_suffix(text: str, most: int) -> None:
+    assert size(text) == most
+
+
+@pytest.mark.parametrize(
     ("kind", "texts"),
     [
         (
@@ -82,6 +90,7 @@ def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> No
         (weight, ["", "acme", "acme=", "acme=0", "acme=-1", "acme=nan", "acme=1e7", "a=1e-4"]),
         (count, ["", "0", "-1", "1.5", "1e3", "+1", " 1", "1_0", "٣", "1000000001", "9" * 5000]),
         (natural, ["", "-1", "1.5", "1000000001", "9" * 5000]),
+        (size, ["", "0", "-1", "K", "0M", "1.5M", "64MB", "1 K", "٣M", "1025G", "1T", "9" * 5000]),
         (seconds, ["", "0", "-1", "nan", "inf", "1_0", " 1", "1 ", "0x1", "٣", "1e999"]),
     ],
 )

@@ -239,7 +239,7 @@ def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycl
 
 def test_an_item_of_many_branches_is_in_proportion_to_their_number() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
-        branches = SourceIterObj(range(10)).tee(number, maxsize=1)
+        branches = SourceIterObj(range(10)).tee(number, maxsize=1, overflow="block")
         slow, *others = branches
         assert [await anext(branch) for branch in others] == [0] * len(others)
         with watch:

@@ -15,7 +15,7 @@ import pytest
 import headrace
 
 HOUSE = Path(headrace.__file__).parent
-LAZY = ["headrace", "headrace.pull", "headrace.push"]
+LAZY = ["headrace", "headrace.capacity", "headrace.pool", "headrace.pull", "headrace.push"]
 
 
 def child(program: str) -> Any:
@@ -88,6 +88,66 @@ def test_nothing_heavy_is_loaded_for_a_pull_line() -> None:
     assert not {"dataclasses", "json", "queue"} & loaded
 
 
+# What the first use of each loads, after the names were imported and beside what that loaded.
+FIRST_USES = {
+    "map": (
+        "SourceIterObj",
+        """
+    async for _ in SourceIterObj([1]).map(str): pass""",
+        # The fluent interface imports an operator when it is asked for.
+        {
+            "configuration",
+            "pull.concurrent",
+            "pull.driven",
+            "pull.number",
+            "pull.transform",
+            "skip",
+            "tasks",
+            "unclosed",
+        },
+        24,
+    ),
+    "push": (
+        "SinkCollectObj, PushMapObj",
+        """
+    await PushMapObj(SinkCollectObj(), str).next(1)""",
+        set[str](),
+        24,
+    ),
+    "pool": (
+        "CapacitySource, HierarchicalTaskPoolRunner",
+        """
+    async def work(): await asyncio.sleep(0)
+    async with HierarchicalTaskPoolRunner([work], CapacitySource(1)).run_tasks() as run:
+        async for _ in run: pass""",
+        set[str](),
+        80,
+    ),
+}
+
+
+@pytest.mark.parametrize("use", FIRST_USES)
+def test_the_first_item_loads_next_to_nothing(use: str) -> None:
+    names, body, late, most = FIRST_USES[use]
+    program = f"""
+before = set(sys.modules)
+from headrace import {names}
+imported = set(sys.modules) - before
+async def main():{body}
+asyncio.run(main())
+print(json.dumps([[*imported], [*(set(sys.modules) - before - imported)]]))
+"""
+    imported, added = map(set, child(program))
+    assert added <= {f"headrace.{module}" for module in late}
+    loaded = imported | added
+    assert len(loaded) <= most, sorted(loaded)
+    # Nothing that a program would notice in its start: the servers, readers and writers of the standard library.
+    assert not {"pool.graph", "pool.mapped", "pool.sources", "capacity.balancer"} & {
+        name.removeprefix("headrace.") for name in loaded
+    }
+    assert not {"http", "json", "pickle", "multiprocessing", "unittest", "urllib"} & loaded
+
+
 @pytest.mark.parametrize("package", LAZY)
 def test_what_is_imported_is_what_checkers_read(package: str) -> None:
     module = importlib.import_module(package)
@@ -142,6 +202,66 @@ def test_a_name_that_is_not_there_says_so(package: str) -> None:
     assert not hasattr(module, "nothing")
     with pytest.raises(ImportError, match="nothing"):
         exec(f"from {package} import nothing")  # noqa: S102 - a statement is what is tested
+
+
+SUBINTERPRETERS = """
+import os
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+is_named = sys.version_info >= (3, 13)
+
+def create(kind):
+    return interpreters.create(kind) if is_named else interpreters.create(isolated=kind == "isolated")
+
+def execute(interpreter, program):
+    if is_named:
+        # Up to 3.12 an error in there is raised here, and from 3.13 on it is returned.
+        assert (failed := interpreters.exec(interpreter, program)) is None, failed
+    else:
+        interpreters.run_string(interpreter, program)
+
+def is_refused(kind):
+    reader, writer = os.pipe()
+    interpreter = create(kind)
+    execute(interpreter, f'''
+import os, sys
+sys.path[:] = {sys.path!r}
+refused = []
+for statement in ["import headrace._core", "from headrace import SourceIterObj", "import headrace.pool"] * 2:
+    try:
+        exec(statement)
+    except ImportError as error:
+        refused.append("subinterpreter" in str(error))
+    else:
+        refused.append(False)
+os.write({writer}, repr(refused).encode())
+''')
+    interpreters.destroy(interpreter)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        return pipe.read() == repr([True] * 6)
+
+async def works():
+    from headrace import CapacitySource, PullRaceObj, SourceIterObj
+    capacity = CapacitySource(1)
+    first = await capacity.acquire(owner=None)
+    waiting = asyncio.ensure_future(capacity.acquire(owner=None))
+    await asyncio.sleep(0)
+    first.release()
+    (await waiting).release()
+    items = await PullRaceObj(SourceIterObj(range(3)).prefetch(1), range(3)).collect()
+    return sorted(items) == [0, 0, 1, 1, 2, 2]
+"""
+
+
+@pytest.mark.parametrize("kind", ["legacy", "isolated"])
+@pytest.mark.parametrize("steps", ["main sub main", "sub main sub main"])
+def test_a_subinterpreter_is_refused_and_the_main_one_works(kind: str, steps: str) -> None:
+    calls = {"main": "asyncio.run(works())", "sub": f"is_refused({kind!r})"}
+    outcomes = ", ".join(calls[step] for step in steps.split())
+    assert all(child(f"{SUBINTERPRETERS}\nprint(json.dumps([{outcomes}]))"))
 
 
 def modules() -> list[str]:

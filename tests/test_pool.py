@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import sys
+from asyncio import tasks
 from collections import Counter
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -223,6 +224,35 @@ async def test_task_is_an_asyncio_task_of_its_own(way: str) -> None:
 
     await envelopes(pool([work, Task(work, key="k")], name="mill"))
     assert sorted(names) == ["mill: task 1 1", "mill: task k 1"]
+
+
+@pytest.mark.loops("asyncio")
+async def test_pool_never_patches_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    patched: list[set[str]] = []
+
+    def look() -> None:
+        # Attributes of the object that hide those of its class.
+        patched.append({name for name in vars(loop) if hasattr(type(loop), name)})
+
+    # asyncio calls this inside the constructor of each task; from 3.12 on it does so in C.
+    registry: Any = getattr(tasks, "_all_tasks", None)
+    if registry is not None:
+        add = registry.add
+
+        def added(task: object) -> None:
+            look()
+            add(task)
+
+        monkeypatch.setattr(registry, "add", added)
+
+    async def work() -> None:
+        look()
+        await asyncio.sleep(0)
+        look()
+
+    await envelopes(pool([work] * 20, 8))
+    assert patched.count(set()) == len(patched) >= 40
 
 
 async def test_scopes_of_anyio_hold_inside_a_task() -> None:

@@ -7,6 +7,9 @@ else is.
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -295,6 +298,54 @@ async def test_what_is_left_when_it_has_stopped_already_says_so(executor: Execut
     await quiet()
     assert heard.calls == [("called", None)]
     await executor.aclose()
+
+
+THREADS = """
+import asyncio, gc, signal
+from headrace import Task
+from headrace.pool import ThreadExecutor
+
+
+async def main():
+    executor = ThreadExecutor("mill")
+    await executor.start()
+    works = []
+
+    class Garbage:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            works.append(executor.submit(Task(int, "7")))
+
+    def handle(number, frame):
+        works.append(executor.submit(Task(int, "7")))
+
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    gc.set_threshold(5, 2, 2)
+    for _ in range(300):
+        Garbage()
+        works.append(executor.submit(Task(int, "7")))
+        await asyncio.sleep(0)
+    gc.set_threshold(700, 10, 10)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert set(await asyncio.gather(*works)) == {7}
+    await executor.aclose()
+    print(len(works) > 310)
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
+def test_work_may_be_submitted_by_finalisers_and_signal_handlers() -> None:
+    # In a process of its own, so that it fails instead of hanging.
+    ran = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True\n", "")
 
 
 async def test_streaming_work_waits_for_room(executor: Executor) -> None:

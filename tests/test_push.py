@@ -10,19 +10,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import (
+    CapacitySource,
     ClosedError,
     IteratorResult,
+    PushCallbackObj,
     PushDedupeObj,
     PushDistributeObj,
     PushFilterObj,
     PushForkObj,
     PushMapObj,
+    PushObj,
     PushObj1To1Link,
     PushPullBufferObj,
     PushReduceObj,
     PushSerialObj,
+    PushSignalObj,
+    PushWindowObj,
+    SinkCapacityObj,
     SinkCollectObj,
+    SinkNullObj,
     SinkObj,
+    WaitObject,
     WouldBlock,
 )
 from tests.support import Heart, wrong
@@ -471,3 +479,47 @@ async def test_dedupe_law_2_an_item_that_was_cancelled_counts_as_not_seen() -> N
     await line.next(1)
     await line.next(1)
     assert sink.buffer == [1]
+
+
+class Appending(SinkObj[Any]):
+    """A class of the user whose `next_nowait` returns what it is told to."""
+
+    def __init__(self, returns: Any) -> None:
+        super().__init__()
+        self.items: list[Any] = []
+        self._returns = returns
+
+    def next_nowait(self, item: Any) -> Any:
+        self.items.append(item)
+        return self._returns
+
+
+LINES: dict[str, Callable[[Any], PushObj[Any]]] = {
+    "map": lambda sink: PushMapObj(sink, lambda item: item),
+    "window": lambda sink: PushWindowObj(sink, 1),
+    "fork": lambda sink: PushForkObj([SinkNullObj(), sink]),
+    "distribute": lambda sink: PushDistributeObj([sink], lambda _: 0),
+    "serial": PushSerialObj,
+    "callback": lambda sink: PushCallbackObj(sink, before=lambda item: item),
+    "signal": lambda sink: PushSignalObj(sink, WaitObject()),
+    "capacity": lambda sink: SinkCapacityObj(sink, CapacitySource(1)),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_next_nowait_that_returns_nothing_accepts_its_item(line: str) -> None:
+    """As a `next` that returns nothing does."""
+    sink = Appending(None)
+    assert LINES[line](sink).next_nowait(1) == IteratorResult(None, False)
+    assert len(sink.items) == 1
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_next_nowait_that_returns_something_else_is_named(line: str) -> None:
+    sink = Appending(5)
+    message = r"next_nowait of Appending must be None or an IteratorResult, got 5 \(int\)"
+    with pytest.raises(TypeError, match=message) as caught:
+        LINES[line](sink).next_nowait(1)
+    assert len(sink.items) == 1
+    if line not in ("fork", "distribute"):
+        assert getattr(caught.value, "accepted_by", ()) == (sink,)

@@ -1257,11 +1257,17 @@ def plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+class OddError(BaseException):
+    """An error that is no `Exception`, as the outcomes of pytest are."""
+
+
 class Picky:
     """Makes callables of which one raises an error, at one call."""
 
-    def __init__(self, at: int, *, is_async: bool) -> None:
-        self.error = ValueError(at)
+    def __init__(
+        self, at: int, *, is_async: bool, raises: type[BaseException] = ValueError
+    ) -> None:
+        self.error = raises(at)
         self.refused: list[Any] = []
         self._left = at
         self._is_async = is_async
@@ -1290,16 +1296,16 @@ def holds(item: Any, part: Any) -> bool:
     return item is part or (isinstance(item, tuple) and any(holds(each, part) for each in item))
 
 
-async def outcomes(stream: PullObj[Any]) -> tuple[list[Any], list[Exception]]:
+async def outcomes(stream: PullObj[Any]) -> tuple[list[Any], list[BaseException]]:
     """What a stream gives, and what it raises, to its end."""
     items: list[Any] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     while True:
         try:
             items.append(await anext(stream))
         except StopAsyncIteration:
             return items, errors
-        except ValueError as error:
+        except (ValueError, OddError) as error:
             errors.append(error)
 
 
@@ -1607,11 +1613,65 @@ async def test_law_3_an_error_of_a_callable_costs_one_item(row: Row, source: Ope
 
 
 @every_row
-async def test_law_3_an_error_of_a_source_costs_nothing_else(row: Row) -> None:
+async def test_law_3_an_odd_error_of_a_callable_costs_one_item(row: Row) -> None:
+    for kind in row.kinds():
+        for at in itertools.count():
+            picky = Picky(at, is_async=kind.is_async, raises=OddError)
+            items, errors = await outcomes(row.build(SourceIterObj(row.items), picky))
+            if not picky.refused:
+                break
+            assert errors == [picky.error]
+            if row.is_simple:
+                left = [item for item in row.items if item not in picky.refused]
+                assert row.is_same(items, row.model(left))
+
+
+class Unclosable:
+    """An iterator over these items whose closing raises an error."""
+
+    def __init__(self, items: Iterable[Any], raises: type[BaseException]) -> None:
+        self.closes = 0
+        self._raises = raises
+        self._items = iter(items)
+
+    def __aiter__(self) -> Unclosable:
+        return self
+
+    async def __anext__(self) -> Any:
+        await turns(1)
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closes += 1
+        raise self._raises
+
+
+@pytest.mark.parametrize("raises", [ValueError, OddError, KeyboardInterrupt])
+async def test_law_4_an_error_in_a_closing_leaves_no_source_open(
+    raises: type[BaseException],
+) -> None:
+    outer, inner = Unclosable(range(3), raises), Unclosable(range(3), raises)
+    stream = SourceIterObj(outer).flat_map(lambda _: inner)
+    assert await anext(stream) == 0
+    with pytest.raises(BaseException) as caught:
+        await stream.aclose()
+    # Inside a group it would not end the program.
+    kind = raises if raises is KeyboardInterrupt else BaseExceptionGroup
+    assert isinstance(caught.value, kind)
+    assert (inner.closes, outer.closes) == (1, 1)
+
+
+@every_row
+@pytest.mark.parametrize("raises", [ValueError, OddError])
+async def test_law_3_an_error_of_a_source_costs_nothing_else(
+    row: Row, raises: type[BaseException]
+) -> None:
     for at in range(len(row.items) + 1):
         for kind in row.kinds():
             kind.begin()
-            error = ValueError(at)
+            error = raises(at)
             script = [*row.items[:at], Yields(1), Raise(error), *row.items[at:]]
             source = ScriptedSource(script)
             items, errors = await outcomes(row.build(SourceIterObj(source), kind))

@@ -1,4 +1,4 @@
-"""Laws that hold for each of two loops in two threads, whenever one of them lets go of the interpreter's lock."""
+"""Laws that hold for each of two loops in two threads, side by side or one after the other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,10 +16,12 @@ from headrace import (
     SourceIterObj,
     WrongLoopError,
 )
-from tests.support import Heart
+from tests.support import Heart, turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from headrace import PullObj
 
 PATIENCE = 20
 """Seconds after which who waits for the other thread gives up."""
@@ -137,3 +139,106 @@ def test_law_9_a_loop_is_refused_also_while_the_right_one_runs_a_task(prefetch: 
         finally:
             refused.set()
         assert items.result(PATIENCE) == list(range(10))
+
+
+async def same(number: int) -> int:
+    await asyncio.sleep(0)
+    return number
+
+
+IDLE: dict[str, Callable[[], PullObj[int]]] = {
+    "a source": lambda: SourceIterObj(range(100)),
+    "a line": lambda: SourceIterObj(range(100)).filter(lambda _: True),
+    "a line that awaits": lambda: SourceIterObj(range(100)).map(same),
+}
+
+
+def run_in_thread(work: Callable[[], Any]) -> Any:
+    """The result of a function in a thread of its own, which has ended."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result(PATIENCE)
+
+
+def run_in_place(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def run(call: Callable[[], Awaitable[Any]]) -> Any:
+    """The result of a call in a loop of its own, which is closed."""
+
+    async def wait() -> Any:
+        return await asyncio.wait_for(call(), PATIENCE / 2)
+
+    return asyncio.run(wait())
+
+
+@pytest.mark.parametrize("first", [run_in_place, run_in_thread])
+@pytest.mark.parametrize("make", IDLE.values(), ids=IDLE)
+def test_law_15_an_idle_stream_goes_on_after_its_loop_in_any_thread(
+    make: Callable[[], PullObj[int]], first: Callable[[Callable[[], Any]], Any]
+) -> None:
+    stream = make()
+
+    def pull() -> int:
+        number: int = run(lambda: anext(stream))
+        return number
+
+    # Each thread may be given the addresses and the identifier of the one before.
+    expected = [*range(20)]
+    assert [first(pull)] + [run_in_thread(pull) for _ in expected[1:]] == expected
+    assert run_in_place(pull) == 20
+
+
+@pytest.mark.parametrize("make", IDLE.values(), ids=IDLE)
+def test_law_9_an_open_loop_keeps_its_stream_also_if_its_thread_has_ended(
+    make: Callable[[], PullObj[int]],
+) -> None:
+    stream = make()
+    loop = asyncio.new_event_loop()
+
+    async def pull() -> int:
+        return await anext(stream)
+
+    def pull_there() -> int:
+        return loop.run_until_complete(pull())
+
+    def refuse() -> None:
+        with pytest.raises(WrongLoopError):
+            run(pull)
+
+    try:
+        # A loop may be run in one thread after the other.
+        assert [run_in_thread(pull_there) for _ in range(3)] == [0, 1, 2]
+        for _ in range(20):
+            run_in_thread(refuse)
+        assert run_in_thread(pull_there) == 3
+    finally:
+        loop.close()
+    assert run_in_thread(lambda: run(pull)) == 4
+
+
+@pytest.mark.parametrize("where", [run_in_place, run_in_thread])
+def test_law_15_a_pull_that_waits_in_a_closed_loop_is_not_waited_for(
+    where: Callable[[Callable[[], Any]], Any],
+) -> None:
+    async def wait(_: int) -> int:
+        value: int = await asyncio.get_running_loop().create_future()
+        return value
+
+    stream = SourceIterObj(range(3)).map(wait)
+    loop = asyncio.new_event_loop()
+    # The task stays pending, which the loop says when it is dropped.
+    loop.set_exception_handler(lambda *_: None)
+    pulls: list[asyncio.Future[int]] = []
+
+    async def begin() -> None:
+        pulls.append(asyncio.ensure_future(anext(stream)))
+        await turns(3)
+
+    def refuse() -> None:
+        with pytest.raises(WrongLoopError):
+            run(lambda: anext(stream))
+
+    loop.run_until_complete(begin())
+    loop.close()
+    where(refuse)

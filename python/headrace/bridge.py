@@ -8,8 +8,15 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import Delivery, ForeignFeed
+from headrace._internal.copying import Uncopied
 from headrace._internal.depth import nested
-from headrace._internal.error_notes import as_one, raise_all, speechless
+from headrace._internal.error_notes import (
+    as_one,
+    ends_program,
+    raise_all,
+    raise_closing,
+    speechless,
+)
 from headrace._internal.reprs import counted, shown, told
 from headrace.errors import CLOSING, NOTHING
 from headrace.pull.base import PullObj
@@ -49,7 +56,7 @@ OUT_co = TypeVar("OUT_co", covariant=True)
 T = TypeVar("T")
 
 
-class PushPullObj(Generic[IN_contra, OUT_co]):
+class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
     """Two ends as one object: what is pushed into it goes into `sink`, what is pulled comes out of `source`.
 
         buffer = PushPullBufferObj(100)
@@ -323,15 +330,13 @@ class _Tap(Generic[T]):
                 await close()
             except asyncio.CancelledError as struck:
                 cancelled = struck
-            except Exception as error:
+            except GeneratorExit:
+                raise
+            except BaseException as error:
                 errors.append(error)
         self.has_ended_sinks = self.has_ended_sinks or bool(self._open)
         self._open.clear()
-        if cancelled is not None:
-            for failure in errors:
-                cancelled.add_note(f"while closing: {failure!r}")
-            raise cancelled
-        raise_all(errors, "several ends failed to close")
+        raise_closing(cancelled, errors, "several ends failed to close")
 
     def restart(self) -> None:
         """Begins a new cycle; an item that is under way is given up."""
@@ -361,7 +366,7 @@ class _Tap(Generic[T]):
                 # One that was cancelled goes on at the next pull.
                 if _is_interruption(error, before):
                     raise
-                if not isinstance(error, (Exception, asyncio.CancelledError)):
+                if ends_program(error):
                     self._open.pop(0)
                     raise
                 errors.append(speechless(error, f"a sink of {self._name}"))
@@ -389,7 +394,7 @@ class _Tap(Generic[T]):
                         raise
                     missing.pop(0)
                     self._accepted += names
-                    if not isinstance(error, (Exception, asyncio.CancelledError)):
+                    if ends_program(error):
                         raise
                     self._errors.append(speechless(error, f"a sink of {self._name}"))
                     continue

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Buffer, QueueFeed, end_push, settle_push
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import amount, shown, told
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
@@ -83,7 +84,7 @@ class BufferStatistics:
     """How many pushes waited for room."""
 
 
-class PushPullBufferObj(Generic[T]):
+class PushPullBufferObj(Uncopied, Generic[T]):
     """A buffer with two ends: push into `sink`, pull from `source`.
 
     **Unbounded** unless `maxsize` is given.
@@ -126,6 +127,8 @@ class PushPullBufferObj(Generic[T]):
         ValueError: `maxsize` is not positive, `overflow` or `order` is unknown, `key` is given
             without `order="priority"`.
     """
+
+    _instead = "make another one and move its items"
 
     def __init__(
         self,

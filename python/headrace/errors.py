@@ -35,6 +35,10 @@ class _Nothing:
     def __repr__(self) -> str:
         return "NOTHING"
 
+    def __reduce__(self) -> str:
+        # By its name, so that a copy is the one object that it is compared with.
+        return "NOTHING"
+
 
 NOTHING: Final = _Nothing()
 

@@ -22,6 +22,7 @@ import sys
 from typing import ClassVar, TypeVar
 
 from headrace import _core
+from headrace._internal.copying import Uncopied
 from headrace.errors import HeadraceError
 
 __all__ = ["LifoQueue", "PriorityQueue", "Queue", "QueueEmpty", "QueueFull", "QueueShutDown"]
@@ -48,7 +49,7 @@ else:
         """The queue was shut down."""
 
 
-class Queue(_core.Queue[T]):
+class Queue(Uncopied, _core.Queue[T]):
     """First in, first out, from any thread and loop to any thread and loop.
 
     **Unbounded** unless `maxsize` is given. As with `asyncio.Queue`, and unlike a stream, a `get()` that finds an item
@@ -70,6 +71,8 @@ class Queue(_core.Queue[T]):
     Raises:
         TypeError: `maxsize` is no number.
     """
+
+    _instead = "make another one and move its items"
 
     def __init__(self, maxsize: float = 0) -> None:
         super().__init__(maxsize)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import shown, told
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ __all__ = ["WaitObject"]
 T = TypeVar("T")
 
 
-class WaitObject(Signal[T]):
+class WaitObject(Uncopied, Signal[T]):
     """One value for everybody who waits for it, from any thread.
 
     `await signal.wait()` gives the value of the next `resolve(value)`. Iterating it gives one value
@@ -31,6 +32,8 @@ class WaitObject(Signal[T]):
     Cost: O(1) to wait, O(number of those who wait) to resolve.
     Cancel safety: a cancelled wait loses nothing.
     """
+
+    _instead = "hand on the object itself, in any thread of this process"
 
     def __repr__(self) -> str:
         return told(type(self).__name__, self._facts())

@@ -8,12 +8,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["as_one", "noted", "raise_all", "raise_closing", "speechless"]
+__all__ = ["as_one", "ends_program", "noted", "raise_all", "raise_closing", "speechless"]
+
+
+def ends_program(error: BaseException) -> bool:
+    """Whether an error is one that asyncio raises out of the event loop; any other one is an error of one item."""
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
 def as_one(errors: Sequence[BaseException], message: str) -> BaseException:
-    """One error as it is, several as a group."""
-    return errors[0] if len(errors) == 1 else BaseExceptionGroup(message, errors)
+    """Return a single error unchanged, several as a group.
+
+    An error that ends the program is returned itself, with notes on the others: inside a group it would end nothing.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    ending = next(filter(ends_program, errors), None)
+    if ending is None:
+        return BaseExceptionGroup(message, errors)
+    for error in errors:
+        if error is not ending:
+            noted(ending, f"{message}: {error!r}")
+    return ending
 
 
 def raise_all(errors: Sequence[BaseException], message: str) -> None:
@@ -25,8 +41,11 @@ def raise_all(errors: Sequence[BaseException], message: str) -> None:
 def raise_closing(
     struck: BaseException | None, errors: Sequence[BaseException], message: str
 ) -> None:
-    """Raises what came of closing: a cancellation that struck meanwhile, which tells of the errors, or else the errors."""
-    if struck is not None:
+    """Raise the result of closing: a cancellation that arrived meanwhile, with notes on the errors, or the errors.
+
+    An error that ends the program goes before the cancellation.
+    """
+    if struck is not None and not any(map(ends_program, errors)):
         for error in errors:
             struck.add_note(f"while closing: {error!r}")
         raise struck

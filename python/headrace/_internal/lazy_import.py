@@ -43,6 +43,7 @@ def lazily(
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes, *rooms})
+        own = (room for room in rooms if "." not in room)
+        return sorted({*vars(sys.modules[package]), *homes, *own})
 
     return get, names, sorted(homes)

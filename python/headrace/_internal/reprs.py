@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from headrace._internal.copying import Uncopied
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -95,8 +97,10 @@ def amount(count: int, most: float | None, what: str) -> str:
     return f"{count} {what}" if most is None else f"{count} of {most} {what}"
 
 
-class Telling:
+class Telling(Uncopied):
     """What streams and push objects have in common: each tells of itself, and of the pipeline that it is a part of."""
+
+    _instead = "build another one, or tee() a stream"
 
     __slots__ = ()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import shown, told
 from headrace._internal.tasks import settled
 from headrace.capacity.limits import SLOTS, checked, checked_amount, micros, units
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HierarchicalBalancer"]
 
 
-class HierarchicalBalancer:
+class HierarchicalBalancer(Uncopied):
     """Moves slots from children that leave them idle to children that have too few, over minutes.
 
         async with HierarchicalBalancer({fetches: (2, 40), parses: (2, 40)}):

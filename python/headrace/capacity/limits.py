@@ -37,6 +37,9 @@ class Rate:
     In any stretch of `t` seconds at most `burst + amount / per * t` is let through, and what is asked for is let through at
     the first moment at which that allows it (the generic cell rate algorithm). Releasing gives nothing back; time does.
 
+    Order: strict. While a request waits for its quota, no smaller one passes it, in its node or in another; only a higher
+    priority in its own node goes first. Nothing of the rate is lost by that.
+
     The moment is that of a timer, and a busy loop comes late. What is granted up to 50 ms after it was ready counts as of when it
     was ready: the flow keeps its pace, and a stretch may have what the rate brings in 50 ms more. What a loop is late by
     beyond that is lost, but for what `burst` takes up: a loop that stalls for longer than `burst / (amount / per)` seconds
@@ -72,6 +75,9 @@ class Rate:
 @dataclass(frozen=True, slots=True)
 class Budget:
     """So much for good: dollars, the tokens of a run. What is spent does not come back.
+
+    Order: a smaller cost may go past one that what is left does not cover, eight times; what it spends may leave that one too
+    little, which then raises `BudgetExhausted`.
 
     Args:
         amount: How much, from 0.

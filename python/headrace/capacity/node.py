@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import _core
+from headrace._core import Lease
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short, shown, told
 from headrace.capacity.limits import SLOTS, Budget, Rate, checked_limits, lowered
 from headrace.capacity.snapshot import CapacitySnapshot
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Amounts, Limit, Limits
 
-__all__ = ["CapacitySource", "QuotaCapacitySource", "checked_capacity", "under"]
+__all__ = ["CapacitySource", "Lease", "QuotaCapacitySource", "checked_capacity", "under"]
 
 # Of how many resources a `repr` tells.
 _TOLD = 4
 
 
-class CapacitySource(_core.Capacity):
+class CapacitySource(Uncopied, _core.Capacity):
     """A limit, under another limit, and so on up to a root; what one node has is shared fairly among those below it.
 
         machine = CapacitySource(64)
@@ -43,7 +44,8 @@ class CapacitySource(_core.Capacity):
     Order: at one node, the highest priority first, and first come, first served among equals; a wait of ten seconds
     makes up for a priority of 1, so that nobody starves. Among the children of a node, the one that has had least, for
     its weight: what counts is cost times the time for which it was held. A child that had nothing to do saves nothing up.
-    A smaller cost may go past one that does not fit, eight times; then what comes free is kept for that one.
+    A smaller cost may go past one that lacks slots or a part of a budget, eight times; then what comes free is kept for that
+    one. Order at a rate is strict: a smaller cost does not go past a larger one that lacks only quota.
     Bound: one entry for each that waits.
     Cost: O(depth) to acquire and release without contention; with it, O(depth x log(children)).
     Cancel safety: whoever is cancelled while waiting holds nothing, also if it was granted in that moment; its place is
@@ -68,6 +70,8 @@ class CapacitySource(_core.Capacity):
         ClosedError: `parent` is closed.
     """
 
+    _instead = "a limit is one for all that share it: hand on the object itself"
+
     def __init__(
         self,
         limit: Limits,
@@ -83,12 +87,11 @@ class CapacitySource(_core.Capacity):
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
         super().__init__(lowered(limits), parent, weight, name, clock)
-        self._limits: Mapping[str, Limit] = MappingProxyType(limits)
+        # In a list of one, which the core exchanges in the step in which it changes its own limits.
+        self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
         # Whether slots are all there is here, and on the whole path: amounts are bare numbers then.
         self._is_plain = not hasattr(limit, "keys")
         self._has_plain_path: bool = self._is_plain and (parent is None or parent._has_plain_path)
-        # One that a signal handler may enter again.
-        self._resizing = threading.RLock()
         self._parent = parent
         # Weak, in the order in which they were made: whoever drops a child has done with it.
         self._children: dict[int, weakref.KeyedRef[int, CapacitySource]] = {}
@@ -106,6 +109,10 @@ class CapacitySource(_core.Capacity):
 
             self._forget = forget
         self._children[id(child)] = weakref.KeyedRef(child, self._forget, id(child))
+
+    @property
+    def _limits(self) -> Mapping[str, Limit]:
+        return self._current[0]
 
     # What it is.
 
@@ -194,16 +201,13 @@ class CapacitySource(_core.Capacity):
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
         lower = lowered(changed)
-        with self._resizing:
-            while True:
-                before = self._limits
-                after = MappingProxyType({**before, **changed})
-                self._resize(lower)
-                # A signal handler, or the clock, may have resized it meanwhile, in this thread, and is done. What it changed
-                # stays, but for what is changed here, which came after it.
-                if self._limits is before:
-                    self._limits = after
-                    return
+        # Another call may come first: of another thread, or, in this one, of a signal handler, a finaliser or the clock. The
+        # core then changes nothing, and what that call changed is kept.
+        while True:
+            before = self._limits
+            after = MappingProxyType({**before, **changed})
+            if self._resize(lower, self._current, before, after):
+                return
 
     def __repr__(self) -> str:
         try:

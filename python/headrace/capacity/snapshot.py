@@ -72,7 +72,7 @@ class CapacitySnapshot:
     granted: int
     """How many leases were granted, here and below, since it was made."""
     bypassed: int
-    """How often, here and below, a smaller cost went past one that waits and did not fit."""
+    """How often, here and below, a smaller cost went past one that waits and did not fit; at rates none does."""
     mean_hold: float | None
     """For how many seconds leases are held, here and below, as a moving average of which the newest is an eighth; `None` before
     one was measured. Where nobody waits, only one in sixteen is, after the first sixteen."""

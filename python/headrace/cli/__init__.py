@@ -1,6 +1,7 @@
 """The command `headrace`.
 
-- `main`: the command line itself.
+- `start`: the entry point; `main`: the command line itself.
+- `signals`: the signals that ask the process to stop.
 - `map`: the job behind `headrace map`: one function, every record of an input, under a limit.
 - `arguments`: what the values of options may look like.
 - `groups`: records in groups, each under a limit of its own.
@@ -10,7 +11,7 @@
 - `terms`: what records are called under.
 - `window`: a bound on what is under way.
 - `failure`: what is said of an error, and the file of errors.
-- `output`: writing lines without ever leaving half a file.
+- `output`: writing lines without ever leaving half a file; `replacement`: the temporary file that they go to.
 - `progress`: what is shown meanwhile.
 - `report`: the page about a run.
 - `complaint`: the one line that bad input gets.

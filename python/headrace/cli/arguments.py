@@ -17,6 +17,12 @@ MOST = 1_000_000_000
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """The periods of a rate, in seconds."""
 
+SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+"""The suffixes of a size, in bytes."""
+
+LARGEST = 1 << 40
+"""The largest size that may be given: a terabyte."""
+
 YEAR = 365 * 86400.0
 """The longest time from one call to the next."""
 
@@ -63,6 +69,18 @@ def natural(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text[:20]) <= MOST:
         return int(text)
     msg = f"must be a whole number from 0 to {MOST}, got {text!r}"
+    raise argparse.ArgumentTypeError(msg)
+
+
+def size(text: str) -> int:
+    """A size of at least 1 byte: `4096`, `100K`, `64M`, `1G`."""
+    suffix = text[-1:].upper() if text[-1:].isalpha() else ""
+    number = text.removesuffix(text[-1:]) if suffix else text
+    if number.isascii() and number.isdigit() and suffix in SIZES:
+        found = int(number[:20]) * SIZES[suffix]
+        if 1 <= found <= LARGEST:
+            return found
+    msg = f"must be a size from 1 to 1024G, in bytes or with K, M or G, such as 64M, got {shortened(text, 40)!r}"
     raise argparse.ArgumentTypeError(msg)
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from headrace import __version__
-from headrace.cli.arguments import count, natural, rate, seconds, weight
+from headrace.cli import signals
+from headrace.cli.arguments import count, natural, rate, seconds, size, weight
 from headrace.cli.errors import ComplaintError
 from headrace.cli.load_function import load
 from headrace.cli.map import MapOptions, run
-from headrace.cli.output import cannot_write
+from headrace.cli.output import cannot_write, is_stream
 from headrace.cli.run_options import Terms
 from headrace.cli.stderr import listen, say
 
@@ -27,23 +26,31 @@ examples:
 
 Records are numbered by their lines in the input. One that fails has no line in the output; the first
 failures are named at the end, --errors gets all of them, and the exit code is 1. Bad input: exit code 2.
-Ctrl-C: exit code 130, the output stays as it was, and what is finished is kept in OUTPUT.partial.
+Ctrl-C: exit code 130, the output stays as it was, and what is finished is kept in OUTPUT.partial. So it is with
+SIGTERM (143) and SIGHUP (129). A run that is killed leaves .OUTPUT.*.tmp, and the next one says so.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
+    signals.install()
     listen()
     options = _parser().parse_args(arguments)
     try:
         return _map(options)
     except ComplaintError as complaint:
+        signals.end(2)
         say(complaint)
         return 2
-    except KeyboardInterrupt:
-        # Before the work began, or after it ended: while it runs, it handles the signal itself.
+    except signals.Interrupted as interrupted:
+        signals.end(interrupted.code)
         say("interrupted")
-        return 128 + signal.SIGINT
+        return interrupted.code
+    except KeyboardInterrupt:
+        # The user's module raised it itself.
+        signals.end(130)
+        say("interrupted")
+        return 130
 
 
 def _map(options: argparse.Namespace) -> int:
@@ -81,6 +88,7 @@ def _map(options: argparse.Namespace) -> int:
             text=options.text,
             ordered=ordered,
             window=window,
+            max_record=options.max_record,
             every=options.every,
         )
     )
@@ -137,7 +145,7 @@ def _check_files(options: argparse.Namespace) -> None:
 def _is_stream(path: str) -> bool:
     """Whether there is something that is written to, and not replaced."""
     try:
-        return Path(path).exists() and not Path(path).is_file()
+        return is_stream(path)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -262,6 +270,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="in input order: how many records may be read ahead of the oldest unfinished one "
         "(default: 1024, or 4 times the limit if that is more; with groups, their window besides)",
+    )
+    job.add_argument(
+        "--max-record",
+        type=size,
+        default=64 << 20,
+        metavar="SIZE",
+        help="the longest line of the input that is taken for a record, in bytes or with K, M or G, each 1024 times the "
+        "one before; a longer one is bad input (default: 64M)",
     )
     job.add_argument(
         "--every",

@@ -9,21 +9,24 @@ while the window is full, nothing more is read.
 An interruption stops the reading, cancels what runs on the loop and waits for what runs in threads,
 since a thread cannot be cancelled; a second one leaves those threads behind. What was finished by then
 is written, whole lines, beside the output.
+
+Once nothing is left to stop, an interruption changes nothing. The ending brings every file to disk before it
+reports anything: standard error may be a pipe that nobody reads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
+from headrace.cli import signals
 from headrace.cli.errors import ComplaintError
 from headrace.cli.groups import Groups, group_of
 from headrace.cli.inflight import Window
@@ -34,6 +37,7 @@ from headrace.cli.record_runner import Caller
 from headrace.cli.record_task import Call
 from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Watch
+from headrace.cli.report.format import seconds_in_words
 from headrace.cli.report.series import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.stderr import say, unheard
@@ -48,6 +52,9 @@ if TYPE_CHECKING:
 
 # How many failures, and how many unfinished records, are named one by one.
 NAMED = 20
+
+# How many files of runs that were killed are named.
+NAMED_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class MapOptions:
     text: bool
     ordered: bool
     window: int
+    max_record: int
     every: float
 
 
@@ -79,12 +87,18 @@ def run(options: MapOptions) -> int:
 
     Raises:
         ComplaintError: the input or the output cannot be opened. Nothing was changed.
+        Interrupted: a signal came before the work began. Nothing was changed.
     """
-    with ExitStack() as stack:
-        reader = stack.enter_context(RecordReader(options.input, text=options.text))
+    with signals.held(), ExitStack() as stack:
+        reader = stack.enter_context(
+            RecordReader(options.input, text=options.text, most=options.max_record)
+        )
         output = stack.enter_context(Output(options.output))
         errors = stack.enter_context(Output(options.errors)) if options.errors else None
         report = stack.enter_context(Output(options.report)) if options.report else None
+        for opened in (output, errors, report):
+            if opened is not None:
+                _report_leftovers(opened)
         return asyncio.run(_Map(options, reader, output, errors, report).run())
 
 
@@ -103,6 +117,7 @@ class _Map:
         self._reader = reader
         self._output = output
         self._errors = errors
+        self._report = report
         self._tally = Tally(total_bytes=reader.size)
         self._display = choose(options.every)
         self._begun = time.monotonic()
@@ -111,7 +126,9 @@ class _Map:
         self._limit = options.terms.capacity()
         # Why it stops before the end: a signal, or an output that cannot be written.
         self._stop = asyncio.Event()
-        self._signal: signal.Signals | None = None
+        self._signal: int | None = None
+        # Nothing is left to stop.
+        self._is_ending = False
         self._problem: ComplaintError | None = None
         # Records that were read and are not settled, by place: those that run, and the one ahead.
         self._unsettled: dict[int, Call] = {}
@@ -140,21 +157,26 @@ class _Map:
         )
 
     async def run(self) -> int:
-        handled = self._listen()
+        loop = asyncio.get_running_loop()
+
+        def interrupt(number: int) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._interrupt, number)
+
+        signals.listen(interrupt)
         beside = {asyncio.create_task(self._show(), name="headrace map: progress")}
         if self._watch is not None:
             beside.add(asyncio.create_task(self._watch.run(), name="headrace map: report"))
         try:
             await self._work()
+        except BaseException:
+            with unheard():
+                self._display.close(self._tally)  # leaves the terminal as it was
+            raise
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
-            self._count()
-            with unheard():
-                self._display.close(self._tally)
-            for number in handled:
-                asyncio.get_running_loop().remove_signal_handler(number)
         return self._finish()
 
     async def _work(self) -> None:
@@ -164,13 +186,14 @@ class _Map:
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if working.done() and not self._unsettled:
-                self._signal = None  # it came too late to stop anything
+                self._signal, self._is_ending = None, True  # it came too late to stop anything
             elif self._signal and (running := self._running()):
                 say(f"stopping; {running:,} still running (again to leave them)")
         finally:
             stopping.cancel()
             working.cancel()
             await asyncio.wait({working, stopping})
+        self._is_ending = True
         if not working.cancelled():
             working.result()
 
@@ -222,7 +245,7 @@ class _Map:
         """See `RecordListener`."""
         if isinstance(error, InterruptingError):
             # As if the user had pressed the keys, but that it is not the second time.
-            self._signal = self._signal or signal.SIGINT
+            self._signal = self._signal or SIGINT
             self._stop.set()
             return
         if isinstance(error, asyncio.CancelledError) and self._stop.is_set():
@@ -256,68 +279,74 @@ class _Map:
             self._turn += 1
 
     def _write(self, line: bytes | None, output: Output | None = None) -> None:
-        if line is None or self._problem is not None:
+        if line is None:
             return
         try:
             (output or self._output).write(line)
         except ComplaintError as problem:
-            self._problem = problem
+            # Go on with what is finished: this output may have room again, and there may be another.
+            self._problem = self._problem or problem
             self._stop.set()
 
     def _finish(self) -> int:
-        """Brings every file to its end, says what there is to say, and returns the exit code."""
-        tally = self._tally
-        for failure in self._failures:
-            say(failure)
-        if tally.failed > len(self._failures):
-            say(f"and {tally.failed - len(self._failures):,} more failed")
-        code, outcome = self._close()
+        """Bring every file to its end, report the outcome, and return the exit code."""
+        self._is_ending = True
+        for call in tuple(self._unsettled.values()):
+            # A thread returned it, and the loop had no time to settle it.
+            if call.line is not None:
+                self._settle(call, call.line, None)
+        code, outcome, message = self._close()
+        messages = [message]
         if self._watch is not None:
             try:
                 self._watch.write(self._summary(outcome, whole=code < 2))
             except ComplaintError as problem:
-                say(str(problem))
-                return max(code, 2)
+                messages.append(f"{problem}{_kept(self._report, 'pages')}")
+                code = max(code, 2)
+        signals.end(code)
+        self._count()
+        with unheard():
+            self._display.close(self._tally)
+        for failure in self._failures:
+            say(failure)
+        if self._tally.failed > len(self._failures):
+            say(f"and {self._tally.failed - len(self._failures):,} more failed")
+        for message in messages:
+            say(message)
         return code
 
-    def _close(self) -> tuple[int, str]:
-        """Brings the output to its end and says how; the exit code, and how it ended, in a few words."""
+    def _close(self) -> tuple[int, str, str]:
+        """Bring the output to its end; the exit code, how it ended in a few words, and what to report."""
         tally = self._tally
         problem = self._problem or (None if self._signal else self._reader.problem)
         if problem is not None:
-            say(f"{problem}{self._keep()}")
-            return 2, f"stopped: {problem}"
+            return 2, f"stopped: {problem}", f"{problem}{self._keep()}"
         if self._signal is not None:
             unsettled = _listed([call.record.number for call in self._unsettled.values()])
             left = f"{unsettled + ', and ' if unsettled else ''}everything after line {self._last_read}"
-            say(
-                f"interrupted: {tally.done:,} done, {tally.failed:,} failed{self._keep()}; not done: {left}"
+            done = f"interrupted: {tally.done:,} done, {tally.failed:,} failed"
+            return (
+                128 + self._signal,
+                f"interrupted; not done: {left}",
+                f"{done}{self._keep()}; not done: {left}",
             )
-            return 128 + self._signal, f"interrupted; not done: {left}"
         try:
             self._output.commit()
             if self._errors is not None:
                 self._errors.commit()
         except ComplaintError as complaint:
-            say(str(complaint))
-            return 2, f"stopped: {complaint}"
+            return 2, f"stopped: {complaint}", f"{complaint}{self._keep()}"
         seconds = time.monotonic() - self._begun
-        say(f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s")
+        said = f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s"
         if tally.failed:
-            return 1, f"finished; {tally.failed:,} failed"
-        return 0, "finished"
+            return 1, f"finished; {tally.failed:,} failed", said
+        return 0, "finished", said
 
     def _keep(self) -> str:
-        """Keeps the lines beside the output, also those that had not had their turn; says where they are."""
+        """Keep the lines beside the output, also those that had not had their turn; name the files."""
         for place in sorted(self._results):
             self._write(self._results.pop(place))
-        said = ""
-        for output, what in ((self._output, "results"), (self._errors, "failures")):
-            if output is not None:
-                output.keep()
-                if output.partial is not None:
-                    said += f"; {output.lines:,} {what} are in {output.partial}"
-        return said
+        return _kept(self._output, "results") + _kept(self._errors, "failures")
 
     def _gauges(self) -> list[Gauge]:
         """What the time line of a report shows."""
@@ -369,27 +398,18 @@ class _Map:
             retried=tally.retried,
         )
 
-    def _listen(self) -> list[signal.Signals]:
-        loop = asyncio.get_running_loop()
-        handled: list[signal.Signals] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # A loop that handles no signals leaves Ctrl-C to asyncio.run, which cancels the job.
-            with suppress(NotImplementedError):
-                loop.add_signal_handler(number, self._interrupt, number)
-                handled.append(number)
-        return handled
-
-    def _interrupt(self, number: signal.Signals) -> None:
+    def _interrupt(self, number: int) -> None:
+        if self._is_ending:
+            return
         if self._signal is None:
             self._signal = number
             self._stop.set()
             return
         # The second time. Threads that go on would hold up every orderly way out.
-        with unheard():
-            self._display.close(self._tally)
         code = self._finish()
-        sys.stdout.flush()
-        os._exit(code)
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()  # what the function printed
+        signals.leave(code)
 
     async def _show(self) -> None:
         while True:
@@ -415,3 +435,28 @@ def _listed(numbers: list[int]) -> str:
     """`records 3, 5, 7`; the first of many."""
     more = f" and {len(numbers) - NAMED:,} more" if len(numbers) > NAMED else ""
     return f"records {', '.join(map(str, numbers[:NAMED]))}{more}" if numbers else ""
+
+
+def _kept(output: Output | None, what: str) -> str:
+    """Keep what was written, if it is not where it belongs; name the file."""
+    if output is None:
+        return ""
+    output.keep()
+    return "" if output.partial is None else f"; {output.lines:,} {what} are in {output.partial}"
+
+
+def _report_leftovers(output: Output) -> None:
+    """Name the files of runs that were killed. They may be of use, and are never deleted."""
+    found = output.leftovers()
+    for leftover in found[:NAMED_FILES]:
+        age = seconds_in_words(leftover.age)
+        use = (
+            "rename it to keep its lines, of which the last may be cut, or delete it"
+            if leftover.size
+            else "delete it"
+        )
+        say(
+            f"a run that was killed left {leftover.path} ({leftover.size:,} bytes, {age} old): {use}"
+        )
+    if len(found) > NAMED_FILES:
+        say(f"and {len(found) - NAMED_FILES:,} more such files, which are older")

@@ -4,17 +4,23 @@ Lines go to a temporary file beside the output, which takes the output's place i
 done. If the run stops early, the lines that are there become `OUTPUT.partial` (or `.partial.2`, if an
 earlier run left one), whole lines all of them, and the output stays as it was. A pipe, a device or
 standard output is simply written to, line by line.
+
+Each line is written at once: a process that is killed leaves all lines that were finished.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import stat
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from headrace.cli.errors import ComplaintError
+from headrace.cli.replacement import Leftover, Replacement, leftovers, write_all
+from headrace.cli.signals import interruptible
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,21 +55,24 @@ class Output:
         self.partial: Path | None = None
         """Where the lines of a run that stopped early were left."""
         self._name = "standard output" if path == "-" else path
+        self._is_settled = False
+        # One of the two.
+        self._replacement: Replacement | None = None
+        self._stream: FileIO | None = None
+        self._failure: OSError | None = None
         # Through a symbolic link, it is the file at its end that is replaced.
         self._target = Path(os.path.realpath(path))
-        self._temporary: Path | None = None
-        self._settled = False
-        self._file: BinaryIO
         try:
             if path == "-":
-                self._file = os.fdopen(os.dup(1), "wb")
-            elif self._target.exists() and not self._target.is_file():
-                self._file = self._target.open("wb")
+                self._stream = FileIO(os.dup(1), "wb")
+            elif is_stream(path):
+                # A pipe waits for its other end. Without O_CREAT and O_TRUNC: by now it may be a file.
+                with interruptible():
+                    self._stream = FileIO(
+                        path, "wb", opener=lambda path, _: os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                    )
             else:
-                self._temporary = self._beside(f".{os.getpid()}.tmp", hidden=True)
-                self._file = self._temporary.open("wb")
-                if self._target.exists():
-                    shutil.copymode(self._target, self._temporary)
+                self._replacement = Replacement(self._target)
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -76,66 +85,82 @@ class Output:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._settled:
-            self.keep()
+        self.keep()
+
+    def leftovers(self) -> list[Leftover]:
+        """Find the temporary files that runs with the same output left when they were killed."""
+        return [] if self._replacement is None else leftovers(self._target)
 
     def write(self, line: bytes) -> None:
-        """Adds a whole line."""
+        """Add a whole line."""
         try:
-            self._file.write(line)
-            if self._temporary is None:
-                self._file.flush()  # somebody may be reading along
+            if self._replacement is not None:
+                self._replacement.write(line)
+            elif self._stream is not None:
+                self._write_to(self._stream, line)
         except OSError as error:
             raise self._cannot_write(error) from error
         self.lines += 1
 
     def commit(self) -> None:
-        """Puts the whole output where it belongs."""
+        """Put the whole output where it belongs."""
         try:
-            self._file.flush()
-            if self._temporary is not None:
-                # On the disk before it has the name: a crash must not leave an empty file behind that name.
-                os.fsync(self._file.fileno())
-            self._file.close()
-            if self._temporary is not None:
-                self._temporary.replace(self._target)
+            if self._replacement is not None:
+                self._replacement.publish()
+            elif self._stream is not None:
+                self._stream.close()
         except OSError as error:
+            # The name may be there, and only the directory not on disk.
+            self._is_settled = self._replacement is not None and self._replacement.is_published
             raise self._cannot_write(error) from error
-        self._settled = True
+        self._is_settled = True
+        if self._replacement is not None:
+            self._replacement.__exit__(None, None, None)
 
     def keep(self) -> None:
-        """Leaves the output as it was, and the lines so far, if there are any, in `partial`."""
-        self._settled = True
-        try:
-            self._file.close()
-        except OSError:
-            # The disk is full, say. What is in the temporary file may end anywhere, so it goes.
-            self.lines = 0
-        if self._temporary is None:
+        """Leave the output as it was, and the lines so far, if there are any, in `partial`; once it is settled, nothing."""
+        if self._is_settled:
             return
-        if self.lines:
+        self._is_settled = True
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.close()
+        if self._replacement is None:
+            return
+        with self._replacement:
+            if not self.lines:
+                with suppress(OSError):
+                    self._replacement.discard()
+                return
             try:
-                self.partial = self._free()
-                self._temporary.replace(self.partial)
+                self.partial = self._replacement.keep()
             except OSError:
                 # The name is too long, say. They are safe where they are.
-                self.partial = self._temporary
-        else:
-            self._temporary.unlink(missing_ok=True)
+                self.partial = self._replacement.path
 
-    def _free(self) -> Path:
-        """The first name for lines of a run that stopped early which nothing has."""
-        free, tried = self._beside(".partial"), 1
-        while free.exists():
-            tried += 1
-            free = self._beside(f".partial.{tried}")
-        return free
-
-    def _beside(self, suffix: str, *, hidden: bool = False) -> Path:
-        return self._target.with_name(f"{'.' * hidden}{self._target.name}{suffix}")
+    def _write_to(self, stream: FileIO, line: bytes) -> None:
+        if self._failure is not None:
+            raise self._failure  # half a line may be out, and nothing can follow it
+        try:
+            write_all(stream.fileno(), line)
+        except OSError as error:
+            self._failure = error
+            raise
 
     def _cannot_write(self, error: OSError) -> ComplaintError:
         return cannot_write(self._name, error)
+
+
+def is_stream(path: str) -> bool:
+    """Whether there is something that is written to, and not replaced.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        return not stat.S_ISREG(Path(path).stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def cannot_write(name: str, error: OSError) -> ComplaintError:

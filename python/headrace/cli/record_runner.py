@@ -71,7 +71,8 @@ class Caller:
             raise UnretriedError from error
         finally:
             call.end()
-        return _line(value)
+        call.line = _line(value)
+        return call.line
 
     def _in_thread(self, call: Call) -> bytes | None:
         if self._settling.is_stopped():
@@ -85,7 +86,8 @@ class Caller:
             raise UnretriedError from error
         finally:
             call.end()
-        return _line(value)
+        call.line = _line(value)
+        return call.line
 
     def _value(self, call: Call) -> Any:
         """What the function is called with: anew for each attempt, since the one before may have changed it."""

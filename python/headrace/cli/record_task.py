@@ -29,6 +29,8 @@ class Call:
     """When its last call was over; before that 0."""
     attempts: int = 0
     """How often it was called."""
+    line: bytes | None = None
+    """Its result, from the moment that the function returned it; it may be in a thread, and the loop not know of it yet."""
 
     def begin(self) -> None:
         """It is called."""

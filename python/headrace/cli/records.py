@@ -1,7 +1,9 @@
 """Records, read lazily.
 
 The input is read a chunk at a time, when the records of the chunk before it are used up, so that memory
-does not grow with the input. A line that is no record ends the reading and is kept in
+does not grow with the input. Of a line whose end is not read yet, at most its bound and a chunk are held.
+
+A line that is no record ends the reading and is kept in
 `RecordReader.problem`: the records before it are good, and their work is worth finishing.
 """
 
@@ -17,6 +19,7 @@ from io import FileIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from headrace.cli.errors import ComplaintError
+from headrace.cli.signals import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,19 +44,22 @@ class RecordReader:
     """The records of a file, or of standard input for `-`: JSON lines, or plain lines as they stand.
 
     In JSON lines, a line of nothing but white space is no record, and passed over. A record's number is
-    that of its line.
+    that of its line. A line of more than `most` bytes is no record.
 
     Raises:
         ComplaintError: the file cannot be opened.
     """
 
-    def __init__(self, path: str, *, text: bool) -> None:
+    def __init__(self, path: str, *, text: bool, most: int) -> None:
         self.name: str = "standard input" if path == "-" else path
         self.problem: ComplaintError | None = None
         self._text = text
+        self._most = most
         try:
-            # Unbuffered: from a pipe, a read gives what is there, instead of waiting for a whole chunk.
-            self._file = FileIO(os.dup(0) if path == "-" else path)
+            # A pipe waits for its other end.
+            with interruptible():
+                # Unbuffered: from a pipe, a read gives what is there, instead of waiting for a whole chunk.
+                self._file = FileIO(os.dup(0) if path == "-" else path)
             status = os.fstat(self._file.fileno())
         except OSError as error:
             raise self._cannot_read(error) from error
@@ -76,6 +82,10 @@ class RecordReader:
         number = 0
         async for line in self._lines():
             number += 1
+            if len(line) - line.endswith(b"\n") > self._most:
+                msg = f"{self.name}, line {number}: longer than {self._most:,} bytes (--max-record)"
+                self.problem = ComplaintError(msg)
+                return
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not self._text and not content.strip():
                 continue
@@ -84,6 +94,10 @@ class RecordReader:
                 value = self.parse(text)
             except ValueError as error:
                 self.problem = ComplaintError(f"{self.name}, line {number}: {error}")
+                return
+            except MemoryError:
+                msg = f"{self.name}, line {number}: not enough memory for its {len(line):,} bytes"
+                self.problem = ComplaintError(msg)
                 return
             yield Record(number, value, text, len(line))
 
@@ -104,9 +118,10 @@ class RecordReader:
             msg = "JSON that is nested too deeply"
             raise ValueError(msg) from None
 
-    async def _lines(self) -> AsyncIterator[bytes]:
-        # A line may span many chunks: its pieces are joined once, when its end is found.
-        pieces: list[bytes] = []
+    async def _lines(self) -> AsyncIterator[bytes | bytearray]:
+        """The lines, each with its end. One that is too long is cut off behind its bound, and ends the reading."""
+        # A line may span many chunks: its beginning is held here until its end is found.
+        held = bytearray()
         while True:
             try:
                 chunk = await _in_daemon_thread(lambda: self._file.read(CHUNK))
@@ -115,20 +130,27 @@ class RecordReader:
                 return
             if not chunk:
                 break
-            *whole, rest = chunk.split(b"\n")
+            first, newline, rest = chunk.partition(b"\n")
+            held += first
+            if len(held) > self._most:
+                break
+            if not newline:
+                continue
+            held += newline
+            yield held
+            held = bytearray()
+            *whole, rest = rest.split(b"\n")
             for line in whole:
-                yield b"".join([*pieces, line, b"\n"])
-                pieces.clear()
-            if rest:
-                pieces.append(rest)
-        if pieces:
-            yield b"".join(pieces)
+                yield line + b"\n"
+            held += rest
+        if held:
+            yield held
 
     def _cannot_read(self, error: OSError) -> ComplaintError:
         return ComplaintError(f"cannot read {self.name}: {error.strerror}")
 
 
-def _decoded(line: bytes) -> str:
+def _decoded(line: bytes | bytearray) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:

@@ -1,50 +1,46 @@
-"""Whether nodes stand in an order, or in a circle.
+"""Cycles among the nodes of a batch that is to be added to a `DependencyGraph`.
 
-A node depends on nodes that are there already, or that come in the same batch. Nobody depends on a new node yet. So no
-cycle leads through an old node, and a batch is searched by itself: O(its nodes + their dependencies), whatever the size
-of the graph. Only an edge between two old nodes can close a cycle through others; `path` looks for that one, and walks
-no further than what depends on the node that gets the edge.
+A node depends on nodes that are there already, or that are in the same batch. No old node depends on a new one yet. So no
+cycle contains an old node, and the batch is checked by itself: O(its nodes + their dependencies), whatever the size
+of the graph. Only a dependency between two old nodes can close a cycle through others, which the core looks for when
+that one is added.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from reprlib import repr as shown
 from typing import TYPE_CHECKING
 
 from headrace.errors import CycleError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Sequence
 
-    from headrace.graph.node import Node
-
-__all__ = ["check", "cycle_error", "path"]
+__all__ = ["check", "cycle_error"]
 
 _SHOWN = 12
 """How many keys of a cycle a message names."""
 
 
-def check(batch: Mapping[Node, Sequence[Node]]) -> None:
-    """Refuses a batch in which nodes depend on each other in a circle.
+def check(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> None:
+    """Refuses a batch in which nodes depend on each other in a cycle.
 
     Args:
-        batch: Each new node with what it depends on, new or old.
+        needs: For each node the indices of those that it depends on, in this batch.
+        keys: Their keys.
 
     Raises:
-        CycleError: There is no order in which each stands behind what it depends on.
+        CycleError: There is no order in which each node comes after those that it depends on.
 
     Cost: O(nodes + dependencies), without recursion.
     """
-    dependants: dict[Node, list[Node]] = {node: [] for node in batch}
-    missing = dict.fromkeys(batch, 0)
-    for node, needs in batch.items():
-        for need in needs:
-            if need in dependants:
-                dependants[need].append(node)
-                missing[node] += 1
-    free = [node for node, number in missing.items() if not number]
-    left = len(batch)
+    dependants: list[list[int]] = [[] for _ in needs]
+    missing = [len(each) for each in needs]
+    for node, each in enumerate(needs):
+        for need in each:
+            dependants[need].append(node)
+    free = [node for node, number in enumerate(missing) if not number]
+    left = len(needs)
     while free:
         left -= 1
         for dependant in dependants[free.pop()]:
@@ -52,42 +48,18 @@ def check(batch: Mapping[Node, Sequence[Node]]) -> None:
             if not missing[dependant]:
                 free.append(dependant)
     if left:
-        raise cycle_error(_cycle({node: batch[node] for node in batch if missing[node]}))
+        raise cycle_error([keys[node] for node in _cycle(needs, missing)])
 
 
-def _cycle(stuck: Mapping[Node, Sequence[Node]]) -> list[Hashable]:
-    """A cycle among nodes of which each needs another one of them."""
-    node = next(iter(stuck))
-    walked: dict[Node, None] = {}
+def _cycle(needs: Sequence[Sequence[int]], missing: Sequence[int]) -> list[int]:
+    """A cycle among the nodes that still miss something, each of which depends on another one of them."""
+    node = next(node for node, number in enumerate(missing) if number)
+    walked: dict[int, None] = {}
     while node not in walked:
         walked[node] = None
-        node = next(need for need in stuck[node] if need in stuck)
-    keys = [each.key for each in walked]
-    return [*keys[list(walked).index(node) :], node.key]
-
-
-def path(start: Node, goals: Sequence[Node]) -> list[Hashable] | None:
-    """The keys from one of `goals` to `start`, each of which depends on the next; None if none depends on `start`.
-
-    Cost: O(what depends on `start`, with its edges, and the goals), without recursion. A settled node has no edges left.
-    """
-    wanted = set(goals)
-    came_from: dict[Node, Node | None] = {start: None}
-    walking = deque([start])
-    while walking:
-        node = walking.popleft()
-        if node in wanted:
-            keys: list[Hashable] = []
-            step: Node | None = node
-            while step is not None:
-                keys.append(step.key)
-                step = came_from[step]
-            return keys
-        for dependant in node.dependants:
-            if dependant not in came_from:
-                came_from[dependant] = node
-                walking.append(dependant)
-    return None
+        node = next(need for need in needs[node] if missing[need])
+    nodes = list(walked)
+    return [*nodes[nodes.index(node) :], node]
 
 
 def cycle_error(cycle: Sequence[Hashable]) -> CycleError:

@@ -1,28 +1,41 @@
-"""`DependencyGraph`: work of which some has to wait for other work.
+"""`DependencyGraph`: nodes of work that depend on each other.
 
-This is its face: the lock, and what is said about everything. What happens to nodes stands in `ledger`, what is told of
-it, outside of the lock, in `news`.
+This is the interface: it checks arguments, turns keys into the numbers of nodes, and words the errors. The state of the
+graph is in the core (`rust/py/src/graph/mod.rs`), which changes it in atomic steps without a lock. So no code here
+runs under a lock, and each method may be called from anywhere: from `__hash__`, `__eq__` and `__repr__` of keys,
+finalisers, signal handlers, callbacks and threads.
+
+The state may change between two calls of the core. Each method therefore makes one change, and the core checks
+again whatever the method looked up before it.
 """
 
 from __future__ import annotations
 
-from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from headrace._core import GraphCore
+from headrace._internal.copying import Uncopied
+from headrace._internal.error_notes import noted, raise_all
 from headrace._internal.reprs import shown, told
 from headrace._internal.validate import flag
 from headrace.errors import NOTHING, ClosedError
-from headrace.graph._events import Listener, News
-from headrace.graph._store import Ledger
+from headrace.graph._topology import check, cycle_error
 from headrace.graph.node import DependencyNode, DependencyState
+from headrace.task.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+
+    NodeFacts = tuple[Hashable, Any, tuple[Hashable, ...], int, Any, BaseException | None, Hashable]
 
 __all__ = ["DependencyGraph"]
 
+_STATES: Final = tuple(DependencyState)
+"""By the numbers that the core has for them."""
 
-class DependencyGraph:
+
+class DependencyGraph(Uncopied):
     """Nodes, each with a key, an item, and the keys of the nodes that have to be completed before it is ready.
 
         graph = DependencyGraph()
@@ -51,8 +64,8 @@ class DependencyGraph:
     Cost: O(nodes + dependencies) over the whole life, without recursion, and nothing for looking on: a node that is
     added is in no cycle yet, so `add` checks nothing but itself and `add_all` nothing but its batch. `depend` looks
     at whatever depends on the node that gets the dependency. Besides, each callback of `on_ready`, and each source, which has one,
-    is called once for each node.
-    Cancel safety: nothing waits here.
+    is called once for each node. Each of these steps looks nodes up in O(log nodes).
+    Cancel safety: nothing waits here, and no lock is held: finalisers, signal handlers and methods of keys may call anything here.
 
     Args:
         keep_open: Whether sources go on waiting when there is nothing to do, until `close()`.
@@ -61,13 +74,11 @@ class DependencyGraph:
         TypeError: `keep_open` is no bool.
     """
 
+    _instead = "add the same nodes to another one"
+
     def __init__(self, *, keep_open: bool = False) -> None:
         self._keep_open = flag("keep_open", keep_open)
-        self._is_closed = False
-        # Held for every look at the ledger and every change of it; never while anything else is called.
-        self._lock = Lock()
-        self._news = News()
-        self._ledger = Ledger(self._news)
+        self._core = GraphCore()
 
     # Growing.
 
@@ -108,14 +119,56 @@ class DependencyGraph:
 
         Cost: O(the nodes + their dependencies).
         """
-        # Foreign code runs here, before anything is looked at.
-        wanted = [_wanted(entry) for entry in nodes]
-        with self._lock:
-            if self._is_closed:
-                hint = "" if self._keep_open else "; keep_open=True leaves it open until close()"
-                raise ClosedError(f"the graph is closed: no node can be added any more{hint}")
-            self._ledger.insert(wanted)
-        self._news.tell()
+        self._check_open()
+        batch = [_wanted(entry) for entry in nodes]
+        indices = self._indices(batch)
+        entries = [
+            (
+                key,
+                item,
+                isinstance(item, Task),
+                keys,
+                [self._need(key, need, indices) for need in keys],
+            )
+            for key, item, keys in batch
+        ]
+        _check_tasks(entries)
+        check([[~need for need in needs if need < 0] for *_, needs in entries], list(indices))
+        refusal = self._core.insert(entries)
+        if refusal is None:
+            return
+        reason, index, detail = refusal
+        if reason == "closed":
+            self._check_open()
+        key, item, keys = batch[index]
+        if reason == "key":
+            raise _known(key)
+        if reason == "task":
+            raise _shared_task(key, detail, item)
+        raise _unknown_need(key, keys[cast("int", detail)])
+
+    def _check_open(self) -> None:
+        if self._core.closed:
+            hint = "" if self._keep_open else "; keep_open=True leaves it open until close()"
+            raise ClosedError(f"the graph is closed: no node can be added any more{hint}")
+
+    def _indices(
+        self, batch: Iterable[tuple[Hashable, Any, list[Hashable]]]
+    ) -> dict[Hashable, int]:
+        """The index of each entry of a batch by its key, which must be a new one."""
+        indices: dict[Hashable, int] = {}
+        for index, (key, _, _) in enumerate(batch):
+            if indices.setdefault(key, index) != index or self._core.find(key) is not None:
+                raise _known(key)
+        return indices
+
+    def _need(self, key: Hashable, need: Hashable, batch: Mapping[Hashable, int]) -> int:
+        """The number of a dependency, or `~n` for entry `n` of the batch."""
+        if (index := batch.get(need)) is not None:
+            return ~index
+        if (number := self._core.find(need)) is not None:
+            return number
+        raise _unknown_need(key, need)
 
     def depend(self, key: Hashable, *depends_on: Hashable) -> bool:
         """Lets a node that was not taken yet depend on more nodes: all of these, or, if anything is wrong, none.
@@ -139,11 +192,24 @@ class DependencyGraph:
         Cost: O(what depends on the node, directly or not, with its dependencies): for a node on which nothing
         depends, O(1) each.
         """
-        needs = _keys(depends_on)
-        with self._lock:
-            depends = self._ledger.depend(key, needs)
-        self._news.tell()
-        return depends
+        keys = _keys(depends_on)
+        node = self._find(key)
+        if self._state(key, node) is DependencyState.ABORTED:
+            return False
+        refusal = self._core.depend(node, [self._need(key, need, {}) for need in keys])
+        if refusal is None:
+            return True
+        reason, detail = refusal
+        if reason == "cycle":
+            raise cycle_error([key, *detail])
+        if reason == "need":
+            raise _unknown_need(key, keys[cast("int", detail)])
+        state = _state(key, detail)
+        if state is DependencyState.ABORTED:
+            return False
+        raise RuntimeError(
+            f"node {key!r} is {state.value}: only one that was not taken yet can depend on more"
+        )
 
     def close(self) -> None:
         """Says that nothing more will be added. Idempotent.
@@ -153,11 +219,7 @@ class DependencyGraph:
         Raises:
             BaseException: what a callback of `on_finished` raised.
         """
-        with self._lock:
-            if not self._is_closed and self._ledger.is_finished:
-                self._news.finished()
-            self._is_closed = True
-        self._news.tell()
+        self._core.close()
 
     def close_if_over(self) -> bool:
         """Closes the graph if it has nothing to do, unless it is to be kept open; what a source asks that finds no node.
@@ -165,10 +227,7 @@ class DependencyGraph:
         Returns:
             Whether the graph is over: closed, with all its nodes settled.
         """
-        with self._lock:
-            if self._ledger.is_finished and not self._keep_open:
-                self._is_closed = True
-            return self._is_closed and self._ledger.is_finished
+        return self._core.close_if_over(self._keep_open)
 
     # Taking and settling.
 
@@ -187,8 +246,20 @@ class DependencyGraph:
             RuntimeError: It is not ready, and there is no `default`.
             ValueError: There is no such node, and no `default`.
         """
-        with self._lock:
-            return self._ledger.take(key, default)
+        node = self._core.find(key)
+        found = None if node is None else self._core.item(node)
+        if node is not None and found is not None and _STATES[found[1]] is DependencyState.READY:
+            given = found[0]
+            if callable(given) and not isinstance(given, Task):
+                given = Task(given, key=key)
+            if self._core.take(node, given):
+                return given
+            # Another caller was faster.
+            found = self._core.item(node)
+        if default is not NOTHING:
+            return default
+        state = _state(key, None if found is None else found[1])
+        raise RuntimeError(f"node {key!r} is {state.value}: only one that is ready can be taken")
 
     def complete(self, key: Hashable, value: Any = None) -> bool:
         """Says that the work of a node, which is ready or running, was done. Nodes that waited for it alone are ready.
@@ -207,13 +278,7 @@ class DependencyGraph:
 
         Cost: O(what depends on it directly).
         """
-        with self._lock:
-            node = self._ledger.find(key)
-            if not self._ledger.can_settle(node):
-                return False
-            self._ledger.complete(node, value)
-        self._news.tell()
-        return True
+        return _was_settled(key, self._core.complete(self._find(key), value))
 
     def fail(self, key: Hashable, error: BaseException) -> bool:
         """Says that the work of a node, which is ready or running, has failed. What depends on it is aborted.
@@ -234,13 +299,7 @@ class DependencyGraph:
         Cost: O(what depends on it, directly or not, with its dependencies), once for all.
         """
         _check_error(error)
-        with self._lock:
-            node = self._ledger.find(key)
-            if not self._ledger.can_settle(node):
-                return False
-            self._ledger.fail(node, error)
-        self._news.tell()
-        return True
+        return _was_settled(key, self._core.fail(self._find(key), error))
 
     def completed(self, item: object, value: object) -> bool:
         """As `complete`, for the node whose item was given out: see `OutcomeListener`.
@@ -250,12 +309,7 @@ class DependencyGraph:
         Returns:
             False if there is none: it was settled otherwise meanwhile.
         """
-        with self._lock:
-            if (node := self._ledger.given_as(item)) is None:
-                return False
-            self._ledger.complete(node, value)
-        self._news.tell()
-        return True
+        return self._core.completed(item, value)
 
     def failed(self, item: object, error: BaseException) -> bool:
         """As `fail`, for the node whose item was given out: see `OutcomeListener`.
@@ -266,12 +320,7 @@ class DependencyGraph:
             False if there is none: it was settled otherwise meanwhile.
         """
         _check_error(error)
-        with self._lock:
-            if (node := self._ledger.given_as(item)) is None:
-                return False
-            self._ledger.fail(node, error)
-        self._news.tell()
-        return True
+        return self._core.failed(item, error)
 
     def abort(self, key: Hashable, error: BaseException | None = None) -> tuple[Hashable, ...]:
         """Aborts a node that is not settled, and all that depends on it, directly or not.
@@ -294,9 +343,9 @@ class DependencyGraph:
         """
         if error is not None:
             _check_error(error)
-        with self._lock:
-            aborted = self._ledger.abort([self._ledger.find(key)], error, key)
-        self._news.tell()
+        aborted = self._core.abort(self._find(key), error)
+        if aborted is None:
+            raise _unknown(key)
         return tuple(aborted)
 
     def forget(self) -> int:
@@ -306,10 +355,7 @@ class DependencyGraph:
 
         Cost: O(all nodes).
         """
-        with self._lock:
-            forgotten = self._ledger.forget()
-        self._news.tell()
-        return forgotten
+        return self._core.forget()
 
     # Listening.
 
@@ -330,16 +376,8 @@ class DependencyGraph:
             TypeError: `callback` is not callable.
             BaseException: what `callback` raised for a node that is ready already; it stays.
         """
-        listener = Listener(callback)
-        with self._lock:
-            self._news.listen("ready", listener, (node.key for node in self._ledger.ready))
-        self._news.tell()
-
-        def stop() -> None:
-            with self._lock:
-                self._news.stop("ready", listener)
-
-        return stop
+        _check_callback(callback)
+        return partial(self._core.stop, self._core.on_ready(callback))
 
     def on_finished(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Calls `callback()` whenever the last node that was not settled becomes so, and when a graph with none is closed.
@@ -353,33 +391,24 @@ class DependencyGraph:
         Raises:
             TypeError: `callback` is not callable.
         """
-        listener = Listener(callback)
-        with self._lock:
-            self._news.listen("finished", listener)
-
-        def stop() -> None:
-            with self._lock:
-                self._news.stop("finished", listener)
-
-        return stop
+        _check_callback(callback)
+        return partial(self._core.stop, self._core.on_finished(callback))
 
     # Looking.
 
     @property
     def closed(self) -> bool:
         """Whether nothing can be added any more."""
-        return self._is_closed
+        return self._core.closed
 
     @property
     def finished(self) -> bool:
         """Whether all nodes are settled."""
-        with self._lock:
-            return self._ledger.is_finished
+        return self._core.finished
 
     def counts(self) -> dict[DependencyState, int]:
         """How many nodes are in each state, those that were forgotten left out. O(1)."""
-        with self._lock:
-            return {state: self._ledger.counts[state] for state in DependencyState}
+        return dict(zip(_STATES, self._core.counts(), strict=True))
 
     def nodes(self, state: DependencyState | None = None) -> list[DependencyNode]:
         """All nodes, or those in one state, in the order in which they were added. O(all nodes).
@@ -389,25 +418,23 @@ class DependencyGraph:
         """
         if state is not None and not isinstance(cast("object", state), DependencyState):
             raise TypeError(f"state must be a DependencyState or None, got {shown(state)}")
-        with self._lock:
-            return [
-                node.snapshot()
-                for node in self._ledger.nodes.values()
-                if state in (None, node.state)
-            ]
+        wanted = None if state is None else _STATES.index(state)
+        return [_snapshot(facts) for facts in self._core.nodes(wanted)]
 
     def __getitem__(self, key: Hashable) -> DependencyNode:
         """The node, as it is now. Raises KeyError: there is none."""
-        with self._lock:
-            return self._ledger.nodes[key].snapshot()
+        node = self._core.find(key)
+        facts = None if node is None else self._core.node(node)
+        if facts is None:
+            raise KeyError(key)
+        return _snapshot(facts)
 
     def __contains__(self, key: object) -> bool:
-        with self._lock:
-            return key in self._ledger.nodes
+        return self._core.find(key) is not None
 
     def __len__(self) -> int:
         """How many nodes there are."""
-        return len(self._ledger.nodes)
+        return len(self._core)
 
     def __bool__(self) -> bool:
         """Always true: an empty graph is still one."""
@@ -421,8 +448,90 @@ class DependencyGraph:
         yield from (f"{count} {state.value}" for state, count in counts.items())
         if not counts:
             yield "no nodes"
-        if self._is_closed:
+        if self._core.closed:
             yield "closed"
+
+    def _find(self, key: Hashable) -> int:
+        """The number of the node with this key. Raises ValueError if there is none."""
+        node = self._core.find(key)
+        if node is None:
+            raise _unknown(key)
+        return node
+
+    def _state(self, key: Hashable, node: int) -> DependencyState:
+        """The state of a node. Raises ValueError if it was forgotten."""
+        found = self._core.item(node)
+        return _state(key, None if found is None else found[1])
+
+
+def raise_callback_errors(errors: list[BaseException]) -> None:
+    """Raises the errors of callbacks, when all events are delivered; the core calls it.
+
+    Several are raised as a group, but an error that ends the program by itself.
+    """
+    for error in errors:
+        noted(error, "raised by a callback of DependencyGraph")
+    for error in errors:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+    raise_all(errors, "several callbacks of a DependencyGraph failed")
+
+
+def _snapshot(facts: NodeFacts) -> DependencyNode:
+    key, item, depends_on, state, value, error, caused_by = facts
+    # A key that was given again to `depend` is listed again.
+    needs = tuple(dict.fromkeys(depends_on))
+    return DependencyNode(key, item, needs, _STATES[state], value, error, caused_by)
+
+
+def _state(key: Hashable, number: int | None) -> DependencyState:
+    """A state by its number. Raises ValueError if there is none, because the node was forgotten."""
+    if number is None:
+        raise _unknown(key)
+    return _STATES[number]
+
+
+def _was_settled(key: Hashable, number: int | None) -> bool:
+    """Whether a node was settled by a call before which it was in this state; false if it was aborted by then."""
+    state = _state(key, number)
+    if state in (DependencyState.READY, DependencyState.RUNNING):
+        return True
+    if state is DependencyState.ABORTED:
+        return False
+    raise RuntimeError(
+        f"node {key!r} is {state.value}: only one that is ready or running can be completed or fail"
+    )
+
+
+def _unknown(key: Hashable) -> ValueError:
+    return ValueError(f"key must be that of a node of this graph, got {shown(key)}")
+
+
+def _unknown_need(key: Hashable, need: Hashable) -> ValueError:
+    return ValueError(
+        f"depends_on of node {key!r} names {need!r}, which is no node of this graph: add that one before it, "
+        "or both in one add_all"
+    )
+
+
+def _known(key: Hashable) -> ValueError:
+    return ValueError(f"key must be a new one, got {key!r}: there is a node with it")
+
+
+def _shared_task(key: Hashable, other: Hashable, task: Task) -> ValueError:
+    return ValueError(
+        f"item of node {key!r} must be a Task of its own, got that of node {other!r}: {task!r}"
+    )
+
+
+def _check_tasks(entries: Iterable[tuple[Hashable, Any, bool, list[Hashable], list[int]]]) -> None:
+    """Refuses a batch in which two nodes have one task."""
+    owners: dict[int, Hashable] = {}
+    for key, item, is_task, _, _ in entries:
+        if is_task:
+            if id(item) in owners:
+                raise _shared_task(key, owners[id(item)], item)
+            owners[id(item)] = key
 
 
 def _wanted(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
@@ -458,6 +567,11 @@ def _check_hash(parameter: str, key: Any) -> None:
         raise TypeError(
             f"{parameter}: what names a node must be hashable, got {shown(key)}"
         ) from error
+
+
+def _check_callback(callback: Callable[..., object]) -> None:
+    if not callable(cast("object", callback)):
+        raise TypeError(f"callback must be callable, got {shown(callback)}")
 
 
 def _check_error(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""The nodes of a `DependencyGraph`: what the graph keeps of each, and what it tells about it."""
+"""The states of the nodes of a `DependencyGraph`, and the snapshot of a node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["DependencyNode", "DependencyState", "Node"]
+__all__ = ["DependencyNode", "DependencyState"]
 
 
 class DependencyState(Enum):
@@ -55,48 +55,3 @@ class DependencyNode:
     """What it failed with; if it is aborted, the error of what `caused_by` names. The very object. Else None."""
     caused_by: Hashable
     """The key of the node that failed or was aborted first, if this one is failed or aborted: perhaps its own. Else None."""
-
-
-class Node:
-    """What a graph keeps of one node. Compared and hashed as an object; only the graph changes it, under its lock."""
-
-    __slots__ = (
-        "caused_by",
-        "dependants",
-        "depends_on",
-        "error",
-        "given",
-        "item",
-        "key",
-        "state",
-        "value",
-        "waits_for",
-    )
-
-    def __init__(self, key: Hashable, item: Any, depends_on: list[Hashable]) -> None:
-        self.key: Hashable = key
-        self.item: Any = item
-        self.depends_on: list[Hashable] = depends_on
-        """The keys; one that was named again later stands there again."""
-        self.state: DependencyState = DependencyState.PENDING
-        self.waits_for: int = 0
-        """How many of those that it depends on are not completed."""
-        self.dependants: list[Node] = []
-        """Those that depend on it, oldest first; empty as soon as it is settled, so that each edge is walked once."""
-        self.given: object = None
-        """While it is running, what was given out for it, which keeps the `id` of that alive."""
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.caused_by: Hashable = None
-
-    def snapshot(self) -> DependencyNode:
-        """What may be told about it."""
-        return DependencyNode(
-            self.key,
-            self.item,
-            tuple(dict.fromkeys(self.depends_on)),
-            self.state,
-            self.value,
-            self.error,
-            self.caused_by,
-        )

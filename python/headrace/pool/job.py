@@ -122,7 +122,7 @@ class Job:
         outer, self._run.launching = self._run.launching, self
         try:
             handle = executor.submit(task, self)
-        except Exception as error:
+        except BaseException as error:
             # A key that cannot be printed, say. It is this task that fails then, not the run.
             self.raised(error)
         else:

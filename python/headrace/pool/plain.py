@@ -7,6 +7,7 @@ settles it (`_core.Lane`); what goes wrong, and values that are yielded or await
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,7 +43,8 @@ def lane_of(run: Run) -> Lane:
         clock=run.clock,
         context=run.context,
         unread=run.outlet.unread,
-        most=plan.max_buffered,
+        # In the core it is a size of memory, which no run reaches.
+        most=min(plan.max_buffered, sys.maxsize),
         ids=plan.ids,
         keys=run.keys.taken,
         meter=plan.meter,

@@ -374,11 +374,13 @@ class Run:
             except asyncio.CancelledError as cancelled:
                 if self._feeder is None or self._feeder.cancelling():
                     raise
-                error: Exception = SourceCancelledError(
+                error: BaseException = SourceCancelledError(
                     "the source raised CancelledError, and nobody had cancelled it"
                 )
                 error.__cause__ = cancelled
-            except Exception as raised:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as raised:
                 error = raised
             noted(error, f"raised by the source of {self.plan.name}")
             await self.outlet.tell(self.loop, error)

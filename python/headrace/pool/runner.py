@@ -6,6 +6,7 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short, shown, told
 from headrace._internal.validate import flag, time_limit, whole
 from headrace.capacity import CapacitySource
@@ -31,7 +32,7 @@ MOST_IDS = 2**64
 """There are fewer ids of tasks."""
 
 
-class HierarchicalTaskPoolRunner:
+class HierarchicalTaskPoolRunner(Uncopied):
     """Pulls tasks from a source and runs them under a capacity; tells about them in envelopes.
 
     A task is an async function, an async generator function, a plain function that is called on the loop (a coroutine,

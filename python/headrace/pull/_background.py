@@ -18,6 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from headrace._core import ForeignFeed, keep_with, let_go
+from headrace._internal.error_notes import ends_program
 from headrace._internal.reprs import short, told
 from headrace._internal.tasks import settled
 from headrace._internal.unclosed import warn_unclosed
@@ -50,10 +51,11 @@ class Pump(Generic[IN, OUT]):
     A subclass has `__anext__`, which calls `wait` until `held` has what it wants and then `take`; and `room`, if it
     pulls ahead. It is to be called by one pull at a time, which the link of the stream sees to.
 
-    An error of the source is what one pull gives, and the source is pulled on once somebody took it. A
-    `CancelledError` that comes out of the source is such an error, unless the task was cancelled: if by somebody else,
-    then its consumer hears of that by a `SourceCancelledError`, and the stream ends. At the end of the source the task
-    closes it and ends.
+    An error of the source, whatever its class, is the result of one pull; the source is pulled again once that error was
+    raised. `KeyboardInterrupt` and `SystemExit` end the program: while no pull waits for them they are raised out of the
+    event loop at once, as from any task, and the stream goes on without them. A `CancelledError` that comes out of the
+    source is an error as well, unless the task was cancelled. If something else than the stream cancelled it, its consumer
+    gets a `SourceCancelledError`, and the stream ends. At the end of the source the task closes it and ends.
     """
 
     def __init__(self, source: PullObj[IN]) -> None:
@@ -233,9 +235,17 @@ class Pump(Generic[IN, OUT]):
                     task.uncancel()
                     return
                 outcome = Failure(error)
-            except Exception as error:
+            except GeneratorExit:
+                # The loop has gone, and nothing can be awaited any more.
+                raise
+            except BaseException as error:
                 if self._closing:
                     raise
+                is_awaited = self._waiter is not None and not self._waiter.done()
+                if ends_program(error) and not is_awaited:
+                    # Held, it would end the program only at some later pull, or be dropped by closing.
+                    loop.call_soon(_raise, error)
+                    continue
                 outcome = Failure(error)
             finally:
                 self._pulling = False
@@ -290,6 +300,10 @@ class Pump(Generic[IN, OUT]):
         self.over = True
         if self._waiter is not None:
             _wake(self._waiter)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -390,7 +390,7 @@ class DrivenCalls(Generic[OUT]):
                 result = closer.result()
         except asyncio.CancelledError as cancelled:
             struck = struck or cancelled
-        except Exception as failure:
+        except BaseException as failure:
             errors.append(failure)
         raise_closing(struck, errors, f"several calls of {self._operator} failed to close")
         return result

@@ -55,6 +55,11 @@ class Calls(SourceObj[OUT]):
         self._state.set_limits(concurrency, window)
 
     @property
+    def source(self) -> PullObj[Any]:
+        """What they are called for."""
+        return self._state.source
+
+    @property
     def concurrency(self) -> int:
         """How many calls may run at once, live."""
         return self._state.concurrency

@@ -283,7 +283,7 @@ class Fluent(Joins[T_co]):
         `.prefetch(1)` does, counts anew.
 
         Args:
-            n: The number of branches, a positive integer.
+            n: The number of branches, a positive integer, at most 100,000.
             maxsize: How many items a branch may be ahead of the slowest one, a positive integer.
             overflow: What a pull does that would go further. `"auto"` waits for a slow branch that another task
                 reads, and raises `WouldBlock` if there is none: if the full branches were never pulled, were
@@ -292,8 +292,8 @@ class Fluent(Joins[T_co]):
 
         Raises:
             TypeError: `n` or `maxsize` is no integer.
-            ValueError: One of them is not positive, or `overflow` none of the three; or this stream is nested too
-                deeply.
+            ValueError: One of them is not positive, or `n` too large; `overflow` is none of the three; or this stream
+                is nested too deeply.
         """
         from headrace.pull.tee import tee
 

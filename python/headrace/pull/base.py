@@ -114,7 +114,7 @@ class PullObj(Fluent[T_co], Telling):
                 continue
             try:
                 feeds = _core.begin_closing(link)
-            except Exception as failure:
+            except BaseException as failure:
                 errors.append(failure)
                 continue
             failed, is_through = len(errors), False
@@ -258,7 +258,9 @@ async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.Cancell
         await closing
     except asyncio.CancelledError as struck:
         return struck
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:
         errors.append(error)
     return None
 

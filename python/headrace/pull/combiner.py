@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from headrace._core import Merge, MergeFeed
+from headrace._internal.copying import Uncopied
 from headrace._internal.error_notes import as_one
 from headrace._internal.reprs import counted, shown, told
 from headrace._internal.tasks import settled
@@ -31,7 +32,7 @@ ErrorPolicy: TypeAlias = Literal["raise", "skip", "stop"]
 """What an error of a source does: a pull raises it and the stream goes on; it is dropped; it is raised and the stream ends."""
 
 
-class AsyncIteratorCombiner(Generic[T]):
+class AsyncIteratorCombiner(Uncopied, Generic[T]):
     """Takes several streams as one, in any of several ways.
 
     All ways share the sources: what one takes, the others do not get. Nothing runs before the first pull. Native
@@ -81,7 +82,7 @@ class AsyncIteratorCombiner(Generic[T]):
 
         Raises:
             TypeError: it cannot be iterated.
-            ValueError: it is one of the sources already.
+            ValueError: it is one of the sources already, or takes from this one itself.
             ClosedError: the end was reached, or the combiner closed.
         """
         self._combination.add(source)

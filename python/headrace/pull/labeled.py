@@ -60,7 +60,7 @@ class _Labelled(Combined[T_co], Generic[K, T, T_co], stock=True):
 
         Raises:
             TypeError: It cannot be iterated.
-            ValueError: It is one of the sources already, or the label is taken.
+            ValueError: It is one of the sources already or takes from this one itself, or the label is taken.
             ClosedError: The stream has ended or was closed.
         """
         self._combination.add(source, label)

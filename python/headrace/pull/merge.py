@@ -99,7 +99,7 @@ class _Sources(Combined[T_co], Generic[T, T_co], stock=True):
 
         Raises:
             TypeError: It cannot be iterated.
-            ValueError: It is one of the sources already.
+            ValueError: It is one of the sources already, or takes from this one itself.
             ClosedError: The stream has ended or was closed.
         """
         self._combination.add(source)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed
+from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed, attach
 from headrace._internal.reprs import counted, short, shown
 from headrace.pull.base import PullObj
 
@@ -207,6 +207,8 @@ def as_pull(source: Source[T]) -> PullObj[T]:
         TypeError: It is not iterable.
     """
     if isinstance(source, PullObj):
+        # It may be pulled by other means than a link: by a task.
+        attach(source)
         return source
     if not isinstance(source, AsyncIterable):
         _checked(source, "source")

@@ -13,9 +13,9 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
-from headrace._core import ForeignFeed
+from headrace._core import ForeignFeed, attach
 from headrace._internal.depth import nested
-from headrace._internal.reprs import amount
+from headrace._internal.reprs import amount, shown
 from headrace._internal.validate import whole
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
 from headrace.pull._background import Failure
@@ -36,6 +36,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+MOST_BRANCHES = 100_000
+"""The most branches of one stream: each is made at once, and sees every item."""
+
+
 def tee(
     source: PullObj[T],
     n: int,
@@ -44,11 +48,13 @@ def tee(
     overflow: Overflow = "auto",
 ) -> tuple[PullBranchObj[T], ...]:
     """Several streams of all items of one; see `PullObj.tee`."""
-    whole("n", 1, n)
+    if whole("n", 1, n) > MOST_BRANCHES:
+        raise ValueError(f"n must be at most {MOST_BRANCHES}, got {shown(n)}")
     whole("maxsize", 1, maxsize)
     if overflow not in ("auto", "block", "error"):
         raise ValueError(f'overflow must be "auto", "block" or "error", got {overflow!r}')
     depth = nested(source, "tee()")
+    attach(source)
     hub = _Hub(source, maxsize, overflow)
     return tuple(PullBranchObj(_Reader(hub), depth) for _ in range(n))
 
@@ -274,7 +280,13 @@ class _Hub(Generic[T]):
             if task.cancelling() > cancels or error.args == (CLOSING,):
                 raise
             outcome = Failure(error)
-        except Exception as error:
+        except GeneratorExit:
+            # The pull was dropped, and has taken nothing.
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            # It ends the program, once: the other branches would raise it again.
+            raise
+        except BaseException as error:
             outcome = Failure(error)
         finally:
             self._puller = None

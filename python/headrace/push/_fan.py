@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from headrace._core import Fan, IteratorResult
-from headrace._internal.error_notes import as_one, raise_all
+from headrace._internal.error_notes import as_one, ends_program, raise_all
 from headrace._internal.reprs import counted
 from headrace._internal.tasks import settled
 from headrace.push.base import (
@@ -169,7 +169,7 @@ class _Delivery(Generic[T]):
                 raise
             self._leave(number)
             self._errors.append((number, error))
-            if not isinstance(error, (Exception, asyncio.CancelledError)):
+            if ends_program(error):
                 raise
         else:
             self._leave(number)
@@ -200,7 +200,9 @@ async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -
             if cancelling() > before:
                 raise
             errors.append(error)
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
             errors.append(error)
 
     if len(ends) == 1:

@@ -272,4 +272,22 @@ def pushes_now(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
 
 def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
     """`sink.next_nowait(item)`, of a push object that has it."""
-    return pushes_now(sink)(item)
+    return checked_result(sink, pushes_now(sink)(item))
+
+
+def checked_result(sink: PushProtocol[Any], result: Any) -> IteratorResult[Any]:
+    """The result of `sink.next_nowait`; a class of the user may return nothing, which accepts the item.
+
+    Raises:
+        TypeError: It is something else. The sink has the item all the same.
+    """
+    if result is None:
+        return IteratorResult(None, False)
+    if isinstance(cast("object", result), IteratorResult):
+        checked: IteratorResult[Any] = result
+        return checked
+    error = TypeError(
+        f"the result of next_nowait of {type(sink).__name__} must be None or an IteratorResult, got {shown(result)}"
+    )
+    name_acceptors(error, (sink,))
+    raise error

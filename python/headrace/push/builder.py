@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.validate import check_partial
 from headrace.errors import NOTHING
 from headrace.push.base import PushObj, checked_sink
@@ -68,7 +69,7 @@ _BLOCK = 100
 _Step: TypeAlias = "tuple[Callable[[Any], PushObj[Any]], str]"
 
 
-class PushChain(Generic[IN_contra, OUT_co]):
+class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
     """A recipe for a push line, written in the order in which items go through it.
 
         line = PushChain.start().filter(is_good).map(parse).fork(archive, index)
@@ -86,6 +87,8 @@ class PushChain(Generic[IN_contra, OUT_co]):
     A chain never changes: every method gives a new one, and one chain can be made into any number of
     lines, which share nothing but the callables.
     """
+
+    _instead = "it never changes, so use it again as it is"
 
     _steps: tuple[_Step, ...] = ()
     """Its last operators, from the top."""

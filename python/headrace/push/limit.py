@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headrace.capacity import checked_capacity, under
 from headrace.capacity._item_lease import Passage, kept_cost
 from headrace.errors import WouldBlock
-from headrace.push.base import pushes_now, refuse_after_end
+from headrace.push.base import checked_result, pushes_now, refuse_after_end
 from headrace.push.transform import PushObj1To1Link
 
 if TYPE_CHECKING:
@@ -98,4 +98,5 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
                 item=item,
             )
         with Passage(lease):
-            return push(item)
+            result = push(item)
+        return checked_result(self._sink, result)

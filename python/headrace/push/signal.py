@@ -108,6 +108,6 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
     def _tell(self, item: T) -> None:
         try:
             self._wait_obj.resolve(item)
-        except Exception as error:
+        except BaseException as error:
             name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
             raise

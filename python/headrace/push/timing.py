@@ -120,13 +120,17 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], Sizing, stock=True):
         while window.lists:
             try:
                 await window.deliver()
-            except Exception as error:
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:
                 errors.append(error)
         await window.settle()
         errors += window.take_left()
         try:
             await self._sink.return_(value)
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
             errors.append(error)
         raise_all(errors, "several errors at the end of supply")
 
@@ -234,7 +238,10 @@ class _Window(Generic[T]):
         while self.lists:
             try:
                 await self.deliver()
-            except Exception as error:
+            except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+                # The last two end the program now: kept for the next push, they might never be raised.
+                raise
+            except BaseException as error:
                 self._left.append(error)
 
     def raise_left(self) -> None:

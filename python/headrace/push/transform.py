@@ -95,11 +95,15 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
                 if cancelling() > before:
                     raise
                 errors.append(error)
-            except Exception as error:
+            except GeneratorExit:
+                raise
+            except BaseException as error:
                 errors.append(error)
         try:
             await self._below(tail).return_(value)
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
             errors.append(error)
         raise_all(errors, "several errors at the end of supply")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random as chance
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace._internal.kernel_properties import function_or_none
 from headrace._internal.reprs import shown, told
@@ -45,6 +45,7 @@ class Retry:
     __slots__ = (
         "_draw",
         "_matches",
+        "_random",
         "backoff",
         "factor",
         "jitter",
@@ -79,6 +80,7 @@ class Retry:
         self.retry_after: Callable[[Exception], float | None] | None = retry_after
         if random is not None and not isinstance(cast("object", random), chance.Random):
             raise TypeError(f"Retry: random must be a random.Random or None, got {random!r}")
+        self._random = random
         self._draw = chance.uniform if random is None else random.uniform
 
     def applies(self, error: BaseException, attempt: int) -> bool:
@@ -103,6 +105,41 @@ class Retry:
         except OverflowError:
             delay = self.max_backoff
         return self._draw(delay / 2, delay) if self.jitter else delay
+
+    def _parameters(self) -> tuple[object, ...]:
+        return (
+            self.retries,
+            self.on,
+            self.backoff,
+            self.factor,
+            self.max_backoff,
+            self.jitter,
+            self.retry_after,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the parameters are equal, and the generators of the jitter would give the same numbers."""
+        if not isinstance(other, Retry) or type(other) is not type(self):
+            return NotImplemented
+        mine, others = self._random, other._random
+        if self._parameters() != other._parameters():
+            return False
+        if mine is None or others is None:
+            return mine is others
+        return mine.getstate() == others.getstate()
+
+    def __hash__(self) -> int:
+        # Not the callables, which may have none.
+        return hash((self.retries, self.backoff, self.factor, self.max_backoff, self.jitter))
+
+    def __getstate__(self) -> tuple[object, ...]:
+        """For `copy` and `pickle`: the parameters, without what is made of them."""
+        return (*self._parameters(), self._random)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Make it anew of its parameters."""
+        *parameters, random = state
+        Retry.__init__(self, *parameters, random=random)
 
     def __repr__(self) -> str:
         return told(type(self).__name__, self._facts())

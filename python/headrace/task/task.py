@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from headrace._internal.reprs import called, short, shown, told
@@ -151,6 +152,32 @@ class Task:
         task.context = unleased()
         task.is_plain = self.is_plain
         return task
+
+    def __copy__(self) -> Task:
+        """The same terms and arguments, in the same context."""
+        task = object.__new__(type(self))
+        for name in Task.__slots__:
+            setattr(task, name, getattr(self, name))
+        return task
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        """The same with copies of its arguments and terms. A context cannot be copied deeply: it is shared."""
+        memo[id(self.context)] = self.context
+        task = copy(self)
+        memo[id(self)] = task
+        for name in Task.__slots__:
+            setattr(task, name, deepcopy(getattr(self, name), memo))
+        return task
+
+    def __getstate__(self) -> dict[str, object]:
+        """For `pickle`: all but the context, which stays in its process."""
+        return {name: getattr(self, name) for name in Task.__slots__ if name != "context"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Take the terms over, in a copy of the context in which it is unpickled."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.context = unleased()
 
     def __repr__(self) -> str:
         return told(type(self).__name__, self._facts())

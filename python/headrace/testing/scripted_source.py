@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import amount, counted, shown, told
 from headrace._internal.validate import seconds as duration, whole
 from headrace.testing.marble import END, ERROR, MarbleError, checked_unit, frames
@@ -70,7 +71,7 @@ class Raise(Step):
             raise TypeError(f"Raise: error must be an exception, got {shown(self.error)}")
 
 
-class ScriptedSource:
+class ScriptedSource(Uncopied):
     """An async iterable that does what its script says.
 
         ScriptedSource([1, Yields(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
@@ -113,6 +114,8 @@ class ScriptedSource:
             `closing` no integer.
         ValueError: `script` is a string that is no line of marbles, `unit` is not positive, or `closing` is less than 0.
     """
+
+    _instead = "make another one of the same script"
 
     def __init__(self, script: Iterable[Any], *, unit: float = 1.0, closing: int = 0) -> None:
         unit = checked_unit("ScriptedSource", unit)

@@ -33,6 +33,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import called, counted, told
 from headrace._internal.validate import finite, seconds as duration
 from headrace.errors import HeadraceError
@@ -56,7 +57,7 @@ class DeadlockError(HeadraceError, RuntimeError):
     """Nothing is ready, no timer is set, and nobody outside woke the loop: it would wait for ever."""
 
 
-class VirtualClock:
+class VirtualClock(Uncopied):
     """A loop factory: the loops it makes live on this clock, which jumps to the next timer instead of waiting.
 
     Give it to whatever takes a loop factory:

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`buffer`] | a queue, bounded or not, from any thread to any thread |
 //! | [`signal`] | one value to everybody who waits for it |
-//! | [`sched`] | a tree of capacities: a cost is held at a node and at each of its ancestors |
+//! | [`capacity`] | a tree of capacities: a cost is held at a node and at each of its ancestors |
 //! | [`sync`] | what the rooms stand on: the lock, the lines of waiters, the wake-ups to come |
 //!
 //! Three rules hold in every room. Each operation takes one lock, once in the ready case. Nothing of the caller's
@@ -14,10 +14,10 @@
 #![forbid(unsafe_code)]
 
 pub mod buffer;
-pub mod sched;
+pub mod capacity;
 pub mod signal;
 pub mod sync;
 
 pub use buffer::Buffer;
-pub use sched::Tree;
+pub use capacity::Tree;
 pub use signal::Signal;

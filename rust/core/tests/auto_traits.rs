@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use headrace_core::buffer::{Buffer, Ended, Get, Join, Place, Put, PutError, TryGetError};
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, AcquireError, Alarm, AmountError, Cost, CostError, NodeError, NodeId, Permit,
     PermitError, Resume, Snapshot, Tree,
 };

@@ -1,7 +1,7 @@
 //! The futures under an executor and wakers that are not ours.
 #![cfg(not(loom))]
 
-use headrace_core::sched::{Ask, NodeOptions, Resource, Settings};
+use headrace_core::capacity::{Ask, NodeOptions, Resource, Settings};
 use headrace_core::{Buffer, Signal, Tree};
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -10,18 +10,20 @@
 //! | [`pull`], [`push`] | the drivers that run fused pipelines of kernels, on demand and on supply |
 //! | [`merge`] | many sources as one |
 //! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
+//! | [`graph`] | nodes that depend on each other, and their states |
 //! | [`line_writer`] | lines written to a file |
 //! | [`pool`] | the fast path of the task pool |
 //! | [`errors`] | exceptions |
 //!
-//! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate}`, in
+//! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate,future,self_test}`, in
 //! `source/{async_gen,async_iter,iter,deque,lines/codec}`, in `merge/task_context`, in `pool/lane`, in
-//! `object/{freelist,iterative_drop,gil_cell}`, in `runtime/{asyncio,stack_limit}` and in `capacity/lease`. Each block states its reason.
+//! `object/{freelist,iterative_drop,gil_cell}`, in `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control` and in `capacity/lease`. Each block states its reason.
 
 mod buffer;
 mod capacity;
 mod coroutine;
 mod errors;
+mod graph;
 mod kernel;
 mod line_writer;
 mod merge;
@@ -36,16 +38,16 @@ mod source;
 
 use pyo3::prelude::*;
 
-use coroutine::{Native, stop_iteration};
+use coroutine::Native;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    runtime::interpreter::check(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     runtime::fork_guard::register(py)?;
-    stop_iteration::register(py)?;
+    runtime::private_layout::register(module)?;
     coroutine::register(module)?;
-    source::async_gen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
@@ -59,6 +61,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     capacity::register(module)?;
     pool::register(module)?;
     module.add_class::<buffer::Buffer>()?;
+    module.add_class::<graph::GraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;
     module.add_class::<source::StoreFeed>()?;
@@ -74,6 +77,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::standing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::circle::attach, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::check_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::shut, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::begin_closing, module)?)?;

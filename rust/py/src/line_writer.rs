@@ -23,7 +23,8 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, Native, Seen, Stopped};
+use crate::coroutine::{Class, Native};
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_pool;
 use crate::runtime::fork_guard::Home;
@@ -394,11 +395,9 @@ impl Operation for Wait {
             None => Poll::Pending,
         }
     }
-
-    fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {
-        Ok(())
-    }
 }
+
+traverse!(Wait {});
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<LineWriter>()?;

@@ -12,9 +12,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, Native, Seen, Stopped};
+use crate::coroutine::{Class, Native};
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, traverse};
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
 use crate::runtime::fork_guard::Home;
@@ -131,12 +131,12 @@ impl Signal {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             let mut result = Ok(());
             self.core.visit(&mut |outcome| {
                 if result.is_ok() {
                     let (Outcome::Value(value) | Outcome::Error(value)) = outcome;
-                    result = see(value);
+                    result = visit(value);
                 }
             });
             result
@@ -225,11 +225,9 @@ impl Operation for Wait {
         let place = self.future.place()?;
         Some(Box::new(move || place.give_up()))
     }
-
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.signal.as_any())
-    }
 }
+
+traverse!(Wait { signal });
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Signal>()?;

@@ -13,6 +13,7 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
+from headrace._internal.copying import Uncopied
 from headrace.pool.events import Final
 from headrace.pool.executor import CancelResult, CancelSupport, Capabilities, Handle, Listener
 from headrace.pool.executor._slow_callbacks import watched
@@ -35,7 +36,7 @@ class Yields(Protocol):
     def emit(self, value: object) -> Awaitable[None] | None: ...
 
 
-class LoopExecutor:
+class LoopExecutor(Uncopied):
     """Runs tasks on the event loop that submits them. Cancels cooperatively, streams, holds nothing of its own."""
 
     capabilities: Capabilities = Capabilities(

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Submission"]
 
 
-class Submission:
+class Submission(Uncopied):
     """One piece of work, as whoever submitted it sees it: `await` it for the outcome, iterate it for what it yields.
 
     Iterate first, then await: awaiting reads over what was not iterated by then. Until it is awaited, work that

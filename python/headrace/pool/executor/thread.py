@@ -1,14 +1,21 @@
-"""Work that blocks: each task in a thread, of which there are as many as tasks run at once."""
+"""Work that blocks: each task in a thread, of which there are as many as tasks run at once.
+
+There is no lock here, since a finaliser or a signal handler may run at any bytecode under it, and submit or leave work itself.
+Threads agree by single operations that run no Python code and so are atomic: `deque.pop`, and `dict.setdefault` with a text as key.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
+from itertools import count
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol, cast, overload
+from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
+from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short
 from headrace.pool.executor import CancelResult, CancelSupport, Capabilities, Handle, Listener
 from headrace.pool.executor.submission import Submission
@@ -27,7 +34,7 @@ class Hold(Protocol):
     def __call__(self, job: str, *, left: bool = False) -> Callable[[], None]: ...
 
 
-class ThreadExecutor:
+class ThreadExecutor(Uncopied):
     """Runs plain functions in threads. A thread cannot be cancelled: whoever wants it stopped waits, or leaves it.
 
     A thread that has nothing to do takes the next task; there is a new one only if none is idle. They end when the
@@ -77,10 +84,9 @@ class ThreadExecutor:
 
 class _ThreadHandle:
     __slots__ = (
+        "_end",
         "_hold",
-        "_left",
         "_listener",
-        "_lock",
         "_loop",
         "_outcome",
         "_release",
@@ -101,16 +107,15 @@ class _ThreadHandle:
         self._release = None if hold is None else hold(listener.name)
         self._threads = threads
         self._listener: Listener | None = listener
-        self._lock = threading.Lock()
-        # Under the lock, since the thread sets the one and reads the other.
         self._outcome: _Outcome | None = None
-        self._left: Callable[[], object] | None = None
+        # What is called at the end, which is decided once: by the thread at the end of its work, or by `leave` before that.
+        self._end: dict[Literal["call"], Callable[[], object]] = {}
         listener.called()
         try:
             threads.submit(lambda: self._work(task))
         except RuntimeError as error:
             # The system has no thread to spare.
-            self._outcome = _Outcome(None, error)
+            self._ended(_Outcome(None, error))
             self._tell()
 
     def cancel(self) -> CancelResult:
@@ -126,20 +131,21 @@ class _ThreadHandle:
             self._release()
             # Nobody waits for what it gives, but perhaps for its capacity.
             stopped = partial(_both, stopped, self._hold(listener.name, left=True))
-        with self._lock:
-            self._left = stopped
-            running = self._outcome is None
-        if running:
+        if self._end.setdefault("call", stopped) is stopped:
             self._threads.leave()
-        else:
+        elif self._outcome is not None:
             stopped()
 
     def _work(self, task: Task) -> Callable[[], object]:
         """The part that a thread runs; gives what it has to call then."""
-        outcome = _outcome(task)
-        with self._lock:
-            self._outcome = outcome
-            return self._send if self._left is None else self._left
+        return self._ended(_outcome(task))
+
+    def _ended(self, outcome: _Outcome) -> Callable[[], object]:
+        # First, so that `leave` finds it when it comes too late.
+        self._outcome = outcome
+        # No method of this handle is kept in it: that would be a reference cycle.
+        end = self._end.setdefault("call", _not_left)
+        return self._send if end is _not_left else end
 
     def _send(self) -> None:
         try:
@@ -159,6 +165,10 @@ class _ThreadHandle:
             listener.returned(outcome.value)
         else:
             listener.raised(outcome.error)
+
+
+def _not_left() -> None:
+    """The end of work that was not left."""
 
 
 def _both(first: Callable[[], object], second: Callable[[], object]) -> None:
@@ -204,10 +214,10 @@ class _Threads:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        # Threads that no call is on its way to: they wait at `_calls`, or are about to.
-        self._idle = 0
+        # A token for each thread that no call is on its way to: they wait at `_calls`, or are about to.
+        self._idle: deque[None] = deque()
+        self._numbers = count(1)
         self._left = False
         self._calls: SimpleQueue[Callable[[], Callable[[], object]] | None] = SimpleQueue()
 
@@ -217,15 +227,14 @@ class _Threads:
         Raises:
             RuntimeError: there is no thread to be had.
         """
-        with self._lock:
-            if self._idle:
-                self._idle -= 1
-            else:
-                # A daemon, so that a run which nobody closed does not keep the process from ending.
-                name = f"{self._name}: thread {len(self._threads) + 1}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
+        try:
+            self._idle.pop()
+        except IndexError:
+            # A daemon, so that a run which nobody closed does not keep the process from ending.
+            name = f"{self._name}: thread {next(self._numbers)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
         self._calls.put(call)
 
     def leave(self) -> None:
@@ -244,8 +253,7 @@ class _Threads:
         while (call := self._calls.get()) is not None:
             tell = call()
             # Counted before anybody hears of the result: whoever then submits finds this thread.
-            with self._lock:
-                self._idle += 1
+            self._idle.append(None)
             tell()
             # What it did is not kept while it waits.
             del call, tell

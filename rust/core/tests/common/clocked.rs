@@ -2,7 +2,7 @@
 
 use super::Task;
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, AcquireError, Amount, Ask, ManualClock, NodeId, NodeOptions, Permit, Resource,
     Settings,
 };

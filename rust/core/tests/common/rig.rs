@@ -1,7 +1,7 @@
 //! A tree on a clock that goes by hand, with books of its own about who holds what.
 
 use headrace_core::Tree;
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Acquire, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Resource, Settings, Time,
     Weight,
 };

@@ -1,7 +1,7 @@
 //! A loop's timer, as it serves a tree.
 
 use headrace_core::Tree;
-use headrace_core::sched::{Alarm, AlarmId, Time};
+use headrace_core::capacity::{Alarm, AlarmId, Time};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};

@@ -5,7 +5,7 @@
 
 use super::dice::Dice;
 use super::rig::{Rig, Spot};
-use headrace_core::sched::{Acquire, Permit};
+use headrace_core::capacity::{Acquire, Permit};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::future::Future;

@@ -12,9 +12,9 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::get_sync::take_sync;
 use super::order::{incomparable, order_of, overflow_of};
 use super::put::{Putting, Refused};
-use crate::coroutine::{Pending, Seen, Stopped};
+use crate::coroutine::Pending;
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
@@ -195,14 +195,14 @@ impl Buffer {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             if let Some(key) = &self.key {
-                see(key)?;
+                visit(key)?;
             }
             if let Some(Some(error)) = self.error.peek_for_gc().as_deref() {
-                see(error)?;
+                visit(error)?;
             }
-            show_items(&self.core, see)
+            show_items(&self.core, visit)
         })
     }
 
@@ -214,11 +214,14 @@ impl Buffer {
 }
 
 /// Shows the collector what is in a buffer.
-pub(crate) fn show_items(core: &core::Buffer<Py<PyAny>>, see: Seen<'_>) -> Result<(), Stopped> {
+pub(crate) fn show_items(
+    core: &core::Buffer<Py<PyAny>>,
+    visit: Visitor<'_>,
+) -> Result<(), VisitError> {
     let mut outcome = Ok(());
     core.visit(&mut |item| {
         if outcome.is_ok() {
-            outcome = see(item);
+            outcome = visit(item);
         }
     });
     outcome

@@ -4,8 +4,9 @@ use headrace_core::buffer::Put;
 use pyo3::prelude::*;
 
 use super::Buffer;
-use crate::coroutine::{Pending, Seen, Stopped};
+use crate::coroutine::Pending;
 use crate::errors;
+use crate::object::gc::traverse;
 
 /// A push that waits for room. Dropping it gives up its place; its item never left the caller.
 #[derive(Debug)]
@@ -29,16 +30,9 @@ impl Putting {
             Err(object) => Ok(Some(object)),
         }
     }
-
-    /// Shows the collector what this holds.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.buffer.as_any())?;
-        if let Some(item) = self.put.future.item() {
-            see(item)?;
-        }
-        self.put.traverse(see)
-    }
 }
+
+traverse!(Putting { buffer, put });
 
 /// Why an item was not accepted.
 pub(crate) enum Refused<'py> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use headrace_core::sched::{
+use headrace_core::capacity::{
     self as core, Amount, Ask, Cost, NodeId, OwnerId, Permit, PermitId, Resource,
 };
 use pyo3::exceptions::PyTimeoutError;
@@ -25,8 +25,9 @@ use super::timer::LoopAlarm;
 use super::tree::Shared;
 use crate::coroutine::async_context;
 use crate::coroutine::async_context::Context;
-use crate::coroutine::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 use crate::runtime::task_id;
 
@@ -393,20 +394,6 @@ impl Coroutine for Acquiring {
             && !matches!(self.entered, Entered::Holding(_))
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(source) = &self.source {
-            see(source.as_any())?;
-        }
-        let Some(waiting) = &self.waiting else {
-            return Ok(());
-        };
-        if let Some(timer) = &waiting.timer {
-            see(timer.expiry.as_any())?;
-            see(&timer.handle)?;
-        }
-        waiting.parked.traverse(see)
-    }
-
     fn abandon(&mut self, py: Python<'_>) {
         if let Some(waiting) = self.waiting.take()
             && let Err(error) = waiting.end(py)
@@ -415,6 +402,22 @@ impl Coroutine for Acquiring {
         }
         self.source = None;
         self.ask = None;
+    }
+}
+
+impl Traverse for Acquiring {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        if let Some(source) = &self.source {
+            visit(source.as_any())?;
+        }
+        let Some(waiting) = &self.waiting else {
+            return Ok(());
+        };
+        if let Some(timer) = &waiting.timer {
+            visit(timer.expiry.as_any())?;
+            visit(&timer.handle)?;
+        }
+        waiting.parked.traverse(visit)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Numbers and costs that a user gave, and numbers that a user gets.
 
-use headrace_core::sched::{Amount, AmountError, Cost, CostError, Resource, Weight};
+use headrace_core::capacity::{Amount, AmountError, Cost, CostError, Resource, Weight};
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;

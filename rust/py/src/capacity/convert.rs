@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headrace_core::sched::{Amount, Limit, Resource, Snapshot, Tree};
+use headrace_core::capacity::{Amount, Limit, Resource, Snapshot, Tree};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 

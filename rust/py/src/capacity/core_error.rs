@@ -1,6 +1,6 @@
 //! The core's errors as Python's: with names for numbers, and what to do.
 
-use headrace_core::sched::{
+use headrace_core::capacity::{
     AcquireError, Amount, Limit, NodeError, NodeId, PermitError, Resource, Tree,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -156,7 +156,7 @@ pub(super) fn of_node(
         NodeError::SecondRoot => "a tree has one root".to_owned(),
         NodeError::TooDeep => format!(
             "parent must be less than {} levels below the root",
-            headrace_core::sched::MAX_DEPTH
+            headrace_core::capacity::MAX_DEPTH
         ),
         // A resource is looked up in the tree that it is used in.
         NodeError::Foreign(_) => error.to_string(),

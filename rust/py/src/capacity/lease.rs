@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::sched::{self as core, Amount, NodeId, OwnerId, PermitId, Resource, Tree};
-use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
+use headrace_core::capacity::{self as core, Amount, NodeId, OwnerId, PermitId, Resource, Tree};
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -18,9 +18,10 @@ use super::timer::LoopAlarm;
 use super::tree::{Keeper, Shared};
 use super::{arguments, convert, core_error, timer};
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, Seen, Stopped, async_context};
+use crate::coroutine::{Class, async_context};
 use crate::errors;
 use crate::object::freelist::{Bin, Filling, Leaving, Recycled};
+use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::Blocking;
 use crate::runtime::task_id;
@@ -97,6 +98,14 @@ impl Lease {
 #[expect(clippy::doc_markdown, reason = "these docstrings are Python's")]
 #[pymethods]
 impl Lease {
+    /// Refuses to be copied and pickled; see `headrace.copying`.
+    #[expect(clippy::unused_self, reason = "Python calls it as a method")]
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err(
+            "Lease cannot be copied or pickled: what it holds would be held twice; acquire another one of its capacity",
+        ))
+    }
+
     /// Gives it back: slots at once; what a rate gave comes back with time, and what was taken of a budget is spent.
     /// Idempotent.
     pub(super) fn release(&self, py: Python<'_>) -> PyResult<()> {
@@ -392,11 +401,9 @@ impl Operation for Retaking {
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
         self.future.as_ref()?.0.forward()
     }
-
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.lease.as_any())
-    }
 }
+
+traverse!(Retaking { lease });
 
 impl Retaking {
     fn poll_retaken(&mut self, py: Python<'_>, context: &mut Context<'_>) -> Poll<PyResult<()>> {

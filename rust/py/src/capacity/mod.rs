@@ -1,4 +1,4 @@
-//! The tree of capacities, as Python sees it: a thin layer over [`headrace_core::sched`].
+//! The tree of capacities, as Python sees it: a thin layer over [`headrace_core::capacity`].
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -44,7 +44,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lease::Suspended>()?;
     module.add_class::<prefetch::Asks>()?;
     let py = module.py();
-    freelist::register::<lease::Lease>(py);
+    freelist::register::<lease::Lease>(py)?;
     Native::<acquire::Acquiring>::register(py)?;
     Native::<Ready<lease::Retaking>>::register(py)
 }

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::sched::{Ask, NodeId, NodeOptions, OwnerId, PermitId, Tree, Usage};
+use headrace_core::capacity::{Ask, NodeId, NodeOptions, OwnerId, PermitId, Tree, Usage};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::acquire::{Acquiring, one_slot};
@@ -351,16 +351,31 @@ impl Capacity {
     }
 
     /// Puts other limits in the place of those of the same resources.
-    fn _resize(&self, py: Python<'_>, limits: convert::Lowered<'_>) -> PyResult<()> {
+    ///
+    /// `current` is a list of the limits as Python shows them. It must have `before`, or nothing is done and the result is
+    /// false; otherwise it has `after` then.
+    fn _resize(
+        &self,
+        py: Python<'_>,
+        limits: convert::Lowered<'_>,
+        current: &Bound<'_, PyList>,
+        before: &Bound<'_, PyAny>,
+        after: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
         let changed = convert::lowered(py, self.shared()?, limits)?;
         let (tree, node) = self.enter(py)?;
-        // From here on no Python runs, so nobody else changes them meanwhile.
+        // From here on no Python runs, so that no other call changes them meanwhile. The caller keeps `before` alive.
+        if !current.get_item(0)?.is(before) {
+            return Ok(false);
+        }
         let mut limits = tree.limits(node);
         limits.retain(|(resource, _)| !changed.iter().any(|(named, _)| named == resource));
         limits.extend(changed);
         self.shared()?.change();
         (tree.resize(node, &limits))
-            .map_err(|error| core_error::of_node(py, tree, Some(node), error))
+            .map_err(|error| core_error::of_node(py, tree, Some(node), error))?;
+        current.set_item(0, after)?;
+        Ok(true)
     }
 
     /// What is held, by resource.
@@ -497,7 +512,7 @@ impl Capacity {
         &self,
         py: Python<'_>,
         ask: &Ask,
-        error: &headrace_core::sched::AcquireError,
+        error: &headrace_core::capacity::AcquireError,
     ) -> PyErr {
         match self.shared() {
             Ok(shared) => {

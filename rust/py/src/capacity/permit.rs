@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headrace_core::sched::PermitId;
+use headrace_core::capacity::PermitId;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
@@ -12,7 +12,7 @@ use super::arguments::Given;
 use super::node::Capacity;
 use super::prefetch::{Asks, Own};
 use super::tree::Shared;
-use crate::coroutine::{Seen, Stopped};
+use crate::object::gc::traverse;
 
 /// A capacity, as a pool asks it for what its tasks cost, on nobody's account.
 #[derive(Debug)]
@@ -132,14 +132,13 @@ impl Granter {
     pub(crate) fn clear(&self, py: Python<'_>) {
         self.asks.get().clear(py);
     }
-
-    /// What the collector is to see.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.capacity.as_any())?;
-        see(self.asks.as_any())?;
-        see(&self.method)
-    }
 }
+
+traverse!(Granter {
+    capacity,
+    asks,
+    method
+});
 
 /// What became of asking for capacity.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 
-use headrace_core::sched::{Amount, PermitId, Resource};
+use headrace_core::capacity::{Amount, PermitId, Resource};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 

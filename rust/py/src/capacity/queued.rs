@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use headrace_core::sched::{Acquire, Place, Resume};
+use headrace_core::capacity::{Acquire, Place, Resume};
 
 use super::tree::Shared;
 

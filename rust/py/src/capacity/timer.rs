@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use headrace_core::sched::{Alarm, AlarmId, Time};
+use headrace_core::capacity::{Alarm, AlarmId, Time};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,8 +21,8 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::tree::Shared;
 use crate::object::gil_cell::GilCell;
-use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::{Blocking, this_thread};
+use crate::runtime::{asyncio, blocking_wait};
 
 /// A timer that is set for less would find that no time has passed, where the clock's seconds have few digits left.
 const LEAST: Duration = Duration::from_micros(1);
@@ -125,9 +125,7 @@ impl LoopAlarm {
     fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
         match self.event_loop.bind(py).upgrade() {
             None => Ok(true),
-            Some(event_loop) => event_loop
-                .call_method0(intern!(py, "is_closed"))?
-                .is_truthy(),
+            Some(event_loop) => asyncio::is_closed(&event_loop),
         }
     }
 

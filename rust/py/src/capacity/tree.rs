@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::sched::{
+use headrace_core::capacity::{
     Alarm, ManualClock, NodeError, NodeId, NodeOptions, Resource, Settings, Time, Tree,
 };
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -255,12 +255,12 @@ impl Anchor {
 #[pymethods]
 impl Anchor {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             let Some(given) = &self.0.clock else {
                 return Ok(());
             };
             match given.callable.peek_for_gc().as_deref() {
-                Some(Some(callable)) => see(callable),
+                Some(Some(callable)) => visit(callable),
                 _ => Ok(()),
             }
         })

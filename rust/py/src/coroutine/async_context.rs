@@ -11,9 +11,10 @@ use pyo3::ffi;
 use pyo3::impl_::trampoline::{MethodDef, fastcall_kw, noargs};
 use pyo3::prelude::*;
 
+use super::Step;
 use super::type_object::{Class, Coroutine, Native, Object, Status, method};
-use super::{Seen, Step, Stopped};
 use crate::errors::Raised;
+use crate::object::gc::traverse;
 
 /// A coroutine whose result is entered and left. It [outlives](Coroutine::OUTLIVES) its last step.
 pub(crate) trait Context: Coroutine {
@@ -128,12 +129,10 @@ impl Coroutine for Done {
         true
     }
 
-    fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {
-        Ok(())
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {}
 }
+
+traverse!(Done {});
 
 pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     Native::<Done>::register(py)

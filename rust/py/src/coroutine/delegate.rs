@@ -9,6 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Step;
+use crate::object::gc::traverse;
+use crate::runtime::stack_limit::{self, Level};
 
 /// Something awaited, between its first step and its last.
 #[derive(Debug)]
@@ -51,8 +53,17 @@ impl Inner {
 
     /// What `await object` drives: the object itself if it is a coroutine, else what its
     /// `__await__` gives.
+    ///
+    /// # Errors
+    ///
+    /// `RecursionError`: too many are stepped inside one another. CPython does not count those that are native.
     #[inline]
     pub(crate) fn of(object: Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Err(error) = stack_limit::check() {
+            // Else it would warn that it was never awaited.
+            let _ = object.call_method0(intern!(object.py(), "close"));
+            return Err(error);
+        }
         // Nine times of ten it is that, and its own iterator.
         if Self::is_coroutine(&object) {
             return Ok(Self(object.unbind()));
@@ -93,6 +104,7 @@ impl Inner {
     /// One step with a value sent in.
     #[inline]
     pub(crate) fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let _level = Level::enter();
         send(self.0.bind(value.py()), value)
     }
 
@@ -117,6 +129,8 @@ impl Inner {
         &self.0
     }
 }
+
+traverse!(Inner { 0 });
 
 /// `PyIter_Send`: one step of any iterator, generator or coroutine.
 #[inline]

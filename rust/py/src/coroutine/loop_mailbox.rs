@@ -40,10 +40,11 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::future::Future;
 use super::wake_batch::Wakes;
-use super::{Seen, Stopped};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
+use crate::runtime::fork_guard::Home;
 
 /// The futures of one loop that somebody waits on, by number.
 #[derive(Default)]
@@ -110,7 +111,9 @@ impl Futures {
 
 /// Where a loop gets its wake-ups.
 pub(super) struct Mailbox {
-    /// The thread that runs the loop.
+    /// The process that made it. In a forked child the loop does not run, and the descriptor that wakes it is the parent's.
+    home: Home,
+    /// The thread that runs the loop. The number is another one in a forked child.
     pub(super) thread: u64,
     /// A weak reference to the loop, which may die before its waiters do.
     pub(super) event_loop: Py<PyWeakrefReference>,
@@ -138,6 +141,7 @@ impl Mailbox {
     pub(super) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         let one_by_one = asyncio::is_one_by_one(event_loop)?;
         Ok(Arc::new(Self {
+            home: Home::here(),
             thread: this_thread(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             futures: GilCell::default(),
@@ -198,6 +202,9 @@ impl Mailbox {
         event_loop: Option<&Bound<'_, PyAny>>,
         key: Key,
     ) {
+        if !self.home.is_here() {
+            return;
+        }
         self.letters().push(key);
         if !self.rung.swap(true, Ordering::AcqRel) {
             self.ring(py, event_loop);
@@ -244,7 +251,7 @@ impl Mailbox {
             .filter_map(|&key| futures.slot(key)?.forward.take())
             .collect();
         drop(futures);
-        give_up_each(forwards);
+        self.pass_on(forwards);
     }
 
     /// The loop is closed or garbage, and nobody who waits on it will ever be woken.
@@ -256,18 +263,13 @@ impl Mailbox {
             .unzip();
         drop(futures);
         drop(futures_held);
-        give_up_each(forwards.into_iter().flatten().collect());
+        self.pass_on(forwards.into_iter().flatten().collect());
     }
 
-    /// Shows the collector who waits.
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(futures) = self.futures.peek_for_gc() {
-            let mut held = futures.slots.iter().filter_map(|slot| slot.future.as_ref());
-            held.try_for_each(|future| see(future.as_any()))?;
-        }
-        match self.wakes.peek_for_gc() {
-            Some(wakes) => wakes.traverse(see),
-            None => Ok(()),
+    /// Passes on what these waiters were promised. In a forked child the parent does that.
+    fn pass_on(&self, forwards: Vec<Forward>) {
+        if self.home.is_here() {
+            give_up_each(forwards);
         }
     }
 
@@ -291,6 +293,19 @@ impl Mailbox {
     }
 }
 
+impl Traverse for Mailbox {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        if let Some(futures) = self.futures.peek_for_gc() {
+            let mut held = futures.slots.iter().filter_map(|slot| slot.future.as_ref());
+            held.try_for_each(|future| visit(future.as_any()))?;
+        }
+        match self.wakes.peek_for_gc() {
+            Some(wakes) => wakes.traverse(visit),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Whether a loop runs now. What cannot say so is taken to.
 pub(super) fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
     if asyncio::is_known_to_run_here(event_loop) {
@@ -302,13 +317,21 @@ pub(super) fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
         .unwrap_or(true)
 }
 
+thread_local! {
+    /// The promises that are left, while a frame further up the stack passes them on.
+    static LEFT: RefCell<Option<VecDeque<Forward>>> = const { RefCell::new(None) };
+}
+
+/// Forgets the promises that are being passed on, in a forked child: they are about waiters of the parent, and those of the
+/// child would be queued behind them.
+pub(crate) fn forget_after_fork() {
+    let left = LEFT.take();
+    drop(left);
+}
+
 /// Runs them one after another, also if one of them wakes somebody else who cannot be woken: ten
 /// thousand dead waiters in a line must not be as many calls on the stack.
 fn give_up_each(forwards: Vec<Forward>) {
-    thread_local! {
-        /// Those that are left, while somebody further up the stack runs them.
-        static LEFT: RefCell<Option<VecDeque<Forward>>> = const { RefCell::new(None) };
-    }
     struct Idle;
     impl Drop for Idle {
         fn drop(&mut self) {

@@ -12,7 +12,7 @@ use pyo3::types::{PySet, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_mailbox::{Mailbox, runs};
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -29,7 +29,7 @@ struct Address {
 impl Address {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.kept)?;
-        gc::show(&visit, |see| self.mailbox.traverse(see))
+        gc::visit(&visit, |visit| self.mailbox.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -38,7 +38,7 @@ impl Address {
     }
 }
 
-/// All of them, as the keys of a `WeakKeyDictionary`.
+/// All of them, as the keys of a `WeakKeyDictionary`. In a forked child those of the parent are still here, and do nothing.
 static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// Those of loops that take no attributes, in another one, by loop. Who waits there when such a loop is closed is found when
@@ -87,7 +87,7 @@ impl Address {
 }
 
 /// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is
-/// slow.
+/// slow. It is used in its own thread only, and so not in a forked child, whose thread has another number.
 static RECENT: GilCell<Option<Arc<Mailbox>>> = GilCell::new(None);
 
 /// Lets go of all that waits on loops which were closed.
@@ -100,9 +100,7 @@ fn abandon_closed(py: Python<'_>) -> PyResult<()> {
         };
         let mailbox = &address.get().mailbox;
         if let Some(event_loop) = mailbox.event_loop.bind(py).upgrade()
-            && event_loop
-                .call_method0(intern!(py, "is_closed"))?
-                .is_truthy()?
+            && asyncio::is_closed(&event_loop)?
         {
             addresses.call_method1(intern!(py, "pop"), (&address, py.None()))?;
             mailbox.abandon(py);

@@ -7,10 +7,11 @@ use pyo3::prelude::*;
 
 use crate::errors::Raised;
 
-use super::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use super::{Class, Coroutine, Native, Parked, Step};
+use crate::object::gc::{Traverse, traverse};
 
 /// A future of the core as Python awaits it.
-pub(crate) trait Operation: Sized + Send + 'static {
+pub(crate) trait Operation: Traverse + Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
 
@@ -28,9 +29,6 @@ pub(crate) trait Operation: Sized + Send + 'static {
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
         None
     }
-
-    /// Shows the collector what this holds.
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
 }
 
 /// An [`Operation`] between its first poll and its result.
@@ -101,17 +99,10 @@ impl<O: Operation> Coroutine for Ready<O> {
         Err(error)
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(parked) = &self.parked {
-            parked.traverse(see)?;
-        }
-        self.operation
-            .as_ref()
-            .map_or(Ok(()), |operation| operation.traverse(see))
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.operation = None;
         self.parked = None;
     }
 }
+
+traverse!([O: Operation] Ready<O> { parked, operation });

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::future::Future;
 use super::loop_mailbox::{Forward, Key, Mailbox};
 use super::loop_registry::{mailbox, probable_mailbox};
-use super::{Seen, Stopped};
+use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 
 /// A place on the running loop where an operation waits.
@@ -126,13 +126,9 @@ impl Parked {
         let future = self.future.as_ref().map(|future| future.bind(py).clone());
         future.ok_or_else(|| PyRuntimeError::new_err("a place that rests has no future"))
     }
-
-    /// Shows the collector the future.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        let future = self.future.as_ref();
-        future.map_or(Ok(()), |future| see(future.as_any()))
-    }
 }
+
+traverse!(Parked { future });
 
 impl Drop for Parked {
     fn drop(&mut self) {

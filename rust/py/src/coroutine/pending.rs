@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 
 use super::loop_mailbox::Forward;
 use super::park::Parked;
-use super::{Seen, Stopped};
+use crate::object::gc::{Traverse, traverse};
 
 /// A future that stands in a line of the core.
 pub(crate) trait Placed: Future + Unpin {
@@ -97,11 +97,6 @@ impl<F: Placed> Pending<F> {
             }
         }
     }
-
-    /// Shows the collector the future that is waited on.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        self.parked
-            .as_ref()
-            .map_or(Ok(()), |parked| parked.traverse(see))
-    }
 }
+
+traverse!([F: Placed + Traverse] Pending<F> { future, parked });

@@ -16,9 +16,10 @@ use pyo3::ffi;
 use pyo3::impl_::trampoline::{MethodDef, binaryfunc, fastcall_kw, inquiry, noargs, unaryfunc};
 use pyo3::prelude::*;
 
+use super::stop_iteration;
 use super::type_object::{Coroutine, Object, Status, finish, step};
-use super::{Stopped, stop_iteration};
 use crate::errors::Raised;
+use crate::object::gc::VisitError;
 
 struct Resume<T>(PhantomData<T>);
 
@@ -265,17 +266,17 @@ pub(super) unsafe extern "C" fn traverse<T: Coroutine>(
     // cannot see it takes for alive.
     unsafe {
         let this = object.cast::<Object<T>>();
-        let seen = visit(ffi::Py_TYPE(object).cast(), arg);
-        if seen != 0 || (*this).status != Status::Idle {
-            return seen;
+        let code = visit(ffi::Py_TYPE(object).cast(), arg);
+        if code != 0 || (*this).status != Status::Idle {
+            return code;
         }
-        let mut see = |reference: &Py<PyAny>| match visit(reference.as_ptr(), arg) {
+        let mut visit_one = |reference: &Py<PyAny>| match visit(reference.as_ptr(), arg) {
             0 => Ok(()),
-            code => Err(Stopped(code)),
+            code => Err(VisitError(code)),
         };
-        match (*this).value.traverse(&mut see) {
+        match (*this).value.traverse(&mut visit_one) {
             Ok(()) => 0,
-            Err(Stopped(code)) => code,
+            Err(VisitError(code)) => code,
         }
     }
 }
@@ -370,6 +371,6 @@ pub(super) unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject
         if (*this).status == Status::Idle || (T::OUTLIVES && !(*this).value.is_empty()) {
             unaryfunc::<Bury<T>>(object);
         }
-        T::class().reclaim(object, T::KEPT);
+        T::class().reclaim(object);
     }
 }

@@ -19,8 +19,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::future::Future;
 use super::loop_mailbox::{Mailbox, undisturbed};
-use super::{Seen, Stopped};
-use crate::object::gc;
+use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 
 /// What the loop calls in its next turn, if it was asked to.
@@ -31,12 +30,7 @@ pub(super) struct Wakes {
     spare: Vec<Py<Future>>,
 }
 
-impl Wakes {
-    /// Shows the collector those that are to be called.
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        self.next.iter().try_for_each(|future| see(future.as_any()))
-    }
-}
+traverse!(Wakes { next });
 
 impl Mailbox {
     /// Whether the loop was asked already to call the callbacks of some in its next turn.
@@ -163,8 +157,8 @@ impl Turn {
         let Some(own) = self.own.peek_for_gc() else {
             return Ok(());
         };
-        gc::show(&visit, |see| {
-            own.iter().try_for_each(|future| see(future.as_any()))
+        gc::visit(&visit, |visit| {
+            own.iter().try_for_each(|future| visit(future.as_any()))
         })
     }
 

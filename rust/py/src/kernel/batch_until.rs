@@ -5,10 +5,9 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::pending_batch::Batch;
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits lists of items, each up to and with the item with which `condition(items so far)`, awaited if
 /// it is awaitable, is true; at the end the incomplete list, unless it is to be dropped.
@@ -46,7 +45,7 @@ impl BufferKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -89,12 +88,6 @@ impl Kernel for BufferKernel {
     fn restart(&self, py: Python<'_>) {
         self.batch.clear(py);
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.condition.traverse(see)?;
-        self.batch.traverse(see)
-    }
 }
+
+traverse!(BufferKernel { condition, batch });

@@ -7,8 +7,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 
-use crate::coroutine::Stopped;
 use crate::errors::{self, Raised};
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
 /// A callable that can be replaced while it is in use.
@@ -102,23 +102,14 @@ impl Callable {
         PyRuntimeError::new_err(format!("{} was collected", self.parameter))
     }
 
-    /// Shows the collector what this holds.
-    pub(crate) fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        match self.function.peek_for_gc().as_deref() {
-            Some(Some(function)) => see(function),
-            _ => Ok(()),
-        }
-    }
-
     /// Breaks a cycle.
     pub(crate) fn clear(&self, py: Python<'_>) {
         let old = self.function.borrow(py).take();
         drop(old);
     }
 }
+
+traverse!(Callable { function });
 
 /// Calls something that is held with one argument.
 #[inline]

@@ -6,10 +6,9 @@ use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::{self, Raised};
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
 /// Calls each of `callbacks` with each item, one after the other, and emits the item.
@@ -49,7 +48,7 @@ impl CallbackKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -113,19 +112,6 @@ impl Kernel for CallbackKernel {
     ) -> PyResult<Flow<'py>> {
         Ok(Flow::Emit(item.clone()))
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        if let Some(callbacks) = self
-            .callbacks
-            .peek_for_gc()
-            .as_deref()
-            .and_then(Option::as_ref)
-        {
-            see(callbacks.as_any())?;
-        }
-        see(&self.rest)
-    }
 }
+
+traverse!(CallbackKernel { callbacks, rest });

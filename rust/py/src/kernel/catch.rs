@@ -4,10 +4,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits items as they are, and for each error from above `handler(error)`, awaited if it is awaitable;
 /// nothing, if that is `skip`.
@@ -59,7 +58,7 @@ impl CatchKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -95,12 +94,6 @@ impl Kernel for CatchKernel {
             Flow::Emit(result)
         })
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.handler.traverse(see)?;
-        see(&self.skip)
-    }
 }
+
+traverse!(CatchKernel { handler, skip });

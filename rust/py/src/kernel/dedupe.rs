@@ -5,10 +5,9 @@ use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::whole;
 
@@ -65,7 +64,7 @@ impl DedupeKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -156,18 +155,17 @@ impl Kernel for DedupeKernel {
             }
         }
     }
+}
 
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
+impl Traverse for DedupeKernel {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         if let Some(key) = &self.key {
-            key.traverse(see)?;
+            key.traverse(visit)?;
         }
         match &self.memory {
-            Memory::All(seen) => see(seen.as_any()),
+            Memory::All(seen) => visit(seen.as_any()),
             Memory::Last(last) => match last.peek_for_gc().as_deref() {
-                Some(Some(key)) => see(key),
+                Some(Some(key)) => visit(key),
                 _ => Ok(()),
             },
         }

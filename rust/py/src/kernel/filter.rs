@@ -4,10 +4,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits an item if `predicate(item)`, awaited if it is awaitable, is true.
 #[pyclass(frozen, module = "headrace._core")]
@@ -36,7 +35,7 @@ impl FilterKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -72,11 +71,6 @@ impl Kernel for FilterKernel {
             Flow::Skip
         })
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.predicate.traverse(see)
-    }
 }
+
+traverse!(FilterKernel { predicate });

@@ -4,10 +4,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::source::AnyFeed;
 
 /// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
@@ -37,7 +36,7 @@ impl FlatMapKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -64,11 +63,6 @@ impl Kernel for FlatMapKernel {
     ) -> PyResult<Flow<'py>> {
         AnyFeed::over(&result).map(|feed| Flow::Many(Box::new(feed)))
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.transform.traverse(see)
-    }
 }
+
+traverse!(FlatMapKernel { transform });

@@ -3,8 +3,8 @@
 use pyo3::prelude::*;
 
 use super::{Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::errors::Raised;
+use crate::object::gc::traverse;
 use crate::source::AnyFeed;
 
 /// Emits the items of each item, which is an iterable, sync or async.
@@ -30,11 +30,6 @@ impl Kernel for FlattenKernel {
             AnyFeed::over(item).map(|feed| Flow::Many(Box::new(feed))),
         )
     }
-
-    fn traverse(
-        &self,
-        _see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        Ok(())
-    }
 }
+
+traverse!(FlattenKernel {});

@@ -7,10 +7,9 @@ use pyo3::types::{PyBool, PyInt, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::{self, Raised};
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::Whole;
 use crate::source::AnyFeed;
@@ -89,7 +88,7 @@ impl InOrderKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -193,14 +192,13 @@ impl Kernel for InOrderKernel {
         let old = std::mem::replace(&mut *self.state.borrow(py), fresh);
         drop(old);
     }
+}
 
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.index.traverse(see)?;
+impl Traverse for InOrderKernel {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.index.traverse(visit)?;
         match self.state.peek_for_gc() {
-            Some(state) => state.held.values().try_for_each(see),
+            Some(state) => state.held.values().try_for_each(visit),
             None => Ok(()),
         }
     }

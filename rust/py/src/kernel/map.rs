@@ -4,10 +4,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits `transform(item)`, awaited if it is awaitable, unless it is wanted `raw`.
 #[pyclass(frozen, module = "headrace._core")]
@@ -39,7 +38,7 @@ impl MapKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -77,11 +76,6 @@ impl Kernel for MapKernel {
     ) -> PyResult<Flow<'py>> {
         Ok(Flow::Emit(result))
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.transform.traverse(see)
-    }
 }
+
+traverse!(MapKernel { transform });

@@ -40,8 +40,8 @@ mod window;
 
 use pyo3::prelude::*;
 
-use crate::coroutine::Stopped;
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::source::AnyFeed;
 pub(crate) use callable::{Callable, call_one};
 pub(crate) use catch::Caught;
@@ -68,7 +68,7 @@ pub(crate) enum Flow<'py> {
 }
 
 /// One operator's work on one item.
-pub(crate) trait Kernel {
+pub(crate) trait Kernel: Traverse {
     /// The parameter that holds the callable, for the note on an error that it raises.
     const PARAMETER: &'static str;
 
@@ -100,12 +100,12 @@ pub(crate) trait Kernel {
 
     /// A new cycle begins: state goes back to what it was at first.
     fn restart(&self, _py: Python<'_>) {}
+}
 
-    /// Shows the collector what this holds.
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped>;
+impl Traverse for AnyKernel {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.as_any())
+    }
 }
 
 /// Declares the kernels: the enum by which a driver holds one of them, and their registration.

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::coroutine::Stopped;
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
 /// The most items that memory is taken for before they are there.
@@ -115,18 +115,6 @@ impl Batch {
         let items = std::mem::take(&mut *self.items.borrow(py));
         drop(items);
     }
-
-    pub(crate) fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        if let Some(items) = self.items.peek_for_gc() {
-            items.iter().try_for_each(&mut *see)?;
-        }
-        let preview = self.preview.peek_for_gc();
-        match preview.as_deref() {
-            Some(Some(list)) => see(list.as_any()),
-            _ => Ok(()),
-        }
-    }
 }
+
+traverse!(Batch { items, preview });

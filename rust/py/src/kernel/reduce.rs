@@ -4,10 +4,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
 /// Emits `accumulator = reducer(accumulator, item)`, awaited if it is awaitable.
@@ -62,7 +61,7 @@ impl ReduceKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -112,16 +111,10 @@ impl Kernel for ReduceKernel {
             self.initial.as_ref().map(|initial| initial.clone_ref(py)),
         );
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.reducer.traverse(see)?;
-        self.initial.as_ref().map_or(Ok(()), &mut *see)?;
-        match self.accumulator.peek_for_gc().as_deref() {
-            Some(Some(accumulator)) => see(accumulator),
-            _ => Ok(()),
-        }
-    }
 }
+
+traverse!(ReduceKernel {
+    reducer,
+    initial,
+    accumulator
+});

@@ -3,8 +3,8 @@
 use pyo3::prelude::*;
 
 use super::{Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::errors::Raised;
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::Whole;
 
@@ -54,11 +54,6 @@ impl Kernel for SkipKernel {
     fn restart(&self, py: Python<'_>) {
         *self.skipped.borrow(py) = 0;
     }
-
-    fn traverse(
-        &self,
-        _see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        Ok(())
-    }
 }
+
+traverse!(SkipKernel {});

@@ -3,8 +3,8 @@
 use pyo3::prelude::*;
 
 use super::{Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::errors::Raised;
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::Whole;
 
@@ -61,11 +61,6 @@ impl Kernel for TakeKernel {
     fn restart(&self, py: Python<'_>) {
         *self.taken.borrow(py) = 0;
     }
-
-    fn traverse(
-        &self,
-        _see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        Ok(())
-    }
 }
+
+traverse!(TakeKernel {});

@@ -4,10 +4,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Callable, Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
 /// Asks `predicate(item)`, awaited if it is awaitable, until it is false, and no more. What comes before
@@ -43,7 +42,7 @@ impl WhileKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -97,11 +96,6 @@ impl Kernel for WhileKernel {
     fn restart(&self, py: Python<'_>) {
         *self.turned.borrow(py) = false;
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.predicate.traverse(see)
-    }
 }
+
+traverse!(WhileKernel { predicate });

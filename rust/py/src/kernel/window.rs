@@ -5,9 +5,8 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::pending_batch::Batch;
 use super::{Flow, Kernel};
-use crate::coroutine::Stopped;
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::int_setting::Whole;
 
 /// Emits lists of `size` items; at the end the list that is not full, unless it is to be dropped.
@@ -45,7 +44,7 @@ impl WindowKernel {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| self.traverse(see))
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -73,11 +72,6 @@ impl Kernel for WindowKernel {
     fn restart(&self, py: Python<'_>) {
         self.batch.clear(py);
     }
-
-    fn traverse(
-        &self,
-        see: &mut dyn FnMut(&Py<PyAny>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        self.batch.traverse(see)
-    }
 }
+
+traverse!(WindowKernel { batch });

@@ -1,5 +1,7 @@
 //! `Merge`: the sources that are taken as one, and what drives them.
 
+use std::sync::atomic::AtomicBool;
+
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -13,9 +15,10 @@ use super::state::{ErrorPolicy, Phase, State};
 use super::task_context::{Identity, check_loop, wrong_loop};
 use crate::coroutine::{keep_with, let_go};
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::whole;
+use crate::pull::circle;
 use crate::pull::link::PullLink;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
@@ -32,11 +35,25 @@ pub(crate) struct Merge {
     pub(super) error_policy: ErrorPolicy,
     /// Called with this, gives what is awaited to close it.
     pub(super) closer: Py<PyAny>,
+    /// Whether something pulls a stream that takes from it, or did; see `drive/pull/circle.rs`.
+    pub(crate) is_attached: AtomicBool,
     pub(super) state: GilCell<State>,
 }
 
 #[pymethods]
 impl Merge {
+    /// By what its sources are called in messages.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// All sources, whatever their state.
+    pub(crate) fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+        let state = self.state.borrow(py);
+        let sources = state.in_order();
+        sources.map(|slot| slot.source.bind(py).clone()).collect()
+    }
+
     #[new]
     #[pyo3(signature = (owner, closer, *, prefetch, errors))]
     fn new(
@@ -63,6 +80,7 @@ impl Merge {
             prefetch,
             error_policy,
             closer: closer.clone().unbind(),
+            is_attached: AtomicBool::new(false),
             state: GilCell::default(),
         })
     }
@@ -80,7 +98,11 @@ impl Merge {
         let py = slf.py();
         let this = slf.get();
         this.home.check(py, "stream")?;
+        // Notes that the source is pulled: after it a source that is a stream of this merge shows.
         let (feed, is_foreign) = over(source)?;
+        if let Ok(link) = source.cast::<PullLink>() {
+            circle::refuse_circle(slf, link)?;
+        }
         let number = this.state.borrow(py).given;
         let is_labelled = !label.is_empty();
         let name = if is_labelled {
@@ -274,10 +296,7 @@ impl Merge {
         if !is_busy {
             return Ok(());
         }
-        if event_loop
-            .call_method0(intern!(py, "is_closed"))?
-            .is_truthy()?
-        {
+        if asyncio::is_closed(&event_loop)? {
             return let_go(&event_loop, slf);
         }
         let note = Note {
@@ -293,21 +312,21 @@ impl Merge {
         let Some(state) = self.state.peek_for_gc() else {
             return Ok(());
         };
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             for slot in state.slots.iter() {
-                slot.traverse(see)?;
+                slot.traverse(visit)?;
             }
             for waiter in &state.waiters {
-                see(&waiter.future)?;
+                visit(&waiter.future)?;
             }
             for (source, _) in &state.parted {
-                see(source)?;
+                visit(source)?;
             }
             for reference in [&state.event_loop, &state.call_soon, &state.create_future]
                 .into_iter()
                 .flatten()
             {
-                see(reference)?;
+                visit(reference)?;
             }
             Ok(())
         })

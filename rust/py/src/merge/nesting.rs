@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 thread_local! {
-    /// How many merges are inside one another on the stack.
+    /// How many merges are inside one another on the stack. A forked child has the same stack, and keeps the count.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::task_context::Identity;
-use crate::coroutine::{Seen, Stopped};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterative_drop::Deep;
 use crate::source::{AnyFeed, Wait, async_gen};
 
@@ -288,32 +288,34 @@ impl Slot {
         fresh.is_prompt = self.is_prompt;
         fresh
     }
+}
 
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.source)?;
-        see(&self.name)?;
-        see(self.feed.as_any())?;
+impl Traverse for Slot {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(&self.source)?;
+        visit(&self.name)?;
+        visit(self.feed.as_any())?;
         if let Some(identity) = &self.identity {
-            identity.traverse(see)?;
+            identity.traverse(visit)?;
         }
         if let Some(parking) = &self.parking {
-            see(parking)?;
+            visit(parking)?;
         }
         if let Some(resumption) = &self.resumption {
-            see(resumption.as_any())?;
+            visit(resumption.as_any())?;
         }
         if let Some(keywords) = &self.keywords {
-            see(keywords.as_any())?;
+            visit(keywords.as_any())?;
         }
         if let Status::Waiting { wait, future } = &self.status {
-            wait.traverse(see)?;
+            wait.traverse(visit)?;
             if let Some(future) = future {
-                see(future)?;
+                visit(future)?;
             }
         }
         for outcome in &self.queue {
             if let Outcome::Item(item) = outcome {
-                see(item)?;
+                visit(item)?;
             }
         }
         Ok(())

@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 
 use super::merge::Merge;
 use super::source::Key;
-use crate::coroutine::{Class, Coroutine, Inner, Native, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 
 static CLASS: Class = Class::new();
 
@@ -100,15 +101,17 @@ impl Coroutine for Anchor {
         self.settle(py)
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.merge.as_any())?;
-        match &self.closing {
-            Some(closing) => see(closing.object()),
-            None => Ok(()),
-        }
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.closing = None;
+    }
+}
+
+impl Traverse for Anchor {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.merge.as_any())?;
+        match &self.closing {
+            Some(closing) => visit(closing.object()),
+            None => Ok(()),
+        }
     }
 }

@@ -145,13 +145,13 @@ impl MergeFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
-            see(self.merge.as_any())?;
+        gc::visit(&visit, |visit| {
+            visit(self.merge.as_any())?;
             if let Some(error) = &self.error {
-                see(error)?;
+                visit(error)?;
             }
             match &self.policy {
-                Policy::Zip(Ending::Longest(fill)) => see(fill),
+                Policy::Zip(Ending::Longest(fill)) => visit(fill),
                 _ => Ok(()),
             }
         })

@@ -32,6 +32,7 @@ struct Falls {
 }
 
 thread_local! {
+    /// Kept in a forked child, which has the same stack.
     static FALLS: Falls = const {
         Falls {
             depth: Cell::new(0),

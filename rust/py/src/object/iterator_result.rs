@@ -3,7 +3,7 @@
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 /// The outcome of one step: a value, or the end.
@@ -85,6 +85,13 @@ impl IteratorResult {
             "IteratorResult(value={}, done={done})",
             self.value.bind(py).repr()?
         ))
+    }
+
+    /// For `copy` and `pickle`.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (Bound<'py, PyAny>, bool)) {
+        let this = slf.get();
+        let value = this.value.bind(slf.py()).clone();
+        (slf.get_type(), (value, this.done))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -8,7 +8,8 @@ use pyo3::types::PyTuple;
 use super::lane::Lane;
 use super::ticket::Ticket;
 use crate::coroutine::delegate::is_awaitable;
-use crate::coroutine::{Inner, Seen, Step, Stopped};
+use crate::coroutine::{Inner, Step};
+use crate::object::gc::traverse;
 
 /// What is to be called.
 #[derive(Debug)]
@@ -17,12 +18,7 @@ pub(super) struct Call {
     pub(super) args: Option<Py<PyTuple>>,
 }
 
-impl Call {
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.fn_)?;
-        self.args.as_ref().map_or(Ok(()), |args| see(args.as_any()))
-    }
-}
+traverse!(Call { fn_, args });
 
 /// Calls the function, drives what it returns, and tells the lane of the end just before it ends itself.
 #[derive(Debug)]
@@ -125,17 +121,10 @@ impl Body {
             }
         }
     }
-
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(call) = &self.call {
-            call.traverse(see)?;
-        }
-        if let Some(ticket) = &self.ticket {
-            ticket.traverse(see)?;
-        }
-        if let Some(inner) = &self.inner {
-            see(inner.object())?;
-        }
-        Ok(())
-    }
 }
+
+traverse!(Body {
+    call,
+    ticket,
+    inner
+});

@@ -19,8 +19,9 @@ use pyo3::types::{PyDict, PyList};
 use super::field::Field;
 use super::lane::Lane;
 use super::worker::{Job, Worker};
-use crate::coroutine::{Native, Seen, Step, Stopped};
+use crate::coroutine::{Native, Step};
 use crate::merge::task_context::Entered;
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 
@@ -351,18 +352,14 @@ impl Crew {
             self.idle.push(number);
         }
     }
-
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        for member in self.members.iter().flatten() {
-            see(&member.task)?;
-            see(&member.coroutine)?;
-            if let Some(park) = &member.park {
-                see(park)?;
-            }
-        }
-        Ok(())
-    }
 }
+
+traverse!(Crew { members });
+traverse!(Member {
+    task,
+    coroutine,
+    park
+});
 
 fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     static STATE: Field = Field::new("_state");

@@ -6,8 +6,9 @@ use pyo3::prelude::*;
 
 use super::lane::{Lane, Launch};
 use super::waiting::{Waited, Waiting};
-use crate::coroutine::{Class, Coroutine, Inner, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Inner, Step};
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 use crate::pull::awaitable::{Delivery, Pull};
 use crate::runtime::yield_budget;
 
@@ -43,11 +44,13 @@ impl Draw {
             Self::Other(pull) => pull.throw(py, error),
         }
     }
+}
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Draw {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         match self {
-            Self::Link(pull) => pull.traverse(see),
-            Self::Other(pull) => see(pull.object()),
+            Self::Link(pull) => pull.traverse(visit),
+            Self::Other(pull) => visit(pull.object()),
         }
     }
 }
@@ -203,11 +206,6 @@ impl Coroutine for Feed {
         }
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.lane.as_any())?;
-        self.draw.as_ref().map_or(Ok(()), |draw| draw.traverse(see))
-    }
-
     fn abandon(&mut self, py: Python<'_>) {
         if let Some(Draw::Link(pull)) = &mut self.draw {
             pull.abandon(py);
@@ -216,3 +214,5 @@ impl Coroutine for Feed {
         self.lane.get().granter.clear(py);
     }
 }
+
+traverse!(Feed { lane, draw });

@@ -15,7 +15,6 @@ use super::ids::Ids;
 use super::maker::{self, Maker, Options};
 use super::meter::Meter;
 use super::roll::Roll;
-use super::steps::Replaceable;
 use super::take::Unread;
 use super::terms::Terms;
 use super::ticket::Ticket;
@@ -25,7 +24,7 @@ use super::worker::Job;
 use crate::capacity::{Asks, Grant, Granter, Next, Own, is_number};
 use crate::coroutine::{Native, delegate};
 use crate::merge::task_context::Entered;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::control::as_link;
 use crate::pull::link::PullLink;
@@ -107,11 +106,6 @@ impl Lane {
         isolate: bool,
     ) -> PyResult<Self> {
         let is_eager = py.version_info() >= (3, 12);
-        let replaceable = if isolate && !is_eager {
-            Replaceable::of(event_loop.bind(py), &context)?
-        } else {
-            None
-        };
         Ok(Self {
             python,
             name,
@@ -127,7 +121,7 @@ impl Lane {
             keys,
             meter,
             task_class,
-            maker: Maker::new(replaceable),
+            maker: Maker::default(),
             is_isolated: isolate,
             crew: GilCell::default(),
             is_eager,
@@ -241,27 +235,27 @@ impl Lane {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             for held in [&self.python, &self.source, &self.event_loop, &self.context] {
-                see(held)?;
+                visit(held)?;
             }
             if let Some(clock) = self.clock.callable() {
-                see(clock)?;
+                visit(clock)?;
             }
-            self.granter.traverse(see)?;
+            self.granter.traverse(visit)?;
             if let Some(link) = &self.link {
-                see(link.as_any())?;
+                visit(link.as_any())?;
             }
-            see(self.unread.as_any())?;
-            see(self.keys.as_any())?;
-            self.maker.traverse(see)?;
+            visit(self.unread.as_any())?;
+            visit(self.keys.as_any())?;
+            self.maker.traverse(visit)?;
             if let Some(crew) = self.crew.peek_for_gc() {
-                crew.traverse(see)?;
+                crew.traverse(visit)?;
             }
             if let Some(Some(waiting)) = self.waiting.peek_for_gc().as_deref() {
-                waiting.traverse(see)?;
+                waiting.traverse(visit)?;
             }
-            self.roll.traverse(see)
+            self.roll.traverse(visit)
         })
     }
 

@@ -6,18 +6,15 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::steps::Replaceable;
-use crate::coroutine::{Seen, Stopped};
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 
 /// See the top of this file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Maker {
     /// The keyword arguments of an asyncio task, to be filled in anew for each; not there while one is made.
     keywords: GilCell<Option<Py<PyDict>>>,
-    /// The loop, if its handles for steps that are due already can be spared.
-    replaceable: Option<Replaceable>,
 }
 
 /// How an asyncio task is to be.
@@ -30,13 +27,6 @@ pub(super) struct Options<'a, 'py> {
 }
 
 impl Maker {
-    pub(super) fn new(replaceable: Option<Replaceable>) -> Self {
-        Self {
-            keywords: GilCell::default(),
-            replaceable,
-        }
-    }
-
     /// A new asyncio task; one that is eager may be done. `context` is one that may be kept.
     pub(super) fn make<'py>(
         &self,
@@ -53,30 +43,16 @@ impl Maker {
         };
         keywords.set_item(intern!(py, "name"), options.name)?;
         keywords.set_item(intern!(py, "context"), options.context)?;
-        let task = {
-            let _replaced = match &self.replaceable {
-                Some(replaceable) => replaceable.replace(py)?,
-                None => None,
-            };
-            asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?
-        };
+        let task = asyncio::task_type(py)?.call((coroutine,), Some(&keywords))?;
         // What is in the context of the task is to go with it.
         keywords.set_item(intern!(py, "context"), context)?;
         let other = self.keywords.borrow(py).replace(keywords.unbind());
         drop(other);
         Ok(task)
     }
-
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(Some(keywords)) = self.keywords.peek_for_gc().as_deref() {
-            see(keywords.as_any())?;
-        }
-        match &self.replaceable {
-            Some(replaceable) => replaceable.traverse(see),
-            None => Ok(()),
-        }
-    }
 }
+
+traverse!(Maker { keywords });
 
 /// The keyword arguments that are those of each.
 #[cold]

@@ -33,7 +33,6 @@
 //! | [`body`] | one of them, from its call to its end |
 //! | [`ending`] | what the lane does when one has ended |
 //! | [`maker`] | what makes asyncio tasks |
-//! | [`steps`] | the steps that the loop owes to new ones |
 //! | [`work`] | the asyncio task in which one runs alone |
 //! | [`crew`] | the asyncio tasks that are used again, with `isolate=False` |
 //! | [`worker`] | one of these |
@@ -46,14 +45,13 @@ mod crew;
 mod ending;
 mod envelope;
 mod feed;
-mod field;
+pub(crate) mod field;
 mod held;
 mod ids;
 mod lane;
 mod maker;
 mod meter;
 mod roll;
-mod steps;
 mod take;
 mod terms;
 mod ticket;
@@ -73,7 +71,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<work::Work>::register(py)?;
     Native::<worker::Worker>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
-    freelist::register::<envelope::Envelope>(py);
+    freelist::register::<envelope::Envelope>(py)?;
     module.add_class::<take::Unread>()?;
     module.add_function(wrap_pyfunction!(take::quicken, module)?)?;
     module.add_class::<lane::Lane>()?;

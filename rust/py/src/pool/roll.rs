@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::coroutine::{Seen, Stopped};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 
@@ -133,13 +133,15 @@ impl Roll {
         let roll = std::mem::take(&mut *self.0.borrow(py));
         drop(roll);
     }
+}
 
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Roll {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         let Some(roll) = self.0.peek_for_gc() else {
             return Ok(());
         };
         for task in roll.values().filter_map(|live| live.task.as_ref()) {
-            see(task)?;
+            visit(task)?;
         }
         Ok(())
     }

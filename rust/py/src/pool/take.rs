@@ -15,12 +15,13 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::envelope::Envelope;
 use super::field::Field;
 use crate::buffer::Buffer;
-use crate::coroutine::{Class, Coroutine, Native, Pending, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, Raised};
-use crate::object::gc;
+use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
-use crate::pull::state::current_thread;
+use crate::pull::control;
 use crate::runtime::asyncio;
+use crate::runtime::blocking_wait::this_thread;
 
 /// The envelopes of a run that are not read yet, in a buffer, with what is to be done besides.
 #[pyclass(frozen, module = "headrace._core")]
@@ -30,7 +31,7 @@ pub(crate) struct Unread {
     /// The only one that may ask for envelopes; known from the start of the run on.
     event_loop: OnceLock<Py<PyAny>>,
     /// In which step of a task, and in which thread, that was last seen to run.
-    seen: GilCell<Option<(u64, usize)>>,
+    seen: GilCell<Option<(u64, u64)>>,
     /// Called with whatever is in the buffer and is no envelope, to raise what it stands for.
     other: Py<PyAny>,
     /// Called after an entry was taken while somebody waits for room; until the end, when nobody will any more.
@@ -121,12 +122,12 @@ impl Unread {
         if let Some(event_loop) = self.event_loop.get() {
             visit.call(event_loop)?;
         }
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             let taken = self.taken.peek_for_gc();
             taken
                 .as_ref()
                 .and_then(|taken| taken.as_ref())
-                .map_or(Ok(()), see)
+                .map_or(Ok(()), visit)
         })
     }
 }
@@ -164,6 +165,9 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// Gives the class of the stream of a run the short way to `anext()`: to the envelopes of its `_unread`, once it has that.
 #[pyfunction]
 pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
+    if !control::LAYOUT.is_used() {
+        return;
+    }
     // SAFETY: a class has these slots, and one that is given another `__anext__` later gets CPython's again.
     unsafe {
         let methods = (*class_.as_type_ptr()).tp_as_async;
@@ -215,7 +219,7 @@ impl Unread {
     #[inline]
     fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
         // A step of a task reads one envelope after the other, all on one loop.
-        let step = asyncio::steps(py).map(|step| (step, current_thread()));
+        let step = asyncio::steps(py).map(|step| (step, this_thread()));
         if step.is_some() && *self.seen.borrow(py) == step {
             return Ok(());
         }
@@ -275,14 +279,9 @@ impl Coroutine for Take {
         Err(error)
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.unread.as_any())?;
-        self.pending
-            .as_ref()
-            .map_or(Ok(()), |pending| pending.traverse(see))
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.pending = None;
     }
 }
+
+traverse!(Take { unread, pending });

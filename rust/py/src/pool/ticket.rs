@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::capacity::Grant;
-use crate::coroutine::{Seen, Stopped};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 
 /// Everything that the lane has to know when it ends.
 #[derive(Debug)]
@@ -16,11 +16,11 @@ pub(super) struct Ticket {
     pub(super) called: f64,
 }
 
-impl Ticket {
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Ticket {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         if let Some(key) = &self.key {
-            see(key)?;
+            visit(key)?;
         }
-        self.grant.lease().map_or(Ok(()), see)
+        self.grant.lease().map_or(Ok(()), visit)
     }
 }

@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 
 use super::lane::Lane;
 use crate::capacity::Grant;
-use crate::coroutine::{Future, Seen, Step, Stopped, delegate};
+use crate::coroutine::{Future, Step, delegate};
+use crate::object::gc::traverse;
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -104,13 +105,13 @@ impl Waiting {
         }
         Ok(Some((waiting.item, waiting.id, waiting.queued)))
     }
-
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.item)?;
-        see(&self.acquiring)?;
-        self.awaited.as_ref().map_or(Ok(()), see)
-    }
 }
+
+traverse!(Waiting {
+    item,
+    acquiring,
+    awaited
+});
 
 fn close(acquiring: &Bound<'_, PyAny>) -> PyResult<()> {
     acquiring

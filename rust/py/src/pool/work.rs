@@ -11,8 +11,9 @@ use super::held::Held;
 use super::lane::Lane;
 use super::ticket::Ticket;
 use crate::coroutine::type_object::MOST_KEPT;
-use crate::coroutine::{Class, Coroutine, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Step};
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 
 /// What was done in the asyncio task's name before that had its first step.
@@ -142,20 +143,22 @@ impl Coroutine for Work {
         stepped
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.lane.as_any())?;
-        if let Some(body) = &self.body {
-            body.traverse(see)?;
-        }
-        match &self.ahead {
-            Ahead::Waits(held) => see(held.object()),
-            Ahead::Returned(value) => see(value),
-            Ahead::Nothing | Ahead::Raised(_) => Ok(()),
-        }
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.body = None;
         self.ahead = Ahead::Nothing;
+    }
+}
+
+impl Traverse for Work {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.lane.as_any())?;
+        if let Some(body) = &self.body {
+            body.traverse(visit)?;
+        }
+        match &self.ahead {
+            Ahead::Waits(held) => visit(held.object()),
+            Ahead::Returned(value) => visit(value),
+            Ahead::Nothing | Ahead::Raised(_) => Ok(()),
+        }
     }
 }

@@ -10,8 +10,9 @@ use super::crew::Crew;
 use super::held::Held;
 use super::lane::Lane;
 use super::ticket::Ticket;
-use crate::coroutine::{Class, Coroutine, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Step};
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio::InContext;
 
 /// A plain task on its way to a worker.
@@ -172,20 +173,22 @@ impl Coroutine for Worker {
         self.strike(py, error)
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.lane.as_any())?;
+    fn abandon(&mut self, _py: Python<'_>) {
+        self.running = None;
+    }
+}
+
+impl Traverse for Worker {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.lane.as_any())?;
         let Some(running) = &self.running else {
             return Ok(());
         };
-        running.body.traverse(see)?;
-        see(&running.context)?;
+        running.body.traverse(visit)?;
+        visit(&running.context)?;
         running
             .held
             .as_ref()
-            .map_or(Ok(()), |held| see(held.object()))
-    }
-
-    fn abandon(&mut self, _py: Python<'_>) {
-        self.running = None;
+            .map_or(Ok(()), |held| visit(held.object()))
     }
 }

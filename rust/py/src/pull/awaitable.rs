@@ -12,9 +12,10 @@ use super::link::PullLink;
 use super::pipeline::{Advance, Line, Suspended};
 use super::state::{Phase, Start};
 use super::suspended::{Flight, Place};
-use crate::coroutine::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
 use crate::errors;
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::Cancels;
@@ -506,20 +507,6 @@ impl Coroutine for Pull {
         }
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(link) = &self.link {
-            see(link.as_any())?;
-        }
-        match &self.stage {
-            Stage::Queued(parked) | Stage::Claiming(parked) => parked.traverse(see),
-            Stage::Taking(wanted) => {
-                see(wanted.0.as_any())?;
-                wanted.1.traverse(see)
-            }
-            Stage::New | Stage::Flying | Stage::Done => Ok(()),
-        }
-    }
-
     fn abandon(&mut self, py: Python<'_>) {
         let Some(link) = self.link.take() else { return };
         let link = link.into_bound(py);
@@ -538,6 +525,22 @@ impl Coroutine for Pull {
                 }
                 self.leave(&link);
             }
+        }
+    }
+}
+
+impl Traverse for Pull {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        if let Some(link) = &self.link {
+            visit(link.as_any())?;
+        }
+        match &self.stage {
+            Stage::Queued(parked) | Stage::Claiming(parked) => parked.traverse(visit),
+            Stage::Taking(wanted) => {
+                visit(wanted.0.as_any())?;
+                wanted.1.traverse(visit)
+            }
+            Stage::New | Stage::Flying | Stage::Done => Ok(()),
         }
     }
 }

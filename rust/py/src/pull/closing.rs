@@ -11,8 +11,8 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::link::PullLink;
 use super::state::{Origin, Phase};
-use crate::coroutine::{Parked, Seen, Stopped};
-use crate::object::gc;
+use crate::coroutine::Parked;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::source::AnyFeed;
@@ -26,11 +26,7 @@ pub(super) struct Closing {
     waiting: Vec<Waker>,
 }
 
-impl Closing {
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        self.task.as_ref().map_or(Ok(()), see)
-    }
-}
+traverse!(Closing { task });
 
 /// Closes one link: no pull begins any more, those that wait raise `ClosedError`, and the one that
 /// is under way is cancelled in its own task. Returns a future that is done when that one has come
@@ -105,10 +101,7 @@ pub(crate) fn await_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option
         None => return Ok(None),
     };
     if let Some(task) = &known
-        && task
-            .call_method0(intern!(py, "get_loop"))?
-            .call_method0(intern!(py, "is_closed"))?
-            .is_truthy()?
+        && asyncio::is_closed(&task.call_method0(intern!(py, "get_loop"))?)?
     {
         // It was left there, and will never come to its end.
         return Ok(None);
@@ -215,7 +208,7 @@ impl Keeper {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self.0.peek_for_gc().as_deref() {
-            Some(Some(place)) => gc::show(&visit, |see| place.traverse(see)),
+            Some(Some(place)) => gc::visit(&visit, |visit| place.traverse(visit)),
             _ => Ok(()),
         }
     }

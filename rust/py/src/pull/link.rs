@@ -1,7 +1,7 @@
 //! `PullLink`: the base of every pull object.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -10,16 +10,18 @@ use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::{Delivery, Pull};
+use super::circle;
 use super::fusion::Claim;
-use super::state::{Label, Origin, Phase, State, current_thread};
+use super::state::{Label, Origin, Phase, State};
 use crate::buffer::Buffer;
 use crate::coroutine::Parked;
 use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::merge;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
+use crate::runtime::blocking_wait::this_thread;
 use crate::runtime::fork_guard::Home;
 use crate::source::{AnyFeed, ForeignFeed};
 
@@ -29,6 +31,8 @@ use crate::source::{AnyFeed, ForeignFeed};
 pub(crate) struct PullLink {
     home: Home,
     pub(super) label: Option<Label>,
+    /// Whether something pulls it, or did; see [`circle`].
+    pub(super) is_attached: AtomicBool,
     pub(crate) state: GilCell<State>,
 }
 
@@ -43,19 +47,19 @@ impl PullLink {
     /// `origin`: the link above, with the kernel to apply to its items; or a feed; or nothing.
     #[pyo3(signature = (origin = None, kernel = None))]
     fn __init__(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         origin: Option<&Bound<'_, PyAny>>,
         kernel: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let origin = match (origin, kernel) {
+        let (py, this) = (slf.py(), slf.get());
+        let made_of = match (origin, kernel) {
             (None, None) => Origin::Unset,
             (Some(source), Some(kernel)) => {
                 let Ok(source) = source.cast::<PullLink>() else {
                     return Err(errors::wrong_type("source", "a pull object", source));
                 };
                 let kernel = AnyKernel::of(kernel)?;
-                source.get().state.borrow(py).consumers += 1;
+                circle::attach(source);
                 Origin::Stage {
                     kernel,
                     source: source.clone().unbind().into(),
@@ -66,8 +70,20 @@ impl PullLink {
                 return Err(errors::wrong_type("kernel", "given with an origin", kernel));
             }
         };
-        let old = std::mem::replace(&mut self.state.borrow(py).origin, origin);
+        let old = std::mem::replace(&mut this.state.borrow(py).origin, made_of);
+        if circle::leads_to_itself(slf) {
+            let circular = std::mem::replace(&mut this.state.borrow(py).origin, old);
+            drop(circular);
+            let owner = slf.get_type().name()?.to_string();
+            let source = kernel.and(origin).unwrap_or(slf);
+            return Err(circle::refusal(&owner, "source", source));
+        }
         drop(old);
+        if let (Some(source), Some(_)) = (origin, kernel)
+            && let Ok(source) = source.cast::<PullLink>()
+        {
+            source.get().state.borrow(py).consumers += 1;
+        }
         Ok(())
     }
 
@@ -102,7 +118,7 @@ impl PullLink {
         let Some(state) = self.state.peek_for_gc() else {
             return Ok(());
         };
-        gc::show(&visit, |see| state.traverse(see))
+        gc::visit(&visit, |visit| state.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -118,6 +134,7 @@ impl PullLink {
         Self {
             home: Home::here(),
             label: None,
+            is_attached: AtomicBool::new(false),
             state: GilCell::new(State::made_of(origin)),
         }
     }
@@ -384,38 +401,58 @@ impl PullLink {
     }
 
     /// Binds the link to the running loop for this cycle, or refuses another one.
+    ///
+    /// A link that is idle goes on in the next loop once its own is closed or gone, in any thread. One in which a pull is
+    /// suspended does not: that pull can never end, and the next one would wait for it.
     pub(super) fn bind_loop(&self, py: Python<'_>) -> PyResult<()> {
         // Driven by hand, without a loop, it belongs to nobody.
         let Ok(running) = asyncio::running_loop(py) else {
-            self.state.borrow(py).thread = current_thread();
+            self.state.borrow(py).thread = this_thread();
             return Ok(());
         };
-        let known = self
-            .state
-            .borrow(py)
-            .event_loop
-            .as_ref()
-            .map(|weak| weak.clone_ref(py));
-        match known {
-            None => {
-                let weak = PyWeakrefReference::new(&running)?.unbind();
-                let mut state = self.state.borrow(py);
-                state.event_loop = Some(weak);
-                state.thread = current_thread();
-                Ok(())
+        let known = {
+            let state = self.state.borrow(py);
+            state.event_loop.as_ref().map(|weak| weak.clone_ref(py))
+        };
+        if let Some(known) = &known {
+            let event_loop = known.bind(py).upgrade();
+            if event_loop.as_ref().is_some_and(|known| known.is(&running)) {
+                // The loop may run in another thread than before.
+                self.state.borrow(py).thread = this_thread();
+                return Ok(());
             }
-            Some(weak)
-                if weak
-                    .bind(py)
-                    .upgrade()
-                    .is_some_and(|known| known.is(&running)) =>
-            {
-                Ok(())
+            let is_over = match event_loop {
+                Some(event_loop) => asyncio::is_closed(&event_loop)?,
+                None => true,
+            };
+            if !is_over || !self.state.borrow(py).is_idle() {
+                return Err(wrong_loop(py));
             }
-            Some(_) => Err(errors::wrong_loop(
-                py,
-                "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
-            )),
         }
+        let weak = PyWeakrefReference::new(&running)?.unbind();
+        let mut state = self.state.borrow(py);
+        // Asking whether a loop is closed runs Python code, during which another loop may have been quicker.
+        let is_same = match (&state.event_loop, &known) {
+            (Some(now), Some(known)) => now.is(known),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same || (known.is_some() && !state.is_idle()) {
+            drop(state);
+            return self.bind_loop(py);
+        }
+        let old = state.event_loop.replace(weak);
+        state.thread = this_thread();
+        drop(state);
+        drop(old);
+        Ok(())
     }
+}
+
+#[cold]
+fn wrong_loop(py: Python<'_>) -> PyErr {
+    errors::wrong_loop(
+        py,
+        "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
+    )
 }

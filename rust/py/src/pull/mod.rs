@@ -29,6 +29,7 @@
 
 pub(crate) mod awaitable;
 mod buffer_source;
+pub(crate) mod circle;
 pub(crate) mod closing;
 pub(crate) mod control;
 pub(crate) mod fifo;

@@ -20,10 +20,11 @@ use super::fusion::Claim;
 use super::link::PullLink;
 use super::state::Origin;
 use super::suspended::Place;
-use crate::coroutine::{Inner, Seen, Step, Stopped};
+use crate::coroutine::{Inner, Step};
 use crate::errors;
 use crate::errors::Raised;
 use crate::kernel::{AnyKernel, Caught, Flow};
+use crate::object::gc::traverse;
 use crate::runtime::yield_budget;
 use crate::source::{AnyFeed, Drawn, ForeignFeed, Wait};
 
@@ -490,22 +491,10 @@ impl Line {
     pub(crate) fn settle(&self, py: Python<'_>) {
         self.claim.settle(py, Claim::IDLE);
     }
-
-    /// Shows the collector what this holds.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.feed.as_any())?;
-        self.head
-            .as_ref()
-            .map_or(Ok(()), |head| see(head.as_any()))?;
-        for stage in &self.stages {
-            if let Some(link) = &stage.link {
-                see(link.as_any())?;
-            }
-            see(stage.kernel.as_any())?;
-        }
-        Ok(())
-    }
 }
+
+traverse!(Line { feed, head, stages });
+traverse!(Stage { link, kernel });
 
 impl Drop for Line {
     fn drop(&mut self) {

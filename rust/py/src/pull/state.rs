@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 
@@ -15,9 +14,10 @@ use super::link::PullLink;
 use super::pipeline::Line;
 use super::suspended::Flight;
 use crate::buffer::Buffer;
-use crate::coroutine::{Seen, Stopped};
 use crate::kernel::AnyKernel;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterative_drop::Deep;
+use crate::runtime::blocking_wait::this_thread;
 use crate::source::AnyFeed;
 
 /// What a link is made of.
@@ -87,8 +87,8 @@ pub(crate) struct State {
     pub(super) shared: bool,
     /// The buffer that this link is the far end of, once that is known.
     pub(super) far_end: Option<Py<Buffer>>,
-    /// The thread that drives it, by the address of its state.
-    pub(super) thread: usize,
+    /// The thread that drives it, by its number, which no other thread ever has; 0 before the first pull.
+    pub(super) thread: u64,
     /// The loop that drives it, from the first pull of a cycle.
     pub(super) event_loop: Option<Py<PyWeakrefReference>>,
     /// Who waits for a pull that is under way to come out, in order to close.
@@ -136,7 +136,7 @@ impl State {
                 _ => Start::Slow,
             };
         }
-        if self.thread != current_thread() {
+        if self.thread != this_thread() {
             return Start::Slow;
         }
         if !self.turn.take() {
@@ -158,6 +158,11 @@ impl State {
         self.closers.is_empty() && self.turn.give_up()
     }
 
+    /// Whether no pull is under way and none waits for its turn.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.running && self.turn.is_idle()
+    }
+
     /// Who waits for the link to be idle, if it closes and is so now.
     #[inline]
     pub(crate) fn take_closers(&mut self) -> Vec<Waker> {
@@ -166,37 +171,6 @@ impl State {
         } else {
             std::mem::take(&mut self.closers)
         }
-    }
-
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        match &self.origin {
-            Origin::Unset => {}
-            Origin::Feed(feed) => see(feed.as_any())?,
-            Origin::Stage { source, kernel } => {
-                see(source.as_any())?;
-                see(kernel.as_any())?;
-            }
-        }
-        if let Some(feed) = &self.implementation {
-            see(feed.as_any())?;
-        }
-        if let Some(buffer) = &self.far_end {
-            see(buffer.as_any())?;
-        }
-        if let Some(feed) = &self.pending {
-            see(feed.as_any())?;
-        }
-        if let Some(flight) = &self.flight {
-            flight.traverse(see)?;
-        }
-        if let Some(line) = &self.line {
-            line.traverse(see)?;
-        }
-        if let Some(closing) = &self.closing {
-            closing.traverse(see)?;
-        }
-        self.returned.iter().try_for_each(&mut *see)?;
-        self.kept.as_ref().map_or(Ok(()), see)
     }
 
     /// Takes out all that Python objects are in. It is to be dropped without the borrow: a destructor may come back here.
@@ -216,9 +190,35 @@ impl State {
     }
 }
 
-/// Names the thread that runs Python now.
-#[inline]
-pub(crate) fn current_thread() -> usize {
-    // SAFETY: called with a token in hand, so that there is a current thread state.
-    unsafe { ffi::PyThreadState_Get().addr() }
+impl Traverse for State {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        match &self.origin {
+            Origin::Unset => {}
+            Origin::Feed(feed) => visit(feed.as_any())?,
+            Origin::Stage { source, kernel } => {
+                visit(source.as_any())?;
+                visit(kernel.as_any())?;
+            }
+        }
+        if let Some(feed) = &self.implementation {
+            visit(feed.as_any())?;
+        }
+        if let Some(buffer) = &self.far_end {
+            visit(buffer.as_any())?;
+        }
+        if let Some(feed) = &self.pending {
+            visit(feed.as_any())?;
+        }
+        if let Some(flight) = &self.flight {
+            flight.traverse(visit)?;
+        }
+        if let Some(line) = &self.line {
+            line.traverse(visit)?;
+        }
+        if let Some(closing) = &self.closing {
+            closing.traverse(visit)?;
+        }
+        self.returned.iter().try_for_each(&mut *visit)?;
+        self.kept.as_ref().map_or(Ok(()), visit)
+    }
 }

@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use super::link::PullLink;
 use super::pipeline::{Advance, Begun, Entry, Line};
 
-use crate::coroutine::{Inner, Seen, Stopped};
+use crate::coroutine::Inner;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio::Cancels;
 use crate::source::{Drawn, Wait};
 
@@ -40,16 +41,15 @@ pub(crate) struct Flight {
     pub(crate) interrupted: bool,
 }
 
-impl Flight {
-    /// Shows the collector what this holds.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.awaiting)?;
+impl Traverse for Flight {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(&self.awaiting)?;
         match &self.place {
             Place::Rest => Ok(()),
-            Place::Draw(wait, _) => wait.traverse(see),
+            Place::Draw(wait, _) => wait.traverse(visit),
             Place::Stage { inner, item, .. } => {
-                see(inner.object())?;
-                see(item)
+                visit(inner.object())?;
+                visit(item)
             }
         }
     }

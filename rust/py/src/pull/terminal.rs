@@ -18,9 +18,10 @@ use super::awaitable::{Delivery, Pull};
 use super::link::PullLink;
 use super::pipeline::Advance;
 use super::state::{Label, Origin, Start};
-use crate::coroutine::{Class, Coroutine, Native, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors::Raised;
 use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 
 /// What becomes of the items.
 #[derive(Debug)]
@@ -217,21 +218,23 @@ impl Coroutine for Terminal {
         self.go_on(&link, step).map_err(|raised| raised.fetch(py))
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        for link in [&self.link, &self.stream].into_iter().flatten() {
-            see(link.as_any())?;
-        }
-        self.pull.traverse(see)?;
-        match &self.goal {
-            Goal::Collect(items) => see(items.as_any()),
-            Goal::Fold(kernel) => see(kernel.as_any()),
-            Goal::Count(_) | Goal::Drop => Ok(()),
-        }
-    }
-
     fn abandon(&mut self, py: Python<'_>) {
         self.pull.abandon(py);
         self.leave(py, false);
+    }
+}
+
+impl Traverse for Terminal {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        for link in [&self.link, &self.stream].into_iter().flatten() {
+            visit(link.as_any())?;
+        }
+        self.pull.traverse(visit)?;
+        match &self.goal {
+            Goal::Collect(items) => visit(items.as_any()),
+            Goal::Fold(kernel) => visit(kernel.as_any()),
+            Goal::Count(_) | Goal::Drop => Ok(()),
+        }
     }
 }
 

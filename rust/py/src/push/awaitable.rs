@@ -14,9 +14,10 @@ use super::resume::{Advance, Failure};
 use super::wait::{Halt, Place};
 use super::work_stack::Todo;
 use crate::buffer::Buffer;
-use crate::coroutine::{Class, Coroutine, Native, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors;
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio::Cancels;
 use crate::runtime::yield_budget;
@@ -336,22 +337,6 @@ impl Coroutine for Push {
         }
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.head.as_any())?;
-        match &self.stage {
-            Stage::New(item) => see(item),
-            Stage::Halted(halted) => {
-                halted.0.todo.traverse(see)?;
-                halted.1.traverse(see)
-            }
-            Stage::Flying(flying) => {
-                flying.0.todo.traverse(see)?;
-                flying.1.traverse(see)
-            }
-            Stage::NewFlush | Stage::Done => Ok(()),
-        }
-    }
-
     fn abandon(&mut self, py: Python<'_>) {
         let head = self.head.bind(py).clone();
         match std::mem::replace(&mut self.stage, Stage::Done) {
@@ -368,6 +353,24 @@ impl Coroutine for Push {
                 flight.line.leave(&head, flight.todo, true);
             }
             Stage::New(_) | Stage::NewFlush | Stage::Done => {}
+        }
+    }
+}
+
+impl Traverse for Push {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.head.as_any())?;
+        match &self.stage {
+            Stage::New(item) => visit(item),
+            Stage::Halted(halted) => {
+                halted.0.todo.traverse(visit)?;
+                halted.1.traverse(visit)
+            }
+            Stage::Flying(flying) => {
+                flying.0.todo.traverse(visit)?;
+                flying.1.traverse(visit)
+            }
+            Stage::NewFlush | Stage::Done => Ok(()),
         }
     }
 }

@@ -13,13 +13,14 @@ use pyo3::types::PyList;
 
 use super::awaitable::{Flight, Push};
 use super::callbacks::Callbacks;
-use super::deliver::{Mode, Walked};
+use super::circle;
+use super::deliver::{Carried, Mode, Walked, answer_now};
 use super::link::{Outlet, PushLink};
 use super::pipeline::{Line, blame};
 use super::work_stack::Todo;
 use crate::coroutine::delegate::is_awaitable;
-use crate::coroutine::{Seen, Stopped};
 use crate::kernel::call_one;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterative_drop::Deep;
 use crate::object::iterator_result::IteratorResult;
 
@@ -106,6 +107,7 @@ impl Native {
 
 impl Branch {
     pub(super) fn of(sink: Bound<'_, PyAny>) -> PyResult<Self> {
+        circle::attach(&sink);
         let native = match sink.cast::<PushLink>() {
             Ok(link) if PushLink::can_fuse(link)? => Some(Native::of(link)?),
             _ => None,
@@ -152,7 +154,13 @@ impl Branch {
         match mode {
             // It is called in the task that awaits it.
             Mode::Await => Ok(Pushed::Waits(None, false)),
-            Mode::Now => Pushed::by(&sink.call_method1(intern!(py, "next_nowait"), (item,))?),
+            Mode::Now => {
+                let result = sink.call_method1(intern!(py, "next_nowait"), (item,))?;
+                match answer_now(sink, result)? {
+                    Carried::Answered(result) => Pushed::by(&result),
+                    _ => Ok(Pushed::Accepted),
+                }
+            }
         }
     }
 
@@ -163,18 +171,19 @@ impl Branch {
         let link = native.link.bind(py);
         PushLink::line(link).is_ok_and(|line| line.has_room(link))
     }
+}
 
-    /// Shows the collector what this holds.
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.sink)?;
+impl Traverse for Branch {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(&self.sink)?;
         let Some(native) = &self.native else {
             return Ok(());
         };
-        see(native.link.as_any())?;
+        visit(native.link.as_any())?;
         match &native.only {
             None => Ok(()),
-            Some(Only::List(list)) => see(list.as_any()),
-            Some(Only::Callbacks(callbacks)) => see(callbacks.as_any()),
+            Some(Only::List(list)) => visit(list.as_any()),
+            Some(Only::Callbacks(callbacks)) => visit(callbacks.as_any()),
         }
     }
 }
@@ -198,6 +207,7 @@ impl<'py> Pushed<'py> {
     }
 }
 
+// Kept in a forked child, which has the same stack.
 thread_local! { static LEVELS: Cell<usize> = const { Cell::new(0) }; }
 
 /// One fan inside another, on the stack.

@@ -42,11 +42,11 @@ impl Callbacks {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             match self.functions.peek_for_gc().as_deref() {
                 // A push that is under way holds them too.
                 Some(functions) if Arc::strong_count(functions) == 1 => {
-                    functions.iter().try_for_each(see)
+                    functions.iter().try_for_each(visit)
                 }
                 _ => Ok(()),
             }

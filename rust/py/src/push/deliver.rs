@@ -247,7 +247,7 @@ impl Line {
                         .map(|next| Carried::Halted(Halt::sink(next))),
                     Mode::Now => sink
                         .call_method1(intern!(py, "next_nowait"), (item,))
-                        .map(Carried::Answered),
+                        .and_then(|result| answer_now(sink, result)),
                 }
             }
             End::Implementation => {
@@ -373,4 +373,23 @@ pub(super) fn answer(result: Bound<'_, PyAny>) -> PyResult<Carried<'_>> {
         "None or an IteratorResult",
         &result,
     ))
+}
+
+/// The same of its `next_nowait`. What it returned comes too late to refuse the item.
+pub(super) fn answer_now<'py>(
+    sink: &Bound<'py, PyAny>,
+    result: Bound<'py, PyAny>,
+) -> PyResult<Carried<'py>> {
+    if result.is_none() || result.is_instance_of::<IteratorResult>() {
+        return answer(result);
+    }
+    let error = errors::wrong_type(
+        &format!("the result of next_nowait of {}", sink.get_type().name()?),
+        "None or an IteratorResult",
+        &result,
+    );
+    error
+        .value(sink.py())
+        .setattr(intern!(sink.py(), "accepted_by"), (sink,))?;
+    Err(error)
 }

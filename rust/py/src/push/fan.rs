@@ -7,7 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use pyo3::exceptions::{PyException, PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyGeneratorExit, PyIndexError, PyKeyboardInterrupt, PySystemExit, PyTypeError, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList};
@@ -22,8 +24,7 @@ use super::wait::Halt;
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors;
 use crate::kernel::Callable;
-use crate::object::gc;
-use crate::runtime::asyncio;
+use crate::object::gc::{self, Traverse};
 
 /// Which branches an item goes to.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ impl Fan {
 
     /// The sinks, each once: what the numbers of branches mean.
     #[getter]
-    fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+    pub(super) fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         self.branches
             .iter()
             .map(|branch| branch.sink.bind(py).clone())
@@ -142,13 +143,13 @@ impl Fan {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             if let Route::Select(selector) = &self.route {
-                selector.traverse(see)?;
+                selector.traverse(visit)?;
             }
             self.branches
                 .iter()
-                .try_for_each(|branch| branch.traverse(see))
+                .try_for_each(|branch| branch.traverse(visit))
         })
     }
 
@@ -409,8 +410,10 @@ impl<'py> Trouble<'py> {
     }
 }
 
-/// Whether an error keeps to its branch; one that means to end the program does not.
+/// Whether an error concerns its branch alone. One that ends the program does not, nor does the end of a coroutine.
 #[cold]
 fn is_one_branchs(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PyException>(py) || asyncio::is_cancelled_error(py, error)
+    !(error.is_instance_of::<PyKeyboardInterrupt>(py)
+        || error.is_instance_of::<PySystemExit>(py)
+        || error.is_instance_of::<PyGeneratorExit>(py))
 }

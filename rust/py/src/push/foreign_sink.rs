@@ -11,9 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::coroutine::{Class, Coroutine, Inner, Native, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
 use crate::errors::Raised;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 
 /// One push after the other.
@@ -54,9 +54,9 @@ impl Delivery {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             match self.accepted_by.peek_for_gc().as_deref() {
-                Some(Some(known)) => see(known),
+                Some(Some(known)) => visit(known),
                 _ => Ok(()),
             }
         })
@@ -169,19 +169,21 @@ impl Coroutine for Delivering {
         }
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.delivery.as_any())?;
-        match &self.stage {
-            Stage::New(sink, item) => {
-                see(sink)?;
-                see(item)
-            }
-            Stage::Waiting(inner) => see(inner.object()),
-            Stage::Done => Ok(()),
-        }
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.stage = Stage::Done;
+    }
+}
+
+impl Traverse for Delivering {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.delivery.as_any())?;
+        match &self.stage {
+            Stage::New(sink, item) => {
+                visit(sink)?;
+                visit(item)
+            }
+            Stage::Waiting(inner) => visit(inner.object()),
+            Stage::Done => Ok(()),
+        }
     }
 }

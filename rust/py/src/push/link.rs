@@ -11,13 +11,14 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Push;
 use super::callbacks::Callbacks;
+use super::circle;
 use super::fan::Fan;
 use super::pipeline::{End, Line};
 use super::work_stack::{Kept, Todo};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::whole;
 use crate::object::iterative_drop::Deep;
@@ -64,6 +65,8 @@ pub(crate) struct PushLink {
     /// item.
     kept: GilCell<VecDeque<Kept>>,
     has_kept: AtomicBool,
+    /// Whether something pushes into it, or did; see [`circle`].
+    pub(super) is_attached: AtomicBool,
     /// Dropped last: the way to the next link is in it.
     outlet: GilCell<Outlet>,
 }
@@ -79,6 +82,7 @@ impl PushLink {
             line: GilCell::new(None),
             kept: GilCell::new(VecDeque::new()),
             has_kept: AtomicBool::new(false),
+            is_attached: AtomicBool::new(false),
             outlet: GilCell::new(Outlet::Unset),
         }
     }
@@ -87,22 +91,25 @@ impl PushLink {
     /// it may hold; or a buffer, callbacks or a fan; or nothing.
     #[pyo3(signature = (outlet = None, kernel = None, *, maxsize = None))]
     fn __init__(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         outlet: Option<&Bound<'_, PyAny>>,
         kernel: Option<&Bound<'_, PyAny>>,
         maxsize: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
         let maxsize = maxsize
             .map(|maxsize| whole("maxsize", 1, maxsize))
             .transpose()?
             .map(|maxsize| usize::try_from(maxsize).unwrap_or(usize::MAX));
-        let outlet = match (outlet, kernel) {
+        let leads = match (outlet, kernel) {
             (None, None) => Outlet::Unset,
-            (Some(sink), Some(kernel)) => Outlet::Stage {
-                kernel: AnyKernel::of(kernel)?,
-                sink: sink.clone().unbind().into(),
-            },
+            (Some(sink), Some(kernel)) => {
+                circle::attach(sink);
+                Outlet::Stage {
+                    kernel: AnyKernel::of(kernel)?,
+                    sink: sink.clone().unbind().into(),
+                }
+            }
             (Some(store), None) => {
                 if let Ok(list) = store.cast_exact::<PyList>() {
                     Outlet::Collect(list.clone().unbind(), maxsize)
@@ -124,7 +131,12 @@ impl PushLink {
                 return Err(errors::wrong_type("kernel", "given with an outlet", kernel));
             }
         };
-        let old = std::mem::replace(&mut *self.outlet.borrow(py), outlet);
+        let old = std::mem::replace(&mut *this.outlet.borrow(py), leads);
+        if circle::leads_to_itself(slf) {
+            let circular = std::mem::replace(&mut *this.outlet.borrow(py), old);
+            drop(circular);
+            return Err(circle::refusal(slf, outlet.unwrap_or(slf)));
+        }
         drop(old);
         Ok(())
     }
@@ -164,23 +176,23 @@ impl PushLink {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             match self.outlet.peek_for_gc().as_deref() {
                 Some(Outlet::Stage { sink, kernel }) => {
-                    see(sink)?;
-                    see(kernel.as_any())?;
+                    visit(sink)?;
+                    visit(kernel.as_any())?;
                 }
-                Some(Outlet::Collect(list, _)) => see(list.as_any())?,
-                Some(Outlet::Queue(buffer)) => see(buffer.as_any())?,
-                Some(Outlet::Call(callbacks)) => see(callbacks.as_any())?,
-                Some(Outlet::Fan(fan)) => see(fan.as_any())?,
+                Some(Outlet::Collect(list, _)) => visit(list.as_any())?,
+                Some(Outlet::Queue(buffer)) => visit(buffer.as_any())?,
+                Some(Outlet::Call(callbacks)) => visit(callbacks.as_any())?,
+                Some(Outlet::Fan(fan)) => visit(fan.as_any())?,
                 Some(Outlet::Unset | Outlet::Gone) | None => {}
             }
             if let Some(kept) = self.kept.peek_for_gc() {
-                kept.iter().try_for_each(|kept| kept.traverse(see))?;
+                kept.iter().try_for_each(|kept| kept.traverse(visit))?;
             }
             match self.line.peek_for_gc().as_deref() {
-                Some(Some(line)) if Arc::strong_count(line) == 1 => line.traverse(see),
+                Some(Some(line)) if Arc::strong_count(line) == 1 => line.traverse(visit),
                 // A push that is under way holds it too, and may show it.
                 _ => Ok(()),
             }

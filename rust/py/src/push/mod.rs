@@ -28,6 +28,7 @@
 pub(crate) mod awaitable;
 mod branch;
 pub(crate) mod callbacks;
+mod circle;
 mod deliver;
 pub(crate) mod drain;
 pub(crate) mod fan;

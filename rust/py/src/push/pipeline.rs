@@ -12,9 +12,9 @@ use super::fan::Fan;
 use super::link::{Outlet, PushLink};
 use super::work_stack::{Kept, Todo};
 use crate::buffer::Buffer;
-use crate::coroutine::{Seen, Stopped};
 use crate::errors;
 use crate::kernel::AnyKernel;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 
 /// One link on the way.
 #[derive(Debug)]
@@ -145,25 +145,26 @@ impl Line {
             todo.push(number + 1, what, false);
         }
     }
+}
 
-    /// Shows the collector what this holds.
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Line {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         for stage in &self.stages {
             if let Some(link) = &stage.link {
-                see(link.as_any())?;
+                visit(link.as_any())?;
             }
-            see(stage.kernel.as_any())?;
+            visit(stage.kernel.as_any())?;
         }
         if let Some(link) = &self.last {
-            see(link.as_any())?;
+            visit(link.as_any())?;
         }
         match &self.end {
             End::Implementation | End::Unset => Ok(()),
-            End::Collect(list, _) => see(list.as_any()),
-            End::Queue(buffer) => see(buffer.as_any()),
-            End::Call(callbacks) => see(callbacks.as_any()),
-            End::Fan(fan) => see(fan.as_any()),
-            End::Foreign(sink) => see(sink),
+            End::Collect(list, _) => visit(list.as_any()),
+            End::Queue(buffer) => visit(buffer.as_any()),
+            End::Call(callbacks) => visit(callbacks.as_any()),
+            End::Fan(fan) => visit(fan.as_any()),
+            End::Foreign(sink) => visit(sink),
         }
     }
 }

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::buffer::Putting;
-use crate::coroutine::{Inner, Seen, Stopped};
+use crate::coroutine::Inner;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::source::{AnyFeed, Wait};
 
 /// What a push would have to wait for.
@@ -71,10 +72,12 @@ impl Halt {
             Self::Rest(_) | Self::Room(_) | Self::Draw(..) => Ok(()),
         }
     }
+}
 
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Halt {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         match self {
-            Self::Rest(item) => item.iter().try_for_each(see),
+            Self::Rest(item) => item.iter().try_for_each(visit),
             Self::Call {
                 awaitable, item, ..
             }
@@ -82,15 +85,15 @@ impl Halt {
                 awaitable, item, ..
             }
             | Self::Select { awaitable, item } => {
-                see(awaitable)?;
-                see(item)
+                visit(awaitable)?;
+                visit(item)
             }
-            Self::Room(putting) => putting.traverse(see),
+            Self::Room(putting) => putting.traverse(visit),
             Self::Sink { awaitable, missing } => {
-                see(awaitable)?;
-                traverse_missing(missing.as_ref(), see)
+                visit(awaitable)?;
+                traverse_missing(missing.as_ref(), visit)
             }
-            Self::Draw(feed, _) => see(feed.as_any()),
+            Self::Draw(feed, _) => visit(feed.as_any()),
         }
     }
 }
@@ -135,33 +138,35 @@ impl Place {
     pub(super) fn runs_others(&self) -> bool {
         !matches!(self, Self::Rest(_) | Self::Room(_))
     }
+}
 
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Place {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         match self {
-            Self::Rest(item) => item.iter().try_for_each(see),
-            Self::Room(putting) => putting.traverse(see),
+            Self::Rest(item) => item.iter().try_for_each(visit),
+            Self::Room(putting) => putting.traverse(visit),
             Self::Sink { inner, missing } => {
-                see(inner.object())?;
-                traverse_missing(missing.as_ref(), see)
+                visit(inner.object())?;
+                traverse_missing(missing.as_ref(), visit)
             }
             Self::Call { inner, item, .. }
             | Self::Callback { inner, item, .. }
             | Self::Select { inner, item } => {
-                see(inner.object())?;
-                see(item)
+                visit(inner.object())?;
+                visit(item)
             }
             Self::Draw { wait, feed, .. } => {
-                see(feed.as_any())?;
-                wait.traverse(see)
+                visit(feed.as_any())?;
+                wait.traverse(visit)
             }
         }
     }
 }
 
-fn traverse_missing(missing: Option<&Missing>, see: Seen<'_>) -> Result<(), Stopped> {
+fn traverse_missing(missing: Option<&Missing>, visit: Visitor<'_>) -> Result<(), VisitError> {
     let Some((item, numbers)) = missing else {
         return Ok(());
     };
-    see(item)?;
-    see(numbers.as_any())
+    visit(item)?;
+    visit(numbers.as_any())
 }

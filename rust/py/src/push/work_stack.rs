@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use super::wait::Halt;
-use crate::coroutine::{Seen, Stopped};
+use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
 use crate::source::AnyFeed;
 
@@ -18,11 +18,11 @@ pub(super) enum Kept {
     Part(Py<PyAny>, Vec<usize>),
 }
 
-impl Kept {
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Kept {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         match self {
-            Self::Item(item) | Self::Part(item, _) => see(item),
-            Self::Rest(feed) => see(feed.as_any()),
+            Self::Item(item) | Self::Part(item, _) => visit(item),
+            Self::Rest(feed) => visit(feed.as_any()),
         }
     }
 }
@@ -190,17 +190,18 @@ impl Todo {
             _ => IteratorResult::end(py),
         }
     }
+}
 
-    /// Shows the collector what this holds.
-    pub(super) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Todo {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         for work in &self.stack {
-            work.what.traverse(see)?;
+            work.what.traverse(visit)?;
         }
         let taken = self.taken.as_ref().map(|(_, item)| item);
         [&self.original, &self.result]
             .into_iter()
             .flatten()
             .chain(taken)
-            .try_for_each(see)
+            .try_for_each(visit)
     }
 }

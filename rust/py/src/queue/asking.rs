@@ -8,11 +8,12 @@ use pyo3::prelude::*;
 
 use super::queue::{Core, Queue};
 use crate::coroutine::pending::Placed;
-use crate::coroutine::{Class, Coroutine, Pending, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Pending, Step};
 use crate::errors::Raised;
+use crate::object::gc::{Traverse, traverse};
 
 /// What somebody wants of a queue.
-pub(super) trait Errand: Sized + Send + 'static {
+pub(super) trait Errand: Traverse + Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
 
@@ -20,7 +21,7 @@ pub(super) trait Errand: Sized + Send + 'static {
     const NEGLECTED: Option<&'static CStr> = None;
 
     /// What waits, if it cannot be done at once.
-    type Future: Placed + Send;
+    type Future: Placed + Traverse + Send;
 
     fn class() -> &'static Class;
 
@@ -36,12 +37,6 @@ pub(super) trait Errand: Sized + Send + 'static {
         py: Python<'_>,
         output: <Self::Future as Future>::Output,
     ) -> PyResult<Bound<'_, PyAny>>;
-
-    /// Shows the collector what this holds.
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped>;
-
-    /// The same of what waits.
-    fn traverse_future(future: &Self::Future, see: Seen<'_>) -> Result<(), Stopped>;
 }
 
 /// Why an errand was not done.
@@ -129,20 +124,6 @@ impl<E: Errand> Coroutine for Asking<E> {
         self.queue.is_none() && self.errand.is_none() && self.waiting.is_none()
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        if let Some(queue) = &self.queue {
-            see(queue.as_any())?;
-        }
-        if let Some(errand) = &self.errand {
-            errand.traverse(see)?;
-        }
-        let Some(waiting) = self.waiting.as_deref() else {
-            return Ok(());
-        };
-        E::traverse_future(&waiting.future, see)?;
-        waiting.traverse(see)
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         // Dropping the future gives up its place; what it would have taken is still in the queue, and what it would have
         // stored never left the caller.
@@ -151,3 +132,5 @@ impl<E: Errand> Coroutine for Asking<E> {
         self.queue = None;
     }
 }
+
+traverse!([E: Errand] Asking<E> { queue, errand, waiting });

@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 
 use super::asking::{Errand, Refused};
 use super::queue::{Core, shut_down};
-use crate::coroutine::{Class, Seen, Stopped};
+use crate::coroutine::Class;
+use crate::object::gc::traverse;
 
 /// The next item.
 #[derive(Debug)]
@@ -44,12 +45,7 @@ impl Errand for Taking {
             Err(Ended) => Err(shut_down(py)),
         }
     }
-
-    fn traverse(&self, _see: Seen<'_>) -> Result<(), Stopped> {
-        Ok(())
-    }
-
-    fn traverse_future(_future: &Self::Future, _see: Seen<'_>) -> Result<(), Stopped> {
-        Ok(())
-    }
 }
+
+traverse!(Taking {});
+traverse!(Get<Py<PyAny>> {});

@@ -9,8 +9,9 @@ use headrace_core::buffer as core;
 use pyo3::prelude::*;
 
 use super::queue::Queue;
+use crate::coroutine::Class;
 use crate::coroutine::operation::Operation;
-use crate::coroutine::{Class, Seen, Stopped};
+use crate::object::gc::traverse;
 
 /// One `join()`.
 #[derive(Debug)]
@@ -51,8 +52,6 @@ impl Operation for Join {
             .poll(context)
             .map(|()| Ok(py.None().into_bound(py)))
     }
-
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(self.queue.as_any())
-    }
 }
+
+traverse!(Join { queue });

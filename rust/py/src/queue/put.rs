@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 
 use super::asking::{Errand, Refused};
 use super::queue::{Core, refusal};
-use crate::coroutine::{Class, Seen, Stopped};
+use crate::coroutine::Class;
+use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 
 /// A place for this item.
 #[derive(Debug)]
@@ -51,12 +52,12 @@ impl Errand for Storing {
             Err(refused) => Err(refusal(py, refused)),
         }
     }
+}
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        see(&self.0)
-    }
+traverse!(Storing { 0 });
 
-    fn traverse_future(future: &Self::Future, see: Seen<'_>) -> Result<(), Stopped> {
-        future.item().map_or(Ok(()), see)
+impl Traverse for Put<Py<PyAny>> {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.item().map_or(Ok(()), visit)
     }
 }

@@ -204,12 +204,12 @@ impl Queue {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
+        gc::visit(&visit, |visit| {
             let Some(made) = self.core.get() else {
                 return Ok(());
             };
-            see(&made.maxsize)?;
-            show_items(&made.core, see)
+            visit(&made.maxsize)?;
+            show_items(&made.core, visit)
         })
     }
 

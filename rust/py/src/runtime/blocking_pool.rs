@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 static RUNTIME: GilCell<Option<(Home, Runtime)>> = GilCell::new(None);
 
-/// The interpreter is about to go: no new work, no more wake-ups.
+/// The interpreter is about to go: no new work, no more wake-ups. A child that is forked then is about to go too.
 static OVER: AtomicBool = AtomicBool::new(false);
 
 /// Runs `work` on a thread where it may block.

@@ -16,18 +16,29 @@ use pyo3::types::{PyBool, PyInt};
 use super::asyncio;
 use crate::errors;
 
-/// Names the current thread, and never another one; cheaper to read than
-/// `std::thread::current()`.
+/// The number of the next thread.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The number of this thread; 0 before it is needed.
+    static NAME: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Numbers the current thread. Unlike the address of its `PyThreadState`, `threading.get_ident()` and the thread's id in the
+/// system, the number is never given to another thread. It is cheaper to read than `std::thread::current()`.
 #[inline]
 pub(crate) fn this_thread() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    thread_local! { static NAME: Cell<u64> = const { Cell::new(0) }; }
     NAME.with(|name| {
         if name.get() == 0 {
             name.set(NEXT.fetch_add(1, Ordering::Relaxed));
         }
         name.get()
     })
+}
+
+/// Gives the thread of a forked child a new number: it is not the thread of the parent that it is a copy of.
+pub(crate) fn renew_after_fork() {
+    NAME.set(0);
 }
 
 /// What wakes a thread.

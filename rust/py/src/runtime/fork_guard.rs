@@ -4,12 +4,37 @@
 //! stays locked for ever in the child, and a loop's mailbox rings in the parent. So every structure
 //! remembers the process that made it, and refuses to be used in another, with both process ids in
 //! the message.
+//!
+//! Other state belongs to the process, a thread or the running loop. In the child it must not be taken for the child's own:
+//!
+//! | state | in the child |
+//! |---|---|
+//! | this process ([`CURRENT`]) | set anew |
+//! | the number of the thread ([`thread`]) | a new one, so that whatever compares it finds nothing of the parent's: the mailbox that was used last, the current task ([`owner`]), alarms, the thread of a stream |
+//! | the running loop ([`asyncio`]) | forgotten: `asyncio` forgets it too, and the child may run a loop of its own |
+//! | the yield budget ([`budget`]) | new, and not lent: the task that lent it does not run here |
+//! | promises that are being passed on ([`awaitable`]) | forgotten: they are about waiters of the parent |
+//! | the mailbox of a loop | has a [`Home`]; in the child it neither notifies a loop nor passes a promise on |
+//! | the tokio runtime ([`runtime`]) | has a [`Home`]; the child starts its own |
+//! | counters of nesting ([`merge`], fan-outs, [`deep`], [`stack`]) | kept: the frames of the parent are on the stack of the child |
+//! | free lists, types, looked-up functions and classes, numbers of tasks and trees | kept: they belong to no thread and no loop |
+//!
+//! [`thread`]: crate::runtime::blocking_wait
+//! [`owner`]: crate::runtime::task_id
+//! [`budget`]: crate::runtime::yield_budget
+//! [`awaitable`]: crate::coroutine
+//! [`runtime`]: crate::runtime::blocking_pool
+//! [`merge`]: crate::merge
+//! [`deep`]: crate::object::iterative_drop
+//! [`stack`]: crate::runtime::stack_limit
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
-use crate::errors;
+use crate::runtime::yield_budget;
+use crate::runtime::{asyncio, blocking_wait};
+use crate::{coroutine, errors};
 
 /// The id of this process; renewed in a child right after the fork.
 static CURRENT: AtomicU32 = AtomicU32::new(0);
@@ -18,6 +43,10 @@ static CURRENT: AtomicU32 = AtomicU32::new(0);
 #[pyfunction]
 fn after_fork_in_child() {
     CURRENT.store(std::process::id(), Relaxed);
+    blocking_wait::renew_after_fork();
+    asyncio::forget_run();
+    yield_budget::forget_after_fork();
+    coroutine::forget_after_fork();
 }
 
 /// Notes this process, and asks to be told of forks.

@@ -5,6 +5,8 @@ pub(crate) mod blocking_pool;
 pub(crate) mod blocking_wait;
 pub(crate) mod clock;
 pub(crate) mod fork_guard;
+pub(crate) mod interpreter;
+pub(crate) mod private_layout;
 pub(crate) mod stack_limit;
 pub(crate) mod task_id;
 pub(crate) mod yield_budget;

@@ -1,7 +1,7 @@
-//! How much of the stack sources use that pull one another.
+//! How much of the stack streams and push objects use that await one another.
 //!
-//! A source of somebody else's may pull another one inside its step, and that one the next. Where
-//! all of it is Python, CPython's own limit ends that; but a level of ours in between takes more of
+//! A source of somebody else's may pull another one inside its step, and that one the next; so may what a callable returned.
+//! Where all of it is Python, CPython's own limit ends that; but a level of ours in between takes more of
 //! the stack than CPython reckons with, and one that is only ours it does not count at all.
 
 use std::cell::Cell;
@@ -20,6 +20,7 @@ const MOST: usize = if cfg!(target_os = "linux") {
 /// How many are left to what runs at the bottom, unless a quarter of the stack is less.
 const LEFT: usize = 1 << 18;
 
+// Kept in a forked child, which has the same stack.
 thread_local! {
     /// Where they are to end, if there is an outermost one; else 0. Stacks grow downwards.
     static END: Cell<usize> = const { Cell::new(0) };
@@ -42,18 +43,30 @@ impl Level {
         Self { is_outermost }
     }
 
-    /// Refuses to go deeper. What was begun may go on: it is as deep as it was.
+    /// Refuses to go deeper, if it is inside another one.
     ///
     /// # Errors
     ///
     /// `RecursionError`: too much of the stack is used.
     #[inline]
     pub(crate) fn check(&self) -> PyResult<()> {
-        if !self.is_outermost && here() < END.get() {
-            return Err(too_deep());
-        }
-        Ok(())
+        if self.is_outermost { Ok(()) } else { check() }
     }
+}
+
+/// Refuses to begin something deeper. What was begun may go on: it is as deep as it was.
+///
+/// # Errors
+///
+/// `RecursionError`: too much of the stack is used by steps inside one another.
+#[inline]
+pub(crate) fn check() -> PyResult<()> {
+    // Outside every step there is no end.
+    let end = END.get();
+    if end != 0 && here() < end {
+        return Err(too_deep());
+    }
+    Ok(())
 }
 
 impl Drop for Level {
@@ -108,6 +121,6 @@ fn here() -> usize {
 #[cold]
 fn too_deep() -> PyErr {
     PyRecursionError::new_err(
-        "sources are nested too deeply: each pulls the next one inside its own step; put .prefetch(1) between them, whose source is pulled by a task",
+        "streams or push objects are nested too deeply: each awaits the next one inside its own step; put .prefetch(1) between streams, whose source is pulled by a task, and a PushPullBufferObj between push objects",
     )
 }

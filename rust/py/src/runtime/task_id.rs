@@ -20,7 +20,8 @@ static TASKS: GilCell<Tasks> = GilCell::new(Tasks {
     sweep_at: LEAST,
 });
 
-/// Who was asked about last, by whom that is found again without asking for the loop and its task.
+/// Who was asked about last, by whom that is found again without asking for the loop and its task. It holds in its own thread
+/// only, and so not in a forked child, whose thread has another number.
 static LATEST: GilCell<Latest> = GilCell::new(Latest {
     steps: None,
     thread: 0,

@@ -58,7 +58,8 @@ struct Budget {
     since: Cell<u64>,
     /// The task that spends it, by address; only ever compared. See [`SPENDER`].
     task: Cell<usize>,
-    /// The task that lends it to what runs under another one just now; 0 if none does.
+    /// The task that lends it to what runs under another one just now; 0 if none does. By address: that task is alive as long as
+    /// it lends. If it has lent what a task spent that is gone by now, the one that has its address may yield once too often.
     lender: Cell<usize>,
     /// Somebody rested who had borrowed it.
     rested: Cell<bool>,
@@ -101,6 +102,18 @@ pub(crate) fn renew() {
             budget.renew();
         }
     });
+}
+
+/// Starts a new budget in a forked child, where none of the tasks runs that are known here.
+pub(crate) fn forget_after_fork() {
+    BUDGET.with(|budget| {
+        budget.renew();
+        budget.task.set(0);
+        budget.lender.set(0);
+        budget.rested.set(false);
+    });
+    let old = SPENDER.take();
+    drop(old);
 }
 
 /// What runs until this is dropped spends from the budget of the task that lent it. It stays in its thread.

@@ -1,6 +1,6 @@
 //! A source that is somebody else's: any async iterable.
 
-use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyTypeError};
+use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,6 +12,8 @@ use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
 use crate::object::iterative_drop::Deep;
+use crate::pull::circle;
+use crate::pull::link::PullLink;
 use crate::runtime::stack_limit::Level;
 
 /// Takes items from an async iterator that is made when the first one is wanted.
@@ -52,6 +54,9 @@ impl ForeignFeed {
     #[new]
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
+        if let Ok(link) = origin.cast::<PullLink>() {
+            circle::attach(link);
+        }
         Self {
             is_factory,
             state: GilCell::default(),
@@ -60,13 +65,13 @@ impl ForeignFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
-            see(&self.origin)?;
+        gc::visit(&visit, |visit| {
+            visit(&self.origin)?;
             match self.state.peek_for_gc().as_deref() {
                 Some(State {
                     iterator: Some(iterator),
                     ..
-                }) => see(iterator),
+                }) => visit(iterator),
                 _ => Ok(()),
             }
         })
@@ -84,9 +89,30 @@ impl ForeignFeed {
         Self::new(iterable, false)
     }
 
+    /// What it is over.
+    pub(crate) fn origin<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.origin.bind(py).clone()
+    }
+
     /// Over what a callable makes.
     pub(crate) fn made_by(factory: &Bound<'_, PyAny>) -> Self {
         Self::new(factory, true)
+    }
+}
+
+/// Ends the item that a generator is inside of, by the public API. CPython takes the generator for running until what `anext()`
+/// returned has ended, also if that was dropped; so the generator is closed here, which runs its `finally`.
+#[cold]
+fn abandon_item(py: Python<'_>, inner: &Inner) {
+    let thrown = py.get_type::<PyGeneratorExit>().call0().and_then(|exit| {
+        // A generator that awaits again cannot be helped: asyncio reports that as it closes it.
+        inner.throw(py, PyErr::from_value(exit)).map(drop)
+    });
+    if let Err(error) = thrown
+        && !error.is_instance_of::<PyGeneratorExit>(py)
+        && !error.is_instance_of::<PyStopAsyncIteration>(py)
+    {
+        error.write_unraisable(py, Some(inner.object().bind(py)));
     }
 }
 
@@ -316,13 +342,20 @@ impl ForeignFeed {
 
     /// Nobody will resume the generator inside its item. It can still be closed, which runs its
     /// `finally`; for that it must not be taken for running.
-    pub(crate) fn abandon(&self, py: Python<'_>) {
+    pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
         let iterator = match &self.state.borrow(py).iterator {
             Some(iterator) => iterator.bind(py).clone(),
             None => return,
         };
-        if async_gen::can_bypass() && is_agen(&iterator) {
-            async_gen::set_running(&iterator, false);
+        match wait {
+            _ if !is_agen(&iterator) => drop(wait),
+            Wait::Inner(inner) if !async_gen::can_bypass() => abandon_item(py, &inner),
+            _ => {
+                drop(wait);
+                if async_gen::can_bypass() {
+                    async_gen::set_running(&iterator, false);
+                }
+            }
         }
         self.cancelled(py);
     }

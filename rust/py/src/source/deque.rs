@@ -42,9 +42,9 @@ impl StoreFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
-            see(&self.items)?;
-            see(&self.pop)
+        gc::visit(&visit, |visit| {
+            visit(&self.items)?;
+            visit(&self.pop)
         })
     }
 }

@@ -37,10 +37,10 @@ impl IterFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::show(&visit, |see| {
-            see(&self.iterable)?;
+        gc::visit(&visit, |visit| {
+            visit(&self.iterable)?;
             match self.state.peek_for_gc().as_deref() {
-                Some(State::Running(iterator)) => see(iterator.as_any()),
+                Some(State::Running(iterator)) => visit(iterator.as_any()),
                 _ => Ok(()),
             }
         })

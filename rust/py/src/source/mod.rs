@@ -23,8 +23,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::coroutine::{Inner, Parked, Pending, Seen, Stopped};
+use crate::coroutine::{Inner, Parked, Pending};
 use crate::merge::MergeFeed;
+use crate::object::gc::{Traverse, VisitError, Visitor};
 pub(crate) use async_iter::ForeignFeed;
 pub(crate) use buffer::QueueFeed;
 pub(crate) use deque::StoreFeed;
@@ -59,18 +60,23 @@ pub(crate) enum Wait {
     Merge { waiter: Option<Py<PyAny>> },
 }
 
-impl Wait {
-    /// Shows the collector what this holds.
-    pub(crate) fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
+impl Traverse for Wait {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         match self {
-            Self::Core(pending) => pending.traverse(see),
-            Self::Batch(parked) => parked.traverse(see),
-            Self::Inner(inner) => see(inner.object()),
+            Self::Core(pending) => pending.traverse(visit),
+            Self::Batch(parked) => parked.traverse(visit),
+            Self::Inner(inner) => visit(inner.object()),
             Self::Merge {
                 waiter: Some(future),
-            } => see(future),
+            } => visit(future),
             Self::Agen | Self::Merge { waiter: None } => Ok(()),
         }
+    }
+}
+
+impl Traverse for AnyFeed {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.as_any())
     }
 }
 
@@ -227,9 +233,9 @@ impl AnyFeed {
         if let (Self::Merge(feed), Wait::Merge { waiter }) = (self, &wait) {
             feed.get().abandon(py, waiter.as_ref());
         }
-        drop(wait);
-        if let Self::Foreign(feed) = self {
-            feed.get().abandon(py);
+        match self {
+            Self::Foreign(feed) => feed.get().abandon(py, wait),
+            _ => drop(wait),
         }
     }
 

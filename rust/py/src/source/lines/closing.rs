@@ -6,8 +6,9 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::pipe::Pipe;
-use crate::coroutine::{Class, Coroutine, Native, Parked, Seen, Step, Stopped};
+use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
 use crate::errors::Raised;
+use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 
 /// What is awaited to close. A cancellation meanwhile is raised at the end: a read lasts no longer
@@ -70,18 +71,14 @@ impl Coroutine for Closing {
         self.step(py)
     }
 
-    fn traverse(&self, see: Seen<'_>) -> Result<(), Stopped> {
-        self.parked
-            .as_ref()
-            .map_or(Ok(()), |parked| parked.traverse(see))
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.pipes.clear();
         self.parked = None;
         self.struck = None;
     }
 }
+
+traverse!(Closing { parked });
 
 /// Makes the type.
 pub(crate) fn register_closing(py: Python<'_>) -> PyResult<()> {

@@ -1,0 +1,388 @@
+//! Whom quota holds back falls behind those who need none; whoever comes new to the rate does not wait for all of that.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::Task;
+use common::clocked::{SLOTS, World, units};
+use common::dice::Dice;
+use headrace_core::capacity::{
+    Acquire, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Resource, Time, Weight,
+};
+use std::task::Poll;
+use std::time::Duration;
+
+/// In milliseconds.
+const SECOND: u64 = 1_000;
+/// How long permits are held, on average and at most, and how long a rate takes for one call.
+const HOLD: u64 = 90;
+const LONGEST: u64 = 3 * HOLD / 2;
+const PERIOD: u64 = 110;
+const SLOTS_IN_ALL: u64 = 4;
+/// Of how long permits are held.
+const SEED: u64 = 1;
+/// So many wait at a time.
+const DEPTH: usize = 8;
+/// How old the tree is when somebody comes, in seconds.
+const AGES: [u64; 4] = [1, 10, 100, 1_000];
+
+fn time(millis: u64) -> Time {
+    Time::ZERO.after(Duration::from_millis(millis))
+}
+
+/// One child of the root, and what always waits there.
+struct Tenant {
+    node: NodeId,
+    weight: u32,
+    /// What is asked for, each by so many at a time.
+    costs: Vec<Cost>,
+    waiting: Vec<(usize, Task<Acquire>)>,
+    /// How often each of the costs was granted.
+    granted: Vec<u64>,
+    /// How long slots were held, in milliseconds.
+    held: u64,
+}
+
+/// Where the limits are, and where the tenants.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// All at the root.
+    Flat,
+    /// Both limits at the root, each tenant below a node of its own.
+    Grouped,
+    /// The slots are limited at an inner node, the calls at the root.
+    InnerSlots,
+    /// The calls are limited at an inner node, below which are those who call; the slots at the root.
+    InnerCalls,
+}
+
+const SHAPES: [Shape; 4] = [
+    Shape::Flat,
+    Shape::Grouped,
+    Shape::InnerSlots,
+    Shape::InnerCalls,
+];
+
+/// A tree with slots and rates, and its tenants.
+struct House {
+    world: World,
+    shape: Shape,
+    calls: Resource,
+    tokens: Resource,
+    root: NodeId,
+    inner: NodeId,
+    tenants: Vec<Tenant>,
+    /// Until when, since when, by whom.
+    held: Vec<(u64, u64, usize, Permit)>,
+    dice: Dice,
+}
+
+impl House {
+    fn new(shape: Shape) -> Self {
+        let world = World::new();
+        let [calls, tokens] = ["calls", "tokens"].map(|name| world.tree.resource(name));
+        let rate = Limit::Rate {
+            amount: units(1),
+            per: Duration::from_millis(PERIOD),
+            burst: None,
+        };
+        let slots = (SLOTS, Limit::Slots(units(SLOTS_IN_ALL)));
+        let rates = [(calls, rate), (tokens, rate)];
+        let (outer, inner) = match shape {
+            Shape::Flat | Shape::Grouped => (vec![slots, rates[0], rates[1]], vec![]),
+            Shape::InnerSlots => (rates.to_vec(), vec![slots]),
+            Shape::InnerCalls => (vec![slots], rates.to_vec()),
+        };
+        let root = world.tree.root(NodeOptions::new(outer)).unwrap();
+        let inner = world.tree.add(root, NodeOptions::new(inner)).unwrap();
+        Self {
+            world,
+            shape,
+            calls,
+            tokens,
+            root,
+            inner,
+            tenants: Vec::new(),
+            held: Vec::new(),
+            dice: Dice::new(SEED),
+        }
+    }
+
+    /// A slot and one of each of these rates.
+    fn cost(rates: &[Resource]) -> Cost {
+        let rates = rates.iter().map(|&rate| (rate, units(1)));
+        Cost::new(rates.chain([(SLOTS, units(1))])).unwrap()
+    }
+
+    fn fetch() -> Cost {
+        Self::cost(&[])
+    }
+
+    fn call(&self) -> Cost {
+        Self::cost(&[self.calls])
+    }
+
+    fn tenant(&mut self, weight: u32, costs: Vec<Cost>) -> usize {
+        let weight_of_node = Weight::from_f64(f64::from(weight)).unwrap();
+        let calls = costs.iter().any(|cost| cost.parts().len() > 1);
+        let parent = match self.shape {
+            Shape::InnerSlots => self.inner,
+            Shape::InnerCalls if calls => self.inner,
+            Shape::Flat | Shape::Grouped | Shape::InnerCalls => self.root,
+        };
+        let options = NodeOptions::new([]).weight(weight_of_node);
+        let mut node = self.world.tree.add(parent, options).unwrap();
+        if let Shape::Grouped = self.shape {
+            node = self.world.tree.add(node, NodeOptions::new([])).unwrap();
+        }
+        self.tenants.push(Tenant {
+            node,
+            weight,
+            granted: vec![0; costs.len()],
+            costs,
+            waiting: Vec::new(),
+            held: 0,
+        });
+        self.tenants.len() - 1
+    }
+
+    /// What a tenant asks for from now on; what waits is given up.
+    fn asks(&mut self, tenant: usize, costs: Vec<Cost>) {
+        let tenant = &mut self.tenants[tenant];
+        tenant.waiting.clear();
+        tenant.granted = vec![0; costs.len()];
+        tenant.costs = costs;
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.world.tree.now().since(Time::ZERO).as_millis()).unwrap()
+    }
+
+    /// Whoever was granted takes what it got and is replaced.
+    fn replace(&mut self) {
+        let now = self.now();
+        loop {
+            let mut is_settled = true;
+            for (name, tenant) in self.tenants.iter_mut().enumerate() {
+                for (which, cost) in tenant.costs.iter().enumerate() {
+                    let waiting = tenant.waiting.iter();
+                    let waiting = waiting.filter(|(other, _)| *other == which).count();
+                    for _ in waiting..DEPTH {
+                        let ask = Ask::new(tenant.node, cost.clone());
+                        let task = Task::new(self.world.tree.acquire(ask));
+                        tenant.waiting.push((which, task));
+                    }
+                }
+                let (granted, held) = (&mut tenant.granted, &mut self.held);
+                let dice = &mut self.dice;
+                tenant.waiting.retain_mut(|(which, task)| {
+                    let Poll::Ready(permit) = task.poll() else {
+                        return true;
+                    };
+                    granted[*which] += 1;
+                    let hold = LONGEST - dice.bits() % (HOLD + 1);
+                    held.push((now + hold, now, name, permit.unwrap()));
+                    is_settled = false;
+                    false
+                });
+            }
+            if is_settled {
+                return;
+            }
+        }
+    }
+
+    /// Goes on to the next moment at which anything happens, if that is before `until`.
+    fn step(&mut self, until: u64) -> bool {
+        self.replace();
+        let ends = self.held.iter().map(|(end, ..)| time(*end));
+        let next = ends.chain(self.world.tree.next_ready()).min();
+        let next = next.expect("somebody holds or waits");
+        if next >= time(until) {
+            return false;
+        }
+        self.world.clock.set(next);
+        while let Some(place) = self.held.iter().position(|(end, ..)| time(*end) <= next) {
+            let (end, start, tenant, permit) = self.held.swap_remove(place);
+            self.tenants[tenant].held += end - start;
+            drop(permit);
+            self.replace();
+        }
+        self.world.tree.tick();
+        self.replace();
+        true
+    }
+
+    fn run_until(&mut self, until: u64) {
+        while self.step(until) {}
+        self.world.tree.check();
+    }
+
+    fn run_for(&mut self, span: u64) {
+        self.run_until(self.now() + span);
+    }
+
+    /// How many milliseconds it takes until this cost of a tenant is granted once more, or `most`.
+    fn wait(&mut self, tenant: usize, which: usize, most: u64) -> u64 {
+        let (began, before) = (self.now(), self.tenants[tenant].granted[which]);
+        self.replace();
+        while self.tenants[tenant].granted[which] == before {
+            if self.now() - began > most || !self.step(began + 2 * most) {
+                return most;
+            }
+        }
+        self.now() - began
+    }
+}
+
+/// One tenant fetches, one calls, and a third comes to call: it is next after whoever has the turn.
+#[test]
+fn who_comes_new_to_a_rate_does_not_wait_for_arrears() {
+    for shape in SHAPES {
+        for (calling, busy) in [(1, 1), (4, 1), (1, 4)] {
+            for age in AGES {
+                let mut house = House::new(shape);
+                house.tenant(busy, vec![House::fetch()]);
+                let call = house.call();
+                house.tenant(calling, vec![call.clone()]);
+                house.run_until(age * SECOND);
+                let newcomer = house.tenant(1, vec![call]);
+                // That turn and its own, each with a wait for a slot.
+                let bound = 2 * (PERIOD + LONGEST);
+                let waited = house.wait(newcomer, 0, 2 * bound);
+                let figures = format!("{shape:?}, {calling}:{busy}, {age} s: {waited} ms");
+                println!("{figures}");
+                assert!(waited <= bound, "{figures}");
+            }
+        }
+    }
+}
+
+/// It fetches, too, so it goes with those who do. The others who call are behind it by two holds for each of two tenants at most.
+#[test]
+fn who_fetches_and_calls_does_not_wait_for_arrears_either() {
+    for shape in [Shape::Flat, Shape::Grouped, Shape::InnerSlots] {
+        for age in AGES {
+            let mut house = House::new(shape);
+            let call = house.call();
+            house.tenant(1, vec![House::fetch()]);
+            house.tenant(1, vec![call.clone()]);
+            house.run_until(age * SECOND);
+            let newcomer = house.tenant(1, vec![House::fetch(), call]);
+            let calls = 2 * 2 * HOLD / PERIOD + 2;
+            let bound = calls * (PERIOD + LONGEST);
+            let waited = house.wait(newcomer, 1, 2 * bound);
+            println!("{shape:?}, {age} s: {waited} ms");
+            assert!(waited <= bound, "{shape:?}, {age} s: {waited} ms");
+        }
+    }
+}
+
+/// However far they are behind those who fetch, what they have of the rate is by weight.
+#[test]
+fn a_rate_is_shared_by_weight_among_those_whom_it_holds_back() {
+    for shape in SHAPES {
+        for weights in [[1, 3], [3, 1]] {
+            let mut house = House::new(shape);
+            let call = house.call();
+            house.tenant(1, vec![House::fetch()]);
+            let tenants = weights.map(|weight| house.tenant(weight, vec![call.clone()]));
+            house.run_until(300 * SECOND);
+            let shares = tenants.map(|tenant| {
+                let Tenant {
+                    granted, weight, ..
+                } = &house.tenants[tenant];
+                granted[0] / u64::from(*weight)
+            });
+            let figures = format!("{shape:?}, {weights:?}: {shares:?}");
+            println!("{figures}");
+            let [first, second] = shares;
+            assert!(first.abs_diff(second) * 50 <= first, "{figures}");
+            // Each call has to wait for a slot, too.
+            let all = 300 * SECOND / (PERIOD + HOLD) / 4;
+            assert!(first >= all, "{figures}");
+        }
+    }
+}
+
+/// One waits at both rates, and at each of them another. It moves on with either, but not twice.
+#[test]
+fn who_waits_at_two_rates_has_its_share_of_both() {
+    for shape in SHAPES {
+        let mut house = House::new(shape);
+        let (calls, tokens) = (house.calls, house.tokens);
+        house.tenant(1, vec![House::fetch()]);
+        let rates: [&[Resource]; 3] = [&[calls, tokens], &[calls], &[tokens]];
+        let tenants = rates.map(|rates| house.tenant(1, vec![House::cost(rates)]));
+        let mut before = [0; 3];
+        for until in [10, 100, 200, 500] {
+            house.run_until(until * SECOND);
+            let granted = tenants.map(|tenant| house.tenants[tenant].granted[0]);
+            let received = [0, 1, 2].map(|tenant| granted[tenant] - before[tenant]);
+            let figures = format!("{shape:?}, {until} s: {received:?}");
+            println!("{figures}");
+            let [both, others @ ..] = received;
+            assert!(
+                others.iter().all(|other| both * 10 >= other * 9),
+                "{figures}"
+            );
+            before = granted;
+        }
+    }
+}
+
+/// What it could not have for lack of quota it does not take from others' slots later.
+#[test]
+fn arrears_at_a_rate_are_not_paid_in_slots() {
+    for shape in [Shape::Flat, Shape::Grouped, Shape::InnerSlots] {
+        for age in AGES {
+            let mut house = House::new(shape);
+            let call = house.call();
+            let busy = house.tenant(1, vec![House::fetch()]);
+            let caller = house.tenant(1, vec![call]);
+            house.run_until(age * SECOND);
+            house.asks(caller, vec![House::fetch()]);
+            let before = house.tenants[busy].held;
+            let span = 3_000;
+            house.run_for(span);
+            let received = house.tenants[busy].held - before;
+            let lost = (SLOTS_IN_ALL * span / 2).saturating_sub(received);
+            println!("{shape:?}, {age} s: {lost} ms of slots");
+            // Half of what it is behind by, two holds for each of two tenants, and what is under way.
+            let bound = (2 * 2 * HOLD / 2 + HOLD) * SLOTS_IN_ALL;
+            assert!(lost <= bound, "{shape:?}, {age} s: {lost} ms of slots");
+        }
+    }
+}
+
+/// It goes for a while and comes again, over and over, beside one of the same weight that stays.
+#[test]
+fn nobody_gets_more_of_a_rate_by_going_and_coming_again() {
+    for shape in SHAPES {
+        for (here, away) in [
+            (150, 150),
+            (250, 50),
+            (1_000, 50),
+            (1_000, 1_000),
+            (5_000, 300),
+        ] {
+            let mut house = House::new(shape);
+            let call = house.call();
+            house.tenant(1, vec![House::fetch()]);
+            let stays = house.tenant(1, vec![call.clone()]);
+            let goes = house.tenant(1, vec![call.clone()]);
+            let mut received = 0;
+            for _ in 0..40 {
+                house.run_for(here);
+                received += house.tenants[goes].granted[0];
+                house.asks(goes, Vec::new());
+                house.run_for(away);
+                house.asks(goes, vec![call.clone()]);
+            }
+            let stayed = house.tenants[stays].granted[0];
+            let figures = format!("{shape:?}, {here}, {away}: {received} beside {stayed}");
+            println!("{figures}");
+            assert!(received * 100 <= stayed * 102, "{figures}");
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! How nodes, permits and futures of a tree of capacities begin, change and end.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::clocked::{SLOTS, World, failed, granted, units};
+use common::{Named, Reentrant, Task, panics};
+use headrace_core::Tree;
+use headrace_core::capacity::{
+    AcquireError, Amount, AmountError, Ask, Cost, CostError, Limit, MAX_DEPTH, NodeError,
+    NodeOptions, OwnerId, PermitError, Resource, Settings, Weight,
+};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+const US: OwnerId = OwnerId(7);
+
+fn slots(slots: u64) -> [(Resource, Limit); 1] {
+    [(SLOTS, Limit::Slots(units(slots)))]
+}
+
+#[test]
+fn whoever_would_wait_for_itself_is_told() {
+    let (world, root) = World::slots(4);
+    let (leaf, other) = (world.add(root, 3), world.add(root, 4));
+    let first = world.take_ask(Ask::slots(leaf, 1).owner(US));
+    let second = world.take_ask(Ask::slots(leaf, 1).owner(US));
+    let _theirs = world.take_ask(Ask::slots(leaf, 1).owner(OwnerId(8)));
+    assert_eq!(world.tree.permits_of(US), [first.id(), second.id()]);
+    let ask = |slots| Ask::slots(leaf, slots).owner(US);
+    // One more could be had if the others gave it back; two more never.
+    let mut waits = world.waits_ask(ask(1));
+    let deadlock = AcquireError::WouldDeadlock {
+        node: leaf,
+        resource: SLOTS,
+        limit: units(3),
+        held: units(2),
+        leases: 2,
+        permit: second.id(),
+        acquired: leaf,
+    };
+    assert_eq!(failed(&mut Task::new(world.tree.acquire(ask(2)))), deadlock);
+    assert!(
+        world.refused(ask(2)),
+        "nothing is a deadlock that does not wait"
+    );
+    let across = failed(&mut Task::new(
+        world.tree.acquire(Ask::slots(other, 3).owner(US)),
+    ));
+    assert!(matches!(across, AcquireError::WouldDeadlock { node, .. } if node == root));
+    // Nobody's, and somebody else's, are no concern of ours.
+    drop(world.waits_ask(Ask::slots(leaf, 2)));
+    drop(world.waits_ask(Ask::slots(leaf, 2).owner(OwnerId(9))));
+    second.suspend().unwrap();
+    world.tree.check();
+    drop(granted(&mut waits));
+}
+
+#[test]
+fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
+    let (world, root) = World::slots(2);
+    let leaf = world.add(root, 2);
+    let ours = world.take_ask(Ask::slots(leaf, 2).owner(US));
+    ours.suspend().unwrap();
+    let other = world.take_ask(Ask::slots(root, 1).owner(US));
+    let deadlock = AcquireError::WouldDeadlock {
+        node: root,
+        resource: SLOTS,
+        limit: units(2),
+        held: units(1),
+        leases: 1,
+        permit: other.id(),
+        acquired: root,
+    };
+    let again = || ours.resume(None).unwrap();
+    assert_eq!(Task::new(again()).ready(), Err(deadlock));
+    assert!(ours.is_suspended(), "and may be asked for again");
+    // Somebody else only waits for what is ours, unless it waits for its own.
+    let theirs = OwnerId(8);
+    drop(Task::waiting(again().by(theirs)));
+    other.suspend().unwrap();
+    let _held = world.take_ask(Ask::slots(root, 1).owner(theirs));
+    assert!(matches!(
+        Task::new(again().by(theirs)).ready(),
+        Err(AcquireError::WouldDeadlock { .. })
+    ));
+    drop(Task::waiting(again()));
+    world.tree.check();
+}
+
+#[test]
+fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
+    let (world, root) = World::slots(6);
+    let leaf = world.add(root, 5);
+    let take = |owner| world.take_ask(Ask::slots(leaf, 1).owner(owner));
+    let ours = [take(US), take(US), take(US)];
+    let theirs = take(OwnerId(8));
+    let ids = |permits: &[&headrace_core::capacity::Permit]| -> Vec<_> {
+        permits.iter().map(|permit| permit.id()).collect()
+    };
+    assert_eq!(
+        world.tree.permits_of(US),
+        ids(&[&ours[0], &ours[1], &ours[2]])
+    );
+    // Those that are left change places in the list of those that nobody waited for.
+    let [first, second, third] = ours;
+    drop(first);
+    third.suspend().unwrap();
+    let fourth = take(US);
+    world.tree.check();
+    assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
+    assert_eq!(world.tree.permits_of(OwnerId(8)), ids(&[&theirs]));
+    // The newest is named, of those that hold something of it.
+    let error = failed(&mut Task::new(
+        world.tree.acquire(Ask::slots(leaf, 4).owner(US)),
+    ));
+    let AcquireError::WouldDeadlock { held, permit, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((held, permit), (units(2), fourth.id()));
+    let waits = world.waits_ask(Ask::slots(leaf, 3).owner(US));
+    world.tree.check();
+    assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
+    drop((waits, second, third, fourth, theirs));
+    assert!(world.tree.permits_of(US).is_empty());
+    world.tree.check();
+}
+
+#[test]
+fn a_permit_that_is_only_a_name_is_held_until_it_is_released() {
+    let (world, root) = World::slots(2);
+    let id = world.take(root, 1).into_id();
+    let other = world.tree.try_take(&Ask::slots(root, 1)).unwrap().unwrap();
+    assert_eq!(
+        (world.held(root), world.tree.cost(id)),
+        (2, Some(Cost::slots(1)))
+    );
+    world.tree.suspend(id).unwrap();
+    assert!(world.tree.is_suspended(id) && !world.tree.is_suspended(other));
+    for _ in 0..2 {
+        world.tree.release(other);
+        world.tree.release(id);
+    }
+    assert_eq!((world.held(root), world.tree.cost(id)), (0, None));
+    assert_eq!(world.tree.suspend(id), Err(PermitError::Released));
+    world.tree.check();
+}
+
+#[test]
+fn closing_answers_all_below_and_keeps_permits() {
+    let (world, root) = World::slots(2);
+    let branch = world.add(root, 2);
+    let leaf = world.add(branch, 2);
+    let held = world.take(leaf, 2);
+    let mut below: Vec<_> = (0..12).map(|_| world.waits(leaf, 1)).collect();
+    let mut beside = world.waits(root, 1);
+    world.tree.close(branch);
+    world.tree.close(branch);
+    world.tree.check();
+    for task in &mut below {
+        assert_eq!(task.wakes(), 1);
+        assert_eq!(failed(task), AcquireError::Closed);
+    }
+    assert!(world.tree.is_closed(leaf) && !world.tree.is_closed(root));
+    assert_eq!(
+        world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
+        AcquireError::Closed
+    );
+    assert_eq!(
+        world.tree.add(branch, NodeOptions::slots(1)),
+        Err(NodeError::Closed)
+    );
+    assert_eq!(world.tree.pause(leaf), Err(NodeError::Closed));
+    assert_eq!((world.held(root), beside.wakes()), (2, 0));
+    world.release(held);
+    drop(granted(&mut beside));
+}
+
+#[test]
+fn a_removed_node_is_forgotten_when_nothing_needs_it() {
+    let (world, root) = World::slots(2);
+    let branch = world.add(root, 2);
+    let leaf = world.add(branch, 1);
+    let held = world.take(leaf, 1);
+    world.tree.remove(branch);
+    world.tree.remove(leaf);
+    world.tree.check();
+    assert!(world.tree.usage(leaf).is_some(), "its permit is still out");
+    assert_eq!(
+        world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
+        AcquireError::Closed
+    );
+    assert!(world.refused(Ask::slots(root, 2)));
+    world.release(held);
+    assert!(world.tree.usage(leaf).is_none() && world.tree.usage(branch).is_none());
+    assert_eq!(world.held(leaf), 0);
+    let snapshot = world.tree.snapshot(root).unwrap();
+    assert!(snapshot.children.is_empty());
+    let again = world.add(root, 1);
+    assert!(
+        world.tree.usage(branch).is_none(),
+        "a name is never another's"
+    );
+    drop(world.take(again, 1));
+}
+
+#[test]
+fn children_of_a_removed_node_go_on_under_its_limits() {
+    let (world, root) = World::slots(4);
+    let branch = world.add(root, 1);
+    let (leaf, other) = (world.add(branch, 4), world.add(branch, 4));
+    world.tree.remove(branch);
+    let held = world.take(leaf, 1);
+    let mut task = world.waits(other, 1);
+    world.release(held);
+    drop(granted(&mut task));
+    world.tree.remove(leaf);
+    assert!(world.tree.usage(branch).is_some());
+    world.tree.remove(other);
+    world.tree.check();
+    assert!(world.tree.usage(branch).is_none());
+}
+
+#[test]
+fn the_root_can_be_removed_and_another_put_in_its_place() {
+    let (world, root) = World::slots(1);
+    let second = NodeOptions::slots(3);
+    assert_eq!(world.tree.root(second.clone()), Err(NodeError::SecondRoot));
+    world.tree.remove(root);
+    let root = world.tree.root(second).unwrap();
+    drop(world.take(root, 3));
+}
+
+#[test]
+fn growing_grants_and_shrinking_revokes_nothing() {
+    let (world, root) = World::slots(1);
+    let held = world.take(root, 1);
+    let mut tasks: Vec<_> = (0..3).map(|_| world.waits(root, 1)).collect();
+    world.tree.resize(root, &slots(3)).unwrap();
+    world.tree.check();
+    let two: Vec<_> = tasks
+        .drain(..2)
+        .map(|mut task| granted(&mut task))
+        .collect();
+    world.tree.resize(root, &slots(1)).unwrap();
+    world.tree.check();
+    assert_eq!(world.held(root), 3);
+    assert_eq!(world.tree.available(root, SLOTS), Some(Amount::ZERO));
+    drop(two);
+    assert_eq!(tasks[0].wakes(), 0);
+    world.release(held);
+    drop(granted(&mut tasks[0]));
+}
+
+#[test]
+fn a_limit_of_0_pauses_and_the_ceiling_stays() {
+    let (world, root) = World::slots(2);
+    world.tree.resize(root, &slots(0)).unwrap();
+    let mut task = world.waits(root, 2);
+    let above = failed(&mut Task::new(world.tree.acquire(Ask::slots(root, 3))));
+    assert!(matches!(above, AcquireError::AboveCeiling { ceiling, .. } if ceiling == units(2)));
+    world.tree.resize(root, &slots(2)).unwrap();
+    drop(granted(&mut task));
+    let later = world.add(root, 0);
+    let mut task = world.waits(later, 2);
+    world.tree.resize(later, &slots(2)).unwrap();
+    drop(granted(&mut task));
+}
+
+#[test]
+fn a_waiter_above_a_lowered_limit_steps_aside_until_it_is_raised() {
+    let (world, root) = World::slots(4);
+    let leaf = world.add(root, 4);
+    let held = world.take(root, 4);
+    let mut large: Vec<_> = (0..10).map(|_| world.waits(leaf, 3)).collect();
+    let mut small = world.waits(leaf, 2);
+    world.tree.resize(root, &slots(2)).unwrap();
+    world.tree.check();
+    world.release(held);
+    drop(granted(&mut small));
+    assert!(large.iter().all(|task| task.wakes() == 0));
+    world.tree.resize(root, &slots(4)).unwrap();
+    world.tree.check();
+    for task in &mut large {
+        let permit = granted(task);
+        world.release(permit);
+    }
+}
+
+#[test]
+fn limits_can_be_added_and_taken_away() {
+    let (world, root) = World::slots(2);
+    let tokens = world.tree.resource("tokens");
+    let held = world.take(root, 2);
+    let mut task = world.waits(root, 2);
+    world
+        .tree
+        .resize(root, &[(tokens, Limit::Budget(units(1)))])
+        .unwrap();
+    world.tree.check();
+    let more = granted(&mut task);
+    assert_eq!(world.held(root), 4);
+    let unknown = world.tree.try_acquire(Ask::slots(root, 1)).unwrap_err();
+    assert!(matches!(unknown, AcquireError::UnknownResource { .. }));
+    world.tree.resize(root, &slots(5)).unwrap();
+    assert!(world.refused(Ask::slots(root, 2)));
+    drop((held, more));
+    world.tree.check();
+}
+
+#[test]
+fn a_suspended_permit_gives_its_slots_to_others_and_takes_them_again() {
+    let (world, root) = World::slots(2);
+    let permit = world.take(root, 2);
+    assert_eq!(permit.resume(None).err(), Some(PermitError::Held));
+    let mut task = world.waits(root, 1);
+    permit.suspend().unwrap();
+    assert_eq!(permit.suspend(), Err(PermitError::Suspended));
+    world.tree.check();
+    assert!(permit.is_suspended());
+    let other = granted(&mut task);
+    let mut resume = Task::waiting(permit.resume(None).unwrap());
+    world.tree.check();
+    assert_eq!(permit.resume(None).err(), Some(PermitError::Suspended));
+    world.release(other);
+    assert_eq!(
+        permit.suspend(),
+        Err(PermitError::Suspended),
+        "granted, and not collected"
+    );
+    assert_eq!(resume.ready(), Ok(()));
+    assert!(!permit.is_suspended());
+    assert_eq!(world.held(root), 2);
+    world.release(permit);
+    assert_eq!(world.held(root), 0);
+}
+
+#[test]
+fn a_resume_that_is_dropped_leaves_the_permit_suspended() {
+    let (world, root) = World::slots(1);
+    let permit = world.take(root, 1);
+    permit.suspend().unwrap();
+    let other = world.take(root, 1);
+    let waiting = Task::waiting(permit.resume(None).unwrap());
+    drop(waiting);
+    world.tree.check();
+    let collected = Task::waiting(permit.resume(None).unwrap());
+    world.release(other);
+    assert_eq!(world.held(root), 1);
+    drop(collected);
+    world.tree.check();
+    assert_eq!(world.held(root), 0);
+    assert_eq!(Task::new(permit.resume(None).unwrap()).ready(), Ok(()));
+    assert_eq!(world.held(root), 1);
+}
+
+#[test]
+fn a_permit_released_while_it_is_resumed_ends_that() {
+    let (world, root) = World::slots(1);
+    let permit = world.take(root, 1);
+    permit.suspend().unwrap();
+    let other = world.take(root, 1);
+    let mut resume = Task::waiting(permit.resume(None).unwrap());
+    permit.release();
+    world.tree.check();
+    assert_eq!(resume.ready(), Err(AcquireError::Closed));
+    let second = world.waits(root, 1);
+    assert_eq!(permit.suspend(), Err(PermitError::Released));
+    drop((other, second));
+    world.tree.check();
+}
+
+#[test]
+fn a_place_given_up_goes_to_the_next_and_the_future_begins_anew() {
+    let (world, root) = World::slots(1);
+    let held = world.take(root, 1);
+    let mut dead = world.waits(root, 1);
+    let mut next = world.waits(root, 1);
+    let place = dead.future.place().expect("it stands in the line");
+    world.release(held);
+    assert_eq!((dead.wakes(), next.wakes()), (1, 0));
+    place.give_up();
+    place.give_up();
+    world.tree.check();
+    let permit = granted(&mut next);
+    assert!(dead.poll().is_pending());
+    world.release(permit);
+    drop(granted(&mut dead));
+    assert!(dead.future.place().is_none());
+}
+
+#[test]
+fn wakers_and_their_drops_may_call_back() {
+    let (world, root) = World::slots(1);
+    let act = {
+        let tree = Arc::clone(&world.tree);
+        move || drop(tree.try_acquire(Ask::slots(root, 1)))
+    };
+    let held = world.take(root, 1);
+    let mut first = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    assert!(first.poll_with(&Reentrant::waker(act.clone())).is_pending());
+    assert!(first.poll_with(&Reentrant::waker(act.clone())).is_pending());
+    let mut second = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    assert!(second.poll_with(&Reentrant::waker(act)).is_pending());
+    drop(second);
+    drop(held);
+    drop(first);
+    world.tree.check();
+    assert_eq!(world.held(root), 0);
+}
+
+#[test]
+fn those_who_are_granted_together_are_woken_in_their_order() {
+    let (world, root) = World::slots(3);
+    let held = world.take(root, 3);
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let tasks: Vec<_> = (0..3)
+        .map(|name| {
+            let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+            let waker = Waker::from(Arc::new(Named {
+                name,
+                log: Arc::clone(&log),
+            }));
+            assert!(task.poll_with(&waker).is_pending());
+            task
+        })
+        .collect();
+    world.release(held);
+    assert_eq!(*log.lock().unwrap(), [0, 1, 2]);
+    drop(tasks);
+}
+
+#[test]
+fn bad_numbers_say_what_is_wrong_with_them() {
+    assert_eq!(Amount::from_f64(-1.0), Err(AmountError::Negative));
+    assert_eq!(Amount::from_f64(f64::NAN), Err(AmountError::NotANumber));
+    assert_eq!(Amount::from_f64(f64::INFINITY), Err(AmountError::TooLarge));
+    assert_eq!(Amount::from_f64(1e13), Err(AmountError::TooLarge));
+    assert_eq!(Amount::from_f64(1e-9), Ok(Amount::micros(1)));
+    assert_eq!(
+        Amount::from_f64(0.1).map(|amount| amount.to_string()),
+        Ok("0.1".into())
+    );
+    assert_eq!(Weight::from_f64(0.0), Err(AmountError::TooSmall));
+    assert_eq!(Weight::from_f64(-1.0), Err(AmountError::Negative));
+    assert_eq!(Weight::from_f64(f64::NAN), Err(AmountError::NotANumber));
+    assert_eq!(Weight::from_f64(f64::INFINITY), Err(AmountError::TooLarge));
+    assert_eq!(Cost::of(SLOTS, Amount::ZERO), Err(CostError::Zero));
+    assert_eq!(Cost::new([]), Err(CostError::Zero));
+    assert_eq!(
+        Cost::new([(SLOTS, units(1)), (SLOTS, units(2))]),
+        Err(CostError::Twice(SLOTS))
+    );
+}
+
+#[test]
+fn bad_limits_change_nothing() {
+    let (world, root) = World::slots(1);
+    let rate = |amount, per, burst| Limit::Rate {
+        amount: units(amount),
+        per,
+        burst: Some(units(burst)),
+    };
+    let calls = world.tree.resource("calls");
+    let second = Duration::from_secs(1);
+    let resize = |limits: &[(Resource, Limit)]| world.tree.resize(root, limits);
+    assert_eq!(
+        resize(&[(calls, rate(1, Duration::ZERO, 1))]),
+        Err(NodeError::Per(calls))
+    );
+    assert_eq!(
+        resize(&[(calls, rate(1, Duration::MAX, 1))]),
+        Err(NodeError::Per(calls))
+    );
+    assert_eq!(
+        resize(&[(calls, rate(1, second, 0))]),
+        Err(NodeError::Burst(calls))
+    );
+    assert_eq!(
+        resize(&[(SLOTS, rate(1, second, 1))]),
+        Err(NodeError::Kind(SLOTS))
+    );
+    let twice = [slots(1)[0], slots(2)[0]];
+    assert_eq!(resize(&twice), Err(NodeError::Twice(SLOTS)));
+    assert_eq!(world.tree.limits(root), slots(1));
+    let other = Tree::new(Settings::default());
+    for name in 0..4 {
+        other.resource(&name.to_string());
+    }
+    let foreign = other.resource("foreign");
+    assert_eq!(
+        resize(&[(foreign, rate(1, second, 1))]),
+        Err(NodeError::Foreign(foreign))
+    );
+    let theirs = other.root(NodeOptions::slots(1)).unwrap();
+    let message = panics(|| world.tree.waiting(theirs));
+    assert_eq!(message, "the node belongs to another tree");
+}
+
+#[test]
+fn a_path_has_a_greatest_length() {
+    let (world, root) = World::slots(1);
+    let leaf = (1..MAX_DEPTH).fold(root, |parent, _| world.add(parent, 1));
+    assert_eq!(
+        world.tree.add(leaf, NodeOptions::slots(1)),
+        Err(NodeError::TooDeep)
+    );
+    let held = world.take(leaf, 1);
+    let mut task = world.waits(leaf, 1);
+    world.pass(1.0);
+    world.release(held);
+    drop(granted(&mut task));
+}
+
+#[test]
+fn a_snapshot_tells_who_received_what() {
+    let (world, root) = World::slots(1);
+    let heavy = NodeOptions::slots(1).weight(Weight::from_f64(3.0).unwrap());
+    let heavy = world.tree.add(root, heavy.name("heavy")).unwrap();
+    let light = world.add(root, 1);
+    let mut held = world.take(heavy, 1);
+    let mut lines: Vec<_> = [heavy, light]
+        .map(|node| {
+            (0..40)
+                .map(|_| world.waits(node, 1))
+                .collect::<std::collections::VecDeque<_>>()
+        })
+        .into();
+    for _ in 0..40 {
+        world.pass(2.0);
+        world.release(held);
+        let line = lines.iter_mut().find(|line| line[0].wakes() > 0).unwrap();
+        held = granted(&mut line.pop_front().unwrap());
+    }
+    let snapshot = world.tree.snapshot(root).unwrap();
+    let [heavy, light] = &snapshot.children[..] else {
+        panic!("two children");
+    };
+    assert_eq!(heavy.usage.name.as_deref(), Some("heavy"));
+    assert_eq!(heavy.usage.due, Some(0.75));
+    assert!((heavy.usage.received.unwrap() - 0.75).abs() < 0.03);
+    assert!((light.usage.received.unwrap() - 0.25).abs() < 0.03);
+    assert_eq!(snapshot.usage.mean_hold, Some(Duration::from_secs(2)));
+    assert_eq!((snapshot.usage.waiting, snapshot.usage.granted), (40, 41));
+    assert_eq!((snapshot.usage.received, snapshot.usage.due), (None, None));
+    assert_eq!(snapshot.usage.permits, 1);
+}

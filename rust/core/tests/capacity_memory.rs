@@ -1,0 +1,63 @@
+//! What a waiter costs in memory, counted at the allocator.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::counting::{Counting, live};
+use headrace_core::Tree;
+use headrace_core::capacity::{
+    Acquire, Amount, Ask, Limit, ManualClock, NodeOptions, Resource, Settings,
+};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn poll(acquire: &mut Acquire) -> Poll<()> {
+    let polled = Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop()));
+    polled.map(|permit| drop(permit.unwrap()))
+}
+
+/// What the tree takes for each, and the future itself; also where a table has just doubled. One test, so that nobody
+/// else allocates meanwhile.
+#[test]
+fn a_waiter_takes_300_bytes_and_leaves_none() {
+    let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
+    let root = tree.root(NodeOptions::slots(1)).unwrap();
+    let leaves = [(); 4].map(|()| tree.add(root, NodeOptions::slots(200_000)).unwrap());
+    let slots = |count| [(Resource::SLOTS, Limit::Slots(Amount::units(count)))];
+    let empty = live();
+    for count in [1_000, 10_000, 65_537, 100_000] {
+        for served in [true, false] {
+            let permit = tree.try_acquire(Ask::slots(root, 1)).unwrap().unwrap();
+            let mut waiters = Vec::with_capacity(count);
+            waiters.extend((0..count).map(|name| tree.acquire(Ask::slots(leaves[name % 4], 1))));
+            for waiter in &mut waiters {
+                assert!(poll(waiter).is_pending());
+            }
+            let each = (live() - empty) / count;
+            println!(
+                "{count} waiters: {each} bytes each, {} of them the future",
+                size_of::<Acquire>()
+            );
+            assert!(each <= 300, "{count} waiters: {each} bytes each");
+            if served {
+                tree.resize(root, &slots(200_000)).unwrap();
+                assert!(waiters.iter_mut().all(|waiter| poll(waiter).is_ready()));
+            }
+            drop((waiters, permit));
+            tree.resize(root, &slots(1)).unwrap();
+            assert_eq!(tree.waiting(root), 0);
+            let left = live().saturating_sub(empty);
+            println!("{left} bytes are left");
+            // The tables keep room for a few.
+            assert!(
+                left <= 32 * 1024,
+                "{left} bytes are left of {count} waiters"
+            );
+        }
+    }
+}

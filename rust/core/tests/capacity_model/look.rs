@@ -1,0 +1,137 @@
+//! After every operation: what became of those who waited, and whether the tree says of itself what the model says of it.
+
+use crate::model::Stand;
+use crate::op::Op;
+use crate::run::{Run, poll_wish};
+use headrace_core::capacity::{AcquireError, Amount, Time};
+use std::task::Poll;
+
+impl Run {
+    /// Books what the operation made of those who waited, and looks at everything.
+    pub fn check(&mut self) {
+        let woken = std::mem::take(&mut *self.log.lock().unwrap());
+        for name in woken {
+            let index = self
+                .model
+                .waiters
+                .iter()
+                .position(|waiter| waiter.claim.name == name);
+            let index = index.unwrap_or_else(|| panic!("{name} was woken, and is no more"));
+            let waiter = &mut self.model.waiters[index];
+            assert_eq!(waiter.stand, Stand::Waits, "{name} was woken twice");
+            let claim = waiter.claim;
+            if self.model.is_closed(claim.node) {
+                self.model.waiters[index].stand = Stand::Refused;
+                continue;
+            }
+            // Where the model cannot know, it has to look at once.
+            let refused = self.model.exhaustion(&claim).0 && {
+                let waiter = &mut self.model.waiters[index];
+                match poll_wish(&mut waiter.wish, name, &self.log) {
+                    Poll::Ready(Err(AcquireError::BudgetExhausted { .. })) => true,
+                    Poll::Ready(Ok(Some(permit))) => {
+                        self.model.waiters.remove(index);
+                        self.granted(claim, false);
+                        self.lease(claim, permit);
+                        continue;
+                    }
+                    polled => panic!("{claim:?} was woken for {polled:?}"),
+                }
+            };
+            if refused {
+                self.model.waiters.remove(index);
+            } else {
+                self.granted(claim, false);
+                self.model.waiters[index].stand = Stand::Granted;
+            }
+        }
+        self.compare();
+    }
+
+    fn compare(&mut self) {
+        self.tree.check();
+        let books = self.model.books();
+        let [slots, memory, _, money] = self.resources;
+        for (node, book) in self.model.nodes.iter().zip(&books) {
+            let Some(usage) = self.tree.usage(node.id) else {
+                assert!(node.removed && book.permits == 0 && book.waiting == 0);
+                continue;
+            };
+            assert_eq!(self.tree.held(node.id, slots), Amount::units(book.slots));
+            assert_eq!(self.tree.held(node.id, memory), Amount::units(book.memory));
+            assert_eq!(self.tree.waiting(node.id), book.waiting);
+            assert_eq!((usage.waiting, usage.permits), (book.waiting, book.permits));
+            for here in &usage.resources {
+                if here.resource == money {
+                    assert_eq!(here.held, Amount::units(book.money));
+                }
+            }
+        }
+        let next_ready = self.tree.next_ready();
+        self.model
+            .watch_waiters(&books, next_ready.map(Time::as_nanos));
+        for (index, timer) in self.timers.iter_mut().enumerate() {
+            timer.hear();
+            let waiting = self
+                .model
+                .waiters
+                .iter()
+                .filter(|waiter| waiter.stand == Stand::Waits && waiter.alarm == Some(index));
+            let waiting = waiting.count();
+            assert_eq!(timer.alarm.waiting(), waiting);
+            if let (Some(next), true) = (next_ready, waiting > 0) {
+                assert!(
+                    timer.armed.is_some_and(|armed| armed <= next),
+                    "a timer is armed for {:?}, though there is something to do at {next:?}",
+                    timer.armed,
+                );
+            }
+        }
+    }
+
+    /// With everything released and all quotas ready, whoever fits is served; and nothing is left of it.
+    pub fn drain(&mut self) {
+        for node in 0..self.model.nodes.len() {
+            self.apply(Op::Unpause(node));
+            self.check();
+        }
+        let mut idle = 0;
+        while idle < 2 {
+            let before = self.model.waiters.len() + self.model.leases.len();
+            while let Some(index) = self.model.leases.len().checked_sub(1) {
+                self.apply(Op::Release(index));
+                self.check();
+            }
+            for index in (0..self.model.waiters.len()).rev() {
+                if self.model.waiters[index].stand != Stand::Waits {
+                    self.poll(index);
+                    self.check();
+                }
+            }
+            let after = self.model.waiters.len() + self.model.leases.len();
+            idle = if before == after && self.model.leases.is_empty() {
+                idle + 1
+            } else {
+                0
+            };
+            // Long enough for any debt.
+            self.apply(Op::Pass(1_000_000));
+            self.check();
+        }
+        for waiter in &self.model.waiters {
+            // A node that was removed while it was paused stays so.
+            let waits =
+                self.model.is_parked(&waiter.claim) || self.model.is_paused(waiter.claim.node);
+            assert!(waits, "{waiter:?} waits for nothing");
+        }
+        self.model.waiters.clear();
+        for node in &self.model.nodes {
+            assert_eq!(self.tree.held(node.id, self.resources[0]), Amount::ZERO);
+            assert_eq!(self.tree.held(node.id, self.resources[1]), Amount::ZERO);
+            assert_eq!(self.tree.waiting(node.id), 0);
+        }
+        self.tree.check();
+        assert!(self.log.lock().unwrap().is_empty(), "nobody wakes the dead");
+        assert_eq!(self.tree.next_ready(), None);
+    }
+}

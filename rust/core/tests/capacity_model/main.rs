@@ -1,0 +1,83 @@
+//! A tree of capacities under arbitrary operations, watched by a plain model of it.
+//!
+//! `PROPTEST_CASES=200000 cargo test -p headrace-core --test capacity_model` looks longer, at so many cases of each theme; not in
+//! release, which checks less.
+#![cfg(not(loom))]
+// One program: what is public here is so for its other files.
+#![allow(unreachable_pub)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod found;
+mod look;
+mod model;
+mod nodes;
+mod op;
+mod quota;
+mod run;
+mod watch;
+
+use op::Theme;
+use proptest::prelude::*;
+use run::Run;
+
+/// How many operations a case has, on average: a failing one can shrink to a few.
+const STEPS: usize = 200;
+
+/// By default the five themes together have ten thousand cases.
+fn config(share: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: 10_000 / share,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+const fn theme(memory: u32, calls: u32, money: u32) -> Theme {
+    Theme {
+        memory,
+        calls,
+        money,
+    }
+}
+
+const SLOTS: Theme = theme(0, 0, 0);
+const TWO: Theme = theme(7, 0, 0);
+const QUOTAS: Theme = theme(0, 6, 0);
+const BUDGETS: Theme = theme(0, 0, 5);
+const ALL: Theme = theme(3, 4, 3);
+
+macro_rules! themes {
+    ($($name:ident: $theme:expr),*) => {
+        proptest! {
+            #![proptest_config(config(5))]
+
+            $(
+                #[test]
+                fn $name(
+                    settings in Theme::settings(),
+                    nodes in $theme.nodes(),
+                    ops in prop::collection::vec($theme.op(), 1..2 * STEPS),
+                ) {
+                    Run::new(settings, nodes).play(&ops);
+                }
+            )*
+        }
+    };
+}
+
+themes! { slots: SLOTS, slots_and_memory: TWO, quotas: QUOTAS, budgets: BUDGETS, everything: ALL }
+
+proptest! {
+    #![proptest_config(config(20))]
+
+    #[test]
+    fn the_same_operations_and_clock_give_the_same_grants(
+        settings in Theme::settings(),
+        nodes in ALL.nodes(),
+        ops in prop::collection::vec(ALL.op(), 1..2 * STEPS),
+    ) {
+        let once = Run::new(settings, nodes.clone()).play(&ops);
+        prop_assert_eq!(once, Run::new(settings, nodes).play(&ops));
+    }
+}

@@ -1,0 +1,461 @@
+//! The real tree and the model of it, side by side through one list of operations.
+
+use crate::common::timer::Timer;
+use crate::model::{Claim, Lease, Model, Stand, Waiter, Wish};
+use crate::op::{Amounts, Limits, Op};
+use crate::watch::Refusal;
+use headrace_core::Tree;
+use headrace_core::capacity::{
+    AcquireError, Amount, Ask, Cost, ManualClock, OwnerId, Permit, PermitError, Resource, Settings,
+    Time,
+};
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+pub const MILLI: u64 = 1_000_000;
+
+/// Writes down who was woken.
+struct Bell {
+    name: u64,
+    log: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.log.lock().unwrap().push(self.name);
+    }
+}
+
+#[derive(Debug)]
+pub struct Run {
+    pub tree: Arc<Tree>,
+    clock: Arc<ManualClock>,
+    pub resources: [Resource; 4],
+    pub timers: [Timer; 2],
+    pub log: Arc<Mutex<Vec<u64>>>,
+    pub model: Model,
+    next_name: u64,
+    /// Who was granted, in that order.
+    grants: Vec<u64>,
+}
+
+impl Run {
+    /// With so many milliseconds for late timers, and so many passes.
+    pub fn new((lateness, passes): (u64, u32), nodes: Vec<(usize, Limits, u32)>) -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let tree = Tree::new(Settings {
+            lateness: Duration::from_millis(lateness),
+            passes,
+            ..Settings::with_clock(Arc::clone(&clock) as _)
+        });
+        let resources = ["slots", "memory", "calls", "money"].map(|name| tree.resource(name));
+        let timers = [(); 2].map(|()| Timer::new(&tree));
+        let mut run = Self {
+            tree,
+            clock,
+            resources,
+            timers,
+            log: Arc::default(),
+            model: Model {
+                lateness: lateness * MILLI,
+                passes: passes.into(),
+                ..Model::default()
+            },
+            next_name: 0,
+            grants: Vec::new(),
+        };
+        for (parent, limits, weight) in nodes {
+            run.add(parent, limits, weight);
+        }
+        run
+    }
+
+    /// Plays all operations, lets everything end well, and tells who was granted.
+    pub fn play(self, ops: &[Op]) -> Vec<u64> {
+        // If it fails, nothing is cleaned up: what is wrong already would only panic again.
+        let mut run = ManuallyDrop::new(self);
+        for op in ops {
+            run.apply(*op);
+            run.check();
+        }
+        run.drain();
+        ManuallyDrop::into_inner(run).grants
+    }
+
+    pub fn apply(&mut self, op: Op) {
+        let (nodes, waiters) = (self.model.nodes.len(), self.model.waiters.len());
+        let leases = self.model.leases.len();
+        match op {
+            Op::Add(parent, limits, weight) => self.add(parent, limits, weight),
+            Op::Acquire(node, cost, priority, owner) => {
+                self.acquire(node % nodes, cost, priority, owner);
+            }
+            Op::Try(node, cost, priority) => self.try_acquire(node % nodes, cost, priority),
+            Op::Poll(index) if waiters > 0 => self.poll(index % waiters),
+            Op::Cancel(index) if waiters > 0 => self.cancel(index % waiters),
+            Op::Release(index) if leases > 0 => self.release(index % leases, index % 2 == 0),
+            Op::Settle(index, actual) if leases > 0 => self.settle(index % leases, actual),
+            Op::Suspend(index) if leases > 0 => self.suspend(index % leases),
+            Op::Resume(index) if leases > 0 => self.resume(index % leases),
+            Op::Pass(millis) => self.pass(self.model.now + millis * MILLI),
+            Op::Ring(late) => {
+                let armed = self.timers.iter().filter_map(|timer| timer.armed).min();
+                if let Some(time) = armed {
+                    self.pass(time.as_nanos().max(self.model.now) + late * 1_000);
+                    self.timers.iter_mut().for_each(Timer::arm);
+                }
+            }
+            Op::Remove(node)
+            | Op::Resize(node, ..)
+            | Op::Reweigh(node, _)
+            | Op::Pause(node)
+            | Op::Unpause(node)
+            | Op::RetryAfter(node, _)
+            | Op::Close(node) => self.change(node % nodes, op),
+            // There is none to pick.
+            _ => {}
+        }
+    }
+
+    fn claim(&mut self, node: usize, cost: Amounts, priority: i32, owner: Option<u64>) -> Claim {
+        self.next_name += 1;
+        Claim {
+            name: self.next_name,
+            node,
+            cost,
+            priority,
+            since: self.model.now,
+            owner,
+        }
+    }
+
+    fn ask(&self, claim: &Claim) -> Option<Ask> {
+        let Amounts {
+            slots,
+            memory,
+            calls,
+            money,
+        } = claim.cost;
+        let amounts = [slots, memory, calls, money].map(Amount::units);
+        let cost = Cost::new(self.resources.into_iter().zip(amounts)).ok()?;
+        let ask = Ask::new(self.model.nodes[claim.node].id, cost).priority(claim.priority);
+        Some(match claim.owner {
+            Some(owner) => ask.owner(OwnerId(owner)),
+            None => ask,
+        })
+    }
+
+    fn acquire(&mut self, node: usize, cost: Amounts, priority: i32, owner: Option<u64>) {
+        let claim = self.claim(node, cost, priority, owner);
+        let Some(ask) = self.ask(&claim) else {
+            return;
+        };
+        let alarm = usize::try_from(claim.name % 3)
+            .ok()
+            .filter(|&alarm| alarm < 2);
+        let ask = match alarm {
+            Some(alarm) => ask.alarm(self.timers[alarm].id()),
+            None => ask,
+        };
+        let (refusals, must) = self.model.refusals(&claim);
+        let checked = self.tree.check_ask(&ask);
+        watch_refusal(&claim, checked.as_ref().err(), &refusals, must);
+        let mut wish = Wish::Acquire(self.tree.acquire(ask));
+        let (may_deadlock, must_deadlock) = self.model.deadlock(&claim);
+        match poll_wish(&mut wish, claim.name, &self.log) {
+            Poll::Pending => {
+                assert!(!must, "{claim:?} waits, though {refusals:?}");
+                assert!(!must_deadlock, "{claim:?} waits for its own owner");
+                self.wait(claim, wish, alarm);
+            }
+            Poll::Ready(Ok(permit)) => {
+                assert!(!must, "{claim:?} was granted, though {refusals:?}");
+                self.granted(claim, false);
+                self.lease(claim, permit.expect("an acquire gives a permit"));
+            }
+            Poll::Ready(Err(error)) => {
+                let deadlock = Refusal::from(&error) == Refusal::Deadlock && may_deadlock;
+                if !deadlock {
+                    watch_refusal(&claim, Some(&error), &refusals, must);
+                }
+            }
+        }
+    }
+
+    fn try_acquire(&mut self, node: usize, cost: Amounts, priority: i32) {
+        let claim = self.claim(node, cost, priority, None);
+        let Some(ask) = self.ask(&claim) else {
+            return;
+        };
+        let (refusals, must) = self.model.refusals(&claim);
+        let found = self.tree.try_acquire(ask);
+        watch_refusal(&claim, found.as_ref().err(), &refusals, must);
+        match found {
+            Ok(Some(permit)) => {
+                self.granted(claim, true);
+                self.lease(claim, permit);
+            }
+            Ok(None) => {
+                let model = &self.model;
+                let alone = model
+                    .waiters
+                    .iter()
+                    .all(|waiter| waiter.stand != Stand::Waits);
+                let fits = model.lacks(&model.books(), &claim).is_empty()
+                    && model.is_owed(&claim, model.now)
+                    && !model.is_paused(claim.node);
+                assert!(
+                    !(alone && fits),
+                    "{claim:?} was not had, though nobody waits"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn wait(&mut self, claim: Claim, wish: Wish, alarm: Option<usize>) {
+        self.model.waiters.push(Waiter {
+            claim,
+            wish,
+            stand: Stand::Waits,
+            alarm,
+            seen: 0,
+            passed: 0,
+        });
+    }
+
+    pub fn granted(&mut self, claim: Claim, tried: bool) {
+        self.model.watch_grant(&claim, tried);
+        let now = self.model.now;
+        self.model
+            .for_rates(&claim, |log, calls| log.admit(claim.name, now, calls));
+        self.grants.push(claim.name);
+    }
+
+    pub fn lease(&mut self, claim: Claim, permit: Permit) {
+        assert_eq!(permit.node(), self.model.nodes[claim.node].id);
+        self.model.leases.push(Lease {
+            claim,
+            permit,
+            suspended: false,
+            settled: false,
+        });
+    }
+
+    /// What a waiter finds: nothing, or what it was woken for.
+    pub fn poll(&mut self, index: usize) {
+        let waiter = &mut self.model.waiters[index];
+        let polled = poll_wish(&mut waiter.wish, waiter.claim.name, &self.log);
+        let (stand, claim) = (waiter.stand, waiter.claim);
+        match (stand, polled) {
+            (Stand::Waits, Poll::Pending) => {}
+            (Stand::Refused, Poll::Ready(Err(error))) => {
+                let reason = Refusal::from(&error);
+                assert!(
+                    matches!(reason, Refusal::Closed | Refusal::Exhausted),
+                    "{error:?}"
+                );
+                self.model.waiters.remove(index);
+            }
+            (Stand::Granted, Poll::Ready(Ok(permit))) => {
+                let waiter = self.model.waiters.remove(index);
+                match (waiter.wish, permit) {
+                    (Wish::Acquire(_), Some(permit)) => self.lease(claim, permit),
+                    (Wish::Resume(name, _), None) => {
+                        let mut leases = self.model.leases.iter_mut();
+                        let lease = leases.find(|lease| lease.claim.name == name);
+                        lease.expect("it was suspended").suspended = false;
+                    }
+                    (wish, permit) => panic!("{wish:?} gave {permit:?}"),
+                }
+            }
+            (stand, polled) => panic!("{claim:?}, which {stand:?}, found {polled:?}"),
+        }
+    }
+
+    fn cancel(&mut self, index: usize) {
+        let waiter = self.model.waiters.remove(index);
+        if waiter.stand == Stand::Granted {
+            // It is as if it had never been granted.
+            self.grants.retain(|&name| name != waiter.claim.name);
+            let now = self.model.now;
+            self.model.for_rates(&waiter.claim, |log, calls| {
+                log.settle(waiter.claim.name, now, calls, 0);
+            });
+        }
+        drop(waiter);
+    }
+
+    fn release(&mut self, index: usize, by_drop: bool) {
+        let lease = self.model.leases.remove(index);
+        for node in self.model.path(lease.claim.node).collect::<Vec<_>>() {
+            if let Some(money) = &mut self.model.nodes[node].money {
+                money.spent += lease.claim.cost.money;
+            }
+        }
+        if !by_drop {
+            lease.permit.release();
+            assert!(lease.permit.is_released());
+            lease.permit.release();
+        }
+        let name = lease.claim.name;
+        drop(lease.permit);
+        // Whoever wanted its slots back has nothing to want any more.
+        let resumes = |waiter: &Waiter| matches!(waiter.wish, Wish::Resume(of, _) if of == name);
+        self.model.waiters.retain(|waiter| !resumes(waiter));
+        self.log.lock().unwrap().retain(|&woken| {
+            self.model
+                .waiters
+                .iter()
+                .any(|waiter| waiter.claim.name == woken)
+        });
+    }
+
+    fn settle(&mut self, index: usize, mut actual: Amounts) {
+        let lease = &self.model.leases[index];
+        let claim = lease.claim;
+        // Of slots only less, unless it is to fail; and only what is held at all.
+        if claim.cost.calls == 0 {
+            actual.calls = 0;
+        }
+        if claim.cost.money == 0 {
+            actual.money = 0;
+        }
+        if claim.cost.slots == 0 {
+            actual.slots = 0;
+        }
+        if claim.cost.memory == 0 {
+            actual.memory = 0;
+        }
+        let grows = actual.slots > claim.cost.slots || actual.memory > claim.cost.memory;
+        let mut parts = Vec::new();
+        let each = |cost: Amounts| [cost.slots, cost.memory, cost.calls, cost.money];
+        let (all, amounts) = (each(claim.cost), each(actual));
+        for (resource, (amount, held)) in
+            self.resources.into_iter().zip(amounts.into_iter().zip(all))
+        {
+            if held > 0 {
+                parts.push((resource, Amount::units(amount)));
+            }
+        }
+        match lease.permit.settle(&parts) {
+            Ok(()) => {
+                assert!(!grows, "slots grew: {claim:?}");
+                let lease = &mut self.model.leases[index];
+                lease.claim.cost = actual;
+                // What it was granted again, but has not collected, is its own already.
+                let again = self.model.waiters.iter_mut().find(
+                    |waiter| matches!(waiter.wish, Wish::Resume(name, _) if name == claim.name),
+                );
+                if let Some(waiter) = again {
+                    assert_eq!(
+                        waiter.stand,
+                        Stand::Granted,
+                        "settled while it waits: {claim:?}"
+                    );
+                    waiter.claim.cost.slots = actual.slots;
+                    waiter.claim.cost.memory = actual.memory;
+                }
+                let lease = &mut self.model.leases[index];
+                lease.settled |= claim.cost.money > 0;
+                let now = self.model.now;
+                self.model.for_rates(&claim, |log, calls| {
+                    log.settle(claim.name, now, calls, actual.calls);
+                });
+            }
+            Err(PermitError::Grows(_)) => assert!(grows, "{claim:?} settles to {actual:?}"),
+            Err(PermitError::Suspended) => assert!(lease.suspended, "{claim:?}"),
+            Err(error) => panic!("{claim:?} settles to {actual:?}: {error}"),
+        }
+    }
+
+    fn suspend(&mut self, index: usize) {
+        let lease = &mut self.model.leases[index];
+        let done = lease.permit.suspend();
+        assert_eq!(done.is_ok(), !lease.suspended);
+        lease.suspended = true;
+    }
+
+    fn resume(&mut self, index: usize) {
+        let lease = &self.model.leases[index];
+        let of = lease.claim;
+        let mut names = self.model.waiters.iter().map(|waiter| &waiter.wish);
+        if names.any(|wish| matches!(wish, Wish::Resume(name, _) if *name == of.name)) {
+            return;
+        }
+        let resume = lease.permit.resume(None);
+        assert_eq!(resume.is_ok(), lease.suspended);
+        let Ok(resume) = resume else {
+            return;
+        };
+        let cost = Amounts {
+            slots: of.cost.slots,
+            memory: of.cost.memory,
+            ..Amounts::default()
+        };
+        let claim = self.claim(of.node, cost, 0, of.owner);
+        let mut wish = Wish::Resume(of.name, resume);
+        let (may_deadlock, must_deadlock) = self.model.deadlock(&claim);
+        let is_closed = self.model.is_closed(of.node);
+        match poll_wish(&mut wish, claim.name, &self.log) {
+            Poll::Pending => {
+                assert!(!must_deadlock, "{claim:?} waits for its own owner");
+                self.wait(claim, wish, None);
+            }
+            Poll::Ready(Ok(_)) => {
+                assert!(!must_deadlock, "{claim:?} was had against its own owner");
+                if claim.cost != Amounts::default() {
+                    self.granted(claim, false);
+                }
+                self.model.leases[index].suspended = false;
+            }
+            Poll::Ready(Err(AcquireError::Closed)) => assert!(is_closed),
+            Poll::Ready(Err(AcquireError::WouldDeadlock { .. })) => {
+                assert!(may_deadlock && !is_closed, "{claim:?}");
+            }
+            Poll::Ready(Err(AcquireError::AboveCeiling { .. })) => {
+                let (refusals, _) = self.model.refusals(&claim);
+                assert!(refusals.contains(&Refusal::Ceiling), "{claim:?}");
+            }
+            Poll::Ready(Err(error)) => panic!("{claim:?} cannot resume: {error}"),
+        }
+    }
+
+    fn pass(&mut self, time: u64) {
+        self.model.now = time;
+        self.clock.set(Time::from_nanos(time));
+        self.tree.tick();
+    }
+}
+
+/// Polls, and tells an acquire's permit from a resume's nothing.
+pub fn poll_wish(
+    wish: &mut Wish,
+    name: u64,
+    log: &Arc<Mutex<Vec<u64>>>,
+) -> Poll<Result<Option<Permit>, AcquireError>> {
+    let waker = Waker::from(Arc::new(Bell {
+        name,
+        log: Arc::clone(log),
+    }));
+    let mut context = Context::from_waker(&waker);
+    match wish {
+        Wish::Acquire(acquire) => Pin::new(acquire).poll(&mut context).map_ok(Some),
+        Wish::Resume(_, resume) => Pin::new(resume).poll(&mut context).map_ok(|()| None),
+    }
+}
+
+/// Holds what the tree said of an ask against what the model knows of it.
+fn watch_refusal(claim: &Claim, error: Option<&AcquireError>, refusals: &[Refusal], must: bool) {
+    match error {
+        None => assert!(!must, "{claim:?} was not refused, though {refusals:?}"),
+        Some(error) => assert!(
+            refusals.contains(&error.into()),
+            "{claim:?} was refused by {error:?}, not by {refusals:?}",
+        ),
+    }
+}

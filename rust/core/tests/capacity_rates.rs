@@ -1,0 +1,359 @@
+//! The order of waiters at rates and budgets: which may pass another, and by how much.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::Task;
+use common::clocked::{SLOTS, World, failed, granted, units};
+use headrace_core::capacity::{
+    Acquire, AcquireError, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Resource, Time, Weight,
+};
+use std::task::Poll;
+use std::time::Duration;
+
+/// As [`Settings::passes`](headrace_core::capacity::Settings::passes) by default.
+const PASSES: usize = 8;
+
+fn rate(amount: u64, millis: u64, burst: Option<u64>) -> Limit {
+    Limit::Rate {
+        amount: units(amount),
+        per: Duration::from_millis(millis),
+        burst: burst.map(units),
+    }
+}
+
+fn cost(parts: &[(Resource, u64)]) -> Cost {
+    let parts = parts
+        .iter()
+        .map(|&(resource, amount)| (resource, units(amount)));
+    Cost::new(parts).unwrap()
+}
+
+fn millis(world: &World) -> u64 {
+    u64::try_from(world.tree.now().since(Time::ZERO).as_millis()).unwrap()
+}
+
+/// One token a second, at most three at once, of which two are left.
+fn two_of_three() -> (World, NodeId, Resource) {
+    let world = World::new();
+    let tokens = world.tree.resource("tokens");
+    let limits = [(tokens, rate(1, 1_000, Some(3)))];
+    let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+    drop(world.take_ask(Ask::new(root, cost(&[(tokens, 1)]))));
+    (world, root, tokens)
+}
+
+/// When each of these was granted, in milliseconds, in the order in which they are given.
+fn times(world: &World, tasks: &mut [Task<Acquire>]) -> Vec<u64> {
+    let mut times = vec![None; tasks.len()];
+    loop {
+        for (time, task) in times.iter_mut().zip(tasks.iter_mut()) {
+            if time.is_none() && task.wakes() > 0 {
+                drop(granted(task));
+                *time = Some(millis(world));
+            }
+        }
+        if times.iter().all(Option::is_some) {
+            return times.into_iter().flatten().collect();
+        }
+        world
+            .clock
+            .set(world.tree.next_ready().expect("somebody waits"));
+        world.tree.tick();
+        world.tree.check();
+    }
+}
+
+#[test]
+fn a_smaller_cost_does_not_pass_a_larger_one_at_a_rate() {
+    let (world, root, tokens) = two_of_three();
+    let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
+    let mut tasks = [3, 1, 2].map(|amount| world.waits_ask(ask(amount)));
+    // It would fit, and comes behind the others.
+    assert!(world.refused(ask(1)));
+    assert_eq!(times(&world, &mut tasks), [1_000, 2_000, 4_000]);
+    assert_eq!(world.tree.usage(root).unwrap().bypassed, 0);
+}
+
+#[test]
+fn a_smaller_cost_of_a_sibling_does_not_pass_a_larger_one_at_a_rate() {
+    let (world, root, tokens) = two_of_three();
+    let heavy = Weight::from_f64(1_000.0).unwrap();
+    let leaves = [Weight::ONE, heavy].map(|weight| NodeOptions::new([]).weight(weight));
+    let [light, heavy] = leaves.map(|options| world.tree.add(root, options).unwrap());
+    let ask = |node, amount| Ask::new(node, cost(&[(tokens, amount)]));
+    let mut tasks = [(light, 3), (heavy, 1), (root, 1)]
+        .map(|(node, amount)| world.waits_ask(ask(node, amount)));
+    assert!(world.refused(ask(heavy, 1)));
+    assert_eq!(times(&world, &mut tasks)[0], 1_000);
+}
+
+/// Priority is the order of a line, at a rate as for slots: also of one that comes when another waits for its quota already.
+#[test]
+fn a_higher_priority_comes_before_whoever_waits_for_quota_already() {
+    let (world, root, tokens) = two_of_three();
+    let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
+    let mut tasks = [world.waits_ask(ask(3)), world.waits_ask(ask(1))];
+    let mut urgent = Task::new(world.tree.acquire(ask(1).priority(1)));
+    drop(granted(&mut urgent));
+    world.tree.check();
+    drop(world.take_ask(ask(1).priority(1)));
+    assert!(world.refused(ask(1).priority(1)));
+    assert_eq!(times(&world, &mut tasks), [3_000, 4_000]);
+}
+
+/// Ten seconds of waiting make up for one step of priority.
+#[test]
+fn priority_does_not_starve_whoever_waits_for_quota() {
+    let (world, root, tokens) = two_of_three();
+    let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
+    let mut large = world.waits_ask(ask(3));
+    let mut urgent = Task::new(world.tree.acquire(ask(1).priority(1)));
+    while large.poll().is_pending() {
+        while urgent.poll().is_ready() {
+            urgent = Task::new(world.tree.acquire(ask(1).priority(1)));
+        }
+        world.clock.set(world.tree.next_ready().unwrap());
+        world.tree.tick();
+        world.tree.check();
+    }
+    // Those that came within the first ten seconds were served before, the last of them at 11 s.
+    assert!(millis(&world) <= 14_000, "{}", millis(&world));
+}
+
+/// Waiters that are replaced as soon as they are granted.
+struct Crowd {
+    node: NodeId,
+    cost: Cost,
+    /// For how long the slots are held, in milliseconds.
+    hold: u64,
+    line: Vec<Task<Acquire>>,
+    held: Vec<(u64, Permit)>,
+    granted: usize,
+}
+
+impl Crowd {
+    fn new(node: NodeId, cost: Cost, hold: u64) -> Self {
+        Self {
+            node,
+            cost,
+            hold,
+            line: Vec::new(),
+            held: Vec::new(),
+            granted: 0,
+        }
+    }
+
+    fn replace(&mut self, world: &World) {
+        let now = millis(world);
+        self.held.retain(|(ends, _)| *ends > now);
+        loop {
+            while self.line.len() < 3 {
+                let acquire = world.tree.acquire(Ask::new(self.node, self.cost.clone()));
+                self.line.push(Task::new(acquire));
+            }
+            let before = self.line.len();
+            let (held, ends) = (&mut self.held, now + self.hold);
+            self.line.retain_mut(|task| match task.poll() {
+                Poll::Ready(permit) => {
+                    if ends > now {
+                        held.push((ends, permit.unwrap()));
+                    }
+                    false
+                }
+                Poll::Pending => true,
+            });
+            self.granted += before - self.line.len();
+            if before == self.line.len() {
+                return;
+            }
+        }
+    }
+
+    /// Goes on to the next moment at which anything happens.
+    fn step(crowds: &mut [Self], world: &World) {
+        let ends = crowds
+            .iter()
+            .flat_map(|crowd| crowd.held.iter().map(|(ends, _)| *ends));
+        let ends = ends.map(|ends| Time::ZERO.after(Duration::from_millis(ends)));
+        let next = ends.chain(world.tree.next_ready()).min();
+        world.clock.set(next.expect("somebody holds or waits"));
+        world.tree.tick();
+        for crowd in crowds {
+            crowd.replace(world);
+        }
+        world.tree.check();
+    }
+}
+
+/// Which of the nodes limits what, and where the waiters are.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    OneLine,
+    Siblings,
+    Levels,
+}
+
+/// The turn at the one rate is always another's when the turn at the other is free.
+#[test]
+fn whoever_needs_two_rates_is_served_though_others_always_wait_for_either() {
+    for shape in [Shape::OneLine, Shape::Siblings, Shape::Levels] {
+        for burst in [None, Some(1), Some(2)] {
+            for (calls_every, tokens_every, phase) in [
+                (100, 100, 50),
+                (100, 100, 0),
+                (100, 30, 10),
+                (30, 100, 10),
+                (100, 70, 20),
+            ] {
+                let world = World::new();
+                let [calls, tokens] = ["calls", "tokens"].map(|name| world.tree.resource(name));
+                let limits = [
+                    (calls, rate(1, calls_every, burst)),
+                    (tokens, rate(1, tokens_every, burst)),
+                ];
+                let add = |parent, limits: &[_]| {
+                    let options = NodeOptions::new(limits.iter().copied());
+                    world.tree.add(parent, options).unwrap()
+                };
+                let (both, calling, saying) = match shape {
+                    Shape::OneLine => {
+                        let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+                        (root, root, root)
+                    }
+                    Shape::Siblings => {
+                        let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+                        (add(root, &[]), add(root, &[]), add(root, &[]))
+                    }
+                    Shape::Levels => {
+                        let root = world.tree.root(NodeOptions::new([limits[0]])).unwrap();
+                        let inner = add(root, &[limits[1]]);
+                        (add(inner, &[]), root, add(inner, &[]))
+                    }
+                };
+                let mut crowds = [
+                    Crowd::new(calling, cost(&[(calls, 1)]), 0),
+                    Crowd::new(saying, cost(&[(tokens, 1)]), 0),
+                ];
+                crowds[0].replace(&world);
+                world.pass(f64::from(phase) / 1_000.0);
+                crowds[1].replace(&world);
+                for _ in 0..20 {
+                    Crowd::step(&mut crowds, &world);
+                }
+                let began = millis(&world);
+                let ask = Ask::new(both, cost(&[(calls, 1), (tokens, 1)]));
+                let mut task = Task::new(world.tree.acquire(ask));
+                // A turn at each of the two for each miss, and as many for those who wait already.
+                let bound = (PASSES as u64 + 4) * (calls_every + tokens_every);
+                while task.poll().is_pending() {
+                    Crowd::step(&mut crowds, &world);
+                    let waited = millis(&world) - began;
+                    assert!(
+                        waited <= bound,
+                        "{shape:?}, {burst:?}, {calls_every}, {tokens_every}, {phase}: {waited} ms"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A tree of three slots and a call every 100 ms, and a child with a call of its own every hour, which has been used.
+fn slow_child(slots: u64) -> (World, [Resource; 2], NodeId, Task<Acquire>) {
+    let world = World::new();
+    let [calls, slow] = ["calls", "slow"].map(|name| world.tree.resource(name));
+    let limits = [(SLOTS, Limit::Slots(units(3))), (calls, rate(1, 100, None))];
+    let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+    let own = NodeOptions::new([(slow, rate(1, 3_600_000, None))]);
+    let child = world.tree.add(root, own).unwrap();
+    let all = cost(&[(SLOTS, slots), (calls, 1), (slow, 1)]);
+    drop(world.take_ask(Ask::new(child, all.clone())));
+    let task = world.waits_ask(Ask::new(child, all));
+    (world, [calls, slow], root, task)
+}
+
+/// It misses slots all the time; what it keeps for that must not be the rate that all share.
+#[test]
+fn a_wait_for_a_slow_rate_of_ones_own_does_not_stop_a_shared_one() {
+    for slots in [1, 3] {
+        let (world, [calls, _], root, mut late) = slow_child(slots);
+        let [fetching, calling] =
+            [(); 2].map(|()| world.tree.add(root, NodeOptions::new([])).unwrap());
+        let mut crowds = [
+            Crowd::new(fetching, cost(&[(SLOTS, 1)]), 50),
+            Crowd::new(calling, cost(&[(calls, 1)]), 0),
+        ];
+        for crowd in &mut crowds {
+            crowd.replace(&world);
+        }
+        while millis(&world) < 30_000 {
+            Crowd::step(&mut crowds, &world);
+            assert!(late.poll().is_pending());
+        }
+        let [fetched, called] = crowds.each_ref().map(|crowd| crowd.granted);
+        assert!(called >= 295, "{slots}: {called} calls of 300");
+        assert!(fetched >= 1_700, "{slots}: {fetched} fetches of 1,800");
+        // When its own rate is ready it has the rest soon.
+        for crowd in &mut crowds {
+            crowd.held.clear();
+        }
+        let nearly = Time::ZERO.after(Duration::from_secs(3_599));
+        world.clock.set(nearly);
+        world.tree.tick();
+        for crowd in &mut crowds {
+            crowd.replace(&world);
+        }
+        while late.poll().is_pending() {
+            Crowd::step(&mut crowds, &world);
+            assert!(millis(&world) <= 3_601_000, "{slots}");
+        }
+        assert!(millis(&world) >= 3_600_000);
+    }
+}
+
+/// A budget of 20 of which a call has ten, though it may need less; and a request for eleven, which waits.
+fn budget() -> (World, Resource, NodeId, Permit, Task<Acquire>) {
+    let world = World::new();
+    let dollars = world.tree.resource("dollars");
+    let limits = [(dollars, Limit::Budget(units(20)))];
+    let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+    let call = world.take_ask(Ask::new(root, cost(&[(dollars, 10)])));
+    let large = world.waits_ask(Ask::new(root, cost(&[(dollars, 11)])));
+    (world, dollars, root, call, large)
+}
+
+#[test]
+fn small_costs_pass_a_large_one_at_a_budget_eight_times() {
+    let (world, dollars, root, call, mut large) = budget();
+    let ask = || Ask::new(root, cost(&[(dollars, 1)]));
+    let mut small: Vec<_> = (0..PASSES).map(|_| world.take_ask(ask())).collect();
+    // From now on what is left is kept for it.
+    assert!(world.refused(ask()));
+    assert_eq!(
+        world.tree.usage(root).unwrap().bypassed,
+        u64::try_from(PASSES).unwrap()
+    );
+    let mut later = world.waits_ask(ask());
+    call.settle(&[(dollars, units(1))]).unwrap();
+    drop(call);
+    // 11 are left: those that the small ones leave it.
+    let large = granted(&mut large);
+    assert!(later.poll().is_pending());
+    small.clear();
+    large.settle(&[(dollars, units(10))]).unwrap();
+    drop(large);
+    drop(granted(&mut later));
+}
+
+#[test]
+fn a_large_cost_that_was_passed_at_a_budget_may_find_it_exhausted() {
+    let (world, dollars, root, call, mut large) = budget();
+    drop(world.take_ask(Ask::new(root, cost(&[(dollars, 5)]))));
+    call.settle(&[(dollars, units(5))]).unwrap();
+    drop(call);
+    assert!(matches!(
+        failed(&mut large),
+        AcquireError::BudgetExhausted { left, .. } if left == units(10)
+    ));
+}

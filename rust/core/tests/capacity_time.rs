@@ -1,0 +1,464 @@
+//! Rates, budgets, and what else of a tree of capacities goes by the clock.
+#![cfg(not(loom))]
+
+mod common;
+
+use common::Task;
+use common::clocked::{World, failed, granted, units};
+use common::dice::Dice;
+use headrace_core::Tree;
+use headrace_core::capacity::{
+    AcquireError, Amount, Ask, Cost, Limit, ManualClock, NodeError, NodeId, NodeOptions,
+    PermitError, Resource, Settings, Time,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+fn rate(amount: u64, per: u64, burst: Option<u64>) -> Limit {
+    Limit::Rate {
+        amount: units(amount),
+        per: Duration::from_secs(per),
+        burst: burst.map(units),
+    }
+}
+
+/// A tree whose root has one limit, of `"tokens"`.
+fn tokens(limit: Limit) -> (World, NodeId, Resource) {
+    let world = World::new();
+    let tokens = world.tree.resource("tokens");
+    let root = world
+        .tree
+        .root(NodeOptions::new([(tokens, limit)]))
+        .unwrap();
+    (world, root, tokens)
+}
+
+fn ask(node: NodeId, resource: Resource, amount: u64) -> Ask {
+    Ask::new(node, Cost::of(resource, units(amount)).unwrap())
+}
+
+fn at(seconds: f64) -> Time {
+    Time::ZERO.after(Duration::from_secs_f64(seconds))
+}
+
+/// The most that was admitted in any window beyond what the rate brings in that time.
+fn most_at_once(admitted: &[(Time, u32)], amount: u32, per: u32) -> f64 {
+    let mut most = 0.0_f64;
+    for first in 0..admitted.len() {
+        let mut sum = 0;
+        for &(time, units) in &admitted[first..] {
+            sum += units;
+            let window = time.since(admitted[first].0).as_secs_f64();
+            most = most.max(f64::from(sum) - window * f64::from(amount) / f64::from(per));
+        }
+    }
+    most
+}
+
+#[test]
+fn a_rate_is_smooth_and_exact_with_one_waiter_and_with_many() {
+    for (burst, waiters) in [(None, 1), (None, 1000), (Some(1_u32), 1000), (Some(20), 50)] {
+        let (world, root, tokens) = tokens(rate(200, 1, burst.map(u64::from)));
+        let mut line = VecDeque::new();
+        let mut admitted = Vec::new();
+        let mut step = |now| {
+            // Whoever was granted comes again, behind the others.
+            while line.front().is_some_and(|task: &Task<_>| task.wakes() > 0) {
+                drop(granted(&mut line.pop_front().unwrap()));
+                admitted.push((now, 1));
+            }
+            while line.len() < waiters {
+                let mut task = Task::new(world.tree.acquire(ask(root, tokens, 1)));
+                match task.poll() {
+                    Poll::Pending => line.push_back(task),
+                    Poll::Ready(_) => admitted.push((now, 1)),
+                }
+            }
+        };
+        step(Time::ZERO);
+        while let Some(next) = world.tree.next_ready().filter(|&next| next <= at(3.0)) {
+            world.clock.set(next);
+            world.tree.tick();
+            step(next);
+        }
+        let burst = burst.unwrap_or(1);
+        let most = most_at_once(&admitted, 200, 1);
+        assert!(most <= f64::from(burst) + 1e-6, "{most} at once");
+        assert_eq!(admitted.len(), 600 + burst as usize);
+    }
+}
+
+#[test]
+fn a_large_cost_waits_for_its_quota_and_is_not_passed_meanwhile() {
+    let (world, root, tokens) = tokens(rate(60, 60, Some(10)));
+    drop(world.take_ask(ask(root, tokens, 10)));
+    let mut large = world.waits_ask(ask(root, tokens, 8));
+    let mut small = world.waits_ask(ask(root, tokens, 1));
+    assert_eq!(world.tree.next_ready(), Some(at(8.0)));
+    world.pass(7.0);
+    assert!(world.refused(ask(root, tokens, 1)));
+    assert_eq!((large.wakes(), small.wakes()), (0, 0));
+    world.pass(1.0);
+    drop(granted(&mut large));
+    assert_eq!(small.wakes(), 0);
+    world.pass(1.0);
+    drop(granted(&mut small));
+    assert_eq!(world.tree.usage(root).unwrap().bypassed, 0);
+}
+
+#[test]
+fn whoever_lacks_quota_alone_holds_no_slot() {
+    let world = World::new();
+    let tokens = world.tree.resource("tokens");
+    let limits = [
+        (Resource::SLOTS, Limit::Slots(units(1))),
+        (tokens, rate(1, 1, Some(1))),
+    ];
+    let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+    let both = Cost::new([(Resource::SLOTS, units(1)), (tokens, units(1))]).unwrap();
+    drop(world.take_ask(Ask::new(root, both.clone())));
+    let mut first = world.waits_ask(Ask::new(root, both));
+    // The slot is anybody's who needs no token.
+    let slot = world.take(root, 1);
+    world.pass(1.0);
+    assert_eq!(first.wakes(), 0, "now it is the slot that is missing");
+    world.release(slot);
+    drop(granted(&mut first));
+}
+
+#[test]
+fn an_estimate_that_is_settled_late_lets_nothing_more_through() {
+    let (world, root, tokens) = tokens(rate(90, 60, Some(90)));
+    let first = world.take_ask(ask(root, tokens, 90));
+    world.pass(60.0);
+    let _second = world.take_ask(ask(root, tokens, 90));
+    // Its 90 came back by time, and were used. Nothing is left to give back.
+    first.settle(&[(tokens, Amount::ZERO)]).unwrap();
+    assert!(world.refused(ask(root, tokens, 1)));
+    let _third = {
+        world.pass(60.0);
+        world.take_ask(ask(root, tokens, 90))
+    };
+    assert!(world.refused(ask(root, tokens, 1)));
+}
+
+#[test]
+fn settling_early_gives_back_and_settling_upward_makes_debt() {
+    let (world, root, tokens) = tokens(rate(60, 60, Some(90)));
+    let permit = world.take_ask(ask(root, tokens, 90));
+    let mut waiter = world.waits_ask(ask(root, tokens, 40));
+    world.pass(10.0);
+    // 10 came back by time. Of the 90 no more than 80 can come back now.
+    permit.settle(&[(tokens, Amount::ZERO)]).unwrap();
+    world.tree.check();
+    drop(granted(&mut waiter));
+    assert_eq!(world.tree.available(root, tokens), Some(units(50)));
+    let permit = world.take_ask(ask(root, tokens, 10));
+    permit.settle(&[(tokens, units(70))]).unwrap();
+    assert_eq!(world.tree.available(root, tokens), Some(Amount::ZERO));
+    let mut waiter = world.waits_ask(ask(root, tokens, 1));
+    world.pass(20.0);
+    assert_eq!(waiter.wakes(), 0);
+    world.pass(1.0);
+    drop(granted(&mut waiter));
+}
+
+#[test]
+fn an_annulled_grant_gives_quota_and_budget_back() {
+    let world = World::new();
+    let (tokens, dollars) = (
+        world.tree.resource("tokens"),
+        world.tree.resource("dollars"),
+    );
+    let limits = [
+        (tokens, rate(1, 1, Some(5))),
+        (dollars, Limit::Budget(units(10))),
+    ];
+    let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+    let cost = Cost::new([(tokens, units(5)), (dollars, units(5))]).unwrap();
+    let permit = world.take_ask(Ask::new(root, cost.clone()));
+    let waiter = world.waits_ask(Ask::new(root, cost.clone()));
+    world.pass(5.0);
+    assert_eq!(waiter.wakes(), 1);
+    drop(waiter);
+    world.tree.check();
+    assert_eq!(world.tree.available(root, tokens), Some(units(5)));
+    assert_eq!(world.tree.available(root, dollars), Some(units(5)));
+    let usage = world.tree.usage(root).unwrap();
+    assert_eq!(usage.granted, 1);
+    drop(permit);
+}
+
+#[test]
+fn a_budget_is_spent_for_good_and_its_end_is_an_error_for_all() {
+    let (world, root, dollars) = tokens(Limit::Budget(units(10)));
+    let exhausted = |left| AcquireError::BudgetExhausted {
+        node: root,
+        resource: dollars,
+        left: units(left),
+    };
+    let first = world.take_ask(ask(root, dollars, 6));
+    // 4 are left, but the 6 may be settled to less.
+    let mut waiter = world.waits_ask(ask(root, dollars, 5));
+    let mut other = world.waits_ask(ask(root, dollars, 8));
+    first.settle(&[(dollars, units(3))]).unwrap();
+    world.tree.check();
+    let second = granted(&mut waiter);
+    world.release(first);
+    assert_eq!(failed(&mut other), exhausted(7));
+    let mut third = world.waits_ask(ask(root, dollars, 3));
+    world.release(second);
+    assert_eq!(failed(&mut third), exhausted(2));
+    assert_eq!(
+        world.tree.try_acquire(ask(root, dollars, 3)).unwrap_err(),
+        exhausted(2)
+    );
+    drop(world.take_ask(ask(root, dollars, 2)));
+    assert_eq!(world.tree.held(root, dollars), units(10));
+}
+
+#[test]
+fn what_was_spent_may_turn_out_to_be_more() {
+    let (world, root, dollars) = tokens(Limit::Budget(units(10)));
+    let permit = world.take_ask(ask(root, dollars, 2));
+    let mut waiter = world.waits_ask(ask(root, dollars, 9));
+    permit.settle(&[(dollars, units(12))]).unwrap();
+    world.tree.check();
+    world.release(permit);
+    assert!(matches!(
+        failed(&mut waiter),
+        AcquireError::BudgetExhausted { .. }
+    ));
+    assert_eq!(world.tree.held(root, dollars), units(12));
+    world
+        .tree
+        .resize(root, &[(dollars, Limit::Budget(units(20)))])
+        .unwrap();
+    drop(world.take_ask(ask(root, dollars, 8)));
+}
+
+#[test]
+fn nothing_is_admitted_before_a_retry_is_due() {
+    let (world, root, tokens) = tokens(rate(60, 60, Some(60)));
+    let leaf = world.tree.add(root, NodeOptions::default()).unwrap();
+    let mut before = Task::new(world.tree.acquire(ask(leaf, tokens, 1)));
+    drop(granted(&mut before));
+    world
+        .tree
+        .retry_after(root, Some(tokens), Duration::from_secs(5))
+        .unwrap();
+    world
+        .tree
+        .retry_after(root, Some(tokens), Duration::from_secs(2))
+        .unwrap();
+    let mut waiter = world.waits_ask(ask(leaf, tokens, 1));
+    assert_eq!(world.tree.available(leaf, tokens), Some(Amount::ZERO));
+    assert_eq!(world.tree.next_ready(), Some(at(5.0)));
+    world.pass(4.9);
+    assert_eq!(waiter.wakes(), 0);
+    world.pass(0.1);
+    drop(granted(&mut waiter));
+    let unknown = world.tree.resource("unknown");
+    let refused = world.tree.retry_after(root, Some(unknown), Duration::ZERO);
+    assert_eq!(refused, Err(NodeError::Unlimited(unknown)));
+}
+
+#[test]
+fn a_node_can_be_held_off_as_a_whole_and_its_siblings_go_on() {
+    let (world, root) = World::slots(4);
+    let (left, right) = (world.add(root, 4), world.add(root, 4));
+    world
+        .tree
+        .retry_after(left, None, Duration::from_secs(1))
+        .unwrap();
+    let mut waiter = world.waits(left, 1);
+    drop(world.take(right, 4));
+    world.pass(1.0);
+    drop(granted(&mut waiter));
+}
+
+#[test]
+fn a_pause_admits_nothing_below_and_ends() {
+    let (world, root) = World::slots(4);
+    let (left, right) = (world.add(root, 4), world.add(root, 4));
+    let held = world.take(left, 1);
+    world.tree.pause(left).unwrap();
+    world.tree.pause(left).unwrap();
+    assert!(world.tree.usage(left).unwrap().paused);
+    let mut waiter = world.waits(left, 1);
+    world.release(held);
+    assert_eq!(waiter.wakes(), 0);
+    drop(world.take(right, 4));
+    world.tree.resume(left).unwrap();
+    world.tree.check();
+    drop(granted(&mut waiter));
+}
+
+#[test]
+fn an_alarm_of_a_loop_that_died_leaves_the_others_served() {
+    let (world, root, tokens) = tokens(rate(1, 1, Some(1)));
+    let waker = Waker::noop();
+    let (dead, alive) = (world.tree.alarm(), world.tree.alarm());
+    drop(world.take_ask(ask(root, tokens, 1)));
+    let _first = world.waits_ask(ask(root, tokens, 1).alarm(dead.id()));
+    let mut second = world.waits_ask(ask(root, tokens, 1).alarm(alive.id()));
+    assert_eq!(dead.deadline(waker), Some(at(1.0)));
+    // The dead one never calls. The other has the same deadline, though another waiter is first.
+    assert_eq!(alive.deadline(waker), Some(at(1.0)));
+    world.pass(1.0);
+    assert_eq!(alive.deadline(waker), Some(at(2.0)));
+    world.pass(1.0);
+    drop(granted(&mut second));
+    assert_eq!(alive.deadline(waker), None);
+    assert_eq!(alive.waiting(), 0);
+}
+
+#[test]
+fn an_alarm_is_told_when_its_deadline_becomes_earlier() {
+    let (world, root, tokens) = tokens(rate(1, 1, Some(10)));
+    let alarm = world.tree.alarm();
+    let count = Arc::new(common::Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    assert_eq!(alarm.deadline(&waker), None);
+    let permit = world.take_ask(ask(root, tokens, 10));
+    let waiter = world.waits_ask(ask(root, tokens, 10).alarm(alarm.id()));
+    assert_eq!(count.get(), 1, "there is a deadline where there was none");
+    assert_eq!(alarm.deadline(&waker), Some(at(10.0)));
+    permit.settle(&[(tokens, units(4))]).unwrap();
+    assert_eq!(count.get(), 2);
+    assert_eq!(alarm.deadline(&waker), Some(at(4.0)));
+    permit.settle(&[(tokens, units(8))]).unwrap();
+    assert_eq!(count.get(), 2, "a later one is found when the timer fires");
+    drop(waiter);
+    assert_eq!(alarm.deadline(&waker), None);
+}
+
+/// A timer that is late by up to a millisecond would make 200 a second 180, if each were charged as of when it was noticed.
+#[test]
+fn late_ticks_lose_no_quota_where_that_was_asked_for() {
+    let clock = Arc::new(ManualClock::new());
+    let tree = Tree::new(Settings {
+        lateness: Duration::from_millis(20),
+        ..Settings::with_clock(Arc::clone(&clock) as _)
+    });
+    let tokens = tree.resource("tokens");
+    let root = tree
+        .root(NodeOptions::new([(tokens, rate(200, 1, None))]))
+        .unwrap();
+    let mut admitted = 0;
+    let mut late = 0;
+    let mut line: Vec<_> = (0..700)
+        .map(|_| Task::new(tree.acquire(ask(root, tokens, 1))))
+        .collect();
+    for task in &mut line {
+        admitted += u64::from(task.poll().is_ready());
+    }
+    while let Some(next) = tree.next_ready().filter(|&next| next <= at(3.0)) {
+        late = (late + 617) % 1000;
+        clock.set(next.after(Duration::from_micros(late)));
+        tree.tick();
+        tree.check();
+        admitted = 1 + line.iter().filter(|task| task.wakes() > 0).count() as u64;
+    }
+    assert!((599..=601).contains(&admitted), "{admitted}");
+}
+
+/// Ticks that are later than that lose all that they are late by, but for what the burst takes up.
+#[test]
+fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
+    for (late, burst, expected) in [(19, None, 600), (30, None, 86), (30, Some(10), 610)] {
+        let clock = Arc::new(ManualClock::new());
+        let tree = Tree::new(Settings {
+            lateness: Duration::from_millis(20),
+            ..Settings::with_clock(Arc::clone(&clock) as _)
+        });
+        let tokens = tree.resource("tokens");
+        let root = tree
+            .root(NodeOptions::new([(tokens, rate(200, 1, burst))]))
+            .unwrap();
+        let mut line: Vec<_> = (0..700)
+            .map(|_| Task::new(tree.acquire(ask(root, tokens, 1))))
+            .collect();
+        let at_once = (line.iter_mut())
+            .filter_map(|task| task.poll().is_ready().then_some(()))
+            .count();
+        while let Some(next) = tree.next_ready().filter(|&next| next <= at(3.0)) {
+            clock.set(next.after(Duration::from_millis(late)));
+            tree.tick();
+            tree.check();
+        }
+        let admitted = at_once + line.iter().filter(|task| task.wakes() > 0).count();
+        assert!(
+            admitted.abs_diff(expected) <= 7,
+            "{late} {burst:?}: {admitted}"
+        );
+    }
+}
+
+/// Who comes when it is ready was not late, whatever timers may be: no window lets through more than it should.
+#[test]
+fn nothing_is_forgiven_where_nobody_waits() {
+    const SEED: u64 = 4_711;
+    for burst in [None, Some(5)] {
+        let clock = Arc::new(ManualClock::new());
+        let tree = Tree::new(Settings {
+            lateness: Duration::from_millis(50),
+            ..Settings::with_clock(Arc::clone(&clock) as _)
+        });
+        let tokens = tree.resource("tokens");
+        let limits = [(tokens, rate(20, 1, burst))];
+        let root = tree.root(NodeOptions::new(limits)).unwrap();
+        let mut dice = Dice::new(SEED);
+        let mut admitted = Vec::new();
+        for _ in 0..2_000 {
+            clock.advance(Duration::from_millis(dice.below(60) as u64));
+            if tree.try_acquire(ask(root, tokens, 1)).unwrap().is_some() {
+                admitted.push((tree.now(), 1));
+            }
+        }
+        let most = most_at_once(&admitted, 20, 1);
+        let allowed = f64::from(u32::try_from(burst.unwrap_or(1)).unwrap());
+        assert!(most <= allowed + 1e-6, "seed {SEED}, {burst:?}: {most}");
+    }
+}
+
+#[test]
+fn errors_of_settling_change_nothing() {
+    let world = World::new();
+    let tokens = world.tree.resource("tokens");
+    let limits = [
+        (Resource::SLOTS, Limit::Slots(units(4))),
+        (tokens, rate(60, 60, Some(60))),
+    ];
+    let root = world.tree.root(NodeOptions::new(limits)).unwrap();
+    let cost = Cost::new([(Resource::SLOTS, units(2)), (tokens, units(9))]).unwrap();
+    let permit = world.take_ask(Ask::new(root, cost.clone()));
+    let other = world.tree.resource("other");
+    let grows = permit.settle(&[(tokens, units(1)), (Resource::SLOTS, units(3))]);
+    assert_eq!(grows, Err(PermitError::Grows(Resource::SLOTS)));
+    assert_eq!(
+        permit.settle(&[(other, units(1))]),
+        Err(PermitError::Unasked(other))
+    );
+    let twice = permit.settle(&[(tokens, units(1)), (tokens, units(2))]);
+    assert_eq!(twice, Err(PermitError::Twice(tokens)));
+    assert_eq!(permit.cost(), Some(cost));
+    permit
+        .settle(&[(Resource::SLOTS, units(1)), (tokens, units(3))])
+        .unwrap();
+    assert_eq!(
+        world.tree.peek(root),
+        [(Resource::SLOTS, units(3)), (tokens, units(57))]
+    );
+    permit.release();
+    assert_eq!(
+        permit.settle(&[(tokens, units(1))]),
+        Err(PermitError::Released)
+    );
+    assert_eq!(
+        world.tree.peek(root),
+        [(Resource::SLOTS, units(4)), (tokens, units(57))]
+    );
+}

@@ -1,0 +1,418 @@
+//! Every interleaving of grants, dropped acquires, resizes, closings and ticks:
+//! `RUSTFLAGS="--cfg loom" cargo test -p headrace-core --release --test 'loom_*'`
+#![cfg(loom)]
+
+use headrace_core::Tree;
+use headrace_core::capacity::{
+    Acquire, AcquireError, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit,
+    Resource, Settings, Time,
+};
+use loom::future::block_on;
+use loom::thread;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Polls once and drops: takes a place in the line and gives it up, at any moment of the other threads.
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// An acquire that stands in the line.
+fn waiting(tree: &Arc<Tree>, ask: Ask) -> Acquire {
+    let mut acquire = tree.acquire(ask);
+    let polled = Pin::new(&mut acquire).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+    acquire
+}
+
+/// A tree of one node, on a clock that stands still.
+fn tree(options: NodeOptions) -> (Arc<Tree>, NodeId, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::new());
+    let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
+    let root = tree.root(options).unwrap();
+    (tree, root, clock)
+}
+
+fn take(tree: &Arc<Tree>, node: NodeId, slots: u64) -> Permit {
+    tree.try_acquire(Ask::slots(node, slots)).unwrap().unwrap()
+}
+
+#[track_caller]
+fn assert_idle(tree: &Tree, root: NodeId) {
+    assert_eq!(tree.held(root, Resource::SLOTS), Amount::ZERO);
+    assert_eq!(tree.waiting(root), 0);
+    tree.check();
+}
+
+#[test]
+fn a_release_reaches_the_second_although_the_first_is_polled_once_and_dropped() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let permit = take(&tree, root, 1);
+        let [first, second] = [(); 2].map(|()| tree.acquire(Ask::slots(root, 1)));
+        let dropped = thread::spawn(move || drop(poll_once(first)));
+        let releaser = thread::spawn(move || drop(permit));
+        drop(block_on(second).unwrap());
+        dropped.join().unwrap();
+        releaser.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+#[test]
+fn a_grant_against_a_cancellation_goes_to_the_next() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let permit = take(&tree, root, 1);
+        let first = waiting(&tree, Ask::slots(root, 1));
+        let second = tree.acquire(Ask::slots(root, 1));
+        let dropped = thread::spawn(move || drop(first));
+        let releaser = thread::spawn(move || permit.release());
+        drop(block_on(second).unwrap());
+        dropped.join().unwrap();
+        releaser.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+#[test]
+fn a_grant_against_a_cancellation_in_another_branch() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(2));
+        let [left, right] = [2, 1].map(|slots| tree.add(root, NodeOptions::slots(slots)).unwrap());
+        let permit = take(&tree, left, 2);
+        let first = waiting(&tree, Ask::slots(left, 2));
+        let second = tree.acquire(Ask::slots(right, 1));
+        let dropped = thread::spawn(move || drop(first));
+        let releaser = thread::spawn(move || drop(permit));
+        drop(block_on(second).unwrap());
+        dropped.join().unwrap();
+        releaser.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+#[test]
+fn two_releases_of_one_permit_give_back_once() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(2));
+        let permit = Arc::new(take(&tree, root, 1));
+        let other = take(&tree, root, 1);
+        let second = thread::spawn({
+            let permit = Arc::clone(&permit);
+            move || permit.release()
+        });
+        permit.release();
+        second.join().unwrap();
+        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        drop(other);
+        assert_idle(&tree, root);
+    });
+}
+
+/// Neither of the two makes room enough alone.
+#[test]
+fn a_release_against_a_resize_upward_serves_who_needs_both() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(2));
+        let permits = [(); 2].map(|()| take(&tree, root, 1));
+        let [kept, released] = permits;
+        let waiter = tree.acquire(Ask::slots(root, 2));
+        let releaser = thread::spawn(move || drop(released));
+        let resizer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || {
+                let limit = Limit::Slots(Amount::units(3));
+                tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
+            }
+        });
+        drop(block_on(waiter).unwrap());
+        releaser.join().unwrap();
+        resizer.join().unwrap();
+        drop(kept);
+        assert_idle(&tree, root);
+    });
+}
+
+#[test]
+fn a_release_against_a_resize_downward_never_exceeds_the_new_limit() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(2));
+        let [kept, released] = [(); 2].map(|()| take(&tree, root, 1));
+        let releaser = thread::spawn(move || drop(released));
+        let dropped = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || drop(poll_once(tree.acquire(Ask::slots(root, 1))))
+        });
+        let limit = Limit::Slots(Amount::ONE);
+        tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
+        // From now on one at most is granted, and it is held already.
+        releaser.join().unwrap();
+        dropped.join().unwrap();
+        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        assert!(tree.try_acquire(Ask::slots(root, 1)).unwrap().is_none());
+        drop(kept);
+        assert_idle(&tree, root);
+    });
+}
+
+#[test]
+fn closing_against_a_release_ends_every_wait() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let permit = take(&tree, root, 1);
+        let waiter = tree.acquire(Ask::slots(root, 1));
+        let releaser = thread::spawn(move || drop(permit));
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(root)
+        });
+        match block_on(waiter) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::Closed),
+        }
+        releaser.join().unwrap();
+        closer.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+#[test]
+fn closing_against_an_acquire_that_is_polled_once_and_dropped() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let permit = take(&tree, root, 1);
+        let dropped = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || drop(poll_once(tree.acquire(Ask::slots(root, 1))))
+        });
+        let resizer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || {
+                let limit = Limit::Slots(Amount::units(2));
+                // Whether it came before the end or after it is open.
+                let _ = tree.resize(root, &[(Resource::SLOTS, limit)]);
+            }
+        });
+        tree.close(root);
+        let late = poll_once(tree.acquire(Ask::slots(root, 1)));
+        assert!(matches!(late, Poll::Ready(Err(AcquireError::Closed))));
+        dropped.join().unwrap();
+        resizer.join().unwrap();
+        drop(permit);
+        assert_idle(&tree, root);
+    });
+}
+
+/// The resize makes room for the waiter, the end refuses it; whichever comes first, it gets one answer and nothing is lost.
+#[test]
+fn closing_against_a_resize_upward_answers_once() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
+        let permit = take(&tree, leaf, 1);
+        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let resizer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || {
+                let limit = Limit::Slots(Amount::units(2));
+                tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
+            }
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(leaf)
+        });
+        match block_on(waiter) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::Closed),
+        }
+        resizer.join().unwrap();
+        closer.join().unwrap();
+        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        drop(permit);
+        assert_idle(&tree, root);
+    });
+}
+
+/// One who waits, and one who was granted and has not collected, give up while their node is closed.
+#[test]
+fn closing_against_a_cancellation_leaves_nothing_held() {
+    for is_granted in [false, true] {
+        loom::model(move || {
+            let (tree, root, _) = tree(NodeOptions::slots(1));
+            let leaf = tree.add(root, NodeOptions::slots(1)).unwrap();
+            let mut permit = Some(take(&tree, leaf, 1));
+            let first = waiting(&tree, Ask::slots(leaf, 1));
+            let second = waiting(&tree, Ask::slots(root, 1));
+            if is_granted {
+                permit = None;
+            }
+            let dropped = thread::spawn(move || drop(first));
+            let closer = thread::spawn({
+                let tree = Arc::clone(&tree);
+                move || tree.close(leaf)
+            });
+            dropped.join().unwrap();
+            closer.join().unwrap();
+            drop(permit);
+            // What the first gave up, or never got, is the second's.
+            drop(block_on(second).unwrap());
+            assert_idle(&tree, root);
+        });
+    }
+}
+
+/// The lease gives back a part, for which somebody waits, while the node is closed.
+#[test]
+fn closing_against_a_settlement_answers_once() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(2));
+        let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
+        let permit = Arc::new(take(&tree, leaf, 2));
+        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let settler = thread::spawn({
+            let permit = Arc::clone(&permit);
+            move || permit.settle(&[(Resource::SLOTS, Amount::ONE)]).unwrap()
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(leaf)
+        });
+        match block_on(waiter) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::Closed),
+        }
+        settler.join().unwrap();
+        closer.join().unwrap();
+        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        drop(permit);
+        assert_idle(&tree, root);
+    });
+}
+
+/// Whoever gave a lease back for a while and takes it again has it, or hears of the end, while its node is closed.
+#[test]
+fn closing_against_a_permit_that_is_suspended_and_taken_again() {
+    loom::model(|| {
+        let (tree, root, _) = tree(NodeOptions::slots(1));
+        let leaf = tree.add(root, NodeOptions::slots(1)).unwrap();
+        let permit = take(&tree, leaf, 1);
+        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let away = thread::spawn(move || {
+            permit.suspend().unwrap();
+            let taken = block_on(permit.resume(None).unwrap());
+            assert!(matches!(taken, Ok(()) | Err(AcquireError::Closed)));
+            assert_eq!(permit.is_suspended(), taken.is_err());
+            permit
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(leaf)
+        });
+        // Granted or not, it makes room.
+        drop(waiter);
+        drop(away.join().unwrap());
+        closer.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+/// One call a second, one at once; the first was made. A second later there is quota for one.
+fn rated() -> (Arc<Tree>, NodeId, Arc<ManualClock>, impl Fn() -> Ask) {
+    let (tree, root, clock) = tree(NodeOptions::slots(9));
+    let calls = tree.resource("calls");
+    let rate = Limit::Rate {
+        amount: Amount::ONE,
+        per: Duration::from_secs(1),
+        burst: Some(Amount::ONE),
+    };
+    let node = tree.add(root, NodeOptions::new([(calls, rate)])).unwrap();
+    let ask = move || {
+        let cost = [(calls, Amount::ONE), (Resource::SLOTS, Amount::ONE)];
+        Ask::new(node, Cost::new(cost).unwrap())
+    };
+    drop(tree.try_acquire(ask()).unwrap().unwrap());
+    (tree, root, clock, ask)
+}
+
+#[test]
+fn a_tick_against_a_cancellation_serves_the_next() {
+    loom::model(|| {
+        let (tree, root, clock, ask) = rated();
+        let first = waiting(&tree, ask());
+        let mut second = waiting(&tree, ask());
+        clock.set(Time::from_nanos(1_000_000_000));
+        let ticker = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.tick()
+        });
+        let dropped = thread::spawn(move || drop(first));
+        drop(block_on(&mut second).unwrap());
+        ticker.join().unwrap();
+        dropped.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+#[test]
+fn a_tick_against_one_who_is_polled_once_and_dropped() {
+    loom::model(|| {
+        let (tree, root, clock, ask) = rated();
+        let waiter = tree.acquire(ask());
+        let late = ask();
+        clock.set(Time::from_nanos(1_000_000_000));
+        let ticker = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.tick()
+        });
+        let dropped = thread::spawn({
+            let tree = Arc::clone(&tree);
+            // Should it be granted, the call was made and the other one waits for the next.
+            move || match poll_once(tree.acquire(late)) {
+                Poll::Ready(permit) => {
+                    drop(permit.unwrap());
+                    true
+                }
+                Poll::Pending => false,
+            }
+        });
+        if dropped.join().unwrap() {
+            clock.set(Time::from_nanos(2_000_000_000));
+        }
+        tree.tick();
+        drop(block_on(waiter).unwrap());
+        ticker.join().unwrap();
+        assert_idle(&tree, root);
+    });
+}
+
+/// Time has made one ready whose node is closed at that moment.
+#[test]
+fn closing_against_a_tick_answers_once() {
+    loom::model(|| {
+        let (tree, root, clock, ask) = rated();
+        let waiter = waiting(&tree, ask());
+        let node = waiter.ask().node;
+        clock.set(Time::from_nanos(1_000_000_000));
+        let ticker = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.tick()
+        });
+        let closer = thread::spawn({
+            let tree = Arc::clone(&tree);
+            move || tree.close(node)
+        });
+        match block_on(waiter) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::Closed),
+        }
+        ticker.join().unwrap();
+        closer.join().unwrap();
+        assert_eq!(tree.next_ready(), None);
+        assert_idle(&tree, root);
+    });
+}

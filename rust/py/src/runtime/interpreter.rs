@@ -1,0 +1,26 @@
+//! The guard against subinterpreters.
+//!
+//! Types, free lists and what was looked up in Python are `static`, one for the whole process. A second interpreter would
+//! share them with the main one, whose objects it must not touch. CPython itself refuses an extension like this one only where
+//! an interpreter has a GIL of its own, from 3.12 on.
+
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Refuses any interpreter but the main one. To be called before anything that is `static` is written, so that the main
+/// interpreter can still import the module after a refusal.
+///
+/// # Errors
+///
+/// `ImportError`.
+pub(crate) fn check(_attached: Python<'_>) -> PyResult<()> {
+    // SAFETY: the thread is attached. The pointers are compared, and nothing is read through them.
+    let is_main = unsafe { ffi::PyInterpreterState_Get() == ffi::PyInterpreterState_Main() };
+    if is_main {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "headrace works in the main interpreter only, and cannot be imported in a subinterpreter; use threads or processes",
+    ))
+}

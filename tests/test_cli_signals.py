@@ -1,0 +1,412 @@
+"""`headrace map` and the signals that ask it to stop, at every moment from its start to its end.
+
+A run takes a tenth of a second to start. So the runs here are forked from a process that has imported everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.command import Files, command, files_in, listing, results, running
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+# Reads a request from each line of standard input: the arguments, and a program to run before the command. Forks, and
+# the child is the command. Answers with its process id and, when it gets an empty line, with how it ended: until then
+# the process id is that of no other process.
+SERVER = """
+import json, os, sys
+import asyncio, headrace.cli.map, headrace.cli.main, headrace.cli.output, headrace.cli.report.page
+import headrace.pool, headrace.pull.transform
+
+for line in sys.stdin:
+    arguments, before = json.loads(line)
+    child = os.fork()
+    if not child:
+        error = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(error, 2)
+        os.dup2(os.open("/dev/null", os.O_RDWR), 1)
+        os.dup2(1, 0)
+        break
+    print(child, flush=True)
+    sys.stdin.readline()
+    print(os.waitpid(child, 0)[1], flush=True)
+else:
+    sys.exit()
+sys.argv[1:] = arguments
+exec(before)
+try:
+    from headrace.cli.start import start
+except ImportError:
+    from headrace.cli.main import main as start
+sys.exit(start())
+"""
+
+# Logs each record when it is finished: without an `await` before it is returned, no signal comes between.
+TRACED = """
+import os
+
+log = os.open("finished", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+async def traced(n):
+    if n < 0:
+        raise ValueError(n)
+    os.write(log, b"%d\\n" % n)
+    return n
+
+def in_threads(n):
+    return n
+"""
+
+COUNT = 40
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    """The exit code; negative, if a signal killed it."""
+    said: str
+
+
+class Server:
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.folder = folder
+        self._process = process
+
+    def begin(self, *arguments: str, before: str = "") -> int:
+        """Starts a run; its process id."""
+        assert self._process.stdin is not None
+        print(json.dumps([["map", *arguments], before]), file=self._process.stdin, flush=True)
+        return int(self._answer())
+
+    def end(self) -> Ran:
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        code = os.waitstatus_to_exitcode(int(self._answer()))
+        return Ran(code, (self.folder / "stderr").read_text(encoding="utf-8"))
+
+    def run(self, *arguments: str, before: str = "") -> Ran:
+        self.begin(*arguments, before=before)
+        return self.end()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+@contextmanager
+def serving(folder: Path) -> Generator[Server]:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Server(folder, process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    (tmp_path / "traced.py").write_text(TRACED, encoding="utf-8")
+    return files_in(tmp_path)
+
+
+def options(function: str = "traced:traced") -> list[str]:
+    where = ["--input", "in.jsonl", "--output", "out.jsonl", "--errors", "errors.jsonl"]
+    return [function, *where, "--report", "report.html", "--limit", "4"]
+
+
+def clean(folder: Path) -> None:
+    for name in listing(folder) - {"in.jsonl", "traced.py", "work.py"}:
+        (folder / name).unlink()
+
+
+def check(folder: Path, ran: Ran, *, whole: int, codes: set[int]) -> None:
+    """Nothing finished is lost: either every file is whole, or what was finished is in partial files."""
+    names = listing(folder)
+    assert "Traceback" not in ran.said, ran.said
+    assert ran.code in {whole, *codes}, ran
+    assert not [name for name in names if name.startswith(".")], names
+    finished = results(folder / "finished")
+    if ran.code == whole:
+        assert results(folder / "out.jsonl") == list(range(COUNT))
+        assert len(results(folder / "errors.jsonl")) == 1
+        assert "out.jsonl.partial" not in names
+    else:
+        assert sorted(results(folder / "out.jsonl.partial")) == finished
+        assert "out.jsonl" not in names
+        assert f"interrupted: {len(finished)} done" in ran.said
+    assert (folder / "report.html").read_bytes().endswith(b"</html>\n")
+
+
+# The ending
+
+# Where signals are sent, by what is replaced: a call of it, as it begins.
+PLACES = {
+    "before the files": ("headrace.cli.map._Map", "_finish", 1),
+    "output is synchronised": ("os", "fsync", 1),
+    "output is renamed": ("pathlib.Path", "replace", 1),
+    "its directory is synchronised": ("os", "fsync", 2),
+    "errors are synchronised": ("os", "fsync", 3),
+    "report is made": ("headrace.cli.report.page", "render", 1),
+    "report is renamed": ("pathlib.Path", "replace", 3),
+    "the loop ends": ("asyncio.BaseEventLoop", "shutdown_default_executor", 1),
+    "the user's last function": ("", "", 0),
+}
+
+
+def sending(place: str, numbers: list[int]) -> str:
+    """A program that sends signals there."""
+    where, name, call = PLACES[place]
+    send = f"[os.kill(os.getpid(), number) for number in {[int(number) for number in numbers]}]"
+    if not where:
+        return f"import atexit\natexit.register(lambda: {send})"
+    return f"""
+import pkgutil
+place = pkgutil.resolve_name({where!r})
+original, count = getattr(place, {name!r}), 0
+def replaced(*args, **named):
+    global count
+    count += 1
+    if count == {call}:
+        {send}
+    return original(*args, **named)
+setattr(place, {name!r}, replaced)
+"""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_signals_in_the_ending_change_nothing(tmp_path: Path, files: Files, place: str) -> None:
+    files(*range(COUNT), -1)
+    with serving(tmp_path) as server:
+        for numbers in (
+            [signal.SIGINT],
+            [signal.SIGTERM],
+            [signal.SIGHUP],
+            [signal.SIGINT, signal.SIGTERM],
+        ):
+            ran = server.run(*options(), before=sending(place, [*numbers]))
+            check(tmp_path, ran, whole=1, codes=set())
+            assert "1 failed" in ran.said or len(numbers) > 1  # two may end it before it says so
+            clean(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["output is synchronised", "output is renamed"])
+def test_a_second_signal_while_files_are_kept_changes_nothing(
+    tmp_path: Path, files: Files, place: str
+) -> None:
+    files(*range(1, 1000))
+    with serving(tmp_path) as server:
+        # The first is raised by the function.
+        (tmp_path / "keys.py").write_text(
+            "def f(n):\n    if n == 4:\n        raise KeyboardInterrupt\n    return n\n",
+            encoding="utf-8",
+        )
+        where = ["--input", "in.jsonl", "--output", "out.jsonl", "--limit", "1"]
+        ran = server.run("keys:f", *where, before=sending(place, [signal.SIGTERM, signal.SIGINT]))
+        assert ran.code == 130, ran
+        assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
+        assert "Traceback" not in ran.said
+
+
+@pytest.mark.timeout(600)  # on a busy machine; alone it takes 20 seconds
+def test_signals_at_any_moment_of_the_ending(tmp_path: Path, files: Files) -> None:
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    files(*range(COUNT), -1)
+    spread: list[float] = []
+    codes: dict[int, int] = {}
+    with serving(tmp_path) as server:
+        for turn in range(210):
+            log = tmp_path / "finished"
+            log.touch()
+            process = server.begin(*options())
+            while log.stat().st_size < len(results_as_text(COUNT)) and not gone(process):
+                time.sleep(0.0002)
+            began = time.perf_counter()
+            sent: set[int] = set()
+            if turn >= 10:  # the first ones show how long an ending takes
+                for number in rng.choice(
+                    [
+                        [signal.SIGINT],
+                        [signal.SIGTERM],
+                        [signal.SIGINT, signal.SIGINT],
+                        [signal.SIGTERM, signal.SIGTERM],
+                        [signal.SIGINT, signal.SIGTERM],
+                    ]
+                ):
+                    time.sleep(rng.uniform(0, 0.7 * statistics.median(spread)))
+                    os.kill(process, number)
+                    sent.add(128 + number)
+            ran = server.end()
+            if turn < 10:
+                spread.append(time.perf_counter() - began)
+            check(tmp_path, ran, whole=1, codes=sent)
+            codes[ran.code] = codes.get(ran.code, 0) + 1
+            clean(tmp_path)
+    print("exit codes", codes)
+
+
+def results_as_text(count: int) -> str:
+    return "".join(f"{number}\n" for number in range(count))
+
+
+def gone(process: int) -> bool:
+    """Whether it has ended. The server has not waited for it."""
+    return ") Z " in Path(f"/proc/{process}/stat").read_text(encoding="ascii")
+
+
+# A second interruption
+
+
+def test_a_second_interruption_loses_nothing_that_a_thread_returned(
+    tmp_path: Path, files: Files
+) -> None:
+    files(*range(COUNT))
+    # Its results are there, and the loop has not heard of them.
+    before = """
+import os, signal, threading
+from headrace.cli.record_runner import Caller
+original = Caller._in_thread
+barrier = threading.Barrier(4)
+def silent(self, call):
+    line = original(self, call)
+    if barrier.wait() == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+Caller._in_thread = silent
+"""
+    with serving(tmp_path) as server:
+        ran = server.run(*options("traced:in_threads"), before=before)
+    assert ran.code in {130, 143}, ran
+    assert "interrupted: 4 done" in ran.said
+    assert results(tmp_path / "out.jsonl.partial") == [0, 1, 2, 3]
+
+
+# The beginning
+
+
+def told_to_stop(*numbers: int, swallowed: bool = False) -> str:
+    send = "\n".join(f"os.kill(os.getpid(), {int(number)})" for number in numbers)
+    if not swallowed:
+        return f"import os\n{send}\n"
+    lines = "".join(
+        f"try:\n    {line}\nexcept BaseException:\n    pass\n" for line in send.splitlines()
+    )
+    return f"import os\n{lines}\nos.write(2, b'still here')"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_of_the_import_is_one_clear_line(
+    tmp_path: Path, files: Files, number: signal.Signals
+) -> None:
+    files(1)
+    (tmp_path / "stops.py").write_text(told_to_stop(number), encoding="utf-8")
+    with serving(tmp_path) as server:
+        ran = server.run(*options("stops:f"))
+        assert ran == Ran(128 + number, "headrace map: interrupted\n")
+        swallowed = told_to_stop(number, number, swallowed=True)
+        (tmp_path / "stops.py").write_text(swallowed, encoding="utf-8")
+        assert server.run(*options("stops:f")) == Ran(128 + number, "")
+    assert listing(tmp_path) == {"in.jsonl", "traced.py", "work.py", "stops.py", "stderr"}
+
+
+def test_an_interruption_of_the_start_is_one_clear_line(tmp_path: Path) -> None:
+    # The command's own imports: what it imports is replaced by something that never ends.
+    (tmp_path / "argparse.py").write_text(
+        "import os, sys\nos.write(2, b'importing\\n')\nwhile True:\n    pass\n", encoding="utf-8"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with running(tmp_path, "work:double") as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "importing\n"
+            process.send_signal(number)
+            assert process.stderr.read() == "headrace map: interrupted\n"
+            assert process.wait() == 128 + number
+
+
+@pytest.mark.parametrize("option", ["--input", "--output", "--errors", "--report"])
+def test_an_interruption_does_not_wait_for_the_other_end_of_a_pipe(
+    tmp_path: Path, files: Files, option: str
+) -> None:
+    files(1)
+    os.mkfifo(tmp_path / "pipe")
+    # Sends a signal when the main thread sleeps in what opens files.
+    before = """
+import os, signal, sys, threading, time
+main = threading.main_thread()
+def is_opening():
+    with open(f"/proc/self/task/{os.getpid()}/stat") as file:
+        state = file.read().rpartition(")")[2].split()[0]
+    file = sys._current_frames()[main.ident].f_code.co_filename
+    return state == "S" and file.endswith(("output.py", "records.py"))
+def stop():
+    while not is_opening():
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=stop, daemon=True).start()
+"""
+    with serving(tmp_path) as server:
+        ran = server.run(*options(), option, "pipe", before=before)
+    assert ran == Ran(143, "headrace map: interrupted\n")
+    # The others were opened before it, or not at all.
+    assert listing(tmp_path) == {"in.jsonl", "traced.py", "work.py", "pipe", "stderr", "finished"}
+
+
+def test_a_terminal_that_is_closed_is_an_interruption(tmp_path: Path, files: Files) -> None:
+    files(*range(1, 1000))
+    with running(tmp_path, "work:stuck_after_three") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "stuck on 5" in line:
+                break
+        process.send_signal(signal.SIGHUP)
+        assert re.search(r"interrupted: 3 done", process.stderr.read())
+        assert process.wait() == 129
+    assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
+
+
+def test_nohup_is_left_alone(tmp_path: Path, files: Files) -> None:
+    files()
+    words = command("work:double", "--every", "0.01", input="-")
+    with subprocess.Popen(
+        ["nohup", *words],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        stdin: Any = process.stdin
+        stderr: Any = process.stderr
+        stdin.write("1\n")
+        stdin.flush()
+        for line in stderr:
+            if "1 done" in line:
+                break
+        process.send_signal(signal.SIGHUP)
+        stdin.close()
+        stderr.read()
+        assert process.wait() == 0
+    assert results(tmp_path / "out.jsonl") == [2]

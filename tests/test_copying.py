@@ -1,0 +1,381 @@
+"""Every public class under `copy.copy`, `copy.deepcopy` and `pickle`: one is a value, or it refuses all three alike."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import pickle
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import headrace
+import headrace.capacity
+import headrace.errors
+import headrace.pool
+import headrace.queue
+import headrace.testing
+from headrace import (
+    SKIP,
+    AsyncIteratorCombiner,
+    BrokenError,
+    Budget,
+    BudgetExhausted,
+    CapacitySnapshot,
+    CapacitySource,
+    ClosedError,
+    CycleError,
+    DependencyGraph,
+    DependencyNode,
+    DependencySourceObj,
+    DependencyState,
+    EnvelopeType,
+    Final,
+    ForkError,
+    HeadraceError,
+    HierarchicalBalancer,
+    HierarchicalTaskPoolRunner,
+    IteratorResult,
+    Lease,
+    OrderError,
+    OutcomeListener,
+    PoolSnapshot,
+    PriorityDependencySourceObj,
+    PrioritySourceObj,
+    PullObj,
+    PushChain,
+    PushObj,
+    PushPullBufferObj,
+    PushPullObj,
+    QuotaCapacitySource,
+    Rate,
+    Retry,
+    SinkNullObj,
+    SinkObj,
+    Skip,
+    SourceCancelledError,
+    SourceIterObj,
+    SourceObj,
+    Task,
+    TaskProgressEnvelope,
+    WaitObject,
+    WouldBlock,
+    WouldDeadlock,
+    WrongLoopError,
+)
+from headrace.errors import OrderTypeError
+from headrace.pool import (
+    CancelResult,
+    CancelSupport,
+    Capabilities,
+    Executor,
+    Handle,
+    Listener,
+    LoopExecutor,
+    NodeUse,
+    RunnerOptions,
+    Submission,
+    TaskRun,
+    ThreadExecutor,
+)
+from headrace.queue import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull, QueueShutDown
+from headrace.testing import (
+    AtTime,
+    DeadlockError,
+    Delay,
+    Forever,
+    MarbleError,
+    Outcome,
+    Raise,
+    RecordingSink,
+    ScriptedSource,
+    Step,
+    SweepError,
+    VirtualClock,
+    Yields,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def pickled(protocol: int, thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing, protocol))  # noqa: S301 - it is what was pickled here
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {"copy": copy.copy, "deepcopy": copy.deepcopy}
+for number in range(pickle.HIGHEST_PROTOCOL + 1):
+    WAYS[f"pickle {number}"] = partial(pickled, number)
+
+
+def same(item: Any) -> Any:
+    return item
+
+
+def asked(error: Exception) -> float:
+    return len(error.args)
+
+
+def node() -> Any:
+    graph = DependencyGraph()
+    graph.add_all([("a", [1], []), ("b", 2, ["a"])])
+    return graph["b"]
+
+
+def outcome() -> Any:
+    values: dict[str, Any] = dict.fromkeys(Outcome.__dataclass_fields__)
+    return Outcome(**values)
+
+
+def attributes(thing: Any) -> list[Any]:
+    """What can be read of an object, by its names; errors in it by their kind and arguments."""
+    names = [name for name in dir(thing) if not name.startswith("_") and name != "context"]
+    found: list[Any] = []
+    for name in names:
+        try:
+            value = getattr(thing, name)
+        except AttributeError:
+            value = "none"
+        if isinstance(value, BaseException):
+            value = (type(value), value.args)
+        if not callable(value) or isinstance(value, type):
+            found.append((name, value))
+    return found
+
+
+@dataclass
+class Value:
+    """A class whose objects are copied."""
+
+    make: Callable[[], Any]
+    is_equal: Callable[[Any, Any], object] = lambda one, other: one == other
+
+
+def alike(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and attributes(one) == attributes(other)
+
+
+def error(make: Callable[[], BaseException]) -> Value:
+    def made() -> BaseException:
+        raised = make()
+        raised.add_note("a note")
+        vars(raised)["more"] = [1]
+        return raised
+
+    def is_equal(one: BaseException, other: BaseException) -> bool:
+        return alike(one, other) and (one.args, one.__notes__, vars(one)["more"]) == (
+            other.args,
+            other.__notes__,
+            vars(other)["more"],
+        )
+
+    return Value(made, is_equal)
+
+
+def lease() -> Any:
+    taken = CapacitySource(1).acquire_nowait(owner=None)
+    assert taken is not None
+    # Else it would warn when it is dropped.
+    taken.release()
+    return taken
+
+
+def snapshot() -> Any:
+    return HierarchicalTaskPoolRunner([], CapacitySource(3, name="a")).snapshot()
+
+
+VALUES: dict[type, Value] = {
+    Budget: Value(lambda: Budget(3)),
+    CapacitySnapshot: Value(lambda: CapacitySource({"a": 3, "b": Rate(2, 1)}, name="x").snapshot()),
+    DependencyNode: Value(node),
+    Final: Value(lambda: Final([1])),
+    IteratorResult: Value(lambda: IteratorResult([1], True)),
+    PoolSnapshot: Value(snapshot),
+    NodeUse: Value(lambda: snapshot().capacity[0]),
+    Rate: Value(lambda: Rate(3, 2.0, burst=5)),
+    Retry: Value(
+        lambda: Retry(5, (ValueError, KeyError), 1, 3, 9, False, asked, random=random.Random(7))
+    ),
+    Task: Value(lambda: Task(same, [1], key="k", cost={"a": 2}, priority=3, timeout=4.0), alike),
+    TaskProgressEnvelope: Value(
+        lambda: TaskProgressEnvelope(1, "k", EnvelopeType.FINAL, [2], None, 1, 0.5, 0.6, 0.7)
+    ),
+    Capabilities: Value(lambda: LoopExecutor().capabilities),
+    Outcome: Value(outcome, alike),
+    Step: Value(Step),
+    AtTime: Value(lambda: AtTime(1)),
+    Delay: Value(lambda: Delay(1)),
+    Forever: Value(Forever),
+    Raise: Value(lambda: Raise(ValueError(1)), alike),
+    Yields: Value(lambda: Yields(2)),
+    DependencyState: Value(lambda: DependencyState.READY, lambda one, other: one is other),
+    EnvelopeType: Value(lambda: EnvelopeType.ERROR, lambda one, other: one is other),
+    Skip: Value(lambda: SKIP, lambda one, other: one is other),
+    CancelSupport: Value(lambda: next(iter(CancelSupport)), lambda one, other: one is other),
+    CancelResult: Value(lambda: CancelResult.STOPPED, lambda one, other: one is other),
+    BrokenError: error(lambda: BrokenError("b")),
+    BudgetExhausted: error(lambda: BudgetExhausted("b")),
+    ClosedError: error(lambda: ClosedError("c", item=[1])),
+    CycleError: error(lambda: CycleError("c", cycle=("a", "b", "a"))),
+    ForkError: error(lambda: ForkError("f")),
+    HeadraceError: error(lambda: HeadraceError("h", 1)),
+    OrderError: error(lambda: OrderError("o", item=1)),
+    OrderTypeError: error(lambda: OrderTypeError("o", item=1)),
+    SourceCancelledError: error(lambda: SourceCancelledError("s")),
+    WouldBlock: error(lambda: WouldBlock("w")),
+    WouldDeadlock: error(lambda: WouldDeadlock("w")),
+    WrongLoopError: error(lambda: WrongLoopError("w")),
+    QueueEmpty: error(lambda: QueueEmpty("q")),
+    QueueShutDown: error(QueueShutDown),
+    QueueFull: error(lambda: QueueFull("q")),
+    DeadlockError: error(lambda: DeadlockError("d")),
+    MarbleError: error(lambda: MarbleError("m")),
+    SweepError: error(lambda: SweepError("s")),
+}
+
+
+STATEFUL: dict[type, Callable[[], Any]] = {
+    AsyncIteratorCombiner: lambda: AsyncIteratorCombiner([1]),
+    CapacitySource: lambda: CapacitySource(1),
+    QuotaCapacitySource: lambda: QuotaCapacitySource(Rate(1)),
+    DependencyGraph: DependencyGraph,
+    HierarchicalBalancer: lambda: HierarchicalBalancer(
+        {CapacitySource(2, parent=CapacitySource(4)): (1, 3)}
+    ),
+    HierarchicalTaskPoolRunner: lambda: HierarchicalTaskPoolRunner([], CapacitySource(1)),
+    TaskRun: lambda: HierarchicalTaskPoolRunner([], CapacitySource(1)).run_tasks(),
+    Lease: lease,
+    PushChain: PushChain.start,
+    PushPullBufferObj: PushPullBufferObj,
+    PushPullObj: lambda: PushPullObj(SinkNullObj(), SourceIterObj([1])),
+    WaitObject: WaitObject,
+    DependencySourceObj: lambda: DependencySourceObj(DependencyGraph()),
+    PriorityDependencySourceObj: lambda: PriorityDependencySourceObj(DependencyGraph()),
+    PrioritySourceObj: PrioritySourceObj,
+    Submission: lambda: Submission.__new__(Submission),
+    LoopExecutor: LoopExecutor,
+    ThreadExecutor: lambda: ThreadExecutor("threads"),
+    Queue: Queue,
+    LifoQueue: LifoQueue,
+    PriorityQueue: PriorityQueue,
+    RecordingSink: RecordingSink,
+    ScriptedSource: lambda: ScriptedSource([1]),
+    VirtualClock: VirtualClock,
+    PullObj: PullObj,
+    PushObj: PushObj,
+    SourceObj: SourceObj,
+    SinkObj: SinkObj,
+}
+# The rest of the streams and push objects are refused by what these two inherit, whatever they are made of.
+STREAMS = (PullObj, PushObj)
+NO_OBJECTS = {OutcomeListener, Executor, Handle, Listener, RunnerOptions}
+"""Protocols, and a dictionary for type checkers."""
+
+
+def public() -> list[type]:
+    modules: list[Any] = [
+        headrace,
+        headrace.capacity,
+        headrace.errors,
+        headrace.pool,
+        headrace.queue,
+        headrace.testing,
+    ]
+    found = {
+        getattr(module, name)
+        for module in modules
+        for name in module.__all__
+        if isinstance(getattr(module, name), type)
+    }
+    return sorted(found, key=lambda kind: kind.__qualname__)
+
+
+EVERY = public()
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_every_public_class_has_a_row(kind: type) -> None:
+    rows = [kind in VALUES, kind in STATEFUL or issubclass(kind, STREAMS), kind in NO_OBJECTS]
+    assert sum(rows) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
+def test_a_value_is_copied_to_an_equal_one(kind: type, way: str) -> None:
+    value = VALUES[kind].make()
+    assert type(value) is kind
+    other = WAYS[way](value)
+    assert type(other) is kind
+    assert VALUES[kind].is_equal(value, other)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "kind",
+    [*STATEFUL, *(kind for kind in EVERY if issubclass(kind, STREAMS) and kind not in STATEFUL)],
+    ids=lambda kind: kind.__name__,
+)
+def test_what_has_a_state_is_not_copied(kind: Any, way: str) -> None:
+    # A stream that was not made yet is enough: it has its class.
+    thing = STATEFUL[kind]() if kind in STATEFUL else kind.__new__(kind)
+    with pytest.raises(TypeError, match=rf"{kind.__name__} cannot be copied or pickled: .*; \w+"):
+        WAYS[way](thing)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_class_of_the_user_may_allow_it(way: str) -> None:
+    assert WAYS[way](Numbers(3)).most == 3
+
+
+class Numbers(SourceObj[int]):
+    """A source that can be made anew from its argument."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.most = count
+
+    def __reduce__(self) -> Any:
+        return Numbers, (self.most,)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_error_without_an_item_has_none_after_it(way: str) -> None:
+    assert not WAYS[way](WouldBlock("w")).has_item
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_retry_draws_the_same_and_knows_its_errors(way: str) -> None:
+    retry = Retry(3, ValueError, random=random.Random(7))
+    other = WAYS[way](retry)
+    assert other == retry
+    assert hash(other) == hash(retry)
+    assert other.applies(ValueError(), 1)
+    assert not other.applies(KeyError(), 1)
+    if way != "copy":
+        # A shallow copy shares the generator.
+        assert other.delay(ValueError(), 1) == retry.delay(ValueError(), 1)
+    assert retry != Retry(3, ValueError)
+    assert Retry(3) == Retry(3)
+    assert Retry(3) != Retry(4)
+
+
+VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE", default=0)
+
+
+def test_a_copied_task_keeps_its_context_and_a_pickled_one_gets_that_of_now() -> None:
+    def made() -> Task:
+        VARIABLE.set(1)
+        return Task(same, [1])
+
+    task = contextvars.copy_context().run(made)
+    assert copy.copy(task).context is task.context
+    assert copy.copy(task).args[0] is task.args[0]
+    deep = copy.deepcopy(task)
+    assert deep.context is task.context
+    assert deep.args == task.args
+    assert deep.args[0] is not task.args[0]
+    VARIABLE.set(2)
+    assert pickled(5, task).context[VARIABLE] == 2

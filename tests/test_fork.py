@@ -1,0 +1,386 @@
+"""A child that is forked while an event loop runs: it runs a loop of its own, and refuses what its parent made."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import select
+import signal
+import threading
+import time
+import traceback
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import (
+    CapacitySource,
+    ForkError,
+    HierarchicalTaskPoolRunner,
+    PullRaceObj,
+    PushPullBufferObj,
+    Rate,
+    SourceIterObj,
+    Task,
+    WaitObject,
+)
+from tests.support import Heart, turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+PATIENCE = 30
+"""Seconds after which a child is taken to hang."""
+
+
+@pytest.fixture(autouse=True)
+def _forks_are_meant() -> Iterator[None]:
+    """From CPython 3.12 on a fork beside threads warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        yield
+
+
+def in_child(work: Callable[[], str]) -> str:
+    """The result of a function that runs in a forked child, or the traceback of its error."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        report = "nothing was reported"
+        try:
+            report = work()
+        except BaseException:
+            report = traceback.format_exc()
+        finally:
+            os.write(writer, report.encode()[:4_000])
+            os._exit(0)
+    os.close(writer)
+    try:
+        # A pipe is readable also when its other end was closed.
+        assert select.select([reader], [], [], PATIENCE)[0], "the child hangs"
+        with os.fdopen(reader, closefd=False) as pipe:
+            return pipe.read()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+
+
+async def slowly(number: int) -> int:
+    await asyncio.sleep(0)
+    return number
+
+
+async def numbers() -> AsyncIterator[int]:
+    for number in range(5):
+        await asyncio.sleep(0)
+        yield number
+
+
+async def run_a_pool() -> None:
+    tasks = [Task(slowly, number) for number in range(5)]
+    assert sorted(await HierarchicalTaskPoolRunner(tasks, CapacitySource(2)).run()) == [*range(5)]
+
+
+async def map_a_pool() -> None:
+    results = SourceIterObj(range(5)).map_pool(slowly, CapacitySource(2))
+    assert sorted(await results.collect()) == [0, 1, 2, 3, 4]
+
+
+async def map_side_by_side() -> None:
+    assert await SourceIterObj(range(5)).map(slowly, concurrency=2).collect() == [0, 1, 2, 3, 4]
+
+
+async def merge() -> None:
+    assert sorted(await PullRaceObj(numbers(), range(5)).collect()) == sorted([*range(5)] * 2)
+
+
+async def pull_ahead() -> None:
+    assert await SourceIterObj(numbers()).prefetch(2).map(slowly).collect() == [0, 1, 2, 3, 4]
+
+
+async def fill_a_buffer() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+
+    async def fill() -> None:
+        for number in range(5):
+            await buffer.sink.next(number)
+        await buffer.sink.return_()
+
+    filling = asyncio.ensure_future(fill())
+    assert await buffer.source.collect() == [0, 1, 2, 3, 4]
+    await filling
+
+
+async def wait_for_a_capacity() -> None:
+    capacity = CapacitySource(1)
+    first = await capacity.acquire(owner=None)
+    waiting = asyncio.ensure_future(capacity.acquire(owner=None))
+    await turns(2)
+    first.release()
+    (await waiting).release()
+    assert capacity.held == 0
+
+
+async def wait_for_a_rate() -> None:
+    capacity = CapacitySource({"calls": Rate(1, per=0.01)})
+    for _ in range(3):
+        (await capacity.acquire({"calls": 1})).release()
+
+
+async def wait_for_a_signal() -> None:
+    done: WaitObject[int] = WaitObject()
+    waiting = asyncio.ensure_future(done.wait())
+    await turns(2)
+    done.resolve(7)
+    assert await waiting == 7
+
+
+async def wait_for_a_thread() -> None:
+    done: WaitObject[int] = WaitObject()
+    thread = threading.Thread(target=done.resolve, args=(7,))
+    asyncio.get_running_loop().call_soon(thread.start)
+    assert await done.wait() == 7
+    thread.join()
+
+
+async def let_others_run() -> None:
+    async with Heart() as heart:
+        assert await SourceIterObj(range(20_000)).map(str).count() == 20_000
+    # A budget that a task of the parent still lends is never renewed: the child would yield for ever.
+    assert heart.beats < 10_000
+
+
+USES: dict[str, Callable[[], Awaitable[None]]] = {
+    use.__name__: use
+    for use in (
+        run_a_pool,
+        map_a_pool,
+        map_side_by_side,
+        merge,
+        pull_ahead,
+        fill_a_buffer,
+        wait_for_a_capacity,
+        wait_for_a_rate,
+        wait_for_a_signal,
+        wait_for_a_thread,
+        let_others_run,
+    )
+}
+EACH_USE = pytest.mark.parametrize("name", USES)
+
+
+def use_in_a_new_loop(name: str) -> str:
+    """Runs in the child."""
+
+    async def use() -> None:
+        await asyncio.wait_for(USES[name](), PATIENCE / 2)
+
+    asyncio.run(use())
+    # Whatever the parent left here is let go of.
+    gc.collect()
+    return "it works"
+
+
+async def use_all() -> None:
+    """Leaves behind everything that is remembered of a loop."""
+    for use in USES.values():
+        await use()
+
+
+@EACH_USE
+async def test_law_15_a_child_of_a_coroutine_runs_its_own_loop(name: str) -> None:
+    await USES[name]()
+    assert in_child(lambda: use_in_a_new_loop(name)) == "it works"
+    await USES[name]()
+
+
+@EACH_USE
+async def test_law_15_a_child_is_the_first_to_use_it(name: str) -> None:
+    assert in_child(lambda: use_in_a_new_loop(name)) == "it works"
+
+
+@EACH_USE
+@pytest.mark.loops("asyncio")
+async def test_law_15_a_child_of_a_task_of_a_pool_runs_its_own_loop(name: str) -> None:
+    await use_all()
+
+    async def fork() -> str:
+        await asyncio.sleep(0)
+        return in_child(lambda: use_in_a_new_loop(name))
+
+    capacity = CapacitySource({"slots": 1})
+    tasks = [Task(fork, cost={"slots": 1})]
+    assert await HierarchicalTaskPoolRunner(tasks, capacity).run() == ["it works"]
+
+
+@EACH_USE
+@pytest.mark.loops("asyncio")
+async def test_law_15_a_child_of_a_source_of_a_merge_runs_its_own_loop(name: str) -> None:
+    async def fork() -> AsyncIterator[str]:
+        yield in_child(lambda: use_in_a_new_loop(name))
+
+    async with PullRaceObj(fork(), []) as race:
+        assert await anext(race) == "it works"
+
+
+@EACH_USE
+def test_law_15_a_child_of_a_thread_beside_a_loop_runs_its_own(name: str) -> None:
+    async def run() -> None:
+        await use_all()
+        assert await asyncio.to_thread(in_child, lambda: use_in_a_new_loop(name)) == "it works"
+        await USES[name]()
+
+    asyncio.run(run())
+
+
+@pytest.mark.loops("asyncio")
+async def test_law_15_a_child_of_multiprocessing_runs_its_own_loop() -> None:
+    await use_all()
+    context = multiprocessing.get_context("fork")
+    for name in USES:
+        receiver, sender = context.Pipe(duplex=False)
+
+        def work(name: str = name, sender: Any = sender) -> None:
+            sender.send(use_in_a_new_loop(name))
+
+        process = context.Process(target=work)
+        process.start()
+        sender.close()
+        try:
+            assert receiver.poll(PATIENCE), f"the child hangs in {name}"
+            assert receiver.recv() == "it works"
+        finally:
+            process.kill()
+            process.join()
+            receiver.close()
+    await use_all()
+
+
+@pytest.mark.loops("asyncio")
+async def test_law_15_workers_of_a_process_pool_run_their_own_loop() -> None:
+    await use_all()
+    loop = asyncio.get_running_loop()
+    executor = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+    try:
+        calls = [loop.run_in_executor(executor, use_in_a_new_loop, name) for name in USES]
+        async with asyncio.timeout(PATIENCE):
+            assert await asyncio.gather(*calls) == ["it works"] * len(USES)
+    finally:
+        for process in list(executor._processes.values()):
+            process.kill()
+        executor.shutdown()
+    await use_all()
+
+
+async def test_law_15_a_child_refuses_what_waits_in_its_parent() -> None:
+    stream = SourceIterObj(range(5)).map(slowly)
+    race = PullRaceObj(numbers(), range(5))
+    await anext(stream)
+    await anext(race)
+    buffer: PushPullBufferObj[int] = PushPullBufferObj()
+    signal_: WaitObject[int] = WaitObject()
+    capacity = CapacitySource(1)
+    lease = await capacity.acquire(owner=None)
+    item = asyncio.ensure_future(anext(buffer.source))
+    value = asyncio.ensure_future(signal_.wait())
+    second = asyncio.ensure_future(capacity.acquire(owner=None))
+    await turns(3)
+    uses: list[Callable[[], Any]] = [
+        lambda: anext(stream),
+        lambda: anext(race),
+        lambda: anext(buffer.source),
+        lambda: buffer.sink.next(1),
+        signal_.wait,
+        capacity.acquire,
+    ]
+    calls: list[Callable[[], object]] = [
+        lambda: buffer.sink.next_nowait(1),
+        lambda: signal_.resolve(1),
+        capacity.acquire_nowait,
+        lambda: capacity.resize(2),
+        lease.release,
+    ]
+
+    def work() -> str:
+        async def run() -> None:
+            for number, use in enumerate(uses):
+                try:
+                    await asyncio.wait_for(use(), PATIENCE / 2)
+                except ForkError:
+                    continue
+                raise AssertionError(f"use {number} went through")
+
+        for number, call in enumerate(calls):
+            try:
+                call()
+            except ForkError:
+                continue
+            raise AssertionError(f"call {number} went through")
+        asyncio.run(run())
+        return use_in_a_new_loop("fill_a_buffer")
+
+    assert in_child(work) == "it works"
+    # The parent goes on.
+    buffer.sink.next_nowait(1)
+    signal_.resolve(2)
+    lease.release()
+    assert (await item, await value) == (1, 2)
+    (await second).release()
+    assert await stream.collect() == [1, 2, 3, 4]
+    await race.aclose()
+
+
+async def test_law_15_what_is_dropped_in_a_child_wakes_nobody_in_the_parent() -> None:
+    buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
+    items = [asyncio.ensure_future(anext(buffer.source)) for _ in range(3)]
+    await turns(3)
+
+    def work() -> str:
+        for item in items:
+            item.get_coro().close()
+        items.clear()
+        return use_in_a_new_loop("fill_a_buffer")
+
+    assert in_child(work) == "it works"
+    for number in range(3):
+        await buffer.sink.next(number)
+    assert await asyncio.gather(*items) == [0, 1, 2]
+
+
+def test_law_15_a_lock_that_another_thread_held_holds_up_no_child() -> None:
+    entered, leave = threading.Event(), threading.Event()
+    is_held = False
+
+    def clock() -> float:
+        if is_held and threading.current_thread() is not threading.main_thread():
+            entered.set()
+            assert leave.wait(PATIENCE)
+        return time.monotonic()
+
+    capacity = CapacitySource(1, clock=clock)
+    is_held = True
+    thread = threading.Thread(target=capacity.resize, args=(2,))
+    thread.start()
+
+    def work() -> str:
+        signal.alarm(PATIENCE)
+        try:
+            capacity.resize(3)
+        except ForkError:
+            return "refused"
+        return "it went through"
+
+    try:
+        assert entered.wait(PATIENCE)
+        assert in_child(work) == "refused"
+    finally:
+        leave.set()
+        thread.join()
+    assert capacity.limit == 2
