@@ -26,7 +26,7 @@ from headrace import (
     SourceIterObj,
     Task,
 )
-from headrace._internal.error_notes import as_one, raise_closing
+from headrace._internal.error_notes import as_group, raise_closing
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def test_law_3_what_ends_the_program_is_not_held_for_a_later_pull(kind: Any) -> 
 
 
 async def test_law_3_every_branch_of_a_shared_stream_gets_it() -> None:
-    left, right = SourceIterObj(range(3)).map(raising(OddError, 1)).share(2)
+    left, right = SourceIterObj(range(3)).map(raising(OddError, 1)).tee(2)
     for branch in (left, right):
         assert await anext(branch) == 0
         with pytest.raises(OddError):
@@ -260,7 +260,7 @@ async def test_a_graphs_callbacks_all_hear_of_it() -> None:
 
 def test_an_error_that_ends_the_program_is_not_put_into_a_group() -> None:
     stop = KeyboardInterrupt()
-    assert as_one([ValueError(1), stop], "several") is stop
+    assert as_group([ValueError(1), stop], "several") is stop
     assert stop.__notes__ == ["several: ValueError(1)"]
     with pytest.raises(KeyboardInterrupt):
         raise_closing(asyncio.CancelledError(), [stop], "several")

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.cli import signals
 from headrace.cli.errors import ComplaintError
+from headrace.cli.format import seconds_in_words
 from headrace.cli.groups import Groups, group_of
 from headrace.cli.inflight import Window
 from headrace.cli.output import Output
@@ -37,7 +38,6 @@ from headrace.cli.record_runner import Caller
 from headrace.cli.record_task import Call
 from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Watch
-from headrace.cli.report.format import seconds_in_words
 from headrace.cli.report.series import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.stderr import say, unheard
@@ -233,16 +233,16 @@ class _Map:
     # What the caller tells.
 
     def is_stopped(self) -> bool:
-        """See `Settling`."""
+        """See `RecordListener`."""
         return self._stop.is_set()
 
     def complete(self, call: Call, line: bytes | None) -> None:
-        """See `Settling`."""
+        """See `RecordListener`."""
         if line is not None:
             self._settle(call, line, None)
 
     def fail(self, call: Call, error: BaseException) -> None:
-        """See `Settling`."""
+        """See `RecordListener`."""
         if isinstance(error, InterruptingError):
             # As if the user had pressed the keys, but that it is not the second time.
             self._signal = self._signal or SIGINT
