@@ -26,7 +26,7 @@ from headrace import (
     SourceIterObj,
     Task,
 )
-from headrace._internal.error_notes import as_one, raise_closing
+from headrace._internal.error_notes import as_group, raise_closing
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ async def test_a_graphs_callbacks_all_hear_of_it() -> None:
 
 def test_an_error_that_ends_the_program_is_not_put_into_a_group() -> None:
     stop = KeyboardInterrupt()
-    assert as_one([ValueError(1), stop], "several") is stop
+    assert as_group([ValueError(1), stop], "several") is stop
     assert stop.__notes__ == ["several: ValueError(1)"]
     with pytest.raises(KeyboardInterrupt):
         raise_closing(asyncio.CancelledError(), [stop], "several")

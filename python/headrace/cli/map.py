@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.cli import signals
 from headrace.cli.errors import ComplaintError
+from headrace.cli.format import seconds_in_words
 from headrace.cli.groups import Groups, group_of
 from headrace.cli.inflight import Window
 from headrace.cli.output import Output
@@ -37,7 +38,6 @@ from headrace.cli.record_runner import Caller
 from headrace.cli.record_task import Call
 from headrace.cli.records import RecordReader
 from headrace.cli.report.collector import Watch
-from headrace.cli.report.format import seconds_in_words
 from headrace.cli.report.series import Family, Gauge
 from headrace.cli.report.summary import Summary
 from headrace.cli.stderr import say, unheard
