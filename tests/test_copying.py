@@ -279,7 +279,6 @@ def public() -> list[type]:
     modules: list[Any] = [
         headrace,
         headrace.capacity,
-        headrace.errors,
         headrace.pool,
         headrace.queue,
         headrace.testing,

@@ -108,14 +108,14 @@ FIRST_USES = {
     async for _ in SourceIterObj([1]).map(str): pass""",
         # The fluent interface imports an operator when it is asked for.
         {
-            "configuration",
-            "pull.concurrent",
-            "pull.driven",
-            "pull.number",
+            "_internal.kernel_properties",
+            "_internal.sentinels",
+            "_internal.tasks",
+            "_internal.validate",
+            "errors",
+            "pull._concurrent_map",
+            "pull._concurrent_source",
             "pull.transform",
-            "skip",
-            "tasks",
-            "unclosed",
         },
         24,
     ),
@@ -154,7 +154,7 @@ print(json.dumps([[*imported], [*(set(sys.modules) - before - imported)]]))
     loaded = imported | added
     assert len(loaded) <= most, sorted(loaded)
     # Nothing that a program would notice in its start: the servers, readers and writers of the standard library.
-    assert not {"pool.graph", "pool.mapped", "pool.sources", "capacity.balancer"} & {
+    assert not {"graph.graph", "graph.sources", "pool.map_pool", "capacity.balancer"} & {
         name.removeprefix("headrace.") for name in loaded
     }
     assert not {"http", "json", "pickle", "multiprocessing", "unittest", "urllib"} & loaded
@@ -301,7 +301,7 @@ def is_refused(kind):
 import os, sys
 sys.path[:] = {sys.path!r}
 refused = []
-for statement in ["import headrace._core", "from headrace import SourceIterObj", "import headrace.pool"] * 2:
+for statement in ["import headrace._core", "from headrace import SourceIterObj", "from headrace.pool import TaskRun"] * 2:
     try:
         exec(statement)
     except ImportError as error:

@@ -53,6 +53,7 @@ class Replacement:
         os.umask(mask)
         self._new_mode = 0o666 & ~mask
         self._size = 0
+        self.path: Path
         self._file, self.path = _create(target)
 
     def __enter__(self) -> Self:
