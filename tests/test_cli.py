@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli.output import Output, as_line
-from headrace.cli.progress import Lines, Pace, Tally, as_clock, choose
+from headrace.cli.output import Output, encode_line
+from headrace.cli.progress import Tally, TextDisplay, Throughput, choose_display, format_clock
 from tests.command import (
     Files,
     command,
@@ -270,7 +270,7 @@ def test_an_error_that_cannot_say_what_it_says_is_a_failure_as_any_other(
     files(1, 2)
     done = run(tmp_path, "work:mute", "--errors", "errors.jsonl")
     assert done.returncode == 1
-    assert "record 1 failed: MuteError: (its text cannot be had: ZeroDivisionError)" in done.stderr
+    assert "record 1 failed: MuteError: (its __str__ raised ZeroDivisionError)" in done.stderr
     assert "0 done, 2 failed" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -289,9 +289,12 @@ def test_an_error_that_cannot_say_what_it_says_is_a_failure_as_any_other(
         ({"function": "broken:f"}, "cannot import 'broken': SyntaxError: "),
         ({"function": "fails:f"}, "cannot import 'fails': ZeroDivisionError: division by zero"),
         ({"function": "leaves:f"}, "cannot import 'leaves': SystemExit: 3"),
-        ({"function": "work:missing"}, "'work' has no 'missing'"),
-        ({"function": "work:Group.missing"}, "'work.Group' has no 'missing'"),
-        ({"function": "work:not_a_function"}, "work:not_a_function is not callable, it is int"),
+        ({"function": "work:missing"}, "'work' has no attribute 'missing'"),
+        ({"function": "work:Group.missing"}, "'work.Group' has no attribute 'missing'"),
+        (
+            {"function": "work:not_a_function"},
+            "work:not_a_function is not callable; its type is int",
+        ),
         ({"function": "work:generate"}, "work:generate is a generator function"),
         ({"--input": "missing.jsonl"}, "cannot read missing.jsonl: No such file or directory"),
         ({"--input": "."}, "cannot read .: Is a directory"),
@@ -358,9 +361,9 @@ def test_bad_input_gets_one_clear_line(
             b"{oops}",
             "line 58: not JSON: Expecting property name enclosed in double quotes at column 2",
         ),
-        (b"[NaN]", "line 58: not JSON: NaN is no JSON value"),
+        (b"[NaN]", "line 58: not JSON: NaN is not a JSON value"),
         (b'"\xff"', "line 58: not UTF-8: invalid start byte at byte 2"),
-        (b"[" * 100_000, "line 58: JSON that is nested too deeply"),
+        (b"[" * 100_000, "line 58: not valid: the JSON is nested too deeply"),
     ],
 )
 def test_a_line_that_is_no_record_is_named(
@@ -440,7 +443,7 @@ def test_an_interruption_waits_for_threads_and_takes_their_results(
     with running(tmp_path, "work:slow_thread", limit=1) as process:
         wait_for_line(process, "stuck on 4")
         process.send_signal(signal.SIGINT)
-        wait_for_line(process, "stopping; 1 still running")
+        wait_for_line(process, "stopping: 1 call still running")
         gate.write_bytes(b"go on")
         said = rest(process)
         assert process.wait() == 130
@@ -453,7 +456,7 @@ def test_a_second_interruption_leaves_threads_behind(tmp_path: Path, files: File
     with running(tmp_path, "work:stuck_thread") as process:
         wait_for_line(process, "stuck on 5")
         process.send_signal(signal.SIGINT)
-        wait_for_line(process, "stopping; 2 still running")
+        wait_for_line(process, "stopping: 2 calls still running")
         process.send_signal(signal.SIGINT)
         said = rest(process)
         assert process.wait() == 130
@@ -483,7 +486,7 @@ def test_an_interruption_keeps_the_failures_too(tmp_path: Path, files: Files) ->
         said = rest(process)
         assert process.wait() == 130
     assert "; 3 results are in " in said
-    assert "; 1 failures are in " in said
+    assert "; 1 failure is in " in said
     assert (tmp_path / "errors.jsonl").read_text(encoding="utf-8") == "as it was\n"
     (failure,) = results(tmp_path / "errors.jsonl.partial")
     assert (failure["record"], failure["input"]) == (1, 0)
@@ -525,14 +528,14 @@ def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sys.stderr, "isatty", isatty, raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert not isinstance(choose(5.0), Lines)
+    assert not isinstance(choose_display(5.0), TextDisplay)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    assert isinstance(choose(5.0), Lines)
+    assert isinstance(choose_display(5.0), TextDisplay)
 
 
 def test_the_pace_is_that_of_the_last_seconds() -> None:
     now = 0.0
-    pace = Pace(span=10, clock=lambda: now)
+    pace = Throughput(span=10, clock=lambda: now)
     tally = Tally(total_bytes=1000)
     assert pace.measure(tally) == (0.0, None)
     for now in range(1, 21):
@@ -554,13 +557,13 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     [(None, "-:--"), (0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03")],
 )
 def test_times_are_shown_as_a_clock_shows_them(seconds: float | None, shown: str) -> None:
-    assert as_clock(seconds) == shown
+    assert format_clock(seconds) == shown
 
 
 def test_an_output_without_commit_is_kept_beside_it_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with Output(str(path)) as output:
-        output.write(as_line({"a": 1}))
+        output.write(encode_line({"a": 1}))
     assert output.partial is not None
     assert results(output.partial) == [{"a": 1}]
     with Output(str(path)) as output:

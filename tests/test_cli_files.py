@@ -240,7 +240,7 @@ def test_results_are_kept_if_the_failures_cannot_be_written(tmp_path: Path, file
 # Runs that were killed
 
 LEFT = re.compile(
-    r"headrace map: a run that was killed left (?P<path>\S+) \((?P<size>[\d,]+) bytes, (?P<age>.+) old\): (?P<use>.+)\n"
+    r"headrace map: a killed run left (?P<path>\S+) \((?P<size>[\d,]+) bytes, (?P<age>.+) old\): (?P<use>.+)\n"
 )
 
 
@@ -296,13 +296,13 @@ def test_a_file_that_is_not_locked_yet_may_be_of_a_run_that_begins(tmp_path: Pat
     path = tmp_path / f".out.jsonl.{'0' * 16}.new"
     path.write_bytes(b"")
     with Output(str(tmp_path / "out.jsonl")) as output:
-        assert output.leftovers() == []
+        assert output.find_leftovers() == []
         os.utime(path, (0, path.stat().st_mtime - 120))
-        assert [leftover.path for leftover in output.leftovers()] == [path]
+        assert [leftover.path for leftover in output.find_leftovers()] == [path]
         # Nor is one that a lock is on.
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            assert output.leftovers() == []
+            assert output.find_leftovers() == []
 
 
 # Special outputs

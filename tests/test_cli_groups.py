@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headrace import CapacitySource
-from headrace.cli.groups import Groups, group_of
+from headrace.cli.groups import Groups, group_name
 from headrace.task import Task
 from tests.command import Files, files_in, results, run
 from tests.pool_support import ALL_THE_LONG_WAY
@@ -122,7 +122,7 @@ async def test_reading_stops_while_the_window_is_full() -> None:
     # First come, first served: the slots were gone when the third group came. The long way a group takes up its second task
     # a turn later, as it may on a busy machine, and then they were not.
     prompt, late = {"1": 2, "2": 2, "0": 0}, {"1": 2, "2": 1, "0": 1}
-    assert groups.held() in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
+    assert groups.running() in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
     gate.set()
     await running
     assert read == 100
@@ -201,20 +201,20 @@ async def test_what_goes_wrong_in_a_group_is_raised() -> None:
     ],
 )
 def test_the_name_of_a_group_is_the_value_of_its_field(value: object, name: str) -> None:
-    assert group_of(value, "f") == name
+    assert group_name(value, "f") == name
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         ({"g": 1}, "the record has no field 'f'"),
-        ([{"f": 1}], "the record is no object, and has no field 'f'"),
-        (None, "the record is no object, and has no field 'f'"),
+        ([{"f": 1}], "the record is not a JSON object, so it has no field 'f'"),
+        (None, "the record is not a JSON object, so it has no field 'f'"),
     ],
 )
 def test_a_record_without_the_field_belongs_to_no_group(value: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        group_of(value, "f")
+        group_name(value, "f")
 
 
 # The command
@@ -233,7 +233,7 @@ def test_the_command_keeps_the_limit_of_each_group(
     assert max(one["inside"] for one in found) == 2
     assert max(one["inside in all"] for one in found) <= 5
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "calls that run, by group; at most 2 of each" in page
+    assert "running calls by group, at most 2 each" in page
 
 
 def test_a_group_may_be_of_any_value(tmp_path: Path, files: Files) -> None:
@@ -249,7 +249,7 @@ def test_a_record_without_its_group_has_failed(tmp_path: Path, files: Files) -> 
     done = run(tmp_path, "work:picky", "--group-by", "group", "--errors", "errors.jsonl")
     assert done.returncode == 1
     assert "record 2 failed: ValueError: the record has no field 'group'" in done.stderr
-    assert "record 3 failed: ValueError: the record is no object" in done.stderr
+    assert "record 3 failed: ValueError: the record is not a JSON object" in done.stderr
     assert "2 done, 2 failed" in done.stderr
     assert results(tmp_path / "out.jsonl") == [{"group": 1}, {"group": 2}]
     assert [one["input"] for one in results(tmp_path / "errors.jsonl")] == [{"gruop": 1}, 5]
@@ -260,7 +260,7 @@ def test_a_record_without_its_group_has_failed(tmp_path: Path, files: Files) -> 
     [
         (["--group-limit", "2"], "--group-limit needs --group-by"),
         (["--group-window", "2"], "--group-window needs --group-by"),
-        (["--group-by", "f", "--text"], "--group-by needs records of JSON, got 'f' with --text"),
+        (["--group-by", "f", "--text"], "--group-by needs JSON records, got 'f' with --text"),
         (
             ["--group-by", "f", "--group-limit", "0"],
             "argument --group-limit: must be a whole number of at least 1, got '0'",

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, Rate
-from headrace.cli.arguments import count, natural, rate, seconds, size, weight
+from headrace.cli.arguments import (
+    parse_count,
+    parse_natural,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+    parse_weight,
+)
 from headrace.cli.groups import Groups
-from headrace.cli.run_options import Terms
+from headrace.cli.run_options import RunOptions
 from headrace.task import Task
 from tests.command import Files, files_in, results, run
 
@@ -45,7 +52,7 @@ def files(tmp_path: Path) -> Files:
     ],
 )
 def test_a_rate_is_a_number_in_a_period(text: str, amount: float, per: float) -> None:
-    assert rate(text) == Rate(amount, per)
+    assert parse_rate(text) == Rate(amount, per)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +60,7 @@ def test_a_rate_is_a_number_in_a_period(text: str, amount: float, per: float) ->
     [("acme=3", "acme", 3), ("a=b=0.5", "a=b", 0.5), ("=2", "", 2), ("null=1e3", "null", 1000)],
 )
 def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> None:
-    assert weight(text) == (value, amount)
+    assert parse_weight(text) == (value, amount)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +68,14 @@ def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> No
     [("1", 1), ("4096", 4096), ("100K", 102_400), ("64m", 1 << 26), ("1024G", 1 << 40)],
 )
 def test_a_size_is_in_bytes_or_has_a_suffix(text: str, most: int) -> None:
-    assert size(text) == most
+    assert parse_size(text) == most
 
 
 @pytest.mark.parametrize(
     ("kind", "texts"),
     [
         (
-            rate,
+            parse_rate,
             [
                 *(
                     "",
@@ -87,11 +94,20 @@ def test_a_size_is_in_bytes_or_has_a_suffix(text: str, most: int) -> None:
                 *("1e-300/s", "1e-310/d", "0.001/d"),
             ],
         ),
-        (weight, ["", "acme", "acme=", "acme=0", "acme=-1", "acme=nan", "acme=1e7", "a=1e-4"]),
-        (count, ["", "0", "-1", "1.5", "1e3", "+1", " 1", "1_0", "٣", "1000000001", "9" * 5000]),
-        (natural, ["", "-1", "1.5", "1000000001", "9" * 5000]),
-        (size, ["", "0", "-1", "K", "0M", "1.5M", "64MB", "1 K", "٣M", "1025G", "1T", "9" * 5000]),
-        (seconds, ["", "0", "-1", "nan", "inf", "1_0", " 1", "1 ", "0x1", "٣", "1e999"]),
+        (
+            parse_weight,
+            ["", "acme", "acme=", "acme=0", "acme=-1", "acme=nan", "acme=1e7", "a=1e-4"],
+        ),
+        (
+            parse_count,
+            ["", "0", "-1", "1.5", "1e3", "+1", " 1", "1_0", "٣", "1000000001", "9" * 5000],
+        ),
+        (parse_natural, ["", "-1", "1.5", "1000000001", "9" * 5000]),
+        (
+            parse_size,
+            ["", "0", "-1", "K", "0M", "1.5M", "64MB", "1 K", "٣M", "1025G", "1T", "9" * 5000],
+        ),
+        (parse_seconds, ["", "0", "-1", "nan", "inf", "1_0", " 1", "1 ", "0x1", "٣", "1e999"]),
     ],
 )
 def test_other_values_are_refused(kind: Callable[[str], Any], texts: list[str]) -> None:
@@ -107,7 +123,7 @@ def test_other_values_are_refused(kind: Callable[[str], Any], texts: list[str]) 
 
 @pytest.mark.parametrize("text", ["0.5/s", "0.9/m", "0.01/d", "1/s", "1.5/h"])
 async def test_a_call_can_be_had_of_every_rate(text: str) -> None:
-    some = terms(rate=rate(text), tokens="n", token_rate=rate(text))
+    some = terms(rate=parse_rate(text), tokens="n", token_rate=parse_rate(text))
     capacity = some.capacity()
     cost: Any = some.cost(1)
     lease = capacity.try_acquire(cost)
@@ -121,10 +137,10 @@ async def test_a_call_can_be_had_of_every_rate(text: str) -> None:
     [("0.5/s", "1 in 2.00 s"), ("0.01/h", "1 in 100 h 0 min"), ("1.5/m", "1.5/m")],
 )
 def test_a_rate_in_words(text: str, words: str) -> None:
-    assert ("rate", words) in terms(rate=rate(text)).listed()
+    assert ("rate", words) in terms(rate=parse_rate(text)).describe()
 
 
-def terms(**given: Any) -> Terms:
+def terms(**given: Any) -> RunOptions:
     nothing: dict[str, Any] = {
         "rate": None,
         "tokens": None,
@@ -133,15 +149,15 @@ def terms(**given: Any) -> Terms:
         "timeout": None,
     }
     everything: dict[str, Any] = {"limit": 3, **nothing, **given}
-    return Terms(**everything)
+    return RunOptions(**everything)
 
 
 def test_what_a_call_costs() -> None:
-    assert terms().tokens_of("anything") == 0
+    assert terms().count_tokens("anything") == 0
     assert terms().cost(0) == 1
     assert terms(rate=Rate(500)).cost(0) == {"slots": 1, "calls": 1}
     both = terms(rate=Rate(500), tokens="n", token_rate=Rate(1000))
-    assert both.tokens_of({"n": 2.5}) == 2.5
+    assert both.count_tokens({"n": 2.5}) == 2.5
     assert both.cost(2.5) == {"slots": 1, "calls": 1, "tokens": 2.5}
     # A cost of nothing is no cost.
     assert both.cost(0) == {"slots": 1, "calls": 1}
@@ -189,8 +205,8 @@ def test_calls_are_no_more_frequent_than_the_rate(tmp_path: Path, files: Files) 
     # One in a fifth of a second. A busy machine may call the first one late.
     assert moments[9] - moments[0] >= 1.6
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "calls that were made: " in page
-    assert "10 in all" in page
+    assert "calls started: " in page
+    assert "10 in total" in page
     assert "300/m" in page
 
 
@@ -213,10 +229,10 @@ def test_records_that_say_no_number_of_tokens_have_failed(tmp_path: Path, files:
     assert done.returncode == 1
     for said in (
         "record 2 failed: ValueError: the record has no field 'n'",
-        "record 3 failed: ValueError: the field 'n' must be a number of tokens from 0, got -1",
-        "record 4 failed: ValueError: the field 'n' must be a number of tokens from 0, got '5'",
-        "record 5 failed: ValueError: the field 'n' must be a number of tokens from 0, got True",
-        "record 6 failed: ValueError: the record is no object, and has no field 'n'",
+        "record 3 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got -1",
+        "record 4 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got '5'",
+        "record 5 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got True",
+        "record 6 failed: ValueError: the record is not a JSON object, so it has no field 'n'",
         "record 7 failed: ValueError: a cost of 1001 tokens can never be had",
         "2 done, 6 failed",
     ):
@@ -226,19 +242,19 @@ def test_records_that_say_no_number_of_tokens_have_failed(tmp_path: Path, files:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--rate", "fast"], "argument --rate: must be a number above 0 in a s(econd)"),
+        (["--rate", "fast"], "argument --rate: must be a number above 0 per s(econd)"),
         (["--tokens", "n"], "--tokens needs --token-rate"),
         (["--token-rate", "5/s"], "--token-rate needs --tokens"),
         (["--token-rate", "5"], "argument --token-rate: must be a number above 0"),
         (["--weight", "a=1"], "--weight needs --group-by"),
         (
             ["--group-by", "f", "--weight", "a=1", "--weight", "a=2"],
-            "--weight must be given once for each value, got 'a' twice",
+            "--weight must be given at most once per value, got 'a' twice",
         ),
         (["--group-by", "f", "--weight", "a"], "argument --weight: must be VALUE=WEIGHT"),
         (
             ["--tokens", "n", "--token-rate", "5/s", "--text"],
-            "--tokens needs records of JSON, got 'n' with --text",
+            "--tokens needs JSON records, got 'n' with --text",
         ),
         (["--retries", "9999999999"], "argument --retries: must be a whole number from 0 to"),
     ],

@@ -21,7 +21,7 @@ def files(tmp_path: Path) -> Files:
 
 
 async def read(path: Path, most: int, *, text: bool = True) -> tuple[list[str], str | None]:
-    with RecordReader(str(path), text=text, most=most) as reader:
+    with RecordReader(str(path), text=text, max_size=most) as reader:
         found = [record.text async for record in reader.records()]
         return found, None if reader.problem is None else str(reader.problem)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from headrace.cli.record_error import Failure
+from headrace.cli.record_error import RecordError
 from headrace.cli.report.page import render
 from headrace.cli.report.report import Report
-from headrace.cli.report.series import Family, Flow, Gauge
+from headrace.cli.report.series import RateSeries, Series, SeriesFamily
 from headrace.cli.report.summary import Summary
 from tests.browser import browser
 from tests.command import Files, files_in, listing, rest, run, running, wait_for_line
@@ -84,35 +84,38 @@ def summary(**changes: object) -> Summary:
     return Summary(**given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def gauge(name: str, limit: float | None = None) -> Gauge:
-    return Gauge(name, name.title(), f"what {name} counts", limit, lambda: 0)
+def level(name: str, limit: float | None = None) -> Series:
+    return Series(name, name.title(), f"what {name} counts", limit, lambda: 0)
 
 
-def family(limit: float | None = 4) -> Family:
-    return Family("Groups", "calls that run, of each", limit, dict)
+def family(limit: float | None = 4) -> SeriesFamily:
+    return SeriesFamily("Groups", "running calls of each", limit, dict)
 
 
 def busy(
     records: int, seed: int = 1, text: str = EVIL
-) -> tuple[Report, Summary, list[Gauge], list[Family], list[Flow]]:
+) -> tuple[Report, Summary, list[Series], list[SeriesFamily], list[RateSeries]]:
     """A run of so many records, a tenth of which fail, in forty groups."""
     print(f"seed {seed}")
     chance, report, failed = random.Random(seed), Report(families=1), 0
     groups = [f"{number} {text}"[: 10 + number] for number in range(40)]
     for number in range(records):
         now, took = number / 50, chance.lognormvariate(-2, 1)
-        report.line.look(now, {"calls": chance.randint(0, 20), "queue": number % 7})
-        report.families[0].look(now, {chance.choice(groups): chance.randint(1, 4)})
-        failure = Failure("ValueError", text, "work.py:3") if chance.random() < 0.1 else None
-        failed += failure is not None
+        report.time_line.sample(now, {"calls": chance.randint(0, 20), "queue": number % 7})
+        report.families[0].sample(now, {chance.choice(groups): chance.randint(1, 4)})
+        error = RecordError("ValueError", text, "work.py:3") if chance.random() < 0.1 else None
+        failed += error is not None
         waited = chance.random() / 100
-        report.settled(now, number + 1, text, waited=waited, took=took, failure=failure)
-    for line in (report.line, *report.families):
-        line.look(records / 50, {})
+        report.add_record(now, number + 1, text, waited=waited, took=took, error=error)
+    for line in (report.time_line, *report.families):
+        line.sample(records / 50, {})
     done = records - failed
     told = summary(seconds=records / 50, read=records, done=done, failed=failed)
-    gauges, flow = [gauge("calls", 20), gauge("queue")], Flow("begun", "Calls a second", "made", 60)
-    return report, told, gauges, [family()], [flow]
+    series, flow = (
+        [level("calls", 20), level("queue")],
+        RateSeries("begun", "Calls per second", "made", 60),
+    )
+    return report, told, series, [family()], [flow]
 
 
 # What it says
@@ -120,26 +123,26 @@ def busy(
 
 def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
     report = Report()
-    report.line.look(0.0, {})
-    page = Page(render(report, summary(seconds=0.0), [gauge("calls", 20), gauge("queue")]))
+    report.time_line.sample(0.0, {})
+    page = Page(render(report, summary(seconds=0.0), [level("calls", 20), level("queue")]))
     assert "work:fetch" in page.text
     assert "svg" not in page.elements
 
 
 def test_the_page_tells_how_it_went() -> None:
     report = Report()
-    report.line.look(0.0, {"calls": 2})
-    report.line.look(30.0, {"calls": 0})
-    failure = Failure("ValueError", "no <such> thing", "work.py:12")
+    report.time_line.sample(0.0, {"calls": 2})
+    report.time_line.sample(30.0, {"calls": 0})
+    error = RecordError("ValueError", "no <such> thing", "work.py:12")
     for number in range(1, 100):
-        report.settled(1.0, number, f"record {number}", waited=0.5, took=0.01, failure=None)
-    report.settled(2.0, 100, "the <last>", waited=0.5, took=3.0, failure=failure)
-    report.line.look(60.0, {})
+        report.add_record(1.0, number, f"record {number}", waited=0.5, took=0.01, error=None)
+    report.add_record(2.0, 100, "the <last>", waited=0.5, took=3.0, error=error)
+    report.time_line.sample(60.0, {})
     told = summary(read=100, done=99, failed=1, outcome="Finished; 1 failed")
-    page = Page(render(report, told, [gauge("calls", 4)]))
+    page = Page(render(report, told, [level("calls", 4)]))
     for said in (
         "Finished; 1 failed",
-        "done 99 1.67 a second",
+        "done 99 1.67 per second",
         "failed 1 1.0% of 100",
         "took 60.0 s 100 records read",
         "limit used 25% 1.00 of 4 on average",
@@ -172,12 +175,12 @@ def test_the_page_asks_for_nothing_and_runs_nothing() -> None:
 @settings(max_examples=50)
 def test_whatever_a_record_holds_is_text(text: str, message: str) -> None:
     report = Report()
-    failure = Failure(message, message, message)
-    report.settled(0.0, 1, text, waited=0.0, took=1.0, failure=failure)
-    report.line.look(1.0, {text: 1.0})
-    report.line.look(2.0, {})
+    error = RecordError(message, message, message)
+    report.add_record(0.0, 1, text, waited=0.0, took=1.0, error=error)
+    report.time_line.sample(1.0, {text: 1.0})
+    report.time_line.sample(2.0, {})
     told = summary(job=text, outcome=message, options=[(text, message)])
-    shown = Gauge(text, text, message, 3, lambda: 0)
+    shown = Series(text, text, message, 3, lambda: 0)
     page = Page(render(report, told, [shown]))
     plain = Page(render(report, summary(job="", outcome="", options=[("", "")]), [shown]))
     assert page.elements == plain.elements
@@ -188,18 +191,18 @@ def test_whatever_a_record_holds_is_text(text: str, message: str) -> None:
 def test_what_was_called_stands_beside_its_rate() -> None:
     report = Report()
     for number in range(120):
-        report.settled(
-            number / 2, number, "", waited=0, took=0, failure=None, attempts=2, tokens=50
+        report.add_record(
+            number / 2, number, "", waited=0, took=0, error=None, attempts=2, tokens=50
         )
-    report.line.look(60.0, {})
+    report.time_line.sample(60.0, {})
     flows = [
-        Flow("begun", "Calls a second", "calls that were made", 10),
-        Flow("tokens", "Tokens a second", "tokens that calls took", 150.5),
+        RateSeries("begun", "Calls per second", "calls started", 10),
+        RateSeries("tokens", "Tokens per second", "tokens used", 150.5),
     ]
     page = Page(render(report, summary(), [], [], flows))
-    assert "Calls a second calls that were made: 4.00 on average, 240 in all" in page.text
+    assert "Calls per second calls started: 4.00 on average, 240 in total" in page.text
     assert "rate 10" in page.text
-    assert "Tokens a second tokens that calls took: 200 on average, 12,000 in all" in page.text
+    assert "Tokens per second tokens used: 200 on average, 12,000 in total" in page.text
     assert "rate 150" in page.text
 
 
@@ -207,11 +210,11 @@ def test_groups_stand_in_the_order_of_what_they_had() -> None:
     report = Report(families=1)
     (line,) = report.families
     levels = {f"group {number:02}": 1.0 + number for number in range(40)}
-    line.look(0.0, levels)
-    line.look(30.0, dict.fromkeys(levels, 0.0) | {"group 00": 4.0})
-    line.look(60.0, {})
+    line.sample(0.0, levels)
+    line.sample(30.0, dict.fromkeys(levels, 0.0) | {"group 00": 4.0})
+    line.sample(60.0, {})
     told = render(report, summary(), [], [family(limit=100)])
-    assert "calls that run, of each" in told
+    assert "running calls of each" in told
     titles = [title.split("</h3>")[0] for title in told.split("<h3>")[1:]]
     # The first to come have their own, and the one that had most is the first of these.
     ordered = [f"group {number:02}" for number in (23, 22, 21, 20)]
@@ -246,7 +249,7 @@ def test_a_run_writes_its_report(tmp_path: Path, files: Files) -> None:
         "ZeroDivisionError : division by zero work.py:",
     ):
         assert said in page.text, (said, page.text)
-    for chart in ("Calls calls that run: ", "Queue ", "Window ", "Records a second "):
+    for chart in ("Calls running calls: ", "Queue ", "Window ", "Records per second "):
         assert chart in page.text
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "report.html"}
 
@@ -276,7 +279,7 @@ def test_a_run_that_two_interruptions_ended_has_its_report(tmp_path: Path, files
     with running(tmp_path, "work:stuck_thread", "--report", "report.html") as process:
         wait_for_line(process, "stuck on 5")
         process.send_signal(signal.SIGINT)
-        wait_for_line(process, "stopping; 2 still running")
+        wait_for_line(process, "stopping: 2 calls still running")
         process.send_signal(signal.SIGINT)
         rest(process)
         assert process.wait() == 130

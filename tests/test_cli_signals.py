@@ -286,16 +286,16 @@ def test_a_second_interruption_loses_nothing_that_a_thread_returned(
     # Its results are there, and the loop has not heard of them.
     before = """
 import os, signal, threading
-from headrace.cli.record_runner import Caller
-original = Caller._in_thread
+from headrace.cli.record_runner import RecordRunner
+original = RecordRunner._in_thread
 barrier = threading.Barrier(4)
-def silent(self, call):
-    line = original(self, call)
+def silent(self, record_task):
+    line = original(self, record_task)
     if barrier.wait() == 0:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait()
-Caller._in_thread = silent
+RecordRunner._in_thread = silent
 """
     with serving(tmp_path) as server:
         ran = server.run(*options("traced:in_threads"), before=before)
