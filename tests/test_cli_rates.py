@@ -1,4 +1,4 @@
-"""`headrace map --rate`, `--tokens` and `--weight`, and what the values of options may look like."""
+"""`headrace map --rate`, `--tokens` and `--weight`, and the parsers of option values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.cli.arguments import (
 from headrace.cli.groups import Groups
 from headrace.cli.run_options import RunOptions
 from headrace.task import Task
-from tests.command import Files, files_in, results, run
+from tests.command import Files, assert_one_line_error, files_in, results, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -33,7 +33,7 @@ def files(tmp_path: Path) -> Files:
     return files_in(tmp_path)
 
 
-# The values
+# Option values
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def files(tmp_path: Path) -> Files:
         ("1000000000/s", 1_000_000_000, 1),
     ],
 )
-def test_a_rate_is_a_number_in_a_period(text: str, amount: float, per: float) -> None:
+def test_parse_rate(text: str, amount: float, per: float) -> None:
     assert parse_rate(text) == Rate(amount, per)
 
 
@@ -59,7 +59,7 @@ def test_a_rate_is_a_number_in_a_period(text: str, amount: float, per: float) ->
     ("text", "value", "amount"),
     [("acme=3", "acme", 3), ("a=b=0.5", "a=b", 0.5), ("=2", "", 2), ("null=1e3", "null", 1000)],
 )
-def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> None:
+def test_parse_weight(text: str, value: str, amount: float) -> None:
     assert parse_weight(text) == (value, amount)
 
 
@@ -67,7 +67,7 @@ def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> No
     ("text", "most"),
     [("1", 1), ("4096", 4096), ("100K", 102_400), ("64m", 1 << 26), ("1024G", 1 << 40)],
 )
-def test_a_size_is_in_bytes_or_has_a_suffix(text: str, most: int) -> None:
+def test_parse_size(text: str, most: int) -> None:
     assert parse_size(text) == most
 
 
@@ -110,7 +110,7 @@ def test_a_size_is_in_bytes_or_has_a_suffix(text: str, most: int) -> None:
         (parse_seconds, ["", "0", "-1", "nan", "inf", "1_0", " 1", "1 ", "0x1", "٣", "1e999"]),
     ],
 )
-def test_other_values_are_refused(kind: Callable[[str], Any], texts: list[str]) -> None:
+def test_invalid_values_are_refused(kind: Callable[[str], Any], texts: list[str]) -> None:
     for text in texts:
         with pytest.raises(argparse.ArgumentTypeError) as caught:
             kind(text)
@@ -122,7 +122,7 @@ def test_other_values_are_refused(kind: Callable[[str], Any], texts: list[str]) 
 
 
 @pytest.mark.parametrize("text", ["0.5/s", "0.9/m", "0.01/d", "1/s", "1.5/h"])
-async def test_a_call_can_be_had_of_every_rate(text: str) -> None:
+async def test_every_rate_grants_a_call(text: str) -> None:
     some = terms(rate=parse_rate(text), tokens="n", token_rate=parse_rate(text))
     capacity = some.capacity()
     cost: Any = some.cost(1)
@@ -136,7 +136,7 @@ async def test_a_call_can_be_had_of_every_rate(text: str) -> None:
     ("text", "words"),
     [("0.5/s", "1 in 2.00 s"), ("0.01/h", "1 in 100 h 0 min"), ("1.5/m", "1.5/m")],
 )
-def test_a_rate_in_words(text: str, words: str) -> None:
+def test_rate_is_formatted(text: str, words: str) -> None:
     assert ("rate", words) in terms(rate=parse_rate(text)).describe()
 
 
@@ -152,14 +152,14 @@ def terms(**given: Any) -> RunOptions:
     return RunOptions(**everything)
 
 
-def test_what_a_call_costs() -> None:
+def test_cost_of_a_call() -> None:
     assert terms().count_tokens("anything") == 0
     assert terms().cost(0) == 1
     assert terms(rate=Rate(500)).cost(0) == {"slots": 1, "calls": 1}
     both = terms(rate=Rate(500), tokens="n", token_rate=Rate(1000))
     assert both.count_tokens({"n": 2.5}) == 2.5
     assert both.cost(2.5) == {"slots": 1, "calls": 1, "tokens": 2.5}
-    # A cost of nothing is no cost.
+    # A cost of 0 is left out.
     assert both.cost(0) == {"slots": 1, "calls": 1}
     assert terms().capacity().limit == 3
     assert both.capacity().limit == {
@@ -174,7 +174,7 @@ def test_what_a_call_costs() -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("limit", [4, 20])
-async def test_groups_share_by_their_weights(limit: int) -> None:
+async def test_groups_share_by_weight(limit: int) -> None:
     loop = asyncio.get_running_loop()
     root, done = CapacitySource(limit, clock=loop.time), Counter[str]()
 
@@ -182,7 +182,7 @@ async def test_groups_share_by_their_weights(limit: int) -> None:
         await asyncio.sleep(1)
         done[name] += 1
         if done.total() == 400:
-            # Both have had something to do until now.
+            # Both groups have had tasks until now.
             assert done["heavy"] == pytest.approx(300, abs=2 * limit)
 
     async def tasks() -> AsyncIterator[tuple[str, Task]]:
@@ -197,12 +197,12 @@ async def test_groups_share_by_their_weights(limit: int) -> None:
 # The command
 
 
-def test_calls_are_no_more_frequent_than_the_rate(tmp_path: Path, files: Files) -> None:
+def test_calls_do_not_exceed_the_rate(tmp_path: Path, files: Files) -> None:
     files(*range(10))
     done = run(tmp_path, "work:moment", "--rate", "300/m", "--report", "report.html", limit=20)
     assert done.returncode == 0, done.stderr
     moments = sorted(results(tmp_path / "out.jsonl"))
-    # One in a fifth of a second. A busy machine may call the first one late.
+    # One call in 0.2 s. A busy machine may start the first one late.
     assert moments[9] - moments[0] >= 1.6
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "calls started: " in page
@@ -211,19 +211,17 @@ def test_calls_are_no_more_frequent_than_the_rate(tmp_path: Path, files: Files) 
 
 
 @pytest.mark.parametrize("group", [[], ["--group-by", "group"]])
-def test_tokens_are_taken_no_faster_than_their_rate(
-    tmp_path: Path, files: Files, group: list[str]
-) -> None:
+def test_tokens_do_not_exceed_their_rate(tmp_path: Path, files: Files, group: list[str]) -> None:
     files(*({"n": 250, "group": number % 2} for number in range(8)))
     options = ["--tokens", "n", "--token-rate", "1000/s", *group]
     done = run(tmp_path, "work:moment", *options, limit=20)
     assert done.returncode == 0, done.stderr
     moments = sorted(results(tmp_path / "out.jsonl"))
-    # One in a quarter of a second, whichever group it is of.
+    # One call in 0.25 s over both groups.
     assert moments[7] - moments[0] >= 1.6
 
 
-def test_records_that_say_no_number_of_tokens_have_failed(tmp_path: Path, files: Files) -> None:
+def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None:
     files({"n": 5}, {}, {"n": -1}, {"n": "5"}, {"n": True}, 7, {"n": 1001}, {"n": 1000})
     done = run(tmp_path, "work:picky", "--tokens", "n", "--token-rate", "1000/s")
     assert done.returncode == 1
@@ -259,11 +257,9 @@ def test_records_that_say_no_number_of_tokens_have_failed(tmp_path: Path, files:
         (["--retries", "9999999999"], "argument --retries: must be a whole number from 0 to"),
     ],
 )
-def test_bad_options_get_one_clear_line(
+def test_bad_options_are_a_usage_error(
     tmp_path: Path, files: Files, options: list[str], said: str
 ) -> None:
     files(1)
     done = run(tmp_path, "work:double", *options)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_one_line_error(done, said)
