@@ -261,7 +261,7 @@ def test_error_with_failing_str_is_a_failure(tmp_path: Path, files: Files) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"function": "work"}, "the function must be given as MODULE:FUNCTION, got 'work'"),
         (
@@ -311,7 +311,7 @@ def test_error_with_failing_str_is_a_failure(tmp_path: Path, files: Files) -> No
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_command_line_is_a_one_line_error(
-    tmp_path: Path, files: Files, change: dict[str, str], said: str
+    tmp_path: Path, files: Files, change: dict[str, str], message: str
 ) -> None:
     files(1, 2, 3)
     (tmp_path / "broken.py").write_text("def f(:\n", encoding="utf-8")
@@ -328,14 +328,14 @@ def test_bad_command_line_is_a_one_line_error(
         text=True,
         check=False,
     )
-    assert_one_line_error(done, said)
+    assert_one_line_error(done, message)
     assert done.stdout == ""
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             b"{oops}",
@@ -347,13 +347,13 @@ def test_bad_command_line_is_a_one_line_error(
     ],
 )
 def test_invalid_record_is_reported_with_its_line(
-    tmp_path: Path, files: Files, line: bytes, said: str
+    tmp_path: Path, files: Files, line: bytes, message: str
 ) -> None:
     path = files()
     path.write_bytes(b"1\n" * 57 + line + b"\n1\n")
     (tmp_path / "out.jsonl").write_text("as it was\n", encoding="utf-8")
     done = run(tmp_path, "work:double")
-    assert_one_line_error(done, said)
+    assert_one_line_error(done, message)
     assert "57 results are in " in done.stderr
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
     # Earlier records are finished and kept, and never replace an older partial file.
@@ -388,10 +388,10 @@ def test_interruption_keeps_finished_results(
     (tmp_path / "out.jsonl").write_text("as it was\n", encoding="utf-8")
     with running(tmp_path, "work:stuck_after_three") as process:
         wait_for_line(process, "stuck on 5")
-        said = interrupt(process, number)
-    assert "interrupted: 3 done, 0 failed; 3 results are in " in said
-    assert "not done: records 4, 5" in said
-    assert "Traceback" not in said
+        message = interrupt(process, number)
+    assert "interrupted: 3 done, 0 failed; 3 results are in " in message
+    assert "not done: records 4, 5" in message
+    assert "Traceback" not in message
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "out.jsonl.partial"}
@@ -401,8 +401,8 @@ def test_results_out_of_order_are_kept(tmp_path: Path, files: Files) -> None:
     files(4, *[1] * 40, 5)
     with running(tmp_path, "work:stuck_after_three") as process:
         wait_for_line(process, "stuck on 5")
-        said = interrupt(process)
-    assert "not done: records 1, 42, and everything after line 42" in said
+        message = interrupt(process)
+    assert "not done: records 1, 42, and everything after line 42" in message
     assert results(tmp_path / "out.jsonl.partial") == [1] * 40
 
 
@@ -415,9 +415,9 @@ def test_interruption_waits_for_threads(tmp_path: Path, files: Files) -> None:
         process.send_signal(signal.SIGINT)
         wait_for_line(process, "stopping: 1 call still running")
         gate.write_bytes(b"go on")
-        said = rest(process)
+        message = rest(process)
         assert process.wait() == 130
-    assert "interrupted: 4 done" in said
+    assert "interrupted: 4 done" in message
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3, 4]
 
 
@@ -427,8 +427,8 @@ def test_second_interruption_abandons_threads(tmp_path: Path, files: Files) -> N
         wait_for_line(process, "stuck on 5")
         process.send_signal(signal.SIGINT)
         wait_for_line(process, "stopping: 2 calls still running")
-        said = interrupt(process)
-    assert "interrupted: 3 done" in said
+        message = interrupt(process)
+    assert "interrupted: 3 done" in message
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
 
 
@@ -448,9 +448,9 @@ def test_interruption_keeps_failures(tmp_path: Path, files: Files) -> None:
     (tmp_path / "errors.jsonl").write_text("as it was\n", encoding="utf-8")
     with running(tmp_path, "work:stuck_or_fails", "--errors", "errors.jsonl") as process:
         wait_for_line(process, "stuck on 5")
-        said = interrupt(process)
-    assert "; 3 results are in " in said
-    assert "; 1 failure is in " in said
+        message = interrupt(process)
+    assert "; 3 results are in " in message
+    assert "; 1 failure is in " in message
     assert (tmp_path / "errors.jsonl").read_text(encoding="utf-8") == "as it was\n"
     (failure,) = results(tmp_path / "errors.jsonl.partial")
     assert (failure["record"], failure["input"]) == (1, 0)

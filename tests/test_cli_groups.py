@@ -205,15 +205,15 @@ def test_group_name_is_the_value_of_its_field(value: object, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"g": 1}, "the record has no field 'f'"),
         ([{"f": 1}], "the record is not a JSON object, so it has no field 'f'"),
         (None, "the record is not a JSON object, so it has no field 'f'"),
     ],
 )
-def test_group_name_needs_the_field(value: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_group_name_needs_the_field(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         group_name(value, "f")
 
 
@@ -254,7 +254,7 @@ def test_record_without_group_field_fails(tmp_path: Path, files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--group-limit", "2"], "--group-limit needs --group-by"),
         (["--group-window", "2"], "--group-window needs --group-by"),
@@ -266,8 +266,8 @@ def test_record_without_group_field_fails(tmp_path: Path, files: Files) -> None:
     ],
 )
 def test_bad_group_options_are_a_usage_error(
-    tmp_path: Path, files: Files, options: list[str], said: str
+    tmp_path: Path, files: Files, options: list[str], message: str
 ) -> None:
     files(1)
     done = run(tmp_path, "work:double", *options)
-    assert_one_line_error(done, said)
+    assert_one_line_error(done, message)

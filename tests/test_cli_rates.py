@@ -114,11 +114,11 @@ def test_invalid_values_are_refused(kind: Callable[[str], Any], texts: list[str]
     for text in texts:
         with pytest.raises(argparse.ArgumentTypeError) as caught:
             kind(text)
-        said = str(caught.value)
-        assert said.startswith("must be ")
-        assert len(said) < 6000
+        message = str(caught.value)
+        assert message.startswith("must be ")
+        assert len(message) < 6000
         if len(text) < 40:
-            assert f"got {text!r}" in said
+            assert f"got {text!r}" in message
 
 
 @pytest.mark.parametrize("text", ["0.5/s", "0.9/m", "0.01/d", "1/s", "1.5/h"])
@@ -225,7 +225,7 @@ def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None
     files({"n": 5}, {}, {"n": -1}, {"n": "5"}, {"n": True}, 7, {"n": 1001}, {"n": 1000})
     done = run(tmp_path, "work:picky", "--tokens", "n", "--token-rate", "1000/s")
     assert done.returncode == 1
-    for said in (
+    for message in (
         "record 2 failed: ValueError: the record has no field 'n'",
         "record 3 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got -1",
         "record 4 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got '5'",
@@ -234,11 +234,11 @@ def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None
         "record 7 failed: ValueError: a cost of 1001 tokens can never be had",
         "2 done, 6 failed",
     ):
-        assert said in done.stderr, (said, done.stderr)
+        assert message in done.stderr, (message, done.stderr)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--rate", "fast"], "argument --rate: must be a number above 0 per s(econd)"),
         (["--tokens", "n"], "--tokens needs --token-rate"),
@@ -258,8 +258,8 @@ def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None
     ],
 )
 def test_bad_options_are_a_usage_error(
-    tmp_path: Path, files: Files, options: list[str], said: str
+    tmp_path: Path, files: Files, options: list[str], message: str
 ) -> None:
     files(1)
     done = run(tmp_path, "work:double", *options)
-    assert_one_line_error(done, said)
+    assert_one_line_error(done, message)

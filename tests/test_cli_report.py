@@ -346,7 +346,7 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0, "0 s"),
         (2.5e-9, "0.00250 µs"),
@@ -364,12 +364,12 @@ async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
         (3_700_000, "1,027 h 47 min"),
     ],
 )
-def test_format_duration(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_format_duration(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [
         (0, "0"),
         (0.00012, "0.000120"),
@@ -379,8 +379,8 @@ def test_format_duration(seconds: float, said: str) -> None:
         (54321, "54,321"),
     ],
 )
-def test_format_number(value: float, said: str) -> None:
-    assert format_number(value) == said
+def test_format_number(value: float, text: str) -> None:
+    assert format_number(value) == text
 
 
 @given(st.text(max_size=80), st.integers(1, 30))

@@ -148,7 +148,7 @@ def test_page_shows_the_outcome() -> None:
     report.time_line.sample(60.0, {})
     told = summary(read=100, done=99, failed=1, outcome="Finished; 1 failed")
     page = Page(render(report, told, [level("calls", 4)]))
-    for said in (
+    for text in (
         "Finished; 1 failed",
         "done 99 1.67 per second",
         "failed 1 1.0% of 100",
@@ -162,7 +162,7 @@ def test_page_shows_the_outcome() -> None:
         "100 3.00 s the <last>",
         "began 2026-01-02 03:04:05 UTC",
     ):
-        assert said in page.text, (said, page.text)
+        assert text in page.text, (text, page.text)
 
 
 def test_page_has_no_scripts_or_external_resources() -> None:
@@ -247,7 +247,7 @@ def test_run_writes_its_report(tmp_path: Path, files: Files) -> None:
     done = run(tmp_path, "work:inverse", "--report", "report.html", limit=3)
     assert done.returncode == 1
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    for said in (
+    for text in (
         "work:inverse",
         "Finished; 1 failed",
         "input in.jsonl output out.jsonl limit 3 order of the input window 1,024",
@@ -256,7 +256,7 @@ def test_run_writes_its_report(tmp_path: Path, files: Files) -> None:
         "301 records read",
         "ZeroDivisionError : division by zero work.py:",
     ):
-        assert said in page.text, (said, page.text)
+        assert text in page.text, (text, page.text)
     for chart in ("Calls running calls: ", "Queue ", "Window ", "Records per second "):
         assert chart in page.text
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "report.html"}

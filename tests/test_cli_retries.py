@@ -89,9 +89,9 @@ def test_interruption_does_not_wait_for_retries(tmp_path: Path, files: Files) ->
     files(0, 1, 2)
     with running(tmp_path, "work:much_later", "--retries", "1", limit=1) as process:
         wait_for_line(process, "stuck on 2")
-        said = interrupt(process)
-    assert "interrupted: 1 done, 0 failed" in said
-    assert "not done: records 2, 3, and everything after line 3" in said
+        message = interrupt(process)
+    assert "interrupted: 1 done, 0 failed" in message
+    assert "not done: records 2, 3, and everything after line 3" in message
 
 
 @pytest.mark.parametrize("function", ["work:hangs", "work:overruns"])
@@ -111,7 +111,7 @@ def test_timeout_fails_a_slow_call(tmp_path: Path, files: Files, function: str) 
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             ["--retries", "-1"],
@@ -123,8 +123,8 @@ def test_timeout_fails_a_slow_call(tmp_path: Path, files: Files, function: str) 
     ],
 )
 def test_bad_options_are_a_usage_error(
-    tmp_path: Path, files: Files, options: list[str], said: str
+    tmp_path: Path, files: Files, options: list[str], message: str
 ) -> None:
     files(1)
     done = run(tmp_path, "work:double", *options)
-    assert_one_line_error(done, said)
+    assert_one_line_error(done, message)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import statistics
 import subprocess
@@ -17,11 +16,21 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import Files, command, files_in, listing, results, running
+from tests.command import (
+    Files,
+    command,
+    files_in,
+    interrupt,
+    listing,
+    rest,
+    results,
+    running,
+    wait_for_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -77,10 +86,10 @@ COUNT = 40
 
 
 @dataclass(frozen=True)
-class Ran:
+class Outcome:
     code: int
     """The exit code; negative if a signal killed the process."""
-    said: str
+    stderr: str
 
 
 class Server:
@@ -94,13 +103,13 @@ class Server:
         print(json.dumps([["map", *arguments], before]), file=self._process.stdin, flush=True)
         return int(self._answer())
 
-    def end(self) -> Ran:
+    def end(self) -> Outcome:
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
         code = os.waitstatus_to_exitcode(int(self._answer()))
-        return Ran(code, (self.folder / "stderr").read_text(encoding="utf-8"))
+        return Outcome(code, (self.folder / "stderr").read_text(encoding="utf-8"))
 
-    def run(self, *arguments: str, before: str = "") -> Ran:
+    def run(self, *arguments: str, before: str = "") -> Outcome:
         self.begin(*arguments, before=before)
         return self.end()
 
@@ -140,21 +149,21 @@ def clean(folder: Path) -> None:
         (folder / name).unlink()
 
 
-def check(folder: Path, ran: Ran, *, whole: int, codes: set[int]) -> None:
+def check(folder: Path, outcome: Outcome, *, whole: int, codes: set[int]) -> None:
     """Assert that no finished result is lost: all files are whole, or partial files have the finished lines."""
     names = listing(folder)
-    assert "Traceback" not in ran.said, ran.said
-    assert ran.code in {whole, *codes}, ran
+    assert "Traceback" not in outcome.stderr, outcome.stderr
+    assert outcome.code in {whole, *codes}, outcome
     assert not [name for name in names if name.startswith(".")], names
     finished = results(folder / "finished")
-    if ran.code == whole:
+    if outcome.code == whole:
         assert results(folder / "out.jsonl") == list(range(COUNT))
         assert len(results(folder / "errors.jsonl")) == 1
         assert "out.jsonl.partial" not in names
     else:
         assert sorted(results(folder / "out.jsonl.partial")) == finished
         assert "out.jsonl" not in names
-        assert f"interrupted: {len(finished)} done" in ran.said
+        assert f"interrupted: {len(finished)} done" in outcome.stderr
     assert (folder / "report.html").read_bytes().endswith(b"</html>\n")
 
 
@@ -204,9 +213,11 @@ def test_signals_while_finishing_change_nothing(tmp_path: Path, files: Files, pl
             [signal.SIGHUP],
             [signal.SIGINT, signal.SIGTERM],
         ):
-            ran = server.run(*options(), before=sending(place, [*numbers]))
-            check(tmp_path, ran, whole=1, codes=set())
-            assert "1 failed" in ran.said or len(numbers) > 1  # two signals may end it before the message
+            outcome = server.run(*options(), before=sending(place, [*numbers]))
+            check(tmp_path, outcome, whole=1, codes=set())
+            assert (
+                "1 failed" in outcome.stderr or len(numbers) > 1
+            )  # two signals may end it before the message
             clean(tmp_path)
 
 
@@ -222,10 +233,12 @@ def test_signals_while_keeping_files_change_nothing(
             encoding="utf-8",
         )
         where = ["--input", "in.jsonl", "--output", "out.jsonl", "--limit", "1"]
-        ran = server.run("keys:f", *where, before=sending(place, [signal.SIGTERM, signal.SIGINT]))
-        assert ran.code == 130, ran
+        outcome = server.run(
+            "keys:f", *where, before=sending(place, [signal.SIGTERM, signal.SIGINT])
+        )
+        assert outcome.code == 130, outcome
         assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
-        assert "Traceback" not in ran.said
+        assert "Traceback" not in outcome.stderr
 
 
 @pytest.mark.timeout(600)  # on a busy machine; otherwise 20 s
@@ -241,7 +254,7 @@ def test_signals_at_random_moments_of_finishing(tmp_path: Path, files: Files) ->
             log = tmp_path / "finished"
             log.touch()
             process = server.begin(*options())
-            while log.stat().st_size < len(results_as_text(COUNT)) and not gone(process):
+            while log.stat().st_size < len(results_as_text(COUNT)) and not has_exited(process):
                 time.sleep(0.0002)
             began = time.perf_counter()
             sent: set[int] = set()
@@ -258,11 +271,11 @@ def test_signals_at_random_moments_of_finishing(tmp_path: Path, files: Files) ->
                     time.sleep(rng.uniform(0, 0.7 * statistics.median(spread)))
                     os.kill(process, number)
                     sent.add(128 + number)
-            ran = server.end()
+            outcome = server.end()
             if attempt < 10:
                 spread.append(time.perf_counter() - began)
-            check(tmp_path, ran, whole=1, codes=sent)
-            codes[ran.code] = codes.get(ran.code, 0) + 1
+            check(tmp_path, outcome, whole=1, codes=sent)
+            codes[outcome.code] = codes.get(outcome.code, 0) + 1
             clean(tmp_path)
     print("exit codes", codes)
 
@@ -271,7 +284,7 @@ def results_as_text(count: int) -> str:
     return "".join(f"{number}\n" for number in range(count))
 
 
-def gone(process: int) -> bool:
+def has_exited(process: int) -> bool:
     """Whether the process has ended and is not reaped."""
     return ") Z " in Path(f"/proc/{process}/stat").read_text(encoding="ascii")
 
@@ -296,9 +309,9 @@ def silent(self, record_task):
 RecordRunner._in_thread = silent
 """
     with serving(tmp_path) as server:
-        ran = server.run(*options("traced:in_threads"), before=before)
-    assert ran.code in {130, 143}, ran
-    assert "interrupted: 4 done" in ran.said
+        outcome = server.run(*options("traced:in_threads"), before=before)
+    assert outcome.code in {130, 143}, outcome
+    assert "interrupted: 4 done" in outcome.stderr
     assert results(tmp_path / "out.jsonl.partial") == [0, 1, 2, 3]
 
 
@@ -322,11 +335,11 @@ def test_interruption_of_import_is_one_line(
     files(1)
     (tmp_path / "stops.py").write_text(signalling_module(number), encoding="utf-8")
     with serving(tmp_path) as server:
-        ran = server.run(*options("stops:f"))
-        assert ran == Ran(128 + number, "headrace map: interrupted\n")
+        outcome = server.run(*options("stops:f"))
+        assert outcome == Outcome(128 + number, "headrace map: interrupted\n")
         swallowed = signalling_module(number, number, swallowed=True)
         (tmp_path / "stops.py").write_text(swallowed, encoding="utf-8")
-        assert server.run(*options("stops:f")) == Ran(128 + number, "")
+        assert server.run(*options("stops:f")) == Outcome(128 + number, "")
     assert listing(tmp_path) == {"in.jsonl", "traced.py", "work.py", "stops.py", "stderr"}
 
 
@@ -364,8 +377,8 @@ def stop():
 threading.Thread(target=stop, daemon=True).start()
 """
     with serving(tmp_path) as server:
-        ran = server.run(*options(), option, "pipe", before=before)
-    assert ran == Ran(143, "headrace map: interrupted\n")
+        outcome = server.run(*options(), option, "pipe", before=before)
+    assert outcome == Outcome(143, "headrace map: interrupted\n")
     # No other file is left.
     assert listing(tmp_path) == {"in.jsonl", "traced.py", "work.py", "pipe", "stderr", "finished"}
 
@@ -373,13 +386,8 @@ threading.Thread(target=stop, daemon=True).start()
 def test_sighup_is_an_interruption(tmp_path: Path, files: Files) -> None:
     files(*range(1, 1000))
     with running(tmp_path, "work:stuck_after_three") as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "stuck on 5" in line:
-                break
-        process.send_signal(signal.SIGHUP)
-        assert re.search(r"interrupted: 3 done", process.stderr.read())
-        assert process.wait() == 129
+        wait_for_line(process, "stuck on 5")
+        assert "interrupted: 3 done" in interrupt(process, signal.SIGHUP)
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
 
 
@@ -394,15 +402,12 @@ def test_nohup_keeps_ignoring_sighup(tmp_path: Path, files: Files) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        stdin: Any = process.stdin
-        stderr: Any = process.stderr
-        stdin.write("1\n")
-        stdin.flush()
-        for line in stderr:
-            if "1 done" in line:
-                break
+        assert process.stdin is not None
+        process.stdin.write("1\n")
+        process.stdin.flush()
+        wait_for_line(process, "1 done")
         process.send_signal(signal.SIGHUP)
-        stdin.close()
-        stderr.read()
+        process.stdin.close()
+        rest(process)
         assert process.wait() == 0
     assert results(tmp_path / "out.jsonl") == [2]

@@ -6,7 +6,7 @@ import asyncio
 
 
 class InFlight:
-    """Counts items in flight, up to a limit. Items leave in any order and are not told apart.
+    """Counts items in flight, up to a limit. Items are removed in any order and are not distinguished.
 
     A `CapacitySource` would keep a lease for each item, owned by the task that reads.
 

@@ -86,8 +86,8 @@ def level_chart(
     )
     area = sum(point.mean * (point.end - point.begin) for point in points)
     average = area / seconds if seconds else 0.0
-    said = f"{format_number(average)} on average, {format_value(highest)} at most"
-    note = f"{note}: {said}" if note else said
+    text = f"{format_number(average)} on average, {format_value(highest)} at most"
+    note = f"{note}: {text}" if note else text
     return _figure(
         title, note, keys if legend else [], shapes, _value_ticks(top), _time_ticks(seconds)
     )
@@ -154,8 +154,8 @@ def rate_chart(
     keys = [LegendEntry("done", "per second"), LegendEntry("limit", f"rate {format_value(limit)}")]
     whole = sum(amount for _, _, amount in rows)
     average = whole / seconds if seconds else 0.0
-    said = f"{note}: {format_number(average)} on average, {format_value(whole)} in total"
-    return _figure(title, said, keys, shapes, _value_ticks(top), _time_ticks(seconds))
+    text = f"{note}: {format_number(average)} on average, {format_value(whole)} in total"
+    return _figure(title, text, keys, shapes, _value_ticks(top), _time_ticks(seconds))
 
 
 def histogram(

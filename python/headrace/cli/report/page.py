@@ -123,8 +123,8 @@ def _cards(report: Report, summary: Summary, series: Sequence[Series]) -> str:
     for one in series[:1]:
         if one.limit and report.time_line.end:
             used = report.time_line.area(one.name) / report.time_line.end
-            said = f"{format_number(used)} of {format_value(one.limit)} on average"
-            cards.append(("limit used", f"{used / one.limit:.0%}", said, ""))
+            text = f"{format_number(used)} of {format_value(one.limit)} on average"
+            cards.append(("limit used", f"{used / one.limit:.0%}", text, ""))
     return '<section class="cards">{}</section>\n'.format(
         "".join(
             f'<div class="card {kind}"><h2>{escape(name)}</h2><p class="value">{escape(value)}</p>'
