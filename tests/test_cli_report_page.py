@@ -121,7 +121,7 @@ def busy(
     told = summary(seconds=records / 50, read=records, done=done, failed=failed)
     series, flow = (
         [level("calls", 20), level("queue")],
-        RateSeries("begun", "Calls per second", "made", 60),
+        RateSeries("started", "Calls per second", "made", 60),
     )
     return report, told, series, [family()], [flow]
 
@@ -204,7 +204,7 @@ def test_page_shows_events_with_their_rate() -> None:
         )
     report.time_line.sample(60.0, {})
     flows = [
-        RateSeries("begun", "Calls per second", "calls started", 10),
+        RateSeries("started", "Calls per second", "calls started", 10),
         RateSeries("tokens", "Tokens per second", "tokens used", 150.5),
     ]
     page = Page(render(report, summary(), [], [], flows))

@@ -126,7 +126,7 @@ class _Map:
         self._stop = asyncio.Event()
         self._signal: int | None = None
         # All records are settled, so signals are ignored.
-        self._is_ending = False
+        self._is_finishing = False
         self._problem: CommandError | None = None
         # Unsettled records by index: running ones and the next one.
         self._unsettled: dict[int, RecordTask] = {}
@@ -186,7 +186,7 @@ class _Map:
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if working.done() and not self._unsettled:
-                self._signal, self._is_ending = None, True  # too late to stop anything
+                self._signal, self._is_finishing = None, True  # too late to stop anything
             elif self._signal and (running := self._running()):
                 calls = "1 call" if running == 1 else f"{running:,} calls"
                 eprint(f"stopping: {calls} still running (interrupt again to abandon)")
@@ -194,7 +194,7 @@ class _Map:
             stopping.cancel()
             working.cancel()
             await asyncio.wait({working, stopping})
-        self._is_ending = True
+        self._is_finishing = True
         if not working.cancelled():
             working.result()
 
@@ -298,7 +298,7 @@ class _Map:
 
     def _finish(self) -> int:
         """Finish all files, report the outcome, and return the exit code."""
-        self._is_ending = True
+        self._is_finishing = True
         for record_task in tuple(self._unsettled.values()):
             # A thread returned it, and the event loop has not settled it yet.
             if record_task.line is not None:
@@ -411,7 +411,7 @@ class _Map:
         )
 
     def _interrupt(self, number: int) -> None:
-        if self._is_ending:
+        if self._is_finishing:
             return
         if self._signal is None:
             self._signal = number

@@ -75,7 +75,7 @@ class RunOptions:
         rate_series: list[RateSeries] = []
         if self.rate is not None:
             title, note = "Calls per second", "calls started"
-            rate_series.append(RateSeries("begun", title, note, self.rate.amount / self.rate.per))
+            rate_series.append(RateSeries("started", title, note, self.rate.amount / self.rate.per))
         if self.token_rate is not None:
             title, note = "Tokens per second", "tokens used, as stated in the records"
             rate_series.append(

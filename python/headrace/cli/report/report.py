@@ -27,7 +27,7 @@ class Report:
         self.waits: DDSketch = DDSketch()
         """Delays between reading a record and its first call."""
         self.time_line: TimeLine = TimeLine()
-        """The levels of the whole run, and the events `done`, `failed`, `begun` and `tokens`."""
+        """The levels of the whole run, and the events `done`, `failed`, `started` and `tokens`."""
         self.families: list[TimeLine] = [TimeLine(slots=120) for _ in range(families)]
         """A time line for each series family."""
         self.slowest: Slowest = Slowest()
@@ -57,7 +57,7 @@ class Report:
             attempts: the number of calls. All are counted at the start of the last one.
             tokens: the tokens that each attempt used.
         """
-        self.time_line.count(now - took, "begun", attempts)
+        self.time_line.count(now - took, "started", attempts)
         if tokens:
             self.time_line.count(now - took, "tokens", attempts * tokens)
         self.calls.add(took)
