@@ -226,7 +226,8 @@ def test_full_disk_keeps_whole_lines(tmp_path: Path, files: Files, most: int) ->
     assert done.returncode == 2
     kept = results(tmp_path / "out.jsonl.partial")
     assert kept == ["x" * 60] * (most // 63)
-    assert f"cannot write out.jsonl: File too large; {len(kept):,} results are in " in done.stderr
+    kept_text = "1 result is" if len(kept) == 1 else f"{len(kept):,} results are"
+    assert f"cannot write out.jsonl: File too large; {kept_text} in " in done.stderr
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl.partial"}
 
 
