@@ -1,10 +1,10 @@
-"""Crawls sites over HTTP, following the links that it finds, with a limit for each host and one for all.
+"""Crawl sites over HTTP and follow links, with a limit for each host and one for all.
 
     python examples/crawl.py [URL ...]
 
-Each host has a line of its own: what was found there waits in a queue, and a pool fetches it under that host's node of
-the tree. Links to hosts that were not named are not followed. Without a URL the program crawls two packages of the
-standard library, which it serves itself, as directories and files, under two names of this machine.
+Each host has its own queue. A pool fetches the links in it under the host's node of the capacity tree. Links to other
+hosts are not followed. Without a URL the program serves two packages of the standard library, under two names of this
+machine, and crawls those.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def crawl(session: ClientSession, seeds: list[URL]) -> None:
                 else:
                     print(f"{envelope.key}: {envelope.error}")
                 done += 1
-                if done == len(found):  # nothing waits, and nothing runs that could find more
+                if done == len(found):  # nothing is queued, and nothing runs that could find more
                     for queue in queues.values():
                         queue.end()
         print(f"{host}: {len(sizes)} pages, {sum(sizes):,} characters")

@@ -1,10 +1,9 @@
-"""What the files below a directory really are, by a model: Magika, which tells kinds of files by what is in them.
+"""Identify the files below a directory with a model: Magika detects file types by content.
 
     python examples/identify.py [DIRECTORY]
 
-Two limits in a line: at most 16 files are being read, at most two are being judged, and at most 32 contents wait in
-between, however many files there are. Reading and judging block, so both run in threads. What is in `site-packages` is
-left out.
+Two limits in a pipeline: at most 16 files are read and at most two are classified at once, and at most 32 contents wait
+in between, for any number of files. Both steps block, so they run in threads. `site-packages` is skipped.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ def unread(error: Exception) -> Skip:
 
 
 async def main(root: Path) -> None:
-    model = await asyncio.to_thread(Magika)  # it takes a while to load
+    model = await asyncio.to_thread(Magika)  # loading the model is slow
 
     def judge(file: tuple[Path, bytes]) -> tuple[Path, MagikaResult]:
         return file[0], model.identify_bytes(file[1])

@@ -1,13 +1,13 @@
-"""Log records of many threads, fanned out to a file, to the terminal and to a count.
+"""Fan out the log records of many threads to a file, to the terminal and to a counter.
 
     python examples/logs.py [DIRECTORY]
 
-A logging handler is called in the thread that logs. This one pushes into a buffer, which never makes a thread wait: when
-the loop lags 10,000 lines behind, the oldest are dropped and counted. What is pulled goes to every branch of a fan:
+A logging handler runs in the thread that logs. This one pushes into a buffer, which never blocks a thread: if the event
+loop lags 10,000 lines behind, the oldest are dropped and counted. Each pulled record goes to all branches:
 
     threads -> buffer -> fan --+-- every line, as JSON, into logs.jsonl
-                               +-- warnings, and what is worse, to the terminal
-                               +-- how many of each level there were, four times a second
+                               +-- warnings and errors, to the terminal
+                               +-- counts by level, four times a second
 """
 
 import asyncio

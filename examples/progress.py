@@ -1,9 +1,9 @@
-"""Progress streamed to a browser: checksums of the folders in a directory, as server-sent events.
+"""Stream progress to a browser: checksums of the folders in a directory, as server-sent events.
 
     python examples/progress.py [DIRECTORY]   then open http://127.0.0.1:8000
 
-Every visitor has a run, under a node of their own: the machine is shared fairly among them. When a browser goes, its
-run is left, and by then its work has stopped.
+Each visitor has a run under a capacity node of its own, so visitors share the machine fairly. When a browser
+disconnects, leaving the run stops its work.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ async def checksum(folder: Path) -> AsyncIterator[object]:
 
 
 def told(envelope: TaskProgressEnvelope[Any]) -> tuple[str, float, str]:
-    if envelope.finished is None:  # it has yielded how far it is
+    if envelope.finished is None:  # the task has yielded its progress
         return str(envelope.key), envelope.value, ""
     return str(envelope.key), 1, envelope.value or f"failed: {envelope.error}"
 
@@ -60,7 +60,7 @@ async def events(root: Path) -> AsyncIterator[str]:
     tasks = [Task(checksum, folder, key=folder.name) for folder in folders]
     runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(4, MACHINE))
     async with runner.run_tasks().batch(100, 0.05) as batches:
-        async for batch in batches:  # at most twenty events a second, however many files
+        async for batch in batches:  # at most twenty events a second, for any number of files
             yield f"data: {json.dumps([told(envelope) for envelope in batch])}\n\n"
     yield "event: end\ndata:\n\n"
 

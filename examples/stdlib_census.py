@@ -1,7 +1,7 @@
-"""A census of the standard library, whose work is found as it goes.
+"""Count what is in the standard library; the work is discovered during the run.
 
-What is in a directory goes back into the queue of the pool that looked there; files that were read go on to a second pool,
-which parses them in threads.
+The entries of a directory go back into the queue of the pool that lists it. Files go to a second pool, which parses them
+in threads.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace import CapacitySource, PushPullBufferObj, SinkWriterObj
 
-ONE_TREE = Lock()  # CPython 3.11 and 3.12 fail at random when two threads make trees
+ONE_TREE = Lock()  # CPython 3.11 and 3.12 fail at random if two threads build syntax trees at once
 
 
 def look(path: Path) -> tuple[dict[Path, bytes], list[Path]]:
@@ -58,7 +58,7 @@ async def census(root: Path, output: Path) -> list[dict[str, Any]]:
         for child in below:
             queue.sink.next_nowait(child)
         left += len(below) - 1
-        if not left:  # nothing waits, and nothing runs that could find more
+        if not left:  # nothing is queued, and nothing runs that could find more
             queue.end()
         return [(path.relative_to(root), source) for path, source in files.items()]
 

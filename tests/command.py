@@ -1,8 +1,9 @@
-"""What the tests of the command have in common: a module of functions to call, and runs of the real thing."""
+"""Helpers of the tests of the command: a module of functions to call, and runs of the command in processes."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Files = Callable[..., Path]
 
-# The functions that the command is told to call.
+# The functions that the command calls.
 WORK = r'''
 import asyncio
 import os
@@ -34,7 +35,7 @@ most = 0
 
 
 def say(*words):
-    """A whole line at once, since threads say it at the same time."""
+    """Write a whole line at once, because threads write concurrently."""
     os.write(2, (" ".join(map(str, words)) + "\n").encode())
 
 
@@ -47,7 +48,7 @@ async def shout(line):
 
 
 async def backwards(n):
-    """Each record ends after the next one: the last of five is the first."""
+    """Finish records in reverse order, the last of five first."""
     mine = finished.setdefault(n, asyncio.Event())
     if n < 5:
         await finished.setdefault(n + 1, asyncio.Event()).wait()
@@ -76,13 +77,13 @@ async def picky_async(value):
 
 
 def meet(n):
-    """Returns only if eight threads are in here at once."""
+    """Return only once eight threads are in here at the same time."""
     barrier.wait(timeout=30)
     return n
 
 
 async def crowd(n):
-    """How many were ever inside at once. The first seven wait for one another."""
+    """Return the peak of concurrent calls. The first seven wait for one another."""
     global most
     inside.add(n)
     most = max(most, len(inside))
@@ -108,7 +109,7 @@ def enter(record):
 
 async def crowd_of_groups(record):
     seen = enter(record)
-    # The report looks at what runs every few milliseconds: the job has to last for many of them.
+    # The report samples every few milliseconds; the run must last for many samples.
     await asyncio.sleep(0.01)
     in_groups[record["group"]] -= 1
     return seen
@@ -127,7 +128,7 @@ def crowd_of_threads(record):
 
 
 async def head_waits(n):
-    """The first record waits until the fourth was called, and then long enough for any other to be called too."""
+    """Let the first record wait until the fourth was called, and then long enough for any other call."""
     calls.append(n)
     if n == 1:
         while 4 not in calls:
@@ -153,7 +154,7 @@ def stuck_thread(n):
 
 
 def slow_thread(n):
-    """Goes on after the interruption, until it may end."""
+    """Continue after the interruption, until the gate opens."""
     if n > 3:
         say("stuck on", n)
         with open("gate") as gate:
@@ -166,7 +167,7 @@ async def stuck_or_fails(n):
 
 
 def spoil(value):
-    """Changes its record and fails."""
+    """Change the record and fail."""
     if isinstance(value, dict):
         value["spoilt"] = {1}
     elif isinstance(value, list):
@@ -184,7 +185,7 @@ async def mute(n):
 
 
 class LaterError(Exception):
-    """Says itself when to come back."""
+    """Has the attribute `retry_after`."""
 
     def __init__(self, retry_after):
         super().__init__("not yet")
@@ -195,7 +196,7 @@ tries = Counter()
 
 
 async def third_time(record):
-    """Works at the third call, and spoils its record before."""
+    """Succeed at the third call, and change the record before."""
     number = record["number"]
     tries[number] += 1
     if tries[number] < 3 and number % 2:
@@ -229,7 +230,7 @@ async def hopeless(kind):
 
 
 async def later(n):
-    """The first record comes back after the others."""
+    """Retry the first record after all others are done."""
     tries[n] += 1
     if n == 0 and tries[n] == 1:
         raise LaterError(1)
@@ -238,7 +239,7 @@ async def later(n):
 
 async def much_later(n):
     if n == 1:
-        say("comes back in an hour")
+        say("retried in an hour")
         raise LaterError(3600)
     if n == 2:
         say("stuck on 2")
@@ -277,7 +278,7 @@ class Group:
 
 
 def files_in(folder: Path) -> Files:
-    """Writes the module `work`; gives what writes an input of the given values beside it, and returns its path."""
+    """Write the module `work`. Return a function that writes an input of the given values and returns its path."""
     (folder / "work.py").write_text(WORK, encoding="utf-8")
 
     def write(*values: Any, text: str | None = None) -> Path:
@@ -319,7 +320,7 @@ def running(
         stderr=subprocess.PIPE,
         text=True,
     )
-    # Killed first: leaving a `Popen` waits for its end.
+    # Killed first: leaving the block of a `Popen` waits for its exit.
     with process:
         try:
             yield process
@@ -332,12 +333,49 @@ def wait_for_line(process: subprocess.Popen[str], part: str) -> str:
     for line in process.stderr:
         if part in line:
             return line
-    pytest.fail(f"it ended without saying {part!r}")
+    pytest.fail(f"the command ended without printing {part!r}")
 
 
 def rest(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
     return process.stderr.read()
+
+
+def interrupt(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> str:
+    """Send a signal, wait for the exit code that belongs to it, and return the remaining messages."""
+    process.send_signal(number)
+    messages = rest(process)
+    assert process.wait() == 128 + number
+    return messages
+
+
+def assert_one_line_error(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """Assert exit code 2 and one line on standard error that contains `message`."""
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def run_and_measure(
+    folder: Path, function: str, *options: str
+) -> tuple[subprocess.CompletedProcess[str], int]:
+    """Run the command and return its peak memory in bytes as well.
+
+    The peak is read from /proc: that of `resource` includes the peak of the parent process.
+    """
+    program = (
+        "import re, sys; from pathlib import Path; from headrace.cli.main import main;"
+        "code = main(sys.argv[1:]);"
+        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1]); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command(function, *options)[3:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, int(done.stdout) * 1024
 
 
 def results(path: Path) -> list[Any]:

@@ -1,4 +1,4 @@
-"""`make build` replaces the extension and never overwrites it: that would kill the processes that have it mapped."""
+"""`make build` replaces the extension and never overwrites it, which would crash processes that have it mapped."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ MAKEFILE = Path(__file__).parent.parent / "Makefile"
     ],
     ids=["removed", "renamed", "untouched", "overwritten"],
 )
-def test_an_extension_that_is_overwritten_in_place_is_an_error(
-    tmp_path: Path, does: str, code: int
-) -> None:
+def test_overwriting_extension_in_place_is_an_error(tmp_path: Path, does: str, code: int) -> None:
     make = shutil.which("make")
     if make is None or not MAKEFILE.exists():
         pytest.skip("no make, or no Makefile")
@@ -33,7 +31,7 @@ def test_an_extension_that_is_overwritten_in_place_is_an_error(
     file.write_text("old\n", encoding="utf-8")
     maturin = tmp_path / ".venv" / "bin" / "maturin"
     maturin.parent.mkdir(parents=True)
-    # A second later: file systems may keep whole seconds.
+    # One second later: a file system may store whole seconds.
     maturin.write_text(
         f"#!/bin/sh\nfile={file}\n{does}\ntouch -cd '+1 sec' $file\n", encoding="utf-8"
     )

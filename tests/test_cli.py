@@ -1,4 +1,4 @@
-"""The command `headrace`: real processes, real files, real signals."""
+"""The command `headrace`, tested with real processes, files and signals."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli.output import Output, as_line
-from headrace.cli.progress import Lines, Pace, Tally, as_clock, choose
+from headrace.cli.output import Output, encode_line
+from headrace.cli.progress import Tally, TextDisplay, Throughput, choose_display, format_clock
 from tests.command import (
     Files,
+    assert_one_line_error,
     command,
     files_in,
+    interrupt,
     listing,
     rest,
     results,
     run,
+    run_and_measure,
     running,
     wait_for_line,
 )
@@ -34,10 +37,10 @@ def files(tmp_path: Path) -> Files:
     return files_in(tmp_path)
 
 
-# What it does
+# Results
 
 
-def test_a_plain_function_maps_every_record(tmp_path: Path, files: Files) -> None:
+def test_plain_function_maps_every_record(tmp_path: Path, files: Files) -> None:
     files(*range(1000))
     done = run(tmp_path, "work:double", limit=4)
     assert done.returncode == 0
@@ -47,7 +50,7 @@ def test_a_plain_function_maps_every_record(tmp_path: Path, files: Files) -> Non
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl"}
 
 
-def test_results_stand_in_input_order_or_as_they_finish(tmp_path: Path, files: Files) -> None:
+def test_output_order(tmp_path: Path, files: Files) -> None:
     files(1, 2, 3, 4, 5)
     assert run(tmp_path, "work:backwards", limit=5).returncode == 0
     assert results(tmp_path / "out.jsonl") == [1, 2, 3, 4, 5]
@@ -55,39 +58,37 @@ def test_results_stand_in_input_order_or_as_they_finish(tmp_path: Path, files: F
     assert results(tmp_path / "out.jsonl") == [5, 4, 3, 2, 1]
 
 
-def test_plain_lines_are_records_as_they_stand(tmp_path: Path, files: Files) -> None:
+def test_plain_lines_are_unchanged_records(tmp_path: Path, files: Files) -> None:
     files(text='a\r\n\n {"b"\nlast ü')
     assert run(tmp_path, "work:shout", "--text").returncode == 0
     assert results(tmp_path / "out.jsonl") == ["A!", "!", ' {"B"!', "LAST Ü!"]
 
 
-def test_json_lines_may_have_empty_lines_and_a_byte_order_mark(
-    tmp_path: Path, files: Files
-) -> None:
+def test_blank_lines_and_byte_order_mark_are_skipped(tmp_path: Path, files: Files) -> None:
     files(text='\ufeff1\n\n  \n"\\ud800"\n2')
     assert run(tmp_path, "work:picky").returncode == 0
     assert results(tmp_path / "out.jsonl") == [1, "\ud800", 2]
 
 
-def test_an_empty_input_gives_an_empty_output(tmp_path: Path, files: Files) -> None:
+def test_empty_input_gives_empty_output(tmp_path: Path, files: Files) -> None:
     files()
     assert run(tmp_path, "work:double").returncode == 0
     assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 
-def test_a_function_may_be_a_member(tmp_path: Path, files: Files) -> None:
+def test_function_may_be_a_class_attribute(tmp_path: Path, files: Files) -> None:
     files(1, 2)
     assert run(tmp_path, "work:Group.member").returncode == 0
     assert results(tmp_path / "out.jsonl") == [-1, -2]
 
 
-def test_as_many_threads_run_as_the_limit_says(tmp_path: Path, files: Files) -> None:
+def test_limit_many_threads_run_at_once(tmp_path: Path, files: Files) -> None:
     files(*range(16))
     done = run(tmp_path, "work:meet", limit=8)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_limit_is_reached_and_never_exceeded(tmp_path: Path, files: Files) -> None:
+def test_limit_is_reached_and_never_exceeded(tmp_path: Path, files: Files) -> None:
     files(*range(50))
     assert run(tmp_path, "work:crowd", limit=7).returncode == 0
     assert max(results(tmp_path / "out.jsonl")) == 7
@@ -103,30 +104,17 @@ def test_reading_stops_while_the_window_is_full(tmp_path: Path, files: Files) ->
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read the peak from")
 def test_memory_does_not_grow_with_the_input(tmp_path: Path, files: Files) -> None:
-    # The peak as the kernel counts it for this program alone: that of `resource` begins with its parent's.
-    program = (
-        "import re, sys; from pathlib import Path; from headrace.cli.main import main;"
-        "code = main(sys.argv[1:]);"
-        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1]); sys.exit(code)"
-    )
-
     def peak(count: int) -> int:
         files(*(["x" * 8000] * count))
-        words = command("work:double", "--window", "64")[3:]
-        done = subprocess.run(
-            [sys.executable, "-c", program, *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return int(done.stdout) * 1024
+        done, size = run_and_measure(tmp_path, "work:double", "--window", "64")
+        assert done.returncode == 0, done.stderr
+        return size
 
     small, big = peak(200), peak(5_200)
-    assert big - small < 10_000_000  # for 40 MB more of input
+    assert big - small < 10_000_000  # the input grows by 40 MB
 
 
-def test_standard_input_and_output_are_called_minus(tmp_path: Path, files: Files) -> None:
+def test_minus_is_standard_input_and_output(tmp_path: Path, files: Files) -> None:
     files()
     words = [
         sys.executable,
@@ -146,7 +134,7 @@ def test_standard_input_and_output_are_called_minus(tmp_path: Path, files: Files
     assert listing(tmp_path) == {"work.py", "in.jsonl"}
 
 
-def test_a_pipe_is_mapped_as_it_comes(tmp_path: Path, files: Files) -> None:
+def test_pipe_is_processed_incrementally(tmp_path: Path, files: Files) -> None:
     files()
     words = command("work:double", "--every", "0.01", input="-")
     words[words.index("out.jsonl")] = "-"
@@ -163,13 +151,13 @@ def test_a_pipe_is_mapped_as_it_comes(tmp_path: Path, files: Files) -> None:
         process.stdin.write("1\n")
         process.stdin.flush()
         assert process.stdout.readline() == "2\n"
-        # No terminal: plain lines tell how far it is.
+        # Without a terminal, progress is plain lines.
         wait_for_line(process, "1 done, 0 failed, 0 running, 0 waiting")
         process.stdin.close()
         assert process.wait() == 0
 
 
-def test_the_output_keeps_its_mode_and_its_link(tmp_path: Path, files: Files) -> None:
+def test_output_keeps_mode_and_link(tmp_path: Path, files: Files) -> None:
     files(1)
     real = tmp_path / "real.jsonl"
     real.write_text("old\n", encoding="utf-8")
@@ -181,7 +169,7 @@ def test_the_output_keeps_its_mode_and_its_link(tmp_path: Path, files: Files) ->
     assert real.stat().st_mode & 0o777 == 0o640
 
 
-def test_the_input_may_be_the_output(tmp_path: Path, files: Files) -> None:
+def test_input_may_be_the_output(tmp_path: Path, files: Files) -> None:
     path = files(*range(500))
     words = command("work:double")
     words[words.index("out.jsonl")] = "in.jsonl"
@@ -189,10 +177,10 @@ def test_the_input_may_be_the_output(tmp_path: Path, files: Files) -> None:
     assert results(path) == [2 * n for n in range(500)]
 
 
-# Records that fail
+# Failed records
 
 
-def test_a_failed_record_is_named_and_has_no_line(tmp_path: Path, files: Files) -> None:
+def test_failed_record_is_listed_and_has_no_line(tmp_path: Path, files: Files) -> None:
     files(text="1\n\n0\n2\n0\n")
     done = run(tmp_path, "work:inverse")
     assert done.returncode == 1
@@ -203,9 +191,7 @@ def test_a_failed_record_is_named_and_has_no_line(tmp_path: Path, files: Files) 
     assert results(tmp_path / "out.jsonl") == [1.0, 0.5]
 
 
-def test_of_many_failures_the_first_are_named_and_the_rest_counted(
-    tmp_path: Path, files: Files
-) -> None:
+def test_first_failures_are_listed_and_all_counted(tmp_path: Path, files: Files) -> None:
     files(*[0] * 2033)
     done = run(tmp_path, "work:inverse", limit=1)
     assert done.returncode == 1
@@ -215,7 +201,7 @@ def test_of_many_failures_the_first_are_named_and_the_rest_counted(
 
 
 @pytest.mark.parametrize("function", ["work:picky", "work:picky_async"])
-def test_whatever_comes_out_of_the_function_is_that_records_failure(
+def test_any_outcome_of_a_function_is_contained(
     tmp_path: Path, files: Files, function: str
 ) -> None:
     files(1, "cancel", 2, "set", 3, "nan", 4)
@@ -230,8 +216,8 @@ def test_whatever_comes_out_of_the_function_is_that_records_failure(
     assert results(tmp_path / "out.jsonl") == [1, 2, 3, 4]
 
 
-def test_failures_are_kept_with_their_records(tmp_path: Path, files: Files) -> None:
-    # The value as it stands, also what Python would write in another way, or has changed meanwhile.
+def test_errors_file_has_the_original_records(tmp_path: Path, files: Files) -> None:
+    # The exact text, also where Python would format it differently or the function changed the value.
     files(text='[1]\n{"b": 1.50,\t"ü": 1e2}\r\n\n[0]\n"\\ud800"\n')
     done = run(tmp_path, "work:spoil", "--errors", "errors.jsonl", limit=1)
     assert done.returncode == 1
@@ -244,42 +230,38 @@ def test_failures_are_kept_with_their_records(tmp_path: Path, files: Files) -> N
     assert found[0]["message"] == "spoilt\n\x1b[31m\x00"
     assert found[0]["where"].startswith("work.py:")
     assert all(0 <= one["seconds"] < 10 for one in found)
-    # What a terminal would obey is not printed.
+    # Control characters are replaced.
     assert "record 1 failed: RuntimeError: spoilt ␛[31m␀ (work.py:" in done.stderr
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "errors.jsonl"}
 
 
-def test_failed_lines_are_kept_as_text(tmp_path: Path, files: Files) -> None:
+def test_errors_file_has_plain_lines_as_text(tmp_path: Path, files: Files) -> None:
     files(text='a\n"b\r\nc')
     assert run(tmp_path, "work:spoil", "--text", "--errors", "errors.jsonl").returncode == 1
     assert {one["input"] for one in results(tmp_path / "errors.jsonl")} == {"a", '"b', "c"}
 
 
-def test_a_run_without_failures_leaves_an_empty_file_of_errors(
-    tmp_path: Path, files: Files
-) -> None:
+def test_errors_file_is_empty_without_failures(tmp_path: Path, files: Files) -> None:
     files(1, 2)
     (tmp_path / "errors.jsonl").write_text("of an earlier run\n", encoding="utf-8")
     assert run(tmp_path, "work:double", "--errors", "errors.jsonl").returncode == 0
     assert (tmp_path / "errors.jsonl").read_bytes() == b""
 
 
-def test_an_error_that_cannot_say_what_it_says_is_a_failure_as_any_other(
-    tmp_path: Path, files: Files
-) -> None:
+def test_error_with_failing_str_is_a_failure(tmp_path: Path, files: Files) -> None:
     files(1, 2)
     done = run(tmp_path, "work:mute", "--errors", "errors.jsonl")
     assert done.returncode == 1
-    assert "record 1 failed: MuteError: (its text cannot be had: ZeroDivisionError)" in done.stderr
+    assert "record 1 failed: MuteError: (its __str__ raised ZeroDivisionError)" in done.stderr
     assert "0 done, 2 failed" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-# Bad input
+# Bad input and options
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"function": "work"}, "the function must be given as MODULE:FUNCTION, got 'work'"),
         (
@@ -289,9 +271,12 @@ def test_an_error_that_cannot_say_what_it_says_is_a_failure_as_any_other(
         ({"function": "broken:f"}, "cannot import 'broken': SyntaxError: "),
         ({"function": "fails:f"}, "cannot import 'fails': ZeroDivisionError: division by zero"),
         ({"function": "leaves:f"}, "cannot import 'leaves': SystemExit: 3"),
-        ({"function": "work:missing"}, "'work' has no 'missing'"),
-        ({"function": "work:Group.missing"}, "'work.Group' has no 'missing'"),
-        ({"function": "work:not_a_function"}, "work:not_a_function is not callable, it is int"),
+        ({"function": "work:missing"}, "'work' has no attribute 'missing'"),
+        ({"function": "work:Group.missing"}, "'work.Group' has no attribute 'missing'"),
+        (
+            {"function": "work:not_a_function"},
+            "work:not_a_function is not callable; its type is int",
+        ),
         ({"function": "work:generate"}, "work:generate is a generator function"),
         ({"--input": "missing.jsonl"}, "cannot read missing.jsonl: No such file or directory"),
         ({"--input": "."}, "cannot read .: Is a directory"),
@@ -325,8 +310,8 @@ def test_an_error_that_cannot_say_what_it_says_is_a_failure_as_any_other(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_bad_input_gets_one_clear_line(
-    tmp_path: Path, files: Files, change: dict[str, str], said: str
+def test_bad_command_line_is_a_one_line_error(
+    tmp_path: Path, files: Files, change: dict[str, str], message: str
 ) -> None:
     files(1, 2, 3)
     (tmp_path / "broken.py").write_text("def f(:\n", encoding="utf-8")
@@ -343,156 +328,138 @@ def test_bad_input_gets_one_clear_line(
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert said in done.stderr
+    assert_one_line_error(done, message)
     assert done.stdout == ""
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
     assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             b"{oops}",
             "line 58: not JSON: Expecting property name enclosed in double quotes at column 2",
         ),
-        (b"[NaN]", "line 58: not JSON: NaN is no JSON value"),
+        (b"[NaN]", "line 58: not JSON: NaN is not a JSON value"),
         (b'"\xff"', "line 58: not UTF-8: invalid start byte at byte 2"),
-        (b"[" * 100_000, "line 58: JSON that is nested too deeply"),
+        (b"[" * 100_000, "line 58: not valid: the JSON is nested too deeply"),
     ],
 )
-def test_a_line_that_is_no_record_is_named(
-    tmp_path: Path, files: Files, line: bytes, said: str
+def test_invalid_record_is_reported_with_its_line(
+    tmp_path: Path, files: Files, line: bytes, message: str
 ) -> None:
     path = files()
     path.write_bytes(b"1\n" * 57 + line + b"\n1\n")
     (tmp_path / "out.jsonl").write_text("as it was\n", encoding="utf-8")
     done = run(tmp_path, "work:double")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert said in done.stderr
+    assert_one_line_error(done, message)
     assert "57 results are in " in done.stderr
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
-    # What came before is finished and kept, and does not replace what an earlier run has kept.
+    # Earlier records are finished and kept, and never replace an older partial file.
     assert results(tmp_path / "out.jsonl.partial") == [2] * 57
     assert run(tmp_path, "work:double").returncode == 2
     assert results(tmp_path / "out.jsonl.partial.2") == [2] * 57
 
 
-def test_no_output_is_left_where_there_is_none_to_leave(tmp_path: Path, files: Files) -> None:
+def test_no_partial_file_without_results(tmp_path: Path, files: Files) -> None:
     files(text="oops\n")
     assert run(tmp_path, "work:double").returncode == 2
     assert listing(tmp_path) == {"work.py", "in.jsonl"}
 
 
-def test_a_full_disk_is_one_clear_line(tmp_path: Path, files: Files) -> None:
+def test_full_device_is_a_one_line_error(tmp_path: Path, files: Files) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     files(*range(1000))
     (tmp_path / "out.jsonl").symlink_to("/dev/full")
     done = run(tmp_path, "work:double")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "cannot write out.jsonl: No space left on device" in done.stderr
+    assert_one_line_error(done, "cannot write out.jsonl: No space left on device")
 
 
 # Interruptions
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_keeps_what_is_finished(
+def test_interruption_keeps_finished_results(
     tmp_path: Path, files: Files, number: signal.Signals
 ) -> None:
     files(*range(1, 1001))
     (tmp_path / "out.jsonl").write_text("as it was\n", encoding="utf-8")
     with running(tmp_path, "work:stuck_after_three") as process:
         wait_for_line(process, "stuck on 5")
-        process.send_signal(number)
-        said = rest(process)
-        assert process.wait() == 128 + number
-    assert "interrupted: 3 done, 0 failed; 3 results are in " in said
-    assert "not done: records 4, 5" in said
-    assert "Traceback" not in said
+        message = interrupt(process, number)
+    assert "interrupted: 3 done, 0 failed; 3 results are in " in message
+    assert "not done: records 4, 5" in message
+    assert "Traceback" not in message
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "as it was\n"
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "out.jsonl.partial"}
 
 
-def test_what_was_finished_out_of_turn_is_kept_too(tmp_path: Path, files: Files) -> None:
+def test_results_out_of_order_are_kept(tmp_path: Path, files: Files) -> None:
     files(4, *[1] * 40, 5)
     with running(tmp_path, "work:stuck_after_three") as process:
         wait_for_line(process, "stuck on 5")
-        process.send_signal(signal.SIGINT)
-        said = rest(process)
-        assert process.wait() == 130
-    assert "not done: records 1, 42, and everything after line 42" in said
+        message = interrupt(process)
+    assert "not done: records 1, 42, and everything after line 42" in message
     assert results(tmp_path / "out.jsonl.partial") == [1] * 40
 
 
-def test_an_interruption_waits_for_threads_and_takes_their_results(
-    tmp_path: Path, files: Files
-) -> None:
+def test_interruption_waits_for_threads(tmp_path: Path, files: Files) -> None:
     files(*range(1, 1001))
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     with running(tmp_path, "work:slow_thread", limit=1) as process:
         wait_for_line(process, "stuck on 4")
         process.send_signal(signal.SIGINT)
-        wait_for_line(process, "stopping; 1 still running")
+        wait_for_line(process, "stopping: 1 call still running")
         gate.write_bytes(b"go on")
-        said = rest(process)
+        message = rest(process)
         assert process.wait() == 130
-    assert "interrupted: 4 done" in said
+    assert "interrupted: 4 done" in message
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3, 4]
 
 
-def test_a_second_interruption_leaves_threads_behind(tmp_path: Path, files: Files) -> None:
+def test_second_interruption_abandons_threads(tmp_path: Path, files: Files) -> None:
     files(*range(1, 1001))
     with running(tmp_path, "work:stuck_thread") as process:
         wait_for_line(process, "stuck on 5")
         process.send_signal(signal.SIGINT)
-        wait_for_line(process, "stopping; 2 still running")
-        process.send_signal(signal.SIGINT)
-        said = rest(process)
-        assert process.wait() == 130
-    assert "interrupted: 3 done" in said
+        wait_for_line(process, "stopping: 2 calls still running")
+        message = interrupt(process)
+    assert "interrupted: 3 done" in message
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
 
 
-def test_an_interruption_does_not_wait_for_the_input(tmp_path: Path, files: Files) -> None:
+def test_interruption_does_not_wait_for_input(tmp_path: Path, files: Files) -> None:
     files()
     with running(tmp_path, "work:double", "--every", "0.01", input="-") as process:
         assert process.stdin is not None
         process.stdin.write("1\n")
         process.stdin.flush()
         wait_for_line(process, "1 done")
-        process.send_signal(signal.SIGINT)
-        assert "interrupted: 1 done" in rest(process)
-        assert process.wait() == 130
+        assert "interrupted: 1 done" in interrupt(process)
     assert results(tmp_path / "out.jsonl.partial") == [2]
 
 
-def test_an_interruption_keeps_the_failures_too(tmp_path: Path, files: Files) -> None:
+def test_interruption_keeps_failures(tmp_path: Path, files: Files) -> None:
     files(0, *range(1, 1001))
     (tmp_path / "errors.jsonl").write_text("as it was\n", encoding="utf-8")
     with running(tmp_path, "work:stuck_or_fails", "--errors", "errors.jsonl") as process:
         wait_for_line(process, "stuck on 5")
-        process.send_signal(signal.SIGINT)
-        said = rest(process)
-        assert process.wait() == 130
-    assert "; 3 results are in " in said
-    assert "; 1 failures are in " in said
+        message = interrupt(process)
+    assert "; 3 results are in " in message
+    assert "; 1 failure is in " in message
     assert (tmp_path / "errors.jsonl").read_text(encoding="utf-8") == "as it was\n"
     (failure,) = results(tmp_path / "errors.jsonl.partial")
     assert (failure["record"], failure["input"]) == (1, 0)
 
 
-# What it shows
+# Progress
 
 
-def test_a_terminal_gets_a_bar(tmp_path: Path, files: Files) -> None:
+def test_terminal_shows_a_bar(tmp_path: Path, files: Files) -> None:
     files(*range(100))
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -507,7 +474,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, files: Files) -> None:
         try:
             while piece := os.read(ours, 4096):
                 shown += piece
-        except OSError:  # on Linux, the end of a terminal is an error
+        except OSError:  # on Linux, the end of a pseudo-terminal is an error
             pass
         os.close(ours)
         assert process.wait() == 0
@@ -519,26 +486,26 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, files: Files) -> None:
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h")  # the cursor is shown again
 
 
-def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_without_rich_shows_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     def isatty() -> bool:
         return True
 
     monkeypatch.setattr(sys.stderr, "isatty", isatty, raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert not isinstance(choose(5.0), Lines)
+    assert not isinstance(choose_display(5.0), TextDisplay)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    assert isinstance(choose(5.0), Lines)
+    assert isinstance(choose_display(5.0), TextDisplay)
 
 
-def test_the_pace_is_that_of_the_last_seconds() -> None:
+def test_throughput_is_that_of_the_last_seconds() -> None:
     now = 0.0
-    pace = Pace(span=10, clock=lambda: now)
+    pace = Throughput(span=10, clock=lambda: now)
     tally = Tally(total_bytes=1000)
     assert pace.measure(tally) == (0.0, None)
     for now in range(1, 21):
         tally.done, tally.settled_bytes = now, now * 10
         assert pace.measure(tally) == (1.0, 100 - now)
-    # Ten times faster from now on: after the span, nothing is left of the slow time.
+    # Ten times faster: after the span, the slow period has no effect.
     paces: list[tuple[float, float | None]] = []
     while now < 30:
         now += 1
@@ -553,14 +520,14 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     ("seconds", "shown"),
     [(None, "-:--"), (0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03")],
 )
-def test_times_are_shown_as_a_clock_shows_them(seconds: float | None, shown: str) -> None:
-    assert as_clock(seconds) == shown
+def test_format_clock(seconds: float | None, shown: str) -> None:
+    assert format_clock(seconds) == shown
 
 
-def test_an_output_without_commit_is_kept_beside_it_or_not_at_all(tmp_path: Path) -> None:
+def test_output_without_commit_is_kept_as_partial(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with Output(str(path)) as output:
-        output.write(as_line({"a": 1}))
+        output.write(encode_line({"a": 1}))
     assert output.partial is not None
     assert results(output.partial) == [{"a": 1}]
     with Output(str(path)) as output:

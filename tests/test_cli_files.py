@@ -1,4 +1,4 @@
-"""The files that `headrace map` writes: temporary ones, their modes, what a killed run leaves, and special outputs."""
+"""Files written by `headrace map`: temporary files, modes, leftovers of killed runs, and special outputs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.command import (
     Files,
     command,
     files_in,
+    interrupt,
     listing,
-    rest,
     results,
     run,
     running,
@@ -45,7 +45,7 @@ def usual_mask() -> Iterator[None]:
 
 
 def temporary(folder: Path, name: str = "out.jsonl") -> list[Path]:
-    """The temporary files of an output."""
+    """Return the temporary files of an output."""
     return sorted(folder.glob(f".{name}.*"))
 
 
@@ -56,7 +56,7 @@ def mode(path: Path) -> int:
 # Names
 
 
-def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+def test_planted_link_is_not_followed(tmp_path: Path) -> None:
     victim, out = tmp_path / "victim", tmp_path / "out.jsonl"
     victim.write_bytes(b"mine\n")
     (tmp_path / f".out.jsonl.{os.getpid()}.tmp").symlink_to(victim)
@@ -68,7 +68,9 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     assert not out.is_symlink()
 
 
-def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_temporary_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def guessed(_: int) -> str:
         return "0" * 16
 
@@ -81,8 +83,8 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert victim.read_bytes() == b"mine\n"
 
 
-def test_runs_with_the_same_process_id_do_not_share_a_file(tmp_path: Path) -> None:
-    # As two containers do that have a volume in common.
+def test_outputs_of_one_process_do_not_share_a_file(tmp_path: Path) -> None:
+    # Two containers with a shared volume may have equal process ids.
     out = tmp_path / "out.jsonl"
     with Output(str(out)) as one, Output(str(out)) as other:
         one.write(b"1\n")
@@ -94,7 +96,7 @@ def test_runs_with_the_same_process_id_do_not_share_a_file(tmp_path: Path) -> No
     assert listing(tmp_path) == {"out.jsonl"}
 
 
-def test_partial_files_of_two_runs_do_not_replace_each_other(tmp_path: Path) -> None:
+def test_partial_files_never_replace_each_other(tmp_path: Path) -> None:
     kept: list[Path] = []
 
     def keep(line: bytes) -> None:
@@ -114,7 +116,7 @@ def test_partial_files_of_two_runs_do_not_replace_each_other(tmp_path: Path) -> 
     assert sorted(path.read_bytes() for path in kept) == lines
 
 
-def test_an_output_may_have_any_name_that_a_file_can_have(tmp_path: Path) -> None:
+def test_output_name_may_have_maximum_length(tmp_path: Path) -> None:
     out = tmp_path / ("n" * 255)
     with Output(str(out)) as output:
         output.write(b"1\n")
@@ -126,7 +128,7 @@ def test_an_output_may_have_any_name_that_a_file_can_have(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("usual_mask")
-def test_a_temporary_file_is_private(tmp_path: Path) -> None:
+def test_temporary_file_is_private(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with Output(str(out)) as output:
         output.write(b"1\n")
@@ -137,7 +139,7 @@ def test_a_temporary_file_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("usual_mask")
-def test_the_mode_is_that_of_the_file_at_the_end(tmp_path: Path) -> None:
+def test_mode_is_copied_from_the_target_at_the_end(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_bytes(b"old\n")
     with Output(str(out)) as output:
@@ -153,7 +155,7 @@ def test_the_mode_is_that_of_the_file_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to any group")
 @pytest.mark.usefixtures("usual_mask")
-def test_the_rights_of_a_group_stay_with_that_group(
+def test_group_permissions_need_the_same_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.jsonl"
@@ -177,7 +179,7 @@ def test_the_rights_of_a_group_stay_with_that_group(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_temporary_file_that_is_gone_is_written_again(tmp_path: Path, planted: bool) -> None:
+def test_deleted_temporary_file_is_restored(tmp_path: Path, planted: bool) -> None:
     out = tmp_path / "out.jsonl"
     with Output(str(out)) as output:
         output.write(b"1\n2\n")
@@ -187,11 +189,11 @@ def test_a_temporary_file_that_is_gone_is_written_again(tmp_path: Path, planted:
             path.write_bytes(b"forged\n")
         output.commit()
     assert out.read_bytes() == b"1\n2\n"
-    # What is not ours is neither published nor deleted.
+    # A foreign file is neither published nor deleted.
     assert [path.read_bytes() for path in temporary(tmp_path)] == [b"forged\n"] * planted
 
 
-def test_the_directory_is_on_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
 
@@ -210,11 +212,11 @@ def test_the_directory_is_on_disk_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert synced == ["file", "directory"]
 
 
-# A disk that is full
+# A full disk
 
 
 @pytest.mark.parametrize("most", [100, 10_000])
-def test_a_full_disk_leaves_the_whole_lines(tmp_path: Path, files: Files, most: int) -> None:
+def test_full_disk_keeps_whole_lines(tmp_path: Path, files: Files, most: int) -> None:
     files(*(["x" * 30] * 2000))
 
     def fill() -> None:
@@ -224,11 +226,12 @@ def test_a_full_disk_leaves_the_whole_lines(tmp_path: Path, files: Files, most: 
     assert done.returncode == 2
     kept = results(tmp_path / "out.jsonl.partial")
     assert kept == ["x" * 60] * (most // 63)
-    assert f"cannot write out.jsonl: File too large; {len(kept):,} results are in " in done.stderr
+    kept_text = "1 result is" if len(kept) == 1 else f"{len(kept):,} results are"
+    assert f"cannot write out.jsonl: File too large; {kept_text} in " in done.stderr
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl.partial"}
 
 
-def test_results_are_kept_if_the_failures_cannot_be_written(tmp_path: Path, files: Files) -> None:
+def test_results_are_kept_if_errors_file_is_full(tmp_path: Path, files: Files) -> None:
     files(4, 1, 2, 0)
     (tmp_path / "errors.jsonl").symlink_to("/dev/full")
     done = run(tmp_path, "work:stuck_or_fails", "--errors", "errors.jsonl")
@@ -237,14 +240,14 @@ def test_results_are_kept_if_the_failures_cannot_be_written(tmp_path: Path, file
     assert results(tmp_path / "out.jsonl.partial") == [1, 2]
 
 
-# Runs that were killed
+# Killed runs
 
 LEFT = re.compile(
-    r"headrace map: a run that was killed left (?P<path>\S+) \((?P<size>[\d,]+) bytes, (?P<age>.+) old\): (?P<use>.+)\n"
+    r"headrace map: a killed run left (?P<path>\S+) \((?P<size>[\d,]+) bytes, (?P<age>.+) old\): (?P<use>.+)\n"
 )
 
 
-def test_the_next_run_names_what_a_killed_one_left(tmp_path: Path, files: Files) -> None:
+def test_next_run_reports_leftovers_of_a_killed_one(tmp_path: Path, files: Files) -> None:
     files(1, 2, 3, 4, 5)
     options = ["--errors", "errors.jsonl", "--report", "report.html"]
     with running(tmp_path, "work:stuck_after_three", *options) as process:
@@ -257,12 +260,12 @@ def test_the_next_run_names_what_a_killed_one_left(tmp_path: Path, files: Files)
     ]
     assert len(left) == 3
     assert results(left[0]) == [1, 2, 3]
-    # Long names, other names and links are of others.
+    # Files with other names, and links, are not leftovers of this output.
     for name in (".out.jsonl.old.0123456789abcdef.tmp", ".out.jsonl.0123.tmp"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / f".out.jsonl.{'0' * 16}.tmp").symlink_to("in.jsonl")
     os.utime(left[0], (0, left[0].stat().st_mtime - 3 * 3600))
-    for _ in range(2):  # and it is still there for the one after that
+    for _ in range(2):  # the second run reports it too
         files(1)
         done = run(tmp_path, "work:double", *options)
         assert done.returncode == 0
@@ -275,7 +278,7 @@ def test_the_next_run_names_what_a_killed_one_left(tmp_path: Path, files: Files)
         assert results(left[0]) == [1, 2, 3]
 
 
-def test_the_file_of_a_live_run_is_not_called_left_behind(tmp_path: Path, files: Files) -> None:
+def test_file_of_a_live_run_is_not_a_leftover(tmp_path: Path, files: Files) -> None:
     files(1, 2, 3, 4, 5)
     with running(tmp_path, "work:stuck_after_three") as process:
         wait_for_line(process, "stuck on 5")
@@ -285,38 +288,36 @@ def test_the_file_of_a_live_run_is_not_called_left_behind(tmp_path: Path, files:
         assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
         assert temporary(tmp_path) == [path]
         assert results(tmp_path / "out.jsonl") == [14]
-        process.send_signal(signal.SIGINT)
-        rest(process)
-        assert process.wait() == 130
+        interrupt(process)
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
     assert results(tmp_path / "out.jsonl") == [14]
 
 
-def test_a_file_that_is_not_locked_yet_may_be_of_a_run_that_begins(tmp_path: Path) -> None:
+def test_recent_or_locked_files_are_not_leftovers(tmp_path: Path) -> None:
     path = tmp_path / f".out.jsonl.{'0' * 16}.new"
     path.write_bytes(b"")
     with Output(str(tmp_path / "out.jsonl")) as output:
-        assert output.leftovers() == []
+        assert output.find_leftovers() == []
         os.utime(path, (0, path.stat().st_mtime - 120))
-        assert [leftover.path for leftover in output.leftovers()] == [path]
-        # Nor is one that a lock is on.
+        assert [leftover.path for leftover in output.find_leftovers()] == [path]
+        # Old but locked.
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            assert output.leftovers() == []
+            assert output.find_leftovers() == []
 
 
 # Special outputs
 
 
 @pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_the_output_may_be_the_name_of_a_pipe(tmp_path: Path, files: Files, output: str) -> None:
+def test_output_may_be_a_path_of_stdout(tmp_path: Path, files: Files, output: str) -> None:
     files(1, 2)
     done = run(tmp_path, "work:double", "--output", output)
     assert (done.returncode, done.stdout) == (0, "2\n4\n")
     assert listing(tmp_path) == {"work.py", "in.jsonl"}
 
 
-def test_the_output_may_be_a_fifo_or_nothing(tmp_path: Path, files: Files) -> None:
+def test_output_may_be_a_fifo_or_dev_null(tmp_path: Path, files: Files) -> None:
     files(1, 2)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -328,7 +329,7 @@ def test_the_output_may_be_a_fifo_or_nothing(tmp_path: Path, files: Files) -> No
     assert listing(tmp_path) == {"work.py", "in.jsonl", "fifo"}
 
 
-def test_nobody_has_to_read_what_it_reports(tmp_path: Path, files: Files) -> None:
+def test_full_stderr_pipe_does_not_block_files(tmp_path: Path, files: Files) -> None:
     files(0, 1)
     reads, writes = os.pipe()
     os.set_blocking(writes, False)
@@ -347,7 +348,7 @@ def test_nobody_has_to_read_what_it_reports(tmp_path: Path, files: Files) -> Non
         while not ((tmp_path / "report.html").exists() or process.poll() is not None):
             wait.wait(0.01)
         assert results(tmp_path / "out.jsonl") == [1.0]
-        # Once everything is on disk, a second signal ends it where it waits; those before do not.
+        # Once all files are on disk, a second signal ends the blocked process.
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
             wait.wait(0.01)

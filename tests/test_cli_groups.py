@@ -1,4 +1,4 @@
-"""`headrace map --group-by`: groups under limits of their own, and fair to one another."""
+"""`headrace map --group-by`: limits of groups, and fairness among them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headrace import CapacitySource
-from headrace.cli.groups import Groups, group_of
+from headrace.cli.groups import Groups, group_name
 from headrace.task import Task
-from tests.command import Files, files_in, results, run
+from tests.command import Files, assert_one_line_error, files_in, results, run
 from tests.pool_support import ALL_THE_LONG_WAY
 from tests.support import until
 
@@ -33,12 +33,12 @@ async def given(tasks: Iterable[tuple[str, Task]]) -> AsyncIterator[tuple[str, T
         yield task
 
 
-# The groups alone
+# The class Groups
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("seed", range(12))
-async def test_limits_hold_and_every_task_runs_once_in_the_order_of_its_group(seed: int) -> None:
+async def test_limits_and_group_order_hold(seed: int) -> None:
     print(f"seed {seed}")
     chance = random.Random(seed)
     limit, group_limit, window = chance.randint(1, 8), chance.randint(1, 4), chance.randint(1, 30)
@@ -66,12 +66,12 @@ async def test_limits_hold_and_every_task_runs_once_in_the_order_of_its_group(se
     async def source() -> AsyncIterator[tuple[str, Task]]:
         nonlocal read
         for number in range(300):
-            # Pauses in which groups run dry, and end.
+            # Pauses in which groups become idle and end.
             if chance.random() < 0.05:
                 await asyncio.sleep(chance.choice([0, 1, 30]))
             name = chance.choice(names)
             read += 1
-            # What was called may not have been counted in this very turn; what was read is.
+            # `called` may lag within an event-loop iteration; `read` does not.
             assert read - called <= window + limit
             fail = partial(note, number)
             yield name, Task(work, name, number, chance.expovariate(1), on_error=fail)
@@ -90,7 +90,7 @@ async def test_limits_hold_and_every_task_runs_once_in_the_order_of_its_group(se
 
 @pytest.mark.virtual
 async def test_no_group_starves_another() -> None:
-    """A group that was there first, with a hundred times as much to do, does not keep the others waiting."""
+    """An earlier group with a hundred times as many tasks does not delay the others."""
     done: list[str] = []
 
     async def work(name: str) -> None:
@@ -100,8 +100,8 @@ async def test_no_group_starves_another() -> None:
     order = ["big"] * 500 + ["small", "tiny"] * 5
     root = CapacitySource(3)
     await Groups(root, 3, 10_000, {}).run(given((name, Task(work, name)) for name in order))
-    # The first three found nobody else there, unless the machine was busy; from then on each has a third of the slots while
-    # it has something to do, for which five rounds will do.
+    # The first three tasks have no competition, unless the machine is busy. Then each group has a third of the slots
+    # for the five rounds in which it has tasks.
     assert Counter(done[: 3 + 5 * 3]) == {"big": 8, "small": 5, "tiny": 5}
 
 
@@ -119,23 +119,23 @@ async def test_reading_stops_while_the_window_is_full() -> None:
     running = asyncio.create_task(groups.run(source()))
     await asyncio.sleep(1)
     assert (read, groups.waiting) == (14, 10)
-    # First come, first served: the slots were gone when the third group came. The long way a group takes up its second task
-    # a turn later, as it may on a busy machine, and then they were not.
+    # Usually the slots are taken before the third group has a task. Without the fast path, or on a busy machine, a group
+    # starts its second task one event-loop iteration later, and the third group gets a slot.
     prompt, late = {"1": 2, "2": 2, "0": 0}, {"1": 2, "2": 1, "0": 1}
-    assert groups.held() in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
+    assert groups.running() in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
     gate.set()
     await running
     assert read == 100
 
 
 @pytest.mark.virtual
-async def test_a_group_is_dropped_when_it_is_idle_and_made_again() -> None:
+async def test_idle_group_is_dropped_and_recreated() -> None:
     root = CapacitySource(4)
     seen: list[list[str]] = []
 
     async def work() -> None:
         await asyncio.sleep(1)
-        gc.collect()  # a run that has ended is a circle
+        gc.collect()  # an ended run is a reference cycle
         seen.append(sorted(str(child.name) for child in root.children))
 
     async def source() -> AsyncIterator[tuple[str, Task]]:
@@ -148,7 +148,7 @@ async def test_a_group_is_dropped_when_it_is_idle_and_made_again() -> None:
     assert seen == [["a", "b"], ["b"], ["a"], ["a"], ["c"]]
 
 
-async def test_a_cancelled_run_stops_everything() -> None:
+async def test_cancelling_run_stops_all_tasks() -> None:
     root, ended = CapacitySource(3), []
 
     async def work(name: str) -> None:
@@ -165,13 +165,13 @@ async def test_a_cancelled_run_stops_everything() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    # The root has three slots, and the first group may have two of them; as above.
+    # Three slots, of which the first group may have two; see above.
     prompt, late = ["a", "a", "b"], ["a", "b", "c"]
     assert sorted(ended) in ((late,) if ALL_THE_LONG_WAY else (prompt, late))
     assert (root.held, root.waiting) == (0, 0)
 
 
-async def test_what_goes_wrong_in_a_group_is_raised() -> None:
+async def test_error_in_a_group_is_raised() -> None:
     root = CapacitySource(3)
 
     async def endless() -> AsyncIterator[tuple[str, Task]]:
@@ -200,30 +200,28 @@ async def test_what_goes_wrong_in_a_group_is_raised() -> None:
         ({"f": {"b": 1, "a": [2]}}, '{"a": [2], "b": 1}'),
     ],
 )
-def test_the_name_of_a_group_is_the_value_of_its_field(value: object, name: str) -> None:
-    assert group_of(value, "f") == name
+def test_group_name_is_the_value_of_its_field(value: object, name: str) -> None:
+    assert group_name(value, "f") == name
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"g": 1}, "the record has no field 'f'"),
-        ([{"f": 1}], "the record is no object, and has no field 'f'"),
-        (None, "the record is no object, and has no field 'f'"),
+        ([{"f": 1}], "the record is not a JSON object, so it has no field 'f'"),
+        (None, "the record is not a JSON object, so it has no field 'f'"),
     ],
 )
-def test_a_record_without_the_field_belongs_to_no_group(value: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        group_of(value, "f")
+def test_group_name_needs_the_field(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        group_name(value, "f")
 
 
 # The command
 
 
 @pytest.mark.parametrize("function", ["work:crowd_of_groups", "work:crowd_of_threads"])
-def test_the_command_keeps_the_limit_of_each_group(
-    tmp_path: Path, files: Files, function: str
-) -> None:
+def test_group_limit_is_kept(tmp_path: Path, files: Files, function: str) -> None:
     files(*({"group": "abc"[number % 3], "number": number} for number in range(60)))
     options = ["--group-by", "group", "--group-limit", "2", "--report", "report.html"]
     done = run(tmp_path, function, *options, limit=5)
@@ -233,10 +231,10 @@ def test_the_command_keeps_the_limit_of_each_group(
     assert max(one["inside"] for one in found) == 2
     assert max(one["inside in all"] for one in found) <= 5
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "calls that run, by group; at most 2 of each" in page
+    assert "running calls by group, at most 2 each" in page
 
 
-def test_a_group_may_be_of_any_value(tmp_path: Path, files: Files) -> None:
+def test_group_field_may_have_any_value(tmp_path: Path, files: Files) -> None:
     values = [None, True, 1, 1.5, [1], {"a": 1}, "x", "", "\ud800", "1"]
     files(*({"group": value} for value in values))
     done = run(tmp_path, "work:picky", "--group-by", "group", "--report", "report.html")
@@ -244,34 +242,32 @@ def test_a_group_may_be_of_any_value(tmp_path: Path, files: Files) -> None:
     assert [one["group"] for one in results(tmp_path / "out.jsonl")] == values
 
 
-def test_a_record_without_its_group_has_failed(tmp_path: Path, files: Files) -> None:
+def test_record_without_group_field_fails(tmp_path: Path, files: Files) -> None:
     files({"group": 1}, {"gruop": 1}, 5, {"group": 2})
     done = run(tmp_path, "work:picky", "--group-by", "group", "--errors", "errors.jsonl")
     assert done.returncode == 1
     assert "record 2 failed: ValueError: the record has no field 'group'" in done.stderr
-    assert "record 3 failed: ValueError: the record is no object" in done.stderr
+    assert "record 3 failed: ValueError: the record is not a JSON object" in done.stderr
     assert "2 done, 2 failed" in done.stderr
     assert results(tmp_path / "out.jsonl") == [{"group": 1}, {"group": 2}]
     assert [one["input"] for one in results(tmp_path / "errors.jsonl")] == [{"gruop": 1}, 5]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--group-limit", "2"], "--group-limit needs --group-by"),
         (["--group-window", "2"], "--group-window needs --group-by"),
-        (["--group-by", "f", "--text"], "--group-by needs records of JSON, got 'f' with --text"),
+        (["--group-by", "f", "--text"], "--group-by needs JSON records, got 'f' with --text"),
         (
             ["--group-by", "f", "--group-limit", "0"],
             "argument --group-limit: must be a whole number of at least 1, got '0'",
         ),
     ],
 )
-def test_bad_options_of_groups_get_one_clear_line(
-    tmp_path: Path, files: Files, options: list[str], said: str
+def test_bad_group_options_are_a_usage_error(
+    tmp_path: Path, files: Files, options: list[str], message: str
 ) -> None:
     files(1)
     done = run(tmp_path, "work:double", *options)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_one_line_error(done, message)

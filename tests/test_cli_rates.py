@@ -1,4 +1,4 @@
-"""`headrace map --rate`, `--tokens` and `--weight`, and what the values of options may look like."""
+"""`headrace map --rate`, `--tokens` and `--weight`, and the parsers of option values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, Rate
-from headrace.cli.arguments import count, natural, rate, seconds, size, weight
+from headrace.cli.arguments import (
+    parse_count,
+    parse_natural,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+    parse_weight,
+)
 from headrace.cli.groups import Groups
-from headrace.cli.run_options import Terms
+from headrace.cli.run_options import RunOptions
 from headrace.task import Task
-from tests.command import Files, files_in, results, run
+from tests.command import Files, assert_one_line_error, files_in, results, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,7 +33,7 @@ def files(tmp_path: Path) -> Files:
     return files_in(tmp_path)
 
 
-# The values
+# Option values
 
 
 @pytest.mark.parametrize(
@@ -44,31 +51,31 @@ def files(tmp_path: Path) -> Files:
         ("1000000000/s", 1_000_000_000, 1),
     ],
 )
-def test_a_rate_is_a_number_in_a_period(text: str, amount: float, per: float) -> None:
-    assert rate(text) == Rate(amount, per)
+def test_parse_rate(text: str, amount: float, per: float) -> None:
+    assert parse_rate(text) == Rate(amount, per)
 
 
 @pytest.mark.parametrize(
     ("text", "value", "amount"),
     [("acme=3", "acme", 3), ("a=b=0.5", "a=b", 0.5), ("=2", "", 2), ("null=1e3", "null", 1000)],
 )
-def test_a_weight_is_that_of_a_value(text: str, value: str, amount: float) -> None:
-    assert weight(text) == (value, amount)
+def test_parse_weight(text: str, value: str, amount: float) -> None:
+    assert parse_weight(text) == (value, amount)
 
 
 @pytest.mark.parametrize(
     ("text", "most"),
     [("1", 1), ("4096", 4096), ("100K", 102_400), ("64m", 1 << 26), ("1024G", 1 << 40)],
 )
-def test_a_size_is_in_bytes_or_has_a_suffix(text: str, most: int) -> None:
-    assert size(text) == most
+def test_parse_size(text: str, most: int) -> None:
+    assert parse_size(text) == most
 
 
 @pytest.mark.parametrize(
     ("kind", "texts"),
     [
         (
-            rate,
+            parse_rate,
             [
                 *(
                     "",
@@ -87,27 +94,36 @@ def test_a_size_is_in_bytes_or_has_a_suffix(text: str, most: int) -> None:
                 *("1e-300/s", "1e-310/d", "0.001/d"),
             ],
         ),
-        (weight, ["", "acme", "acme=", "acme=0", "acme=-1", "acme=nan", "acme=1e7", "a=1e-4"]),
-        (count, ["", "0", "-1", "1.5", "1e3", "+1", " 1", "1_0", "٣", "1000000001", "9" * 5000]),
-        (natural, ["", "-1", "1.5", "1000000001", "9" * 5000]),
-        (size, ["", "0", "-1", "K", "0M", "1.5M", "64MB", "1 K", "٣M", "1025G", "1T", "9" * 5000]),
-        (seconds, ["", "0", "-1", "nan", "inf", "1_0", " 1", "1 ", "0x1", "٣", "1e999"]),
+        (
+            parse_weight,
+            ["", "acme", "acme=", "acme=0", "acme=-1", "acme=nan", "acme=1e7", "a=1e-4"],
+        ),
+        (
+            parse_count,
+            ["", "0", "-1", "1.5", "1e3", "+1", " 1", "1_0", "٣", "1000000001", "9" * 5000],
+        ),
+        (parse_natural, ["", "-1", "1.5", "1000000001", "9" * 5000]),
+        (
+            parse_size,
+            ["", "0", "-1", "K", "0M", "1.5M", "64MB", "1 K", "٣M", "1025G", "1T", "9" * 5000],
+        ),
+        (parse_seconds, ["", "0", "-1", "nan", "inf", "1_0", " 1", "1 ", "0x1", "٣", "1e999"]),
     ],
 )
-def test_other_values_are_refused(kind: Callable[[str], Any], texts: list[str]) -> None:
+def test_invalid_values_are_refused(kind: Callable[[str], Any], texts: list[str]) -> None:
     for text in texts:
         with pytest.raises(argparse.ArgumentTypeError) as caught:
             kind(text)
-        said = str(caught.value)
-        assert said.startswith("must be ")
-        assert len(said) < 6000
+        message = str(caught.value)
+        assert message.startswith("must be ")
+        assert len(message) < 6000
         if len(text) < 40:
-            assert f"got {text!r}" in said
+            assert f"got {text!r}" in message
 
 
 @pytest.mark.parametrize("text", ["0.5/s", "0.9/m", "0.01/d", "1/s", "1.5/h"])
-async def test_a_call_can_be_had_of_every_rate(text: str) -> None:
-    some = terms(rate=rate(text), tokens="n", token_rate=rate(text))
+async def test_every_rate_grants_a_call(text: str) -> None:
+    some = terms(rate=parse_rate(text), tokens="n", token_rate=parse_rate(text))
     capacity = some.capacity()
     cost: Any = some.cost(1)
     lease = capacity.acquire_nowait(cost)
@@ -120,11 +136,11 @@ async def test_a_call_can_be_had_of_every_rate(text: str) -> None:
     ("text", "words"),
     [("0.5/s", "1 in 2.00 s"), ("0.01/h", "1 in 100 h 0 min"), ("1.5/m", "1.5/m")],
 )
-def test_a_rate_in_words(text: str, words: str) -> None:
-    assert ("rate", words) in terms(rate=rate(text)).listed()
+def test_rate_is_formatted(text: str, words: str) -> None:
+    assert ("rate", words) in terms(rate=parse_rate(text)).describe()
 
 
-def terms(**given: Any) -> Terms:
+def terms(**given: Any) -> RunOptions:
     nothing: dict[str, Any] = {
         "rate": None,
         "tokens": None,
@@ -133,17 +149,17 @@ def terms(**given: Any) -> Terms:
         "timeout": None,
     }
     everything: dict[str, Any] = {"limit": 3, **nothing, **given}
-    return Terms(**everything)
+    return RunOptions(**everything)
 
 
-def test_what_a_call_costs() -> None:
-    assert terms().tokens_of("anything") == 0
+def test_cost_of_a_call() -> None:
+    assert terms().count_tokens("anything") == 0
     assert terms().cost(0) == 1
     assert terms(rate=Rate(500)).cost(0) == {"slots": 1, "calls": 1}
     both = terms(rate=Rate(500), tokens="n", token_rate=Rate(1000))
-    assert both.tokens_of({"n": 2.5}) == 2.5
+    assert both.count_tokens({"n": 2.5}) == 2.5
     assert both.cost(2.5) == {"slots": 1, "calls": 1, "tokens": 2.5}
-    # A cost of nothing is no cost.
+    # A cost of 0 is left out.
     assert both.cost(0) == {"slots": 1, "calls": 1}
     assert terms().capacity().limit == 3
     assert both.capacity().limit == {
@@ -158,7 +174,7 @@ def test_what_a_call_costs() -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("limit", [4, 20])
-async def test_groups_share_by_their_weights(limit: int) -> None:
+async def test_groups_share_by_weight(limit: int) -> None:
     loop = asyncio.get_running_loop()
     root, done = CapacitySource(limit, clock=loop.time), Counter[str]()
 
@@ -166,7 +182,7 @@ async def test_groups_share_by_their_weights(limit: int) -> None:
         await asyncio.sleep(1)
         done[name] += 1
         if done.total() == 400:
-            # Both have had something to do until now.
+            # Both groups have had tasks until now.
             assert done["heavy"] == pytest.approx(300, abs=2 * limit)
 
     async def tasks() -> AsyncIterator[tuple[str, Task]]:
@@ -181,73 +197,69 @@ async def test_groups_share_by_their_weights(limit: int) -> None:
 # The command
 
 
-def test_calls_are_no_more_frequent_than_the_rate(tmp_path: Path, files: Files) -> None:
+def test_calls_do_not_exceed_the_rate(tmp_path: Path, files: Files) -> None:
     files(*range(10))
     done = run(tmp_path, "work:moment", "--rate", "300/m", "--report", "report.html", limit=20)
     assert done.returncode == 0, done.stderr
     moments = sorted(results(tmp_path / "out.jsonl"))
-    # One in a fifth of a second. A busy machine may call the first one late.
+    # One call in 0.2 s. A busy machine may start the first one late.
     assert moments[9] - moments[0] >= 1.6
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "calls that were made: " in page
-    assert "10 in all" in page
+    assert "calls started: " in page
+    assert "10 in total" in page
     assert "300/m" in page
 
 
 @pytest.mark.parametrize("group", [[], ["--group-by", "group"]])
-def test_tokens_are_taken_no_faster_than_their_rate(
-    tmp_path: Path, files: Files, group: list[str]
-) -> None:
+def test_tokens_do_not_exceed_their_rate(tmp_path: Path, files: Files, group: list[str]) -> None:
     files(*({"n": 250, "group": number % 2} for number in range(8)))
     options = ["--tokens", "n", "--token-rate", "1000/s", *group]
     done = run(tmp_path, "work:moment", *options, limit=20)
     assert done.returncode == 0, done.stderr
     moments = sorted(results(tmp_path / "out.jsonl"))
-    # One in a quarter of a second, whichever group it is of.
+    # One call in 0.25 s over both groups.
     assert moments[7] - moments[0] >= 1.6
 
 
-def test_records_that_say_no_number_of_tokens_have_failed(tmp_path: Path, files: Files) -> None:
+def test_record_without_valid_tokens_fails(tmp_path: Path, files: Files) -> None:
     files({"n": 5}, {}, {"n": -1}, {"n": "5"}, {"n": True}, 7, {"n": 1001}, {"n": 1000})
     done = run(tmp_path, "work:picky", "--tokens", "n", "--token-rate", "1000/s")
     assert done.returncode == 1
-    for said in (
+    for message in (
         "record 2 failed: ValueError: the record has no field 'n'",
-        "record 3 failed: ValueError: the field 'n' must be a number of tokens from 0, got -1",
-        "record 4 failed: ValueError: the field 'n' must be a number of tokens from 0, got '5'",
-        "record 5 failed: ValueError: the field 'n' must be a number of tokens from 0, got True",
-        "record 6 failed: ValueError: the record is no object, and has no field 'n'",
+        "record 3 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got -1",
+        "record 4 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got '5'",
+        "record 5 failed: ValueError: the field 'n' must be a number of tokens of at least 0, got True",
+        "record 6 failed: ValueError: the record is not a JSON object, so it has no field 'n'",
         "record 7 failed: ValueError: a cost of 1001 tokens can never be had",
         "2 done, 6 failed",
     ):
-        assert said in done.stderr, (said, done.stderr)
+        assert message in done.stderr, (message, done.stderr)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        (["--rate", "fast"], "argument --rate: must be a number above 0 in a s(econd)"),
+        (["--rate", "fast"], "argument --rate: must be a number above 0 per s(econd)"),
         (["--tokens", "n"], "--tokens needs --token-rate"),
         (["--token-rate", "5/s"], "--token-rate needs --tokens"),
         (["--token-rate", "5"], "argument --token-rate: must be a number above 0"),
         (["--weight", "a=1"], "--weight needs --group-by"),
         (
             ["--group-by", "f", "--weight", "a=1", "--weight", "a=2"],
-            "--weight must be given once for each value, got 'a' twice",
+            "--weight must be given at most once per value, got 'a' twice",
         ),
         (["--group-by", "f", "--weight", "a"], "argument --weight: must be VALUE=WEIGHT"),
         (
             ["--tokens", "n", "--token-rate", "5/s", "--text"],
-            "--tokens needs records of JSON, got 'n' with --text",
+            "--tokens needs JSON records, got 'n' with --text",
         ),
         (["--retries", "9999999999"], "argument --retries: must be a whole number from 0 to"),
     ],
 )
-def test_bad_options_get_one_clear_line(
-    tmp_path: Path, files: Files, options: list[str], said: str
+def test_bad_options_are_a_usage_error(
+    tmp_path: Path, files: Files, options: list[str], message: str
 ) -> None:
     files(1)
     done = run(tmp_path, "work:double", *options)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_one_line_error(done, message)

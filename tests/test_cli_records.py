@@ -1,15 +1,13 @@
-"""The records that `headrace map` reads: how long one may be."""
+"""The maximum length of records of `headrace map`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from headrace.cli.records import CHUNK, RecordReader
-from tests.command import Files, command, files_in, results, run
+from tests.command import Files, assert_one_line_error, files_in, results, run, run_and_measure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +19,7 @@ def files(tmp_path: Path) -> Files:
 
 
 async def read(path: Path, most: int, *, text: bool = True) -> tuple[list[str], str | None]:
-    with RecordReader(str(path), text=text, most=most) as reader:
+    with RecordReader(str(path), text=text, max_size=most) as reader:
         found = [record.text async for record in reader.records()]
         return found, None if reader.problem is None else str(reader.problem)
 
@@ -29,7 +27,7 @@ async def read(path: Path, most: int, *, text: bool = True) -> tuple[list[str], 
 @pytest.mark.loops("asyncio")
 @pytest.mark.parametrize("end", ["", "\n", "\nx\n"])
 @pytest.mark.parametrize("most", [1, 3, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
-async def test_a_record_is_bounded_to_the_byte(tmp_path: Path, most: int, end: str) -> None:
+async def test_max_record_is_exact_to_the_byte(tmp_path: Path, most: int, end: str) -> None:
     path = tmp_path / "in.txt"
     path.write_text(f"a\n{'x' * most}{end}", encoding="utf-8")
     behind = ["x"] * end.count("x")
@@ -39,41 +37,27 @@ async def test_a_record_is_bounded_to_the_byte(tmp_path: Path, most: int, end: s
     assert await read(path, most) == (["a"], problem)
 
 
-def test_a_line_without_an_end_is_one_clear_line(tmp_path: Path, files: Files) -> None:
+def test_memory_for_a_too_long_line_is_bounded(tmp_path: Path, files: Files) -> None:
     files()
     with (tmp_path / "in.jsonl").open("wb") as file:
         file.write(b"1\n2\n")
-        file.truncate(200 << 20)  # takes no room on the disk
-    # The peak as the kernel counts it for this program alone.
-    program = (
-        "import re, sys; from pathlib import Path; from headrace.cli.main import main;"
-        "code = main(sys.argv[1:]);"
-        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1]); sys.exit(code)"
-    )
+        file.truncate(200 << 20)  # a sparse file
 
-    def ran(size: str) -> int:
-        done = subprocess.run(
-            [sys.executable, "-c", program, *command("work:double", "--max-record", size)[3:]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert "in.jsonl, line 3: longer than " in done.stderr
+    def peak(max_record: str) -> int:
+        done, size = run_and_measure(tmp_path, "work:double", "--max-record", max_record)
+        assert_one_line_error(done, "in.jsonl, line 3: longer than ")
         assert "; 2 results are in " in done.stderr
-        return int(done.stdout) * 1024
+        return size
 
-    # Of a line of 200 MB, 31 MB more are held.
-    assert ran("32M") - ran("1M") < 40 << 20
+    # The bounds differ by 31 MiB.
+    assert peak("32M") - peak("1M") < 40 << 20
     done = run(tmp_path, "work:double")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "line 3: longer than 67,108,864 bytes (--max-record)" in done.stderr
     assert results(tmp_path / "out.jsonl.partial.3") == [2, 4]
 
 
-def test_an_endless_line_ends_the_reading(tmp_path: Path, files: Files) -> None:
+def test_endless_line_ends_the_reading(tmp_path: Path, files: Files) -> None:
     files()
     done = run(tmp_path, "work:shout", "--text", "--input", "/dev/zero", "--max-record", "100K")
     assert done.returncode == 2
@@ -83,7 +67,7 @@ def test_an_endless_line_ends_the_reading(tmp_path: Path, files: Files) -> None:
 
 
 @pytest.mark.loops("asyncio")
-async def test_a_record_for_which_there_is_no_memory_is_named(
+async def test_out_of_memory_is_reported_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -96,10 +80,8 @@ async def test_a_record_for_which_there_is_no_memory_is_named(
     assert await read(path, 10, text=False) == ([], problem)
 
 
-def test_a_size_that_is_none_gets_one_clear_line(tmp_path: Path, files: Files) -> None:
+def test_invalid_max_record_is_a_usage_error(tmp_path: Path, files: Files) -> None:
     files(1)
     for size in ("0", "64MB"):
         done = run(tmp_path, "work:double", "--max-record", size)
-        assert done.returncode == 2
-        assert "argument --max-record: must be a size from 1 to 1024G" in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert_one_line_error(done, "argument --max-record: must be a size from 1 to 1024G")

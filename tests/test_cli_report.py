@@ -1,4 +1,4 @@
-"""What a report collects while a run goes on: right, and of a size that does not grow."""
+"""The data of a report: correct, and bounded in size."""
 
 from __future__ import annotations
 
@@ -14,16 +14,32 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from headrace.cli.format import figures, seconds_in_words, shortened
+from headrace.cli.format import (
+    format_duration,
+    format_number,
+    shorten,
+)
 from headrace.cli.output import Output
-from headrace.cli.record_error import Failure
-from headrace.cli.record_task import Call
+from headrace.cli.record_error import RecordError
+from headrace.cli.record_task import RecordTask
 from headrace.cli.records import Record
-from headrace.cli.report.collector import Watch
-from headrace.cli.report.ddsketch import BUCKETS, ERROR, LEAST, MOST, Sketch
+from headrace.cli.report.collector import Collector
+from headrace.cli.report.ddsketch import (
+    BUCKETS,
+    MAX_DURATION,
+    MIN_DURATION,
+    RELATIVE_ERROR,
+    DDSketch,
+)
 from headrace.cli.report.report import Report
-from headrace.cli.report.samples import KINDS, SHOWN, SHOWN_OF_MESSAGE, Failed, Slowest
-from headrace.cli.report.series import Gauge
+from headrace.cli.report.samples import (
+    MAX_KINDS,
+    MAX_MESSAGE_CHARS,
+    MAX_RECORD_CHARS,
+    Failed,
+    Slowest,
+)
+from headrace.cli.report.series import Series
 from headrace.cli.report.summary import Summary
 from headrace.cli.report.timeline import OTHERS, TimeLine
 
@@ -32,16 +48,16 @@ if TYPE_CHECKING:
 
 # The sketch
 
-# Of every size, as durations are, and not only of the sizes that are near one another.
+# Durations of all magnitudes.
 durations = st.one_of(
-    st.floats(0, MOST),
-    st.floats(-12, math.log10(MOST)).map(lambda power: 10**power),
-    st.sampled_from([0.0, LEAST, MOST, 1.0]),
+    st.floats(0, MAX_DURATION),
+    st.floats(-12, math.log10(MAX_DURATION)).map(lambda power: 10**power),
+    st.sampled_from([0.0, MIN_DURATION, MAX_DURATION, 1.0]),
 )
 
 
-def filled(values: list[float]) -> Sketch:
-    sketch = Sketch()
+def filled(values: list[float]) -> DDSketch:
+    sketch = DDSketch()
     for value in values:
         sketch.add(value)
     return sketch
@@ -51,64 +67,68 @@ def filled(values: list[float]) -> Sketch:
 @example([0.0], [0.5])
 @example([1.0] * 100, [0.07, 0.29, 0.57])
 @settings(max_examples=300)
-def test_a_quantile_is_within_the_stated_error(values: list[float], parts: list[float]) -> None:
+def test_quantile_is_within_the_stated_error(values: list[float], parts: list[float]) -> None:
     parts = [0, 0.5, 0.9, 0.99, 1, *parts]
     ranked = sorted(values)
     for part, told in zip(parts, filled(values).quantiles(parts), strict=True):
         true = ranked[max(1, math.ceil(round(part * len(ranked), 6))) - 1]
-        # A hair more for what rounds at the border of a bucket.
-        allowed = max(ERROR * true * (1 + 1e-9), LEAST)
+        # A margin for rounding at the bound of a bucket.
+        allowed = max(RELATIVE_ERROR * true * (1 + 1e-9), MIN_DURATION)
         assert abs(told - true) <= allowed, (part, told, true)
         assert ranked[0] <= told <= ranked[-1]
 
 
 @given(st.lists(durations, min_size=1, max_size=200))
 @settings(max_examples=100)
-def test_what_a_sketch_knows_exactly(values: list[float]) -> None:
+def test_exact_statistics_of_a_sketch(values: list[float]) -> None:
     sketch = filled(values)
     assert sketch.count == len(values)
-    assert sketch.least == min(values)
-    assert sketch.most == max(values)
+    assert sketch.minimum == min(values)
+    assert sketch.maximum == max(values)
     assert sketch.mean == pytest.approx(sum(values) / len(values))
     assert sketch.quantiles([0.3, 0.8]) == filled(values[::-1]).quantiles([0.3, 0.8])
 
 
 @given(st.lists(durations, max_size=200), st.integers(1, 70))
 @settings(max_examples=100)
-def test_a_histogram_counts_everything_once(values: list[float], most: int) -> None:
+def test_histogram_counts_each_duration_once(values: list[float], most: int) -> None:
     bars = filled(values).histogram(most)
     assert len(bars) <= most
     assert sum(bar.count for bar in bars) == len(values)
     for bar, following in pairwise(bars):
         assert bar.high == following.low
     for bar in bars:
-        # What is near a border may be counted on either side of it.
+        # A value near a bound may be counted on either side.
         least, most_of_it = bar.low * (1 - 1e-9), bar.high * (1 + 1e-9)
-        inside = [value for value in values if least < min(max(value, LEAST), MOST) <= most_of_it]
+        inside = [
+            value
+            for value in values
+            if least < min(max(value, MIN_DURATION), MAX_DURATION) <= most_of_it
+        ]
         assert bar.count <= len(inside)
 
 
-def test_a_sketch_is_of_a_bounded_size() -> None:
-    sketch = Sketch()
+def test_sketch_size_is_bounded() -> None:
+    sketch = DDSketch()
     for step in range(100_000):
         sketch.add(10 ** (-9 + 19 * step / 100_000))
     assert len(sketch.histogram(10**6)) <= BUCKETS < 1_500
-    # What lies beyond the buckets is counted at their ends, and the extremes stay exact.
-    assert sketch.most == pytest.approx(1e10, rel=1e-3)
-    assert sketch.quantiles([0.99])[0] == pytest.approx(MOST, rel=ERROR)
+    # Values beyond the buckets are counted in the outer ones; the extremes stay exact.
+    assert sketch.maximum == pytest.approx(1e10, rel=1e-3)
+    assert sketch.quantiles([0.99])[0] == pytest.approx(MAX_DURATION, rel=RELATIVE_ERROR)
 
 
 @pytest.mark.parametrize("wrong", [-1e-9, math.nan, math.inf, -math.inf])
-def test_a_sketch_takes_durations_only(wrong: float) -> None:
+def test_sketch_refuses_invalid_durations(wrong: float) -> None:
     with pytest.raises(ValueError, match=f"finite number of seconds of at least 0, got {wrong}"):
-        Sketch().add(wrong)
+        DDSketch().add(wrong)
 
 
-def test_a_sketch_of_nothing() -> None:
-    sketch = Sketch()
+def test_empty_sketch() -> None:
+    sketch = DDSketch()
     assert sketch.histogram(10) == []
     assert sketch.mean == 0
-    with pytest.raises(ValueError, match="of no durations"):
+    with pytest.raises(ValueError, match="at least one duration"):
         sketch.quantiles([0.5])
     sketch.add(1)
     with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
@@ -117,7 +137,7 @@ def test_a_sketch_of_nothing() -> None:
 
 # The time line
 
-# Times and values that are sums of powers of two: nothing rounds, so that "equal" means equal.
+# Times and values are sums of powers of two, so arithmetic is exact.
 steps = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.125, 0.25, 1.0, 5.5, 100.0]),
@@ -130,7 +150,7 @@ steps = st.lists(
 
 @given(steps, st.sampled_from([2, 4, 6, 16]))
 @settings(max_examples=300)
-def test_points_are_those_of_the_levels(
+def test_points_match_the_sampled_levels(
     told: list[tuple[float, dict[str, float], int]], slots: int
 ) -> None:
     line, now = TimeLine(slots=slots, width=0.25, most=2), 0.0
@@ -147,12 +167,12 @@ def test_points_are_those_of_the_levels(
                 kept.append(name)
             place: str | None = name if name in kept else OTHERS
             levels[place] = levels.get(place, 0.0) + value
-        line.look(now, values)
+        line.sample(now, values)
         for _ in range(events):
             line.count(now, "done")
             happened.append(now)
     spans.append((now, now + 1, levels))
-    line.look(now + 1, {})
+    line.sample(now + 1, {})
     assert line.end == now + 1
     names: list[str | None] = [*kept, OTHERS]
     for shown in names:
@@ -184,38 +204,38 @@ def test_points_are_those_of_the_levels(
         )
 
 
-def test_a_time_line_looks_as_if_its_length_had_been_known() -> None:
+def test_time_line_equals_one_of_final_width() -> None:
     short, long = TimeLine(slots=8, width=0.25), TimeLine(slots=8, width=16)
     chance = random.Random(3)
     print("seed 3")
     for step in range(400):
         now, levels = step / 4, {"a": float(chance.randint(0, 9))}
         for line in (short, long):
-            line.look(now, levels)
+            line.sample(now, levels)
             line.count(now, "done")
     assert short.width == long.width
     assert short.points("a") == long.points("a")
     assert short.counts("done") == long.counts("done")
 
 
-def test_what_was_not_there_has_no_points() -> None:
+def test_unknown_name_has_no_points() -> None:
     line = TimeLine()
     assert line.points("a") == []
     assert line.counts("a") == []
     assert line.area("a") == 0
     line.count(0.0, "a")
-    assert line.counts("a") == []  # no time has passed in which anything could have been
-    line.look(1.0, {"b": 1})
+    assert line.counts("a") == []  # no time has passed
+    line.sample(1.0, {"b": 1})
     assert [point.mean for point in line.points("b")] == [0.0] * 200
     assert sum(count.count for count in line.counts("a")) == 1
 
 
-def test_a_clock_that_is_behind_disturbs_nothing() -> None:
+def test_earlier_sample_times_count_as_end() -> None:
     line = TimeLine(slots=4, width=1)
-    line.look(2.0, {"a": 1})
-    line.look(1.0, {"a": 3})  # read before, told after
+    line.sample(2.0, {"a": 1})
+    line.sample(1.0, {"a": 3})  # read earlier by another thread
     line.count(-0.5, "done")
-    line.look(3.0, {})
+    line.sample(3.0, {})
     assert [point.mean for point in line.points("a")] == [0, 0, 3]
     assert [count.count for count in line.counts("done")] == [1, 0, 0]
 
@@ -223,56 +243,56 @@ def test_a_clock_that_is_behind_disturbs_nothing() -> None:
 @pytest.mark.parametrize(
     ("parameter", "value"), [("slots", 0), ("slots", 7), ("width", 0.0), ("width", math.nan)]
 )
-def test_a_time_line_of_no_size_is_refused(parameter: str, value: Any) -> None:
+def test_invalid_time_line_size_is_refused(parameter: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{parameter} must be .*, got {value}"):
         TimeLine(**{parameter: value})
 
 
-# The lists
+# Samples of records
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), max_size=60), st.integers(1, 20))
-def test_the_slowest_are_the_slowest(took: list[float], most: int) -> None:
+def test_slowest_records_are_kept(took: list[float], most: int) -> None:
     slowest = Slowest(most)
     for number, seconds in enumerate(took, 1):
         slowest.add(number, seconds, f"record {number}", failed=number % 2 == 0)
     ranked = sorted(enumerate(took, 1), key=lambda record: (-record[1], record[0]))[:most]
-    listed = slowest.listed()
+    listed = slowest.records()
     assert [(one.number, one.seconds) for one in listed] == ranked
     assert all(one.text == f"record {one.number}" for one in listed)
     assert all(one.failed == (one.number % 2 == 0) for one in listed)
 
 
-def test_of_failed_records_the_first_are_listed_and_all_are_counted() -> None:
+def test_first_failures_are_kept_and_all_counted() -> None:
     failed = Failed(most=3)
     kinds: Counter[str] = Counter()
     for number in range(500):
         kind = f"Kind{min(number % 100, number // 2)}Error"
         kinds[kind] += 1
-        failed.add(number, 1.0, "x" * 1000, Failure(kind, "y" * 1000, "w.py:1"))
+        failed.add(number, 1.0, "x" * 1000, RecordError(kind, "y" * 1000, "w.py:1"))
     assert failed.count == 500
-    assert [one.number for one in failed.listed()] == [0, 1, 2]
-    assert {len(one.text) for one in failed.listed()} == {SHOWN}
-    assert {len(one.message) for one in failed.listed()} == {SHOWN_OF_MESSAGE}
+    assert [one.number for one in failed.records()] == [0, 1, 2]
+    assert {len(one.text) for one in failed.records()} == {MAX_RECORD_CHARS}
+    assert {len(one.message) for one in failed.records()} == {MAX_MESSAGE_CHARS}
     *listed, others = failed.kinds()
-    assert len(listed) == KINDS
+    assert len(listed) == MAX_KINDS
     assert all(kinds[kind] == count for kind, count in listed)
     assert [count for _, count in listed] == sorted((c for _, c in listed), reverse=True)
     assert others == ("others", 500 - sum(count for _, count in listed))
 
 
-def test_a_report_does_not_grow_with_the_run() -> None:
-    chance, failure = random.Random(5), Failure("ValueError", "y" * 1000, "w.py:1")
+def test_report_memory_is_bounded() -> None:
+    chance, error = random.Random(5), RecordError("ValueError", "y" * 1000, "w.py:1")
     print("seed 5")
     report = Report()
 
     def go_on(begin: int, end: int) -> None:
         for number in range(begin, end):
             levels = {f"level {number % 1000}": 1.0, "calls": 3.0}
-            report.line.look(number / 10, levels)
-            bad = failure if number % 3 == 0 else None
+            report.time_line.sample(number / 10, levels)
+            bad = error if number % 3 == 0 else None
             took = chance.lognormvariate(0, 2)
-            report.settled(number / 10, number, "x" * 1000, waited=0.0, took=took, failure=bad)
+            report.add_record(number / 10, number, "x" * 1000, waited=0.0, took=took, error=bad)
 
     tracemalloc.start()
     go_on(0, 10_000)
@@ -283,25 +303,27 @@ def test_a_report_does_not_grow_with_the_run() -> None:
     assert after - before < 100_000, f"{before:,} bytes, then {after:,}"
 
 
-# Watching
+# The collector
 
 
 @pytest.mark.virtual
-async def test_a_watch_sees_levels_as_they_change(tmp_path: Path) -> None:
+async def test_collector_samples_changing_levels(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     level = 1.0
     with Output(str(tmp_path / "report.html")) as output:
-        gauge = Gauge("calls", "Calls", "calls", 4, lambda: level)
-        watch = Watch(output, [gauge], [], clock=loop.time)
+        series = Series("calls", "Calls", "calls", 4, lambda: level)
+        collector = Collector(output, [series], [], clock=loop.time)
         began = loop.time()
-        watching = asyncio.create_task(watch.run())
+        watching = asyncio.create_task(collector.run())
         await asyncio.sleep(100)
         level = 3.0
         now = loop.time()
-        call = Call(Record(7, 1, "the text", 2), 0, now, first=now, started=now, attempts=1)
+        record_task = RecordTask(
+            Record(7, 1, "the text", 2), 0, now, first=now, started=now, attempts=1
+        )
         await asyncio.sleep(100)
-        call.ended = loop.time()
-        watch.settled(call, None)
+        record_task.ended = loop.time()
+        collector.add_record(record_task, None)
         watching.cancel()
         await asyncio.wait({watching})
         told = Summary(
@@ -316,19 +338,19 @@ async def test_a_watch_sees_levels_as_they_change(tmp_path: Path) -> None:
             failed=0,
             retried=0,
         )
-        watch.write(told)
+        collector.write(told)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "calls: 2.00 on average, 3 at most" in page
     assert "the text" in page
     assert "1 min 40 s" not in page
-    assert "100 s" in page  # how long the call took
+    assert "100 s" in page  # the duration of the call
 
 
-# Words
+# Formats
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0, "0 s"),
         (2.5e-9, "0.00250 µs"),
@@ -346,12 +368,12 @@ async def test_a_watch_sees_levels_as_they_change(tmp_path: Path) -> None:
         (3_700_000, "1,027 h 47 min"),
     ],
 )
-def test_durations_in_words(seconds: float, said: str) -> None:
-    assert seconds_in_words(seconds) == said
+def test_format_duration(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [
         (0, "0"),
         (0.00012, "0.000120"),
@@ -361,13 +383,13 @@ def test_durations_in_words(seconds: float, said: str) -> None:
         (54321, "54,321"),
     ],
 )
-def test_numbers_in_figures(value: float, said: str) -> None:
-    assert figures(value) == said
+def test_format_number(value: float, text: str) -> None:
+    assert format_number(value) == text
 
 
 @given(st.text(max_size=80), st.integers(1, 30))
-def test_what_is_shown_is_one_line_of_a_bounded_length(text: str, most: int) -> None:
-    shown = shortened(text, most)
+def test_shorten_gives_one_bounded_line(text: str, most: int) -> None:
+    shown = shorten(text, most)
     assert len(shown) <= most
     assert len(shown.splitlines()) <= 1
     shown.encode()
@@ -375,6 +397,6 @@ def test_what_is_shown_is_one_line_of_a_bounded_length(text: str, most: int) -> 
         assert shown == " ".join(text.split())
 
 
-def test_what_cannot_be_shown_is_marked() -> None:
-    assert shortened("a\n b\x00\x1b[31m\x7f\ud800\u202ec", 40) == "a b␀␛[31m���c"
-    assert shortened("x" * 50, 10) == "x" * 9 + "…"
+def test_shorten_replaces_unprintable_characters() -> None:
+    assert shorten("a\n b\x00\x1b[31m\x7f\ud800\u202ec", 40) == "a b␀␛[31m���c"
+    assert shorten("x" * 50, 10) == "x" * 9 + "…"

@@ -1,4 +1,4 @@
-"""The page of `headrace map --report`: what it says, that it needs nothing, and how a browser shows it."""
+"""The page of `headrace map --report`: its content, its isolation, and its rendering in a browser."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from headrace.cli.record_error import Failure
+from headrace.cli.record_error import RecordError
 from headrace.cli.report.page import render
 from headrace.cli.report.report import Report
-from headrace.cli.report.series import Family, Flow, Gauge
+from headrace.cli.report.series import RateSeries, Series, SeriesFamily
 from headrace.cli.report.summary import Summary
 from tests.browser import browser
-from tests.command import Files, files_in, listing, rest, run, running, wait_for_line
+from tests.command import (
+    Files,
+    files_in,
+    interrupt,
+    listing,
+    run,
+    running,
+    wait_for_line,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +42,7 @@ def files(tmp_path: Path) -> Files:
 
 
 class Page(HTMLParser):
-    """A page, read by somebody else's parser: its elements, their attributes, and the text in them."""
+    """A parsed page: elements, attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -57,7 +65,7 @@ class Page(HTMLParser):
         self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"{tag} is closed, but is not what is open"
+        assert self.open.pop() == tag, f"{tag} is closed, but is not the innermost open element"
 
     def handle_data(self, data: str) -> None:
         if self.open[-1:] != ["style"]:
@@ -84,77 +92,80 @@ def summary(**changes: object) -> Summary:
     return Summary(**given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def gauge(name: str, limit: float | None = None) -> Gauge:
-    return Gauge(name, name.title(), f"what {name} counts", limit, lambda: 0)
+def level(name: str, limit: float | None = None) -> Series:
+    return Series(name, name.title(), f"number of {name}", limit, lambda: 0)
 
 
-def family(limit: float | None = 4) -> Family:
-    return Family("Groups", "calls that run, of each", limit, dict)
+def family(limit: float | None = 4) -> SeriesFamily:
+    return SeriesFamily("Groups", "running calls of each", limit, dict)
 
 
 def busy(
     records: int, seed: int = 1, text: str = EVIL
-) -> tuple[Report, Summary, list[Gauge], list[Family], list[Flow]]:
-    """A run of so many records, a tenth of which fail, in forty groups."""
+) -> tuple[Report, Summary, list[Series], list[SeriesFamily], list[RateSeries]]:
+    """Make the report of a run of `records` records in forty groups, a tenth of which fail."""
     print(f"seed {seed}")
     chance, report, failed = random.Random(seed), Report(families=1), 0
     groups = [f"{number} {text}"[: 10 + number] for number in range(40)]
     for number in range(records):
         now, took = number / 50, chance.lognormvariate(-2, 1)
-        report.line.look(now, {"calls": chance.randint(0, 20), "queue": number % 7})
-        report.families[0].look(now, {chance.choice(groups): chance.randint(1, 4)})
-        failure = Failure("ValueError", text, "work.py:3") if chance.random() < 0.1 else None
-        failed += failure is not None
+        report.time_line.sample(now, {"calls": chance.randint(0, 20), "queue": number % 7})
+        report.families[0].sample(now, {chance.choice(groups): chance.randint(1, 4)})
+        error = RecordError("ValueError", text, "work.py:3") if chance.random() < 0.1 else None
+        failed += error is not None
         waited = chance.random() / 100
-        report.settled(now, number + 1, text, waited=waited, took=took, failure=failure)
-    for line in (report.line, *report.families):
-        line.look(records / 50, {})
+        report.add_record(now, number + 1, text, waited=waited, took=took, error=error)
+    for line in (report.time_line, *report.families):
+        line.sample(records / 50, {})
     done = records - failed
     told = summary(seconds=records / 50, read=records, done=done, failed=failed)
-    gauges, flow = [gauge("calls", 20), gauge("queue")], Flow("begun", "Calls a second", "made", 60)
-    return report, told, gauges, [family()], [flow]
+    series, flow = (
+        [level("calls", 20), level("queue")],
+        RateSeries("started", "Calls per second", "made", 60),
+    )
+    return report, told, series, [family()], [flow]
 
 
-# What it says
+# Content
 
 
-def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
+def test_page_of_an_empty_run(tmp_path: Path) -> None:
     report = Report()
-    report.line.look(0.0, {})
-    page = Page(render(report, summary(seconds=0.0), [gauge("calls", 20), gauge("queue")]))
+    report.time_line.sample(0.0, {})
+    page = Page(render(report, summary(seconds=0.0), [level("calls", 20), level("queue")]))
     assert "work:fetch" in page.text
     assert "svg" not in page.elements
 
 
-def test_the_page_tells_how_it_went() -> None:
+def test_page_shows_the_outcome() -> None:
     report = Report()
-    report.line.look(0.0, {"calls": 2})
-    report.line.look(30.0, {"calls": 0})
-    failure = Failure("ValueError", "no <such> thing", "work.py:12")
+    report.time_line.sample(0.0, {"calls": 2})
+    report.time_line.sample(30.0, {"calls": 0})
+    error = RecordError("ValueError", "no <such> thing", "work.py:12")
     for number in range(1, 100):
-        report.settled(1.0, number, f"record {number}", waited=0.5, took=0.01, failure=None)
-    report.settled(2.0, 100, "the <last>", waited=0.5, took=3.0, failure=failure)
-    report.line.look(60.0, {})
+        report.add_record(1.0, number, f"record {number}", waited=0.5, took=0.01, error=None)
+    report.add_record(2.0, 100, "the <last>", waited=0.5, took=3.0, error=error)
+    report.time_line.sample(60.0, {})
     told = summary(read=100, done=99, failed=1, outcome="Finished; 1 failed")
-    page = Page(render(report, told, [gauge("calls", 4)]))
-    for said in (
+    page = Page(render(report, told, [level("calls", 4)]))
+    for text in (
         "Finished; 1 failed",
-        "done 99 1.67 a second",
+        "done 99 1.67 per second",
         "failed 1 1.0% of 100",
         "took 60.0 s 100 records read",
         "limit used 25% 1.00 of 4 on average",
         "fastest 10.0 ms 500 ms",
         "slowest 3.00 s 500 ms",
-        "what calls counts: 1.00 on average, 2 at most",
+        "number of calls: 1.00 on average, 2 at most",
         "ValueError : no <such> thing work.py:12 the <last>",
         "ValueError 1",
         "100 3.00 s the <last>",
         "began 2026-01-02 03:04:05 UTC",
     ):
-        assert said in page.text, (said, page.text)
+        assert text in page.text, (text, page.text)
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing() -> None:
+def test_page_has_no_scripts_or_external_resources() -> None:
     page = Page(render(*busy(2_000)))
     assert "script" not in page.elements
     assert {"svg", "table", "figure"} <= set(page.elements)
@@ -170,50 +181,50 @@ def test_the_page_asks_for_nothing_and_runs_nothing() -> None:
 
 @given(st.text(max_size=60), st.text(max_size=60))
 @settings(max_examples=50)
-def test_whatever_a_record_holds_is_text(text: str, message: str) -> None:
+def test_page_escapes_all_text(text: str, message: str) -> None:
     report = Report()
-    failure = Failure(message, message, message)
-    report.settled(0.0, 1, text, waited=0.0, took=1.0, failure=failure)
-    report.line.look(1.0, {text: 1.0})
-    report.line.look(2.0, {})
+    error = RecordError(message, message, message)
+    report.add_record(0.0, 1, text, waited=0.0, took=1.0, error=error)
+    report.time_line.sample(1.0, {text: 1.0})
+    report.time_line.sample(2.0, {})
     told = summary(job=text, outcome=message, options=[(text, message)])
-    shown = Gauge(text, text, message, 3, lambda: 0)
+    shown = Series(text, text, message, 3, lambda: 0)
     page = Page(render(report, told, [shown]))
     plain = Page(render(report, summary(job="", outcome="", options=[("", "")]), [shown]))
     assert page.elements == plain.elements
-    # It is UTF-8, whatever it was made of.
+    # The page can be encoded as UTF-8.
     render(report, told, [shown]).encode()
 
 
-def test_what_was_called_stands_beside_its_rate() -> None:
+def test_page_shows_events_with_their_rate() -> None:
     report = Report()
     for number in range(120):
-        report.settled(
-            number / 2, number, "", waited=0, took=0, failure=None, attempts=2, tokens=50
+        report.add_record(
+            number / 2, number, "", waited=0, took=0, error=None, attempts=2, tokens=50
         )
-    report.line.look(60.0, {})
+    report.time_line.sample(60.0, {})
     flows = [
-        Flow("begun", "Calls a second", "calls that were made", 10),
-        Flow("tokens", "Tokens a second", "tokens that calls took", 150.5),
+        RateSeries("started", "Calls per second", "calls started", 10),
+        RateSeries("tokens", "Tokens per second", "tokens used", 150.5),
     ]
     page = Page(render(report, summary(), [], [], flows))
-    assert "Calls a second calls that were made: 4.00 on average, 240 in all" in page.text
+    assert "Calls per second calls started: 4.00 on average, 240 in total" in page.text
     assert "rate 10" in page.text
-    assert "Tokens a second tokens that calls took: 200 on average, 12,000 in all" in page.text
+    assert "Tokens per second tokens used: 200 on average, 12,000 in total" in page.text
     assert "rate 150" in page.text
 
 
-def test_groups_stand_in_the_order_of_what_they_had() -> None:
+def test_groups_are_ordered_by_usage() -> None:
     report = Report(families=1)
     (line,) = report.families
     levels = {f"group {number:02}": 1.0 + number for number in range(40)}
-    line.look(0.0, levels)
-    line.look(30.0, dict.fromkeys(levels, 0.0) | {"group 00": 4.0})
-    line.look(60.0, {})
+    line.sample(0.0, levels)
+    line.sample(30.0, dict.fromkeys(levels, 0.0) | {"group 00": 4.0})
+    line.sample(60.0, {})
     told = render(report, summary(), [], [family(limit=100)])
-    assert "calls that run, of each" in told
+    assert "running calls of each" in told
     titles = [title.split("</h3>")[0] for title in told.split("<h3>")[1:]]
-    # The first to come have their own, and the one that had most is the first of these.
+    # The first groups have their own chart, ordered by usage.
     ordered = [f"group {number:02}" for number in (23, 22, 21, 20)]
     assert titles[:4] == ordered
     assert titles[-1] == "all others"
@@ -222,7 +233,7 @@ def test_groups_stand_in_the_order_of_what_they_had() -> None:
     assert f"{others:.0f} on average" in told.split("all others")[1]
 
 
-def test_the_page_does_not_grow_with_the_run() -> None:
+def test_page_size_is_bounded() -> None:
     small, big = (len(render(*busy(records, text="x" * 10_000))) for records in (4_000, 16_000))
     assert big < 1.1 * small
     assert big < 700_000
@@ -231,12 +242,12 @@ def test_the_page_does_not_grow_with_the_run() -> None:
 # The command
 
 
-def test_a_run_writes_its_report(tmp_path: Path, files: Files) -> None:
+def test_run_writes_its_report(tmp_path: Path, files: Files) -> None:
     files(*[1] * 300, 0)
     done = run(tmp_path, "work:inverse", "--report", "report.html", limit=3)
     assert done.returncode == 1
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    for said in (
+    for text in (
         "work:inverse",
         "Finished; 1 failed",
         "input in.jsonl output out.jsonl limit 3 order of the input window 1,024",
@@ -245,13 +256,13 @@ def test_a_run_writes_its_report(tmp_path: Path, files: Files) -> None:
         "301 records read",
         "ZeroDivisionError : division by zero work.py:",
     ):
-        assert said in page.text, (said, page.text)
-    for chart in ("Calls calls that run: ", "Queue ", "Window ", "Records a second "):
+        assert text in page.text, (text, page.text)
+    for chart in ("Calls running calls: ", "Queue ", "Window ", "Records per second "):
         assert chart in page.text
     assert listing(tmp_path) == {"work.py", "in.jsonl", "out.jsonl", "report.html"}
 
 
-def test_without_an_order_there_is_no_window(tmp_path: Path, files: Files) -> None:
+def test_unordered_report_has_no_window(tmp_path: Path, files: Files) -> None:
     files(*range(20))
     assert run(tmp_path, "work:double", "--unordered", "--report", "report.html").returncode == 0
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -259,31 +270,27 @@ def test_without_an_order_there_is_no_window(tmp_path: Path, files: Files) -> No
     assert "Window" not in page.text
 
 
-def test_a_run_that_was_interrupted_has_its_report(tmp_path: Path, files: Files) -> None:
+def test_interruption_still_writes_report(tmp_path: Path, files: Files) -> None:
     files(*range(1, 1001))
     with running(tmp_path, "work:stuck_after_three", "--report", "report.html") as process:
         wait_for_line(process, "stuck on 5")
-        process.send_signal(signal.SIGINT)
-        rest(process)
-        assert process.wait() == 130
+        interrupt(process)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Interrupted; not done: records 4, 5" in page.text
     assert "done 3" in page.text
 
 
-def test_a_run_that_two_interruptions_ended_has_its_report(tmp_path: Path, files: Files) -> None:
+def test_second_interruption_still_writes_report(tmp_path: Path, files: Files) -> None:
     files(*range(1, 1001))
     with running(tmp_path, "work:stuck_thread", "--report", "report.html") as process:
         wait_for_line(process, "stuck on 5")
         process.send_signal(signal.SIGINT)
-        wait_for_line(process, "stopping; 2 still running")
-        process.send_signal(signal.SIGINT)
-        rest(process)
-        assert process.wait() == 130
+        wait_for_line(process, "stopping: 2 calls still running")
+        interrupt(process)
     assert "Interrupted" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
 
 
-def test_a_run_that_bad_input_ended_has_its_report(tmp_path: Path, files: Files) -> None:
+def test_bad_input_still_writes_report(tmp_path: Path, files: Files) -> None:
     files(text="1\n2\noops\n")
     assert run(tmp_path, "work:double", "--report", "report.html").returncode == 2
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -291,20 +298,20 @@ def test_a_run_that_bad_input_ended_has_its_report(tmp_path: Path, files: Files)
     assert "done 2" in page.text
 
 
-def test_a_report_that_cannot_be_written_is_one_clear_line(tmp_path: Path, files: Files) -> None:
+def test_unwritable_report_is_an_error(tmp_path: Path, files: Files) -> None:
     files(1, 2)
     (tmp_path / "report.html").symlink_to("/dev/full")
     done = run(tmp_path, "work:double", "--report", "report.html")
     assert done.returncode == 2
     assert "cannot write report.html: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    # The work is done all the same.
+    # The results are written.
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "2\n4\n"
 
 
-# The browser
+# Rendering
 
-# The smallest contrast of any text against what is behind it, and the name of what has it.
+# The smallest contrast of text against its background, and the element with it.
 CONTRAST = """
 (() => {
   const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
@@ -329,7 +336,7 @@ CONTRAST = """
   return worst;
 })()
 """
-# Labels that lie over one another on an axis.
+# Labels of an axis that overlap.
 OVERLAPS = """
 [...document.querySelectorAll(".across, .marks, .up")].flatMap((axis) => {
   const boxes = [...axis.children].map((label) => [label.getBoundingClientRect(), label.textContent]);
@@ -338,7 +345,7 @@ OVERLAPS = """
     .map(([_, other]) => `${one} | ${other}`));
 })
 """
-# What sticks out of the page on a side.
+# Elements that are partly outside of the page.
 STICKING_OUT = """
 [...document.querySelectorAll("body *")].filter((element) => {
   const box = element.getBoundingClientRect();
@@ -348,7 +355,7 @@ STICKING_OUT = """
 
 
 @pytest.mark.timeout(180)
-def test_a_browser_shows_the_page(tmp_path: Path) -> None:
+def test_browser_shows_the_page(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(render(*busy(3_000, text=EVIL + "x" * 80)), encoding="utf-8")
     with browser(tmp_path / "browser") as page:
@@ -364,7 +371,7 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
         assert asked == [path.as_uri()]
         complaints = [event for event in page.events if event["method"] == "Log.entryAdded"]
         assert not complaints, json.dumps(complaints)
-        # Its policy is in force: not even a script of its own would run.
+        # The policy is enforced: an inline script does not run.
         page.evaluate(
             "document.body.appendChild(document.createElement('script')).text = 'document.title = 1'"
         )

@@ -1,6 +1,6 @@
-"""`headrace map` and the signals that ask it to stop, at every moment from its start to its end.
+"""Signals that stop `headrace map`, at every moment from start to exit.
 
-A run takes a tenth of a second to start. So the runs here are forked from a process that has imported everything.
+Starting a process takes 0.1 s. The runs here are therefore forked from a process that has imported all modules.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import statistics
 import subprocess
@@ -17,18 +16,28 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import Files, command, files_in, listing, results, running
+from tests.command import (
+    Files,
+    command,
+    files_in,
+    interrupt,
+    listing,
+    rest,
+    results,
+    running,
+    wait_for_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-# Reads a request from each line of standard input: the arguments, and a program to run before the command. Forks, and
-# the child is the command. Answers with its process id and, when it gets an empty line, with how it ended: until then
-# the process id is that of no other process.
+# Reads requests from standard input, one per line: the arguments, and a program to run before the command. The command
+# runs in a forked child. The server prints the child's process id and, after an empty line, its wait status. The child
+# is reaped only then, so its process id is not reused before.
 SERVER = """
 import json, os, sys
 import asyncio, headrace.cli.map, headrace.cli.main, headrace.cli.output, headrace.cli.report.page
@@ -57,7 +66,7 @@ except ImportError:
 sys.exit(start())
 """
 
-# Logs each record when it is finished: without an `await` before it is returned, no signal comes between.
+# Logs each finished record. No `await` separates the log entry from the return, so no signal is handled between them.
 TRACED = """
 import os
 
@@ -77,10 +86,10 @@ COUNT = 40
 
 
 @dataclass(frozen=True)
-class Ran:
+class Outcome:
     code: int
-    """The exit code; negative, if a signal killed it."""
-    said: str
+    """The exit code; negative if a signal killed the process."""
+    stderr: str
 
 
 class Server:
@@ -89,18 +98,18 @@ class Server:
         self._process = process
 
     def begin(self, *arguments: str, before: str = "") -> int:
-        """Starts a run; its process id."""
+        """Start a run and return its process id."""
         assert self._process.stdin is not None
         print(json.dumps([["map", *arguments], before]), file=self._process.stdin, flush=True)
         return int(self._answer())
 
-    def end(self) -> Ran:
+    def end(self) -> Outcome:
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
         code = os.waitstatus_to_exitcode(int(self._answer()))
-        return Ran(code, (self.folder / "stderr").read_text(encoding="utf-8"))
+        return Outcome(code, (self.folder / "stderr").read_text(encoding="utf-8"))
 
-    def run(self, *arguments: str, before: str = "") -> Ran:
+    def run(self, *arguments: str, before: str = "") -> Outcome:
         self.begin(*arguments, before=before)
         return self.end()
 
@@ -140,27 +149,27 @@ def clean(folder: Path) -> None:
         (folder / name).unlink()
 
 
-def check(folder: Path, ran: Ran, *, whole: int, codes: set[int]) -> None:
-    """Nothing finished is lost: either every file is whole, or what was finished is in partial files."""
+def check(folder: Path, outcome: Outcome, *, whole: int, codes: set[int]) -> None:
+    """Assert that no finished result is lost: all files are whole, or partial files have the finished lines."""
     names = listing(folder)
-    assert "Traceback" not in ran.said, ran.said
-    assert ran.code in {whole, *codes}, ran
+    assert "Traceback" not in outcome.stderr, outcome.stderr
+    assert outcome.code in {whole, *codes}, outcome
     assert not [name for name in names if name.startswith(".")], names
     finished = results(folder / "finished")
-    if ran.code == whole:
+    if outcome.code == whole:
         assert results(folder / "out.jsonl") == list(range(COUNT))
         assert len(results(folder / "errors.jsonl")) == 1
         assert "out.jsonl.partial" not in names
     else:
         assert sorted(results(folder / "out.jsonl.partial")) == finished
         assert "out.jsonl" not in names
-        assert f"interrupted: {len(finished)} done" in ran.said
+        assert f"interrupted: {len(finished)} done" in outcome.stderr
     assert (folder / "report.html").read_bytes().endswith(b"</html>\n")
 
 
-# The ending
+# Finishing
 
-# Where signals are sent, by what is replaced: a call of it, as it begins.
+# Where signals are sent: at the start of the n-th call of a function, given by its owner and name.
 PLACES = {
     "before the files": ("headrace.cli.map._Map", "_finish", 1),
     "output is synchronised": ("os", "fsync", 1),
@@ -175,7 +184,7 @@ PLACES = {
 
 
 def sending(place: str, numbers: list[int]) -> str:
-    """A program that sends signals there."""
+    """Return a program that sends signals at a place of `PLACES`."""
     where, name, call = PLACES[place]
     send = f"[os.kill(os.getpid(), number) for number in {[int(number) for number in numbers]}]"
     if not where:
@@ -195,7 +204,7 @@ setattr(place, {name!r}, replaced)
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_signals_in_the_ending_change_nothing(tmp_path: Path, files: Files, place: str) -> None:
+def test_signals_while_finishing_change_nothing(tmp_path: Path, files: Files, place: str) -> None:
     files(*range(COUNT), -1)
     with serving(tmp_path) as server:
         for numbers in (
@@ -204,32 +213,36 @@ def test_signals_in_the_ending_change_nothing(tmp_path: Path, files: Files, plac
             [signal.SIGHUP],
             [signal.SIGINT, signal.SIGTERM],
         ):
-            ran = server.run(*options(), before=sending(place, [*numbers]))
-            check(tmp_path, ran, whole=1, codes=set())
-            assert "1 failed" in ran.said or len(numbers) > 1  # two may end it before it says so
+            outcome = server.run(*options(), before=sending(place, [*numbers]))
+            check(tmp_path, outcome, whole=1, codes=set())
+            assert (
+                "1 failed" in outcome.stderr or len(numbers) > 1
+            )  # two signals may end it before the message
             clean(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["output is synchronised", "output is renamed"])
-def test_a_second_signal_while_files_are_kept_changes_nothing(
+def test_signals_while_keeping_files_change_nothing(
     tmp_path: Path, files: Files, place: str
 ) -> None:
     files(*range(1, 1000))
     with serving(tmp_path) as server:
-        # The first is raised by the function.
+        # The function raises the first interrupt.
         (tmp_path / "keys.py").write_text(
             "def f(n):\n    if n == 4:\n        raise KeyboardInterrupt\n    return n\n",
             encoding="utf-8",
         )
         where = ["--input", "in.jsonl", "--output", "out.jsonl", "--limit", "1"]
-        ran = server.run("keys:f", *where, before=sending(place, [signal.SIGTERM, signal.SIGINT]))
-        assert ran.code == 130, ran
+        outcome = server.run(
+            "keys:f", *where, before=sending(place, [signal.SIGTERM, signal.SIGINT])
+        )
+        assert outcome.code == 130, outcome
         assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
-        assert "Traceback" not in ran.said
+        assert "Traceback" not in outcome.stderr
 
 
-@pytest.mark.timeout(600)  # on a busy machine; alone it takes 20 seconds
-def test_signals_at_any_moment_of_the_ending(tmp_path: Path, files: Files) -> None:
+@pytest.mark.timeout(600)  # on a busy machine; otherwise 20 s
+def test_signals_at_random_moments_of_finishing(tmp_path: Path, files: Files) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)
     rng = random.Random(seed)
@@ -237,15 +250,15 @@ def test_signals_at_any_moment_of_the_ending(tmp_path: Path, files: Files) -> No
     spread: list[float] = []
     codes: dict[int, int] = {}
     with serving(tmp_path) as server:
-        for turn in range(210):
+        for attempt in range(210):
             log = tmp_path / "finished"
             log.touch()
             process = server.begin(*options())
-            while log.stat().st_size < len(results_as_text(COUNT)) and not gone(process):
+            while log.stat().st_size < len(results_as_text(COUNT)) and not has_exited(process):
                 time.sleep(0.0002)
             began = time.perf_counter()
             sent: set[int] = set()
-            if turn >= 10:  # the first ones show how long an ending takes
+            if attempt >= 10:  # the first ones measure the time to finish
                 for number in rng.choice(
                     [
                         [signal.SIGINT],
@@ -258,11 +271,11 @@ def test_signals_at_any_moment_of_the_ending(tmp_path: Path, files: Files) -> No
                     time.sleep(rng.uniform(0, 0.7 * statistics.median(spread)))
                     os.kill(process, number)
                     sent.add(128 + number)
-            ran = server.end()
-            if turn < 10:
+            outcome = server.end()
+            if attempt < 10:
                 spread.append(time.perf_counter() - began)
-            check(tmp_path, ran, whole=1, codes=sent)
-            codes[ran.code] = codes.get(ran.code, 0) + 1
+            check(tmp_path, outcome, whole=1, codes=sent)
+            codes[outcome.code] = codes.get(outcome.code, 0) + 1
             clean(tmp_path)
     print("exit codes", codes)
 
@@ -271,43 +284,41 @@ def results_as_text(count: int) -> str:
     return "".join(f"{number}\n" for number in range(count))
 
 
-def gone(process: int) -> bool:
-    """Whether it has ended. The server has not waited for it."""
+def has_exited(process: int) -> bool:
+    """Whether the process has ended and is not reaped."""
     return ") Z " in Path(f"/proc/{process}/stat").read_text(encoding="ascii")
 
 
 # A second interruption
 
 
-def test_a_second_interruption_loses_nothing_that_a_thread_returned(
-    tmp_path: Path, files: Files
-) -> None:
+def test_second_interruption_keeps_results_of_threads(tmp_path: Path, files: Files) -> None:
     files(*range(COUNT))
-    # Its results are there, and the loop has not heard of them.
+    # The threads have results that the event loop has not received.
     before = """
 import os, signal, threading
-from headrace.cli.record_runner import Caller
-original = Caller._in_thread
+from headrace.cli.record_runner import RecordRunner
+original = RecordRunner._in_thread
 barrier = threading.Barrier(4)
-def silent(self, call):
-    line = original(self, call)
+def silent(self, record_task):
+    line = original(self, record_task)
     if barrier.wait() == 0:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait()
-Caller._in_thread = silent
+RecordRunner._in_thread = silent
 """
     with serving(tmp_path) as server:
-        ran = server.run(*options("traced:in_threads"), before=before)
-    assert ran.code in {130, 143}, ran
-    assert "interrupted: 4 done" in ran.said
+        outcome = server.run(*options("traced:in_threads"), before=before)
+    assert outcome.code in {130, 143}, outcome
+    assert "interrupted: 4 done" in outcome.stderr
     assert results(tmp_path / "out.jsonl.partial") == [0, 1, 2, 3]
 
 
-# The beginning
+# Starting
 
 
-def told_to_stop(*numbers: int, swallowed: bool = False) -> str:
+def signalling_module(*numbers: int, swallowed: bool = False) -> str:
     send = "\n".join(f"os.kill(os.getpid(), {int(number)})" for number in numbers)
     if not swallowed:
         return f"import os\n{send}\n"
@@ -318,22 +329,22 @@ def told_to_stop(*numbers: int, swallowed: bool = False) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_of_the_import_is_one_clear_line(
+def test_interruption_of_import_is_one_line(
     tmp_path: Path, files: Files, number: signal.Signals
 ) -> None:
     files(1)
-    (tmp_path / "stops.py").write_text(told_to_stop(number), encoding="utf-8")
+    (tmp_path / "stops.py").write_text(signalling_module(number), encoding="utf-8")
     with serving(tmp_path) as server:
-        ran = server.run(*options("stops:f"))
-        assert ran == Ran(128 + number, "headrace map: interrupted\n")
-        swallowed = told_to_stop(number, number, swallowed=True)
+        outcome = server.run(*options("stops:f"))
+        assert outcome == Outcome(128 + number, "headrace map: interrupted\n")
+        swallowed = signalling_module(number, number, swallowed=True)
         (tmp_path / "stops.py").write_text(swallowed, encoding="utf-8")
-        assert server.run(*options("stops:f")) == Ran(128 + number, "")
+        assert server.run(*options("stops:f")) == Outcome(128 + number, "")
     assert listing(tmp_path) == {"in.jsonl", "traced.py", "work.py", "stops.py", "stderr"}
 
 
-def test_an_interruption_of_the_start_is_one_clear_line(tmp_path: Path) -> None:
-    # The command's own imports: what it imports is replaced by something that never ends.
+def test_interruption_of_start_is_one_line(tmp_path: Path) -> None:
+    # One of the command's own imports is replaced by a module that never finishes importing.
     (tmp_path / "argparse.py").write_text(
         "import os, sys\nos.write(2, b'importing\\n')\nwhile True:\n    pass\n", encoding="utf-8"
     )
@@ -347,12 +358,10 @@ def test_an_interruption_of_the_start_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--input", "--output", "--errors", "--report"])
-def test_an_interruption_does_not_wait_for_the_other_end_of_a_pipe(
-    tmp_path: Path, files: Files, option: str
-) -> None:
+def test_interruption_while_opening_a_pipe(tmp_path: Path, files: Files, option: str) -> None:
     files(1)
     os.mkfifo(tmp_path / "pipe")
-    # Sends a signal when the main thread sleeps in what opens files.
+    # Sends a signal when the main thread blocks while opening a file.
     before = """
 import os, signal, sys, threading, time
 main = threading.main_thread()
@@ -368,26 +377,21 @@ def stop():
 threading.Thread(target=stop, daemon=True).start()
 """
     with serving(tmp_path) as server:
-        ran = server.run(*options(), option, "pipe", before=before)
-    assert ran == Ran(143, "headrace map: interrupted\n")
-    # The others were opened before it, or not at all.
+        outcome = server.run(*options(), option, "pipe", before=before)
+    assert outcome == Outcome(143, "headrace map: interrupted\n")
+    # No other file is left.
     assert listing(tmp_path) == {"in.jsonl", "traced.py", "work.py", "pipe", "stderr", "finished"}
 
 
-def test_a_terminal_that_is_closed_is_an_interruption(tmp_path: Path, files: Files) -> None:
+def test_sighup_is_an_interruption(tmp_path: Path, files: Files) -> None:
     files(*range(1, 1000))
     with running(tmp_path, "work:stuck_after_three") as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "stuck on 5" in line:
-                break
-        process.send_signal(signal.SIGHUP)
-        assert re.search(r"interrupted: 3 done", process.stderr.read())
-        assert process.wait() == 129
+        wait_for_line(process, "stuck on 5")
+        assert "interrupted: 3 done" in interrupt(process, signal.SIGHUP)
     assert results(tmp_path / "out.jsonl.partial") == [1, 2, 3]
 
 
-def test_nohup_is_left_alone(tmp_path: Path, files: Files) -> None:
+def test_nohup_keeps_ignoring_sighup(tmp_path: Path, files: Files) -> None:
     files()
     words = command("work:double", "--every", "0.01", input="-")
     with subprocess.Popen(
@@ -398,15 +402,12 @@ def test_nohup_is_left_alone(tmp_path: Path, files: Files) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        stdin: Any = process.stdin
-        stderr: Any = process.stderr
-        stdin.write("1\n")
-        stdin.flush()
-        for line in stderr:
-            if "1 done" in line:
-                break
+        assert process.stdin is not None
+        process.stdin.write("1\n")
+        process.stdin.flush()
+        wait_for_line(process, "1 done")
         process.send_signal(signal.SIGHUP)
-        stdin.close()
-        stderr.read()
+        process.stdin.close()
+        rest(process)
         assert process.wait() == 0
     assert results(tmp_path / "out.jsonl") == [2]

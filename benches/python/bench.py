@@ -1,13 +1,13 @@
-"""Measures headrace beside code by hand, beside its peers and beside what the interpreter allows, and keeps the results.
+"""Measure headrace against code by hand, other libraries and the limits of the interpreter, and store the results.
 
-make bench                                   all of it, into benches/results/, and the tables that are made out of that
-make bench ARGS=--quick                      a look in less time, which is kept nowhere
-python benches/python/bench.py pool queues   these groups, one a file in `rows/`
-python benches/python/bench.py --only '3 stages' --library headrace    some rows, of some libraries; kept nowhere
+make bench                                   measure all, store in benches/results/, and update the tables
+make bench ARGS=--quick                      measure quickly; nothing is stored
+python benches/python/bench.py pool queues   measure these groups, one per file in `rows/`
+python benches/python/bench.py --only '3 stages' --library headrace    some rows of some libraries; nothing is stored
 
-Each library has a process of its own for each row. A ratio is to the code by hand, timed in turn with it in that process;
-processes are started until two of them agree within 10%, and the cell is the mean of those two; `~` marks the median of
-six that did not. A library that is not installed is said to be absent.
+Each row of each library is measured in its own process. A ratio is relative to code by hand, timed alternately in the
+same process. Processes are started until two agree within 10%, and the cell is their mean; `~` marks the median of six
+that did not agree. A library that is not installed is reported as absent.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 AGREEMENT = 0.10
 PROCESSES = 6
 PATIENCE = 120
-"""Seconds after which a process counts as hanging."""
+"""The timeout of a process in seconds."""
 
-# Those that are timed come first, since the others are read for their words.
+# Timed rows first.
 GROUPS: dict[str, Group] = dict(
     sorted(
         (
@@ -65,33 +65,33 @@ def processor() -> str:
 
 
 def file_name() -> str:
-    """A name for this machine that stays: the system, the processor, the interpreter."""
+    """A stable name of this machine: system, processor, interpreter."""
     model = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
     version = "{}.{}".format(*sys.version_info)
     return f"{sys.platform}-{platform.machine()}-{model}-cpython-{version}{sys.abiflags}.json"
 
 
 def libraries(group: Group) -> list[str]:
-    """All that any row of a group is measured of, headrace first."""
+    """All libraries measured in a group, headrace first."""
     known = dict.fromkeys(library for row in group for library in row.libraries)
     return ["headrace", *(library for library in known if library != "headrace")]
 
 
 def versions() -> dict[str, str]:
-    """The libraries that are measured, as they are installed."""
+    """The installed versions of the measured libraries."""
     found = {}
     named = {library for group in GROUPS.values() for library in libraries(group)}
-    # Of two things of one library, such as a semaphore and a limiter, it is the first word.
+    # For several entries of one library, such as a semaphore and a limiter, the first word is its name.
     for library in sorted({name.split()[0] for name in named}):
         try:
             found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:  # absent, or what one writes without a library
+        except metadata.PackageNotFoundError:  # absent, or no library at all
             continue
     return found
 
 
 class Bench:
-    """How much is measured, and which of it."""
+    """The selection and precision of a measurement."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.only: str = options.only
@@ -103,10 +103,10 @@ class Bench:
             else [f"--repetitions={options.repetitions}", f"--seconds={options.seconds}"]
         )
         self._absent: set[str] = set()
-        """What was not there once is not looked for again."""
+        """Libraries that are known to be absent."""
 
     def group(self, name: str) -> list[dict[str, Any]]:
-        """The rows of one group, printed as they come, and to be kept."""
+        """The rows of one group, printed one by one and returned for storage."""
         columns = [one for one in libraries(GROUPS[name]) if not self.wanted or one in self.wanted]
         asked = [row for row in GROUPS[name] if self.only in row.name]
         shown = [one for one in columns if one != "by hand"]
@@ -130,14 +130,14 @@ class Bench:
                 "goal": row.goal and row.goal.here,
                 "cells": answers,
             }
-        # Most of them wait, for times that are part of the question.
+        # Most of these rows wait for fixed times.
         with ThreadPoolExecutor(1 if row.is_alone else 2 * (os.cpu_count() or 1)) as pool:
             found = pool.map(lambda library: self._asked(group, row.name, library), columns)
             answers = dict(zip(columns, found, strict=True))
         return {"work": row.name, "goal": row.right, "cells": answers}
 
     def _asked(self, group: str, row: str, library: str) -> dict[str, Any]:
-        """What a process of its own says about one cell."""
+        """Measure one cell in its own process."""
         if library in self._absent:
             return {"answer": "absent"}
         program = Path(__file__).with_name("measure.py")
@@ -158,7 +158,7 @@ class Bench:
         return answer
 
     def _settled(self, group: str, row: str, library: str) -> dict[str, Any]:
-        """The ratio that two processes agree on; the median, marked, if none do."""
+        """The ratio on which two processes agree; otherwise the marked median."""
         answers: list[dict[str, Any]] = []
         while True:
             answer = self._asked(group, row, library)
@@ -176,7 +176,7 @@ class Bench:
 
 
 def keep(name: str, measured: list[dict[str, Any]]) -> Path:
-    """Puts a group among the results of this machine, in the place of what it was."""
+    """Replace a group in the results of this machine."""
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / file_name()
     found = json.loads(file.read_text(encoding="utf-8"))["groups"] if file.exists() else {}

@@ -1,4 +1,4 @@
-"""What one would write by hand on asyncio: the other side of every ratio."""
+"""Code by hand on asyncio, the baseline of all ratios."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def in_turn(sources: list[AsyncIterator[int]]) -> AsyncIterator[int]:
 
 
 async def in_ring(sources: list[AsyncIterator[int]]) -> AsyncIterator[int]:
-    """In turn, for many sources: one that ends costs nothing."""
+    """Round-robin over many sources: an ended one costs nothing."""
     ring = deque(source.__anext__ for source in sources)
     while ring:
         try:
@@ -107,7 +107,7 @@ async def in_ring(sources: list[AsyncIterator[int]]) -> AsyncIterator[int]:
 
 
 async def pump(put: Callable[[int], Any], get: Callable[[], Any], count: int) -> int:
-    """One task puts, this one gets."""
+    """Another task puts, this one gets."""
 
     async def produce() -> None:
         for x in range(count):
@@ -138,7 +138,7 @@ async def pump_from_thread(put: Callable[[int], Any], get: Callable[[], Any], co
 
 
 async def broadcast(items: int, sinks: int) -> int:
-    """A queue of 100 and a task for each sink: what decouples them."""
+    """A queue of 100 and a task for each sink, which decouples them."""
     each = items // sinks
     queues: list[asyncio.Queue[int]] = [asyncio.Queue(100) for _ in range(sinks)]
     result = 0

@@ -1,4 +1,4 @@
-"""How one leaves a stream early, in the way that its library offers."""
+"""Leaving a stream early in the way that its library offers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @contextlib.asynccontextmanager
 async def left_properly(stream: Any) -> Any:
-    """The iterator of the stream, inside `async with` where the stream has it; or closed at the end, if it can be."""
+    """Yield the iterator of the stream, inside its `async with` if it has one; otherwise close it at the end if possible."""
     if hasattr(stream, "__aenter__"):
         async with stream as opened:
             yield aiter(opened)

@@ -1,6 +1,6 @@
-"""Measures one cell, a row of one library, in a process of its own, and prints what came out as JSON.
+"""Measure one cell, a row of one library, and print the result as JSON. `bench.py` starts it in its own process.
 
-By hand and by the library in turn, the best of each. `bench.py` starts it.
+Code by hand and the library are timed alternately; the best time of each counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 async def prepared(run: Run, items: int) -> Callable[[], Any]:
-    """What is left to do, and is to be timed."""
+    """The timed part of the work."""
     if inspect.isasyncgenfunction(run):
         steps = run(items)
         await anext(steps)
@@ -41,7 +41,7 @@ async def outcome(work: Callable[[], Any]) -> Any:
 
 
 async def timed(run: Run, items: int, clock: Clock) -> tuple[float, Any]:
-    """Seconds, and what the run came to."""
+    """Return the seconds and the result of a run."""
     work = await prepared(run, items)
     begun = clock()
     result = await outcome(work)
@@ -49,17 +49,17 @@ async def timed(run: Run, items: int, clock: Clock) -> tuple[float, Any]:
 
 
 def ran(run: Run, items: int, clock: Clock) -> tuple[float, Any]:
-    """The same in a loop of its own, with no garbage of others."""
+    """The same in a new event loop, after a garbage collection."""
     gc.collect()
     return asyncio.run(timed(run, items, clock))
 
 
 def fitting(row: Work, runs: tuple[Run, Run], seconds: float) -> int:
-    """How many items the slower of the two gets through in that time: both are given as many."""
+    """Return the number of items that the slower of the two processes in that time; both get that number."""
     if row.is_whole:
         return row.items
     few = max(row.items // 100, 100)
-    for _ in range(2):  # the first time, code is cold
+    for _ in range(2):  # the first run is a warm-up
         slower = max(ran(run, few, row.clock)[0] for run in runs)
     return max(few, min(row.items, int(few * seconds / slower)))
 
@@ -77,7 +77,7 @@ def measure(row: Work, library: str, repetitions: int, seconds: float) -> dict[s
 
 
 def asked(row: Work | Probe, library: str, repetitions: int, seconds: float) -> dict[str, Any]:
-    """What came of a cell; whatever a library raises is what it came to, but of headrace it is a fault of ours."""
+    """Return the result of a cell. An error of a library is its result; an error of headrace is a bug and is raised."""
     try:
         if isinstance(row, Probe):
             return {"answer": asyncio.run(row.libraries[library]())}

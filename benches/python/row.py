@@ -1,4 +1,4 @@
-"""What a row is: one piece of work, and how it is done by hand, by headrace and by each library that can."""
+"""Rows: one piece of work, done by hand, by headrace and by other libraries."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 from by_hand import total
 
 Run = Callable[[int], Any]
-"""Does the work on so many items, awaited if it is awaitable, and returns a result that can be compared.
+"""Does the work on `n` items, awaited if it is awaitable, and returns a comparable result.
 
-An async generator has something to prepare, which is not timed: up to its first `yield`. The second one gives the result.
+In an async generator, the part up to the first `yield` is untimed preparation, and the second `yield` gives the result.
 
-It imports its library itself, so that a process loads nothing but what it measures; the first run is not timed.
+It imports its library itself, so that a process loads only the measured library. The first run is not timed.
 """
 
 Ask = Callable[[], Awaitable[str]]
-"""Tries something out, and says in a few words what came of it."""
+"""Tests a behaviour and describes the result in a few words."""
 
 
 class Absent(Exception):
-    """What this machine would need for a cell is not there."""
+    """This machine lacks a requirement of a cell."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The ratio that headrace is to reach; CPython 3.12 made awaiting cheaper by hand and dearer in C."""
+    """The goal of headrace as a ratio. CPython 3.12 made awaiting cheaper in Python and more expensive in C."""
 
     before_3_12: float
     since_3_12: float | None = None
-    """The same, if it is not given."""
+    """The default goal."""
 
     @property
     def here(self) -> float:
@@ -44,31 +44,31 @@ class Goal:
 
 @dataclass(frozen=True)
 class Work:
-    """A row that is timed."""
+    """A timed row."""
 
     name: str
     baseline: str
-    """In a few words what `by_hand` is."""
+    """A short description of `by_hand`."""
     by_hand: Run
     libraries: Mapping[str, Run]
     goal: Goal | None = None
     items: int = 200_000
     clock: Callable[[], float] = time.process_time
-    """The process's CPU time, which other programs on the machine do not move; the wall's where threads work at once."""
+    """CPU time, which other programs do not affect; wall time for rows with parallel threads."""
     is_whole: bool = False
-    """Whether it has to be so many items, however long they take."""
+    """Whether the number of items is fixed, however long they take."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A row that asks how a library behaves."""
+    """A row about the behaviour of libraries."""
 
     name: str
     right: str
-    """The answer that one would wish for: as it is, or `<=` or `>=` a number with its unit; `-` if any will do."""
+    """The desired answer: exact text, `<=` or `>=` a number with its unit, or `-` for any."""
     libraries: Mapping[str, Ask]
     is_alone: bool = False
-    """Whether other probes would disturb it."""
+    """Whether it must run without other probes."""
 
 
 Row = Work | Probe
@@ -77,7 +77,7 @@ Group = Sequence[Row]
 
 
 def misses(answer: str, right: str) -> bool:
-    """Whether an answer is another than the right one."""
+    """Whether an answer differs from the desired one."""
     bound = re.fullmatch(r"([<>]=) ([\d.]+)(.*)", right)
     if bound is None:
         return right not in ("-", answer)
@@ -92,13 +92,13 @@ def misses(answer: str, right: str) -> bool:
 
 
 async def total_in_a_block(stream: Any) -> int:
-    """What a stream comes to that has to be opened: `async with` is part of the work."""
+    """Return the result of a stream that has to be opened; `async with` is part of the work."""
     async with stream as opened:
         return await total(opened)
 
 
 def total_of_pushed(observable: Any) -> int:
-    """What comes of that which pushes its items into a callable before `subscribe()` returns."""
+    """Return the result of a stream that pushes all items into a callable before `subscribe()` returns."""
     result = 0
 
     def on_next(item: int) -> None:

@@ -1,4 +1,4 @@
-"""Two small streams that the probes look at: one stage over a source, and calls side by side."""
+"""Two small streams for the probes: one stage over a source, and concurrent calls."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def calls_by_headrace(items: int, call: Call, limit: int) -> Any:
 
 
 async def calls_by_hand(items: int, call: Call, limit: int) -> AsyncIterator[int]:
-    """A row of tasks of which the oldest is awaited."""
+    """A queue of tasks, of which the oldest is awaited."""
     tasks: deque[asyncio.Task[int]] = deque()
     try:
         for x in range(items):

@@ -1,4 +1,4 @@
-"""A line of map and filter stages, as each library spells it."""
+"""A pipeline of map and filter stages in each library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kinds = Sequence[Literal["map", "filter"]]
 
 
 def in_turn(count: int) -> Kinds:
-    """So many stages, of which every second one is a filter."""
+    """Return `n` stages, of which every second one is a filter."""
     return ["filter" if number % 2 else "map" for number in range(count)]
 
 

@@ -1,9 +1,8 @@
-"""The least that taking async generators together can cost: a stepper in C, `stepper.c`, which this builds.
+"""The minimum cost of combining async generators: a stepper in C, `stepper.c`, which this module builds.
 
-It takes the same generators for the same consumer, and knows nothing but that they are ready: no suspension, no error, no cancellation, no
-closing. *Steps* are steps and nothing else, all of them in the consumer's task and context. With *identities* the same steps are made each
-in its source's own task and context, entered as cheaply as CPython lets it be done: what a context variable, a timeout or a task group
-inside a source needs.
+It combines the same generators for the same consumer, and assumes that they are ready: it handles no suspension, error, cancellation or
+closing. *Steps* run in the task and context of the consumer. With *identities*, each step runs in the task and context of its source,
+entered as cheaply as CPython allows: a context variable, a timeout or a task group inside a source needs them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from row import Absent
 
 @functools.cache
 def built() -> Any:
-    """The module of `stepper.c`."""
+    """Build and import `stepper.c`."""
     if sys.version_info >= (3, 14):
         raise Absent("from CPython 3.14 on asyncio keeps its current tasks out of reach")
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +47,7 @@ def built() -> Any:
 
 
 def current_tasks() -> dict[Any, Any]:
-    """Where asyncio keeps which task is the current one of a loop."""
+    """Return asyncio's dictionary of the current task of each loop."""
     import _asyncio
 
     tasks: dict[Any, Any] = vars(_asyncio)["_current_tasks"]
@@ -56,7 +55,7 @@ def current_tasks() -> dict[Any, Any]:
 
 
 async def stepped_total(generators: list[Any], *, rows: bool, identities: bool) -> int:
-    """What the stepper gives, added up."""
+    """Return the sum of the stepper's items."""
     loop = asyncio.get_running_loop()
     result = 0
     async with contextlib.AsyncExitStack() as stack:

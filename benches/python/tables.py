@@ -1,11 +1,11 @@
-"""Writes the tables of the README and of the documentation anew, out of benches/results/.
+"""Update the tables of the README and the documentation from benches/results/.
 
-`make bench` runs this, and a test says when a page and the results differ. Between a comment and `<!-- end of results -->`:
+`make bench` runs this, and a test checks that pages and results agree. Between a comment and `<!-- end of results -->`:
 
 <!-- results: GROUP -->          the whole table of a group, one for each CPython
 <!-- summary: GROUP=PART ... --> headrace and the best of its peers, in the rows whose name contains the part, or in all
-<!-- missed -->                  every row that is above its goal, with the floors that stand beside it
-<!-- measured -->                on what was measured, and when
+<!-- missed -->                  every row that is above its goal, with its floors
+<!-- measured -->                machine and date of the measurement
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FLOORS = (
     "steps in C",
     "with identities",
 )
-"""What does less than any library has to."""
+"""Floors: code that does less than any library must."""
 NOTHING = "-"
 
 Results = dict[str, Any]
 
 
 def results() -> list[Results]:
-    """What was measured, the last time for each CPython, the oldest CPython first."""
+    """Return the latest results for each CPython, the oldest CPython first."""
     found: dict[str, Results] = {}
     files = (ROOT / "benches" / "results").glob("*.json")
     for kept in sorted(
@@ -62,13 +62,13 @@ def piped(cells: list[str]) -> str:
 
 
 def cell(answer: dict[str, Any] | None, goal: float | str | None = None) -> str:
-    """What came of a library, with a star if that misses the goal."""
+    """Format the result of a library, with a star if it misses the goal."""
     if answer is None:
         return NOTHING
     if "ratio" not in answer:
         text = str(answer["answer"])
         return f"{text} *" if isinstance(goal, str) and misses(text, goal) else text
-    # As it is shown, so that a table never contradicts itself.
+    # Rounded as shown, so that a table never contradicts itself.
     shown = f"{answer['ratio']:.2f}"
     star = " *" if isinstance(goal, float) and float(shown) > goal else ""
     return f"{'~' if answer.get('loose') else ''}{shown}{star}"
@@ -120,7 +120,7 @@ def table(group: str) -> str:
 
 
 Kept = dict[str, Any] | None
-"""A row as it was measured somewhere, or that it was not."""
+"""Format a row, measured or not."""
 
 
 def by_work(group: str) -> dict[str, list[Kept]]:
@@ -144,7 +144,7 @@ def figure(row: Kept) -> str:
 
 
 def best_peer(row: Kept, peers: dict[str, str]) -> str:
-    """The quickest of the libraries that one can install."""
+    """The fastest of the other libraries."""
     ratios = {
         library: answer["ratio"]
         for library, answer in (row["cells"] if row else {}).items()
@@ -163,7 +163,7 @@ def floors(row: Kept) -> str:
 
 
 def summary(wanted: str) -> str:
-    """Of some rows, headrace's figure, its goal and the best of its peers, for each CPython."""
+    """For some rows, the figure of headrace, its goal and the best other library, for each CPython."""
     machines = results()
     heads = (head for kept in machines for head in (f"{kept['python']} (goal)", "best peer"))
     lines = [piped(["work", "by hand", *heads]), "|---|---|" + "--:|---|" * len(machines)]
@@ -198,7 +198,7 @@ def missed(_: str = "") -> str:
 
 
 def measured(_: str = "") -> str:
-    """On what, and when."""
+    """Machine and date."""
     lines = []
     for kept in results():
         versions = ", ".join(
@@ -217,7 +217,7 @@ MADE: dict[str, Callable[[str], str]] = {
 
 
 def written(page: str) -> str:
-    """A page with its tables as the results have them."""
+    """Return a page with updated tables."""
     return MARKED.sub(lambda match: match[1] + MADE[match[2]](match[3] or "") + match[4], page)
 
 

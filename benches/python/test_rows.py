@@ -1,10 +1,10 @@
-"""Each row by itself, under pytest-benchmark, which compares runs and keeps them. `make bench` measures the same rows for the tables.
+"""Single rows under pytest-benchmark, which stores and compares runs. `make bench` measures the same rows for the tables.
 
     .venvs/peers-3.11/bin/python -m pytest benches/python -k 'pipeline and 3 and headrace'
     .venvs/peers-3.11/bin/python -m pytest benches/python -k queues --benchmark-save=before
     .venvs/peers-3.11/bin/python -m pytest benches/python -k queues --benchmark-compare
 
-The libraries of a row stand together, each beside the code by hand. Here they share one process.
+The libraries of a row are grouped with the code by hand. Here they share one process.
 """
 
 from __future__ import annotations

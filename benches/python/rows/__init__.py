@@ -1,1 +1,1 @@
-"""The groups of rows, one a file. A file that is put here and has a `GROUP` is measured with the others."""
+"""Groups of rows, one per file. Each file here with a `GROUP` is measured."""

@@ -1,4 +1,4 @@
-"""Each item to many sinks. An item here is one that reached one sink.
+"""Each item to many sinks. One item at one sink counts as one item.
 
 By hand, a queue of 100 and a task for each sink, which decouples them; so do the bounded buffers. With callbacks and lists the libraries
 call their sinks one after the other, headrace from a `PushForkObj`; its lists are `SinkCollectObj`s. `sync calls` is the floor: a `for`
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def adder() -> tuple[Callable[[int], None], Callable[[], int]]:
-    """What every sink calls, and what all of them came to."""
+    """Return the function that each sink calls, and the total of all calls."""
     total = 0
 
     def add(x: int) -> None:

@@ -1,6 +1,6 @@
-"""What arrives of 200 items, one every 5 ms, when every pull is given up after 2 ms, and the next one follows, up to the end.
+"""How many of 200 items, one every 5 ms, arrive if each pull is cancelled after 2 ms and repeated until the end.
 
-By hand, async generators, which a cancellation ends. A channel of aiochan sometimes fails an assertion then.
+By hand, async generators, which end when cancelled. A channel of aiochan sometimes fails an assertion.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATIENCE = 0.002
 
 
 class Ticks:
-    """A number every 5 ms, on a schedule. A pull of it that is cancelled loses nothing."""
+    """A number every 5 ms, on a schedule. A cancelled pull loses no item."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -68,7 +68,7 @@ async def received(stream: Any) -> str:
                 continue
             except StopAsyncIteration:
                 break
-            except Exception as error:  # whatever a library raises ends it
+            except Exception as error:  # an error of any kind ends the run
                 came_to = f", then {type(error).__name__}"
                 break
         else:

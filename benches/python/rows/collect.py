@@ -1,6 +1,6 @@
 """Stages of map and filter, into a list.
 
-By hand it is synchronous Python here, which is the floor. headrace's is `collect()`; the others use what they have for it, or else
+By hand is synchronous Python, the floor. headrace uses `collect()`; the others use their equivalent, or
 `[x async for x in stream]`.
 """
 

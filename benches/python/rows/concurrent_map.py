@@ -1,9 +1,9 @@
 """An async callable over many items, 100 at once.
 
-By hand, in input order: a row of tasks of which the oldest is awaited, which runs nothing behind a slow head; as they finish: a
-`TaskGroup` and a `Semaphore`, where the results go nowhere. `driver and queue` is what comes nearest to the whole: a task that pulls the
-source, a semaphore for the calls, a bounded window. `workers` share an iterator and make no task an item: the floor, if one error may
-end everything. aiometer, aioitertools and quattro give results in input order only all at the end, from a list of all items.
+By hand, in input order: a queue of tasks, of which the oldest is awaited; a slow head blocks later calls. As they finish: a `TaskGroup`
+and a `Semaphore`, which discard the results. `driver and queue` is the closest equivalent: a task that pulls the source, a semaphore for
+the calls, a bounded window. `workers` share an iterator without a task per item: the floor, if one error may end the run. aiometer,
+aioitertools and quattro return results in input order only at the end, from a list of all items.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def three_turns(x: int) -> int:
 
 
 async def in_order_by_hand(items: int, call: Call) -> int:
-    """The oldest of a row of tasks is awaited."""
+    """A queue of tasks, of which the oldest is awaited."""
     result = 0
     tasks: deque[asyncio.Task[int]] = deque()
     async with asyncio.TaskGroup() as group:
@@ -79,7 +79,7 @@ async def driven(items: int, call: Call) -> AsyncIterator[int]:
 
 
 async def ahead(items: int) -> AsyncIterator[int]:
-    """What is not awaited, by a task that runs ahead by a window."""
+    """A task runs ahead by a window."""
     results: asyncio.Queue[int | None] = asyncio.Queue(2 * LIMIT)
 
     async def drive() -> None:
@@ -100,7 +100,7 @@ def ahead_by_hand(items: int) -> Any:
 
 
 async def as_finished_by_hand(items: int, call: Call, limit: int = LIMIT) -> int:
-    """A permit is taken before the task is made, so that there are never more than `limit`."""
+    """The semaphore is acquired before a task is created, so at most `limit` tasks exist."""
     result = 0
     slots = asyncio.Semaphore(limit)
 
@@ -120,7 +120,7 @@ async def as_finished_by_hand(items: int, call: Call, limit: int = LIMIT) -> int
 
 
 async def by_workers(items: int, call: Call, limit: int = LIMIT) -> int:
-    """No task an item: so many workers share an iterator, and an error is everybody's."""
+    """Workers share an iterator, without a task per item; an error ends all of them."""
     result = 0
     numbers = iter(range(items))
 

@@ -1,4 +1,4 @@
-"""How many stages a line can have: whether three items come through so many of `x + 1`."""
+"""The maximum depth of a pipeline: whether three items pass many stages of `x + 1`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ITEMS = 3
 
 
 async def through(run: Callable[[int, Kinds], Any], kinds: Kinds) -> str:
-    """Whether the items come out of all of the stages."""
+    """Whether the items pass all stages."""
     outcome = run(ITEMS, kinds)
     if not isinstance(outcome, int):
         outcome = await outcome

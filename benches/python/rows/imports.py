@@ -1,6 +1,6 @@
-"""What importing costs: CPU time beyond `import asyncio`, in a fresh process each, the best of several; and the size of the wheel.
+"""The cost of importing: CPU time beyond `import asyncio`, the best of several fresh processes; and the size of the wheel.
 
-Bytecode is there and files are in the system's cache, as from the second start of a program on.
+Bytecode exists and files are in the system's cache, as from the second start of a program on.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PEERS = (
 def imported(statement: str) -> float:
     """Seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        # Wherever the environment has bytecode written, or not.
+        # Independent of the environment's settings for bytecode.
         setting = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
         runs = [
             subprocess.run(  # noqa: S603  (it is this program)
@@ -79,7 +79,7 @@ async def took_to_import(module: str) -> str:
 
 
 async def zipped() -> str:
-    """The files of the package as a wheel holds them."""
+    """The files of the package in a wheel."""
     import headrace
 
     package = Path(headrace.__file__).parent

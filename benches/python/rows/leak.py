@@ -1,8 +1,8 @@
-"""What goes on behind the back of a consumer that left early: sources that are open, and calls that end all the same.
+"""Leaks after a consumer leaves early: sources still open, and calls that still finish.
 
-Calls are 100, of which 8 are under way. First in the way that its library offers, `async with` the stream or `aclose()` of its iterator;
-sources are counted right after that. Then by a bare `break`; they are counted 50 ms later. Calls take 200 ms and have 500. A stream of
-headrace that is left and kept can be iterated further, so its source is meant to be open.
+Of 100 calls, 8 are in flight. The consumer first leaves as its library recommends, by `async with` or `aclose()`; open sources are counted
+immediately. Then it leaves by a bare `break`; they are counted 50 ms later. Calls take 200 ms and are observed for 500. A stream of
+headrace that is kept can be iterated further, so its source stays open on purpose.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIMIT = 8
 
 
 class Source:
-    """Counts how many of its generators are open."""
+    """Counts its open generators."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -42,14 +42,14 @@ class Source:
 
 
 class Calls:
-    """Counts the calls that end although nobody is left who wants them."""
+    """Counts the calls that finish after the consumer has left."""
 
     def __init__(self) -> None:
         self.left = False
         self.ended = 0
 
     async def slow(self, x: int) -> int:
-        # The first is quick, so that the others are under way when it arrives.
+        # The first is fast, so the others are in flight when its result arrives.
         await asyncio.sleep(0.2 if x else 0.001)
         self.ended += self.left
         return x
@@ -123,7 +123,7 @@ GROUP = [
         {
             name: partial(calls_after_break, calls)
             for name, calls in SIDE_BY_SIDE.items()
-            if name != "aiometer"  # it can only be used in a block
+            if name != "aiometer"  # usable only in an `async with` block
         },
     ),
 ]

@@ -1,10 +1,10 @@
-"""Limits: one, and a tree of three levels; alone, and with a thousand tasks of which each holds for one turn of the loop.
+"""Limits: a single one, and a tree of three levels; uncontended, and with a thousand tasks that each hold for one loop iteration.
 
-By hand, an `asyncio.Semaphore`, or one for each level, taken from the leaf up, which may deadlock where costs differ, and shares nothing.
-No peer has a tree: theirs is one limit for each level, as by hand. The tree has 100 leaves, 10 nodes above them, and a root. The limiter of
-anyio knows who holds it, and so does headrace; it gives the loop a turn each time it is acquired, which the others do only if they have to
-wait. `smallest` is the floor, the smallest limit that Python code can be, a count and a line of futures: it knows no lease, nobody who
-holds one, no path, no share and no thread, and loses the place of a waiter that was cancelled.
+By hand, an `asyncio.Semaphore`, or one for each level, acquired from the leaf up; this may deadlock if costs differ, and is not fair. No
+other library has a tree: they use one limit for each level. The tree has 100 leaves, 10 nodes above them, and a root. The limiter of anyio
+tracks its holders, as headrace does, and yields to the loop at each acquire; the others yield only if they wait. `smallest` is the floor,
+the smallest limit in Python, a counter and a queue of futures: without leases, holders, paths, shares or threads, and a cancelled waiter
+loses its grant.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ TASKS = 1000
 LEAVES, MIDS = 100, 10
 
 
-# Not a generator, but all that `await` asks of one.
+# Not a generator, but implements all that `await` needs.
 NOTHING = cast("Generator[Any, Any, None]", iter(()))
 
 
 class Smallest:
-    """A count and a line of futures. It is its own awaitable, since a coroutine would cost as much as all the rest."""
+    """A counter and a queue of futures. It is its own awaitable, because a coroutine would double the cost."""
 
     __slots__ = ("free", "line")
 
@@ -60,7 +60,7 @@ class Smallest:
 def semaphore_of_anyio(count: int) -> Any:
     import anyio
 
-    # As by hand: who need not wait goes on without a turn of the loop.
+    # As by hand: an acquire that need not wait does not yield to the loop.
     return anyio.Semaphore(count, fast_acquire=True)
 
 
@@ -71,7 +71,7 @@ def limiter_of_anyio(count: int) -> Any:
 
 
 class Aiologic:
-    """By the names of the others."""
+    """The same under the method names of the others."""
 
     def __init__(self, semaphore: Any) -> None:
         self.acquire = semaphore.async_acquire
@@ -93,7 +93,7 @@ LIMITS: dict[str, Make] = {
 
 
 def paths(make: Make) -> list[list[Any]]:
-    """Of each leaf, its path."""
+    """The path of each leaf."""
     root, mids = make(50), [make(10) for _ in range(MIDS)]
     return [[make(2), mids[number % MIDS], root] for number in range(LEAVES)]
 
@@ -107,7 +107,7 @@ def capacities() -> list[Any]:
     return [CapacitySource(2, mids[number % MIDS]) for number in range(LEAVES)]
 
 
-# Alone. The call of a function would count for more than what it does, so these loops are written out.
+# Uncontended. These loops are written out, because a function call would cost more than its body.
 
 
 async def alone_by(make: Make, count: int) -> int:
@@ -157,7 +157,7 @@ async def path_by(make: Make, count: int) -> int:
 
 
 async def path_by_headrace(count: int) -> int:
-    # The tree itself is kept by its leaf.
+    # The leaf keeps the tree alive.
     capacity = capacities()[0]
     for _ in range(count):
         lease = await capacity.acquire()
@@ -165,11 +165,11 @@ async def path_by_headrace(count: int) -> int:
     return count
 
 
-# With many who wait.
+# With many waiters.
 
 
 def by_limits(*limits: Any) -> Use:
-    """Holds all of them, for a turn of the loop."""
+    """Hold all of them for one loop iteration."""
 
     async def use() -> None:
         for limit in limits:
@@ -191,7 +191,7 @@ def by_capacity(capacity: Any) -> Use:
 
 
 async def contended(uses: list[Use], count: int) -> int:
-    """By a thousand tasks at once."""
+    """A thousand tasks at once."""
 
     async def work(use: Use) -> None:
         for _ in range(count // TASKS):
@@ -239,7 +239,7 @@ def row(
         partial(by, asyncio.Semaphore),
         {"headrace": headrace, **{library: partial(by, make) for library, make in LIMITS.items()}},
         Goal(goal),
-        # A thousand tasks have to be made first; they are to have done some work by the end.
+        # Creating a thousand tasks takes time; there must be enough work for each.
         items=20_000 if waits else 200_000,
         is_whole=waits,
     )

@@ -1,6 +1,6 @@
-"""What a line of a file costs, beside `for line in open(path)`.
+"""The cost of a line of a file, relative to `for line in open(path)`.
 
-The CPU time is that of the whole process, so that the threads which read count too; the wall's time is what one waits for.
+CPU time is that of the whole process, reading threads included. Wall time is the time until the end.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ ASCII, GREEK = "abcdefghij klmnop", "abcdefghij αβγδ"
 
 @functools.cache
 def path_of(alphabet: str, suffix: str = "") -> Path:
-    """A file of lines of about 60 characters; written once, since every cell is a process."""
+    """A file of lines of about 60 characters, written once for the processes of all cells."""
     name = f"headrace-bench-{LINES}-{'ascii' if alphabet.isascii() else 'greek'}.txt{suffix}"
     path = Path(tempfile.gettempdir(), name)
     if not path.exists():
         rng = random.Random(1)
         line = "".join(rng.choices(alphabet, k=80))
         text = "".join(f"{line[: rng.randint(40, 78)]}\n" for _ in range(LINES)).encode()
-        # Whole or not at all, also for processes beside this one.
+        # Atomic, also for concurrent processes.
         written = path.with_suffix(f".{os.getpid()}")
         written.write_bytes(gzip.compress(text, 6) if suffix else text)
         written.replace(path)

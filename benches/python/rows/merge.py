@@ -1,8 +1,8 @@
 """Many streams as one: merging. The sources are async generators, and an item is one of any of them.
 
-By hand it is a task for each source and an `asyncio.Queue` of as many places. streamable has no merge: its `flatten(concurrency=M)` takes
-in turn. `sync builtins` chains plain generators; reactivex has no async source, and pushes out of ranges. Very many sources are held
-against headrace's own cost with few of them, and so are very many bare generators.
+By hand, a task for each source and an `asyncio.Queue` with as many slots. streamable has no merge: its `flatten(concurrency=M)` is
+round-robin. `sync builtins` chains plain generators; reactivex has no async source, and pushes from ranges. Very many sources, and very
+many bare generators, are compared with headrace's own cost for few.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EACH = 40
 
 
 def sources(items: int, m: int, make: Make = numbers) -> list[AsyncIterator[int]]:
-    """The items are those of all of them, so that a cell says what one of them costs."""
+    """Counts the items of all sources, so that a cell gives the cost of one."""
     return [make(items // m) for _ in range(m)]
 
 
@@ -110,7 +110,7 @@ READY = {
 def flat(
     name: str, baseline: str, join: Callable[[int, int], Any], library: str, goal: Goal | None
 ) -> Work:
-    """What an item costs with a thousand times as many sources, each of as many items, in the time to make and to close all of them."""
+    """The cost of an item with a thousand times as many sources of the same length, creating and closing them included."""
 
     async def few(items: int) -> int:
         result = 0
@@ -136,7 +136,7 @@ def merge(what: str, m: int, make: Make, libraries: dict[str, Any], goal: float)
         partial(merged_by_hand, m=m, make=make),
         {library: partial(run, m=m, make=make) for library, run in libraries.items()},
         Goal(goal),
-        # What a source of many costs is to be shared by the items that it has in life.
+        # The cost of a source is spread over a realistic number of items.
         items=400_000 if m == MANY and make is numbers else 60_000 if m == MANY else 200_000,
         is_whole=m == MANY,
     )

@@ -1,6 +1,6 @@
 """Single operators, through `async for`: awaiting, a foreign source, windows, a running sum.
 
-asyncstdlib and aioitertools hand out a foreign async generator as it is, which is no work.
+asyncstdlib and aioitertools return a foreign async generator unchanged, at no cost.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def summed_by_headrace(items: int) -> Any:
 def summed_by_aiostream(items: int) -> Any:
     from aiostream import pipe, stream
 
-    # It awaits what it calls, if that is awaitable, and `operator.add` says nothing about it.
+    # It awaits an awaitable result, and `operator.add` is not annotated.
     line = stream.iterate(range(items)) | pipe.accumulate(operator.add)
     return total_in_a_block(line.stream())
 

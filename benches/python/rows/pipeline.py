@@ -1,7 +1,7 @@
 """Stages of map and filter, through `async for`.
 
-`x + 1` and `x % 7 != 0` in turn; by hand, as many async generators over one that counts. `sync builtins` is the floor: `map` and `filter`
-in a plain `for`. reactivex pushes, and never meets the event loop.
+`x + 1` and `x % 7 != 0` alternate; by hand, one async generator per stage over one that counts. `sync builtins` is the floor: `map` and
+`filter` in a plain `for`. reactivex pushes without the event loop.
 """
 
 from __future__ import annotations

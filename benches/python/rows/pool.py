@@ -1,10 +1,10 @@
-"""Tasks under a limit: what each costs beside those of other pools. What comes of each is added up.
+"""Tasks under a limit: the cost of a task. The results are summed.
 
-By hand it is a `TaskGroup`, and a `Semaphore` that is taken before a task is made, so that no more than the limit exist: no envelopes, no
-bound on what its consumer has not read. headrace's is a `HierarchicalTaskPoolRunner`, which tells of each task in an envelope; `map_pool`
-is the same as a stream of results. anyio is a task group and a `CapacityLimiter` taken likewise. `gather` makes all tasks at once, and so
-does quattro. `bare tasks` are the floor of what has a task of its own: begun as early as CPython can, with nobody told of anything.
-`workers` share an iterator and make no task an item. The last row is timed by the wall's clock.
+By hand, a `TaskGroup`, and a `Semaphore` acquired before a task is created, so that at most `limit` tasks exist; it has no events, and no
+bound on unread results. headrace uses a `HierarchicalTaskPoolRunner`, which reports each task in an envelope; `map_pool` is the same as a
+stream of results. anyio uses a task group and a `CapacityLimiter` in the same way. `gather` and quattro create all tasks at once.
+`bare tasks` are the floor with one asyncio task per item, started as early as CPython can, without reports. `workers` share an iterator
+without a task per item. The last row measures wall time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def asleep(x: int) -> int:
 
 
 async def at_best(items: int) -> int:
-    """Such tasks, a thousand at once, if a task cost nothing."""
+    """The time of these tasks, a thousand at once, without overhead."""
     for _ in range(items // 1_000):
         await asyncio.sleep(0.01)
     return sum(range(items))
@@ -77,7 +77,7 @@ def by_map_pool(items: int, call: Call, limit: int) -> Any:
 
 
 async def by_gather(items: int, call: Call, limit: int) -> int:
-    """The usual recipe: all tasks are made at once, and most of them wait at the semaphore."""
+    """The usual recipe: all tasks are created at once, and most wait for the semaphore."""
     slots = asyncio.Semaphore(limit)
 
     async def one(x: int) -> int:
@@ -141,7 +141,7 @@ POOLS: dict[str, Any] = {
     "gather": by_gather,
     "workers": AS_FINISHED["workers"],
 }
-"""What runs so many calls at once and gives their results as they end."""
+"""Run at most `limit` calls at once, with results as they finish."""
 
 
 def bound(libraries: dict[str, Any], call: Call, limit: int = LIMIT) -> dict[str, Run]:
@@ -159,7 +159,7 @@ def row(what: str, call: Call, libraries: dict[str, Any], goal: Goal) -> Work:
     )
 
 
-# What has an identity of its own costs a task; what shares workers is held against workers.
+# Isolated tasks are compared with tasks, shared workers with workers.
 ISOLATED = {name: run for name, run in POOLS.items() if name != "workers"} | {
     "bare tasks": by_bare_tasks
 }

@@ -1,6 +1,6 @@
-"""By how much the memory of the process grows when many tasks are run after few, each of one turn of the loop, 100 at once.
+"""Memory growth from few to many tasks, each of one loop iteration, 100 at once.
 
-It says what a pool keeps of tasks that have ended, and of those that it has not begun.
+It shows the memory that a pool keeps for ended tasks and for tasks that are not started.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one push costs through stages. By hand, objects with an async method `next`."""
+"""The cost of a push through stages. By hand, objects with an async method `next`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Collect:
-    """The end of a line by hand."""
+    """The sink of a pipeline by hand."""
 
     def __init__(self) -> None:
         self.items: list[int] = []

@@ -1,8 +1,8 @@
 """Queues: in one loop, and from a thread into a loop. One puts, one gets, item by item.
 
 By hand, an `asyncio.Queue` with the same bound. headrace's queue is `headrace.queue.Queue`, its buffer a `PushPullBufferObj`. From a
-thread it is `call_soon_threadsafe(queue.put_nowait, x)` by hand, which knows no bound, in all rows; `threadsafe coroutines` is what keeps
-one, `run_coroutine_threadsafe(queue.put(x), loop).result()`. A channel of aiochan has to have a bound.
+thread, by hand is `call_soon_threadsafe(queue.put_nowait, x)` in all rows, which has no bound; `threadsafe coroutines` keep one with
+`run_coroutine_threadsafe(queue.put(x), loop).result()`. A channel of aiochan must have a bound.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ FROM_THREAD: dict[str, Any] = {
 }
 
 
-# Out of what is full: only the getting is timed.
+# From a full queue: only the gets are timed.
 
 
 async def full_by_hand(items: int) -> AsyncIterator[int]:
@@ -214,7 +214,7 @@ def from_thread(bound: int, goal: float) -> Work:
             for library, run in (FROM_THREAD | (bounded if bound else {})).items()
         },
         Goal(goal),
-        # Two threads work at once, so what counts is the time on the wall.
+        # Two threads run in parallel, so wall time counts.
         clock=time.perf_counter,
     )
 

@@ -1,8 +1,8 @@
 """A rate: 200 leases a second, for three seconds of real time.
 
-By hand it is a task that sleeps until each is due. aiolimiter gets a bucket of one, as headrace's `Rate` has by default; pyrate-limiter
-has windows. `bare timers` are the floor of the processor time: the loop wakes as often, and nobody is served. A stall of the process of
-more than 50 ms is lost to headrace, as `Rate` says: where other programs take the processor away, fewer are granted.
+By hand, a task that sleeps until each lease is due. aiolimiter gets a bucket of one, the default of headrace's `Rate`; pyrate-limiter uses
+windows. `bare timers` are the floor of CPU time: the loop wakes as often and grants no lease. headrace does not catch up after a stall of
+more than 50 ms, as `Rate` documents: on a busy machine it grants fewer leases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def of_headrace() -> Lease:
 
 
 def by_hand() -> Lease:
-    """Whoever comes takes the next time that is free, and sleeps until then."""
+    """Reserve the next free time, and sleep until then."""
     loop = asyncio.get_running_loop()
     due = loop.time()
 
@@ -73,7 +73,7 @@ LIBRARIES: dict[str, Callable[[], Lease]] = {
 
 
 async def paced(make: Callable[[], Lease], tasks: int) -> tuple[list[float], float]:
-    """When each was granted, and what that cost of the processor, in seconds."""
+    """Return the time of each grant, and the CPU time in seconds."""
     lease = make()
     granted: list[float] = []
     begun, spent = time.perf_counter(), time.process_time()
@@ -93,7 +93,7 @@ async def paced(make: Callable[[], Lease], tasks: int) -> tuple[list[float], flo
 
 
 def most(granted: list[float], window: float) -> int:
-    """How many there were in the fullest window of that length."""
+    """Return the most grants in any window of that length."""
     first = best = 0
     for last, when in enumerate(granted):
         while granted[first] <= when - window:
@@ -103,7 +103,7 @@ def most(granted: list[float], window: float) -> int:
 
 
 async def bare_timers() -> str:
-    """What as many timers cost, of which each does no more than set the next one."""
+    """The cost of as many timers, each of which only sets the next one."""
     loop = asyncio.get_running_loop()
     begun, spent = loop.time(), time.process_time()
     done = asyncio.Event()
@@ -141,7 +141,7 @@ def row(name: str, tasks: int, question: Question, right: str) -> Probe:
     }
     if question is processor_time:
         libraries["bare timers"] = bare_timers
-    # Processes that begin beside it would stall it.
+    # Other starting processes would stall it.
     is_alone = question is not processor_time
     return Probe(f"{name}, {tasks} waiting", right, libraries, is_alone)
 

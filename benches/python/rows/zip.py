@@ -1,7 +1,7 @@
-"""Many streams as one: zipping and taking in turn. The sources are ten async generators, and an item is one of any of them.
+"""Many streams as one: zip and round-robin. The sources are ten async generators, and an item is one of any of them.
 
-By hand, each source is awaited in turn. `sync builtins` zips plain generators; reactivex has no async source, and pushes out of ranges.
-`steps in C` are the floor, and `with identities` the floor of what runs each source in a task and a context of its own: see `stepper.py`.
+By hand, each source is awaited in turn. `sync builtins` zips plain generators; reactivex has no async source, and pushes from ranges.
+`steps in C` are the floor, and `with identities` the floor with a task and a context for each source: see `stepper.py`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def zipped_by_reactivex(items: int) -> int:
     return total_of_pushed(reactivex.zip(*ranges).pipe(operators.map(sum)))
 
 
-# Taking in turn.
+# Round-robin.
 
 
 def in_turn_by_headrace(items: int) -> Any:
@@ -77,7 +77,7 @@ def in_turn_by_builtins(items: int) -> int:
     return plain_total(chain.from_iterable(zip(*plain_sources(items, TEN), strict=False)))
 
 
-# The least that it can cost.
+# The floors.
 
 
 def stepped(*, rows: bool) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """The command `headrace`.
 
-- `start`: the entry point; `main`: the command line itself.
-- `signals`: the signals that ask the process to stop.
-- `map`: the job behind `headrace map`: one function, every record of an input, under a limit.
-- `arguments`: what the values of options may look like.
-- `groups`: records in groups, each under a limit of its own.
-- `target`: finding the function that `MODULE:FUNCTION` names.
-- `records`: reading records lazily.
-- `call`: a record on its way through the function; `caller`: the task that a pool makes of it.
-- `terms`: what records are called under.
-- `window`: a bound on what is under way.
-- `failure`: what is said of an error, and the file of errors.
-- `output`: writing lines without ever leaving half a file; `replacement`: the temporary file that they go to.
-- `progress`: what is shown meanwhile.
-- `report`: the page about a run.
-- `complaint`: the one line that bad input gets.
+| module | contents |
+|---|---|
+| `start` | entry point: installs the signal handlers, then imports and runs `main` |
+| `main`, `arguments` | command line: parser, checks, option values |
+| `signals` | SIGINT, SIGTERM and SIGHUP in each phase of the process |
+| `load_function` | the function named by `MODULE:FUNCTION` |
+| `map` | `headrace map`: one function, every record, under a limit |
+| `groups`, `inflight` | records in groups with their own limits; a bound on records in flight |
+| `records` | lazy reading of records |
+| `record_task`, `record_runner`, `record_error` | a record in progress, its pool task, its error |
+| `run_options` | limits, cost and retry options |
+| `output`, `replacement` | files that appear whole or not at all |
+| `progress`, `stderr` | progress display and messages |
+| `report` | HTML page about a run |
+| `errors` | errors that end the command with exit code 2 |
 """

@@ -1,6 +1,6 @@
-"""What the values of options may look like.
+"""Parsers for the values of options, each used as `type=` of an argument.
 
-Each of these is a `type=` of an argument: it says what a value must be, and argparse says of which option.
+Their error messages describe a valid value; argparse adds the name of the option.
 """
 
 from __future__ import annotations
@@ -9,92 +9,92 @@ import argparse
 import math
 
 from headrace.capacity.limits import Rate
-from headrace.cli.format import shortened
+from headrace.cli.format import shorten
 
-MOST = 1_000_000_000
-"""The largest number that may be asked for; a tree of capacities takes some more."""
+MAX_NUMBER = 1_000_000_000
+"""The largest number that an option accepts. It is below the limit of a capacity tree."""
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-"""The periods of a rate, in seconds."""
+"""Units of a rate and their length in seconds."""
 
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-"""The suffixes of a size, in bytes."""
+"""Suffixes of a size and their factor in bytes."""
 
-LARGEST = 1 << 40
-"""The largest size that may be given: a terabyte."""
+MAX_SIZE = 1 << 40
+"""The largest size that an option accepts: one terabyte."""
 
-YEAR = 365 * 86400.0
-"""The longest time from one call to the next."""
+MAX_INTERVAL = 365 * 86400.0
+"""The longest interval between two calls at a rate, in seconds: one year."""
 
 
-def count(text: str) -> int:
-    """A whole number of at least 1."""
+def parse_count(text: str) -> int:
+    """Parse a whole number of at least 1."""
     if text.isascii() and text.isdigit() and (number := int(text[:20])) >= 1:
-        if number <= MOST:
+        if number <= MAX_NUMBER:
             return number
-        msg = f"must be at most {MOST}, got {shortened(text, 40)!r}"
+        msg = f"must be at most {MAX_NUMBER}, got {shorten(text, 40)!r}"
         raise argparse.ArgumentTypeError(msg)
     msg = f"must be a whole number of at least 1, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 
 
-def rate(text: str) -> Rate:
-    """So many in a second, minute, hour or day, evenly: `500/m`; `0.5/s` is one in two seconds."""
+def parse_rate(text: str) -> Rate:
+    """Parse a rate per second, minute, hour or day: `500/m`. `0.5/s` becomes one in two seconds."""
     amount, slash, unit = text.partition("/")
-    number = _positive(amount)
-    if slash and number is not None and number <= MOST and unit in UNITS:
+    number = _parse_positive(amount)
+    if slash and number is not None and number <= MAX_NUMBER and unit in UNITS:
         if number >= 1:
             return Rate(number, UNITS[unit])
-        # One call could never be had of less than one.
-        if (per := UNITS[unit] / number) <= YEAR:
+        # A rate whose amount is below 1 could never grant a call.
+        if (per := UNITS[unit] / number) <= MAX_INTERVAL:
             return Rate(1, per)
-        msg = f"must be one in a year at least, got {text!r}"
+        msg = f"must be at least one per year, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
-    msg = f"must be a number above 0 in a s(econd), m(inute), h(our) or d(ay), such as 500/m, got {text!r}"
+    msg = f"must be a number above 0 per s(econd), m(inute), h(our) or d(ay), such as 500/m, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 
 
-def weight(text: str) -> tuple[str, float]:
-    """A value and its weight: `acme=3`."""
+def parse_weight(text: str) -> tuple[str, float]:
+    """Parse a value and its weight: `acme=3`."""
     value, equals, amount = text.rpartition("=")
-    number = _positive(amount)
+    number = _parse_positive(amount)
     if equals and number is not None and 0.001 <= number <= 1_000_000:
         return value, number
     msg = f"must be VALUE=WEIGHT with a weight from 0.001 to 1000000, such as acme=3, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 
 
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    if text.isascii() and text.isdigit() and int(text[:20]) <= MOST:
+def parse_natural(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    if text.isascii() and text.isdigit() and int(text[:20]) <= MAX_NUMBER:
         return int(text)
-    msg = f"must be a whole number from 0 to {MOST}, got {text!r}"
+    msg = f"must be a whole number from 0 to {MAX_NUMBER}, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 
 
-def size(text: str) -> int:
-    """A size of at least 1 byte: `4096`, `100K`, `64M`, `1G`."""
+def parse_size(text: str) -> int:
+    """Parse a size of at least 1 byte: `4096`, `100K`, `64M`, `1G`."""
     suffix = text[-1:].upper() if text[-1:].isalpha() else ""
     number = text.removesuffix(text[-1:]) if suffix else text
     if number.isascii() and number.isdigit() and suffix in SIZES:
-        found = int(number[:20]) * SIZES[suffix]
-        if 1 <= found <= LARGEST:
-            return found
-    msg = f"must be a size from 1 to 1024G, in bytes or with K, M or G, such as 64M, got {shortened(text, 40)!r}"
+        size = int(number[:20]) * SIZES[suffix]
+        if 1 <= size <= MAX_SIZE:
+            return size
+    msg = f"must be a size from 1 to 1024G, in bytes or with K, M or G, such as 64M, got {shorten(text, 40)!r}"
     raise argparse.ArgumentTypeError(msg)
 
 
-def seconds(text: str) -> float:
-    """A finite number of seconds above 0."""
-    if number := _positive(text):
+def parse_seconds(text: str) -> float:
+    """Parse a finite number of seconds above 0."""
+    if number := _parse_positive(text):
         return number
     msg = f"must be a number of seconds above 0, got {text!r}"
     raise argparse.ArgumentTypeError(msg)
 
 
-def _positive(text: str) -> float | None:
-    """A finite number above 0, in figures as people write them; None for anything else."""
-    # float() would take "1_000", " 5 ", "nan" and other alphabets' figures as well.
+def _parse_positive(text: str) -> float | None:
+    """Parse a finite number above 0 in plain decimal notation; return None for anything else."""
+    # float() also accepts "1_000", " 5 ", "nan" and digits of other scripts.
     if not text.isascii() or not (text[:1].isdigit() or text[:1] == ".") or "_" in text:
         return None
     try:

@@ -1,5 +1,9 @@
-"""What the command answers to bad input."""
+"""Errors that end the command with one line on standard error and exit code 2."""
 
 
-class ComplaintError(Exception):
-    """Something that the user has to put right: its text is one clear line, and the exit code is 2."""
+class CommandError(Exception):
+    """The command cannot continue. The message is one line that says why."""
+
+
+class UsageError(CommandError):
+    """The command line is wrong. The message names the option or argument and its value."""

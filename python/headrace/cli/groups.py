@@ -1,9 +1,8 @@
-"""Tasks in groups, each under a capacity of its own, and all under one.
+"""Tasks in groups, each group under a child of one common capacity.
 
-Each group that has something to do has a runner over its own queue, on a child of the common capacity. So it is the
-tree that decides whose turn it is, task by task and by the weights, and a group with much to do keeps nobody waiting:
-what waits behind its tasks in the input stands in another queue. When a group has nothing left, its runner ends and its
-child is dropped.
+Each active group has its own queue and its own runner, on a child of the common capacity. The capacity tree therefore
+shares the limit task by task, by the weights of the groups. A large group does not delay the others: their tasks are in
+other queues. When a group has no task left, its runner ends and its child is dropped.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from headrace.capacity.node import CapacitySource
-from headrace.cli.format import shortened
-from headrace.cli.inflight import Window
-from headrace.cli.run_options import field_of
+from headrace.cli.format import shorten
+from headrace.cli.inflight import InFlight
+from headrace.cli.run_options import get_field
 from headrace.pool.events import EnvelopeType
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
@@ -31,18 +30,18 @@ if TYPE_CHECKING:
 class Groups:
     """Runs the tasks of many groups.
 
-    Order: within a group, the order of the input; among groups, as their common capacity has it.
-    Bound: `window` tasks that were read and not called, in all groups together; when there are so many, nothing is read. A
-    group holds some 15 KB while it has something to do.
-    Cost: a runner for a group that has something to do again; else that of the runner.
-    Cancel safety: a cancelled `run` cancels what runs, and waits until it has stopped.
+    Order: the input order within a group; the order of grants by the common capacity among groups.
+    Bound: `window` tasks that are read and not started, over all groups; at that number, reading stops. An active group
+    holds about 15 KB.
+    Cost: that of the runner, and a new runner each time an idle group becomes active.
+    Cancel safety: a cancelled `run()` cancels running tasks and waits until they have stopped.
 
     Args:
-        capacity: what all groups are under.
+        capacity: the parent capacity of all groups.
         limit: how many tasks of one group may run at once.
-        window: how many tasks may wait, a positive number.
-        options: what each runner is told besides.
-        weights: the share of a group beside that of the others, by its name; 1 for those that are not named.
+        window: how many tasks may be queued, a positive number.
+        options: further options of each runner.
+        weights: the weights of groups by name; the default is 1.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Groups:
     ) -> None:
         self._capacity = capacity
         self._limit = limit
-        self._window = Window(window)
+        self._in_flight = InFlight(window)
         self._options = options
         self._weights = weights or {}
         self._groups: dict[str, _Group] = {}
@@ -63,18 +62,18 @@ class Groups:
 
     @property
     def waiting(self) -> int:
-        """How many tasks were read and are not called."""
-        return self._window.held
+        """Tasks that are read and not started."""
+        return self._in_flight.count
 
-    def held(self) -> Mapping[str, float]:
-        """How many tasks of each group run, of those that have something to do."""
+    def running(self) -> Mapping[str, float]:
+        """Return the number of running tasks of each active group."""
         return {name: group.capacity.held for name, group in self._groups.items()}
 
     async def run(self, tasks: AsyncIterator[tuple[str, Task]]) -> None:
-        """Runs every task, under the group that is named beside it. To be called once."""
+        """Run each task in its group. Call it once."""
         async with asyncio.TaskGroup() as runs:
             while True:
-                await self._window.room()
+                await self._in_flight.wait_for_space()
                 try:
                     name, task = await anext(tasks)
                 except StopAsyncIteration:
@@ -82,10 +81,10 @@ class Groups:
                 group = self._groups.get(name)
                 if group is None:
                     group = self._add(name)
-                    runs.create_task(self._run(group), name=f"{group.title}: envelopes")
+                    runs.create_task(self._run(group), name=f"{group.title}: events")
                 group.queue.append(task)
                 group.changed.set()
-                self._window.enter()
+                self._in_flight.add()
             self._ended = True
             for group in self._groups.values():
                 group.changed.set()
@@ -103,50 +102,51 @@ class Groups:
         async with source, runner.run_tasks() as progress:
             async for envelope in progress:
                 if envelope.type is not EnvelopeType.INTERMEDIATE:
-                    group.taken -= 1
+                    group.unfinished -= 1
                     group.changed.set()
 
     async def _tasks(self, group: _Group) -> AsyncIterator[Task]:
-        """The source of a group: its queue, until there is nothing in it and nothing that runs."""
+        """Yield the tasks of a group, until its queue is empty and none of its tasks runs."""
         while True:
             while not group.queue:
                 if self._ended:
                     return
-                if not group.taken:
-                    # What comes now begins a group of the same name, with nothing running in this one.
+                if not group.unfinished:
+                    # A later task of this name starts a new group; none of this one is running.
                     del self._groups[group.name]
                     return
                 group.changed.clear()
                 await group.changed.wait()
-            group.taken += 1
+            group.unfinished += 1
             yield group.queue.popleft()
-            # It was called: nothing is pulled before that.
-            self._window.leave()
+            # The runner pulls the next task once this one has started.
+            self._in_flight.remove()
 
 
 class _Group:
-    """What is known of a group while it has something to do."""
+    """The state of an active group."""
 
     def __init__(self, name: str, capacity: CapacitySource) -> None:
         self.name = name
         self.capacity = capacity
-        self.title = f"headrace map: {shortened(name, 80)}"
+        self.title = f"headrace map: {shorten(name, 80)}"
         self.queue: deque[Task] = deque()
-        # How many were taken out of the queue and have not ended.
-        self.taken = 0
-        # Set when a task was put, when one has ended, and when no more will come.
+        # Tasks that left the queue and have not ended.
+        self.unfinished = 0
+        # Set when a task is queued, when one has ended, and at the end of the input.
         self.changed = asyncio.Event()
 
 
-def group_of(value: Any, field: str) -> str:
-    """The name of the group that a record belongs to: the value of its field, as text; what is no text, as JSON.
+def group_name(value: Any, field: str) -> str:
+    """Return the name of a record's group: the value of its field as text, or as JSON if it is not a string.
 
-    So 1 and `"1"` are one group: to `--weight 1=3` they are the same. A lone surrogate, which no name can have, is escaped.
+    Thus 1 and `"1"` are one group, as `--weight 1=3` cannot tell them apart. A lone surrogate is escaped: it is not
+    allowed in a name.
 
     Raises:
-        ValueError: it has no such field.
+        ValueError: the record has no such field.
     """
-    found = field_of(value, field)
-    if not isinstance(found, str):
-        return json.dumps(found, sort_keys=True)
-    return found.encode(errors="backslashreplace").decode()
+    value = get_field(value, field)
+    if not isinstance(value, str):
+        return json.dumps(value, sort_keys=True)
+    return value.encode(errors="backslashreplace").decode()

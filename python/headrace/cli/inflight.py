@@ -1,36 +1,36 @@
-"""A bound on what is under way."""
+"""A bound on the number of records in flight."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Window:
-    """Lets so many in. What was let in leaves when it is done, in any order, and need not be told apart.
+class InFlight:
+    """Counts items in flight, up to a limit. Items are removed in any order and are not distinguished.
 
-    A `CapacitySource` would keep a lease for each, and count them as those of whoever reads.
+    A `CapacitySource` would keep a lease for each item, owned by the task that reads.
 
     Args:
-        limit: how many, a positive number.
+        limit: the most items in flight, a positive number.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held: int = 0
-        """How many are inside."""
-        self._left = asyncio.Event()
+        self.count: int = 0
+        """Items in flight."""
+        self._removed = asyncio.Event()
 
-    async def room(self) -> None:
-        """Waits until one more may enter. For one that waits at a time."""
-        while self.held >= self.limit:
-            self._left.clear()
-            await self._left.wait()
+    async def wait_for_space(self) -> None:
+        """Wait until one more item fits. At most one task may wait at a time."""
+        while self.count >= self.limit:
+            self._removed.clear()
+            await self._removed.wait()
 
-    def enter(self) -> None:
-        """One is inside."""
-        self.held += 1
+    def add(self) -> None:
+        """Count one more item."""
+        self.count += 1
 
-    def leave(self) -> None:
-        """One is done."""
-        self.held -= 1
-        self._left.set()
+    def remove(self) -> None:
+        """Count one item less, and wake the task that waits for space."""
+        self.count -= 1
+        self._removed.set()

@@ -1,4 +1,4 @@
-"""The function that `MODULE:FUNCTION` names."""
+"""Loading of the function named by `MODULE:FUNCTION`."""
 
 from __future__ import annotations
 
@@ -9,58 +9,59 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from headrace.cli.errors import ComplaintError
+from headrace.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def load(spec: str) -> Callable[[Any], Any]:
-    """Imports the function named by `spec`, `package.module:function` or `module:Class.method`.
+def load_function(spec: str) -> Callable[[Any], Any]:
+    """Import the function named by `spec`, `package.module:function` or `module:Class.method`.
 
-    Modules beside the user come first, as they do for `python -m`.
+    The current directory is searched first, as for `python -m`.
 
     Raises:
-        ComplaintError: the module does not import, or there is no such function, or it is none that
-            gives one result for one record.
+        UsageError: the module cannot be imported, has no such function, or the function is a generator.
     """
     module_name, colon, path = spec.partition(":")
     if not (module_name and colon and path):
         msg = f"the function must be given as MODULE:FUNCTION, got {spec!r}"
-        raise ComplaintError(msg)
-    here = os.getcwd()  # noqa: PTH109  what goes into sys.path is a string
+        raise UsageError(msg)
+    here = os.getcwd()  # noqa: PTH109 - sys.path holds strings
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module_name)
-    # A module may fail in any way while it is imported, and may even ask for the process to end.
+        target: Any = importlib.import_module(module_name)
+    # The import of a module may raise any error, `SystemExit` included.
     except (Exception, SystemExit) as error:
         msg = f"cannot import {module_name!r}: {_in_one_line(error)}"
-        raise ComplaintError(msg) from error
+        raise UsageError(msg) from error
     for done, name in enumerate(names := path.split(".")):
         try:
-            found = getattr(found, name)
+            target = getattr(target, name)
         except AttributeError as error:
             where = ".".join([module_name, *names[:done]])
-            msg = f"{where!r} has no {name!r}"
-            raise ComplaintError(msg) from error
-    if not callable(found):
-        msg = f"{spec} is not callable, it is {type(found).__name__}"
-        raise ComplaintError(msg)
-    if _is(found, inspect.isgeneratorfunction) or _is(found, inspect.isasyncgenfunction):
-        msg = f"{spec} is a generator function; a record needs a function that returns one result"
-        raise ComplaintError(msg)
-    function: Callable[[Any], Any] = found
+            msg = f"{where!r} has no attribute {name!r}"
+            raise UsageError(msg) from error
+    if not callable(target):
+        msg = f"{spec} is not callable; its type is {type(target).__name__}"
+        raise UsageError(msg)
+    if _matches(target, inspect.isgeneratorfunction) or _matches(
+        target, inspect.isasyncgenfunction
+    ):
+        msg = f"{spec} is a generator function; it must be a function that returns one result for each record"
+        raise UsageError(msg)
+    function: Callable[[Any], Any] = target
     return function
 
 
 def is_async(function: Callable[[Any], Any]) -> bool:
-    """Whether calling it makes a coroutine, which belongs on the loop; anything else goes to a thread."""
-    return _is(function, inspect.iscoroutinefunction)
+    """Whether `function` is async and runs on the event loop; any other runs in a thread."""
+    return _matches(function, inspect.iscoroutinefunction)
 
 
-def _is(function: object, kind: Callable[[Any], bool]) -> bool:
-    # An object with __call__, and a partial of one, count by what the call itself is.
+def _matches(function: object, kind: Callable[[Any], bool]) -> bool:
+    # For a callable object, or a partial of one, its `__call__` decides.
     while isinstance(function, functools.partial):
         function = function.func
     return kind(function) or (not inspect.isroutine(function) and kind(type(function).__call__))

@@ -1,4 +1,4 @@
-"""The command `headrace`."""
+"""The command line of `headrace`."""
 
 from __future__ import annotations
 
@@ -8,53 +8,68 @@ from typing import TYPE_CHECKING, NoReturn
 
 from headrace._core import __version__
 from headrace.cli import signals
-from headrace.cli.arguments import count, natural, rate, seconds, size, weight
-from headrace.cli.errors import ComplaintError
-from headrace.cli.load_function import load
+from headrace.cli.arguments import (
+    parse_count,
+    parse_natural,
+    parse_rate,
+    parse_seconds,
+    parse_size,
+    parse_weight,
+)
+from headrace.cli.errors import CommandError, UsageError
+from headrace.cli.load_function import load_function
 from headrace.cli.map import MapOptions, run
-from headrace.cli.output import cannot_write, is_stream
-from headrace.cli.run_options import Terms
-from headrace.cli.stderr import listen, say
+from headrace.cli.output import is_stream, write_error
+from headrace.cli.run_options import RunOptions
+from headrace.cli.stderr import ensure_stderr, eprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EPILOG = """\
 examples:
-  headrace map mymodule:fetch --input urls.txt --text --output pages.jsonl --limit 20
-  producer | headrace map mymodule:parse --input - --output - --limit 8 | consumer
+  headrace map app:fetch --input urls.txt --text --output pages.jsonl --limit 20
+  producer | headrace map app:parse --input - --output - --limit 8 | consumer
 
-Records are numbered by their lines in the input. One that fails has no line in the output; the first
-failures are named at the end, --errors gets all of them, and the exit code is 1. Bad input: exit code 2.
-Ctrl-C: exit code 130, the output stays as it was, and what is finished is kept in OUTPUT.partial. So it is with
-SIGTERM (143) and SIGHUP (129). A run that is killed leaves .OUTPUT.*.tmp, and the next one says so.
+The output appears whole or not at all. A failed record has no line in it. The
+first failures are listed at the end, by line number; --errors records them all.
+
+exit codes:
+  0    all records are done
+  1    some records failed
+  2    bad input or options, or a file cannot be written
+  130  interrupted by Ctrl-C (143: SIGTERM, 129: SIGHUP)
+
+With exit code 2 or an interruption, OUTPUT is unchanged and the finished
+results are kept in OUTPUT.partial. A killed run leaves .OUTPUT.*.tmp, which
+the next run reports.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Run the command and return its exit code."""
     signals.install()
-    listen()
+    ensure_stderr()
     options = _parser().parse_args(arguments)
     try:
         return _map(options)
-    except ComplaintError as complaint:
-        signals.end(2)
-        say(complaint)
+    except CommandError as error:
+        signals.set_exit_code(2)
+        eprint(error)
         return 2
     except signals.Interrupted as interrupted:
-        signals.end(interrupted.code)
-        say("interrupted")
+        signals.set_exit_code(interrupted.code)
+        eprint("interrupted")
         return interrupted.code
     except KeyboardInterrupt:
-        # The user's module raised it itself.
-        signals.end(130)
-        say("interrupted")
+        # Raised by the user's module.
+        signals.set_exit_code(130)
+        eprint("interrupted")
         return 130
 
 
 def _map(options: argparse.Namespace) -> int:
-    function = load(options.function)
+    function = load_function(options.function)
     _check_files(options)
     ordered = not options.unordered
     _check_fields(options)
@@ -64,7 +79,7 @@ def _map(options: argparse.Namespace) -> int:
     )
     if ordered and window < options.limit:
         msg = f"--window must be at least --limit ({options.limit}), got {window}"
-        raise ComplaintError(msg)
+        raise UsageError(msg)
     return run(
         MapOptions(
             name=options.function,
@@ -73,7 +88,7 @@ def _map(options: argparse.Namespace) -> int:
             output=options.output,
             errors=options.errors,
             report=options.report,
-            terms=Terms(
+            run_options=RunOptions(
                 limit=options.limit,
                 rate=options.rate,
                 tokens=options.tokens,
@@ -95,7 +110,7 @@ def _map(options: argparse.Namespace) -> int:
 
 
 def _check_fields(options: argparse.Namespace) -> None:
-    """Refuses options that say nothing without another, and fields where records have none."""
+    """Refuse options that need another one, and fields with records that have none."""
     pairs = (
         ("--group-limit", options.group_limit, "--group-by", options.group_by),
         ("--group-window", options.group_window, "--group-by", options.group_by),
@@ -103,70 +118,72 @@ def _check_fields(options: argparse.Namespace) -> None:
         ("--tokens", options.tokens, "--token-rate", options.token_rate),
         ("--token-rate", options.token_rate, "--tokens", options.tokens),
     )
-    for option, given, needed, beside in pairs:
-        if given is not None and beside is None:
+    for option, value, needed, other in pairs:
+        if value is not None and other is None:
             msg = f"{option} needs {needed}"
-            raise ComplaintError(msg)
+            raise UsageError(msg)
     for option, field in (("--group-by", options.group_by), ("--tokens", options.tokens)):
         if field is not None and options.text:
-            msg = f"{option} needs records of JSON, got {field!r} with --text"
-            raise ComplaintError(msg)
+            msg = f"{option} needs JSON records, got {field!r} with --text"
+            raise UsageError(msg)
 
 
-def _weights(given: list[tuple[str, float]]) -> dict[str, float]:
+def _weights(pairs: list[tuple[str, float]]) -> dict[str, float]:
     weights: dict[str, float] = {}
-    for value, number in given:
+    for value, number in pairs:
         if value in weights:
-            msg = f"--weight must be given once for each value, got {value!r} twice"
-            raise ComplaintError(msg)
+            msg = f"--weight must be given at most once per value, got {value!r} twice"
+            raise UsageError(msg)
         weights[value] = number
     return weights
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Refuses two files in one: each appears whole, and would replace the other."""
+    """Refuse one path for two files: each is published whole and would replace the other."""
     named = {"--output": options.output, "--errors": options.errors, "--report": options.report}
     seen: dict[str, str] = {}
     for option, path in named.items():
-        # Where a pipe or a device is, nothing is replaced.
+        # A pipe or a device is never replaced.
         if path is None or (path != "-" and _is_stream(path)):
             continue
         where = path if path == "-" else os.path.realpath(path)
         if where in seen:
             msg = f"{seen[where]} and {option} must be different files, got {path!r} for both"
-            raise ComplaintError(msg)
+            raise UsageError(msg)
         seen[where] = option
-    # The others may be the input: what was read is what they were made of.
+    # Results and errors may replace the input, as they derive from it.
     if options.input != "-" and seen.get(os.path.realpath(options.input)) == "--report":
         msg = f"--report would replace the input, {options.input!r}"
-        raise ComplaintError(msg)
+        raise UsageError(msg)
 
 
 def _is_stream(path: str) -> bool:
-    """Whether there is something that is written to, and not replaced."""
+    """Whether `path` is a pipe or a device, which is written to and never replaced."""
     try:
         return is_stream(path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that answers a wrong command line with one line, like everything else that is wrong."""
+    """A parser that reports a wrong command line in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help says more)\n")
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="headrace", description="Work brought to asyncio, under limits.", allow_abbrev=False
+        prog="headrace",
+        description="Run many calls at once, under limits that are shared fairly.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"headrace {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     job = commands.add_parser(
         "map",
-        help="apply a function to every record of an input",
-        description="Apply a function to every record of an input, under a limit, with progress.",
+        help="call a function with each record of a file",
+        description="Call a function with each record of a file, under a limit, with progress.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -174,116 +191,127 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument(
         "function",
         metavar="MODULE:FUNCTION",
-        help="called with each record; an async function runs on the event loop, any other in threads",
+        help="the function to call; an async function runs on the event loop, any other in threads",
     )
-    job.add_argument(
-        "--input", required=True, metavar="FILE", help="JSON lines; - is standard input"
+    records = job.add_argument_group("input and output")
+    records.add_argument(
+        "--input",
+        required=True,
+        metavar="FILE",
+        help="read JSON lines from FILE; - is standard input",
     )
-    job.add_argument(
+    records.add_argument(
         "--output",
         required=True,
         metavar="FILE",
-        help="gets a line of JSON for each result; - is standard output",
+        help="write each result as a line of JSON to FILE; - is standard output",
     )
-    job.add_argument(
-        "--limit", required=True, type=count, metavar="N", help="how many calls may run at once"
+    records.add_argument("--text", action="store_true", help="read plain lines instead of JSON")
+    records.add_argument(
+        "--max-record",
+        type=parse_size,
+        default=64 << 20,
+        metavar="SIZE",
+        help="the longest line allowed in the input, in bytes or with suffix K, M or G; a longer one is bad input "
+        "(default: 64M)",
     )
-    job.add_argument(
-        "--group-by",
-        metavar="FIELD",
-        help="the records of one value of this field are a group; among groups the limit is shared fairly",
-    )
-    job.add_argument(
-        "--group-limit",
-        type=count,
-        metavar="N",
-        help="how many calls of one group may run at once (default: the limit)",
-    )
-    job.add_argument(
-        "--weight",
-        type=weight,
-        action="append",
-        default=[],
-        metavar="VALUE=W",
-        help="the share of the group of that value, beside that of the others, which is 1; may be given for many values",
-    )
-    job.add_argument(
-        "--group-window",
-        type=count,
-        metavar="N",
-        help="how many records may wait in the queues of all groups, before reading stops (default: 10000)",
-    )
-    job.add_argument(
-        "--rate",
-        type=rate,
-        metavar="N/UNIT",
-        help="how many calls may be made in a second (s), minute (m), hour (h) or day (d), such as 500/m; evenly, "
-        "so that none goes before the time of the one before it is over",
-    )
-    job.add_argument(
-        "--tokens",
-        metavar="FIELD",
-        help="the field that says how many tokens a call is going to take",
-    )
-    job.add_argument(
-        "--token-rate",
-        type=rate,
-        metavar="N/UNIT",
-        help="how many tokens may be taken in that time, such as 90000/m; evenly, and no record may need more",
-    )
-    job.add_argument(
-        "--retries",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="how often a record that fails is called again, after half a second, a second, two, and so on; an error "
-        "with a number in its attribute retry_after says itself after how many (default: 0)",
-    )
-    job.add_argument(
-        "--timeout",
-        type=seconds,
-        metavar="SECONDS",
-        help="how long a call may take before it fails, its time in any queue not counted; a thread cannot be stopped, "
-        "and its record fails when it has come to its end (default: as long as it takes)",
-    )
-    job.add_argument("--text", action="store_true", help="the input is plain lines, not JSON")
-    order = job.add_mutually_exclusive_group()
+    order = records.add_mutually_exclusive_group()
     order.add_argument(
-        "--ordered", action="store_true", help="write results in input order, as is the default"
+        "--ordered", action="store_true", help="write results in input order (the default)"
     )
     order.add_argument(
         "--unordered", action="store_true", help="write results as they finish, not in input order"
     )
-    job.add_argument(
+    records.add_argument(
+        "--window",
+        type=parse_count,
+        metavar="N",
+        help="in input order, read at most N records from the oldest unfinished one on "
+        "(default: 1024 or 4 times the limit, whichever is more, plus the group window with --group-by)",
+    )
+    limits = job.add_argument_group("limits")
+    limits.add_argument(
+        "--limit",
+        required=True,
+        type=parse_count,
+        metavar="N",
+        help="run at most N calls at once",
+    )
+    limits.add_argument(
+        "--rate",
+        type=parse_rate,
+        metavar="N/UNIT",
+        help="start at most N calls per second (s), minute (m), hour (h) or day (d), evenly spaced, such as 500/m",
+    )
+    limits.add_argument(
+        "--tokens",
+        metavar="FIELD",
+        help="the field with the number of tokens that a call uses",
+    )
+    limits.add_argument(
+        "--token-rate",
+        type=parse_rate,
+        metavar="N/UNIT",
+        help="use at most N tokens per unit of time, evenly spaced, such as 90000/m; a record that needs more than N fails",
+    )
+    groups = job.add_argument_group("groups of records")
+    groups.add_argument(
+        "--group-by",
+        metavar="FIELD",
+        help="group records by the value of this field; groups share the limit fairly",
+    )
+    groups.add_argument(
+        "--group-limit",
+        type=parse_count,
+        metavar="N",
+        help="run at most N calls of one group at once (default: the limit)",
+    )
+    groups.add_argument(
+        "--weight",
+        type=parse_weight,
+        action="append",
+        default=[],
+        metavar="VALUE=W",
+        help="give the group with this value W times the share of a group with weight 1, the default; repeatable",
+    )
+    groups.add_argument(
+        "--group-window",
+        type=parse_count,
+        metavar="N",
+        help="stop reading while N records are queued over all groups (default: 10000)",
+    )
+    failures = job.add_argument_group("failures")
+    failures.add_argument(
+        "--retries",
+        type=parse_natural,
+        default=0,
+        metavar="N",
+        help="retry a failed record up to N times, after 0.5 s, 1 s, 2 s and so on, or after the seconds in the "
+        "attribute retry_after of its error (default: 0)",
+    )
+    failures.add_argument(
+        "--timeout",
+        type=parse_seconds,
+        metavar="SECONDS",
+        help="fail a call that runs longer, time in queues excluded; a call in a thread cannot be stopped and fails "
+        "when it returns (default: no timeout)",
+    )
+    failures.add_argument(
         "--errors",
         metavar="FILE",
-        help="gets a line of JSON for each record that failed: the error, and the record as it was",
+        help="write a line of JSON for each failed record to FILE: the error and the record",
     )
-    job.add_argument(
-        "--report",
-        metavar="FILE",
-        help="gets a page of HTML about the run: totals, durations, a time line, the slowest and the failed records",
-    )
-    job.add_argument(
-        "--window",
-        type=count,
-        metavar="N",
-        help="in input order: how many records may be read ahead of the oldest unfinished one "
-        "(default: 1024, or 4 times the limit if that is more; with groups, their window besides)",
-    )
-    job.add_argument(
-        "--max-record",
-        type=size,
-        default=64 << 20,
-        metavar="SIZE",
-        help="the longest line of the input that is taken for a record, in bytes or with K, M or G, each 1024 times the "
-        "one before; a longer one is bad input (default: 64M)",
-    )
-    job.add_argument(
+    reports = job.add_argument_group("progress")
+    reports.add_argument(
         "--every",
-        type=seconds,
+        type=parse_seconds,
         default=5.0,
         metavar="SECONDS",
-        help="time between two lines of progress, where there is no terminal for a bar (default: 5)",
+        help="print progress at this interval where there is no terminal for a bar (default: 5)",
+    )
+    reports.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write an HTML page about the run to FILE: totals, durations, a time line, slow and failed records",
     )
     return parser

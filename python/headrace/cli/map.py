@@ -1,17 +1,15 @@
 """`headrace map`: one function, every record of an input, under a limit, with progress.
 
-The records are a pull source of tasks for a `HierarchicalTaskPoolRunner` whose capacity is the limit; in
-groups, for a runner each on a child of that (see `groups`). The next record is read when a slot, or the
-queue of its group, will want it, so that the input may be of any size. A result counts from the moment its
-task has it. In input order it then waits until everything before it is settled; it waits in a window, and
-while the window is full, nothing more is read.
+The records are a pull source of tasks for a `HierarchicalTaskPoolRunner` on a capacity that is the limit. With groups,
+each group has a runner on a child of that capacity (see `groups`). A record is read when a slot, or the queue of its
+group, has space for it, so the input may have any size. In input order, a result waits until all earlier records are
+settled. The records from the oldest unsettled one on are in flight; at `--window` of them, reading stops.
 
-An interruption stops the reading, cancels what runs on the loop and waits for what runs in threads,
-since a thread cannot be cancelled; a second one leaves those threads behind. What was finished by then
-is written, whole lines, beside the output.
+A signal stops the reading, cancels calls on the event loop, and waits for calls in threads, which cannot be cancelled.
+A second signal abandons those threads. The lines finished by then are kept in `OUTPUT.partial`.
 
-Once nothing is left to stop, an interruption changes nothing. The ending brings every file to disk before it
-reports anything: standard error may be a pipe that nobody reads.
+Once all records are settled, a signal changes nothing. All files are on disk before anything is reported, because
+writing to standard error may block: it may be a full pipe.
 """
 
 from __future__ import annotations
@@ -27,54 +25,54 @@ from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli import signals
-from headrace.cli.errors import ComplaintError
-from headrace.cli.format import seconds_in_words
-from headrace.cli.groups import Groups, group_of
-from headrace.cli.inflight import Window
+from headrace.cli.errors import CommandError
+from headrace.cli.format import format_duration
+from headrace.cli.groups import Groups, group_name
+from headrace.cli.inflight import InFlight
 from headrace.cli.output import Output
-from headrace.cli.progress import Tally, choose
-from headrace.cli.record_error import Failure, InterruptingError, as_error_line
-from headrace.cli.record_runner import Caller
-from headrace.cli.record_task import Call
+from headrace.cli.progress import Tally, choose_display
+from headrace.cli.record_error import InterruptingError, RecordError, encode_error_line
+from headrace.cli.record_runner import RecordRunner
+from headrace.cli.record_task import RecordTask
 from headrace.cli.records import RecordReader
-from headrace.cli.report.collector import Watch
-from headrace.cli.report.series import Family, Gauge
+from headrace.cli.report.collector import Collector
+from headrace.cli.report.series import Series, SeriesFamily
 from headrace.cli.report.summary import Summary
-from headrace.cli.stderr import say, unheard
+from headrace.cli.stderr import eprint, ignore_broken_stderr
 from headrace.pool.runner import HierarchicalTaskPoolRunner
 from headrace.pull.source import SourceIterObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from headrace.cli.run_options import Terms
+    from headrace.cli.run_options import RunOptions
     from headrace.task.task import Task
 
-# How many failures, and how many unfinished records, are named one by one.
-NAMED = 20
+# How many failures, and how many unfinished records, a message lists.
+MAX_LISTED = 20
 
-# How many files of runs that were killed are named.
-NAMED_FILES = 5
+# How many files left by killed runs are listed.
+MAX_LEFTOVERS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class MapOptions:
-    """What the command line asks for."""
+    """The parsed command line."""
 
     name: str
-    """The function, as it was named."""
+    """The function as named on the command line."""
     function: Callable[[Any], Any]
     input: str
     output: str
     errors: str | None
     report: str | None
-    terms: Terms
+    run_options: RunOptions
     group_by: str | None
-    """The field whose values are groups; None for no groups."""
+    """The field whose value names the group; None for no groups."""
     group_limit: int
     group_window: int
     weights: Mapping[str, float]
-    """Of groups, by their names; of those that are not named it is 1."""
+    """The weights of groups by name; the default is 1."""
     text: bool
     ordered: bool
     window: int
@@ -83,15 +81,15 @@ class MapOptions:
 
 
 def run(options: MapOptions) -> int:
-    """Does the whole job and returns the exit code.
+    """Run the command and return the exit code.
 
     Raises:
-        ComplaintError: the input or the output cannot be opened. Nothing was changed.
-        Interrupted: a signal came before the work began. Nothing was changed.
+        CommandError: a file cannot be opened. No file was changed.
+        Interrupted: a signal was received before the run started. No file was changed.
     """
-    with signals.held(), ExitStack() as stack:
+    with signals.deferred(), ExitStack() as stack:
         reader = stack.enter_context(
-            RecordReader(options.input, text=options.text, most=options.max_record)
+            RecordReader(options.input, text=options.text, max_size=options.max_record)
         )
         output = stack.enter_context(Output(options.output))
         errors = stack.enter_context(Output(options.errors)) if options.errors else None
@@ -103,7 +101,7 @@ def run(options: MapOptions) -> int:
 
 
 class _Map:
-    """One run of the job: what is under way, and what is known."""
+    """The state of one run."""
 
     def __init__(
         self,
@@ -119,41 +117,43 @@ class _Map:
         self._errors = errors
         self._report = report
         self._tally = Tally(total_bytes=reader.size)
-        self._display = choose(options.every)
-        self._begun = time.monotonic()
-        self._began = datetime.now().astimezone()
-        self._terms = options.terms
-        self._limit = options.terms.capacity()
-        # Why it stops before the end: a signal, or an output that cannot be written.
+        self._display = choose_display(options.every)
+        self._started = time.monotonic()
+        self._started_at = datetime.now().astimezone()
+        self._run_options = options.run_options
+        self._limit = options.run_options.capacity()
+        # Set to stop before the end, by a signal or a failed write.
         self._stop = asyncio.Event()
         self._signal: int | None = None
-        # Nothing is left to stop.
-        self._is_ending = False
-        self._problem: ComplaintError | None = None
-        # Records that were read and are not settled, by place: those that run, and the one ahead.
-        self._unsettled: dict[int, Call] = {}
+        # All records are settled, so signals are ignored.
+        self._is_finishing = False
+        self._problem: CommandError | None = None
+        # Unsettled records by index: running ones and the next one.
+        self._unsettled: dict[int, RecordTask] = {}
         self._last_read = 0
-        # The first few; the tally has their number.
+        # The first few; the tally counts all.
         self._failures: list[str] = []
-        # In input order: results by place, None for a failure, until it is their turn; each record
-        # is in the window from its reading to its turn.
+        # In input order: finished results by index, None for a failure, until all earlier ones are written.
+        # A record is in flight from reading to writing.
         self._results: dict[int, bytes | None] = {}
-        self._turn = 0
-        self._window = Window(options.window)
-        self._caller = Caller(options.function, reader, self)
+        self._next_index = 0
+        self._in_flight = InFlight(options.window)
+        self._runner = RecordRunner(options.function, reader, self)
         self._groups = None
         if options.group_by is not None:
             self._groups = Groups(
                 self._limit,
                 options.group_limit,
                 options.group_window,
-                options.terms.runner_options(),
+                options.run_options.runner_options(),
                 options.weights,
             )
-        self._watch = (
+        self._collector = (
             None
             if report is None
-            else Watch(report, self._gauges(), self._families(), self._terms.flows())
+            else Collector(
+                report, self._make_series(), self._make_families(), self._run_options.rate_series()
+            )
         )
 
     async def run(self) -> int:
@@ -164,234 +164,246 @@ class _Map:
                 loop.call_soon_threadsafe(self._interrupt, number)
 
         signals.listen(interrupt)
-        beside = {asyncio.create_task(self._show(), name="headrace map: progress")}
-        if self._watch is not None:
-            beside.add(asyncio.create_task(self._watch.run(), name="headrace map: report"))
+        background = {asyncio.create_task(self._show_progress(), name="headrace map: progress")}
+        if self._collector is not None:
+            background.add(asyncio.create_task(self._collector.run(), name="headrace map: report"))
         try:
             await self._work()
         except BaseException:
-            with unheard():
-                self._display.close(self._tally)  # leaves the terminal as it was
+            with ignore_broken_stderr():
+                self._display.close(self._tally)  # restores the terminal
             raise
         finally:
-            for task in beside:
+            for task in background:
                 task.cancel()
-            await asyncio.wait(beside)
+            await asyncio.wait(background)
         return self._finish()
 
     async def _work(self) -> None:
-        """Runs until everything is settled, or until it is told to stop and what runs has stopped."""
-        working = asyncio.create_task(self._run(), name="headrace map: envelopes")
+        """Run until all records are settled, or until a stop is requested and all calls have ended."""
+        working = asyncio.create_task(self._run(), name="headrace map: events")
         stopping = asyncio.create_task(self._stop.wait(), name="headrace map: stop")
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if working.done() and not self._unsettled:
-                self._signal, self._is_ending = None, True  # it came too late to stop anything
+                self._signal, self._is_finishing = None, True  # too late to stop anything
             elif self._signal and (running := self._running()):
-                say(f"stopping; {running:,} still running (again to leave them)")
+                calls = "1 call" if running == 1 else f"{running:,} calls"
+                eprint(f"stopping: {calls} still running (interrupt again to abandon)")
         finally:
             stopping.cancel()
             working.cancel()
             await asyncio.wait({working, stopping})
-        self._is_ending = True
+        self._is_finishing = True
         if not working.cancelled():
             working.result()
 
     async def _run(self) -> None:
-        """Has every record called."""
+        """Process all records."""
         async with SourceIterObj(self._tasks()) as tasks:
             if self._groups is not None:
                 await self._groups.run(tasks)
                 return
             runner = HierarchicalTaskPoolRunner(
-                tasks.map(itemgetter(1)), self._limit, **self._terms.runner_options()
+                tasks.map(itemgetter(1)), self._limit, **self._run_options.runner_options()
             )
             async with runner.run_tasks() as progress:
-                # Tasks settle their records themselves, since nobody may read envelopes any more when they end.
+                # The callbacks of a task settle its record: during a stop, no events are read.
                 async for _ in progress:
                     pass
 
     async def _tasks(self) -> AsyncIterator[tuple[str, Task]]:
-        """The source: a task for each record, read as it is asked for, and the group that it belongs to."""
-        field, place = self._options.group_by, 0
+        """Yield a task for each record with the name of its group. Records are read on demand."""
+        field, index = self._options.group_by, 0
         async for record in self._reader.records():
             if self._options.ordered:
-                await self._window.room()
-                self._window.enter()
+                await self._in_flight.wait_for_space()
+                self._in_flight.add()
             self._tally.read += 1
-            call = self._unsettled[place] = Call(record, place, time.monotonic())
+            record_task = self._unsettled[index] = RecordTask(record, index, time.monotonic())
             self._last_read = record.number
-            place += 1
+            index += 1
             try:
-                call.tokens = self._terms.tokens_of(record.value)
-                group = "" if field is None else group_of(record.value, field)
+                record_task.tokens = self._run_options.count_tokens(record.value)
+                group = "" if field is None else group_name(record.value, field)
             except ValueError as error:
-                self.fail(call, error)
+                self.fail(record_task, error)
                 continue
-            yield group, self._caller.task(call, self._terms.cost(call.tokens))
+            yield (
+                group,
+                self._runner.make_task(record_task, self._run_options.cost(record_task.tokens)),
+            )
 
-    # What the caller tells.
+    # The methods of `RecordListener`, called by the runner.
 
     def is_stopped(self) -> bool:
         """See `RecordListener`."""
         return self._stop.is_set()
 
-    def complete(self, call: Call, line: bytes | None) -> None:
+    def complete(self, record_task: RecordTask, line: bytes | None) -> None:
         """See `RecordListener`."""
         if line is not None:
-            self._settle(call, line, None)
+            self._settle(record_task, line, None)
 
-    def fail(self, call: Call, error: BaseException) -> None:
+    def fail(self, record_task: RecordTask, error: BaseException) -> None:
         """See `RecordListener`."""
         if isinstance(error, InterruptingError):
-            # As if the user had pressed the keys, but that it is not the second time.
+            # Like Ctrl-C, except that it never counts as the second signal.
             self._signal = self._signal or SIGINT
             self._stop.set()
             return
         if isinstance(error, asyncio.CancelledError) and self._stop.is_set():
-            return  # it did not fail, it was stopped
-        call.end()
-        self._settle(call, None, error)
+            return  # cancelled by the stop, so it has not failed
+        record_task.end()
+        self._settle(record_task, None, error)
 
-    def _settle(self, call: Call, line: bytes | None, error: BaseException | None) -> None:
-        """Notes what became of a record, and writes what has its turn."""
-        record = self._unsettled.pop(call.place).record
+    def _settle(
+        self, record_task: RecordTask, line: bytes | None, error: BaseException | None
+    ) -> None:
+        """Record the outcome of a record, and write each result that is now next in order."""
+        record = self._unsettled.pop(record_task.index).record
         self._tally.settled_bytes += record.size
-        self._tally.retried += max(0, call.attempts - 1)
-        failure = None if error is None else Failure.of(error)
+        self._tally.retried += max(0, record_task.attempts - 1)
+        failure = None if error is None else RecordError.of(error)
         if failure is None:
             self._tally.done += 1
         else:
             self._tally.failed += 1
-            if len(self._failures) < NAMED:
+            if len(self._failures) < MAX_LISTED:
                 self._failures.append(f"record {record.number} failed: {failure}")
             if self._errors is not None:
-                self._write(as_error_line(call, failure, text=self._options.text), self._errors)
-        if self._watch is not None:
-            self._watch.settled(call, failure)
+                self._write(
+                    encode_error_line(record_task, failure, text=self._options.text), self._errors
+                )
+        if self._collector is not None:
+            self._collector.add_record(record_task, failure)
         if not self._options.ordered:
             self._write(line)
             return
-        self._results[call.place] = line
-        while self._turn in self._results:
-            self._write(self._results.pop(self._turn))
-            self._window.leave()
-            self._turn += 1
+        self._results[record_task.index] = line
+        while self._next_index in self._results:
+            self._write(self._results.pop(self._next_index))
+            self._in_flight.remove()
+            self._next_index += 1
 
     def _write(self, line: bytes | None, output: Output | None = None) -> None:
         if line is None:
             return
         try:
             (output or self._output).write(line)
-        except ComplaintError as problem:
-            # Go on with what is finished: this output may have room again, and there may be another.
+        except CommandError as problem:
+            # Keep writing finished results: the disk may have space again, or another output may be intact.
             self._problem = self._problem or problem
             self._stop.set()
 
     def _finish(self) -> int:
-        """Bring every file to its end, report the outcome, and return the exit code."""
-        self._is_ending = True
-        for call in tuple(self._unsettled.values()):
-            # A thread returned it, and the loop had no time to settle it.
-            if call.line is not None:
-                self._settle(call, call.line, None)
+        """Finish all files, report the outcome, and return the exit code."""
+        self._is_finishing = True
+        for record_task in tuple(self._unsettled.values()):
+            # A thread returned it, and the event loop has not settled it yet.
+            if record_task.line is not None:
+                self._settle(record_task, record_task.line, None)
         code, outcome, message = self._close()
         messages = [message]
-        if self._watch is not None:
+        if self._collector is not None:
             try:
-                self._watch.write(self._summary(outcome, whole=code < 2))
-            except ComplaintError as problem:
-                messages.append(f"{problem}{_kept(self._report, 'pages')}")
+                self._collector.write(self._summary(outcome, whole=code < 2))
+            except CommandError as problem:
+                messages.append(f"{problem}{_keep_partial(self._report, 'page')}")
                 code = max(code, 2)
-        signals.end(code)
-        self._count()
-        with unheard():
+        signals.set_exit_code(code)
+        self._update_tally()
+        with ignore_broken_stderr():
             self._display.close(self._tally)
         for failure in self._failures:
-            say(failure)
+            eprint(failure)
         if self._tally.failed > len(self._failures):
-            say(f"and {self._tally.failed - len(self._failures):,} more failed")
+            eprint(f"and {self._tally.failed - len(self._failures):,} more failed")
         for message in messages:
-            say(message)
+            eprint(message)
         return code
 
     def _close(self) -> tuple[int, str, str]:
-        """Bring the output to its end; the exit code, how it ended in a few words, and what to report."""
+        """Finish the output. Return the exit code, a short outcome for the report, and a message."""
         tally = self._tally
         problem = self._problem or (None if self._signal else self._reader.problem)
         if problem is not None:
-            return 2, f"stopped: {problem}", f"{problem}{self._keep()}"
+            return 2, f"stopped: {problem}", f"{problem}{self._keep_results()}"
         if self._signal is not None:
-            unsettled = _listed([call.record.number for call in self._unsettled.values()])
+            unsettled = _format_records(
+                [record_task.record.number for record_task in self._unsettled.values()]
+            )
             left = f"{unsettled + ', and ' if unsettled else ''}everything after line {self._last_read}"
-            done = f"interrupted: {tally.done:,} done, {tally.failed:,} failed"
+            counts = f"interrupted: {tally.done:,} done, {tally.failed:,} failed"
             return (
                 128 + self._signal,
                 f"interrupted; not done: {left}",
-                f"{done}{self._keep()}; not done: {left}",
+                f"{counts}{self._keep_results()}; not done: {left}",
             )
         try:
             self._output.commit()
             if self._errors is not None:
                 self._errors.commit()
-        except ComplaintError as complaint:
-            return 2, f"stopped: {complaint}", f"{complaint}{self._keep()}"
-        seconds = time.monotonic() - self._begun
-        said = f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s"
+        except CommandError as error:
+            return 2, f"stopped: {error}", f"{error}{self._keep_results()}"
+        seconds = time.monotonic() - self._started
+        message = f"{tally.done:,} done, {tally.failed:,} failed, in {seconds:.1f} s"
         if tally.failed:
-            return 1, f"finished; {tally.failed:,} failed", said
-        return 0, "finished", said
+            return 1, f"finished; {tally.failed:,} failed", message
+        return 0, "finished", message
 
-    def _keep(self) -> str:
-        """Keep the lines beside the output, also those that had not had their turn; name the files."""
-        for place in sorted(self._results):
-            self._write(self._results.pop(place))
-        return _kept(self._output, "results") + _kept(self._errors, "failures")
+    def _keep_results(self) -> str:
+        """Keep all finished lines, out of order too, in partial files. Return a description of the files."""
+        for index in sorted(self._results):
+            self._write(self._results.pop(index))
+        return _keep_partial(self._output, "result") + _keep_partial(self._errors, "failure")
 
-    def _gauges(self) -> list[Gauge]:
-        """What the time line of a report shows."""
-        window, unsettled = self._window, self._unsettled
-        queue = "records that are read and wait to be called"
-        gauges = [
-            Gauge("calls", "Calls", "calls that run", self._terms.limit, self._running),
-            Gauge("queue", "Queue", queue, None, lambda: max(0, len(unsettled) - self._running())),
+    def _make_series(self) -> list[Series]:
+        """Make the series of the report's time line."""
+        in_flight, unsettled = self._in_flight, self._unsettled
+        queue = "records read and not started"
+        series = [
+            Series("calls", "Calls", "running calls", self._run_options.limit, self._running),
+            Series("queue", "Queue", queue, None, lambda: max(0, len(unsettled) - self._running())),
         ]
         if self._options.ordered:
-            note = "records that are read and not written yet"
-            gauges.append(Gauge("window", "Window", note, window.limit, lambda: window.held))
-        return gauges
+            note = "records read and not written"
+            series.append(
+                Series("window", "Window", note, in_flight.limit, lambda: in_flight.count)
+            )
+        return series
 
-    def _families(self) -> list[Family]:
-        """What the time line shows of each group."""
+    def _make_families(self) -> list[SeriesFamily]:
+        """Make the series of each group."""
         if self._groups is None:
             return []
         field, limit = self._options.group_by, self._options.group_limit
-        note = f"calls that run, by {field}; at most {limit:,} of each"
-        return [Family("Groups", note, limit, self._groups.held)]
+        note = f"running calls by {field}, at most {limit:,} each"
+        return [SeriesFamily("Groups", note, limit, self._groups.running)]
 
     def _summary(self, outcome: str, *, whole: bool) -> Summary:
         options, tally = self._options, self._tally
-        asked = [("input", options.input), ("output", options.output)]
+        shown = [("input", options.input), ("output", options.output)]
         if options.errors is not None:
-            asked.append(("errors", options.errors))
-        asked += self._terms.listed()
+            shown.append(("errors", options.errors))
+        shown += self._run_options.describe()
         if options.group_by is not None:
-            asked.append(("group by", options.group_by))
-            asked.append(("group limit", f"{options.group_limit:,}"))
-            asked.append(("group window", f"{options.group_window:,}"))
+            shown.append(("group by", options.group_by))
+            shown.append(("group limit", f"{options.group_limit:,}"))
+            shown.append(("group window", f"{options.group_window:,}"))
             if options.weights:
                 weights = (f"{name}={weight:g}" for name, weight in options.weights.items())
-                asked.append(("weights", ", ".join(weights)))
-        asked.append(("order", "of the input" if options.ordered else "as they finish"))
+                shown.append(("weights", ", ".join(weights)))
+        shown.append(("order", "of the input" if options.ordered else "as they finish"))
         if options.ordered:
-            asked.append(("window", f"{options.window:,}"))
+            shown.append(("window", f"{options.window:,}"))
         return Summary(
             job=options.name,
-            options=asked,
+            options=shown,
             outcome=outcome[0].upper() + outcome[1:],
             whole=whole,
-            began=self._began,
-            seconds=time.monotonic() - self._begun,
+            began=self._started_at,
+            seconds=time.monotonic() - self._started,
             read=tally.read,
             done=tally.done,
             failed=tally.failed,
@@ -399,64 +411,65 @@ class _Map:
         )
 
     def _interrupt(self, number: int) -> None:
-        if self._is_ending:
+        if self._is_finishing:
             return
         if self._signal is None:
             self._signal = number
             self._stop.set()
             return
-        # The second time. Threads that go on would hold up every orderly way out.
+        # The second signal. Running threads would delay any regular exit.
         code = self._finish()
         with suppress(OSError, ValueError):
-            sys.stdout.flush()  # what the function printed
-        signals.leave(code)
+            sys.stdout.flush()  # text printed by the function
+        signals.exit_now(code)
 
-    async def _show(self) -> None:
+    async def _show_progress(self) -> None:
         while True:
-            self._count()
-            with unheard():
+            self._update_tally()
+            with ignore_broken_stderr():
                 self._display.show(self._tally)
             await asyncio.sleep(self._display.every)
 
     def _held(self, resource: str) -> float:
         held: Any = self._limit.held
-        return float(held[resource] if self._terms.rates() else held)
+        return float(held[resource] if self._run_options.rates() else held)
 
     def _running(self) -> int:
         return int(self._held("slots"))
 
-    def _count(self) -> None:
+    def _update_tally(self) -> None:
         self._tally.running = self._running()
         groups = self._groups
         self._tally.waiting = self._limit.waiting if groups is None else groups.waiting
 
 
-def _listed(numbers: list[int]) -> str:
-    """`records 3, 5, 7`; the first of many."""
-    more = f" and {len(numbers) - NAMED:,} more" if len(numbers) > NAMED else ""
-    return f"records {', '.join(map(str, numbers[:NAMED]))}{more}" if numbers else ""
+def _format_records(numbers: list[int]) -> str:
+    """Format record numbers as `records 3, 5, 7`, shortened to the first ones."""
+    more = f" and {len(numbers) - MAX_LISTED:,} more" if len(numbers) > MAX_LISTED else ""
+    return f"records {', '.join(map(str, numbers[:MAX_LISTED]))}{more}" if numbers else ""
 
 
-def _kept(output: Output | None, what: str) -> str:
-    """Keep what was written, if it is not where it belongs; name the file."""
+def _keep_partial(output: Output | None, noun: str) -> str:
+    """Keep the lines of an unpublished output, and return a description of the partial file."""
     if output is None:
         return ""
     output.keep()
-    return "" if output.partial is None else f"; {output.lines:,} {what} are in {output.partial}"
+    if output.partial is None:
+        return ""
+    lines = f"1 {noun} is" if output.lines == 1 else f"{output.lines:,} {noun}s are"
+    return f"; {lines} in {output.partial}"
 
 
 def _report_leftovers(output: Output) -> None:
-    """Name the files of runs that were killed. They may be of use, and are never deleted."""
-    found = output.leftovers()
-    for leftover in found[:NAMED_FILES]:
-        age = seconds_in_words(leftover.age)
+    """List the files left by killed runs. They may be useful and are never deleted."""
+    found = output.find_leftovers()
+    for leftover in found[:MAX_LEFTOVERS]:
+        age = format_duration(leftover.age)
         use = (
-            "rename it to keep its lines, of which the last may be cut, or delete it"
+            "rename it to keep its lines (the last may be incomplete), or delete it"
             if leftover.size
             else "delete it"
         )
-        say(
-            f"a run that was killed left {leftover.path} ({leftover.size:,} bytes, {age} old): {use}"
-        )
-    if len(found) > NAMED_FILES:
-        say(f"and {len(found) - NAMED_FILES:,} more such files, which are older")
+        eprint(f"a killed run left {leftover.path} ({leftover.size:,} bytes, {age} old): {use}")
+    if len(found) > MAX_LEFTOVERS:
+        eprint(f"and {len(found) - MAX_LEFTOVERS:,} older ones")

@@ -1,11 +1,10 @@
-"""Results, written without ever leaving half a file.
+"""Output files that appear whole or not at all.
 
-Lines go to a temporary file beside the output, which takes the output's place in one step when all is
-done. If the run stops early, the lines that are there become `OUTPUT.partial` (or `.partial.2`, if an
-earlier run left one), whole lines all of them, and the output stays as it was. A pipe, a device or
-standard output is simply written to, line by line.
+Lines are written to a temporary file in the same directory, which replaces the output in one step at the end. If the
+run stops early, the output is unchanged, and the finished lines become `OUTPUT.partial` (`OUTPUT.partial.2` if an
+earlier run left one). A pipe, a device or standard output is written to directly, line by line.
 
-Each line is written at once: a process that is killed leaves all lines that were finished.
+Lines are not buffered: a process that is killed leaves all finished lines in the temporary file.
 """
 
 from __future__ import annotations
@@ -18,55 +17,55 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.cli.errors import ComplaintError
-from headrace.cli.replacement import Leftover, Replacement, leftovers, write_all
+from headrace.cli.errors import CommandError
+from headrace.cli.replacement import Leftover, Replacement, find_leftovers, write_all
 from headrace.cli.signals import interruptible
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
 
-def as_line(value: object) -> bytes:
-    """One line of JSON, in UTF-8.
+def encode_line(value: object) -> bytes:
+    """Encode a value as one line of JSON in UTF-8.
 
     Raises:
-        TypeError, ValueError, RecursionError: the value has no JSON form.
+        TypeError, ValueError, RecursionError: the value cannot be represented as JSON.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:
-        # A lone surrogate has no form in UTF-8, but one as an escape.
+        # UTF-8 has no lone surrogates, but JSON can escape them.
         return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 class Output:
     """A file that appears whole or not at all, or a stream (`-`, a pipe, a device).
 
-    Use it as a context manager; leaving it without `commit()` keeps what was written as `partial`.
+    Use it as a context manager. Leaving the block without `commit()` keeps the written lines as `partial`.
 
     Raises:
-        ComplaintError: it cannot be opened or, later, written to.
+        CommandError: the file cannot be opened or, later, written.
     """
 
     def __init__(self, path: str) -> None:
         self.lines: int = 0
         self.partial: Path | None = None
-        """Where the lines of a run that stopped early were left."""
+        """The file with the lines of a run that stopped early."""
         self._name = "standard output" if path == "-" else path
-        self._is_settled = False
-        # One of the two.
+        self._is_closed = False
+        # Exactly one of the two is set.
         self._replacement: Replacement | None = None
         self._stream: FileIO | None = None
         self._failure: OSError | None = None
-        # Through a symbolic link, it is the file at its end that is replaced.
+        # A symbolic link stays; the file that it points to is replaced.
         self._target = Path(os.path.realpath(path))
         try:
             if path == "-":
                 self._stream = FileIO(os.dup(1), "wb")
             elif is_stream(path):
-                # A pipe waits for its other end. Without O_CREAT and O_TRUNC: by now it may be a file.
+                # Opening a pipe blocks until its other end is opened. No O_CREAT and O_TRUNC: the path may now
+                # be a file.
                 with interruptible():
                     self._stream = FileIO(
                         path, "wb", opener=lambda path, _: os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -74,22 +73,17 @@ class Output:
             else:
                 self._replacement = Replacement(self._target)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self._write_error(error) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.keep()
 
-    def leftovers(self) -> list[Leftover]:
-        """Find the temporary files that runs with the same output left when they were killed."""
-        return [] if self._replacement is None else leftovers(self._target)
+    def find_leftovers(self) -> list[Leftover]:
+        """Find the temporary files left by killed runs with the same output."""
+        return [] if self._replacement is None else find_leftovers(self._target)
 
     def write(self, line: bytes) -> None:
         """Add a whole line."""
@@ -99,29 +93,29 @@ class Output:
             elif self._stream is not None:
                 self._write_to(self._stream, line)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self._write_error(error) from error
         self.lines += 1
 
     def commit(self) -> None:
-        """Put the whole output where it belongs."""
+        """Publish the whole output under its name."""
         try:
             if self._replacement is not None:
                 self._replacement.publish()
             elif self._stream is not None:
                 self._stream.close()
         except OSError as error:
-            # The name may be there, and only the directory not on disk.
-            self._is_settled = self._replacement is not None and self._replacement.is_published
-            raise self._cannot_write(error) from error
-        self._is_settled = True
+            # The rename may have succeeded, and only the sync of the directory failed.
+            self._is_closed = self._replacement is not None and self._replacement.is_published
+            raise self._write_error(error) from error
+        self._is_closed = True
         if self._replacement is not None:
-            self._replacement.__exit__(None, None, None)
+            self._replacement.close()
 
     def keep(self) -> None:
-        """Leave the output as it was, and the lines so far, if there are any, in `partial`; once it is settled, nothing."""
-        if self._is_settled:
+        """Leave the output unchanged and move the lines so far, if any, to `partial`. Does nothing once closed."""
+        if self._is_closed:
             return
-        self._is_settled = True
+        self._is_closed = True
         if self._stream is not None:
             with suppress(OSError):
                 self._stream.close()
@@ -135,27 +129,27 @@ class Output:
             try:
                 self.partial = self._replacement.keep()
             except OSError:
-                # The name is too long, say. They are safe where they are.
+                # For example, the name is too long. The lines are safe in the temporary file.
                 self.partial = self._replacement.path
 
     def _write_to(self, stream: FileIO, line: bytes) -> None:
         if self._failure is not None:
-            raise self._failure  # half a line may be out, and nothing can follow it
+            raise self._failure  # half a line may be written, so nothing may follow
         try:
             write_all(stream.fileno(), line)
         except OSError as error:
             self._failure = error
             raise
 
-    def _cannot_write(self, error: OSError) -> ComplaintError:
-        return cannot_write(self._name, error)
+    def _write_error(self, error: OSError) -> CommandError:
+        return write_error(self._name, error)
 
 
 def is_stream(path: str) -> bool:
-    """Whether there is something that is written to, and not replaced.
+    """Whether `path` is a pipe or a device, which is written to and never replaced.
 
     Raises:
-        OSError: that cannot be found out.
+        OSError: its type cannot be determined.
     """
     try:
         return not stat.S_ISREG(Path(path).stat().st_mode)
@@ -163,6 +157,6 @@ def is_stream(path: str) -> bool:
         return False
 
 
-def cannot_write(name: str, error: OSError) -> ComplaintError:
-    """What to tell of a file that cannot be written."""
-    return ComplaintError(f"cannot write {name}: {error.strerror}")
+def write_error(name: str, error: OSError) -> CommandError:
+    """Make the error for a file that cannot be written."""
+    return CommandError(f"cannot write {name}: {error.strerror}")

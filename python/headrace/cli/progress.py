@@ -1,9 +1,8 @@
-"""What is shown while records are mapped, on standard error.
+"""Progress display on standard error.
 
-On a terminal, with `rich` at hand, a bar; otherwise a plain line every few seconds. Both show the same:
-how many records are done and at what rate, how many run, wait and have failed, and the time left. That
-is reckoned from the bytes of the input that are done with, since the number of its records is not known
-before its end.
+On a terminal with `rich` installed it is a bar, otherwise a plain line every few seconds. Both show the records that
+are done, running, waiting and failed, the throughput, and the time left. The time left is estimated from the bytes of
+the input, because the number of records is unknown until the end.
 """
 
 from __future__ import annotations
@@ -23,43 +22,43 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the records so far."""
+    """Counts of records by state."""
 
     total_bytes: int | None = None
-    """The size of the input, where it is known."""
+    """The size of the input; None if unknown."""
     read: int = 0
     running: int = 0
     waiting: int = 0
     done: int = 0
-    """Records that have a result."""
+    """Records with a result."""
     failed: int = 0
     retried: int = 0
-    """Calls that were made again, of the records that are done or have failed."""
+    """Retries of the records that are done or failed."""
     settled_bytes: int = 0
-    """The size of the records that are done or have failed."""
+    """The size of the records that are done or failed."""
 
     @property
     def settled(self) -> int:
-        """Records that are done or have failed."""
+        """Records that are done or failed."""
         return self.done + self.failed
 
 
-class Pace:
-    """How fast it goes, over the last `span` seconds, so that it follows a change and is not nervous."""
+class Throughput:
+    """Measures throughput over the last `span` seconds, which smooths it and still follows changes."""
 
     def __init__(self, span: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._span = span
         self._clock = clock
-        self._seen: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
+        self._history: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
 
     def measure(self, tally: Tally) -> tuple[float, float | None]:
-        """Records settled in a second, and the seconds that are left, where that can be told."""
+        """Return the records settled per second, and the seconds left if they can be estimated."""
         now = self._clock()
-        self._seen.append((now, tally.settled, tally.settled_bytes))
-        # The oldest one kept is at least `span` old, once there is one as old.
-        while len(self._seen) > 2 and self._seen[1][0] <= now - self._span:
-            self._seen.popleft()
-        then, settled, size = self._seen[0]
+        self._history.append((now, tally.settled, tally.settled_bytes))
+        # Keep one entry that is at least `span` old.
+        while len(self._history) > 2 and self._history[1][0] <= now - self._span:
+            self._history.popleft()
+        then, settled, size = self._history[0]
         if now <= then:
             return 0.0, None
         rate = (tally.settled - settled) / (now - then)
@@ -70,39 +69,39 @@ class Pace:
 
 
 class Display(Protocol):
-    """Shows a tally, now and again."""
+    """Shows a tally repeatedly."""
 
     every: float
-    """The seconds between two calls of `show` that it is made for."""
+    """The seconds between two calls of `show()`."""
 
     def show(self, tally: Tally) -> None:
-        """Shows where it stands."""
+        """Show the current counts."""
 
     def close(self, tally: Tally) -> None:
-        """Shows how it ended, if anything is shown after the end, and leaves the terminal as it was."""
+        """Show the final counts if the display stays visible, and restore the terminal."""
 
 
-def choose(every: float) -> Display:
-    """The bar, where there is a terminal and `rich` to draw it with; else plain lines."""
+def choose_display(every: float) -> Display:
+    """Choose a bar for a terminal if `rich` is installed, otherwise plain lines."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        return Lines(sys.stderr, every)
+        return TextDisplay(sys.stderr, every)
     if importlib.util.find_spec("rich") is None:
-        return Lines(sys.stderr, every)
-    return Bar()
+        return TextDisplay(sys.stderr, every)
+    return BarDisplay()
 
 
-class Lines:
-    """A plain line every few seconds."""
+class TextDisplay:
+    """Prints a plain line every few seconds."""
 
     def __init__(self, file: TextIO, every: float) -> None:
         self.every = every
         self._file = file
-        self._pace = Pace()
+        self._throughput = Throughput()
         self._first = True
 
     def show(self, tally: Tally) -> None:
-        """Prints a line, but none before anything has happened."""
-        rate, left = self._pace.measure(tally)
+        """Print a line, except at the first call, when there is nothing to show."""
+        rate, left = self._throughput.measure(tally)
         if self._first:
             self._first = False
             return
@@ -111,59 +110,59 @@ class Lines:
         if tally.total_bytes:
             parts.append(f"{tally.settled_bytes / tally.total_bytes:.0%}")
         if left is not None:
-            parts.append(f"{as_clock(left)} left")
+            parts.append(f"{format_clock(left)} left")
         print("headrace map:", ", ".join(parts), file=self._file, flush=True)
 
     def close(self, tally: Tally) -> None:
-        """Nothing: how it ended is said anyway."""
+        """Do nothing: the command prints the outcome."""
 
 
-class Bar:
-    """A bar that `rich` draws."""
+class BarDisplay:
+    """Draws a bar with `rich`."""
 
     every: float = 0.1
 
     def __init__(self) -> None:
-        # Imported here, since `rich` is optional, and since it takes longer to import than all the rest.
+        # Late import: `rich` is optional and slower to import than the rest of the command.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        self._pace = Pace()
+        self._throughput = Throughput()
         self._progress = Progress(
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[counts]}"),
             console=Console(stderr=True),
-            # Drawn from the loop, when the tally is shown: no thread of its own.
+            # `show()` draws the bar on the event loop, so `rich` needs no thread.
             auto_refresh=False,
-            # What the function prints to a terminal goes above the bar. Into a file it goes as it is.
+            # Text that the function prints to a terminal appears above the bar. In a file it stays unchanged.
             redirect_stdout=sys.stdout.isatty(),
         )
         self._task = self._progress.add_task("", total=None, counts="")
         self._progress.start()
 
     def show(self, tally: Tally) -> None:
-        """Draws the bar anew."""
-        rate, left = self._pace.measure(tally)
+        """Redraw the bar."""
+        rate, left = self._throughput.measure(tally)
         counts = (
             f"[green]{tally.done:,} done[/] [dim]{rate:,.1f}/s[/]  {tally.running:,} running  "
             f"{tally.waiting:,} waiting  [{'red' if tally.failed else 'dim'}]{tally.failed:,} failed[/]  "
-            f"{as_clock(left)} left"
+            f"{format_clock(left)} left"
         )
-        # Without a known total, rich shows that something moves.
+        # Without a total, `rich` shows a moving bar.
         self._progress.update(
             self._task, total=tally.total_bytes, completed=tally.settled_bytes, counts=counts
         )
         self._progress.refresh()
 
     def close(self, tally: Tally) -> None:
-        """Leaves the last state of the bar on the terminal."""
+        """Leave the final state of the bar on the terminal."""
         self.show(tally)
         self._progress.stop()
 
 
-def as_clock(seconds: float | None) -> str:
-    """0:07, 12:34 or 1:02:03; `-:--` for what is not known."""
+def format_clock(seconds: float | None) -> str:
+    """Format seconds as 0:07, 12:34 or 1:02:03, and None as `-:--`."""
     if seconds is None:
         return "-:--"
     minutes, seconds = divmod(round(seconds), 60)

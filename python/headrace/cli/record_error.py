@@ -1,4 +1,4 @@
-"""What is said of an error that a record failed with."""
+"""Errors of records, formatted for messages and for the file of errors."""
 
 from __future__ import annotations
 
@@ -7,66 +7,66 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.cli.format import shortened
-from headrace.cli.output import as_line
+from headrace.cli.format import shorten
+from headrace.cli.output import encode_line
 
 if TYPE_CHECKING:
-    from headrace.cli.record_task import Call
+    from headrace.cli.record_task import RecordTask
 
 
-class UnretriedError(Exception):
-    """Carries an error, as its cause: one that would come again, or that ends more than its record as it is."""
+class PermanentError(Exception):
+    """Wraps, as its cause, an error that a retry would not change."""
 
 
-class InterruptingError(UnretriedError):
-    """Carries a `KeyboardInterrupt` that the function raised: the record did not fail, the whole job is to stop."""
+class InterruptingError(PermanentError):
+    """Wraps a `KeyboardInterrupt` that the function raised. It stops the run; the record has not failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """An error in words."""
+class RecordError:
+    """A formatted error."""
 
     kind: str
     """The name of its class."""
     message: str
-    """What it says; may be empty, or of many lines."""
+    """Its message; may be empty or have many lines."""
     where: str
-    """`file.py:12`, the place that raised it; empty if that is not known."""
+    """The location that raised it, as `file.py:12`; empty if unknown."""
 
     @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Puts an error into words, even one that cannot say what it says."""
-        if isinstance(error, UnretriedError) and error.__cause__ is not None:
+    def of(cls, error: BaseException) -> RecordError:
+        """Format an error, even one whose `__str__` raises."""
+        if isinstance(error, PermanentError) and error.__cause__ is not None:
             error = error.__cause__
         try:
             message = str(error)
-        except Exception as mute:
-            message = f"(its text cannot be had: {type(mute).__name__})"
+        except Exception as broken:
+            message = f"(its __str__ raised {type(broken).__name__})"
         step, where = error.__traceback__, ""
         while step is not None:
-            # By hand: `traceback` would read the sources of every frame, for every record that fails.
+            # The module `traceback` would read the source of each frame, for each failed record.
             where = f"{Path(step.tb_frame.f_code.co_filename).name}:{step.tb_lineno}"
             step = step.tb_next
         return cls(type(error).__name__, message, where)
 
     def __str__(self) -> str:
-        """In one line, with its place; what it says is cut short, and does nothing to a terminal."""
-        text = shortened(self.message, 500)
+        """Return one line with the location. The message is shortened, without control characters."""
+        text = shorten(self.message, 500)
         where = f" ({self.where})" if self.where else ""
         return f"{self.kind}{': ' if text else ''}{text}{where}"
 
 
-def as_error_line(call: Call, failure: Failure, *, text: bool) -> bytes:
-    """The line of a failed record in a file of errors: what went wrong, and the record as it stood in the input."""
-    said = {
-        "record": call.record.number,
-        "error": failure.kind,
-        "message": failure.message,
-        "where": failure.where,
-        "attempts": call.attempts,
-        "seconds": round(call.ended - call.started, 6),
+def encode_error_line(record_task: RecordTask, error: RecordError, *, text: bool) -> bytes:
+    """Encode the line of a failed record in the file of errors: the error, and the record as in the input."""
+    fields = {
+        "record": record_task.record.number,
+        "error": error.kind,
+        "message": error.message,
+        "where": error.where,
+        "attempts": record_task.attempts,
+        "seconds": round(record_task.ended - record_task.started, 6),
     }
-    record = call.record.text
-    # What is JSON already stays as it is, to the last digit, whatever the function did to the value.
+    record = record_task.record.text
+    # A record in JSON is copied exactly: the function may have changed the value, and parsing loses digits.
     value = json.dumps(record, ensure_ascii=False) if text else record.strip()
-    return as_line(said).removesuffix(b"}\n") + f', "input": {value}}}\n'.encode()
+    return encode_line(fields).removesuffix(b"}\n") + f', "input": {value}}}\n'.encode()

@@ -1,41 +1,41 @@
-"""The function that records are called with: what becomes of one, as a task for a pool."""
+"""Pool tasks that call the function with one record each."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.cli.load_function import is_async
-from headrace.cli.output import as_line
-from headrace.cli.record_error import InterruptingError, UnretriedError
+from headrace.cli.output import encode_line
+from headrace.cli.record_error import InterruptingError, PermanentError
 from headrace.task.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from headrace.cli.record_task import Call
+    from headrace.cli.record_task import RecordTask
     from headrace.cli.records import RecordReader
 
 
 class RecordListener(Protocol):
-    """Who hears how calls ended, on the loop: in the end, not of each attempt."""
+    """Receives the outcome of each record, once, after its last attempt, on the event loop."""
 
     def is_stopped(self) -> bool:
-        """Whether no record is to be begun any more."""
+        """Whether no further record may be started."""
         ...
 
-    def complete(self, call: Call, line: bytes | None) -> None:
-        """It has a result, as a line of JSON; None if it was not begun any more."""
+    def complete(self, record_task: RecordTask, line: bytes | None) -> None:
+        """Accept a result as a line of JSON; None if the record was not started."""
         ...
 
-    def fail(self, call: Call, error: BaseException) -> None:
-        """It failed, was stopped, or could not be called."""
+    def fail(self, record_task: RecordTask, error: BaseException) -> None:
+        """Accept the error of a record that failed, was cancelled or could not be started."""
         ...
 
 
-class Caller:
-    """Makes tasks of records.
+class RecordRunner:
+    """Makes a pool task from each record.
 
-    An async function runs on the loop and any other in a thread; the result is made a line of JSON where it came from.
+    An async function runs on the event loop, any other in a thread. The result is encoded as JSON in the same place.
     """
 
     def __init__(
@@ -43,61 +43,61 @@ class Caller:
     ) -> None:
         self._function = function
         self._reader = reader
-        self._settling = settling
+        self._listener = settling
         self._is_async = is_async(function)
 
-    def task(self, call: Call, cost: int | Mapping[str, float]) -> Task:
-        """The task of a record, under the number of its line; `cost` is that of each attempt."""
-        settling = self._settling
+    def make_task(self, record_task: RecordTask, cost: int | Mapping[str, float]) -> Task:
+        """Make the task of a record, with its line number as key. `cost` is charged for each attempt."""
+        settling = self._listener
         return Task(
             self._on_loop if self._is_async else self._in_thread,
-            call,
-            key=call.record.number,
+            record_task,
+            key=record_task.record.number,
             cost=cost,
             thread=not self._is_async,
-            on_complete=lambda line: settling.complete(call, line),
-            on_error=lambda error: settling.fail(call, error),
+            on_complete=lambda line: settling.complete(record_task, line),
+            on_error=lambda error: settling.fail(record_task, error),
         )
 
-    async def _on_loop(self, call: Call) -> bytes | None:
-        if self._settling.is_stopped():
-            return None  # the pool had it on its way
-        call.begin()
+    async def _on_loop(self, record_task: RecordTask) -> bytes | None:
+        if self._listener.is_stopped():
+            return None  # the pool had already granted it
+        record_task.begin()
         try:
-            value = await self._function(self._value(call))
+            value = await self._function(self._value(record_task))
         except KeyboardInterrupt as error:
             raise InterruptingError from error
         except SystemExit as error:
-            raise UnretriedError from error
+            raise PermanentError from error
         finally:
-            call.end()
-        call.line = _line(value)
-        return call.line
+            record_task.end()
+        record_task.line = _encode(value)
+        return record_task.line
 
-    def _in_thread(self, call: Call) -> bytes | None:
-        if self._settling.is_stopped():
+    def _in_thread(self, record_task: RecordTask) -> bytes | None:
+        if self._listener.is_stopped():
             return None
-        call.begin()
+        record_task.begin()
         try:
-            value = self._function(self._value(call))
+            value = self._function(self._value(record_task))
         except KeyboardInterrupt as error:
             raise InterruptingError from error
         except SystemExit as error:
-            raise UnretriedError from error
+            raise PermanentError from error
         finally:
-            call.end()
-        call.line = _line(value)
-        return call.line
+            record_task.end()
+        record_task.line = _encode(value)
+        return record_task.line
 
-    def _value(self, call: Call) -> Any:
-        """What the function is called with: anew for each attempt, since the one before may have changed it."""
-        record = call.record
-        return record.value if call.attempts == 1 else self._reader.parse(record.text)
+    def _value(self, record_task: RecordTask) -> Any:
+        """Return the argument of the function, parsed again for a retry: an earlier attempt may have changed it."""
+        record = record_task.record
+        return record.value if record_task.attempts == 1 else self._reader.parse(record.text)
 
 
-def _line(value: object) -> bytes:
+def _encode(value: object) -> bytes:
     try:
-        return as_line(value)
+        return encode_line(value)
     except Exception as error:
-        # It would be the same another time.
-        raise UnretriedError from error
+        # A retry would return the same value.
+        raise PermanentError from error

@@ -1,4 +1,4 @@
-"""A record on its way through the function."""
+"""A record in progress."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Call:
-    """A record, its place among the others, and when what happened to it. Times are those of `time.monotonic`."""
+class RecordTask:
+    """A record, its index in the input, and the times of its steps, as of `time.monotonic`."""
 
     record: Record
-    place: int
-    """Its place in the input, from 0."""
+    index: int
+    """The index of the record in the input, from 0."""
     read: float
-    """When it was read."""
+    """The time at which it was read."""
     tokens: float = 0.0
-    """How many it is going to take, each time; 0 if that is not counted."""
+    """The tokens that each attempt is charged; 0 if tokens are not counted."""
     first: float = 0.0
-    """When the function was called with it for the first time; before that 0."""
+    """The start of the first attempt, or 0."""
     started: float = 0.0
-    """When it was called for the last time; before that 0."""
+    """The start of the last attempt, or 0."""
     ended: float = 0.0
-    """When its last call was over; before that 0."""
+    """The end of the last attempt, or 0."""
     attempts: int = 0
-    """How often it was called."""
+    """The number of attempts."""
     line: bytes | None = None
-    """Its result, from the moment that the function returned it; it may be in a thread, and the loop not know of it yet."""
+    """The encoded result. A thread sets it as soon as the function returns, before the event loop learns of it."""
 
     def begin(self) -> None:
-        """It is called."""
+        """Record the start of an attempt."""
         self.started = time.monotonic()
         self.first = self.first or self.started
         self.attempts += 1
 
     def end(self) -> None:
-        """Its call is over, or never was and never will be."""
+        """Record the end of an attempt, also of one that was never started."""
         self.ended = time.monotonic()
         self.started = self.started or self.ended
         self.first = self.first or self.started

@@ -1,10 +1,10 @@
-"""Records, read lazily.
+"""Lazy reading of records.
 
-The input is read a chunk at a time, when the records of the chunk before it are used up, so that memory
-does not grow with the input. Of a line whose end is not read yet, at most its bound and a chunk are held.
+The input is read one chunk at a time, once all records of the previous chunk are used, so memory does not grow with
+the input. At most `max_size` bytes and one chunk of an incomplete line are held.
 
-A line that is no record ends the reading and is kept in
-`RecordReader.problem`: the records before it are good, and their work is worth finishing.
+A line that is not a valid record ends the reading. The error is kept in `RecordReader.problem`, because the records
+before that line are valid and are still processed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from io import FileIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from headrace.cli.errors import ComplaintError
+from headrace.cli.errors import CommandError
 from headrace.cli.signals import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from types import TracebackType
     from typing import Self
 
 CHUNK = 256 * 1024
@@ -31,126 +30,121 @@ CHUNK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of the input: the value on line `number`, which took `size` bytes."""
+    """A record of the input: the value on line `number`, which is `size` bytes long."""
 
     number: int
     value: Any
     text: str
-    """The line that it was read from, without its end. The value may be changed by whoever gets it."""
+    """The line without its line break. The function may change `value`, but not this."""
     size: int
 
 
 class RecordReader:
-    """The records of a file, or of standard input for `-`: JSON lines, or plain lines as they stand.
+    """Reads the records of a file, or of standard input for `-`: JSON lines, or plain lines.
 
-    In JSON lines, a line of nothing but white space is no record, and passed over. A record's number is
-    that of its line. A line of more than `most` bytes is no record.
+    In JSON lines, blank lines are skipped. The number of a record is its line number. A line longer than `max_size`
+    bytes is not a valid record.
 
     Raises:
-        ComplaintError: the file cannot be opened.
+        CommandError: the file cannot be opened.
     """
 
-    def __init__(self, path: str, *, text: bool, most: int) -> None:
+    def __init__(self, path: str, *, text: bool, max_size: int) -> None:
         self.name: str = "standard input" if path == "-" else path
-        self.problem: ComplaintError | None = None
+        self.problem: CommandError | None = None
         self._text = text
-        self._most = most
+        self._max_size = max_size
         try:
-            # A pipe waits for its other end.
+            # Opening a named pipe blocks until its other end is opened.
             with interruptible():
-                # Unbuffered: from a pipe, a read gives what is there, instead of waiting for a whole chunk.
+                # Unbuffered: a read from a pipe returns available bytes instead of waiting for a whole chunk.
                 self._file = FileIO(os.dup(0) if path == "-" else path)
             status = os.fstat(self._file.fileno())
         except OSError as error:
-            raise self._cannot_read(error) from error
+            raise self._read_error(error) from error
         self.size: int | None = status.st_size if stat.S_ISREG(status.st_mode) else None
-        """How many bytes there are to read, where that can be known."""
+        """The number of bytes to read; None if unknown."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     async def records(self) -> AsyncIterator[Record]:
-        """The records, in order. Ends early, with `problem` set, at the first line that is none."""
+        """Yield the records in order. An invalid line sets `problem` and ends the iteration."""
         number = 0
         async for line in self._lines():
             number += 1
-            if len(line) - line.endswith(b"\n") > self._most:
-                msg = f"{self.name}, line {number}: longer than {self._most:,} bytes (--max-record)"
-                self.problem = ComplaintError(msg)
+            if len(line) - line.endswith(b"\n") > self._max_size:
+                msg = f"{self.name}, line {number}: longer than {self._max_size:,} bytes (--max-record)"
+                self.problem = CommandError(msg)
                 return
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not self._text and not content.strip():
                 continue
             try:
-                text = _decoded(content).removesuffix("\n").removesuffix("\r")
+                text = _decode(content).removesuffix("\n").removesuffix("\r")
                 value = self.parse(text)
             except ValueError as error:
-                self.problem = ComplaintError(f"{self.name}, line {number}: {error}")
+                self.problem = CommandError(f"{self.name}, line {number}: {error}")
                 return
             except MemoryError:
                 msg = f"{self.name}, line {number}: not enough memory for its {len(line):,} bytes"
-                self.problem = ComplaintError(msg)
+                self.problem = CommandError(msg)
                 return
             yield Record(number, value, text, len(line))
 
     def parse(self, text: str) -> Any:
-        """The value that stands on a line; a new one each time.
+        """Parse a line into a new value.
 
         Raises:
-            ValueError: it is no record.
+            ValueError: the line is not a valid record.
         """
         if self._text:
             return text
         try:
-            return json.loads(text, parse_constant=_refuse)
+            return json.loads(text, parse_constant=_reject_constant)
         except json.JSONDecodeError as error:
             msg = f"not JSON: {error.msg} at column {error.colno}"
             raise ValueError(msg) from None
         except RecursionError:
-            msg = "JSON that is nested too deeply"
+            msg = "not valid: the JSON is nested too deeply"
             raise ValueError(msg) from None
 
     async def _lines(self) -> AsyncIterator[bytes | bytearray]:
-        """The lines, each with its end. One that is too long is cut off behind its bound, and ends the reading."""
-        # A line may span many chunks: its beginning is held here until its end is found.
-        held = bytearray()
+        """Yield the lines with their line breaks. A line that is too long is cut and ends the iteration."""
+        # The beginning of a line that spans chunks.
+        partial = bytearray()
         while True:
             try:
                 chunk = await _in_daemon_thread(lambda: self._file.read(CHUNK))
             except OSError as error:
-                self.problem = self._cannot_read(error)
+                self.problem = self._read_error(error)
                 return
             if not chunk:
                 break
             first, newline, rest = chunk.partition(b"\n")
-            held += first
-            if len(held) > self._most:
+            partial += first
+            if len(partial) > self._max_size:
                 break
             if not newline:
                 continue
-            held += newline
-            yield held
-            held = bytearray()
+            partial += newline
+            yield partial
+            partial = bytearray()
             *whole, rest = rest.split(b"\n")
             for line in whole:
                 yield line + b"\n"
-            held += rest
-        if held:
-            yield held
+            partial += rest
+        if partial:
+            yield partial
 
-    def _cannot_read(self, error: OSError) -> ComplaintError:
-        return ComplaintError(f"cannot read {self.name}: {error.strerror}")
+    def _read_error(self, error: OSError) -> CommandError:
+        return CommandError(f"cannot read {self.name}: {error.strerror}")
 
 
-def _decoded(line: bytes | bytearray) -> str:
+def _decode(line: bytes | bytearray) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
@@ -158,22 +152,22 @@ def _decoded(line: bytes | bytearray) -> str:
         raise ValueError(msg) from None
 
 
-def _refuse(constant: str) -> NoReturn:
-    msg = f"not JSON: {constant} is no JSON value"
+def _reject_constant(constant: str) -> NoReturn:
+    msg = f"not JSON: {constant} is not a JSON value"
     raise ValueError(msg)
 
 
 async def _in_daemon_thread(read: Callable[[], bytes]) -> bytes:
-    """Like `asyncio.to_thread`, but it neither takes one of the user's threads nor delays the end.
+    """Run `read` in a daemon thread of its own, unlike `asyncio.to_thread`.
 
-    A read from a terminal or a pipe may never come back, and a process that was interrupted must not
-    wait for it. A thread costs less than reading and parsing a chunk.
+    A read from a terminal or a pipe may never return. It must not occupy a thread of the pool or delay the exit of an
+    interrupted process. Starting a thread costs less than reading and parsing a chunk.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[bytes] = loop.create_future()
 
-    def settle(chunk: bytes, error: BaseException | None) -> None:
-        if future.done():  # whoever waited was cancelled
+    def set_outcome(chunk: bytes, error: BaseException | None) -> None:
+        if future.done():  # the waiting task was cancelled
             return
         if error is None:
             future.set_result(chunk)
@@ -184,12 +178,12 @@ async def _in_daemon_thread(read: Callable[[], bytes]) -> bytes:
         chunk, problem = b"", None
         try:
             chunk = read()
-        except BaseException as error:  # it belongs to whoever waits, whatever it is
+        except BaseException as error:  # raised by the task that waits, of any type
             problem = error
         try:
-            loop.call_soon_threadsafe(settle, chunk, problem)
+            loop.call_soon_threadsafe(set_outcome, chunk, problem)
         except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
+            pass  # the loop is closed, so no task waits
 
     threading.Thread(target=run, name="headrace-read", daemon=True).start()
     return await future

@@ -1,15 +1,15 @@
-"""A new version of a file, written beside it and put in its place in one step.
+"""Atomic replacement of a file by a new version from the same directory.
 
 The new version is a temporary file, `.NAME.<16 random hex digits>.tmp`.
 
-- It is created with O_EXCL and O_NOFOLLOW, so that nothing that was planted is written to, and no two runs share it.
-- It has mode 0600 until it is published. Then it has the mode of the file that it replaces.
-- It is written, locked, synchronised and given its mode through its descriptor. The name is used for the rename alone,
-  once it is certain that it still names this file.
-- It is locked (`flock`) for the life of the run. A temporary file whose lock is free was left by a run that was killed.
-  The lock is taken under another name, `….new`: otherwise a second run could find the file before it is locked.
+- O_EXCL and O_NOFOLLOW create it: a planted file or link is never written to, and no two runs share one.
+- Its mode is 0600 until it is published. Then it has the mode of the file that it replaces.
+- Writes, lock, sync and mode changes use the descriptor. The path is used only for the rename, after a check that it
+  still names this file.
+- It is locked (`flock`) for the life of the run. A temporary file without a lock was left by a killed run. The lock is
+  taken while the name still ends in `.new`: otherwise a second run could find the file before it is locked.
 
-Child processes that are forked and not executed inherit the descriptor and with it the lock: they count as a live run.
+A forked child that does not call exec inherits the descriptor and thus the lock. It counts as a live run.
 """
 
 from __future__ import annotations
@@ -28,27 +28,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
     from typing import Self
 
-COPIED = 1 << 20
-"""How many bytes are copied at a time."""
+COPY_CHUNK = 1 << 20
+"""The bytes copied in one step."""
 
-UNLOCKED = 60.0
-"""For how many seconds a `….new` may be that of a run that is about to lock it."""
+LOCK_GRACE = 60.0
+"""The seconds for which an unlocked `.new` file may belong to a run that is about to lock it."""
 
 
 class Replacement:
-    """A temporary file beside `target`, to be published as `target`, kept as `target.partial`, or discarded.
+    """A temporary file in the directory of `target`: published as `target`, kept as `target.partial`, or discarded.
 
     Raises:
-        OSError: it cannot be created or, later, written or renamed.
+        OSError: the file cannot be created or, later, written or renamed.
     """
 
     def __init__(self, target: Path) -> None:
         self.is_published: bool = False
         self._target = target
-        # The only way to read the mask is to set it: for this moment to a stricter one, since threads share it.
+        # Reading the umask requires setting it. Other threads share it, so the interim value is strict.
         mask = os.umask(0o077)
         os.umask(mask)
         self._new_mode = 0o666 & ~mask
@@ -59,12 +58,11 @@ class Replacement:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor, which releases the lock."""
         self._file.close()
 
     def write(self, data: bytes) -> None:
@@ -78,17 +76,17 @@ class Replacement:
         self._size += len(data)
 
     def publish(self) -> None:
-        """Put it in the place of the target. When this returns, that is on disk."""
+        """Replace the target. When this returns, the change is on disk."""
         self._rename(self._target)
 
     def keep(self) -> Path:
-        """Move it to the first free one of `target.partial`, `target.partial.2` and so on, and return that path."""
+        """Move the file to the first free path of `target.partial`, `target.partial.2` and so on; return it."""
         tried = 1
         while True:
-            number = "" if tried == 1 else f".{tried}"
-            path = self._target.with_name(f"{self._target.name}.partial{number}")
+            descriptor = "" if tried == 1 else f".{tried}"
+            path = self._target.with_name(f"{self._target.name}.partial{descriptor}")
             try:
-                # Reserves the name: another run may be looking for one, too.
+                # Reserves the name against other runs.
                 os.close(os.open(path, os.O_WRONLY | _EXCLUSIVELY, 0o600))
             except FileExistsError:
                 tried += 1
@@ -102,22 +100,22 @@ class Replacement:
             return path
 
     def discard(self) -> None:
-        """Delete it."""
-        if self._has_its_name():
+        """Delete the file."""
+        if self._owns_path():
             self.path.unlink(missing_ok=True)
 
     def _rename(self, path: Path) -> None:
         self._set_mode()
-        # Before it has the name: a crash must not leave an empty file behind that name.
+        # Before the rename: a crash must not leave an empty file under that name.
         os.fsync(self._file.fileno())
-        if not self._has_its_name():
+        if not self._owns_path():
             self._copy()
         self.path.replace(path)
         self.path = path
         self.is_published = True
         _sync_directory(path.parent)
 
-    def _has_its_name(self) -> bool:
+    def _owns_path(self) -> bool:
         try:
             named = os.lstat(self.path)
         except OSError:
@@ -125,51 +123,51 @@ class Replacement:
         return os.path.samestat(named, os.fstat(self._file.fileno()))
 
     def _copy(self) -> None:
-        """Go on with a copy: the name was deleted, or something else was put there, which is not ours to move."""
+        """Continue with a copy: the path was deleted, or names a foreign file, which must not be moved."""
         with self._file as lost:
             self._file, self.path = _create(self._target)
-            at = 0
-            while piece := os.pread(lost.fileno(), COPIED, at):
-                write_all(self._file.fileno(), piece)
-                at += len(piece)
+            offset = 0
+            while chunk := os.pread(lost.fileno(), COPY_CHUNK, offset):
+                write_all(self._file.fileno(), chunk)
+                offset += len(chunk)
         self._set_mode()
         os.fsync(self._file.fileno())
 
     def _set_mode(self) -> None:
-        """Set the mode and the group of the target, never more; of a new file, the usual ones."""
-        number = self._file.fileno()
+        """Copy the mode and the group of the target, without widening access. A new file gets the default mode."""
+        descriptor = self._file.fileno()
         try:
             old = self._target.stat()
         except FileNotFoundError:
             mode = self._new_mode
         else:
             mode = old.st_mode & 0o777
-            if os.fstat(number).st_gid != old.st_gid:
+            if os.fstat(descriptor).st_gid != old.st_gid:
                 try:
-                    os.fchown(number, -1, old.st_gid)
+                    os.fchown(descriptor, -1, old.st_gid)
                 except OSError:
-                    mode &= ~0o070  # these rights are of another group
-        # Some file systems have no modes. What it has already is not wider.
+                    mode &= ~0o070  # these permissions are for another group
+        # Some file systems have no modes. The current mode is not wider.
         with suppress(OSError):
-            os.fchmod(number, mode)
+            os.fchmod(descriptor, mode)
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A temporary file of a run that was killed."""
+    """A temporary file left by a killed run."""
 
     path: Path
     size: int
     age: float
-    """The seconds since it was last written."""
+    """The seconds since the last write."""
 
 
-def leftovers(target: Path) -> list[Leftover]:
-    """Find the temporary files beside `target` that no live run has."""
+def find_leftovers(target: Path) -> list[Leftover]:
+    """Find the temporary files of `target` that belong to no live run."""
     stem = _stem(target)
     pattern = re.compile(re.escape(stem) + r"[0-9a-f]{16}\.(new|tmp)")
     try:
-        names = os.listdir(target.parent)  # noqa: PTH208 - a path for each of very many would take long
+        names = os.listdir(target.parent)  # noqa: PTH208 - making a `Path` for each of many names is slow
     except OSError:
         return []
     found = [
@@ -184,23 +182,23 @@ def leftovers(target: Path) -> list[Leftover]:
 
 def _unowned(path: Path, *, is_new: bool) -> Leftover | None:
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return None  # renamed meanwhile, a link, or of another user
+        return None  # renamed meanwhile, a link, or owned by another user
     try:
-        status = os.fstat(number)
+        status = os.fstat(descriptor)
         age = max(0.0, time.time() - status.st_mtime)
-        if not stat.S_ISREG(status.st_mode) or (is_new and age < UNLOCKED):
+        if not stat.S_ISREG(status.st_mode) or (is_new and age < LOCK_GRACE):
             return None
-        # Shared: two runs that look at the same time do not take each other for the owner.
-        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        # Its owner may have published it just before.
+        # Shared: two runs that check at the same time do not take each other for the owner.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # Its owner may just have published it.
         if not os.path.samestat(os.lstat(path), status):
             return None
     except OSError:
         return None
     finally:
-        os.close(number)
+        os.close(descriptor)
     return Leftover(path, status.st_size, age)
 
 
@@ -212,7 +210,7 @@ def _create(target: Path) -> tuple[FileIO, Path]:
     new = target.with_name(f"{_stem(target)}{secrets.token_hex(8)}.new")
     file = FileIO(new, "x+", opener=lambda path, _: os.open(path, os.O_RDWR | _EXCLUSIVELY, 0o600))
     try:
-        # A file system without locks: no file there counts as left behind.
+        # On a file system without locks, no file counts as left behind.
         with suppress(OSError):
             fcntl.flock(file.fileno(), fcntl.LOCK_EX)
         return file, new.rename(new.with_suffix(".tmp"))
@@ -223,29 +221,27 @@ def _create(target: Path) -> tuple[FileIO, Path]:
 
 
 def _stem(target: Path) -> str:
-    # Cut, so that a temporary file can have a name wherever the target can.
+    # Cut, so that the temporary name is valid wherever the name of the target is.
     return f".{os.fsdecode(os.fsencode(target.name)[:200])}."
 
 
 def _sync_directory(folder: Path) -> None:
     try:
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return  # one may write into it, and not read it
+        return  # a directory may be writable and not readable
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in {
-            errno.EINVAL,
-            errno.ENOTSUP,
-        }:  # of file systems that do not know this
+        # Some file systems cannot sync a directory.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
             raise
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
-def write_all(number: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
     """Write all of `data` to a descriptor."""
     view = memoryview(data)
     while view:
-        view = view[os.write(number, view) :]
+        view = view[os.write(descriptor, view) :]

@@ -1,4 +1,4 @@
-"""What records are called under: the capacity, what a call costs, and what it means that one fails or takes too long."""
+"""Options of a run: limits, cost of a call, retries and timeout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace.capacity.node import CapacitySource
 from headrace.cli.arguments import UNITS
-from headrace.cli.format import seconds_in_words
-from headrace.cli.record_error import UnretriedError
-from headrace.cli.report.series import Flow
+from headrace.cli.format import format_duration
+from headrace.cli.record_error import PermanentError
+from headrace.cli.report.series import RateSeries
 from headrace.task.retry import Retry
 
 if TYPE_CHECKING:
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What the command line asks of the pool."""
+class RunOptions:
+    """Options that concern the capacity and the runners."""
 
     limit: int
     """How many calls may run at once."""
     rate: Rate | None
-    """How many may be made in what time."""
+    """How many calls may start in a period; None for no limit."""
     tokens: str | None
-    """The field that says how many tokens a call is going to take; None if they are not counted."""
+    """The field with the number of tokens that a call uses; None if tokens are not counted."""
     token_rate: Rate | None
-    """How many tokens may be taken in what time."""
+    """How many tokens may be used in a period."""
     retries: int
-    """How often a record that fails is called again."""
+    """How many times a failed record is retried."""
     timeout: float | None
-    """How many seconds a call may take; None for any time."""
+    """The seconds that a call may take; None for no limit."""
 
     def capacity(self) -> CapacitySource:
-        """The capacity that everything runs under."""
+        """Make the capacity that limits all calls."""
         if not self.rates():
             return CapacitySource(self.limit, name="records")
         return CapacitySource({"slots": self.limit, **self.rates()}, name="records")
 
     def rates(self) -> dict[str, Rate]:
-        """Its resources that are no slots."""
+        """Return the rates of the capacity, by resource."""
         rates: dict[str, Rate] = {}
         if self.rate is not None:
             rates["calls"] = self.rate
@@ -52,16 +52,16 @@ class Terms:
             rates["tokens"] = self.token_rate
         return rates
 
-    def tokens_of(self, value: Any) -> float:
-        """How many tokens the call of a record is going to take; 0 if they are not counted.
+    def count_tokens(self, value: Any) -> float:
+        """Return the number of tokens that a call with this record uses; 0 if tokens are not counted.
 
         Raises:
-            ValueError: it does not say.
+            ValueError: the record has no valid number of tokens.
         """
-        return 0.0 if self.tokens is None else _tokens(value, self.tokens)
+        return 0.0 if self.tokens is None else _token_count(value, self.tokens)
 
     def cost(self, tokens: float) -> int | Mapping[str, float]:
-        """What a call that takes so many tokens costs, each time."""
+        """Return the cost of one attempt that uses `tokens` tokens."""
         if not self.rates():
             return 1
         cost: dict[str, float] = {"slots": 1}
@@ -71,46 +71,48 @@ class Terms:
             cost["tokens"] = tokens
         return cost
 
-    def flows(self) -> list[Flow]:
-        """What a report shows beside the rates."""
-        flows: list[Flow] = []
+    def rate_series(self) -> list[RateSeries]:
+        """Return the event series that the report shows with their rates."""
+        rate_series: list[RateSeries] = []
         if self.rate is not None:
-            title, note = "Calls a second", "calls that were made"
-            flows.append(Flow("begun", title, note, self.rate.amount / self.rate.per))
+            title, note = "Calls per second", "calls started"
+            rate_series.append(RateSeries("started", title, note, self.rate.amount / self.rate.per))
         if self.token_rate is not None:
-            title, note = "Tokens a second", "tokens that calls took, as the records say"
-            flows.append(Flow("tokens", title, note, self.token_rate.amount / self.token_rate.per))
-        return flows
+            title, note = "Tokens per second", "tokens used, as stated in the records"
+            rate_series.append(
+                RateSeries("tokens", title, note, self.token_rate.amount / self.token_rate.per)
+            )
+        return rate_series
 
-    def listed(self) -> list[tuple[str, str]]:
-        """What was asked for, in words."""
-        asked = [("limit", f"{self.limit:,}")]
+    def describe(self) -> list[tuple[str, str]]:
+        """Return the options that are set, as names and formatted values."""
+        shown = [("limit", f"{self.limit:,}")]
         if self.rate is not None:
-            asked.append(("rate", _rate_in_words(self.rate)))
+            shown.append(("rate", _format_rate(self.rate)))
         if self.tokens is not None and self.token_rate is not None:
-            asked += [("tokens", self.tokens), ("token rate", _rate_in_words(self.token_rate))]
+            shown += [("tokens", self.tokens), ("token rate", _format_rate(self.token_rate))]
         if self.retries:
-            asked.append(("retries", f"{self.retries:,}"))
+            shown.append(("retries", f"{self.retries:,}"))
         if self.timeout is not None:
-            asked.append(("timeout", seconds_in_words(self.timeout)))
-        return asked
+            shown.append(("timeout", format_duration(self.timeout)))
+        return shown
 
     def runner_options(self) -> RunnerOptions:
-        """What every runner is told."""
+        """Return the options of each runner."""
         retry = None
         if self.retries:
-            retry = Retry(self.retries, _may_be_retried, retry_after=_asked_delay)
+            retry = Retry(self.retries, _is_retryable, retry_after=_requested_delay)
         return {"name": "headrace map", "timeout": self.timeout, "retry": retry}
 
 
-def field_of(value: Any, field: str) -> Any:
-    """The value of a record's field.
+def get_field(value: Any, field: str) -> Any:
+    """Return the value of a record's field.
 
     Raises:
-        ValueError: it has no such field.
+        ValueError: the record has no such field.
     """
     if not isinstance(value, dict):
-        msg = f"the record is no object, and has no field {field!r}"
+        msg = f"the record is not a JSON object, so it has no field {field!r}"
         raise ValueError(msg)
     fields = cast("dict[str, Any]", value)
     if field not in fields:
@@ -119,32 +121,32 @@ def field_of(value: Any, field: str) -> Any:
     return fields[field]
 
 
-def _rate_in_words(rate: Rate) -> str:
+def _format_rate(rate: Rate) -> str:
     for unit, period in UNITS.items():
         if period == rate.per:
             return f"{rate.amount:,.12g}/{unit}"
-    return f"{rate.amount:,.12g} in {seconds_in_words(rate.per)}"
+    return f"{rate.amount:,.12g} in {format_duration(rate.per)}"
 
 
-def _tokens(value: Any, field: str) -> float:
-    tokens = field_of(value, field)
+def _token_count(value: Any, field: str) -> float:
+    tokens = get_field(value, field)
     if isinstance(tokens, (int, float)) and not isinstance(tokens, bool) and 0 <= tokens < math.inf:
         return tokens
-    msg = f"the field {field!r} must be a number of tokens from 0, got {tokens!r}"
+    msg = f"the field {field!r} must be a number of tokens of at least 0, got {tokens!r}"
     raise ValueError(msg)
 
 
-def _may_be_retried(error: Exception) -> bool:
-    return not isinstance(error, UnretriedError)
+def _is_retryable(error: Exception) -> bool:
+    return not isinstance(error, PermanentError)
 
 
-def _asked_delay(error: Exception) -> float | None:
-    """The seconds that an error asks for itself, in its attribute `retry_after`."""
+def _requested_delay(error: Exception) -> float | None:
+    """Return the seconds in the error's attribute `retry_after`, or None if it has no valid one."""
     try:
-        asked = getattr(error, "retry_after", None)
+        shown = getattr(error, "retry_after", None)
     except Exception:
-        # A property, which fails. It is the error of the call that counts.
+        # A property that raises. The error of the call matters, not this one.
         return None
-    if isinstance(asked, (int, float)) and not isinstance(asked, bool) and 0 <= asked < math.inf:
-        return asked
+    if isinstance(shown, (int, float)) and not isinstance(shown, bool) and 0 <= shown < math.inf:
+        return shown
     return None

@@ -3,14 +3,14 @@
 | phase | effect of a signal |
 |---|---|
 | imports, checks, opening a pipe | the first raises `Interrupted`; the second ends the process at once |
-| opening files (`held`) | waits for the next phase |
-| the run (`listen`) | goes to the listener |
-| the ending: files are brought to disk | goes to the listener, which ignores it: nothing is left to stop |
-| after `end` | the second one ends the process at once, with the exit code of the run |
+| opening files (`deferred`) | is deferred to the next phase |
+| the run (`listen`) | calls the listener |
+| finishing: files are synced | calls the listener, which ignores it: nothing is left to stop |
+| after `set_exit_code` | the second one ends the process at once, with the exit code of the run |
 | the last steps of the interpreter | ignored |
 
-So an exception is raised only where nothing is half done, and the process ends early only where every file is either
-whole or not begun. This module imports little: it is there before anything that takes time.
+An exception is raised only where no step is half done. The process ends early only where every file is either whole
+or not begun. This module imports little, so that its handlers are installed before any slow import.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came while nothing was half done. `code` is the exit code."""
+    """A signal was received while no step was half done. `code` is the exit code."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Signals:
-    """The state of the process: it has one set of signal handlers."""
+    """The state of the signal handlers, which a process has once."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -47,13 +47,13 @@ class _Signals:
         self.received.append(number)
         if self.code is not None:
             if len(self.received) > 1:
-                leave(self.code)
+                exit_now(self.code)
         elif self.listener is not None:
             self.listener(number)
         elif self.raises:
-            # The first may have been swallowed, for example by a bare `except` in the module of the user.
+            # A bare `except` in the user's module may have swallowed the first.
             if len(self.received) > 1:
-                leave(128 + number)
+                exit_now(128 + number)
             raise Interrupted(number)
 
 
@@ -61,14 +61,14 @@ _state = _Signals()
 
 
 def install() -> None:
-    """Handle the signals, for the rest of the process."""
+    """Install the handlers for the rest of the process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _state.handle)
     # `nohup` ignores SIGHUP on purpose.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _state.handle)
-    # Registered first, so that it runs after the user's functions. The interpreter keeps `SIG_IGN` to its end,
-    # whereas it replaces other handlers by the default, which would change the exit code.
+    # Registered first, so that it runs after the user's exit functions. At exit the interpreter keeps `SIG_IGN`
+    # but replaces other handlers with the default, which would change the exit code.
     atexit.unregister(_ignore)
     atexit.register(_ignore)
 
@@ -79,8 +79,8 @@ def _ignore() -> None:
 
 
 @contextmanager
-def held() -> Generator[None]:
-    """Raise nothing in this block: a signal waits for `interruptible()` or `listen()`."""
+def deferred() -> Generator[None]:
+    """Defer signals in this block until `interruptible()` or `listen()`."""
     _state.raises = False
     try:
         yield
@@ -90,10 +90,10 @@ def held() -> Generator[None]:
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Raise `Interrupted` in this part of a held block, which may wait for ever and leaves nothing half done.
+    """Raise `Interrupted` in this part of a deferred block. The part may block for ever and leaves no step half done.
 
     Raises:
-        Interrupted: a signal comes, or came before.
+        Interrupted: a signal is received, or was deferred before.
     """
     before = _state.raises
     _state.raises = True
@@ -106,18 +106,18 @@ def interruptible() -> Generator[None]:
 
 
 def listen(listener: Callable[[int], object]) -> None:
-    """Call `listener` with each signal, also with those that were held; it runs between any two bytecodes."""
+    """Call `listener` with each signal, deferred ones included. It runs between any two bytecodes."""
     _state.listener = listener
     for number in tuple(_state.received):
         listener(number)
 
 
-def end(code: int) -> None:
-    """Everything is on disk: from now on a second signal ends the process with this exit code."""
+def set_exit_code(code: int) -> None:
+    """Set the exit code once all files are on disk. Later, a second signal ends the process with this code."""
     _state.code = code
     _state.listener = None
 
 
-def leave(code: int) -> NoReturn:
-    """End the process now, whatever its threads are doing. Nothing is flushed: that may be what it waits for."""
+def exit_now(code: int) -> NoReturn:
+    """End the process immediately, without waiting for threads and without flushing: a flush may be what blocks."""
     os._exit(code)

@@ -1,4 +1,4 @@
-"""The entry point of the command: handles signals before it imports anything that takes time."""
+"""The entry point of the command. It handles signals before it imports slow modules."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def start() -> int:
         code = main()
     except signals.Interrupted as interrupted:
         code = interrupted.code
-        signals.end(code)
-        # `say` may not be imported yet.
+        signals.set_exit_code(code)
+        # `eprint` may not be imported yet.
         if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
             print("headrace map: interrupted", file=sys.stderr, flush=True)
     finally:
-        signals.end(code)
+        signals.set_exit_code(code)
     return code

@@ -1,4 +1,4 @@
-"""What is said to the user, on standard error: nothing that is done depends on whether anybody hears it."""
+"""Messages to the user on standard error. A closed or broken standard error changes nothing else."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 
-def listen() -> None:
-    """Has a standard error be there, also where the process was started without one."""
-    # What is printed to none goes to standard output, which may be the output; and the next file would get its number.
+def ensure_stderr() -> None:
+    """Open a standard error if the process was started without one."""
+    # Otherwise messages would go to standard output, which may carry results, and the next file would become
+    # descriptor 2.
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as the process lives
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - stays open until the process ends
 
 
-def say(text: object) -> None:
-    """One line to the user."""
-    with unheard():
+def eprint(text: object) -> None:
+    """Print one line on standard error."""
+    with ignore_broken_stderr():
         print("headrace map:", text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def unheard() -> Generator[None]:
-    """What is shown in here may find that nobody reads it any more: then nothing is shown from now on."""
+def ignore_broken_stderr() -> Generator[None]:
+    """Ignore a broken standard error in this block, and discard all later messages."""
     try:
         yield
     except OSError:
-        # Also what is still to be flushed, or the exit code would tell of that.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stderr.fileno())
-        os.close(nowhere)
+        # Redirects buffered text too: the final flush would change the exit code.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stderr.fileno())
+        os.close(devnull)

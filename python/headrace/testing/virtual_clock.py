@@ -209,7 +209,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
-        """MergeMethods the threads, in real time."""
+        """Join the threads, in real time."""
         # From 3.12 on this puts minutes of timeout, on the loop's clock, around a join in real time.
         self._outside.joining = True
         try:

@@ -1,18 +1,17 @@
-"""What `headrace map --report` writes: how a run went, on one page that needs nothing beside it.
+"""The page of `headrace map --report`: one HTML file about a run, without external resources.
 
-All that is collected while the run goes on is bounded, however long it goes on and however many records it has:
+| module | contents |
+|---|---|
+| `ddsketch` | quantiles of durations to within 1%, from at most about 1,500 counters |
+| `timeline` | levels and events over time, in a fixed number of points |
+| `samples` | the slowest records, and the first failed ones |
+| `report` | durations, time line and samples of a run |
+| `series` | definitions of the levels and rates in the time line |
+| `collector` | fills a report during a run, and writes its page |
+| `summary` | totals and options at the top of the page |
+| `chart` | charts, as SVG inside HTML |
+| `page` | the page |
+| `format` | durations and numbers for humans |
 
-- `sketch`: how long calls took, to within 1%, in at most some 1,500 numbers.
-- `timeline`: what was in use when, and when records ended, in a fixed number of points.
-- `notable`: the slowest records, and the first that failed.
-- `gauge`: a level that the time line looks at.
-- `report`: durations, time line and records together.
-- `watch`: fills a report while a run goes on, and writes its page.
-
-And what is made of it at the end:
-
-- `chart`: pictures, as SVG within HTML.
-- `summary`: what stands at the top of the page.
-- `page`: the page.
-- `words`: durations and numbers as people read them.
+The memory for a report is bounded, whatever the length of the run and the number of records.
 """

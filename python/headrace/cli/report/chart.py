@@ -1,7 +1,7 @@
-"""Pictures in a page: SVG for what is drawn, HTML around it for what is read.
+"""Charts: SVG for shapes, HTML around it for labels.
 
-The drawing is stretched to whatever room there is; text in it would be stretched too, and would be too small on a
-telephone. So labels are HTML, placed by per cent. What a pointer finds are `<title>`s: no script is needed.
+The SVG is stretched to the available space, which would distort text in it. Labels are therefore HTML, positioned in
+per cent. Tooltips are `<title>` elements and need no script.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from headrace.cli.format import figures, seconds_in_words
-from headrace.cli.progress import as_clock
+from headrace.cli.format import format_duration, format_number
+from headrace.cli.progress import format_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from headrace.cli.report.ddsketch import Bar
     from headrace.cli.report.timeline import Count, Point
 
-# The picture's own units: a thousand across, a hundred down.
-WIDE, HIGH = 1000, 100
+# The size of a chart in its own units.
+WIDTH, HEIGHT = 1000, 100
 
-# Steps of an axis of time that is labelled as a clock is, in seconds, up to half a day.
+# Steps, in seconds, of a time axis with clock labels, up to half a day.
 _CLOCK = (30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 10800, 21600, 43200)
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A label on an axis, at a part of its length."""
+    """A label on an axis, at a fraction of its length."""
 
     at: float
     text: str
     side: str = ""
-    """On which side of its place the label stands; empty for the middle."""
+    """The side of the position on which the label is; empty for the middle."""
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """What a colour of the picture means."""
+class LegendEntry:
+    """An entry of the legend: a colour and its meaning."""
 
     colour: str
     """A class of the style sheet."""
@@ -56,9 +56,9 @@ def level_chart(
     seconds: float,
     legend: bool = True,
 ) -> str:
-    """A level over time: its mean as an area, its peak as a line, its limit, if there is one, dashed."""
+    """Draw a level over time: its mean as an area, its peak as a line, and its limit, if any, dashed."""
     highest = max((point.peak for point in points), default=0.0)
-    # The limit is the top, unless what there is would then lie flat on the ground.
+    # The limit is the top of the axis, unless the level would then be too low to see.
     bounded = limit is not None and highest <= limit < 5 * highest
     top = limit if bounded and limit is not None else _round_up(highest or 1.0)
     mean = " ".join(f"V{_y(p.mean, top)}H{_x(p.end, seconds)}" for p in points)
@@ -66,138 +66,146 @@ def level_chart(
     shapes: list[str] = []
     if points:
         shapes += [
-            f'<path class="area" d="M0,{HIGH}{mean}V{HIGH}Z"/>',
+            f'<path class="area" d="M0,{HEIGHT}{mean}V{HEIGHT}Z"/>',
             f'<path class="line" d="M0,{_y(points[0].peak, top)}{peak}"/>',
         ]
-    keys = [Key("use", "on average"), Key("peak", "highest")]
+    keys = [LegendEntry("use", "on average"), LegendEntry("peak", "highest")]
     if limit is not None:
         if bounded:
-            shapes.append(f'<path class="limit" d="M0,{_y(limit, top)}H{WIDE}"/>')
+            shapes.append(f'<path class="limit" d="M0,{_y(limit, top)}H{WIDTH}"/>')
         where = "" if bounded else ", far above"
-        keys.append(Key("limit", f"limit {figures_or_whole(limit)}{where}"))
+        keys.append(LegendEntry("limit", f"limit {format_value(limit)}{where}"))
     shapes += _hover(
         (
             point.begin / seconds,
             point.end / seconds,
-            _when(point.begin, point.end)
-            + f": {figures(point.mean)} on average, {figures_or_whole(point.peak)} at most",
+            _format_span(point.begin, point.end)
+            + f": {format_number(point.mean)} on average, {format_value(point.peak)} at most",
         )
         for point in points
     )
     area = sum(point.mean * (point.end - point.begin) for point in points)
     average = area / seconds if seconds else 0.0
-    said = f"{figures(average)} on average, {figures_or_whole(highest)} at most"
-    note = f"{note}: {said}" if note else said
-    return _figure(title, note, keys if legend else [], shapes, _up(top), _times(seconds))
+    text = f"{format_number(average)} on average, {format_value(highest)} at most"
+    note = f"{note}: {text}" if note else text
+    return _figure(
+        title, note, keys if legend else [], shapes, _value_ticks(top), _time_ticks(seconds)
+    )
 
 
 def count_chart(
     title: str, note: str, done: Sequence[Count], failed: Sequence[Count], *, seconds: float
 ) -> str:
-    """What ended in each second, the failed on top of the done."""
+    """Draw done and failed records per second, stacked."""
     spans = done or failed
     rows = [
         (
             span.begin,
             span.end,
-            (done[place].count if done else 0) / (span.end - span.begin),
-            (failed[place].count if failed else 0) / (span.end - span.begin),
+            (done[position].count if done else 0) / (span.end - span.begin),
+            (failed[position].count if failed else 0) / (span.end - span.begin),
         )
-        for place, span in enumerate(spans)
+        for position, span in enumerate(spans)
     ]
     top = _round_up(max((good + bad for _, _, good, bad in rows), default=0.0) or 1.0)
     whole = " ".join(f"V{_y(good + bad, top)}H{_x(end, seconds)}" for _, end, good, bad in rows)
     below = " ".join(f"V{_y(good, top)}H{_x(end, seconds)}" for _, end, good, _ in rows)
     shapes: list[str] = []
-    keys = [Key("done", "done")]
+    keys = [LegendEntry("done", "done")]
     if failed:
-        shapes.append(f'<path class="failed" d="M0,{HIGH}{whole}V{HIGH}Z"/>')
-        keys.append(Key("failed", "failed"))
+        shapes.append(f'<path class="failed" d="M0,{HEIGHT}{whole}V{HEIGHT}Z"/>')
+        keys.append(LegendEntry("failed", "failed"))
     if rows:
-        shapes.append(f'<path class="done" d="M0,{HIGH}{below}V{HIGH}Z"/>')
+        shapes.append(f'<path class="done" d="M0,{HEIGHT}{below}V{HEIGHT}Z"/>')
     shapes += _hover(
         (
             begin / seconds,
             end / seconds,
-            f"{_when(begin, end)}: {figures(good)} done a second"
-            + (f", {figures(bad)} failed" if bad else ""),
+            f"{_format_span(begin, end)}: {format_number(good)} done per second"
+            + (f", {format_number(bad)} failed" if bad else ""),
         )
         for begin, end, good, bad in rows
     )
-    return _figure(title, note, keys, shapes, _up(top), _times(seconds))
+    return _figure(title, note, keys, shapes, _value_ticks(top), _time_ticks(seconds))
 
 
-def flow_chart(
+def rate_chart(
     title: str, note: str, counts: Sequence[Count], *, limit: float, seconds: float
 ) -> str:
-    """What there was of something in each second, and the rate that it was to keep, dashed."""
-    # Of four slots each: in short ones, what happens now and then would look like more than the rate.
-    fours = [counts[place : place + 4] for place in range(0, len(counts), 4)]
+    """Draw an amount per second, and its maximum rate as a dashed line."""
+    # Four slots each: in shorter spans, rare events would seem to exceed the rate.
+    fours = [counts[position : position + 4] for position in range(0, len(counts), 4)]
     rows = [
         (four[0].begin, four[-1].end, sum(count.count for count in four)) for four in fours if four
     ]
-    flows = [(begin, end, amount / (end - begin)) for begin, end, amount in rows]
-    top = _round_up(max([limit, *(flow for _, _, flow in flows)]))
-    path = " ".join(f"V{_y(flow, top)}H{_x(end, seconds)}" for _, end, flow in flows)
-    shapes = [f'<path class="done" d="M0,{HIGH}{path}V{HIGH}Z"/>'] if flows else []
-    shapes.append(f'<path class="limit" d="M0,{_y(limit, top)}H{WIDE}"/>')
+    rates = [(begin, end, amount / (end - begin)) for begin, end, amount in rows]
+    top = _round_up(max([limit, *(rate for _, _, rate in rates)]))
+    path = " ".join(f"V{_y(rate, top)}H{_x(end, seconds)}" for _, end, rate in rates)
+    shapes = [f'<path class="done" d="M0,{HEIGHT}{path}V{HEIGHT}Z"/>'] if rates else []
+    shapes.append(f'<path class="limit" d="M0,{_y(limit, top)}H{WIDTH}"/>')
     shapes += _hover(
-        (begin / seconds, end / seconds, f"{_when(begin, end)}: {figures(flow)} a second")
-        for begin, end, flow in flows
+        (
+            begin / seconds,
+            end / seconds,
+            f"{_format_span(begin, end)}: {format_number(rate)} per second",
+        )
+        for begin, end, rate in rates
     )
-    keys = [Key("done", "a second"), Key("limit", f"rate {figures_or_whole(limit)}")]
+    keys = [LegendEntry("done", "per second"), LegendEntry("limit", f"rate {format_value(limit)}")]
     whole = sum(amount for _, _, amount in rows)
     average = whole / seconds if seconds else 0.0
-    said = f"{note}: {figures(average)} on average, {figures_or_whole(whole)} in all"
-    return _figure(title, said, keys, shapes, _up(top), _times(seconds))
+    text = f"{note}: {format_number(average)} on average, {format_value(whole)} in total"
+    return _figure(title, text, keys, shapes, _value_ticks(top), _time_ticks(seconds))
 
 
 def histogram(
     title: str, note: str, bars: Sequence[Bar], marks: Sequence[tuple[str, float]]
 ) -> str:
-    """How durations are spread, on a logarithmic axis, with some of them marked."""
+    """Draw a histogram of durations on a logarithmic axis, with marks."""
     if not bars:
         return ""
     low, high = math.log(bars[0].low), math.log(bars[-1].high)
 
-    def place(duration: float) -> float:
-        # A mark at the very least or most may lie a rounding beyond the bars.
+    def position(duration: float) -> float:
+        # Rounding may move a mark at an extreme slightly beyond the bars.
         return min(max((math.log(max(duration, bars[0].low)) - low) / (high - low), 0.0), 1.0)
 
     top = _round_up(max(bar.count for bar in bars))
     shapes: list[str] = []
     for bar in bars:
         if bar.count:
-            left, right = place(bar.low) * WIDE, place(bar.high) * WIDE
-            # A bar that is there is seen.
-            height = max(bar.count / top * HIGH, 1.0)
+            left, right = position(bar.low) * WIDTH, position(bar.high) * WIDTH
+            # A bar is never too low to see.
+            height = max(bar.count / top * HEIGHT, 1.0)
             shapes.append(
-                f'<rect class="bar" x="{left:.1f}" y="{HIGH - height:.1f}" '
+                f'<rect class="bar" x="{left:.1f}" y="{HEIGHT - height:.1f}" '
                 f'width="{right - left:.1f}" height="{height:.1f}"/>'
             )
-    shapes += [f'<path class="mark" d="M{place(at) * WIDE:.1f},0V{HIGH}"/>' for _, at in marks]
+    shapes += [
+        f'<path class="mark" d="M{position(at) * WIDTH:.1f},0V{HEIGHT}"/>' for _, at in marks
+    ]
     shapes += _hover(
         (
-            place(bar.low),
-            place(bar.high),
-            f"{seconds_in_words(bar.low)} to {seconds_in_words(bar.high)}: {bar.count:,}",
+            position(bar.low),
+            position(bar.high),
+            f"{format_duration(bar.low)} to {format_duration(bar.high)}: {bar.count:,}",
         )
         for bar in bars
     )
-    ticks = _decades(bars[0].low, bars[-1].high, place)
-    above = _apart([Tick(place(at), text) for text, at in marks])
-    return _figure(title, note, [], shapes, _up(top), ticks, above)
+    ticks = _log_ticks(bars[0].low, bars[-1].high, position)
+    above = _spread_labels([Tick(position(at), text) for text, at in marks])
+    return _figure(title, note, [], shapes, _value_ticks(top), ticks, above)
 
 
-def figures_or_whole(value: float) -> str:
-    """A whole number as it is, any other with its figures."""
-    return f"{value:,.0f}" if value == int(value) else figures(value)
+def format_value(value: float) -> str:
+    """Format a whole number without decimals, any other with three significant digits."""
+    return f"{value:,.0f}" if value == int(value) else format_number(value)
 
 
 def _figure(
     title: str,
     note: str,
-    keys: Sequence[Key],
+    keys: Sequence[LegendEntry],
     shapes: Sequence[str],
     up: Sequence[Tick],
     across: Sequence[Tick],
@@ -205,19 +213,19 @@ def _figure(
 ) -> str:
     legend = "".join(f'<span class="key {key.colour}">{escape(key.text)}</span>' for key in keys)
     legend = legend and f'<div class="legend">{legend}</div>'
-    grid = "".join(f'<path class="grid" d="M0,{tick.at * HIGH:.1f}H{WIDE}"/>' for tick in up)
+    grid = "".join(f'<path class="grid" d="M0,{tick.at * HEIGHT:.1f}H{WIDTH}"/>' for tick in up)
     rows = "".join(f'<span style="top:{tick.at:.2%}">{escape(tick.text)}</span>' for tick in up)
     return (
         f"<figure><figcaption><h3>{escape(title)}</h3><p>{escape(note)}</p>{legend}"
-        f'</figcaption><div class="plot">{_row("marks", above) if above else ""}<div class="up">{rows}</div>'
-        f'<svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" role="img" '
+        f'</figcaption><div class="plot">{_labels("marks", above) if above else ""}<div class="up">{rows}</div>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(title)}. {escape(note)}">{grid}{"".join(shapes)}</svg>'
-        f"{_row('across', across)}</div></figure>"
+        f"{_labels('across', across)}</div></figure>"
     )
 
 
-def _row(name: str, ticks: Sequence[Tick]) -> str:
-    """Labels beside each other. What would leave the picture on a side is drawn in from there."""
+def _labels(name: str, ticks: Sequence[Tick]) -> str:
+    """Render labels in a row. A label near an edge is aligned to stay inside."""
     spans: list[str] = []
     for tick in ticks:
         side = tick.side or ("right" if tick.at < 0.04 else "left" if tick.at > 0.96 else "middle")
@@ -226,28 +234,28 @@ def _row(name: str, ticks: Sequence[Tick]) -> str:
 
 
 def _hover(columns: Iterable[tuple[float, float, str]]) -> list[str]:
-    """Columns that tell what they show to whoever points at them."""
+    """Render invisible columns with tooltips."""
     return [
-        f'<rect class="hover" x="{left * WIDE:.1f}" y="0" width="{(right - left) * WIDE:.2f}" '
-        f'height="{HIGH}"><title>{escape(text)}</title></rect>'
+        f'<rect class="hover" x="{left * WIDTH:.1f}" y="0" width="{(right - left) * WIDTH:.2f}" '
+        f'height="{HEIGHT}"><title>{escape(text)}</title></rect>'
         for left, right, text in columns
     ]
 
 
 def _x(at: float, seconds: float) -> str:
-    return f"{at / seconds * WIDE:.1f}"
+    return f"{at / seconds * WIDTH:.1f}"
 
 
 def _y(value: float, top: float) -> str:
-    return f"{HIGH - value / top * HIGH:.1f}"
+    return f"{HEIGHT - value / top * HEIGHT:.1f}"
 
 
-def _up(top: float) -> list[Tick]:
+def _value_ticks(top: float) -> list[Tick]:
     return [Tick(1 - part, f"{top * part:,.12g}") for part in (0, 0.5, 1)]
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 3, 4, 5, 6, 8 and 10 times a power of ten: a round number, and half of it as well."""
+    """Round up to 1, 2, 3, 4, 5, 6, 8 or 10 times a power of ten, so that half of the result is round too."""
     unit = 10.0 ** math.floor(math.log10(value))
     for step in (1, 2, 3, 4, 5, 6, 8):
         if value <= step * unit:
@@ -255,21 +263,21 @@ def _round_up(value: float) -> float:
     return 10 * unit
 
 
-def _times(seconds: float, most: int = 5) -> list[Tick]:
-    """Round times from 0 to the end, `most` steps at most."""
+def _time_ticks(seconds: float, most: int = 5) -> list[Tick]:
+    """Return round times from 0 to the end, in at most `most` steps."""
     if not seconds:
         return []
     step = next(step for step in _steps(seconds) if seconds / step <= most)
-    label = as_clock if seconds > 120 else _label
+    label = format_clock if seconds > 120 else _format_tick
     count = int(seconds / step)
     return [
-        Tick(place * step / seconds, label(place * step) if place else "0")
-        for place in range(count + 1)
+        Tick(position * step / seconds, label(position * step) if position else "0")
+        for position in range(count + 1)
     ]
 
 
 def _steps(seconds: float) -> list[float]:
-    """Steps of an axis of so many seconds, ascending; the last is no shorter than a fifth of it."""
+    """Return candidate steps for an axis of `seconds`, ascending; the last is at least a fifth of it."""
     if seconds <= 120:
         unit = 10.0 ** (math.floor(math.log10(seconds)) - 1)
         return [unit * step for step in (1, 2, 5, 10, 20, 50)]
@@ -277,35 +285,35 @@ def _steps(seconds: float) -> list[float]:
     return [*_CLOCK, *(day * step for step in (1, 2, 5))]
 
 
-def _label(seconds: float) -> str:
-    """A round duration, without the noughts behind the point."""
+def _format_tick(seconds: float) -> str:
+    """Format a round duration without trailing zeros."""
     if seconds > 120:
-        return seconds_in_words(seconds)
-    # Rounded, since three steps of 0.1 are a little more than 0.3.
+        return format_duration(seconds)
+    # Rounded: three steps of 0.1 are slightly above 0.3.
     for factor, unit in ((1, "s"), (1e3, "ms")):
         if seconds * factor >= 0.0999:
             return f"{round(seconds * factor, 6):g} {unit}"
     return f"{round(seconds * 1e6, 6):g} µs"
 
 
-def _when(begin: float, end: float) -> str:
-    return f"{seconds_in_words(begin)} to {seconds_in_words(end)}"
+def _format_span(begin: float, end: float) -> str:
+    return f"{format_duration(begin)} to {format_duration(end)}"
 
 
-def _decades(low: float, high: float, place: Callable[[float], float]) -> list[Tick]:
-    """Round durations on a logarithmic axis, with room for their labels between them."""
+def _log_ticks(low: float, high: float, position: Callable[[float], float]) -> list[Tick]:
+    """Return round durations on a logarithmic axis, with space for their labels."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
         round_ones = (step * 10.0**power for power in powers[::every] for step in steps)
         chosen = [duration for duration in round_ones if low <= duration <= high]
-        places = [place(duration) for duration in chosen]
+        places = [position(duration) for duration in chosen]
         if len(chosen) > 1 and all(b - a >= 0.18 for a, b in pairwise(places)):
-            return [Tick(place(duration), _label(duration)) for duration in chosen]
-    return [Tick(0, seconds_in_words(low)), Tick(1, seconds_in_words(high))]
+            return [Tick(position(duration), _format_tick(duration)) for duration in chosen]
+    return [Tick(0, format_duration(low)), Tick(1, format_duration(high))]
 
 
-def _apart(ticks: Sequence[Tick], room: float = 0.13) -> list[Tick]:
-    """Labels that do not lie over one another: of some that are close, the outer two, each on its own side."""
+def _spread_labels(ticks: Sequence[Tick], room: float = 0.13) -> list[Tick]:
+    """Keep labels that do not overlap: of a close group, the outer two, each on its own side."""
     close: list[list[Tick]] = []
     for tick in ticks:
         if close and tick.at - close[-1][-1].at < room:

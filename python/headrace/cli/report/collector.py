@@ -1,4 +1,4 @@
-"""Fills a report while a run goes on, and writes its page at the end."""
+"""Collection of the data of a report during a run."""
 
 from __future__ import annotations
 
@@ -13,88 +13,88 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from headrace.cli.output import Output
-    from headrace.cli.record_error import Failure
-    from headrace.cli.record_task import Call
-    from headrace.cli.report.series import Family, Flow, Gauge
+    from headrace.cli.record_error import RecordError
+    from headrace.cli.record_task import RecordTask
+    from headrace.cli.report.series import RateSeries, Series, SeriesFamily
     from headrace.cli.report.summary import Summary
 
-SHORTEST, LONGEST = 0.005, 0.5
-"""Between these many seconds lie two looks at the gauges: a quarter of a point, as long as points are of that size."""
+MIN_PAUSE, MAX_PAUSE = 0.005, 0.5
+"""The bounds, in seconds, of the pause between two samples, which is a quarter of the width of a slot."""
 
 
-class Watch:
-    """Looks at gauges and families of them, and is told of every record that is settled.
+class Collector:
+    """Samples series, adds each settled record to a report, and writes its page at the end.
 
     Bound: that of `Report`.
-    Cost: the looks are so far apart that they take at most a hundredth of the loop's time.
+    Cost: samples are so far apart that they take at most 1% of the event loop's time.
 
     Args:
-        output: gets the page.
-        gauges: what to look at, in the order in which it is to be shown.
-        families: what else to look at.
-        flows: what of that which happens is shown besides.
-        clock: what the times of calls are of, in seconds.
+        output: the file of the page.
+        series: the levels to sample, in the order of the page.
+        families: the series families to sample.
+        rate_series: the events that the page shows with their rates.
+        clock: the clock of the times in records, in seconds.
     """
 
     def __init__(
         self,
         output: Output,
-        gauges: Sequence[Gauge],
-        families: Sequence[Family] = (),
-        flows: Sequence[Flow] = (),
+        series: Sequence[Series],
+        families: Sequence[SeriesFamily] = (),
+        rate_series: Sequence[RateSeries] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
-        self._gauges = gauges
+        self._series = series
         self._clock = clock
-        self._begun = clock()
+        self._started = clock()
         self._families = families
-        self._flows = flows
+        self._rate_series = rate_series
         self._report = Report(len(families))
 
     async def run(self) -> NoReturn:
-        """Looks at the gauges until it is cancelled."""
+        """Sample all series until cancelled."""
         while True:
-            # Of the processor, not of the clock: a thread that had to wait for its turn has cost nothing.
+            # CPU time: time in which the thread is not scheduled is no cost.
             before = time.thread_time()
-            self.look()
+            self.sample()
             cost = time.thread_time() - before
-            pause = min(max(self._report.line.width / 4, SHORTEST), LONGEST)
+            pause = min(max(self._report.time_line.width / 4, MIN_PAUSE), MAX_PAUSE)
             await asyncio.sleep(max(pause, 100 * cost))
 
-    def look(self) -> None:
-        """Looks at everything once."""
-        now = self._clock() - self._begun
-        self._report.line.look(now, {gauge.name: gauge.read() for gauge in self._gauges})
+    def sample(self) -> None:
+        """Sample all series once."""
+        now = self._clock() - self._started
+        self._report.time_line.sample(now, {one.name: one.read() for one in self._series})
         for family, line in zip(self._families, self._report.families, strict=True):
-            # One that never was above 0 takes nobody's place.
-            line.look(now, {name: level for name, level in family.read().items() if level})
+            # A level of 0 must not use up one of the bounded number of levels.
+            line.sample(now, {name: level for name, level in family.read().items() if level})
 
-    def settled(self, call: Call, failure: Failure | None) -> None:
-        """Takes in a call that has ended, its record being done or failed."""
-        self._report.settled(
-            call.ended - self._begun,
-            call.record.number,
-            call.record.text,
-            waited=call.first - call.read,
-            took=call.ended - call.started,
-            failure=failure,
-            attempts=call.attempts,
-            tokens=call.tokens,
+    def add_record(self, record_task: RecordTask, error: RecordError | None) -> None:
+        """Add a record that is done or failed."""
+        self._report.add_record(
+            record_task.ended - self._started,
+            record_task.record.number,
+            record_task.record.text,
+            waited=record_task.first - record_task.read,
+            took=record_task.ended - record_task.started,
+            error=error,
+            attempts=record_task.attempts,
+            tokens=record_task.tokens,
         )
 
     def write(self, summary: Summary) -> None:
-        """Writes the page, whole or not at all.
+        """Write the page, whole or not at all.
 
         Raises:
-            ComplaintError: it cannot be written.
+            CommandError: the page cannot be written.
         """
-        # Imported here, since most runs have no page, and every one has to start.
+        # Late import: most runs have no page, and the import would delay each start.
         from headrace.cli.report.page import render
 
-        now = self._clock() - self._begun
-        for line in (self._report.line, *self._report.families):
-            line.look(now, {})
-        page = render(self._report, summary, self._gauges, self._families, self._flows)
+        now = self._clock() - self._started
+        for line in (self._report.time_line, *self._report.families):
+            line.sample(now, {})
+        page = render(self._report, summary, self._series, self._families, self._rate_series)
         self._output.write(page.encode())
         self._output.commit()

@@ -1,9 +1,9 @@
-"""How durations are spread, in bounded memory: a sketch in the manner of DDSketch.
+"""The distribution of durations in bounded memory: DDSketch.
 
-A duration is counted in a bucket, and the borders of the buckets grow by the same factor from one to the
-next (Masson, Rim and Lee, 2019). With the factor (1 + e) / (1 - e), the value 2b / (1 + factor), b being
-the upper border, is within the fraction e of everything in the bucket, wherever in it that is. So is every
-quantile, since a quantile is one of the values that were counted.
+Each duration is counted in a bucket, and the bounds of the buckets grow by a constant factor (Masson, Rim and Lee,
+2019). Let the factor be (1 + e) / (1 - e) and b the upper bound of a bucket. Then the value 2b / (1 + factor) has a
+relative error of at most e for each duration in the bucket. The same holds for quantiles, because a quantile is one of
+the counted durations.
 """
 
 from __future__ import annotations
@@ -15,81 +15,81 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ERROR = 0.01
-"""No quantile between `LEAST` and `MOST` is further from the true one than this part of it."""
-LEAST = 1e-6
-"""What is shorter counts as this long: no clock of Python's tells such durations apart."""
-MOST = 1e7
-"""What is longer than these 116 days counts as this long."""
+RELATIVE_ERROR = 0.01
+"""The maximum relative error of a quantile between `MIN_DURATION` and `MAX_DURATION`."""
+MIN_DURATION = 1e-6
+"""Shorter durations count as this long: Python's clocks cannot distinguish them."""
+MAX_DURATION = 1e7
+"""Longer durations count as this long, 116 days."""
 
-_FACTOR = (1 + ERROR) / (1 - ERROR)
+_FACTOR = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG = math.log(_FACTOR)
 
-BUCKETS = math.ceil(math.log(MOST / LEAST) / _LOG) + 1
-"""How many there are at most."""
+BUCKETS = math.ceil(math.log(MAX_DURATION / MIN_DURATION) / _LOG) + 1
+"""The maximum number of buckets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A part of a histogram: `count` durations above `low`, up to `high` seconds."""
+    """A bar of a histogram: `count` durations above `low` and up to `high` seconds."""
 
     low: float
     high: float
     count: int
 
 
-class Sketch:
-    """Counts durations and tells their quantiles.
+class DDSketch:
+    """Counts durations and estimates their quantiles.
 
-    Law: a quantile is within 1% of the duration that has its rank, or within a microsecond if that is more.
-    Bound: `BUCKETS` counters, about 1,500, however many durations were added.
-    Cost: a logarithm and a dictionary entry to add one; sorting the buckets to ask.
+    Law: a quantile is within 1% of the duration with its rank, or within a microsecond if that is more.
+    Bound: `BUCKETS` counters, about 1,500, for any number of durations.
+    Cost: `add` takes a logarithm and a dictionary entry; a query sorts the buckets.
     """
 
-    __slots__ = ("_buckets", "count", "least", "most", "total")
+    __slots__ = ("_buckets", "count", "maximum", "minimum", "total")
 
     def __init__(self) -> None:
         self.count: int = 0
         self.total: float = 0.0
-        """The sum of all durations, in seconds, exact but for rounding."""
-        self.least: float = math.inf
+        """The sum of all durations in seconds, exact except for rounding."""
+        self.minimum: float = math.inf
         """The shortest duration, exact; infinite before the first."""
-        self.most: float = 0.0
+        self.maximum: float = 0.0
         """The longest duration, exact."""
         self._buckets: dict[int, int] = {}
 
     def add(self, seconds: float) -> None:
-        """Counts a duration.
+        """Count a duration.
 
         Raises:
-            ValueError: it is negative, infinite or no number.
+            ValueError: the duration is negative, infinite or NaN.
         """
         if not 0 <= seconds < math.inf:
             msg = f"a duration must be a finite number of seconds of at least 0, got {seconds}"
             raise ValueError(msg)
         self.count += 1
         self.total += seconds
-        self.least = min(self.least, seconds)
-        self.most = max(self.most, seconds)
-        held = min(max(seconds, LEAST), MOST)
-        number = math.ceil(math.log(held / LEAST) / _LOG)
+        self.minimum = min(self.minimum, seconds)
+        self.maximum = max(self.maximum, seconds)
+        clamped = min(max(seconds, MIN_DURATION), MAX_DURATION)
+        number = math.ceil(math.log(clamped / MIN_DURATION) / _LOG)
         self._buckets[number] = self._buckets.get(number, 0) + 1
 
     @property
     def mean(self) -> float:
-        """The mean duration in seconds; 0 if there is none."""
+        """The mean duration in seconds; 0 if no duration was added."""
         return self.total / self.count if self.count else 0.0
 
     def quantiles(self, parts: Iterable[float]) -> list[float]:
-        """For each part q of 1, the duration that q of all durations do not exceed, in seconds.
+        """Return the quantile q, in seconds, for each q in `parts`.
 
-        That is the duration of rank ceil(q * count) in ascending order, from rank 1 on. The first and the last are exact.
+        It is the duration with rank ceil(q * count) in ascending order, at least rank 1. The first and the last are exact.
 
         Raises:
-            ValueError: nothing was counted, or a part is not between 0 and 1.
+            ValueError: no duration was added, or a part is not between 0 and 1.
         """
         if not self.count:
-            msg = "quantiles of no durations"
+            msg = "quantiles need at least one duration"
             raise ValueError(msg)
         return [self._quantile(part) for part in parts]
 
@@ -97,24 +97,24 @@ class Sketch:
         if not 0 <= part <= 1:
             msg = f"a quantile must be between 0 and 1, got {part}"
             raise ValueError(msg)
-        # Rounded first: 0.07 * 100 is a little more than 7, and yet it is the seventh that is meant.
+        # Rounded first: 0.07 * 100 is slightly above 7, but the rank is 7.
         rank = max(1, math.ceil(round(part * self.count, 6)))
         if rank == 1:
-            return self.least
+            return self.minimum
         if rank == self.count:
-            return self.most
+            return self.maximum
         seen = 0
         for number in sorted(self._buckets):
             seen += self._buckets[number]
             if seen >= rank:
                 break
         else:
-            raise AssertionError("the buckets hold as many durations as were counted")
-        # No better guess than the extremes lies beyond them.
-        return min(max(_value(number), self.least), self.most)
+            raise AssertionError("the buckets hold as many durations as `count`")
+        # An estimate beyond the exact extremes is replaced by them.
+        return min(max(_representative(number), self.minimum), self.maximum)
 
     def histogram(self, bars: int) -> list[Bar]:
-        """The durations in at most `bars` bars of the same width on a logarithmic axis; empty if there are none."""
+        """Return at most `bars` bars of equal width on a logarithmic axis; an empty list without durations."""
         if not self._buckets:
             return []
         first, last = min(self._buckets), max(self._buckets)
@@ -123,16 +123,20 @@ class Sketch:
         for number, count in self._buckets.items():
             counts[(number - first) // step] += count
         return [
-            Bar(_border(first - 1 + place * step), _border(first - 1 + (place + 1) * step), count)
-            for place, count in enumerate(counts)
+            Bar(
+                _upper_bound(first - 1 + index * step),
+                _upper_bound(first - 1 + (index + 1) * step),
+                count,
+            )
+            for index, count in enumerate(counts)
         ]
 
 
-def _border(number: int) -> float:
-    """The upper border of a bucket."""
-    return LEAST * _FACTOR**number
+def _upper_bound(number: int) -> float:
+    """Return the upper bound of a bucket."""
+    return MIN_DURATION * _FACTOR**number
 
 
-def _value(number: int) -> float:
-    """What stands for every duration in a bucket."""
-    return 2 * _border(number) / (1 + _FACTOR) if number else LEAST
+def _representative(number: int) -> float:
+    """Return the estimate for all durations in a bucket."""
+    return 2 * _upper_bound(number) / (1 + _FACTOR) if number else MIN_DURATION

@@ -1,7 +1,7 @@
-"""The page: one HTML file that asks for nothing beside it.
+"""The page of a report: one HTML file without external resources.
 
-It holds no script, and its content security policy forbids any, and every address with it. What came from the
-records is escaped all the same.
+It has no script, and its content security policy forbids scripts and external resources. Text from records is escaped
+as well.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from headrace._core import __version__
-from headrace.cli.format import figures, seconds_in_words, shortened
+from headrace.cli.format import (
+    format_duration,
+    format_number,
+    shorten,
+)
 from headrace.cli.report.chart import (
     count_chart,
-    figures_or_whole,
-    flow_chart,
+    format_value,
     histogram,
     level_chart,
+    rate_chart,
 )
-from headrace.cli.report.ddsketch import ERROR
+from headrace.cli.report.ddsketch import RELATIVE_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.cli.report.report import Report
-    from headrace.cli.report.series import Family, Flow, Gauge
+    from headrace.cli.report.series import RateSeries, Series, SeriesFamily
     from headrace.cli.report.summary import Summary
     from headrace.cli.report.timeline import TimeLine
 
@@ -48,26 +52,26 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def render(
     report: Report,
     summary: Summary,
-    gauges: Sequence[Gauge],
-    families: Sequence[Family] = (),
-    flows: Sequence[Flow] = (),
+    series: Sequence[Series],
+    families: Sequence[SeriesFamily] = (),
+    rate_series: Sequence[RateSeries] = (),
 ) -> str:
-    """The whole page.
+    """Render the page.
 
     Args:
-        report: what was collected; its time line is looked at up to its end.
-        summary: what stands at the top.
-        gauges: the levels to show, in this order. One that the time line does not know is left out. How much
-            of its limit the first has used stands at the top.
-        families: the kinds of levels that come and go, as many as the report has.
-        flows: the events to show beside their rates.
+        report: the collected data, sampled up to the end of the run.
+        summary: the content of the top of the page.
+        series: the levels to show, in this order. Those unknown to the time line are left out. The top of the page
+            shows the utilisation of the first one's limit.
+        families: the series families of the report.
+        rate_series: the events to show with their rates.
     """
     style = files("headrace.cli.report").joinpath("style.css").read_text(encoding="utf-8")
     sections = [
         _head(summary),
-        _cards(report, summary, gauges),
+        _cards(report, summary, series),
         _durations(report),
-        _line(report, gauges, flows),
+        _time_line(report, series, rate_series),
         *(_family(family, line) for family, line in zip(families, report.families, strict=True)),
         _slowest(report),
         _failed(report),
@@ -80,11 +84,11 @@ def render(
         f"<title>{escape(summary.job)}: {summary.read:,} records</title><style>\n{style}</style></head>\n"
         f"<body><main>\n{''.join(sections)}"
         f"<footer><p>headrace {escape(__version__)} on {platform.python_implementation()} "
-        f"{platform.python_version()}. Quantiles are within {ERROR:.0%}; levels are those of looks at most "
-        f"half a second apart; counts are exact. A picture has the same number of points, however long the run.</p></footer>\n"
+        f"{platform.python_version()}. Quantiles are within {RELATIVE_ERROR:.0%}; levels are sampled at least "
+        f"every half second; counts are exact. The number of points in a chart does not depend on the length of the run.</p></footer>\n"
         f"</main></body></html>\n"
     )
-    # Whatever a command line or an error may hold, the page is UTF-8.
+    # Lone surrogates in the command line or an error become escapes.
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -103,28 +107,28 @@ def _head(summary: Summary) -> str:
     )
 
 
-def _cards(report: Report, summary: Summary, gauges: Sequence[Gauge]) -> str:
+def _cards(report: Report, summary: Summary, series: Sequence[Series]) -> str:
     seconds = summary.seconds
     settled = summary.done + summary.failed
-    rate = f"{figures(settled / seconds)} a second" if seconds else ""
+    rate = f"{format_number(settled / seconds)} per second" if seconds else ""
     share = f"{summary.failed / settled:.1%} of {settled:,}" if settled else ""
     cards = [
         ("done", f"{summary.done:,}", rate, ""),
         ("failed", f"{summary.failed:,}", share, "bad" if summary.failed else ""),
-        ("took", seconds_in_words(seconds), f"{summary.read:,} records read", ""),
+        ("took", format_duration(seconds), f"{summary.read:,} records read", ""),
     ]
     if summary.retried:
-        cards.append(("called again", f"{summary.retried:,}", "times, after an error", ""))
+        cards.append(("retries", f"{summary.retried:,}", "calls repeated after an error", ""))
     if report.calls.count:
         median, late = report.calls.quantiles([0.5, 0.99])
         cards.append(
-            ("median call", seconds_in_words(median), f"99% within {seconds_in_words(late)}", "")
+            ("median call", format_duration(median), f"99% within {format_duration(late)}", "")
         )
-    for gauge in gauges[:1]:
-        if gauge.limit and report.line.end:
-            used = report.line.area(gauge.name) / report.line.end
-            said = f"{figures(used)} of {figures_or_whole(gauge.limit)} on average"
-            cards.append(("limit used", f"{used / gauge.limit:.0%}", said, ""))
+    for one in series[:1]:
+        if one.limit and report.time_line.end:
+            used = report.time_line.area(one.name) / report.time_line.end
+            text = f"{format_number(used)} of {format_value(one.limit)} on average"
+            cards.append(("limit used", f"{used / one.limit:.0%}", text, ""))
     return '<section class="cards">{}</section>\n'.format(
         "".join(
             f'<div class="card {kind}"><h2>{escape(name)}</h2><p class="value">{escape(value)}</p>'
@@ -140,65 +144,63 @@ def _durations(report: Report) -> str:
         return ""
     parts = [part for _, part in QUANTILES]
     rows = "".join(
-        f"<tr><th>{name}</th><td>{seconds_in_words(call)}</td><td>{seconds_in_words(wait)}</td></tr>"
+        f"<tr><th>{name}</th><td>{format_duration(call)}</td><td>{format_duration(wait)}</td></tr>"
         for (name, _), call, wait in zip(
             QUANTILES, calls.quantiles(parts), waits.quantiles(parts), strict=True
         )
     )
     rows += (
-        f"<tr><th>mean</th><td>{seconds_in_words(calls.mean)}</td>"
-        f"<td>{seconds_in_words(waits.mean)}</td></tr>"
+        f"<tr><th>mean</th><td>{format_duration(calls.mean)}</td>"
+        f"<td>{format_duration(waits.mean)}</td></tr>"
     )
     marks = list(
         zip([name for name, _ in MARKED], calls.quantiles([q for _, q in MARKED]), strict=True)
     )
     picture = histogram(
-        "How long calls took",
-        "calls by their duration, on a logarithmic axis",
+        "Durations of calls",
+        "number of calls by duration, on a logarithmic axis",
         calls.histogram(60),
         marks,
     )
     return (
         '<section class="durations"><h2>Durations</h2><div class="beside">'
-        "<table><thead><tr><th></th><th>a call</th><th>wait before it</th></tr></thead>"
+        "<table><thead><tr><th></th><th>call</th><th>delay before it</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>{picture}</div></section>\n"
     )
 
 
-def _line(report: Report, gauges: Sequence[Gauge], flows: Sequence[Flow]) -> str:
-    line = report.line
+def _time_line(report: Report, series: Sequence[Series], rate_series: Sequence[RateSeries]) -> str:
+    line = report.time_line
     done, failed = line.counts("done"), line.counts("failed")
     charts = [
-        level_chart(
-            gauge.title, gauge.note, line.points(gauge.name), limit=gauge.limit, seconds=line.end
-        )
-        for gauge in gauges
-        if gauge.name in line.names
+        level_chart(one.title, one.note, line.points(one.name), limit=one.limit, seconds=line.end)
+        for one in series
+        if one.name in line.names
     ]
     if done or failed:
         charts.append(
-            count_chart("Records a second", "records that ended", done, failed, seconds=line.end)
+            count_chart(
+                "Records per second", "records done or failed", done, failed, seconds=line.end
+            )
         )
     charts += [
-        flow_chart(
-            flow.title, flow.note, line.counts(flow.name), limit=flow.limit, seconds=line.end
-        )
-        for flow in flows
+        rate_chart(one.title, one.note, line.counts(one.name), limit=one.limit, seconds=line.end)
+        for one in rate_series
     ]
     if not charts or not line.end:
         return ""
     return f'<section><h2>Time line</h2><div class="charts">{"".join(charts)}</div></section>\n'
 
 
-def _family(family: Family, line: TimeLine) -> str:
-    """The levels of a kind, those that had most first."""
+def _family(family: SeriesFamily, line: TimeLine) -> str:
+    """Render the levels of a family, the largest integral first."""
     names = sorted(
         line.names,
         key=lambda name: (name is None, -line.area(name), "" if name is None else name),
     )
     charts = "".join(
         level_chart(
-            "all others" if name is None else shortened(name, 60) or "(empty)",
+            "all others" if name is None else shorten(name, 60) or "(empty)",
             "",
             line.points(name),
             limit=None if name is None else family.limit,
@@ -220,14 +222,14 @@ def _failed(report: Report) -> str:
     if not failed.count:
         return ""
     rows = "".join(
-        f'<tr><td class="number">{one.number:,}</td><td class="number">{seconds_in_words(one.seconds)}</td>'
+        f'<tr><td class="number">{one.number:,}</td><td class="number">{format_duration(one.seconds)}</td>'
         f"<td><b>{escape(one.kind)}</b>{': ' if one.message else ''}{escape(one.message)}"
         f"{f' <i>{escape(one.where)}</i>' if one.where else ''}</td>"
         f"<td><code>{escape(one.text)}</code></td></tr>"
-        for one in failed.listed()
+        for one in failed.records()
     )
     kinds = "".join(f"<li><b>{escape(kind)}</b> {count:,}</li>" for kind, count in failed.kinds())
-    shown = len(failed.listed())
+    shown = len(failed.records())
     note = f"the first {shown:,} of {failed.count:,}" if failed.count > shown else f"{shown:,}"
     return (
         f"<section><h2>Failed records <small>{note}</small></h2>"
@@ -237,12 +239,12 @@ def _failed(report: Report) -> str:
 
 
 def _slowest(report: Report) -> str:
-    slowest = report.slowest.listed()
+    slowest = report.slowest.records()
     if not slowest:
         return ""
     most = slowest[0].seconds or 1.0
     rows = "".join(
-        f'<tr><td class="number">{one.number:,}</td><td class="number">{seconds_in_words(one.seconds)}</td>'
+        f'<tr><td class="number">{one.number:,}</td><td class="number">{format_duration(one.seconds)}</td>'
         f'<td class="share"><span class="{"failed" if one.failed else "done"}" '
         f'style="width:{one.seconds / most:.1%}"></span></td>'
         f"<td><code>{escape(one.text)}</code></td></tr>"

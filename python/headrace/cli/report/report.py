@@ -1,39 +1,39 @@
-"""What a run leaves for its report, collected while it goes on."""
+"""The data of a report, collected during a run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.cli.report.ddsketch import Sketch
+from headrace.cli.report.ddsketch import DDSketch
 from headrace.cli.report.samples import Failed, Slowest
 from headrace.cli.report.timeline import TimeLine
 
 if TYPE_CHECKING:
-    from headrace.cli.record_error import Failure
+    from headrace.cli.record_error import RecordError
 
 
 class Report:
-    """Durations, the time line, and the records that are worth naming.
+    """Durations, time lines and samples of records.
 
-    Bound: some fifteen thousand numbers for each time line, and 120 pieces of records, whatever is put in.
+    Bound: about 15,000 numbers for each time line, and 120 shortened records.
 
     Args:
-        families: how many kinds of levels there are that come and go.
+        families: the number of series families.
     """
 
     def __init__(self, families: int = 0) -> None:
-        self.calls: Sketch = Sketch()
-        """How long calls took, those that failed among them."""
-        self.waits: Sketch = Sketch()
-        """How long records waited between being read and being called."""
-        self.line: TimeLine = TimeLine()
-        """The levels of the run as a whole, and the events `done`, `failed`, `begun` and `tokens`."""
+        self.calls: DDSketch = DDSketch()
+        """Durations of calls, failed ones included."""
+        self.waits: DDSketch = DDSketch()
+        """Delays between reading a record and its first call."""
+        self.time_line: TimeLine = TimeLine()
+        """The levels of the whole run, and the events `done`, `failed`, `started` and `tokens`."""
         self.families: list[TimeLine] = [TimeLine(slots=120) for _ in range(families)]
-        """The levels that come and go, a time line for each kind."""
+        """A time line for each series family."""
         self.slowest: Slowest = Slowest()
         self.failed: Failed = Failed()
 
-    def settled(
+    def add_record(
         self,
         now: float,
         number: int,
@@ -41,30 +41,30 @@ class Report:
         *,
         waited: float,
         took: float,
-        failure: Failure | None,
+        error: RecordError | None,
         attempts: int = 1,
         tokens: float = 0.0,
     ) -> None:
-        """Takes in a record that is done or has failed.
+        """Add a record that is done or failed.
 
         Args:
-            now: when, in seconds since the beginning of the run.
-            number: the record's.
-            text: the record as it stands in the input.
-            waited: the seconds from its reading to its call.
-            took: the seconds that the call took.
-            failure: what it failed with; None if it is done.
-            attempts: how often it was called. All count as if at the last time.
-            tokens: how many each attempt took.
+            now: the seconds since the start of the run.
+            number: the line number of the record.
+            text: the record as in the input.
+            waited: the seconds from reading it to its first call.
+            took: the duration of the last call in seconds.
+            error: the error; None if the record is done.
+            attempts: the number of calls. All are counted at the start of the last one.
+            tokens: the tokens that each attempt used.
         """
-        self.line.count(now - took, "begun", attempts)
+        self.time_line.count(now - took, "started", attempts)
         if tokens:
-            self.line.count(now - took, "tokens", attempts * tokens)
+            self.time_line.count(now - took, "tokens", attempts * tokens)
         self.calls.add(took)
         self.waits.add(waited)
-        self.slowest.add(number, took, text, failed=failure is not None)
-        if failure is None:
-            self.line.count(now, "done")
+        self.slowest.add(number, took, text, failed=error is not None)
+        if error is None:
+            self.time_line.count(now, "done")
         else:
-            self.line.count(now, "failed")
-            self.failed.add(number, took, text, failure)
+            self.time_line.count(now, "failed")
+            self.failed.add(number, took, text, error)

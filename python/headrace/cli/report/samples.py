@@ -1,4 +1,4 @@
-"""The records that are shown one by one: the slowest, and the first that failed. Both lists are bounded."""
+"""Samples of records: the slowest, and the first failed ones. Both lists are bounded."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.cli.format import shortened
+from headrace.cli.format import shorten
 
 if TYPE_CHECKING:
-    from headrace.cli.record_error import Failure
+    from headrace.cli.record_error import RecordError
 
-SHOWN = 160
-"""How many characters of a record are shown."""
-SHOWN_OF_MESSAGE = 400
-"""How many characters of what an error says."""
-KINDS = 50
-"""How many kinds of errors are counted apart."""
+MAX_RECORD_CHARS = 160
+"""The characters kept of a record."""
+MAX_MESSAGE_CHARS = 400
+"""The characters kept of an error message."""
+MAX_KINDS = 50
+"""The kinds of errors that are counted separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlowRecord:
-    """A record whose call took long."""
+    """A record with a slow call."""
 
     number: int
     seconds: float
@@ -31,11 +31,11 @@ class SlowRecord:
 
 @dataclass(frozen=True, slots=True)
 class FailedRecord:
-    """A record whose call failed."""
+    """A record with a failed call."""
 
     number: int
     seconds: float
-    """How long the call took until it failed."""
+    """The duration of the call until it failed."""
     text: str
     kind: str
     message: str
@@ -43,27 +43,27 @@ class FailedRecord:
 
 
 class Slowest:
-    """The slowest records of all; of two that took the same time, the earlier one.
+    """Keeps the slowest records. Of two with the same duration, the earlier one ranks first.
 
-    Bound: `most` records, of `SHOWN` characters each.
-    Cost: a comparison for a record that is not among the slowest so far, else O(log most).
+    Bound: `most` records, of `MAX_RECORD_CHARS` characters each.
+    Cost: a comparison for a record that is not among the slowest so far, otherwise O(log most).
     """
 
     def __init__(self, most: int = 20) -> None:
         self._most = most
-        # The one to go first is on top. The number breaks ties, and no two records share one.
+        # The fastest is on top. The record number is unique and breaks ties.
         self._heap: list[tuple[float, int, str, bool]] = []
 
     def add(self, number: int, seconds: float, text: str, *, failed: bool) -> None:
-        """Takes a record in, if it is slow enough."""
+        """Keep a record if it is among the slowest."""
         key = (seconds, -number)
         if len(self._heap) < self._most:
-            heapq.heappush(self._heap, (*key, shortened(text, SHOWN), failed))
+            heapq.heappush(self._heap, (*key, shorten(text, MAX_RECORD_CHARS), failed))
         elif key > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, (*key, shortened(text, SHOWN), failed))
+            heapq.heapreplace(self._heap, (*key, shorten(text, MAX_RECORD_CHARS), failed))
 
-    def listed(self) -> list[SlowRecord]:
-        """The slowest first."""
+    def records(self) -> list[SlowRecord]:
+        """Return the kept records, the slowest first."""
         return [
             SlowRecord(-number, seconds, text, failed)
             for seconds, number, text, failed in sorted(self._heap, reverse=True)
@@ -71,37 +71,38 @@ class Slowest:
 
 
 class Failed:
-    """The first records that failed, and how many of each kind.
+    """Keeps the first failed records, and counts the errors of each kind.
 
-    Bound: `most` records, of `SHOWN` and `SHOWN_OF_MESSAGE` characters; `KINDS` kinds, and all others as one.
+    Bound: `most` records, of `MAX_RECORD_CHARS` and `MAX_MESSAGE_CHARS` characters; `MAX_KINDS` kinds, and one counter
+    for all others.
     """
 
     def __init__(self, most: int = 100) -> None:
         self.count: int = 0
         self._most = most
-        self._listed: list[FailedRecord] = []
+        self._records: list[FailedRecord] = []
         self._kinds: dict[str, int] = {}
         self._other_kinds = 0
 
-    def add(self, number: int, seconds: float, text: str, failure: Failure) -> None:
-        """Takes a record in that failed."""
+    def add(self, number: int, seconds: float, text: str, error: RecordError) -> None:
+        """Count a failed record, and keep it if it is among the first."""
         self.count += 1
-        if failure.kind in self._kinds or len(self._kinds) < KINDS:
-            self._kinds[failure.kind] = self._kinds.get(failure.kind, 0) + 1
+        if error.kind in self._kinds or len(self._kinds) < MAX_KINDS:
+            self._kinds[error.kind] = self._kinds.get(error.kind, 0) + 1
         else:
             self._other_kinds += 1
-        if len(self._listed) < self._most:
-            message = shortened(failure.message, SHOWN_OF_MESSAGE)
-            shown = shortened(text, SHOWN)
-            self._listed.append(
-                FailedRecord(number, seconds, shown, failure.kind, message, failure.where)
+        if len(self._records) < self._most:
+            message = shorten(error.message, MAX_MESSAGE_CHARS)
+            text_shown = shorten(text, MAX_RECORD_CHARS)
+            self._records.append(
+                FailedRecord(number, seconds, text_shown, error.kind, message, error.where)
             )
 
-    def listed(self) -> list[FailedRecord]:
-        """The first ones, in the order in which they failed."""
-        return list(self._listed)
+    def records(self) -> list[FailedRecord]:
+        """Return the kept records in the order of their failure."""
+        return list(self._records)
 
     def kinds(self) -> list[tuple[str, int]]:
-        """The kinds of errors, the most frequent first, and last `others`, if there were more than `KINDS`."""
+        """Return kinds and counts, the most frequent first, and `others` last if there are more than `MAX_KINDS`."""
         ranked = sorted(self._kinds.items(), key=lambda kind: (-kind[1], kind[0]))
         return [*ranked, ("others", self._other_kinds)] if self._other_kinds else ranked

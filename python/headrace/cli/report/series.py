@@ -1,4 +1,4 @@
-"""What the time line of a report looks at."""
+"""Definitions of the levels and rates in the time line of a report."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Gauge:
-    """A level that can be read at any time, and how it is to be shown."""
+class Series:
+    """A level that is sampled during a run, and its presentation."""
 
     name: str
     """Its name in the time line."""
     title: str
     note: str
-    """What is counted, in a few words."""
+    """A short description of the unit."""
     limit: float | None
-    """What it never exceeds, where there is such a thing."""
+    """The maximum of the level; None if it has none."""
     read: Callable[[], float]
+    """Returns the current level."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """Levels of the same kind, which come and go; they can be read at any time."""
+class SeriesFamily:
+    """Levels of one kind, whose names may appear and disappear during a run."""
 
     title: str
     note: str
     limit: float | None
-    """What none of them ever exceeds, where there is such a thing."""
+    """The maximum of each level; None if there is none."""
     read: Callable[[], Mapping[str, float]]
-    """Those that there are now, by name."""
+    """Returns the current levels by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
-    """Events of the time line, which are to be no more frequent than a rate."""
+class RateSeries:
+    """Events of the time line that have a maximum rate."""
 
     name: str
     """Their name in the time line."""
     title: str
     note: str
     limit: float
-    """How much of it there may be in a second."""
+    """The maximum amount per second."""

@@ -1,4 +1,4 @@
-"""What stands at the top of a report."""
+"""The summary at the top of a report."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run went, in a few words and numbers."""
+    """Totals and options of a run."""
 
     job: str
-    """The function, as the command line names it."""
+    """The function as named on the command line."""
     options: Sequence[tuple[str, str]]
-    """What else the command line asked for: names and values."""
+    """Names and formatted values of the other options."""
     outcome: str
-    """How it ended, in one sentence."""
+    """The outcome, in one sentence."""
     whole: bool
-    """Whether it came to the end of its input."""
+    """Whether the input was processed to its end."""
     began: datetime
     seconds: float
     read: int
     done: int
     failed: int
     retried: int
-    """Calls that were made again after an error."""
+    """The number of retries."""

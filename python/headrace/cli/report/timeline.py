@@ -1,10 +1,9 @@
-"""What was when, in a fixed number of points, however long it goes on.
+"""Levels and events over time, in a fixed number of points for a run of any length.
 
-Time is cut into slots of one width. When the last slot is used up, each two neighbours become one, the width
-doubles, and half of the slots are free again. Nothing is lost by that but detail: a slot knows the integral of a
-level over its time, the highest level in it, and how many events fell into it, and all three of a joined slot
-follow from those of its halves. So what is shown in the end is what recording in slots of the last width would have given,
-as if the length of the run had been known before.
+Time is divided into slots of equal width. When the last slot is full, neighbouring slots are merged in pairs, the width
+doubles, and half of the slots are free again. A merge loses only resolution. A slot holds the integral of each level,
+its peak, and the number of events, and those of a merged slot follow from its two halves. The result therefore equals
+a recording with the final width from the start.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 OTHERS = None
-"""The name of the level that is the sum of those beyond `most`."""
+"""The name of the level that sums all levels beyond `most`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,11 @@ class Count:
     begin: float
     end: float
     count: float
-    """How many, or how much in all."""
+    """The number of events, or their total amount."""
 
 
 class _Level:
-    """A value that holds until the next look."""
+    """A value that holds until the next sample."""
 
     __slots__ = ("areas", "peaks", "value")
 
@@ -53,15 +52,15 @@ class _Level:
 class TimeLine:
     """Levels and events over time.
 
-    Law: the mean and the peak of each point are those of the level that was told, and the counts those of the events.
-    Bound: `slots` numbers for the counts of each name, twice as many for each level; at most `most` levels, and the
-    sum of all others as one more.
-    Cost: a look costs O(levels), plus the slots that went by since the last; an event O(1), amortised.
+    Law: the mean and the peak of each point are those of the sampled level, and the counts those of the events.
+    Bound: `slots` numbers for the counts of each name and twice as many for each level; at most `most` levels, and one
+    for the sum of all others.
+    Cost: a sample takes O(levels) for each slot since the last one; an event amortised O(1).
 
     Args:
-        slots: how many points there are at most, an even number.
-        width: the time that the first slots take, in seconds.
-        most: how many levels are kept apart. First come, first served: who comes later is a part of `OTHERS`.
+        slots: the maximum number of points, an even number.
+        width: the initial width of a slot in seconds.
+        most: the number of separate levels. The first names get one each; later ones are added to `OTHERS`.
     """
 
     def __init__(self, slots: int = 240, width: float = 0.005, most: int = 24) -> None:
@@ -72,18 +71,18 @@ class TimeLine:
             msg = f"width must be above 0, got {width}"
             raise ValueError(msg)
         self.width: float = width
-        """The time that a slot takes now, in seconds."""
+        """The current width of a slot in seconds."""
         self.end: float = 0.0
-        """Until when it is known, in seconds."""
+        """The time of the last sample in seconds."""
         self._slots = slots
         self._most = most
         self._levels: dict[str | None, _Level] = {}
         self._counts: dict[str, list[float]] = {}
 
-    def look(self, now: float, levels: Mapping[str, float]) -> None:
-        """Tells what the levels are from `now` on. One that is not named is at 0.
+    def sample(self, now: float, levels: Mapping[str, float]) -> None:
+        """Set the levels from `now` on. A level that is not named is 0.
 
-        Times are seconds since the beginning. One before `end` counts as `end`: a clock is read by many threads.
+        Times are seconds since the start. A time before `end` counts as `end`, because threads read the clock concurrently.
         """
         self._advance(now)
         for level in self._levels.values():
@@ -92,7 +91,7 @@ class TimeLine:
             self._level(name).value += value
 
     def count(self, now: float, name: str, amount: float = 1) -> None:
-        """Tells that something happened at `now`, so much of it, in the course of time or before."""
+        """Count an event of `amount` at `now`, which may be before `end`."""
         self._make_room(now)
         counts = self._counts.get(name)
         if counts is None:
@@ -101,11 +100,11 @@ class TimeLine:
 
     @property
     def names(self) -> list[str | None]:
-        """The levels, in the order in which they came."""
+        """The levels, in the order of their first sample."""
         return list(self._levels)
 
     def points(self, name: str | None) -> list[Point]:
-        """A level, from the beginning to `end`; empty if there was none of that name."""
+        """Return the points of a level, from the start to `end`; an empty list for an unknown name."""
         level = self._levels.get(name)
         if level is None:
             return []
@@ -117,26 +116,26 @@ class TimeLine:
         ]
 
     def counts(self, name: str) -> list[Count]:
-        """The events of a name, from the beginning to `end`, all of them; empty if there was none."""
+        """Return all events of a name, from the start to `end`; an empty list for an unknown name."""
         counts = self._counts.get(name)
         if counts is None:
             return []
         spans = self._spans()
         shown = counts[: len(spans)]
         if spans:
-            # What happened in the very moment of the end would begin a slot of no length.
+            # An event exactly at the end would be in a slot of length 0.
             shown[-1] += sum(counts[len(spans) :])
         return [Count(begin, end, count) for (begin, end), count in zip(spans, shown, strict=True)]
 
     def area(self, name: str | None) -> float:
-        """The integral of a level: what was held times how long, in seconds."""
+        """Return the integral of a level over time, in seconds."""
         level = self._levels.get(name)
         return sum(level.areas) if level is not None else 0.0
 
     def _spans(self) -> list[tuple[float, float]]:
         spans: list[tuple[float, float]] = []
-        for place in range(self._slots):
-            begin, end = place * self.width, min((place + 1) * self.width, self.end)
+        for slot in range(self._slots):
+            begin, end = slot * self.width, min((slot + 1) * self.width, self.end)
             if end <= begin:
                 break
             spans.append((begin, end))
@@ -151,35 +150,35 @@ class TimeLine:
         return level
 
     def _advance(self, now: float) -> None:
-        """Lets every level hold up to now."""
+        """Extend each level to `now`."""
         self._make_room(now)
         while self.end < now:
-            place = int(self.end / self.width)
-            until = min(now, (place + 1) * self.width)
-            if until <= self.end:  # the border is so near that it rounds to where we are
-                place, until = place + 1, min(now, (place + 2) * self.width)
+            slot = int(self.end / self.width)
+            until = min(now, (slot + 1) * self.width)
+            if until <= self.end:  # the bound rounds to the current time
+                slot, until = slot + 1, min(now, (slot + 2) * self.width)
             for level in self._levels.values():
                 if level.value:
-                    level.areas[place] += level.value * (until - self.end)
-                    level.peaks[place] = max(level.peaks[place], level.value)
+                    level.areas[slot] += level.value * (until - self.end)
+                    level.peaks[slot] = max(level.peaks[slot], level.value)
             self.end = until
 
     def _make_room(self, now: float) -> None:
-        """MergeMethods slots until there is one for `now`."""
+        """Merge slots until there is one for `now`."""
         while now >= self._slots * self.width:
             self.width *= 2
             for level in self._levels.values():
-                level.areas = _joined(level.areas, _sum)
-                level.peaks = _joined(level.peaks, max)
+                level.areas = _merge_slots(level.areas, _sum)
+                level.peaks = _merge_slots(level.peaks, max)
             for name, counts in self._counts.items():
-                self._counts[name] = _joined(counts, _sum)
+                self._counts[name] = _merge_slots(counts, _sum)
 
 
 def _sum(one: float, other: float) -> float:
     return one + other
 
 
-def _joined(values: list[float], join: Callable[[float, float], float]) -> list[float]:
-    """Each two neighbours as one, and the free half behind them."""
-    halves = [join(one, other) for one, other in zip(values[::2], values[1::2], strict=True)]
+def _merge_slots(values: list[float], merge: Callable[[float, float], float]) -> list[float]:
+    """Merge neighbours in pairs, followed by the free half."""
+    halves = [merge(one, other) for one, other in zip(values[::2], values[1::2], strict=True)]
     return halves + [0.0] * len(halves)

@@ -1,4 +1,4 @@
-"""`headrace map` where nobody hears what it says, where names are impossible, and where the function interrupts it."""
+"""`headrace map` with a closed standard error, impossible file names, and functions that interrupt it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _broken(folder: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
 
 
 @pytest.mark.parametrize("way", [_closed, _broken])
-def test_what_is_done_does_not_depend_on_whether_anybody_hears_it(
+def test_broken_stderr_does_not_change_the_result(
     tmp_path: Path, files: Files, way: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> None:
     files(*range(2000))
@@ -84,12 +84,12 @@ def test_what_is_done_does_not_depend_on_whether_anybody_hears_it(
     assert (done.returncode, done.stdout) == (0, b"")
     assert results(tmp_path / "out.jsonl") == list(range(2000))
     assert "2,000" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    # And the exit code says what went wrong.
+    # The exit code still shows the error.
     files(text="1\nno JSON\n")
     assert way(tmp_path).returncode == 2
 
 
-def test_what_is_said_to_nobody_is_not_a_result(tmp_path: Path, files: Files) -> None:
+def test_messages_never_go_to_standard_output(tmp_path: Path, files: Files) -> None:
     files(1, 2)
     shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("work:picky", "--output", "-")]
     done = subprocess.run(shell, cwd=tmp_path, stdout=subprocess.PIPE, check=False)
@@ -100,9 +100,7 @@ def test_what_is_said_to_nobody_is_not_a_result(tmp_path: Path, files: Files) ->
 
 
 @pytest.mark.parametrize("option", ["--output", "--errors", "--report"])
-def test_a_name_that_no_file_can_have_gets_one_clear_line(
-    tmp_path: Path, files: Files, option: str
-) -> None:
+def test_too_long_file_name_is_a_one_line_error(tmp_path: Path, files: Files, option: str) -> None:
     files(1)
     name = "n" * 300
     done = run(tmp_path, "work:picky", option, name)
@@ -111,9 +109,7 @@ def test_a_name_that_no_file_can_have_gets_one_clear_line(
     assert listing(tmp_path) == {"work.py", "keys.py", "in.jsonl"}
 
 
-def test_lines_that_cannot_be_renamed_stay_where_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_stay_if_renaming_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -125,19 +121,19 @@ def test_lines_that_cannot_be_renamed_stay_where_they_are(
     assert output.partial.read_bytes() == b"1\n"
 
 
-# What functions raise
+# Errors of functions
 
 
 @pytest.mark.parametrize("function", ["keys:presses_keys", "keys:presses_keys_on_the_loop"])
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("last", [False, True])
-def test_a_function_that_raises_keyboard_interrupt_is_as_if_the_keys_were_pressed(
+def test_keyboard_interrupt_in_function_stops_run(
     tmp_path: Path, files: Files, function: str, grouped: bool, last: bool
 ) -> None:
     files(1, 2, 3, *(() if last else range(4, 2000)))
     options = ["--report", "report.html", "--errors", "errors.jsonl"]
     if grouped:
-        # Records of numbers have no fields.
+        # Grouping needs records with fields.
         text = (tmp_path / "keys.py").read_text(encoding="utf-8")
         text = text.replace("if n == 3", 'n = n["n"]\n    if n == 3')
         (tmp_path / "keys.py").write_text(text, encoding="utf-8")
@@ -153,9 +149,7 @@ def test_a_function_that_raises_keyboard_interrupt_is_as_if_the_keys_were_presse
     assert "out.jsonl" not in listing(tmp_path)
 
 
-def test_an_error_whose_retry_after_raises_is_retried_and_told(
-    tmp_path: Path, files: Files
-) -> None:
+def test_failing_retry_after_property_is_ignored(tmp_path: Path, files: Files) -> None:
     files(1)
     done = run(tmp_path, "keys:asks", "--retries", "2", limit=1)
     assert done.returncode == 0, done.stderr
