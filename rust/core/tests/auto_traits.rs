@@ -1,12 +1,13 @@
 //! Which types may cross threads and be moved: a change here breaks users, so it has to be meant.
 #![cfg(not(loom))]
 
-use headrace_core::buffer::{Buffer, Ended, Get, Join, Place, Put, PutError, TryGetError};
+use headrace_core::buffer::{Buffer, Ended, Get, Join, Put, PutError, TryGetError};
 use headrace_core::capacity::{
     Acquire, AcquireError, Alarm, AmountError, Cost, CostError, NodeError, NodeId, Permit,
     PermitError, Resume, Snapshot, Tree,
 };
 use headrace_core::signal::{Signal, Stopped, Wait};
+use headrace_core::sync::QueuePosition;
 use std::cell::Cell;
 use std::error::Error;
 use std::marker::PhantomPinned;
@@ -22,7 +23,7 @@ fn everything_is_send_sync_and_unpin() {
     send_sync_unpin::<Put<u8>>();
     send_sync_unpin::<Get<u8>>();
     send_sync_unpin::<Join<u8>>();
-    send_sync_unpin::<Place<u8>>();
+    send_sync_unpin::<QueuePosition<Buffer<u8>>>();
     send_sync_unpin::<Signal<u8>>();
     send_sync_unpin::<Wait<u8>>();
     send_sync_unpin::<Tree>();

@@ -373,7 +373,7 @@ fn a_place_that_is_given_up_hands_on() {
     let buffer = bounded(1);
     let mut dead = Task::waiting(buffer.get());
     let mut next = Task::waiting(buffer.get());
-    let place = dead.future.place().unwrap();
+    let place = dead.future.queue_position().unwrap();
     buffer.try_put(1).unwrap();
     place.give_up();
     assert_eq!(next.wakes(), 1);
@@ -389,7 +389,7 @@ fn a_place_that_is_given_up_hands_on() {
     let dead = Task::waiting(buffer.put(1));
     let mut next = Task::waiting(buffer.put(2));
     assert_eq!(buffer.try_get(), Ok(0));
-    dead.future.place().unwrap().give_up();
+    dead.future.queue_position().unwrap().give_up();
     assert_eq!(next.ready(), Ok(()));
     assert_eq!(dead.future.into_item(), Some(1));
 }

@@ -344,7 +344,7 @@ impl Pair {
             // A dead executor is not polled any more, whatever became of its place.
             Op::GiveUpPut(index) if !self.putters.is_empty() => {
                 let (_, item, task) = self.putters.remove(index % self.putters.len());
-                let place = task.future.place().expect("it was polled");
+                let place = task.future.queue_position().expect("it was polled");
                 place.give_up();
                 self.settle();
                 self.check();
@@ -353,7 +353,7 @@ impl Pair {
             }
             Op::GiveUpGet(index) if !self.getters.is_empty() => {
                 let (_, task) = self.getters.remove(index % self.getters.len());
-                let place = task.future.place().expect("it was polled");
+                let place = task.future.queue_position().expect("it was polled");
                 place.give_up();
                 self.settle();
                 self.check();

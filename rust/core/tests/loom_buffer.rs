@@ -134,7 +134,7 @@ fn a_place_that_is_given_up_takes_no_item_to_the_grave() {
         let mut dead = buffer.get();
         let waits = std::pin::Pin::new(&mut dead).poll(&mut Context::from_waker(Waker::noop()));
         assert!(waits.is_pending());
-        let place = dead.place().unwrap();
+        let place = dead.queue_position().unwrap();
         let undertaker = thread::spawn(move || place.give_up());
         let putter = thread::spawn({
             let buffer = Arc::clone(&buffer);

@@ -96,7 +96,7 @@ fn a_place_that_is_given_up_takes_no_value_to_the_grave() {
         let mut dead = signal.wait();
         let waits = std::pin::Pin::new(&mut dead).poll(&mut Context::from_waker(Waker::noop()));
         assert!(waits.is_pending());
-        let place = dead.place().unwrap();
+        let place = dead.queue_position().unwrap();
         let undertaker = thread::spawn(move || place.give_up());
         let publisher = thread::spawn({
             let signal = Arc::clone(&signal);

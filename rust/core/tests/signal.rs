@@ -98,7 +98,7 @@ fn only_another_sticky_value_takes_the_place_of_a_sticky_one() {
 fn a_place_that_is_given_up_keeps_no_value() {
     let signal = Signal::new();
     let mut dead = Task::waiting(signal.wait());
-    let place = dead.future.place().unwrap();
+    let place = dead.future.queue_position().unwrap();
     signal.publish(7, false);
     place.give_up();
     place.give_up();
@@ -107,7 +107,7 @@ fn a_place_that_is_given_up_keeps_no_value() {
     assert!(dead.poll().is_pending());
     signal.publish(8, false);
     assert_eq!(dead.ready().as_deref(), Ok(&8));
-    assert!(dead.future.place().is_none());
+    assert!(dead.future.queue_position().is_none());
 }
 
 #[test]

@@ -99,19 +99,19 @@ fn enrolling_asks_for_a_clone_when_it_needs_one() {
     let waker = Waker::from(Arc::<Count>::default());
     let mut line = WaitList::new();
     let (mut key, mut spare) = (None, None);
-    assert!(!line.enrol(&mut key, &waker, &mut spare, || ()));
+    assert!(!line.enqueue(&mut key, &waker, &mut spare, || ()));
     assert!(key.is_none());
     spare = Some(waker.clone());
-    assert!(line.enrol(&mut key, &waker, &mut spare, || ()));
+    assert!(line.enqueue(&mut key, &waker, &mut spare, || ()));
     assert!(key.is_some() && spare.is_none());
     assert!(
-        line.enrol(&mut key, &waker, &mut spare, || ()),
+        line.enqueue(&mut key, &waker, &mut spare, || ()),
         "it is the same waker"
     );
     let other = Waker::from(Arc::<Count>::default());
-    assert!(!line.enrol(&mut key, &other, &mut spare, || ()));
+    assert!(!line.enqueue(&mut key, &other, &mut spare, || ()));
     spare = Some(other.clone());
-    assert!(line.enrol(&mut key, &other, &mut spare, || ()));
+    assert!(line.enqueue(&mut key, &other, &mut spare, || ()));
     assert!(
         spare.is_some_and(|old| old.will_wake(&waker)),
         "the old one is for the caller to drop"
