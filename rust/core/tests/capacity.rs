@@ -11,7 +11,7 @@ use headrace_core::capacity::{
 use std::task::Poll;
 
 #[test]
-fn a_cost_is_held_at_the_node_and_at_every_ancestor() {
+fn cost_is_held_at_the_node_and_all_ancestors() {
     let (world, root) = World::slots(10);
     let left = world.add(root, 6);
     let right = world.add(root, 6);
@@ -28,7 +28,7 @@ fn a_cost_is_held_at_the_node_and_at_every_ancestor() {
 }
 
 #[test]
-fn all_or_nothing() {
+fn cost_is_taken_all_or_nothing() {
     let (world, root) = World::slots(3);
     let leaf = world.add(root, 5);
     let permit = world.take(root, 2);
@@ -39,7 +39,7 @@ fn all_or_nothing() {
 }
 
 #[test]
-fn a_cost_above_a_ceiling_fails_at_once_and_names_the_nearest() {
+fn cost_above_a_limit_fails_with_the_nearest_node() {
     let (world, root) = World::slots(4);
     let middle = world.add(root, 2);
     let leaf = world.add(middle, 3);
@@ -59,7 +59,7 @@ fn a_cost_above_a_ceiling_fails_at_once_and_names_the_nearest() {
 }
 
 #[test]
-fn an_unknown_resource_names_those_that_are_known() {
+fn unknown_resource_error_lists_known_resources() {
     let (world, root) = World::slots(4);
     let tokens = world.tree.resource("tokens");
     let ask = Ask::new(root, Cost::of(tokens, units(1)).unwrap());
@@ -74,7 +74,7 @@ fn an_unknown_resource_names_those_that_are_known() {
 }
 
 #[test]
-fn a_release_is_idempotent() {
+fn release_is_idempotent() {
     let (world, root) = World::slots(2);
     let one = world.take(root, 1);
     let other = world.take(root, 1);
@@ -89,7 +89,7 @@ fn a_release_is_idempotent() {
 }
 
 #[test]
-fn a_waiter_is_granted_under_the_release_that_makes_room() {
+fn release_grants_the_waiter_immediately() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     let mut task = world.waits(root, 1);
@@ -108,7 +108,7 @@ fn a_waiter_is_granted_under_the_release_that_makes_room() {
 }
 
 #[test]
-fn an_acquire_that_fits_completes_at_the_first_poll() {
+fn acquire_that_fits_completes_at_first_poll() {
     let (world, root) = World::slots(1);
     let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
     assert_eq!(
@@ -120,7 +120,7 @@ fn an_acquire_that_fits_completes_at_the_first_poll() {
 }
 
 #[test]
-fn a_line_is_first_come_first_served_of_equals() {
+fn equal_waiters_are_granted_in_fifo_order() {
     let (world, root) = World::slots(1);
     let mut held = world.take(root, 1);
     let mut tasks: Vec<_> = (0..20).map(|_| world.waits(root, 1)).collect();
@@ -131,7 +131,7 @@ fn a_line_is_first_come_first_served_of_equals() {
 }
 
 #[test]
-fn priority_counts_as_having_come_earlier() {
+fn priority_counts_as_earlier_arrival() {
     let (world, root) = World::slots(1);
     let held = world.take(root, 1);
     let mut early = world.waits(root, 1);
@@ -148,7 +148,7 @@ fn priority_counts_as_having_come_earlier() {
 }
 
 #[test]
-fn a_dropped_waiter_gives_up_its_place_and_a_dropped_grant_is_handed_on() {
+fn dropped_waiter_and_dropped_grant_are_handed_on() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     let first = world.waits(root, 1);
@@ -165,7 +165,7 @@ fn a_dropped_waiter_gives_up_its_place_and_a_dropped_grant_is_handed_on() {
 }
 
 #[test]
-fn small_costs_pass_a_large_one_eight_times_and_then_it_is_next() {
+fn large_cost_is_passed_eight_times_at_most() {
     let (world, root) = World::slots(4);
     let mut ones: Vec<_> = (0..4).map(|_| world.take(root, 1)).collect();
     let mut large = world.waits(root, 4);
@@ -195,7 +195,7 @@ fn small_costs_pass_a_large_one_eight_times_and_then_it_is_next() {
 }
 
 #[test]
-fn a_reservation_leaves_other_subtrees_alone() {
+fn reservation_does_not_block_other_subtrees() {
     let (world, root) = World::slots(10);
     let (left, right) = (world.add(root, 2), world.add(root, 2));
     let mut one = world.take(left, 1);
@@ -216,7 +216,7 @@ fn a_reservation_leaves_other_subtrees_alone() {
 
 /// Two costs that are each too large at another level of one path: whoever is older may draw on what is kept for the other.
 #[test]
-fn two_large_costs_at_two_levels_do_not_block_each_other() {
+fn large_costs_at_two_levels_are_both_granted() {
     for swapped in [false, true] {
         let world = World::new();
         let (one, two) = (world.tree.resource("r1"), world.tree.resource("r2"));
@@ -282,7 +282,7 @@ fn siblings_share_by_weight() {
 
 /// Bhattacharya et al. 2013: who has all of what nobody else wants must not starve its sibling of what others want too.
 #[test]
-fn having_what_nobody_else_wants_starves_no_sibling() {
+fn uncontended_resource_does_not_starve_siblings() {
     let world = World::new();
     let (cpu, gpu) = (world.tree.resource("cpu"), world.tree.resource("gpu"));
     let limits = [(cpu, Limit::Slots(units(4))), (gpu, Limit::Slots(units(4)))];
@@ -328,7 +328,7 @@ fn having_what_nobody_else_wants_starves_no_sibling() {
 }
 
 #[test]
-fn a_child_that_was_capped_saved_nothing_up() {
+fn capped_child_accumulates_no_credit() {
     let (world, root) = World::slots(4);
     let capped = world.add(root, 1);
     let other = world.add(root, 4);
@@ -364,7 +364,7 @@ fn a_child_that_was_capped_saved_nothing_up() {
 }
 
 #[test]
-fn an_idle_branch_waits_for_the_next_release_at_most() {
+fn idle_branch_waits_for_one_release_at_most() {
     let (world, root) = World::slots(2);
     let (busy, idle) = (world.add(root, 2), world.add(root, 2));
     let mut running: Vec<_> = (0..2).map(|_| world.take(busy, 1)).collect();

@@ -237,7 +237,7 @@ impl House {
 
 /// One tenant fetches, one calls, and a third comes to call: it is next after whoever has the turn.
 #[test]
-fn who_comes_new_to_a_rate_does_not_wait_for_arrears() {
+fn new_rate_user_does_not_wait_for_lag() {
     for shape in SHAPES {
         for (calling, busy) in [(1, 1), (4, 1), (1, 4)] {
             for age in AGES {
@@ -260,7 +260,7 @@ fn who_comes_new_to_a_rate_does_not_wait_for_arrears() {
 
 /// It fetches, too, so it goes with those who do. The others who call are behind it by two holds for each of two tenants at most.
 #[test]
-fn who_fetches_and_calls_does_not_wait_for_arrears_either() {
+fn mixed_user_does_not_wait_for_lag() {
     for shape in [Shape::Flat, Shape::Grouped, Shape::InnerSlots] {
         for age in AGES {
             let mut house = House::new(shape);
@@ -280,7 +280,7 @@ fn who_fetches_and_calls_does_not_wait_for_arrears_either() {
 
 /// However far they are behind those who fetch, what they have of the rate is by weight.
 #[test]
-fn a_rate_is_shared_by_weight_among_those_whom_it_holds_back() {
+fn lagging_children_share_a_rate_by_weight() {
     for shape in SHAPES {
         for weights in [[1, 3], [3, 1]] {
             let mut house = House::new(shape);
@@ -307,7 +307,7 @@ fn a_rate_is_shared_by_weight_among_those_whom_it_holds_back() {
 
 /// One waits at both rates, and at each of them another. It moves on with either, but not twice.
 #[test]
-fn who_waits_at_two_rates_has_its_share_of_both() {
+fn waiter_at_two_rates_gets_its_share_of_both() {
     for shape in SHAPES {
         let mut house = House::new(shape);
         let (calls, tokens) = (house.calls, house.tokens);
@@ -333,7 +333,7 @@ fn who_waits_at_two_rates_has_its_share_of_both() {
 
 /// What it could not have for lack of quota it does not take from others' slots later.
 #[test]
-fn arrears_at_a_rate_are_not_paid_in_slots() {
+fn rate_lag_is_not_compensated_in_slots() {
     for shape in [Shape::Flat, Shape::Grouped, Shape::InnerSlots] {
         for age in AGES {
             let mut house = House::new(shape);
@@ -357,7 +357,7 @@ fn arrears_at_a_rate_are_not_paid_in_slots() {
 
 /// It goes for a while and comes again, over and over, beside one of the same weight that stays.
 #[test]
-fn nobody_gets_more_of_a_rate_by_going_and_coming_again() {
+fn leaving_and_returning_gains_no_rate_share() {
     for shape in SHAPES {
         for (here, away) in [
             (150, 150),

@@ -162,7 +162,7 @@ fn wait(market: &mut Market, both: NodeId, slots: u64, bound: u64) -> u64 {
 /// At worst it misses slots eight times, each time in a round of both, and is passed eight times if it is large; then what it lacks is
 /// kept, quota and slots.
 #[test]
-fn whoever_needs_slots_and_quota_is_served_though_others_always_wait_for_either() {
+fn slots_and_quota_waiter_has_bounded_wait() {
     let mut failed = Vec::new();
     let mut worst = 0.0_f64;
     let shapes = [
@@ -199,7 +199,7 @@ fn whoever_needs_slots_and_quota_is_served_though_others_always_wait_for_either(
 
 /// Who keeps its turn at a rate that is ready waits for slots alone. If the rate is put off then, it waits for time again, and is told.
 #[test]
-fn whoever_keeps_its_turn_is_told_when_a_rate_that_was_ready_is_put_off() {
+fn deferred_rate_updates_the_next_deadline() {
     let clock = Arc::new(ManualClock::new());
     let tree = Tree::new(Settings {
         passes: 1,

@@ -175,12 +175,12 @@ fn run_with(weights: [f64; 4], exponential: bool, backlog: usize) {
 }
 
 #[test]
-fn powers_of_two_exponential() {
+fn power_of_two_weights_exponential() {
     run_all([1.0, 2.0, 4.0, 1.0], true);
 }
 
 #[test]
-fn powers_of_two_constant() {
+fn power_of_two_weights_constant() {
     run_all([1.0, 2.0, 4.0, 1.0], false);
 }
 
@@ -207,11 +207,11 @@ fn nearly_equal_weights_constant() {
 /// Whoever asks for the next only after it was granted the last is not eligible for a moment at each grant: no reason to lose
 /// what it is owed because its holds were shorter than was expected.
 #[test]
-fn one_that_waits_at_a_time_exponential() {
+fn backlog_of_one_exponential() {
     run_with([1.0, 2.0, 4.0, 1.0], true, 1);
 }
 
 #[test]
-fn one_that_waits_at_a_time_constant() {
+fn backlog_of_one_constant() {
     run_with([1.0, 2.0, 4.0, 1.0], false, 1);
 }

@@ -21,7 +21,7 @@ fn slots(slots: u64) -> [(Resource, Limit); 1] {
 }
 
 #[test]
-fn whoever_would_wait_for_itself_is_told() {
+fn acquire_reports_a_self_deadlock() {
     let (world, root) = World::slots(4);
     let (leaf, other) = (world.add(root, 3), world.add(root, 4));
     let first = world.take_ask(Ask::slots(leaf, 1).owner(US));
@@ -58,7 +58,7 @@ fn whoever_would_wait_for_itself_is_told() {
 }
 
 #[test]
-fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
+fn resume_reports_a_self_deadlock() {
     let (world, root) = World::slots(2);
     let leaf = world.add(root, 2);
     let ours = world.take_ask(Ask::slots(leaf, 2).owner(US));
@@ -90,7 +90,7 @@ fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
 }
 
 #[test]
-fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
+fn owner_is_known_without_waiting() {
     let (world, root) = World::slots(6);
     let leaf = world.add(root, 5);
     let take = |owner| world.take_ask(Ask::slots(leaf, 1).owner(owner));
@@ -128,7 +128,7 @@ fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
 }
 
 #[test]
-fn a_permit_that_is_only_a_name_is_held_until_it_is_released() {
+fn permit_id_is_held_until_released() {
     let (world, root) = World::slots(2);
     let id = world.take(root, 1).into_id();
     let other = world.tree.try_take(&Ask::slots(root, 1)).unwrap().unwrap();
@@ -148,7 +148,7 @@ fn a_permit_that_is_only_a_name_is_held_until_it_is_released() {
 }
 
 #[test]
-fn closing_answers_all_below_and_keeps_permits() {
+fn close_fails_all_waits_below_and_keeps_permits() {
     let (world, root) = World::slots(2);
     let branch = world.add(root, 2);
     let leaf = world.add(branch, 2);
@@ -178,7 +178,7 @@ fn closing_answers_all_below_and_keeps_permits() {
 }
 
 #[test]
-fn a_removed_node_is_forgotten_when_nothing_needs_it() {
+fn removed_node_is_freed_when_unused() {
     let (world, root) = World::slots(2);
     let branch = world.add(root, 2);
     let leaf = world.add(branch, 1);
@@ -206,7 +206,7 @@ fn a_removed_node_is_forgotten_when_nothing_needs_it() {
 }
 
 #[test]
-fn children_of_a_removed_node_go_on_under_its_limits() {
+fn removed_node_still_limits_its_children() {
     let (world, root) = World::slots(4);
     let branch = world.add(root, 1);
     let (leaf, other) = (world.add(branch, 4), world.add(branch, 4));
@@ -223,7 +223,7 @@ fn children_of_a_removed_node_go_on_under_its_limits() {
 }
 
 #[test]
-fn the_root_can_be_removed_and_another_put_in_its_place() {
+fn root_can_be_replaced() {
     let (world, root) = World::slots(1);
     let second = NodeOptions::slots(3);
     assert_eq!(world.tree.root(second.clone()), Err(NodeError::SecondRoot));
@@ -233,7 +233,7 @@ fn the_root_can_be_removed_and_another_put_in_its_place() {
 }
 
 #[test]
-fn growing_grants_and_shrinking_revokes_nothing() {
+fn growing_grants_and_shrinking_keeps_permits() {
     let (world, root) = World::slots(1);
     let held = world.take(root, 1);
     let mut tasks: Vec<_> = (0..3).map(|_| world.waits(root, 1)).collect();
@@ -254,7 +254,7 @@ fn growing_grants_and_shrinking_revokes_nothing() {
 }
 
 #[test]
-fn a_limit_of_0_pauses_and_the_ceiling_stays() {
+fn zero_limit_pauses_without_failing_waiters() {
     let (world, root) = World::slots(2);
     world.tree.resize(root, &slots(0)).unwrap();
     let mut task = world.waits(root, 2);
@@ -269,7 +269,7 @@ fn a_limit_of_0_pauses_and_the_ceiling_stays() {
 }
 
 #[test]
-fn a_waiter_above_a_lowered_limit_steps_aside_until_it_is_raised() {
+fn waiter_above_a_lowered_limit_is_skipped() {
     let (world, root) = World::slots(4);
     let leaf = world.add(root, 4);
     let held = world.take(root, 4);
@@ -289,7 +289,7 @@ fn a_waiter_above_a_lowered_limit_steps_aside_until_it_is_raised() {
 }
 
 #[test]
-fn limits_can_be_added_and_taken_away() {
+fn limits_can_be_added_and_removed() {
     let (world, root) = World::slots(2);
     let tokens = world.tree.resource("tokens");
     let held = world.take(root, 2);
@@ -310,7 +310,7 @@ fn limits_can_be_added_and_taken_away() {
 }
 
 #[test]
-fn a_suspended_permit_gives_its_slots_to_others_and_takes_them_again() {
+fn suspended_permit_frees_and_reacquires_slots() {
     let (world, root) = World::slots(2);
     let permit = world.take(root, 2);
     assert_eq!(permit.resume(None).err(), Some(PermitError::Held));
@@ -337,7 +337,7 @@ fn a_suspended_permit_gives_its_slots_to_others_and_takes_them_again() {
 }
 
 #[test]
-fn a_resume_that_is_dropped_leaves_the_permit_suspended() {
+fn dropped_resume_leaves_the_permit_suspended() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     permit.suspend().unwrap();
@@ -356,7 +356,7 @@ fn a_resume_that_is_dropped_leaves_the_permit_suspended() {
 }
 
 #[test]
-fn a_permit_released_while_it_is_resumed_ends_that() {
+fn release_ends_a_pending_resume() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     permit.suspend().unwrap();
@@ -372,7 +372,7 @@ fn a_permit_released_while_it_is_resumed_ends_that() {
 }
 
 #[test]
-fn a_place_given_up_goes_to_the_next_and_the_future_begins_anew() {
+fn given_up_position_is_handed_on_and_queues_again() {
     let (world, root) = World::slots(1);
     let held = world.take(root, 1);
     let mut dead = world.waits(root, 1);
@@ -411,7 +411,7 @@ fn wakers_and_their_drops_may_call_back() {
 }
 
 #[test]
-fn those_who_are_granted_together_are_woken_in_their_order() {
+fn simultaneous_grants_wake_in_queue_order() {
     let (world, root) = World::slots(3);
     let held = world.take(root, 3);
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -432,7 +432,7 @@ fn those_who_are_granted_together_are_woken_in_their_order() {
 }
 
 #[test]
-fn bad_numbers_say_what_is_wrong_with_them() {
+fn invalid_numbers_have_descriptive_errors() {
     assert_eq!(Amount::from_f64(-1.0), Err(AmountError::Negative));
     assert_eq!(Amount::from_f64(f64::NAN), Err(AmountError::NotANumber));
     assert_eq!(Amount::from_f64(f64::INFINITY), Err(AmountError::TooLarge));
@@ -455,7 +455,7 @@ fn bad_numbers_say_what_is_wrong_with_them() {
 }
 
 #[test]
-fn bad_limits_change_nothing() {
+fn invalid_limits_change_nothing() {
     let (world, root) = World::slots(1);
     let rate = |amount, per, burst| Limit::Rate {
         amount: units(amount),
@@ -499,7 +499,7 @@ fn bad_limits_change_nothing() {
 }
 
 #[test]
-fn a_path_has_a_greatest_length() {
+fn path_length_is_limited() {
     let (world, root) = World::slots(1);
     let leaf = (1..MAX_DEPTH).fold(root, |parent, _| world.add(parent, 1));
     assert_eq!(
@@ -514,7 +514,7 @@ fn a_path_has_a_greatest_length() {
 }
 
 #[test]
-fn a_snapshot_tells_who_received_what() {
+fn snapshot_reports_received_shares() {
     let (world, root) = World::slots(1);
     let heavy = NodeOptions::slots(1).weight(Weight::from_f64(3.0).unwrap());
     let heavy = world.tree.add(root, heavy.name("heavy")).unwrap();

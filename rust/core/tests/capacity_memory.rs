@@ -24,7 +24,7 @@ fn poll(acquire: &mut Acquire) -> Poll<()> {
 /// What the tree takes for each, and the future itself; also where a table has just doubled. One test, so that nobody
 /// else allocates meanwhile.
 #[test]
-fn a_waiter_takes_300_bytes_and_leaves_none() {
+fn waiter_memory_is_bounded_and_freed() {
     let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
     let root = tree.root(NodeOptions::slots(1)).unwrap();
     let leaves = [(); 4].map(|()| tree.add(root, NodeOptions::slots(200_000)).unwrap());

@@ -143,20 +143,20 @@ fn three_seconds(burst: Option<u64>, waiters: usize) {
 }
 
 #[test]
-fn two_hundred_a_second_with_one_waiter() {
+fn rate_of_200_with_one_waiter() {
     three_seconds(Some(1), 1);
     three_seconds(None, 1);
 }
 
 #[test]
-fn two_hundred_a_second_with_a_thousand_waiters() {
+fn rate_of_200_with_a_thousand_waiters() {
     three_seconds(Some(1), 1_000);
     three_seconds(Some(3), 1_000);
     three_seconds(None, 1_000);
 }
 
 #[test]
-fn an_estimate_settled_to_nothing_a_minute_later_lets_no_more_through() {
+fn late_settlement_to_zero_admits_no_more() {
     let shop = Shop::new(90, 60, Some(90));
     let permit = shop.take(90).unwrap();
     shop.wait(60);
@@ -171,7 +171,7 @@ fn an_estimate_settled_to_nothing_a_minute_later_lets_no_more_through() {
 }
 
 #[test]
-fn an_estimate_settled_at_once_comes_back_whole() {
+fn immediate_settlement_returns_the_whole_estimate() {
     let shop = Shop::new(90, 60, Some(90));
     let permit = shop.take(90).unwrap();
     shop.settle(&permit, 20);
@@ -181,7 +181,7 @@ fn an_estimate_settled_at_once_comes_back_whole() {
 
 /// Time brought 20 of the 50 again, and another took what was there: only 30 may come back.
 #[test]
-fn an_estimate_settled_meanwhile_comes_back_less_what_time_brought() {
+fn later_settlement_returns_less_the_refill() {
     let shop = Shop::new(60, 60, Some(90));
     let permit = shop.take(50).unwrap();
     shop.wait(20);
@@ -192,7 +192,7 @@ fn an_estimate_settled_meanwhile_comes_back_less_what_time_brought() {
 }
 
 #[test]
-fn more_than_the_estimate_makes_debt() {
+fn settling_upward_creates_debt() {
     let shop = Shop::new(60, 60, Some(60));
     let permit = shop.take(30).unwrap();
     shop.settle(&permit, 90);
@@ -205,7 +205,7 @@ fn more_than_the_estimate_makes_debt() {
 
 /// Two loops and a thread wait. The loop that is first in the line dies: it neither polls nor ticks any more.
 #[test]
-fn when_the_loop_whose_timer_was_nearest_dies_the_others_are_served_in_time() {
+fn dead_event_loop_does_not_delay_other_waiters() {
     let shop = Shop::new(1, 1, Some(1));
     drop(shop.take(1).unwrap());
     let mut timers = [(); 3].map(|()| Timer::new(&shop.tree));
@@ -236,7 +236,7 @@ fn when_the_loop_whose_timer_was_nearest_dies_the_others_are_served_in_time() {
 
 /// What the dead loop was granted is annulled when its waiter is dropped, and goes to the next at once.
 #[test]
-fn what_a_dead_loop_was_granted_goes_on() {
+fn grant_of_a_dead_event_loop_is_handed_on() {
     let shop = Shop::new(1, 1, Some(1));
     drop(shop.take(1).unwrap());
     let dead = Timer::new(&shop.tree);

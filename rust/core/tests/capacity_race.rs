@@ -18,7 +18,7 @@ const ROUNDS: u64 = 100_000;
 /// One thread releases what a waiter waits for while another drops the waiter. Whoever comes first, nothing is held in
 /// the end, and nothing was spent that nobody got.
 #[test]
-fn a_waiter_that_is_cancelled_at_the_instant_of_its_grant_takes_nothing() {
+fn cancellation_during_a_grant_takes_nothing() {
     // A clock that stands still: no quota comes back but what was annulled.
     let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
     let [calls, money] = ["calls", "money"].map(|name| tree.resource(name));

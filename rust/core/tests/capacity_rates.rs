@@ -65,7 +65,7 @@ fn times(world: &World, tasks: &mut [Task<Acquire>]) -> Vec<u64> {
 }
 
 #[test]
-fn a_smaller_cost_does_not_pass_a_larger_one_at_a_rate() {
+fn smaller_cost_does_not_pass_at_a_rate() {
     let (world, root, tokens) = two_of_three();
     let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
     let mut tasks = [3, 1, 2].map(|amount| world.waits_ask(ask(amount)));
@@ -76,7 +76,7 @@ fn a_smaller_cost_does_not_pass_a_larger_one_at_a_rate() {
 }
 
 #[test]
-fn a_smaller_cost_of_a_sibling_does_not_pass_a_larger_one_at_a_rate() {
+fn smaller_sibling_cost_does_not_pass_at_a_rate() {
     let (world, root, tokens) = two_of_three();
     let heavy = Weight::from_f64(1_000.0).unwrap();
     let leaves = [Weight::ONE, heavy].map(|weight| NodeOptions::new([]).weight(weight));
@@ -90,7 +90,7 @@ fn a_smaller_cost_of_a_sibling_does_not_pass_a_larger_one_at_a_rate() {
 
 /// Priority is the order of a line, at a rate as for slots: also of one that comes when another waits for its quota already.
 #[test]
-fn a_higher_priority_comes_before_whoever_waits_for_quota_already() {
+fn higher_priority_precedes_a_waiter_for_quota() {
     let (world, root, tokens) = two_of_three();
     let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
     let mut tasks = [world.waits_ask(ask(3)), world.waits_ask(ask(1))];
@@ -104,7 +104,7 @@ fn a_higher_priority_comes_before_whoever_waits_for_quota_already() {
 
 /// Ten seconds of waiting make up for one step of priority.
 #[test]
-fn priority_does_not_starve_whoever_waits_for_quota() {
+fn priority_does_not_starve_a_waiter_for_quota() {
     let (world, root, tokens) = two_of_three();
     let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
     let mut large = world.waits_ask(ask(3));
@@ -196,7 +196,7 @@ enum Shape {
 
 /// The turn at the one rate is always another's when the turn at the other is free.
 #[test]
-fn whoever_needs_two_rates_is_served_though_others_always_wait_for_either() {
+fn two_rate_waiter_has_bounded_wait() {
     for shape in [Shape::OneLine, Shape::Siblings, Shape::Levels] {
         for burst in [None, Some(1), Some(2)] {
             for (calls_every, tokens_every, phase) in [
@@ -275,7 +275,7 @@ fn slow_child(slots: u64) -> (World, [Resource; 2], NodeId, Task<Acquire>) {
 
 /// It misses slots all the time; what it keeps for that must not be the rate that all share.
 #[test]
-fn a_wait_for_a_slow_rate_of_ones_own_does_not_stop_a_shared_one() {
+fn slow_private_rate_does_not_block_a_shared_rate() {
     for slots in [1, 3] {
         let (world, [calls, _], root, mut late) = slow_child(slots);
         let [fetching, calling] =
@@ -324,7 +324,7 @@ fn budget() -> (World, Resource, NodeId, Permit, Task<Acquire>) {
 }
 
 #[test]
-fn small_costs_pass_a_large_one_at_a_budget_eight_times() {
+fn large_cost_is_passed_eight_times_at_a_budget() {
     let (world, dollars, root, call, mut large) = budget();
     let ask = || Ask::new(root, cost(&[(dollars, 1)]));
     let mut small: Vec<_> = (0..PASSES).map(|_| world.take_ask(ask())).collect();
@@ -347,7 +347,7 @@ fn small_costs_pass_a_large_one_at_a_budget_eight_times() {
 }
 
 #[test]
-fn a_large_cost_that_was_passed_at_a_budget_may_find_it_exhausted() {
+fn passed_cost_may_find_the_budget_exhausted() {
     let (world, dollars, root, call, mut large) = budget();
     drop(world.take_ask(Ask::new(root, cost(&[(dollars, 5)]))));
     call.settle(&[(dollars, units(5))]).unwrap();

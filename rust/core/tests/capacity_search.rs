@@ -74,7 +74,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
 }
 
 #[test]
-fn a_slot_costs_the_same_beside_ten_and_beside_ten_thousand_who_wait_at_a_rate() {
+fn slot_grant_cost_ignores_waiters_at_a_rate() {
     for shape in [Shape::Flat, Shape::Grouped, Shape::Mixed] {
         let few = cost_of_a_slot(shape, 10);
         let many = cost_of_a_slot(shape, 10_000);

@@ -154,7 +154,7 @@ fn check_windows(admitted: &[(u64, u64)], terms: Terms, burst: u64, seed: u64) {
 
 /// A hundred random loads: calls of no time to calls of many periods, that take all that they were thought to take, or nothing, or something.
 #[test]
-fn whatever_is_settled_when_no_window_lets_through_more() {
+fn no_window_exceeds_the_rate_after_settling() {
     for seed in 0..100 {
         let mut dice = Dice::new(seed);
         let burst = 1 + dice.below(200) as u64;
@@ -191,7 +191,7 @@ fn whatever_is_settled_when_no_window_lets_through_more() {
 /// An hour of calls that last five seconds, with a burst of a minute: what is let through is what they really take, not what
 /// they were thought to take. In seconds, at the rate alone: 1,000 calls of 4,000 take 2,667, of 500 they take 333.
 #[test]
-fn calls_that_take_less_than_they_ask_for_make_room_for_others() {
+fn overestimated_calls_return_quota() {
     let call = |estimate, actual| Call {
         estimate,
         actual,
@@ -228,7 +228,7 @@ fn calls_that_take_less_than_they_ask_for_make_room_for_others() {
 
 /// The same for one who is cancelled at the instant of its grant, after which the rate was at rest for a while.
 #[test]
-fn what_was_granted_and_never_collected_is_as_if_it_had_not_been() {
+fn uncollected_grant_has_no_effect() {
     let shop = Shop::new(Terms {
         amount: 60,
         per: 60,

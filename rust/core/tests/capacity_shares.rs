@@ -85,14 +85,14 @@ fn disturbed(seed: u64, mut act: impl FnMut(&mut World, &mut Dice)) {
 }
 
 #[test]
-fn loads_that_come_and_go_have_their_due() {
+fn intermittent_loads_receive_their_share() {
     for seed in SEEDS {
         disturbed(seed, |_, _| {});
     }
 }
 
 #[test]
-fn loads_that_cancel_have_their_due() {
+fn cancelling_loads_receive_their_share() {
     for seed in SEEDS {
         disturbed(seed, |world, dice| {
             let load = dice.below(4);
@@ -105,7 +105,7 @@ fn loads_that_cancel_have_their_due() {
 }
 
 #[test]
-fn loads_have_their_due_while_limits_change() {
+fn shares_hold_while_limits_change() {
     for seed in SEEDS {
         disturbed(seed, |world, dice| {
             if dice.below(10) == 0 {
@@ -123,7 +123,7 @@ fn loads_have_their_due_while_limits_change() {
 
 /// Each child has at least what it would have if everything were divided by weight beforehand.
 #[test]
-fn with_two_resources_nobody_has_less_than_in_a_fixed_division() {
+fn two_resources_give_at_least_a_fixed_division() {
     let costs = [(1, 1), (1, 8), (3, 2), (1, 4)];
     let (slots, memory) = (60, 240);
     for weights in [[1.0; 4], WEIGHTS] {
@@ -211,14 +211,14 @@ fn disturbed_with_two_resources(seed: u64, mut act: impl FnMut(&mut World, &mut 
 }
 
 #[test]
-fn with_two_resources_loads_that_come_and_go_have_their_due() {
+fn two_resources_with_intermittent_loads() {
     for seed in SEEDS {
         disturbed_with_two_resources(seed, |_, _| {});
     }
 }
 
 #[test]
-fn with_two_resources_loads_that_cancel_have_their_due_while_limits_change() {
+fn two_resources_with_changing_limits_and_cancels() {
     for seed in SEEDS {
         disturbed_with_two_resources(seed, |world, dice| {
             let load = dice.below(4);
@@ -237,7 +237,7 @@ fn with_two_resources_loads_that_cancel_have_their_due_while_limits_change() {
 /// The example of Bhattacharya et al. (2013): one child of a group fills a resource that nobody else wants. What the group
 /// has of that must not be held against its other child, which shares the contended resource with the group's sibling.
 #[test]
-fn a_child_does_not_starve_because_its_sibling_fills_something_else() {
+fn child_is_not_starved_by_a_full_sibling_resource() {
     for seed in SEEDS {
         let mut rig = Rig::new();
         let root = rig.root(&[(SLOTS, 10), (MEMORY, 10)]);
@@ -286,7 +286,7 @@ fn held_back(before: impl Fn(&mut World, Spot), after: impl Fn(&mut World, Spot)
 }
 
 #[test]
-fn a_child_that_its_own_limit_held_back_saves_nothing_up() {
+fn limited_child_accumulates_no_credit() {
     held_back(
         |world, leaf| world.resize(leaf, &[(SLOTS, 1)]),
         |world, leaf| world.resize(leaf, &[(SLOTS, 4)]),
@@ -294,12 +294,12 @@ fn a_child_that_its_own_limit_held_back_saves_nothing_up() {
 }
 
 #[test]
-fn a_child_that_was_paused_saves_nothing_up() {
+fn paused_child_accumulates_no_credit() {
     held_back(World::pause, World::resume);
 }
 
 #[test]
-fn a_new_weight_counts_from_now_on() {
+fn new_weight_takes_effect_immediately() {
     let mut world = family(8, [1.0; 4], 1);
     for load in 0..4 {
         world.switch(load, true);
@@ -318,7 +318,7 @@ fn a_new_weight_counts_from_now_on() {
 
 /// Two jobs that lack different things at different levels of one path must not wait for each other's reservation.
 #[test]
-fn two_big_costs_that_lack_something_at_two_levels_are_both_served() {
+fn big_costs_at_two_levels_are_both_granted() {
     for seed in 0..100 {
         let mut rig = Rig::new();
         let root = rig.root(&[(SLOTS, AMPLE), (MEMORY, 8)]);
@@ -395,23 +395,23 @@ fn big_beside_ones(hold: impl Fn(f64) -> Hold, same_leaf: bool) {
 }
 
 #[test]
-fn a_big_cost_is_served_beside_ones_of_another_leaf() {
+fn big_cost_is_granted_beside_ones_of_another_leaf() {
     big_beside_ones(Hold::Exponential, false);
 }
 
 #[test]
-fn a_big_cost_is_served_beside_ones_of_its_own_leaf() {
+fn big_cost_is_granted_beside_ones_of_its_own_leaf() {
     big_beside_ones(Hold::Exponential, true);
 }
 
 #[test]
-fn a_big_cost_is_served_beside_ones_of_constant_length() {
+fn big_cost_is_granted_beside_constant_ones() {
     big_beside_ones(Hold::Always, false);
     big_beside_ones(Hold::Always, true);
 }
 
 #[test]
-fn an_idle_branch_waits_for_the_next_release_at_most() {
+fn idle_branch_waits_for_one_release_at_most() {
     for seed in SEEDS {
         let mut rig = Rig::new();
         let root = rig.root(&[(SLOTS, 5)]);

@@ -58,7 +58,7 @@ fn most_at_once(admitted: &[(Time, u32)], amount: u32, per: u32) -> f64 {
 }
 
 #[test]
-fn a_rate_is_smooth_and_exact_with_one_waiter_and_with_many() {
+fn rate_is_smooth_and_exact() {
     for (burst, waiters) in [(None, 1), (None, 1000), (Some(1_u32), 1000), (Some(20), 50)] {
         let (world, root, tokens) = tokens(rate(200, 1, burst.map(u64::from)));
         let mut line = VecDeque::new();
@@ -91,7 +91,7 @@ fn a_rate_is_smooth_and_exact_with_one_waiter_and_with_many() {
 }
 
 #[test]
-fn a_large_cost_waits_for_its_quota_and_is_not_passed_meanwhile() {
+fn large_cost_waits_for_quota_without_being_passed() {
     let (world, root, tokens) = tokens(rate(60, 60, Some(10)));
     drop(world.take_ask(ask(root, tokens, 10)));
     let mut large = world.waits_ask(ask(root, tokens, 8));
@@ -109,7 +109,7 @@ fn a_large_cost_waits_for_its_quota_and_is_not_passed_meanwhile() {
 }
 
 #[test]
-fn whoever_lacks_quota_alone_holds_no_slot() {
+fn waiter_lacking_only_quota_holds_no_slot() {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let limits = [
@@ -129,7 +129,7 @@ fn whoever_lacks_quota_alone_holds_no_slot() {
 }
 
 #[test]
-fn an_estimate_that_is_settled_late_lets_nothing_more_through() {
+fn late_settlement_admits_nothing_more() {
     let (world, root, tokens) = tokens(rate(90, 60, Some(90)));
     let first = world.take_ask(ask(root, tokens, 90));
     world.pass(60.0);
@@ -145,7 +145,7 @@ fn an_estimate_that_is_settled_late_lets_nothing_more_through() {
 }
 
 #[test]
-fn settling_early_gives_back_and_settling_upward_makes_debt() {
+fn early_settlement_refunds_and_upward_creates_debt() {
     let (world, root, tokens) = tokens(rate(60, 60, Some(90)));
     let permit = world.take_ask(ask(root, tokens, 90));
     let mut waiter = world.waits_ask(ask(root, tokens, 40));
@@ -166,7 +166,7 @@ fn settling_early_gives_back_and_settling_upward_makes_debt() {
 }
 
 #[test]
-fn an_annulled_grant_gives_quota_and_budget_back() {
+fn annulled_grant_returns_quota_and_budget() {
     let world = World::new();
     let (tokens, dollars) = (
         world.tree.resource("tokens"),
@@ -192,7 +192,7 @@ fn an_annulled_grant_gives_quota_and_budget_back() {
 }
 
 #[test]
-fn a_budget_is_spent_for_good_and_its_end_is_an_error_for_all() {
+fn exhausted_budget_fails_all_waiters() {
     let (world, root, dollars) = tokens(Limit::Budget(units(10)));
     let exhausted = |left| AcquireError::BudgetExhausted {
         node: root,
@@ -220,7 +220,7 @@ fn a_budget_is_spent_for_good_and_its_end_is_an_error_for_all() {
 }
 
 #[test]
-fn what_was_spent_may_turn_out_to_be_more() {
+fn budget_can_be_settled_upward() {
     let (world, root, dollars) = tokens(Limit::Budget(units(10)));
     let permit = world.take_ask(ask(root, dollars, 2));
     let mut waiter = world.waits_ask(ask(root, dollars, 9));
@@ -266,7 +266,7 @@ fn nothing_is_admitted_before_a_retry_is_due() {
 }
 
 #[test]
-fn a_node_can_be_held_off_as_a_whole_and_its_siblings_go_on() {
+fn deferred_node_does_not_block_siblings() {
     let (world, root) = World::slots(4);
     let (left, right) = (world.add(root, 4), world.add(root, 4));
     world
@@ -280,7 +280,7 @@ fn a_node_can_be_held_off_as_a_whole_and_its_siblings_go_on() {
 }
 
 #[test]
-fn a_pause_admits_nothing_below_and_ends() {
+fn pause_blocks_the_subtree_until_resumed() {
     let (world, root) = World::slots(4);
     let (left, right) = (world.add(root, 4), world.add(root, 4));
     let held = world.take(left, 1);
@@ -297,7 +297,7 @@ fn a_pause_admits_nothing_below_and_ends() {
 }
 
 #[test]
-fn an_alarm_of_a_loop_that_died_leaves_the_others_served() {
+fn dead_alarm_does_not_delay_other_waiters() {
     let (world, root, tokens) = tokens(rate(1, 1, Some(1)));
     let waker = Waker::noop();
     let (dead, alive) = (world.tree.alarm(), world.tree.alarm());
@@ -316,7 +316,7 @@ fn an_alarm_of_a_loop_that_died_leaves_the_others_served() {
 }
 
 #[test]
-fn an_alarm_is_told_when_its_deadline_becomes_earlier() {
+fn alarm_is_woken_when_its_deadline_moves_earlier() {
     let (world, root, tokens) = tokens(rate(1, 1, Some(10)));
     let alarm = world.tree.alarm();
     let count = Arc::new(common::Count::default());
@@ -337,7 +337,7 @@ fn an_alarm_is_told_when_its_deadline_becomes_earlier() {
 
 /// A timer that is late by up to a millisecond would make 200 a second 180, if each were charged as of when it was noticed.
 #[test]
-fn late_ticks_lose_no_quota_where_that_was_asked_for() {
+fn allowed_lateness_loses_no_quota() {
     let clock = Arc::new(ManualClock::new());
     let tree = Tree::new(Settings {
         lateness: Duration::from_millis(20),
@@ -367,7 +367,7 @@ fn late_ticks_lose_no_quota_where_that_was_asked_for() {
 
 /// Ticks that are later than that lose all that they are late by, but for what the burst takes up.
 #[test]
-fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
+fn tick_beyond_lateness_loses_quota_above_the_burst() {
     for (late, burst, expected) in [(19, None, 600), (30, None, 86), (30, Some(10), 610)] {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings {
@@ -399,7 +399,7 @@ fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
 
 /// Who comes when it is ready was not late, whatever timers may be: no window lets through more than it should.
 #[test]
-fn nothing_is_forgiven_where_nobody_waits() {
+fn lateness_applies_only_to_waiters() {
     const SEED: u64 = 4_711;
     for burst in [None, Some(5)] {
         let clock = Arc::new(ManualClock::new());
@@ -425,7 +425,7 @@ fn nothing_is_forgiven_where_nobody_waits() {
 }
 
 #[test]
-fn errors_of_settling_change_nothing() {
+fn settling_errors_change_nothing() {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let limits = [

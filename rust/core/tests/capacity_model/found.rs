@@ -25,7 +25,7 @@ fn acquire(node: usize, slots: u64, calls: u64, priority: i32) -> Op {
 /// An elder one that had been passed as often as may be was gone by when it was asked who comes first; so the younger was the one that
 /// missed slots, and it kept the turn that the elder had.
 #[test]
-fn whoever_was_passed_comes_first_all_the_same_when_slots_are_missed() {
+fn passed_waiter_stays_first_when_slots_are_missed() {
     let root = Limits {
         slots: Some(9),
         memory: None,

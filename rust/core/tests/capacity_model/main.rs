@@ -72,7 +72,7 @@ proptest! {
     #![proptest_config(config(20))]
 
     #[test]
-    fn the_same_operations_and_clock_give_the_same_grants(
+    fn same_operations_give_the_same_grants(
         settings in Theme::settings(),
         nodes in ALL.nodes(),
         ops in prop::collection::vec(ALL.op(), 1..2 * STEPS),

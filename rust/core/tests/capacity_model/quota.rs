@@ -201,7 +201,7 @@ impl Quota {
 
 /// The log against the definition itself: every window that ends now, summed.
 #[test]
-fn the_log_allows_what_every_window_allows() {
+fn log_matches_the_window_definition() {
     for seed in 0..200 {
         let mut dice = Dice::new(seed);
         let burst = 1 + dice.below(6) as u64;
