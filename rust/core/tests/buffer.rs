@@ -104,10 +104,10 @@ fn new_getter_leaves_a_promised_item() {
     let mut notified = Task::waiting(buffer.get());
     buffer.try_put(1).unwrap();
     assert_eq!(buffer.try_get(), Err(TryGetError::Empty));
-    let mut newcomer = Task::waiting(buffer.get());
+    let mut latecomer = Task::waiting(buffer.get());
     buffer.try_put(2).unwrap();
     // Both were promised an item, so either may be polled first.
-    assert_eq!(newcomer.ready(), Ok(1));
+    assert_eq!(latecomer.ready(), Ok(1));
     assert_eq!(notified.ready(), Ok(2));
 }
 
@@ -129,10 +129,10 @@ fn new_putter_leaves_a_promised_slot() {
     let mut notified = Task::waiting(buffer.put(1));
     assert_eq!(buffer.try_get(), Ok(0));
     assert_eq!(buffer.try_put(9), Err(PutError::Full(9)));
-    let newcomer = Task::waiting(buffer.put(9));
+    let latecomer = Task::waiting(buffer.put(9));
     assert_eq!(notified.ready(), Ok(()));
     assert_eq!(buffer.try_get(), Ok(1));
-    assert_eq!(newcomer.wakes(), 1);
+    assert_eq!(latecomer.wakes(), 1);
 }
 
 #[test]

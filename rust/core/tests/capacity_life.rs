@@ -1,4 +1,4 @@
-//! How nodes, permits and futures of a tree of capacities begin, change and end.
+//! The life cycle of nodes, permits and futures of a tree of capacities.
 #![cfg(not(loom))]
 
 mod common;
@@ -29,7 +29,7 @@ fn acquire_reports_a_self_deadlock() {
     let _theirs = world.take_ask(Ask::slots(leaf, 1).owner(OwnerId(8)));
     assert_eq!(world.tree.permits_of(US), [first.id(), second.id()]);
     let ask = |slots| Ask::slots(leaf, slots).owner(US);
-    // One more could be had if the others gave it back; two more never.
+    // One more slot is available if the other permits are released; two more never are.
     let mut waits = world.waits_ask(ask(1));
     let deadlock = AcquireError::WouldDeadlock {
         node: leaf,
@@ -43,13 +43,13 @@ fn acquire_reports_a_self_deadlock() {
     assert_eq!(failed(&mut Task::new(world.tree.acquire(ask(2)))), deadlock);
     assert!(
         world.refused(ask(2)),
-        "nothing is a deadlock that does not wait"
+        "without waiting there is no deadlock"
     );
     let across = failed(&mut Task::new(
         world.tree.acquire(Ask::slots(other, 3).owner(US)),
     ));
     assert!(matches!(across, AcquireError::WouldDeadlock { node, .. } if node == root));
-    // Nobody's, and somebody else's, are no concern of ours.
+    // Permits without an owner, and those of another owner, do not count.
     drop(world.waits_ask(Ask::slots(leaf, 2)));
     drop(world.waits_ask(Ask::slots(leaf, 2).owner(OwnerId(9))));
     second.suspend().unwrap();
@@ -75,8 +75,8 @@ fn resume_reports_a_self_deadlock() {
     };
     let again = || ours.resume(None).unwrap();
     assert_eq!(Task::new(again()).ready(), Err(deadlock));
-    assert!(ours.is_suspended(), "and may be asked for again");
-    // Somebody else only waits for what is ours, unless it waits for its own.
+    assert!(ours.is_suspended(), "and may be resumed again");
+    // Another owner waits for these permits without a deadlock, unless it waits for its own.
     let theirs = OwnerId(8);
     drop(Task::waiting(again().by(theirs)));
     other.suspend().unwrap();
@@ -103,7 +103,7 @@ fn owner_is_known_without_waiting() {
         world.tree.permits_of(US),
         ids(&[&ours[0], &ours[1], &ours[2]])
     );
-    // Those that are left change places in the list of those that nobody waited for.
+    // The remaining ones change their order in the list of permits that were granted without waiting.
     let [first, second, third] = ours;
     drop(first);
     third.suspend().unwrap();
@@ -111,7 +111,7 @@ fn owner_is_known_without_waiting() {
     world.tree.check();
     assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
     assert_eq!(world.tree.permits_of(OwnerId(8)), ids(&[&theirs]));
-    // The newest is named, of those that hold something of it.
+    // The error names the newest permit that holds some of the resource.
     let error = failed(&mut Task::new(
         world.tree.acquire(Ask::slots(leaf, 4).owner(US)),
     ));
@@ -186,7 +186,7 @@ fn removed_node_is_freed_when_unused() {
     world.tree.remove(branch);
     world.tree.remove(leaf);
     world.tree.check();
-    assert!(world.tree.usage(leaf).is_some(), "its permit is still out");
+    assert!(world.tree.usage(leaf).is_some(), "its permit is still held");
     assert_eq!(
         world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
         AcquireError::Closed
@@ -198,10 +198,7 @@ fn removed_node_is_freed_when_unused() {
     let snapshot = world.tree.snapshot(root).unwrap();
     assert!(snapshot.children.is_empty());
     let again = world.add(root, 1);
-    assert!(
-        world.tree.usage(branch).is_none(),
-        "a name is never another's"
-    );
+    assert!(world.tree.usage(branch).is_none(), "an id is never reused");
     drop(world.take(again, 1));
 }
 
@@ -377,11 +374,11 @@ fn given_up_position_is_handed_on_and_queues_again() {
     let held = world.take(root, 1);
     let mut dead = world.waits(root, 1);
     let mut next = world.waits(root, 1);
-    let place = dead.future.place().expect("it stands in the line");
+    let position = dead.future.place().expect("it has joined the queue");
     world.release(held);
     assert_eq!((dead.wakes(), next.wakes()), (1, 0));
-    place.give_up();
-    place.give_up();
+    position.give_up();
+    position.give_up();
     world.tree.check();
     let permit = granted(&mut next);
     assert!(dead.poll().is_pending());
@@ -520,7 +517,7 @@ fn snapshot_reports_received_shares() {
     let heavy = world.tree.add(root, heavy.name("heavy")).unwrap();
     let light = world.add(root, 1);
     let mut held = world.take(heavy, 1);
-    let mut lines: Vec<_> = [heavy, light]
+    let mut queues: Vec<_> = [heavy, light]
         .map(|node| {
             (0..40)
                 .map(|_| world.waits(node, 1))
@@ -530,8 +527,11 @@ fn snapshot_reports_received_shares() {
     for _ in 0..40 {
         world.pass(2.0);
         world.release(held);
-        let line = lines.iter_mut().find(|line| line[0].wakes() > 0).unwrap();
-        held = granted(&mut line.pop_front().unwrap());
+        let queue = queues
+            .iter_mut()
+            .find(|queue| queue[0].wakes() > 0)
+            .unwrap();
+        held = granted(&mut queue.pop_front().unwrap());
     }
     let snapshot = world.tree.snapshot(root).unwrap();
     let [heavy, light] = &snapshot.children[..] else {

@@ -1,4 +1,4 @@
-//! Quotas: how many a rate lets through, how smoothly, with how little work, and whoever's timer it is that fires.
+//! Rates: the number of grants, their spacing, the work for them, and independence of which timer fires.
 #![cfg(not(loom))]
 
 mod common;
@@ -24,7 +24,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// So many calls in so many seconds, and so many at once.
+    /// A shop with a rate of `calls` calls in `per` seconds, and a burst.
     fn new(calls: u64, per: u64, burst: Option<u64>) -> Self {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
@@ -71,41 +71,41 @@ impl Shop {
     }
 }
 
-/// The processor time of this thread so far, in seconds, where the system tells.
+/// The processor time of this thread so far, in seconds, where the system reports it.
 fn busy() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(seconds(text.split(' ').next()?.parse().ok()?))
 }
 
-/// Three seconds of 200 a second, always with so many waiters, each granted replaced by a new one.
+/// Three seconds at 200 a second with a constant number of waiters: each grant is replaced by a new waiter.
 fn three_seconds(burst: Option<u64>, waiters: usize) {
     let shop = Shop::new(200, 1, burst);
     let mut timer = Timer::new(&shop.tree);
-    let mut line: VecDeque<Task<Acquire>> = VecDeque::new();
+    let mut queue: VecDeque<Task<Acquire>> = VecDeque::new();
     let mut times = Vec::new();
     let mut alarms = 0;
     let began = busy();
     loop {
-        // FIFO, so whoever is granted stands in front.
-        while let Some(first) = line.front_mut()
+        // FIFO, so the granted waiter is at the front.
+        while let Some(first) = queue.front_mut()
             && first.wakes() > 0
         {
             drop(first.ready().unwrap());
             times.push(shop.tree.now().as_nanos());
-            line.pop_front();
+            queue.pop_front();
         }
-        while line.len() < waiters {
+        while queue.len() < waiters {
             let mut task = Task::new(shop.tree.acquire(shop.ask(1).alarm(timer.id())));
             match task.poll() {
                 Poll::Ready(permit) => {
                     drop(permit.unwrap());
                     times.push(shop.tree.now().as_nanos());
                 }
-                Poll::Pending => line.push_back(task),
+                Poll::Pending => queue.push_back(task),
             }
         }
-        timer.hear();
-        let next = timer.armed.expect("somebody waits for time");
+        timer.on_wake();
+        let next = timer.armed.expect("a waiter needs the timer");
         if next > Time::from_nanos(3 * SECOND) {
             break;
         }
@@ -132,7 +132,7 @@ fn three_seconds(burst: Option<u64>, waiters: usize) {
     let most = burst.unwrap_or(1);
     for (first, start) in times.iter().enumerate() {
         for (count, end) in (1..).zip(&times[first..]) {
-            // In whole numbers: count <= burst + rate x t.
+            // In integers: count <= burst + rate x t.
             let allowed = most * SECOND + 200 * (end - start);
             assert!(
                 count * SECOND <= allowed,
@@ -160,7 +160,7 @@ fn late_settlement_to_zero_admits_no_more() {
     let shop = Shop::new(90, 60, Some(90));
     let permit = shop.take(90).unwrap();
     shop.wait(60);
-    // Time has brought everything back already.
+    // Everything has been refilled by then.
     shop.settle(&permit, 0);
     drop(shop.take(90).unwrap());
     assert!(shop.take(1).is_none());
@@ -179,7 +179,7 @@ fn immediate_settlement_returns_the_whole_estimate() {
     assert!(shop.take(70).is_some());
 }
 
-/// Time brought 20 of the 50 again, and another took what was there: only 30 may come back.
+/// 20 of the 50 were refilled and taken by another call: only 30 may be returned.
 #[test]
 fn later_settlement_returns_less_the_refill() {
     let shop = Shop::new(60, 60, Some(90));
@@ -203,7 +203,7 @@ fn settling_upward_creates_debt() {
     assert!(shop.take(1).is_some());
 }
 
-/// Two loops and a thread wait. The loop that is first in the line dies: it neither polls nor ticks any more.
+/// Two event loops and a thread wait. The loop of the first waiter dies: it neither polls nor ticks.
 #[test]
 fn dead_event_loop_does_not_delay_other_waiters() {
     let shop = Shop::new(1, 1, Some(1));
@@ -215,12 +215,12 @@ fn dead_event_loop_does_not_delay_other_waiters() {
         .collect();
     let mut served = Vec::new();
     for timer in &mut timers {
-        timer.hear();
+        timer.on_wake();
     }
-    // The first never comes round again.
+    // The first one never runs again.
     while served.len() < 2 {
         let next = timers[1..].iter().filter_map(|timer| timer.armed).min();
-        shop.to(next.expect("somebody still waits"));
+        shop.to(next.expect("a waiter remains"));
         for timer in &mut timers[1..] {
             timer.arm();
         }
@@ -234,7 +234,7 @@ fn dead_event_loop_does_not_delay_other_waiters() {
     assert_eq!(served, [(1, 2 * SECOND), (2, 3 * SECOND)]);
 }
 
-/// What the dead loop was granted is annulled when its waiter is dropped, and goes to the next at once.
+/// A grant of the dead loop is annulled when its waiter is dropped, and goes to the next waiter immediately.
 #[test]
 fn grant_of_a_dead_event_loop_is_handed_on() {
     let shop = Shop::new(1, 1, Some(1));

@@ -1,4 +1,4 @@
-//! Rates, budgets, and what else of a tree of capacities goes by the clock.
+//! Rates, budgets and the other parts of a tree of capacities that depend on the clock.
 #![cfg(not(loom))]
 
 mod common;
@@ -24,7 +24,7 @@ fn rate(amount: u64, per: u64, burst: Option<u64>) -> Limit {
     }
 }
 
-/// A tree whose root has one limit, of `"tokens"`.
+/// A tree whose root has one limit, on `"tokens"`.
 fn tokens(limit: Limit) -> (World, NodeId, Resource) {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
@@ -43,7 +43,7 @@ fn at(seconds: f64) -> Time {
     Time::ZERO.after(Duration::from_secs_f64(seconds))
 }
 
-/// The most that was admitted in any window beyond what the rate brings in that time.
+/// The largest amount admitted in any window beyond the refill in that time.
 fn most_at_once(admitted: &[(Time, u32)], amount: u32, per: u32) -> f64 {
     let mut most = 0.0_f64;
     for first in 0..admitted.len() {
@@ -61,18 +61,18 @@ fn most_at_once(admitted: &[(Time, u32)], amount: u32, per: u32) -> f64 {
 fn rate_is_smooth_and_exact() {
     for (burst, waiters) in [(None, 1), (None, 1000), (Some(1_u32), 1000), (Some(20), 50)] {
         let (world, root, tokens) = tokens(rate(200, 1, burst.map(u64::from)));
-        let mut line = VecDeque::new();
+        let mut queue = VecDeque::new();
         let mut admitted = Vec::new();
         let mut step = |now| {
-            // Whoever was granted comes again, behind the others.
-            while line.front().is_some_and(|task: &Task<_>| task.wakes() > 0) {
-                drop(granted(&mut line.pop_front().unwrap()));
+            // A granted waiter queues again, behind the others.
+            while queue.front().is_some_and(|task: &Task<_>| task.wakes() > 0) {
+                drop(granted(&mut queue.pop_front().unwrap()));
                 admitted.push((now, 1));
             }
-            while line.len() < waiters {
+            while queue.len() < waiters {
                 let mut task = Task::new(world.tree.acquire(ask(root, tokens, 1)));
                 match task.poll() {
-                    Poll::Pending => line.push_back(task),
+                    Poll::Pending => queue.push_back(task),
                     Poll::Ready(_) => admitted.push((now, 1)),
                 }
             }
@@ -120,10 +120,10 @@ fn waiter_lacking_only_quota_holds_no_slot() {
     let both = Cost::new([(Resource::SLOTS, units(1)), (tokens, units(1))]).unwrap();
     drop(world.take_ask(Ask::new(root, both.clone())));
     let mut first = world.waits_ask(Ask::new(root, both));
-    // The slot is anybody's who needs no token.
+    // The slot is free for any acquire that needs no token.
     let slot = world.take(root, 1);
     world.pass(1.0);
-    assert_eq!(first.wakes(), 0, "now it is the slot that is missing");
+    assert_eq!(first.wakes(), 0, "now it lacks the slot");
     world.release(slot);
     drop(granted(&mut first));
 }
@@ -134,7 +134,7 @@ fn late_settlement_admits_nothing_more() {
     let first = world.take_ask(ask(root, tokens, 90));
     world.pass(60.0);
     let _second = world.take_ask(ask(root, tokens, 90));
-    // Its 90 came back by time, and were used. Nothing is left to give back.
+    // Its 90 were refilled by time and used. Nothing is left to return.
     first.settle(&[(tokens, Amount::ZERO)]).unwrap();
     assert!(world.refused(ask(root, tokens, 1)));
     let _third = {
@@ -150,7 +150,7 @@ fn early_settlement_refunds_and_upward_creates_debt() {
     let permit = world.take_ask(ask(root, tokens, 90));
     let mut waiter = world.waits_ask(ask(root, tokens, 40));
     world.pass(10.0);
-    // 10 came back by time. Of the 90 no more than 80 can come back now.
+    // 10 were refilled by time. Of the 90 at most 80 can be returned now.
     permit.settle(&[(tokens, Amount::ZERO)]).unwrap();
     world.tree.check();
     drop(granted(&mut waiter));
@@ -305,7 +305,7 @@ fn dead_alarm_does_not_delay_other_waiters() {
     let _first = world.waits_ask(ask(root, tokens, 1).alarm(dead.id()));
     let mut second = world.waits_ask(ask(root, tokens, 1).alarm(alive.id()));
     assert_eq!(dead.deadline(waker), Some(at(1.0)));
-    // The dead one never calls. The other has the same deadline, though another waiter is first.
+    // The dead alarm never fires. The other one has the same deadline, although another waiter is first.
     assert_eq!(alive.deadline(waker), Some(at(1.0)));
     world.pass(1.0);
     assert_eq!(alive.deadline(waker), Some(at(2.0)));
@@ -324,7 +324,7 @@ fn alarm_is_woken_when_its_deadline_moves_earlier() {
     assert_eq!(alarm.deadline(&waker), None);
     let permit = world.take_ask(ask(root, tokens, 10));
     let waiter = world.waits_ask(ask(root, tokens, 10).alarm(alarm.id()));
-    assert_eq!(count.get(), 1, "there is a deadline where there was none");
+    assert_eq!(count.get(), 1, "a deadline where there was none");
     assert_eq!(alarm.deadline(&waker), Some(at(10.0)));
     permit.settle(&[(tokens, units(4))]).unwrap();
     assert_eq!(count.get(), 2);
@@ -335,7 +335,7 @@ fn alarm_is_woken_when_its_deadline_moves_earlier() {
     assert_eq!(alarm.deadline(&waker), None);
 }
 
-/// A timer that is late by up to a millisecond would make 200 a second 180, if each were charged as of when it was noticed.
+/// A timer that is late by up to a millisecond would turn 200 a second into 180 if each grant were charged at its tick.
 #[test]
 fn allowed_lateness_loses_no_quota() {
     let clock = Arc::new(ManualClock::new());
@@ -349,10 +349,10 @@ fn allowed_lateness_loses_no_quota() {
         .unwrap();
     let mut admitted = 0;
     let mut late = 0;
-    let mut line: Vec<_> = (0..700)
+    let mut queue: Vec<_> = (0..700)
         .map(|_| Task::new(tree.acquire(ask(root, tokens, 1))))
         .collect();
-    for task in &mut line {
+    for task in &mut queue {
         admitted += u64::from(task.poll().is_ready());
     }
     while let Some(next) = tree.next_ready().filter(|&next| next <= at(3.0)) {
@@ -360,12 +360,12 @@ fn allowed_lateness_loses_no_quota() {
         clock.set(next.after(Duration::from_micros(late)));
         tree.tick();
         tree.check();
-        admitted = 1 + line.iter().filter(|task| task.wakes() > 0).count() as u64;
+        admitted = 1 + queue.iter().filter(|task| task.wakes() > 0).count() as u64;
     }
     assert!((599..=601).contains(&admitted), "{admitted}");
 }
 
-/// Ticks that are later than that lose all that they are late by, but for what the burst takes up.
+/// Ticks that are later than that lose their whole delay, except the part that the burst absorbs.
 #[test]
 fn tick_beyond_lateness_loses_quota_above_the_burst() {
     for (late, burst, expected) in [(19, None, 600), (30, None, 86), (30, Some(10), 610)] {
@@ -378,10 +378,10 @@ fn tick_beyond_lateness_loses_quota_above_the_burst() {
         let root = tree
             .root(NodeOptions::new([(tokens, rate(200, 1, burst))]))
             .unwrap();
-        let mut line: Vec<_> = (0..700)
+        let mut queue: Vec<_> = (0..700)
             .map(|_| Task::new(tree.acquire(ask(root, tokens, 1))))
             .collect();
-        let at_once = (line.iter_mut())
+        let at_once = (queue.iter_mut())
             .filter_map(|task| task.poll().is_ready().then_some(()))
             .count();
         while let Some(next) = tree.next_ready().filter(|&next| next <= at(3.0)) {
@@ -389,7 +389,7 @@ fn tick_beyond_lateness_loses_quota_above_the_burst() {
             tree.tick();
             tree.check();
         }
-        let admitted = at_once + line.iter().filter(|task| task.wakes() > 0).count();
+        let admitted = at_once + queue.iter().filter(|task| task.wakes() > 0).count();
         assert!(
             admitted.abs_diff(expected) <= 7,
             "{late} {burst:?}: {admitted}"
@@ -397,7 +397,7 @@ fn tick_beyond_lateness_loses_quota_above_the_burst() {
     }
 }
 
-/// Who comes when it is ready was not late, whatever timers may be: no window lets through more than it should.
+/// An acquire that arrives when the rate is ready was not late, whatever the timers do: no window exceeds its bound.
 #[test]
 fn lateness_applies_only_to_waiters() {
     const SEED: u64 = 4_711;

@@ -119,7 +119,7 @@ fn release_racing_growth_grants_a_waiter_of_both() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let permits = [(); 2].map(|()| take(&tree, root, 1));
-        let [kept, released] = permits;
+        let [held, released] = permits;
         let waiter = tree.acquire(Ask::slots(root, 2));
         let releaser = thread::spawn(move || drop(released));
         let resizer = thread::spawn({
@@ -132,7 +132,7 @@ fn release_racing_growth_grants_a_waiter_of_both() {
         drop(block_on(waiter).unwrap());
         releaser.join().unwrap();
         resizer.join().unwrap();
-        drop(kept);
+        drop(held);
         assert_idle(&tree, root);
     });
 }
@@ -141,7 +141,7 @@ fn release_racing_growth_grants_a_waiter_of_both() {
 fn release_racing_shrink_respects_the_new_limit() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(2));
-        let [kept, released] = [(); 2].map(|()| take(&tree, root, 1));
+        let [held, released] = [(); 2].map(|()| take(&tree, root, 1));
         let releaser = thread::spawn(move || drop(released));
         let dropped = thread::spawn({
             let tree = Arc::clone(&tree);
@@ -154,7 +154,7 @@ fn release_racing_shrink_respects_the_new_limit() {
         dropped.join().unwrap();
         assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
         assert!(tree.try_acquire(Ask::slots(root, 1)).unwrap().is_none());
-        drop(kept);
+        drop(held);
         assert_idle(&tree, root);
     });
 }

@@ -26,9 +26,9 @@ fn value_survives_a_dropped_wait() {
         });
         signal.publish(7, false);
         let taken = dropped.join().unwrap();
-        let kept = poll_once(signal.wait());
+        let retained = poll_once(signal.wait());
         assert!(
-            taken.is_ready() != kept.is_ready(),
+            taken.is_ready() != retained.is_ready(),
             "exactly one of them has the value"
         );
     });
