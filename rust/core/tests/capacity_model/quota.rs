@@ -128,8 +128,8 @@ impl Log {
         self.quota.calls > 0 && is_settled && self.owed(now) <= self.allowed(calls)
     }
 
-    /// The nanoseconds by which the real scheduler may be late: it rounds the debt at each change of the period, each time by less
-    /// than the refill of a nanosecond.
+    /// The nanoseconds by which the real scheduler may be late: it rounds the debt at each change of the period, each
+    /// time by less than the refill of a nanosecond.
     fn late(&self) -> u64 {
         let periods = self.terms.windows(2);
         periods
