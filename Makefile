@@ -37,8 +37,8 @@ LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom CARGO_P
 MEMCHECK := valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect \
 	--errors-for-leak-kinds=definite,indirect --num-callers=25 --fair-sched=yes
 # Left out are those that simulate hours, and those that measure time or memory: valgrind changes what they measure.
-MEMCHECKED := --lib $(addprefix --test ,auto_traits buffer buffer_ends buffer_model buffer_modes capacity capacity_life capacity_model \
-	capacity_quota capacity_race capacity_settle capacity_time signal tokio wait_list)
+MEMCHECKED := --lib $(addprefix --test ,auto_traits buffer buffer_ends buffer_model buffer_modes capacity capacity_deadlock capacity_life \
+	capacity_model capacity_quota capacity_race capacity_settle capacity_time signal tokio wait_list)
 
 # Fails, and says why, unless everything public has a type that all checkers agree on. The checker looks the package up
 # in the environment of the first python on PATH.

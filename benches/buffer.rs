@@ -1,4 +1,4 @@
-//! What a buffer costs: ready on both sides, and through a waiter.
+//! The cost of a buffer: ready on both sides, and through a waiter.
 #![allow(missing_docs)] // criterion_group! makes public items
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 fn ready(c: &mut Criterion) {
     let mut cx = Context::from_waker(Waker::noop());
     let buffer = Buffer::new(NonZeroUsize::new(1024));
-    // Half full, as in a pipeline that runs.
+    // Half full, as in a running pipeline.
     for item in 0..512_u64 {
         buffer.try_put(item).unwrap();
     }
@@ -45,8 +45,8 @@ fn waiting(c: &mut Criterion) {
         });
     });
     for others in [0, 10_000] {
-        let mut line: Vec<_> = (0..others).map(|_| buffer.get()).collect();
-        for get in &mut line {
+        let mut getters: Vec<_> = (0..others).map(|_| buffer.get()).collect();
+        for get in &mut getters {
             assert!(Pin::new(get).poll(&mut cx).is_pending());
         }
         group.bench_function(BenchmarkId::new("get, dropped, behind", others), |b| {

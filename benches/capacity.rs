@@ -1,4 +1,4 @@
-//! What a capacity costs: alone by depth, contended, by the number of waiters and of lines, and when waiters give up.
+//! The cost of a capacity: uncontended by depth, contended, by the number of waiters and queues, and with cancelled waiters.
 #![allow(missing_docs)] // criterion_group! makes public items
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -18,7 +18,7 @@ fn tree(slots: u64) -> (Arc<Tree>, NodeId) {
     (tree, root)
 }
 
-/// A path of so many nodes, the root included; its last node.
+/// Adds a path of `depth` nodes, the root included, and returns its last node.
 fn path(tree: &Tree, root: NodeId, depth: usize, slots: u64) -> NodeId {
     (1..depth).fold(root, |parent, _| {
         tree.add(parent, NodeOptions::slots(slots)).unwrap()
@@ -51,7 +51,7 @@ fn alone(c: &mut Criterion) {
     group.finish();
 }
 
-/// Tells who was woken last.
+/// A waker that stores its name as the last one woken.
 struct Woken {
     name: usize,
     last: Arc<AtomicUsize>,
@@ -63,7 +63,7 @@ impl Wake for Woken {
     }
 }
 
-/// So many wakers, and who was woken last.
+/// Returns `count` wakers and the name of the last one woken.
 fn wakers(count: usize) -> (Vec<Waker>, Arc<AtomicUsize>) {
     let last = Arc::new(AtomicUsize::new(0));
     let waker = |name| {
@@ -73,13 +73,13 @@ fn wakers(count: usize) -> (Vec<Waker>, Arc<AtomicUsize>) {
     ((0..count).map(waker).collect(), last)
 }
 
-/// What a caller has of each waiter, side by side, so that it is the tree that is measured.
-struct Seat {
+/// The caller's data of one waiter, stored together: the tree is to be measured, not the caller.
+struct Waiter {
     acquire: Acquire,
     waker: Waker,
 }
 
-/// Whoever is granted gives back at once and comes again: a release, a grant, a collection and a place in the line.
+/// Each granted waiter releases immediately and queues again: a release, a grant, a collection and an enqueue.
 fn hand_on(b: &mut criterion::Bencher<'_>, tree: &Arc<Tree>, leaves: &[NodeId], waiters: usize) {
     let join = |node: NodeId, waker: &Waker| {
         let mut acquire = tree.acquire(Ask::slots(node, 1));
@@ -89,15 +89,18 @@ fn hand_on(b: &mut criterion::Bencher<'_>, tree: &Arc<Tree>, leaves: &[NodeId], 
     };
     let mut held = tree.try_acquire(Ask::slots(leaves[0], 1)).unwrap();
     let (wakers, last) = wakers(waiters);
-    let lines = leaves.iter().cycle();
-    let seats = wakers.into_iter().zip(lines).map(|(waker, &line)| Seat {
-        acquire: join(line, &waker),
-        waker,
-    });
-    let mut seats: Vec<_> = seats.collect();
+    let queues = leaves.iter().cycle();
+    let waiting = wakers
+        .into_iter()
+        .zip(queues)
+        .map(|(waker, &queue)| Waiter {
+            acquire: join(queue, &waker),
+            waker,
+        });
+    let mut waiting: Vec<_> = waiting.collect();
     b.iter(|| {
         drop(held.take());
-        let Seat { acquire, waker } = &mut seats[last.load(Ordering::Relaxed)];
+        let Waiter { acquire, waker } = &mut waiting[last.load(Ordering::Relaxed)];
         let Poll::Ready(permit) = Pin::new(&mut *acquire).poll(&mut cx()) else {
             unreachable!("it was granted")
         };
@@ -106,30 +109,33 @@ fn hand_on(b: &mut criterion::Bencher<'_>, tree: &Arc<Tree>, leaves: &[NodeId], 
     });
 }
 
-/// A record of about the size that the tree has of a node or of a waiter, which knows where to look next.
+/// A record of about the size of a node or waiter of the tree, with a link to the next record.
 #[repr(align(64))]
-struct Record<const LINES: usize> {
+struct Record<const CACHE_LINES: usize> {
     next: u32,
-    lines: [[u64; 4]; LINES],
+    lines: [[u64; 4]; CACHE_LINES],
 }
 
-/// So many, each of which names another.
-fn records<const LINES: usize>(count: u32, dice: &mut impl FnMut() -> u32) -> Vec<Record<LINES>> {
+/// Returns `count` records, each of which links to another.
+fn records<const CACHE_LINES: usize>(
+    count: u32,
+    dice: &mut impl FnMut() -> u32,
+) -> Vec<Record<CACHE_LINES>> {
     let mut names: Vec<_> = (0..count).collect();
     for last in (1..count).rev() {
         names.swap(last as usize, (dice() % (last + 1)) as usize);
     }
-    let lines = [[0; 4]; LINES];
+    let lines = [[0; 4]; CACHE_LINES];
     let record = |next| Record { next, lines };
     names.into_iter().map(record).collect()
 }
 
-/// The least that any such tree takes for this: a heap of tags says who is next, and of that one are looked up its node, its
-/// waiter, its future and its waker, which lie somewhere in memory, each known by the one before.
+/// The lower bound for any such tree: a heap of tags gives the next waiter. Its node, entry, future and waker lie at random
+/// addresses, and each is found through the one before.
 fn look_up(b: &mut criterion::Bencher<'_>, count: usize) {
     let mut state = 1_u32;
     let mut dice = || {
-        // A linear congruence; its high digits are good.
+        // A linear congruential generator; its high bits are good.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state >> 8
     };
@@ -138,22 +144,22 @@ fn look_up(b: &mut criterion::Bencher<'_>, count: usize) {
     let mut waiters = records::<2>(names, &mut dice);
     let (tree, root) = tree(1);
     let (wakers, last) = wakers(count);
-    let seats = wakers.into_iter().map(|waker| Seat {
+    let futures = wakers.into_iter().map(|waker| Waiter {
         acquire: tree.acquire(Ask::slots(root, 1)),
         waker,
     });
-    let mut seats: Vec<_> = seats.collect();
+    let mut futures: Vec<_> = futures.collect();
     let mut heap: BinaryHeap<_> = (0..names)
         .map(|name| Reverse((u128::from(dice()), name)))
         .collect();
     b.iter(|| {
-        let Reverse((tag, name)) = heap.pop().expect("nobody leaves");
+        let Reverse((tag, name)) = heap.pop().expect("the heap keeps all names");
         let node = &mut nodes[name as usize];
         node.lines.iter_mut().for_each(|line| line[0] += 1);
         let waiter = &mut waiters[node.next as usize];
         waiter.lines.iter_mut().for_each(|line| line[0] += 1);
-        let Seat { acquire, waker } = &mut seats[waiter.next as usize];
-        // The tree keeps a clone of it until then.
+        let Waiter { acquire, waker } = &mut futures[waiter.next as usize];
+        // The tree keeps a clone of the waker until then.
         let clone = Waker::clone(waker);
         clone.wake();
         assert_eq!(last.load(Ordering::Relaxed), waiter.next as usize);
@@ -172,7 +178,7 @@ fn contended(c: &mut Criterion) {
         });
     }
     group.finish();
-    let mut group = c.benchmark_group("capacity/handed on, by waiters in one line");
+    let mut group = c.benchmark_group("capacity/handed on, by waiters in one queue");
     for waiters in [1, 10, 1000, 100_000] {
         let (tree, root) = tree(1);
         group.bench_function(BenchmarkId::from_parameter(waiters), |b| {
@@ -180,40 +186,40 @@ fn contended(c: &mut Criterion) {
         });
     }
     group.finish();
-    let mut group = c.benchmark_group("capacity/handed on, by lines of one waiter");
-    for lines in [1, 10, 1000, 100_000] {
+    let mut group = c.benchmark_group("capacity/handed on, by queues of one waiter");
+    for queues in [1, 10, 1000, 100_000] {
         let (tree, root) = tree(1);
-        let leaves: Vec<_> = (0..lines).map(|_| path(&tree, root, 2, 1)).collect();
-        group.bench_function(BenchmarkId::from_parameter(lines), |b| {
-            hand_on(b, &tree, &leaves, lines);
+        let leaves: Vec<_> = (0..queues).map(|_| path(&tree, root, 2, 1)).collect();
+        group.bench_function(BenchmarkId::from_parameter(queues), |b| {
+            hand_on(b, &tree, &leaves, queues);
         });
     }
     group.finish();
-    let mut group = c.benchmark_group("capacity/floor, by lines of one waiter");
-    for lines in [10, 1000, 100_000] {
-        group.bench_function(BenchmarkId::from_parameter(lines), |b| look_up(b, lines));
+    let mut group = c.benchmark_group("capacity/floor, by queues of one waiter");
+    for queues in [10, 1000, 100_000] {
+        group.bench_function(BenchmarkId::from_parameter(queues), |b| look_up(b, queues));
     }
     group.finish();
 }
 
-/// Waiters that come and give up, from the end of a line, its front, and after they were granted.
+/// Waiters that queue and are dropped, at the end of a queue, at its front, and after their grant.
 fn cancelled(c: &mut Criterion) {
     let mut group = c.benchmark_group("capacity/cancelled, with 1000 waiters");
     let (tree, root) = tree(1);
     let held = tree.try_acquire(Ask::slots(root, 1)).unwrap().unwrap();
-    let mut line: VecDeque<_> = (0..1000).map(|_| waiting(&tree, root)).collect();
+    let mut queue: VecDeque<_> = (0..1000).map(|_| waiting(&tree, root)).collect();
     group.bench_function("the last", |b| b.iter(|| drop(waiting(&tree, root))));
     group.bench_function("the first", |b| {
         b.iter(|| {
-            line.pop_front();
-            line.push_back(waiting(&tree, root));
+            queue.pop_front();
+            queue.push_back(waiting(&tree, root));
         });
     });
     held.release();
     group.bench_function("the granted", |b| {
         b.iter(|| {
-            line.pop_front();
-            line.push_back(waiting(&tree, root));
+            queue.pop_front();
+            queue.push_back(waiting(&tree, root));
         });
     });
     group.finish();

@@ -1,4 +1,4 @@
-//! What a signal costs: with nobody waiting, and with one or many.
+//! The cost of a signal: without waiters, with one and with many.
 #![allow(missing_docs)] // criterion_group! makes public items
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -34,12 +34,12 @@ fn waiting(c: &mut Criterion) {
         let signal = Signal::new();
         group.bench_function(BenchmarkId::from_parameter(waiters), |b| {
             b.iter(|| {
-                let mut line: Vec<_> = (0..waiters).map(|_| Box::pin(signal.wait())).collect();
-                for wait in &mut line {
+                let mut waits: Vec<_> = (0..waiters).map(|_| Box::pin(signal.wait())).collect();
+                for wait in &mut waits {
                     assert!(wait.as_mut().poll(&mut cx).is_pending());
                 }
                 signal.publish(black_box(1_u64), false);
-                for wait in &mut line {
+                for wait in &mut waits {
                     assert!(wait.as_mut().poll(&mut cx).is_ready());
                 }
             });

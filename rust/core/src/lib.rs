@@ -1,15 +1,15 @@
-//! The part of headrace that knows no Python: futures that any executor can poll.
+//! The part of headrace that does not depend on Python: futures for any executor.
 //!
-//! | room | what it gives |
+//! | module | provides |
 //! |---|---|
 //! | [`buffer`] | a queue, bounded or not, from any thread to any thread |
-//! | [`signal`] | one value to everybody who waits for it |
+//! | [`signal`] | one value for all waiters |
 //! | [`capacity`] | a tree of capacities: a cost is held at a node and at each of its ancestors |
-//! | [`sync`] | what the rooms stand on: the lock, the lines of waiters, the wake-ups to come |
+//! | [`sync`] | the parts that the others share: the lock, wait queues and deferred wake-ups |
 //!
-//! Three rules hold in every room. Each operation takes one lock, once in the ready case. Nothing of the caller's
-//! (values, wakers) is dropped, cloned, compared or woken under it: collect, unlock, then act. A future that is
-//! dropped before it was ready gives up its place and hands on what it had been promised.
+//! Three rules hold in every module. Each operation takes one lock, and takes it once if it need not wait. No value or
+//! waker of the caller is dropped, cloned, compared or woken under the lock: collect, unlock, then act. A future that is
+//! dropped before completion leaves its wait queue, and hands on any promise that it has not collected.
 
 #![forbid(unsafe_code)]
 

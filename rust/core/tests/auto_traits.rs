@@ -1,12 +1,13 @@
-//! Which types may cross threads and be moved: a change here breaks users, so it has to be meant.
+//! The auto traits of the public types. A change here breaks users, so it must be intended.
 #![cfg(not(loom))]
 
-use headrace_core::buffer::{Buffer, Ended, Get, Join, Place, Put, PutError, TryGetError};
+use headrace_core::buffer::{Buffer, Ended, Get, Join, Put, PutError, TryGetError};
 use headrace_core::capacity::{
     Acquire, AcquireError, Alarm, AmountError, Cost, CostError, NodeError, NodeId, Permit,
     PermitError, Resume, Snapshot, Tree,
 };
 use headrace_core::signal::{Signal, Stopped, Wait};
+use headrace_core::sync::QueuePosition;
 use std::cell::Cell;
 use std::error::Error;
 use std::marker::PhantomPinned;
@@ -17,12 +18,12 @@ fn unpin<T: Unpin>() {}
 fn error<T: Error + Send + Sync + 'static>() {}
 
 #[test]
-fn everything_is_send_sync_and_unpin() {
+fn public_types_are_send_sync_unpin() {
     send_sync_unpin::<Buffer<u8>>();
     send_sync_unpin::<Put<u8>>();
     send_sync_unpin::<Get<u8>>();
     send_sync_unpin::<Join<u8>>();
-    send_sync_unpin::<Place<u8>>();
+    send_sync_unpin::<QueuePosition<Buffer<u8>>>();
     send_sync_unpin::<Signal<u8>>();
     send_sync_unpin::<Wait<u8>>();
     send_sync_unpin::<Tree>();
@@ -36,21 +37,21 @@ fn everything_is_send_sync_and_unpin() {
 }
 
 #[test]
-fn an_item_needs_not_be_sync_to_travel() {
+fn items_need_not_be_sync() {
     send::<Buffer<Cell<u8>>>();
     send::<Put<Cell<u8>>>();
     send::<Get<Cell<u8>>>();
 }
 
 #[test]
-fn an_item_needs_not_be_unpin() {
+fn items_need_not_be_unpin() {
     unpin::<Put<PhantomPinned>>();
     unpin::<Get<PhantomPinned>>();
     unpin::<Wait<PhantomPinned>>();
 }
 
 #[test]
-fn errors_are_errors_whatever_the_item() {
+fn error_types_implement_error() {
     error::<PutError<u8>>();
     error::<TryGetError>();
     error::<Ended>();

@@ -1,4 +1,4 @@
-//! What a buffer promises, one poll at a time.
+//! The guarantees of a buffer, tested poll by poll.
 #![cfg(not(loom))]
 
 mod common;
@@ -19,7 +19,7 @@ fn bounded(maxsize: usize) -> Arc<Buffer<u32>> {
 }
 
 #[test]
-fn items_come_out_in_the_order_in_which_they_went_in() {
+fn items_are_delivered_in_fifo_order() {
     let buffer = unbounded();
     for item in 0..100 {
         buffer.try_put(item).unwrap();
@@ -33,7 +33,7 @@ fn items_come_out_in_the_order_in_which_they_went_in() {
 }
 
 #[test]
-fn a_full_buffer_gives_the_item_back() {
+fn full_buffer_returns_the_item() {
     let buffer = bounded(2);
     buffer.try_put(1).unwrap();
     buffer.try_put(2).unwrap();
@@ -45,14 +45,14 @@ fn a_full_buffer_gives_the_item_back() {
 }
 
 #[test]
-fn a_put_with_room_and_a_get_with_an_item_complete_at_the_first_poll() {
+fn ready_put_and_get_complete_at_the_first_poll() {
     let buffer = bounded(1);
     assert_eq!(Task::new(buffer.put(1)).ready(), Ok(()));
     assert_eq!(Task::new(buffer.get()).ready(), Ok(1));
 }
 
 #[test]
-fn a_getter_is_woken_once_by_the_put_that_concerns_it() {
+fn put_wakes_only_the_first_getter_once() {
     let buffer = unbounded();
     let mut first = Task::waiting(buffer.get());
     let second = Task::waiting(buffer.get());
@@ -70,7 +70,7 @@ fn a_getter_is_woken_once_by_the_put_that_concerns_it() {
 }
 
 #[test]
-fn getters_are_served_in_the_order_of_their_first_polls() {
+fn getters_are_served_in_order_of_first_poll() {
     let buffer = unbounded();
     let mut late = Task::new(buffer.get());
     let mut tasks: Vec<_> = (0..3).map(|_| Task::waiting(buffer.get())).collect();
@@ -85,7 +85,7 @@ fn getters_are_served_in_the_order_of_their_first_polls() {
 }
 
 #[test]
-fn putters_are_served_in_the_order_of_their_first_polls() {
+fn putters_are_served_in_order_of_first_poll() {
     let buffer = bounded(1);
     buffer.try_put(0).unwrap();
     let mut tasks: Vec<_> = (1..4).map(|item| Task::waiting(buffer.put(item))).collect();
@@ -99,20 +99,20 @@ fn putters_are_served_in_the_order_of_their_first_polls() {
 }
 
 #[test]
-fn a_newcomer_does_not_take_what_a_notified_getter_was_promised() {
+fn new_getter_leaves_a_promised_item() {
     let buffer = unbounded();
     let mut notified = Task::waiting(buffer.get());
     buffer.try_put(1).unwrap();
     assert_eq!(buffer.try_get(), Err(TryGetError::Empty));
-    let mut newcomer = Task::waiting(buffer.get());
+    let mut latecomer = Task::waiting(buffer.get());
     buffer.try_put(2).unwrap();
-    // Both were promised one by now, so it does not matter who comes first.
-    assert_eq!(newcomer.ready(), Ok(1));
+    // Both were promised an item, so either may be polled first.
+    assert_eq!(latecomer.ready(), Ok(1));
     assert_eq!(notified.ready(), Ok(2));
 }
 
 #[test]
-fn a_newcomer_takes_what_is_over() {
+fn new_getter_takes_a_spare_item() {
     let buffer = unbounded();
     let mut notified = Task::waiting(buffer.get());
     buffer.try_put(1).unwrap();
@@ -123,20 +123,20 @@ fn a_newcomer_takes_what_is_over() {
 }
 
 #[test]
-fn a_newcomer_does_not_take_the_slot_that_a_notified_putter_was_promised() {
+fn new_putter_leaves_a_promised_slot() {
     let buffer = bounded(1);
     buffer.try_put(0).unwrap();
     let mut notified = Task::waiting(buffer.put(1));
     assert_eq!(buffer.try_get(), Ok(0));
     assert_eq!(buffer.try_put(9), Err(PutError::Full(9)));
-    let newcomer = Task::waiting(buffer.put(9));
+    let latecomer = Task::waiting(buffer.put(9));
     assert_eq!(notified.ready(), Ok(()));
     assert_eq!(buffer.try_get(), Ok(1));
-    assert_eq!(newcomer.wakes(), 1);
+    assert_eq!(latecomer.wakes(), 1);
 }
 
 #[test]
-fn a_getter_dropped_while_it_waits_leaves_the_line() {
+fn dropped_waiting_getter_leaves_the_queue() {
     let buffer = unbounded();
     let first = Task::waiting(buffer.get());
     let middle = Task::waiting(buffer.get());
@@ -149,7 +149,7 @@ fn a_getter_dropped_while_it_waits_leaves_the_line() {
 }
 
 #[test]
-fn a_getter_dropped_after_its_notification_hands_on() {
+fn dropped_notified_getter_hands_on_its_promise() {
     let buffer = unbounded();
     let first = Task::waiting(buffer.get());
     let mut second = Task::waiting(buffer.get());
@@ -161,7 +161,7 @@ fn a_getter_dropped_after_its_notification_hands_on() {
 }
 
 #[test]
-fn a_getter_dropped_after_its_notification_leaves_the_item_to_whoever_comes() {
+fn dropped_notified_getter_leaves_its_item() {
     let buffer = unbounded();
     let notified = Task::waiting(buffer.get());
     buffer.try_put(1).unwrap();
@@ -170,7 +170,7 @@ fn a_getter_dropped_after_its_notification_leaves_the_item_to_whoever_comes() {
 }
 
 #[test]
-fn a_putter_dropped_while_it_waits_leaves_the_line() {
+fn dropped_waiting_putter_leaves_the_queue() {
     let buffer = bounded(1);
     buffer.try_put(0).unwrap();
     let first = Task::waiting(buffer.put(1));
@@ -182,7 +182,7 @@ fn a_putter_dropped_while_it_waits_leaves_the_line() {
 }
 
 #[test]
-fn a_putter_dropped_after_its_notification_hands_on() {
+fn dropped_notified_putter_hands_on_its_slot() {
     let buffer = bounded(1);
     buffer.try_put(0).unwrap();
     let first = Task::waiting(buffer.put(1));
@@ -195,7 +195,7 @@ fn a_putter_dropped_after_its_notification_hands_on() {
 }
 
 #[test]
-fn an_item_that_was_not_accepted_can_be_had_back() {
+fn into_item_returns_an_unaccepted_item() {
     let buffer = bounded(1);
     assert_eq!(buffer.put(7).into_item(), Some(7), "never polled");
     buffer.try_put(0).unwrap();
@@ -215,7 +215,7 @@ fn an_item_that_was_not_accepted_can_be_had_back() {
 }
 
 #[test]
-fn the_newest_waker_is_woken() {
+fn latest_waker_is_woken() {
     let buffer = unbounded();
     let log = Arc::new(Mutex::new(Vec::new()));
     let waker = |name| {
@@ -233,7 +233,7 @@ fn the_newest_waker_is_woken() {
 }
 
 #[test]
-fn the_same_waker_is_not_cloned_again() {
+fn equivalent_waker_is_not_cloned_again() {
     let buffer = unbounded();
     let wake = Arc::new(Named {
         name: 0,
@@ -250,7 +250,7 @@ fn the_same_waker_is_not_cloned_again() {
 }
 
 #[test]
-fn everybody_is_woken_in_order_and_in_spite_of_a_panic() {
+fn all_waiters_are_woken_in_order_despite_a_panic() {
     let buffer = unbounded();
     let log = Arc::new(Mutex::new(Vec::new()));
     let mut tasks: Vec<_> = (0..4).map(|_| Task::new(buffer.get())).collect();
@@ -302,7 +302,7 @@ fn wakers_and_values_may_call_back() {
 }
 
 #[test]
-fn polling_after_completion_panics_and_breaks_nothing() {
+fn polling_after_completion_panics_without_poisoning() {
     let buffer = unbounded();
     let mut put = Task::new(buffer.put(1));
     assert_eq!(put.ready(), Ok(()));
@@ -314,20 +314,20 @@ fn polling_after_completion_panics_and_breaks_nothing() {
 }
 
 #[test]
-fn a_panic_under_the_lock_breaks_the_buffer_and_nothing_else() {
+fn panic_under_the_lock_breaks_only_the_buffer() {
     let buffer = bounded(1);
     let getter = Task::waiting(buffer.get());
     assert!(!buffer.is_broken());
     panics(|| buffer.peek_with(|_| panic!("a bad closure")));
     assert!(buffer.is_broken());
     assert!(panics(|| buffer.try_get()).contains("broken"));
-    buffer.visit(&mut |_| unreachable!("nothing is shown"));
+    buffer.visit(&mut |_| unreachable!("no item is shown"));
     drop(getter);
     assert!(format!("{buffer:?}").starts_with("Buffer"));
 }
 
 #[test]
-fn items_can_be_looked_at() {
+fn visit_and_peek_show_items() {
     let buffer = unbounded();
     assert_eq!(buffer.peek_with(|item| Some(*item?)), None);
     buffer.try_put(1).unwrap();
@@ -336,12 +336,12 @@ fn items_can_be_looked_at() {
     let mut seen = Vec::new();
     buffer.visit(&mut |item| seen.push(*item));
     assert_eq!(seen, [1, 2]);
-    // From within, the lock is taken: a visitor sees nothing, and does not wait.
+    // The lock is taken here: `visit` shows no item and does not wait.
     buffer.peek_with(|_| buffer.visit(&mut |_| unreachable!("the lock is taken")));
 }
 
 #[test]
-fn a_future_that_was_never_polled_holds_no_place() {
+fn unpolled_future_is_not_queued() {
     let buffer = unbounded();
     let mut early = Task::new(buffer.get());
     let mut polled = Task::waiting(buffer.get());
@@ -351,8 +351,8 @@ fn a_future_that_was_never_polled_holds_no_place() {
 }
 
 #[test]
-fn ten_thousand_waiters_cost_no_more_each_than_ten() {
-    // Linear time, or this takes minutes: every other waiter leaves from the middle, the others are served in order.
+fn waiter_cost_is_independent_of_queue_length() {
+    // Linear time; otherwise this takes minutes. Every other waiter leaves from the middle, the others are served in order.
     let buffer: Arc<Buffer<usize>> = Buffer::new(None);
     let mut tasks: Vec<_> = (0..10_000)
         .map(|_| Some(Task::waiting(buffer.get())))
@@ -369,19 +369,19 @@ fn ten_thousand_waiters_cost_no_more_each_than_ten() {
 }
 
 #[test]
-fn a_place_that_is_given_up_hands_on() {
+fn given_up_position_hands_on_its_promise() {
     let buffer = bounded(1);
     let mut dead = Task::waiting(buffer.get());
     let mut next = Task::waiting(buffer.get());
-    let place = dead.future.place().unwrap();
+    let position = dead.future.queue_position().unwrap();
     buffer.try_put(1).unwrap();
-    place.give_up();
+    position.give_up();
     assert_eq!(next.wakes(), 1);
-    place.give_up();
+    position.give_up();
     assert_eq!(next.ready(), Ok(1));
-    // Polled after all, it waits anew, and the old place is nobody's.
+    // Polled again, it joins the queue again, and the old position is invalid.
     assert!(dead.poll().is_pending());
-    place.give_up();
+    position.give_up();
     buffer.try_put(2).unwrap();
     assert_eq!(dead.ready(), Ok(2));
 
@@ -389,7 +389,7 @@ fn a_place_that_is_given_up_hands_on() {
     let dead = Task::waiting(buffer.put(1));
     let mut next = Task::waiting(buffer.put(2));
     assert_eq!(buffer.try_get(), Ok(0));
-    dead.future.place().unwrap().give_up();
+    dead.future.queue_position().unwrap().give_up();
     assert_eq!(next.ready(), Ok(()));
     assert_eq!(dead.future.into_item(), Some(1));
 }

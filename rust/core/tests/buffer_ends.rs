@@ -1,4 +1,4 @@
-//! How a buffer ends: what is there is delivered, or given back, and nobody waits for ever.
+//! The endings of a buffer: remaining items are delivered or returned, and every wait ends.
 #![cfg(not(loom))]
 
 mod common;
@@ -18,7 +18,7 @@ fn bounded(maxsize: usize) -> Arc<Buffer<u32>> {
 }
 
 #[test]
-fn finish_delivers_what_is_there_and_then_ends() {
+fn finish_delivers_remaining_items_then_ends() {
     let buffer = unbounded();
     buffer.try_put(1).unwrap();
     buffer.try_put(2).unwrap();
@@ -35,7 +35,7 @@ fn finish_delivers_what_is_there_and_then_ends() {
 }
 
 #[test]
-fn finish_sends_waiting_getters_home() {
+fn finish_ends_waiting_getters() {
     let buffer = unbounded();
     let mut tasks: Vec<_> = (0..3).map(|_| Task::waiting(buffer.get())).collect();
     buffer.finish();
@@ -47,7 +47,7 @@ fn finish_sends_waiting_getters_home() {
 }
 
 #[test]
-fn finish_gives_blocked_putters_their_items_back() {
+fn finish_returns_items_to_waiting_putters() {
     let buffer = bounded(1);
     buffer.try_put(0).unwrap();
     let mut notified = Task::waiting(buffer.put(1));
@@ -61,8 +61,8 @@ fn finish_gives_blocked_putters_their_items_back() {
 }
 
 #[test]
-fn the_end_is_told_only_when_the_last_item_was_taken() {
-    // Taken by the one it was promised to: the other one learns of the end.
+fn getters_end_only_after_the_last_item_is_taken() {
+    // Taken by the getter that it was promised to: the other getter sees the end.
     let buffer = unbounded();
     let mut promised = Task::waiting(buffer.get());
     let mut other = Task::waiting(buffer.get());
@@ -75,7 +75,7 @@ fn the_end_is_told_only_when_the_last_item_was_taken() {
     assert_eq!(other.wakes(), 1);
     assert_eq!(other.ready(), Err(Ended));
 
-    // Dropped by it: the other one gets the item.
+    // That getter is dropped: the other one gets the item.
     let buffer = unbounded();
     let promised = Task::waiting(buffer.get());
     let mut other = Task::waiting(buffer.get());
@@ -87,7 +87,7 @@ fn the_end_is_told_only_when_the_last_item_was_taken() {
 }
 
 #[test]
-fn close_gives_back_what_was_left_and_ends_everything() {
+fn close_returns_remaining_items_and_ends_waits() {
     let buffer = bounded(2);
     buffer.try_put(1).unwrap();
     buffer.try_put(2).unwrap();
@@ -103,7 +103,7 @@ fn close_gives_back_what_was_left_and_ends_everything() {
 }
 
 #[test]
-fn close_ends_getters_notified_or_not() {
+fn close_ends_waiting_and_notified_getters() {
     let buffer = unbounded();
     let mut notified = Task::waiting(buffer.get());
     let dropped = Task::waiting(buffer.get());
@@ -118,7 +118,7 @@ fn close_ends_getters_notified_or_not() {
 }
 
 #[test]
-fn close_after_finish_still_gives_back() {
+fn close_after_finish_returns_remaining_items() {
     let buffer = unbounded();
     buffer.try_put(1).unwrap();
     buffer.finish();

@@ -1,4 +1,4 @@
-//! A buffer against a plain model of it, under arbitrary operations.
+//! A buffer compared with a simple model, under arbitrary operations.
 #![cfg(not(loom))]
 
 mod common;
@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::Poll;
 
-/// One operation. An index picks one of the futures that live, modulo their number.
+/// One operation. An index selects one of the existing futures, modulo their number.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     TryPut,
@@ -56,8 +56,8 @@ fn op() -> impl Strategy<Value = Op> {
 enum Status {
     Waiting,
     Notified,
-    /// It was woken to learn of the end.
-    SentHome,
+    /// It was woken because of the end.
+    Released,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,7 +67,7 @@ enum End {
     Closed,
 }
 
-/// Ranks by the last two bits, so that there are many equals.
+/// Ranks by the last two bits, to produce many equal items.
 struct Rough;
 
 impl Rank<u32> for Rough {
@@ -87,12 +87,12 @@ enum Kind {
     Sorted,
 }
 
-/// The buffer as one would explain it, searched from front to back at every step; and beside it the real one.
-struct Pair {
+/// A simple model of the buffer, scanned from front to back at every step, and the real buffer.
+struct Comparison {
     real: Arc<Buffer<u32>>,
     kind: Kind,
     overflow: Overflow,
-    /// As they came.
+    /// In the order of insertion.
     items: Vec<u32>,
     maxsize: usize,
     end: End,
@@ -100,7 +100,7 @@ struct Pair {
     getters: Vec<(Status, Task<Get<u32>>)>,
     putters: Vec<(Status, u32, Task<Put<u32>>)>,
     next_item: u32,
-    /// Everything that ever went in, and everything that came out or was displaced.
+    /// All items that were ever accepted, delivered or displaced.
     accepted: Vec<u32>,
     delivered: Vec<u32>,
     displaced: Vec<u32>,
@@ -109,7 +109,7 @@ struct Pair {
     unfinished: usize,
 }
 
-impl Pair {
+impl Comparison {
     fn new(maxsize: Option<NonZeroUsize>, overflow: Overflow, kind: Kind) -> Self {
         let order = match kind {
             Kind::Fifo => Order::Fifo,
@@ -135,14 +135,14 @@ impl Pair {
         }
     }
 
-    /// Where the next item to come out is.
-    fn next_place(&self) -> Option<usize> {
-        let places = 0..self.items.len();
+    /// The index of the next item to deliver.
+    fn next_index(&self) -> Option<usize> {
+        let indices = 0..self.items.len();
         match self.kind {
-            Kind::Fifo => places.min(),
-            Kind::Lifo => places.max(),
+            Kind::Fifo => indices.min(),
+            Kind::Lifo => indices.max(),
             // The first of several minima.
-            Kind::Sorted => places.min_by_key(|&place| self.items[place] % 4),
+            Kind::Sorted => indices.min_by_key(|&index| self.items[index] % 4),
         }
     }
 
@@ -164,7 +164,7 @@ impl Pair {
         self.items.len() + self.promised_slots() < self.maxsize
     }
 
-    fn fresh(&mut self) -> u32 {
+    fn new_item(&mut self) -> u32 {
         self.next_item += 1;
         self.next_item
     }
@@ -177,8 +177,8 @@ impl Pair {
     }
 
     fn deliver(&mut self) -> u32 {
-        let place = self.next_place().expect("an item was promised");
-        let item = self.items.remove(place);
+        let index = self.next_index().expect("an item was promised");
+        let item = self.items.remove(index);
         self.delivered.push(item);
         item
     }
@@ -220,7 +220,7 @@ impl Pair {
                 .iter_mut()
                 .filter(|getter| getter.0 == Status::Waiting)
             {
-                getter.0 = Status::SentHome;
+                getter.0 = Status::Released;
             }
         }
         if self.end != End::Open {
@@ -229,7 +229,7 @@ impl Pair {
                 .iter_mut()
                 .filter(|putter| putter.0 == Status::Waiting)
             {
-                putter.0 = Status::SentHome;
+                putter.0 = Status::Released;
             }
         }
         while self.items.len() > self.promised_items() {
@@ -257,12 +257,12 @@ impl Pair {
     fn apply(&mut self, op: Op) {
         match op {
             Op::TryPut => {
-                let item = self.fresh();
+                let item = self.new_item();
                 assert_eq!(self.real.try_put(item), self.try_put_expected(item));
             }
             Op::TryGet => assert_eq!(self.real.try_get(), self.try_get_expected()),
             Op::Put => {
-                let item = self.fresh();
+                let item = self.new_item();
                 let mut task = Task::new(self.real.put(item));
                 let polled = task.poll();
                 match self.try_put_expected(item) {
@@ -316,7 +316,7 @@ impl Pair {
                     assert_eq!(polled, Poll::Pending);
                 } else {
                     self.getters.remove(index);
-                    if status == Status::SentHome || self.end == End::Closed {
+                    if status == Status::Released || self.end == End::Closed {
                         assert_eq!(polled, Poll::Ready(Err(Ended)));
                     } else {
                         assert_eq!(polled, Poll::Ready(Ok(self.deliver())));
@@ -341,23 +341,23 @@ impl Pair {
 
     fn apply_rarer(&mut self, op: Op) {
         match op {
-            // A dead executor is not polled any more, whatever became of its place.
+            // A future of a dead executor is never polled again, whatever the state of its queue position.
             Op::GiveUpPut(index) if !self.putters.is_empty() => {
                 let (_, item, task) = self.putters.remove(index % self.putters.len());
-                let place = task.future.place().expect("it was polled");
-                place.give_up();
+                let position = task.future.queue_position().expect("it was polled");
+                position.give_up();
                 self.settle();
                 self.check();
-                place.give_up();
+                position.give_up();
                 assert_eq!(task.future.into_item(), Some(item));
             }
             Op::GiveUpGet(index) if !self.getters.is_empty() => {
                 let (_, task) = self.getters.remove(index % self.getters.len());
-                let place = task.future.place().expect("it was polled");
-                place.give_up();
+                let position = task.future.queue_position().expect("it was polled");
+                position.give_up();
                 self.settle();
                 self.check();
-                place.give_up();
+                position.give_up();
             }
             Op::TaskDone => {
                 assert_eq!(self.real.task_done(), self.unfinished > 0);
@@ -370,20 +370,20 @@ impl Pair {
                 }
             }
             Op::Close => {
-                // What has come to its end by itself stays so.
+                // A buffer that has ended by itself stays so.
                 if self.end == End::Open || !self.items.is_empty() {
                     self.end = End::Closed;
                 }
                 let left = self.real.close();
                 self.unfinished = self.unfinished.saturating_sub(left.len());
                 let mut expected = Vec::new();
-                while let Some(place) = self.next_place() {
-                    expected.push(self.items.remove(place));
+                while let Some(index) = self.next_index() {
+                    expected.push(self.items.remove(index));
                 }
                 assert_eq!(left, expected);
                 self.delivered.extend(left);
             }
-            // There is none to pick.
+            // There is no future to select.
             _ => {}
         }
     }
@@ -403,7 +403,7 @@ impl Pair {
         assert!(self.items.len() <= self.maxsize, "the bound holds");
         assert_eq!(
             self.real.peek_with(|item| Some(*item?)),
-            self.next_place().map(|place| self.items[place])
+            self.next_index().map(|index| self.items[index])
         );
         assert_eq!(
             self.real.statistics(),
@@ -425,7 +425,7 @@ impl Pair {
         assert_eq!(self.real.waiting_putters(), waiting_putters);
         assert_eq!(self.real.is_finished(), self.end != End::Open);
         assert_eq!(self.real.is_closed(), self.end == End::Closed);
-        // Whoever has something to come for was woken, exactly once; nobody else was.
+        // Each future with a result was woken exactly once; no other future was woken.
         for (status, task) in &self.getters {
             assert_eq!(task.wakes(), usize::from(*status != Status::Waiting));
         }
@@ -439,7 +439,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_buffer_is_its_model(
+    fn buffer_matches_the_model(
         maxsize in prop_oneof![Just(None), (1..4_usize).prop_map(NonZeroUsize::new)],
         overflow in prop_oneof![
             3 => Just(Overflow::Block),
@@ -450,14 +450,14 @@ proptest! {
         kind in prop_oneof![2 => Just(Kind::Fifo), 1 => Just(Kind::Lifo), 1 => Just(Kind::Sorted)],
         ops in prop::collection::vec(op(), 1..120),
     ) {
-        let mut pair = Pair::new(maxsize, overflow, kind);
+        let mut comparison = Comparison::new(maxsize, overflow, kind);
         for op in ops {
-            pair.apply(op);
+            comparison.apply(op);
         }
-        // Everything that went in comes out once, whoever gave up; and in order, if it is the order of coming.
-        pair.getters.clear();
-        pair.putters.clear();
-        let Pair { real, mut accepted, mut delivered, displaced, .. } = pair;
+        // Every accepted item leaves exactly once, whichever futures were dropped; in FIFO order if that is the order.
+        comparison.getters.clear();
+        comparison.putters.clear();
+        let Comparison { real, mut accepted, mut delivered, displaced, .. } = comparison;
         delivered.extend(real.close());
         delivered.extend(&displaced);
         if !matches!(kind, Kind::Fifo) || !displaced.is_empty() {
@@ -468,7 +468,7 @@ proptest! {
     }
 
     #[test]
-    fn a_sorted_buffer_sorts_and_keeps_equals_in_order(
+    fn sorted_buffer_is_stable(
         items in prop::collection::vec(0..400_u32, 0..1500),
         taken in 0..400_usize,
     ) {

@@ -1,4 +1,4 @@
-//! What a buffer promises besides: its orders, what a full one does, and joining it.
+//! The orders of a buffer, its overflow modes, and joining it.
 #![cfg(not(loom))]
 
 mod common;
@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, Weak};
 
 #[test]
-fn the_last_in_comes_out_first() {
+fn lifo_delivers_the_newest_first() {
     let buffer = Buffer::with(NonZeroUsize::new(3), Overflow::DropOldest, Order::Lifo);
     (1..=4).for_each(|item| buffer.try_put(item).unwrap());
     assert_eq!(buffer.peek_with(|item| Some(*item?)), Some(4));
@@ -20,7 +20,7 @@ fn the_last_in_comes_out_first() {
 }
 
 #[test]
-fn a_full_buffer_drops_the_oldest_the_newest_or_refuses() {
+fn overflow_drops_oldest_or_newest_or_refuses() {
     let full = |overflow| {
         let buffer = Buffer::with(NonZeroUsize::new(2), overflow, Order::Fifo);
         buffer.try_put(1).unwrap();
@@ -46,7 +46,7 @@ fn a_full_buffer_drops_the_oldest_the_newest_or_refuses() {
 }
 
 #[test]
-fn an_item_that_was_promised_may_be_displaced_by_another() {
+fn promised_item_may_be_displaced() {
     let buffer = Buffer::with(NonZeroUsize::new(1), Overflow::DropOldest, Order::Fifo);
     let mut getter = Task::waiting(buffer.get());
     buffer.try_put(1).unwrap();
@@ -56,7 +56,7 @@ fn an_item_that_was_promised_may_be_displaced_by_another() {
 }
 
 #[test]
-fn join_waits_until_all_is_done() {
+fn join_waits_until_all_items_are_processed() {
     let buffer = Buffer::new(None);
     Task::new(buffer.join()).ready();
     assert!(!buffer.task_done());
@@ -68,7 +68,7 @@ fn join_waits_until_all_is_done() {
     assert!(buffer.task_done());
     assert!(joined.poll().is_pending());
     drop(dropped);
-    // What is left when it is closed will never be worked on.
+    // Items that remain at the close will never be processed.
     assert_eq!(buffer.close(), [2]);
     assert_eq!((joined.wakes(), buffer.unfinished()), (1, 0));
     joined.ready();
@@ -76,7 +76,7 @@ fn join_waits_until_all_is_done() {
 }
 
 #[test]
-fn join_sees_a_moment_that_has_passed() {
+fn join_completes_although_the_count_rose_again() {
     let buffer = Buffer::new(None);
     buffer.try_put(1).unwrap();
     let mut joined = Task::waiting(buffer.join());
@@ -85,7 +85,7 @@ fn join_sees_a_moment_that_has_passed() {
     joined.ready();
 }
 
-/// Compares as it is told.
+/// Compares with a closure.
 struct By(Box<dyn Fn(u32, u32) -> Result<bool, Fault> + Send + Sync>);
 
 impl Rank<u32> for By {
@@ -110,7 +110,7 @@ fn sorted(
 }
 
 #[test]
-fn what_cannot_be_compared_comes_back_and_leaves_the_buffer_as_it_was() {
+fn unranked_item_is_returned() {
     let buffer = sorted(Some(2), |item, other| match (item, other) {
         (13, _) => Err("unlucky".into()),
         _ => Ok(item < other),
@@ -130,13 +130,13 @@ fn what_cannot_be_compared_comes_back_and_leaves_the_buffer_as_it_was() {
 }
 
 #[test]
-fn a_comparison_may_use_the_buffer_and_even_fill_it_each_time() {
+fn comparison_may_change_the_buffer() {
     let cell: Arc<Mutex<Weak<Buffer<u32>>>> = Arc::default();
     let buffer = sorted(None, {
         let cell = Arc::clone(&cell);
         move |item, other| {
             let buffer = cell.lock().unwrap().upgrade();
-            // Only those above 1000 act, or this would go on for ever.
+            // Only items above 1000 change the buffer; otherwise this would recurse forever.
             if let (true, Some(buffer)) = (item > 1000, buffer) {
                 buffer.try_put(item % 7).unwrap();
                 buffer.try_put(900 + item % 7).unwrap();
@@ -156,12 +156,12 @@ fn a_comparison_may_use_the_buffer_and_even_fill_it_each_time() {
 }
 
 #[test]
-fn a_rank_without_rhyme_or_reason_loses_nothing() {
-    let turn = Mutex::new(0_u32);
+fn random_rank_loses_no_item() {
+    let state = Mutex::new(0_u32);
     let buffer = sorted(None, move |_, _| {
-        let mut turn = turn.lock().unwrap();
-        *turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        Ok(*turn >> 31 == 0)
+        let mut state = state.lock().unwrap();
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Ok(*state >> 31 == 0)
     });
     (0..2000).for_each(|item| buffer.try_put(item).unwrap());
     let mut left: Vec<_> = (0..500).map(|_| buffer.try_get().unwrap()).collect();
@@ -171,14 +171,14 @@ fn a_rank_without_rhyme_or_reason_loses_nothing() {
 }
 
 #[test]
-fn a_comparison_that_keeps_filling_the_very_gap_comes_to_an_end() {
+fn search_ends_if_each_comparison_adds_an_item() {
     let cell: Arc<Mutex<Weak<Buffer<u32>>>> = Arc::default();
     let buffer = sorted(None, {
         let cell = Arc::clone(&cell);
         move |item, other| {
             if item == 9 {
                 let buffer = cell.lock().unwrap().upgrade().unwrap();
-                // Not before any of those that are here, and so right behind the one that is asked for.
+                // Not before any item in the buffer, and so directly behind the item compared with.
                 buffer.try_put(7).unwrap();
             }
             Ok(item < other)

@@ -1,4 +1,4 @@
-//! What a tree of capacities promises of slots and shares, one poll at a time.
+//! The guarantees of a tree of capacities about slots and shares, tested poll by poll.
 #![cfg(not(loom))]
 
 mod common;
@@ -11,7 +11,7 @@ use headrace_core::capacity::{
 use std::task::Poll;
 
 #[test]
-fn a_cost_is_held_at_the_node_and_at_every_ancestor() {
+fn cost_is_held_at_the_node_and_all_ancestors() {
     let (world, root) = World::slots(10);
     let left = world.add(root, 6);
     let right = world.add(root, 6);
@@ -28,7 +28,7 @@ fn a_cost_is_held_at_the_node_and_at_every_ancestor() {
 }
 
 #[test]
-fn all_or_nothing() {
+fn cost_is_taken_all_or_nothing() {
     let (world, root) = World::slots(3);
     let leaf = world.add(root, 5);
     let permit = world.take(root, 2);
@@ -39,7 +39,7 @@ fn all_or_nothing() {
 }
 
 #[test]
-fn a_cost_above_a_ceiling_fails_at_once_and_names_the_nearest() {
+fn cost_above_a_limit_fails_with_the_nearest_node() {
     let (world, root) = World::slots(4);
     let middle = world.add(root, 2);
     let leaf = world.add(middle, 3);
@@ -59,7 +59,7 @@ fn a_cost_above_a_ceiling_fails_at_once_and_names_the_nearest() {
 }
 
 #[test]
-fn an_unknown_resource_names_those_that_are_known() {
+fn unknown_resource_error_lists_known_resources() {
     let (world, root) = World::slots(4);
     let tokens = world.tree.resource("tokens");
     let ask = Ask::new(root, Cost::of(tokens, units(1)).unwrap());
@@ -74,7 +74,7 @@ fn an_unknown_resource_names_those_that_are_known() {
 }
 
 #[test]
-fn a_release_is_idempotent() {
+fn release_is_idempotent() {
     let (world, root) = World::slots(2);
     let one = world.take(root, 1);
     let other = world.take(root, 1);
@@ -89,7 +89,7 @@ fn a_release_is_idempotent() {
 }
 
 #[test]
-fn a_waiter_is_granted_under_the_release_that_makes_room() {
+fn release_grants_the_waiter_immediately() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     let mut task = world.waits(root, 1);
@@ -99,7 +99,7 @@ fn a_waiter_is_granted_under_the_release_that_makes_room() {
     assert_eq!(
         world.held(root),
         1,
-        "handed off, so a newcomer finds nothing"
+        "handed off, so a new acquire finds no free slot"
     );
     assert!(world.refused(Ask::slots(root, 1)));
     let permit = granted(&mut task);
@@ -108,7 +108,7 @@ fn a_waiter_is_granted_under_the_release_that_makes_room() {
 }
 
 #[test]
-fn an_acquire_that_fits_completes_at_the_first_poll() {
+fn acquire_that_fits_completes_at_first_poll() {
     let (world, root) = World::slots(1);
     let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
     assert_eq!(
@@ -120,7 +120,7 @@ fn an_acquire_that_fits_completes_at_the_first_poll() {
 }
 
 #[test]
-fn a_line_is_first_come_first_served_of_equals() {
+fn equal_waiters_are_granted_in_fifo_order() {
     let (world, root) = World::slots(1);
     let mut held = world.take(root, 1);
     let mut tasks: Vec<_> = (0..20).map(|_| world.waits(root, 1)).collect();
@@ -131,7 +131,7 @@ fn a_line_is_first_come_first_served_of_equals() {
 }
 
 #[test]
-fn priority_counts_as_having_come_earlier() {
+fn priority_counts_as_earlier_arrival() {
     let (world, root) = World::slots(1);
     let held = world.take(root, 1);
     let mut early = world.waits(root, 1);
@@ -140,7 +140,7 @@ fn priority_counts_as_having_come_earlier() {
     let mut more_urgent = world.waits_ask(Ask::slots(root, 1).priority(2));
     let mut late = world.waits(root, 1);
     let mut held = Some(held);
-    // 10 s a step: the second step makes up for the 15 s that the first waiter waited longer, one step does not.
+    // 10 s a step: two steps outweigh the extra 15 s of the first waiter, one step does not.
     for task in [&mut more_urgent, &mut early, &mut urgent, &mut late] {
         world.release(held.take().unwrap());
         held = Some(granted(task));
@@ -148,7 +148,7 @@ fn priority_counts_as_having_come_earlier() {
 }
 
 #[test]
-fn a_dropped_waiter_gives_up_its_place_and_a_dropped_grant_is_handed_on() {
+fn dropped_waiter_and_dropped_grant_are_handed_on() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     let first = world.waits(root, 1);
@@ -165,13 +165,13 @@ fn a_dropped_waiter_gives_up_its_place_and_a_dropped_grant_is_handed_on() {
 }
 
 #[test]
-fn small_costs_pass_a_large_one_eight_times_and_then_it_is_next() {
+fn large_cost_is_passed_eight_times_at_most() {
     let (world, root) = World::slots(4);
     let mut ones: Vec<_> = (0..4).map(|_| world.take(root, 1)).collect();
     let mut large = world.waits(root, 4);
     let mut passed = 0;
     loop {
-        // One comes free, and a small one that came later may have it, for a while.
+        // One slot is freed; for a while, later small costs may take it.
         world.release(ones.remove(0));
         let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
         let Some(permit) = (match task.poll() {
@@ -195,7 +195,7 @@ fn small_costs_pass_a_large_one_eight_times_and_then_it_is_next() {
 }
 
 #[test]
-fn a_reservation_leaves_other_subtrees_alone() {
+fn reservation_does_not_block_other_subtrees() {
     let (world, root) = World::slots(10);
     let (left, right) = (world.add(root, 2), world.add(root, 2));
     let mut one = world.take(left, 1);
@@ -206,7 +206,10 @@ fn a_reservation_leaves_other_subtrees_alone() {
         one = world.take(left, 1);
     }
     world.release(one);
-    assert!(world.refused(Ask::slots(left, 1)), "kept for the large one");
+    assert!(
+        world.refused(Ask::slots(left, 1)),
+        "reserved for the large cost"
+    );
     drop(world.take(right, 2));
     drop(large);
     world.tree.check();
@@ -214,9 +217,9 @@ fn a_reservation_leaves_other_subtrees_alone() {
     drop(other);
 }
 
-/// Two costs that are each too large at another level of one path: whoever is older may draw on what is kept for the other.
+/// Two costs, each too large at a different level of one path: the older one may use the reservation of the other.
 #[test]
-fn two_large_costs_at_two_levels_do_not_block_each_other() {
+fn large_costs_at_two_levels_are_both_granted() {
     for swapped in [false, true] {
         let world = World::new();
         let (one, two) = (world.tree.resource("r1"), world.tree.resource("r2"));
@@ -238,7 +241,7 @@ fn two_large_costs_at_two_levels_do_not_block_each_other() {
             let ask = Ask::new(leaf, cost(1, 1));
             if let Some(permit) = world.tree.try_acquire(ask).unwrap() {
                 passed += 1;
-                assert!(passed < 50, "somebody starves");
+                assert!(passed < 50, "a large cost starves");
                 small.push(permit);
             }
             world.tree.check();
@@ -260,7 +263,7 @@ fn siblings_share_by_weight() {
         })
         .collect();
     let mut held = Some(world.take(root, 1));
-    let mut lines: Vec<Vec<_>> = nodes
+    let mut queues: Vec<Vec<_>> = nodes
         .iter()
         .map(|&node| (0..30).map(|_| world.waits(node, 1)).collect())
         .collect();
@@ -268,10 +271,10 @@ fn siblings_share_by_weight() {
     for _ in 0..40 {
         world.pass(1.0);
         drop(held.take());
-        for (line, count) in lines.iter_mut().zip(&mut counts) {
-            if line.first().is_some_and(|task| task.wakes() > 0) {
+        for (queue, count) in queues.iter_mut().zip(&mut counts) {
+            if queue.first().is_some_and(|task| task.wakes() > 0) {
                 *count += 1;
-                held = Some(granted(&mut line.remove(0)));
+                held = Some(granted(&mut queue.remove(0)));
             }
         }
         assert!(held.is_some());
@@ -280,9 +283,9 @@ fn siblings_share_by_weight() {
     assert!((9..=11).contains(&counts[0]), "{counts:?}");
 }
 
-/// Bhattacharya et al. 2013: who has all of what nobody else wants must not starve its sibling of what others want too.
+/// Bhattacharya et al. 2013: a child that holds all of an uncontended resource must not starve its sibling of a contended one.
 #[test]
-fn having_what_nobody_else_wants_starves_no_sibling() {
+fn uncontended_resource_does_not_starve_siblings() {
     let world = World::new();
     let (cpu, gpu) = (world.tree.resource("cpu"), world.tree.resource("gpu"));
     let limits = [(cpu, Limit::Slots(units(4))), (gpu, Limit::Slots(units(4)))];
@@ -299,23 +302,23 @@ fn having_what_nobody_else_wants_starves_no_sibling() {
         let (over, still): (Vec<_>, Vec<_>) =
             running.into_iter().partition(|(_, end, _)| *end <= step);
         running = still;
-        for (who, _, permit) in over {
-            received[who] += 4;
+        for (index, _, permit) in over {
+            received[index] += 4;
             world.release(permit);
         }
-        for (who, line) in waiting.iter_mut().enumerate() {
-            while line.len() < 5 {
-                let (node, resource) = asks[who];
-                line.push(Task::new(
+        for (index, queue) in waiting.iter_mut().enumerate() {
+            while queue.len() < 5 {
+                let (node, resource) = asks[index];
+                queue.push(Task::new(
                     world
                         .tree
                         .acquire(Ask::new(node, Cost::of(resource, units(1)).unwrap())),
                 ));
             }
-            line.retain_mut(|task| match task.poll() {
+            queue.retain_mut(|task| match task.poll() {
                 Poll::Pending => true,
                 Poll::Ready(permit) => {
-                    running.push((who, step + 4, permit.unwrap()));
+                    running.push((index, step + 4, permit.unwrap()));
                     false
                 }
             });
@@ -328,12 +331,12 @@ fn having_what_nobody_else_wants_starves_no_sibling() {
 }
 
 #[test]
-fn a_child_that_was_capped_saved_nothing_up() {
+fn capped_child_accumulates_no_credit() {
     let (world, root) = World::slots(4);
     let capped = world.add(root, 1);
     let other = world.add(root, 4);
     let mut running: Vec<(NodeId, u64, Permit)> = Vec::new();
-    let mut lines = [(capped, Vec::new()), (other, Vec::new())];
+    let mut queues = [(capped, Vec::new()), (other, Vec::new())];
     let mut counts = [0_u64, 0];
     for step in 0..300_u64 {
         if step == 200 {
@@ -344,14 +347,14 @@ fn a_child_that_was_capped_saved_nothing_up() {
             counts = [0, 0];
         }
         running.retain(|(_, end, _)| *end > step);
-        for (place, (node, line)) in lines.iter_mut().enumerate() {
-            while line.len() < 6 {
-                line.push(Task::new(world.tree.acquire(Ask::slots(*node, 1))));
+        for (index, (node, queue)) in queues.iter_mut().enumerate() {
+            while queue.len() < 6 {
+                queue.push(Task::new(world.tree.acquire(Ask::slots(*node, 1))));
             }
-            line.retain_mut(|task| match task.poll() {
+            queue.retain_mut(|task| match task.poll() {
                 Poll::Pending => true,
                 Poll::Ready(permit) => {
-                    counts[place] += 1;
+                    counts[index] += 1;
                     running.push((*node, step + 4, permit.unwrap()));
                     false
                 }
@@ -359,20 +362,20 @@ fn a_child_that_was_capped_saved_nothing_up() {
         }
         world.pass(1.0);
     }
-    // 100 steps of 4 slots of which each has half, give or take a few.
+    // 100 steps of 4 slots; each child gets about half.
     assert!(counts[0].abs_diff(counts[1]) <= 6, "{counts:?}");
 }
 
 #[test]
-fn an_idle_branch_waits_for_the_next_release_at_most() {
+fn idle_branch_waits_for_one_release_at_most() {
     let (world, root) = World::slots(2);
     let (busy, idle) = (world.add(root, 2), world.add(root, 2));
     let mut running: Vec<_> = (0..2).map(|_| world.take(busy, 1)).collect();
-    let mut line: std::collections::VecDeque<_> = (0..50).map(|_| world.waits(busy, 1)).collect();
+    let mut queue: std::collections::VecDeque<_> = (0..50).map(|_| world.waits(busy, 1)).collect();
     for _ in 0..20 {
         world.pass(1.0);
         world.release(running.remove(0));
-        running.push(granted(&mut line.pop_front().unwrap()));
+        running.push(granted(&mut queue.pop_front().unwrap()));
     }
     let mut late = world.waits(idle, 1);
     world.release(running.remove(0));

@@ -1,4 +1,4 @@
-//! Whom quota holds back falls behind those who need none; whoever comes new to the rate does not wait for all of that.
+//! A child that quota holds back lags behind its siblings; a new user of the rate does not wait for that lag.
 #![cfg(not(loom))]
 
 mod common;
@@ -14,36 +14,36 @@ use std::time::Duration;
 
 /// In milliseconds.
 const SECOND: u64 = 1_000;
-/// How long permits are held, on average and at most, and how long a rate takes for one call.
+/// The mean and the longest hold of a permit, and the period of a rate for one call.
 const HOLD: u64 = 90;
 const LONGEST: u64 = 3 * HOLD / 2;
 const PERIOD: u64 = 110;
 const SLOTS_IN_ALL: u64 = 4;
-/// Of how long permits are held.
+/// The seed of the hold times.
 const SEED: u64 = 1;
-/// So many wait at a time.
+/// The number of acquires that wait at a time.
 const DEPTH: usize = 8;
-/// How old the tree is when somebody comes, in seconds.
+/// The age of the tree when the new tenant arrives, in seconds.
 const AGES: [u64; 4] = [1, 10, 100, 1_000];
 
 fn time(millis: u64) -> Time {
     Time::ZERO.after(Duration::from_millis(millis))
 }
 
-/// One child of the root, and what always waits there.
+/// One child of the root, and its backlog of waiting acquires.
 struct Tenant {
     node: NodeId,
     weight: u32,
-    /// What is asked for, each by so many at a time.
+    /// The requested costs, `DEPTH` acquires of each at a time.
     costs: Vec<Cost>,
     waiting: Vec<(usize, Task<Acquire>)>,
-    /// How often each of the costs was granted.
+    /// The number of grants for each cost.
     granted: Vec<u64>,
-    /// How long slots were held, in milliseconds.
+    /// The total hold time of slots, in milliseconds.
     held: u64,
 }
 
-/// Where the limits are, and where the tenants.
+/// The positions of the limits and of the tenants in the tree.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     /// All at the root.
@@ -52,7 +52,7 @@ enum Shape {
     Grouped,
     /// The slots are limited at an inner node, the calls at the root.
     InnerSlots,
-    /// The calls are limited at an inner node, below which are those who call; the slots at the root.
+    /// The calls are limited at an inner node above the tenants that call; the slots at the root.
     InnerCalls,
 }
 
@@ -72,7 +72,7 @@ struct House {
     root: NodeId,
     inner: NodeId,
     tenants: Vec<Tenant>,
-    /// Until when, since when, by whom.
+    /// The end, the start and the tenant of each held permit.
     held: Vec<(u64, u64, usize, Permit)>,
     dice: Dice,
 }
@@ -108,7 +108,7 @@ impl House {
         }
     }
 
-    /// A slot and one of each of these rates.
+    /// A slot and one unit of each of these rates.
     fn cost(rates: &[Resource]) -> Cost {
         let rates = rates.iter().map(|&rate| (rate, units(1)));
         Cost::new(rates.chain([(SLOTS, units(1))])).unwrap()
@@ -146,8 +146,8 @@ impl House {
         self.tenants.len() - 1
     }
 
-    /// What a tenant asks for from now on; what waits is given up.
-    fn asks(&mut self, tenant: usize, costs: Vec<Cost>) {
+    /// Sets the costs that a tenant requests, and drops its waiting acquires.
+    fn set_costs(&mut self, tenant: usize, costs: Vec<Cost>) {
         let tenant = &mut self.tenants[tenant];
         tenant.waiting.clear();
         tenant.granted = vec![0; costs.len()];
@@ -158,7 +158,7 @@ impl House {
         u64::try_from(self.world.tree.now().since(Time::ZERO).as_millis()).unwrap()
     }
 
-    /// Whoever was granted takes what it got and is replaced.
+    /// Collects all grants and replaces their acquires by new ones.
     fn replace(&mut self) {
         let now = self.now();
         loop {
@@ -192,18 +192,18 @@ impl House {
         }
     }
 
-    /// Goes on to the next moment at which anything happens, if that is before `until`.
+    /// Advances to the time of the next event, if that is before `until`.
     fn step(&mut self, until: u64) -> bool {
         self.replace();
         let ends = self.held.iter().map(|(end, ..)| time(*end));
         let next = ends.chain(self.world.tree.next_ready()).min();
-        let next = next.expect("somebody holds or waits");
+        let next = next.expect("a permit is held or an acquire waits");
         if next >= time(until) {
             return false;
         }
         self.world.clock.set(next);
-        while let Some(place) = self.held.iter().position(|(end, ..)| time(*end) <= next) {
-            let (end, start, tenant, permit) = self.held.swap_remove(place);
+        while let Some(index) = self.held.iter().position(|(end, ..)| time(*end) <= next) {
+            let (end, start, tenant, permit) = self.held.swap_remove(index);
             self.tenants[tenant].held += end - start;
             drop(permit);
             self.replace();
@@ -222,7 +222,7 @@ impl House {
         self.run_until(self.now() + span);
     }
 
-    /// How many milliseconds it takes until this cost of a tenant is granted once more, or `most`.
+    /// The time in milliseconds until this cost of a tenant is granted once more, at most `most`.
     fn wait(&mut self, tenant: usize, which: usize, most: u64) -> u64 {
         let (began, before) = (self.now(), self.tenants[tenant].granted[which]);
         self.replace();
@@ -235,9 +235,9 @@ impl House {
     }
 }
 
-/// One tenant fetches, one calls, and a third comes to call: it is next after whoever has the turn.
+/// One tenant fetches, one calls, and a new one calls too: it is next after the current head of the rate queue.
 #[test]
-fn who_comes_new_to_a_rate_does_not_wait_for_arrears() {
+fn new_rate_user_does_not_wait_for_lag() {
     for shape in SHAPES {
         for (calling, busy) in [(1, 1), (4, 1), (1, 4)] {
             for age in AGES {
@@ -246,10 +246,10 @@ fn who_comes_new_to_a_rate_does_not_wait_for_arrears() {
                 let call = house.call();
                 house.tenant(calling, vec![call.clone()]);
                 house.run_until(age * SECOND);
-                let newcomer = house.tenant(1, vec![call]);
-                // That turn and its own, each with a wait for a slot.
+                let new_tenant = house.tenant(1, vec![call]);
+                // The head's wait and its own, each with a wait for a slot.
                 let bound = 2 * (PERIOD + LONGEST);
-                let waited = house.wait(newcomer, 0, 2 * bound);
+                let waited = house.wait(new_tenant, 0, 2 * bound);
                 let figures = format!("{shape:?}, {calling}:{busy}, {age} s: {waited} ms");
                 println!("{figures}");
                 assert!(waited <= bound, "{figures}");
@@ -258,9 +258,10 @@ fn who_comes_new_to_a_rate_does_not_wait_for_arrears() {
     }
 }
 
-/// It fetches, too, so it goes with those who do. The others who call are behind it by two holds for each of two tenants at most.
+/// It also fetches, so it is level with the tenants that fetch. The tenants that call lag by at most two holds for each of
+/// two tenants.
 #[test]
-fn who_fetches_and_calls_does_not_wait_for_arrears_either() {
+fn mixed_user_does_not_wait_for_lag() {
     for shape in [Shape::Flat, Shape::Grouped, Shape::InnerSlots] {
         for age in AGES {
             let mut house = House::new(shape);
@@ -268,19 +269,19 @@ fn who_fetches_and_calls_does_not_wait_for_arrears_either() {
             house.tenant(1, vec![House::fetch()]);
             house.tenant(1, vec![call.clone()]);
             house.run_until(age * SECOND);
-            let newcomer = house.tenant(1, vec![House::fetch(), call]);
+            let new_tenant = house.tenant(1, vec![House::fetch(), call]);
             let calls = 2 * 2 * HOLD / PERIOD + 2;
             let bound = calls * (PERIOD + LONGEST);
-            let waited = house.wait(newcomer, 1, 2 * bound);
+            let waited = house.wait(new_tenant, 1, 2 * bound);
             println!("{shape:?}, {age} s: {waited} ms");
             assert!(waited <= bound, "{shape:?}, {age} s: {waited} ms");
         }
     }
 }
 
-/// However far they are behind those who fetch, what they have of the rate is by weight.
+/// However far they lag behind the tenants that fetch, they share the rate by weight.
 #[test]
-fn a_rate_is_shared_by_weight_among_those_whom_it_holds_back() {
+fn lagging_children_share_a_rate_by_weight() {
     for shape in SHAPES {
         for weights in [[1, 3], [3, 1]] {
             let mut house = House::new(shape);
@@ -298,16 +299,16 @@ fn a_rate_is_shared_by_weight_among_those_whom_it_holds_back() {
             println!("{figures}");
             let [first, second] = shares;
             assert!(first.abs_diff(second) * 50 <= first, "{figures}");
-            // Each call has to wait for a slot, too.
+            // Each call also waits for a slot.
             let all = 300 * SECOND / (PERIOD + HOLD) / 4;
             assert!(first >= all, "{figures}");
         }
     }
 }
 
-/// One waits at both rates, and at each of them another. It moves on with either, but not twice.
+/// One tenant waits at both rates, and one other at each. Its tag advances with either rate, but not twice.
 #[test]
-fn who_waits_at_two_rates_has_its_share_of_both() {
+fn waiter_at_two_rates_gets_its_share_of_both() {
     for shape in SHAPES {
         let mut house = House::new(shape);
         let (calls, tokens) = (house.calls, house.tokens);
@@ -331,9 +332,9 @@ fn who_waits_at_two_rates_has_its_share_of_both() {
     }
 }
 
-/// What it could not have for lack of quota it does not take from others' slots later.
+/// A tenant that lacked quota does not take slots from its siblings later.
 #[test]
-fn arrears_at_a_rate_are_not_paid_in_slots() {
+fn rate_lag_is_not_compensated_in_slots() {
     for shape in [Shape::Flat, Shape::Grouped, Shape::InnerSlots] {
         for age in AGES {
             let mut house = House::new(shape);
@@ -341,23 +342,23 @@ fn arrears_at_a_rate_are_not_paid_in_slots() {
             let busy = house.tenant(1, vec![House::fetch()]);
             let caller = house.tenant(1, vec![call]);
             house.run_until(age * SECOND);
-            house.asks(caller, vec![House::fetch()]);
+            house.set_costs(caller, vec![House::fetch()]);
             let before = house.tenants[busy].held;
             let span = 3_000;
             house.run_for(span);
             let received = house.tenants[busy].held - before;
             let lost = (SLOTS_IN_ALL * span / 2).saturating_sub(received);
             println!("{shape:?}, {age} s: {lost} ms of slots");
-            // Half of what it is behind by, two holds for each of two tenants, and what is under way.
+            // Half of its lag, two holds for each of two tenants, and the permits in flight.
             let bound = (2 * 2 * HOLD / 2 + HOLD) * SLOTS_IN_ALL;
             assert!(lost <= bound, "{shape:?}, {age} s: {lost} ms of slots");
         }
     }
 }
 
-/// It goes for a while and comes again, over and over, beside one of the same weight that stays.
+/// One tenant leaves and returns repeatedly, beside one of the same weight that stays.
 #[test]
-fn nobody_gets_more_of_a_rate_by_going_and_coming_again() {
+fn leaving_and_returning_gains_no_rate_share() {
     for shape in SHAPES {
         for (here, away) in [
             (150, 150),
@@ -375,9 +376,9 @@ fn nobody_gets_more_of_a_rate_by_going_and_coming_again() {
             for _ in 0..40 {
                 house.run_for(here);
                 received += house.tenants[goes].granted[0];
-                house.asks(goes, Vec::new());
+                house.set_costs(goes, Vec::new());
                 house.run_for(away);
-                house.asks(goes, vec![call.clone()]);
+                house.set_costs(goes, vec![call.clone()]);
             }
             let stayed = house.tenants[stays].granted[0];
             let figures = format!("{shape:?}, {here}, {away}: {received} beside {stayed}");

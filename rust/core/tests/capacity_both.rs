@@ -1,4 +1,4 @@
-//! Who needs slots and quota at once is served in bounded time, though others always wait for either.
+//! An acquire that needs slots and quota is granted in bounded time, although others always wait for each of them.
 #![cfg(not(loom))]
 
 mod common;
@@ -12,31 +12,31 @@ use headrace_core::capacity::{
 use std::sync::Arc;
 use std::time::Duration;
 
-/// As [`Settings::passes`](headrace_core::capacity::Settings::passes) by default.
+/// The default of [`Settings::passes`](headrace_core::capacity::Settings::passes).
 const PASSES: u64 = 8;
 
-/// One market: slots that are held for so long, calls that come so often, in milliseconds, and a crowd that always waits for each.
+/// One market: slots with a hold time, calls with a period, both in milliseconds, and a backlog that always waits for each.
 struct Market {
     world: World,
     calls: Resource,
     hold: u64,
-    /// Who waits for a slot alone, and who for a call alone.
-    lines: [(NodeId, Cost, Vec<Task<Acquire>>); 2],
+    /// The acquires that wait for a slot only, and for a call only.
+    queues: [(NodeId, Cost, Vec<Task<Acquire>>); 2],
     held: Vec<(Time, Permit)>,
 }
 
-/// Where in the tree the limits are, and who waits for what.
+/// The positions of the limits and of the waiters in the tree.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
-    /// Both limits at the root, each kind at a child of its own.
+    /// Both limits at the root, each kind of waiter at its own child.
     Flat,
-    /// All in one line.
-    OneLine,
-    /// The calls are limited at an inner node, below which nobody goes without a call.
+    /// All waiters in one wait queue.
+    OneQueue,
+    /// The calls are limited at an inner node, below which every waiter needs a call.
     InnerCalls,
-    /// The same, and whoever needs a call stands in its line.
-    InnerLine,
-    /// The slots are limited at an inner node, below which nobody goes without a slot.
+    /// The same, with these waiters in the queue of the inner node itself.
+    InnerQueue,
+    /// The slots are limited at an inner node, below which every waiter needs a slot.
     InnerSlots,
 }
 
@@ -64,7 +64,7 @@ impl Market {
                 let root = root(&[slots, calls_here]);
                 (add(root, &[]), add(root, &[]), add(root, &[]))
             }
-            Shape::OneLine => {
+            Shape::OneQueue => {
                 let root = root(&[slots, calls_here]);
                 (root, root, root)
             }
@@ -73,7 +73,7 @@ impl Market {
                 let inner = add(root, &[calls_here]);
                 (add(inner, &[]), add(root, &[]), add(inner, &[]))
             }
-            Shape::InnerLine => {
+            Shape::InnerQueue => {
                 let root = root(&[slots]);
                 let inner = add(root, &[calls_here]);
                 (inner, add(root, &[]), inner)
@@ -84,7 +84,7 @@ impl Market {
                 (add(inner, &[]), add(inner, &[]), add(root, &[]))
             }
         };
-        let lines = [
+        let queues = [
             (busy, Cost::slots(1), Vec::new()),
             (calling, Cost::of(calls, units(1)).unwrap(), Vec::new()),
         ];
@@ -92,23 +92,23 @@ impl Market {
             world,
             calls,
             hold,
-            lines,
+            queues,
             held: Vec::new(),
         };
         (market, both)
     }
 
-    /// Whoever was granted takes what it got and is replaced.
+    /// Collects all grants and replaces their acquires by new ones.
     fn replace(&mut self) {
         let now = self.world.tree.now();
         loop {
             let before = self.held.len();
-            for (node, cost, line) in &mut self.lines {
-                while line.len() < 3 {
+            for (node, cost, queue) in &mut self.queues {
+                while queue.len() < 3 {
                     let acquire = self.world.tree.acquire(Ask::new(*node, cost.clone()));
-                    line.push(Task::new(acquire));
+                    queue.push(Task::new(acquire));
                 }
-                line.retain_mut(|task| match task.poll() {
+                queue.retain_mut(|task| match task.poll() {
                     std::task::Poll::Pending => true,
                     std::task::Poll::Ready(permit) => {
                         let ends = now.after(Duration::from_millis(self.hold));
@@ -120,22 +120,24 @@ impl Market {
                 });
             }
             self.world.tree.check();
-            if self.held.len() == before && self.lines.iter().all(|line| line.2.len() == 3) {
+            if self.held.len() == before && self.queues.iter().all(|queue| queue.2.len() == 3) {
                 return;
             }
         }
     }
 
-    /// Goes on to the next moment at which anything happens.
+    /// Advances to the time of the next event.
     fn step(&mut self) {
         self.replace();
         let ends = self.held.iter().map(|(ends, _)| *ends);
         let next = ends.chain(self.world.tree.next_ready()).min();
-        self.world.clock.set(next.expect("somebody holds or waits"));
+        self.world
+            .clock
+            .set(next.expect("a permit is held or an acquire waits"));
         let now = self.world.tree.now();
-        // One after the other: each release is an occasion for somebody.
-        while let Some(place) = self.held.iter().position(|(ends, _)| *ends <= now) {
-            self.world.release(self.held.swap_remove(place).1);
+        // One after the other: each release may grant a waiter.
+        while let Some(index) = self.held.iter().position(|(ends, _)| *ends <= now) {
+            self.world.release(self.held.swap_remove(index).1);
             self.replace();
         }
         self.world.tree.tick();
@@ -144,7 +146,7 @@ impl Market {
     }
 }
 
-/// How many milliseconds somebody waits who needs so many slots and a call; as long as the bound is not far exceeded.
+/// The wait in milliseconds of an acquire of `slots` slots and one call. Stops when it far exceeds the bound.
 fn wait(market: &mut Market, both: NodeId, slots: u64, bound: u64) -> u64 {
     let cost = Cost::new([(SLOTS, units(slots)), (market.calls, units(1))]).unwrap();
     let began = market.world.tree.now();
@@ -159,17 +161,17 @@ fn wait(market: &mut Market, both: NodeId, slots: u64, bound: u64) -> u64 {
     }
 }
 
-/// At worst it misses slots eight times, each time in a round of both, and is passed eight times if it is large; then what it lacks is
-/// kept, quota and slots.
+/// At worst it misses slots eight times, once in each round of both, and is passed eight times if it is large. After that,
+/// quota and slots are reserved for it.
 #[test]
-fn whoever_needs_slots_and_quota_is_served_though_others_always_wait_for_either() {
+fn slots_and_quota_waiter_has_bounded_wait() {
     let mut failed = Vec::new();
     let mut worst = 0.0_f64;
     let shapes = [
         Shape::Flat,
-        Shape::OneLine,
+        Shape::OneQueue,
         Shape::InnerCalls,
-        Shape::InnerLine,
+        Shape::InnerQueue,
         Shape::InnerSlots,
     ];
     for shape in shapes {
@@ -197,9 +199,10 @@ fn whoever_needs_slots_and_quota_is_served_though_others_always_wait_for_either(
     assert!(failed.is_empty(), "waited too long: {failed:?}");
 }
 
-/// Who keeps its turn at a rate that is ready waits for slots alone. If the rate is put off then, it waits for time again, and is told.
+/// A waiter that stays at the head of a ready rate queue waits for slots only. If the rate is deferred then, it waits for
+/// time again, and the next deadline is updated.
 #[test]
-fn whoever_keeps_its_turn_is_told_when_a_rate_that_was_ready_is_put_off() {
+fn deferred_rate_updates_the_next_deadline() {
     let clock = Arc::new(ManualClock::new());
     let tree = Tree::new(Settings {
         passes: 1,

@@ -1,4 +1,4 @@
-//! What siblings receive who always want more: simulated for hours, over every mix of weights, hold times and limits.
+//! The shares of siblings that always request more: hours of simulation, over mixes of weights, hold times and limits.
 #![cfg(not(loom))]
 
 mod common;
@@ -6,11 +6,11 @@ mod common;
 use common::rig::{Rig, SLOTS};
 use common::world::{Hold, World, as_float, jain, quantile};
 
-/// Listed, so that a failure can be run again.
+/// Listed, to make a failure reproducible.
 const SEEDS: [u64; 3] = [1, 2, 3];
 const LIMITS: [u64; 4] = [3, 7, 13, 61];
 const WINDOW: f64 = 100.0;
-/// More than any limit ever leaves to one of them.
+/// More than any limit ever grants to one sibling.
 const AMPLE: u64 = 1_000;
 
 /// Four siblings. The last has two children of its own, with weights 1 and 3.
@@ -18,21 +18,21 @@ struct Mix {
     weights: [f64; 4],
     limit: u64,
     exponential: bool,
-    /// How many of each wait at a time.
+    /// The number of waiting jobs of each.
     backlog: usize,
     seed: u64,
 }
 
-/// What was measured of one mix.
+/// The measurements of one mix.
 #[derive(Debug)]
 struct Outcome {
-    /// Jain's index over everything.
+    /// Jain's index over the whole run.
     jain: f64,
-    /// The median of the indices of the windows.
+    /// The median of Jain's index over the windows.
     median: f64,
-    /// What the heavier of the two children received, as a multiple of what the lighter did.
+    /// The received share of the heavier child, as a multiple of that of the lighter one.
     ratio: f64,
-    /// The largest lag between two siblings, as a part of what is allowed.
+    /// The largest lag between two siblings, as a fraction of the allowed lag.
     lag: f64,
 }
 
@@ -61,7 +61,7 @@ impl Mix {
         ];
         let loads =
             means.map(|(spot, mean)| world.load(spot, &[(SLOTS, 1)], hold(mean), self.backlog));
-        // They come one after the other, not at the stroke of a clock.
+        // They start one after the other, not at the same time.
         let mut order = loads;
         for last in (1..order.len()).rev() {
             order.swap(last, world.dice.below(last + 1));
@@ -98,7 +98,7 @@ impl Mix {
         }
     }
 
-    /// What each of the four has received up to now, by its weight.
+    /// The amount that each of the four has received so far, divided by its weight.
     fn shares(&self, world: &World) -> [f64; 4] {
         let got = |load: usize| world.loads[load].received;
         let received = [got(0), got(1), got(2), got(3) + got(4)];
@@ -106,7 +106,7 @@ impl Mix {
     }
 }
 
-/// How far each pair of siblings has drifted apart over any stretch of time: the span of the difference between them.
+/// The largest drift of each pair of siblings over any interval: the span of the difference between them.
 struct Lags {
     start: [f64; 4],
     least: [[f64; 4]; 4],
@@ -175,12 +175,12 @@ fn run_with(weights: [f64; 4], exponential: bool, backlog: usize) {
 }
 
 #[test]
-fn powers_of_two_exponential() {
+fn power_of_two_weights_exponential() {
     run_all([1.0, 2.0, 4.0, 1.0], true);
 }
 
 #[test]
-fn powers_of_two_constant() {
+fn power_of_two_weights_constant() {
     run_all([1.0, 2.0, 4.0, 1.0], false);
 }
 
@@ -204,14 +204,14 @@ fn nearly_equal_weights_constant() {
     run_all([1.0, 1.5, 1.0, 1.0], false);
 }
 
-/// Whoever asks for the next only after it was granted the last is not eligible for a moment at each grant: no reason to lose
-/// what it is owed because its holds were shorter than was expected.
+/// A child that requests the next permit only after the last grant is briefly ineligible at each grant. It must not lose the
+/// credit for holds that were shorter than estimated.
 #[test]
-fn one_that_waits_at_a_time_exponential() {
+fn backlog_of_one_exponential() {
     run_with([1.0, 2.0, 4.0, 1.0], true, 1);
 }
 
 #[test]
-fn one_that_waits_at_a_time_constant() {
+fn backlog_of_one_constant() {
     run_with([1.0, 2.0, 4.0, 1.0], false, 1);
 }

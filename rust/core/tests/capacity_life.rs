@@ -1,4 +1,4 @@
-//! How nodes, permits and futures of a tree of capacities begin, change and end.
+//! The life cycle of nodes, permits and futures of a tree of capacities.
 #![cfg(not(loom))]
 
 mod common;
@@ -8,127 +8,18 @@ use common::{Named, Reentrant, Task, panics};
 use headrace_core::Tree;
 use headrace_core::capacity::{
     AcquireError, Amount, AmountError, Ask, Cost, CostError, Limit, MAX_DEPTH, NodeError,
-    NodeOptions, OwnerId, PermitError, Resource, Settings, Weight,
+    NodeOptions, PermitError, Resource, Settings, Weight,
 };
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
-
-const US: OwnerId = OwnerId(7);
 
 fn slots(slots: u64) -> [(Resource, Limit); 1] {
     [(SLOTS, Limit::Slots(units(slots)))]
 }
 
 #[test]
-fn whoever_would_wait_for_itself_is_told() {
-    let (world, root) = World::slots(4);
-    let (leaf, other) = (world.add(root, 3), world.add(root, 4));
-    let first = world.take_ask(Ask::slots(leaf, 1).owner(US));
-    let second = world.take_ask(Ask::slots(leaf, 1).owner(US));
-    let _theirs = world.take_ask(Ask::slots(leaf, 1).owner(OwnerId(8)));
-    assert_eq!(world.tree.permits_of(US), [first.id(), second.id()]);
-    let ask = |slots| Ask::slots(leaf, slots).owner(US);
-    // One more could be had if the others gave it back; two more never.
-    let mut waits = world.waits_ask(ask(1));
-    let deadlock = AcquireError::WouldDeadlock {
-        node: leaf,
-        resource: SLOTS,
-        limit: units(3),
-        held: units(2),
-        leases: 2,
-        permit: second.id(),
-        acquired: leaf,
-    };
-    assert_eq!(failed(&mut Task::new(world.tree.acquire(ask(2)))), deadlock);
-    assert!(
-        world.refused(ask(2)),
-        "nothing is a deadlock that does not wait"
-    );
-    let across = failed(&mut Task::new(
-        world.tree.acquire(Ask::slots(other, 3).owner(US)),
-    ));
-    assert!(matches!(across, AcquireError::WouldDeadlock { node, .. } if node == root));
-    // Nobody's, and somebody else's, are no concern of ours.
-    drop(world.waits_ask(Ask::slots(leaf, 2)));
-    drop(world.waits_ask(Ask::slots(leaf, 2).owner(OwnerId(9))));
-    second.suspend().unwrap();
-    world.tree.check();
-    drop(granted(&mut waits));
-}
-
-#[test]
-fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
-    let (world, root) = World::slots(2);
-    let leaf = world.add(root, 2);
-    let ours = world.take_ask(Ask::slots(leaf, 2).owner(US));
-    ours.suspend().unwrap();
-    let other = world.take_ask(Ask::slots(root, 1).owner(US));
-    let deadlock = AcquireError::WouldDeadlock {
-        node: root,
-        resource: SLOTS,
-        limit: units(2),
-        held: units(1),
-        leases: 1,
-        permit: other.id(),
-        acquired: root,
-    };
-    let again = || ours.resume(None).unwrap();
-    assert_eq!(Task::new(again()).ready(), Err(deadlock));
-    assert!(ours.is_suspended(), "and may be asked for again");
-    // Somebody else only waits for what is ours, unless it waits for its own.
-    let theirs = OwnerId(8);
-    drop(Task::waiting(again().by(theirs)));
-    other.suspend().unwrap();
-    let _held = world.take_ask(Ask::slots(root, 1).owner(theirs));
-    assert!(matches!(
-        Task::new(again().by(theirs)).ready(),
-        Err(AcquireError::WouldDeadlock { .. })
-    ));
-    drop(Task::waiting(again()));
-    world.tree.check();
-}
-
-#[test]
-fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
-    let (world, root) = World::slots(6);
-    let leaf = world.add(root, 5);
-    let take = |owner| world.take_ask(Ask::slots(leaf, 1).owner(owner));
-    let ours = [take(US), take(US), take(US)];
-    let theirs = take(OwnerId(8));
-    let ids = |permits: &[&headrace_core::capacity::Permit]| -> Vec<_> {
-        permits.iter().map(|permit| permit.id()).collect()
-    };
-    assert_eq!(
-        world.tree.permits_of(US),
-        ids(&[&ours[0], &ours[1], &ours[2]])
-    );
-    // Those that are left change places in the list of those that nobody waited for.
-    let [first, second, third] = ours;
-    drop(first);
-    third.suspend().unwrap();
-    let fourth = take(US);
-    world.tree.check();
-    assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
-    assert_eq!(world.tree.permits_of(OwnerId(8)), ids(&[&theirs]));
-    // The newest is named, of those that hold something of it.
-    let error = failed(&mut Task::new(
-        world.tree.acquire(Ask::slots(leaf, 4).owner(US)),
-    ));
-    let AcquireError::WouldDeadlock { held, permit, .. } = error else {
-        panic!("{error:?}");
-    };
-    assert_eq!((held, permit), (units(2), fourth.id()));
-    let waits = world.waits_ask(Ask::slots(leaf, 3).owner(US));
-    world.tree.check();
-    assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
-    drop((waits, second, third, fourth, theirs));
-    assert!(world.tree.permits_of(US).is_empty());
-    world.tree.check();
-}
-
-#[test]
-fn a_permit_that_is_only_a_name_is_held_until_it_is_released() {
+fn permit_id_is_held_until_released() {
     let (world, root) = World::slots(2);
     let id = world.take(root, 1).into_id();
     let other = world.tree.try_take(&Ask::slots(root, 1)).unwrap().unwrap();
@@ -148,7 +39,7 @@ fn a_permit_that_is_only_a_name_is_held_until_it_is_released() {
 }
 
 #[test]
-fn closing_answers_all_below_and_keeps_permits() {
+fn close_fails_all_waits_below_and_keeps_permits() {
     let (world, root) = World::slots(2);
     let branch = world.add(root, 2);
     let leaf = world.add(branch, 2);
@@ -178,7 +69,7 @@ fn closing_answers_all_below_and_keeps_permits() {
 }
 
 #[test]
-fn a_removed_node_is_forgotten_when_nothing_needs_it() {
+fn removed_node_is_freed_when_unused() {
     let (world, root) = World::slots(2);
     let branch = world.add(root, 2);
     let leaf = world.add(branch, 1);
@@ -186,7 +77,7 @@ fn a_removed_node_is_forgotten_when_nothing_needs_it() {
     world.tree.remove(branch);
     world.tree.remove(leaf);
     world.tree.check();
-    assert!(world.tree.usage(leaf).is_some(), "its permit is still out");
+    assert!(world.tree.usage(leaf).is_some(), "its permit is still held");
     assert_eq!(
         world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
         AcquireError::Closed
@@ -198,15 +89,12 @@ fn a_removed_node_is_forgotten_when_nothing_needs_it() {
     let snapshot = world.tree.snapshot(root).unwrap();
     assert!(snapshot.children.is_empty());
     let again = world.add(root, 1);
-    assert!(
-        world.tree.usage(branch).is_none(),
-        "a name is never another's"
-    );
+    assert!(world.tree.usage(branch).is_none(), "an id is never reused");
     drop(world.take(again, 1));
 }
 
 #[test]
-fn children_of_a_removed_node_go_on_under_its_limits() {
+fn removed_node_still_limits_its_children() {
     let (world, root) = World::slots(4);
     let branch = world.add(root, 1);
     let (leaf, other) = (world.add(branch, 4), world.add(branch, 4));
@@ -223,7 +111,7 @@ fn children_of_a_removed_node_go_on_under_its_limits() {
 }
 
 #[test]
-fn the_root_can_be_removed_and_another_put_in_its_place() {
+fn root_can_be_replaced() {
     let (world, root) = World::slots(1);
     let second = NodeOptions::slots(3);
     assert_eq!(world.tree.root(second.clone()), Err(NodeError::SecondRoot));
@@ -233,7 +121,7 @@ fn the_root_can_be_removed_and_another_put_in_its_place() {
 }
 
 #[test]
-fn growing_grants_and_shrinking_revokes_nothing() {
+fn growing_grants_and_shrinking_keeps_permits() {
     let (world, root) = World::slots(1);
     let held = world.take(root, 1);
     let mut tasks: Vec<_> = (0..3).map(|_| world.waits(root, 1)).collect();
@@ -254,7 +142,7 @@ fn growing_grants_and_shrinking_revokes_nothing() {
 }
 
 #[test]
-fn a_limit_of_0_pauses_and_the_ceiling_stays() {
+fn zero_limit_pauses_without_failing_waiters() {
     let (world, root) = World::slots(2);
     world.tree.resize(root, &slots(0)).unwrap();
     let mut task = world.waits(root, 2);
@@ -269,7 +157,7 @@ fn a_limit_of_0_pauses_and_the_ceiling_stays() {
 }
 
 #[test]
-fn a_waiter_above_a_lowered_limit_steps_aside_until_it_is_raised() {
+fn waiter_above_a_lowered_limit_is_skipped() {
     let (world, root) = World::slots(4);
     let leaf = world.add(root, 4);
     let held = world.take(root, 4);
@@ -289,7 +177,7 @@ fn a_waiter_above_a_lowered_limit_steps_aside_until_it_is_raised() {
 }
 
 #[test]
-fn limits_can_be_added_and_taken_away() {
+fn limits_can_be_added_and_removed() {
     let (world, root) = World::slots(2);
     let tokens = world.tree.resource("tokens");
     let held = world.take(root, 2);
@@ -310,7 +198,7 @@ fn limits_can_be_added_and_taken_away() {
 }
 
 #[test]
-fn a_suspended_permit_gives_its_slots_to_others_and_takes_them_again() {
+fn suspended_permit_frees_and_reacquires_slots() {
     let (world, root) = World::slots(2);
     let permit = world.take(root, 2);
     assert_eq!(permit.resume(None).err(), Some(PermitError::Held));
@@ -337,7 +225,7 @@ fn a_suspended_permit_gives_its_slots_to_others_and_takes_them_again() {
 }
 
 #[test]
-fn a_resume_that_is_dropped_leaves_the_permit_suspended() {
+fn dropped_resume_leaves_the_permit_suspended() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     permit.suspend().unwrap();
@@ -356,7 +244,7 @@ fn a_resume_that_is_dropped_leaves_the_permit_suspended() {
 }
 
 #[test]
-fn a_permit_released_while_it_is_resumed_ends_that() {
+fn release_ends_a_pending_resume() {
     let (world, root) = World::slots(1);
     let permit = world.take(root, 1);
     permit.suspend().unwrap();
@@ -372,16 +260,16 @@ fn a_permit_released_while_it_is_resumed_ends_that() {
 }
 
 #[test]
-fn a_place_given_up_goes_to_the_next_and_the_future_begins_anew() {
+fn given_up_position_is_handed_on_and_queues_again() {
     let (world, root) = World::slots(1);
     let held = world.take(root, 1);
     let mut dead = world.waits(root, 1);
     let mut next = world.waits(root, 1);
-    let place = dead.future.place().expect("it stands in the line");
+    let position = dead.future.place().expect("it has joined the queue");
     world.release(held);
     assert_eq!((dead.wakes(), next.wakes()), (1, 0));
-    place.give_up();
-    place.give_up();
+    position.give_up();
+    position.give_up();
     world.tree.check();
     let permit = granted(&mut next);
     assert!(dead.poll().is_pending());
@@ -411,7 +299,7 @@ fn wakers_and_their_drops_may_call_back() {
 }
 
 #[test]
-fn those_who_are_granted_together_are_woken_in_their_order() {
+fn simultaneous_grants_wake_in_queue_order() {
     let (world, root) = World::slots(3);
     let held = world.take(root, 3);
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -432,7 +320,7 @@ fn those_who_are_granted_together_are_woken_in_their_order() {
 }
 
 #[test]
-fn bad_numbers_say_what_is_wrong_with_them() {
+fn invalid_numbers_have_descriptive_errors() {
     assert_eq!(Amount::from_f64(-1.0), Err(AmountError::Negative));
     assert_eq!(Amount::from_f64(f64::NAN), Err(AmountError::NotANumber));
     assert_eq!(Amount::from_f64(f64::INFINITY), Err(AmountError::TooLarge));
@@ -455,7 +343,7 @@ fn bad_numbers_say_what_is_wrong_with_them() {
 }
 
 #[test]
-fn bad_limits_change_nothing() {
+fn invalid_limits_change_nothing() {
     let (world, root) = World::slots(1);
     let rate = |amount, per, burst| Limit::Rate {
         amount: units(amount),
@@ -499,7 +387,7 @@ fn bad_limits_change_nothing() {
 }
 
 #[test]
-fn a_path_has_a_greatest_length() {
+fn path_length_is_limited() {
     let (world, root) = World::slots(1);
     let leaf = (1..MAX_DEPTH).fold(root, |parent, _| world.add(parent, 1));
     assert_eq!(
@@ -514,13 +402,13 @@ fn a_path_has_a_greatest_length() {
 }
 
 #[test]
-fn a_snapshot_tells_who_received_what() {
+fn snapshot_reports_received_shares() {
     let (world, root) = World::slots(1);
     let heavy = NodeOptions::slots(1).weight(Weight::from_f64(3.0).unwrap());
     let heavy = world.tree.add(root, heavy.name("heavy")).unwrap();
     let light = world.add(root, 1);
     let mut held = world.take(heavy, 1);
-    let mut lines: Vec<_> = [heavy, light]
+    let mut queues: Vec<_> = [heavy, light]
         .map(|node| {
             (0..40)
                 .map(|_| world.waits(node, 1))
@@ -530,8 +418,11 @@ fn a_snapshot_tells_who_received_what() {
     for _ in 0..40 {
         world.pass(2.0);
         world.release(held);
-        let line = lines.iter_mut().find(|line| line[0].wakes() > 0).unwrap();
-        held = granted(&mut line.pop_front().unwrap());
+        let queue = queues
+            .iter_mut()
+            .find(|queue| queue[0].wakes() > 0)
+            .unwrap();
+        held = granted(&mut queue.pop_front().unwrap());
     }
     let snapshot = world.tree.snapshot(root).unwrap();
     let [heavy, light] = &snapshot.children[..] else {

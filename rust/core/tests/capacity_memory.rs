@@ -1,4 +1,4 @@
-//! What a waiter costs in memory, counted at the allocator.
+//! The memory of a waiter, counted at the allocator.
 #![cfg(not(loom))]
 
 mod common;
@@ -21,10 +21,10 @@ fn poll(acquire: &mut Acquire) -> Poll<()> {
     polled.map(|permit| drop(permit.unwrap()))
 }
 
-/// What the tree takes for each, and the future itself; also where a table has just doubled. One test, so that nobody
-/// else allocates meanwhile.
+/// The memory in the tree plus the future itself, also right after a table has doubled. A single test in this binary: no
+/// other test may allocate meanwhile.
 #[test]
-fn a_waiter_takes_300_bytes_and_leaves_none() {
+fn waiter_memory_is_bounded_and_freed() {
     let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
     let root = tree.root(NodeOptions::slots(1)).unwrap();
     let leaves = [(); 4].map(|()| tree.add(root, NodeOptions::slots(200_000)).unwrap());
@@ -53,7 +53,7 @@ fn a_waiter_takes_300_bytes_and_leaves_none() {
             assert_eq!(tree.waiting(root), 0);
             let left = live().saturating_sub(empty);
             println!("{left} bytes are left");
-            // The tables keep room for a few.
+            // The tables keep spare space for a few entries.
             assert!(
                 left <= 32 * 1024,
                 "{left} bytes are left of {count} waiters"

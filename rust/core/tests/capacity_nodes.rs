@@ -1,4 +1,4 @@
-//! What a node costs where a tree has tens of thousands of them, and they come and go: a node for each tenant.
+//! The cost of a node in a tree with tens of thousands of short-lived nodes, one for each tenant.
 #![cfg(not(loom))]
 
 mod common;
@@ -12,23 +12,23 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A tenant comes, takes, gives back, and goes.
+/// Adds a tenant's node, acquires and releases a permit, and removes the node.
 fn visit(tree: &Arc<Tree>, root: NodeId) {
     let node = tree.add(root, NodeOptions::slots(2)).unwrap();
     drop(tree.try_acquire(Ask::slots(node, 1)).unwrap().unwrap());
     tree.remove(node);
 }
 
-/// One test, so that nobody else allocates meanwhile.
+/// A single test in this binary: no other test may allocate meanwhile.
 #[test]
-fn a_node_costs_the_same_beside_ten_and_beside_thirty_thousand() {
+fn node_cost_is_independent_of_sibling_count() {
     const VISITS: usize = 2_000;
     let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
     let root = tree.root(NodeOptions::slots(64)).unwrap();
     visit(&tree, root);
     let empty = live();
     let mut costs = Vec::new();
-    let mut kept = Vec::new();
+    let mut retained = Vec::new();
     for siblings in [10, 30_000, 30_000] {
         let nodes: Vec<_> = (0..siblings)
             .map(|_| tree.add(root, NodeOptions::slots(2)).unwrap())
@@ -39,7 +39,7 @@ fn a_node_costs_the_same_beside_ten_and_beside_thirty_thousand() {
         let each = (live() - empty) / siblings;
         visit(&tree, root);
         let before = count();
-        // The best of five, since others use the machine too: what is looked for is a factor of thousands.
+        // The best of five, since other processes use the machine: a regression would be a factor of thousands.
         let times = (0..5).map(|_| {
             let began = Instant::now();
             for _ in 0..VISITS {
@@ -60,16 +60,16 @@ fn a_node_costs_the_same_beside_ten_and_beside_thirty_thousand() {
         for node in nodes {
             tree.remove(node);
         }
-        // The table of nodes keeps its places for the next ones, twice as many as it needed at most, and that alone.
+        // Only the table of nodes keeps its memory, at most twice as many slots as it needed.
         let left = live().saturating_sub(empty);
-        println!("{left} bytes are kept");
+        println!("{left} bytes are retained");
         assert!(
             left <= 4_096 + 32 * siblings,
             "{left} bytes are left of {siblings}"
         );
-        kept.push(left);
+        retained.push(left);
     }
-    assert!(kept[2] <= kept[1] + 256, "{kept:?}");
+    assert!(retained[2] <= retained[1] + 256, "{retained:?}");
     assert_eq!(costs[0].1, costs[1].1, "allocations");
     assert!(costs[1].0 <= 10 * costs[0].0, "{costs:?}");
 }

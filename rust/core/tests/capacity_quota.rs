@@ -1,4 +1,4 @@
-//! Quotas: how many a rate lets through, how smoothly, with how little work, and whoever's timer it is that fires.
+//! Rates: the number of grants, their spacing, the work for them, and independence of which timer fires.
 #![cfg(not(loom))]
 
 mod common;
@@ -24,7 +24,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// So many calls in so many seconds, and so many at once.
+    /// A shop with a rate of `calls` calls in `per` seconds, and a burst.
     fn new(calls: u64, per: u64, burst: Option<u64>) -> Self {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
@@ -71,41 +71,41 @@ impl Shop {
     }
 }
 
-/// The processor time of this thread so far, in seconds, where the system tells.
+/// The processor time of this thread so far, in seconds, where the system reports it.
 fn busy() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(seconds(text.split(' ').next()?.parse().ok()?))
 }
 
-/// Three seconds of 200 a second, always with so many waiters, each granted replaced by a new one.
+/// Three seconds at 200 a second with a constant number of waiters: each grant is replaced by a new waiter.
 fn three_seconds(burst: Option<u64>, waiters: usize) {
     let shop = Shop::new(200, 1, burst);
     let mut timer = Timer::new(&shop.tree);
-    let mut line: VecDeque<Task<Acquire>> = VecDeque::new();
+    let mut queue: VecDeque<Task<Acquire>> = VecDeque::new();
     let mut times = Vec::new();
     let mut alarms = 0;
     let began = busy();
     loop {
-        // FIFO, so whoever is granted stands in front.
-        while let Some(first) = line.front_mut()
+        // FIFO, so the granted waiter is at the front.
+        while let Some(first) = queue.front_mut()
             && first.wakes() > 0
         {
             drop(first.ready().unwrap());
             times.push(shop.tree.now().as_nanos());
-            line.pop_front();
+            queue.pop_front();
         }
-        while line.len() < waiters {
+        while queue.len() < waiters {
             let mut task = Task::new(shop.tree.acquire(shop.ask(1).alarm(timer.id())));
             match task.poll() {
                 Poll::Ready(permit) => {
                     drop(permit.unwrap());
                     times.push(shop.tree.now().as_nanos());
                 }
-                Poll::Pending => line.push_back(task),
+                Poll::Pending => queue.push_back(task),
             }
         }
-        timer.hear();
-        let next = timer.armed.expect("somebody waits for time");
+        timer.on_wake();
+        let next = timer.armed.expect("a waiter needs the timer");
         if next > Time::from_nanos(3 * SECOND) {
             break;
         }
@@ -132,7 +132,7 @@ fn three_seconds(burst: Option<u64>, waiters: usize) {
     let most = burst.unwrap_or(1);
     for (first, start) in times.iter().enumerate() {
         for (count, end) in (1..).zip(&times[first..]) {
-            // In whole numbers: count <= burst + rate x t.
+            // In integers: count <= burst + rate x t.
             let allowed = most * SECOND + 200 * (end - start);
             assert!(
                 count * SECOND <= allowed,
@@ -143,24 +143,24 @@ fn three_seconds(burst: Option<u64>, waiters: usize) {
 }
 
 #[test]
-fn two_hundred_a_second_with_one_waiter() {
+fn rate_of_200_with_one_waiter() {
     three_seconds(Some(1), 1);
     three_seconds(None, 1);
 }
 
 #[test]
-fn two_hundred_a_second_with_a_thousand_waiters() {
+fn rate_of_200_with_a_thousand_waiters() {
     three_seconds(Some(1), 1_000);
     three_seconds(Some(3), 1_000);
     three_seconds(None, 1_000);
 }
 
 #[test]
-fn an_estimate_settled_to_nothing_a_minute_later_lets_no_more_through() {
+fn late_settlement_to_zero_admits_no_more() {
     let shop = Shop::new(90, 60, Some(90));
     let permit = shop.take(90).unwrap();
     shop.wait(60);
-    // Time has brought everything back already.
+    // Everything has been refilled by then.
     shop.settle(&permit, 0);
     drop(shop.take(90).unwrap());
     assert!(shop.take(1).is_none());
@@ -171,7 +171,7 @@ fn an_estimate_settled_to_nothing_a_minute_later_lets_no_more_through() {
 }
 
 #[test]
-fn an_estimate_settled_at_once_comes_back_whole() {
+fn immediate_settlement_returns_the_whole_estimate() {
     let shop = Shop::new(90, 60, Some(90));
     let permit = shop.take(90).unwrap();
     shop.settle(&permit, 20);
@@ -179,9 +179,9 @@ fn an_estimate_settled_at_once_comes_back_whole() {
     assert!(shop.take(70).is_some());
 }
 
-/// Time brought 20 of the 50 again, and another took what was there: only 30 may come back.
+/// 20 of the 50 were refilled and taken by another call: only 30 may be returned.
 #[test]
-fn an_estimate_settled_meanwhile_comes_back_less_what_time_brought() {
+fn later_settlement_returns_less_the_refill() {
     let shop = Shop::new(60, 60, Some(90));
     let permit = shop.take(50).unwrap();
     shop.wait(20);
@@ -192,7 +192,7 @@ fn an_estimate_settled_meanwhile_comes_back_less_what_time_brought() {
 }
 
 #[test]
-fn more_than_the_estimate_makes_debt() {
+fn settling_upward_creates_debt() {
     let shop = Shop::new(60, 60, Some(60));
     let permit = shop.take(30).unwrap();
     shop.settle(&permit, 90);
@@ -203,9 +203,9 @@ fn more_than_the_estimate_makes_debt() {
     assert!(shop.take(1).is_some());
 }
 
-/// Two loops and a thread wait. The loop that is first in the line dies: it neither polls nor ticks any more.
+/// Two event loops and a thread wait. The loop of the first waiter dies: it neither polls nor ticks.
 #[test]
-fn when_the_loop_whose_timer_was_nearest_dies_the_others_are_served_in_time() {
+fn dead_event_loop_does_not_delay_other_waiters() {
     let shop = Shop::new(1, 1, Some(1));
     drop(shop.take(1).unwrap());
     let mut timers = [(); 3].map(|()| Timer::new(&shop.tree));
@@ -215,12 +215,12 @@ fn when_the_loop_whose_timer_was_nearest_dies_the_others_are_served_in_time() {
         .collect();
     let mut served = Vec::new();
     for timer in &mut timers {
-        timer.hear();
+        timer.on_wake();
     }
-    // The first never comes round again.
+    // The first one never runs again.
     while served.len() < 2 {
         let next = timers[1..].iter().filter_map(|timer| timer.armed).min();
-        shop.to(next.expect("somebody still waits"));
+        shop.to(next.expect("a waiter remains"));
         for timer in &mut timers[1..] {
             timer.arm();
         }
@@ -234,9 +234,9 @@ fn when_the_loop_whose_timer_was_nearest_dies_the_others_are_served_in_time() {
     assert_eq!(served, [(1, 2 * SECOND), (2, 3 * SECOND)]);
 }
 
-/// What the dead loop was granted is annulled when its waiter is dropped, and goes to the next at once.
+/// A grant of the dead loop is annulled when its waiter is dropped, and goes to the next waiter immediately.
 #[test]
-fn what_a_dead_loop_was_granted_goes_on() {
+fn grant_of_a_dead_event_loop_is_handed_on() {
     let shop = Shop::new(1, 1, Some(1));
     drop(shop.take(1).unwrap());
     let dead = Timer::new(&shop.tree);

@@ -1,4 +1,4 @@
-//! Cancellations at the very instant of the grant, under real threads.
+//! Cancellations at the moment of the grant, with real threads.
 #![cfg(not(loom))]
 
 use headrace_core::Tree;
@@ -15,11 +15,11 @@ use std::time::Duration;
 
 const ROUNDS: u64 = 100_000;
 
-/// One thread releases what a waiter waits for while another drops the waiter. Whoever comes first, nothing is held in
-/// the end, and nothing was spent that nobody got.
+/// One thread releases the slots that a waiter needs while another thread drops the waiter. In either order, nothing is held in
+/// the end, and nothing was spent without a collected grant.
 #[test]
-fn a_waiter_that_is_cancelled_at_the_instant_of_its_grant_takes_nothing() {
-    // A clock that stands still: no quota comes back but what was annulled.
+fn cancellation_during_a_grant_takes_nothing() {
+    // The clock does not advance: only annulled quota is returned.
     let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
     let [calls, money] = ["calls", "money"].map(|name| tree.resource(name));
     let root = tree.root(NodeOptions::slots(1)).unwrap();
@@ -52,7 +52,7 @@ fn a_waiter_that_is_cancelled_at_the_instant_of_its_grant_takes_nothing() {
         assert!(polled.is_pending());
         send.send(waiter).unwrap();
         start.wait();
-        // Now one, now the other has a start.
+        // The two threads alternate in having a head start.
         for _ in 0..round % 64 {
             std::hint::spin_loop();
         }

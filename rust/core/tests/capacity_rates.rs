@@ -11,7 +11,7 @@ use headrace_core::capacity::{
 use std::task::Poll;
 use std::time::Duration;
 
-/// As [`Settings::passes`](headrace_core::capacity::Settings::passes) by default.
+/// The default of [`Settings::passes`](headrace_core::capacity::Settings::passes).
 const PASSES: usize = 8;
 
 fn rate(amount: u64, millis: u64, burst: Option<u64>) -> Limit {
@@ -33,7 +33,7 @@ fn millis(world: &World) -> u64 {
     u64::try_from(world.tree.now().since(Time::ZERO).as_millis()).unwrap()
 }
 
-/// One token a second, at most three at once, of which two are left.
+/// One token a second with a burst of three, of which two are left.
 fn two_of_three() -> (World, NodeId, Resource) {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
@@ -43,7 +43,7 @@ fn two_of_three() -> (World, NodeId, Resource) {
     (world, root, tokens)
 }
 
-/// When each of these was granted, in milliseconds, in the order in which they are given.
+/// The time of each grant in milliseconds, in the order of `tasks`.
 fn times(world: &World, tasks: &mut [Task<Acquire>]) -> Vec<u64> {
     let mut times = vec![None; tasks.len()];
     loop {
@@ -58,25 +58,25 @@ fn times(world: &World, tasks: &mut [Task<Acquire>]) -> Vec<u64> {
         }
         world
             .clock
-            .set(world.tree.next_ready().expect("somebody waits"));
+            .set(world.tree.next_ready().expect("an acquire waits"));
         world.tree.tick();
         world.tree.check();
     }
 }
 
 #[test]
-fn a_smaller_cost_does_not_pass_a_larger_one_at_a_rate() {
+fn smaller_cost_does_not_pass_at_a_rate() {
     let (world, root, tokens) = two_of_three();
     let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
     let mut tasks = [3, 1, 2].map(|amount| world.waits_ask(ask(amount)));
-    // It would fit, and comes behind the others.
+    // It would fit, but queues behind the others.
     assert!(world.refused(ask(1)));
     assert_eq!(times(&world, &mut tasks), [1_000, 2_000, 4_000]);
     assert_eq!(world.tree.usage(root).unwrap().bypassed, 0);
 }
 
 #[test]
-fn a_smaller_cost_of_a_sibling_does_not_pass_a_larger_one_at_a_rate() {
+fn smaller_sibling_cost_does_not_pass_at_a_rate() {
     let (world, root, tokens) = two_of_three();
     let heavy = Weight::from_f64(1_000.0).unwrap();
     let leaves = [Weight::ONE, heavy].map(|weight| NodeOptions::new([]).weight(weight));
@@ -88,9 +88,9 @@ fn a_smaller_cost_of_a_sibling_does_not_pass_a_larger_one_at_a_rate() {
     assert_eq!(times(&world, &mut tasks)[0], 1_000);
 }
 
-/// Priority is the order of a line, at a rate as for slots: also of one that comes when another waits for its quota already.
+/// Priority determines the queue order at a rate as for slots, also if another waiter is already waiting for its quota.
 #[test]
-fn a_higher_priority_comes_before_whoever_waits_for_quota_already() {
+fn higher_priority_precedes_a_waiter_for_quota() {
     let (world, root, tokens) = two_of_three();
     let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
     let mut tasks = [world.waits_ask(ask(3)), world.waits_ask(ask(1))];
@@ -102,9 +102,9 @@ fn a_higher_priority_comes_before_whoever_waits_for_quota_already() {
     assert_eq!(times(&world, &mut tasks), [3_000, 4_000]);
 }
 
-/// Ten seconds of waiting make up for one step of priority.
+/// Ten seconds of waiting outweigh one step of priority.
 #[test]
-fn priority_does_not_starve_whoever_waits_for_quota() {
+fn priority_does_not_starve_a_waiter_for_quota() {
     let (world, root, tokens) = two_of_three();
     let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
     let mut large = world.waits_ask(ask(3));
@@ -117,7 +117,7 @@ fn priority_does_not_starve_whoever_waits_for_quota() {
         world.tree.tick();
         world.tree.check();
     }
-    // Those that came within the first ten seconds were served before, the last of them at 11 s.
+    // The acquires of the first ten seconds were granted before it, the last one at 11 s.
     assert!(millis(&world) <= 14_000, "{}", millis(&world));
 }
 
@@ -125,9 +125,9 @@ fn priority_does_not_starve_whoever_waits_for_quota() {
 struct Crowd {
     node: NodeId,
     cost: Cost,
-    /// For how long the slots are held, in milliseconds.
+    /// The hold time of the slots, in milliseconds.
     hold: u64,
-    line: Vec<Task<Acquire>>,
+    queue: Vec<Task<Acquire>>,
     held: Vec<(u64, Permit)>,
     granted: usize,
 }
@@ -138,7 +138,7 @@ impl Crowd {
             node,
             cost,
             hold,
-            line: Vec::new(),
+            queue: Vec::new(),
             held: Vec::new(),
             granted: 0,
         }
@@ -148,13 +148,13 @@ impl Crowd {
         let now = millis(world);
         self.held.retain(|(ends, _)| *ends > now);
         loop {
-            while self.line.len() < 3 {
+            while self.queue.len() < 3 {
                 let acquire = world.tree.acquire(Ask::new(self.node, self.cost.clone()));
-                self.line.push(Task::new(acquire));
+                self.queue.push(Task::new(acquire));
             }
-            let before = self.line.len();
+            let before = self.queue.len();
             let (held, ends) = (&mut self.held, now + self.hold);
-            self.line.retain_mut(|task| match task.poll() {
+            self.queue.retain_mut(|task| match task.poll() {
                 Poll::Ready(permit) => {
                     if ends > now {
                         held.push((ends, permit.unwrap()));
@@ -163,21 +163,23 @@ impl Crowd {
                 }
                 Poll::Pending => true,
             });
-            self.granted += before - self.line.len();
-            if before == self.line.len() {
+            self.granted += before - self.queue.len();
+            if before == self.queue.len() {
                 return;
             }
         }
     }
 
-    /// Goes on to the next moment at which anything happens.
+    /// Advances to the time of the next event.
     fn step(crowds: &mut [Self], world: &World) {
         let ends = crowds
             .iter()
             .flat_map(|crowd| crowd.held.iter().map(|(ends, _)| *ends));
         let ends = ends.map(|ends| Time::ZERO.after(Duration::from_millis(ends)));
         let next = ends.chain(world.tree.next_ready()).min();
-        world.clock.set(next.expect("somebody holds or waits"));
+        world
+            .clock
+            .set(next.expect("a permit is held or an acquire waits"));
         world.tree.tick();
         for crowd in crowds {
             crowd.replace(world);
@@ -186,7 +188,7 @@ impl Crowd {
     }
 }
 
-/// Which of the nodes limits what, and where the waiters are.
+/// The positions of the limits and of the waiters in the tree.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     OneLine,
@@ -194,9 +196,9 @@ enum Shape {
     Levels,
 }
 
-/// The turn at the one rate is always another's when the turn at the other is free.
+/// Whenever one rate queue is free, the head of the other is another waiter.
 #[test]
-fn whoever_needs_two_rates_is_served_though_others_always_wait_for_either() {
+fn two_rate_waiter_has_bounded_wait() {
     for shape in [Shape::OneLine, Shape::Siblings, Shape::Levels] {
         for burst in [None, Some(1), Some(2)] {
             for (calls_every, tokens_every, phase) in [
@@ -244,7 +246,7 @@ fn whoever_needs_two_rates_is_served_though_others_always_wait_for_either() {
                 let began = millis(&world);
                 let ask = Ask::new(both, cost(&[(calls, 1), (tokens, 1)]));
                 let mut task = Task::new(world.tree.acquire(ask));
-                // A turn at each of the two for each miss, and as many for those who wait already.
+                // One period at each of the two rates for each miss, and as many for the acquires that wait already.
                 let bound = (PASSES as u64 + 4) * (calls_every + tokens_every);
                 while task.poll().is_pending() {
                     Crowd::step(&mut crowds, &world);
@@ -259,7 +261,7 @@ fn whoever_needs_two_rates_is_served_though_others_always_wait_for_either() {
     }
 }
 
-/// A tree of three slots and a call every 100 ms, and a child with a call of its own every hour, which has been used.
+/// A tree of three slots and a call every 100 ms, and a child with its own rate of a call an hour, which is used up.
 fn slow_child(slots: u64) -> (World, [Resource; 2], NodeId, Task<Acquire>) {
     let world = World::new();
     let [calls, slow] = ["calls", "slow"].map(|name| world.tree.resource(name));
@@ -273,9 +275,9 @@ fn slow_child(slots: u64) -> (World, [Resource; 2], NodeId, Task<Acquire>) {
     (world, [calls, slow], root, task)
 }
 
-/// It misses slots all the time; what it keeps for that must not be the rate that all share.
+/// It always misses slots; the shared rate must not be reserved for it because of that.
 #[test]
-fn a_wait_for_a_slow_rate_of_ones_own_does_not_stop_a_shared_one() {
+fn slow_private_rate_does_not_block_a_shared_rate() {
     for slots in [1, 3] {
         let (world, [calls, _], root, mut late) = slow_child(slots);
         let [fetching, calling] =
@@ -294,7 +296,7 @@ fn a_wait_for_a_slow_rate_of_ones_own_does_not_stop_a_shared_one() {
         let [fetched, called] = crowds.each_ref().map(|crowd| crowd.granted);
         assert!(called >= 295, "{slots}: {called} calls of 300");
         assert!(fetched >= 1_700, "{slots}: {fetched} fetches of 1,800");
-        // When its own rate is ready it has the rest soon.
+        // When its own rate is ready, it soon gets the rest.
         for crowd in &mut crowds {
             crowd.held.clear();
         }
@@ -312,7 +314,7 @@ fn a_wait_for_a_slow_rate_of_ones_own_does_not_stop_a_shared_one() {
     }
 }
 
-/// A budget of 20 of which a call has ten, though it may need less; and a request for eleven, which waits.
+/// A budget of 20 of which a call holds ten, although it may need less; a request for eleven waits.
 fn budget() -> (World, Resource, NodeId, Permit, Task<Acquire>) {
     let world = World::new();
     let dollars = world.tree.resource("dollars");
@@ -324,11 +326,11 @@ fn budget() -> (World, Resource, NodeId, Permit, Task<Acquire>) {
 }
 
 #[test]
-fn small_costs_pass_a_large_one_at_a_budget_eight_times() {
+fn large_cost_is_passed_eight_times_at_a_budget() {
     let (world, dollars, root, call, mut large) = budget();
     let ask = || Ask::new(root, cost(&[(dollars, 1)]));
     let mut small: Vec<_> = (0..PASSES).map(|_| world.take_ask(ask())).collect();
-    // From now on what is left is kept for it.
+    // From here the rest is reserved for it.
     assert!(world.refused(ask()));
     assert_eq!(
         world.tree.usage(root).unwrap().bypassed,
@@ -337,7 +339,7 @@ fn small_costs_pass_a_large_one_at_a_budget_eight_times() {
     let mut later = world.waits_ask(ask());
     call.settle(&[(dollars, units(1))]).unwrap();
     drop(call);
-    // 11 are left: those that the small ones leave it.
+    // 11 are left after the small costs.
     let large = granted(&mut large);
     assert!(later.poll().is_pending());
     small.clear();
@@ -347,7 +349,7 @@ fn small_costs_pass_a_large_one_at_a_budget_eight_times() {
 }
 
 #[test]
-fn a_large_cost_that_was_passed_at_a_budget_may_find_it_exhausted() {
+fn passed_cost_may_find_the_budget_exhausted() {
     let (world, dollars, root, call, mut large) = budget();
     drop(world.take_ask(Ask::new(root, cost(&[(dollars, 5)]))));
     call.settle(&[(dollars, units(5))]).unwrap();

@@ -1,4 +1,4 @@
-//! What a grant costs where thousands wait at a rate, and others need slots alone.
+//! The cost of a grant while thousands wait at a rate and others need only slots.
 #![cfg(not(loom))]
 
 mod common;
@@ -8,18 +8,18 @@ use common::clocked::{SLOTS, World, units};
 use headrace_core::capacity::{Acquire, Ask, Cost, Limit, NodeOptions};
 use std::time::{Duration, Instant};
 
-/// Where the tenants are whose calls wait for one rate.
+/// The positions of the tenants that wait for the rate.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
-    /// All below the root, which limits everything.
+    /// All are children of the root, which has all limits.
     Flat,
-    /// Below another node, in tens.
+    /// Groups of ten, each below its own node.
     Grouped,
-    /// As flat; every third needs a second rate, too.
+    /// Like `Flat`; every third tenant needs a second rate as well.
     Mixed,
 }
 
-/// How long a slot takes to be granted and given back beside so many tenants, of whom each waits at one rate.
+/// The time to acquire and release a slot beside `tenants` tenants, each waiting at one rate.
 fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
     let world = World::new();
     let tree = &world.tree;
@@ -40,7 +40,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
         Cost::new(rates.chain([(SLOTS, units(1))])).unwrap()
     };
     let first = tree.try_acquire(Ask::new(root, cost(&[calls, tokens])));
-    drop(first.unwrap().expect("the rates are at rest"));
+    drop(first.unwrap().expect("the rates are full"));
     let mut group = root;
     let waiting: Vec<Task<Acquire>> = (0..tenants)
         .map(|number| {
@@ -58,7 +58,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
         })
         .collect();
     let node = tree.add(root, NodeOptions::slots(2)).unwrap();
-    // The best of five, since others use the machine too.
+    // The best of five, since other processes use the machine.
     let times = (0..5).map(|_| {
         let began = Instant::now();
         for _ in 0..200 {
@@ -74,12 +74,12 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
 }
 
 #[test]
-fn a_slot_costs_the_same_beside_ten_and_beside_ten_thousand_who_wait_at_a_rate() {
+fn slot_grant_cost_ignores_waiters_at_a_rate() {
     for shape in [Shape::Flat, Shape::Grouped, Shape::Mixed] {
         let few = cost_of_a_slot(shape, 10);
         let many = cost_of_a_slot(shape, 10_000);
         println!("{shape:?}: {few:?} beside ten, {many:?} beside ten thousand");
-        // A search that goes by all of them takes hundreds of times as long.
+        // A search that visits all of them takes hundreds of times as long.
         assert!(many <= 20 * few, "{shape:?}: {few:?}, then {many:?}");
     }
 }

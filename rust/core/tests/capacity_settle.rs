@@ -1,4 +1,4 @@
-//! Estimates that prove too high when calls end: what comes back of a rate, and that no window ever sees more for it.
+//! Estimates that prove too high when calls end: the returned quota, and the bound of every window.
 #![cfg(not(loom))]
 
 mod common;
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A call: what it is thought to take, what it takes, and how long it lasts.
+/// A call: its estimated cost, its actual cost, and its duration.
 #[derive(Clone, Copy, Debug)]
 struct Call {
     estimate: u64,
@@ -78,8 +78,8 @@ impl Shop {
             .unwrap();
     }
 
-    /// Makes all calls, at most so many at once, those of each leaf in their order, and settles each when it ends. Of each: when
-    /// it was let through, and what it took.
+    /// Makes all calls, at most `limit` at a time and those of each leaf in order, and settles each when it ends. Returns for each
+    /// the time of its admission and its actual cost.
     fn make(&self, calls: &[Call], at_once: usize) -> Vec<(u64, u64)> {
         let mut asking: [VecDeque<(Task<Acquire>, Call)>; 2] = [VecDeque::new(), VecDeque::new()];
         let mut running: Vec<Running> = Vec::new();
@@ -107,8 +107,8 @@ impl Shop {
                     None => all_came = true,
                 }
             }
-            for line in &mut asking {
-                while let Some((task, call)) = line.front_mut()
+            for queue in &mut asking {
+                while let Some((task, call)) = queue.front_mut()
                     && task.wakes() > 0
                 {
                     admitted.push((now, call.actual));
@@ -117,7 +117,7 @@ impl Shop {
                         call: *call,
                         permit: task.ready().unwrap(),
                     });
-                    line.pop_front();
+                    queue.pop_front();
                 }
             }
             let due = running.iter().map(|running| running.ends).min();
@@ -136,7 +136,7 @@ impl Shop {
     }
 }
 
-/// Every window, summed: in none more than `burst + rate x t`. In whole numbers.
+/// Asserts that no window exceeds `burst + rate x t`, in integers.
 fn check_windows(admitted: &[(u64, u64)], terms: Terms, burst: u64, seed: u64) {
     for (first, &(start, _)) in admitted.iter().enumerate() {
         let mut sum = 0;
@@ -152,9 +152,9 @@ fn check_windows(admitted: &[(u64, u64)], terms: Terms, burst: u64, seed: u64) {
     }
 }
 
-/// A hundred random loads: calls of no time to calls of many periods, that take all that they were thought to take, or nothing, or something.
+/// A hundred random loads: durations from zero to many periods, and actual costs of all, none or some of the estimate.
 #[test]
-fn whatever_is_settled_when_no_window_lets_through_more() {
+fn no_window_exceeds_the_rate_after_settling() {
     for seed in 0..100 {
         let mut dice = Dice::new(seed);
         let burst = 1 + dice.below(200) as u64;
@@ -188,10 +188,10 @@ fn whatever_is_settled_when_no_window_lets_through_more() {
     }
 }
 
-/// An hour of calls that last five seconds, with a burst of a minute: what is let through is what they really take, not what
-/// they were thought to take. In seconds, at the rate alone: 1,000 calls of 4,000 take 2,667, of 500 they take 333.
+/// An hour of calls that last five seconds, with a burst of a minute: admission follows the actual costs, not the
+/// estimates. By the rate alone, 1,000 calls of 4,000 take 2,667 s, and calls of 500 take 333 s.
 #[test]
-fn calls_that_take_less_than_they_ask_for_make_room_for_others() {
+fn overestimated_calls_return_quota() {
     let call = |estimate, actual| Call {
         estimate,
         actual,
@@ -213,9 +213,9 @@ fn calls_that_take_less_than_they_ask_for_make_room_for_others() {
     let settled = lasts(call(4_000, 500), minute);
     println!("as asked {as_asked:.0} s, settled {settled:.0} s, as taken {as_taken:.0} s");
     assert!(as_asked > 2_590.0 && as_taken < 275.0);
-    // 29 of the calls that are under way are counted by their estimates, which they keep from the burst.
+    // 29 of the calls in flight are counted by their estimates, which they withhold from the burst.
     assert!(settled < as_taken + 60.0, "{settled}");
-    // Evenly, the next is let through when the one before is paid off in full. It may end after that.
+    // Without a burst, the next call is admitted when the debt of the previous one is paid. It may end after that.
     let even = lasts(call(4_000, 500), None);
     assert!(even > 2_660.0, "{even}");
     let quick = Call {
@@ -226,9 +226,9 @@ fn calls_that_take_less_than_they_ask_for_make_room_for_others() {
     assert!(even < 340.0, "{even}");
 }
 
-/// The same for one who is cancelled at the instant of its grant, after which the rate was at rest for a while.
+/// The same for an acquire that is cancelled at the moment of its grant, after which the rate was idle for a while.
 #[test]
-fn what_was_granted_and_never_collected_is_as_if_it_had_not_been() {
+fn uncollected_grant_has_no_effect() {
     let shop = Shop::new(Terms {
         amount: 60,
         per: 60,
@@ -240,7 +240,7 @@ fn what_was_granted_and_never_collected_is_as_if_it_had_not_been() {
     shop.clock.advance(Duration::from_secs(40));
     shop.tree.tick();
     assert_eq!(never.wakes(), 1);
-    // 100 are taken of 100. Time brings 30 again, of which 20 are taken.
+    // 100 of 100 are taken. 30 are refilled, of which 20 are taken.
     shop.clock.advance(Duration::from_secs(30));
     drop(shop.acquire(0, 20).ready().unwrap());
     drop(never);

@@ -1,6 +1,6 @@
-//! Who gets what when things change: loads that come and go, cancel, meet caps and need several things at once.
+//! Shares under change: loads that start and stop, cancel, reach limits and need several resources.
 //!
-//! The simulated world itself sees to it that nobody who fits is ever left waiting (`World::check`).
+//! The simulated world itself asserts that no job that fits is left waiting (`World::check`).
 #![cfg(not(loom))]
 
 mod common;
@@ -14,7 +14,7 @@ const WEIGHTS: [f64; 4] = [1.0, 2.0, 4.0, 1.0];
 /// A limit that is never reached.
 const AMPLE: u64 = 1_000;
 
-/// A root with four children, each with a load of its own.
+/// A root with four children, each with its own load.
 fn family(limit: u64, means: [f64; 4], seed: u64) -> World {
     let mut rig = Rig::new();
     let root = rig.root(&[(SLOTS, limit)]);
@@ -26,8 +26,8 @@ fn family(limit: u64, means: [f64; 4], seed: u64) -> World {
     world
 }
 
-/// What a load received while the parent alone held it back, and what was its due meanwhile: its weight's part, among all
-/// who waited or held anything, of what was held in all.
+/// The amount that a load received while only the parent limited it, and its fair share meanwhile: the part of its weight,
+/// among all loads that waited or held anything, of the total that was held.
 #[derive(Clone, Copy, Debug, Default)]
 struct Due {
     received: f64,
@@ -63,7 +63,7 @@ fn assert_due(dues: &[Due; 4], seed: u64) {
     }
 }
 
-/// Each child comes for a minute or so and goes for another. `act` disturbs them at about every half second.
+/// Each child is on for about a minute and off for another. `act` disturbs them about every half second.
 fn disturbed(seed: u64, mut act: impl FnMut(&mut World, &mut Dice)) {
     let mut world = family(10, [1.0, 0.5, 0.25, 2.0], seed);
     let mut dice = Dice::new(seed ^ 0x5eed);
@@ -85,27 +85,27 @@ fn disturbed(seed: u64, mut act: impl FnMut(&mut World, &mut Dice)) {
 }
 
 #[test]
-fn loads_that_come_and_go_have_their_due() {
+fn intermittent_loads_receive_their_share() {
     for seed in SEEDS {
         disturbed(seed, |_, _| {});
     }
 }
 
 #[test]
-fn loads_that_cancel_have_their_due() {
+fn cancelling_loads_receive_their_share() {
     for seed in SEEDS {
         disturbed(seed, |world, dice| {
             let load = dice.below(4);
             for _ in 0..dice.below(10) {
-                let place = dice.below(10);
-                world.cancel(load, place);
+                let index = dice.below(10);
+                world.cancel(load, index);
             }
         });
     }
 }
 
 #[test]
-fn loads_have_their_due_while_limits_change() {
+fn shares_hold_while_limits_change() {
     for seed in SEEDS {
         disturbed(seed, |world, dice| {
             if dice.below(10) == 0 {
@@ -121,9 +121,9 @@ fn loads_have_their_due_while_limits_change() {
     }
 }
 
-/// Each child has at least what it would have if everything were divided by weight beforehand.
+/// Each child gets at least its part of a fixed division by weight.
 #[test]
-fn with_two_resources_nobody_has_less_than_in_a_fixed_division() {
+fn two_resources_give_at_least_a_fixed_division() {
     let costs = [(1, 1), (1, 8), (3, 2), (1, 4)];
     let (slots, memory) = (60, 240);
     for weights in [[1.0; 4], WEIGHTS] {
@@ -160,9 +160,9 @@ fn with_two_resources_nobody_has_less_than_in_a_fixed_division() {
     }
 }
 
-/// Four children that need of both resources, each in its own measure, come for a minute or so and go for another, cancel, and
-/// have the limits changed under them. What each has while it waits is held against the part of everything, by weight among those
-/// who are there, that would be its own in a fixed division of that moment.
+/// Four children need both resources in different amounts. They are on for about a minute and off for another, cancel, and
+/// see changing limits. While a child waits, its share is compared with its part of a fixed division at that moment, by
+/// weight among the active children.
 fn disturbed_with_two_resources(seed: u64, mut act: impl FnMut(&mut World, &mut Dice)) {
     let costs = [(1, 1), (1, 8), (3, 2), (1, 4)];
     let mut rig = Rig::new();
@@ -211,20 +211,20 @@ fn disturbed_with_two_resources(seed: u64, mut act: impl FnMut(&mut World, &mut 
 }
 
 #[test]
-fn with_two_resources_loads_that_come_and_go_have_their_due() {
+fn two_resources_with_intermittent_loads() {
     for seed in SEEDS {
         disturbed_with_two_resources(seed, |_, _| {});
     }
 }
 
 #[test]
-fn with_two_resources_loads_that_cancel_have_their_due_while_limits_change() {
+fn two_resources_with_changing_limits_and_cancels() {
     for seed in SEEDS {
         disturbed_with_two_resources(seed, |world, dice| {
             let load = dice.below(4);
             for _ in 0..dice.below(10) {
-                let place = dice.below(10);
-                world.cancel(load, place);
+                let index = dice.below(10);
+                world.cancel(load, index);
             }
             if dice.below(20) == 0 {
                 let (slots, memory) = (30 + dice.below(60) as u64, 120 + dice.below(240) as u64);
@@ -234,10 +234,10 @@ fn with_two_resources_loads_that_cancel_have_their_due_while_limits_change() {
     }
 }
 
-/// The example of Bhattacharya et al. (2013): one child of a group fills a resource that nobody else wants. What the group
-/// has of that must not be held against its other child, which shares the contended resource with the group's sibling.
+/// The example of Bhattacharya et al. (2013): one child of a group fills a resource that no other child needs. The group's
+/// use of it must not count against its other child, which shares the contended resource with the group's sibling.
 #[test]
-fn a_child_does_not_starve_because_its_sibling_fills_something_else() {
+fn child_is_not_starved_by_a_full_sibling_resource() {
     for seed in SEEDS {
         let mut rig = Rig::new();
         let root = rig.root(&[(SLOTS, 10), (MEMORY, 10)]);
@@ -262,7 +262,7 @@ fn a_child_does_not_starve_because_its_sibling_fills_something_else() {
     }
 }
 
-/// Two siblings, of which the first is held back for a long while by `before` and let go by `after`.
+/// Two siblings, of which `before` blocks the first for a long time and `after` unblocks it.
 fn held_back(before: impl Fn(&mut World, Spot), after: impl Fn(&mut World, Spot)) {
     for seed in SEEDS {
         let mut rig = Rig::new();
@@ -286,7 +286,7 @@ fn held_back(before: impl Fn(&mut World, Spot), after: impl Fn(&mut World, Spot)
 }
 
 #[test]
-fn a_child_that_its_own_limit_held_back_saves_nothing_up() {
+fn limited_child_accumulates_no_credit() {
     held_back(
         |world, leaf| world.resize(leaf, &[(SLOTS, 1)]),
         |world, leaf| world.resize(leaf, &[(SLOTS, 4)]),
@@ -294,12 +294,12 @@ fn a_child_that_its_own_limit_held_back_saves_nothing_up() {
 }
 
 #[test]
-fn a_child_that_was_paused_saves_nothing_up() {
+fn paused_child_accumulates_no_credit() {
     held_back(World::pause, World::resume);
 }
 
 #[test]
-fn a_new_weight_counts_from_now_on() {
+fn new_weight_takes_effect_immediately() {
     let mut world = family(8, [1.0; 4], 1);
     for load in 0..4 {
         world.switch(load, true);
@@ -316,9 +316,9 @@ fn a_new_weight_counts_from_now_on() {
     }
 }
 
-/// Two jobs that lack different things at different levels of one path must not wait for each other's reservation.
+/// Two jobs that lack different resources at different levels of one path must not wait for each other's reservation.
 #[test]
-fn two_big_costs_that_lack_something_at_two_levels_are_both_served() {
+fn big_costs_at_two_levels_are_both_granted() {
     for seed in 0..100 {
         let mut rig = Rig::new();
         let root = rig.root(&[(SLOTS, AMPLE), (MEMORY, 8)]);
@@ -354,18 +354,18 @@ fn two_big_costs_that_lack_something_at_two_levels_are_both_served() {
     }
 }
 
-/// A cost of 8 of 10 now and then, beside an endless stream of ones, from where `big` says.
+/// A cost of 8 of 10 now and then, beside an endless stream of ones, at the same leaf or another.
 fn big_beside_ones(hold: impl Fn(f64) -> Hold, same_leaf: bool) {
     for seed in SEEDS {
         let mut rig = Rig::new();
         let root = rig.root(&[(SLOTS, 10)]);
         let [ones, other] = [(); 2].map(|()| rig.child(root, &[(SLOTS, 10)], 1.0));
-        let place = if same_leaf { ones } else { other };
+        let node = if same_leaf { ones } else { other };
         let mut world = World::new(rig, seed);
         world.reserves = true;
         let ones = world.load(ones, &[(SLOTS, 1)], hold(1.0), 5);
-        let big = world.load(place, &[(SLOTS, 8)], hold(1.0), 1);
-        // One after the other, so that their ends are spread.
+        let big = world.load(node, &[(SLOTS, 8)], hold(1.0), 1);
+        // One after the other, to spread their ends.
         for _ in 0..10 {
             let pause = world.dice.unit();
             world.run_until(world.now() + pause, |_, _| {});
@@ -386,7 +386,7 @@ fn big_beside_ones(hold: impl Fn(f64) -> Hold, same_leaf: bool) {
         world.run_until(world.now() + 20.0, &mut observe);
         let utilisation = used / (10.0 * (world.now() - start));
         let big = &world.loads[big];
-        assert_eq!(big.granted, 500, "seed {seed}: everyone is served");
+        assert_eq!(big.granted, 500, "seed {seed}: every big cost is granted");
         let wait = quantile(&big.waits, 0.99);
         let figures = format!("seed {seed}: p99 wait {wait:.2}, utilisation {utilisation:.4}");
         println!("{figures}");
@@ -395,23 +395,23 @@ fn big_beside_ones(hold: impl Fn(f64) -> Hold, same_leaf: bool) {
 }
 
 #[test]
-fn a_big_cost_is_served_beside_ones_of_another_leaf() {
+fn big_cost_is_granted_beside_ones_of_another_leaf() {
     big_beside_ones(Hold::Exponential, false);
 }
 
 #[test]
-fn a_big_cost_is_served_beside_ones_of_its_own_leaf() {
+fn big_cost_is_granted_beside_ones_of_its_own_leaf() {
     big_beside_ones(Hold::Exponential, true);
 }
 
 #[test]
-fn a_big_cost_is_served_beside_ones_of_constant_length() {
+fn big_cost_is_granted_beside_constant_ones() {
     big_beside_ones(Hold::Always, false);
     big_beside_ones(Hold::Always, true);
 }
 
 #[test]
-fn an_idle_branch_waits_for_the_next_release_at_most() {
+fn idle_branch_waits_for_one_release_at_most() {
     for seed in SEEDS {
         let mut rig = Rig::new();
         let root = rig.root(&[(SLOTS, 5)]);
@@ -424,7 +424,7 @@ fn an_idle_branch_waits_for_the_next_release_at_most() {
             let pause = 50.0 + 10.0 * world.dice.unit();
             world.run_until(world.now() + pause, |_, _| {});
             world.submit(idle);
-            let release = world.next_end().expect("the busy one runs");
+            let release = world.next_end().expect("the busy load has running jobs");
             world.run_until(release, |_, _| {});
             assert_eq!(world.loads[idle].granted, round, "seed {seed}");
         }

@@ -1,4 +1,4 @@
-//! Rates, budgets, and what else of a tree of capacities goes by the clock.
+//! Rates, budgets and the other parts of a tree of capacities that depend on the clock.
 #![cfg(not(loom))]
 
 mod common;
@@ -24,7 +24,7 @@ fn rate(amount: u64, per: u64, burst: Option<u64>) -> Limit {
     }
 }
 
-/// A tree whose root has one limit, of `"tokens"`.
+/// A tree whose root has one limit, on `"tokens"`.
 fn tokens(limit: Limit) -> (World, NodeId, Resource) {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
@@ -43,7 +43,7 @@ fn at(seconds: f64) -> Time {
     Time::ZERO.after(Duration::from_secs_f64(seconds))
 }
 
-/// The most that was admitted in any window beyond what the rate brings in that time.
+/// The largest amount admitted in any window beyond the refill in that time.
 fn most_at_once(admitted: &[(Time, u32)], amount: u32, per: u32) -> f64 {
     let mut most = 0.0_f64;
     for first in 0..admitted.len() {
@@ -58,21 +58,21 @@ fn most_at_once(admitted: &[(Time, u32)], amount: u32, per: u32) -> f64 {
 }
 
 #[test]
-fn a_rate_is_smooth_and_exact_with_one_waiter_and_with_many() {
+fn rate_is_smooth_and_exact() {
     for (burst, waiters) in [(None, 1), (None, 1000), (Some(1_u32), 1000), (Some(20), 50)] {
         let (world, root, tokens) = tokens(rate(200, 1, burst.map(u64::from)));
-        let mut line = VecDeque::new();
+        let mut queue = VecDeque::new();
         let mut admitted = Vec::new();
         let mut step = |now| {
-            // Whoever was granted comes again, behind the others.
-            while line.front().is_some_and(|task: &Task<_>| task.wakes() > 0) {
-                drop(granted(&mut line.pop_front().unwrap()));
+            // A granted waiter queues again, behind the others.
+            while queue.front().is_some_and(|task: &Task<_>| task.wakes() > 0) {
+                drop(granted(&mut queue.pop_front().unwrap()));
                 admitted.push((now, 1));
             }
-            while line.len() < waiters {
+            while queue.len() < waiters {
                 let mut task = Task::new(world.tree.acquire(ask(root, tokens, 1)));
                 match task.poll() {
-                    Poll::Pending => line.push_back(task),
+                    Poll::Pending => queue.push_back(task),
                     Poll::Ready(_) => admitted.push((now, 1)),
                 }
             }
@@ -91,7 +91,7 @@ fn a_rate_is_smooth_and_exact_with_one_waiter_and_with_many() {
 }
 
 #[test]
-fn a_large_cost_waits_for_its_quota_and_is_not_passed_meanwhile() {
+fn large_cost_waits_for_quota_without_being_passed() {
     let (world, root, tokens) = tokens(rate(60, 60, Some(10)));
     drop(world.take_ask(ask(root, tokens, 10)));
     let mut large = world.waits_ask(ask(root, tokens, 8));
@@ -109,7 +109,7 @@ fn a_large_cost_waits_for_its_quota_and_is_not_passed_meanwhile() {
 }
 
 #[test]
-fn whoever_lacks_quota_alone_holds_no_slot() {
+fn waiter_lacking_only_quota_holds_no_slot() {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let limits = [
@@ -120,21 +120,21 @@ fn whoever_lacks_quota_alone_holds_no_slot() {
     let both = Cost::new([(Resource::SLOTS, units(1)), (tokens, units(1))]).unwrap();
     drop(world.take_ask(Ask::new(root, both.clone())));
     let mut first = world.waits_ask(Ask::new(root, both));
-    // The slot is anybody's who needs no token.
+    // The slot is free for any acquire that needs no token.
     let slot = world.take(root, 1);
     world.pass(1.0);
-    assert_eq!(first.wakes(), 0, "now it is the slot that is missing");
+    assert_eq!(first.wakes(), 0, "now it lacks the slot");
     world.release(slot);
     drop(granted(&mut first));
 }
 
 #[test]
-fn an_estimate_that_is_settled_late_lets_nothing_more_through() {
+fn late_settlement_admits_nothing_more() {
     let (world, root, tokens) = tokens(rate(90, 60, Some(90)));
     let first = world.take_ask(ask(root, tokens, 90));
     world.pass(60.0);
     let _second = world.take_ask(ask(root, tokens, 90));
-    // Its 90 came back by time, and were used. Nothing is left to give back.
+    // Its 90 were refilled by time and used. Nothing is left to return.
     first.settle(&[(tokens, Amount::ZERO)]).unwrap();
     assert!(world.refused(ask(root, tokens, 1)));
     let _third = {
@@ -145,12 +145,12 @@ fn an_estimate_that_is_settled_late_lets_nothing_more_through() {
 }
 
 #[test]
-fn settling_early_gives_back_and_settling_upward_makes_debt() {
+fn early_settlement_refunds_and_upward_creates_debt() {
     let (world, root, tokens) = tokens(rate(60, 60, Some(90)));
     let permit = world.take_ask(ask(root, tokens, 90));
     let mut waiter = world.waits_ask(ask(root, tokens, 40));
     world.pass(10.0);
-    // 10 came back by time. Of the 90 no more than 80 can come back now.
+    // 10 were refilled by time. Of the 90 at most 80 can be returned now.
     permit.settle(&[(tokens, Amount::ZERO)]).unwrap();
     world.tree.check();
     drop(granted(&mut waiter));
@@ -166,7 +166,7 @@ fn settling_early_gives_back_and_settling_upward_makes_debt() {
 }
 
 #[test]
-fn an_annulled_grant_gives_quota_and_budget_back() {
+fn annulled_grant_returns_quota_and_budget() {
     let world = World::new();
     let (tokens, dollars) = (
         world.tree.resource("tokens"),
@@ -192,7 +192,7 @@ fn an_annulled_grant_gives_quota_and_budget_back() {
 }
 
 #[test]
-fn a_budget_is_spent_for_good_and_its_end_is_an_error_for_all() {
+fn exhausted_budget_fails_all_waiters() {
     let (world, root, dollars) = tokens(Limit::Budget(units(10)));
     let exhausted = |left| AcquireError::BudgetExhausted {
         node: root,
@@ -220,7 +220,7 @@ fn a_budget_is_spent_for_good_and_its_end_is_an_error_for_all() {
 }
 
 #[test]
-fn what_was_spent_may_turn_out_to_be_more() {
+fn budget_can_be_settled_upward() {
     let (world, root, dollars) = tokens(Limit::Budget(units(10)));
     let permit = world.take_ask(ask(root, dollars, 2));
     let mut waiter = world.waits_ask(ask(root, dollars, 9));
@@ -266,7 +266,7 @@ fn nothing_is_admitted_before_a_retry_is_due() {
 }
 
 #[test]
-fn a_node_can_be_held_off_as_a_whole_and_its_siblings_go_on() {
+fn deferred_node_does_not_block_siblings() {
     let (world, root) = World::slots(4);
     let (left, right) = (world.add(root, 4), world.add(root, 4));
     world
@@ -280,7 +280,7 @@ fn a_node_can_be_held_off_as_a_whole_and_its_siblings_go_on() {
 }
 
 #[test]
-fn a_pause_admits_nothing_below_and_ends() {
+fn pause_blocks_the_subtree_until_resumed() {
     let (world, root) = World::slots(4);
     let (left, right) = (world.add(root, 4), world.add(root, 4));
     let held = world.take(left, 1);
@@ -297,7 +297,7 @@ fn a_pause_admits_nothing_below_and_ends() {
 }
 
 #[test]
-fn an_alarm_of_a_loop_that_died_leaves_the_others_served() {
+fn dead_alarm_does_not_delay_other_waiters() {
     let (world, root, tokens) = tokens(rate(1, 1, Some(1)));
     let waker = Waker::noop();
     let (dead, alive) = (world.tree.alarm(), world.tree.alarm());
@@ -305,7 +305,7 @@ fn an_alarm_of_a_loop_that_died_leaves_the_others_served() {
     let _first = world.waits_ask(ask(root, tokens, 1).alarm(dead.id()));
     let mut second = world.waits_ask(ask(root, tokens, 1).alarm(alive.id()));
     assert_eq!(dead.deadline(waker), Some(at(1.0)));
-    // The dead one never calls. The other has the same deadline, though another waiter is first.
+    // The dead alarm never fires. The other one has the same deadline, although another waiter is first.
     assert_eq!(alive.deadline(waker), Some(at(1.0)));
     world.pass(1.0);
     assert_eq!(alive.deadline(waker), Some(at(2.0)));
@@ -316,7 +316,7 @@ fn an_alarm_of_a_loop_that_died_leaves_the_others_served() {
 }
 
 #[test]
-fn an_alarm_is_told_when_its_deadline_becomes_earlier() {
+fn alarm_is_woken_when_its_deadline_moves_earlier() {
     let (world, root, tokens) = tokens(rate(1, 1, Some(10)));
     let alarm = world.tree.alarm();
     let count = Arc::new(common::Count::default());
@@ -324,7 +324,7 @@ fn an_alarm_is_told_when_its_deadline_becomes_earlier() {
     assert_eq!(alarm.deadline(&waker), None);
     let permit = world.take_ask(ask(root, tokens, 10));
     let waiter = world.waits_ask(ask(root, tokens, 10).alarm(alarm.id()));
-    assert_eq!(count.get(), 1, "there is a deadline where there was none");
+    assert_eq!(count.get(), 1, "a deadline where there was none");
     assert_eq!(alarm.deadline(&waker), Some(at(10.0)));
     permit.settle(&[(tokens, units(4))]).unwrap();
     assert_eq!(count.get(), 2);
@@ -335,9 +335,9 @@ fn an_alarm_is_told_when_its_deadline_becomes_earlier() {
     assert_eq!(alarm.deadline(&waker), None);
 }
 
-/// A timer that is late by up to a millisecond would make 200 a second 180, if each were charged as of when it was noticed.
+/// A timer that is late by up to a millisecond would turn 200 a second into 180 if each grant were charged at its tick.
 #[test]
-fn late_ticks_lose_no_quota_where_that_was_asked_for() {
+fn allowed_lateness_loses_no_quota() {
     let clock = Arc::new(ManualClock::new());
     let tree = Tree::new(Settings {
         lateness: Duration::from_millis(20),
@@ -349,10 +349,10 @@ fn late_ticks_lose_no_quota_where_that_was_asked_for() {
         .unwrap();
     let mut admitted = 0;
     let mut late = 0;
-    let mut line: Vec<_> = (0..700)
+    let mut queue: Vec<_> = (0..700)
         .map(|_| Task::new(tree.acquire(ask(root, tokens, 1))))
         .collect();
-    for task in &mut line {
+    for task in &mut queue {
         admitted += u64::from(task.poll().is_ready());
     }
     while let Some(next) = tree.next_ready().filter(|&next| next <= at(3.0)) {
@@ -360,14 +360,14 @@ fn late_ticks_lose_no_quota_where_that_was_asked_for() {
         clock.set(next.after(Duration::from_micros(late)));
         tree.tick();
         tree.check();
-        admitted = 1 + line.iter().filter(|task| task.wakes() > 0).count() as u64;
+        admitted = 1 + queue.iter().filter(|task| task.wakes() > 0).count() as u64;
     }
     assert!((599..=601).contains(&admitted), "{admitted}");
 }
 
-/// Ticks that are later than that lose all that they are late by, but for what the burst takes up.
+/// Ticks that are later than that lose their whole delay, except the part that the burst absorbs.
 #[test]
-fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
+fn tick_beyond_lateness_loses_quota_above_the_burst() {
     for (late, burst, expected) in [(19, None, 600), (30, None, 86), (30, Some(10), 610)] {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings {
@@ -378,10 +378,10 @@ fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
         let root = tree
             .root(NodeOptions::new([(tokens, rate(200, 1, burst))]))
             .unwrap();
-        let mut line: Vec<_> = (0..700)
+        let mut queue: Vec<_> = (0..700)
             .map(|_| Task::new(tree.acquire(ask(root, tokens, 1))))
             .collect();
-        let at_once = (line.iter_mut())
+        let at_once = (queue.iter_mut())
             .filter_map(|task| task.poll().is_ready().then_some(()))
             .count();
         while let Some(next) = tree.next_ready().filter(|&next| next <= at(3.0)) {
@@ -389,7 +389,7 @@ fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
             tree.tick();
             tree.check();
         }
-        let admitted = at_once + line.iter().filter(|task| task.wakes() > 0).count();
+        let admitted = at_once + queue.iter().filter(|task| task.wakes() > 0).count();
         assert!(
             admitted.abs_diff(expected) <= 7,
             "{late} {burst:?}: {admitted}"
@@ -397,9 +397,9 @@ fn a_tick_that_is_too_late_loses_its_delay_beyond_the_burst() {
     }
 }
 
-/// Who comes when it is ready was not late, whatever timers may be: no window lets through more than it should.
+/// An acquire that arrives when the rate is ready was not late, whatever the timers do: no window exceeds its bound.
 #[test]
-fn nothing_is_forgiven_where_nobody_waits() {
+fn lateness_applies_only_to_waiters() {
     const SEED: u64 = 4_711;
     for burst in [None, Some(5)] {
         let clock = Arc::new(ManualClock::new());
@@ -425,7 +425,7 @@ fn nothing_is_forgiven_where_nobody_waits() {
 }
 
 #[test]
-fn errors_of_settling_change_nothing() {
+fn settling_errors_change_nothing() {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let limits = [

@@ -12,13 +12,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Polls once and drops: takes a place in the line and gives it up, at any moment of the other threads.
+/// Polls once and drops: joins the queue and leaves it, interleaved with the other threads.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[test]
-fn an_item_survives_a_getter_that_is_dropped() {
+fn item_survives_a_dropped_getter() {
     loom::model(|| {
         let buffer = Buffer::new(None);
         let dropped = thread::spawn({
@@ -35,12 +35,12 @@ fn an_item_survives_a_getter_that_is_dropped() {
 }
 
 #[test]
-fn a_getter_is_woken_although_the_one_before_it_is_dropped() {
+fn getter_is_woken_if_the_previous_one_is_dropped() {
     loom::model(|| {
         let buffer = Buffer::new(None);
         let dropped = thread::spawn({
             let buffer = Arc::clone(&buffer);
-            // Should it be ready, the item is for the other one after all.
+            // If it is ready, put the item back for the other getter.
             move || match poll_once(buffer.get()) {
                 Poll::Ready(item) => buffer.try_put(item.unwrap()).unwrap(),
                 Poll::Pending => {}
@@ -58,14 +58,14 @@ fn a_getter_is_woken_although_the_one_before_it_is_dropped() {
 }
 
 #[test]
-fn a_putter_is_woken_although_the_one_before_it_is_dropped() {
+fn putter_is_woken_if_the_previous_one_is_dropped() {
     loom::model(|| {
         let buffer = Buffer::new(NonZeroUsize::new(1));
         buffer.try_put(0).unwrap();
         let dropped = thread::spawn({
             let buffer = Arc::clone(&buffer);
             move || match poll_once(buffer.put(1)) {
-                // It came after the get, and before the other one: make room again.
+                // It ran after the get and before the other put: free the slot again.
                 Poll::Ready(stored) => {
                     stored.unwrap();
                     while buffer.try_get().is_err() {
@@ -86,7 +86,7 @@ fn a_putter_is_woken_although_the_one_before_it_is_dropped() {
 }
 
 #[test]
-fn put_and_get_meet_in_a_full_buffer() {
+fn put_and_get_alternate_in_a_full_buffer() {
     loom::model(|| {
         let buffer = Buffer::new(NonZeroUsize::new(1));
         let producer = thread::spawn({
@@ -106,7 +106,7 @@ fn put_and_get_meet_in_a_full_buffer() {
 }
 
 #[test]
-fn an_end_reaches_those_who_wait() {
+fn close_ends_all_waits() {
     loom::model(|| {
         let buffer = Buffer::new(NonZeroUsize::new(1));
         buffer.try_put(0).unwrap();
@@ -126,22 +126,22 @@ fn an_end_reaches_those_who_wait() {
     });
 }
 
-/// A future that nobody polls any more, because its executor is gone: all that is left is its place.
+/// A future that is never polled again, because its executor is gone: only its queue position remains.
 #[test]
-fn a_place_that_is_given_up_takes_no_item_to_the_grave() {
+fn given_up_position_loses_no_item() {
     loom::model(|| {
         let buffer = Buffer::new(None);
         let mut dead = buffer.get();
         let waits = std::pin::Pin::new(&mut dead).poll(&mut Context::from_waker(Waker::noop()));
         assert!(waits.is_pending());
-        let place = dead.place().unwrap();
-        let undertaker = thread::spawn(move || place.give_up());
+        let position = dead.queue_position().unwrap();
+        let cleaner = thread::spawn(move || position.give_up());
         let putter = thread::spawn({
             let buffer = Arc::clone(&buffer);
             move || buffer.try_put(1).unwrap()
         });
         assert_eq!(block_on(buffer.get()), Ok(1));
-        undertaker.join().unwrap();
+        cleaner.join().unwrap();
         putter.join().unwrap();
         drop(dead);
         assert!(buffer.is_empty());
@@ -149,7 +149,7 @@ fn a_place_that_is_given_up_takes_no_item_to_the_grave() {
 }
 
 #[test]
-fn what_displaces_and_what_is_displaced_are_counted() {
+fn displaced_items_are_counted() {
     loom::model(|| {
         let buffer = Buffer::with(NonZeroUsize::new(1), Overflow::DropOldest, Order::Lifo);
         let dropped = thread::spawn({
@@ -181,7 +181,7 @@ impl Rank<u32> for Least {
 }
 
 #[test]
-fn a_sorted_buffer_is_sorted_whatever_happens_while_it_compares() {
+fn sorted_buffer_stays_sorted_under_concurrency() {
     loom::model(|| {
         let order = Order::Sorted(Box::new(Least) as Box<dyn Rank<u32>>);
         let buffer = Buffer::with(NonZeroUsize::new(2), Overflow::Block, order);
@@ -207,7 +207,7 @@ fn a_sorted_buffer_is_sorted_whatever_happens_while_it_compares() {
 }
 
 #[test]
-fn join_is_woken_although_the_one_before_it_is_dropped() {
+fn join_is_woken_if_the_previous_one_is_dropped() {
     loom::model(|| {
         let buffer = Buffer::new(None);
         buffer.try_put(1).unwrap();

@@ -1,4 +1,4 @@
-//! Every interleaving of grants, dropped acquires, resizes, closings and ticks:
+//! Every interleaving of grants, dropped acquires, resizes, closes and ticks:
 //! `RUSTFLAGS="--cfg loom" cargo test -p headrace-core --release --test 'loom_*'`
 #![cfg(loom)]
 
@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Polls once and drops: takes a place in the line and gives it up, at any moment of the other threads.
+/// Polls once and drops: joins the queue and leaves it, interleaved with the other threads.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// An acquire that stands in the line.
+/// An acquire that has joined the wait queue.
 fn waiting(tree: &Arc<Tree>, ask: Ask) -> Acquire {
     let mut acquire = tree.acquire(ask);
     let polled = Pin::new(&mut acquire).poll(&mut Context::from_waker(Waker::noop()));
@@ -28,7 +28,7 @@ fn waiting(tree: &Arc<Tree>, ask: Ask) -> Acquire {
     acquire
 }
 
-/// A tree of one node, on a clock that stands still.
+/// A tree of one node, on a clock that does not advance.
 fn tree(options: NodeOptions) -> (Arc<Tree>, NodeId, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new());
     let tree = Tree::new(Settings::with_clock(Arc::clone(&clock) as _));
@@ -48,7 +48,7 @@ fn assert_idle(tree: &Tree, root: NodeId) {
 }
 
 #[test]
-fn a_release_reaches_the_second_although_the_first_is_polled_once_and_dropped() {
+fn release_skips_a_dropped_waiter() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let permit = take(&tree, root, 1);
@@ -63,7 +63,7 @@ fn a_release_reaches_the_second_although_the_first_is_polled_once_and_dropped() 
 }
 
 #[test]
-fn a_grant_against_a_cancellation_goes_to_the_next() {
+fn grant_racing_cancellation_is_handed_on() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let permit = take(&tree, root, 1);
@@ -79,7 +79,7 @@ fn a_grant_against_a_cancellation_goes_to_the_next() {
 }
 
 #[test]
-fn a_grant_against_a_cancellation_in_another_branch() {
+fn grant_racing_cancellation_in_another_branch() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let [left, right] = [2, 1].map(|slots| tree.add(root, NodeOptions::slots(slots)).unwrap());
@@ -96,7 +96,7 @@ fn a_grant_against_a_cancellation_in_another_branch() {
 }
 
 #[test]
-fn two_releases_of_one_permit_give_back_once() {
+fn concurrent_releases_free_a_permit_once() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let permit = Arc::new(take(&tree, root, 1));
@@ -113,13 +113,13 @@ fn two_releases_of_one_permit_give_back_once() {
     });
 }
 
-/// Neither of the two makes room enough alone.
+/// Neither of the two frees enough slots alone.
 #[test]
-fn a_release_against_a_resize_upward_serves_who_needs_both() {
+fn release_racing_growth_grants_a_waiter_of_both() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let permits = [(); 2].map(|()| take(&tree, root, 1));
-        let [kept, released] = permits;
+        let [held, released] = permits;
         let waiter = tree.acquire(Ask::slots(root, 2));
         let releaser = thread::spawn(move || drop(released));
         let resizer = thread::spawn({
@@ -132,16 +132,16 @@ fn a_release_against_a_resize_upward_serves_who_needs_both() {
         drop(block_on(waiter).unwrap());
         releaser.join().unwrap();
         resizer.join().unwrap();
-        drop(kept);
+        drop(held);
         assert_idle(&tree, root);
     });
 }
 
 #[test]
-fn a_release_against_a_resize_downward_never_exceeds_the_new_limit() {
+fn release_racing_shrink_respects_the_new_limit() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(2));
-        let [kept, released] = [(); 2].map(|()| take(&tree, root, 1));
+        let [held, released] = [(); 2].map(|()| take(&tree, root, 1));
         let releaser = thread::spawn(move || drop(released));
         let dropped = thread::spawn({
             let tree = Arc::clone(&tree);
@@ -149,18 +149,18 @@ fn a_release_against_a_resize_downward_never_exceeds_the_new_limit() {
         });
         let limit = Limit::Slots(Amount::ONE);
         tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
-        // From now on one at most is granted, and it is held already.
+        // From here at most one is granted, and that one is held already.
         releaser.join().unwrap();
         dropped.join().unwrap();
         assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
         assert!(tree.try_acquire(Ask::slots(root, 1)).unwrap().is_none());
-        drop(kept);
+        drop(held);
         assert_idle(&tree, root);
     });
 }
 
 #[test]
-fn closing_against_a_release_ends_every_wait() {
+fn close_racing_release_ends_every_wait() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let permit = take(&tree, root, 1);
@@ -181,7 +181,7 @@ fn closing_against_a_release_ends_every_wait() {
 }
 
 #[test]
-fn closing_against_an_acquire_that_is_polled_once_and_dropped() {
+fn close_racing_a_dropped_acquire() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let permit = take(&tree, root, 1);
@@ -193,7 +193,7 @@ fn closing_against_an_acquire_that_is_polled_once_and_dropped() {
             let tree = Arc::clone(&tree);
             move || {
                 let limit = Limit::Slots(Amount::units(2));
-                // Whether it came before the end or after it is open.
+                // It may have run before or after the close.
                 let _ = tree.resize(root, &[(Resource::SLOTS, limit)]);
             }
         });
@@ -207,9 +207,9 @@ fn closing_against_an_acquire_that_is_polled_once_and_dropped() {
     });
 }
 
-/// The resize makes room for the waiter, the end refuses it; whichever comes first, it gets one answer and nothing is lost.
+/// The resize grants the waiter, the close fails it. In either order it gets one result and nothing is lost.
 #[test]
-fn closing_against_a_resize_upward_answers_once() {
+fn close_racing_growth_completes_once() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
@@ -238,9 +238,9 @@ fn closing_against_a_resize_upward_answers_once() {
     });
 }
 
-/// One who waits, and one who was granted and has not collected, give up while their node is closed.
+/// A waiting acquire and a granted, uncollected one are dropped while their node is closed.
 #[test]
-fn closing_against_a_cancellation_leaves_nothing_held() {
+fn close_racing_cancellation_holds_nothing() {
     for is_granted in [false, true] {
         loom::model(move || {
             let (tree, root, _) = tree(NodeOptions::slots(1));
@@ -259,16 +259,16 @@ fn closing_against_a_cancellation_leaves_nothing_held() {
             dropped.join().unwrap();
             closer.join().unwrap();
             drop(permit);
-            // What the first gave up, or never got, is the second's.
+            // The second one gets the slots that the first one gave up or never got.
             drop(block_on(second).unwrap());
             assert_idle(&tree, root);
         });
     }
 }
 
-/// The lease gives back a part, for which somebody waits, while the node is closed.
+/// The permit releases a part that another acquire waits for, while the node is closed.
 #[test]
-fn closing_against_a_settlement_answers_once() {
+fn close_racing_settlement_completes_once() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
@@ -294,9 +294,9 @@ fn closing_against_a_settlement_answers_once() {
     });
 }
 
-/// Whoever gave a lease back for a while and takes it again has it, or hears of the end, while its node is closed.
+/// A suspended permit is resumed, or its resume fails, while its node is closed.
 #[test]
-fn closing_against_a_permit_that_is_suspended_and_taken_again() {
+fn close_racing_suspend_and_resume() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let leaf = tree.add(root, NodeOptions::slots(1)).unwrap();
@@ -313,7 +313,7 @@ fn closing_against_a_permit_that_is_suspended_and_taken_again() {
             let tree = Arc::clone(&tree);
             move || tree.close(leaf)
         });
-        // Granted or not, it makes room.
+        // Granted or not, it frees its slots.
         drop(waiter);
         drop(away.join().unwrap());
         closer.join().unwrap();
@@ -321,7 +321,7 @@ fn closing_against_a_permit_that_is_suspended_and_taken_again() {
     });
 }
 
-/// One call a second, one at once; the first was made. A second later there is quota for one.
+/// A rate of one call a second with a burst of one; one call was made. A second later there is quota for one.
 fn rated() -> (Arc<Tree>, NodeId, Arc<ManualClock>, impl Fn() -> Ask) {
     let (tree, root, clock) = tree(NodeOptions::slots(9));
     let calls = tree.resource("calls");
@@ -340,7 +340,7 @@ fn rated() -> (Arc<Tree>, NodeId, Arc<ManualClock>, impl Fn() -> Ask) {
 }
 
 #[test]
-fn a_tick_against_a_cancellation_serves_the_next() {
+fn tick_racing_cancellation_grants_the_next() {
     loom::model(|| {
         let (tree, root, clock, ask) = rated();
         let first = waiting(&tree, ask());
@@ -359,7 +359,7 @@ fn a_tick_against_a_cancellation_serves_the_next() {
 }
 
 #[test]
-fn a_tick_against_one_who_is_polled_once_and_dropped() {
+fn tick_racing_a_dropped_acquire() {
     loom::model(|| {
         let (tree, root, clock, ask) = rated();
         let waiter = tree.acquire(ask());
@@ -371,7 +371,7 @@ fn a_tick_against_one_who_is_polled_once_and_dropped() {
         });
         let dropped = thread::spawn({
             let tree = Arc::clone(&tree);
-            // Should it be granted, the call was made and the other one waits for the next.
+            // If it is granted, the call was made and the other acquire waits for the next.
             move || match poll_once(tree.acquire(late)) {
                 Poll::Ready(permit) => {
                     drop(permit.unwrap());
@@ -390,9 +390,9 @@ fn a_tick_against_one_who_is_polled_once_and_dropped() {
     });
 }
 
-/// Time has made one ready whose node is closed at that moment.
+/// A waiter becomes ready by time while its node is closed.
 #[test]
-fn closing_against_a_tick_answers_once() {
+fn close_racing_tick_completes_once() {
     loom::model(|| {
         let (tree, root, clock, ask) = rated();
         let waiter = waiting(&tree, ask());

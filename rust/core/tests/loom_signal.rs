@@ -11,13 +11,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Polls once and drops: takes a place in the line and gives it up, at any moment of the other threads.
+/// Polls once and drops: joins the queue and leaves it, interleaved with the other threads.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[test]
-fn a_value_survives_a_wait_that_is_dropped() {
+fn value_survives_a_dropped_wait() {
     loom::model(|| {
         let signal = Signal::new();
         let dropped = thread::spawn({
@@ -26,18 +26,21 @@ fn a_value_survives_a_wait_that_is_dropped() {
         });
         signal.publish(7, false);
         let taken = dropped.join().unwrap();
-        let kept = poll_once(signal.wait());
-        assert!(taken.is_ready() != kept.is_ready(), "one of them has it");
+        let retained = poll_once(signal.wait());
+        assert!(
+            taken.is_ready() != retained.is_ready(),
+            "exactly one of them has the value"
+        );
     });
 }
 
 #[test]
-fn a_waiter_is_woken_although_the_one_before_it_is_dropped() {
+fn waiter_is_woken_if_the_previous_one_is_dropped() {
     loom::model(|| {
         let signal = Signal::new();
         let dropped = thread::spawn({
             let signal = Arc::clone(&signal);
-            // Should it be ready, the value is for the other one after all.
+            // If it is ready, publish the value again for the other waiter.
             move || match poll_once(signal.wait()) {
                 Poll::Ready(value) => signal.publish(*value.unwrap(), false),
                 Poll::Pending => {}
@@ -54,7 +57,7 @@ fn a_waiter_is_woken_although_the_one_before_it_is_dropped() {
 }
 
 #[test]
-fn a_sticky_value_reaches_everybody() {
+fn sticky_value_reaches_all_waiters() {
     loom::model(|| {
         let signal = Signal::new();
         let other = thread::spawn({
@@ -68,15 +71,12 @@ fn a_sticky_value_reaches_everybody() {
         assert_eq!(block_on(signal.wait()).as_deref(), Ok(&7));
         drop(other.join().unwrap());
         publisher.join().unwrap();
-        assert!(
-            poll_once(signal.wait()).is_ready(),
-            "and nobody consumes it"
-        );
+        assert!(poll_once(signal.wait()).is_ready(), "no wait consumes it");
     });
 }
 
 #[test]
-fn a_stop_reaches_those_who_wait() {
+fn stop_ends_all_waits() {
     loom::model(|| {
         let signal: Arc<Signal<()>> = Signal::new();
         let waiter = thread::spawn({
@@ -88,21 +88,21 @@ fn a_stop_reaches_those_who_wait() {
     });
 }
 
-/// A future that nobody polls any more, because its executor is gone: all that is left is its place.
+/// A future that is never polled again, because its executor is gone: only its queue position remains.
 #[test]
-fn a_place_that_is_given_up_takes_no_value_to_the_grave() {
+fn given_up_position_loses_no_value() {
     loom::model(|| {
         let signal = Signal::new();
         let mut dead = signal.wait();
         let waits = std::pin::Pin::new(&mut dead).poll(&mut Context::from_waker(Waker::noop()));
         assert!(waits.is_pending());
-        let place = dead.place().unwrap();
-        let undertaker = thread::spawn(move || place.give_up());
+        let position = dead.queue_position().unwrap();
+        let cleaner = thread::spawn(move || position.give_up());
         let publisher = thread::spawn({
             let signal = Arc::clone(&signal);
             move || signal.publish(7, false)
         });
-        undertaker.join().unwrap();
+        cleaner.join().unwrap();
         publisher.join().unwrap();
         assert_eq!(block_on(signal.wait()).as_deref(), Ok(&7));
         drop(dead);
@@ -110,7 +110,7 @@ fn a_place_that_is_given_up_takes_no_value_to_the_grave() {
 }
 
 #[test]
-fn a_sticky_value_outlives_the_others() {
+fn sticky_value_outlives_other_values() {
     loom::model(|| {
         let signal = Signal::new();
         let dropped = thread::spawn({

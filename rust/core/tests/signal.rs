@@ -1,4 +1,4 @@
-//! What a signal promises, one poll at a time.
+//! The guarantees of a signal, tested poll by poll.
 #![cfg(not(loom))]
 
 mod common;
@@ -9,15 +9,15 @@ use headrace_core::signal::Stopped;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-/// What `visit` shows.
-fn seen(signal: &Signal<u32>) -> Vec<u32> {
-    let mut seen = Vec::new();
-    signal.visit(&mut |value| seen.push(*value));
-    seen
+/// The values that `visit` shows.
+fn visited(signal: &Signal<u32>) -> Vec<u32> {
+    let mut values = Vec::new();
+    signal.visit(&mut |value| values.push(*value));
+    values
 }
 
 #[test]
-fn everybody_who_waits_gets_the_same_value() {
+fn all_waiters_get_the_same_value() {
     let signal = Signal::new();
     let mut tasks: Vec<_> = (0..3).map(|_| Task::waiting(signal.wait())).collect();
     assert_eq!(signal.waiting(), 3);
@@ -31,7 +31,7 @@ fn everybody_who_waits_gets_the_same_value() {
 }
 
 #[test]
-fn waiters_are_woken_in_the_order_of_their_first_polls() {
+fn waiters_are_woken_in_order_of_first_poll() {
     let signal = Signal::new();
     let log = Arc::new(Mutex::new(Vec::new()));
     let mut tasks: Vec<_> = (0..5).map(|_| Task::new(signal.wait())).collect();
@@ -48,7 +48,7 @@ fn waiters_are_woken_in_the_order_of_their_first_polls() {
 }
 
 #[test]
-fn a_value_that_nobody_hears_is_kept_for_one_wait_and_the_last_one_wins() {
+fn last_unheard_value_is_retained_for_one_wait() {
     let signal = Signal::new();
     signal.publish(1, false);
     signal.publish(2, false);
@@ -57,7 +57,7 @@ fn a_value_that_nobody_hears_is_kept_for_one_wait_and_the_last_one_wins() {
 }
 
 #[test]
-fn a_wait_counts_from_its_first_poll() {
+fn wait_starts_at_its_first_poll() {
     let signal = Signal::new();
     let mut task = Task::new(signal.wait());
     signal.publish(1, false);
@@ -65,7 +65,7 @@ fn a_wait_counts_from_its_first_poll() {
 }
 
 #[test]
-fn a_sticky_value_serves_everybody_until_reset() {
+fn sticky_value_serves_all_waits_until_reset() {
     let signal = Signal::new();
     let mut waiter = Task::waiting(signal.wait());
     signal.publish(1, true);
@@ -81,7 +81,7 @@ fn a_sticky_value_serves_everybody_until_reset() {
 }
 
 #[test]
-fn only_another_sticky_value_takes_the_place_of_a_sticky_one() {
+fn only_a_sticky_value_replaces_a_sticky_value() {
     let signal = Signal::new();
     signal.publish(1, true);
     signal.publish(2, false);
@@ -95,23 +95,23 @@ fn only_another_sticky_value_takes_the_place_of_a_sticky_one() {
 }
 
 #[test]
-fn a_place_that_is_given_up_keeps_no_value() {
+fn given_up_position_retains_no_value() {
     let signal = Signal::new();
     let mut dead = Task::waiting(signal.wait());
-    let place = dead.future.place().unwrap();
+    let position = dead.future.queue_position().unwrap();
     signal.publish(7, false);
-    place.give_up();
-    place.give_up();
+    position.give_up();
+    position.give_up();
     assert_eq!(Task::new(signal.wait()).ready().as_deref(), Ok(&7));
-    // Polled after all, it waits anew.
+    // Polled again, it joins the queue again.
     assert!(dead.poll().is_pending());
     signal.publish(8, false);
     assert_eq!(dead.ready().as_deref(), Ok(&8));
-    assert!(dead.future.place().is_none());
+    assert!(dead.future.queue_position().is_none());
 }
 
 #[test]
-fn a_value_is_kept_if_all_who_were_woken_are_dropped() {
+fn value_is_retained_if_all_members_are_dropped() {
     let signal = Signal::new();
     let tasks: Vec<_> = (0..3).map(|_| Task::waiting(signal.wait())).collect();
     signal.publish(7, false);
@@ -121,7 +121,7 @@ fn a_value_is_kept_if_all_who_were_woken_are_dropped() {
 }
 
 #[test]
-fn a_value_is_not_kept_if_one_of_them_took_it() {
+fn value_is_not_retained_if_one_member_took_it() {
     for taker in 0..3 {
         let signal = Signal::new();
         let mut tasks: Vec<_> = (0..3).map(|_| Task::waiting(signal.wait())).collect();
@@ -133,23 +133,23 @@ fn a_value_is_not_kept_if_one_of_them_took_it() {
 }
 
 #[test]
-fn a_value_that_was_left_behind_goes_to_the_first_in_the_line() {
+fn uncollected_value_goes_to_the_first_waiter() {
     let signal = Signal::new();
     let notified = Task::waiting(signal.wait());
     signal.publish(7, false);
-    let heir = Task::waiting(signal.wait());
+    let next = Task::waiting(signal.wait());
     let mut second = Task::waiting(signal.wait());
     drop(notified);
-    assert_eq!((heir.wakes(), second.wakes()), (1, 0));
-    // And on, should the heir be dropped as well.
-    drop(heir);
+    assert_eq!((next.wakes(), second.wakes()), (1, 0));
+    // It is handed on again if the next waiter is dropped as well.
+    drop(next);
     assert_eq!(second.wakes(), 1);
     assert_eq!(second.ready().as_deref(), Ok(&7));
     Task::waiting(signal.wait());
 }
 
 #[test]
-fn a_value_that_comes_back_does_not_replace_a_later_one() {
+fn returned_value_does_not_replace_a_later_one() {
     let signal = Signal::new();
     let first = Task::waiting(signal.wait());
     signal.publish(1, false);
@@ -157,7 +157,7 @@ fn a_value_that_comes_back_does_not_replace_a_later_one() {
     drop(first);
     assert_eq!(Task::new(signal.wait()).ready().as_deref(), Ok(&2));
 
-    // Nor once that one has been consumed: it had taken this one's place.
+    // Nor after the later value was consumed: it had replaced this one.
     let first = Task::waiting(signal.wait());
     signal.publish(1, false);
     signal.publish(2, false);
@@ -167,7 +167,7 @@ fn a_value_that_comes_back_does_not_replace_a_later_one() {
 }
 
 #[test]
-fn of_several_values_that_come_back_the_last_published_is_kept() {
+fn latest_returned_value_is_retained() {
     for older_first in [true, false] {
         let signal = Signal::new();
         let older = Task::waiting(signal.wait());
@@ -187,7 +187,7 @@ fn of_several_values_that_come_back_the_last_published_is_kept() {
 }
 
 #[test]
-fn reset_forgets_what_is_kept_and_what_comes_back() {
+fn reset_drops_retained_and_returned_values() {
     let signal = Signal::new();
     signal.publish(1, false);
     signal.reset();
@@ -198,12 +198,16 @@ fn reset_forgets_what_is_kept_and_what_comes_back() {
     signal.reset();
     drop(dropped);
     let waiting = Task::waiting(signal.wait());
-    assert_eq!(taker.ready().as_deref(), Ok(&2), "what was promised stands");
+    assert_eq!(
+        taker.ready().as_deref(),
+        Ok(&2),
+        "a promised value stays valid"
+    );
     assert_eq!(waiting.wakes(), 0);
 }
 
 #[test]
-fn stop_ends_the_waits_of_now_and_later() {
+fn stop_ends_current_and_later_waits() {
     let signal = Signal::new();
     let mut waiting = Task::waiting(signal.wait());
     assert!(!signal.is_stopped());
@@ -217,7 +221,7 @@ fn stop_ends_the_waits_of_now_and_later() {
 }
 
 #[test]
-fn stop_leaves_the_notified_their_value_and_drops_what_is_kept() {
+fn stop_keeps_promised_and_drops_retained_values() {
     let signal = Signal::new();
     let mut taker = Task::waiting(signal.wait());
     signal.publish(1, false);
@@ -227,12 +231,12 @@ fn stop_leaves_the_notified_their_value_and_drops_what_is_kept() {
     signal.stop();
     drop(dropped);
     assert_eq!(taker.ready().as_deref(), Ok(&1));
-    assert_eq!(seen(&signal), []);
+    assert_eq!(visited(&signal), []);
     assert_eq!(Task::new(signal.wait()).ready(), Err(Stopped));
 }
 
 #[test]
-fn the_newest_waker_is_woken() {
+fn latest_waker_is_woken() {
     let signal = Signal::new();
     let log = Arc::new(Mutex::new(Vec::new()));
     let waker = |name| {
@@ -281,27 +285,31 @@ fn wakers_and_values_may_call_back() {
 }
 
 #[test]
-fn a_visitor_sees_each_value_once_and_only_what_the_signal_keeps_alive() {
+fn visit_shows_each_solely_owned_value_once() {
     let signal = Signal::new();
-    assert_eq!(seen(&signal), []);
+    assert_eq!(visited(&signal), []);
     signal.publish(1, false);
-    assert_eq!(seen(&signal), [1]);
+    assert_eq!(visited(&signal), [1]);
     signal.reset();
     let mut tasks: Vec<_> = (0..2).map(|_| Task::waiting(signal.wait())).collect();
     signal.publish(2, true);
-    assert_eq!(seen(&signal), [2], "kept, and owed to two");
+    assert_eq!(
+        visited(&signal),
+        [2],
+        "retained, and promised to two waiters"
+    );
     let outside = tasks[0].ready().unwrap();
-    assert_eq!(seen(&signal), [], "kept alive from outside as well");
+    assert_eq!(visited(&signal), [], "also owned from outside");
     drop(outside);
-    assert_eq!(seen(&signal), [2]);
+    assert_eq!(visited(&signal), [2]);
     signal.reset();
-    assert_eq!(seen(&signal), [2], "still owed to one");
+    assert_eq!(visited(&signal), [2], "still promised to one waiter");
     drop(tasks);
-    assert_eq!(seen(&signal), []);
+    assert_eq!(visited(&signal), []);
 }
 
 #[test]
-fn polling_after_completion_panics_and_breaks_nothing() {
+fn polling_after_completion_panics_without_poisoning() {
     let signal = Signal::new();
     signal.publish(1, false);
     let mut task = Task::new(signal.wait());
@@ -311,7 +319,7 @@ fn polling_after_completion_panics_and_breaks_nothing() {
 }
 
 #[test]
-fn a_panic_under_the_lock_breaks_the_signal_and_nothing_else() {
+fn panic_under_the_lock_breaks_only_the_signal() {
     let signal = Signal::new();
     let waiting = Task::waiting(signal.wait());
     signal.publish(1, true);

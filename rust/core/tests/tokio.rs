@@ -1,4 +1,4 @@
-//! The futures under an executor and wakers that are not ours.
+//! The futures under a foreign executor and its wakers.
 #![cfg(not(loom))]
 
 use headrace_core::capacity::{Ask, NodeOptions, Resource, Settings};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_item_arrives_once_through_a_small_buffer() {
+async fn every_item_arrives_exactly_once() {
     const EACH: u64 = 500;
     let buffer = Buffer::new(NonZeroUsize::new(2));
     let producers: Vec<_> = (0..4)
@@ -46,7 +46,7 @@ async fn every_item_arrives_once_through_a_small_buffer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn aborted_getters_lose_nothing() {
+async fn aborted_getters_lose_no_item() {
     let buffer = Buffer::new(None);
     let mut received = 0;
     for item in 0..300 {
@@ -63,7 +63,7 @@ async fn aborted_getters_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_publish_reaches_everybody() {
+async fn one_publish_reaches_all_waiters() {
     let signal = Signal::new();
     let tasks: Vec<_> = (0..10)
         .map(|_| {
@@ -77,7 +77,7 @@ async fn one_publish_reaches_everybody() {
     }
 }
 
-/// Counts what runs under a tree of 5, and sees to it that it is never more.
+/// Counts the running cost under a tree of 5 slots, and asserts that it never exceeds them.
 struct Running(Arc<AtomicU64>, u64);
 
 impl Running {
@@ -95,26 +95,26 @@ impl Drop for Running {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn capacity_is_never_exceeded_and_never_leaks() {
+async fn capacity_is_never_exceeded_or_leaked() {
     let tree = Tree::new(Settings::default());
     let root = tree.root(NodeOptions::slots(5)).unwrap();
     let nodes = [2, 4].map(|slots| tree.add(root, NodeOptions::slots(slots)).unwrap());
     let running = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..200_u64)
-        .map(|turn| {
+        .map(|round| {
             let (tree, running) = (Arc::clone(&tree), Arc::clone(&running));
-            let (node, cost) = (nodes[usize::from(turn % 2 == 0)], 1 + turn % 2);
+            let (node, cost) = (nodes[usize::from(round % 2 == 0)], 1 + round % 2);
             tokio::spawn(async move {
                 let _permit = tree.acquire(Ask::slots(node, cost)).await.unwrap();
-                // Dropped before the permit, also where the task is aborted while it runs.
+                // Dropped before the permit, also if the task is aborted while it runs.
                 let _running = Running::new(running, cost);
                 tokio::task::yield_now().await;
             })
         })
         .collect();
-    for (turn, task) in tasks.into_iter().enumerate() {
-        if turn % 7 == 0 {
-            // Wherever it is by now: before its first poll, waiting, granted, running or done.
+    for (round, task) in tasks.into_iter().enumerate() {
+        if round % 7 == 0 {
+            // In any state: before its first poll, waiting, granted, running or done.
             task.abort();
         }
         match task.await {

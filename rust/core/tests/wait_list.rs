@@ -1,4 +1,4 @@
-//! The slab and the line through it.
+//! The slab, and the wait queue that is stored in it.
 #![cfg(not(loom))]
 
 mod common;
@@ -12,13 +12,13 @@ fn waker() -> Waker {
     Waker::noop().clone()
 }
 
-/// Notifies all, and tells in which order.
-fn drain(line: &mut WaitList<u32>) -> Vec<u32> {
-    std::iter::from_fn(|| line.notify_first().map(|(_, payload)| *payload)).collect()
+/// Notifies all waiters and returns their payloads in order.
+fn drain(queue: &mut WaitList<u32>) -> Vec<u32> {
+    std::iter::from_fn(|| queue.notify_first().map(|(_, payload)| *payload)).collect()
 }
 
 #[test]
-fn a_key_never_finds_another_entry() {
+fn key_never_finds_another_entry() {
     let mut slab = Slab::new();
     let old = slab.insert("old");
     assert_eq!(slab.remove(old), Some("old"));
@@ -32,7 +32,7 @@ fn a_key_never_finds_another_entry() {
 }
 
 #[test]
-fn a_key_outlives_the_memory_that_it_points_into() {
+fn key_stays_invalid_after_memory_is_freed() {
     let mut slab = Slab::new();
     let keys: Vec<_> = (0..1000).map(|entry| slab.insert(entry)).collect();
     for (entry, &key) in keys.iter().enumerate() {
@@ -45,76 +45,76 @@ fn a_key_outlives_the_memory_that_it_points_into() {
 }
 
 #[test]
-fn the_line_is_first_come_first_served() {
-    let mut line = WaitList::new();
+fn wait_list_is_fifo() {
+    let mut queue = WaitList::new();
     for payload in 0..5 {
-        line.push(waker(), payload);
+        queue.push(waker(), payload);
     }
-    assert_eq!(line.first(), Some(&0));
-    assert_eq!(drain(&mut line), [0, 1, 2, 3, 4]);
-    assert_eq!((line.waiting(), line.notified()), (0, 5));
+    assert_eq!(queue.first(), Some(&0));
+    assert_eq!(drain(&mut queue), [0, 1, 2, 3, 4]);
+    assert_eq!((queue.waiting(), queue.notified()), (0, 5));
 }
 
 #[test]
-fn anybody_can_leave_from_anywhere() {
-    for gone in 0..4_u32 {
-        for also_gone in 0..4_u32 {
-            let mut line = WaitList::new();
-            let keys: Vec<_> = (0..4).map(|payload| line.push(waker(), payload)).collect();
-            for index in [gone, also_gone] {
-                match line.leave(keys[index as usize]) {
+fn waiters_can_leave_from_any_position() {
+    for removed in 0..4_u32 {
+        for also_removed in 0..4_u32 {
+            let mut queue = WaitList::new();
+            let keys: Vec<_> = (0..4).map(|payload| queue.push(waker(), payload)).collect();
+            for index in [removed, also_removed] {
+                match queue.leave(keys[index as usize]) {
                     Some(Left::Waiting(_, payload)) => assert_eq!(payload, index),
-                    None => assert_eq!(gone, also_gone),
-                    Some(Left::Notified(_)) => panic!("nobody was notified"),
+                    None => assert_eq!(removed, also_removed),
+                    Some(Left::Notified(_)) => panic!("no waiter was notified"),
                 }
             }
-            let last = line.push(waker(), 9);
+            let last = queue.push(waker(), 9);
             let mut rest: Vec<_> = (0..4)
-                .filter(|index| ![gone, also_gone].contains(index))
+                .filter(|index| ![removed, also_removed].contains(index))
                 .collect();
             rest.push(9);
-            assert_eq!(line.waiting(), rest.len());
-            assert_eq!(drain(&mut line), rest);
-            assert!(line.is_notified(last));
-            assert!(matches!(line.leave(last), Some(Left::Notified(9))));
-            assert!(line.leave(last).is_none());
+            assert_eq!(queue.waiting(), rest.len());
+            assert_eq!(drain(&mut queue), rest);
+            assert!(queue.is_notified(last));
+            assert!(matches!(queue.leave(last), Some(Left::Notified(9))));
+            assert!(queue.leave(last).is_none());
         }
     }
 }
 
 #[test]
-fn whoever_is_popped_is_forgotten() {
-    let mut line = WaitList::new();
-    let key = line.push(waker(), 1);
-    assert!(matches!(line.pop_first(), Some((_, 1))));
-    assert!(line.pop_first().is_none());
-    assert!(!line.is_notified(key));
-    assert!(line.leave(key).is_none());
-    assert_eq!((line.waiting(), line.notified()), (0, 0));
+fn popped_waiter_is_removed() {
+    let mut queue = WaitList::new();
+    let key = queue.push(waker(), 1);
+    assert!(matches!(queue.pop_first(), Some((_, 1))));
+    assert!(queue.pop_first().is_none());
+    assert!(!queue.is_notified(key));
+    assert!(queue.leave(key).is_none());
+    assert_eq!((queue.waiting(), queue.notified()), (0, 0));
 }
 
 #[test]
-fn enrolling_asks_for_a_clone_when_it_needs_one() {
-    // Not the waker that does nothing: in a debug build its clones need not compare equal.
+fn enqueue_requests_a_waker_clone_if_needed() {
+    // Not `Waker::noop()`: in a debug build its clones need not compare equal.
     let waker = Waker::from(Arc::<Count>::default());
-    let mut line = WaitList::new();
+    let mut queue = WaitList::new();
     let (mut key, mut spare) = (None, None);
-    assert!(!line.enrol(&mut key, &waker, &mut spare, || ()));
+    assert!(!queue.enqueue(&mut key, &waker, &mut spare, || ()));
     assert!(key.is_none());
     spare = Some(waker.clone());
-    assert!(line.enrol(&mut key, &waker, &mut spare, || ()));
+    assert!(queue.enqueue(&mut key, &waker, &mut spare, || ()));
     assert!(key.is_some() && spare.is_none());
     assert!(
-        line.enrol(&mut key, &waker, &mut spare, || ()),
-        "it is the same waker"
+        queue.enqueue(&mut key, &waker, &mut spare, || ()),
+        "an equivalent waker"
     );
     let other = Waker::from(Arc::<Count>::default());
-    assert!(!line.enrol(&mut key, &other, &mut spare, || ()));
+    assert!(!queue.enqueue(&mut key, &other, &mut spare, || ()));
     spare = Some(other.clone());
-    assert!(line.enrol(&mut key, &other, &mut spare, || ()));
+    assert!(queue.enqueue(&mut key, &other, &mut spare, || ()));
     assert!(
         spare.is_some_and(|old| old.will_wake(&waker)),
-        "the old one is for the caller to drop"
+        "the old waker is returned to the caller"
     );
-    assert_eq!(line.waiting(), 1);
+    assert_eq!(queue.waiting(), 1);
 }

@@ -222,8 +222,8 @@ impl Operation for Wait {
     }
 
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        let place = self.future.place()?;
-        Some(Box::new(move || place.give_up()))
+        let position = self.future.queue_position()?;
+        Some(Box::new(move || position.give_up()))
     }
 }
 

@@ -1,11 +1,11 @@
 use super::items::Items;
-use super::sorted::{Search, Seat};
-use super::{Fault, Get, Join, Order, Overflow, Put, PutError, Rank, TryGetError};
+use super::priority_queue::{Position, Search};
+use super::{Fault, Get, Join, Order, Overflow, Put, PutError, Rank, Statistics, TryGetError};
 use crate::sync::{Arc, Key, Mutex, MutexGuard, WaitList, WakeList};
 use std::fmt;
 use std::num::NonZeroUsize;
 
-/// A queue with an end; the [module](super) tells how it works.
+/// A queue with an end; see the [module](super) for the algorithm.
 ///
 /// ```
 /// use headrace_core::{Buffer, buffer::PutError};
@@ -16,15 +16,15 @@ use std::num::NonZeroUsize;
 /// assert_eq!(buffer.try_put("second"), Err(PutError::Full("second")));
 /// buffer.finish();
 /// assert_eq!(buffer.try_get(), Ok("first"));
-/// assert!(buffer.try_get().is_err(), "that was all");
+/// assert!(buffer.try_get().is_err(), "it was the last item");
 /// # Ok::<(), PutError<&str>>(())
 /// ```
 pub struct Buffer<T> {
-    /// Outside the lock, since it never changes.
+    /// Outside the lock: it never changes.
     maxsize: Option<NonZeroUsize>,
     order: Order<T>,
-    /// Leaf lock: nothing of the caller's runs under it, but for [`Rank::share`] and the closures of
-    /// [`Buffer::visit`] and [`Buffer::peek_with`], which say so.
+    /// Leaf lock: no code of the caller runs under it, except [`Rank::share`] and the closures of [`Buffer::visit`]
+    /// and [`Buffer::peek_with`], which document it.
     pub(super) state: Mutex<State<T>>,
 }
 
@@ -37,34 +37,19 @@ pub(super) struct State<T> {
     pub(super) getters: WaitList,
     pub(super) putters: WaitList,
     pub(super) joiners: WaitList,
-    /// How many of those accepted are not done with.
+    /// The number of accepted items that are not yet processed.
     pub(super) unfinished: usize,
     high_water: usize,
     dropped: u64,
 }
 
-/// What a buffer was doing at one moment; see [`Buffer::statistics`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statistics {
-    /// How many items are here, promised or not.
-    pub len: usize,
-    /// The most that ever were here.
-    pub high_water: usize,
-    /// How many an overflow has cost.
-    pub dropped: u64,
-    /// How many stand in the line for an item.
-    pub waiting_getters: usize,
-    /// How many stand in the line for room.
-    pub waiting_putters: usize,
-}
-
-/// What is to become of an item.
+/// The decision about an item that is put.
 enum Admission {
-    /// There is a slot for it.
+    /// There is a free slot.
     Store,
-    /// There is one as soon as the oldest item is gone.
+    /// The oldest item is dropped to free a slot.
     Displace,
-    /// It is dropped.
+    /// The item is dropped.
     Discard,
     Full,
     Closed,
@@ -73,19 +58,19 @@ enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Open,
-    /// Nothing comes in any more.
+    /// No item is accepted.
     Finished,
-    /// Nothing comes in or goes out any more.
+    /// No item is accepted or delivered.
     Closed,
 }
 
 impl<T> Buffer<T> {
-    /// An empty buffer for at most `maxsize` items, or for any number of them; first in, first out.
+    /// An empty FIFO buffer for at most `maxsize` items, or for any number of items.
     pub fn new(maxsize: Option<NonZeroUsize>) -> Arc<Self> {
         Self::with(maxsize, Overflow::Block, Order::Fifo)
     }
 
-    /// An empty buffer in another order, or that does not let its producers wait.
+    /// An empty buffer with the given order and overflow mode.
     pub fn with(maxsize: Option<NonZeroUsize>, overflow: Overflow, order: Order<T>) -> Arc<Self> {
         Arc::new(Self {
             maxsize,
@@ -105,34 +90,34 @@ impl<T> Buffer<T> {
         })
     }
 
-    /// Stores `item` if there is room that nobody who waits was promised, or if the [`Overflow`] makes room.
+    /// Stores `item` if there is a slot that no waiting putter was promised, or if the [`Overflow`] frees one.
     ///
     /// # Errors
     ///
     /// [`PutError`], with the item.
     #[inline]
     pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
-        let (mut state, seat) = match self.lock_with_seat(&item, None) {
+        let (mut state, position) = match self.lock_at_position(&item, None) {
             Ok(found) => found,
             Err(fault) => return Err(PutError::Unranked(item, fault)),
         };
-        let displaced = state.store(None, seat, item)?;
+        let displaced = state.store(None, position, item)?;
         State::settle_and_unlock(state);
         drop(displaced);
         Ok(())
     }
 
-    /// Stores `item` as soon as there is room; see [`Put`].
+    /// Stores `item` as soon as there is space; see [`Put`].
     #[inline]
     pub fn put(self: &Arc<Self>, item: T) -> Put<T> {
         Put::new(Arc::clone(self), item)
     }
 
-    /// Takes the next item if there is one that nobody who waits was promised.
+    /// Takes the next item if there is one that no waiting getter was promised.
     ///
     /// # Errors
     ///
-    /// [`TryGetError::Empty`] if an item may yet come, [`TryGetError::Ended`] if none will.
+    /// [`TryGetError::Empty`] if items may still be put, [`TryGetError::Ended`] otherwise.
     #[inline]
     pub fn try_get(&self) -> Result<T, TryGetError> {
         let mut state = self.state.lock();
@@ -147,8 +132,8 @@ impl<T> Buffer<T> {
         Get::new(Arc::clone(self))
     }
 
-    /// Ends the producers' side: what is in the buffer is still delivered, then getters get
-    /// [`Ended`](super::Ended). Whoever waits to put gets the item back. Idempotent.
+    /// Ends the producers' side: the items in the buffer are still delivered, then getters get
+    /// [`Ended`](super::Ended). Waiting putters get their items back. Idempotent.
     pub fn finish(&self) {
         let mut state = self.state.lock();
         if state.end != End::Open {
@@ -158,11 +143,11 @@ impl<T> Buffer<T> {
         State::settle_and_unlock(state);
     }
 
-    /// Ends the consumers' side, and with it the producers': what was left comes back, in order, and counts as done
-    /// with. Whoever waits to put gets the item back, whoever waits for an item gets [`Ended`](super::Ended).
-    /// Idempotent: nothing is left the second time. What has finished and is empty came to its end by itself, and stays
-    /// so: those of its consumers who have not heard of the end yet must not take it for a closing.
-    #[must_use = "what was left in the buffer is in here"]
+    /// Ends the consumers' and the producers' side. Returns the remaining items in order; they count as processed.
+    /// Waiting putters get their items back, and waiting getters get [`Ended`](super::Ended). Idempotent: the second
+    /// call returns no items. A buffer that has finished and is empty has ended and stays so: consumers that have not
+    /// seen its end yet must not mistake it for a close.
+    #[must_use = "it contains the remaining items of the buffer"]
     pub fn close(&self) -> Vec<T> {
         let mut state = self.state.lock();
         if state.has_ended() {
@@ -170,49 +155,49 @@ impl<T> Buffer<T> {
         }
         state.end = End::Closed;
         let left = state.items.take_all();
-        let home = state.finish_items(left.len());
+        let wakes = state.finish_items(left.len());
         State::settle_and_unlock(state);
-        home.wake_all();
+        wakes.wake_all();
         left.into_vec()
     }
 
-    /// Says that one of the items that came out is done with. `false` if all that were ever accepted are.
-    #[must_use = "false says that there was nothing to be done with"]
+    /// Marks one of the delivered items as processed. `false` if all accepted items are processed already.
+    #[must_use = "false means that no item was unfinished"]
     pub fn task_done(&self) -> bool {
         let mut state = self.state.lock();
         if state.unfinished == 0 {
             return false;
         }
-        let home = state.finish_items(1);
+        let wakes = state.finish_items(1);
         drop(state);
-        home.wake_all();
+        wakes.wake_all();
         true
     }
 
-    /// Waits until as many items are done with as were accepted; see [`Join`].
+    /// Waits until all accepted items are processed; see [`Join`].
     pub fn join(self: &Arc<Self>) -> Join<T> {
         Join::new(Arc::clone(self))
     }
 
-    /// How many items were accepted and are not done with.
+    /// The number of items that were accepted and are not yet processed.
     pub fn unfinished(&self) -> usize {
         self.state.lock().unfinished
     }
 
-    /// How many items are here that were promised to nobody: what [`try_get`](Self::try_get) can have.
+    /// The number of items that are not promised, and thus available to [`try_get`](Self::try_get).
     #[inline]
     pub fn available(&self) -> usize {
         let state = self.state.lock();
         state.items.len().saturating_sub(state.getters.notified())
     }
 
-    /// Whether no slot is free, but for those that were promised to somebody who waits.
+    /// Whether no slot is free, apart from slots promised to waiting putters.
     #[inline]
     pub fn is_full(&self) -> bool {
         !self.state.lock().has_room()
     }
 
-    /// Several figures of one moment.
+    /// All counters at one moment.
     pub fn statistics(&self) -> Statistics {
         let state = self.state.lock();
         Statistics {
@@ -224,13 +209,13 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// How many items are here, promised or not.
+    /// The number of items in the buffer, promised or not.
     #[inline]
     pub fn len(&self) -> usize {
         self.state.lock().items.len()
     }
 
-    /// Whether no item is here.
+    /// Whether the buffer contains no item.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -242,89 +227,89 @@ impl<T> Buffer<T> {
         self.maxsize
     }
 
-    /// Whether nothing comes in any more, after [`finish`](Self::finish) or [`close`](Self::close).
+    /// Whether no more items are accepted, after [`finish`](Self::finish) or [`close`](Self::close).
     #[inline]
     pub fn is_finished(&self) -> bool {
         self.state.lock().end != End::Open
     }
 
-    /// Whether it came to its end by itself: it has finished, and all its items are out.
+    /// Whether it has finished and all its items were delivered.
     pub fn has_ended(&self) -> bool {
         self.state.lock().has_ended()
     }
 
-    /// Whether nothing goes out any more, after [`close`](Self::close).
+    /// Whether no more items are delivered, after [`close`](Self::close).
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.state.lock().end == End::Closed
     }
 
-    /// How many stand in the line for an item; those already notified do not.
+    /// The number of getters waiting for an item, without those already notified.
     pub fn waiting_getters(&self) -> usize {
         self.state.lock().getters.waiting()
     }
 
-    /// How many stand in the line for room; those already notified do not.
+    /// The number of putters waiting for space, without those already notified.
     pub fn waiting_putters(&self) -> usize {
         self.state.lock().putters.waiting()
     }
 
-    /// Whether a panic under the lock left the state in doubt. Every other method but [`visit`](Self::visit) panics
-    /// from then on; dropping the futures does not.
+    /// Whether a panic under the lock may have left the state inconsistent. From then on every other method except
+    /// [`visit`](Self::visit) panics; dropping the futures does not.
     #[inline]
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
     }
 
-    /// Shows each item to `f`, in no promised order, or none at all if the lock is taken or broken.
+    /// Calls `f` with each item, in no guaranteed order; with none if the lock is taken or poisoned.
     ///
-    /// For garbage collectors, which run where they please and may see too little but must never wait. `f` runs under
-    /// the lock: it must neither call back nor panic.
+    /// For garbage collectors: they run at any moment, may miss items, and must never wait. `f` runs under the lock: it
+    /// must neither call back nor panic.
     pub fn visit(&self, f: &mut dyn FnMut(&T)) {
         if let Some(state) = self.state.try_lock() {
             state.items.visit(f);
         }
     }
 
-    /// Shows the next item to `f`, promised or not.
+    /// Calls `f` with the next item, promised or not.
     ///
     /// `f` runs under the lock: it must neither call back nor panic.
     pub fn peek_with<R>(&self, f: impl FnOnce(Option<&T>) -> R) -> R {
         f(self.state.lock().items.first())
     }
 
-    /// Locks; in a sorted buffer, once the seat is found where `item` belongs if it is accepted now. Comparing happens
-    /// without the lock, and what others do meanwhile is taken into account.
+    /// Locks. In a sorted buffer, first finds the position of `item` if it would be accepted now. Comparisons run
+    /// without the lock; changes made by other threads meanwhile are taken into account.
     #[inline]
-    pub(super) fn lock_with_seat(
+    pub(super) fn lock_at_position(
         &self,
         item: &T,
         key: Option<Key>,
-    ) -> Result<(MutexGuard<'_, State<T>>, Option<Seat>), Fault> {
+    ) -> Result<(MutexGuard<'_, State<T>>, Option<Position>), Fault> {
         match &self.order {
             Order::Fifo | Order::Lifo => Ok((self.state.lock(), None)),
-            Order::Sorted(rank) => self.find_seat(rank.as_ref(), item, key),
+            Order::Sorted(rank) => self.find_position(rank.as_ref(), item, key),
         }
     }
 
     #[inline(never)]
-    fn find_seat(
+    fn find_position(
         &self,
         rank: &dyn Rank<T>,
         item: &T,
         key: Option<Key>,
-    ) -> Result<(MutexGuard<'_, State<T>>, Option<Seat>), Fault> {
+    ) -> Result<(MutexGuard<'_, State<T>>, Option<Position>), Fault> {
         let mut search = Search::default();
         loop {
             let state = self.state.lock();
             if !matches!(state.admit(key), Admission::Store | Admission::Displace) {
                 return Ok((state, None));
             }
-            match state.items.seek(&mut search, rank) {
-                Ok(seat) => return Ok((state, seat)),
+            match state.items.search(&mut search, rank) {
+                Ok(position) => return Ok((state, position)),
                 Err(other) => {
                     drop(state);
-                    search.learn(rank.before(item, &other)?);
+                    search.record(rank.before(item, &other)?);
                 }
             }
         }
@@ -346,23 +331,23 @@ impl<T> fmt::Debug for Buffer<T> {
 }
 
 impl<T> State<T> {
-    /// Whether it has finished, and the last item is out.
+    /// Whether it has finished and the last item was taken.
     #[inline]
     fn has_ended(&self) -> bool {
         self.end == End::Finished && self.items.is_empty()
     }
 
-    /// Whether a slot is free that was promised to nobody.
+    /// Whether a slot is free and not promised.
     #[inline]
     fn has_room(&self) -> bool {
-        // Two lengths of things in memory: the sum cannot overflow.
+        // Both count objects in memory, so the sum cannot overflow.
         self.items.len() + self.putters.notified() < self.capacity
     }
 
-    /// What every operation ends with: the last three of the four steps in [`sync`](crate::sync).
+    /// Ends every operation: the last three of the four steps in [`sync`](crate::sync).
     #[inline]
     pub(super) fn settle_and_unlock(mut state: MutexGuard<'_, Self>) {
-        // Mostly there is nobody to think of, and that is all it costs to know.
+        // The fast path: usually nothing waits.
         if state.getters.waiting() != 0 || state.putters.waiting() != 0 {
             let wakes = state.settle();
             drop(state);
@@ -370,9 +355,9 @@ impl<T> State<T> {
         }
     }
 
-    /// The next item, if the getter at `key` was promised one or if there are more than were promised.
+    /// Takes the next item, if the getter at `key` was promised one or if more items exist than are promised.
     ///
-    /// A getter that takes leaves its place; settle afterwards.
+    /// A getter that takes an item leaves the queue. Settle afterwards.
     #[inline]
     pub(super) fn take(&mut self, key: Option<Key>) -> Result<T, TryGetError> {
         if self.end == End::Closed {
@@ -380,7 +365,7 @@ impl<T> State<T> {
         }
         let promised = self.getters.notified();
         if self.items.len() <= promised && !key.is_some_and(|key| self.getters.is_notified(key)) {
-            // Finished, yet not ended while a promised item is still here: its getter may be dropped.
+            // Finished, but not ended while a promised item is in the buffer: its getter may be dropped.
             let ended = self.end == End::Finished && self.items.is_empty();
             return Err(if ended {
                 TryGetError::Ended
@@ -389,16 +374,16 @@ impl<T> State<T> {
             });
         }
         if let Some(key) = key {
-            // It was notified, so there is no waker in what it leaves: nothing is dropped under the lock.
+            // It was notified, so its entry has no waker: nothing is dropped under the lock.
             self.getters.leave(key);
         }
         Ok(self
             .items
             .pop()
-            .expect("as many items as were promised, at least"))
+            .expect("at least as many items as promises"))
     }
 
-    /// What is to become of an item of the putter at `key`, or of a newcomer.
+    /// Decides about an item of the putter at `key`, or of a new put.
     #[inline]
     fn admit(&self, key: Option<Key>) -> Admission {
         if self.end != End::Open {
@@ -414,15 +399,15 @@ impl<T> State<T> {
         }
     }
 
-    /// Stores the item, if the putter at `key` was promised a slot, if there are more than were promised, or if the
-    /// overflow has it so. What it gives is to be dropped after unlocking.
+    /// Stores the item, if the putter at `key` was promised a slot, if a slot is free and not promised, or if the
+    /// overflow mode says so. Returns the displaced item, to be dropped after unlocking.
     ///
-    /// A putter that stores leaves its place; settle afterwards.
+    /// A putter that stores its item leaves the queue. Settle afterwards.
     #[inline]
     pub(super) fn store(
         &mut self,
         key: Option<Key>,
-        seat: Option<Seat>,
+        position: Option<Position>,
         item: T,
     ) -> Result<Option<T>, PutError<T>> {
         match self.admit(key) {
@@ -430,14 +415,14 @@ impl<T> State<T> {
                 if let Some(key) = key {
                     self.putters.leave(key);
                 }
-                self.items.push(seat, item);
+                self.items.push(position, item);
                 self.unfinished += 1;
                 self.high_water = self.high_water.max(self.items.len());
                 Ok(None)
             }
             Admission::Displace => {
-                // In this order, since the seat is one among the items of now.
-                self.items.push(seat, item);
+                // In this order: the position is valid for the current items.
+                self.items.push(position, item);
                 self.dropped += 1;
                 Ok(self.items.pop_oldest())
             }
@@ -450,26 +435,26 @@ impl<T> State<T> {
         }
     }
 
-    /// So many items are done with. At the last one, those who wait for it are to be woken after unlocking.
+    /// Marks `count` items as processed. At the last one, returns the joiners to be woken after unlocking.
     fn finish_items(&mut self, count: usize) -> WakeList {
-        let mut home = WakeList::new();
-        // Some may have been reported as done before they came out.
+        let mut wakes = WakeList::new();
+        // Items may be reported as processed before they are delivered.
         self.unfinished = self.unfinished.saturating_sub(count);
         if self.unfinished == 0 {
-            send_home(&mut self.joiners, &mut home);
+            release_all(&mut self.joiners, &mut wakes);
         }
-        home
+        wakes
     }
 
-    /// Restores the invariants of the [module](super): promises each item and each slot that is over to the first who
-    /// waits for one, and sends home those who wait in vain. To be called after every change; O(1) plus the wake-ups.
+    /// Restores the invariants of the [module](super): promises each spare item and slot to the first waiter for one,
+    /// and releases waiters that wait in vain. Must be called after every change. O(1) plus the wake-ups.
     fn settle(&mut self) -> WakeList {
         let mut wakes = WakeList::new();
         if self.end == End::Closed || self.has_ended() {
-            send_home(&mut self.getters, &mut wakes);
+            release_all(&mut self.getters, &mut wakes);
         }
         if self.end != End::Open {
-            send_home(&mut self.putters, &mut wakes);
+            release_all(&mut self.putters, &mut wakes);
         }
         while self.items.len() > self.getters.notified()
             && let Some((getter, ())) = self.getters.notify_first()
@@ -493,9 +478,9 @@ impl<T> State<T> {
     }
 }
 
-/// Empties the line. Whom it wakes sees the end for itself, under a key that names nobody any more.
-fn send_home(line: &mut WaitList, wakes: &mut WakeList) {
-    while let Some((waker, ())) = line.pop_first() {
+/// Removes all waiters. Their keys become invalid, and the next poll of each sees the state for itself.
+fn release_all(queue: &mut WaitList, wakes: &mut WakeList) {
+    while let Some((waker, ())) = queue.pop_first() {
         wakes.push(waker);
     }
 }

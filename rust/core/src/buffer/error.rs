@@ -2,13 +2,13 @@ use super::Fault;
 use std::error::Error;
 use std::fmt;
 
-/// Why a [`Buffer`](super::Buffer) did not accept the item, which comes back in it.
+/// A [`Buffer`](super::Buffer) did not accept the item, which the error returns.
 pub enum PutError<T> {
-    /// There is no room, or what room there is was promised to those who wait.
+    /// There is no space, or all free slots are promised to waiting putters.
     Full(T),
-    /// The buffer accepts nothing any more.
+    /// The buffer accepts no more items.
     Closed(T),
-    /// The item cannot be compared with one that is here.
+    /// The item cannot be compared with one in the buffer.
     Unranked(T, Fault),
 }
 
@@ -33,7 +33,7 @@ impl<T: PartialEq> PartialEq for PutError<T> {
     }
 }
 
-// By hand, so that an item needs no `Debug` for the error to be one.
+// By hand: the item need not be `Debug` for this to be an `Error`.
 impl<T> fmt::Debug for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -48,7 +48,7 @@ impl<T> fmt::Display for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full(_) => "the buffer is full",
-            Self::Closed(_) => "the buffer accepts nothing any more",
+            Self::Closed(_) => "the buffer accepts no more items",
             Self::Unranked(..) => "the item cannot be compared with those in the buffer",
         })
     }
@@ -63,10 +63,10 @@ impl<T> Error for PutError<T> {
     }
 }
 
-/// Why [`try_get`](super::Buffer::try_get) gave no item.
+/// [`try_get`](super::Buffer::try_get) returned no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryGetError {
-    /// There is no item, or what items there are were promised to those who wait.
+    /// There is no item, or all items are promised to waiting getters.
     Empty,
     /// There is no item and there will be none.
     Ended,

@@ -1,19 +1,18 @@
 use super::buffer::State;
-use super::place::Line;
-use super::{Buffer, Ended, Place, TryGetError};
-use crate::sync::{Arc, Key};
+use super::{Buffer, Ended, Queue, TryGetError};
+use crate::sync::{Arc, Key, QueuePosition, WaitQueues};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// The next item of a [`Buffer`], as soon as there is one; made by [`Buffer::get`].
 ///
-/// The place in the line is taken by the first poll.
+/// The first poll joins the wait queue.
 ///
 /// # Cancel safety
 ///
-/// Dropping it loses no item: the item leaves the buffer in the very poll that delivers it. What is lost is the place
-/// in the line; if an item had been promised, the next in the line has it.
+/// Dropping it loses no item: the item leaves the buffer in the poll that delivers it. The position in the queue is
+/// lost; if an item had been promised, the promise goes to the next getter.
 ///
 /// # Panics
 ///
@@ -23,7 +22,7 @@ use std::task::{Context, Poll};
 pub struct Get<T> {
     /// `None` once complete.
     buffer: Option<Arc<Buffer<T>>>,
-    /// The place in `getters`, from the first poll that found nothing until completion.
+    /// The position in `getters`, from the first poll that found no item until completion.
     key: Option<Key>,
 }
 
@@ -36,9 +35,10 @@ impl<T> Get<T> {
         }
     }
 
-    /// Its place in the line, if it stands there.
-    pub fn place(&self) -> Option<Place<T>> {
-        Some(Place::new(self.buffer.as_ref()?, Line::Getters, self.key?))
+    /// The position in the wait queue, if it has joined it.
+    pub fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
+        let buffer = self.buffer.as_ref()?;
+        Some(QueuePosition::new(buffer, Queue::Getters, self.key?))
     }
 }
 
@@ -49,27 +49,27 @@ impl<T> Future for Get<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let buffer = this.buffer.as_ref().expect("`Get` polled after completion");
-        // Outlives the guard, so that a waker which ends up in here is dropped after unlocking.
+        // Outlives the guard: a waker that ends up here is dropped after unlocking.
         let mut spare = None;
         loop {
             let mut state = buffer.state.lock();
             let output = match state.take(this.key) {
                 Ok(item) => Ok(item),
                 Err(TryGetError::Ended) => {
-                    // Only a key that was notified before a `close` still names anybody: no waker is dropped here.
+                    // Only a key that was notified before a `close` is still valid: no waker is dropped here.
                     this.key.and_then(|key| state.getters.leave(key));
                     Err(Ended)
                 }
                 Err(TryGetError::Empty) => {
                     if state
                         .getters
-                        .enrol(&mut this.key, cx.waker(), &mut spare, || ())
+                        .enqueue(&mut this.key, cx.waker(), &mut spare, || ())
                     {
                         return Poll::Pending;
                     }
                     drop(state);
                     spare = Some(cx.waker().clone());
-                    // An item may have come while the lock was away: look again before waiting for one.
+                    // An item may have arrived while the lock was free: check again before waiting.
                     continue;
                 }
             };
@@ -85,7 +85,7 @@ impl<T> Drop for Get<T> {
     #[inline]
     fn drop(&mut self) {
         if let (Some(buffer), Some(key)) = (&self.buffer, self.key) {
-            buffer.leave(Line::Getters, key);
+            buffer.leave(Queue::Getters, key);
         }
     }
 }

@@ -1,13 +1,13 @@
-use super::sorted::{Search, Seat, Sorted, Sought};
+use super::priority_queue::{Position, PriorityQueue, Search, SearchStep};
 use super::{Order, Rank};
 use std::collections::VecDeque;
 
-/// The items of a buffer, in their order.
+/// The items of a buffer, stored for its order.
 #[derive(Debug)]
 pub(super) enum Items<T> {
     Fifo(VecDeque<T>),
     Lifo(VecDeque<T>),
-    Sorted(Sorted<T>),
+    Sorted(PriorityQueue<T>),
 }
 
 impl<T> Items<T> {
@@ -15,16 +15,16 @@ impl<T> Items<T> {
         match order {
             Order::Fifo => Self::Fifo(VecDeque::new()),
             Order::Lifo => Self::Lifo(VecDeque::new()),
-            Order::Sorted(_) => Self::Sorted(Sorted::new()),
+            Order::Sorted(_) => Self::Sorted(PriorityQueue::new()),
         }
     }
 
-    /// Empties it. The items come in the order in which they would have come out.
+    /// Removes and returns all items, in the order of delivery.
     pub(super) fn take_all(&mut self) -> Self {
         match self {
             Self::Fifo(items) => Self::Fifo(std::mem::take(items)),
             Self::Lifo(items) => Self::Lifo(std::mem::take(items)),
-            Self::Sorted(items) => Self::Sorted(std::mem::replace(items, Sorted::new())),
+            Self::Sorted(items) => Self::Sorted(std::mem::replace(items, PriorityQueue::new())),
         }
     }
 
@@ -49,7 +49,7 @@ impl<T> Items<T> {
         self.len() == 0
     }
 
-    /// The one that comes out next.
+    /// The item to be delivered next.
     pub(super) fn first(&self) -> Option<&T> {
         match self {
             Self::Fifo(items) => items.front(),
@@ -67,7 +67,7 @@ impl<T> Items<T> {
         }
     }
 
-    /// Takes out the one that has been here longest.
+    /// Removes the item that was stored first.
     #[cold]
     pub(super) fn pop_oldest(&mut self) -> Option<T> {
         match self {
@@ -76,26 +76,30 @@ impl<T> Items<T> {
         }
     }
 
-    /// Adds an item; `seat` is for a sorted buffer, which found it under this very lock.
+    /// Adds an item. A sorted buffer needs its `position`, found since the lock was taken.
     #[inline]
-    pub(super) fn push(&mut self, seat: Option<Seat>, item: T) {
+    pub(super) fn push(&mut self, position: Option<Position>, item: T) {
         match self {
             Self::Fifo(items) | Self::Lifo(items) => items.push_back(item),
             Self::Sorted(items) => {
-                items.insert(seat.expect("a sorted buffer was searched first"), item);
+                items.insert(position.expect("a sorted buffer is searched first"), item);
             }
         }
     }
 
-    /// One step of the search for the place of a new item: the seat, if it needs one, or a handle on the item with
-    /// which to compare it after unlocking.
-    pub(super) fn seek(&self, search: &mut Search, rank: &dyn Rank<T>) -> Result<Option<Seat>, T> {
+    /// Makes one step of the search for the position of a new item. Returns the position, `None` if the order needs
+    /// none, or as `Err` a handle on the item to compare with after unlocking.
+    pub(super) fn search(
+        &self,
+        search: &mut Search,
+        rank: &dyn Rank<T>,
+    ) -> Result<Option<Position>, T> {
         let Self::Sorted(items) = self else {
             return Ok(None);
         };
-        match items.seek(search) {
-            Sought::Here(seat) => Ok(Some(seat)),
-            Sought::Compare(other) => Err(rank.share(other)),
+        match items.search(search) {
+            SearchStep::Found(position) => Ok(Some(position)),
+            SearchStep::Compare(other) => Err(rank.share(other)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The moment when every item is done with; made by [`Buffer::join`].
+/// Waits until every item is processed; made by [`Buffer::join`].
 ///
 /// # Cancel safety
 ///
@@ -39,25 +39,25 @@ impl<T> Future for Join<T> {
             .buffer
             .as_ref()
             .expect("`Join` polled after completion");
-        // Outlives the guard, so that a waker which ends up in here is dropped after unlocking.
+        // Outlives the guard: a waker that ends up here is dropped after unlocking.
         let mut spare = None;
         loop {
             let mut state = buffer.state.lock();
-            // Whoever was sent home saw the moment, even if there is more to do by now.
-            let sent_home = this.key.is_some_and(|key| !state.joiners.contains(key));
-            if sent_home || state.unfinished == 0 {
+            // A waiter that was removed has seen the count at zero, even if it has risen since.
+            let was_released = this.key.is_some_and(|key| !state.joiners.contains(key));
+            if was_released || state.unfinished == 0 {
                 let left = this.key.take().and_then(|key| state.joiners.leave(key));
                 drop(state);
                 drop(left);
                 this.buffer = None;
                 return Poll::Ready(());
             }
-            if (state.joiners).enrol(&mut this.key, cx.waker(), &mut spare, || ()) {
+            if (state.joiners).enqueue(&mut this.key, cx.waker(), &mut spare, || ()) {
                 return Poll::Pending;
             }
             drop(state);
             spare = Some(cx.waker().clone());
-            // The moment may have come while the lock was away: look again before waiting for it.
+            // The count may have reached zero while the lock was free: check again before waiting.
         }
     }
 }

@@ -2,68 +2,65 @@
 //!
 //! # Algorithm
 //!
-//! One lock guards the items and two lines of waiters: getters, who found no item, and putters, who found no room.
-//! A put that leaves an item over notifies the first getter; a get that leaves room notifies the first putter. A
-//! notification is a promise of *an* item or of *a* slot, kept by counting: the item stays in the buffer until the
-//! very poll that delivers it, and a putter's item stays in its future until the very poll that stores it. Between the
-//! two, nothing is in flight that a dropped future could take with it.
+//! One lock guards the items and two wait queues: getters, which found no item, and putters, which found no space.
+//! A put that leaves a spare item notifies the first getter; a get that frees a slot notifies the first putter. A
+//! notification is a promise of *an* item or of *a* slot, kept by counting. The item stays in the buffer until the poll
+//! that delivers it, and a putter's item stays in its future until the poll that stores it. Between the two, no item is
+//! in flight that a dropped future could lose.
 //!
 //! # Fairness
 //!
-//! First come, first served, by first poll. With `n` getters notified, `n` items are spoken for, and whoever comes
-//! anew takes one only if there are more than that; the same holds for slots. So a waiter that was notified always
-//! finds what it was promised, however late its executor polls it, and it never goes back into the line. What is
-//! promised is a place in the order of service, not a particular item: whoever takes, takes the next by the buffer's
-//! [`Order`].
+//! First in, first out, by first poll. With `n` getters notified, `n` items are promised, and a new getter takes one
+//! only if there are more. The same holds for slots. So a notified waiter always finds its item or slot, however late
+//! its executor polls it, and it never rejoins the queue. The promise is a position in the order of service, not a
+//! particular item: each getter takes the next item by the buffer's [`Order`].
 //!
-//! A future that is dropped while it waits leaves the line. One that is dropped after it was notified hands the promise
-//! on to the first in the line, or to whoever comes next. One that can neither be woken nor dropped, because its
-//! executor is gone, has its [`Place`] given up for it.
+//! A future that is dropped while it waits leaves the queue. If it is dropped after its notification, the promise goes
+//! to the first waiter in the queue, or else to the next caller. A future that can neither be woken nor dropped, because
+//! its executor is gone, can be removed through its [`QueuePosition`](crate::sync::QueuePosition).
 //!
 //! # Order
 //!
-//! First in, first out; last in, first out; or sorted by a [`Rank`], and then first in, first out among equals.
-//! Comparing two items is the caller's code and must not run under the lock. So a sorted buffer compares when an item
-//! comes in, and never when one goes out: a put looks at one item, unlocks, compares, locks again and goes on from
-//! there (`sorted.rs` tells how what others did in between is taken into account). A putter that waited searches when
-//! it was promised its slot, which it keeps meanwhile.
+//! First in, first out; last in, first out; or sorted by a [`Rank`], and first in, first out among equals.
+//! Comparing two items runs the caller's code, which must not run under the lock. So a sorted buffer compares when an
+//! item is put, and never when one is taken: a put selects one item, unlocks, compares, locks again and continues from
+//! there (`priority_queue.rs` explains how it accounts for changes in between). A putter that waited searches after it
+//! was promised a slot, and keeps the slot meanwhile.
 //!
 //! # Overflow
 //!
-//! An item that finds the buffer full waits, or is refused, or is dropped, or takes the place of the oldest one
-//! ([`Overflow`]). Only in the first case is there ever a line of putters.
+//! An item that is put into a full buffer waits, is refused, is dropped, or replaces the oldest item ([`Overflow`]).
+//! Only in the first case does the queue of putters ever contain a waiter.
 //!
 //! # Endings
 //!
-//! [`finish`](Buffer::finish) is the producers' end: what is in the buffer is still delivered. Putters get their items
-//! back at once, getters learn of the end when the last item was *taken*, not when it was promised: a getter that was
-//! promised it may yet be dropped, and then another one is to have it. [`close`](Buffer::close) is the consumers' end:
-//! what is left goes to the caller. Every item thus ends in exactly one place: with a getter, with the caller of
-//! `close`, in the error or the future of its own put, in the count of those that an overflow dropped, or in a buffer
-//! that nobody has dropped yet.
+//! [`finish`](Buffer::finish) ends the producers' side: the items in the buffer are still delivered. Putters get their
+//! items back at once. Getters see the end when the last item was *taken*, not when it was promised: the getter that was
+//! promised it may be dropped, and then another getter must receive it. [`close`](Buffer::close) ends the consumers'
+//! side: it returns the remaining items. Every item thus ends in exactly one of these: a getter, the caller of `close`,
+//! the error or the future of its own put, the count of items dropped by an overflow, or a buffer that still exists.
 //!
-//! # Being done
+//! # Join
 //!
-//! An item that was taken is not done with until somebody says so: [`task_done`](Buffer::task_done) counts down what
-//! every accepted item counts up, and [`join`](Buffer::join) waits for zero. Who does not care never asks.
+//! A taken item counts as unfinished until the caller reports it as processed. Every accepted item raises the count,
+//! [`task_done`](Buffer::task_done) lowers it, and [`join`](Buffer::join) waits for zero. Using it is optional.
 //!
 //! # Invariants
 //!
-//! After every operation, with *waiting* and *notified* counted per line:
+//! After every operation, with *waiting* and *notified* counted per queue:
 //!
 //! 1. open or finished: `notified getters <= items`, and a getter waits only if they are equal;
 //! 2. open: `items + notified putters <= maxsize`, and a putter waits only if they are equal;
 //! 3. finished and empty, or closed: no getter waits; finished or closed: no putter waits.
 //!
-//! The second halves of 1 and 2 say that no wake-up is lost. `State::settle` is the only place that restores them.
+//! The second halves of 1 and 2 mean that no wake-up is lost. Only `State::settle` restores them.
 //!
 //! # Cost
 //!
-//! Every operation is O(1) whatever the number of items and waiters, except the one that ends the waits of all of them,
-//! and a put into a sorted buffer: it makes O(log n) comparisons, and if the buffer is full and drops its oldest, that
-//! one is searched for in O(n).
-//! One lock, and no allocation but that of the queue of items as it grows and of the lines as they grow. The buffer
-//! holds at most `maxsize` items, each waiting putter holds its own; the queue's memory stays at its high-water mark.
+//! Every operation is O(1) in the number of items and waiters, with two exceptions. Ending all waits is linear in the
+//! waiters. A put into a sorted buffer makes O(log n) comparisons, and if it drops the oldest item, it searches for that
+//! item in O(n). One lock is taken, and only the growth of the item queue and of the wait queues allocates. The buffer
+//! holds at most `maxsize` items, and each waiting putter holds its own; the memory stays at its high-water mark.
 
 #[allow(clippy::module_inception)] // One noun, one file: the type `Buffer` lives in `buffer.rs`.
 mod buffer;
@@ -72,14 +69,16 @@ mod get;
 mod items;
 mod join;
 mod order;
-mod place;
+mod priority_queue;
 mod put;
-mod sorted;
+mod queue;
+mod statistics;
 
-pub use self::buffer::{Buffer, Statistics};
+pub use self::buffer::Buffer;
 pub use error::{Ended, PutError, TryGetError};
 pub use get::Get;
 pub use join::Join;
 pub use order::{Fault, Order, Overflow, Rank};
-pub use place::Place;
 pub use put::Put;
+pub use queue::Queue;
+pub use statistics::Statistics;

@@ -1,15 +1,15 @@
 use std::error::Error;
 use std::fmt;
 
-/// Which item comes out next.
+/// The order in which items are delivered.
 #[derive(Default)]
 pub enum Order<T> {
-    /// The oldest.
+    /// The oldest item first.
     #[default]
     Fifo,
-    /// The newest.
+    /// The newest item first.
     Lifo,
-    /// The least by this rank; of equals the oldest.
+    /// The least item by this rank first; of equal items the oldest.
     Sorted(Box<dyn Rank<T>>),
 }
 
@@ -23,38 +23,38 @@ impl<T> fmt::Debug for Order<T> {
     }
 }
 
-/// What becomes of an item that finds a buffer full.
+/// The handling of an item that is put into a full buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
-    /// It waits.
+    /// The put waits for space.
     #[default]
     Block,
-    /// It takes the place of the item that has been here longest.
+    /// The item replaces the oldest one, which is dropped.
     DropOldest,
-    /// It is dropped.
+    /// The item is dropped.
     DropNewest,
-    /// It is refused, by [`Put`](super::Put) too.
+    /// The item is refused, also by [`Put`](super::Put).
     Error,
 }
 
 /// Compares the items of a sorted buffer.
 ///
-/// It need not be a proper order: whatever it answers, every item is kept, and each search for a place ends.
+/// It need not be a consistent order: whatever it returns, no item is lost, and each search for a position ends.
 pub trait Rank<T>: Send + Sync {
-    /// Another handle on the item, for a comparison that runs while the item may already be gone.
+    /// Another handle on the item, for a comparison that may run after the item was delivered.
     ///
-    /// Runs under the lock: it must neither call back nor panic. What it gives is dropped outside.
+    /// Runs under the lock: it must neither call back nor panic. The handle is dropped after unlocking.
     fn share(&self, item: &T) -> T;
 
-    /// Whether `item` comes out before `other`, which is here already.
+    /// Whether `item` is delivered before `other`, which is in the buffer.
     ///
-    /// Runs under no lock, so it may do anything; what it does to the buffer meanwhile is taken into account.
+    /// Runs without the lock, so it may do anything, including changes to the buffer.
     ///
     /// # Errors
     ///
-    /// If they cannot be compared: the item is then refused.
+    /// If the items cannot be compared. The new item is then refused.
     fn before(&self, item: &T, other: &T) -> Result<bool, Fault>;
 }
 
-/// Why two items could not be compared.
+/// The reason why two items could not be compared.
 pub type Fault = Box<dyn Error + Send + Sync>;

@@ -1,21 +1,20 @@
 use super::buffer::State;
-use super::place::Line;
-use super::{Buffer, Overflow, Place, PutError};
-use crate::sync::{Arc, Key};
+use super::{Buffer, Overflow, PutError, Queue};
+use crate::sync::{Arc, Key, QueuePosition, WaitQueues};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Stores an item in a [`Buffer`] as soon as there is room; made by [`Buffer::put`].
+/// Stores an item in a [`Buffer`] as soon as there is space; made by [`Buffer::put`].
 ///
-/// The place in the line is taken by the first poll, which completes at once if there is room.
+/// The first poll completes if there is space, and otherwise joins the wait queue.
 ///
 /// # Cancel safety
 ///
-/// The item is stored in the very poll that reports so. Until then it is in the future: dropping the future drops the
-/// item, [`into_item`](Self::into_item) gives it back instead. Either way the place in the line is lost; if room had
-/// been promised, the next in the line has it.
+/// The item is stored in the poll that reports success. Until then it is in the future: dropping the future drops the
+/// item, and [`into_item`](Self::into_item) returns it. Either way the position in the queue is lost; if a slot had
+/// been promised, the promise goes to the next putter.
 ///
 /// # Panics
 ///
@@ -23,13 +22,13 @@ use std::task::{Context, Poll};
 #[must_use = "futures do nothing unless polled"]
 pub struct Put<T> {
     buffer: Arc<Buffer<T>>,
-    /// The place in `putters`, from the first poll that found no room until completion.
+    /// The position in `putters`, from the first poll that found no space until completion.
     key: Option<Key>,
     /// `None` once complete.
     item: Option<T>,
 }
 
-// The item is only ever moved, so a pin on the future promises nothing about it.
+// The item is only ever moved: a pin on the future guarantees nothing about it.
 impl<T> Unpin for Put<T> {}
 
 impl<T> Put<T> {
@@ -42,17 +41,17 @@ impl<T> Put<T> {
         }
     }
 
-    /// The item as long as it was not accepted, for those who have to know what the future keeps alive.
+    /// The item, until it is accepted: for callers that track the objects which the future keeps alive.
     pub fn item(&self) -> Option<&T> {
         self.item.as_ref()
     }
 
-    /// Its place in the line, if it stands there.
-    pub fn place(&self) -> Option<Place<T>> {
-        Some(Place::new(&self.buffer, Line::Putters, self.key?))
+    /// The position in the wait queue, if it has joined it.
+    pub fn queue_position(&self) -> Option<QueuePosition<Buffer<T>>> {
+        Some(QueuePosition::new(&self.buffer, Queue::Putters, self.key?))
     }
 
-    /// Gives up, and gives the item back; `None` if the put has completed, successfully or not.
+    /// Cancels the put and returns the item; `None` if the put has completed, successfully or not.
     pub fn into_item(mut self) -> Option<T> {
         self.item.take()
     }
@@ -64,43 +63,43 @@ impl<T> Future for Put<T> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        // Outlives the guard, so that a waker which ends up in here is dropped after unlocking.
+        // Outlives the guard: a waker that ends up here is dropped after unlocking.
         let mut spare = None;
         loop {
-            // Before the lock, which this panic must not break.
+            // Before the lock, which this panic must not poison.
             let item = this.item.as_ref().expect("`Put` polled after completion");
-            let (mut state, seat) = match this.buffer.lock_with_seat(item, this.key) {
+            let (mut state, position) = match this.buffer.lock_at_position(item, this.key) {
                 Ok(found) => found,
                 Err(fault) => {
-                    // It cannot be compared, so it is over; a slot that it was promised goes to the next.
+                    // The item cannot be compared: the put fails, and a slot promised to it goes to the next putter.
                     if let Some(key) = this.key.take() {
-                        this.buffer.leave(Line::Putters, key);
+                        this.buffer.leave(Queue::Putters, key);
                     }
-                    let item = this.item.take().expect("it was compared just now");
+                    let item = this.item.take().expect("the comparison took no item");
                     return Poll::Ready(Err(PutError::Unranked(item, fault)));
                 }
             };
-            // Only now: had the lock been broken, the item would still be here.
+            // Only now: if `lock` had panicked, the item would still be in the future.
             let Some(item) = this.item.take() else {
-                unreachable!("it was here before the lock")
+                unreachable!("the item was present before the lock")
             };
-            let output = match state.store(this.key, seat, item) {
+            let output = match state.store(this.key, position, item) {
                 Ok(displaced) => Ok(displaced),
                 Err(PutError::Full(item)) if state.overflow == Overflow::Block => {
                     this.item = Some(item);
                     if state
                         .putters
-                        .enrol(&mut this.key, cx.waker(), &mut spare, || ())
+                        .enqueue(&mut this.key, cx.waker(), &mut spare, || ())
                     {
                         return Poll::Pending;
                     }
                     drop(state);
                     spare = Some(cx.waker().clone());
-                    // Room may have come while the lock was away: look again before waiting for it.
+                    // A slot may have become free while the lock was free: check again before waiting.
                     continue;
                 }
                 Err(error) => {
-                    // Only a key that was notified before the end still names anybody: no waker is dropped here.
+                    // Only a key that was notified before the end is still valid: no waker is dropped here.
                     this.key.and_then(|key| state.putters.leave(key));
                     Err(error)
                 }
@@ -116,7 +115,7 @@ impl<T> Drop for Put<T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.buffer.leave(Line::Putters, key);
+            self.buffer.leave(Queue::Putters, key);
         }
     }
 }

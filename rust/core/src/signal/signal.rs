@@ -1,8 +1,8 @@
 use super::{Stopped, Wait};
-use crate::sync::{Arc, Key, Left, Mutex, Slab, WaitList, WakeList};
+use crate::sync::{Arc, Key, Left, Mutex, Slab, WaitList, WaitQueues, WakeList};
 use std::fmt;
 
-/// One value to everybody who waits for it; the [module](super) tells how it works.
+/// One value for all waiters; see the [module](super) for the algorithm.
 ///
 /// ```
 /// use headrace_core::Signal;
@@ -17,27 +17,27 @@ use std::fmt;
 /// assert!(matches!(wait.poll(&mut cx), Poll::Ready(Ok(value)) if *value == "go"));
 /// ```
 pub struct Signal<T> {
-    /// Leaf lock: nothing of the caller's runs under it, but for the closure of [`Signal::visit`], which says so.
+    /// Leaf lock: no code of the caller runs under it, except the closure of [`Signal::visit`], which documents it.
     pub(super) state: Mutex<State<T>>,
 }
 
 pub(super) struct State<T> {
-    kept: Option<Kept<T>>,
-    /// The values that were published to waiters who have not all come for them yet.
+    retained: Option<Retained<T>>,
+    /// The values that were published to waiters of which some have not collected yet.
     batches: Slab<Batch<T>>,
-    /// Each notified waiter knows its batch.
-    pub(super) line: WaitList<Option<Key>>,
+    /// Each notified waiter has the key of its batch.
+    pub(super) waiters: WaitList<Option<Key>>,
     /// Counts the publications.
     published: u64,
-    /// A value published up to here is discarded if it comes back: a later one was kept, or a reset came.
+    /// A value with at most this number is discarded if it comes back: a later one was retained, or `reset` was called.
     outdated: u64,
     stopped: bool,
 }
 
-pub(super) enum Kept<T> {
-    /// For one wait. Shared only when that wait comes, so a publish that nobody hears allocates nothing.
+pub(super) enum Retained<T> {
+    /// For one wait. Shared only by that wait: a publish without waiters allocates nothing.
     Once(T),
-    /// The same, having been shared before with those who never came.
+    /// The same, already shared with waiters that were dropped before they collected it.
     OnceShared(Arc<T>),
     /// For every wait.
     Sticky(Arc<T>),
@@ -45,22 +45,22 @@ pub(super) enum Kept<T> {
 
 struct Batch<T> {
     value: Arc<T>,
-    /// Which publication it was.
+    /// The number of its publication.
     number: u64,
-    /// How many members are still to come; never 0.
-    owed: usize,
-    /// Whether the value got through to somebody, so that the last member's drop need not save it.
+    /// The number of members that have still to collect; never 0.
+    pending: usize,
+    /// Whether a member took the value, or it is retained: then the drop of the last member need not save it.
     delivered: bool,
 }
 
 impl<T> Signal<T> {
-    /// A signal with no value and nobody waiting.
+    /// A signal with no value and no waiters.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                kept: None,
+                retained: None,
                 batches: Slab::new(),
-                line: WaitList::new(),
+                waiters: WaitList::new(),
                 published: 0,
                 outdated: 0,
                 stopped: false,
@@ -68,32 +68,32 @@ impl<T> Signal<T> {
         })
     }
 
-    /// The value that is kept, or the next to be published; see [`Wait`].
+    /// Waits for the retained value, or the next to be published; see [`Wait`].
     #[inline]
     pub fn wait(self: &Arc<Self>) -> Wait<T> {
         Wait::new(Arc::clone(self))
     }
 
-    /// Gives `value` to everybody who waits. If nobody does, or if all of them are dropped before they took it, it is
-    /// kept for the next wait, in place of an older one; if it is `sticky` it is kept anyway, for every wait, until
-    /// [`reset`](Self::reset) or until another sticky one takes its place. A value that is not is dropped meanwhile,
-    /// and so is every one after [`stop`](Self::stop).
+    /// Delivers `value` to all current waiters. If there are none, or if all are dropped before they take it, it is
+    /// retained for the next wait, in place of an older one. A `sticky` value is always retained, for every wait, until
+    /// [`reset`](Self::reset) or until another sticky value replaces it; until then, values that are not sticky are
+    /// dropped. After [`stop`](Self::stop) every value is dropped.
     #[inline]
     pub fn publish(&self, value: T, sticky: bool) {
         let mut state = self.state.lock();
-        if state.stopped || (!sticky && matches!(state.kept, Some(Kept::Sticky(_)))) {
+        if state.stopped || (!sticky && matches!(state.retained, Some(Retained::Sticky(_)))) {
             drop(state);
             drop(value);
             return;
         }
         state.published += 1;
-        if state.line.waiting() == 0 {
+        if state.waiters.waiting() == 0 {
             let value = if sticky {
-                Kept::Sticky(Arc::new(value))
+                Retained::Sticky(Arc::new(value))
             } else {
-                Kept::Once(value)
+                Retained::Once(value)
             };
-            let outdated = state.keep(value);
+            let outdated = state.retain(value);
             drop(state);
             drop(outdated);
         } else {
@@ -104,30 +104,30 @@ impl<T> Signal<T> {
         }
     }
 
-    /// Forgets the value that is kept, also one that comes back later because nobody took it.
+    /// Drops the retained value, and any value published so far that comes back because no waiter took it.
     ///
-    /// Those who were notified still get theirs.
+    /// Waiters that were notified still get their value.
     pub fn reset(&self) {
         let mut state = self.state.lock();
         state.outdated = state.published;
-        let kept = state.kept.take();
+        let retained = state.retained.take();
         drop(state);
-        drop(kept);
+        drop(retained);
     }
 
-    /// Ends it for good: whoever waits, now or later, gets [`Stopped`].
+    /// Ends the signal: all current and later waits get [`Stopped`].
     ///
-    /// Those who were notified still get their value; the one that is kept is dropped. Idempotent.
+    /// Waiters that were notified still get their value; the retained value is dropped. Idempotent.
     pub fn stop(&self) {
         let mut wakes = WakeList::new();
         let mut state = self.state.lock();
         state.stopped = true;
-        let kept = state.kept.take();
-        while let Some((waker, _)) = state.line.pop_first() {
+        let retained = state.retained.take();
+        while let Some((waker, _)) = state.waiters.pop_first() {
             wakes.push(waker);
         }
         drop(state);
-        drop(kept);
+        drop(retained);
         wakes.wake_all();
     }
 
@@ -137,42 +137,43 @@ impl<T> Signal<T> {
         self.state.lock().stopped
     }
 
-    /// How many stand in the line; those already notified do not.
+    /// The number of waiters in the queue, without those already notified.
     #[inline]
     pub fn waiting(&self) -> usize {
-        self.state.lock().line.waiting()
+        self.state.lock().waiters.waiting()
     }
 
-    /// Whether a panic under the lock left the state in doubt. Every other method but [`visit`](Self::visit) panics
-    /// from then on; dropping the futures does not.
+    /// Whether a panic under the lock may have left the state inconsistent. From then on every other method except
+    /// [`visit`](Self::visit) panics; dropping the futures does not.
     #[inline]
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
     }
 
-    /// Shows each value to `f` once, or none at all if the lock is taken or broken.
+    /// Calls `f` once with each value; with none if the lock is taken or poisoned.
     ///
-    /// For garbage collectors, which run where they please and may see too little but must never wait. Hence also: a
-    /// value of which somebody outside has an [`Arc`] is not shown, since this signal is not what keeps it alive. `f`
-    /// runs under the lock: it must neither call back nor panic.
+    /// For garbage collectors: they run at any moment, may miss values, and must never wait. A value with an [`Arc`]
+    /// outside is left out, since this signal is not the only owner. `f` runs under the lock: it must neither call back
+    /// nor panic.
     pub fn visit(&self, f: &mut dyn FnMut(&T)) {
         let Some(state) = self.state.try_lock() else {
             return;
         };
-        let kept = match &state.kept {
+        let retained = match &state.retained {
             None => None,
-            Some(Kept::Once(value)) => {
+            Some(Retained::Once(value)) => {
                 f(value);
                 None
             }
-            Some(Kept::OnceShared(value) | Kept::Sticky(value)) => Some(value),
+            Some(Retained::OnceShared(value) | Retained::Sticky(value)) => Some(value),
         };
-        // A sticky value is shared by its batch and by those who took it from there.
-        let same = |batch: &&Batch<T>| kept.is_some_and(|kept| Arc::ptr_eq(kept, &batch.value));
-        if let Some(kept) = kept
-            && Arc::strong_count(kept) == 1 + state.batches.iter().filter(same).count()
+        // A sticky value is shared with its batch, and with the waiters that took it from there.
+        let same =
+            |batch: &&Batch<T>| retained.is_some_and(|value| Arc::ptr_eq(value, &batch.value));
+        if let Some(value) = retained
+            && Arc::strong_count(value) == 1 + state.batches.iter().filter(same).count()
         {
-            f(kept);
+            f(value);
         }
         for batch in state.batches.iter().filter(|batch| !same(batch)) {
             if Arc::strong_count(&batch.value) == 1 {
@@ -182,20 +183,41 @@ impl<T> Signal<T> {
     }
 }
 
+impl<T> WaitQueues for Signal<T> {
+    type Queue = ();
+
+    fn leave(&self, (): (), key: Key) {
+        // In a broken signal there is no promise to hand on.
+        let Some(mut state) = self.state.lock_unless_poisoned() else {
+            return;
+        };
+        let left = state.waiters.leave(key);
+        if let Some(Left::Notified(Some(batch))) = left {
+            let (wakes, outdated) = state.drop_member(batch);
+            drop(state);
+            drop(outdated);
+            wakes.wake_all();
+        } else {
+            drop(state);
+            drop(left);
+        }
+    }
+}
+
 impl<T> fmt::Debug for Signal<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Signal");
         if let Some(state) = self.state.try_lock() {
-            out.field("kept", &state.kept.is_some())
-                .field("waiting", &state.line.waiting())
+            out.field("retained", &state.retained.is_some())
+                .field("waiting", &state.waiters.waiting())
                 .field("stopped", &state.stopped);
         }
         out.finish_non_exhaustive()
     }
 }
 
-impl<T> Kept<T> {
-    /// The value to hand out. May allocate, so call it after unlocking.
+impl<T> Retained<T> {
+    /// Returns the value as an `Arc`. May allocate: call it after unlocking.
     #[inline]
     pub(super) fn into_shared(self) -> Arc<T> {
         match self {
@@ -206,103 +228,103 @@ impl<T> Kept<T> {
 }
 
 impl<T> State<T> {
-    /// Keeps the value of the newest publication. The one that it replaces is to be dropped after unlocking.
+    /// Retains the value of the newest publication. Returns the replaced one, to be dropped after unlocking.
     #[inline]
-    fn keep(&mut self, value: Kept<T>) -> Option<Kept<T>> {
+    fn retain(&mut self, value: Retained<T>) -> Option<Retained<T>> {
         self.outdated = self.published;
-        self.kept.replace(value)
+        self.retained.replace(value)
     }
 
-    /// Makes a batch of everybody in the line.
-    fn broadcast(&mut self, value: Arc<T>, sticky: bool) -> (WakeList, Option<Kept<T>>) {
+    /// Notifies all waiters and makes a batch of them.
+    fn broadcast(&mut self, value: Arc<T>, sticky: bool) -> (WakeList, Option<Retained<T>>) {
         let mut wakes = WakeList::new();
         let batch = self.batches.insert(Batch {
             value: Arc::clone(&value),
             number: self.published,
-            owed: self.line.waiting(),
-            // A sticky value need not be saved by its batch: it is kept from the start.
+            pending: self.waiters.waiting(),
+            // A sticky value need not be saved by its batch: it is retained from the start.
             delivered: sticky,
         });
-        while let Some((waker, member)) = self.line.notify_first() {
+        while let Some((waker, member)) = self.waiters.notify_first() {
             *member = Some(batch);
             wakes.push(waker);
         }
         let outdated = if sticky {
-            self.keep(Kept::Sticky(value))
+            self.retain(Retained::Sticky(value))
         } else {
-            Some(Kept::OnceShared(value))
+            Some(Retained::OnceShared(value))
         };
         (wakes, outdated)
     }
 
-    /// What the waiter at `key`, or a newcomer, gets now; `None` if it has to wait.
+    /// Takes the value for the waiter at `key`, or for a new wait; `None` if it has to wait.
     ///
-    /// A waiter that gets something leaves its place.
+    /// A waiter that gets a result leaves the queue.
     #[inline]
-    pub(super) fn take(&mut self, key: Option<Key>) -> Option<Result<Kept<T>, Stopped>> {
-        // First of all what was promised: it stands even if the signal was stopped since.
+    pub(super) fn take(&mut self, key: Option<Key>) -> Option<Result<Retained<T>, Stopped>> {
+        // A promised value first: it is valid even if the signal was stopped since.
         if let Some(key) = key
-            && self.line.is_notified(key)
+            && self.waiters.is_notified(key)
         {
-            // Being notified it left no waker, so nothing is dropped under the lock.
-            let Some(Left::Notified(Some(batch))) = self.line.leave(key) else {
+            // A notified waiter has no waker: nothing is dropped under the lock.
+            let Some(Left::Notified(Some(batch))) = self.waiters.leave(key) else {
                 unreachable!("a notified waiter is a member of a batch");
             };
-            return Some(Ok(Kept::OnceShared(self.collect(batch))));
+            return Some(Ok(Retained::OnceShared(self.collect(batch))));
         }
         if self.stopped {
             return Some(Err(Stopped));
         }
-        match &self.kept {
+        match &self.retained {
             None => None,
-            Some(Kept::Sticky(value)) => Some(Ok(Kept::Sticky(Arc::clone(value)))),
-            Some(_) => self.kept.take().map(Ok),
+            Some(Retained::Sticky(value)) => Some(Ok(Retained::Sticky(Arc::clone(value)))),
+            Some(_) => self.retained.take().map(Ok),
         }
     }
 
-    /// The value for one member of a batch; the last one takes the batch's own.
+    /// Returns the value to one member of a batch; the last member takes the batch's own reference.
     fn collect(&mut self, key: Key) -> Arc<T> {
         let batch = self
             .batches
             .get_mut(key)
-            .expect("a batch lives until its last member came");
-        batch.owed -= 1;
+            .expect("a batch exists until its last member has left it");
+        batch.pending -= 1;
         batch.delivered = true;
-        if batch.owed > 0 {
+        if batch.pending > 0 {
             return Arc::clone(&batch.value);
         }
         self.batches
             .remove(key)
-            .expect("it was here just now")
+            .expect("the batch was found above")
             .value
     }
 
-    /// One member of a batch was dropped before it came. What this returns is to be woken and dropped after unlocking.
-    pub(super) fn forsake(&mut self, key: Key) -> (WakeList, Option<Kept<T>>) {
+    /// Removes a member of a batch that was dropped before it collected. Wake and drop the results after unlocking.
+    pub(super) fn drop_member(&mut self, key: Key) -> (WakeList, Option<Retained<T>>) {
         let mut wakes = WakeList::new();
         let batch = self
             .batches
             .get_mut(key)
-            .expect("a batch lives until its last member came");
-        batch.owed -= 1;
-        if batch.owed > 0 {
+            .expect("a batch exists until its last member has left it");
+        batch.pending -= 1;
+        if batch.pending > 0 {
             return (wakes, None);
         }
         let save = !batch.delivered && !self.stopped && batch.number > self.outdated;
-        // As if the batch had never waited: the first in the line would have found the value kept, and consumed it.
-        if save && let Some((waker, member)) = self.line.notify_first() {
-            batch.owed = 1;
+        // As if the batch had never waited: the first waiter would have found and consumed the retained value.
+        if save && let Some((waker, member)) = self.waiters.notify_first() {
+            batch.pending = 1;
             *member = Some(key);
             wakes.push(waker);
             return (wakes, None);
         }
-        let batch = self.batches.remove(key).expect("it was here just now");
-        let value = Kept::OnceShared(batch.value);
+        let batch = self.batches.remove(key).expect("the batch was found above");
+        let value = Retained::OnceShared(batch.value);
         if !save {
             return (wakes, Some(value));
         }
-        // What it replaces is older, or its number would have been outdated.
+        // The replaced value is older: otherwise this number would be outdated.
         self.outdated = batch.number;
-        (wakes, self.kept.replace(value))
+        (wakes, self.retained.replace(value))
     }
 }

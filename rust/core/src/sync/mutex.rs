@@ -3,20 +3,20 @@ use loom::sync as imp;
 #[cfg(not(loom))]
 use std::sync as imp;
 
-/// What [`Mutex::lock`] gives: access until it is dropped.
+/// Access to the guarded value until it is dropped, returned by [`Mutex::lock`].
 pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
 
-/// A lock with three ways in, one for each thing that a poisoned lock can mean.
+/// A mutex with three ways to lock it, one for each reaction to a poisoned lock.
 ///
-/// A panic under the lock leaves the state in doubt. An ordinary operation must not go on from there
+/// A panic under the lock may leave the state inconsistent. An ordinary operation must not continue then
 /// ([`lock`](Self::lock) panics), a clean-up must not panic a second time
-/// ([`lock_unless_poisoned`](Self::lock_unless_poisoned)), and a visitor simply sees nothing
+/// ([`lock_unless_poisoned`](Self::lock_unless_poisoned)), and a visitor skips the value
 /// ([`try_lock`](Self::try_lock)).
 #[derive(Debug, Default)]
 pub struct Mutex<T>(imp::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// A lock around `value`.
+    /// A mutex that guards `value`.
     #[inline]
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
@@ -26,8 +26,8 @@ impl<T> Mutex<T> {
     ///
     /// # Panics
     ///
-    /// If a panic happened under this lock before: what it guards can no longer be trusted. Callers who want an error
-    /// instead ask [`is_poisoned`](Self::is_poisoned) first.
+    /// If a panic happened under this lock before: the guarded value may be inconsistent. Callers that want an error
+    /// instead check [`is_poisoned`](Self::is_poisoned) first.
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         match self.0.lock() {
@@ -38,22 +38,22 @@ impl<T> Mutex<T> {
 
     /// Waits for the lock; `None` if a panic happened under it before.
     ///
-    /// For `Drop`, which may itself run during a panic: a second one would end the process.
+    /// For `Drop`, which may itself run during a panic: a second panic would abort the process.
     #[inline]
     pub fn lock_unless_poisoned(&self) -> Option<MutexGuard<'_, T>> {
         self.0.lock().ok()
     }
 
-    /// The lock if it is free and sound now; never waits.
+    /// Locks if the lock is free and not poisoned; never waits.
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.0.try_lock().ok()
     }
 
-    /// Whether a panic happened under the lock. It stays so.
+    /// Whether a panic ever happened under the lock.
     #[inline]
     pub fn is_poisoned(&self) -> bool {
-        // loom gives up on a model at its first panic, so there is nothing to ask there.
+        // loom ends a model at its first panic, so no lock is ever seen poisoned.
         #[cfg(loom)]
         return false;
         #[cfg(not(loom))]
@@ -61,9 +61,11 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Out of line, so that the panic's formatting stays off the hot path.
+/// Out of line, to keep the panic's formatting off the hot path.
 #[cold]
 #[inline(never)]
 fn broken() -> ! {
-    panic!("this structure is broken: a panic under its lock left it in doubt, see is_broken()")
+    panic!(
+        "this structure is broken: a panic under its lock may have left it inconsistent, see is_broken()"
+    )
 }

@@ -3,13 +3,13 @@ use std::num::NonZeroU64;
 /// Ends the chain of vacant slots.
 const NIL: u32 = u32::MAX;
 
-/// An empty slab that once held more than this gives its memory back.
+/// A slab that becomes empty frees its memory if it has more slots than this.
 const KEEP: usize = 64;
 
-/// Names one entry of a [`Slab`], and never another one.
+/// Identifies one entry of a [`Slab`], and never another one.
 ///
-/// The index says where, the ticket says who: tickets are never handed out twice, so a key that outlives its entry
-/// finds nothing, even after the slot was reused or the slab's memory given back.
+/// The index locates the slot, the ticket identifies the entry. No ticket is issued twice, so a key that outlives its
+/// entry finds nothing, even after the slot was reused or the slab's memory was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     index: u32,
@@ -17,20 +17,20 @@ pub struct Key {
 }
 
 impl Key {
-    /// Where the entry stands: its name among those that live, good until it is removed.
+    /// The slot of the entry; unique among the current entries, and valid until the entry is removed.
     #[inline]
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// Greater than that of every entry that was inserted before.
+    /// The entry's ticket, greater than that of every entry inserted before.
     #[inline]
     pub fn ticket(self) -> NonZeroU64 {
         self.ticket
     }
 }
 
-/// From so many entries on a slab grows by an eighth, not twofold: what it has to spare counts among the bytes of each.
+/// With at least this many slots a slab grows by an eighth, not twofold, to limit the spare memory per entry.
 const MANY: usize = 256;
 
 /// An arena of entries with stable keys; insert, look up and remove in O(1).
@@ -39,7 +39,7 @@ const MANY: usize = 256;
 #[derive(Debug)]
 pub struct Slab<T> {
     slots: Vec<Slot<T>>,
-    /// The first vacant slot, each of which knows the next.
+    /// The first vacant slot; each vacant slot links to the next.
     vacant: u32,
     len: usize,
     next_ticket: NonZeroU64,
@@ -68,34 +68,36 @@ impl<T> Slab<T> {
         }
     }
 
-    /// How many entries live here.
+    /// The number of entries.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no entry lives here.
+    /// Whether there is no entry.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Puts `entry` into the slot that was vacated last, or into a new one.
+    /// Inserts `entry` into the most recently vacated slot, or into a new one.
     ///
     /// # Panics
     ///
-    /// With 2³² entries alive at once.
+    /// With 2³² entries at once.
     #[inline]
     pub fn insert(&mut self, entry: T) -> Key {
         let ticket = self.next_ticket;
         // At one insertion a nanosecond this lasts 584 years.
-        self.next_ticket = ticket.checked_add(1).expect("tickets outlast the process");
+        self.next_ticket = ticket
+            .checked_add(1)
+            .expect("2^64 tickets are enough for any process");
         self.len += 1;
         let index = self.vacant;
         let index = if let Some(slot) = self.slots.get_mut(index as usize)
             && let Slot::Vacant { next } = *slot
         {
-            // Written where it is to stay, over what is known to need no drop: to copy an entry that was just written stalls.
+            // Written in place, over a variant without a drop: copying an entry that was just written stalls the CPU.
             *slot = Slot::Occupied { ticket, entry };
             self.vacant = next;
             index
@@ -118,7 +120,7 @@ impl<T> Slab<T> {
         index
     }
 
-    /// The entry, if it still lives.
+    /// The entry, if it still exists.
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index as usize) {
@@ -127,7 +129,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The entry, if it still lives.
+    /// The entry, if it still exists.
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize) {
@@ -136,59 +138,59 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The entry that stands at `index`, for those who know that it lives.
+    /// The entry in the slot `index`, for callers that know that it exists.
     ///
     /// # Panics
     ///
-    /// If nothing lives there.
+    /// If the slot is vacant.
     #[inline]
     pub fn at(&self, index: u32) -> &T {
         match &self.slots[index as usize] {
             Slot::Occupied { entry, .. } => entry,
-            Slot::Vacant { .. } => vacant(index),
+            Slot::Vacant { .. } => panic_vacant(index),
         }
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     ///
     /// # Panics
     ///
-    /// If nothing lives there.
+    /// If the slot is vacant.
     #[inline]
     pub fn at_mut(&mut self, index: u32) -> &mut T {
         match &mut self.slots[index as usize] {
             Slot::Occupied { entry, .. } => entry,
-            Slot::Vacant { .. } => vacant(index),
+            Slot::Vacant { .. } => panic_vacant(index),
         }
     }
 
-    /// The key of the entry that stands at `index`.
+    /// The key of the entry in the slot `index`.
     ///
     /// # Panics
     ///
-    /// If nothing lives there.
+    /// If the slot is vacant.
     #[inline]
     pub fn key_at(&self, index: u32) -> Key {
         match &self.slots[index as usize] {
             &Slot::Occupied { ticket, .. } => Key { index, ticket },
-            Slot::Vacant { .. } => vacant(index),
+            Slot::Vacant { .. } => panic_vacant(index),
         }
     }
 
-    /// Takes the entry out, if it still lives.
+    /// Removes and returns the entry, if it still exists.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let slot = &mut self.slots[key.index as usize];
         let Slot::Occupied { entry, .. } =
             std::mem::replace(slot, Slot::Vacant { next: self.vacant })
         else {
-            unreachable!("`get` has just found the entry");
+            unreachable!("`get` found the entry above");
         };
         self.vacated(key.index);
         Some(entry)
     }
 
-    /// Drops the entry where it stands, if it still lives.
+    /// Drops the entry in place, if it still exists.
     #[inline]
     pub fn discard(&mut self, key: Key) {
         if self.get(key).is_none() {
@@ -203,18 +205,18 @@ impl<T> Slab<T> {
         self.vacant = index;
         self.len -= 1;
         if self.len == 0 && self.slots.len() > KEEP {
-            self.give_back();
+            self.free_memory();
         }
     }
 
-    /// All slots are vacant, so this runs no code of the caller's; old keys stay dead by their tickets.
+    /// All slots are vacant, so this runs no code of the caller. Old keys stay invalid because of their tickets.
     #[cold]
-    fn give_back(&mut self) {
+    fn free_memory(&mut self) {
         self.slots = Vec::new();
         self.vacant = NIL;
     }
 
-    /// All entries with their indices, by these. O(slots).
+    /// All entries with their indices, in order of index. O(slots).
     pub fn entries(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..)
             .zip(&self.slots)
@@ -224,7 +226,7 @@ impl<T> Slab<T> {
             })
     }
 
-    /// All entries, to be changed. O(slots).
+    /// All entries, mutable. O(slots).
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.slots.iter_mut().filter_map(|slot| match slot {
             Slot::Occupied { entry, .. } => Some(entry),
@@ -232,7 +234,7 @@ impl<T> Slab<T> {
         })
     }
 
-    /// All entries, in no promised order. O(slots).
+    /// All entries, in no guaranteed order. O(slots).
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Occupied { entry, .. } => Some(entry),
@@ -243,6 +245,6 @@ impl<T> Slab<T> {
 
 #[cold]
 #[inline(never)]
-fn vacant(index: u32) -> ! {
-    panic!("nothing lives at {index}")
+fn panic_vacant(index: u32) -> ! {
+    panic!("no entry at index {index}")
 }

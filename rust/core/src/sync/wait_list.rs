@@ -1,21 +1,21 @@
 use super::slab::{Key, Slab};
 use std::task::Waker;
 
-/// A line of futures that wait for their turn, first come first served.
+/// A FIFO queue of waiting futures.
 ///
-/// Each waiter is in one of two states, and takes the step from the first to the second at most once:
+/// Each waiter is in one of two states, and changes from the first to the second at most once:
 ///
-/// - *waiting*: it stands in the line and its waker is here;
-/// - *notified*: it was taken out of the line, its waker was handed to whoever notified it, and its entry remains until
-///   the future comes to collect ([`leave`](Self::leave)) or is dropped (the same, after which it hands on).
+/// - *waiting*: it is in the queue, with its waker;
+/// - *notified*: it was removed from the queue and its waker was returned to the notifier. Its entry remains until the
+///   future collects ([`leave`](Self::leave)) or is dropped (the same, after which its promise is handed on).
 ///
-/// The line is a doubly linked list through a [`Slab`], so joining, leaving from the middle and notifying the first
-/// are O(1) whatever the number of waiters, and no entry is allocated singly. `P` is what the primitive has to know of
-/// each waiter beyond its waker.
+/// The queue is a doubly linked list through a [`Slab`]: joining, leaving from the middle and notifying the first are
+/// O(1) in the number of waiters, and entries are not allocated one by one. `P` is the primitive's own data about each
+/// waiter.
 #[derive(Debug)]
 pub struct WaitList<P = ()> {
     waiters: Slab<Waiter<P>>,
-    /// The ends of the line: both or neither.
+    /// The ends of the queue: both or neither.
     ends: Option<Ends>,
     waiting: usize,
 }
@@ -28,21 +28,21 @@ struct Ends {
 
 #[derive(Debug)]
 struct Waiter<P> {
-    /// Present exactly while the waiter stands in the line; only then do the two links mean anything.
+    /// Present exactly while the waiter is in the queue; only then are the two links valid.
     waker: Option<Waker>,
     before: Option<Key>,
     after: Option<Key>,
     payload: P,
 }
 
-/// What a future left behind when it left its list.
+/// The entry of a future that has left its queue.
 ///
-/// It owns what must not be dropped under the lock, so let go of it after unlocking.
+/// It owns values that must not be dropped under the lock: drop it after unlocking.
 #[derive(Debug)]
 pub enum Left<P> {
-    /// It was still waiting: nobody owes it anything.
+    /// It was still waiting, without a promise.
     Waiting(Waker, P),
-    /// It had been notified: what it was promised is to be collected or handed on.
+    /// It was notified: its promise must be collected or handed on.
     Notified(P),
 }
 
@@ -62,19 +62,19 @@ impl<P> WaitList<P> {
         }
     }
 
-    /// How many stand in the line.
+    /// The number of waiters in the queue.
     #[inline]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// How many were notified and have neither collected nor been dropped yet.
+    /// The number of waiters that were notified and have neither collected nor been dropped yet.
     #[inline]
     pub fn notified(&self) -> usize {
         self.waiters.len() - self.waiting
     }
 
-    /// Whether the future of this key stands in the line or was notified.
+    /// Whether the future of this key is in the queue or was notified.
     #[inline]
     pub fn contains(&self, key: Key) -> bool {
         self.waiters.get(key).is_some()
@@ -88,21 +88,21 @@ impl<P> WaitList<P> {
             .is_some_and(|waiter| waiter.waker.is_none())
     }
 
-    /// The payload of the first in the line.
+    /// The payload of the first waiter.
     #[inline]
     pub fn first(&self) -> Option<&P> {
         Some(&self.waiters.get(self.ends?.first)?.payload)
     }
 
-    /// Sees to it that the future of `key` stands in the line with a waker that wakes like `waker`: a future that has
-    /// no key yet, or one that names nobody any more, gets one, at the end of the line.
+    /// Ensures that the future of `key` is in the queue with a waker equivalent to `waker`. A future without a key, or
+    /// with one that is no longer valid, joins at the end of the queue.
     ///
-    /// Cloning and dropping a waker run foreign code, so neither happens here. If this returns false nothing was
-    /// done: unlock, put a clone of `waker` into `spare`, lock, look whether the wait is over by now, and call again.
-    /// A waker that was replaced comes back in `spare`, which must therefore outlive the guard.
+    /// Cloning and dropping a waker run foreign code, so neither happens here. If this returns false, nothing was
+    /// changed: unlock, put a clone of `waker` into `spare`, lock, check whether the wait is over, and call again.
+    /// A replaced waker is returned in `spare`, which must therefore outlive the guard.
     #[inline]
-    #[must_use = "false asks for a clone of the waker"]
-    pub fn enrol(
+    #[must_use = "false means that a clone of the waker is needed"]
+    pub fn enqueue(
         &mut self,
         key: &mut Option<Key>,
         waker: &Waker,
@@ -118,7 +118,7 @@ impl<P> WaitList<P> {
         };
         debug_assert!(
             waiter.waker.is_some(),
-            "a notified future has no reason to enrol"
+            "a notified future does not queue again"
         );
         if waiter
             .waker
@@ -134,7 +134,7 @@ impl<P> WaitList<P> {
         true
     }
 
-    /// Adds a waiter at the end of the line.
+    /// Adds a waiter at the end of the queue.
     pub fn push(&mut self, waker: Waker, payload: P) -> Key {
         let before = self.ends.map(|ends| ends.last);
         let key = self.waiters.insert(Waiter {
@@ -152,7 +152,7 @@ impl<P> WaitList<P> {
         key
     }
 
-    /// Takes the first out of the line and marks it notified. Wake the waker after unlocking.
+    /// Removes the first waiter from the queue and marks it notified. Wake the waker after unlocking.
     pub fn notify_first(&mut self) -> Option<(Waker, &mut P)> {
         let key = self.ends?.first;
         self.unlink(key);
@@ -160,17 +160,17 @@ impl<P> WaitList<P> {
         Some((waiter.waker.take()?, &mut waiter.payload))
     }
 
-    /// Takes the first out of the line and forgets it: its key finds nothing from now on.
+    /// Removes the first waiter and its entry: its key is no longer valid.
     ///
-    /// For endings, where the future needs no more than a wake-up to see for itself.
+    /// For endings, where the woken future needs no promise: it sees the state for itself.
     pub fn pop_first(&mut self) -> Option<(Waker, P)> {
         match self.leave(self.ends?.first)? {
             Left::Waiting(waker, payload) => Some((waker, payload)),
-            Left::Notified(_) => unreachable!("a waiter that was notified is not in the line"),
+            Left::Notified(_) => unreachable!("a notified waiter is not in the queue"),
         }
     }
 
-    /// Takes a waiter out, wherever it stands. `None` if it was popped before.
+    /// Removes a waiter from any position. `None` if it was popped before.
     pub fn leave(&mut self, key: Key) -> Option<Left<P>> {
         if self.waiters.get(key)?.waker.is_some() {
             self.unlink(key);
@@ -182,7 +182,7 @@ impl<P> WaitList<P> {
         })
     }
 
-    /// Closes the gap around a waiter that stands in the line.
+    /// Unlinks a waiter that is in the queue.
     fn unlink(&mut self, key: Key) {
         let Some(waiter) = self.waiters.get_mut(key) else {
             return;

@@ -1,10 +1,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
-/// Wakers that were collected under a lock, to be woken after it.
+/// Wakers that were collected under a lock, to be woken after unlocking.
 ///
-/// The first one is held inline: nearly every operation wakes one waiter at most, and that allocates nothing.
-#[must_use = "collected wakers must be woken, after the lock was released"]
+/// The first one is stored inline: nearly every operation wakes at most one waiter, which allocates nothing.
+#[must_use = "collected wakers must be woken after unlocking"]
 #[derive(Debug, Default)]
 pub struct WakeList {
     first: Option<Waker>,
@@ -32,10 +32,10 @@ impl WakeList {
         }
     }
 
-    /// Wakes them in the order in which they were added. Call it with no lock held.
+    /// Wakes all wakers in the order of insertion. Call it without a lock.
     ///
-    /// A wake-up that is lost is a task that hangs, so a waker that panics does not keep the others from being woken:
-    /// the first panic goes on when all of them were.
+    /// A lost wake-up would leave a task hanging, so all wakers are woken even if one panics. The first panic is resumed
+    /// afterwards.
     #[inline]
     pub fn wake_all(self) {
         let Self { first, rest } = self;
@@ -52,7 +52,7 @@ impl WakeList {
 fn wake_each(first: Waker, rest: Vec<Waker>) {
     let mut panic = None;
     for waker in std::iter::once(first).chain(rest) {
-        // Nothing of ours is in a half-way state here, whatever the waker did to its own.
+        // Unwind-safe: no state of this crate is inconsistent here.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
             panic.get_or_insert(payload);
         }

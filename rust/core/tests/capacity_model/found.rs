@@ -1,10 +1,10 @@
-//! What arbitrary operations have found once, played again.
+//! Regression tests: failures that arbitrary operations have found.
 
 use crate::op::Op::{self, Acquire, Add, Cancel, Pass, Pause, Poll, Release};
 use crate::op::{Amounts, Limits, Quota};
 use crate::run::Run;
 
-/// What a node limits that limits nothing.
+/// The limits of a node without any limit.
 const NOTHING: Limits = Limits {
     slots: None,
     memory: None,
@@ -22,10 +22,10 @@ fn acquire(node: usize, slots: u64, calls: u64, priority: i32) -> Op {
     Acquire(node, cost, priority, None)
 }
 
-/// An elder one that had been passed as often as may be was gone by when it was asked who comes first; so the younger was the one that
-/// missed slots, and it kept the turn that the elder had.
+/// The choice of the first waiter skipped an older one that had been passed as often as allowed. So the younger one counted as
+/// missing slots, and kept the head of the rate queue that belonged to the older one.
 #[test]
-fn whoever_was_passed_comes_first_all_the_same_when_slots_are_missed() {
+fn passed_waiter_stays_first_when_slots_are_missed() {
     let root = Limits {
         slots: Some(9),
         memory: None,

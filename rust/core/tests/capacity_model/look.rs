@@ -1,13 +1,13 @@
-//! After every operation: what became of those who waited, and whether the tree says of itself what the model says of it.
+//! The checks after every operation: the state of each waiter, and whether tree and model report the same totals.
 
-use crate::model::Stand;
+use crate::model::WaiterState;
 use crate::op::Op;
-use crate::run::{Run, poll_wish};
+use crate::run::{Run, poll_request};
 use headrace_core::capacity::{AcquireError, Amount, Time};
 use std::task::Poll;
 
 impl Run {
-    /// Books what the operation made of those who waited, and looks at everything.
+    /// Records the effect of the operation on the waiters, and checks everything.
     pub fn check(&mut self) {
         let woken = std::mem::take(&mut *self.log.lock().unwrap());
         for name in woken {
@@ -16,18 +16,18 @@ impl Run {
                 .waiters
                 .iter()
                 .position(|waiter| waiter.claim.name == name);
-            let index = index.unwrap_or_else(|| panic!("{name} was woken, and is no more"));
+            let index = index.unwrap_or_else(|| panic!("{name} was woken, but does not exist"));
             let waiter = &mut self.model.waiters[index];
-            assert_eq!(waiter.stand, Stand::Waits, "{name} was woken twice");
+            assert_eq!(waiter.state, WaiterState::Waits, "{name} was woken twice");
             let claim = waiter.claim;
             if self.model.is_closed(claim.node) {
-                self.model.waiters[index].stand = Stand::Refused;
+                self.model.waiters[index].state = WaiterState::Refused;
                 continue;
             }
-            // Where the model cannot know, it has to look at once.
+            // The model cannot decide this case, so it polls immediately.
             let refused = self.model.exhaustion(&claim).0 && {
                 let waiter = &mut self.model.waiters[index];
-                match poll_wish(&mut waiter.wish, name, &self.log) {
+                match poll_request(&mut waiter.request, name, &self.log) {
                     Poll::Ready(Err(AcquireError::BudgetExhausted { .. })) => true,
                     Poll::Ready(Ok(Some(permit))) => {
                         self.model.waiters.remove(index);
@@ -42,7 +42,7 @@ impl Run {
                 self.model.waiters.remove(index);
             } else {
                 self.granted(claim, false);
-                self.model.waiters[index].stand = Stand::Granted;
+                self.model.waiters[index].state = WaiterState::Granted;
             }
         }
         self.compare();
@@ -50,46 +50,51 @@ impl Run {
 
     fn compare(&mut self) {
         self.tree.check();
-        let books = self.model.books();
+        let totals = self.model.totals();
         let [slots, memory, _, money] = self.resources;
-        for (node, book) in self.model.nodes.iter().zip(&books) {
+        for (node, totals) in self.model.nodes.iter().zip(&totals) {
             let Some(usage) = self.tree.usage(node.id) else {
-                assert!(node.removed && book.permits == 0 && book.waiting == 0);
+                assert!(node.removed && totals.permits == 0 && totals.waiting == 0);
                 continue;
             };
-            assert_eq!(self.tree.held(node.id, slots), Amount::units(book.slots));
-            assert_eq!(self.tree.held(node.id, memory), Amount::units(book.memory));
-            assert_eq!(self.tree.waiting(node.id), book.waiting);
-            assert_eq!((usage.waiting, usage.permits), (book.waiting, book.permits));
+            assert_eq!(self.tree.held(node.id, slots), Amount::units(totals.slots));
+            assert_eq!(
+                self.tree.held(node.id, memory),
+                Amount::units(totals.memory)
+            );
+            assert_eq!(self.tree.waiting(node.id), totals.waiting);
+            assert_eq!(
+                (usage.waiting, usage.permits),
+                (totals.waiting, totals.permits)
+            );
             for here in &usage.resources {
                 if here.resource == money {
-                    assert_eq!(here.held, Amount::units(book.money));
+                    assert_eq!(here.held, Amount::units(totals.money));
                 }
             }
         }
         let next_ready = self.tree.next_ready();
         self.model
-            .watch_waiters(&books, next_ready.map(Time::as_nanos));
+            .watch_waiters(&totals, next_ready.map(Time::as_nanos));
         for (index, timer) in self.timers.iter_mut().enumerate() {
-            timer.hear();
-            let waiting = self
-                .model
-                .waiters
-                .iter()
-                .filter(|waiter| waiter.stand == Stand::Waits && waiter.alarm == Some(index));
+            timer.on_wake();
+            let waiting =
+                self.model.waiters.iter().filter(|waiter| {
+                    waiter.state == WaiterState::Waits && waiter.alarm == Some(index)
+                });
             let waiting = waiting.count();
             assert_eq!(timer.alarm.waiting(), waiting);
             if let (Some(next), true) = (next_ready, waiting > 0) {
                 assert!(
                     timer.armed.is_some_and(|armed| armed <= next),
-                    "a timer is armed for {:?}, though there is something to do at {next:?}",
+                    "a timer is armed for {:?}, but the next deadline is {next:?}",
                     timer.armed,
                 );
             }
         }
     }
 
-    /// With everything released and all quotas ready, whoever fits is served; and nothing is left of it.
+    /// Releases everything and waits for all quotas: every waiter that fits is granted, and nothing stays held.
     pub fn drain(&mut self) {
         for node in 0..self.model.nodes.len() {
             self.apply(Op::Unpause(node));
@@ -103,7 +108,7 @@ impl Run {
                 self.check();
             }
             for index in (0..self.model.waiters.len()).rev() {
-                if self.model.waiters[index].stand != Stand::Waits {
+                if self.model.waiters[index].state != WaiterState::Waits {
                     self.poll(index);
                     self.check();
                 }
@@ -119,10 +124,10 @@ impl Run {
             self.check();
         }
         for waiter in &self.model.waiters {
-            // A node that was removed while it was paused stays so.
+            // A node that was removed while paused stays paused.
             let waits =
                 self.model.is_parked(&waiter.claim) || self.model.is_paused(waiter.claim.node);
-            assert!(waits, "{waiter:?} waits for nothing");
+            assert!(waits, "{waiter:?} waits without a reason");
         }
         self.model.waiters.clear();
         for node in &self.model.nodes {
@@ -131,7 +136,10 @@ impl Run {
             assert_eq!(self.tree.waiting(node.id), 0);
         }
         self.tree.check();
-        assert!(self.log.lock().unwrap().is_empty(), "nobody wakes the dead");
+        assert!(
+            self.log.lock().unwrap().is_empty(),
+            "only existing waiters are woken"
+        );
         assert_eq!(self.tree.next_ready(), None);
     }
 }

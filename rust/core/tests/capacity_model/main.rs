@@ -1,9 +1,9 @@
-//! A tree of capacities under arbitrary operations, watched by a plain model of it.
+//! A tree of capacities under arbitrary operations, checked against a simple model.
 //!
-//! `PROPTEST_CASES=200000 cargo test -p headrace-core --test capacity_model` looks longer, at so many cases of each theme; not in
-//! release, which checks less.
+//! `PROPTEST_CASES=200000 cargo test -p headrace-core --test capacity_model` searches longer, with that many
+//! cases of each theme. Do not use `--release`, which checks less.
 #![cfg(not(loom))]
-// One program: what is public here is so for its other files.
+// A single binary: public items here are for its other files.
 #![allow(unreachable_pub)]
 
 #[path = "../common/mod.rs"]
@@ -21,10 +21,10 @@ use op::Theme;
 use proptest::prelude::*;
 use run::Run;
 
-/// How many operations a case has, on average: a failing one can shrink to a few.
+/// The mean number of operations of a case. A failing case can shrink to a few.
 const STEPS: usize = 200;
 
-/// By default the five themes together have ten thousand cases.
+/// By default the five themes have ten thousand cases together.
 fn config(share: u32) -> ProptestConfig {
     ProptestConfig {
         cases: 10_000 / share,
@@ -72,7 +72,7 @@ proptest! {
     #![proptest_config(config(20))]
 
     #[test]
-    fn the_same_operations_and_clock_give_the_same_grants(
+    fn same_operations_give_the_same_grants(
         settings in Theme::settings(),
         nodes in ALL.nodes(),
         ops in prop::collection::vec(ALL.op(), 1..2 * STEPS),

@@ -1,15 +1,15 @@
-//! The tree as one would explain it: lists of nodes, waiters and leases, every sum taken anew.
+//! A simple model of the tree: lists of nodes, waiters and permits, with every sum computed from scratch.
 //!
-//! The model does not decide who is served. It watches whom the tree serves, and knows what must never happen: see
+//! The model does not decide the grants. It observes the grants of the tree, and checks that they are allowed: see
 //! `watch.rs`.
 
 use crate::op::{Amounts, Limits};
 use crate::quota::Log;
 use headrace_core::capacity::{Acquire, NodeId, Permit, Resume};
 
-/// A leaf offers so many of its waiters at most.
+/// The number of waiters that a leaf offers at most.
 pub const OFFERED: usize = 8;
-/// One step of priority counts as having come so many nanoseconds earlier.
+/// The earlier arrival, in nanoseconds, that one step of priority is worth.
 pub const AGEING: i128 = 10_000_000_000;
 /// The longest path.
 pub const DEPTH: usize = 5;
@@ -27,12 +27,12 @@ pub struct Node {
     pub ceilings: [u64; 2],
     pub calls: Option<Log>,
     pub money: Option<Money>,
-    /// Nothing is admitted before, whatever it asks for; nor anything that asks for slots, memory, calls, money.
+    /// The earliest admission of any cost, and of costs that include slots, memory, calls, money.
     pub not_before: [u64; 5],
 }
 
 impl Node {
-    /// Of these limits those of what it limits already; and its own of what they leave out.
+    /// The new limits of the resources that it limits already. Its own limits fill the gaps.
     pub fn within(&self, limits: Limits) -> Limits {
         let (slots, money) = (self.slots, self.money.map(|money| money.amount));
         let calls = self.calls.as_ref().map(|log| log.quota);
@@ -44,7 +44,7 @@ impl Node {
         }
     }
 
-    /// Other limits in the place of all. What it limits no more is forgotten, but for what is held.
+    /// Replaces all limits. A resource without a limit is forgotten, except for the held amounts.
     pub fn resize(&mut self, limits: Limits, now: u64) {
         let Limits {
             slots,
@@ -90,46 +90,49 @@ impl Node {
 #[derive(Clone, Copy, Debug)]
 pub struct Money {
     pub amount: u64,
-    /// By leases that are gone.
+    /// Spent by released permits.
     pub spent: u64,
 }
 
-/// What is or will be taken for one ask.
+/// The amounts that one acquire takes or will take.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// Never given twice; in the order of the first polls.
+    /// Unique, and ascending in the order of the first polls.
     pub name: u64,
     pub node: usize,
     pub cost: Amounts,
     pub priority: i32,
-    /// When it was first polled, in nanoseconds.
+    /// The time of the first poll, in nanoseconds.
     pub since: u64,
     pub owner: Option<u64>,
 }
 
 impl Claim {
-    /// The lower, the earlier its turn among those at the same node.
+    /// The queue order among the claims of one node, lowest first.
     pub fn order(&self) -> (i128, u64) {
         let since = i128::from(self.since);
         (since - i128::from(self.priority) * AGEING, self.name)
     }
 
     pub fn takes_quota_alone(&self) -> bool {
-        self.cost.calls > 0 && Thing::ALL.iter().all(|thing| thing.of(&self.cost) == 0)
+        self.cost.calls > 0
+            && Quantity::ALL
+                .iter()
+                .all(|quantity| quantity.of(&self.cost) == 0)
     }
 }
 
 #[derive(Debug)]
-pub enum Wish {
+pub enum Request {
     Acquire(Acquire),
-    /// Of the lease of this name.
+    /// Resumes the permit of this name.
     Resume(u64, Resume),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stand {
+pub enum WaiterState {
     Waits,
-    /// It was woken for a grant, and has not come to collect.
+    /// It was woken for a grant that it has not collected.
     Granted,
     /// It was woken because it can never be granted.
     Refused,
@@ -138,13 +141,13 @@ pub enum Stand {
 #[derive(Debug)]
 pub struct Waiter {
     pub claim: Claim,
-    pub wish: Wish,
-    pub stand: Stand,
-    /// Which of the alarms sees to it.
+    pub request: Request,
+    pub state: WaiterState,
+    /// The index of the alarm that serves it.
     pub alarm: Option<usize>,
-    /// How many that shared something with it were granted while it waited.
+    /// The number of grants during its wait that shared a resource with it.
     pub seen: u64,
-    /// How many of these were younger, and took the only thing that it lacked.
+    /// The number of these that were younger and took the only quantity that it lacked.
     pub passed: u64,
 }
 
@@ -153,30 +156,30 @@ pub struct Lease {
     pub claim: Claim,
     pub permit: Permit,
     pub suspended: bool,
-    /// Whether its money was settled: what is settled may be taken for final.
+    /// Whether its money was settled: a settled amount may count as final.
     pub settled: bool,
 }
 
-/// What all claims at a node and below come to.
+/// The sums over all claims at a node and below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Book {
+pub struct Totals {
     pub slots: u64,
     pub memory: u64,
-    /// Of a budget, everything that was ever taken and not given back.
+    /// The budget that was ever taken and not returned.
     pub money: u64,
     pub permits: usize,
     pub waiting: usize,
 }
 
-/// What a waiter may lack until somebody else gives it back.
+/// A quantity that a waiter may lack until another claim returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thing {
+pub enum Quantity {
     Slots,
     Memory,
     Money,
 }
 
-impl Thing {
+impl Quantity {
     pub const ALL: [Self; 3] = [Self::Slots, Self::Memory, Self::Money];
 
     pub fn of(self, cost: &Amounts) -> u64 {
@@ -191,9 +194,9 @@ impl Thing {
 #[derive(Debug, Default)]
 pub struct Model {
     pub now: u64,
-    /// By so many nanoseconds what is let through may be taken for having been so earlier.
+    /// An admission may count as earlier by at most this many nanoseconds.
     pub lateness: u64,
-    /// Smaller work may pass a waiter that does not fit so often.
+    /// The number of times that smaller costs may pass a waiter that does not fit.
     pub passes: u64,
     pub nodes: Vec<Node>,
     pub waiters: Vec<Waiter>,
@@ -217,12 +220,12 @@ impl Model {
         });
     }
 
-    /// The node and all above it.
+    /// The node and all its ancestors.
     pub fn path(&self, node: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(node), |&node| self.nodes[node].parent)
     }
 
-    /// Whether nobody may ask here any more.
+    /// Whether no acquire is possible here.
     pub fn is_closed(&self, node: usize) -> bool {
         self.nodes[node].removed || self.path(node).any(|above| self.nodes[above].closed)
     }
@@ -231,7 +234,7 @@ impl Model {
         self.path(node).any(|above| self.nodes[above].paused)
     }
 
-    /// Everything that is held, whether or not it was collected, and how much it is.
+    /// All held claims, collected or not, with the held amounts.
     fn held(&self) -> impl Iterator<Item = (&Claim, Amounts)> {
         let leases = self.leases.iter().map(|lease| {
             let mut cost = lease.claim.cost;
@@ -243,21 +246,21 @@ impl Model {
         let granted = self
             .waiters
             .iter()
-            .filter(|waiter| waiter.stand == Stand::Granted);
+            .filter(|waiter| waiter.state == WaiterState::Granted);
         leases.chain(granted.map(|waiter| (&waiter.claim, waiter.claim.cost)))
     }
 
-    pub fn books(&self) -> Vec<Book> {
-        let mut books: Vec<_> = self.nodes.iter().map(|_| Book::default()).collect();
+    pub fn totals(&self) -> Vec<Totals> {
+        let mut totals: Vec<_> = self.nodes.iter().map(|_| Totals::default()).collect();
         for (claim, held) in self.held() {
             for node in self.path(claim.node) {
-                books[node].slots += held.slots;
-                books[node].memory += held.memory;
-                books[node].money += held.money;
+                totals[node].slots += held.slots;
+                totals[node].memory += held.memory;
+                totals[node].money += held.money;
             }
         }
-        for (node, book) in self.nodes.iter().zip(&mut books) {
-            book.money += node.money.map_or(0, |money| money.spent);
+        for (node, totals) in self.nodes.iter().zip(&mut totals) {
+            totals.money += node.money.map_or(0, |money| money.spent);
         }
         let here = self
             .leases
@@ -267,58 +270,58 @@ impl Model {
         let granted = self
             .waiters
             .iter()
-            .filter(|waiter| waiter.stand == Stand::Granted);
+            .filter(|waiter| waiter.state == WaiterState::Granted);
         for claim in here.chain(granted.map(|waiter| &waiter.claim)) {
             for node in self.path(claim.node) {
-                books[node].permits += 1;
+                totals[node].permits += 1;
             }
         }
         let waiting = self
             .waiters
             .iter()
-            .filter(|waiter| waiter.stand == Stand::Waits);
+            .filter(|waiter| waiter.state == WaiterState::Waits);
         for waiter in waiting {
             for node in self.path(waiter.claim.node) {
-                books[node].waiting += 1;
+                totals[node].waiting += 1;
             }
         }
-        books
+        totals
     }
 
-    /// What an owner holds at a node and below, and has of a budget there that is not settled for good.
-    pub fn owned(&self, owner: u64, node: usize, thing: Thing) -> u64 {
+    /// The amount that an owner holds at a node and below; of a budget, the part that is not settled finally.
+    pub fn owned(&self, owner: u64, node: usize, quantity: Quantity) -> u64 {
         let own = self.held().filter(|(claim, _)| claim.owner == Some(owner));
         let here = own.filter(|(claim, _)| self.path(claim.node).any(|above| above == node));
-        here.map(|(_, held)| thing.of(&held)).sum()
+        here.map(|(_, held)| quantity.of(&held)).sum()
     }
 
-    /// Where what is left does not cover the claim.
-    pub fn lacks(&self, books: &[Book], claim: &Claim) -> Vec<(usize, Thing)> {
+    /// The nodes and quantities of which less is left than the claim needs.
+    pub fn lacks(&self, totals: &[Totals], claim: &Claim) -> Vec<(usize, Quantity)> {
         let mut lacks = Vec::new();
         for node in self.path(claim.node) {
-            for thing in Thing::ALL {
-                if thing.of(&claim.cost) > self.free(books, node, thing) {
-                    lacks.push((node, thing));
+            for quantity in Quantity::ALL {
+                if quantity.of(&claim.cost) > self.free(totals, node, quantity) {
+                    lacks.push((node, quantity));
                 }
             }
         }
         lacks
     }
 
-    /// What is left at a node.
-    pub fn free(&self, books: &[Book], node: usize, thing: Thing) -> u64 {
-        let (limit, held) = match thing {
-            Thing::Slots => (self.nodes[node].slots, books[node].slots),
-            Thing::Memory => (self.nodes[node].memory, books[node].memory),
-            Thing::Money => {
+    /// The amount left at a node.
+    pub fn free(&self, totals: &[Totals], node: usize, quantity: Quantity) -> u64 {
+        let (limit, held) = match quantity {
+            Quantity::Slots => (self.nodes[node].slots, totals[node].slots),
+            Quantity::Memory => (self.nodes[node].memory, totals[node].memory),
+            Quantity::Money => {
                 let money = self.nodes[node].money;
-                (money.map(|money| money.amount), books[node].money)
+                (money.map(|money| money.amount), totals[node].money)
             }
         };
         limit.map_or(u64::MAX, |limit| limit.saturating_sub(held))
     }
 
-    /// Whether it is above a limit as it is now, so that nothing that others do can let it through.
+    /// Whether it exceeds a current limit, so that no release can make it fit.
     pub fn is_parked(&self, claim: &Claim) -> bool {
         self.path(claim.node).any(|node| {
             let Node {
@@ -334,7 +337,7 @@ impl Model {
         })
     }
 
-    /// Each rate that the claim is counted by, and how much.
+    /// Calls `act` with each rate that counts the claim, and the number of calls.
     pub fn for_rates(&mut self, claim: &Claim, act: impl Fn(&mut Log, u64)) {
         if claim.cost.calls == 0 {
             return;
@@ -346,7 +349,7 @@ impl Model {
         }
     }
 
-    /// Whether the rates of the path may let it through now.
+    /// Whether the rates of the path may admit it now.
     pub fn is_allowed(&self, claim: &Claim) -> bool {
         self.path(claim.node).all(|node| {
             let rate = self.nodes[node].calls.as_ref();
@@ -355,7 +358,7 @@ impl Model {
         }) && self.is_admitted(claim, self.now)
     }
 
-    /// Whether the rates of the path must let it through at that time.
+    /// Whether the rates of the path must admit it at that time.
     pub fn is_owed(&self, claim: &Claim, time: u64) -> bool {
         self.path(claim.node)
             .all(|node| self.is_owed_at(node, claim, time))
@@ -367,7 +370,7 @@ impl Model {
         claim.cost.calls == 0 || rate.is_none_or(|log| log.owes(time, claim.cost.calls))
     }
 
-    /// Whether nobody said that it is to come later.
+    /// Whether no `retry_after` defers it.
     fn is_admitted(&self, claim: &Claim, time: u64) -> bool {
         self.path(claim.node)
             .all(|node| self.is_admitted_at(node, claim, time))
@@ -387,10 +390,10 @@ impl Model {
             .all(|(asks, not_before)| !asks || time >= not_before)
     }
 
-    /// The place among those of its node that wait and are not parked.
+    /// The index among the waiters of its node that are not parked.
     pub fn rank(&self, claim: &Claim) -> usize {
         let rivals = self.waiters.iter().filter(|waiter| {
-            waiter.stand == Stand::Waits
+            waiter.state == WaiterState::Waits
                 && waiter.claim.node == claim.node
                 && waiter.claim.order() < claim.order()
         });

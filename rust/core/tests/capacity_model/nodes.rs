@@ -1,4 +1,4 @@
-//! What is done to the nodes.
+//! The operations on nodes.
 
 use crate::model::DEPTH;
 use crate::op::{Limits, Op};
@@ -35,7 +35,7 @@ impl Run {
         let now = self.model.now;
         let at = &mut self.model.nodes[node];
         match op {
-            // Without its root there is nothing left to watch.
+            // A tree without a root has nothing left to check.
             Op::Remove(_) if node > 0 => {
                 at.removed = true;
                 self.tree.remove(id);

@@ -1,8 +1,8 @@
-//! What can be done to a tree, drawn at random.
+//! The operations on a tree, drawn at random.
 
 use proptest::prelude::*;
 
-/// So much of each of the four resources. Slots and memory are held; calls are let through by a rate, and money is spent.
+/// An amount of each of the four resources. Slots and memory are held, calls are admitted by a rate, and money is spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
     pub slots: u64,
@@ -11,7 +11,7 @@ pub struct Amounts {
     pub money: u64,
 }
 
-/// The limits of a node; `None` where it knows none.
+/// The limits of a node; `None` where it has none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     pub slots: Option<u64>,
@@ -20,8 +20,8 @@ pub struct Limits {
     pub money: Option<u64>,
 }
 
-/// So many calls in so many milliseconds, or none at all; and so many at once, or, smoothly, each when time has brought what the one before
-/// it took.
+/// A rate of `calls` in `millis` milliseconds, possibly none, and a burst. Without a burst, each call is admitted when the
+/// previous one is refilled.
 #[derive(Clone, Copy, Debug)]
 pub struct Quota {
     pub calls: u64,
@@ -29,7 +29,7 @@ pub struct Quota {
     pub burst: Option<u64>,
 }
 
-/// One operation. A `usize` picks a node, a waiter or a lease, modulo their number.
+/// One operation. A `usize` selects a node, a waiter or a permit, modulo their number.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
     Add(usize, Limits, u32),
@@ -42,23 +42,23 @@ pub enum Op {
     Settle(usize, Amounts),
     Suspend(usize),
     Resume(usize),
-    /// If what a node limits is to stay the same, only how much of it changes.
+    /// With `true`, the set of limited resources stays the same and only the amounts change.
     Resize(usize, Limits, bool),
     Reweigh(usize, u32),
     Pause(usize),
     Unpause(usize),
     RetryAfter(usize, u64),
     Close(usize),
-    /// So many milliseconds.
+    /// Advances the time by this many milliseconds.
     Pass(u64),
-    /// Until the next alarm, and so many microseconds longer.
-    Ring(u64),
+    /// Advances the time to the next alarm, plus this many microseconds.
+    FireAlarm(u64),
 }
 
-/// What a run is about.
+/// The mix of resources in a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
-    /// How many in ten of the nodes and of the costs know memory, calls, and money.
+    /// The tenths of the nodes and costs that include memory, calls and money.
     pub memory: u32,
     pub calls: u32,
     pub money: u32,
@@ -74,7 +74,7 @@ impl Theme {
 
     fn limits(self) -> impl Strategy<Value = Limits> {
         let slots = prop::option::weighted(0.8, prop_oneof![1 => Just(0_u64), 9 => 1..10_u64]);
-        // Some of these take a whole number of nanoseconds for a call, and some do not.
+        // Some of these have a whole number of nanoseconds per call, and some do not.
         let millis = prop::sample::select(vec![7_u64, 10, 1_000]);
         let burst = prop::option::weighted(0.8, 1..8_u64);
         let calls = prop_oneof![1 => Just(0_u64), 19 => 1..8_u64];
@@ -179,21 +179,21 @@ impl Theme {
             (
                 6,
                 prop_oneof![2 => Just(0_u64), 1 => 0..30_000_u64]
-                    .prop_map(Op::Ring)
+                    .prop_map(Op::FireAlarm)
                     .boxed(),
             ),
         ];
         prop::strategy::Union::new_weighted(all)
     }
 
-    /// So late may a timer of the tree come without loss of quota, in milliseconds; and so often may others pass one that does not fit.
+    /// The allowed lateness of a timer in milliseconds, and the number of passes.
     pub fn settings() -> impl Strategy<Value = (u64, u32)> {
         let lateness = prop_oneof![3 => Just(0), 1 => 1..50_u64];
-        // With few of them more comes to the point at which something is kept.
+        // With few passes more cases reach a reservation.
         (lateness, prop_oneof![2 => Just(8), 1 => 1..4_u32])
     }
 
-    /// The nodes that are there at the start, each below an earlier one.
+    /// The initial nodes, each below an earlier one.
     pub fn nodes(self) -> impl Strategy<Value = Vec<(usize, Limits, u32)>> {
         prop::collection::vec((0..64_usize, self.limits(), 1..5_u32), 1..8)
     }

@@ -1,4 +1,4 @@
-//! A rate, told from the log of what it let through: slow, and plain to see.
+//! A rate computed from the log of its admissions: slow and simple.
 
 use crate::common::dice::Dice;
 use crate::op::Quota;
@@ -6,8 +6,8 @@ use std::cell::RefCell;
 
 const MILLI: u64 = 1_000_000;
 
-/// Debts are counted in calls times this, so that what each of the rates brings in a nanosecond is a whole number, and nothing
-/// is rounded: a common multiple of their periods, in milliseconds.
+/// Debts are counted in calls times this, a common multiple of the periods in milliseconds: then the refill of each rate in
+/// a nanosecond is an integer, and nothing is rounded.
 const WHOLE: u64 = 7_000;
 
 /// One admission. Times are in nanoseconds.
@@ -15,31 +15,32 @@ const WHOLE: u64 = 7_000;
 struct Entry {
     name: u64,
     time: u64,
-    /// What of it proved true, as of when it was let through.
+    /// The actual amount, as of the admission.
     actual: u64,
-    /// What it proved to be beyond the estimate, and when.
+    /// The amounts beyond the estimate, each with the time of its settlement.
     debts: Vec<(u64, u64)>,
-    /// The same two as they count for what is owed: what was added once stays, and from then on nothing comes back.
-    kept: u64,
+    /// The same two for the upper bound of the debt: added amounts stay, and after one nothing is returned.
+    bound: u64,
     added: Vec<(u64, u64)>,
 }
 
-/// Everything that a rate of one node let through.
+/// All admissions of the rate of one node.
 ///
-/// What was let through, as the truth is known by now, makes debt when it was let through, and time takes debt off: so much as is
-/// missing in a bucket of `burst`. An estimate that proved too high comes back as if it had been known from the start. Only where more than the estimate was found first, and then
-/// less, may the scheduler choose, within bounds: so there are two debts, and the real one is in between.
+/// An admission creates debt by its amount as known now, and time reduces the debt: it is the missing part of a bucket of
+/// `burst`. An estimate that proved too high is returned as if it had been known from the start. Only if a settlement first
+/// raises the amount and a later one lowers it may the scheduler choose, within bounds. So there are two debts, and the real
+/// one is in between.
 #[derive(Clone, Debug)]
 pub struct Log {
     pub quota: Quota,
-    /// All terms there ever were, and since when.
+    /// All terms so far, each with its start.
     terms: Vec<(u64, Quota)>,
-    /// The most that was ever allowed at once, by the last terms that allow anything.
+    /// The largest single cost under the last terms that admit anything.
     pub ceiling: u64,
     entries: Vec<Entry>,
-    /// When anything was changed last.
+    /// The time of the last change.
     changed: u64,
-    /// What was worked out of what is owed since anything changed, by time: many ask.
+    /// A cache of the upper debt bounds computed since the last change, by time.
     known: RefCell<Vec<(u64, i128)>>,
 }
 
@@ -55,7 +56,7 @@ impl Log {
         }
     }
 
-    /// Other terms from now on.
+    /// Changes the terms.
     pub fn resize(&mut self, quota: Quota, now: u64) {
         self.known.take();
         self.changed = now;
@@ -74,27 +75,27 @@ impl Log {
             time,
             actual: calls,
             debts: Vec::new(),
-            kept: calls,
+            bound: calls,
             added: Vec::new(),
         });
     }
 
-    /// What was admitted under this name as `before` proved to be so much: nothing, if it was a grant that was never delivered.
+    /// Settles the admission of this name from `before` to `actual`; 0 for a grant that was never collected.
     pub fn settle(&mut self, name: u64, now: u64, before: u64, actual: u64) {
         self.known.take();
         self.changed = now;
-        let place = self.entries.iter().position(|entry| entry.name == name);
-        let place = place.unwrap_or_else(|| {
-            // This rate was not there. What is beyond that is its business all the same.
+        let index = self.entries.iter().position(|entry| entry.name == name);
+        let index = index.unwrap_or_else(|| {
+            // The rate did not exist at the admission. It still counts the amount beyond the estimate.
             self.admit(name, now, 0);
             self.entries.len() - 1
         });
-        let entry = &mut self.entries[place];
+        let entry = &mut self.entries[index];
         if actual > before {
             entry.debts.push((now, actual - before));
             entry.added.push((now, actual - before));
         }
-        // What came last goes first.
+        // The latest debts are reduced first.
         let mut less = before.saturating_sub(actual);
         while let Some((_, calls)) = entry.debts.last_mut() {
             let part = less.min(*calls);
@@ -107,12 +108,12 @@ impl Log {
         }
         entry.actual -= less.min(entry.actual);
         if entry.added.is_empty() {
-            entry.kept = entry.actual;
+            entry.bound = entry.actual;
         }
     }
 
-    /// Whether so much may be let through now: in no window of time more than `burst + rate * t`, and what the rate brings
-    /// in so many nanoseconds.
+    /// Whether `calls` may be admitted now: no window exceeds `burst + rate * t`, plus the refill in `lateness`
+    /// nanoseconds.
     pub fn allows(&self, now: u64, calls: u64, lateness: u64) -> bool {
         let debt = self.debt(now, 0, |entry| (entry.actual, &entry.debts));
         let fastest = self.terms.iter().map(|(_, quota)| quota.brings()).max();
@@ -120,15 +121,15 @@ impl Log {
         self.quota.calls > 0 && debt <= self.allowed(calls) + late
     }
 
-    /// Whether so much must be let through now.
+    /// Whether `calls` must be admitted now.
     pub fn owes(&self, now: u64, calls: u64) -> bool {
-        // Whatever the real one rounded is paid off by then.
+        // By then the rounding of the real scheduler is paid off.
         let is_settled = now >= self.changed + self.late();
         self.quota.calls > 0 && is_settled && self.owed(now) <= self.allowed(calls)
     }
 
-    /// By how many nanoseconds the real one may be late: it rounds what is owed whenever its period changes, each time by less than
-    /// what a nanosecond brings.
+    /// The nanoseconds by which the real scheduler may be late: it rounds the debt at each change of the period, each
+    /// time by less than the refill of a nanosecond.
     fn late(&self) -> u64 {
         let periods = self.terms.windows(2);
         periods
@@ -136,18 +137,18 @@ impl Log {
             .count() as u64
     }
 
-    /// The most that the debt can be.
+    /// The upper bound of the debt.
     fn owed(&self, now: u64) -> i128 {
         let mut known = self.known.borrow_mut();
         if let Some(&(_, debt)) = known.iter().find(|(time, _)| *time == now) {
             return debt;
         }
-        let debt = self.debt(now, self.late(), |entry| (entry.kept, &entry.added));
+        let debt = self.debt(now, self.late(), |entry| (entry.bound, &entry.added));
         known.push((now, debt));
         debt
     }
 
-    /// With how much debt so much may be let through.
+    /// The largest debt with which `calls` may be admitted.
     fn allowed(&self, calls: u64) -> i128 {
         let burst = self.quota.burst.unwrap_or(calls);
         price(burst) - price(calls)
@@ -185,12 +186,12 @@ fn price(calls: u64) -> i128 {
 }
 
 impl Quota {
-    /// What a nanosecond takes off a debt.
+    /// The refill of a nanosecond.
     fn brings(self) -> u64 {
         self.calls * (WHOLE / self.millis)
     }
 
-    /// The most that one ask can have.
+    /// The largest cost of one acquire.
     pub fn largest(self) -> u64 {
         if self.calls == 0 {
             return 0;
@@ -199,9 +200,9 @@ impl Quota {
     }
 }
 
-/// The log against the definition itself: every window that ends now, summed.
+/// Compares the log with the definition: the sum of every window that ends now.
 #[test]
-fn the_log_allows_what_every_window_allows() {
+fn log_matches_the_window_definition() {
     for seed in 0..200 {
         let mut dice = Dice::new(seed);
         let burst = 1 + dice.below(6) as u64;

@@ -1,7 +1,7 @@
-//! The real tree and the model of it, side by side through one list of operations.
+//! Runs the real tree and the model side by side through one list of operations.
 
 use crate::common::timer::Timer;
-use crate::model::{Claim, Lease, Model, Stand, Waiter, Wish};
+use crate::model::{Claim, Lease, Model, Request, Waiter, WaiterState};
 use crate::op::{Amounts, Limits, Op};
 use crate::watch::Refusal;
 use headrace_core::Tree;
@@ -18,13 +18,13 @@ use std::time::Duration;
 
 pub const MILLI: u64 = 1_000_000;
 
-/// Writes down who was woken.
-struct Bell {
+/// A waker that logs its waiter's name.
+struct LogWaker {
     name: u64,
     log: Arc<Mutex<Vec<u64>>>,
 }
 
-impl Wake for Bell {
+impl Wake for LogWaker {
     fn wake(self: Arc<Self>) {
         self.log.lock().unwrap().push(self.name);
     }
@@ -39,12 +39,12 @@ pub struct Run {
     pub log: Arc<Mutex<Vec<u64>>>,
     pub model: Model,
     next_name: u64,
-    /// Who was granted, in that order.
+    /// The names of all grants, in order.
     grants: Vec<u64>,
 }
 
 impl Run {
-    /// With so many milliseconds for late timers, and so many passes.
+    /// A run with this lateness in milliseconds and this number of passes.
     pub fn new((lateness, passes): (u64, u32), nodes: Vec<(usize, Limits, u32)>) -> Self {
         let clock = Arc::new(ManualClock::new());
         let tree = Tree::new(Settings {
@@ -74,9 +74,9 @@ impl Run {
         run
     }
 
-    /// Plays all operations, lets everything end well, and tells who was granted.
+    /// Runs all operations, drains the tree, and returns the names of all grants in order.
     pub fn play(self, ops: &[Op]) -> Vec<u64> {
-        // If it fails, nothing is cleaned up: what is wrong already would only panic again.
+        // On failure nothing is cleaned up: the broken state would only panic again.
         let mut run = ManuallyDrop::new(self);
         for op in ops {
             run.apply(*op);
@@ -102,7 +102,7 @@ impl Run {
             Op::Suspend(index) if leases > 0 => self.suspend(index % leases),
             Op::Resume(index) if leases > 0 => self.resume(index % leases),
             Op::Pass(millis) => self.pass(self.model.now + millis * MILLI),
-            Op::Ring(late) => {
+            Op::FireAlarm(late) => {
                 let armed = self.timers.iter().filter_map(|timer| timer.armed).min();
                 if let Some(time) = armed {
                     self.pass(time.as_nanos().max(self.model.now) + late * 1_000);
@@ -116,7 +116,7 @@ impl Run {
             | Op::Unpause(node)
             | Op::RetryAfter(node, _)
             | Op::Close(node) => self.change(node % nodes, op),
-            // There is none to pick.
+            // There is no waiter or permit to select.
             _ => {}
         }
     }
@@ -164,18 +164,18 @@ impl Run {
         let (refusals, must) = self.model.refusals(&claim);
         let checked = self.tree.check_ask(&ask);
         watch_refusal(&claim, checked.as_ref().err(), &refusals, must);
-        let mut wish = Wish::Acquire(self.tree.acquire(ask));
+        let mut request = Request::Acquire(self.tree.acquire(ask));
         let (may_deadlock, must_deadlock) = self.model.deadlock(&claim);
-        match poll_wish(&mut wish, claim.name, &self.log) {
+        match poll_request(&mut request, claim.name, &self.log) {
             Poll::Pending => {
-                assert!(!must, "{claim:?} waits, though {refusals:?}");
+                assert!(!must, "{claim:?} waits, despite {refusals:?}");
                 assert!(!must_deadlock, "{claim:?} waits for its own owner");
-                self.wait(claim, wish, alarm);
+                self.wait(claim, request, alarm);
             }
             Poll::Ready(Ok(permit)) => {
-                assert!(!must, "{claim:?} was granted, though {refusals:?}");
+                assert!(!must, "{claim:?} was granted, despite {refusals:?}");
                 self.granted(claim, false);
-                self.lease(claim, permit.expect("an acquire gives a permit"));
+                self.lease(claim, permit.expect("an acquire returns a permit"));
             }
             Poll::Ready(Err(error)) => {
                 let deadlock = Refusal::from(&error) == Refusal::Deadlock && may_deadlock;
@@ -204,24 +204,24 @@ impl Run {
                 let alone = model
                     .waiters
                     .iter()
-                    .all(|waiter| waiter.stand != Stand::Waits);
-                let fits = model.lacks(&model.books(), &claim).is_empty()
+                    .all(|waiter| waiter.state != WaiterState::Waits);
+                let fits = model.lacks(&model.totals(), &claim).is_empty()
                     && model.is_owed(&claim, model.now)
                     && !model.is_paused(claim.node);
                 assert!(
                     !(alone && fits),
-                    "{claim:?} was not had, though nobody waits"
+                    "{claim:?} was not granted, although nothing waits"
                 );
             }
             Err(_) => {}
         }
     }
 
-    fn wait(&mut self, claim: Claim, wish: Wish, alarm: Option<usize>) {
+    fn wait(&mut self, claim: Claim, request: Request, alarm: Option<usize>) {
         self.model.waiters.push(Waiter {
             claim,
-            wish,
-            stand: Stand::Waits,
+            request,
+            state: WaiterState::Waits,
             alarm,
             seen: 0,
             passed: 0,
@@ -246,14 +246,14 @@ impl Run {
         });
     }
 
-    /// What a waiter finds: nothing, or what it was woken for.
+    /// Polls a waiter: it must be pending, or get the result that it was woken for.
     pub fn poll(&mut self, index: usize) {
         let waiter = &mut self.model.waiters[index];
-        let polled = poll_wish(&mut waiter.wish, waiter.claim.name, &self.log);
-        let (stand, claim) = (waiter.stand, waiter.claim);
-        match (stand, polled) {
-            (Stand::Waits, Poll::Pending) => {}
-            (Stand::Refused, Poll::Ready(Err(error))) => {
+        let polled = poll_request(&mut waiter.request, waiter.claim.name, &self.log);
+        let (state, claim) = (waiter.state, waiter.claim);
+        match (state, polled) {
+            (WaiterState::Waits, Poll::Pending) => {}
+            (WaiterState::Refused, Poll::Ready(Err(error))) => {
                 let reason = Refusal::from(&error);
                 assert!(
                     matches!(reason, Refusal::Closed | Refusal::Exhausted),
@@ -261,26 +261,26 @@ impl Run {
                 );
                 self.model.waiters.remove(index);
             }
-            (Stand::Granted, Poll::Ready(Ok(permit))) => {
+            (WaiterState::Granted, Poll::Ready(Ok(permit))) => {
                 let waiter = self.model.waiters.remove(index);
-                match (waiter.wish, permit) {
-                    (Wish::Acquire(_), Some(permit)) => self.lease(claim, permit),
-                    (Wish::Resume(name, _), None) => {
+                match (waiter.request, permit) {
+                    (Request::Acquire(_), Some(permit)) => self.lease(claim, permit),
+                    (Request::Resume(name, _), None) => {
                         let mut leases = self.model.leases.iter_mut();
                         let lease = leases.find(|lease| lease.claim.name == name);
                         lease.expect("it was suspended").suspended = false;
                     }
-                    (wish, permit) => panic!("{wish:?} gave {permit:?}"),
+                    (request, permit) => panic!("{request:?} returned {permit:?}"),
                 }
             }
-            (stand, polled) => panic!("{claim:?}, which {stand:?}, found {polled:?}"),
+            (state, polled) => panic!("{claim:?} in state {state:?} returned {polled:?}"),
         }
     }
 
     fn cancel(&mut self, index: usize) {
         let waiter = self.model.waiters.remove(index);
-        if waiter.stand == Stand::Granted {
-            // It is as if it had never been granted.
+        if waiter.state == WaiterState::Granted {
+            // As if it had never been granted.
             self.grants.retain(|&name| name != waiter.claim.name);
             let now = self.model.now;
             self.model.for_rates(&waiter.claim, |log, calls| {
@@ -304,8 +304,9 @@ impl Run {
         }
         let name = lease.claim.name;
         drop(lease.permit);
-        // Whoever wanted its slots back has nothing to want any more.
-        let resumes = |waiter: &Waiter| matches!(waiter.wish, Wish::Resume(of, _) if of == name);
+        // A resume of this permit has ended with it.
+        let resumes =
+            |waiter: &Waiter| matches!(waiter.request, Request::Resume(of, _) if of == name);
         self.model.waiters.retain(|waiter| !resumes(waiter));
         self.log.lock().unwrap().retain(|&woken| {
             self.model
@@ -318,7 +319,7 @@ impl Run {
     fn settle(&mut self, index: usize, mut actual: Amounts) {
         let lease = &self.model.leases[index];
         let claim = lease.claim;
-        // Of slots only less, unless it is to fail; and only what is held at all.
+        // Slots can only decrease, except where the settlement must fail. Only held resources can be settled.
         if claim.cost.calls == 0 {
             actual.calls = 0;
         }
@@ -347,14 +348,14 @@ impl Run {
                 assert!(!grows, "slots grew: {claim:?}");
                 let lease = &mut self.model.leases[index];
                 lease.claim.cost = actual;
-                // What it was granted again, but has not collected, is its own already.
+                // Slots that were granted again but not collected are its own already.
                 let again = self.model.waiters.iter_mut().find(
-                    |waiter| matches!(waiter.wish, Wish::Resume(name, _) if name == claim.name),
+                    |waiter| matches!(waiter.request, Request::Resume(name, _) if name == claim.name),
                 );
                 if let Some(waiter) = again {
                     assert_eq!(
-                        waiter.stand,
-                        Stand::Granted,
+                        waiter.state,
+                        WaiterState::Granted,
                         "settled while it waits: {claim:?}"
                     );
                     waiter.claim.cost.slots = actual.slots;
@@ -383,8 +384,8 @@ impl Run {
     fn resume(&mut self, index: usize) {
         let lease = &self.model.leases[index];
         let of = lease.claim;
-        let mut names = self.model.waiters.iter().map(|waiter| &waiter.wish);
-        if names.any(|wish| matches!(wish, Wish::Resume(name, _) if *name == of.name)) {
+        let mut names = self.model.waiters.iter().map(|waiter| &waiter.request);
+        if names.any(|request| matches!(request, Request::Resume(name, _) if *name == of.name)) {
             return;
         }
         let resume = lease.permit.resume(None);
@@ -398,16 +399,19 @@ impl Run {
             ..Amounts::default()
         };
         let claim = self.claim(of.node, cost, 0, of.owner);
-        let mut wish = Wish::Resume(of.name, resume);
+        let mut request = Request::Resume(of.name, resume);
         let (may_deadlock, must_deadlock) = self.model.deadlock(&claim);
         let is_closed = self.model.is_closed(of.node);
-        match poll_wish(&mut wish, claim.name, &self.log) {
+        match poll_request(&mut request, claim.name, &self.log) {
             Poll::Pending => {
                 assert!(!must_deadlock, "{claim:?} waits for its own owner");
-                self.wait(claim, wish, None);
+                self.wait(claim, request, None);
             }
             Poll::Ready(Ok(_)) => {
-                assert!(!must_deadlock, "{claim:?} was had against its own owner");
+                assert!(
+                    !must_deadlock,
+                    "{claim:?} was granted despite the deadlock of its owner"
+                );
                 if claim.cost != Amounts::default() {
                     self.granted(claim, false);
                 }
@@ -432,27 +436,27 @@ impl Run {
     }
 }
 
-/// Polls, and tells an acquire's permit from a resume's nothing.
-pub fn poll_wish(
-    wish: &mut Wish,
+/// Polls. Returns the permit of an acquire, and `None` for a resume.
+pub fn poll_request(
+    request: &mut Request,
     name: u64,
     log: &Arc<Mutex<Vec<u64>>>,
 ) -> Poll<Result<Option<Permit>, AcquireError>> {
-    let waker = Waker::from(Arc::new(Bell {
+    let waker = Waker::from(Arc::new(LogWaker {
         name,
         log: Arc::clone(log),
     }));
     let mut context = Context::from_waker(&waker);
-    match wish {
-        Wish::Acquire(acquire) => Pin::new(acquire).poll(&mut context).map_ok(Some),
-        Wish::Resume(_, resume) => Pin::new(resume).poll(&mut context).map_ok(|()| None),
+    match request {
+        Request::Acquire(acquire) => Pin::new(acquire).poll(&mut context).map_ok(Some),
+        Request::Resume(_, resume) => Pin::new(resume).poll(&mut context).map_ok(|()| None),
     }
 }
 
-/// Holds what the tree said of an ask against what the model knows of it.
+/// Compares the tree's error for an acquire with the errors that the model expects.
 fn watch_refusal(claim: &Claim, error: Option<&AcquireError>, refusals: &[Refusal], must: bool) {
     match error {
-        None => assert!(!must, "{claim:?} was not refused, though {refusals:?}"),
+        None => assert!(!must, "{claim:?} was not refused, despite {refusals:?}"),
         Some(error) => assert!(
             refusals.contains(&error.into()),
             "{claim:?} was refused by {error:?}, not by {refusals:?}",

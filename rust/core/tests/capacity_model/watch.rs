@@ -1,9 +1,9 @@
-//! What must never happen, whoever is served.
+//! The rules that every grant and every wait must obey.
 
-use crate::model::{Book, Claim, Model, OFFERED, Stand, Thing};
+use crate::model::{Claim, Model, OFFERED, Quantity, Totals, WaiterState};
 use headrace_core::capacity::AcquireError;
 
-/// Why an ask may or must be refused.
+/// A reason why an acquire may or must be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Closed,
@@ -26,7 +26,7 @@ impl From<&AcquireError> for Refusal {
 }
 
 impl Model {
-    /// Every reason there is to refuse a claim that has just come, and whether it must be refused.
+    /// All reasons to refuse a new claim, and whether it must be refused.
     pub fn refusals(&self, claim: &Claim) -> (Vec<Refusal>, bool) {
         let mut reasons = Vec::new();
         let mut must = false;
@@ -65,13 +65,13 @@ impl Model {
         let (may, must_be) = self.exhaustion(claim);
         if may {
             add(Refusal::Exhausted, must_be);
-            // More than was ever in it is above its ceiling as well.
+            // More than the budget ever had also exceeds its ceiling.
             add(Refusal::Ceiling, false);
         }
         (reasons, must)
     }
 
-    /// Whether a budget of the path may be said not to cover a claim, and whether it must be.
+    /// Whether a budget of the path may count as exhausted for a claim, and whether it must.
     pub fn exhaustion(&self, claim: &Claim) -> (bool, bool) {
         let (mut may, mut must) = (false, false);
         for node in self.path(claim.node) {
@@ -90,7 +90,7 @@ impl Model {
         (may || must, must)
     }
 
-    /// Whether what the owner holds is in its own way, perhaps and certainly, if it waits.
+    /// Whether waiting may be a deadlock with the owner's own permits, and whether it must be.
     pub fn deadlock(&self, claim: &Claim) -> (bool, bool) {
         let Some(owner) = claim.owner else {
             return (false, false);
@@ -98,31 +98,31 @@ impl Model {
         let (mut may, mut must) = (false, false);
         for node in self.path(claim.node) {
             let at = &self.nodes[node];
-            for thing in Thing::ALL {
-                let (owned, cost) = (self.owned(owner, node, thing), thing.of(&claim.cost));
+            for quantity in Quantity::ALL {
+                let (owned, cost) = (self.owned(owner, node, quantity), quantity.of(&claim.cost));
                 if owned == 0 || cost == 0 {
                     continue;
                 }
-                // What its own leases took of a budget is theirs until they are settled, also while their slots are away.
-                let limit = match thing {
-                    Thing::Slots => at.slots,
-                    Thing::Memory => at.memory,
-                    Thing::Money => at
+                // The budget of its own permits is theirs until it is settled, also while they are suspended.
+                let limit = match quantity {
+                    Quantity::Slots => at.slots,
+                    Quantity::Memory => at.memory,
+                    Quantity::Money => at
                         .money
                         .map(|money| money.amount.saturating_sub(money.spent)),
                 };
                 let above = limit.is_some_and(|limit| owned + cost > limit);
                 may |= above;
-                must |= above && (thing == Thing::Money || limit > Some(0));
+                must |= above && (quantity == Quantity::Money || limit > Some(0));
             }
         }
         (may, must)
     }
 
-    /// A grant is about to be booked: it must fit, and it must be its turn.
+    /// Checks a grant before it is recorded: it must fit, and its order must be right.
     pub fn watch_grant(&mut self, claim: &Claim, tried: bool) {
-        let books = self.books();
-        let lacks = self.lacks(&books, claim);
+        let totals = self.totals();
+        let lacks = self.lacks(&totals, claim);
         assert!(
             lacks.is_empty(),
             "granted above a limit: {claim:?} lacks {lacks:?}"
@@ -138,12 +138,12 @@ impl Model {
         assert!(self.is_allowed(claim), "granted before its time: {claim:?}");
         assert!(
             tried || self.rank(claim) < OFFERED,
-            "granted from the depth of the line: {claim:?}"
+            "granted from too far back in the queue: {claim:?}"
         );
         for waiter in self
             .waiters
             .iter()
-            .filter(|waiter| waiter.stand == Stand::Waits)
+            .filter(|waiter| waiter.state == WaiterState::Waits)
         {
             let other = &waiter.claim;
             assert!(
@@ -151,9 +151,9 @@ impl Model {
                     || other.cost != claim.cost
                     || other.priority != claim.priority
                     || other.name >= claim.name,
-                "{claim:?} was granted before its elder equal {other:?}",
+                "{claim:?} was granted before its older equal {other:?}",
             );
-            // Two waiters of one line that need quota alone need the same rates, so their order is strict, whatever they cost.
+            // Two waiters of one queue that need only quota need the same rates, so their order is strict for any cost.
             let is_strict = other.node == claim.node
                 && [other, claim].iter().all(|claim| claim.takes_quota_alone())
                 && self.rank(other) < OFFERED
@@ -164,25 +164,25 @@ impl Model {
             );
         }
         for index in 0..self.waiters.len() {
-            self.watch_pass(&books, index, claim);
+            self.watch_pass(&totals, index, claim);
         }
     }
 
-    /// Counts how often a waiter was passed.
-    fn watch_pass(&mut self, books: &[Book], index: usize, claim: &Claim) {
+    /// Counts the times that a waiter was passed.
+    fn watch_pass(&mut self, totals: &[Totals], index: usize, claim: &Claim) {
         let waiter = &self.waiters[index];
         let passed = waiter.claim;
-        if waiter.stand != Stand::Waits || passed.name == claim.name {
+        if waiter.state != WaiterState::Waits || passed.name == claim.name {
             return;
         }
         let shared = self.shared(&passed, claim);
         if shared.is_empty() {
             return;
         }
-        // Only where there is no doubt: it lacks one thing at one node and else has everything, and the other comes
-        // behind it in the same line. Of another line it may just be the turn, and whoever waits for quota may have had the
-        // turn at that before.
-        let lacks = self.lacks(books, &passed);
+        // Only the certain cases: it lacks one quantity at one node and nothing else, and the other waiter is behind it in the
+        // same queue. A waiter of another queue may rightly be next, and a waiter for quota may already have been the head
+        // of the rate queue.
+        let lacks = self.lacks(totals, &passed);
         let younger =
             claim.node == passed.node && claim.order() > passed.order() && claim.cost.calls == 0;
         let held_up = self.rank(&passed) < OFFERED
@@ -200,14 +200,14 @@ impl Model {
         );
     }
 
-    /// What both take, and where.
-    fn shared(&self, one: &Claim, other: &Claim) -> Vec<(usize, Thing)> {
+    /// The quantities that both take, with the nodes.
+    fn shared(&self, one: &Claim, other: &Claim) -> Vec<(usize, Quantity)> {
         let mut shared = Vec::new();
         for node in self.path(one.node) {
             if self.path(other.node).any(|above| above == node) {
-                for thing in Thing::ALL {
-                    if thing.of(&one.cost) > 0 && thing.of(&other.cost) > 0 {
-                        shared.push((node, thing));
+                for quantity in Quantity::ALL {
+                    if quantity.of(&one.cost) > 0 && quantity.of(&other.cost) > 0 {
+                        shared.push((node, quantity));
                     }
                 }
             }
@@ -215,36 +215,36 @@ impl Model {
         shared
     }
 
-    /// After every operation: nobody waits for what is free, and who must be refused was.
-    pub fn watch_waiters(&self, books: &[Book], next_ready: Option<u64>) {
+    /// Checks after every operation that no waiter fits, and that every claim that must be refused was refused.
+    pub fn watch_waiters(&self, totals: &[Totals], next_ready: Option<u64>) {
         for waiter in self
             .waiters
             .iter()
-            .filter(|waiter| waiter.stand == Stand::Waits)
+            .filter(|waiter| waiter.state == WaiterState::Waits)
         {
             let claim = &waiter.claim;
             assert!(
                 !self.is_closed(claim.node),
-                "nobody told {claim:?} that its node is closed"
+                "{claim:?} still waits at a closed node"
             );
             assert!(
                 !self.exhaustion(claim).1,
-                "nobody told {claim:?} that the budget is exhausted"
+                "{claim:?} still waits for an exhausted budget"
             );
             let offered = self.rank(claim) < OFFERED && !self.is_parked(claim);
-            if !offered || self.is_paused(claim.node) || !self.lacks(books, claim).is_empty() {
+            if !offered || self.is_paused(claim.node) || !self.lacks(totals, claim).is_empty() {
                 continue;
             }
-            if self.is_reserved(books, claim) || self.is_in_turn(claim) {
+            if self.is_reserved(totals, claim) || self.is_behind_a_head(claim) {
                 continue;
             }
             assert!(
                 !self.is_owed(claim, self.now),
-                "{claim:?} waits for what is free"
+                "{claim:?} waits although it fits"
             );
-            // It waits for time alone, so somebody must know when that comes.
+            // It waits for time only, so there must be a deadline.
             let next =
-                next_ready.unwrap_or_else(|| panic!("no deadline, though {claim:?} has one"));
+                next_ready.unwrap_or_else(|| panic!("no deadline, although {claim:?} has one"));
             assert!(
                 next > self.now && !self.is_owed(claim, next - 1),
                 "{claim:?} is ready before {next}, which is the next deadline",
@@ -252,14 +252,14 @@ impl Model {
         }
     }
 
-    /// Whether what is left may be kept for those who were passed too often.
-    fn is_reserved(&self, books: &[Book], claim: &Claim) -> bool {
+    /// Whether the rest may be reserved for waiters that were passed too often.
+    fn is_reserved(&self, totals: &[Totals], claim: &Claim) -> bool {
         let holders: Vec<_> = self
             .waiters
             .iter()
             .filter(|waiter| {
                 let holder = &waiter.claim;
-                waiter.stand == Stand::Waits
+                waiter.state == WaiterState::Waits
                     && waiter.seen >= self.passes
                     && holder.name != claim.name
                     && !self.is_parked(holder)
@@ -268,29 +268,28 @@ impl Model {
             .map(|waiter| &waiter.claim)
             .collect();
         self.path(claim.node).any(|node| {
-            Thing::ALL.into_iter().any(|thing| {
+            Quantity::ALL.into_iter().any(|quantity| {
                 let here = |holder: &&&Claim| self.path(holder.node).any(|above| above == node);
-                let kept: u64 = holders
+                let reserved: u64 = holders
                     .iter()
                     .filter(here)
-                    .map(|holder| thing.of(&holder.cost))
+                    .map(|holder| quantity.of(&holder.cost))
                     .sum();
-                let cost = thing.of(&claim.cost);
-                cost > 0 && kept > 0 && self.free(books, node, thing) < cost + kept
+                let cost = quantity.of(&claim.cost);
+                cost > 0 && reserved > 0 && self.free(totals, node, quantity) < cost + reserved
             })
         })
     }
 
-    /// Whether somebody else may have the turn at a rate. It is of who lacked nothing but quota first, whoever came first
-    /// and whatever has become of the slots since, until there is quota enough for it; or, of one that missed too many slots in this
-    /// way, until it is granted.
-    fn is_in_turn(&self, claim: &Claim) -> bool {
+    /// Whether another waiter may be the head of a rate queue. The head is the first waiter that lacked only quota, whatever the
+    /// arrival order and the slots since, until its quota is there. A head that missed too many slots stays until it is granted.
+    fn is_behind_a_head(&self, claim: &Claim) -> bool {
         self.path(claim.node).any(|node| {
             claim.cost.calls > 0
                 && self.nodes[node].calls.is_some()
                 && self.waiters.iter().any(|waiter| {
                     let other = &waiter.claim;
-                    waiter.stand == Stand::Waits
+                    waiter.state == WaiterState::Waits
                         && other.name != claim.name
                         && other.cost.calls > 0
                         && self.path(other.node).any(|above| above == node)

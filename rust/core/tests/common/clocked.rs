@@ -1,4 +1,4 @@
-//! A tree of capacities on a clock that moves when told, verified after every step.
+//! A tree of capacities on a manual clock, verified after every step.
 
 use super::Task;
 use headrace_core::Tree;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub const SLOTS: Resource = Resource::SLOTS;
 
-/// A tree on a clock that moves when told, verified after every step.
+/// A tree on a manual clock, verified after every step.
 pub struct World {
     pub tree: Arc<Tree>,
     pub clock: Arc<ManualClock>,

@@ -1,5 +1,4 @@
-//! An allocator that counts, for what things cost in memory. A test binary that has it as its `#[global_allocator]` sees all
-//! of its own threads.
+//! A counting allocator for tests of memory use. As the `#[global_allocator]` of a test binary it counts all of its threads.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,28 +9,28 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The system's allocator, counted.
 pub struct Counting;
 
-// SAFETY: all the work is the system allocator's; this only counts.
+// SAFETY: forwards to the system allocator; this only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are forwarded.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are forwarded.
         unsafe { System.dealloc(block, layout) }
     }
 }
 
-/// How many bytes are allocated now.
+/// The number of bytes that are allocated now.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// How often anything was allocated.
+/// The number of allocations so far.
 pub fn count() -> usize {
     COUNT.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! Random numbers that are the same everywhere and for ever: a seed names a whole simulation.
+//! Reproducible random numbers: a seed determines a whole simulation.
 
 /// `SplitMix64` (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ impl Dice {
         bits ^ (bits >> 31)
     }
 
-    /// Between 0 and 1, neither of which it ever is.
+    /// Between 0 and 1, both excluded.
     #[allow(clippy::cast_precision_loss)]
     pub fn unit(&mut self) -> f64 {
         ((self.bits() >> 12) as f64 + 0.5) / (1_u64 << 52) as f64

@@ -1,6 +1,6 @@
-//! Futures polled by hand, with a waker that counts: no runtime decides what happens when.
+//! Futures polled by hand, with a counting waker: no runtime schedules them.
 
-// Each test binary uses its own part of this.
+// Each test binary uses a part of this module.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod clocked;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Counts how often it was woken.
+/// Counts its wake-ups.
 #[derive(Debug, Default)]
 pub struct Count(AtomicUsize);
 
@@ -32,7 +32,7 @@ impl Wake for Count {
     }
 }
 
-/// A future and the wake-ups meant for it.
+/// A future and its wake-ups.
 #[derive(Debug)]
 pub struct Task<F> {
     pub future: F,
@@ -47,7 +47,7 @@ impl<F: Future + Unpin> Task<F> {
         }
     }
 
-    /// A task that was polled once, and found to wait.
+    /// A task that was polled once and is pending.
     #[track_caller]
     pub fn waiting(future: F) -> Self {
         let mut task = Self::new(future);
@@ -65,7 +65,7 @@ impl<F: Future + Unpin> Task<F> {
         Pin::new(&mut self.future).poll(&mut Context::from_waker(waker))
     }
 
-    /// The output, which must be there.
+    /// Polls; panics unless the output is ready.
     #[track_caller]
     pub fn ready(&mut self) -> F::Output {
         match self.poll() {
@@ -74,13 +74,13 @@ impl<F: Future + Unpin> Task<F> {
         }
     }
 
-    /// How often it was woken so far.
+    /// The number of wake-ups so far.
     pub fn wakes(&self) -> usize {
         self.count.get()
     }
 }
 
-/// Runs a closure when it is woken, and another when its last clone is dropped: both may call back.
+/// Runs a closure when it is woken, and another when its last clone is dropped. Both may call back.
 pub struct Reentrant {
     pub on_wake: Box<dyn Fn() + Send + Sync>,
     pub on_drop: Box<dyn Fn() + Send + Sync>,
@@ -122,7 +122,7 @@ impl Drop for Acting {
     }
 }
 
-/// Notes the order in which it and its likes were woken.
+/// Logs its name when it is woken.
 pub struct Named {
     pub name: usize,
     pub log: Arc<Mutex<Vec<usize>>>,

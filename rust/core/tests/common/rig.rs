@@ -1,4 +1,4 @@
-//! A tree on a clock that goes by hand, with books of its own about who holds what.
+//! A tree on a manual clock, with separate records of the amounts held at each node.
 
 use headrace_core::Tree;
 use headrace_core::capacity::{
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// A node, by its number; the root is 0.
 pub type Spot = usize;
 
-/// The resources of every rig, by their numbers.
+/// The resources of every rig, by number.
 pub const SLOTS: usize = 0;
 pub const MEMORY: usize = 1;
 const NAMES: [&str; 2] = ["slots", "memory"];
@@ -19,7 +19,7 @@ const NAMES: [&str; 2] = ["slots", "memory"];
 struct Node {
     id: NodeId,
     parent: Option<Spot>,
-    /// What is not limited has no limit to reach.
+    /// `u64::MAX` for a resource without a limit.
     limits: [u64; 2],
     held: [u64; 2],
     paused: bool,
@@ -46,7 +46,7 @@ impl Rig {
         }
     }
 
-    /// The root, with these limits of slots.
+    /// Adds the root with these limits.
     pub fn root(&mut self, limits: &[(usize, u64)]) -> Spot {
         let options = NodeOptions::new(self.limits(limits));
         let id = self.tree.root(options).unwrap();
@@ -116,8 +116,8 @@ impl Rig {
         self.clock.set(Time::from_nanos(nanos));
     }
 
-    /// Books a grant, or its end.
-    pub fn book(&mut self, spot: Spot, cost: &[(usize, u64)], granted: bool) {
+    /// Records a grant, or its release.
+    pub fn record(&mut self, spot: Spot, cost: &[(usize, u64)], granted: bool) {
         let mut next = Some(spot);
         while let Some(spot) = next {
             let node = &mut self.nodes[spot];
@@ -132,37 +132,37 @@ impl Rig {
         }
     }
 
-    /// Whether the whole path has room.
+    /// Whether the cost fits on the whole path.
     pub fn fits(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
         let mut path = std::iter::successors(Some(spot), |&spot| self.nodes[spot].parent);
         path.all(|spot| self.fits_at(spot, cost))
     }
 
-    /// Whether the whole path has room besides what is kept there for those who were passed too often.
+    /// Whether the cost fits on the whole path in addition to the reservations there.
     pub fn fits_unreserved(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
         let mut path = std::iter::successors(Some(spot), |&spot| self.nodes[spot].parent);
         path.all(|spot| {
             let Some(usage) = self.tree.usage(self.id(spot)) else {
                 return false;
             };
-            let besides = cost.iter().map(|&(resource, units)| {
-                let kept = (usage.resources.iter())
+            let with_reserved = cost.iter().map(|&(resource, units)| {
+                let reserved = (usage.resources.iter())
                     .find(|here| here.resource == self.resources[resource])
                     .map_or(0, |here| {
                         here.reserved.as_micros() / Amount::ONE.as_micros()
                     });
-                (resource, units + kept)
+                (resource, units + reserved)
             });
-            self.fits_at(spot, &besides.collect::<Vec<_>>())
+            self.fits_at(spot, &with_reserved.collect::<Vec<_>>())
         })
     }
 
-    /// What a node limits.
+    /// The limit of a node for a resource.
     pub fn limit(&self, spot: Spot, resource: usize) -> u64 {
         self.nodes[spot].limits[resource]
     }
 
-    /// Whether this node alone has room.
+    /// Whether the cost fits at this node, ignoring its ancestors.
     pub fn fits_at(&self, spot: Spot, cost: &[(usize, u64)]) -> bool {
         let Node {
             limits,

@@ -1,4 +1,4 @@
-//! A loop's timer, as it serves a tree.
+//! The timer of an event loop that serves a tree.
 
 use headrace_core::Tree;
 use headrace_core::capacity::{Alarm, AlarmId, Time};
@@ -18,8 +18,8 @@ impl Wake for Flag {
 #[derive(Debug)]
 pub struct Timer {
     pub alarm: Alarm,
-    rung: Arc<Flag>,
-    /// What it is set to.
+    woken: Arc<Flag>,
+    /// The time that it is set to.
     pub armed: Option<Time>,
 }
 
@@ -27,7 +27,7 @@ impl Timer {
     pub fn new(tree: &Arc<Tree>) -> Self {
         let mut timer = Self {
             alarm: tree.alarm(),
-            rung: Arc::default(),
+            woken: Arc::default(),
             armed: None,
         };
         timer.arm();
@@ -39,13 +39,13 @@ impl Timer {
     }
 
     pub fn arm(&mut self) {
-        self.rung.0.store(false, Ordering::SeqCst);
-        self.armed = self.alarm.deadline(&Waker::from(Arc::clone(&self.rung)));
+        self.woken.0.store(false, Ordering::SeqCst);
+        self.armed = self.alarm.deadline(&Waker::from(Arc::clone(&self.woken)));
     }
 
-    /// What a loop does when it is woken: sets its timer anew, if that is what it was woken for.
-    pub fn hear(&mut self) {
-        if self.rung.0.load(Ordering::SeqCst) {
+    /// The event loop's reaction to a wake-up: sets its timer again if its alarm was woken.
+    pub fn on_wake(&mut self) {
+        if self.woken.0.load(Ordering::SeqCst) {
             self.arm();
         }
     }

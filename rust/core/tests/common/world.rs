@@ -1,7 +1,7 @@
-//! A simulation of hours in milliseconds: loads that ask a tree for capacity, hold it for a while, and ask again.
+//! A simulation of hours in milliseconds: loads that request capacity from a tree, hold it for a while, and request it again.
 //!
-//! It knows nothing of how the tree decides. What it keeps are its own books: who holds what at which node, who waits,
-//! and how much each load has received; and after every event it looks whether anybody waits for what is free.
+//! It is independent of the decisions of the tree. It keeps its own records of the amounts held at each node, the waiting
+//! jobs, and the amount that each load has received. After every event it asserts that no waiting job fits.
 
 use super::dice::Dice;
 use super::rig::{Rig, Spot};
@@ -15,11 +15,11 @@ use std::task::{Context, Poll, Wake, Waker};
 
 pub const SECOND: u64 = 1_000_000_000;
 
-/// How long a job holds what it was granted, in seconds.
+/// The hold time of a job, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub enum Hold {
     Always(f64),
-    /// Exponential of this mean, cut at five of them.
+    /// Exponential with this mean, cut at five times the mean.
     Exponential(f64),
 }
 
@@ -32,7 +32,7 @@ impl Hold {
         nanos(seconds)
     }
 
-    /// The longest it can be.
+    /// The longest possible hold.
     pub fn longest(self) -> f64 {
         match self {
             Self::Always(seconds) => seconds,
@@ -41,26 +41,25 @@ impl Hold {
     }
 }
 
-/// What asks for capacity at one node: as long as it is on, so many jobs wait there, and each that is granted is
-/// replaced by a new one.
+/// A source of jobs at one node. While it is on, `backlog` jobs wait there: each granted job is replaced by a new one.
 #[derive(Debug)]
 pub struct Load {
     pub spot: Spot,
-    /// What each job needs, by the number of the resource.
+    /// The cost of each job, by the number of the resource.
     pub cost: Vec<(usize, u64)>,
     pub hold: Hold,
-    /// How many wait while it is on.
+    /// The number of waiting jobs while it is on.
     pub backlog: usize,
     pub on: bool,
-    /// The jobs that wait, the oldest first.
+    /// The waiting jobs, the oldest first.
     pub waiting: VecDeque<usize>,
-    /// How many run.
+    /// The number of running jobs.
     pub running: u64,
-    /// How many were ever granted.
+    /// The number of grants so far.
     pub granted: u64,
-    /// Job-seconds received, up to now.
+    /// Job-seconds received so far.
     pub received: f64,
-    /// How long each job waited, in seconds, in the order of the grants.
+    /// The wait of each job in seconds, in the order of the grants.
     pub waits: Vec<f64>,
 }
 
@@ -77,15 +76,15 @@ enum State {
     Running(Permit),
 }
 
-/// Wakes a job by name.
-struct Bell {
+/// A waker that logs the name of its job.
+struct JobWaker {
     job: usize,
-    rung: Arc<Mutex<Vec<usize>>>,
+    woken: Arc<Mutex<Vec<usize>>>,
 }
 
-impl Wake for Bell {
+impl Wake for JobWaker {
     fn wake(self: Arc<Self>) {
-        self.rung.lock().unwrap().push(self.job);
+        self.woken.lock().unwrap().push(self.job);
     }
 }
 
@@ -94,13 +93,13 @@ pub struct World {
     pub rig: Rig,
     pub dice: Dice,
     pub loads: Vec<Load>,
-    /// Whether somebody may be passed, so that something is kept for it. Nobody may be left waiting for the rest.
+    /// Whether jobs may be passed, which creates reservations. No job may be left waiting for the unreserved rest.
     pub reserves: bool,
     now: u64,
     ends: BinaryHeap<Reverse<(u64, usize)>>,
     jobs: Vec<Option<Job>>,
     vacant: Vec<usize>,
-    rung: Arc<Mutex<Vec<usize>>>,
+    woken: Arc<Mutex<Vec<usize>>>,
 }
 
 impl World {
@@ -114,7 +113,7 @@ impl World {
             ends: BinaryHeap::new(),
             jobs: Vec::new(),
             vacant: Vec::new(),
-            rung: Arc::default(),
+            woken: Arc::default(),
         }
     }
 
@@ -146,7 +145,7 @@ impl World {
         self.settle();
     }
 
-    /// One more job, whether the load is on or not.
+    /// Submits one more job, whether the load is on or not.
     pub fn submit(&mut self, load: usize) {
         let Load { spot, cost, .. } = &self.loads[load];
         let acquire = self.rig.acquire(*spot, cost);
@@ -166,9 +165,9 @@ impl World {
         self.poll(name);
     }
 
-    /// Drops the job that stands at this place of the load's line.
-    pub fn cancel(&mut self, load: usize, place: usize) {
-        if let Some(name) = self.loads[load].waiting.remove(place) {
+    /// Drops the job at this index of the load's queue.
+    pub fn cancel(&mut self, load: usize, index: usize) {
+        if let Some(name) = self.loads[load].waiting.remove(index) {
             self.vacant.push(name);
             self.jobs[name] = None;
         }
@@ -190,13 +189,13 @@ impl World {
         self.settle();
     }
 
-    /// When the next job ends, in seconds.
+    /// The end of the next job, in seconds.
     pub fn next_end(&self) -> Option<f64> {
         let Reverse((time, _)) = self.ends.peek()?;
         Some(seconds(*time))
     }
 
-    /// Lets time go on. `observe` sees every stretch in which nothing changes, at its end, with its length in seconds.
+    /// Advances the time. `observe` is called at the end of every interval without a change, with its length in seconds.
     pub fn run_until(&mut self, end: f64, mut observe: impl FnMut(&Self, f64)) {
         let end = nanos(end);
         while let Some(&Reverse((time, name))) = self.ends.peek()
@@ -204,11 +203,11 @@ impl World {
         {
             self.ends.pop();
             self.pass(time, &mut observe);
-            let job = self.jobs[name].take().expect("it runs until now");
+            let job = self.jobs[name].take().expect("the job runs until now");
             self.vacant.push(name);
             let load = &mut self.loads[job.load];
             load.running -= 1;
-            self.rig.book(load.spot, &load.cost, false);
+            self.rig.record(load.spot, &load.cost, false);
             drop(job);
             self.settle();
         }
@@ -234,14 +233,14 @@ impl World {
         }
     }
 
-    /// Hands out what the tree has granted, and looks whether that was all.
+    /// Collects all grants, and asserts that no waiting job fits.
     fn settle(&mut self) {
         loop {
-            let rung = std::mem::take(&mut *self.rung.lock().unwrap());
-            if rung.is_empty() {
+            let woken = std::mem::take(&mut *self.woken.lock().unwrap());
+            if woken.is_empty() {
                 break;
             }
-            for name in rung {
+            for name in woken {
                 let load = self.poll(name);
                 self.top_up(load);
             }
@@ -250,23 +249,25 @@ impl World {
     }
 
     fn poll(&mut self, name: usize) -> usize {
-        let job = self.jobs[name].as_mut().expect("nobody wakes the dead");
+        let job = self.jobs[name]
+            .as_mut()
+            .expect("only existing jobs are woken");
         let State::Waiting(acquire) = &mut job.state else {
             panic!("job {name} was woken though it runs");
         };
-        let waker = Waker::from(Arc::new(Bell {
+        let waker = Waker::from(Arc::new(JobWaker {
             job: name,
-            rung: Arc::clone(&self.rung),
+            woken: Arc::clone(&self.woken),
         }));
         if let Poll::Ready(permit) = Pin::new(acquire).poll(&mut Context::from_waker(&waker)) {
-            job.state = State::Running(permit.expect("nothing here is ever refused"));
+            job.state = State::Running(permit.expect("no acquire fails here"));
             let load = &mut self.loads[job.load];
-            let place = load.waiting.iter().position(|&other| other == name);
-            load.waiting.remove(place.expect("it waited"));
+            let index = load.waiting.iter().position(|&other| other == name);
+            load.waiting.remove(index.expect("the job waited"));
             load.waits.push(seconds(self.now - job.since));
             load.granted += 1;
             load.running += 1;
-            self.rig.book(load.spot, &load.cost, true);
+            self.rig.record(load.spot, &load.cost, true);
             let length = load.hold.draw(&mut self.dice);
             self.ends.push(Reverse((self.now + length, name)));
         }
@@ -281,14 +282,14 @@ impl World {
             };
             assert!(
                 load.waiting.is_empty() || !fits(),
-                "at {} s somebody waits for what is free: {load:?}",
+                "at {} s a job waits for free capacity: {load:?}",
                 self.now(),
             );
         }
     }
 }
 
-/// Jain's index of fairness: 1 if all have the same, 1/n if one has all.
+/// Jain's fairness index: 1 if all shares are equal, 1/n if one load has everything.
 #[allow(clippy::cast_precision_loss)]
 pub fn jain(shares: &[f64]) -> f64 {
     let sum: f64 = shares.iter().sum();
@@ -296,7 +297,7 @@ pub fn jain(shares: &[f64]) -> f64 {
     sum * sum / (shares.len() as f64 * squares)
 }
 
-/// The value below which so much of them lies.
+/// The value below which this fraction of the values lies.
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

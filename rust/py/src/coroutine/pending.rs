@@ -24,15 +24,15 @@ pub(crate) trait Placed: Future + Unpin {
 
 impl Placed for Get<Py<PyAny>> {
     fn forward(&self) -> Option<Forward> {
-        let place = self.place()?;
-        Some(Box::new(move || place.give_up()))
+        let position = self.queue_position()?;
+        Some(Box::new(move || position.give_up()))
     }
 }
 
 impl Placed for Put<Py<PyAny>> {
     fn forward(&self) -> Option<Forward> {
-        let place = self.place()?;
-        Some(Box::new(move || place.give_up()))
+        let position = self.queue_position()?;
+        Some(Box::new(move || position.give_up()))
     }
 }
 
