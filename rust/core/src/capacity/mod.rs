@@ -22,7 +22,7 @@
 //!
 //! Each child has a *tag*: what it was charged so far, over its weight. To find who is next, descend from the root, each time to
 //! the child with the least tag of those that are eligible, of equals to the one that was served longest ago; at the end stands
-//! a line, and in it the first waiter (`dispatch.rs`). To charge, add to the tag at each level of the path (`fair.rs`)
+//! a line, and in it the first waiter (`dispatch.rs`). To charge, add to the tag at each level of the path (`fair_queue.rs`)
 //!
 //! ```text
 //! hold x cost / limit / weight
@@ -48,8 +48,8 @@
 //! # Lines
 //!
 //! Within a line the order is by the moment of coming, less so much for each step of priority ([`Settings::ageing`]): first
-//! come first served of equals, and whoever waits long enough passes any priority without ever being sorted anew (`line.rs`,
-//! `runs.rs`).
+//! come first served of equals, and whoever waits long enough passes any priority without ever being sorted anew (`wait_queue.rs`,
+//! `run_list.rs`).
 //! The first eight of a line are *offered*: a later one of them may be granted while an earlier one lacks slots or a budget. At a rate
 //! the order is strict (below).
 //!
@@ -57,7 +57,7 @@
 //!
 //! This is of slots and budgets. Smaller work may pass a waiter that was next and did not fit [`Settings::passes`] times. A pass is a grant that takes
 //! of something which that waiter lacks, from the moment at which it was next on, wherever else it is held up. After that,
-//! what frees of the resource that it lacks, at the node where it lacks it, is *reserved* for it (`reserve.rs`); other nodes and
+//! what frees of the resource that it lacks, at the node where it lacks it, is *reserved* for it (`reservation.rs`); other nodes and
 //! resources go on. If then something else turns out to be missing, that is reserved too.
 //!
 //! To hold one thing and wait for another is how deadlocks begin. Hence reservations are ordered by age: a waiter with
@@ -68,7 +68,7 @@
 //! # Rates
 //!
 //! A rate is the generic cell rate algorithm in whole numbers (`rate.rs`): exact moments, no polling, no drift. Who lacks
-//! quota alone, and comes first by the order above, has the *turn* at that rate (`turn.rs`): a timer is set to the moment at which
+//! quota alone, and comes first by the order above, has the *turn* at that rate (`rate_queue.rs`): a timer is set to the moment at which
 //! its quota is there, and until then nobody else gets any of this rate. A turn is a reservation of quota and of nothing else:
 //! slots stay free for others, and no pass is counted. If slots are missing when the moment has come, the turn goes on.
 //!
@@ -82,7 +82,7 @@
 //! is due is decided when the turn is given.
 //!
 //! The price of keeping no slots for who waits for quota: one who needs both, where both are always contended, may find the one
-//! there when the other is not, again and again. Therefore misses are counted, too (`miss.rs`): whoever comes first and sees others take
+//! there when the other is not, again and again. Therefore misses are counted, too (`starvation.rs`): whoever comes first and sees others take
 //! slots that it could have had, but for quota, [`Settings::passes`] times, keeps its turn from then on until it is granted, also while
 //! it lacks slots, which are kept for it then as for one that was passed. That bounds the wait of who comes first.
 //!
@@ -92,11 +92,11 @@
 //!
 //! A child that quota holds back falls behind its siblings in tags, which it is owed; but by twice of what they may differ by in any case at
 //! most. Beyond that all who wait for quota move on with the virtual time, together, so that they share it by weight; and who comes to wait
-//! there starts level with them (`arrears.rs`). So nobody's wait for quota grows with the age of the tree, and what somebody could
+//! there starts level with them (`lag.rs`). So nobody's wait for quota grows with the age of the tree, and what somebody could
 //! not have for lack of quota is not taken from others' slots later.
 //!
 //! Settling an estimate upward makes debt. Settling it downward gives back no more than time has not brought since: the least debt there
-//! has been since the grant (`low_water.rs`). That makes the past what it would have been, had the truth been known: no window admits
+//! has been since the grant (`low_water_marks.rs`). That makes the past what it would have been, had the truth been known: no window admits
 //! more for it than the rate, whatever is settled when; and no more could be given back. Where grants are even, without a burst, each
 //! comes when the debt is paid, so what is given back after the next one is nothing.
 //!
@@ -106,15 +106,15 @@
 //! # Gates
 //!
 //! A dispatch must not look at everybody. Each node counts, by resource, what those who are offered below it need, and is *shut*
-//! while the least of it is above what is left (`gate.rs`). A shut node is not eligible, so neither it nor anything below it is looked at;
+//! while the least of it is above what is left (`eligibility.rs`). A shut node is not eligible, so neither it nor anything below it is looked at;
 //! a full root ends the search at once. Gates are refreshed along the path of whatever changed. What a look costs beyond the path of
 //! the grant are waiters that do not fit although smaller ones do, and each of them is passed, and seen, a bounded number of times.
 //! Who waits at a rate is not passed, so there may be any number of them while others get on that need slots alone. Children all of
 //! whose waiters need the same rates are kept apart, and while somebody has the turn at one of these only the first of them is looked at
-//! (`siblings.rs`).
+//! (`ready_children.rs`).
 //!
 //! While nobody waits anywhere there is no order to respect: an ask that fits is charged to the books and goes, with no tag moved and,
-//! but for one in sixteen, no clock read (`alone.rs`). The first waiter to come has everything that was taken in this way charged from then on.
+//! but for one in sixteen, no clock read (`uncontended.rs`). The first waiter to come has everything that was taken in this way charged from then on.
 //!
 //! # Hand-off
 //!
@@ -124,7 +124,7 @@
 //!
 //! # Invariants
 //!
-//! After every operation (`check.rs` verifies them from scratch):
+//! After every operation (`invariants.rs` verifies them from scratch):
 //!
 //! 1. At each node, held is the sum of live permits and uncollected grants there and below; never above the limit, unless that was
 //!    lowered meanwhile or a budget was settled upward.
@@ -144,7 +144,7 @@
 //! # Cost
 //!
 //! With `d` the depth: alone, O(d) under one lock each way, without allocation. Contended, O(d x log children) for each grant, of which only those
-//! rounds are played that change anything (`tournament.rs`), and O(log waiters)
+//! rounds are played that change anything (`tournament_tree.rs`), and O(log waiters)
 //! for each place in a line, which is O(1) where priorities are few. Memory is that of the live nodes, permits and waiters: of a waiter
 //! less than 300 bytes, its future included, if it asks for one resource; a cost of several is shared by all its copies.
 //!
@@ -165,56 +165,36 @@
 //!   least held first 0.94, and with this 1.00.
 
 mod acquire;
-mod admit;
-mod alarm;
-mod alone;
 mod amount;
-mod arrears;
-mod ask;
-#[cfg(any(test, debug_assertions))]
-mod check;
 mod clock;
-mod control;
+mod config;
 mod cost;
-mod dispatch;
 mod error;
-mod fair;
-mod gate;
-mod lease;
-mod limit;
-mod line;
-mod low_water;
-mod miss;
-mod need;
-mod node;
-mod order;
+mod index;
+#[cfg(any(test, debug_assertions))]
+mod invariants;
+mod model;
 mod permit;
-mod place;
-mod pool;
-mod pools;
-mod queue;
-mod rate;
-mod report;
-mod reserve;
-mod runs;
+mod policy;
+mod queue_position;
+mod reconfigure;
+mod request;
 mod settings;
-mod siblings;
 mod snapshot;
-mod state;
-mod tournament;
+mod stats;
+mod timer;
 mod tree;
-mod turn;
 
 pub use acquire::{Acquire, Resume};
-pub use alarm::{Alarm, AlarmId};
 pub use amount::{Amount, Weight};
-pub use ask::{Ask, OwnerId};
 pub use clock::{Clock, ManualClock, Monotonic, Time};
+pub use config::{Limit, NodeOptions};
 pub use cost::{Cost, Resource};
 pub use error::{AcquireError, AmountError, CostError, NodeError, PermitError};
-pub use limit::{Limit, NodeOptions};
 pub use permit::{Permit, PermitId};
-pub use place::Place;
+pub use queue_position::Place;
+pub use request::{Ask, OwnerId};
 pub use settings::Settings;
 pub use snapshot::{ResourceUsage, Snapshot, Usage};
+pub use timer::{Alarm, AlarmId};
 pub use tree::{MAX_DEPTH, NodeId, Tree};

@@ -1,4 +1,4 @@
-use super::lease::Held;
+use super::policy::charging::Held;
 use super::{AlarmId, Amount, Cost, NodeId, PermitError, Resource, Resume, Tree};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Key, WakeList};

@@ -1,5 +1,5 @@
-use super::node::NIL;
-use super::state::State;
+use super::model::node::NIL;
+use super::model::state::State;
 use super::{
     Acquire, AcquireError, Alarm, Amount, Ask, Limit, NodeError, NodeOptions, OwnerId, Permit,
     PermitId, Resource, Settings, Snapshot, Time, Usage, Weight,

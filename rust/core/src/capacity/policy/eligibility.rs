@@ -1,9 +1,9 @@
 //! Which nodes are worth looking into: eligibility, kept up to date along every path that changes.
 
-use super::node::NIL;
-use super::pool::Pool;
-use super::state::State;
-use super::{Cost, Resource};
+use crate::capacity::model::node::NIL;
+use crate::capacity::model::resource::Pool;
+use crate::capacity::model::state::State;
+use crate::capacity::{Cost, Resource};
 use crate::sync::WakeList;
 
 impl State {
@@ -27,7 +27,7 @@ impl State {
     }
 
     /// Looks anew whether a node is eligible, and its ancestors after it, since books of its path have changed.
-    pub(super) fn refresh(&mut self, node: u32) {
+    pub(in crate::capacity) fn refresh(&mut self, node: u32) {
         let mut at = node;
         while at != NIL {
             let has_offers = self.nodes.at(at).line.has_offers();
@@ -50,14 +50,14 @@ impl State {
 
     /// What follows when books of a cost have changed along the path of a node: waiters for time look again, budgets may
     /// be exhausted, gates open or shut.
-    pub(super) fn changed(&mut self, node: u32, cost: &Cost, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn changed(&mut self, node: u32, cost: &Cost, wakes: &mut WakeList) {
         self.rearm_path(node, cost);
         self.fail_exhausted(node, cost, wakes);
         self.refresh(node);
     }
 
     /// Counts a waiter as offered, or no longer, along its path. Follow with a `refresh`.
-    pub(super) fn count_offer(&mut self, waiter: u32, is_offered: bool) {
+    pub(in crate::capacity) fn count_offer(&mut self, waiter: u32, is_offered: bool) {
         let record = self.waiters.at(waiter);
         let (node, cost) = (record.node, record.cost.clone());
         self.for_pools(node, &cost, |pool, amount, _| {
@@ -77,12 +77,12 @@ impl State {
     }
 
     /// The first on the path that keeps a waiter of this cost from ever being granted while limits are what they are.
-    pub(super) fn is_above_a_limit(&self, node: u32, cost: &Cost) -> bool {
+    pub(in crate::capacity) fn is_above_a_limit(&self, node: u32, cost: &Cost) -> bool {
         self.above(node, cost, Pool::largest).is_some()
     }
 
     /// The nearest node of the path where a part of the cost is above a bound, and that bound.
-    pub(super) fn above(
+    pub(in crate::capacity) fn above(
         &self,
         node: u32,
         cost: &Cost,

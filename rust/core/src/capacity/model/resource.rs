@@ -1,23 +1,23 @@
 //! One resource of one node: its limit, and everything that is counted against it.
 
-use super::clock::nanos;
-use super::line::Rank;
-use super::need::Needs;
-use super::order::Ordered;
 use super::rate::Rate;
-use super::{Amount, Limit, Resource, Time};
+use super::wait_queue::Rank;
+use crate::capacity::clock::nanos;
+use crate::capacity::index::demand::Needs;
+use crate::capacity::index::sorted_set::Ordered;
+use crate::capacity::{Amount, Limit, Resource, Time};
 use std::time::Duration;
 
 /// What a limit does to those who are below it. A resource is of one kind in the whole tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::capacity) enum Kind {
     Slots,
     Rate,
     Budget,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Bound {
+pub(in crate::capacity) enum Bound {
     /// The node does not limit this resource; it is counted all the same.
     None,
     Slots(u64),
@@ -47,7 +47,7 @@ impl From<Limit> for Bound {
 }
 
 impl Limit {
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::capacity) fn kind(&self) -> Kind {
         match self {
             Self::Slots(_) => Kind::Slots,
             Self::Rate { .. } => Kind::Rate,
@@ -58,33 +58,33 @@ impl Limit {
 
 /// All in micro-units.
 #[derive(Debug)]
-pub(super) struct Pool {
-    pub(super) resource: Resource,
-    pub(super) kind: Kind,
-    pub(super) bound: Bound,
+pub(in crate::capacity) struct Pool {
+    pub(in crate::capacity) resource: Resource,
+    pub(in crate::capacity) kind: Kind,
+    pub(in crate::capacity) bound: Bound,
     /// The last limit above 0; `None` before there was one.
-    pub(super) ceiling: Option<u64>,
+    pub(in crate::capacity) ceiling: Option<u64>,
     /// What live permits of the node and below hold of slots, or have of a budget unsettled.
-    pub(super) held: u128,
+    pub(in crate::capacity) held: u128,
     /// How many waiters of the node and below ask for it.
-    pub(super) wanting: u32,
+    pub(in crate::capacity) wanting: u32,
     /// Of these two the part of the node's own line.
-    pub(super) line_held: u128,
-    pub(super) line_wanting: u32,
+    pub(in crate::capacity) line_held: u128,
+    pub(in crate::capacity) line_wanting: u32,
     /// How many children, the own line included, hold or want it. From 2 on they compete.
-    pub(super) users: u32,
+    pub(in crate::capacity) users: u32,
     /// What the waiters that are offered at the node and below need of it.
-    pub(super) needs: Needs,
+    pub(in crate::capacity) needs: Needs,
     /// How much of it is kept for waiters that were passed too often.
     reserved_sum: u64,
     /// Nothing is admitted before.
-    pub(super) not_before: Time,
+    pub(in crate::capacity) not_before: Time,
     /// Of a rate: who takes the next of it. Everybody else waits behind.
-    pub(super) turn: Option<u32>,
+    pub(in crate::capacity) turn: Option<u32>,
     /// When to look again, as the tree's timers have it.
-    pub(super) timer: Option<Time>,
+    pub(in crate::capacity) timer: Option<Time>,
     /// Whether somebody had to wait for it since somebody wants it.
-    pub(super) scarce: bool,
+    pub(in crate::capacity) scarce: bool,
     /// In a box, made when it is needed first: most pools never do.
     rare: Option<Box<Rare>>,
 }
@@ -101,7 +101,7 @@ struct Rare {
 }
 
 impl Pool {
-    pub(super) fn new(resource: Resource, kind: Kind) -> Self {
+    pub(in crate::capacity) fn new(resource: Resource, kind: Kind) -> Self {
         Self {
             resource,
             kind,
@@ -127,7 +127,7 @@ impl Pool {
     }
 
     /// Another limit: what is held, spent and taken stays so.
-    pub(super) fn set_bound(&mut self, mut bound: Bound, now: Time) {
+    pub(in crate::capacity) fn set_bound(&mut self, mut bound: Bound, now: Time) {
         match (&mut self.bound, &mut bound) {
             (Bound::Rate(old), Bound::Rate(new)) => new.inherit(old, now),
             (Bound::Budget { spent: old, .. }, Bound::Budget { spent, .. }) => *spent = *old,
@@ -147,7 +147,7 @@ impl Pool {
 
     /// The most that one ask can have while the limit is what it is; `None` without one.
     #[inline]
-    pub(super) fn largest(&self) -> Option<u64> {
+    pub(in crate::capacity) fn largest(&self) -> Option<u64> {
         match &self.bound {
             Bound::None => None,
             Bound::Slots(limit) => Some(*limit),
@@ -159,7 +159,7 @@ impl Pool {
     /// Takes `amount`, which is known to fit, for the lease of this stamp; of a rate as of when it was ready, if that was no longer
     /// ago than `lateness`.
     #[inline]
-    pub(super) fn lend(
+    pub(in crate::capacity) fn lend(
         &mut self,
         amount: u64,
         is_line: bool,
@@ -175,7 +175,7 @@ impl Pool {
 
     /// Counts `amount` as held, of slots or of a budget.
     #[inline]
-    pub(super) fn hold(&mut self, amount: u64, is_line: bool) {
+    pub(in crate::capacity) fn hold(&mut self, amount: u64, is_line: bool) {
         if self.kind == Kind::Rate {
             return;
         }
@@ -187,7 +187,7 @@ impl Pool {
 
     /// Takes back a count of slots, or of what a budget has unsettled.
     #[inline]
-    pub(super) fn unhold(&mut self, amount: u64, is_line: bool) {
+    pub(in crate::capacity) fn unhold(&mut self, amount: u64, is_line: bool) {
         self.held -= u128::from(amount);
         if is_line {
             self.line_held -= u128::from(amount);
@@ -195,14 +195,14 @@ impl Pool {
     }
 
     /// A lease took more quota than it asked for: that makes debt.
-    pub(super) fn owe(&mut self, amount: u64, now: Time) {
+    pub(in crate::capacity) fn owe(&mut self, amount: u64, now: Time) {
         if let Bound::Rate(rate) = &mut self.bound {
             rate.take(amount, now);
         }
     }
 
     /// Gives quota back; see [`Rate::refund`].
-    pub(super) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
+    pub(in crate::capacity) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
         if let Bound::Rate(rate) = &mut self.bound {
             rate.refund(amount, stamp, now);
         }
@@ -210,14 +210,14 @@ impl Pool {
 
     /// A lease that took quota is no more.
     #[inline]
-    pub(super) fn end(&mut self, stamp: u64) {
+    pub(in crate::capacity) fn end(&mut self, stamp: u64) {
         if let Bound::Rate(rate) = &mut self.bound {
             rate.end(stamp);
         }
     }
 
     /// Spends of a budget what was held of it until now.
-    pub(super) fn spend(&mut self, amount: u64) {
+    pub(in crate::capacity) fn spend(&mut self, amount: u64) {
         if let Bound::Budget { spent, .. } = &mut self.bound {
             *spent = spent.saturating_add(amount);
         }
@@ -225,7 +225,7 @@ impl Pool {
 
     /// What slots or a budget have left, whoever it is kept for.
     #[inline]
-    pub(super) fn free(&self) -> u64 {
+    pub(in crate::capacity) fn free(&self) -> u64 {
         // A sum of what permits hold may be above any limit, after that was lowered, or where there is none.
         let held = u64::try_from(self.held).unwrap_or(u64::MAX);
         match self.bound {
@@ -237,64 +237,64 @@ impl Pool {
 
     /// What of it is left for those for whom nothing is kept.
     #[inline]
-    pub(super) fn unreserved(&self) -> u64 {
+    pub(in crate::capacity) fn unreserved(&self) -> u64 {
         self.free().saturating_sub(self.reserved_sum)
     }
 
     /// What of it is left for a waiter for whom something is kept: all but what is kept for older ones.
-    pub(super) fn free_for(&self, rank: Rank) -> u64 {
+    pub(in crate::capacity) fn free_for(&self, rank: Rank) -> u64 {
         let older = self.reservations().iter();
         let older = older.take_while(|(other, _)| *other < rank);
         let older = older.fold(0, |sum: u64, (_, amount)| sum.saturating_add(*amount));
         self.free().saturating_sub(older)
     }
 
-    pub(super) fn reserved(&self) -> u64 {
+    pub(in crate::capacity) fn reserved(&self) -> u64 {
         self.reserved_sum.min(self.free())
     }
 
     /// What is kept, in the order of the ranks for which it is.
-    pub(super) fn reservations(&self) -> &[(Rank, u64)] {
+    pub(in crate::capacity) fn reservations(&self) -> &[(Rank, u64)] {
         self.rare.as_ref().map_or(&[], |rare| &rare.reserved)
     }
 
     /// Those whom a grant of this may pass.
     #[inline]
-    pub(super) fn passed(&self) -> &[u32] {
+    pub(in crate::capacity) fn passed(&self) -> &[u32] {
         self.rare.as_ref().map_or(&[], |rare| &rare.passed)
     }
 
     /// One more whom a grant of this may pass.
-    pub(super) fn push_passed(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn push_passed(&mut self, waiter: u32) {
         self.rare().passed.push(waiter);
     }
 
-    pub(super) fn remove_passed(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn remove_passed(&mut self, waiter: u32) {
         self.rare().passed.retain(|&other| other != waiter);
     }
 
     /// Somebody waits for so much, if it is of a budget; or no longer.
     #[inline]
-    pub(super) fn enlist(&mut self, amount: u64, waiter: u32) {
+    pub(in crate::capacity) fn enlist(&mut self, amount: u64, waiter: u32) {
         if self.kind == Kind::Budget {
             self.rare().line.insert((amount, waiter));
         }
     }
 
     #[inline]
-    pub(super) fn delist(&mut self, amount: u64, waiter: u32) {
+    pub(in crate::capacity) fn delist(&mut self, amount: u64, waiter: u32) {
         if self.kind == Kind::Budget {
             self.rare().line.remove(&(amount, waiter));
         }
     }
 
     /// Who asks for most of a budget, and how much that is.
-    pub(super) fn largest_ask(&self) -> Option<(u64, u32)> {
+    pub(in crate::capacity) fn largest_ask(&self) -> Option<(u64, u32)> {
         self.rare.as_ref()?.line.last()
     }
 
     /// Keeps `amount` for the waiter of this rank; false if it is already.
-    pub(super) fn reserve(&mut self, rank: Rank, amount: u64) -> bool {
+    pub(in crate::capacity) fn reserve(&mut self, rank: Rank, amount: u64) -> bool {
         let reserved = &mut self.rare().reserved;
         let Err(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
@@ -305,7 +305,7 @@ impl Pool {
     }
 
     /// Keeps nothing for the waiter of this rank any more; whether something was.
-    pub(super) fn unreserve(&mut self, rank: Rank) -> bool {
+    pub(in crate::capacity) fn unreserve(&mut self, rank: Rank) -> bool {
         let reserved = &mut self.rare().reserved;
         let Ok(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
@@ -318,7 +318,7 @@ impl Pool {
 
     /// Whether nobody who needs at least `least` of it can have it now, so that nobody needs to be looked at.
     #[inline]
-    pub(super) fn is_shut(&self, least: u64, now: Time) -> bool {
+    pub(in crate::capacity) fn is_shut(&self, least: u64, now: Time) -> bool {
         match &self.bound {
             Bound::None => false,
             Bound::Slots(_) | Bound::Budget { .. } => {
@@ -330,7 +330,7 @@ impl Pool {
 
     /// Notes that a child, which [used](Self::is_used) it or did not, does now or does not.
     #[inline]
-    pub(super) fn count_user(&mut self, before: bool, after: bool) {
+    pub(in crate::capacity) fn count_user(&mut self, before: bool, after: bool) {
         if before != after {
             if after {
                 self.users += 1;
@@ -342,18 +342,18 @@ impl Pool {
 
     /// Whether the node, beside its siblings, is one that holds or wants this.
     #[inline]
-    pub(super) fn is_used(&self) -> bool {
+    pub(in crate::capacity) fn is_used(&self) -> bool {
         self.held > 0 || self.wanting > 0
     }
 
     #[inline]
-    pub(super) fn is_used_by_line(&self) -> bool {
+    pub(in crate::capacity) fn is_used_by_line(&self) -> bool {
         self.line_held > 0 || self.line_wanting > 0
     }
 
     /// When a rate can give `amount`, holds included.
     #[inline]
-    pub(super) fn ready_at(&self, amount: u64, now: Time) -> Time {
+    pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
         match &self.bound {
             Bound::Rate(rate) => rate.ready_at(amount, now).max(self.not_before),
             _ => now,

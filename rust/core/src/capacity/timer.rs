@@ -1,4 +1,4 @@
-use super::state::State;
+use super::model::state::State;
 use super::{Time, Tree};
 use crate::sync::{Arc, Key, WakeList};
 use std::task::Waker;

@@ -1,8 +1,8 @@
 //! The waiters of one node, by rank; those in front are offered to the scheduler.
 
-use super::fair::Flow;
-use super::runs::{Links, Runs};
-use super::{AcquireError, AlarmId, Cost, OwnerId};
+use crate::capacity::index::run_list::{Links, Runs};
+use crate::capacity::policy::fair_queue::Flow;
+use crate::capacity::{AcquireError, AlarmId, Cost, OwnerId};
 use crate::sync::{Key, Slab};
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -14,40 +14,40 @@ const OFFERED: usize = 8;
 ///
 /// What priority is worth was taken off the moment of coming, so time ages all alike and nobody is ever sorted anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
+pub(in crate::capacity) struct Rank {
     /// In nanoseconds.
-    pub(super) due: i64,
+    pub(in crate::capacity) due: i64,
     /// Given to waiters as they come, never twice.
-    pub(super) ticket: u64,
+    pub(in crate::capacity) ticket: u64,
 }
 
 /// One who waits, or has been answered and not collected the answer yet.
 #[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) node: u32,
-    pub(super) rank: Rank,
-    pub(super) cost: Cost,
-    pub(super) wants: Wants,
-    pub(super) alarm: Option<Key>,
-    pub(super) waker: Option<Waker>,
-    pub(super) stage: Stage,
+pub(in crate::capacity) struct Waiter {
+    pub(in crate::capacity) node: u32,
+    pub(in crate::capacity) rank: Rank,
+    pub(in crate::capacity) cost: Cost,
+    pub(in crate::capacity) wants: Wants,
+    pub(in crate::capacity) alarm: Option<Key>,
+    pub(in crate::capacity) waker: Option<Waker>,
+    pub(in crate::capacity) stage: Stage,
     /// How often smaller work passed it since it came.
-    pub(super) bypassed: u32,
+    pub(in crate::capacity) bypassed: u32,
     /// How often slots, or a turn at a rate, went by it that it could have had, but for (other) quota.
-    pub(super) missed: u32,
+    pub(in crate::capacity) missed: u32,
     /// Whether it was next before, and lacked something.
-    pub(super) was_next: bool,
+    pub(in crate::capacity) was_next: bool,
     /// At how many pools something is kept for it.
-    pub(super) reserved: u32,
+    pub(in crate::capacity) reserved: u32,
     /// At how many rates it has the turn.
-    pub(super) turns: u32,
+    pub(in crate::capacity) turns: u32,
     /// Its neighbours in its run, if it is behind.
-    pub(super) links: Links,
+    pub(in crate::capacity) links: Links,
 }
 
 /// What somebody waits for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wants {
+pub(in crate::capacity) enum Wants {
     /// A new permit, for this owner.
     New(Option<OwnerId>),
     /// The slots of this one.
@@ -56,7 +56,7 @@ pub(super) enum Wants {
 
 impl Waiter {
     /// One that is to be put into the line of `node`.
-    pub(super) fn new(
+    pub(in crate::capacity) fn new(
         node: u32,
         rank: Rank,
         cost: Cost,
@@ -81,7 +81,7 @@ impl Waiter {
     }
 
     /// The permit that is to be taken again, if it is not a new one.
-    pub(super) fn resumes(&self) -> Option<Key> {
+    pub(in crate::capacity) fn resumes(&self) -> Option<Key> {
         match self.wants {
             Wants::New(_) => None,
             Wants::Again(lease) => Some(lease),
@@ -90,7 +90,7 @@ impl Waiter {
 }
 
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(in crate::capacity) enum Stage {
     /// In the line, among those that are offered.
     Offered,
     /// In the line, behind them.
@@ -104,8 +104,8 @@ pub(super) enum Stage {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Line {
-    pub(super) flow: Flow,
+pub(in crate::capacity) struct Line {
+    pub(in crate::capacity) flow: Flow,
     offered: Offered,
     /// In a box, made for the first of them: it is rare, and large.
     rest: Option<Box<Rest>>,
@@ -113,7 +113,7 @@ pub(super) struct Line {
 
 /// What there is in front of a line for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub(in crate::capacity) enum Room {
     Free,
     /// If this one, the last of those in front, is pushed back.
     Instead(u32),
@@ -144,30 +144,30 @@ impl Offered {
 impl Line {
     /// Who is offered, in order.
     #[inline]
-    pub(super) fn offered(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(in crate::capacity) fn offered(&self) -> impl Iterator<Item = u32> + '_ {
         self.offered.as_slice().iter().copied()
     }
 
     #[inline]
-    pub(super) fn has_offers(&self) -> bool {
+    pub(in crate::capacity) fn has_offers(&self) -> bool {
         self.offered.len > 0
     }
 
     /// Whether nobody stands in it or beside it.
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::capacity) fn is_empty(&self) -> bool {
         let is_alone = |rest: &Rest| rest.behind.first().is_none() && rest.parked.is_empty();
         !self.has_offers() && self.rest.as_deref().is_none_or(is_alone)
     }
 
     /// The first of those behind the offered ones.
     #[inline]
-    pub(super) fn first_behind(&self) -> Option<(Rank, u32)> {
+    pub(in crate::capacity) fn first_behind(&self) -> Option<(Rank, u32)> {
         self.rest.as_ref()?.behind.first()
     }
 
     /// Whether a waiter of this rank would be offered.
-    pub(super) fn room_for(&self, rank: Rank, waiters: &Slab<Waiter>) -> Room {
+    pub(in crate::capacity) fn room_for(&self, rank: Rank, waiters: &Slab<Waiter>) -> Room {
         match *self.offered.as_slice() {
             // Nobody is behind while there is room in front.
             [.., last] if self.offered.len as usize == OFFERED => {
@@ -181,7 +181,12 @@ impl Line {
         }
     }
 
-    pub(super) fn push_offered(&mut self, rank: Rank, waiter: u32, waiters: &Slab<Waiter>) {
+    pub(in crate::capacity) fn push_offered(
+        &mut self,
+        rank: Rank,
+        waiter: u32,
+        waiters: &Slab<Waiter>,
+    ) {
         let mut place = self.offered.len as usize;
         let offered = &mut self.offered.waiters;
         while place > 0 && waiters.at(offered[place - 1]).rank > rank {
@@ -192,7 +197,7 @@ impl Line {
         self.offered.len += 1;
     }
 
-    pub(super) fn remove_offered(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn remove_offered(&mut self, waiter: u32) {
         let offered = self.offered.as_slice();
         let place = offered.iter().position(|&other| other == waiter);
         let place = place.expect("an offered waiter is in front of its line");
@@ -205,31 +210,31 @@ impl Line {
         self.rest.get_or_insert_default()
     }
 
-    pub(super) fn push_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
+    pub(in crate::capacity) fn push_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
         self.rest().behind.insert(waiter, waiters);
     }
 
-    pub(super) fn remove_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
+    pub(in crate::capacity) fn remove_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
         self.rest().behind.remove(waiter, waiters);
     }
 
-    pub(super) fn park(&mut self, rank: Rank, waiter: u32) {
+    pub(in crate::capacity) fn park(&mut self, rank: Rank, waiter: u32) {
         self.rest().parked.insert(rank, waiter);
     }
 
-    pub(super) fn unpark(&mut self, rank: Rank) {
+    pub(in crate::capacity) fn unpark(&mut self, rank: Rank) {
         self.rest().parked.remove(&rank);
     }
 
     /// All who are parked; they are no longer.
-    pub(super) fn take_parked(&mut self) -> BTreeMap<Rank, u32> {
+    pub(in crate::capacity) fn take_parked(&mut self) -> BTreeMap<Rank, u32> {
         let rest = self.rest.as_mut();
         rest.map(|rest| std::mem::take(&mut rest.parked))
             .unwrap_or_default()
     }
 
     /// Everybody, in no promised order.
-    pub(super) fn everybody(&self, waiters: &Slab<Waiter>) -> Vec<u32> {
+    pub(in crate::capacity) fn everybody(&self, waiters: &Slab<Waiter>) -> Vec<u32> {
         let mut all: Vec<_> = self.offered().collect();
         if let Some(rest) = &self.rest {
             all.extend(rest.behind.iter(waiters));

@@ -5,13 +5,13 @@
 //! behind, log2 n if it was first. The two who meet stand side by side, in one line of the cache; the upper rounds, which all
 //! go through, stay in it. So a change touches a line or two of memory that is cold, however many children there are.
 
-use super::node::NIL;
+use crate::capacity::model::node::NIL;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Where a child stands among those of its siblings that are eligible: by start tag, of equals the one that was served
 /// longest ago.
-pub(super) type Place = (i128, u64, u32);
+pub(in crate::capacity) type Place = (i128, u64, u32);
 
 /// Behind all others.
 const NOBODY: Place = (i128::MAX, u64::MAX, NIL);
@@ -25,7 +25,7 @@ const FEW: usize = 64;
 struct Match([Place; 2]);
 
 #[derive(Debug, Default)]
-pub(super) struct Tournament {
+pub(in crate::capacity) struct Tournament {
     /// Position `i` of the tree is contestant `i % 2` of match `i / 2`. The top is at 1, who won it of two at `2 i` and `2 i + 1`
     /// is at `i`, and the seats are in the second half. A power of two, or none.
     matches: Vec<Match>,
@@ -36,12 +36,12 @@ pub(super) struct Tournament {
 
 impl Tournament {
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::capacity) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::capacity) fn len(&self) -> usize {
         self.len
     }
 
@@ -62,18 +62,18 @@ impl Tournament {
 
     /// The first of all.
     #[inline]
-    pub(super) fn first(&self) -> Option<Place> {
+    pub(in crate::capacity) fn first(&self) -> Option<Place> {
         (self.len > 0).then(|| self.at(1))
     }
 
     /// Whoever has this seat.
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn seated(&self, seat: u32) -> Place {
+    pub(in crate::capacity) fn seated(&self, seat: u32) -> Place {
         self.at(self.seats() + seat as usize)
     }
 
     /// One more child: the seat that it has until it leaves, or all are [dealt](Self::deal) anew.
-    pub(super) fn enter(&mut self, place: Place) -> u32 {
+    pub(in crate::capacity) fn enter(&mut self, place: Place) -> u32 {
         if self.vacant.is_empty() {
             self.grow();
         }
@@ -85,7 +85,7 @@ impl Tournament {
 
     /// The child of this seat stands elsewhere now.
     #[inline]
-    pub(super) fn change(&mut self, seat: u32, place: Place) {
+    pub(in crate::capacity) fn change(&mut self, seat: u32, place: Place) {
         let mut position = self.seats() + seat as usize;
         let mut winner = place;
         self.put(position, winner);
@@ -100,7 +100,7 @@ impl Tournament {
     }
 
     /// The child of this seat goes. Whether so many have that seats should be [dealt](Self::deal) anew.
-    pub(super) fn leave(&mut self, seat: u32) -> bool {
+    pub(in crate::capacity) fn leave(&mut self, seat: u32) -> bool {
         self.change(seat, NOBODY);
         self.vacant.push(seat);
         self.len -= 1;
@@ -119,7 +119,7 @@ impl Tournament {
     }
 
     /// Deals seats anew, no more than are needed: who has which from now on.
-    pub(super) fn deal(&mut self) -> impl Iterator<Item = (u32, u32)> {
+    pub(in crate::capacity) fn deal(&mut self) -> impl Iterator<Item = (u32, u32)> {
         let seats = self.seats();
         let seated = (seats..2 * seats).map(|at| self.at(at));
         let seated: Vec<_> = seated.filter(|&place| place != NOBODY).collect();
@@ -147,7 +147,7 @@ impl Tournament {
     }
 
     /// All who are in, in order. The first costs nothing, each later one O(log n).
-    pub(super) fn in_order(&self) -> InOrder<'_> {
+    pub(in crate::capacity) fn in_order(&self) -> InOrder<'_> {
         InOrder {
             tournament: self,
             next: self.first().map(|first| (first, 1)),
@@ -159,7 +159,7 @@ impl Tournament {
 
 /// See [`Tournament::in_order`].
 #[derive(Debug)]
-pub(super) struct InOrder<'a> {
+pub(in crate::capacity) struct InOrder<'a> {
     tournament: &'a Tournament,
     /// Who is next, and the highest position that it has won.
     next: Option<(Place, usize)>,
@@ -191,14 +191,14 @@ impl InOrder<'_> {
 
     /// Who is next.
     #[inline]
-    pub(super) fn peek(&mut self) -> Option<Place> {
+    pub(in crate::capacity) fn peek(&mut self) -> Option<Place> {
         self.find_next();
         self.next.map(|(place, _)| place)
     }
 
     /// Whoever is next is out.
     #[inline]
-    pub(super) fn pop(&mut self) {
+    pub(in crate::capacity) fn pop(&mut self) {
         self.last = self.next.take();
     }
 }

@@ -1,7 +1,7 @@
 //! A rate as the generic cell rate algorithm has it, in whole numbers.
 
-use super::Time;
-use super::low_water::LowWater;
+use super::low_water_marks::LowWater;
+use crate::capacity::Time;
 use std::time::Duration;
 
 /// What was taken of a rate and has not been brought by time yet.
@@ -9,13 +9,13 @@ use std::time::Duration;
 /// The debt is counted in micro-units x nanoseconds: taking `n` adds `n x per`, each nanosecond takes `amount` off, and
 /// nothing is ever rounded but a moment in the future, upward.
 #[derive(Clone, Debug)]
-pub(super) struct Rate {
+pub(in crate::capacity) struct Rate {
     /// Comes in each `per`, in micro-units.
-    pub(super) amount: u64,
+    pub(in crate::capacity) amount: u64,
     /// In nanoseconds.
-    pub(super) per: u64,
+    pub(in crate::capacity) per: u64,
     /// `None`: what was taken must be back before more is.
-    pub(super) burst: Option<u64>,
+    pub(in crate::capacity) burst: Option<u64>,
     /// As of `at`.
     debt: u128,
     at: Time,
@@ -26,7 +26,7 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    pub(super) fn new(amount: u64, per: u64, burst: Option<u64>) -> Self {
+    pub(in crate::capacity) fn new(amount: u64, per: u64, burst: Option<u64>) -> Self {
         Self {
             amount,
             per,
@@ -40,7 +40,7 @@ impl Rate {
 
     /// The most that one ask can have.
     #[inline]
-    pub(super) fn largest(&self) -> u64 {
+    pub(in crate::capacity) fn largest(&self) -> u64 {
         match self.burst {
             _ if self.amount == 0 => 0,
             Some(burst) => burst,
@@ -49,7 +49,7 @@ impl Rate {
     }
 
     /// Goes on, on its own terms, from what was taken on those of `old`.
-    pub(super) fn inherit(&mut self, old: &mut Self, now: Time) {
+    pub(in crate::capacity) fn inherit(&mut self, old: &mut Self, now: Time) {
         let (debt, from, to) = (old.debt_at(now), u128::from(old.per), u128::from(self.per));
         self.debt = match debt.checked_mul(to) {
             _ if from == to => debt,
@@ -85,7 +85,7 @@ impl Rate {
 
     /// When `amount` can be had if nobody takes anything meanwhile: `now`, later, or never while the rate is 0.
     #[inline]
-    pub(super) fn ready_at(&self, amount: u64, now: Time) -> Time {
+    pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
         let now = now.max(self.at);
         let allowed = self.burst.map_or(0, |burst| {
             self.cost(burst).saturating_sub(self.cost(amount))
@@ -104,7 +104,7 @@ impl Rate {
 
     /// Takes `amount`, whether or not it is there: more than there is makes debt.
     #[inline]
-    pub(super) fn take(&mut self, amount: u64, now: Time) {
+    pub(in crate::capacity) fn take(&mut self, amount: u64, now: Time) {
         let debt = self.debt_at(now);
         self.low.sink(debt);
         self.debt = debt + self.cost(amount);
@@ -115,7 +115,13 @@ impl Rate {
     /// timer is always a little late, and at a smooth rate each delay would be lost for good. While nobody has to wait, no timer
     /// is at work and nobody is late.
     #[inline]
-    pub(super) fn lend(&mut self, amount: u64, stamp: u64, lateness: Duration, now: Time) {
+    pub(in crate::capacity) fn lend(
+        &mut self,
+        amount: u64,
+        stamp: u64,
+        lateness: Duration,
+        now: Time,
+    ) {
         let ready = self.ready_at(amount, self.at);
         self.is_awaited &= now <= ready.after(lateness);
         let is_late = self.is_awaited && ready < now;
@@ -125,7 +131,7 @@ impl Rate {
 
     /// Somebody waits for it, by a timer.
     #[inline]
-    pub(super) fn wait(&mut self) {
+    pub(in crate::capacity) fn wait(&mut self) {
         self.is_awaited = true;
     }
 
@@ -133,7 +139,7 @@ impl Rate {
     ///
     /// Without that bound a late refund would let through again what was brought and used already. With it, the debt is
     /// what it would be if that much less had been taken in the first place; see [`LowWater`].
-    pub(super) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
+    pub(in crate::capacity) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
         let debt = self.debt_at(now);
         self.low.sink(debt);
         let back = self.cost(amount).min(self.low.since(stamp));
@@ -144,24 +150,24 @@ impl Rate {
 
     /// The lease of this stamp is no more, and nothing that it took comes back but by time.
     #[inline]
-    pub(super) fn end(&mut self, stamp: u64) {
+    pub(in crate::capacity) fn end(&mut self, stamp: u64) {
         self.low.end(stamp);
     }
 
     /// Panics unless it knows of the live leases of these stamps what it should.
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn check(&self, stamps: &[u64]) {
+    pub(in crate::capacity) fn check(&self, stamps: &[u64]) {
         self.low.check(stamps);
     }
 
     /// What was taken and has not come back, in micro-units.
-    pub(super) fn taken(&self, now: Time) -> u64 {
+    pub(in crate::capacity) fn taken(&self, now: Time) -> u64 {
         let units = self.debt_at(now).div_ceil(u128::from(self.per));
         u64::try_from(units).unwrap_or(u64::MAX)
     }
 
     /// The most that could be had at once.
-    pub(super) fn available(&self, now: Time) -> u64 {
+    pub(in crate::capacity) fn available(&self, now: Time) -> u64 {
         match self.burst {
             _ if self.amount == 0 => 0,
             Some(burst) => burst.saturating_sub(self.taken(now)),
@@ -171,7 +177,7 @@ impl Rate {
     }
 
     /// How many nanoseconds of the whole rate an amount is worth.
-    pub(super) fn worth(&self, amount: u64) -> u64 {
+    pub(in crate::capacity) fn worth(&self, amount: u64) -> u64 {
         let nanos = self.cost(amount) / u128::from(self.amount.max(1));
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }

@@ -1,15 +1,15 @@
 //! Joining a line and leaving it.
 
-use super::line::{Rank, Room, Stage, Waiter};
-use super::node::{Life, NIL};
-use super::pool::{Bound, Kind};
-use super::state::State;
-use super::{AcquireError, Amount, Cost, Resource};
+use crate::capacity::model::node::{Life, NIL};
+use crate::capacity::model::resource::{Bound, Kind};
+use crate::capacity::model::state::State;
+use crate::capacity::model::wait_queue::{Rank, Room, Stage, Waiter};
+use crate::capacity::{AcquireError, Amount, Cost, Resource};
 use crate::sync::WakeList;
 
 impl State {
     /// Puts a waiter into the line of its node. Follow with a `dispatch`.
-    pub(super) fn join(&mut self, record: Waiter) -> u32 {
+    pub(in crate::capacity) fn join(&mut self, record: Waiter) -> u32 {
         let (node, rank, cost, alarm) =
             (record.node, record.rank, record.cost.clone(), record.alarm);
         let waiter = self.waiters.insert(record).index();
@@ -106,7 +106,7 @@ impl State {
     }
 
     /// Takes a waiter out of its line, wherever it stands; its record stays. Follow with a `dispatch` unless it is for a grant.
-    pub(super) fn leave(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn leave(&mut self, waiter: u32) {
         let record = self.waiters.at(waiter);
         let (node, rank, cost, alarm) =
             (record.node, record.rank, record.cost.clone(), record.alarm);
@@ -142,7 +142,12 @@ impl State {
     }
 
     /// Answers a waiter that it will get nothing.
-    pub(super) fn fail(&mut self, waiter: u32, error: AcquireError, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn fail(
+        &mut self,
+        waiter: u32,
+        error: AcquireError,
+        wakes: &mut WakeList,
+    ) {
         self.leave(waiter);
         let record = self.waiters.at_mut(waiter);
         record.stage = Stage::Failed(Box::new(error));
@@ -154,7 +159,7 @@ impl State {
     }
 
     /// Goes through the lines of a subtree after limits changed: who is above one goes aside, who no longer is comes back.
-    pub(super) fn sort_out(&mut self, node: u32) {
+    pub(in crate::capacity) fn sort_out(&mut self, node: u32) {
         for at in self.below(node) {
             let mut parked = self.nodes.at_mut(at).line.take_parked();
             let back = parked.len();
@@ -177,7 +182,12 @@ impl State {
     }
 
     /// Fails those for whom budgets of a cost can no longer suffice along a path, whatever is settled.
-    pub(super) fn fail_exhausted(&mut self, node: u32, cost: &Cost, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn fail_exhausted(
+        &mut self,
+        node: u32,
+        cost: &Cost,
+        wakes: &mut WakeList,
+    ) {
         for &(resource, _) in cost.parts() {
             if self.kind(resource) == Some(Kind::Budget) {
                 let mut at = node;
@@ -190,7 +200,12 @@ impl State {
     }
 
     /// Fails those for whom the budget of a node can no longer suffice.
-    pub(super) fn exhaust(&mut self, node: u32, resource: Resource, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn exhaust(
+        &mut self,
+        node: u32,
+        resource: Resource,
+        wakes: &mut WakeList,
+    ) {
         while let Some(pool) = self.nodes.at(node).pool(resource)
             && let Bound::Budget { total, spent } = pool.bound
             && let left = total.saturating_sub(spent)
@@ -207,7 +222,7 @@ impl State {
     }
 
     /// Fails all who wait at `node` itself, or also below.
-    pub(super) fn fail_all(&mut self, node: u32, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn fail_all(&mut self, node: u32, wakes: &mut WakeList) {
         for waiter in self.nodes.at(node).line.everybody(&self.waiters) {
             // One that was answered in the meantime stands in no line.
             if !matches!(
@@ -220,13 +235,13 @@ impl State {
     }
 
     /// Whether anybody waits at `node` itself.
-    pub(super) fn has_line(&self, node: u32) -> bool {
+    pub(in crate::capacity) fn has_line(&self, node: u32) -> bool {
         !self.nodes.at(node).line.is_empty()
     }
 
     /// Forgets a node that was removed, and those above it, once nothing is left that needs it.
     #[inline]
-    pub(super) fn forget(&mut self, node: u32) {
+    pub(in crate::capacity) fn forget(&mut self, node: u32) {
         if self.nodes.at(node).life == Life::Removed {
             self.forget_removed(node);
         }

@@ -1,11 +1,11 @@
 //! What is held: one record for each permit, and for each grant that nobody collected yet.
 
-use super::clock::nanos;
-use super::fair::Prices;
-use super::node::{NIL, Node};
-use super::pool::Kind;
-use super::state::State;
-use super::{AcquireError, Amount, Cost, OwnerId, PermitError, Resource, Time};
+use super::fair_queue::Prices;
+use crate::capacity::clock::nanos;
+use crate::capacity::model::node::{NIL, Node};
+use crate::capacity::model::resource::Kind;
+use crate::capacity::model::state::State;
+use crate::capacity::{AcquireError, Amount, Cost, OwnerId, PermitError, Resource, Time};
 use crate::sync::{Key, WakeList};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,40 +18,40 @@ const TIMED: u64 = 16;
 const NOT_FRESH: u32 = u32::MAX;
 
 #[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) node: u32,
+pub(in crate::capacity) struct Lease {
+    pub(in crate::capacity) node: u32,
     /// As settled; parts may be zero then.
-    pub(super) cost: Cost,
+    pub(in crate::capacity) cost: Cost,
     /// When it was granted, if the clock was read then.
-    pub(super) since: Option<Time>,
+    pub(in crate::capacity) since: Option<Time>,
     /// By which the rates that it took of know it; 0 if it took of none.
-    pub(super) stamp: u64,
+    pub(in crate::capacity) stamp: u64,
     /// Its record among the charges, if it was charged.
-    pub(super) charge: u32,
+    pub(in crate::capacity) charge: u32,
     /// Its place among the fresh ones, if it was not.
     fresh: u32,
-    pub(super) owner: Option<OwnerId>,
+    pub(in crate::capacity) owner: Option<OwnerId>,
     /// Whether it is in the list of its owner's leases; one that nobody had to wait for is looked up among the fresh ones.
     is_listed: bool,
     /// Its neighbours in that list.
     older: u32,
     newer: u32,
-    pub(super) held: Held,
+    pub(in crate::capacity) held: Held,
 }
 
 /// What a lease was charged last.
 #[derive(Debug)]
-pub(super) struct Charge {
+pub(in crate::capacity) struct Charge {
     /// Until when.
-    pub(super) to: Time,
+    pub(in crate::capacity) to: Time,
     /// When, as the tree counts.
-    pub(super) stamp: u64,
-    pub(super) prices: Prices,
+    pub(in crate::capacity) stamp: u64,
+    pub(in crate::capacity) prices: Prices,
 }
 
 /// Whether a lease holds its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(in crate::capacity) enum Held {
     Yes,
     No,
     /// This waiter waits for them.
@@ -63,21 +63,21 @@ pub(super) enum Held {
 impl Lease {
     /// Whether it was granted while nobody waited, and nobody has since.
     #[inline]
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(in crate::capacity) fn is_fresh(&self) -> bool {
         self.fresh != NOT_FRESH
     }
 }
 
 impl Held {
     /// Whether the slots are counted as held.
-    pub(super) fn has_slots(self) -> bool {
+    pub(in crate::capacity) fn has_slots(self) -> bool {
         matches!(self, Self::Yes | Self::Regained)
     }
 }
 
 /// The newest lease of each owner.
 #[derive(Debug, Default)]
-pub(super) struct Owners(HashMap<OwnerId, u32, BuildHasherDefault<Mix>>);
+pub(in crate::capacity) struct Owners(HashMap<OwnerId, u32, BuildHasherDefault<Mix>>);
 
 /// Spreads numbers that are addresses or counters; nobody hostile chooses them.
 #[derive(Debug, Default)]
@@ -102,7 +102,12 @@ impl Hasher for Mix {
 
 impl State {
     /// Takes a cost at a node and all above it, which is known to fit, and opens a lease for it.
-    pub(super) fn take(&mut self, node: u32, cost: Cost, owner: Option<OwnerId>) -> Key {
+    pub(in crate::capacity) fn take(
+        &mut self,
+        node: u32,
+        cost: Cost,
+        owner: Option<OwnerId>,
+    ) -> Key {
         let is_busy = self.waiting > 0;
         let (now, lateness) = (self.now, self.lateness);
         let has_rate = self.has_rate(&cost);
@@ -125,14 +130,14 @@ impl State {
 
     /// Whether the next permit of a node is to be timed although nobody waits.
     #[inline]
-    pub(super) fn is_timed(&self, node: u32) -> bool {
+    pub(in crate::capacity) fn is_timed(&self, node: u32) -> bool {
         let granted = self.nodes.at(node).granted;
         granted < TIMED || granted.is_multiple_of(TIMED)
     }
 
     /// Opens a lease for what was just booked; a fresh one if nobody waits.
     #[inline]
-    pub(super) fn open(
+    pub(in crate::capacity) fn open(
         &mut self,
         node: u32,
         cost: Cost,
@@ -166,7 +171,7 @@ impl State {
 
     /// Strikes a lease off the records, once it is neither charged nor fresh. Follow with a `forget` of its node.
     #[inline]
-    pub(super) fn strike_off(&mut self, key: Key) {
+    pub(in crate::capacity) fn strike_off(&mut self, key: Key) {
         let record = self.leases.at(key.index());
         let node = record.node;
         if record.is_listed {
@@ -179,7 +184,7 @@ impl State {
 
     /// Whether a rate is among what is asked for.
     #[inline]
-    pub(super) fn has_rate(&self, cost: &Cost) -> bool {
+    pub(in crate::capacity) fn has_rate(&self, cost: &Cost) -> bool {
         let mut parts = cost.parts().iter();
         parts.any(|&(resource, _)| self.kind(resource) == Some(Kind::Rate))
     }
@@ -197,7 +202,7 @@ impl State {
     }
 
     #[inline]
-    pub(super) fn unmake_fresh(&mut self, lease: u32) {
+    pub(in crate::capacity) fn unmake_fresh(&mut self, lease: u32) {
         let place = std::mem::replace(&mut self.leases.at_mut(lease).fresh, NOT_FRESH);
         if place == NOT_FRESH {
             return;
@@ -209,7 +214,7 @@ impl State {
     }
 
     /// Charges what was granted while nobody waited, from now on: somebody does. From now on, too, each owner knows its own.
-    pub(super) fn charge_fresh(&mut self) {
+    pub(in crate::capacity) fn charge_fresh(&mut self) {
         let now = self.now;
         for lease in std::mem::take(&mut self.fresh) {
             self.leases.at_mut(lease).fresh = NOT_FRESH;
@@ -219,7 +224,7 @@ impl State {
     }
 
     /// Notes what a lease is charged, in the place of what it was before.
-    pub(super) fn note_charge(&mut self, lease: u32, charge: Charge) {
+    pub(in crate::capacity) fn note_charge(&mut self, lease: u32, charge: Charge) {
         let until = charge.to;
         match self.leases.at(lease).charge {
             NIL => self.leases.at_mut(lease).charge = self.charges.insert(charge).index(),
@@ -234,7 +239,7 @@ impl State {
     /// Ends a lease: slots come back, budgets are spent. Whom that may concern is to be seen to by the caller.
     ///
     /// An annulled one leaves nothing behind, as if it had never been granted.
-    pub(super) fn end(&mut self, key: Key, is_annulled: bool, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn end(&mut self, key: Key, is_annulled: bool, wakes: &mut WakeList) {
         let Some(record) = self.leases.get(key) else {
             return;
         };
@@ -298,7 +303,7 @@ impl State {
     }
 
     /// Corrects what a lease asked for to what it really was.
-    pub(super) fn settle(
+    pub(in crate::capacity) fn settle(
         &mut self,
         key: Key,
         actual: &[(Resource, Amount)],
@@ -353,7 +358,11 @@ impl State {
     }
 
     /// Gives back the slots of a lease for a while.
-    pub(super) fn suspend(&mut self, key: Key, wakes: &mut WakeList) -> Result<(), PermitError> {
+    pub(in crate::capacity) fn suspend(
+        &mut self,
+        key: Key,
+        wakes: &mut WakeList,
+    ) -> Result<(), PermitError> {
         let record = self.leases.get(key).ok_or(PermitError::Released)?;
         if record.held != Held::Yes {
             return Err(PermitError::Suspended);
@@ -365,7 +374,7 @@ impl State {
     }
 
     /// The slots of a lease come back; it stays.
-    pub(super) fn give_slots(&mut self, lease: u32, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn give_slots(&mut self, lease: u32, wakes: &mut WakeList) {
         self.stop_charging(lease);
         self.list(lease);
         let record = self.leases.at_mut(lease);
@@ -383,7 +392,7 @@ impl State {
     }
 
     /// A lease takes its slots again, which are known to fit.
-    pub(super) fn take_slots(&mut self, lease: u32, held: Held) {
+    pub(in crate::capacity) fn take_slots(&mut self, lease: u32, held: Held) {
         let node = self.leases.at(lease).node;
         if let Some(slots) = self.slots_of(lease) {
             self.for_pools(node, &slots, |pool, amount, is_line| {
@@ -400,14 +409,19 @@ impl State {
     }
 
     /// The part of a lease's cost that is slots.
-    pub(super) fn slots_of(&self, lease: u32) -> Option<Cost> {
+    pub(in crate::capacity) fn slots_of(&self, lease: u32) -> Option<Cost> {
         let parts = self.leases.at(lease).cost.parts().iter();
         let slots = parts.filter(|(resource, _)| self.kind(*resource) == Some(Kind::Slots));
         Cost::new(slots.copied()).ok()
     }
 
     /// Takes back the answer of a waiter that never came for it.
-    pub(super) fn annul(&mut self, lease: u32, resumes: Option<Key>, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn annul(
+        &mut self,
+        lease: u32,
+        resumes: Option<Key>,
+        wakes: &mut WakeList,
+    ) {
         match resumes {
             None => self.end(self.leases.key_at(lease), true, wakes),
             // It may have been released meanwhile.
@@ -451,7 +465,7 @@ impl State {
     }
 
     /// The leases of an owner, newest first. O(those), and of those that are fresh: once somebody waits, none are.
-    pub(super) fn leases_of(&self, owner: OwnerId) -> Vec<u32> {
+    pub(in crate::capacity) fn leases_of(&self, owner: OwnerId) -> Vec<u32> {
         let mut next = self.owners.0.get(&owner).copied().unwrap_or(NIL);
         let listed = std::iter::from_fn(|| {
             let lease = next;

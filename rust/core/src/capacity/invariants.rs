@@ -1,11 +1,11 @@
 //! The invariants, verified from scratch.
 
-use super::dispatch::{Fit, Next};
-use super::fair::Flow;
-use super::line::{Room, Stage};
-use super::node::NIL;
-use super::pool::{Bound, Kind, Pool};
-use super::state::State;
+use super::model::node::NIL;
+use super::model::resource::{Bound, Kind, Pool};
+use super::model::state::State;
+use super::model::wait_queue::{Room, Stage};
+use super::policy::dispatch::{Fit, Next};
+use super::policy::fair_queue::Flow;
 use super::{Cost, Resource};
 use std::collections::BTreeMap;
 

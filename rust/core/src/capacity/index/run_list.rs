@@ -5,38 +5,38 @@
 //! a new one. What has to be searched are the ends of runs, of which there are about as many as priorities in use. Thus a place costs
 //! eight bytes, and to come and go the same however many wait.
 
-use super::line::{Rank, Waiter};
-use super::node::NIL;
-use super::order::Ordered;
+use super::sorted_set::Ordered;
+use crate::capacity::model::node::NIL;
+use crate::capacity::model::wait_queue::{Rank, Waiter};
 use crate::sync::Slab;
 
 /// The neighbours of a waiter in its run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Links {
+pub(in crate::capacity) struct Links {
     before: u32,
     after: u32,
 }
 
 impl Links {
-    pub(super) const NONE: Self = Self {
+    pub(in crate::capacity) const NONE: Self = Self {
         before: NIL,
         after: NIL,
     };
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Runs {
+pub(in crate::capacity) struct Runs {
     /// The first and the last of each run.
     heads: Ordered<(Rank, u32)>,
     tails: Ordered<(Rank, u32)>,
 }
 
 impl Runs {
-    pub(super) fn first(&self) -> Option<(Rank, u32)> {
+    pub(in crate::capacity) fn first(&self) -> Option<(Rank, u32)> {
         self.heads.first()
     }
 
-    pub(super) fn insert(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
+    pub(in crate::capacity) fn insert(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
         let entry = (waiters.at(waiter).rank, waiter);
         let mut links = Links::NONE;
         if let Some(tail) = self.tails.last_below(&entry) {
@@ -61,7 +61,7 @@ impl Runs {
         waiters.at_mut(waiter).links = links;
     }
 
-    pub(super) fn remove(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
+    pub(in crate::capacity) fn remove(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
         let record = waiters.at_mut(waiter);
         let entry = (record.rank, waiter);
         let Links { before, after } = std::mem::replace(&mut record.links, Links::NONE);
@@ -84,7 +84,10 @@ impl Runs {
     }
 
     /// All, run by run.
-    pub(super) fn iter<'a>(&'a self, waiters: &'a Slab<Waiter>) -> impl Iterator<Item = u32> + 'a {
+    pub(in crate::capacity) fn iter<'a>(
+        &'a self,
+        waiters: &'a Slab<Waiter>,
+    ) -> impl Iterator<Item = u32> + 'a {
         let some = |waiter| (waiter != NIL).then_some(waiter);
         self.heads.iter().flat_map(move |(_, head)| {
             std::iter::successors(Some(head), move |&waiter| {
@@ -98,7 +101,7 @@ impl Runs {
 mod tests {
     use super::{NIL, Rank, Runs, Waiter};
     use crate::capacity::Cost;
-    use crate::capacity::line::Wants;
+    use crate::capacity::model::wait_queue::Wants;
     use crate::sync::Slab;
     use std::collections::BTreeSet;
 

@@ -1,11 +1,11 @@
 //! Waiting for time: whose turn it is at a rate, and when to look again.
 
 use super::dispatch::Fit;
-use super::line::Rank;
-use super::node::NIL;
-use super::pool::Bound;
-use super::state::State;
-use super::{Cost, Resource, Time};
+use crate::capacity::model::node::NIL;
+use crate::capacity::model::resource::Bound;
+use crate::capacity::model::state::State;
+use crate::capacity::model::wait_queue::Rank;
+use crate::capacity::{Cost, Resource, Time};
 use crate::sync::WakeList;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ impl State {
     /// Gives a waiter the turn at each rate of its path that is not ready for it; all others there wait behind.
     ///
     /// It takes no more than the turn: slots and budgets stay free, and a rate that is ready is others' to use.
-    pub(super) fn take_turns(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn take_turns(&mut self, waiter: u32) {
         let record = self.waiters.at(waiter);
         let (node, cost, now) = (record.node, record.cost.clone(), self.now);
         let mut turns = 0;
@@ -47,7 +47,7 @@ impl State {
     /// until it is granted, but for those that an older one of its kind has. While a pause or a limit holds it up it has none.
     ///
     /// Waiters that lack time alone keep theirs: it comes. Of two waiters that keep theirs, and would wait for each other, one is older.
-    pub(super) fn keep_turns(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn keep_turns(&mut self, waiter: u32) {
         if self.fit_waiter(waiter) == Fit::Parked {
             self.drop_turns(waiter);
             return;
@@ -104,7 +104,7 @@ impl State {
     }
 
     /// When the last of its rates has brought what a waiter needs, whoever has the turn.
-    pub(super) fn ready_at(&self, waiter: u32) -> Time {
+    pub(in crate::capacity) fn ready_at(&self, waiter: u32) -> Time {
         let (record, now) = (self.waiters.at(waiter), self.now);
         let pools = self.path(record.node).flat_map(|at| {
             let parts = record.cost.parts().iter();
@@ -131,7 +131,7 @@ impl State {
     }
 
     /// Whether a waiter that is about to [take turns](Self::take_turns) takes one that another waiter needs.
-    pub(super) fn takes_turn_of(&self, taking: u32, other: u32) -> bool {
+    pub(in crate::capacity) fn takes_turn_of(&self, taking: u32, other: u32) -> bool {
         let (taking, other) = (self.waiters.at(taking), self.waiters.at(other));
         self.path(taking.node).any(|at| {
             self.is_below(other.node, at)
@@ -148,7 +148,7 @@ impl State {
 
     /// Takes the turns from waiters behind a newcomer in its own line, so that priority counts for quota as it does for slots. Nothing
     /// is lost by it: what the rate brought meanwhile is there. Follow with a `refresh` of the node.
-    pub(super) fn take_precedence(&mut self, node: u32, rank: Rank, cost: &Cost) {
+    pub(in crate::capacity) fn take_precedence(&mut self, node: u32, rank: Rank, cost: &Cost) {
         let mut later = Vec::new();
         for at in self.path(node) {
             for &(resource, _) in cost.parts() {
@@ -190,7 +190,7 @@ impl State {
     }
 
     /// Takes all turns from a waiter. Follow with a `refresh` of its node.
-    pub(super) fn drop_turns(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn drop_turns(&mut self, waiter: u32) {
         let record = self.waiters.at_mut(waiter);
         if std::mem::take(&mut record.turns) == 0 {
             return;
@@ -213,7 +213,12 @@ impl State {
     }
 
     /// When to look again at a resource of a node, or at the node itself; `None` for not at all.
-    pub(super) fn set_timer(&mut self, node: u32, resource: Option<Resource>, at: Option<Time>) {
+    pub(in crate::capacity) fn set_timer(
+        &mut self,
+        node: u32,
+        resource: Option<Resource>,
+        at: Option<Time>,
+    ) {
         let here = self.nodes.at_mut(node);
         let timer = match resource {
             None => &mut here.timer,
@@ -235,7 +240,7 @@ impl State {
     }
 
     /// [`rearm`](Self::rearm) for each part of a cost, at a node and all above it.
-    pub(super) fn rearm_path(&mut self, node: u32, cost: &Cost) {
+    pub(in crate::capacity) fn rearm_path(&mut self, node: u32, cost: &Cost) {
         for &(resource, _) in cost.parts() {
             let mut at = node;
             while at != NIL {
@@ -261,7 +266,7 @@ impl State {
     }
 
     /// Takes the turn from those who do not wait for time alone any more, because a pause or a limit is in the way now.
-    pub(super) fn check_turns(&mut self) {
+    pub(in crate::capacity) fn check_turns(&mut self) {
         self.rearm_kept();
         let due: Vec<_> = self.timers.iter().collect();
         for (_, node, resource) in due {
@@ -299,7 +304,7 @@ impl State {
     }
 
     /// Grants to those for whom time has come, and opens what was shut for a time.
-    pub(super) fn fire(&mut self, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn fire(&mut self, wakes: &mut WakeList) {
         while let Some((due, node, resource)) = self.timers.first()
             && due <= self.now
         {

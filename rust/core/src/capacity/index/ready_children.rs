@@ -6,14 +6,15 @@
 //! wait at a turn, but for the first of them, who may be counted as passed. There are as many kinds as there are ways to need
 //! rates, which is one or two as a rule; what needs none is the first kind.
 
-use super::Resource;
-use super::tournament::{self, Place, Tournament};
+use super::tournament_tree;
+use super::tournament_tree::{Place, Tournament};
+use crate::capacity::Resource;
 
 /// One of the kinds of a node's children, by its place among these.
-pub(super) type KindId = u32;
+pub(in crate::capacity) type KindId = u32;
 
 #[derive(Debug, Default)]
-pub(super) struct Siblings {
+pub(in crate::capacity) struct Siblings {
     /// Those who offer somebody who needs no rate, or not the same.
     free: Tournament,
     /// The others, by the rates that they need, in the order of their numbers.
@@ -21,7 +22,7 @@ pub(super) struct Siblings {
 }
 
 impl Siblings {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::capacity) fn is_empty(&self) -> bool {
         self.kinds().all(Tournament::is_empty)
     }
 
@@ -39,7 +40,7 @@ impl Siblings {
     }
 
     /// The rates that a kind needs.
-    pub(super) fn rates(&self, kind: KindId) -> &[Resource] {
+    pub(in crate::capacity) fn rates(&self, kind: KindId) -> &[Resource] {
         match kind.checked_sub(1) {
             None => &[],
             Some(bound) => &self.bound[bound as usize].0,
@@ -47,7 +48,7 @@ impl Siblings {
     }
 
     /// The kind that needs these rates, in the order of their numbers.
-    pub(super) fn kind(&mut self, rates: Vec<Resource>) -> KindId {
+    pub(in crate::capacity) fn kind(&mut self, rates: Vec<Resource>) -> KindId {
         if rates.is_empty() {
             return 0;
         }
@@ -67,33 +68,33 @@ impl Siblings {
 
     /// One more child: [its seat](Tournament::enter).
     #[inline]
-    pub(super) fn enter(&mut self, kind: KindId, place: Place) -> u32 {
+    pub(in crate::capacity) fn enter(&mut self, kind: KindId, place: Place) -> u32 {
         self.of(kind).enter(place)
     }
 
     /// A child stands elsewhere now.
     #[inline]
-    pub(super) fn change(&mut self, kind: KindId, seat: u32, place: Place) {
+    pub(in crate::capacity) fn change(&mut self, kind: KindId, seat: u32, place: Place) {
         self.of(kind).change(seat, place);
     }
 
     /// A child goes. Whether seats of its kind should be [dealt](Self::deal) anew.
-    pub(super) fn leave(&mut self, kind: KindId, seat: u32) -> bool {
+    pub(in crate::capacity) fn leave(&mut self, kind: KindId, seat: u32) -> bool {
         self.of(kind).leave(seat)
     }
 
-    pub(super) fn deal(&mut self, kind: KindId) -> impl Iterator<Item = (u32, u32)> {
+    pub(in crate::capacity) fn deal(&mut self, kind: KindId) -> impl Iterator<Item = (u32, u32)> {
         self.of(kind).deal()
     }
 
     /// The first of all.
     #[inline]
-    pub(super) fn first(&self) -> Option<Place> {
+    pub(in crate::capacity) fn first(&self) -> Option<Place> {
         self.kinds().filter_map(Tournament::first).min()
     }
 
     /// All of them, and one who is none of them, in order; but only the first of each kind that `waits` says of its rates.
-    pub(super) fn in_order(
+    pub(in crate::capacity) fn in_order(
         &self,
         other: Option<Place>,
         waits: impl Fn(&[Resource]) -> bool,
@@ -109,13 +110,13 @@ impl Siblings {
     }
 
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::capacity) fn len(&self) -> usize {
         self.kinds().map(Tournament::len).sum()
     }
 
     /// Whoever has this seat.
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn seated(&self, kind: KindId, seat: u32) -> Place {
+    pub(in crate::capacity) fn seated(&self, kind: KindId, seat: u32) -> Place {
         let kind = self.kinds().nth(kind as usize);
         kind.expect("a child is of a kind that there is")
             .seated(seat)
@@ -124,11 +125,11 @@ impl Siblings {
 
 /// See [`Siblings::in_order`].
 #[derive(Debug)]
-pub(super) struct InOrder<'a> {
+pub(in crate::capacity) struct InOrder<'a> {
     other: Option<Place>,
-    free: tournament::InOrder<'a>,
+    free: tournament_tree::InOrder<'a>,
     /// Of each kind, and whether only the first is wanted.
-    bound: Vec<(tournament::InOrder<'a>, bool)>,
+    bound: Vec<(tournament_tree::InOrder<'a>, bool)>,
 }
 
 impl Iterator for InOrder<'_> {

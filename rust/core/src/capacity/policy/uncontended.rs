@@ -4,19 +4,19 @@
 //! What [`fit`](State::fit), [`take`](State::take) and [`end`](State::end) do for any cost at any time is done here for one part,
 //! of slots, in quiet times; whatever else comes is theirs. The models drive both ways.
 
-use super::clock::nanos;
+use super::charging::Held;
 use super::dispatch::Fit;
-use super::lease::Held;
-use super::node::{NIL, Node};
-use super::pool::{Bound, Kind};
-use super::state::State;
-use super::{Amount, Ask, Cost, OwnerId, Resource};
+use crate::capacity::clock::nanos;
+use crate::capacity::model::node::{NIL, Node};
+use crate::capacity::model::resource::{Bound, Kind};
+use crate::capacity::model::state::State;
+use crate::capacity::{Amount, Ask, Cost, OwnerId, Resource};
 use crate::sync::Key;
 
 impl State {
     /// Grants an ask at once if nobody waits anywhere and it fits.
     #[inline]
-    pub(super) fn ask_alone(&mut self, ask: &Ask) -> Option<Key> {
+    pub(in crate::capacity) fn ask_alone(&mut self, ask: &Ask) -> Option<Key> {
         if self.waiting > 0 {
             return None;
         }
@@ -85,7 +85,7 @@ impl State {
 
     /// Ends a lease if nobody waits anywhere and it is of slots alone, which it holds; says whether it did.
     #[inline]
-    pub(super) fn end_alone(&mut self, key: Key) -> bool {
+    pub(in crate::capacity) fn end_alone(&mut self, key: Key) -> bool {
         if self.waiting > 0 {
             return false;
         }

@@ -1,27 +1,27 @@
 //! What is kept for waiters that were passed too often.
 
-use super::Resource;
 use super::dispatch::Fit;
-use super::node::NIL;
-use super::pool::{Kind, Pool};
-use super::state::State;
+use crate::capacity::Resource;
+use crate::capacity::model::node::NIL;
+use crate::capacity::model::resource::{Kind, Pool};
+use crate::capacity::model::state::State;
 
 impl State {
     /// Notes that a waiter was next and did not fit. From now on whoever takes of what it lacks passes it, also while it is not
     /// even looked at because it lacks something else as well.
-    pub(super) fn was_next(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn was_next(&mut self, waiter: u32) {
         self.waiters.at_mut(waiter).was_next = true;
         self.for_bounded(waiter, |pool| pool.push_passed(waiter));
     }
 
     /// Whether it was passed, or missed slots, as often as may be.
-    pub(super) fn was_passed(&self, waiter: u32) -> bool {
+    pub(in crate::capacity) fn was_passed(&self, waiter: u32) -> bool {
         let record = self.waiters.at(waiter);
         record.bypassed.max(record.missed) >= self.passes
     }
 
     /// Forgets that a waiter was next.
-    pub(super) fn forget_next(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn forget_next(&mut self, waiter: u32) {
         if std::mem::take(&mut self.waiters.at_mut(waiter).was_next) {
             self.for_bounded(waiter, |pool| pool.remove_passed(waiter));
         }
@@ -44,7 +44,7 @@ impl State {
     /// Counts who is passed by a grant that is about to take of what they lack, once each. From the last pass allowed on it is
     /// kept for them. Who came before in the same line passes nobody there; nor does, anywhere, who was passed often itself,
     /// unless it is younger.
-    pub(super) fn pass(&mut self, granted: u32) {
+    pub(in crate::capacity) fn pass(&mut self, granted: u32) {
         let was_passed = self.was_passed(granted);
         let record = self.waiters.at(granted);
         let (node, rank, cost) = (record.node, record.rank, record.cost.clone());
@@ -91,7 +91,7 @@ impl State {
 
     /// Keeps for a waiter what it needs of a resource of a node, from now on until it is granted or leaves. Those who are
     /// older and have reservations of their own may still have it, so that of two who wait for each other one gets on.
-    pub(super) fn reserve(&mut self, waiter: u32, node: u32, resource: Resource) {
+    pub(in crate::capacity) fn reserve(&mut self, waiter: u32, node: u32, resource: Resource) {
         let record = self.waiters.at(waiter);
         let (rank, amount, below) = (record.rank, record.cost.get(resource), record.node);
         let pool = self.nodes.at_mut(node).pool_mut(resource);
@@ -103,7 +103,7 @@ impl State {
     }
 
     /// Keeps nothing for a waiter any more. Follow with a `refresh` of its node.
-    pub(super) fn drop_reservations(&mut self, waiter: u32) {
+    pub(in crate::capacity) fn drop_reservations(&mut self, waiter: u32) {
         let record = self.waiters.at_mut(waiter);
         if std::mem::take(&mut record.reserved) == 0 {
             return;
@@ -123,7 +123,7 @@ impl State {
 
     /// The oldest of those who were passed as often as may be that fits by now. For one that does not, what it lacks is kept. Who
     /// waits for time, or for a limit, has nothing kept meanwhile.
-    pub(super) fn next_holder(&mut self) -> Option<u32> {
+    pub(in crate::capacity) fn next_holder(&mut self) -> Option<u32> {
         if self.holders.is_empty() {
             return None;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// A multiset of amounts. Where all are equal, which is usual, nothing is allocated.
 #[derive(Debug, Default)]
-pub(super) struct Needs {
+pub(in crate::capacity) struct Needs {
     /// One of the amounts, and how often; 0 times only if `others` is empty.
     one: (u64, u32),
     others: BTreeMap<u64, u32>,
@@ -13,13 +13,13 @@ pub(super) struct Needs {
 
 impl Needs {
     #[inline]
-    pub(super) fn len(&self) -> u32 {
+    pub(in crate::capacity) fn len(&self) -> u32 {
         self.len
     }
 
     /// The least; `u64::MAX` if there is none.
     #[inline]
-    pub(super) fn least(&self) -> u64 {
+    pub(in crate::capacity) fn least(&self) -> u64 {
         if self.len == 0 {
             return u64::MAX;
         }
@@ -30,7 +30,7 @@ impl Needs {
     }
 
     #[inline]
-    pub(super) fn add(&mut self, amount: u64) {
+    pub(in crate::capacity) fn add(&mut self, amount: u64) {
         self.len += 1;
         if self.one.1 == 0 {
             self.one = (amount, 1);
@@ -42,7 +42,7 @@ impl Needs {
     }
 
     #[inline]
-    pub(super) fn remove(&mut self, amount: u64) {
+    pub(in crate::capacity) fn remove(&mut self, amount: u64) {
         self.len -= 1;
         if self.one.0 == amount {
             self.one.1 -= 1;

@@ -1,18 +1,18 @@
 //! The resources of one node. Most nodes know one, which lives in the node itself.
 
-use super::Resource;
-use super::pool::{Kind, Pool};
+use super::resource::{Kind, Pool};
+use crate::capacity::Resource;
 use std::{option, slice};
 
 #[derive(Debug, Default)]
-pub(super) struct Pools {
+pub(in crate::capacity) struct Pools {
     first: Option<Pool>,
     others: Vec<Pool>,
 }
 
 impl Pools {
     #[inline]
-    pub(super) fn get(&self, resource: Resource) -> Option<&Pool> {
+    pub(in crate::capacity) fn get(&self, resource: Resource) -> Option<&Pool> {
         match &self.first {
             Some(first) if first.resource == resource => Some(first),
             _ => self.others.iter().find(|pool| pool.resource == resource),
@@ -20,7 +20,7 @@ impl Pools {
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
+    pub(in crate::capacity) fn get_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
         match &mut self.first {
             Some(first) if first.resource == resource => Some(first),
             _ => self
@@ -32,7 +32,7 @@ impl Pools {
 
     /// The one of `resource`, made if need be.
     #[inline]
-    pub(super) fn open(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
+    pub(in crate::capacity) fn open(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
         let first = self.first.get_or_insert_with(|| Pool::new(resource, kind));
         if first.resource == resource {
             first
@@ -52,12 +52,14 @@ impl Pools {
     }
 
     #[inline]
-    pub(super) fn iter(&self) -> std::iter::Chain<option::Iter<'_, Pool>, slice::Iter<'_, Pool>> {
+    pub(in crate::capacity) fn iter(
+        &self,
+    ) -> std::iter::Chain<option::Iter<'_, Pool>, slice::Iter<'_, Pool>> {
         self.first.iter().chain(&self.others)
     }
 
     #[inline]
-    pub(super) fn iter_mut(
+    pub(in crate::capacity) fn iter_mut(
         &mut self,
     ) -> std::iter::Chain<option::IterMut<'_, Pool>, slice::IterMut<'_, Pool>> {
         self.first.iter_mut().chain(&mut self.others)

@@ -1,16 +1,16 @@
 //! Granting: who is next, and the hand-off.
 
-use super::lease::Held;
-use super::line::{Rank, Stage, Wants};
-use super::node::NIL;
-use super::pool::{Bound, Pool};
-use super::state::State;
-use super::{Cost, Resource};
+use super::charging::Held;
+use crate::capacity::model::node::NIL;
+use crate::capacity::model::resource::{Bound, Pool};
+use crate::capacity::model::state::State;
+use crate::capacity::model::wait_queue::{Rank, Stage, Wants};
+use crate::capacity::{Cost, Resource};
 use crate::sync::WakeList;
 
 /// Whether something can be granted now, and if not, what is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
+pub(in crate::capacity) enum Fit {
     Fits,
     /// This resource of this node, the nearest, has not enough left: it is for releases to change that.
     Short(u32, Resource),
@@ -34,7 +34,7 @@ struct Skipped {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(in crate::capacity) enum Next {
     Grant(u32),
     /// It is next at a rate, and waits for it alone.
     Turn(u32),
@@ -44,7 +44,7 @@ pub(super) enum Next {
 impl State {
     /// Whether a cost at a node fits what is free and unreserved to its asker: `waiter`, if it stands in a line; with a
     /// rank if it was passed as often as may be.
-    pub(super) fn fit(
+    pub(in crate::capacity) fn fit(
         &self,
         node: u32,
         cost: &Cost,
@@ -110,14 +110,14 @@ impl State {
     }
 
     /// [`fit`](Self::fit) of one who stands in a line.
-    pub(super) fn fit_waiter(&self, waiter: u32) -> Fit {
+    pub(in crate::capacity) fn fit_waiter(&self, waiter: u32) -> Fit {
         let record = self.waiters.at(waiter);
         let rank = self.was_passed(waiter).then_some(record.rank);
         self.fit(record.node, &record.cost, Some(waiter), rank)
     }
 
     /// Grants whatever can be granted. Afterwards no offered waiter fits what is free and unreserved to it.
-    pub(super) fn dispatch(&mut self, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn dispatch(&mut self, wakes: &mut WakeList) {
         if self.waiting == 0 {
             return;
         }
@@ -199,7 +199,7 @@ impl State {
     }
 
     /// Hands a waiter what it asked for. It fits.
-    pub(super) fn grant(&mut self, waiter: u32, wakes: &mut WakeList) {
+    pub(in crate::capacity) fn grant(&mut self, waiter: u32, wakes: &mut WakeList) {
         self.pass(waiter);
         let record = self.waiters.at(waiter);
         let (node, wants) = (record.node, record.wants);

@@ -1,9 +1,9 @@
 //! What can be seen from outside.
 
-use super::fair::Flow;
-use super::node::{NIL, Node};
-use super::pool::{Bound, Kind, Pool};
-use super::state::State;
+use super::model::node::{NIL, Node};
+use super::model::resource::{Bound, Kind, Pool};
+use super::model::state::State;
+use super::policy::fair_queue::Flow;
 use super::{Amount, Limit, Resource, ResourceUsage, Snapshot, Usage};
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,17 +1,17 @@
 //! What becomes of an ask: granted at once, refused for ever, or put into a line.
 
+use super::charging::Held;
 use super::dispatch::Fit;
-use super::lease::Held;
-use super::line::{Stage, Waiter, Wants};
-use super::pool::{Bound, Kind};
-use super::state::State;
-use super::{AcquireError, AlarmId, Amount, Ask, Cost, OwnerId, PermitId};
+use crate::capacity::model::resource::{Bound, Kind};
+use crate::capacity::model::state::State;
+use crate::capacity::model::wait_queue::{Stage, Waiter, Wants};
+use crate::capacity::{AcquireError, AlarmId, Amount, Ask, Cost, OwnerId, PermitId};
 use crate::sync::{Key, WakeList};
 use std::task::Waker;
 
 /// What became of an ask, or of a waiter.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(in crate::capacity) enum Answer {
     /// This lease is its own.
     Granted(Key),
     Never(AcquireError),
@@ -21,7 +21,7 @@ pub(super) enum Answer {
 
 impl State {
     /// Refuses an ask that could never be granted; else the node's place.
-    pub(super) fn check_ask(&self, ask: &Ask) -> Result<u32, AcquireError> {
+    pub(in crate::capacity) fn check_ask(&self, ask: &Ask) -> Result<u32, AcquireError> {
         let node = self.find_node(ask.node.key).ok_or(AcquireError::Closed)?;
         if self.nodes.at(node).is_closed() {
             return Err(AcquireError::Closed);
@@ -45,7 +45,7 @@ impl State {
                 ceiling: Amount::raw(ceiling),
             });
         }
-        let left = |pool: &super::pool::Pool| match pool.bound {
+        let left = |pool: &crate::capacity::model::resource::Pool| match pool.bound {
             Bound::Budget { total, spent } => Some(total.saturating_sub(spent)),
             _ => None,
         };
@@ -62,7 +62,7 @@ impl State {
     /// Puts an ask into its line and grants whatever that allows; first of all itself, if it fits and is next.
     ///
     /// It takes the waker only if it waits, for no waker may be dropped under the lock.
-    pub(super) fn ask(
+    pub(in crate::capacity) fn ask(
         &mut self,
         ask: &Ask,
         waker: &mut Option<Waker>,
@@ -92,8 +92,8 @@ impl State {
         waiter
     }
 
-    /// Grants an ask if that needs no waiting: the answer that [`ask`](Self::ask) would have at once.
-    pub(super) fn try_ask(
+    /// Grants an ask if that needs no waiting: the answer that [`request`](Self::ask) would have at once.
+    pub(in crate::capacity) fn try_ask(
         &mut self,
         ask: &Ask,
         wakes: &mut WakeList,
@@ -122,7 +122,7 @@ impl State {
 
     /// Takes the place of a suspended lease in the line for its slots. Its owner asks, or else `asker`; for what is nobody's,
     /// nobody.
-    pub(super) fn ask_again(
+    pub(in crate::capacity) fn ask_again(
         &mut self,
         lease: Key,
         asker: Option<OwnerId>,
@@ -154,7 +154,7 @@ impl State {
     }
 
     /// What became of a waiter; if it was answered, its record goes. `None` if that went before.
-    pub(super) fn answer(&mut self, key: Key) -> Option<Answer> {
+    pub(in crate::capacity) fn answer(&mut self, key: Key) -> Option<Answer> {
         let record = self.waiters.get(key)?;
         if !matches!(record.stage, Stage::Granted(_) | Stage::Failed(_)) {
             return Some(Answer::Waits(key));
@@ -193,7 +193,11 @@ impl State {
     }
 
     /// A waiter is no more; a grant that it had not collected is annulled. What comes back is to be dropped unlocked.
-    pub(super) fn withdraw(&mut self, key: Key, wakes: &mut WakeList) -> Option<Waker> {
+    pub(in crate::capacity) fn withdraw(
+        &mut self,
+        key: Key,
+        wakes: &mut WakeList,
+    ) -> Option<Waker> {
         match self.waiters.get(key)?.stage {
             Stage::Granted(lease) => {
                 self.read_clock();
@@ -215,7 +219,7 @@ impl State {
     }
 
     /// A lease that was to be taken again is suspended as before.
-    pub(super) fn end_resuming(&mut self, lease: Option<Key>) {
+    pub(in crate::capacity) fn end_resuming(&mut self, lease: Option<Key>) {
         if let Some(lease) = lease.and_then(|lease| self.leases.get_mut(lease)) {
             lease.held = Held::No;
         }

@@ -20,7 +20,7 @@
 
 /// The marks of one rate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LowWater {
+pub(in crate::capacity) struct LowWater {
     marks: Vec<Mark>,
 }
 
@@ -40,7 +40,7 @@ const UNTOUCHED: u128 = u128::MAX;
 impl LowWater {
     /// The debt is `debt` now, before anything is added to it.
     #[inline]
-    pub(super) fn sink(&mut self, debt: u128) {
+    pub(in crate::capacity) fn sink(&mut self, debt: u128) {
         let Some(place) = self.marks.len().checked_sub(1) else {
             return;
         };
@@ -52,7 +52,7 @@ impl LowWater {
 
     /// The lease of this stamp, greater than any before, has just taken.
     #[inline]
-    pub(super) fn begin(&mut self, stamp: u64) {
+    pub(in crate::capacity) fn begin(&mut self, stamp: u64) {
         self.marks.push(Mark {
             first: stamp,
             leases: 1,
@@ -62,7 +62,7 @@ impl LowWater {
 
     /// A lease is no more. One that never took of this rate is ignored.
     #[inline]
-    pub(super) fn end(&mut self, stamp: u64) {
+    pub(in crate::capacity) fn end(&mut self, stamp: u64) {
         if let Some(place) = self.find(stamp) {
             self.marks[place].leases -= 1;
             if self.marks[place].leases == 0 {
@@ -72,12 +72,12 @@ impl LowWater {
     }
 
     /// The least debt since a lease took, as far as it was told to [`sink`](Self::sink): 0 for one that never did.
-    pub(super) fn since(&self, stamp: u64) -> u128 {
+    pub(in crate::capacity) fn since(&self, stamp: u64) -> u128 {
         self.find(stamp).map_or(0, |place| self.marks[place].least)
     }
 
     /// `back` of what a lease took is given back: no more than the least since, which is known up to now.
-    pub(super) fn lower(&mut self, stamp: u64, back: u128) {
+    pub(in crate::capacity) fn lower(&mut self, stamp: u64, back: u128) {
         let Some(place) = self.find(stamp) else {
             return;
         };
@@ -89,7 +89,7 @@ impl LowWater {
     }
 
     /// Other units, of which a debt of this size is so many.
-    pub(super) fn rescale(&mut self, scale: impl Fn(u128) -> u128) {
+    pub(in crate::capacity) fn rescale(&mut self, scale: impl Fn(u128) -> u128) {
         for mark in &mut self.marks {
             mark.least = scale(mark.least);
         }
@@ -97,7 +97,7 @@ impl LowWater {
 
     /// Panics unless the marks are those of live leases of these stamps, which rise; older ones may be others'.
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn check(&self, stamps: &[u64]) {
+    pub(in crate::capacity) fn check(&self, stamps: &[u64]) {
         for (place, mark) in self.marks.iter().enumerate() {
             let later = self.marks.get(place + 1);
             let end = later.map_or(u64::MAX, |later| later.first);

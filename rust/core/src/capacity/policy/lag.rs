@@ -14,11 +14,11 @@
 //! That nobody is owed too much is seen by the first of all. Moving on costs a look at all who are eligible and at their waiters, and
 //! comes due once in about so many grants as hold all that the node has.
 
-use super::fair::FRACTION;
-use super::node::NIL;
-use super::state::State;
-use super::tournament::Place;
-use super::{Resource, Weight};
+use super::fair_queue::FRACTION;
+use crate::capacity::index::tournament_tree::Place;
+use crate::capacity::model::node::NIL;
+use crate::capacity::model::state::State;
+use crate::capacity::{Resource, Weight};
 
 /// A child that nothing but quota holds back.
 struct Behind {
@@ -34,7 +34,7 @@ impl State {
     ///
     /// If nothing was granted meanwhile it has never been away: whoever asks for the next only after it was granted the last would
     /// else lose at each grant what it is owed.
-    pub(super) fn start(&self, parent: u32, child: u32) -> i128 {
+    pub(in crate::capacity) fn start(&self, parent: u32, child: u32) -> i128 {
         let flow = self.flow(parent, child);
         let here = self.nodes.at(parent);
         if flow.tag >= here.virtual_time || flow.left >= here.last_grant {
@@ -49,7 +49,7 @@ impl State {
     }
 
     /// Moves on those who are owed too much by their siblings, since something was granted to a waiter of `node` as the next of all.
-    pub(super) fn move_on(&mut self, node: u32) {
+    pub(in crate::capacity) fn move_on(&mut self, node: u32) {
         let (mut parent, mut granted) = (node, node);
         while parent != NIL {
             if self.is_anybody_far_behind(parent, granted) {
@@ -119,7 +119,7 @@ impl State {
     }
 
     /// The rates of a node and of those above at which somebody has the turn.
-    pub(super) fn turns(&self, node: u32) -> impl Iterator<Item = Resource> + '_ {
+    pub(in crate::capacity) fn turns(&self, node: u32) -> impl Iterator<Item = Resource> + '_ {
         let pools = self
             .path(node)
             .flat_map(|at| self.nodes.at(at).pools.iter());

@@ -1,40 +1,40 @@
 //! Start-time fair queueing of hold time: tags, charges, corrections and lifts.
 
-use super::Weight;
-use super::lease::Charge;
-use super::node::{NIL, Node};
-use super::pool::Bound;
-use super::siblings::KindId;
-use super::state::State;
-use super::tournament::Place;
-use super::{Cost, Time};
+use super::charging::Charge;
+use crate::capacity::Weight;
+use crate::capacity::index::ready_children::KindId;
+use crate::capacity::index::tournament_tree::Place;
+use crate::capacity::model::node::{NIL, Node};
+use crate::capacity::model::resource::Bound;
+use crate::capacity::model::state::State;
+use crate::capacity::{Cost, Time};
 
 /// So many bits of a tag are below one nanosecond of a whole limit.
-pub(super) const FRACTION: u32 = 48;
+pub(in crate::capacity) const FRACTION: u32 = 48;
 
 /// A child in the eyes of its parent: who has had how much.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
-    pub(super) weight: Weight,
+pub(in crate::capacity) struct Flow {
+    pub(in crate::capacity) weight: Weight,
     /// Where its next grant starts: what it was charged, over its weight. In nanoseconds of the whole limit x 2^48.
-    pub(super) tag: i128,
+    pub(in crate::capacity) tag: i128,
     /// When it was served last, as the tree counts.
-    pub(super) served: u64,
+    pub(in crate::capacity) served: u64,
     /// When it was lifted last: as the tree counts, and by the clock.
     lifted: u64,
     lifted_at: Time,
     /// Whether it is among the eligible ones, and of which kind it is and where it sits among these unless it is a line.
-    pub(super) open: bool,
-    pub(super) kind: KindId,
-    pub(super) seat: u32,
+    pub(in crate::capacity) open: bool,
+    pub(in crate::capacity) kind: KindId,
+    pub(in crate::capacity) seat: u32,
     /// When it was so last, as the tree counts.
-    pub(super) left: u64,
+    pub(in crate::capacity) left: u64,
     /// All it was ever charged, corrected, times its weight.
-    pub(super) service: i128,
+    pub(in crate::capacity) service: i128,
 }
 
 impl Flow {
-    pub(super) fn new(weight: Weight) -> Self {
+    pub(in crate::capacity) fn new(weight: Weight) -> Self {
         Self {
             weight,
             ..Self::default()
@@ -43,7 +43,7 @@ impl Flow {
 
     /// Where it stands, by the name of `child`. The own line of a node goes by the node's own index.
     #[inline]
-    pub(super) fn place(&self, child: u32) -> Place {
+    pub(in crate::capacity) fn place(&self, child: u32) -> Place {
         (self.tag, self.served, child)
     }
 
@@ -59,7 +59,7 @@ impl Flow {
 /// What one nanosecond of a permit is worth at each level of its path, the line of its node first: over the
 /// weight of the child that is charged. Kept with the permit, so that what is corrected is what was charged.
 #[derive(Debug)]
-pub(super) enum Prices {
+pub(in crate::capacity) enum Prices {
     Inline([u64; 4]),
     Boxed(Box<[u64]>),
 }
@@ -89,7 +89,7 @@ impl Prices {
 
 /// One level of a path, while it is charged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Level {
+pub(in crate::capacity) struct Level {
     parent: u32,
     /// The child on the path; the parent itself for its own line.
     child: u32,
@@ -112,7 +112,7 @@ fn price(amount: u64, limit: u64, weight: Weight) -> u64 {
 impl State {
     /// The child of `node` that goes by `child`: its own line goes by its own index.
     #[inline]
-    pub(super) fn flow(&self, node: u32, child: u32) -> &Flow {
+    pub(in crate::capacity) fn flow(&self, node: u32, child: u32) -> &Flow {
         if node == child {
             &self.nodes.at(node).line.flow
         } else {
@@ -121,7 +121,7 @@ impl State {
     }
 
     #[inline]
-    pub(super) fn flow_mut(&mut self, node: u32, child: u32) -> &mut Flow {
+    pub(in crate::capacity) fn flow_mut(&mut self, node: u32, child: u32) -> &mut Flow {
         if node == child {
             &mut self.nodes.at_mut(node).line.flow
         } else {
@@ -130,7 +130,7 @@ impl State {
     }
 
     /// Makes `child` of `node` eligible, or no longer. One that becomes so is lifted to [where it starts](Self::start).
-    pub(super) fn set_open(&mut self, node: u32, child: u32, open: bool) {
+    pub(in crate::capacity) fn set_open(&mut self, node: u32, child: u32, open: bool) {
         if self.flow(node, child).open == open {
             return;
         }
@@ -179,7 +179,7 @@ impl State {
     }
 
     /// Seats an eligible child of `node` among others if it needs other rates now.
-    pub(super) fn reseat(&mut self, node: u32, child: u32) {
+    pub(in crate::capacity) fn reseat(&mut self, node: u32, child: u32) {
         let here = self.nodes.at(child);
         let kind = here.flow.kind;
         if !here.needs_rates(self.nodes.at(node).open.rates(kind)) {
@@ -189,7 +189,12 @@ impl State {
     }
 
     /// Changes the flow of `child`, and its place among its siblings with it.
-    pub(super) fn move_flow(&mut self, node: u32, child: u32, change: impl FnOnce(&mut Flow)) {
+    pub(in crate::capacity) fn move_flow(
+        &mut self,
+        node: u32,
+        child: u32,
+        change: impl FnOnce(&mut Flow),
+    ) {
         let flow = self.flow_mut(node, child);
         change(flow);
         let (place, kind, seat) = (flow.place(child), flow.kind, flow.seat);
@@ -257,7 +262,7 @@ impl State {
     }
 
     /// How long a permit of `node` is expected to be held, in nanoseconds.
-    pub(super) fn estimate(&self, node: u32) -> u64 {
+    pub(in crate::capacity) fn estimate(&self, node: u32) -> u64 {
         let mut nodes = self.path(node);
         nodes
             .find_map(|node| self.nodes.at(node).hold)
@@ -267,7 +272,7 @@ impl State {
 
     /// Charges a lease for its next stretch, from `from` on, as long as its like is expected to be held; at each level of
     /// its path it counts as served if it is a grant.
-    pub(super) fn charge(&mut self, lease: u32, from: Time, is_grant: bool) {
+    pub(in crate::capacity) fn charge(&mut self, lease: u32, from: Time, is_grant: bool) {
         let node = self.leases.at(lease).node;
         let until = from.as_nanos().saturating_add(self.estimate(node));
         let mut levels = self.levels_of(node);
@@ -329,7 +334,7 @@ impl State {
     ///
     /// What a child was charged before it was lifted is forgiven, so what of that would be given back is forgiven too:
     /// it would be savings. `until` is when the lease ended, or outlived its charge.
-    pub(super) fn correct(&mut self, lease: u32, until: Time) {
+    pub(in crate::capacity) fn correct(&mut self, lease: u32, until: Time) {
         let record = self.leases.at(lease);
         if record.charge == NIL {
             return;
@@ -382,7 +387,7 @@ impl State {
     }
 
     /// Charges every lease that has outlived its charge for another stretch.
-    pub(super) fn recharge(&mut self) {
+    pub(in crate::capacity) fn recharge(&mut self) {
         let now = self.now;
         while let Some((until, lease)) = self.expiry.first()
             && until <= now
@@ -395,7 +400,7 @@ impl State {
 
 impl Node {
     /// Takes a hold into the moving average.
-    pub(super) fn learn(&mut self, nanos: u64) {
+    pub(in crate::capacity) fn learn(&mut self, nanos: u64) {
         self.hold = Some(match self.hold {
             None => nanos,
             Some(mean) => {

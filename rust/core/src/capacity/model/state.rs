@@ -1,71 +1,71 @@
 //! What the lock of a tree guards, and the walks that everything else is made of.
 
-use super::alarm::Watch;
-use super::clock::nanos;
-use super::fair::Level;
-use super::lease::{Charge, Lease, Owners};
-use super::line::{Rank, Waiter};
 use super::node::{NIL, Node};
-use super::order::Ordered;
-use super::pool::{Kind, Pool};
-use super::{Clock, Cost, NodeId, Resource, Settings, Time};
+use super::resource::{Kind, Pool};
+use super::wait_queue::{Rank, Waiter};
+use crate::capacity::clock::nanos;
+use crate::capacity::index::sorted_set::Ordered;
+use crate::capacity::policy::charging::{Charge, Lease, Owners};
+use crate::capacity::policy::fair_queue::Level;
+use crate::capacity::timer::Watch;
+use crate::capacity::{Clock, Cost, NodeId, Resource, Settings, Time};
 use crate::sync::{Key, Slab};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(in crate::capacity) struct State {
     /// The name of the tree.
     tree: u64,
     clock: Arc<dyn Clock>,
     /// What a step of priority is worth, in nanoseconds.
-    pub(super) ageing: i64,
-    pub(super) passes: u32,
-    pub(super) lateness: Duration,
+    pub(in crate::capacity) ageing: i64,
+    pub(in crate::capacity) passes: u32,
+    pub(in crate::capacity) lateness: Duration,
     /// In nanoseconds.
-    pub(super) estimate: u64,
+    pub(in crate::capacity) estimate: u64,
     /// When the clock was read last; it never falls.
-    pub(super) now: Time,
+    pub(in crate::capacity) now: Time,
     /// In boxes, so that what a node took is free as soon as it goes; its place in the table stays for the next one.
-    pub(super) nodes: Slab<Box<Node>>,
-    pub(super) root: u32,
-    pub(super) waiters: Slab<Waiter>,
-    pub(super) leases: Slab<Lease>,
-    pub(super) charges: Slab<Charge>,
-    pub(super) alarms: Slab<Watch>,
+    pub(in crate::capacity) nodes: Slab<Box<Node>>,
+    pub(in crate::capacity) root: u32,
+    pub(in crate::capacity) waiters: Slab<Waiter>,
+    pub(in crate::capacity) leases: Slab<Lease>,
+    pub(in crate::capacity) charges: Slab<Charge>,
+    pub(in crate::capacity) alarms: Slab<Watch>,
     /// Names and kinds of resources, by their numbers.
     names: Vec<Arc<str>>,
-    pub(super) kinds: Vec<Option<Kind>>,
+    pub(in crate::capacity) kinds: Vec<Option<Kind>>,
     /// How many wait, in the whole tree. While nobody does there is no order to respect and nothing to share.
-    pub(super) waiting: usize,
+    pub(in crate::capacity) waiting: usize,
     /// Since when somebody waits, and since when nobody does.
-    pub(super) busy_since: Time,
-    pub(super) calm_since: Time,
+    pub(in crate::capacity) busy_since: Time,
+    pub(in crate::capacity) calm_since: Time,
     next_ticket: u64,
     stamp: u64,
     /// When leases outlive what they were charged for.
-    pub(super) expiry: Ordered<(Time, u32)>,
+    pub(in crate::capacity) expiry: Ordered<(Time, u32)>,
     /// Room for the levels of a path while they are charged.
-    pub(super) levels: Vec<Level>,
+    pub(in crate::capacity) levels: Vec<Level>,
     /// Leases that were granted while nobody waited, and so were not charged.
-    pub(super) fresh: Vec<u32>,
+    pub(in crate::capacity) fresh: Vec<u32>,
     /// When something becomes ready: a node, and which of its resources, or the node itself.
-    pub(super) timers: Ordered<(Time, u32, Option<Resource>)>,
+    pub(in crate::capacity) timers: Ordered<(Time, u32, Option<Resource>)>,
     /// Offered waiters that were passed as often as may be, by age.
-    pub(super) holders: BTreeMap<Rank, u32>,
+    pub(in crate::capacity) holders: BTreeMap<Rank, u32>,
     /// Offered waiters that came first and lacked slots when a turn was taken; few.
-    pub(super) outrun: Vec<u32>,
-    pub(super) owners: Owners,
+    pub(in crate::capacity) outrun: Vec<u32>,
+    pub(in crate::capacity) owners: Owners,
     /// The first of the timers when the alarms were told last; `None` too if they are to be told in any case.
-    pub(super) announced: Option<Time>,
+    pub(in crate::capacity) announced: Option<Time>,
     /// It was verified once, so whom it grants something is, too, from now on.
     #[cfg(any(test, debug_assertions))]
-    pub(super) is_watched: bool,
+    pub(in crate::capacity) is_watched: bool,
 }
 
 impl State {
-    pub(super) fn new(tree: u64, settings: &Settings) -> Self {
+    pub(in crate::capacity) fn new(tree: u64, settings: &Settings) -> Self {
         Self {
             tree,
             clock: Arc::clone(&settings.clock),
@@ -102,18 +102,18 @@ impl State {
 
     /// The moment now.
     #[inline]
-    pub(super) fn time(&self) -> Time {
+    pub(in crate::capacity) fn time(&self) -> Time {
         self.now.max(self.clock.now())
     }
 
     /// Reads the clock, and takes notice.
     #[inline]
-    pub(super) fn read_clock(&mut self) -> Time {
+    pub(in crate::capacity) fn read_clock(&mut self) -> Time {
         self.now = self.time();
         self.now
     }
 
-    pub(super) fn resource(&mut self, name: &str) -> Resource {
+    pub(in crate::capacity) fn resource(&mut self, name: &str) -> Resource {
         let known = self.names.iter().position(|known| &**known == name);
         let number = known.unwrap_or_else(|| {
             self.names.push(Arc::from(name));
@@ -123,23 +123,23 @@ impl State {
         Resource(u32::try_from(number).expect("a tree has fewer than 2^32 resources"))
     }
 
-    pub(super) fn name_of(&self, resource: Resource) -> Option<&Arc<str>> {
+    pub(in crate::capacity) fn name_of(&self, resource: Resource) -> Option<&Arc<str>> {
         self.names.get(resource.0 as usize)
     }
 
-    pub(super) fn kind(&self, resource: Resource) -> Option<Kind> {
+    pub(in crate::capacity) fn kind(&self, resource: Resource) -> Option<Kind> {
         self.kinds.get(resource.0 as usize).copied().flatten()
     }
 
     /// A number greater than every one before: orders lifts, charges and grants.
     #[inline]
-    pub(super) fn next_stamp(&mut self) -> u64 {
+    pub(in crate::capacity) fn next_stamp(&mut self) -> u64 {
         self.stamp += 1;
         self.stamp
     }
 
     /// A place behind all who came before with this priority.
-    pub(super) fn next_rank(&mut self, priority: i32) -> Rank {
+    pub(in crate::capacity) fn next_rank(&mut self, priority: i32) -> Rank {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let now = i64::try_from(self.now.as_nanos()).unwrap_or(i64::MAX);
@@ -152,7 +152,7 @@ impl State {
 
     /// The node and its ancestors, upward.
     #[inline]
-    pub(super) fn path(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+    pub(in crate::capacity) fn path(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
         let mut next = node;
         std::iter::from_fn(move || {
             let node = next;
@@ -166,7 +166,7 @@ impl State {
 
     /// The node and its ancestors, to be changed.
     #[inline]
-    pub(super) fn for_path(&mut self, node: u32, mut change: impl FnMut(&mut Node)) {
+    pub(in crate::capacity) fn for_path(&mut self, node: u32, mut change: impl FnMut(&mut Node)) {
         let mut next = node;
         while next != NIL {
             let node = self.nodes.at_mut(next);
@@ -176,14 +176,14 @@ impl State {
     }
 
     /// Whether `above` is `node` or one of its ancestors.
-    pub(super) fn is_below(&self, node: u32, above: u32) -> bool {
+    pub(in crate::capacity) fn is_below(&self, node: u32, above: u32) -> bool {
         let depth = self.nodes.at(above).depth;
         let mut path = self.path(node);
         path.find(|&node| self.nodes.at(node).depth <= depth) == Some(above)
     }
 
     /// The node and everything below it, parents first.
-    pub(super) fn below(&self, node: u32) -> Vec<u32> {
+    pub(in crate::capacity) fn below(&self, node: u32) -> Vec<u32> {
         let mut all = vec![node];
         let mut next = 0;
         while next < all.len() {
@@ -200,7 +200,7 @@ impl State {
     /// Changes the books of each part of a cost, all along the path of a node, and keeps count of who uses what. The
     /// change learns how much of the part it is, and whether this is the node itself.
     #[inline]
-    pub(super) fn for_pools(
+    pub(in crate::capacity) fn for_pools(
         &mut self,
         node: u32,
         cost: &Cost,
@@ -216,7 +216,7 @@ impl State {
 
     /// The same of one resource, in a walk that changes each node as well.
     #[inline]
-    pub(super) fn for_books(
+    pub(in crate::capacity) fn for_books(
         &mut self,
         node: u32,
         resource: Resource,
@@ -248,7 +248,7 @@ impl State {
     }
 
     /// What callers call a node.
-    pub(super) fn id_of(&self, node: u32) -> NodeId {
+    pub(in crate::capacity) fn id_of(&self, node: u32) -> NodeId {
         NodeId {
             tree: self.tree,
             key: self.nodes.key_at(node),
@@ -257,7 +257,7 @@ impl State {
 
     /// The node of this key, if it still lives.
     #[inline]
-    pub(super) fn find_node(&self, key: Key) -> Option<u32> {
+    pub(in crate::capacity) fn find_node(&self, key: Key) -> Option<u32> {
         self.nodes.get(key).map(|_| key.index())
     }
 }

@@ -7,7 +7,7 @@ const MANY: usize = 64;
 
 /// Entries in their order. O(log n) each; few of them are kept in one block, so that coming and going allocates nothing.
 #[derive(Debug)]
-pub(super) struct Ordered<T> {
+pub(in crate::capacity) struct Ordered<T> {
     few: Vec<T>,
     /// All of them, if there are many; then `few` is empty.
     many: BTreeSet<T>,
@@ -24,39 +24,39 @@ impl<T> Default for Ordered<T> {
 
 impl<T: Copy + Ord> Ordered<T> {
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::capacity) fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()
     }
 
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::capacity) fn len(&self) -> usize {
         self.few.len() + self.many.len()
     }
 
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn contains(&self, entry: &T) -> bool {
+    pub(in crate::capacity) fn contains(&self, entry: &T) -> bool {
         self.few.binary_search(entry).is_ok() || self.many.contains(entry)
     }
 
     #[inline]
-    pub(super) fn first(&self) -> Option<T> {
+    pub(in crate::capacity) fn first(&self) -> Option<T> {
         self.few.first().or_else(|| self.many.first()).copied()
     }
 
     #[inline]
-    pub(super) fn last(&self) -> Option<T> {
+    pub(in crate::capacity) fn last(&self) -> Option<T> {
         self.few.last().or_else(|| self.many.last()).copied()
     }
 
     /// The last of those before `entry`.
-    pub(super) fn last_below(&self, entry: &T) -> Option<T> {
+    pub(in crate::capacity) fn last_below(&self, entry: &T) -> Option<T> {
         let place = self.few.partition_point(|other| other < entry);
         let few = place.checked_sub(1).map(|place| &self.few[place]);
         few.or_else(|| self.many.range(..entry).next_back())
             .copied()
     }
 
-    pub(super) fn insert(&mut self, entry: T) {
+    pub(in crate::capacity) fn insert(&mut self, entry: T) {
         if !self.many.is_empty() {
             self.many.insert(entry);
             return;
@@ -69,7 +69,7 @@ impl<T: Copy + Ord> Ordered<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, entry: &T) {
+    pub(in crate::capacity) fn remove(&mut self, entry: &T) {
         if !self.many.is_empty() {
             self.many.remove(entry);
             if self.many.len() <= MANY / 4 {
@@ -80,7 +80,7 @@ impl<T: Copy + Ord> Ordered<T> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+    pub(in crate::capacity) fn iter(&self) -> impl Iterator<Item = T> + '_ {
         // One of the two is empty.
         self.few.iter().chain(&self.many).copied()
     }

@@ -1,0 +1,7 @@
+//! Data structures of the scheduler: they know neither its records nor its decisions.
+
+pub(in crate::capacity) mod demand;
+pub(in crate::capacity) mod ready_children;
+pub(in crate::capacity) mod run_list;
+pub(in crate::capacity) mod sorted_set;
+pub(in crate::capacity) mod tournament_tree;

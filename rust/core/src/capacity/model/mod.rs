@@ -1,0 +1,9 @@
+//! Records of the scheduler, and the walks over them: they know nothing of its decisions.
+
+pub(in crate::capacity) mod low_water_marks;
+pub(in crate::capacity) mod node;
+pub(in crate::capacity) mod rate;
+pub(in crate::capacity) mod resource;
+pub(in crate::capacity) mod resources;
+pub(in crate::capacity) mod state;
+pub(in crate::capacity) mod wait_queue;
