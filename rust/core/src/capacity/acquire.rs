@@ -1,3 +1,4 @@
+use super::model::state::State;
 use super::policy::admission::Answer;
 use super::{AcquireError, AlarmId, Ask, NodeId, OwnerId, Permit, Place, Tree};
 use crate::sync::{Arc, Key, WakeList};
@@ -73,7 +74,7 @@ impl Seat {
         &mut self,
         node: NodeId,
         waker: &Waker,
-        join: impl FnOnce(&mut super::model::state::State, &mut Option<Waker>, &mut WakeList) -> Answer,
+        join: impl FnOnce(&mut State, &mut Option<Waker>, &mut WakeList) -> Answer,
     ) -> Poll<Result<Key, AcquireError>> {
         // Cloned outside the lock, and dropped there if it was not needed.
         let mut spare = Some(waker.clone());

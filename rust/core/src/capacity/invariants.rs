@@ -1,11 +1,12 @@
 //! The invariants, verified from scratch.
 
-use super::model::node::NIL;
+use super::index::NIL;
 use super::model::resource::{Bound, Kind, Pool};
+use super::model::share::Flow;
 use super::model::state::State;
-use super::model::wait_queue::{Room, Stage};
+use super::model::wait_queue::Room;
+use super::model::waiter::Stage;
 use super::policy::dispatch::{Fit, Next};
-use super::policy::fair_queue::Flow;
 use super::{Cost, Resource};
 use std::collections::BTreeMap;
 

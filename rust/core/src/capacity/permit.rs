@@ -1,12 +1,8 @@
-use super::policy::charging::Held;
-use super::{AlarmId, Amount, Cost, NodeId, PermitError, Resource, Resume, Tree};
+use super::model::permit_record::Held;
+use super::{AlarmId, Amount, Cost, NodeId, PermitError, PermitId, Resource, Resume, Tree};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Key, WakeList};
 use std::fmt;
-
-/// Names a permit of its tree, for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PermitId(pub(super) Key);
 
 /// A cost that is held at a node and at each of its ancestors until it is released or dropped.
 ///

@@ -1,9 +1,10 @@
 //! Changing the tree while it works: nodes, limits, pauses, endings.
 
-use super::model::node::{Life, NIL, Node};
+use super::index::NIL;
+use super::model::node::{Life, Node};
 use super::model::resource::{Bound, Kind};
+use super::model::share::Flow;
 use super::model::state::State;
-use super::policy::fair_queue::Flow;
 use super::{Limit, MAX_DEPTH, NodeError, NodeOptions, Resource, Time, Weight};
 use crate::sync::{Key, WakeList};
 use std::time::Duration;

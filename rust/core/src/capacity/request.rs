@@ -1,8 +1,4 @@
-use super::{AlarmId, Cost, NodeId};
-
-/// On whose behalf something is asked for: a task or a thread, by a number that is its own while it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OwnerId(pub u64);
+use super::{AlarmId, Cost, NodeId, OwnerId};
 
 /// What is asked for, where, and by whom.
 #[derive(Clone, Debug)]

@@ -1,9 +1,10 @@
 //! What can be seen from outside.
 
-use super::model::node::{NIL, Node};
+use super::index::NIL;
+use super::model::node::Node;
 use super::model::resource::{Bound, Kind, Pool};
+use super::model::share::Flow;
 use super::model::state::State;
-use super::policy::fair_queue::Flow;
 use super::{Amount, Limit, Resource, ResourceUsage, Snapshot, Usage};
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,11 +1,8 @@
+use super::model::alarm_record::Watch;
 use super::model::state::State;
-use super::{Time, Tree};
+use super::{AlarmId, Time, Tree};
 use crate::sync::{Arc, Key, WakeList};
 use std::task::Waker;
-
-/// Names an [`Alarm`] of its tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AlarmId(pub(super) Key);
 
 /// How a tree is served in time without polling: one for each loop or thread that has waiters and can set a timer.
 ///
@@ -17,15 +14,6 @@ pub struct AlarmId(pub(super) Key);
 pub struct Alarm {
     tree: Arc<Tree>,
     key: Key,
-}
-
-/// An alarm as the tree has it.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    /// To be woken when the deadline becomes earlier than `armed`.
-    waker: Option<Waker>,
-    armed: Option<Time>,
-    pub(super) waiting: usize,
 }
 
 impl Alarm {

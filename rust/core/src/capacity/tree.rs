@@ -1,8 +1,8 @@
-use super::model::node::NIL;
+use super::index::NIL;
 use super::model::state::State;
 use super::{
-    Acquire, AcquireError, Alarm, Amount, Ask, Limit, NodeError, NodeOptions, OwnerId, Permit,
-    PermitId, Resource, Settings, Snapshot, Time, Usage, Weight,
+    Acquire, AcquireError, Alarm, Amount, Ask, Limit, NodeError, NodeId, NodeOptions, OwnerId,
+    Permit, PermitId, Resource, Settings, Snapshot, Time, Usage, Weight,
 };
 use crate::sync::{Arc, Key, Mutex, MutexGuard, WakeList};
 use std::fmt;
@@ -37,13 +37,6 @@ pub struct Tree {
     id: u64,
     /// Leaf lock: nothing of the caller's runs under it but its clock, which promises to be no trouble.
     state: Mutex<State>,
-}
-
-/// A node of a [`Tree`]. It names that node for ever, also after it was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeId {
-    pub(super) tree: u64,
-    pub(super) key: Key,
 }
 
 impl Tree {

@@ -5,7 +5,7 @@
 //! behind, log2 n if it was first. The two who meet stand side by side, in one line of the cache; the upper rounds, which all
 //! go through, stay in it. So a change touches a line or two of memory that is cold, however many children there are.
 
-use crate::capacity::model::node::NIL;
+use super::NIL;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

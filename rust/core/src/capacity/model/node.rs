@@ -1,15 +1,12 @@
 //! One node of the tree, as its lock guards it.
 
-use super::resource::{Kind, Pool};
-use super::resources::Pools;
+use super::resource::{Kind, Pool, Pools};
+use super::share::Flow;
 use super::wait_queue::Line;
+use crate::capacity::index::NIL;
 use crate::capacity::index::ready_children::Siblings;
-use crate::capacity::policy::fair_queue::Flow;
 use crate::capacity::{Resource, Time};
 use std::sync::Arc;
-
-/// No node.
-pub(in crate::capacity) const NIL: u32 = u32::MAX;
 
 /// How far a node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

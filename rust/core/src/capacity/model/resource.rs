@@ -1,12 +1,13 @@
 //! One resource of one node: its limit, and everything that is counted against it.
 
 use super::rate::Rate;
-use super::wait_queue::Rank;
+use super::waiter::Rank;
 use crate::capacity::clock::nanos;
 use crate::capacity::index::demand::Needs;
 use crate::capacity::index::sorted_set::Ordered;
 use crate::capacity::{Amount, Limit, Resource, Time};
 use std::time::Duration;
+use std::{option, slice};
 
 /// What a limit does to those who are below it. A resource is of one kind in the whole tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,5 +359,68 @@ impl Pool {
             Bound::Rate(rate) => rate.ready_at(amount, now).max(self.not_before),
             _ => now,
         }
+    }
+}
+
+/// The resources of one node. Most nodes know one, which lives in the node itself.
+#[derive(Debug, Default)]
+pub(in crate::capacity) struct Pools {
+    first: Option<Pool>,
+    others: Vec<Pool>,
+}
+
+impl Pools {
+    #[inline]
+    pub(in crate::capacity) fn get(&self, resource: Resource) -> Option<&Pool> {
+        match &self.first {
+            Some(first) if first.resource == resource => Some(first),
+            _ => self.others.iter().find(|pool| pool.resource == resource),
+        }
+    }
+
+    #[inline]
+    pub(in crate::capacity) fn get_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
+        match &mut self.first {
+            Some(first) if first.resource == resource => Some(first),
+            _ => self
+                .others
+                .iter_mut()
+                .find(|pool| pool.resource == resource),
+        }
+    }
+
+    /// The one of `resource`, made if need be.
+    #[inline]
+    pub(in crate::capacity) fn open(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
+        let first = self.first.get_or_insert_with(|| Pool::new(resource, kind));
+        if first.resource == resource {
+            first
+        } else {
+            Self::open_other(&mut self.others, resource, kind)
+        }
+    }
+
+    #[cold]
+    fn open_other(others: &mut Vec<Pool>, resource: Resource, kind: Kind) -> &mut Pool {
+        let place = others.iter().position(|p| p.resource == resource);
+        let place = place.unwrap_or_else(|| {
+            others.push(Pool::new(resource, kind));
+            others.len() - 1
+        });
+        &mut others[place]
+    }
+
+    #[inline]
+    pub(in crate::capacity) fn iter(
+        &self,
+    ) -> std::iter::Chain<option::Iter<'_, Pool>, slice::Iter<'_, Pool>> {
+        self.first.iter().chain(&self.others)
+    }
+
+    #[inline]
+    pub(in crate::capacity) fn iter_mut(
+        &mut self,
+    ) -> std::iter::Chain<option::IterMut<'_, Pool>, slice::IterMut<'_, Pool>> {
+        self.first.iter_mut().chain(&mut self.others)
     }
 }

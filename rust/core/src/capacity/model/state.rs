@@ -1,13 +1,14 @@
 //! What the lock of a tree guards, and the walks that everything else is made of.
 
-use super::node::{NIL, Node};
+use super::alarm_record::Watch;
+use super::node::Node;
+use super::permit_record::{Charge, Lease, Owners};
 use super::resource::{Kind, Pool};
-use super::wait_queue::{Rank, Waiter};
+use super::share::Level;
+use super::waiter::{Rank, Waiter};
 use crate::capacity::clock::nanos;
+use crate::capacity::index::NIL;
 use crate::capacity::index::sorted_set::Ordered;
-use crate::capacity::policy::charging::{Charge, Lease, Owners};
-use crate::capacity::policy::fair_queue::Level;
-use crate::capacity::timer::Watch;
 use crate::capacity::{Clock, Cost, NodeId, Resource, Settings, Time};
 use crate::sync::{Key, Slab};
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! What becomes of an ask: granted at once, refused for ever, or put into a line.
 
-use super::charging::Held;
 use super::dispatch::Fit;
-use crate::capacity::model::resource::{Bound, Kind};
+use crate::capacity::model::permit_record::Held;
+use crate::capacity::model::resource::{Bound, Kind, Pool};
 use crate::capacity::model::state::State;
-use crate::capacity::model::wait_queue::{Stage, Waiter, Wants};
+use crate::capacity::model::waiter::{Stage, Waiter, Wants};
 use crate::capacity::{AcquireError, AlarmId, Amount, Ask, Cost, OwnerId, PermitId};
 use crate::sync::{Key, WakeList};
 use std::task::Waker;
@@ -45,7 +45,7 @@ impl State {
                 ceiling: Amount::raw(ceiling),
             });
         }
-        let left = |pool: &crate::capacity::model::resource::Pool| match pool.bound {
+        let left = |pool: &Pool| match pool.bound {
             Bound::Budget { total, spent } => Some(total.saturating_sub(spent)),
             _ => None,
         };

@@ -1,104 +1,17 @@
 //! What is held: one record for each permit, and for each grant that nobody collected yet.
 
-use super::fair_queue::Prices;
 use crate::capacity::clock::nanos;
-use crate::capacity::model::node::{NIL, Node};
+use crate::capacity::index::NIL;
+use crate::capacity::model::node::Node;
+use crate::capacity::model::permit_record::{Charge, Held, Lease, NOT_FRESH};
 use crate::capacity::model::resource::Kind;
 use crate::capacity::model::state::State;
 use crate::capacity::{AcquireError, Amount, Cost, OwnerId, PermitError, Resource, Time};
 use crate::sync::{Key, WakeList};
 use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// Where nobody waits, one in so many permits is timed.
 const TIMED: u64 = 16;
-
-/// No place in the list of fresh leases.
-const NOT_FRESH: u32 = u32::MAX;
-
-#[derive(Debug)]
-pub(in crate::capacity) struct Lease {
-    pub(in crate::capacity) node: u32,
-    /// As settled; parts may be zero then.
-    pub(in crate::capacity) cost: Cost,
-    /// When it was granted, if the clock was read then.
-    pub(in crate::capacity) since: Option<Time>,
-    /// By which the rates that it took of know it; 0 if it took of none.
-    pub(in crate::capacity) stamp: u64,
-    /// Its record among the charges, if it was charged.
-    pub(in crate::capacity) charge: u32,
-    /// Its place among the fresh ones, if it was not.
-    fresh: u32,
-    pub(in crate::capacity) owner: Option<OwnerId>,
-    /// Whether it is in the list of its owner's leases; one that nobody had to wait for is looked up among the fresh ones.
-    is_listed: bool,
-    /// Its neighbours in that list.
-    older: u32,
-    newer: u32,
-    pub(in crate::capacity) held: Held,
-}
-
-/// What a lease was charged last.
-#[derive(Debug)]
-pub(in crate::capacity) struct Charge {
-    /// Until when.
-    pub(in crate::capacity) to: Time,
-    /// When, as the tree counts.
-    pub(in crate::capacity) stamp: u64,
-    pub(in crate::capacity) prices: Prices,
-}
-
-/// Whether a lease holds its slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::capacity) enum Held {
-    Yes,
-    No,
-    /// This waiter waits for them.
-    Resuming(u32),
-    /// That waiter was granted them, and has yet to hear of it.
-    Regained,
-}
-
-impl Lease {
-    /// Whether it was granted while nobody waited, and nobody has since.
-    #[inline]
-    pub(in crate::capacity) fn is_fresh(&self) -> bool {
-        self.fresh != NOT_FRESH
-    }
-}
-
-impl Held {
-    /// Whether the slots are counted as held.
-    pub(in crate::capacity) fn has_slots(self) -> bool {
-        matches!(self, Self::Yes | Self::Regained)
-    }
-}
-
-/// The newest lease of each owner.
-#[derive(Debug, Default)]
-pub(in crate::capacity) struct Owners(HashMap<OwnerId, u32, BuildHasherDefault<Mix>>);
-
-/// Spreads numbers that are addresses or counters; nobody hostile chooses them.
-#[derive(Debug, Default)]
-struct Mix(u64);
-
-impl Hasher for Mix {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 ^= self.0 >> 32;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 impl State {
     /// Takes a cost at a node and all above it, which is known to fit, and opens a lease for it.

@@ -1,10 +1,10 @@
 //! Granting: who is next, and the hand-off.
 
-use super::charging::Held;
-use crate::capacity::model::node::NIL;
+use crate::capacity::index::NIL;
+use crate::capacity::model::permit_record::Held;
 use crate::capacity::model::resource::{Bound, Pool};
 use crate::capacity::model::state::State;
-use crate::capacity::model::wait_queue::{Rank, Stage, Wants};
+use crate::capacity::model::waiter::{Rank, Stage, Wants};
 use crate::capacity::{Cost, Resource};
 use crate::sync::WakeList;
 

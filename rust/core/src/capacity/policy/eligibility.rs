@@ -1,6 +1,6 @@
 //! Which nodes are worth looking into: eligibility, kept up to date along every path that changes.
 
-use crate::capacity::model::node::NIL;
+use crate::capacity::index::NIL;
 use crate::capacity::model::resource::Pool;
 use crate::capacity::model::state::State;
 use crate::capacity::{Cost, Resource};

@@ -1,9 +1,11 @@
 //! Joining a line and leaving it.
 
-use crate::capacity::model::node::{Life, NIL};
+use crate::capacity::index::NIL;
+use crate::capacity::model::node::Life;
 use crate::capacity::model::resource::{Bound, Kind};
 use crate::capacity::model::state::State;
-use crate::capacity::model::wait_queue::{Rank, Room, Stage, Waiter};
+use crate::capacity::model::wait_queue::Room;
+use crate::capacity::model::waiter::{Rank, Stage, Waiter};
 use crate::capacity::{AcquireError, Amount, Cost, Resource};
 use crate::sync::WakeList;
 

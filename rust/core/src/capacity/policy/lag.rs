@@ -14,9 +14,9 @@
 //! That nobody is owed too much is seen by the first of all. Moving on costs a look at all who are eligible and at their waiters, and
 //! comes due once in about so many grants as hold all that the node has.
 
-use super::fair_queue::FRACTION;
+use crate::capacity::index::NIL;
 use crate::capacity::index::tournament_tree::Place;
-use crate::capacity::model::node::NIL;
+use crate::capacity::model::share::FRACTION;
 use crate::capacity::model::state::State;
 use crate::capacity::{Resource, Weight};
 

@@ -1,10 +1,10 @@
 //! Waiting for time: whose turn it is at a rate, and when to look again.
 
 use super::dispatch::Fit;
-use crate::capacity::model::node::NIL;
+use crate::capacity::index::NIL;
 use crate::capacity::model::resource::Bound;
 use crate::capacity::model::state::State;
-use crate::capacity::model::wait_queue::Rank;
+use crate::capacity::model::waiter::Rank;
 use crate::capacity::{Cost, Resource, Time};
 use crate::sync::WakeList;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::dispatch::Fit;
 use crate::capacity::Resource;
-use crate::capacity::model::node::NIL;
+use crate::capacity::index::NIL;
 use crate::capacity::model::resource::{Kind, Pool};
 use crate::capacity::model::state::State;
 

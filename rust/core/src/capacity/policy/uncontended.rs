@@ -4,10 +4,11 @@
 //! What [`fit`](State::fit), [`take`](State::take) and [`end`](State::end) do for any cost at any time is done here for one part,
 //! of slots, in quiet times; whatever else comes is theirs. The models drive both ways.
 
-use super::charging::Held;
 use super::dispatch::Fit;
 use crate::capacity::clock::nanos;
-use crate::capacity::model::node::{NIL, Node};
+use crate::capacity::index::NIL;
+use crate::capacity::model::node::Node;
+use crate::capacity::model::permit_record::Held;
 use crate::capacity::model::resource::{Bound, Kind};
 use crate::capacity::model::state::State;
 use crate::capacity::{Amount, Ask, Cost, OwnerId, Resource};
