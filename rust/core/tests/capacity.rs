@@ -6,7 +6,7 @@ mod common;
 use common::Task;
 use common::clocked::{SLOTS, World, failed, granted, units};
 use headrace_core::capacity::{
-    Acquire, AcquireError, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Weight,
+    Acquire, AcquireError, AcquireRequest, Cost, Limit, NodeId, NodeOptions, Permit, Weight,
 };
 use std::task::Poll;
 
@@ -32,7 +32,7 @@ fn all_or_nothing() {
     let (world, root) = World::slots(3);
     let leaf = world.add(root, 5);
     let permit = world.take(root, 2);
-    assert!(world.refused(Ask::slots(leaf, 2)));
+    assert!(world.refused(AcquireRequest::slots(leaf, 2)));
     assert_eq!((world.held(root), world.held(leaf)), (2, 0));
     world.release(permit);
     drop(world.take(leaf, 2));
@@ -48,7 +48,11 @@ fn a_cost_above_a_ceiling_fails_at_once_and_names_the_nearest() {
         resource: SLOTS,
         ceiling: units(ceiling),
     };
-    let ask = |slots| failed(&mut Task::new(world.tree.acquire(Ask::slots(leaf, slots))));
+    let ask = |slots| {
+        failed(&mut Task::new(
+            world.tree.acquire(AcquireRequest::slots(leaf, slots)),
+        ))
+    };
     assert_eq!(ask(5), above(leaf, 3));
     assert_eq!(ask(3), above(middle, 2));
     assert_eq!(
@@ -62,7 +66,7 @@ fn a_cost_above_a_ceiling_fails_at_once_and_names_the_nearest() {
 fn an_unknown_resource_names_those_that_are_known() {
     let (world, root) = World::slots(4);
     let tokens = world.tree.resource("tokens");
-    let ask = Ask::new(root, Cost::of(tokens, units(1)).unwrap());
+    let ask = AcquireRequest::new(root, Cost::of(tokens, units(1)).unwrap());
     let unknown = AcquireError::UnknownResource {
         resource: tokens,
         known: vec![SLOTS],
@@ -101,7 +105,7 @@ fn a_waiter_is_granted_under_the_release_that_makes_room() {
         1,
         "handed off, so a newcomer finds nothing"
     );
-    assert!(world.refused(Ask::slots(root, 1)));
+    assert!(world.refused(AcquireRequest::slots(root, 1)));
     let permit = granted(&mut task);
     world.release(permit);
     assert_eq!(world.held(root), 0);
@@ -110,7 +114,7 @@ fn a_waiter_is_granted_under_the_release_that_makes_room() {
 #[test]
 fn an_acquire_that_fits_completes_at_the_first_poll() {
     let (world, root) = World::slots(1);
-    let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let mut task = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
     assert_eq!(
         world.held(root),
         0,
@@ -136,8 +140,8 @@ fn priority_counts_as_having_come_earlier() {
     let held = world.take(root, 1);
     let mut early = world.waits(root, 1);
     world.pass(15.0);
-    let mut urgent = world.waits_ask(Ask::slots(root, 1).priority(1));
-    let mut more_urgent = world.waits_ask(Ask::slots(root, 1).priority(2));
+    let mut urgent = world.waits_ask(AcquireRequest::slots(root, 1).priority(1));
+    let mut more_urgent = world.waits_ask(AcquireRequest::slots(root, 1).priority(2));
     let mut late = world.waits(root, 1);
     let mut held = Some(held);
     // 10 s a step: the second step makes up for the 15 s that the first waiter waited longer, one step does not.
@@ -173,7 +177,7 @@ fn small_costs_pass_a_large_one_eight_times_and_then_it_is_next() {
     loop {
         // One comes free, and a small one that came later may have it, for a while.
         world.release(ones.remove(0));
-        let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+        let mut task = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
         let Some(permit) = (match task.poll() {
             Poll::Ready(permit) => Some(permit.unwrap()),
             Poll::Pending => None,
@@ -206,7 +210,10 @@ fn a_reservation_leaves_other_subtrees_alone() {
         one = world.take(left, 1);
     }
     world.release(one);
-    assert!(world.refused(Ask::slots(left, 1)), "kept for the large one");
+    assert!(
+        world.refused(AcquireRequest::slots(left, 1)),
+        "kept for the large one"
+    );
     drop(world.take(right, 2));
     drop(large);
     world.tree.check();
@@ -225,9 +232,12 @@ fn two_large_costs_at_two_levels_do_not_block_each_other() {
         let leaf = world.tree.add(root, slots(one, 5)).unwrap();
         let cost = |a, b| Cost::new([(one, units(a)), (two, units(b))]).unwrap();
         let mut small: Vec<_> = (0..4)
-            .map(|_| world.take_ask(Ask::new(leaf, cost(1, 1))))
+            .map(|_| world.take_ask(AcquireRequest::new(leaf, cost(1, 1))))
             .collect();
-        let mut asks = vec![Ask::new(leaf, cost(5, 1)), Ask::new(leaf, cost(1, 8))];
+        let mut asks = vec![
+            AcquireRequest::new(leaf, cost(5, 1)),
+            AcquireRequest::new(leaf, cost(1, 8)),
+        ];
         if swapped {
             asks.reverse();
         }
@@ -235,7 +245,7 @@ fn two_large_costs_at_two_levels_do_not_block_each_other() {
         let mut passed = 0;
         while let Some(oldest) = (!small.is_empty()).then(|| small.remove(0)) {
             world.release(oldest);
-            let ask = Ask::new(leaf, cost(1, 1));
+            let ask = AcquireRequest::new(leaf, cost(1, 1));
             if let Some(permit) = world.tree.try_acquire(ask).unwrap() {
                 passed += 1;
                 assert!(passed < 50, "somebody starves");
@@ -306,11 +316,10 @@ fn having_what_nobody_else_wants_starves_no_sibling() {
         for (who, line) in waiting.iter_mut().enumerate() {
             while line.len() < 5 {
                 let (node, resource) = asks[who];
-                line.push(Task::new(
-                    world
-                        .tree
-                        .acquire(Ask::new(node, Cost::of(resource, units(1)).unwrap())),
-                ));
+                line.push(Task::new(world.tree.acquire(AcquireRequest::new(
+                    node,
+                    Cost::of(resource, units(1)).unwrap(),
+                ))));
             }
             line.retain_mut(|task| match task.poll() {
                 Poll::Pending => true,
@@ -346,7 +355,9 @@ fn a_child_that_was_capped_saved_nothing_up() {
         running.retain(|(_, end, _)| *end > step);
         for (place, (node, line)) in lines.iter_mut().enumerate() {
             while line.len() < 6 {
-                line.push(Task::new(world.tree.acquire(Ask::slots(*node, 1))));
+                line.push(Task::new(
+                    world.tree.acquire(AcquireRequest::slots(*node, 1)),
+                ));
             }
             line.retain_mut(|task| match task.poll() {
                 Poll::Pending => true,

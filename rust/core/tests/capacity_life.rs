@@ -7,8 +7,8 @@ use common::clocked::{SLOTS, World, failed, granted, units};
 use common::{Named, Reentrant, Task, panics};
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    AcquireError, Amount, AmountError, Ask, Cost, CostError, Limit, MAX_DEPTH, NodeError,
-    NodeOptions, OwnerId, PermitError, Resource, Settings, Weight,
+    AcquireError, AcquireRequest, Amount, AmountError, Cost, CostError, Limit, MAX_DEPTH,
+    NodeError, NodeOptions, OwnerId, PermitError, ResourceId, Settings, Weight,
 };
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const US: OwnerId = OwnerId(7);
 
-fn slots(slots: u64) -> [(Resource, Limit); 1] {
+fn slots(slots: u64) -> [(ResourceId, Limit); 1] {
     [(SLOTS, Limit::Slots(units(slots)))]
 }
 
@@ -24,11 +24,11 @@ fn slots(slots: u64) -> [(Resource, Limit); 1] {
 fn whoever_would_wait_for_itself_is_told() {
     let (world, root) = World::slots(4);
     let (leaf, other) = (world.add(root, 3), world.add(root, 4));
-    let first = world.take_ask(Ask::slots(leaf, 1).owner(US));
-    let second = world.take_ask(Ask::slots(leaf, 1).owner(US));
-    let _theirs = world.take_ask(Ask::slots(leaf, 1).owner(OwnerId(8)));
+    let first = world.take_ask(AcquireRequest::slots(leaf, 1).owner(US));
+    let second = world.take_ask(AcquireRequest::slots(leaf, 1).owner(US));
+    let _theirs = world.take_ask(AcquireRequest::slots(leaf, 1).owner(OwnerId(8)));
     assert_eq!(world.tree.permits_of(US), [first.id(), second.id()]);
-    let ask = |slots| Ask::slots(leaf, slots).owner(US);
+    let ask = |slots| AcquireRequest::slots(leaf, slots).owner(US);
     // One more could be had if the others gave it back; two more never.
     let mut waits = world.waits_ask(ask(1));
     let deadlock = AcquireError::WouldDeadlock {
@@ -36,7 +36,7 @@ fn whoever_would_wait_for_itself_is_told() {
         resource: SLOTS,
         limit: units(3),
         held: units(2),
-        leases: 2,
+        permits: 2,
         permit: second.id(),
         acquired: leaf,
     };
@@ -46,12 +46,14 @@ fn whoever_would_wait_for_itself_is_told() {
         "nothing is a deadlock that does not wait"
     );
     let across = failed(&mut Task::new(
-        world.tree.acquire(Ask::slots(other, 3).owner(US)),
+        world
+            .tree
+            .acquire(AcquireRequest::slots(other, 3).owner(US)),
     ));
     assert!(matches!(across, AcquireError::WouldDeadlock { node, .. } if node == root));
     // Nobody's, and somebody else's, are no concern of ours.
-    drop(world.waits_ask(Ask::slots(leaf, 2)));
-    drop(world.waits_ask(Ask::slots(leaf, 2).owner(OwnerId(9))));
+    drop(world.waits_ask(AcquireRequest::slots(leaf, 2)));
+    drop(world.waits_ask(AcquireRequest::slots(leaf, 2).owner(OwnerId(9))));
     second.suspend().unwrap();
     world.tree.check();
     drop(granted(&mut waits));
@@ -61,15 +63,15 @@ fn whoever_would_wait_for_itself_is_told() {
 fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
     let (world, root) = World::slots(2);
     let leaf = world.add(root, 2);
-    let ours = world.take_ask(Ask::slots(leaf, 2).owner(US));
+    let ours = world.take_ask(AcquireRequest::slots(leaf, 2).owner(US));
     ours.suspend().unwrap();
-    let other = world.take_ask(Ask::slots(root, 1).owner(US));
+    let other = world.take_ask(AcquireRequest::slots(root, 1).owner(US));
     let deadlock = AcquireError::WouldDeadlock {
         node: root,
         resource: SLOTS,
         limit: units(2),
         held: units(1),
-        leases: 1,
+        permits: 1,
         permit: other.id(),
         acquired: root,
     };
@@ -80,7 +82,7 @@ fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
     let theirs = OwnerId(8);
     drop(Task::waiting(again().by(theirs)));
     other.suspend().unwrap();
-    let _held = world.take_ask(Ask::slots(root, 1).owner(theirs));
+    let _held = world.take_ask(AcquireRequest::slots(root, 1).owner(theirs));
     assert!(matches!(
         Task::new(again().by(theirs)).ready(),
         Err(AcquireError::WouldDeadlock { .. })
@@ -93,7 +95,7 @@ fn whoever_would_wait_for_itself_to_take_a_permit_again_is_told() {
 fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
     let (world, root) = World::slots(6);
     let leaf = world.add(root, 5);
-    let take = |owner| world.take_ask(Ask::slots(leaf, 1).owner(owner));
+    let take = |owner| world.take_ask(AcquireRequest::slots(leaf, 1).owner(owner));
     let ours = [take(US), take(US), take(US)];
     let theirs = take(OwnerId(8));
     let ids = |permits: &[&headrace_core::capacity::Permit]| -> Vec<_> {
@@ -113,13 +115,13 @@ fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
     assert_eq!(world.tree.permits_of(OwnerId(8)), ids(&[&theirs]));
     // The newest is named, of those that hold something of it.
     let error = failed(&mut Task::new(
-        world.tree.acquire(Ask::slots(leaf, 4).owner(US)),
+        world.tree.acquire(AcquireRequest::slots(leaf, 4).owner(US)),
     ));
     let AcquireError::WouldDeadlock { held, permit, .. } = error else {
         panic!("{error:?}");
     };
     assert_eq!((held, permit), (units(2), fourth.id()));
-    let waits = world.waits_ask(Ask::slots(leaf, 3).owner(US));
+    let waits = world.waits_ask(AcquireRequest::slots(leaf, 3).owner(US));
     world.tree.check();
     assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
     drop((waits, second, third, fourth, theirs));
@@ -131,7 +133,11 @@ fn whose_a_permit_is_is_known_though_nobody_ever_waited() {
 fn a_permit_that_is_only_a_name_is_held_until_it_is_released() {
     let (world, root) = World::slots(2);
     let id = world.take(root, 1).into_id();
-    let other = world.tree.try_take(&Ask::slots(root, 1)).unwrap().unwrap();
+    let other = world
+        .tree
+        .try_take(&AcquireRequest::slots(root, 1))
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (world.held(root), world.tree.cost(id)),
         (2, Some(Cost::slots(1)))
@@ -164,7 +170,10 @@ fn closing_answers_all_below_and_keeps_permits() {
     }
     assert!(world.tree.is_closed(leaf) && !world.tree.is_closed(root));
     assert_eq!(
-        world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
+        world
+            .tree
+            .try_acquire(AcquireRequest::slots(leaf, 1))
+            .unwrap_err(),
         AcquireError::Closed
     );
     assert_eq!(
@@ -188,10 +197,13 @@ fn a_removed_node_is_forgotten_when_nothing_needs_it() {
     world.tree.check();
     assert!(world.tree.usage(leaf).is_some(), "its permit is still out");
     assert_eq!(
-        world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
+        world
+            .tree
+            .try_acquire(AcquireRequest::slots(leaf, 1))
+            .unwrap_err(),
         AcquireError::Closed
     );
-    assert!(world.refused(Ask::slots(root, 2)));
+    assert!(world.refused(AcquireRequest::slots(root, 2)));
     world.release(held);
     assert!(world.tree.usage(leaf).is_none() && world.tree.usage(branch).is_none());
     assert_eq!(world.held(leaf), 0);
@@ -258,7 +270,9 @@ fn a_limit_of_0_pauses_and_the_ceiling_stays() {
     let (world, root) = World::slots(2);
     world.tree.resize(root, &slots(0)).unwrap();
     let mut task = world.waits(root, 2);
-    let above = failed(&mut Task::new(world.tree.acquire(Ask::slots(root, 3))));
+    let above = failed(&mut Task::new(
+        world.tree.acquire(AcquireRequest::slots(root, 3)),
+    ));
     assert!(matches!(above, AcquireError::AboveCeiling { ceiling, .. } if ceiling == units(2)));
     world.tree.resize(root, &slots(2)).unwrap();
     drop(granted(&mut task));
@@ -301,10 +315,13 @@ fn limits_can_be_added_and_taken_away() {
     world.tree.check();
     let more = granted(&mut task);
     assert_eq!(world.held(root), 4);
-    let unknown = world.tree.try_acquire(Ask::slots(root, 1)).unwrap_err();
+    let unknown = world
+        .tree
+        .try_acquire(AcquireRequest::slots(root, 1))
+        .unwrap_err();
     assert!(matches!(unknown, AcquireError::UnknownResource { .. }));
     world.tree.resize(root, &slots(5)).unwrap();
-    assert!(world.refused(Ask::slots(root, 2)));
+    assert!(world.refused(AcquireRequest::slots(root, 2)));
     drop((held, more));
     world.tree.check();
 }
@@ -377,7 +394,7 @@ fn a_place_given_up_goes_to_the_next_and_the_future_begins_anew() {
     let held = world.take(root, 1);
     let mut dead = world.waits(root, 1);
     let mut next = world.waits(root, 1);
-    let place = dead.future.place().expect("it stands in the line");
+    let place = dead.future.position().expect("it stands in the line");
     world.release(held);
     assert_eq!((dead.wakes(), next.wakes()), (1, 0));
     place.give_up();
@@ -387,7 +404,7 @@ fn a_place_given_up_goes_to_the_next_and_the_future_begins_anew() {
     assert!(dead.poll().is_pending());
     world.release(permit);
     drop(granted(&mut dead));
-    assert!(dead.future.place().is_none());
+    assert!(dead.future.position().is_none());
 }
 
 #[test]
@@ -395,13 +412,13 @@ fn wakers_and_their_drops_may_call_back() {
     let (world, root) = World::slots(1);
     let act = {
         let tree = Arc::clone(&world.tree);
-        move || drop(tree.try_acquire(Ask::slots(root, 1)))
+        move || drop(tree.try_acquire(AcquireRequest::slots(root, 1)))
     };
     let held = world.take(root, 1);
-    let mut first = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let mut first = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
     assert!(first.poll_with(&Reentrant::waker(act.clone())).is_pending());
     assert!(first.poll_with(&Reentrant::waker(act.clone())).is_pending());
-    let mut second = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let mut second = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
     assert!(second.poll_with(&Reentrant::waker(act)).is_pending());
     drop(second);
     drop(held);
@@ -417,7 +434,7 @@ fn those_who_are_granted_together_are_woken_in_their_order() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..3)
         .map(|name| {
-            let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+            let mut task = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
             let waker = Waker::from(Arc::new(Named {
                 name,
                 log: Arc::clone(&log),
@@ -464,7 +481,7 @@ fn bad_limits_change_nothing() {
     };
     let calls = world.tree.resource("calls");
     let second = Duration::from_secs(1);
-    let resize = |limits: &[(Resource, Limit)]| world.tree.resize(root, limits);
+    let resize = |limits: &[(ResourceId, Limit)]| world.tree.resize(root, limits);
     assert_eq!(
         resize(&[(calls, rate(1, Duration::ZERO, 1))]),
         Err(NodeError::Per(calls))

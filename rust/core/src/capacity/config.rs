@@ -1,4 +1,4 @@
-use super::{Amount, Clock, Monotonic, Resource, Weight};
+use super::{Amount, Clock, Monotonic, ResourceId, Weight};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub enum Limit {
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     /// What it allows, each resource once. What is not named here is limited by the ancestors alone.
-    pub limits: Vec<(Resource, Limit)>,
+    pub limits: Vec<(ResourceId, Limit)>,
     /// Its share beside its siblings'.
     pub weight: Weight,
     /// What errors and snapshots call it.
@@ -44,11 +44,11 @@ impl NodeOptions {
     ///
     /// Above [`Amount::MAX`].
     pub fn slots(slots: u64) -> Self {
-        Self::new([(Resource::SLOTS, Limit::Slots(Amount::units(slots)))])
+        Self::new([(ResourceId::SLOTS, Limit::Slots(Amount::units(slots)))])
     }
 
     /// A node of these limits.
-    pub fn new(limits: impl IntoIterator<Item = (Resource, Limit)>) -> Self {
+    pub fn new(limits: impl IntoIterator<Item = (ResourceId, Limit)>) -> Self {
         Self {
             limits: limits.into_iter().collect(),
             ..Self::default()

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 /// The name of a resource in its tree, as a small number: see [`Tree::resource`](super::Tree::resource).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Resource(pub(super) u32);
+pub struct ResourceId(pub(super) u32);
 
-impl Resource {
+impl ResourceId {
     /// `"slots"`: what is meant when nothing is named. The same in every tree.
     pub const SLOTS: Self = Self(0);
 }
@@ -17,8 +17,8 @@ pub struct Cost(Parts);
 /// Small, since each waiter and each permit has a copy: what is rarely more than one part lives inline only if it is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Parts {
-    One((Resource, Amount)),
-    Many(Arc<[(Resource, Amount)]>),
+    One((ResourceId, Amount)),
+    Many(Arc<[(ResourceId, Amount)]>),
 }
 
 impl Cost {
@@ -28,7 +28,7 @@ impl Cost {
     ///
     /// [`CostError::Zero`] for nothing.
     #[inline]
-    pub fn of(resource: Resource, amount: Amount) -> Result<Self, CostError> {
+    pub fn of(resource: ResourceId, amount: Amount) -> Result<Self, CostError> {
         if amount.is_zero() {
             return Err(CostError::Zero);
         }
@@ -41,7 +41,7 @@ impl Cost {
     ///
     /// For 0 slots, and above [`Amount::MAX`].
     pub fn slots(slots: u64) -> Self {
-        Self::of(Resource::SLOTS, Amount::units(slots)).expect("a cost of slots is above 0")
+        Self::of(ResourceId::SLOTS, Amount::units(slots)).expect("a cost of slots is above 0")
     }
 
     /// So much of each resource. Those of which nothing is asked are left out.
@@ -49,7 +49,7 @@ impl Cost {
     /// # Errors
     ///
     /// [`CostError::Zero`] if nothing is left, [`CostError::Twice`] if a resource is named twice.
-    pub fn new(parts: impl IntoIterator<Item = (Resource, Amount)>) -> Result<Self, CostError> {
+    pub fn new(parts: impl IntoIterator<Item = (ResourceId, Amount)>) -> Result<Self, CostError> {
         let mut parts: Vec<_> = parts
             .into_iter()
             .filter(|(_, amount)| !amount.is_zero())
@@ -58,8 +58,8 @@ impl Cost {
         if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(CostError::Twice(pair[0].0));
         }
-        let (&first, rest) = parts.split_first().ok_or(CostError::Zero)?;
-        Ok(Self(match rest {
+        let (&first, overflow) = parts.split_first().ok_or(CostError::Zero)?;
+        Ok(Self(match overflow {
             [] => Parts::One(first),
             _ => Parts::Many(parts.into()),
         }))
@@ -68,17 +68,17 @@ impl Cost {
     /// Takes it out of a record that is about to go; what it leaves means nothing.
     #[inline]
     pub(super) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::part(Resource::SLOTS, Amount::ZERO))
+        std::mem::replace(self, Self::part(ResourceId::SLOTS, Amount::ZERO))
     }
 
     /// One part of a cost, which may be nothing.
     #[inline]
-    pub(super) const fn part(resource: Resource, amount: Amount) -> Self {
+    pub(super) const fn part(resource: ResourceId, amount: Amount) -> Self {
         Self(Parts::One((resource, amount)))
     }
 
     /// Puts another amount, which may be nothing, in the place of one that is named.
-    pub(super) fn set(&mut self, resource: Resource, amount: Amount) {
+    pub(super) fn set(&mut self, resource: ResourceId, amount: Amount) {
         let parts = match &mut self.0 {
             Parts::One(part) => std::slice::from_mut(part),
             Parts::Many(parts) => Arc::make_mut(parts),
@@ -90,7 +90,7 @@ impl Cost {
 
     /// The resources by their numbers, each with its amount.
     #[inline]
-    pub fn parts(&self) -> &[(Resource, Amount)] {
+    pub fn parts(&self) -> &[(ResourceId, Amount)] {
         match &self.0 {
             Parts::One(part) => std::slice::from_ref(part),
             Parts::Many(parts) => parts,
@@ -99,7 +99,7 @@ impl Cost {
 
     /// How much of `resource`; nothing if it is not named.
     #[inline]
-    pub fn get(&self, resource: Resource) -> Amount {
+    pub fn get(&self, resource: ResourceId) -> Amount {
         self.parts()
             .iter()
             .find(|(named, _)| *named == resource)

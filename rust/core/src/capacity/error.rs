@@ -1,4 +1,4 @@
-use super::{Amount, NodeId, PermitId, Resource};
+use super::{Amount, NodeId, PermitId, ResourceId};
 use std::error::Error;
 use std::fmt;
 
@@ -34,13 +34,13 @@ pub enum CostError {
     /// Nothing has a positive amount.
     Zero,
     /// A resource is named twice.
-    Twice(Resource),
+    Twice(ResourceId),
 }
 
 impl fmt::Display for CostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Zero => "a cost needs a positive amount",
+            Self::Zero => "a cost demand a positive amount",
             Self::Twice(_) => "a cost names a resource twice",
         })
     }
@@ -58,17 +58,17 @@ pub enum NodeError {
     /// The path would be longer than [`MAX_DEPTH`](super::MAX_DEPTH).
     TooDeep,
     /// The resource is another tree's.
-    Foreign(Resource),
+    Foreign(ResourceId),
     /// A resource is limited twice.
-    Twice(Resource),
+    Twice(ResourceId),
     /// A rate whose `per` is below a microsecond or above a year.
-    Per(Resource),
+    Per(ResourceId),
     /// A rate whose burst is zero while its amount is not.
-    Burst(Resource),
+    Burst(ResourceId),
     /// The resource is a different kind of limit at this node, or at another: slots stay slots, rates stay rates.
-    Kind(Resource),
+    Kind(ResourceId),
     /// The node does not limit this resource.
-    Unlimited(Resource),
+    Unlimited(ResourceId),
 }
 
 impl fmt::Display for NodeError {
@@ -97,23 +97,23 @@ pub enum AcquireError {
         /// That node: the nearest, if there are several.
         node: NodeId,
         /// Of this.
-        resource: Resource,
+        resource: ResourceId,
         /// Its last limit above 0: of a rate the burst, if it has one.
         ceiling: Amount,
     },
     /// No node of the path limits this resource.
     UnknownResource {
         /// This one.
-        resource: Resource,
+        resource: ResourceId,
         /// Those that are limited on the path.
-        known: Vec<Resource>,
+        known: Vec<ResourceId>,
     },
     /// What a budget has left, with all that is held unsettled, does not cover the cost.
     BudgetExhausted {
         /// Whose budget.
         node: NodeId,
         /// Of this.
-        resource: Resource,
+        resource: ResourceId,
         /// What is left, with all that is held unsettled.
         left: Amount,
     },
@@ -125,13 +125,13 @@ pub enum AcquireError {
         /// The node of that limit.
         node: NodeId,
         /// Of this.
-        resource: Resource,
+        resource: ResourceId,
         /// The limit; of a budget what is not spent yet.
         limit: Amount,
         /// What the owner holds of it there.
         held: Amount,
         /// By how many permits it does.
-        leases: usize,
+        permits: usize,
         /// One of them: the latest.
         permit: PermitId,
         /// Where that one was acquired.
@@ -168,11 +168,11 @@ pub enum PermitError {
     /// It was not suspended.
     Held,
     /// It does not hold this resource.
-    Unasked(Resource),
+    Unasked(ResourceId),
     /// A resource is named twice.
-    Twice(Resource),
+    Twice(ResourceId),
     /// What is held of slots can be settled to less, not to more.
-    Grows(Resource),
+    Grows(ResourceId),
 }
 
 impl fmt::Display for PermitError {

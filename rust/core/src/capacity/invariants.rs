@@ -1,23 +1,23 @@
 //! The invariants, verified from scratch.
 
 use super::index::NIL;
-use super::model::resource::{Bound, Kind, Pool};
-use super::model::share::Flow;
+use super::model::resource::{LimitState, Resource, ResourceKind};
+use super::model::share::Share;
 use super::model::state::State;
-use super::model::wait_queue::Room;
-use super::model::waiter::Stage;
-use super::policy::dispatch::{Fit, Next};
-use super::{Cost, Resource};
+use super::model::wait_queue::FrontRoom;
+use super::model::waiter::WaiterState;
+use super::policy::dispatch::{FitResult, Next};
+use super::{Cost, ResourceId};
 use std::collections::BTreeMap;
 
 /// What the books of one resource of one node should say.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     held: u128,
-    line_held: u128,
+    own_held: u128,
     wanting: u32,
-    line_wanting: u32,
-    needs: Vec<u64>,
+    own_wanting: u32,
+    demand: Vec<u64>,
     /// Of the leases that ask for it.
     stamps: Vec<u64>,
 }
@@ -40,18 +40,23 @@ impl State {
             self.check_node(node);
         }
         self.check_waiters();
-        self.check_leases();
+        self.check_permits();
     }
 
     /// [`find`](Self::find), by a look at everybody.
     pub(super) fn find_among_all(&self, node: u32) -> Next {
         let here = self.nodes.at(node);
         let mut places = Vec::new();
-        places.extend(here.line.flow.open.then(|| here.line.flow.place(node)));
+        places.extend(
+            here.queue
+                .share
+                .eligible
+                .then(|| here.queue.share.order_key(node)),
+        );
         let mut child = here.first;
         while child != NIL {
             let below = self.nodes.at(child);
-            places.extend(below.flow.open.then(|| below.flow.place(child)));
+            places.extend(below.share.eligible.then(|| below.share.order_key(child)));
             child = below.after;
         }
         places.sort_unstable();
@@ -60,30 +65,32 @@ impl State {
                 return self.find_among_all(child);
             }
             let mut offered = here
-                .line
+                .queue
                 .offered()
-                .filter(|&waiter| !self.was_passed(waiter));
+                .filter(|&waiter| !self.is_starved(waiter));
             let next = offered.find_map(|waiter| match self.fit_waiter(waiter) {
-                Fit::Fits => Some(Next::Grant(waiter)),
-                Fit::Quota if self.waiters.at(waiter).turns == 0 => Some(Next::Turn(waiter)),
+                FitResult::Fits => Some(Next::Grant(waiter)),
+                FitResult::Quota if self.waiters.at(waiter).rates_headed == 0 => {
+                    Some(Next::RateHead(waiter))
+                }
                 _ => None,
             });
-            next.unwrap_or(Next::Nobody)
+            next.unwrap_or(Next::Nothing)
         });
-        let mut nexts = nexts.skip_while(|next| *next == Next::Nobody);
-        nexts.next().unwrap_or(Next::Nobody)
+        let mut nexts = nexts.skip_while(|next| *next == Next::Nothing);
+        nexts.next().unwrap_or(Next::Nothing)
     }
 
     fn add_up(
         &self,
-        sums: &mut BTreeMap<(u32, Resource), Sums>,
+        sums: &mut BTreeMap<(u32, ResourceId), Sums>,
         node: u32,
         cost: &Cost,
         add: impl Fn(&mut Sums, u64, bool),
     ) {
         for at in self.path(node) {
-            for &(resource, amount) in cost.parts() {
-                let sums = sums.entry((at, resource)).or_default();
+            for &(id, amount) in cost.parts() {
+                let sums = sums.entry((at, id)).or_default();
                 add(sums, amount.as_micros(), at == node);
             }
         }
@@ -91,97 +98,116 @@ impl State {
 
     fn check_sums(&self, all: &[u32]) {
         let mut sums = BTreeMap::new();
-        for lease in self.leases.iter() {
-            self.add_up(&mut sums, lease.node, &lease.cost, |sums, _, _| {
-                sums.stamps.push(lease.stamp);
+        for permit in self.permits.iter() {
+            self.add_up(&mut sums, permit.node, &permit.cost, |sums, _, _| {
+                sums.stamps.push(permit.stamp);
             });
-            for &(resource, amount) in lease.cost.parts() {
-                let is_held = match self.kind(resource) {
-                    Some(Kind::Slots) => lease.held.has_slots(),
-                    Some(Kind::Budget) => true,
+            for &(id, amount) in permit.cost.parts() {
+                let is_held = match self.kind(id) {
+                    Some(ResourceKind::Slots) => permit.held.has_slots(),
+                    Some(ResourceKind::Budget) => true,
                     _ => false,
                 };
                 if is_held {
-                    let part = Cost::part(resource, amount);
-                    self.add_up(&mut sums, lease.node, &part, |sums, amount, is_line| {
+                    let part = Cost::part(id, amount);
+                    self.add_up(&mut sums, permit.node, &part, |sums, amount, is_own| {
                         sums.held += u128::from(amount);
-                        sums.line_held += if is_line { u128::from(amount) } else { 0 };
+                        sums.own_held += if is_own { u128::from(amount) } else { 0 };
                     });
                 }
             }
         }
         for waiter in self.waiters.iter() {
-            let is_offered = matches!(waiter.stage, Stage::Offered);
-            if matches!(waiter.stage, Stage::Granted(_) | Stage::Failed(_)) {
+            let is_offered = matches!(waiter.state, WaiterState::Offered);
+            if matches!(
+                waiter.state,
+                WaiterState::Granted(_) | WaiterState::Failed(_)
+            ) {
                 continue;
             }
             self.add_up(
                 &mut sums,
                 waiter.node,
                 &waiter.cost,
-                |sums, amount, is_line| {
+                |sums, amount, is_own| {
                     sums.wanting += 1;
-                    sums.line_wanting += u32::from(is_line);
+                    sums.own_wanting += u32::from(is_own);
                     if is_offered {
-                        sums.needs.push(amount);
+                        sums.demand.push(amount);
                     }
                 },
             );
         }
         for &node in all {
-            for pool in self.nodes.at(node).pools.iter() {
-                let sums = sums.remove(&(node, pool.resource)).unwrap_or_default();
-                self.check_pool(node, pool, &sums);
+            for resource in self.nodes.at(node).resources.iter() {
+                let sums = sums.remove(&(node, resource.id)).unwrap_or_default();
+                self.check_resource(node, resource, &sums);
             }
         }
         assert!(sums.is_empty(), "books are missing: {sums:?}");
     }
 
-    fn check_pool(&self, node: u32, pool: &Pool, sums: &Sums) {
-        assert_eq!(pool.held, sums.held, "held is the sum of live leases below");
+    fn check_resource(&self, node: u32, resource: &Resource, sums: &Sums) {
         assert_eq!(
-            pool.line_held, sums.line_held,
+            resource.held, sums.held,
+            "held is the sum of live permits below"
+        );
+        assert_eq!(
+            resource.own_held, sums.own_held,
             "and of those of the node itself"
         );
         assert_eq!(
-            (pool.wanting, pool.line_wanting),
-            (sums.wanting, sums.line_wanting)
+            (resource.wanting, resource.own_wanting),
+            (sums.wanting, sums.own_wanting)
         );
-        let needs = sums.needs.iter().copied().min().unwrap_or(u64::MAX);
-        assert_eq!(pool.needs.len() as usize, sums.needs.len());
+        let demand = sums.demand.iter().copied().min().unwrap_or(u64::MAX);
+        assert_eq!(resource.demand.len() as usize, sums.demand.len());
         assert_eq!(
-            pool.needs.least(),
-            needs,
+            resource.demand.least(),
+            demand,
             "the least need of those who are offered"
         );
-        if let Bound::Rate(rate) = &pool.bound {
+        if let LimitState::Rate(rate) = &resource.limit {
             rate.check(&sums.stamps);
         }
-        let mut users = u32::from(pool.is_used_by_line());
+        let mut users = u32::from(resource.is_used_by_queue());
         let mut child = self.nodes.at(node).first;
         while child != NIL {
             let here = self.nodes.at(child);
-            users += u32::from(here.pool(pool.resource).is_some_and(Pool::is_used));
+            users += u32::from(here.resource(resource.id).is_some_and(Resource::is_used));
             child = here.after;
         }
-        assert_eq!(pool.users, users, "who holds or wants it");
-        if let Some(waiter) = pool.turn {
-            assert!(matches!(pool.bound, Bound::Rate(_)), "turns are for rates");
-            assert!(matches!(self.waiters.at(waiter).stage, Stage::Offered));
-            let is_timed = pool.timer.is_some() || self.keeps_turn(waiter);
+        assert_eq!(resource.users, users, "who holds or wants it");
+        if let Some(waiter) = resource.head {
+            assert!(
+                matches!(resource.limit, LimitState::Rate(_)),
+                "rates_headed are for rates"
+            );
+            assert!(matches!(
+                self.waiters.at(waiter).state,
+                WaiterState::Offered
+            ));
+            let is_timed = resource.timer.is_some() || self.keeps_rate_head(waiter);
             assert!(is_timed, "whose turn it is has a timer, or keeps it");
         }
-        if let Some(timer) = pool.timer {
-            let entry = (timer, node, Some(pool.resource));
+        if let Some(timer) = resource.timer {
+            let entry = (timer, node, Some(resource.id));
             assert!(self.timers.contains(&entry), "the timers know it");
         }
-        if pool.kind == Kind::Slots && self.now < pool.not_before {
-            assert_eq!(pool.timer, Some(pool.not_before), "held off by a timer");
-        }
-        for &(rank, amount) in pool.reservations() {
-            let holder = self.holders.get(&rank).expect("a reservation has a holder");
+        if resource.kind == ResourceKind::Slots && self.now < resource.not_before {
             assert_eq!(
-                self.waiters.at(*holder).cost.get(pool.resource).as_micros(),
+                resource.timer,
+                Some(resource.not_before),
+                "held off by a timer"
+            );
+        }
+        for &(rank, amount) in resource.reservations() {
+            let holder = self
+                .reservation_holders
+                .get(&rank)
+                .expect("a reservation has a holder");
+            assert_eq!(
+                self.waiters.at(*holder).cost.get(resource.id).as_micros(),
                 amount
             );
         }
@@ -192,14 +218,14 @@ impl State {
         if self.now < here.not_before {
             assert_eq!(here.timer, Some(here.not_before), "held off by a timer");
         }
-        let has_offers = here.line.has_offers();
+        let has_offers = here.queue.has_offers();
         assert_eq!(
-            here.line.flow.open, has_offers,
-            "the line is open while somebody is offered"
+            here.queue.share.eligible, has_offers,
+            "the queue is open while somebody is offered"
         );
-        if let Some((behind, _)) = here.line.first_behind() {
+        if let Some((behind, _)) = here.queue.first_behind() {
             assert!(
-                here.line.room_for(behind, &self.waiters) == Room::Full,
+                here.queue.room_for(behind, &self.waiters) == FrontRoom::Full,
                 "nobody is behind while there is room in front"
             );
         }
@@ -209,32 +235,38 @@ impl State {
             let below = self.nodes.at(child);
             assert_eq!(below.parent, node);
             assert_eq!(
-                below.flow.open, below.eligible,
+                below.share.eligible, below.eligible,
                 "a child is open while it is eligible"
             );
-            if below.flow.open {
-                let Flow { kind, seat, .. } = below.flow;
-                assert_eq!(here.open.rates(kind), below.rates(), "by its rates");
-                let seated = here.open.seated(kind, seat);
-                assert_eq!(seated, below.flow.place(child), "who is open has a seat");
+            if below.share.eligible {
+                let Share { class, leaf, .. } = below.share;
+                assert_eq!(here.ready.rates(class), below.rates(), "by its rates");
+                let taken = here.ready.at_leaf(class, leaf);
+                assert_eq!(
+                    taken,
+                    below.share.order_key(child),
+                    "who is open has a leaf"
+                );
                 open += 1;
             }
             child = below.after;
         }
-        assert_eq!(here.open.len(), open);
+        assert_eq!(here.ready.len(), open);
         if here.eligible {
             assert!(has_offers || open > 0, "a node is eligible by its children");
         }
         let mut counts = (0, 0, 0);
         for waiter in self.waiters.iter() {
-            if matches!(waiter.stage, Stage::Granted(_) | Stage::Failed(_))
-                || !self.is_below(waiter.node, node)
+            if matches!(
+                waiter.state,
+                WaiterState::Granted(_) | WaiterState::Failed(_)
+            ) || !self.is_below(waiter.node, node)
             {
                 continue;
             }
             counts.0 += 1;
-            counts.1 += u32::from(matches!(waiter.stage, Stage::Offered));
-            counts.2 += usize::from(matches!(waiter.stage, Stage::Parked));
+            counts.1 += u32::from(matches!(waiter.state, WaiterState::Offered));
+            counts.2 += usize::from(matches!(waiter.state, WaiterState::Parked));
         }
         assert_eq!((here.waiting, here.offered, here.parked), counts);
     }
@@ -242,35 +274,35 @@ impl State {
     fn check_waiters(&self) {
         let mut waiting = 0;
         for (index, waiter) in self.waiters.entries() {
-            match &waiter.stage {
-                Stage::Granted(_) | Stage::Failed(_) => {
+            match &waiter.state {
+                WaiterState::Granted(_) | WaiterState::Failed(_) => {
                     assert_eq!(
-                        (waiter.reserved, waiter.turns),
+                        (waiter.reserved, waiter.rates_headed),
                         (0, 0),
                         "an answer ends the wait"
                     );
                     continue;
                 }
-                Stage::Offered => {
+                WaiterState::Offered => {
                     // Whoever came after the last dispatch has yet to be looked at, time too.
                     let fit = self.fit_waiter(index);
                     assert_ne!(
                         fit,
-                        Fit::Fits,
+                        FitResult::Fits,
                         "{waiter:?} fits what is free and unreserved to it"
                     );
                     assert!(
-                        fit != Fit::Quota || waiter.turns > 0,
+                        fit != FitResult::Quota || waiter.rates_headed > 0,
                         "{waiter:?} waits for time, and nobody knows"
                     );
                 }
-                Stage::Parked => {
+                WaiterState::Parked => {
                     assert!(
                         self.is_above_a_limit(waiter.node, &waiter.cost),
                         "parked for a reason"
                     );
                 }
-                Stage::Behind => {}
+                WaiterState::Behind => {}
             }
             waiting += 1;
             assert!(
@@ -279,59 +311,72 @@ impl State {
             );
             let kept: usize = self
                 .path(waiter.node)
-                .flat_map(|node| self.nodes.at(node).pools.iter())
-                .filter(|pool| {
-                    pool.reservations()
+                .flat_map(|node| self.nodes.at(node).resources.iter())
+                .filter(|resource| {
+                    resource
+                        .reservations()
                         .iter()
                         .any(|(rank, _)| *rank == waiter.rank)
                 })
                 .count();
             assert_eq!(waiter.reserved as usize, kept);
-            let holds = self.holders.get(&waiter.rank) == Some(&index);
-            let was_passed = matches!(waiter.stage, Stage::Offered) && self.was_passed(index);
-            assert_eq!(holds, was_passed, "who was passed often is looked at first");
+            let holds = self.reservation_holders.get(&waiter.rank) == Some(&index);
+            let is_starved = matches!(waiter.state, WaiterState::Offered) && self.is_starved(index);
+            assert_eq!(
+                holds, is_starved,
+                "who was passed_over often is looked at first"
+            );
             assert!(holds || kept == 0, "nothing is kept for others");
         }
         assert_eq!(self.waiting, waiting);
-        for &waiter in &self.outrun {
-            assert!(matches!(self.waiters.at(waiter).stage, Stage::Offered));
+        for &waiter in &self.slot_missers {
+            assert!(matches!(
+                self.waiters.at(waiter).state,
+                WaiterState::Offered
+            ));
             assert!(
-                !self.keeps_turn(waiter),
+                !self.keeps_rate_head(waiter),
                 "who keeps its turn misses nothing"
             );
         }
     }
 
-    fn check_leases(&self) {
-        let mut pins = BTreeMap::<u32, usize>::new();
-        for (index, lease) in self.leases.entries() {
-            *pins.entry(lease.node).or_default() += 1;
-            if lease.charge != NIL {
-                let until = self.charges.at(lease.charge).to;
+    fn check_permits(&self) {
+        let mut permit_refs = BTreeMap::<u32, usize>::new();
+        for (index, permit) in self.permits.entries() {
+            *permit_refs.entry(permit.node).or_default() += 1;
+            if permit.charge != NIL {
+                let until = self.charges.at(permit.charge).to;
                 assert!(
                     self.expiry.contains(&(until, index)),
                     "its charge ends some time"
                 );
             }
-            if let Some(owner) = lease.owner {
-                assert!(self.leases_of(owner).contains(&index), "its owner knows it");
+            if let Some(owner) = permit.owner {
+                assert!(
+                    self.permits_of(owner).contains(&index),
+                    "its owner knows it"
+                );
             }
         }
         let charged = self
-            .leases
+            .permits
             .iter()
-            .filter(|lease| lease.charge != NIL)
+            .filter(|permit| permit.charge != NIL)
             .count();
         assert_eq!((self.expiry.len(), self.charges.len()), (charged, charged));
         for (index, node) in self.nodes.entries() {
-            assert_eq!(node.pins, pins.get(&index).copied().unwrap_or(0));
+            assert_eq!(
+                node.permit_refs,
+                permit_refs.get(&index).copied().unwrap_or(0)
+            );
         }
         let timers = self.nodes.iter().map(|node| {
             usize::from(node.timer.is_some())
                 + node
-                    .pools
+                    .resources
                     .iter()
-                    .filter(|pool| pool.timer.is_some())
+                    .filter(|resource| resource.timer.is_some())
                     .count()
         });
         assert_eq!(self.timers.len(), timers.sum::<usize>());

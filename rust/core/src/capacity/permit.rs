@@ -1,5 +1,5 @@
 use super::model::permit_record::Held;
-use super::{AlarmId, Amount, Cost, NodeId, PermitError, PermitId, Resource, Resume, Tree};
+use super::{AlarmId, Amount, Cost, NodeId, PermitError, PermitId, ResourceId, Resume, Tree};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Key, WakeList};
 use std::fmt;
@@ -18,11 +18,11 @@ pub struct Permit {
 
 impl Permit {
     #[inline]
-    pub(super) fn new(tree: Arc<Tree>, node: NodeId, lease: Key) -> Self {
+    pub(super) fn new(tree: Arc<Tree>, node: NodeId, permit: Key) -> Self {
         Self {
             tree,
             node,
-            id: PermitId(lease),
+            id: PermitId(permit),
             released: AtomicBool::new(false),
         }
     }
@@ -46,7 +46,7 @@ impl Permit {
     /// # Errors
     ///
     /// [`PermitError`], and then nothing was changed.
-    pub fn settle(&self, actual: &[(Resource, Amount)]) -> Result<(), PermitError> {
+    pub fn settle(&self, actual: &[(ResourceId, Amount)]) -> Result<(), PermitError> {
         self.tree.settle(self.id, actual)
     }
 
@@ -116,7 +116,7 @@ impl Tree {
         let Some(mut state) = self.lock_unless_broken() else {
             return;
         };
-        if state.end_alone(permit.0) {
+        if state.release_uncontended(permit.0) {
             return;
         }
         let mut wakes = WakeList::new();
@@ -135,7 +135,7 @@ impl Tree {
     pub fn settle(
         &self,
         permit: PermitId,
-        actual: &[(Resource, Amount)],
+        actual: &[(ResourceId, Amount)],
     ) -> Result<(), PermitError> {
         self.act(|state, wakes| state.settle(permit.0, actual, wakes))
     }
@@ -160,10 +160,10 @@ impl Tree {
         alarm: Option<AlarmId>,
     ) -> Result<Resume, PermitError> {
         let state = self.lock();
-        let lease = state.leases.get(permit.0);
-        let (held, node) = match lease {
+        let record = state.permits.get(permit.0);
+        let (held, node) = match record {
             None => return Err(PermitError::Released),
-            Some(lease) => (lease.held, state.id_of(lease.node)),
+            Some(record) => (record.held, state.id_of(record.node)),
         };
         drop(state);
         match held {
@@ -175,14 +175,14 @@ impl Tree {
 
     /// As [`Permit::cost`].
     pub fn cost(&self, permit: PermitId) -> Option<Cost> {
-        Some(self.lock().leases.get(permit.0)?.cost.clone())
+        Some(self.lock().permits.get(permit.0)?.cost.clone())
     }
 
     /// As [`Permit::is_suspended`].
     pub fn is_suspended(&self, permit: PermitId) -> bool {
         let state = self.lock();
-        let lease = state.leases.get(permit.0);
-        lease.is_some_and(|lease| lease.held != Held::Yes)
+        let permit = state.permits.get(permit.0);
+        permit.is_some_and(|permit| permit.held != Held::Yes)
     }
 }
 

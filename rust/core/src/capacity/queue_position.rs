@@ -8,13 +8,13 @@ use std::sync::Weak;
 /// waking it fails, gives up its place: as if the future had been dropped, and what it was granted goes to the next.
 /// Should it be polled after all, it begins to wait anew.
 #[derive(Debug)]
-pub struct Place {
+pub struct QueuePosition {
     /// Weak, since the waker in the line may own this.
     tree: Weak<Tree>,
     key: Key,
 }
 
-impl Place {
+impl QueuePosition {
     pub(super) fn new(tree: &Arc<Tree>, key: Key) -> Self {
         Self {
             tree: Arc::downgrade(tree),

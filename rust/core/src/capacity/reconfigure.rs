@@ -2,10 +2,10 @@
 
 use super::index::NIL;
 use super::model::node::{Life, Node};
-use super::model::resource::{Bound, Kind};
-use super::model::share::Flow;
+use super::model::resource::{LimitState, ResourceKind};
+use super::model::share::Share;
 use super::model::state::State;
-use super::{Limit, MAX_DEPTH, NodeError, NodeOptions, Resource, Time, Weight};
+use super::{Limit, MAX_DEPTH, NodeError, NodeOptions, ResourceId, Time, Weight};
 use crate::sync::{Key, WakeList};
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ impl State {
             return Err(NodeError::TooDeep);
         }
         self.check_limits(&options.limits)?;
-        let flow = Flow::new(options.weight);
-        let record = Node::new(above, depth, options.name, flow);
+        let share = Share::new(options.weight);
+        let record = Node::new(above, depth, options.name, share);
         let key = self.nodes.insert(Box::new(record));
         let node = key.index();
         if above == NIL {
@@ -58,16 +58,10 @@ impl State {
     /// Takes a node that nothing needs out of the tree; the one above it.
     pub(super) fn unlink(&mut self, node: u32) -> u32 {
         let key = self.nodes.key_at(node);
-        let resources: Vec<_> = self
-            .nodes
-            .at(node)
-            .pools
-            .iter()
-            .map(|p| p.resource)
-            .collect();
+        let resources: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
         self.set_timer(node, None, None);
-        for resource in resources {
-            self.set_timer(node, Some(resource), None);
+        for id in resources {
+            self.set_timer(node, Some(id), None);
         }
         let removed = self.nodes.remove(key).expect("the caller has just seen it");
         let Node {
@@ -96,43 +90,43 @@ impl State {
         parent
     }
 
-    fn check_limits(&self, limits: &[(Resource, Limit)]) -> Result<(), NodeError> {
+    fn check_limits(&self, limits: &[(ResourceId, Limit)]) -> Result<(), NodeError> {
         const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
-        for (place, &(resource, limit)) in limits.iter().enumerate() {
-            if limits[..place].iter().any(|(other, _)| *other == resource) {
-                return Err(NodeError::Twice(resource));
+        for (place, &(id, limit)) in limits.iter().enumerate() {
+            if limits[..place].iter().any(|(other, _)| *other == id) {
+                return Err(NodeError::Twice(id));
             }
-            if self.name_of(resource).is_none() {
-                return Err(NodeError::Foreign(resource));
+            if self.name_of(id).is_none() {
+                return Err(NodeError::Foreign(id));
             }
-            if self.kind(resource).is_some_and(|kind| kind != limit.kind()) {
-                return Err(NodeError::Kind(resource));
+            if self.kind(id).is_some_and(|kind| kind != limit.kind()) {
+                return Err(NodeError::Kind(id));
             }
             if let Limit::Rate { amount, per, burst } = limit {
                 if per < Duration::from_micros(1) || per > YEAR {
-                    return Err(NodeError::Per(resource));
+                    return Err(NodeError::Per(id));
                 }
                 if !amount.is_zero() && burst.is_some_and(super::Amount::is_zero) {
-                    return Err(NodeError::Burst(resource));
+                    return Err(NodeError::Burst(id));
                 }
             }
         }
         Ok(())
     }
 
-    fn set_limits(&mut self, node: u32, limits: &[(Resource, Limit)]) {
+    fn set_limits(&mut self, node: u32, limits: &[(ResourceId, Limit)]) {
         let now = self.now;
         let books = self.nodes.at_mut(node);
-        for pool in books.pools.iter_mut() {
-            if !limits.iter().any(|(named, _)| *named == pool.resource) {
-                pool.set_bound(Bound::None, now);
+        for resource in books.resources.iter_mut() {
+            if !limits.iter().any(|(named, _)| *named == resource.id) {
+                resource.set_limit_state(LimitState::None, now);
             }
         }
-        for &(resource, limit) in limits {
-            self.kinds[resource.0 as usize] = Some(limit.kind());
+        for &(id, limit) in limits {
+            self.kinds[id.0 as usize] = Some(limit.kind());
             books
-                .books(resource, limit.kind())
-                .set_bound(limit.into(), now);
+                .resource_or_new(id, limit.kind())
+                .set_limit_state(limit.into(), now);
         }
     }
 
@@ -140,43 +134,37 @@ impl State {
     pub(super) fn resize(
         &mut self,
         node: Key,
-        limits: &[(Resource, Limit)],
+        limits: &[(ResourceId, Limit)],
         wakes: &mut WakeList,
     ) -> Result<(), NodeError> {
         let node = self.live(node)?;
         self.check_limits(limits)?;
         self.read_clock();
         // Turns are taken anew under the new limits.
-        let turns: Vec<_> = self
+        let rates_headed: Vec<_> = self
             .nodes
             .at(node)
-            .pools
+            .resources
             .iter()
-            .filter_map(|p| p.turn)
+            .filter_map(|p| p.head)
             .collect();
-        for waiter in turns {
-            self.drop_turns(waiter);
+        for waiter in rates_headed {
+            self.drop_rate_heads(waiter);
             self.refresh(self.waiters.at(waiter).node);
         }
-        let gone: Vec<_> = self
-            .nodes
-            .at(node)
-            .pools
-            .iter()
-            .map(|p| p.resource)
-            .collect();
-        for resource in gone {
-            if !limits.iter().any(|(named, _)| *named == resource) {
-                self.set_timer(node, Some(resource), None);
+        let gone: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
+        for id in gone {
+            if !limits.iter().any(|(named, _)| *named == id) {
+                self.set_timer(node, Some(id), None);
             }
         }
         self.set_limits(node, limits);
         if self.waiting > 0 {
-            for &(resource, _) in limits {
-                self.exhaust(node, resource, wakes);
+            for &(id, _) in limits {
+                self.exhaust(node, id, wakes);
             }
-            self.sort_out(node);
-            self.check_turns();
+            self.repark(node);
+            self.check_rate_heads();
             self.dispatch(wakes);
         }
         Ok(())
@@ -193,7 +181,7 @@ impl State {
 
     pub(super) fn reweigh(&mut self, node: Key, weight: Weight) -> Result<(), NodeError> {
         let node = self.live(node)?;
-        self.nodes.at_mut(node).flow.weight = weight;
+        self.nodes.at_mut(node).share.weight = weight;
         Ok(())
     }
 
@@ -207,7 +195,7 @@ impl State {
         self.read_clock();
         self.nodes.at_mut(node).paused = paused;
         self.refresh(node);
-        self.check_turns();
+        self.check_rate_heads();
         self.dispatch(wakes);
         Ok(())
     }
@@ -215,32 +203,32 @@ impl State {
     pub(super) fn retry_after(
         &mut self,
         node: Key,
-        resource: Option<Resource>,
+        id: Option<ResourceId>,
         delay: Duration,
         wakes: &mut WakeList,
     ) -> Result<(), NodeError> {
         let node = self.live(node)?;
         let until = self.read_clock().after(delay);
         let here = self.nodes.at_mut(node);
-        let until = match resource {
+        let until = match id {
             None => {
                 here.not_before = here.not_before.max(until);
                 Some(here.not_before)
             }
-            Some(resource) => {
-                let pool = here.pool_mut(resource);
-                let pool = pool.filter(|pool| pool.largest().is_some());
-                let pool = pool.ok_or(NodeError::Unlimited(resource))?;
-                pool.not_before = pool.not_before.max(until);
+            Some(id) => {
+                let resource = here.resource_mut(id);
+                let resource = resource.filter(|resource| resource.largest().is_some());
+                let resource = resource.ok_or(NodeError::Unlimited(id))?;
+                resource.not_before = resource.not_before.max(until);
                 // Who has the turn at a rate waits for this too; the timer is its own.
-                (pool.kind != Kind::Rate).then_some(pool.not_before)
+                (resource.kind != ResourceKind::Rate).then_some(resource.not_before)
             }
         };
         if until.is_some_and(|until| until > Time::ZERO) {
-            self.set_timer(node, resource, until);
+            self.set_timer(node, id, until);
         }
         self.refresh(node);
-        self.check_turns();
+        self.check_rate_heads();
         self.dispatch(wakes);
         Ok(())
     }

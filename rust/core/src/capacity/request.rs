@@ -2,7 +2,7 @@ use super::{AlarmId, Cost, NodeId, OwnerId};
 
 /// What is asked for, where, and by whom.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct AcquireRequest {
     /// Where; it is taken at all ancestors of this node as well.
     pub node: NodeId,
     /// How much.
@@ -15,7 +15,7 @@ pub struct Ask {
     pub alarm: Option<AlarmId>,
 }
 
-impl Ask {
+impl AcquireRequest {
     /// An ask of priority 0, of nobody.
     #[inline]
     pub fn new(node: NodeId, cost: Cost) -> Self {

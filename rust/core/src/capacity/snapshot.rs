@@ -1,4 +1,4 @@
-use super::{Amount, Limit, NodeId, Resource, Weight};
+use super::{Amount, Limit, NodeId, ResourceId, Weight};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub struct Usage {
 #[derive(Clone, Copy, Debug)]
 pub struct ResourceUsage {
     /// Which resource.
-    pub resource: Resource,
+    pub resource: ResourceId,
     /// What the node allows.
     pub limit: Limit,
     /// Of slots what is held; of a rate what was taken and has not come back; of a budget what is spent or held.

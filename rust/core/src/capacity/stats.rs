@@ -2,10 +2,10 @@
 
 use super::index::NIL;
 use super::model::node::Node;
-use super::model::resource::{Bound, Kind, Pool};
-use super::model::share::Flow;
+use super::model::resource::{LimitState, Resource, ResourceKind};
+use super::model::share::Share;
 use super::model::state::State;
-use super::{Amount, Limit, Resource, ResourceUsage, Snapshot, Usage};
+use super::{Amount, Limit, ResourceId, ResourceUsage, Snapshot, Usage};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -19,41 +19,41 @@ struct Total {
 
 /// Whether a child has anything, had anything, or waits for it.
 fn takes_part(child: &Node) -> bool {
-    child.waiting > 0 || child.permits > 0 || child.flow.service > 0
+    child.waiting > 0 || child.permits > 0 || child.share.service > 0
 }
 
-impl Pool {
+impl Resource {
     fn limit(&self) -> Option<Limit> {
-        Some(match &self.bound {
-            Bound::None => return None,
-            Bound::Slots(limit) => Limit::Slots(Amount::raw(*limit)),
-            Bound::Rate(rate) => Limit::Rate {
+        Some(match &self.limit {
+            LimitState::None => return None,
+            LimitState::Slots(limit) => Limit::Slots(Amount::raw(*limit)),
+            LimitState::Rate(rate) => Limit::Rate {
                 amount: Amount::raw(rate.amount),
                 per: Duration::from_nanos(rate.per),
                 burst: rate.burst.map(Amount::raw),
             },
-            Bound::Budget { total, .. } => Limit::Budget(Amount::raw(*total)),
+            LimitState::Budget { total, .. } => Limit::Budget(Amount::raw(*total)),
         })
     }
 }
 
 impl State {
-    pub(super) fn limits(&self, node: u32) -> Vec<(Resource, Limit)> {
-        let pools = self.nodes.at(node).pools.iter();
-        let mut limits: Vec<_> = pools
-            .filter_map(|pool| Some((pool.resource, pool.limit()?)))
+    pub(super) fn limits(&self, node: u32) -> Vec<(ResourceId, Limit)> {
+        let resources = self.nodes.at(node).resources.iter();
+        let mut limits: Vec<_> = resources
+            .filter_map(|resource| Some((resource.id, resource.limit()?)))
             .collect();
-        limits.sort_unstable_by_key(|&(resource, _)| resource);
+        limits.sort_unstable_by_key(|&(id, _)| id);
         limits
     }
 
     /// The resources that are limited on the path of a node, by their numbers.
-    pub(super) fn known(&self, node: u32) -> Vec<Resource> {
+    pub(super) fn known(&self, node: u32) -> Vec<ResourceId> {
         let mut known: Vec<_> = self
             .path(node)
-            .flat_map(|node| self.nodes.at(node).pools.iter())
-            .filter(|pool| pool.largest().is_some())
-            .map(|pool| pool.resource)
+            .flat_map(|node| self.nodes.at(node).resources.iter())
+            .filter(|resource| resource.largest().is_some())
+            .map(|resource| resource.id)
             .collect();
         known.sort_unstable();
         known.dedup();
@@ -61,75 +61,78 @@ impl State {
     }
 
     /// What a pool has for a newcomer now.
-    fn left(&self, pool: &Pool) -> u64 {
-        if self.now < pool.not_before {
+    fn left(&self, resource: &Resource) -> u64 {
+        if self.now < resource.not_before {
             return 0;
         }
-        match &pool.bound {
-            Bound::Rate(_) if pool.turn.is_some() => 0,
-            Bound::Rate(rate) => rate.available(self.now),
-            _ => pool.unreserved(),
+        match &resource.limit {
+            LimitState::Rate(_) if resource.head.is_some() => 0,
+            LimitState::Rate(rate) => rate.available(self.now),
+            _ => resource.unreserved(),
         }
     }
 
-    pub(super) fn peek(&self, node: u32) -> Vec<(Resource, Amount)> {
+    pub(super) fn peek(&self, node: u32) -> Vec<(ResourceId, Amount)> {
         let is_held_off = |node| self.nodes.at(node).is_held_off(self.now);
-        let is_shut = self.path(node).any(is_held_off);
-        let least = |resource| {
-            let pools = self
+        let is_blocked = self.path(node).any(is_held_off);
+        let least = |id| {
+            let resources = self
                 .path(node)
-                .filter_map(|node| self.nodes.at(node).pool(resource));
-            let limited = pools.filter(|pool| pool.largest().is_some());
-            let left = limited.map(|pool| self.left(pool)).min().unwrap_or(0);
-            Amount::raw(if is_shut { 0 } else { left })
+                .filter_map(|node| self.nodes.at(node).resource(id));
+            let limited = resources.filter(|resource| resource.largest().is_some());
+            let left = limited
+                .map(|resource| self.left(resource))
+                .min()
+                .unwrap_or(0);
+            Amount::raw(if is_blocked { 0 } else { left })
         };
         let known = self.known(node).into_iter();
-        known.map(|resource| (resource, least(resource))).collect()
+        known.map(|id| (id, least(id))).collect()
     }
 
-    pub(super) fn held(&self, node: u32, resource: Resource) -> Amount {
-        let pool = self.nodes.at(node).pool(resource);
-        Amount::raw(pool.map_or(0, |pool| self.held_of(pool)))
+    pub(super) fn held(&self, node: u32, id: ResourceId) -> Amount {
+        let resource = self.nodes.at(node).resource(id);
+        Amount::raw(resource.map_or(0, |resource| self.held_of(resource)))
     }
 
-    fn held_of(&self, pool: &Pool) -> u64 {
-        let held = u64::try_from(pool.held).unwrap_or(u64::MAX);
-        match &pool.bound {
-            Bound::Rate(rate) => rate.taken(self.now),
-            Bound::Budget { spent, .. } => held.saturating_add(*spent),
-            Bound::None | Bound::Slots(_) => held,
+    fn held_of(&self, resource: &Resource) -> u64 {
+        let held = u64::try_from(resource.held).unwrap_or(u64::MAX);
+        match &resource.limit {
+            LimitState::Rate(rate) => rate.taken(self.now),
+            LimitState::Budget { spent, .. } => held.saturating_add(*spent),
+            LimitState::None | LimitState::Slots(_) => held,
         }
     }
 
     /// What the children of a node received together, and how much of it is due to all of them. O(children).
     fn total(&self, parent: u32) -> Total {
         let mut total = Total::default();
-        let mut add = |flow: &Flow, takes_part: bool| {
-            total.received += service(flow);
+        let mut add = |share: &Share, takes_part: bool| {
+            total.received += service(share);
             if takes_part {
-                total.weight += flow.weight.as_f64();
+                total.weight += share.weight.as_f64();
             }
         };
         let above = self.nodes.at(parent);
-        let line = &above.line.flow;
-        add(line, self.has_line(parent) || line.service > 0);
+        let queue = &above.queue.share;
+        add(queue, self.has_waiters(parent) || queue.service > 0);
         let mut child = above.first;
         while child != NIL {
             let here = self.nodes.at(child);
-            add(&here.flow, takes_part(here));
+            add(&here.share, takes_part(here));
             child = here.after;
         }
         total
     }
 
     /// A child's part of what its parent's children received, and of what they are due.
-    fn share(&self, node: u32, total: &Total) -> (Option<f64>, Option<f64>) {
+    fn received_and_due(&self, node: u32, total: &Total) -> (Option<f64>, Option<f64>) {
         let here = self.nodes.at(node);
-        let weight = here.flow.weight.as_f64();
+        let weight = here.share.weight.as_f64();
         // One that had nothing yet counts as if it came now.
         let comes = if takes_part(here) { 0.0 } else { weight };
         (
-            (total.received > 0.0).then(|| service(&here.flow) / total.received),
+            (total.received > 0.0).then(|| service(&here.share) / total.received),
             Some(weight / (total.weight + comes)),
         )
     }
@@ -143,20 +146,21 @@ impl State {
     /// The same, where the total of the children of its parent is known; of a root there is none.
     fn usage_of(&self, node: u32, total: Option<&Total>) -> Usage {
         let here = self.nodes.at(node);
-        let (received, due) = total.map_or((None, None), |total| self.share(node, total));
+        let (received, due) =
+            total.map_or((None, None), |total| self.received_and_due(node, total));
         let mut resources: Vec<_> = here
-            .pools
+            .resources
             .iter()
-            .filter_map(|pool| {
+            .filter_map(|resource| {
                 Some(ResourceUsage {
-                    resource: pool.resource,
-                    limit: pool.limit()?,
-                    held: Amount::raw(self.held_of(pool)),
-                    available: Amount::raw(self.left(pool)),
-                    reserved: Amount::raw(if pool.kind == Kind::Rate {
+                    resource: resource.id,
+                    limit: resource.limit()?,
+                    held: Amount::raw(self.held_of(resource)),
+                    available: Amount::raw(self.left(resource)),
+                    reserved: Amount::raw(if resource.kind == ResourceKind::Rate {
                         0
                     } else {
-                        pool.reserved()
+                        resource.reserved()
                     }),
                 })
             })
@@ -165,7 +169,7 @@ impl State {
         Usage {
             node: self.id_of(node),
             name: here.name.clone(),
-            weight: here.flow.weight,
+            weight: here.share.weight,
             resources,
             waiting: here.waiting,
             permits: here.permits,
@@ -212,6 +216,6 @@ impl State {
 }
 
 #[allow(clippy::cast_precision_loss)] // a ratio to be looked at
-fn service(flow: &Flow) -> f64 {
-    flow.service.max(0) as f64
+fn service(share: &Share) -> f64 {
+    share.service.max(0) as f64
 }

@@ -1,4 +1,4 @@
-use super::model::alarm_record::Watch;
+use super::model::alarm_record::AlarmRecord;
 use super::model::state::State;
 use super::{AlarmId, Time, Tree};
 use crate::sync::{Arc, Key, WakeList};
@@ -18,7 +18,7 @@ pub struct Alarm {
 
 impl Alarm {
     pub(super) fn new(tree: Arc<Tree>) -> Self {
-        let key = tree.lock().alarms.insert(Watch::default());
+        let key = tree.lock().alarms.insert(AlarmRecord::default());
         Self { tree, key }
     }
 
@@ -37,10 +37,10 @@ impl Alarm {
         let waker = waker.clone();
         let mut state = self.tree.lock();
         let next = state.next_ready();
-        let watch = state.alarms.get_mut(self.key)?;
-        watch.armed = next.filter(|_| watch.waiting > 0);
-        let armed = watch.armed;
-        let old = watch.waker.replace(waker);
+        let record = state.alarms.get_mut(self.key)?;
+        record.armed = next.filter(|_| record.waiting > 0);
+        let armed = record.armed;
+        let old = record.waker.replace(waker);
         drop(state);
         drop(old);
         armed
@@ -49,7 +49,10 @@ impl Alarm {
     /// How many of its waiters wait.
     pub fn waiting(&self) -> usize {
         let state = self.tree.lock();
-        state.alarms.get(self.key).map_or(0, |watch| watch.waiting)
+        state
+            .alarms
+            .get(self.key)
+            .map_or(0, |record| record.waiting)
     }
 }
 
@@ -58,9 +61,9 @@ impl Drop for Alarm {
         let Some(mut state) = self.tree.lock_unless_broken() else {
             return;
         };
-        let watch = state.alarms.remove(self.key);
+        let record = state.alarms.remove(self.key);
         drop(state);
-        drop(watch);
+        drop(record);
     }
 }
 
@@ -73,20 +76,20 @@ impl State {
 
     /// Tells alarms whose deadline has become earlier.
     #[inline]
-    pub(super) fn announce(&mut self, wakes: &mut WakeList) {
+    pub(super) fn notify_alarms(&mut self, wakes: &mut WakeList) {
         let next = self.next_ready();
-        if next == self.announced {
+        if next == self.last_deadline {
             return;
         }
-        self.announced = next;
+        self.last_deadline = next;
         let Some(next) = next else {
             return;
         };
-        for watch in self.alarms.iter_mut() {
-            let is_earlier = watch.armed.is_none_or(|armed| next < armed);
-            if watch.waiting > 0
+        for record in self.alarms.iter_mut() {
+            let is_earlier = record.armed.is_none_or(|armed| next < armed);
+            if record.waiting > 0
                 && is_earlier
-                && let Some(waker) = watch.waker.take()
+                && let Some(waker) = record.waker.take()
             {
                 wakes.push(waker);
             }

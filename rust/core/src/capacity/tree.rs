@@ -1,8 +1,8 @@
 use super::index::NIL;
 use super::model::state::State;
 use super::{
-    Acquire, AcquireError, Alarm, Amount, Ask, Limit, NodeError, NodeId, NodeOptions, OwnerId,
-    Permit, PermitId, Resource, Settings, Snapshot, Time, Usage, Weight,
+    Acquire, AcquireError, AcquireRequest, Alarm, Amount, Limit, NodeError, NodeId, NodeOptions,
+    OwnerId, Permit, PermitId, ResourceId, Settings, Snapshot, Time, Usage, Weight,
 };
 use crate::sync::{Arc, Key, Mutex, MutexGuard, WakeList};
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The longest path of nodes from a root to a leaf.
 pub const MAX_DEPTH: usize = 64;
 
-const STRANGER: &str = "the node belongs to another tree";
+const FOREIGN_NODE: &str = "the node belongs to another tree";
 
 /// A tree of capacities; the [module](super) tells how it works.
 ///
@@ -53,8 +53,8 @@ impl Tree {
     }
 
     /// The number by which a resource of this name goes in this tree, new or known. `"slots"` is [`Resource::SLOTS`].
-    pub fn resource(&self, name: &str) -> Resource {
-        self.lock().resource(name)
+    pub fn resource(&self, name: &str) -> ResourceId {
+        self.lock().resource_id(name)
     }
 
     /// The name of a resource.
@@ -62,7 +62,7 @@ impl Tree {
     /// # Panics
     ///
     /// If it is of another tree and unknown here.
-    pub fn resource_name(&self, resource: Resource) -> Arc<str> {
+    pub fn resource_name(&self, resource: ResourceId) -> Arc<str> {
         let name = self.lock().name_of(resource).cloned();
         name.expect("the resource belongs to another tree")
     }
@@ -95,9 +95,12 @@ impl Tree {
     ///
     /// [`AcquireError`], except that nothing is a deadlock which does not wait.
     #[allow(clippy::needless_pass_by_value)] // as in `acquire`
-    pub fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Option<Permit>, AcquireError> {
-        let taken = self.try_take(&ask)?;
-        Ok(taken.map(|id| Permit::new(Arc::clone(self), ask.node, id.0)))
+    pub fn try_acquire(
+        self: &Arc<Self>,
+        request: AcquireRequest,
+    ) -> Result<Option<Permit>, AcquireError> {
+        let taken = self.try_take(&request)?;
+        Ok(taken.map(|id| Permit::new(Arc::clone(self), request.node, id.0)))
     }
 
     /// As [`try_acquire`](Self::try_acquire), but nothing releases what was taken unless the caller [does](Self::release).
@@ -106,20 +109,20 @@ impl Tree {
     ///
     /// As there.
     // Not inlined into other crates, which are compiled without checks of overflow; nor is what it calls.
-    pub fn try_take(&self, ask: &Ask) -> Result<Option<PermitId>, AcquireError> {
-        let mut state = self.lock_for(ask.node);
-        if let Some(lease) = state.ask_alone(ask) {
-            return Ok(Some(PermitId(lease)));
+    pub fn try_take(&self, request: &AcquireRequest) -> Result<Option<PermitId>, AcquireError> {
+        let mut state = self.lock_for(request.node);
+        if let Some(permit) = state.submit_uncontended(request) {
+            return Ok(Some(PermitId(permit)));
         }
         let mut wakes = WakeList::new();
-        let granted = state.try_ask(ask, &mut wakes);
+        let granted = state.try_submit(request, &mut wakes);
         Self::finish(state, wakes);
         Ok(granted?.map(PermitId))
     }
 
     /// Takes what is asked for as soon as it is granted; see [`Acquire`]. All checks are made at its first poll.
-    pub fn acquire(self: &Arc<Self>, ask: Ask) -> Acquire {
-        Acquire::new(Arc::clone(self), ask)
+    pub fn acquire(self: &Arc<Self>, request: AcquireRequest) -> Acquire {
+        Acquire::new(Arc::clone(self), request)
     }
 
     /// Whether an ask could be granted now or later: what [`acquire`](Self::acquire) would find at its first poll,
@@ -128,8 +131,8 @@ impl Tree {
     /// # Errors
     ///
     /// [`AcquireError`].
-    pub fn check_ask(&self, ask: &Ask) -> Result<(), AcquireError> {
-        self.lock_for(ask.node).check_ask(ask).map(drop)
+    pub fn check_request(&self, request: &AcquireRequest) -> Result<(), AcquireError> {
+        self.lock_for(request.node).check_request(request).map(drop)
     }
 
     /// Puts other limits in the place of all limits of `node`.
@@ -140,7 +143,7 @@ impl Tree {
     /// # Errors
     ///
     /// [`NodeError`], and then nothing was changed.
-    pub fn resize(&self, node: NodeId, limits: &[(Resource, Limit)]) -> Result<(), NodeError> {
+    pub fn resize(&self, node: NodeId, limits: &[(ResourceId, Limit)]) -> Result<(), NodeError> {
         self.act_at(node, |state, wakes| state.resize(node.key, limits, wakes))
     }
 
@@ -180,7 +183,7 @@ impl Tree {
     pub fn retry_after(
         &self,
         node: NodeId,
-        resource: Option<Resource>,
+        resource: Option<ResourceId>,
         delay: Duration,
     ) -> Result<(), NodeError> {
         self.act_at(node, |state, wakes| {
@@ -203,12 +206,12 @@ impl Tree {
 
     /// What could be had at `node` now, were nobody waiting: of each resource limited on its path the least that a node
     /// of the path has left, by their numbers. Zero where something is paused.
-    pub fn peek(&self, node: NodeId) -> Vec<(Resource, Amount)> {
+    pub fn peek(&self, node: NodeId) -> Vec<(ResourceId, Amount)> {
         self.look(node, State::peek).unwrap_or_default()
     }
 
     /// What is left of `resource` along the path of `node` now, as [`peek`](Self::peek); `None` if no node limits it.
-    pub fn available(&self, node: NodeId, resource: Resource) -> Option<Amount> {
+    pub fn available(&self, node: NodeId, resource: ResourceId) -> Option<Amount> {
         let all = self.peek(node);
         let found = all.into_iter().find(|(known, _)| *known == resource);
         found.map(|(_, amount)| amount)
@@ -216,18 +219,18 @@ impl Tree {
 
     /// What is held of `resource` at `node` and below, whether or not it is limited there; see
     /// [`ResourceUsage::held`](super::ResourceUsage::held).
-    pub fn held(&self, node: NodeId, resource: Resource) -> Amount {
+    pub fn held(&self, node: NodeId, resource: ResourceId) -> Amount {
         let held = self.look(node, |state, node| state.held(node, resource));
         held.unwrap_or_default()
     }
 
     /// The resources that are limited on the path of `node`, by their numbers: what can be asked for there.
-    pub fn known(&self, node: NodeId) -> Vec<Resource> {
+    pub fn known(&self, node: NodeId) -> Vec<ResourceId> {
         self.look(node, State::known).unwrap_or_default()
     }
 
     /// The limits of `node`, by resource.
-    pub fn limits(&self, node: NodeId) -> Vec<(Resource, Limit)> {
+    pub fn limits(&self, node: NodeId) -> Vec<(ResourceId, Limit)> {
         self.look(node, State::limits).unwrap_or_default()
     }
 
@@ -268,9 +271,9 @@ impl Tree {
     /// The permits that `owner` holds, oldest first; it holds those that were granted on its behalf.
     pub fn permits_of(&self, owner: OwnerId) -> Vec<PermitId> {
         let state = self.lock();
-        let leases = state.leases_of(owner);
-        (leases.iter().rev())
-            .map(|&lease| PermitId(state.leases.key_at(lease)))
+        let permits = state.permits_of(owner);
+        (permits.iter().rev())
+            .map(|&permit| PermitId(state.permits.key_at(permit)))
             .collect()
     }
 
@@ -335,7 +338,7 @@ impl Tree {
         node: NodeId,
         act: impl FnOnce(&mut State, &mut WakeList) -> R,
     ) -> R {
-        assert!(node.tree == self.id, "{STRANGER}");
+        assert!(node.tree == self.id, "{FOREIGN_NODE}");
         self.act(act)
     }
 
@@ -351,7 +354,7 @@ impl Tree {
     /// Ends an operation that may have changed what others wait for.
     #[inline]
     pub(super) fn finish(mut state: MutexGuard<'_, State>, mut wakes: WakeList) {
-        state.announce(&mut wakes);
+        state.notify_alarms(&mut wakes);
         drop(state);
         wakes.wake_all();
     }
@@ -370,7 +373,7 @@ impl Tree {
     /// The lock, once it is sure that `node` is ours.
     #[inline]
     pub(super) fn lock_for(&self, node: NodeId) -> MutexGuard<'_, State> {
-        assert!(node.tree == self.id, "{STRANGER}");
+        assert!(node.tree == self.id, "{FOREIGN_NODE}");
         self.state.lock()
     }
 }
@@ -380,7 +383,7 @@ impl fmt::Debug for Tree {
         let mut out = f.debug_struct("Tree");
         if let Some(state) = self.state.try_lock() {
             out.field("nodes", &state.nodes.len())
-                .field("permits", &state.leases.len())
+                .field("permits", &state.permits.len())
                 .field("waiting", &state.waiting);
         }
         out.finish_non_exhaustive()

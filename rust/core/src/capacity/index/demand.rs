@@ -1,23 +1,23 @@
-//! How much of a resource the waiters that are offered at a node need, so that the least of it is known at once.
+//! The demand for a resource: the amounts that the offered waiters of a node need, with the least at hand.
 
 use std::collections::BTreeMap;
 
-/// A multiset of amounts. Where all are equal, which is usual, nothing is allocated.
+/// A multiset of amounts. It allocates nothing while all are equal, which is usual.
 #[derive(Debug, Default)]
-pub(in crate::capacity) struct Needs {
-    /// One of the amounts, and how often; 0 times only if `others` is empty.
+pub(in crate::capacity) struct Demand {
+    /// One of the amounts, and its count; 0 only if `others` is empty.
     one: (u64, u32),
     others: BTreeMap<u64, u32>,
     len: u32,
 }
 
-impl Needs {
+impl Demand {
     #[inline]
     pub(in crate::capacity) fn len(&self) -> u32 {
         self.len
     }
 
-    /// The least; `u64::MAX` if there is none.
+    /// The least amount; `u64::MAX` if there is none.
     #[inline]
     pub(in crate::capacity) fn least(&self) -> u64 {
         if self.len == 0 {
@@ -64,23 +64,23 @@ impl Needs {
 
 #[cfg(test)]
 mod tests {
-    use super::Needs;
+    use super::Demand;
 
     #[test]
     fn the_least_is_known_whatever_comes_and_goes() {
-        let mut needs = Needs::default();
-        assert_eq!((needs.len(), needs.least()), (0, u64::MAX));
+        let mut demand = Demand::default();
+        assert_eq!((demand.len(), demand.least()), (0, u64::MAX));
         let amounts = [5, 5, 3, 9, 3, 5];
         for (count, &amount) in (1..).zip(&amounts) {
-            needs.add(amount);
-            assert_eq!(needs.len(), count);
+            demand.add(amount);
+            assert_eq!(demand.len(), count);
         }
         let mut left = amounts.to_vec();
         for amount in [5, 3, 5, 9, 5, 3] {
-            assert_eq!(Some(needs.least()), left.iter().copied().min());
-            needs.remove(amount);
+            assert_eq!(Some(demand.least()), left.iter().copied().min());
+            demand.remove(amount);
             left.remove(left.iter().position(|&other| other == amount).unwrap());
         }
-        assert_eq!((needs.len(), needs.least()), (0, u64::MAX));
+        assert_eq!((demand.len(), demand.least()), (0, u64::MAX));
     }
 }

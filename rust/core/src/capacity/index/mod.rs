@@ -1,4 +1,4 @@
-//! Data structures of the scheduler: they know neither its records nor its decisions.
+//! Data structures of the scheduler. They know neither its records nor its decisions.
 
 pub(in crate::capacity) mod demand;
 pub(in crate::capacity) mod ready_children;

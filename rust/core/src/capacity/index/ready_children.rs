@@ -1,103 +1,106 @@
-//! The children of one node that are eligible, in order: those who all have to wait at some rate apart from the others.
+//! The eligible children of one node in order, with those that all wait for the same rates kept apart.
 //!
-//! Who has the turn at a rate keeps everybody from it who needs it, and at a rate of all that may be everybody else. None of them can be
-//! granted anything, so a search that had to go by them would take longer the more they are. Therefore children are sorted into *kinds*,
-//! by the rates that all whom they offer need; each kind plays its own tournament, and a search leaves those out that
-//! wait at a turn, but for the first of them, who may be counted as passed. There are as many kinds as there are ways to need
-//! rates, which is one or two as a rule; what needs none is the first kind.
+//! The head of a rate keeps all other waiters from it, and at a rate of the root these may be all other waiters. A search that
+//! visited them would take longer the more they are, and grant none. Children are therefore sorted into *classes*, by the rates
+//! that all their offered waiters need. Each class has its own tournament tree. A search skips the classes that wait behind a
+//! head, except for the first child of each, which may count as passed. There are as many classes as combinations of rates,
+//! usually one or two. The first class is for children that need no rate.
 
 use super::tournament_tree;
-use super::tournament_tree::{Place, Tournament};
-use crate::capacity::Resource;
+use super::tournament_tree::{OrderKey, TournamentTree};
+use crate::capacity::ResourceId;
 
-/// One of the kinds of a node's children, by its place among these.
-pub(in crate::capacity) type KindId = u32;
+/// The index of a class of children.
+pub(in crate::capacity) type ClassId = u32;
 
 #[derive(Debug, Default)]
-pub(in crate::capacity) struct Siblings {
-    /// Those who offer somebody who needs no rate, or not the same.
-    free: Tournament,
-    /// The others, by the rates that they need, in the order of their numbers.
-    bound: Vec<(Vec<Resource>, Tournament)>,
+pub(in crate::capacity) struct ReadyChildren {
+    /// Children without a rate that all their offered waiters need.
+    free: TournamentTree,
+    /// The other classes, each with its rates, sorted.
+    bound: Vec<(Vec<ResourceId>, TournamentTree)>,
 }
 
-impl Siblings {
+impl ReadyChildren {
     pub(in crate::capacity) fn is_empty(&self) -> bool {
-        self.kinds().all(Tournament::is_empty)
+        self.classes().all(TournamentTree::is_empty)
     }
 
-    fn kinds(&self) -> impl Iterator<Item = &Tournament> {
+    fn classes(&self) -> impl Iterator<Item = &TournamentTree> {
         let bound = self.bound.iter().map(|(_, bound)| bound);
         std::iter::once(&self.free).chain(bound)
     }
 
     #[inline]
-    fn of(&mut self, kind: KindId) -> &mut Tournament {
-        match kind.checked_sub(1) {
+    fn of(&mut self, class: ClassId) -> &mut TournamentTree {
+        match class.checked_sub(1) {
             None => &mut self.free,
             Some(bound) => &mut self.bound[bound as usize].1,
         }
     }
 
-    /// The rates that a kind needs.
-    pub(in crate::capacity) fn rates(&self, kind: KindId) -> &[Resource] {
-        match kind.checked_sub(1) {
+    /// The rates of a class.
+    pub(in crate::capacity) fn rates(&self, class: ClassId) -> &[ResourceId] {
+        match class.checked_sub(1) {
             None => &[],
             Some(bound) => &self.bound[bound as usize].0,
         }
     }
 
-    /// The kind that needs these rates, in the order of their numbers.
-    pub(in crate::capacity) fn kind(&mut self, rates: Vec<Resource>) -> KindId {
+    /// The class with these rates, which are sorted; added if needed.
+    pub(in crate::capacity) fn class(&mut self, rates: Vec<ResourceId>) -> ClassId {
         if rates.is_empty() {
             return 0;
         }
         let known = self.bound.iter().position(|(other, _)| *other == rates);
-        // One that nobody is of any more is forgotten where another is to be known, so there are no more than there are children.
+        // An empty class is reused, so there are no more classes than children.
         let place = known.or_else(|| {
             let place = self.bound.iter().position(|(_, bound)| bound.is_empty())?;
             self.bound[place].0.clone_from(&rates);
             Some(place)
         });
         let place = place.unwrap_or_else(|| {
-            self.bound.push((rates, Tournament::default()));
+            self.bound.push((rates, TournamentTree::default()));
             self.bound.len() - 1
         });
-        KindId::try_from(place + 1).expect("fewer than 2^32 children")
+        ClassId::try_from(place + 1).expect("fewer than 2^32 children")
     }
 
-    /// One more child: [its seat](Tournament::enter).
+    /// Insert a child. Returns [its leaf](TournamentTree::insert).
     #[inline]
-    pub(in crate::capacity) fn enter(&mut self, kind: KindId, place: Place) -> u32 {
-        self.of(kind).enter(place)
+    pub(in crate::capacity) fn insert(&mut self, class: ClassId, key: OrderKey) -> u32 {
+        self.of(class).insert(key)
     }
 
-    /// A child stands elsewhere now.
+    /// Change the key of a child.
     #[inline]
-    pub(in crate::capacity) fn change(&mut self, kind: KindId, seat: u32, place: Place) {
-        self.of(kind).change(seat, place);
+    pub(in crate::capacity) fn update(&mut self, class: ClassId, leaf: u32, key: OrderKey) {
+        self.of(class).update(leaf, key);
     }
 
-    /// A child goes. Whether seats of its kind should be [dealt](Self::deal) anew.
-    pub(in crate::capacity) fn leave(&mut self, kind: KindId, seat: u32) -> bool {
-        self.of(kind).leave(seat)
+    /// Remove a child. Returns whether leaves of its class should be [assigned anew](Self::assign_leaves).
+    pub(in crate::capacity) fn remove(&mut self, class: ClassId, leaf: u32) -> bool {
+        self.of(class).remove(leaf)
     }
 
-    pub(in crate::capacity) fn deal(&mut self, kind: KindId) -> impl Iterator<Item = (u32, u32)> {
-        self.of(kind).deal()
+    pub(in crate::capacity) fn assign_leaves(
+        &mut self,
+        class: ClassId,
+    ) -> impl Iterator<Item = (u32, u32)> {
+        self.of(class).assign_leaves()
     }
 
     /// The first of all.
     #[inline]
-    pub(in crate::capacity) fn first(&self) -> Option<Place> {
-        self.kinds().filter_map(Tournament::first).min()
+    pub(in crate::capacity) fn first(&self) -> Option<OrderKey> {
+        self.classes().filter_map(TournamentTree::first).min()
     }
 
-    /// All of them, and one who is none of them, in order; but only the first of each kind that `waits` says of its rates.
+    /// Iterate over all children and `other` in order, but only over the first of each class whose rates `waits` accepts.
     pub(in crate::capacity) fn in_order(
         &self,
-        other: Option<Place>,
-        waits: impl Fn(&[Resource]) -> bool,
+        other: Option<OrderKey>,
+        waits: impl Fn(&[ResourceId]) -> bool,
     ) -> InOrder<'_> {
         let bound = self.bound.iter().filter(|(_, bound)| !bound.is_empty());
         InOrder {
@@ -111,24 +114,23 @@ impl Siblings {
 
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) fn len(&self) -> usize {
-        self.kinds().map(Tournament::len).sum()
+        self.classes().map(TournamentTree::len).sum()
     }
 
-    /// Whoever has this seat.
+    /// The key at a leaf.
     #[cfg(any(test, debug_assertions))]
-    pub(in crate::capacity) fn seated(&self, kind: KindId, seat: u32) -> Place {
-        let kind = self.kinds().nth(kind as usize);
-        kind.expect("a child is of a kind that there is")
-            .seated(seat)
+    pub(in crate::capacity) fn at_leaf(&self, class: ClassId, leaf: u32) -> OrderKey {
+        let class = self.classes().nth(class as usize);
+        class.expect("the class of a child exists").at_leaf(leaf)
     }
 }
 
-/// See [`Siblings::in_order`].
+/// See [`ReadyChildren::in_order`].
 #[derive(Debug)]
 pub(in crate::capacity) struct InOrder<'a> {
-    other: Option<Place>,
+    other: Option<OrderKey>,
     free: tournament_tree::InOrder<'a>,
-    /// Of each kind, and whether only the first is wanted.
+    /// One iterator per class, and whether only the first child is wanted.
     bound: Vec<(tournament_tree::InOrder<'a>, bool)>,
 }
 
@@ -140,16 +142,16 @@ impl Iterator for InOrder<'_> {
         let free = self.free.peek();
         let mut least = free.into_iter().chain(self.other).min();
         let mut winner = None;
-        for (kind, (bound, _)) in self.bound.iter_mut().enumerate() {
+        for (class, (bound, _)) in self.bound.iter_mut().enumerate() {
             if let Some(place) = bound.peek()
                 && least.is_none_or(|least| place < least)
             {
-                (least, winner) = (Some(place), Some(kind));
+                (least, winner) = (Some(place), Some(class));
             }
         }
         match winner {
-            Some(kind) if self.bound[kind].1 => drop(self.bound.swap_remove(kind)),
-            Some(kind) => self.bound[kind].0.pop(),
+            Some(class) if self.bound[class].1 => drop(self.bound.swap_remove(class)),
+            Some(class) => self.bound[class].0.pop(),
             None if least == free => self.free.pop(),
             None => self.other = None,
         }

@@ -6,7 +6,7 @@
 //! eight bytes, and the time of an insertion or removal does not depend on the length of the queue.
 
 use super::NIL;
-use super::sorted_set::Ordered;
+use super::sorted_set::SortedSet;
 use crate::sync::Slab;
 
 /// The neighbours of an entry in its run.
@@ -35,15 +35,15 @@ pub(in crate::capacity) trait Linked {
 #[derive(Debug)]
 pub(in crate::capacity) struct RunList<R> {
     /// The first and the last entry of each run.
-    heads: Ordered<(R, u32)>,
-    tails: Ordered<(R, u32)>,
+    heads: SortedSet<(R, u32)>,
+    tails: SortedSet<(R, u32)>,
 }
 
 impl<R> Default for RunList<R> {
     fn default() -> Self {
         Self {
-            heads: Ordered::default(),
-            tails: Ordered::default(),
+            heads: SortedSet::default(),
+            tails: SortedSet::default(),
         }
     }
 }

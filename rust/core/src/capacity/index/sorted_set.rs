@@ -1,19 +1,19 @@
-//! A sorted set that is cheap while it is small, which these nearly always are.
+//! A sorted set that is cheap while it is small, as it nearly always is.
 
 use std::collections::BTreeSet;
 
-/// From so many entries on they live in a tree, and back again from a quarter of that on.
+/// From this many entries on they live in a tree; below a quarter of it, in a vector again.
 const MANY: usize = 64;
 
-/// Entries in their order. O(log n) each; few of them are kept in one block, so that coming and going allocates nothing.
+/// Entries in order. O(log n) each; a small set is one block of memory, so that changes allocate nothing.
 #[derive(Debug)]
-pub(in crate::capacity) struct Ordered<T> {
+pub(in crate::capacity) struct SortedSet<T> {
     few: Vec<T>,
-    /// All of them, if there are many; then `few` is empty.
+    /// All entries of a large set; then `few` is empty.
     many: BTreeSet<T>,
 }
 
-impl<T> Default for Ordered<T> {
+impl<T> Default for SortedSet<T> {
     fn default() -> Self {
         Self {
             few: Vec::new(),
@@ -22,7 +22,7 @@ impl<T> Default for Ordered<T> {
     }
 }
 
-impl<T: Copy + Ord> Ordered<T> {
+impl<T: Copy + Ord> SortedSet<T> {
     #[inline]
     pub(in crate::capacity) fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()
@@ -48,7 +48,7 @@ impl<T: Copy + Ord> Ordered<T> {
         self.few.last().or_else(|| self.many.last()).copied()
     }
 
-    /// The last of those before `entry`.
+    /// The last entry before `entry`.
     pub(in crate::capacity) fn last_below(&self, entry: &T) -> Option<T> {
         let place = self.few.partition_point(|other| other < entry);
         let few = place.checked_sub(1).map(|place| &self.few[place]);
@@ -88,31 +88,28 @@ impl<T: Copy + Ord> Ordered<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MANY, Ordered};
+    use super::{MANY, SortedSet};
 
     #[test]
     fn many_and_few_are_in_order_alike() {
-        let mut ordered = Ordered::default();
+        let mut set = SortedSet::default();
         let count = 4 * MANY;
-        // Each once, in an order that jumps about: 37 and the count have no common factor.
+        // Each once, in a mixed order: 37 and the count have no common factor.
         for step in 0..count {
-            ordered.insert(step * 37 % count);
-            ordered.insert(step * 37 % count);
+            set.insert(step * 37 % count);
+            set.insert(step * 37 % count);
             let below = (0..=step).map(|s| s * 37 % count).filter(|&e| e < 100);
-            assert_eq!(ordered.last_below(&100), below.max());
-            assert_eq!(ordered.len(), step + 1);
+            assert_eq!(set.last_below(&100), below.max());
+            assert_eq!(set.len(), step + 1);
         }
-        assert!(ordered.iter().eq(0..count));
+        assert!(set.iter().eq(0..count));
         for entry in 0..count {
-            assert_eq!(
-                (ordered.first(), ordered.last()),
-                (Some(entry), Some(count - 1))
-            );
-            ordered.remove(&entry);
-            ordered.remove(&entry);
-            assert!(!ordered.contains(&entry));
+            assert_eq!((set.first(), set.last()), (Some(entry), Some(count - 1)));
+            set.remove(&entry);
+            set.remove(&entry);
+            assert!(!set.contains(&entry));
         }
-        assert!(ordered.is_empty());
-        assert_eq!((ordered.first(), ordered.last()), (None, None));
+        assert!(set.is_empty());
+        assert_eq!((set.first(), set.last()), (None, None));
     }
 }

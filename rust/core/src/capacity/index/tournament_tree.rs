@@ -1,40 +1,39 @@
-//! Which of many children is next: a tournament in which only what changed is played again.
+//! A tournament tree of the children of a node, which finds the first of them and replays only the matches that change.
 //!
-//! Each child that is eligible has a seat in the lowest round. Of two who meet the lesser goes on, so the first of all has won at
-//! the top. Whoever comes, goes or changes plays its way up again, as far as that changes anything: one round if it stays
-//! behind, log2 n if it was first. The two who meet stand side by side, in one line of the cache; the upper rounds, which all
-//! go through, stay in it. So a change touches a line or two of memory that is cold, however many children there are.
+//! Each eligible child has a leaf. In each match the lesser key wins and moves up, so the first child of all is at the top. An
+//! insertion, removal or change replays the matches of one leaf upward, as far as they change: one match if the child stays
+//! behind, log2 n if it was first. The two sides of a match share a cache line, and the upper rounds, which all changes
+//! use, stay in the cache. So a change touches one or two cold cache lines, however many children there are.
 
 use super::NIL;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Where a child stands among those of its siblings that are eligible: by start tag, of equals the one that was served
-/// longest ago.
-pub(in crate::capacity) type Place = (i128, u64, u32);
+/// The order of eligible siblings: by start tag; of equal tags, the sibling that was served longest ago is first.
+pub(in crate::capacity) type OrderKey = (i128, u64, u32);
 
-/// Behind all others.
-const NOBODY: Place = (i128::MAX, u64::MAX, NIL);
+/// The key of a vacant leaf, behind all others.
+const VACANT: OrderKey = (i128::MAX, u64::MAX, NIL);
 
-/// With so many seats or fewer nothing is given back.
+/// With this many leaves or fewer, no memory is given back.
 const FEW: usize = 64;
 
-/// Two who meet.
+/// The two sides of a match.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Match([Place; 2]);
+struct Match([OrderKey; 2]);
 
 #[derive(Debug, Default)]
-pub(in crate::capacity) struct Tournament {
-    /// Position `i` of the tree is contestant `i % 2` of match `i / 2`. The top is at 1, who won it of two at `2 i` and `2 i + 1`
-    /// is at `i`, and the seats are in the second half. A power of two, or none.
+pub(in crate::capacity) struct TournamentTree {
+    /// Position `i` of the tree is side `i % 2` of match `i / 2`. The top is at 1, the winner of `2 i` and `2 i + 1` is at `i`, and
+    /// the leaves are the second half. The number of leaves is a power of two, or 0.
     matches: Vec<Match>,
-    /// Seats that nobody has.
+    /// The vacant leaves.
     vacant: Vec<u32>,
     len: usize,
 }
 
-impl Tournament {
+impl TournamentTree {
     #[inline]
     pub(in crate::capacity) fn is_empty(&self) -> bool {
         self.len == 0
@@ -45,49 +44,49 @@ impl Tournament {
         self.len
     }
 
-    /// How many seats there are.
-    fn seats(&self) -> usize {
+    /// The number of leaves.
+    fn leaves(&self) -> usize {
         self.matches.len()
     }
 
     #[inline]
-    fn at(&self, position: usize) -> Place {
+    fn at(&self, position: usize) -> OrderKey {
         self.matches[position / 2].0[position % 2]
     }
 
     #[inline]
-    fn put(&mut self, position: usize, place: Place) {
-        self.matches[position / 2].0[position % 2] = place;
+    fn put(&mut self, position: usize, key: OrderKey) {
+        self.matches[position / 2].0[position % 2] = key;
     }
 
     /// The first of all.
     #[inline]
-    pub(in crate::capacity) fn first(&self) -> Option<Place> {
+    pub(in crate::capacity) fn first(&self) -> Option<OrderKey> {
         (self.len > 0).then(|| self.at(1))
     }
 
-    /// Whoever has this seat.
+    /// The key at a leaf.
     #[cfg(any(test, debug_assertions))]
-    pub(in crate::capacity) fn seated(&self, seat: u32) -> Place {
-        self.at(self.seats() + seat as usize)
+    pub(in crate::capacity) fn at_leaf(&self, leaf: u32) -> OrderKey {
+        self.at(self.leaves() + leaf as usize)
     }
 
-    /// One more child: the seat that it has until it leaves, or all are [dealt](Self::deal) anew.
-    pub(in crate::capacity) fn enter(&mut self, place: Place) -> u32 {
+    /// Insert a child. Returns its leaf, which it keeps until it is removed or [leaves are assigned anew](Self::assign_leaves).
+    pub(in crate::capacity) fn insert(&mut self, key: OrderKey) -> u32 {
         if self.vacant.is_empty() {
             self.grow();
         }
-        let seat = self.vacant.pop().expect("there is room for one more");
+        let leaf = self.vacant.pop().expect("there is room for one more");
         self.len += 1;
-        self.change(seat, place);
-        seat
+        self.update(leaf, key);
+        leaf
     }
 
-    /// The child of this seat stands elsewhere now.
+    /// Change the key at a leaf.
     #[inline]
-    pub(in crate::capacity) fn change(&mut self, seat: u32, place: Place) {
-        let mut position = self.seats() + seat as usize;
-        let mut winner = place;
+    pub(in crate::capacity) fn update(&mut self, leaf: u32, key: OrderKey) {
+        let mut position = self.leaves() + leaf as usize;
+        let mut winner = key;
         self.put(position, winner);
         while position > 1 {
             winner = winner.min(self.at(position ^ 1));
@@ -99,57 +98,57 @@ impl Tournament {
         }
     }
 
-    /// The child of this seat goes. Whether so many have that seats should be [dealt](Self::deal) anew.
-    pub(in crate::capacity) fn leave(&mut self, seat: u32) -> bool {
-        self.change(seat, NOBODY);
-        self.vacant.push(seat);
+    /// Remove the child at a leaf. Returns whether so many are vacant that [leaves should be assigned anew](Self::assign_leaves).
+    pub(in crate::capacity) fn remove(&mut self, leaf: u32) -> bool {
+        self.update(leaf, VACANT);
+        self.vacant.push(leaf);
         self.len -= 1;
-        self.seats() > FEW && self.len <= self.seats() / 4
+        self.leaves() > FEW && self.len <= self.leaves() / 4
     }
 
-    /// Twice as many seats.
+    /// Double the number of leaves.
     fn grow(&mut self) {
-        let seats = self.seats();
-        let seated: Vec<_> = (seats..2 * seats).map(|at| self.at(at)).collect();
-        let new = seats..(2 * seats).max(1);
-        let new = new.map(|seat| u32::try_from(seat).expect("fewer than 2^32 children"));
-        // The last that is pushed is the first that is given.
+        let leaves = self.leaves();
+        let taken: Vec<_> = (leaves..2 * leaves).map(|at| self.at(at)).collect();
+        let new = leaves..(2 * leaves).max(1);
+        let new = new.map(|leaf| u32::try_from(leaf).expect("fewer than 2^32 children"));
+        // They are popped in reverse.
         self.vacant.extend(new.rev());
-        self.seat(&seated, (2 * seats).max(1));
+        self.rebuild(&taken, (2 * leaves).max(1));
     }
 
-    /// Deals seats anew, no more than are needed: who has which from now on.
-    pub(in crate::capacity) fn deal(&mut self) -> impl Iterator<Item = (u32, u32)> {
-        let seats = self.seats();
-        let seated = (seats..2 * seats).map(|at| self.at(at));
-        let seated: Vec<_> = seated.filter(|&place| place != NOBODY).collect();
-        // Room for as many again, or they would be dealt anew all the time.
-        let seats = (2 * seated.len()).next_power_of_two();
-        let vacant = seated.len()..seats;
+    /// Assign leaves anew, with no more of them than needed. Yields each child with its new leaf.
+    pub(in crate::capacity) fn assign_leaves(&mut self) -> impl Iterator<Item = (u32, u32)> {
+        let leaves = self.leaves();
+        let taken = (leaves..2 * leaves).map(|at| self.at(at));
+        let taken: Vec<_> = taken.filter(|&key| key != VACANT).collect();
+        // Twice as many leaves as children, so that this happens rarely.
+        let leaves = (2 * taken.len()).next_power_of_two();
+        let vacant = taken.len()..leaves;
         self.vacant = vacant
             .rev()
-            .filter_map(|seat| u32::try_from(seat).ok())
+            .filter_map(|leaf| u32::try_from(leaf).ok())
             .collect();
-        self.seat(&seated, seats);
-        seated.into_iter().map(|(_, _, child)| child).zip(0..)
+        self.rebuild(&taken, leaves);
+        taken.into_iter().map(|(_, _, child)| child).zip(0..)
     }
 
-    /// Plays everything from the start, with so many seats, of which these are taken.
-    fn seat(&mut self, seated: &[Place], seats: usize) {
-        self.matches = vec![Match([NOBODY; 2]); seats];
-        for (seat, &place) in seated.iter().enumerate() {
-            self.put(seats + seat, place);
+    /// Replay everything with this many leaves, the first of which have these keys.
+    fn rebuild(&mut self, taken: &[OrderKey], leaves: usize) {
+        self.matches = vec![Match([VACANT; 2]); leaves];
+        for (leaf, &key) in taken.iter().enumerate() {
+            self.put(leaves + leaf, key);
         }
-        for position in (1..seats).rev() {
+        for position in (1..leaves).rev() {
             let winner = self.at(2 * position).min(self.at(2 * position + 1));
             self.put(position, winner);
         }
     }
 
-    /// All who are in, in order. The first costs nothing, each later one O(log n).
+    /// Iterate over all keys in order. The first costs nothing, each later one O(log n).
     pub(in crate::capacity) fn in_order(&self) -> InOrder<'_> {
         InOrder {
-            tournament: self,
+            tree: self,
             next: self.first().map(|first| (first, 1)),
             losers: BinaryHeap::new(),
             last: None,
@@ -157,31 +156,31 @@ impl Tournament {
     }
 }
 
-/// See [`Tournament::in_order`].
+/// See [`TournamentTree::in_order`].
 #[derive(Debug)]
 pub(in crate::capacity) struct InOrder<'a> {
-    tournament: &'a Tournament,
-    /// Who is next, and the highest position that it has won.
-    next: Option<(Place, usize)>,
-    /// The same of those who lost against one who was next already.
-    losers: BinaryHeap<Reverse<(Place, usize)>>,
-    /// Who was next last: those who lost against it have yet to be looked at.
-    last: Option<(Place, usize)>,
+    tree: &'a TournamentTree,
+    /// The next key, and the highest position that it has won.
+    next: Option<(OrderKey, usize)>,
+    /// The same for the keys that lost a match against an earlier key.
+    losers: BinaryHeap<Reverse<(OrderKey, usize)>>,
+    /// The last key: the keys that lost against it are not among the losers yet.
+    last: Option<(OrderKey, usize)>,
 }
 
 impl InOrder<'_> {
-    /// Who is next once the last is out: the best of those who lost against any.
+    /// Find the next key after the last one was popped: the least that lost against any popped key.
     fn find_next(&mut self) {
-        let Some((place, mut position)) = self.last.take() else {
+        let Some((key, mut position)) = self.last.take() else {
             return;
         };
-        while position < self.tournament.seats() {
+        while position < self.tree.leaves() {
             let mut won = 2 * position;
-            if self.tournament.at(won) != place {
+            if self.tree.at(won) != key {
                 won += 1;
             }
-            let lost = self.tournament.at(won ^ 1);
-            if lost != NOBODY {
+            let lost = self.tree.at(won ^ 1);
+            if lost != VACANT {
                 self.losers.push(Reverse((lost, won ^ 1)));
             }
             position = won;
@@ -189,14 +188,14 @@ impl InOrder<'_> {
         self.next = self.losers.pop().map(|Reverse(next)| next);
     }
 
-    /// Who is next.
+    /// The next key.
     #[inline]
-    pub(in crate::capacity) fn peek(&mut self) -> Option<Place> {
+    pub(in crate::capacity) fn peek(&mut self) -> Option<OrderKey> {
         self.find_next();
-        self.next.map(|(place, _)| place)
+        self.next.map(|(key, _)| key)
     }
 
-    /// Whoever is next is out.
+    /// Remove the next key.
     #[inline]
     pub(in crate::capacity) fn pop(&mut self) {
         self.last = self.next.take();
@@ -205,7 +204,7 @@ impl InOrder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, Tournament};
+    use super::{OrderKey, TournamentTree};
     use std::collections::BTreeMap;
 
     /// Knuth's generator; its high digits are good.
@@ -220,49 +219,49 @@ mod tests {
     fn all_are_in_order_whoever_comes_goes_and_changes() {
         for seed in 0..8 {
             let mut dice = seed;
-            let mut tournament = Tournament::default();
-            let mut seats = BTreeMap::<u32, (u32, Place)>::new();
+            let mut tree = TournamentTree::default();
+            let mut leaves = BTreeMap::<u32, (u32, OrderKey)>::new();
             for child in 0..2_000 {
                 // They become many, then few.
                 let comes = roll(&mut dice, 8) < if child < 1_000 { 6 } else { 2 };
-                let picked = seats.len().max(1) as u64;
+                let picked = leaves.len().max(1) as u64;
                 let picked = usize::try_from(roll(&mut dice, picked)).unwrap();
-                let picked = seats.keys().nth(picked).copied();
+                let picked = leaves.keys().nth(picked).copied();
                 let tag = i128::from(roll(&mut dice, 300)) - 100;
                 match picked {
                     Some(picked) if !comes => {
-                        let (seat, _) = seats.remove(&picked).unwrap();
-                        if tournament.leave(seat) {
-                            for (child, seat) in tournament.deal() {
-                                seats.get_mut(&child).unwrap().0 = seat;
+                        let (leaf, _) = leaves.remove(&picked).unwrap();
+                        if tree.remove(leaf) {
+                            for (child, leaf) in tree.assign_leaves() {
+                                leaves.get_mut(&child).unwrap().0 = leaf;
                             }
                         }
                     }
                     Some(picked) if roll(&mut dice, 2) == 0 => {
-                        let place = (tag, u64::from(child), picked);
-                        let (seat, old) = seats.get_mut(&picked).unwrap();
-                        *old = place;
-                        tournament.change(*seat, place);
+                        let key = (tag, u64::from(child), picked);
+                        let (leaf, old) = leaves.get_mut(&picked).unwrap();
+                        *old = key;
+                        tree.update(*leaf, key);
                     }
                     _ => {
-                        let place = (tag, u64::from(child), child);
-                        let seat = tournament.enter(place);
-                        seats.insert(child, (seat, place));
+                        let key = (tag, u64::from(child), child);
+                        let leaf = tree.insert(key);
+                        leaves.insert(child, (leaf, key));
                     }
                 }
-                let mut places: Vec<_> = seats.values().map(|&(_, place)| place).collect();
+                let mut places: Vec<_> = leaves.values().map(|&(_, key)| key).collect();
                 places.sort_unstable();
-                assert_eq!(tournament.len(), places.len(), "seed {seed}");
-                assert_eq!(tournament.first(), places.first().copied(), "seed {seed}");
+                assert_eq!(tree.len(), places.len(), "seed {seed}");
+                assert_eq!(tree.first(), places.first().copied(), "seed {seed}");
                 if child % 16 == 0 {
-                    let mut order = tournament.in_order();
-                    for place in places.iter().copied().map(Some).chain([None]) {
-                        assert_eq!(order.peek(), place, "seed {seed}");
+                    let mut order = tree.in_order();
+                    for key in places.iter().copied().map(Some).chain([None]) {
+                        assert_eq!(order.peek(), key, "seed {seed}");
                         order.pop();
                     }
                 }
                 assert!(
-                    tournament.matches.len() <= 64.max(4 * places.len()),
+                    tree.matches.len() <= 64.max(4 * places.len()),
                     "seed {seed}"
                 );
             }

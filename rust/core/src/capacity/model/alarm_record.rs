@@ -5,8 +5,8 @@ use std::task::Waker;
 
 /// An alarm as the tree has it.
 #[derive(Debug, Default)]
-pub(in crate::capacity) struct Watch {
-    /// To be woken when the deadline becomes earlier than `armed`.
+pub(in crate::capacity) struct AlarmRecord {
+    /// Woken when the deadline becomes earlier than `armed`.
     pub(in crate::capacity) waker: Option<Waker>,
     pub(in crate::capacity) armed: Option<Time>,
     pub(in crate::capacity) waiting: usize,

@@ -1,20 +1,20 @@
-//! One node of the tree, as its lock guards it.
+//! The record of a node.
 
-use super::resource::{Kind, Pool, Pools};
-use super::share::Flow;
-use super::wait_queue::Line;
+use super::resource::{Resource, ResourceKind, Resources};
+use super::share::Share;
+use super::wait_queue::WaitQueue;
 use crate::capacity::index::NIL;
-use crate::capacity::index::ready_children::Siblings;
-use crate::capacity::{Resource, Time};
+use crate::capacity::index::ready_children::ReadyChildren;
+use crate::capacity::{ResourceId, Time};
 use std::sync::Arc;
 
-/// How far a node has come.
+/// The life cycle of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::capacity) enum Life {
     Open,
-    /// Nobody may ask here any more.
+    /// It accepts no request.
     Closed,
-    /// To be forgotten, too, when nothing needs it.
+    /// It accepts no request, and is deleted when nothing needs it.
     Removed,
 }
 
@@ -26,43 +26,42 @@ pub(in crate::capacity) struct Node {
     pub(in crate::capacity) last: u32,
     pub(in crate::capacity) before: u32,
     pub(in crate::capacity) after: u32,
-    /// How many nodes there are above.
+    /// The number of ancestors.
     pub(in crate::capacity) depth: usize,
     pub(in crate::capacity) name: Option<Arc<str>>,
     pub(in crate::capacity) paused: bool,
     pub(in crate::capacity) life: Life,
-    /// Nothing is admitted before.
+    /// No request is admitted before this time.
     pub(in crate::capacity) not_before: Time,
-    /// As `not_before`, while the tree's timers have it.
+    /// The time of its entry in the tree's timers.
     pub(in crate::capacity) timer: Option<Time>,
-    pub(in crate::capacity) pools: Pools,
-    /// Its place beside its siblings.
-    pub(in crate::capacity) flow: Flow,
-    /// Those who wait at this very node.
-    pub(in crate::capacity) line: Line,
-    /// Its children that are eligible; the own line is one more while somebody is offered.
-    pub(in crate::capacity) open: Siblings,
-    /// The greatest start tag by which something was granted here.
+    pub(in crate::capacity) resources: Resources,
+    /// Its share of its parent.
+    pub(in crate::capacity) share: Share,
+    /// The waiters at this node itself.
+    pub(in crate::capacity) queue: WaitQueue,
+    /// The eligible children. The node's own queue is one more, while it offers a waiter.
+    pub(in crate::capacity) ready: ReadyChildren,
+    /// The greatest start tag of any grant here.
     pub(in crate::capacity) virtual_time: i128,
-    /// The greatest tag that a child ever had.
+    /// The greatest tag that any child ever had.
     pub(in crate::capacity) greatest_tag: i128,
-    /// When something was granted here last that was charged, as the tree counts.
+    /// The stamp of the last charged grant here.
     pub(in crate::capacity) last_grant: u64,
-    /// Whether it is itself eligible: somebody below passes all that is below the node's parent. At the root, whether there
-    /// is any point in looking.
+    /// Whether a waiter at the node or below gets past all limits below its parent. At the root, whether a search is worth while.
     pub(in crate::capacity) eligible: bool,
-    /// How many waiters are offered at the node and below.
+    /// The number of waiters that are offered at the node and below.
     pub(in crate::capacity) offered: u32,
-    /// How many waiters there are at the node and below, and how many of them are parked.
+    /// The number of waiters at the node and below, and how many of them are parked.
     pub(in crate::capacity) waiting: usize,
     pub(in crate::capacity) parked: usize,
-    /// How many leases name this very node.
-    pub(in crate::capacity) pins: usize,
-    /// How many permits are held at the node and below.
+    /// The number of permits of this node itself.
+    pub(in crate::capacity) permit_refs: usize,
+    /// The number of permits held at the node and below.
     pub(in crate::capacity) permits: usize,
     pub(in crate::capacity) granted: u64,
     pub(in crate::capacity) bypassed: u64,
-    /// How long permits of the node and below are held: a moving average, in nanoseconds.
+    /// The moving average of the hold times of permits at the node and below, in nanoseconds.
     pub(in crate::capacity) hold: Option<u64>,
 }
 
@@ -71,7 +70,7 @@ impl Node {
         parent: u32,
         depth: usize,
         name: Option<Arc<str>>,
-        flow: Flow,
+        share: Share,
     ) -> Self {
         Self {
             parent,
@@ -85,10 +84,10 @@ impl Node {
             life: Life::Open,
             not_before: Time::ZERO,
             timer: None,
-            pools: Pools::default(),
-            flow,
-            line: Line::default(),
-            open: Siblings::default(),
+            resources: Resources::default(),
+            share,
+            queue: WaitQueue::default(),
+            ready: ReadyChildren::default(),
             virtual_time: 0,
             greatest_tag: 0,
             last_grant: 0,
@@ -96,7 +95,7 @@ impl Node {
             offered: 0,
             waiting: 0,
             parked: 0,
-            pins: 0,
+            permit_refs: 0,
             permits: 0,
             granted: 0,
             bypassed: 0,
@@ -105,37 +104,46 @@ impl Node {
     }
 
     #[inline]
-    pub(in crate::capacity) fn pool(&self, resource: Resource) -> Option<&Pool> {
-        self.pools.get(resource)
+    pub(in crate::capacity) fn resource(&self, id: ResourceId) -> Option<&Resource> {
+        self.resources.get(id)
     }
 
     #[inline]
-    pub(in crate::capacity) fn pool_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
-        self.pools.get_mut(resource)
+    pub(in crate::capacity) fn resource_mut(&mut self, id: ResourceId) -> Option<&mut Resource> {
+        self.resources.get_mut(id)
     }
 
-    /// The books of `resource` here, opened if need be.
+    /// The resource with this id, added if needed.
     #[inline]
-    pub(in crate::capacity) fn books(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
-        self.pools.open(resource, kind)
+    pub(in crate::capacity) fn resource_or_new(
+        &mut self,
+        id: ResourceId,
+        kind: ResourceKind,
+    ) -> &mut Resource {
+        self.resources.get_or_new(id, kind)
     }
 
-    /// The rates that all who are offered at it and below need, limited here or not.
-    fn rates_of_all(&self) -> impl Iterator<Item = Resource> {
-        let of_all = |pool: &&Pool| pool.kind == Kind::Rate && pool.needs.len() == self.offered;
-        self.pools.iter().filter(of_all).map(|pool| pool.resource)
+    /// The rates that all waiters offered at the node and below need, whether or not the node limits them.
+    fn rates_of_all(&self) -> impl Iterator<Item = ResourceId> {
+        let of_all = |resource: &&Resource| {
+            resource.kind == ResourceKind::Rate && resource.demand.len() == self.offered
+        };
+        self.resources
+            .iter()
+            .filter(of_all)
+            .map(|resource| resource.id)
     }
 
-    /// The same, in the order of their numbers.
-    pub(in crate::capacity) fn rates(&self) -> Vec<Resource> {
+    /// The rates that all waiters offered at the node and below need, sorted.
+    pub(in crate::capacity) fn rates(&self) -> Vec<ResourceId> {
         let mut rates: Vec<_> = self.rates_of_all().collect();
         rates.sort_unstable();
         rates
     }
 
-    /// Whether these are they.
+    /// Whether [`rates`](Self::rates) equals these.
     #[inline]
-    pub(in crate::capacity) fn needs_rates(&self, rates: &[Resource]) -> bool {
+    pub(in crate::capacity) fn needs_rates(&self, rates: &[ResourceId]) -> bool {
         let mut count = 0;
         let are_known = self.rates_of_all().all(|rate| {
             count += 1;
@@ -144,7 +152,7 @@ impl Node {
         are_known && count == rates.len()
     }
 
-    /// Counts a permit that is granted at the node or below.
+    /// Count a permit that is granted at the node or below.
     #[inline]
     pub(in crate::capacity) fn count_grant(&mut self) {
         self.permits += 1;
@@ -156,7 +164,7 @@ impl Node {
         self.life != Life::Open
     }
 
-    /// Whether it keeps out everybody, whatever they ask for.
+    /// Whether it rejects every cost at this time.
     #[inline]
     pub(in crate::capacity) fn is_held_off(&self, now: Time) -> bool {
         self.paused || now < self.not_before

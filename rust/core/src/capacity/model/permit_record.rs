@@ -5,24 +5,24 @@ use crate::capacity::{Cost, OwnerId, Time};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// No place in the list of fresh leases.
-pub(in crate::capacity) const NOT_FRESH: u32 = u32::MAX;
+/// No position in the list of uncharged permits.
+pub(in crate::capacity) const CHARGED: u32 = u32::MAX;
 
 #[derive(Debug)]
-pub(in crate::capacity) struct Lease {
+pub(in crate::capacity) struct PermitRecord {
     pub(in crate::capacity) node: u32,
     /// As settled; parts may be zero then.
     pub(in crate::capacity) cost: Cost,
-    /// When it was granted, if the clock was read then.
+    /// The time of the grant, if the clock was read then.
     pub(in crate::capacity) since: Option<Time>,
-    /// By which the rates that it took of know it; 0 if it took of none.
+    /// Its identity at the rates that it took of; 0 without a rate.
     pub(in crate::capacity) stamp: u64,
-    /// Its record among the charges, if it was charged.
+    /// The index of its charge, if it was charged.
     pub(in crate::capacity) charge: u32,
-    /// Its place among the fresh ones, if it was not.
-    pub(in crate::capacity) fresh: u32,
+    /// Its position among the uncharged permits, if it is one.
+    pub(in crate::capacity) uncharged: u32,
     pub(in crate::capacity) owner: Option<OwnerId>,
-    /// Whether it is in the list of its owner's leases; one that nobody had to wait for is looked up among the fresh ones.
+    /// Whether it is in the list of its owner's permits. Uncharged permits are searched instead.
     pub(in crate::capacity) is_listed: bool,
     /// Its neighbours in that list.
     pub(in crate::capacity) older: u32,
@@ -30,32 +30,32 @@ pub(in crate::capacity) struct Lease {
     pub(in crate::capacity) held: Held,
 }
 
-/// What a lease was charged last.
+/// The last charge of a permit.
 #[derive(Debug)]
 pub(in crate::capacity) struct Charge {
-    /// Until when.
+    /// The end of the stretch that was charged.
     pub(in crate::capacity) to: Time,
-    /// When, as the tree counts.
+    /// The stamp of the charge.
     pub(in crate::capacity) stamp: u64,
     pub(in crate::capacity) prices: Prices,
 }
 
-/// Whether a lease holds its slots.
+/// Whether a permit holds its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::capacity) enum Held {
     Yes,
     No,
     /// This waiter waits for them.
     Resuming(u32),
-    /// That waiter was granted them, and has yet to hear of it.
+    /// They were granted to a waiter that has not been polled since.
     Regained,
 }
 
-impl Lease {
-    /// Whether it was granted while nobody waited, and nobody has since.
+impl PermitRecord {
+    /// Whether it was granted while the tree had no waiter, and the tree has had none since.
     #[inline]
-    pub(in crate::capacity) fn is_fresh(&self) -> bool {
-        self.fresh != NOT_FRESH
+    pub(in crate::capacity) fn is_uncharged(&self) -> bool {
+        self.uncharged != CHARGED
     }
 }
 
@@ -66,13 +66,13 @@ impl Held {
     }
 }
 
-/// The newest lease of each owner.
+/// The newest permit of each owner.
 #[derive(Debug, Default)]
 pub(in crate::capacity) struct Owners(
     pub(in crate::capacity) HashMap<OwnerId, u32, BuildHasherDefault<IntHasher>>,
 );
 
-/// Spreads numbers that are addresses or counters; nobody hostile chooses them.
+/// Hashes numbers that are addresses or counters, and so not chosen by an attacker.
 #[derive(Debug, Default)]
 pub(in crate::capacity) struct IntHasher(u64);
 

@@ -1,28 +1,28 @@
-//! A rate as the generic cell rate algorithm has it, in whole numbers.
+//! A rate, as the generic cell rate algorithm in whole numbers.
 
-use super::low_water_marks::LowWater;
+use super::low_water_marks::LowWaterMarks;
 use crate::capacity::Time;
 use std::time::Duration;
 
-/// What was taken of a rate and has not been brought by time yet.
+/// The debt of a rate: quota that was taken and that time has not brought back yet.
 ///
-/// The debt is counted in micro-units x nanoseconds: taking `n` adds `n x per`, each nanosecond takes `amount` off, and
-/// nothing is ever rounded but a moment in the future, upward.
+/// The debt is counted in micro-units x nanoseconds. Taking `n` adds `n x per`; each nanosecond subtracts `amount`. Only times in
+/// the future are ever rounded, upward.
 #[derive(Clone, Debug)]
 pub(in crate::capacity) struct Rate {
-    /// Comes in each `per`, in micro-units.
+    /// The quota of each `per`, in micro-units.
     pub(in crate::capacity) amount: u64,
     /// In nanoseconds.
     pub(in crate::capacity) per: u64,
-    /// `None`: what was taken must be back before more is.
+    /// `None`: the debt must be 0 before more quota is taken.
     pub(in crate::capacity) burst: Option<u64>,
     /// As of `at`.
     debt: u128,
     at: Time,
-    /// Whether somebody had to wait for it, and it was never idle since.
+    /// Whether a waiter had to wait for it, and it was never idle since.
     is_awaited: bool,
-    /// What the debt has sunk to since each live lease took.
-    low: LowWater,
+    /// The least debt since each live permit took quota.
+    low: LowWaterMarks,
 }
 
 impl Rate {
@@ -34,11 +34,11 @@ impl Rate {
             debt: 0,
             at: Time::ZERO,
             is_awaited: false,
-            low: LowWater::default(),
+            low: LowWaterMarks::default(),
         }
     }
 
-    /// The most that one ask can have.
+    /// The largest amount that one request can have.
     #[inline]
     pub(in crate::capacity) fn largest(&self) -> u64 {
         match self.burst {
@@ -48,7 +48,7 @@ impl Rate {
         }
     }
 
-    /// Goes on, on its own terms, from what was taken on those of `old`.
+    /// Continue, under the new terms, with the debt of `old`.
     pub(in crate::capacity) fn inherit(&mut self, old: &mut Self, now: Time) {
         let (debt, from, to) = (old.debt_at(now), u128::from(old.per), u128::from(self.per));
         self.debt = match debt.checked_mul(to) {
@@ -61,7 +61,7 @@ impl Rate {
         self.low = std::mem::take(&mut old.low);
         if from != to {
             self.low.sink(debt);
-            // What is rounded is rounded so that no less is owed.
+            // Round so that no less is owed.
             self.low.rescale(|low| match low.checked_mul(to) {
                 Some(scaled) => scaled / from,
                 None => low / from * to,
@@ -83,7 +83,7 @@ impl Rate {
         u128::from(amount) * u128::from(self.per)
     }
 
-    /// When `amount` can be had if nobody takes anything meanwhile: `now`, later, or never while the rate is 0.
+    /// When `amount` is ready if no more is taken meanwhile: `now`, later, or never while the rate is 0.
     #[inline]
     pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
         let now = now.max(self.at);
@@ -102,7 +102,7 @@ impl Rate {
         Time::from_nanos(now.as_nanos().saturating_add(nanos))
     }
 
-    /// Takes `amount`, whether or not it is there: more than there is makes debt.
+    /// Take `amount`, ready or not; taking more than is ready makes debt.
     #[inline]
     pub(in crate::capacity) fn take(&mut self, amount: u64, now: Time) {
         let debt = self.debt_at(now);
@@ -111,9 +111,11 @@ impl Rate {
         self.at = now;
     }
 
-    /// Takes `amount` for the lease of this stamp: as of when it was there, if that was no longer ago than `lateness`; else as of now. A
-    /// timer is always a little late, and at a smooth rate each delay would be lost for good. While nobody has to wait, no timer
-    /// is at work and nobody is late.
+    /// Take `amount` for the permit with this stamp, as of the time at which it was ready, if that is no longer than `lateness` ago;
+    /// otherwise as of now.
+    ///
+    /// A timer is always a little late, and a smooth rate would lose each delay for good. Without a waiter no timer is in use, so
+    /// nothing is late.
     #[inline]
     pub(in crate::capacity) fn lend(
         &mut self,
@@ -129,16 +131,16 @@ impl Rate {
         self.low.begin(stamp);
     }
 
-    /// Somebody waits for it, by a timer.
+    /// Note that a waiter waits for it, by a timer.
     #[inline]
     pub(in crate::capacity) fn wait(&mut self) {
         self.is_awaited = true;
     }
 
-    /// Gives back `amount` of what the lease of this stamp took: no more of it than time has not brought since.
+    /// Give back `amount` of the quota that the permit with this stamp took, but at most the least debt since.
     ///
-    /// Without that bound a late refund would let through again what was brought and used already. With it, the debt is
-    /// what it would be if that much less had been taken in the first place; see [`LowWater`].
+    /// Without this bound a late refund would admit quota again that time has brought and that was used already. With it, the debt is
+    /// as if that much less had been taken in the first place; see [`LowWaterMarks`].
     pub(in crate::capacity) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
         let debt = self.debt_at(now);
         self.low.sink(debt);
@@ -148,25 +150,25 @@ impl Rate {
         self.at = now;
     }
 
-    /// The lease of this stamp is no more, and nothing that it took comes back but by time.
+    /// Forget the permit with this stamp.
     #[inline]
     pub(in crate::capacity) fn end(&mut self, stamp: u64) {
         self.low.end(stamp);
     }
 
-    /// Panics unless it knows of the live leases of these stamps what it should.
+    /// Panic unless the marks match the live permits with these stamps.
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) fn check(&self, stamps: &[u64]) {
         self.low.check(stamps);
     }
 
-    /// What was taken and has not come back, in micro-units.
+    /// The quota that was taken and has not come back, in micro-units.
     pub(in crate::capacity) fn taken(&self, now: Time) -> u64 {
         let units = self.debt_at(now).div_ceil(u128::from(self.per));
         u64::try_from(units).unwrap_or(u64::MAX)
     }
 
-    /// The most that could be had at once.
+    /// The largest amount that could be had now.
     pub(in crate::capacity) fn available(&self, now: Time) -> u64 {
         match self.burst {
             _ if self.amount == 0 => 0,
@@ -176,7 +178,7 @@ impl Rate {
         }
     }
 
-    /// How many nanoseconds of the whole rate an amount is worth.
+    /// The time in which the whole rate brings an amount, in nanoseconds.
     pub(in crate::capacity) fn worth(&self, amount: u64) -> u64 {
         let nanos = self.cost(amount) / u128::from(self.amount.max(1));
         u64::try_from(nanos).unwrap_or(u64::MAX)
@@ -218,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_moment_is_exact_however_odd_the_rate() {
-        // A third of a nanosecond never adds up to an error, unless the rate is full and has no use for it.
+        // A third of a nanosecond never adds up to an error, except while the rate is full.
         let mut rate = Rate::new(3, SECOND, Some(2));
         let mut now = at(0);
         for turn in 0..3_000_u64 {

@@ -1,28 +1,28 @@
-//! One resource of one node: its limit, and everything that is counted against it.
+//! One resource of one node: its limit, and all amounts that are counted against it.
 
 use super::rate::Rate;
 use super::waiter::Rank;
 use crate::capacity::clock::nanos;
-use crate::capacity::index::demand::Needs;
-use crate::capacity::index::sorted_set::Ordered;
-use crate::capacity::{Amount, Limit, Resource, Time};
+use crate::capacity::index::demand::Demand;
+use crate::capacity::index::sorted_set::SortedSet;
+use crate::capacity::{Amount, Limit, ResourceId, Time};
 use std::time::Duration;
 use std::{option, slice};
 
-/// What a limit does to those who are below it. A resource is of one kind in the whole tree.
+/// The kind of a limit. A resource has one kind in the whole tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::capacity) enum Kind {
+pub(in crate::capacity) enum ResourceKind {
     Slots,
     Rate,
     Budget,
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::capacity) enum Bound {
-    /// The node does not limit this resource; it is counted all the same.
+pub(in crate::capacity) enum LimitState {
+    /// The node does not limit this resource, but counts it.
     None,
     Slots(u64),
-    /// In a box, since most pools are of slots, and a rate is large.
+    /// Boxed, since most resources are slots, and a rate is large.
     Rate(Box<Rate>),
     Budget {
         total: u64,
@@ -30,7 +30,7 @@ pub(in crate::capacity) enum Bound {
     },
 }
 
-impl From<Limit> for Bound {
+impl From<Limit> for LimitState {
     fn from(limit: Limit) -> Self {
         match limit {
             Limit::Slots(slots) => Self::Slots(slots.as_micros()),
@@ -48,201 +48,204 @@ impl From<Limit> for Bound {
 }
 
 impl Limit {
-    pub(in crate::capacity) fn kind(&self) -> Kind {
+    pub(in crate::capacity) fn kind(&self) -> ResourceKind {
         match self {
-            Self::Slots(_) => Kind::Slots,
-            Self::Rate { .. } => Kind::Rate,
-            Self::Budget(_) => Kind::Budget,
+            Self::Slots(_) => ResourceKind::Slots,
+            Self::Rate { .. } => ResourceKind::Rate,
+            Self::Budget(_) => ResourceKind::Budget,
         }
     }
 }
 
-/// All in micro-units.
+/// All amounts are in micro-units.
 #[derive(Debug)]
-pub(in crate::capacity) struct Pool {
-    pub(in crate::capacity) resource: Resource,
-    pub(in crate::capacity) kind: Kind,
-    pub(in crate::capacity) bound: Bound,
-    /// The last limit above 0; `None` before there was one.
+pub(in crate::capacity) struct Resource {
+    pub(in crate::capacity) id: ResourceId,
+    pub(in crate::capacity) kind: ResourceKind,
+    pub(in crate::capacity) limit: LimitState,
+    /// The last limit above 0; `None` before the first one.
     pub(in crate::capacity) ceiling: Option<u64>,
-    /// What live permits of the node and below hold of slots, or have of a budget unsettled.
+    /// Slots held, or budget unsettled, by live permits of the node and below.
     pub(in crate::capacity) held: u128,
-    /// How many waiters of the node and below ask for it.
+    /// The number of waiters of the node and below that need it.
     pub(in crate::capacity) wanting: u32,
-    /// Of these two the part of the node's own line.
-    pub(in crate::capacity) line_held: u128,
-    pub(in crate::capacity) line_wanting: u32,
-    /// How many children, the own line included, hold or want it. From 2 on they compete.
+    /// The parts of these two that belong to the node's own queue.
+    pub(in crate::capacity) own_held: u128,
+    pub(in crate::capacity) own_wanting: u32,
+    /// The number of children, including the own queue, that hold or want it. Two or more compete.
     pub(in crate::capacity) users: u32,
-    /// What the waiters that are offered at the node and below need of it.
-    pub(in crate::capacity) needs: Needs,
-    /// How much of it is kept for waiters that were passed too often.
+    /// The demand of the waiters that are offered at the node and below.
+    pub(in crate::capacity) demand: Demand,
+    /// The amount reserved for starved waiters.
     reserved_sum: u64,
-    /// Nothing is admitted before.
+    /// No request is admitted before this time.
     pub(in crate::capacity) not_before: Time,
-    /// Of a rate: who takes the next of it. Everybody else waits behind.
-    pub(in crate::capacity) turn: Option<u32>,
-    /// When to look again, as the tree's timers have it.
+    /// Of a rate: the waiter that takes the next quota. All others are behind it.
+    pub(in crate::capacity) head: Option<u32>,
+    /// The time of its entry in the tree's timers.
     pub(in crate::capacity) timer: Option<Time>,
-    /// Whether somebody had to wait for it since somebody wants it.
-    pub(in crate::capacity) scarce: bool,
-    /// In a box, made when it is needed first: most pools never do.
-    rare: Option<Box<Rare>>,
+    /// Whether a waiter was blocked by it since the last time that no waiter wanted it.
+    pub(in crate::capacity) contended: bool,
+    /// Boxed, and allocated on first use: most resources never need it.
+    extra: Option<Box<Extra>>,
 }
 
-/// Lists that a pool needs only once somebody was passed, or if it is of a budget.
+/// Lists for a budget, or for a resource that a waiter was passed at.
 #[derive(Debug, Default)]
-struct Rare {
-    /// What is kept, and for which ranks.
+struct Extra {
+    /// The reserved amounts, by rank.
     reserved: Vec<(Rank, u64)>,
-    /// Waiters that were next and lacked something: whoever takes of this what they lack passes them.
-    passed: Vec<u32>,
-    /// Of a budget: all waiters by what they ask of it.
-    line: Ordered<(u64, u32)>,
+    /// Waiters that were next and did not fit: a grant of this resource passes those that lack it.
+    passed_over: Vec<u32>,
+    /// Of a budget: all waiters by their amount.
+    queue: SortedSet<(u64, u32)>,
 }
 
-impl Pool {
-    pub(in crate::capacity) fn new(resource: Resource, kind: Kind) -> Self {
+impl Resource {
+    pub(in crate::capacity) fn new(id: ResourceId, kind: ResourceKind) -> Self {
         Self {
-            resource,
+            id,
             kind,
-            bound: Bound::None,
+            limit: LimitState::None,
             ceiling: None,
             held: 0,
             wanting: 0,
-            line_held: 0,
-            line_wanting: 0,
+            own_held: 0,
+            own_wanting: 0,
             users: 0,
-            needs: Needs::default(),
+            demand: Demand::default(),
             reserved_sum: 0,
             not_before: Time::ZERO,
-            turn: None,
+            head: None,
             timer: None,
-            scarce: false,
-            rare: None,
+            contended: false,
+            extra: None,
         }
     }
 
-    fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
     }
 
-    /// Another limit: what is held, spent and taken stays so.
-    pub(in crate::capacity) fn set_bound(&mut self, mut bound: Bound, now: Time) {
-        match (&mut self.bound, &mut bound) {
-            (Bound::Rate(old), Bound::Rate(new)) => new.inherit(old, now),
-            (Bound::Budget { spent: old, .. }, Bound::Budget { spent, .. }) => *spent = *old,
+    /// Replace the limit; amounts that are held, spent and taken stay.
+    pub(in crate::capacity) fn set_limit_state(&mut self, mut limit: LimitState, now: Time) {
+        match (&mut self.limit, &mut limit) {
+            (LimitState::Rate(old), LimitState::Rate(new)) => new.inherit(old, now),
+            (LimitState::Budget { spent: old, .. }, LimitState::Budget { spent, .. }) => {
+                *spent = *old
+            }
             _ => {}
         }
-        self.bound = bound;
+        self.limit = limit;
         match self.largest() {
             Some(largest) if largest > 0 => self.ceiling = Some(largest),
             _ => {}
         }
-        if matches!(self.bound, Bound::None) {
-            // Should it be limited again one day, then on new terms.
+        if matches!(self.limit, LimitState::None) {
+            // A later limit starts afresh.
             self.ceiling = None;
             self.not_before = Time::ZERO;
         }
     }
 
-    /// The most that one ask can have while the limit is what it is; `None` without one.
+    /// The largest amount that one request can have under the current limit; `None` without a limit.
     #[inline]
     pub(in crate::capacity) fn largest(&self) -> Option<u64> {
-        match &self.bound {
-            Bound::None => None,
-            Bound::Slots(limit) => Some(*limit),
-            Bound::Rate(rate) => Some(rate.largest()),
-            Bound::Budget { total, .. } => Some(*total),
+        match &self.limit {
+            LimitState::None => None,
+            LimitState::Slots(limit) => Some(*limit),
+            LimitState::Rate(rate) => Some(rate.largest()),
+            LimitState::Budget { total, .. } => Some(*total),
         }
     }
 
-    /// Takes `amount`, which is known to fit, for the lease of this stamp; of a rate as of when it was ready, if that was no longer
-    /// ago than `lateness`.
+    /// Take `amount`, which fits, for the permit with this stamp.
+    ///
+    /// Of a rate, take it as of the time at which it was ready, if that was no longer than `lateness` ago.
     #[inline]
     pub(in crate::capacity) fn lend(
         &mut self,
         amount: u64,
-        is_line: bool,
+        is_own: bool,
         stamp: u64,
         lateness: Duration,
         now: Time,
     ) {
-        match &mut self.bound {
-            Bound::Rate(rate) => rate.lend(amount, stamp, lateness, now),
-            _ => self.hold(amount, is_line),
+        match &mut self.limit {
+            LimitState::Rate(rate) => rate.lend(amount, stamp, lateness, now),
+            _ => self.hold(amount, is_own),
         }
     }
 
-    /// Counts `amount` as held, of slots or of a budget.
+    /// Count `amount` of slots or of a budget as held.
     #[inline]
-    pub(in crate::capacity) fn hold(&mut self, amount: u64, is_line: bool) {
-        if self.kind == Kind::Rate {
+    pub(in crate::capacity) fn hold(&mut self, amount: u64, is_own: bool) {
+        if self.kind == ResourceKind::Rate {
             return;
         }
         self.held += u128::from(amount);
-        if is_line {
-            self.line_held += u128::from(amount);
+        if is_own {
+            self.own_held += u128::from(amount);
         }
     }
 
-    /// Takes back a count of slots, or of what a budget has unsettled.
+    /// Undo [`hold`](Self::hold).
     #[inline]
-    pub(in crate::capacity) fn unhold(&mut self, amount: u64, is_line: bool) {
+    pub(in crate::capacity) fn unhold(&mut self, amount: u64, is_own: bool) {
         self.held -= u128::from(amount);
-        if is_line {
-            self.line_held -= u128::from(amount);
+        if is_own {
+            self.own_held -= u128::from(amount);
         }
     }
 
-    /// A lease took more quota than it asked for: that makes debt.
-    pub(in crate::capacity) fn owe(&mut self, amount: u64, now: Time) {
-        if let Bound::Rate(rate) = &mut self.bound {
+    /// Take quota beyond the cost that was requested, which makes debt.
+    pub(in crate::capacity) fn overdraw(&mut self, amount: u64, now: Time) {
+        if let LimitState::Rate(rate) = &mut self.limit {
             rate.take(amount, now);
         }
     }
 
-    /// Gives quota back; see [`Rate::refund`].
+    /// Give quota back; see [`Rate::refund`].
     pub(in crate::capacity) fn refund(&mut self, amount: u64, stamp: u64, now: Time) {
-        if let Bound::Rate(rate) = &mut self.bound {
+        if let LimitState::Rate(rate) = &mut self.limit {
             rate.refund(amount, stamp, now);
         }
     }
 
-    /// A lease that took quota is no more.
+    /// Forget a permit that took quota.
     #[inline]
     pub(in crate::capacity) fn end(&mut self, stamp: u64) {
-        if let Bound::Rate(rate) = &mut self.bound {
+        if let LimitState::Rate(rate) = &mut self.limit {
             rate.end(stamp);
         }
     }
 
-    /// Spends of a budget what was held of it until now.
+    /// Spend an amount of a budget that was held until now.
     pub(in crate::capacity) fn spend(&mut self, amount: u64) {
-        if let Bound::Budget { spent, .. } = &mut self.bound {
+        if let LimitState::Budget { spent, .. } = &mut self.limit {
             *spent = spent.saturating_add(amount);
         }
     }
 
-    /// What slots or a budget have left, whoever it is kept for.
+    /// The slots or budget left, including reservations.
     #[inline]
     pub(in crate::capacity) fn free(&self) -> u64 {
-        // A sum of what permits hold may be above any limit, after that was lowered, or where there is none.
+        // The sum may exceed any limit, after the limit was lowered or removed.
         let held = u64::try_from(self.held).unwrap_or(u64::MAX);
-        match self.bound {
-            Bound::Slots(limit) => limit.saturating_sub(held),
-            Bound::Budget { total, spent } => total.saturating_sub(spent).saturating_sub(held),
-            Bound::None | Bound::Rate(_) => u64::MAX,
+        match self.limit {
+            LimitState::Slots(limit) => limit.saturating_sub(held),
+            LimitState::Budget { total, spent } => total.saturating_sub(spent).saturating_sub(held),
+            LimitState::None | LimitState::Rate(_) => u64::MAX,
         }
     }
 
-    /// What of it is left for those for whom nothing is kept.
+    /// The amount left for waiters without a reservation.
     #[inline]
     pub(in crate::capacity) fn unreserved(&self) -> u64 {
         self.free().saturating_sub(self.reserved_sum)
     }
 
-    /// What of it is left for a waiter for whom something is kept: all but what is kept for older ones.
+    /// The amount left for a waiter with reservations: all but the reservations of older waiters.
     pub(in crate::capacity) fn free_for(&self, rank: Rank) -> u64 {
         let older = self.reservations().iter();
         let older = older.take_while(|(other, _)| *other < rank);
@@ -254,49 +257,50 @@ impl Pool {
         self.reserved_sum.min(self.free())
     }
 
-    /// What is kept, in the order of the ranks for which it is.
+    /// The reserved amounts, in the order of rank.
     pub(in crate::capacity) fn reservations(&self) -> &[(Rank, u64)] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.reserved)
+        self.extra.as_ref().map_or(&[], |extra| &extra.reserved)
     }
 
-    /// Those whom a grant of this may pass.
+    /// The waiters that a grant of this resource may pass.
     #[inline]
-    pub(in crate::capacity) fn passed(&self) -> &[u32] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.passed)
+    pub(in crate::capacity) fn passed_over(&self) -> &[u32] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.passed_over)
     }
 
-    /// One more whom a grant of this may pass.
-    pub(in crate::capacity) fn push_passed(&mut self, waiter: u32) {
-        self.rare().passed.push(waiter);
+    /// Add a waiter that a grant of this resource may pass.
+    pub(in crate::capacity) fn push_passed_over(&mut self, waiter: u32) {
+        self.extra().passed_over.push(waiter);
     }
 
-    pub(in crate::capacity) fn remove_passed(&mut self, waiter: u32) {
-        self.rare().passed.retain(|&other| other != waiter);
+    pub(in crate::capacity) fn remove_passed_over(&mut self, waiter: u32) {
+        self.extra().passed_over.retain(|&other| other != waiter);
     }
 
-    /// Somebody waits for so much, if it is of a budget; or no longer.
+    /// Add a waiter to the list of a budget.
     #[inline]
     pub(in crate::capacity) fn enlist(&mut self, amount: u64, waiter: u32) {
-        if self.kind == Kind::Budget {
-            self.rare().line.insert((amount, waiter));
+        if self.kind == ResourceKind::Budget {
+            self.extra().queue.insert((amount, waiter));
         }
     }
 
+    /// Remove a waiter from the list of a budget.
     #[inline]
     pub(in crate::capacity) fn delist(&mut self, amount: u64, waiter: u32) {
-        if self.kind == Kind::Budget {
-            self.rare().line.remove(&(amount, waiter));
+        if self.kind == ResourceKind::Budget {
+            self.extra().queue.remove(&(amount, waiter));
         }
     }
 
-    /// Who asks for most of a budget, and how much that is.
-    pub(in crate::capacity) fn largest_ask(&self) -> Option<(u64, u32)> {
-        self.rare.as_ref()?.line.last()
+    /// The largest amount that a waiter needs of a budget, and that waiter.
+    pub(in crate::capacity) fn largest_request(&self) -> Option<(u64, u32)> {
+        self.extra.as_ref()?.queue.last()
     }
 
-    /// Keeps `amount` for the waiter of this rank; false if it is already.
+    /// Reserve `amount` for the waiter with this rank. Returns false if it has a reservation here already.
     pub(in crate::capacity) fn reserve(&mut self, rank: Rank, amount: u64) -> bool {
-        let reserved = &mut self.rare().reserved;
+        let reserved = &mut self.extra().reserved;
         let Err(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
@@ -305,9 +309,9 @@ impl Pool {
         true
     }
 
-    /// Keeps nothing for the waiter of this rank any more; whether something was.
+    /// Drop the reservation of the waiter with this rank. Returns whether it had one.
     pub(in crate::capacity) fn unreserve(&mut self, rank: Rank) -> bool {
-        let reserved = &mut self.rare().reserved;
+        let reserved = &mut self.extra().reserved;
         let Ok(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
@@ -317,19 +321,19 @@ impl Pool {
         true
     }
 
-    /// Whether nobody who needs at least `least` of it can have it now, so that nobody needs to be looked at.
+    /// Whether no waiter that needs at least `least` can have it now, so none needs to be visited.
     #[inline]
-    pub(in crate::capacity) fn is_shut(&self, least: u64, now: Time) -> bool {
-        match &self.bound {
-            Bound::None => false,
-            Bound::Slots(_) | Bound::Budget { .. } => {
+    pub(in crate::capacity) fn is_blocked(&self, least: u64, now: Time) -> bool {
+        match &self.limit {
+            LimitState::None => false,
+            LimitState::Slots(_) | LimitState::Budget { .. } => {
                 self.unreserved() < least || now < self.not_before
             }
-            Bound::Rate(rate) => self.turn.is_some() || rate.largest() < least,
+            LimitState::Rate(rate) => self.head.is_some() || rate.largest() < least,
         }
     }
 
-    /// Notes that a child, which [used](Self::is_used) it or did not, does now or does not.
+    /// Count a change of whether a child [uses](Self::is_used) it.
     #[inline]
     pub(in crate::capacity) fn count_user(&mut self, before: bool, after: bool) {
         if before != after {
@@ -341,70 +345,75 @@ impl Pool {
         }
     }
 
-    /// Whether the node, beside its siblings, is one that holds or wants this.
+    /// Whether the node holds or wants it, in competition with its siblings.
     #[inline]
     pub(in crate::capacity) fn is_used(&self) -> bool {
         self.held > 0 || self.wanting > 0
     }
 
     #[inline]
-    pub(in crate::capacity) fn is_used_by_line(&self) -> bool {
-        self.line_held > 0 || self.line_wanting > 0
+    pub(in crate::capacity) fn is_used_by_queue(&self) -> bool {
+        self.own_held > 0 || self.own_wanting > 0
     }
 
-    /// When a rate can give `amount`, holds included.
+    /// When a rate can give `amount`, including the times at which it is held off.
     #[inline]
     pub(in crate::capacity) fn ready_at(&self, amount: u64, now: Time) -> Time {
-        match &self.bound {
-            Bound::Rate(rate) => rate.ready_at(amount, now).max(self.not_before),
+        match &self.limit {
+            LimitState::Rate(rate) => rate.ready_at(amount, now).max(self.not_before),
             _ => now,
         }
     }
 }
 
-/// The resources of one node. Most nodes know one, which lives in the node itself.
+/// The resources of one node. Most nodes have one, which is stored inline.
 #[derive(Debug, Default)]
-pub(in crate::capacity) struct Pools {
-    first: Option<Pool>,
-    others: Vec<Pool>,
+pub(in crate::capacity) struct Resources {
+    first: Option<Resource>,
+    others: Vec<Resource>,
 }
 
-impl Pools {
+impl Resources {
     #[inline]
-    pub(in crate::capacity) fn get(&self, resource: Resource) -> Option<&Pool> {
+    pub(in crate::capacity) fn get(&self, id: ResourceId) -> Option<&Resource> {
         match &self.first {
-            Some(first) if first.resource == resource => Some(first),
-            _ => self.others.iter().find(|pool| pool.resource == resource),
+            Some(first) if first.id == id => Some(first),
+            _ => self.others.iter().find(|resource| resource.id == id),
         }
     }
 
     #[inline]
-    pub(in crate::capacity) fn get_mut(&mut self, resource: Resource) -> Option<&mut Pool> {
+    pub(in crate::capacity) fn get_mut(&mut self, id: ResourceId) -> Option<&mut Resource> {
         match &mut self.first {
-            Some(first) if first.resource == resource => Some(first),
-            _ => self
-                .others
-                .iter_mut()
-                .find(|pool| pool.resource == resource),
+            Some(first) if first.id == id => Some(first),
+            _ => self.others.iter_mut().find(|resource| resource.id == id),
         }
     }
 
-    /// The one of `resource`, made if need be.
+    /// Return the resource with this id, adding it if needed.
     #[inline]
-    pub(in crate::capacity) fn open(&mut self, resource: Resource, kind: Kind) -> &mut Pool {
-        let first = self.first.get_or_insert_with(|| Pool::new(resource, kind));
-        if first.resource == resource {
+    pub(in crate::capacity) fn get_or_new(
+        &mut self,
+        id: ResourceId,
+        kind: ResourceKind,
+    ) -> &mut Resource {
+        let first = self.first.get_or_insert_with(|| Resource::new(id, kind));
+        if first.id == id {
             first
         } else {
-            Self::open_other(&mut self.others, resource, kind)
+            Self::get_or_new_other(&mut self.others, id, kind)
         }
     }
 
     #[cold]
-    fn open_other(others: &mut Vec<Pool>, resource: Resource, kind: Kind) -> &mut Pool {
-        let place = others.iter().position(|p| p.resource == resource);
+    fn get_or_new_other(
+        others: &mut Vec<Resource>,
+        id: ResourceId,
+        kind: ResourceKind,
+    ) -> &mut Resource {
+        let place = others.iter().position(|p| p.id == id);
         let place = place.unwrap_or_else(|| {
-            others.push(Pool::new(resource, kind));
+            others.push(Resource::new(id, kind));
             others.len() - 1
         });
         &mut others[place]
@@ -413,14 +422,14 @@ impl Pools {
     #[inline]
     pub(in crate::capacity) fn iter(
         &self,
-    ) -> std::iter::Chain<option::Iter<'_, Pool>, slice::Iter<'_, Pool>> {
+    ) -> std::iter::Chain<option::Iter<'_, Resource>, slice::Iter<'_, Resource>> {
         self.first.iter().chain(&self.others)
     }
 
     #[inline]
     pub(in crate::capacity) fn iter_mut(
         &mut self,
-    ) -> std::iter::Chain<option::IterMut<'_, Pool>, slice::IterMut<'_, Pool>> {
+    ) -> std::iter::Chain<option::IterMut<'_, Resource>, slice::IterMut<'_, Resource>> {
         self.first.iter_mut().chain(&mut self.others)
     }
 }

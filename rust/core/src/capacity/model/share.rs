@@ -1,34 +1,34 @@
 //! The share of a child in its parent: its tag, its service, and the prices of its permits.
 
-use crate::capacity::index::ready_children::KindId;
-use crate::capacity::index::tournament_tree::Place;
+use crate::capacity::index::ready_children::ClassId;
+use crate::capacity::index::tournament_tree::OrderKey;
 use crate::capacity::{Time, Weight};
 
-/// So many bits of a tag are below one nanosecond of a whole limit.
+/// The number of bits of a tag below one nanosecond of a whole limit.
 pub(in crate::capacity) const FRACTION: u32 = 48;
 
-/// A child in the eyes of its parent: who has had how much.
+/// The service of one child of a node.
 #[derive(Debug, Default)]
-pub(in crate::capacity) struct Flow {
+pub(in crate::capacity) struct Share {
     pub(in crate::capacity) weight: Weight,
-    /// Where its next grant starts: what it was charged, over its weight. In nanoseconds of the whole limit x 2^48.
+    /// The start tag of its next grant: its charges over its weight, in nanoseconds of the whole limit x 2^48.
     pub(in crate::capacity) tag: i128,
-    /// When it was served last, as the tree counts.
+    /// The stamp of its last grant.
     pub(in crate::capacity) served: u64,
-    /// When it was lifted last: as the tree counts, and by the clock.
+    /// The stamp and the time of its last lift.
     pub(in crate::capacity) lifted: u64,
     pub(in crate::capacity) lifted_at: Time,
-    /// Whether it is among the eligible ones, and of which kind it is and where it sits among these unless it is a line.
-    pub(in crate::capacity) open: bool,
-    pub(in crate::capacity) kind: KindId,
-    pub(in crate::capacity) seat: u32,
-    /// When it was so last, as the tree counts.
+    /// Whether it is eligible; and its class and leaf among the ready children, unless it is a queue.
+    pub(in crate::capacity) eligible: bool,
+    pub(in crate::capacity) class: ClassId,
+    pub(in crate::capacity) leaf: u32,
+    /// The stamp at which it was eligible last.
     pub(in crate::capacity) left: u64,
-    /// All it was ever charged, corrected, times its weight.
+    /// The sum of its charges, corrected, times its weight.
     pub(in crate::capacity) service: i128,
 }
 
-impl Flow {
+impl Share {
     pub(in crate::capacity) fn new(weight: Weight) -> Self {
         Self {
             weight,
@@ -36,9 +36,9 @@ impl Flow {
         }
     }
 
-    /// Where it stands, by the name of `child`. The own line of a node goes by the node's own index.
+    /// Its position among its siblings. The node's own index stands for the node's own queue.
     #[inline]
-    pub(in crate::capacity) fn place(&self, child: u32) -> Place {
+    pub(in crate::capacity) fn order_key(&self, child: u32) -> OrderKey {
         (self.tag, self.served, child)
     }
 
@@ -51,8 +51,8 @@ impl Flow {
     }
 }
 
-/// What one nanosecond of a permit is worth at each level of its path, the line of its node first: over the
-/// weight of the child that is charged. Kept with the permit, so that what is corrected is what was charged.
+/// The price of one nanosecond of a permit at each level of its path, the queue of its node first, divided by the weight of the
+/// charged child. A correction uses the prices of the charge.
 #[derive(Debug)]
 pub(in crate::capacity) enum Prices {
     Inline([u64; 4]),
@@ -82,14 +82,14 @@ impl Prices {
     }
 }
 
-/// One level of a path, while it is charged.
+/// One level of a path during a charge.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::capacity) struct Level {
     pub(in crate::capacity) parent: u32,
-    /// The child on the path; the parent itself for its own line.
+    /// The child on the path; the parent itself for its own queue.
     pub(in crate::capacity) child: u32,
-    /// Of one nanosecond.
+    /// The price of one nanosecond.
     pub(in crate::capacity) price: u64,
-    /// What the quota in it is worth, in nanoseconds of the whole rate.
+    /// The worth of the quota in the cost, in nanoseconds of the whole rate.
     pub(in crate::capacity) quota: u64,
 }

@@ -1,15 +1,15 @@
-//! What the lock of a tree guards, and the walks that everything else is made of.
+//! The state of a tree, which its lock guards, and the walks that the policies are made of.
 
-use super::alarm_record::Watch;
+use super::alarm_record::AlarmRecord;
 use super::node::Node;
-use super::permit_record::{Charge, Lease, Owners};
-use super::resource::{Kind, Pool};
+use super::permit_record::{Charge, Owners, PermitRecord};
+use super::resource::{Resource, ResourceKind};
 use super::share::Level;
 use super::waiter::{Rank, Waiter};
 use crate::capacity::clock::nanos;
 use crate::capacity::index::NIL;
-use crate::capacity::index::sorted_set::Ordered;
-use crate::capacity::{Clock, Cost, NodeId, Resource, Settings, Time};
+use crate::capacity::index::sorted_set::SortedSet;
+use crate::capacity::{Clock, Cost, NodeId, ResourceId, Settings, Time};
 use crate::sync::{Key, Slab};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,50 +17,50 @@ use std::time::Duration;
 
 #[derive(Debug)]
 pub(in crate::capacity) struct State {
-    /// The name of the tree.
+    /// The identity of the tree.
     tree: u64,
     clock: Arc<dyn Clock>,
-    /// What a step of priority is worth, in nanoseconds.
+    /// The worth of a step of priority, in nanoseconds.
     pub(in crate::capacity) ageing: i64,
     pub(in crate::capacity) passes: u32,
     pub(in crate::capacity) lateness: Duration,
     /// In nanoseconds.
     pub(in crate::capacity) estimate: u64,
-    /// When the clock was read last; it never falls.
+    /// The time of the last clock reading; it never falls.
     pub(in crate::capacity) now: Time,
-    /// In boxes, so that what a node took is free as soon as it goes; its place in the table stays for the next one.
+    /// Boxed: a node's memory is freed with it, while its entry in the slab stays for the next node.
     pub(in crate::capacity) nodes: Slab<Box<Node>>,
     pub(in crate::capacity) root: u32,
     pub(in crate::capacity) waiters: Slab<Waiter>,
-    pub(in crate::capacity) leases: Slab<Lease>,
+    pub(in crate::capacity) permits: Slab<PermitRecord>,
     pub(in crate::capacity) charges: Slab<Charge>,
-    pub(in crate::capacity) alarms: Slab<Watch>,
-    /// Names and kinds of resources, by their numbers.
+    pub(in crate::capacity) alarms: Slab<AlarmRecord>,
+    /// Names and kinds of resources, indexed by `ResourceId`.
     names: Vec<Arc<str>>,
-    pub(in crate::capacity) kinds: Vec<Option<Kind>>,
-    /// How many wait, in the whole tree. While nobody does there is no order to respect and nothing to share.
+    pub(in crate::capacity) kinds: Vec<Option<ResourceKind>>,
+    /// The number of waiters in the whole tree. Without one there is no order to respect and nothing to share.
     pub(in crate::capacity) waiting: usize,
-    /// Since when somebody waits, and since when nobody does.
+    /// Since when the tree has a waiter, and since when it has none.
     pub(in crate::capacity) busy_since: Time,
     pub(in crate::capacity) calm_since: Time,
     next_ticket: u64,
     stamp: u64,
-    /// When leases outlive what they were charged for.
-    pub(in crate::capacity) expiry: Ordered<(Time, u32)>,
-    /// Room for the levels of a path while they are charged.
+    /// When permits outlive their charges.
+    pub(in crate::capacity) expiry: SortedSet<(Time, u32)>,
+    /// A buffer for the levels of a path during a charge.
     pub(in crate::capacity) levels: Vec<Level>,
-    /// Leases that were granted while nobody waited, and so were not charged.
-    pub(in crate::capacity) fresh: Vec<u32>,
-    /// When something becomes ready: a node, and which of its resources, or the node itself.
-    pub(in crate::capacity) timers: Ordered<(Time, u32, Option<Resource>)>,
-    /// Offered waiters that were passed as often as may be, by age.
-    pub(in crate::capacity) holders: BTreeMap<Rank, u32>,
-    /// Offered waiters that came first and lacked slots when a turn was taken; few.
-    pub(in crate::capacity) outrun: Vec<u32>,
+    /// Permits that were granted while the tree had no waiter.
+    pub(in crate::capacity) uncharged: Vec<u32>,
+    /// When a node, or one of its resources, becomes ready.
+    pub(in crate::capacity) timers: SortedSet<(Time, u32, Option<ResourceId>)>,
+    /// Starved waiters that are offered, by age.
+    pub(in crate::capacity) reservation_holders: BTreeMap<Rank, u32>,
+    /// Offered waiters that were first and lacked slots when another waiter became the head of a rate; few.
+    pub(in crate::capacity) slot_missers: Vec<u32>,
     pub(in crate::capacity) owners: Owners,
-    /// The first of the timers when the alarms were told last; `None` too if they are to be told in any case.
-    pub(in crate::capacity) announced: Option<Time>,
-    /// It was verified once, so whom it grants something is, too, from now on.
+    /// The earliest timer at the last notification of the alarms; `None` to notify them in any case.
+    pub(in crate::capacity) last_deadline: Option<Time>,
+    /// Whether the invariants were verified once, so that each later grant is verified too.
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) is_watched: bool,
 }
@@ -78,7 +78,7 @@ impl State {
             nodes: Slab::new(),
             root: NIL,
             waiters: Slab::new(),
-            leases: Slab::new(),
+            permits: Slab::new(),
             charges: Slab::new(),
             alarms: Slab::new(),
             names: vec![Arc::from("slots")],
@@ -88,58 +88,58 @@ impl State {
             calm_since: Time::ZERO,
             next_ticket: 0,
             stamp: 0,
-            expiry: Ordered::default(),
+            expiry: SortedSet::default(),
             levels: Vec::new(),
-            fresh: Vec::new(),
-            timers: Ordered::default(),
-            holders: BTreeMap::new(),
-            outrun: Vec::new(),
+            uncharged: Vec::new(),
+            timers: SortedSet::default(),
+            reservation_holders: BTreeMap::new(),
+            slot_missers: Vec::new(),
             owners: Owners::default(),
-            announced: None,
+            last_deadline: None,
             #[cfg(any(test, debug_assertions))]
             is_watched: false,
         }
     }
 
-    /// The moment now.
+    /// The current time.
     #[inline]
     pub(in crate::capacity) fn time(&self) -> Time {
         self.now.max(self.clock.now())
     }
 
-    /// Reads the clock, and takes notice.
+    /// Read the clock and store its time.
     #[inline]
     pub(in crate::capacity) fn read_clock(&mut self) -> Time {
         self.now = self.time();
         self.now
     }
 
-    pub(in crate::capacity) fn resource(&mut self, name: &str) -> Resource {
+    pub(in crate::capacity) fn resource_id(&mut self, name: &str) -> ResourceId {
         let known = self.names.iter().position(|known| &**known == name);
         let number = known.unwrap_or_else(|| {
             self.names.push(Arc::from(name));
             self.kinds.push(None);
             self.names.len() - 1
         });
-        Resource(u32::try_from(number).expect("a tree has fewer than 2^32 resources"))
+        ResourceId(u32::try_from(number).expect("a tree has fewer than 2^32 resources"))
     }
 
-    pub(in crate::capacity) fn name_of(&self, resource: Resource) -> Option<&Arc<str>> {
-        self.names.get(resource.0 as usize)
+    pub(in crate::capacity) fn name_of(&self, id: ResourceId) -> Option<&Arc<str>> {
+        self.names.get(id.0 as usize)
     }
 
-    pub(in crate::capacity) fn kind(&self, resource: Resource) -> Option<Kind> {
-        self.kinds.get(resource.0 as usize).copied().flatten()
+    pub(in crate::capacity) fn kind(&self, id: ResourceId) -> Option<ResourceKind> {
+        self.kinds.get(id.0 as usize).copied().flatten()
     }
 
-    /// A number greater than every one before: orders lifts, charges and grants.
+    /// Return a number greater than all before, which orders lifts, charges and grants.
     #[inline]
     pub(in crate::capacity) fn next_stamp(&mut self) -> u64 {
         self.stamp += 1;
         self.stamp
     }
 
-    /// A place behind all who came before with this priority.
+    /// Return a rank behind all earlier waiters of this priority.
     pub(in crate::capacity) fn next_rank(&mut self, priority: i32) -> Rank {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -165,7 +165,7 @@ impl State {
         })
     }
 
-    /// The node and its ancestors, to be changed.
+    /// Change the node and its ancestors, upward.
     #[inline]
     pub(in crate::capacity) fn for_path(&mut self, node: u32, mut change: impl FnMut(&mut Node)) {
         let mut next = node;
@@ -198,57 +198,59 @@ impl State {
         all
     }
 
-    /// Changes the books of each part of a cost, all along the path of a node, and keeps count of who uses what. The
-    /// change learns how much of the part it is, and whether this is the node itself.
+    /// Change each resource of a cost along the path of a node, and update the counts of its users.
+    ///
+    /// `change` receives the amount of the part, and whether the node is the first of the path.
     #[inline]
-    pub(in crate::capacity) fn for_pools(
+    pub(in crate::capacity) fn for_resources(
         &mut self,
         node: u32,
         cost: &Cost,
-        mut change: impl FnMut(&mut Pool, u64, bool),
+        mut change: impl FnMut(&mut Resource, u64, bool),
     ) {
-        for &(resource, amount) in cost.parts() {
-            let kind = self.kind(resource);
-            let kind = kind.expect("a cost is checked before it is booked");
-            let change = |pool: &mut Pool, is_line| change(pool, amount.as_micros(), is_line);
-            self.for_books(node, resource, kind, |_| {}, change);
+        for &(id, amount) in cost.parts() {
+            let kind = self.kind(id);
+            let kind = kind.expect("a cost is checked before it is counted");
+            let change =
+                |resource: &mut Resource, is_own| change(resource, amount.as_micros(), is_own);
+            self.for_resource(node, id, kind, |_| {}, change);
         }
     }
 
-    /// The same of one resource, in a walk that changes each node as well.
+    /// Change one resource along the path of a node, and each node as well.
     #[inline]
-    pub(in crate::capacity) fn for_books(
+    pub(in crate::capacity) fn for_resource(
         &mut self,
         node: u32,
-        resource: Resource,
-        kind: Kind,
+        id: ResourceId,
+        kind: ResourceKind,
         mut count: impl FnMut(&mut Node),
-        mut change: impl FnMut(&mut Pool, bool),
+        mut change: impl FnMut(&mut Resource, bool),
     ) {
         let here = self.nodes.at_mut(node);
         count(here);
         let mut at = here.parent;
-        let pool = here.books(resource, kind);
-        // Whether the child below, first of all the line, used it before the change, and does after it.
-        let mut used = pool.is_used_by_line();
-        let was_used = pool.is_used();
-        change(pool, true);
-        let mut uses = pool.is_used_by_line();
-        pool.count_user(used, uses);
-        (used, uses) = (was_used, pool.is_used());
+        let resource = here.resource_or_new(id, kind);
+        // Whether the child below, at first the node's own queue, uses it before and after the change.
+        let mut used = resource.is_used_by_queue();
+        let was_used = resource.is_used();
+        change(resource, true);
+        let mut uses = resource.is_used_by_queue();
+        resource.count_user(used, uses);
+        (used, uses) = (was_used, resource.is_used());
         while at != NIL {
             let here = self.nodes.at_mut(at);
             count(here);
             at = here.parent;
-            let pool = here.books(resource, kind);
-            let was_used = pool.is_used();
-            change(pool, false);
-            pool.count_user(used, uses);
-            (used, uses) = (was_used, pool.is_used());
+            let resource = here.resource_or_new(id, kind);
+            let was_used = resource.is_used();
+            change(resource, false);
+            resource.count_user(used, uses);
+            (used, uses) = (was_used, resource.is_used());
         }
     }
 
-    /// What callers call a node.
+    /// The public id of a node.
     pub(in crate::capacity) fn id_of(&self, node: u32) -> NodeId {
         NodeId {
             tree: self.tree,
@@ -256,7 +258,7 @@ impl State {
         }
     }
 
-    /// The node of this key, if it still lives.
+    /// The index of the node with this key, if it still exists.
     #[inline]
     pub(in crate::capacity) fn find_node(&self, key: Key) -> Option<u32> {
         self.nodes.get(key).map(|_| key.index())

@@ -1,41 +1,41 @@
-//! The waiters of one node, by rank; those in front are offered to the scheduler.
+//! The waiters of one node, by rank. Those in front are offered to the scheduler.
 
-use super::share::Flow;
+use super::share::Share;
 use super::waiter::{Rank, Waiter};
 use crate::capacity::index::run_list::RunList;
 use crate::sync::Slab;
 use std::collections::BTreeMap;
 
-/// So many waiters of a line are offered at a time, at most.
+/// The largest number of offered waiters in a queue.
 const OFFERED: usize = 8;
 
 #[derive(Debug, Default)]
-pub(in crate::capacity) struct Line {
-    pub(in crate::capacity) flow: Flow,
+pub(in crate::capacity) struct WaitQueue {
+    pub(in crate::capacity) share: Share,
     offered: Offered,
-    /// In a box, made for the first of them: it is rare, and large.
-    rest: Option<Box<Rest>>,
+    /// Boxed, and allocated on first use: it is rare, and large.
+    overflow: Option<Box<Overflow>>,
 }
 
-/// What there is in front of a line for one more.
+/// The room for one more offered waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::capacity) enum Room {
+pub(in crate::capacity) enum FrontRoom {
     Free,
-    /// If this one, the last of those in front, is pushed back.
+    /// There is room if this waiter, the last offered one, is moved behind.
     Instead(u32),
     Full,
 }
 
-/// The first of a line, in order.
+/// The offered waiters, in order.
 #[derive(Debug, Default)]
 struct Offered {
     len: u32,
     waiters: [u32; OFFERED],
 }
 
-/// The others. Most lines never have any.
+/// The other waiters. Most queues never have any.
 #[derive(Debug, Default)]
-struct Rest {
+struct Overflow {
     behind: RunList<Rank>,
     parked: BTreeMap<Rank, u32>,
 }
@@ -47,8 +47,8 @@ impl Offered {
     }
 }
 
-impl Line {
-    /// Who is offered, in order.
+impl WaitQueue {
+    /// The offered waiters, in order.
     #[inline]
     pub(in crate::capacity) fn offered(&self) -> impl Iterator<Item = u32> + '_ {
         self.offered.as_slice().iter().copied()
@@ -59,31 +59,32 @@ impl Line {
         self.offered.len > 0
     }
 
-    /// Whether nobody stands in it or beside it.
+    /// Whether there is no waiter, offered, behind or parked.
     #[inline]
     pub(in crate::capacity) fn is_empty(&self) -> bool {
-        let is_alone = |rest: &Rest| rest.behind.first().is_none() && rest.parked.is_empty();
-        !self.has_offers() && self.rest.as_deref().is_none_or(is_alone)
+        let is_alone =
+            |overflow: &Overflow| overflow.behind.first().is_none() && overflow.parked.is_empty();
+        !self.has_offers() && self.overflow.as_deref().is_none_or(is_alone)
     }
 
-    /// The first of those behind the offered ones.
+    /// The first waiter behind the offered ones.
     #[inline]
     pub(in crate::capacity) fn first_behind(&self) -> Option<(Rank, u32)> {
-        self.rest.as_ref()?.behind.first()
+        self.overflow.as_ref()?.behind.first()
     }
 
     /// Whether a waiter of this rank would be offered.
-    pub(in crate::capacity) fn room_for(&self, rank: Rank, waiters: &Slab<Waiter>) -> Room {
+    pub(in crate::capacity) fn room_for(&self, rank: Rank, waiters: &Slab<Waiter>) -> FrontRoom {
         match *self.offered.as_slice() {
-            // Nobody is behind while there is room in front.
+            // No waiter is behind while there is room in front.
             [.., last] if self.offered.len as usize == OFFERED => {
                 if rank < waiters.at(last).rank {
-                    Room::Instead(last)
+                    FrontRoom::Instead(last)
                 } else {
-                    Room::Full
+                    FrontRoom::Full
                 }
             }
-            _ => Room::Free,
+            _ => FrontRoom::Free,
         }
     }
 
@@ -106,45 +107,46 @@ impl Line {
     pub(in crate::capacity) fn remove_offered(&mut self, waiter: u32) {
         let offered = self.offered.as_slice();
         let place = offered.iter().position(|&other| other == waiter);
-        let place = place.expect("an offered waiter is in front of its line");
+        let place = place.expect("an offered waiter is in front of its queue");
         let end = offered.len();
         self.offered.waiters.copy_within(place + 1..end, place);
         self.offered.len -= 1;
     }
 
-    fn rest(&mut self) -> &mut Rest {
-        self.rest.get_or_insert_default()
+    fn overflow(&mut self) -> &mut Overflow {
+        self.overflow.get_or_insert_default()
     }
 
     pub(in crate::capacity) fn push_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
-        self.rest().behind.insert(waiter, waiters);
+        self.overflow().behind.insert(waiter, waiters);
     }
 
     pub(in crate::capacity) fn remove_behind(&mut self, waiter: u32, waiters: &mut Slab<Waiter>) {
-        self.rest().behind.remove(waiter, waiters);
+        self.overflow().behind.remove(waiter, waiters);
     }
 
     pub(in crate::capacity) fn park(&mut self, rank: Rank, waiter: u32) {
-        self.rest().parked.insert(rank, waiter);
+        self.overflow().parked.insert(rank, waiter);
     }
 
     pub(in crate::capacity) fn unpark(&mut self, rank: Rank) {
-        self.rest().parked.remove(&rank);
+        self.overflow().parked.remove(&rank);
     }
 
-    /// All who are parked; they are no longer.
+    /// Remove and return all parked waiters.
     pub(in crate::capacity) fn take_parked(&mut self) -> BTreeMap<Rank, u32> {
-        let rest = self.rest.as_mut();
-        rest.map(|rest| std::mem::take(&mut rest.parked))
+        let overflow = self.overflow.as_mut();
+        overflow
+            .map(|overflow| std::mem::take(&mut overflow.parked))
             .unwrap_or_default()
     }
 
-    /// Everybody, in no promised order.
-    pub(in crate::capacity) fn everybody(&self, waiters: &Slab<Waiter>) -> Vec<u32> {
+    /// All waiters, in any order.
+    pub(in crate::capacity) fn all(&self, waiters: &Slab<Waiter>) -> Vec<u32> {
         let mut all: Vec<_> = self.offered().collect();
-        if let Some(rest) = &self.rest {
-            all.extend(rest.behind.iter(waiters));
-            all.extend(rest.parked.values());
+        if let Some(overflow) = &self.overflow {
+            all.extend(overflow.behind.iter(waiters));
+            all.extend(overflow.parked.values());
         }
         all
     }

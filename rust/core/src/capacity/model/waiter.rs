@@ -5,18 +5,18 @@ use crate::capacity::{AcquireError, AlarmId, Cost, OwnerId};
 use crate::sync::Key;
 use std::task::Waker;
 
-/// The order of waiters in a line, and the age of reservations: lower is first.
+/// The order of waiters in a queue, and the age of reservations; the least is first.
 ///
-/// What priority is worth was taken off the moment of coming, so time ages all alike and nobody is ever sorted anew.
+/// The worth of the priority is subtracted from the arrival time. All waiters age alike, and none is ever sorted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::capacity) struct Rank {
     /// In nanoseconds.
     pub(in crate::capacity) due: i64,
-    /// Given to waiters as they come, never twice.
+    /// Unique, and rising in the order of arrival.
     pub(in crate::capacity) ticket: u64,
 }
 
-/// One who waits, or has been answered and not collected the answer yet.
+/// A queued request, or an answered one whose answer was not collected yet.
 #[derive(Debug)]
 pub(in crate::capacity) struct Waiter {
     pub(in crate::capacity) node: u32,
@@ -25,32 +25,32 @@ pub(in crate::capacity) struct Waiter {
     pub(in crate::capacity) wants: Wants,
     pub(in crate::capacity) alarm: Option<Key>,
     pub(in crate::capacity) waker: Option<Waker>,
-    pub(in crate::capacity) stage: Stage,
-    /// How often smaller work passed it since it came.
+    pub(in crate::capacity) state: WaiterState,
+    /// How often smaller requests passed it.
     pub(in crate::capacity) bypassed: u32,
-    /// How often slots, or a turn at a rate, went by it that it could have had, but for (other) quota.
+    /// How often it missed slots, or the head position of a rate, that it lacked only (other) quota to use.
     pub(in crate::capacity) missed: u32,
-    /// Whether it was next before, and lacked something.
+    /// Whether it was next before and did not fit.
     pub(in crate::capacity) was_next: bool,
-    /// At how many pools something is kept for it.
+    /// The number of its reservations.
     pub(in crate::capacity) reserved: u32,
-    /// At how many rates it has the turn.
-    pub(in crate::capacity) turns: u32,
-    /// Its neighbours in its run, if it is behind.
+    /// The number of rates whose head it is.
+    pub(in crate::capacity) rates_headed: u32,
+    /// Its neighbours in its run, if it is behind the offered waiters.
     pub(in crate::capacity) links: Links,
 }
 
-/// What somebody waits for.
+/// The object of a wait.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::capacity) enum Wants {
     /// A new permit, for this owner.
     New(Option<OwnerId>),
-    /// The slots of this one.
+    /// The slots of this suspended permit.
     Again(Key),
 }
 
 impl Waiter {
-    /// One that is to be put into the line of `node`.
+    /// A waiter that is to be queued at `node`.
     pub(in crate::capacity) fn new(
         node: u32,
         rank: Rank,
@@ -65,21 +65,21 @@ impl Waiter {
             wants,
             alarm: alarm.map(|alarm| alarm.0),
             waker: None,
-            stage: Stage::Behind,
+            state: WaiterState::Behind,
             bypassed: 0,
             missed: 0,
             was_next: false,
             reserved: 0,
-            turns: 0,
+            rates_headed: 0,
             links: Links::NONE,
         }
     }
 
-    /// The permit that is to be taken again, if it is not a new one.
+    /// The suspended permit whose slots it waits for, if any.
     pub(in crate::capacity) fn resumes(&self) -> Option<Key> {
         match self.wants {
             Wants::New(_) => None,
-            Wants::Again(lease) => Some(lease),
+            Wants::Again(permit) => Some(permit),
         }
     }
 }
@@ -104,16 +104,16 @@ impl Linked for Waiter {
 }
 
 #[derive(Debug)]
-pub(in crate::capacity) enum Stage {
-    /// In the line, among those that are offered.
+pub(in crate::capacity) enum WaiterState {
+    /// Queued, and offered to the scheduler.
     Offered,
-    /// In the line, behind them.
+    /// Queued behind the offered ones.
     Behind,
-    /// Beside the line: it asks for more than a limit of its path is now.
+    /// Set aside, as its cost exceeds a current limit of its path.
     Parked,
-    /// It has this lease, and has yet to hear of it.
+    /// Granted as this permit; not collected yet.
     Granted(u32),
-    /// It will get nothing.
+    /// Refused; not collected yet.
     Failed(Box<AcquireError>),
 }
 
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_waiter_is_small() {
-        // With its slot, what a growing slab has to spare and its future it stays below 300 bytes.
+        // With its slab entry, the spare room of a growing slab and its future, it takes less than 300 bytes.
         let (record, future) = (size_of::<Waiter>(), size_of::<Acquire>());
         assert!(record <= 144, "{record}");
         assert!(future <= 112, "{future}");

@@ -1,20 +1,20 @@
-//! What is held: one record for each permit, and for each grant that nobody collected yet.
+//! Taking, settling and releasing of permits, and the moments at which they are charged.
 
 use crate::capacity::clock::nanos;
 use crate::capacity::index::NIL;
 use crate::capacity::model::node::Node;
-use crate::capacity::model::permit_record::{Charge, Held, Lease, NOT_FRESH};
-use crate::capacity::model::resource::Kind;
+use crate::capacity::model::permit_record::{CHARGED, Charge, Held, PermitRecord};
+use crate::capacity::model::resource::ResourceKind;
 use crate::capacity::model::state::State;
-use crate::capacity::{AcquireError, Amount, Cost, OwnerId, PermitError, Resource, Time};
+use crate::capacity::{AcquireError, Amount, Cost, OwnerId, PermitError, ResourceId, Time};
 use crate::sync::{Key, WakeList};
 use std::cmp::Reverse;
 
-/// Where nobody waits, one in so many permits is timed.
+/// Without a waiter, one in this many permits is timed.
 const TIMED: u64 = 16;
 
 impl State {
-    /// Takes a cost at a node and all above it, which is known to fit, and opens a lease for it.
+    /// Take a cost that fits, at a node and all its ancestors, and add a permit for it.
     pub(in crate::capacity) fn take(
         &mut self,
         node: u32,
@@ -25,30 +25,30 @@ impl State {
         let (now, lateness) = (self.now, self.lateness);
         let has_rate = self.has_rate(&cost);
         let stamp = if has_rate { self.next_stamp() } else { 0 };
-        self.for_pools(node, &cost, |pool, amount, is_line| {
-            pool.lend(amount, is_line, stamp, lateness, now);
+        self.for_resources(node, &cost, |resource, amount, is_own| {
+            resource.lend(amount, is_own, stamp, lateness, now);
         });
         let needs_clock = is_busy || self.is_timed(node) || has_rate;
         self.for_path(node, Node::count_grant);
         let since = needs_clock.then(|| self.read_clock());
         let key = self.open(node, cost, since, owner);
-        let lease = key.index();
-        self.leases.at_mut(lease).stamp = stamp;
+        let permit = key.index();
+        self.permits.at_mut(permit).stamp = stamp;
         if is_busy {
-            self.list(lease);
-            self.charge(lease, now, true);
+            self.list(permit);
+            self.charge(permit, now, true);
         }
         key
     }
 
-    /// Whether the next permit of a node is to be timed although nobody waits.
+    /// Whether the next permit of a node is timed although the tree has no waiter.
     #[inline]
     pub(in crate::capacity) fn is_timed(&self, node: u32) -> bool {
         let granted = self.nodes.at(node).granted;
         granted < TIMED || granted.is_multiple_of(TIMED)
     }
 
-    /// Opens a lease for what was just booked; a fresh one if nobody waits.
+    /// Add a permit for a cost that was just counted; it is uncharged if the tree has no waiter.
     #[inline]
     pub(in crate::capacity) fn open(
         &mut self,
@@ -57,18 +57,18 @@ impl State {
         since: Option<Time>,
         owner: Option<OwnerId>,
     ) -> Key {
-        self.nodes.at_mut(node).pins += 1;
-        let is_fresh = self.waiting == 0;
-        let key = self.leases.insert(Lease {
+        self.nodes.at_mut(node).permit_refs += 1;
+        let is_uncharged = self.waiting == 0;
+        let key = self.permits.insert(PermitRecord {
             node,
             cost,
             since,
             stamp: 0,
             charge: NIL,
-            fresh: if is_fresh {
-                self.next_fresh()
+            uncharged: if is_uncharged {
+                self.next_uncharged()
             } else {
-                NOT_FRESH
+                CHARGED
             },
             owner,
             is_listed: false,
@@ -76,97 +76,97 @@ impl State {
             newer: NIL,
             held: Held::Yes,
         });
-        if is_fresh {
-            self.fresh.push(key.index());
+        if is_uncharged {
+            self.uncharged.push(key.index());
         }
         key
     }
 
-    /// Strikes a lease off the records, once it is neither charged nor fresh. Follow with a `forget` of its node.
+    /// Remove the record of a permit that is neither charged nor uncharged. Must be followed by a `forget` of its node.
     #[inline]
-    pub(in crate::capacity) fn strike_off(&mut self, key: Key) {
-        let record = self.leases.at(key.index());
+    pub(in crate::capacity) fn remove_permit(&mut self, key: Key) {
+        let record = self.permits.at(key.index());
         let node = record.node;
         if record.is_listed {
             self.unlist(key.index());
         }
-        // In place: to move a whole record out costs more than all the rest.
-        self.leases.discard(key);
-        self.nodes.at_mut(node).pins -= 1;
+        // In place: moving the record out costs more than all the rest.
+        self.permits.discard(key);
+        self.nodes.at_mut(node).permit_refs -= 1;
     }
 
-    /// Whether a rate is among what is asked for.
+    /// Whether the cost includes a rate.
     #[inline]
     pub(in crate::capacity) fn has_rate(&self, cost: &Cost) -> bool {
         let mut parts = cost.parts().iter();
-        parts.any(|&(resource, _)| self.kind(resource) == Some(Kind::Rate))
+        parts.any(|&(id, _)| self.kind(id) == Some(ResourceKind::Rate))
     }
 
-    /// It holds its slots while nobody waits.
-    fn make_fresh(&mut self, lease: u32) {
-        self.leases.at_mut(lease).fresh = self.next_fresh();
-        self.fresh.push(lease);
+    /// Add a permit that holds its slots while the tree has no waiter to the uncharged ones.
+    fn add_uncharged(&mut self, permit: u32) {
+        self.permits.at_mut(permit).uncharged = self.next_uncharged();
+        self.uncharged.push(permit);
     }
 
-    /// The place of the next fresh one.
+    /// The position of the next uncharged permit.
     #[inline]
-    fn next_fresh(&self) -> u32 {
-        u32::try_from(self.fresh.len()).expect("fewer than 2^32 leases")
+    fn next_uncharged(&self) -> u32 {
+        u32::try_from(self.uncharged.len()).expect("fewer than 2^32 permits")
     }
 
     #[inline]
-    pub(in crate::capacity) fn unmake_fresh(&mut self, lease: u32) {
-        let place = std::mem::replace(&mut self.leases.at_mut(lease).fresh, NOT_FRESH);
-        if place == NOT_FRESH {
+    pub(in crate::capacity) fn remove_uncharged(&mut self, permit: u32) {
+        let place = std::mem::replace(&mut self.permits.at_mut(permit).uncharged, CHARGED);
+        if place == CHARGED {
             return;
         }
-        self.fresh.swap_remove(place as usize);
-        if let Some(&moved) = self.fresh.get(place as usize) {
-            self.leases.at_mut(moved).fresh = place;
+        self.uncharged.swap_remove(place as usize);
+        if let Some(&moved) = self.uncharged.get(place as usize) {
+            self.permits.at_mut(moved).uncharged = place;
         }
     }
 
-    /// Charges what was granted while nobody waited, from now on: somebody does. From now on, too, each owner knows its own.
-    pub(in crate::capacity) fn charge_fresh(&mut self) {
+    /// Charge the permits that were granted while the tree had no waiter, from now on, and add them to their owners' lists.
+    pub(in crate::capacity) fn charge_uncharged(&mut self) {
         let now = self.now;
-        for lease in std::mem::take(&mut self.fresh) {
-            self.leases.at_mut(lease).fresh = NOT_FRESH;
-            self.list(lease);
-            self.charge(lease, now, false);
+        for permit in std::mem::take(&mut self.uncharged) {
+            self.permits.at_mut(permit).uncharged = CHARGED;
+            self.list(permit);
+            self.charge(permit, now, false);
         }
     }
 
-    /// Notes what a lease is charged, in the place of what it was before.
-    pub(in crate::capacity) fn note_charge(&mut self, lease: u32, charge: Charge) {
+    /// Store the charge of a permit in the place of the last one.
+    pub(in crate::capacity) fn note_charge(&mut self, permit: u32, charge: Charge) {
         let until = charge.to;
-        match self.leases.at(lease).charge {
-            NIL => self.leases.at_mut(lease).charge = self.charges.insert(charge).index(),
+        match self.permits.at(permit).charge {
+            NIL => self.permits.at_mut(permit).charge = self.charges.insert(charge).index(),
             place => {
                 let before = std::mem::replace(self.charges.at_mut(place), charge);
-                self.expiry.remove(&(before.to, lease));
+                self.expiry.remove(&(before.to, permit));
             }
         }
-        self.expiry.insert((until, lease));
+        self.expiry.insert((until, permit));
     }
 
-    /// Ends a lease: slots come back, budgets are spent. Whom that may concern is to be seen to by the caller.
+    /// End a permit: slots come back, budgets are spent. The caller must dispatch.
     ///
-    /// An annulled one leaves nothing behind, as if it had never been granted.
+    /// An annulled permit leaves no trace, as if it had never been granted.
     pub(in crate::capacity) fn end(&mut self, key: Key, is_annulled: bool, wakes: &mut WakeList) {
-        let Some(record) = self.leases.get(key) else {
+        let Some(record) = self.permits.get(key) else {
             return;
         };
-        let lease = key.index();
+        let permit = key.index();
         if record.since.is_some() || self.waiting > 0 {
             self.read_clock();
         }
         let now = self.now;
-        self.stop_charging(lease);
-        let record = self.leases.at_mut(lease);
+        self.stop_charging(permit);
+        let record = self.permits.at_mut(permit);
         let cost = record.cost.take();
         let (node, since, held) = (record.node, record.since, record.held);
         let stamp = record.stamp;
-        self.strike_off(key);
+        self.remove_permit(key);
         let holds_slots = held.has_slots();
         if let Some(since) = since
             && !is_annulled
@@ -175,19 +175,21 @@ impl State {
             let hold = nanos(now.since(since));
             self.for_path(node, |node| node.learn(hold));
         }
-        self.for_pools(node, &cost, |pool, amount, is_line| match pool.kind {
-            Kind::Slots if !holds_slots => {}
-            Kind::Rate => {
-                if is_annulled {
-                    pool.refund(amount, stamp, now);
+        self.for_resources(node, &cost, |resource, amount, is_own| {
+            match resource.kind {
+                ResourceKind::Slots if !holds_slots => {}
+                ResourceKind::Rate => {
+                    if is_annulled {
+                        resource.refund(amount, stamp, now);
+                    }
+                    resource.end(stamp);
                 }
-                pool.end(stamp);
-            }
-            Kind::Slots => pool.unhold(amount, is_line),
-            Kind::Budget => {
-                pool.unhold(amount, is_line);
-                if !is_annulled {
-                    pool.spend(amount);
+                ResourceKind::Slots => resource.unhold(amount, is_own),
+                ResourceKind::Budget => {
+                    resource.unhold(amount, is_own);
+                    if !is_annulled {
+                        resource.spend(amount);
+                    }
                 }
             }
         });
@@ -204,62 +206,64 @@ impl State {
         self.forget(node);
     }
 
-    /// Settles the charge of a lease whose hold ends now.
-    fn stop_charging(&mut self, lease: u32) {
-        self.unmake_fresh(lease);
-        if self.leases.at(lease).charge != NIL {
-            self.correct(lease, self.now);
-            let place = std::mem::replace(&mut self.leases.at_mut(lease).charge, NIL);
-            self.expiry.remove(&(self.charges.at(place).to, lease));
+    /// Correct the charge of a permit whose hold ends now.
+    fn stop_charging(&mut self, permit: u32) {
+        self.remove_uncharged(permit);
+        if self.permits.at(permit).charge != NIL {
+            self.correct(permit, self.now);
+            let place = std::mem::replace(&mut self.permits.at_mut(permit).charge, NIL);
+            self.expiry.remove(&(self.charges.at(place).to, permit));
             self.charges.discard(self.charges.key_at(place));
         }
     }
 
-    /// Corrects what a lease asked for to what it really was.
+    /// Correct the cost of a permit to the actual amounts.
     pub(in crate::capacity) fn settle(
         &mut self,
         key: Key,
-        actual: &[(Resource, Amount)],
+        actual: &[(ResourceId, Amount)],
         wakes: &mut WakeList,
     ) -> Result<(), PermitError> {
-        let record = self.leases.get(key).ok_or(PermitError::Released)?;
+        let record = self.permits.get(key).ok_or(PermitError::Released)?;
         let (node, cost, held) = (record.node, record.cost.clone(), record.held);
-        for (place, &(resource, amount)) in actual.iter().enumerate() {
-            let part = cost.parts().iter().find(|(named, _)| *named == resource);
-            let &(_, asked) = part.ok_or(PermitError::Unasked(resource))?;
-            if actual[..place].iter().any(|(named, _)| *named == resource) {
-                return Err(PermitError::Twice(resource));
+        for (place, &(id, amount)) in actual.iter().enumerate() {
+            let part = cost.parts().iter().find(|(named, _)| *named == id);
+            let &(_, asked) = part.ok_or(PermitError::Unasked(id))?;
+            if actual[..place].iter().any(|(named, _)| *named == id) {
+                return Err(PermitError::Twice(id));
             }
-            if self.kind(resource) == Some(Kind::Slots) {
+            if self.kind(id) == Some(ResourceKind::Slots) {
                 if held != Held::Yes {
                     return Err(PermitError::Suspended);
                 }
                 if amount > asked {
-                    return Err(PermitError::Grows(resource));
+                    return Err(PermitError::Grows(id));
                 }
             }
         }
         let now = self.read_clock();
-        let stamp = self.leases.at(key.index()).stamp;
+        let stamp = self.permits.at(key.index()).stamp;
         let mut settled = cost.clone();
-        for &(resource, amount) in actual {
-            let (asked, amount) = (cost.get(resource).as_micros(), amount.as_micros());
-            settled.set(resource, Amount::raw(amount));
-            let one = Cost::part(resource, Amount::raw(amount));
-            self.for_pools(node, &one, |pool, amount, is_line| match pool.kind {
-                Kind::Rate if amount <= asked => pool.refund(asked - amount, stamp, now),
-                Kind::Rate => pool.owe(amount - asked, now),
-                Kind::Slots | Kind::Budget => {
-                    pool.unhold(asked, is_line);
-                    pool.hold(amount, is_line);
+        for &(id, amount) in actual {
+            let (asked, amount) = (cost.get(id).as_micros(), amount.as_micros());
+            settled.set(id, Amount::raw(amount));
+            let one = Cost::part(id, Amount::raw(amount));
+            self.for_resources(node, &one, |resource, amount, is_own| match resource.kind {
+                ResourceKind::Rate if amount <= asked => {
+                    resource.refund(asked - amount, stamp, now)
+                }
+                ResourceKind::Rate => resource.overdraw(amount - asked, now),
+                ResourceKind::Slots | ResourceKind::Budget => {
+                    resource.unhold(asked, is_own);
+                    resource.hold(amount, is_own);
                 }
             });
         }
-        let is_charged = self.leases.at(key.index()).charge != NIL;
+        let is_charged = self.permits.at(key.index()).charge != NIL;
         if is_charged {
             self.stop_charging(key.index());
         }
-        self.leases.at_mut(key.index()).cost = settled;
+        self.permits.at_mut(key.index()).cost = settled;
         if is_charged {
             self.charge(key.index(), now, false);
         }
@@ -270,13 +274,13 @@ impl State {
         Ok(())
     }
 
-    /// Gives back the slots of a lease for a while.
+    /// Give back the slots of a permit until it is resumed.
     pub(in crate::capacity) fn suspend(
         &mut self,
         key: Key,
         wakes: &mut WakeList,
     ) -> Result<(), PermitError> {
-        let record = self.leases.get(key).ok_or(PermitError::Released)?;
+        let record = self.permits.get(key).ok_or(PermitError::Released)?;
         if record.held != Held::Yes {
             return Err(PermitError::Suspended);
         }
@@ -286,16 +290,16 @@ impl State {
         Ok(())
     }
 
-    /// The slots of a lease come back; it stays.
-    pub(in crate::capacity) fn give_slots(&mut self, lease: u32, wakes: &mut WakeList) {
-        self.stop_charging(lease);
-        self.list(lease);
-        let record = self.leases.at_mut(lease);
+    /// Give back the slots of a permit, which stays.
+    pub(in crate::capacity) fn give_slots(&mut self, permit: u32, wakes: &mut WakeList) {
+        self.stop_charging(permit);
+        self.list(permit);
+        let record = self.permits.at_mut(permit);
         record.held = Held::No;
-        let (node, slots) = (record.node, self.slots_of(lease));
+        let (node, slots) = (record.node, self.slots_of(permit));
         if let Some(slots) = slots {
-            self.for_pools(node, &slots, |pool, amount, is_line| {
-                pool.unhold(amount, is_line);
+            self.for_resources(node, &slots, |resource, amount, is_own| {
+                resource.unhold(amount, is_own);
             });
             if self.waiting > 0 {
                 self.changed(node, &slots, wakes);
@@ -304,72 +308,71 @@ impl State {
         self.for_path(node, |node| node.permits -= 1);
     }
 
-    /// A lease takes its slots again, which are known to fit.
-    pub(in crate::capacity) fn take_slots(&mut self, lease: u32, held: Held) {
-        let node = self.leases.at(lease).node;
-        if let Some(slots) = self.slots_of(lease) {
-            self.for_pools(node, &slots, |pool, amount, is_line| {
-                pool.hold(amount, is_line);
+    /// Take the slots of a suspended permit again, which fit.
+    pub(in crate::capacity) fn take_slots(&mut self, permit: u32, held: Held) {
+        let node = self.permits.at(permit).node;
+        if let Some(slots) = self.slots_of(permit) {
+            self.for_resources(node, &slots, |resource, amount, is_own| {
+                resource.hold(amount, is_own);
             });
         }
         self.for_path(node, |node| node.permits += 1);
-        self.leases.at_mut(lease).held = held;
+        self.permits.at_mut(permit).held = held;
         if self.waiting > 0 {
-            self.charge(lease, self.now, true);
+            self.charge(permit, self.now, true);
         } else {
-            self.make_fresh(lease);
+            self.add_uncharged(permit);
         }
     }
 
-    /// The part of a lease's cost that is slots.
-    pub(in crate::capacity) fn slots_of(&self, lease: u32) -> Option<Cost> {
-        let parts = self.leases.at(lease).cost.parts().iter();
-        let slots = parts.filter(|(resource, _)| self.kind(*resource) == Some(Kind::Slots));
+    /// The part of a permit's cost that is slots.
+    pub(in crate::capacity) fn slots_of(&self, permit: u32) -> Option<Cost> {
+        let parts = self.permits.at(permit).cost.parts().iter();
+        let slots = parts.filter(|(id, _)| self.kind(*id) == Some(ResourceKind::Slots));
         Cost::new(slots.copied()).ok()
     }
 
-    /// Takes back the answer of a waiter that never came for it.
+    /// Undo a grant that was never collected.
     pub(in crate::capacity) fn annul(
         &mut self,
-        lease: u32,
+        permit: u32,
         resumes: Option<Key>,
         wakes: &mut WakeList,
     ) {
         match resumes {
-            None => self.end(self.leases.key_at(lease), true, wakes),
-            // It may have been released meanwhile.
-            Some(key) if self.leases.get(key).is_some() => self.give_slots(lease, wakes),
+            None => self.end(self.permits.key_at(permit), true, wakes),
+            // The permit may have been released meanwhile.
+            Some(key) if self.permits.get(key).is_some() => self.give_slots(permit, wakes),
             Some(_) => {}
         }
     }
 
-    /// Puts a lease into the list of its owner, if it has one and is not there. While nobody waits that is put off: most
-    /// leases are gone before anybody asks who holds them.
-    fn list(&mut self, lease: u32) {
-        let record = self.leases.at_mut(lease);
+    /// Add a permit to the list of its owner, once. Without a waiter this is deferred, as most permits end before the list is used.
+    fn list(&mut self, permit: u32) {
+        let record = self.permits.at_mut(permit);
         let Some(owner) = record.owner else {
             return;
         };
         if std::mem::replace(&mut record.is_listed, true) {
             return;
         }
-        if let Some(older) = self.owners.0.insert(owner, lease) {
-            self.leases.at_mut(older).newer = lease;
-            self.leases.at_mut(lease).older = older;
+        if let Some(older) = self.owners.0.insert(owner, permit) {
+            self.permits.at_mut(older).newer = permit;
+            self.permits.at_mut(permit).older = older;
         }
     }
 
-    fn unlist(&mut self, lease: u32) {
-        let record = self.leases.at(lease);
+    fn unlist(&mut self, permit: u32) {
+        let record = self.permits.at(permit);
         let Some(owner) = record.owner else {
             return;
         };
         let (older, newer) = (record.older, record.newer);
         if older != NIL {
-            self.leases.at_mut(older).newer = newer;
+            self.permits.at_mut(older).newer = newer;
         }
         if newer != NIL {
-            self.leases.at_mut(newer).older = older;
+            self.permits.at_mut(newer).older = older;
         } else if older != NIL {
             self.owners.0.insert(owner, older);
         } else {
@@ -377,23 +380,23 @@ impl State {
         }
     }
 
-    /// The leases of an owner, newest first. O(those), and of those that are fresh: once somebody waits, none are.
-    pub(in crate::capacity) fn leases_of(&self, owner: OwnerId) -> Vec<u32> {
+    /// The permits of an owner, newest first. O(those), plus the uncharged ones; once there is a waiter, there are none of these.
+    pub(in crate::capacity) fn permits_of(&self, owner: OwnerId) -> Vec<u32> {
         let mut next = self.owners.0.get(&owner).copied().unwrap_or(NIL);
         let listed = std::iter::from_fn(|| {
-            let lease = next;
-            if lease == NIL {
+            let permit = next;
+            if permit == NIL {
                 return None;
             }
-            next = self.leases.at(lease).older;
-            Some(lease)
+            next = self.permits.at(permit).older;
+            Some(permit)
         });
-        let fresh = self.fresh.iter().copied().filter(|&lease| {
-            let record = self.leases.at(lease);
+        let uncharged = self.uncharged.iter().copied().filter(|&permit| {
+            let record = self.permits.at(permit);
             record.owner == Some(owner) && !record.is_listed
         });
-        let mut leases: Vec<_> = listed.chain(fresh).collect();
-        leases.sort_unstable_by_key(|&lease| Reverse(self.leases.key_at(lease).ticket()));
-        leases
+        let mut permits: Vec<_> = listed.chain(uncharged).collect();
+        permits.sort_unstable_by_key(|&permit| Reverse(self.permits.key_at(permit).ticket()));
+        permits
     }
 }

@@ -1,127 +1,136 @@
-//! Granting: who is next, and the hand-off.
+//! Dispatch: the search for the next waiter, and the hand-off to it.
 
 use crate::capacity::index::NIL;
 use crate::capacity::model::permit_record::Held;
-use crate::capacity::model::resource::{Bound, Pool};
+use crate::capacity::model::resource::{LimitState, Resource};
 use crate::capacity::model::state::State;
-use crate::capacity::model::waiter::{Rank, Stage, Wants};
-use crate::capacity::{Cost, Resource};
+use crate::capacity::model::waiter::{Rank, WaiterState, Wants};
+use crate::capacity::{Cost, ResourceId};
 use crate::sync::WakeList;
 
-/// Whether something can be granted now, and if not, what is in the way.
+/// Whether a cost can be granted now, and otherwise the obstacle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::capacity) enum Fit {
+pub(in crate::capacity) enum FitResult {
     Fits,
-    /// This resource of this node, the nearest, has not enough left: it is for releases to change that.
-    Short(u32, Resource),
-    /// Only quota is missing, and it is its turn to wait for it.
+    /// The nearest node without enough of this resource. A release changes that.
+    Short(u32, ResourceId),
+    /// Only quota is missing, and the waiter may become the head of that rate's queue.
     Quota,
-    /// Only quota is missing, and it is another's turn.
-    Behind,
+    /// Only quota is missing, and another waiter is the head.
+    BehindHead,
     /// A pause, or a limit below the cost.
     Parked,
-    /// No node of the path limits a resource of the cost, and it is a newcomer's.
+    /// No node of the path limits a resource of the cost of a new request.
     Unknown,
 }
 
-/// Who came before the next and was not granted.
+/// The waiters before the next one, which were not granted.
 #[derive(Debug, Default)]
 struct Skipped {
-    /// They lacked slots or a budget, for the first time.
+    /// Those that lacked slots or a budget for the first time.
     short: Vec<u32>,
-    /// The first that needs quota: whether or not it lacks that, it comes before whoever takes a turn or slots.
+    /// The first one that needs quota, whether or not it lacks it: it precedes any waiter that becomes a head or takes slots.
     first: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::capacity) enum Next {
     Grant(u32),
-    /// It is next at a rate, and waits for it alone.
-    Turn(u32),
-    Nobody,
+    /// It is next at a rate, and only lacks its quota.
+    RateHead(u32),
+    Nothing,
 }
 
 impl State {
-    /// Whether a cost at a node fits what is free and unreserved to its asker: `waiter`, if it stands in a line; with a
-    /// rank if it was passed as often as may be.
+    /// Whether a cost at a node fits the capacity that is free and not reserved for others.
+    ///
+    /// `waiter` is the waiter, if there is one; `rank` is its rank if it is starved, which gives access to younger reservations.
     pub(in crate::capacity) fn fit(
         &self,
         node: u32,
         cost: &Cost,
         waiter: Option<u32>,
         rank: Option<Rank>,
-    ) -> Fit {
+    ) -> FitResult {
         let now = self.now;
-        let mut fit = Fit::Fits;
-        for (part, &(resource, amount)) in cost.parts().iter().enumerate() {
+        let mut fit = FitResult::Fits;
+        for (part, &(id, amount)) in cost.parts().iter().enumerate() {
             let amount = amount.as_micros();
             let mut is_known = false;
             let mut at = node;
             while at != NIL {
                 let here = self.nodes.at(at);
                 if part == 0 && here.is_held_off(now) {
-                    return Fit::Parked;
+                    return FitResult::Parked;
                 }
-                if let Some(pool) = here.pool(resource)
-                    && let Some(largest) = pool.largest()
+                if let Some(resource) = here.resource(id)
+                    && let Some(largest) = resource.largest()
                 {
                     is_known = true;
                     if amount > largest {
-                        return Fit::Parked;
+                        return FitResult::Parked;
                     }
-                    match self.fit_pool(pool, amount, waiter, rank) {
-                        Fit::Parked => return Fit::Parked,
-                        Fit::Short(..) if !matches!(fit, Fit::Short(..)) => {
-                            fit = Fit::Short(at, resource);
+                    match self.fit_resource(resource, amount, waiter, rank) {
+                        FitResult::Parked => return FitResult::Parked,
+                        FitResult::Short(..) if !matches!(fit, FitResult::Short(..)) => {
+                            fit = FitResult::Short(at, id);
                         }
-                        Fit::Behind if !matches!(fit, Fit::Short(..)) => fit = Fit::Behind,
-                        Fit::Quota if fit == Fit::Fits => fit = Fit::Quota,
+                        FitResult::BehindHead if !matches!(fit, FitResult::Short(..)) => {
+                            fit = FitResult::BehindHead
+                        }
+                        FitResult::Quota if fit == FitResult::Fits => fit = FitResult::Quota,
                         _ => {}
                     }
                 }
                 at = here.parent;
             }
-            // Of a waiter all were limited when it came. What no longer is can be had.
+            // All resources of a queued waiter were limited when it was queued. One without a limit is unlimited now.
             if !is_known && waiter.is_none() {
-                return Fit::Unknown;
+                return FitResult::Unknown;
             }
         }
         fit
     }
 
     #[inline]
-    fn fit_pool(&self, pool: &Pool, amount: u64, waiter: Option<u32>, rank: Option<Rank>) -> Fit {
+    fn fit_resource(
+        &self,
+        resource: &Resource,
+        amount: u64,
+        waiter: Option<u32>,
+        rank: Option<Rank>,
+    ) -> FitResult {
         let now = self.now;
-        if let Bound::Rate(_) = pool.bound {
-            return match pool.turn {
-                Some(other) if Some(other) != waiter => Fit::Behind,
-                _ if pool.ready_at(amount, now) > now => Fit::Quota,
-                _ => Fit::Fits,
+        if let LimitState::Rate(_) = resource.limit {
+            return match resource.head {
+                Some(other) if Some(other) != waiter => FitResult::BehindHead,
+                _ if resource.ready_at(amount, now) > now => FitResult::Quota,
+                _ => FitResult::Fits,
             };
         }
-        if now < pool.not_before {
-            return Fit::Parked;
+        if now < resource.not_before {
+            return FitResult::Parked;
         }
-        let free = rank.map_or_else(|| pool.unreserved(), |rank| pool.free_for(rank));
+        let free = rank.map_or_else(|| resource.unreserved(), |rank| resource.free_for(rank));
         if amount > free {
-            return Fit::Short(NIL, pool.resource);
+            return FitResult::Short(NIL, resource.id);
         }
-        Fit::Fits
+        FitResult::Fits
     }
 
-    /// [`fit`](Self::fit) of one who stands in a line.
-    pub(in crate::capacity) fn fit_waiter(&self, waiter: u32) -> Fit {
+    /// [`fit`](Self::fit) of a queued waiter.
+    pub(in crate::capacity) fn fit_waiter(&self, waiter: u32) -> FitResult {
         let record = self.waiters.at(waiter);
-        let rank = self.was_passed(waiter).then_some(record.rank);
+        let rank = self.is_starved(waiter).then_some(record.rank);
         self.fit(record.node, &record.cost, Some(waiter), rank)
     }
 
-    /// Grants whatever can be granted. Afterwards no offered waiter fits what is free and unreserved to it.
+    /// Grant all that can be granted. Afterwards no offered waiter fits the capacity that is free and not reserved for others.
     pub(in crate::capacity) fn dispatch(&mut self, wakes: &mut WakeList) {
         if self.waiting == 0 {
             return;
         }
-        self.fire(wakes);
+        self.fire_timers(wakes);
         self.recharge();
         let mut skipped = Skipped::default();
         while self.waiting > 0 {
@@ -138,11 +147,11 @@ impl State {
             #[cfg(any(test, debug_assertions))]
             assert!(
                 !self.is_watched || next == self.find_among_all(self.root),
-                "a look at everybody finds another than {next:?}"
+                "a look at all finds another than {next:?}"
             );
-            if !matches!(next, Next::Nobody) {
+            if !matches!(next, Next::Nothing) {
                 for waiter in skipped.short.drain(..) {
-                    self.was_next(waiter);
+                    self.mark_next(waiter);
                 }
             }
             match next {
@@ -150,43 +159,47 @@ impl State {
                     let late = self.late(skipped.first);
                     let node = self.waiters.at(waiter).node;
                     self.grant(waiter, wakes);
-                    self.move_on(node);
+                    self.catch_up(node);
                     self.missed(&late);
                 }
-                Next::Turn(waiter) => {
+                Next::RateHead(waiter) => {
                     if let Some(first) = skipped.first {
-                        self.outrun(first, waiter);
+                        self.note_slot_misser(first, waiter);
                     }
-                    self.take_turns(waiter);
+                    self.take_rate_heads(waiter);
                 }
-                Next::Nobody => break,
+                Next::Nothing => break,
             }
         }
     }
 
-    /// The first, by start tags from `node` downward and by rank in a line, that fits or is next at a rate. Notes who
-    /// came before and did not fit.
+    /// Return the first waiter that fits or is next at a rate: by start tags from `node` downward, then by rank in a queue.
+    ///
+    /// Collects the waiters before it that did not fit.
     fn find(&self, node: u32, skipped: &mut Skipped) -> Next {
         let here = self.nodes.at(node);
-        let line = &here.line;
-        let own = line.flow.open.then(|| line.flow.place(node));
-        let waits = |rates: &[Resource]| self.turns(node).any(|rate| rates.contains(&rate));
-        for child in here.open.in_order(own, waits) {
+        let queue = &here.queue;
+        let own = queue.share.eligible.then(|| queue.share.order_key(node));
+        let waits =
+            |rates: &[ResourceId]| self.headed_rates(node).any(|rate| rates.contains(&rate));
+        for child in here.ready.in_order(own, waits) {
             if child != node {
                 match self.find(child, skipped) {
-                    Next::Nobody => continue,
+                    Next::Nothing => continue,
                     next => return next,
                 }
             }
-            for waiter in line.offered() {
+            for waiter in queue.offered() {
                 let record = self.waiters.at(waiter);
-                // Those who were passed as often as may be were looked at before; they still come first.
-                if !self.was_passed(waiter) {
+                // Starved waiters were visited before the search; they are still first.
+                if !self.is_starved(waiter) {
                     match self.fit_waiter(waiter) {
-                        Fit::Fits => return Next::Grant(waiter),
-                        // It waits at each rate that is not ready, and there no other does.
-                        Fit::Quota if record.turns == 0 => return Next::Turn(waiter),
-                        Fit::Short(..) if !record.was_next => skipped.short.push(waiter),
+                        FitResult::Fits => return Next::Grant(waiter),
+                        // A head waits at each rate that is not ready, and is the only one that waits there.
+                        FitResult::Quota if record.rates_headed == 0 => {
+                            return Next::RateHead(waiter);
+                        }
+                        FitResult::Short(..) if !record.was_next => skipped.short.push(waiter),
                         _ => {}
                     }
                 }
@@ -195,25 +208,25 @@ impl State {
                 }
             }
         }
-        Next::Nobody
+        Next::Nothing
     }
 
-    /// Hands a waiter what it asked for. It fits.
+    /// Grant a waiter, whose cost fits.
     pub(in crate::capacity) fn grant(&mut self, waiter: u32, wakes: &mut WakeList) {
         self.pass(waiter);
         let record = self.waiters.at(waiter);
         let (node, wants) = (record.node, record.wants);
-        let lease = match wants {
+        let permit = match wants {
             Wants::New(owner) => self.take(node, record.cost.clone(), owner).index(),
             Wants::Again(key) => {
                 self.take_slots(key.index(), Held::Regained);
                 key.index()
             }
         };
-        // Only now, so that gates are looked at once, with everything in its place.
+        // Only now, when everything is counted: this refreshes eligibility once.
         self.leave(waiter);
         let record = self.waiters.at_mut(waiter);
-        record.stage = Stage::Granted(lease);
+        record.state = WaiterState::Granted(permit);
         if let Some(waker) = record.waker.take() {
             wakes.push(waker);
         }

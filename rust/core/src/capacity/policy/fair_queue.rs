@@ -3,12 +3,12 @@
 use crate::capacity::index::NIL;
 use crate::capacity::model::node::Node;
 use crate::capacity::model::permit_record::Charge;
-use crate::capacity::model::resource::Bound;
-use crate::capacity::model::share::{FRACTION, Flow, Level, Prices};
+use crate::capacity::model::resource::LimitState;
+use crate::capacity::model::share::{FRACTION, Level, Prices, Share};
 use crate::capacity::model::state::State;
 use crate::capacity::{Cost, Time, Weight};
 
-/// A share of a limit, by weight.
+/// A share of a limit, divided by the weight.
 #[inline]
 fn price(amount: u64, limit: u64, weight: Weight) -> u64 {
     let share = (u128::from(amount) << FRACTION) / u128::from(limit.max(1));
@@ -19,100 +19,100 @@ fn price(amount: u64, limit: u64, weight: Weight) -> u64 {
 }
 
 impl State {
-    /// The child of `node` that goes by `child`: its own line goes by its own index.
+    /// The share of a child of `node`. The node's own index stands for its own queue.
     #[inline]
-    pub(in crate::capacity) fn flow(&self, node: u32, child: u32) -> &Flow {
+    pub(in crate::capacity) fn share(&self, node: u32, child: u32) -> &Share {
         if node == child {
-            &self.nodes.at(node).line.flow
+            &self.nodes.at(node).queue.share
         } else {
-            &self.nodes.at(child).flow
+            &self.nodes.at(child).share
         }
     }
 
     #[inline]
-    pub(in crate::capacity) fn flow_mut(&mut self, node: u32, child: u32) -> &mut Flow {
+    pub(in crate::capacity) fn share_mut(&mut self, node: u32, child: u32) -> &mut Share {
         if node == child {
-            &mut self.nodes.at_mut(node).line.flow
+            &mut self.nodes.at_mut(node).queue.share
         } else {
-            &mut self.nodes.at_mut(child).flow
+            &mut self.nodes.at_mut(child).share
         }
     }
 
-    /// Makes `child` of `node` eligible, or no longer. One that becomes so is lifted to [where it starts](Self::start).
-    pub(in crate::capacity) fn set_open(&mut self, node: u32, child: u32, open: bool) {
-        if self.flow(node, child).open == open {
+    /// Make `child` of `node` eligible or ineligible. A child that becomes eligible is lifted to [its start](Self::start).
+    pub(in crate::capacity) fn set_eligible(&mut self, node: u32, child: u32, eligible: bool) {
+        if self.share(node, child).eligible == eligible {
             return;
         }
         let (now, stamp) = (self.now, self.next_stamp());
-        let start = if open { self.start(node, child) } else { 0 };
-        let flow = self.flow_mut(node, child);
-        flow.open = open;
-        if !open {
-            flow.left = stamp;
-        } else if flow.tag < start {
-            flow.tag = start;
-            flow.lifted = stamp;
-            flow.lifted_at = now;
+        let start = if eligible { self.start(node, child) } else { 0 };
+        let share = self.share_mut(node, child);
+        share.eligible = eligible;
+        if !eligible {
+            share.left = stamp;
+        } else if share.tag < start {
+            share.tag = start;
+            share.lifted = stamp;
+            share.lifted_at = now;
         }
         if node == child {
             return;
         }
-        if open {
-            self.seat(node, child);
+        if eligible {
+            self.add_leaf(node, child);
         } else {
-            self.unseat(node, child);
+            self.free_leaf(node, child);
         }
     }
 
-    /// Gives a child of `node` a seat among those of its siblings who need the same rates.
-    fn seat(&mut self, node: u32, child: u32) {
+    /// Add a child of `node` to its ready children, in the class of its rates.
+    fn add_leaf(&mut self, node: u32, child: u32) {
         let rates = self.nodes.at(child).rates();
-        let place = self.nodes.at(child).flow.place(child);
-        let siblings = &mut self.nodes.at_mut(node).open;
-        let kind = siblings.kind(rates);
-        let seat = siblings.enter(kind, place);
-        let flow = &mut self.nodes.at_mut(child).flow;
-        (flow.kind, flow.seat) = (kind, seat);
+        let key = self.nodes.at(child).share.order_key(child);
+        let ready = &mut self.nodes.at_mut(node).ready;
+        let class = ready.class(rates);
+        let leaf = ready.insert(class, key);
+        let share = &mut self.nodes.at_mut(child).share;
+        (share.class, share.leaf) = (class, leaf);
     }
 
-    fn unseat(&mut self, node: u32, child: u32) {
-        let Flow { kind, seat, .. } = self.nodes.at(child).flow;
-        let siblings = &mut self.nodes.at_mut(node).open;
-        if siblings.leave(kind, seat) {
-            let mut siblings = std::mem::take(siblings);
-            for (child, seat) in siblings.deal(kind) {
-                self.nodes.at_mut(child).flow.seat = seat;
+    fn free_leaf(&mut self, node: u32, child: u32) {
+        let Share { class, leaf, .. } = self.nodes.at(child).share;
+        let ready = &mut self.nodes.at_mut(node).ready;
+        if ready.remove(class, leaf) {
+            let mut ready = std::mem::take(ready);
+            for (child, leaf) in ready.assign_leaves(class) {
+                self.nodes.at_mut(child).share.leaf = leaf;
             }
-            self.nodes.at_mut(node).open = siblings;
+            self.nodes.at_mut(node).ready = ready;
         }
     }
 
-    /// Seats an eligible child of `node` among others if it needs other rates now.
-    pub(in crate::capacity) fn reseat(&mut self, node: u32, child: u32) {
+    /// Move an eligible child of `node` to other siblings if it needs other rates now.
+    pub(in crate::capacity) fn update_class(&mut self, node: u32, child: u32) {
         let here = self.nodes.at(child);
-        let kind = here.flow.kind;
-        if !here.needs_rates(self.nodes.at(node).open.rates(kind)) {
-            self.unseat(node, child);
-            self.seat(node, child);
+        let class = here.share.class;
+        if !here.needs_rates(self.nodes.at(node).ready.rates(class)) {
+            self.free_leaf(node, child);
+            self.add_leaf(node, child);
         }
     }
 
-    /// Changes the flow of `child`, and its place among its siblings with it.
-    pub(in crate::capacity) fn move_flow(
+    /// Change the share of `child`, and its position among its siblings.
+    pub(in crate::capacity) fn update_share(
         &mut self,
         node: u32,
         child: u32,
-        change: impl FnOnce(&mut Flow),
+        change: impl FnOnce(&mut Share),
     ) {
-        let flow = self.flow_mut(node, child);
-        change(flow);
-        let (place, kind, seat) = (flow.place(child), flow.kind, flow.seat);
-        if flow.open && node != child {
-            self.nodes.at_mut(node).open.change(kind, seat, place);
+        let share = self.share_mut(node, child);
+        change(share);
+        let (key, class, leaf) = (share.order_key(child), share.class, share.leaf);
+        if share.eligible && node != child {
+            self.nodes.at_mut(node).ready.update(class, leaf, key);
         }
     }
 
-    /// The levels of a path, the line of `node` first, in room that is to be [put back](Self::put_back).
+    /// The levels of a path, the queue of `node` first, in a buffer that must be [put back](Self::put_back).
     fn levels_of(&mut self, node: u32) -> Vec<Level> {
         let mut levels = std::mem::take(&mut self.levels);
         let (mut parent, mut child) = (node, node);
@@ -134,35 +134,34 @@ impl State {
         self.levels = levels;
     }
 
-    /// What a nanosecond of `cost` at `node` is worth, level by level, and what the quota in it is worth in all.
+    /// Set the price of a nanosecond of `cost` at `node`, level by level, and the worth of its quota.
     ///
-    /// At each level it is the largest share of a limit, of those resources that two children compete for and that
-    /// somebody had to wait for. What nobody else there wants is no loss to anybody: charging for it would starve those
-    /// beside it (Bhattacharya et al. 2013).
+    /// The price at a level is the largest share of a limit, among the contended resources for which two children compete. A charge
+    /// for an uncontended resource would starve its user of the contended ones (Bhattacharya et al. 2013).
     fn price_levels(&self, cost: &Cost, levels: &mut [Level]) {
-        for &(resource, amount) in cost.parts() {
+        for &(id, amount) in cost.parts() {
             let amount = amount.as_micros();
-            let (mut scarce, mut limit, mut worth) = (false, None, 0);
+            let (mut contended, mut limit, mut worth) = (false, None, 0);
             for level in levels.iter_mut().rev() {
-                let Some(pool) = self.nodes.at(level.parent).pool(resource) else {
+                let Some(resource) = self.nodes.at(level.parent).resource(id) else {
                     continue;
                 };
-                scarce |= pool.scarce;
-                match &pool.bound {
-                    // A budget is spent once, whoever holds it and however long.
-                    Bound::None | Bound::Budget { .. } => {}
-                    Bound::Slots(here) => {
-                        let last = pool.ceiling.unwrap_or(0);
+                contended |= resource.contended;
+                match &resource.limit {
+                    // A budget is spent once, whichever permit holds it and however long.
+                    LimitState::None | LimitState::Budget { .. } => {}
+                    LimitState::Slots(here) => {
+                        let last = resource.ceiling.unwrap_or(0);
                         let here = if *here > 0 { *here } else { last };
                         limit = Some(limit.map_or(here, |above: u64| above.min(here)));
                     }
-                    Bound::Rate(rate) => worth = worth.max(rate.worth(amount)),
+                    LimitState::Rate(rate) => worth = worth.max(rate.worth(amount)),
                 }
-                if !scarce || pool.users < 2 {
+                if !contended || resource.users < 2 {
                     continue;
                 }
                 if let Some(limit) = limit {
-                    let weight = self.flow(level.parent, level.child).weight;
+                    let weight = self.share(level.parent, level.child).weight;
                     level.price = price(amount, limit, weight).max(level.price);
                 }
                 level.quota = worth.max(level.quota);
@@ -170,7 +169,7 @@ impl State {
         }
     }
 
-    /// How long a permit of `node` is expected to be held, in nanoseconds.
+    /// The expected hold time of a permit of `node`, in nanoseconds.
     pub(in crate::capacity) fn estimate(&self, node: u32) -> u64 {
         let mut nodes = self.path(node);
         nodes
@@ -179,17 +178,17 @@ impl State {
             .max(1)
     }
 
-    /// Charges a lease for its next stretch, from `from` on, as long as its like is expected to be held; at each level of
-    /// its path it counts as served if it is a grant.
-    pub(in crate::capacity) fn charge(&mut self, lease: u32, from: Time, is_grant: bool) {
-        let node = self.leases.at(lease).node;
+    /// Charge a permit for its next stretch, from `from` on, for the expected hold time. A grant also counts as service at each
+    /// level of its path.
+    pub(in crate::capacity) fn charge(&mut self, permit: u32, from: Time, is_grant: bool) {
+        let node = self.permits.at(permit).node;
         let until = from.as_nanos().saturating_add(self.estimate(node));
         let mut levels = self.levels_of(node);
-        self.price_levels(&self.leases.at(lease).cost, &mut levels);
+        self.price_levels(&self.permits.at(permit).cost, &mut levels);
         let stamp = self.next_stamp();
         for level in &levels {
             let &Level { parent, child, .. } = level;
-            let weight = i128::from(self.flow(parent, child).weight.as_micros());
+            let weight = i128::from(self.share(parent, child).weight.as_micros());
             let mut charge = i128::from(level.price) * i128::from(until - from.as_nanos());
             if is_grant && level.quota > 0 {
                 let one = i128::from(Weight::ONE.as_micros());
@@ -201,13 +200,13 @@ impl State {
                 i128::MIN
             };
             let mut tag = 0;
-            self.move_flow(parent, child, |flow| {
-                flow.tag = flow.tag.max(start) + charge;
-                flow.serve(charge);
+            self.update_share(parent, child, |share| {
+                share.tag = share.tag.max(start) + charge;
+                share.serve(charge);
                 if is_grant {
-                    flow.served = stamp;
+                    share.served = stamp;
                 }
-                tag = flow.tag;
+                tag = share.tag;
             });
             let node = self.nodes.at_mut(parent);
             node.greatest_tag = node.greatest_tag.max(tag);
@@ -221,15 +220,16 @@ impl State {
             prices: Prices::of(&levels),
         };
         self.put_back(levels);
-        self.note_charge(lease, charge);
+        self.note_charge(permit, charge);
     }
 
-    /// Begins a grant to `child`: the virtual time moves on to its start tag. Where nobody competes for anything, that is as late
-    /// as any tag there, and is to be the child's: a lead from an earlier competition ends with it.
+    /// Begin a grant to `child` and return its start tag; the virtual time advances to it.
+    ///
+    /// Where no children compete, the start tag is the greatest tag there. So a lead from an earlier competition ends.
     fn begin(&mut self, parent: u32, child: u32) -> i128 {
-        let tag = self.flow(parent, child).tag;
+        let tag = self.share(parent, child).tag;
         let node = self.nodes.at_mut(parent);
-        let is_alone = node.pools.iter().all(|pool| pool.users < 2);
+        let is_alone = node.resources.iter().all(|resource| resource.users < 2);
         let tag = if is_alone {
             tag.max(node.greatest_tag)
         } else {
@@ -239,12 +239,12 @@ impl State {
         tag
     }
 
-    /// Charges a lease for what it was held beyond what it was charged for, or gives back what it was not held of it.
+    /// Charge a permit for a hold beyond its last charge, or refund the part of the charge that was not held.
     ///
-    /// What a child was charged before it was lifted is forgiven, so what of that would be given back is forgiven too:
-    /// it would be savings. `until` is when the lease ended, or outlived its charge.
-    pub(in crate::capacity) fn correct(&mut self, lease: u32, until: Time) {
-        let record = self.leases.at(lease);
+    /// A lift forgives the charges from before it. A refund of them would be savings, so it is dropped. `until` is when the permit
+    /// ended or outlived its charge.
+    pub(in crate::capacity) fn correct(&mut self, permit: u32, until: Time) {
+        let record = self.permits.at(permit);
         if record.charge == NIL {
             return;
         }
@@ -253,7 +253,7 @@ impl State {
         let charge = self.charges.at(place);
         charge.prices.put_into(&mut levels);
         let (charged_to, stamp) = (charge.to, charge.stamp);
-        // While nobody waited there was nothing to share.
+        // Without a waiter there was nothing to share.
         let busy_until = if self.waiting > 0 {
             until
         } else {
@@ -271,15 +271,15 @@ impl State {
                 continue;
             }
             let price = i128::from(price);
-            let flow = self.flow(parent, child);
-            let was_lifted = flow.lifted > stamp;
+            let share = self.share(parent, child);
+            let was_lifted = share.lifted > stamp;
             let (service, tag) = if until < charged_to {
                 let early = i128::from(charged_to.as_nanos() - until.as_nanos());
                 let back = -price * early;
                 (back, if was_lifted { 0 } else { back })
             } else {
                 let lifted_at = if was_lifted {
-                    flow.lifted_at
+                    share.lifted_at
                 } else {
                     Time::ZERO
                 };
@@ -287,22 +287,22 @@ impl State {
                     |from: Time| i128::from(busy_until.as_nanos().saturating_sub(from.as_nanos()));
                 (price * late(from), price * late(from.max(lifted_at)))
             };
-            self.move_flow(parent, child, |flow| {
-                flow.tag += tag;
-                flow.serve(service);
+            self.update_share(parent, child, |share| {
+                share.tag += tag;
+                share.serve(service);
             });
         }
         self.put_back(levels);
     }
 
-    /// Charges every lease that has outlived its charge for another stretch.
+    /// Charge every permit that has outlived its charge for another stretch.
     pub(in crate::capacity) fn recharge(&mut self) {
         let now = self.now;
-        while let Some((until, lease)) = self.expiry.first()
+        while let Some((until, permit)) = self.expiry.first()
             && until <= now
         {
-            self.correct(lease, now);
-            self.charge(lease, now, false);
+            self.correct(permit, now);
+            self.charge(permit, now, false);
         }
     }
 }

@@ -1,85 +1,93 @@
-//! Whom quota holds back, while others get on without it: how much it may be owed, and where newcomers start.
+//! The lag of children that quota holds back while their siblings are granted: its bound, and the start tag of newcomers.
 //!
-//! A child that waits at a rate of the node, or of one above, keeps its tag while slots go to its siblings, and the virtual time goes on
-//! with them. Were there no end to that, whoever fetches and calls would stand behind all of it wherever it calls, for as long as
-//! the tree is old; and whoever turned from calls to fetches would have the slots to itself for as long. So there is an end. Two siblings may
-//! differ in any case by all that the node has, for a hold of each. Once a child that nothing but quota holds back is behind the virtual
-//! time by twice as much, all who wait for quota *move on*: those at each rate together, so that the last of them is behind by no more than
-//! that. Between them nothing changes by this: what they have of a rate is by weight. Who waits at several rates moves on by the largest
-//! of these steps, which is why all rates move at the same moment, each by about as much.
+//! A child that waits at a rate of the node, or of an ancestor, keeps its tag while its siblings are granted slots and the virtual
+//! time advances with them. Without a bound on this lag, a child that uses both quota and slots would be behind all that lag
+//! wherever it competes, for as long as the tree lives. A child that changes from quota to slots would own the slots for as long.
 //!
-//! Who becomes eligible and comes to wait behind somebody's turn starts beside the first of its siblings: level with those who wait
-//! there already, not behind what they are owed. By that it is owed no more than they.
+//! Two siblings may differ in any case by the capacity of the whole node for one hold of each. A child that only quota holds back
+//! is *far lagging* once it lags the virtual time by twice as much. All children that wait for quota then *catch up*: those at
+//! each rate by the same step, so that the last of them lags by no more than the bound. Their order does not change, because they
+//! share the rate by weight. A child that waits at several rates catches up by the largest of these steps. All rates therefore
+//! catch up at the same moment, each by about as much.
 //!
-//! That nobody is owed too much is seen by the first of all. Moving on costs a look at all who are eligible and at their waiters, and
-//! comes due once in about so many grants as hold all that the node has.
+//! A child that becomes eligible and waits behind the head of a rate starts level with the first of its siblings, which wait there
+//! already. It is not behind their lag, and is compensated for no more than they are.
+//!
+//! Far lagging is detected by the first child alone. Catching up visits all eligible children and their waiters. It happens about
+//! once in as many grants as fill the node.
 
 use crate::capacity::index::NIL;
-use crate::capacity::index::tournament_tree::Place;
+use crate::capacity::index::tournament_tree::OrderKey;
 use crate::capacity::model::share::FRACTION;
 use crate::capacity::model::state::State;
-use crate::capacity::{Resource, Weight};
+use crate::capacity::{ResourceId, Weight};
 
-/// A child that nothing but quota holds back.
-struct Behind {
+/// A child that only quota holds back.
+struct Lagging {
     child: u32,
     tag: i128,
     /// The rates at which it waits.
-    rates: Vec<Resource>,
+    rates: Vec<ResourceId>,
 }
 
 impl State {
-    /// Where a child of `parent` starts, at least, that becomes eligible: at the virtual time, since while it could not have taken
-    /// anything it cannot have saved anything up; or level with those who wait already where it comes to wait.
+    /// Return the least start tag for a `child` of `parent` that becomes eligible.
     ///
-    /// If nothing was granted meanwhile it has never been away: whoever asks for the next only after it was granted the last would
-    /// else lose at each grant what it is owed.
+    /// This is the virtual time, as a child cannot save up service that it could not have used. If the child joins a rate's queue,
+    /// it is the tag of the first child that waits there.
+    ///
+    /// The tag stays if nothing was granted meanwhile. Otherwise a client that submits its next request only after its last grant
+    /// would lose its lag at each grant.
     pub(in crate::capacity) fn start(&self, parent: u32, child: u32) -> i128 {
-        let flow = self.flow(parent, child);
+        let share = self.share(parent, child);
         let here = self.nodes.at(parent);
-        if flow.tag >= here.virtual_time || flow.left >= here.last_grant {
-            return flow.tag;
+        if share.tag >= here.virtual_time || share.left >= here.last_grant {
+            return share.tag;
         }
         match self.first(parent) {
-            Some((tag, ..)) if tag < here.virtual_time && self.comes_to_a_turn(parent, child) => {
+            Some((tag, ..)) if tag < here.virtual_time && self.joins_rate_queue(parent, child) => {
                 tag
             }
             _ => here.virtual_time,
         }
     }
 
-    /// Moves on those who are owed too much by their siblings, since something was granted to a waiter of `node` as the next of all.
-    pub(in crate::capacity) fn move_on(&mut self, node: u32) {
+    /// Let far lagging siblings catch up, along the path of a `node` whose waiter was just granted as the next of all.
+    pub(in crate::capacity) fn catch_up(&mut self, node: u32) {
         let (mut parent, mut granted) = (node, node);
         while parent != NIL {
-            if self.is_anybody_far_behind(parent, granted) {
-                self.move_on_from(parent, granted);
+            if self.has_far_lagging(parent, granted) {
+                self.catch_up_at(parent, granted);
             }
             granted = parent;
             parent = self.nodes.at(parent).parent;
         }
     }
 
-    fn is_anybody_far_behind(&self, parent: u32, granted: u32) -> bool {
+    fn has_far_lagging(&self, parent: u32, granted: u32) -> bool {
         let virtual_time = self.nodes.at(parent).virtual_time;
-        // The last is the dearest to find out.
+        // The most expensive test is last.
         self.first(parent).is_some_and(|(tag, _, first)| {
             tag < virtual_time
-                && self.is_there_a_turn(parent)
+                && self.has_headed_rate(parent)
                 && tag < virtual_time - 2 * self.allowance(parent, first, granted)
         })
     }
 
-    fn move_on_from(&mut self, parent: u32, granted: u32) {
+    fn catch_up_at(&mut self, parent: u32, granted: u32) {
         let here = self.nodes.at(parent);
         let virtual_time = here.virtual_time;
-        let own = here.line.flow.open.then(|| here.line.flow.place(parent));
-        let everybody = here.open.in_order(own, |_| false);
-        let behind: Vec<_> = everybody
-            .filter_map(|child| self.behind(parent, child))
+        let own = here
+            .queue
+            .share
+            .eligible
+            .then(|| here.queue.share.order_key(parent));
+        let all = here.ready.in_order(own, |_| false);
+        let lagging: Vec<_> = all
+            .filter_map(|child| self.lagging(parent, child))
             .collect();
-        let mut steps: Vec<(Resource, i128)> = Vec::new();
-        for Behind { child, tag, rates } in &behind {
+        let mut steps: Vec<(ResourceId, i128)> = Vec::new();
+        for Lagging { child, tag, rates } in &lagging {
             let step = virtual_time - self.allowance(parent, *child, granted) - tag;
             if step <= 0 {
                 continue;
@@ -91,86 +99,96 @@ impl State {
                 }
             }
         }
-        for Behind { child, tag, rates } in behind {
+        for Lagging { child, tag, rates } in lagging {
             let steps = steps.iter().filter(|(rate, _)| rates.contains(rate));
             if let Some(step) = steps.map(|&(_, step)| step).max() {
-                self.move_flow(parent, child, |flow| flow.tag += step);
+                self.update_share(parent, child, |share| share.tag += step);
                 let here = self.nodes.at_mut(parent);
                 here.greatest_tag = here.greatest_tag.max(tag + step);
             }
         }
     }
 
-    /// What two children may differ by: the whole node, for one hold of each, over their weights.
+    /// The difference that two children may have: the whole node for one hold of each, over their weights.
     fn allowance(&self, parent: u32, one: u32, other: u32) -> i128 {
         let hold = i128::from(self.estimate(parent)) << FRACTION;
         let of = |child| {
-            let weight = self.flow(parent, child).weight.as_micros();
+            let weight = self.share(parent, child).weight.as_micros();
             hold / i128::from(weight) * i128::from(Weight::ONE.as_micros())
         };
         of(one) + of(other)
     }
 
-    /// The first of those that are eligible.
-    fn first(&self, parent: u32) -> Option<Place> {
+    /// The first eligible child.
+    fn first(&self, parent: u32) -> Option<OrderKey> {
         let here = self.nodes.at(parent);
-        let own = here.line.flow.open.then(|| here.line.flow.place(parent));
-        here.open.first().into_iter().chain(own).min()
+        let own = here
+            .queue
+            .share
+            .eligible
+            .then(|| here.queue.share.order_key(parent));
+        here.ready.first().into_iter().chain(own).min()
     }
 
-    /// The rates of a node and of those above at which somebody has the turn.
-    pub(in crate::capacity) fn turns(&self, node: u32) -> impl Iterator<Item = Resource> + '_ {
-        let pools = self
+    /// The rates of a node and its ancestors whose queue has a head.
+    pub(in crate::capacity) fn headed_rates(
+        &self,
+        node: u32,
+    ) -> impl Iterator<Item = ResourceId> + '_ {
+        let resources = self
             .path(node)
-            .flat_map(|at| self.nodes.at(at).pools.iter());
-        pools
-            .filter(|pool| pool.turn.is_some())
-            .map(|pool| pool.resource)
+            .flat_map(|at| self.nodes.at(at).resources.iter());
+        resources
+            .filter(|resource| resource.head.is_some())
+            .map(|resource| resource.id)
     }
 
-    fn is_there_a_turn(&self, node: u32) -> bool {
-        self.turns(node).next().is_some()
+    fn has_headed_rate(&self, node: u32) -> bool {
+        self.headed_rates(node).next().is_some()
     }
 
-    /// Whether all whom a child offers need one rate at which somebody has the turn.
-    fn comes_to_a_turn(&self, parent: u32, child: u32) -> bool {
-        self.turns(parent).any(|rate| {
+    /// Whether all offered waiters of a child need one rate whose queue has a head.
+    fn joins_rate_queue(&self, parent: u32, child: u32) -> bool {
+        self.headed_rates(parent).any(|rate| {
             let here = self.nodes.at(child);
             if parent == child {
                 let mut costs = here
-                    .line
+                    .queue
                     .offered()
                     .map(|waiter| &self.waiters.at(waiter).cost);
                 return costs.all(|cost| !cost.get(rate).is_zero());
             }
-            let pool = here.pool(rate);
-            pool.is_some_and(|pool| pool.needs.len() == here.offered)
+            let resource = here.resource(rate);
+            resource.is_some_and(|resource| resource.demand.len() == here.offered)
         })
     }
 
-    /// A child whose offered waiters all wait at some rate.
-    fn behind(&self, parent: u32, child: u32) -> Option<Behind> {
-        let tag = self.flow(parent, child).tag;
+    /// The child, if all its offered waiters wait at some rate.
+    fn lagging(&self, parent: u32, child: u32) -> Option<Lagging> {
+        let tag = self.share(parent, child).tag;
         let mut rates = Vec::new();
-        let is_behind = if parent == child {
-            self.line_is_behind(child, &mut rates)
+        let lags = if parent == child {
+            self.queue_lags(child, &mut rates)
         } else {
-            self.is_behind(child, &mut rates)
+            self.lags(child, &mut rates)
         };
-        is_behind.then_some(Behind { child, tag, rates })
+        lags.then_some(Lagging { child, tag, rates })
     }
 
-    fn is_behind(&self, node: u32, rates: &mut Vec<Resource>) -> bool {
-        let mut children = self.nodes.at(node).open.in_order(None, |_| false);
-        self.line_is_behind(node, rates) && children.all(|child| self.is_behind(child, rates))
+    fn lags(&self, node: u32, rates: &mut Vec<ResourceId>) -> bool {
+        let mut children = self.nodes.at(node).ready.in_order(None, |_| false);
+        self.queue_lags(node, rates) && children.all(|child| self.lags(child, rates))
     }
 
-    fn line_is_behind(&self, node: u32, rates: &mut Vec<Resource>) -> bool {
-        let mut offered = self.nodes.at(node).line.offered();
+    fn queue_lags(&self, node: u32, rates: &mut Vec<ResourceId>) -> bool {
+        let mut offered = self.nodes.at(node).queue.offered();
         offered.all(|waiter| {
             let cost = &self.waiters.at(waiter).cost;
             let mut waits = false;
-            for rate in self.turns(node).filter(|&rate| !cost.get(rate).is_zero()) {
+            for rate in self
+                .headed_rates(node)
+                .filter(|&rate| !cost.get(rate).is_zero())
+            {
                 waits = true;
                 if !rates.contains(&rate) {
                     rates.push(rate);

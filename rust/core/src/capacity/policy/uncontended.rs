@@ -1,52 +1,55 @@
-//! While nobody waits: there is no order to respect and nothing to share, so an ask that fits is booked, and a lease that
-//! ends is struck off, in one walk up the path each.
+//! The fast path while the tree has no waiter: a request that fits is counted, and a permit that ends is removed, in one walk up
+//! the path each.
 //!
-//! What [`fit`](State::fit), [`take`](State::take) and [`end`](State::end) do for any cost at any time is done here for one part,
-//! of slots, in quiet times; whatever else comes is theirs. The models drive both ways.
+//! There is no order to respect and nothing to share. This covers one part, of slots, without a pending timer. Other costs and
+//! times take the general path of [`fit`](State::fit), [`take`](State::take) and [`end`](State::end). The models test both.
 
-use super::dispatch::Fit;
+use super::dispatch::FitResult;
 use crate::capacity::clock::nanos;
 use crate::capacity::index::NIL;
 use crate::capacity::model::node::Node;
 use crate::capacity::model::permit_record::Held;
-use crate::capacity::model::resource::{Bound, Kind};
+use crate::capacity::model::resource::{LimitState, ResourceKind};
 use crate::capacity::model::state::State;
-use crate::capacity::{Amount, Ask, Cost, OwnerId, Resource};
+use crate::capacity::{AcquireRequest, Amount, Cost, OwnerId, ResourceId};
 use crate::sync::Key;
 
 impl State {
-    /// Grants an ask at once if nobody waits anywhere and it fits.
+    /// Grant a request at once if the tree has no waiter and it fits.
     #[inline]
-    pub(in crate::capacity) fn ask_alone(&mut self, ask: &Ask) -> Option<Key> {
+    pub(in crate::capacity) fn submit_uncontended(
+        &mut self,
+        request: &AcquireRequest,
+    ) -> Option<Key> {
         if self.waiting > 0 {
             return None;
         }
-        let node = self.find_node(ask.node.key)?;
+        let node = self.find_node(request.node.key)?;
         if self.nodes.at(node).is_closed() {
             return None;
         }
-        // Without a waiter time matters only to rates, and to those who are to be kept out for a time.
+        // Without a waiter, time matters only to rates and to nodes that are held off.
         if self.timers.is_empty()
-            && let &[(resource, amount)] = ask.cost.parts()
-            && self.kind(resource) == Some(Kind::Slots)
+            && let &[(id, amount)] = request.cost.parts()
+            && self.kind(id) == Some(ResourceKind::Slots)
         {
-            return self.take_alone(node, resource, amount, ask.owner);
+            return self.take_uncontended(node, id, amount, request.owner);
         }
-        if self.has_rate(&ask.cost) || !self.timers.is_empty() {
+        if self.has_rate(&request.cost) || !self.timers.is_empty() {
             self.read_clock();
         }
-        if self.fit(node, &ask.cost, None, None) != Fit::Fits {
+        if self.fit(node, &request.cost, None, None) != FitResult::Fits {
             return None;
         }
-        Some(self.take(node, ask.cost.clone(), ask.owner))
+        Some(self.take(node, request.cost.clone(), request.owner))
     }
 
-    /// Takes so many slots, if they fit. Nothing is held off for a time: that would be among the timers.
+    /// Take slots, if they fit. No node is held off for a time, as that would be among the timers.
     #[inline]
-    fn take_alone(
+    fn take_uncontended(
         &mut self,
         node: u32,
-        resource: Resource,
+        id: ResourceId,
         amount: Amount,
         owner: Option<OwnerId>,
     ) -> Option<Key> {
@@ -58,11 +61,11 @@ impl State {
             if here.paused {
                 return None;
             }
-            if let Some(pool) = here.pool(resource)
-                && let Bound::Slots(_) = pool.bound
+            if let Some(resource) = here.resource(id)
+                && let LimitState::Slots(_) = resource.limit
             {
                 is_known = true;
-                if micros > pool.unreserved() {
+                if micros > resource.unreserved() {
                     return None;
                 }
             }
@@ -72,48 +75,48 @@ impl State {
             return None;
         }
         let since = self.is_timed(node).then(|| self.read_clock());
-        self.for_books(
+        self.for_resource(
             node,
-            resource,
-            Kind::Slots,
+            id,
+            ResourceKind::Slots,
             Node::count_grant,
-            |pool, is_line| {
-                pool.hold(micros, is_line);
+            |resource, is_own| {
+                resource.hold(micros, is_own);
             },
         );
-        Some(self.open(node, Cost::part(resource, amount), since, owner))
+        Some(self.open(node, Cost::part(id, amount), since, owner))
     }
 
-    /// Ends a lease if nobody waits anywhere and it is of slots alone, which it holds; says whether it did.
+    /// End a permit that holds only slots, if the tree has no waiter. Returns whether it did.
     #[inline]
-    pub(in crate::capacity) fn end_alone(&mut self, key: Key) -> bool {
+    pub(in crate::capacity) fn release_uncontended(&mut self, key: Key) -> bool {
         if self.waiting > 0 {
             return false;
         }
-        let Some(record) = self.leases.get(key) else {
-            // It has ended before.
+        let Some(record) = self.permits.get(key) else {
+            // It was released before.
             return true;
         };
-        let &[(resource, amount)] = record.cost.parts() else {
+        let &[(id, amount)] = record.cost.parts() else {
             return false;
         };
-        // One that was charged is to be corrected.
-        let is_plain = record.is_fresh() && record.held == Held::Yes;
-        if !is_plain || self.kind(resource) != Some(Kind::Slots) {
+        // A permit that was charged needs a correction.
+        let is_plain = record.is_uncharged() && record.held == Held::Yes;
+        if !is_plain || self.kind(id) != Some(ResourceKind::Slots) {
             return false;
         }
         let (node, since, micros) = (record.node, record.since, amount.as_micros());
         let hold = since.map(|since| nanos(self.read_clock().since(since)));
-        self.unmake_fresh(key.index());
-        self.strike_off(key);
+        self.remove_uncharged(key.index());
+        self.remove_permit(key);
         let count = |node: &mut Node| {
             node.permits -= 1;
             if let Some(hold) = hold {
                 node.learn(hold);
             }
         };
-        self.for_books(node, resource, Kind::Slots, count, |pool, is_line| {
-            pool.unhold(micros, is_line);
+        self.for_resource(node, id, ResourceKind::Slots, count, |resource, is_own| {
+            resource.unhold(micros, is_own);
         });
         self.forget(node);
         true
