@@ -1,3 +1,5 @@
+//! The futures of the scheduler.
+
 use super::model::state::State;
 use super::policy::admission::Answer;
 use super::{AcquireError, AcquireRequest, AlarmId, NodeId, OwnerId, Permit, QueuePosition, Tree};
@@ -6,14 +8,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// What was asked of a [`Tree`], as soon as it is granted; made by [`Tree::acquire`].
+/// A request to a [`Tree`], which resolves to its permit; made by [`Tree::acquire`].
 ///
-/// All checks are made, and the place in the line is taken, by the first poll.
+/// The first poll makes all checks and queues the request.
 ///
 /// # Cancel safety
 ///
-/// Dropping it leaks nothing: a grant that was not collected is annulled, slots, quota and budget, and in the same step
-/// goes to those whom it fits. What is lost is the place in the line.
+/// Dropping it leaks nothing. A grant that was not collected is annulled, with its slots, quota and budget, and passes to other
+/// waiters in the same step. The position in the queue is lost.
 ///
 /// # Panics
 ///
@@ -25,11 +27,11 @@ pub struct Acquire {
     pending: Pending,
 }
 
-/// The slots of a suspended permit, as soon as they are granted again; made by [`Permit::resume`].
+/// The resumption of a suspended permit, which resolves when its slots are granted again; made by [`Permit::resume`].
 ///
 /// # Cancel safety
 ///
-/// Dropping it leaves the permit suspended, also if it had been granted already.
+/// Dropping it leaves the permit suspended, even if the slots were granted already.
 ///
 /// # Panics
 ///
@@ -44,12 +46,12 @@ pub struct Resume {
     pending: Pending,
 }
 
-/// Where a future stands in the tree.
+/// The waiter of a future.
 #[derive(Debug)]
 struct Pending {
     /// `None` once complete.
     tree: Option<Arc<Tree>>,
-    /// From the first poll that was not answered until completion.
+    /// From the first poll that was not answered at once until completion.
     key: Option<Key>,
 }
 
@@ -69,14 +71,14 @@ impl Pending {
         Some(QueuePosition::new(self.tree.as_ref()?, self.key?))
     }
 
-    /// Joins the line of `node` by `join`, which may be answered at once.
+    /// Queue at `node` by `join`, which may be answered at once.
     fn join(
         &mut self,
         node: NodeId,
         waker: &Waker,
         join: impl FnOnce(&mut State, &mut Option<Waker>, &mut WakeList) -> Answer,
     ) -> Poll<Result<Key, AcquireError>> {
-        // Cloned outside the lock, and dropped there if it was not needed.
+        // Cloned outside the lock, and dropped there if it is not needed.
         let mut spare = Some(waker.clone());
         let answer = self
             .tree()
@@ -84,15 +86,15 @@ impl Pending {
         self.settle(answer)
     }
 
-    /// Asks what became of the seat, and leaves the waker there if nothing has yet.
-    /// If the place was [given up](QueuePosition::give_up), `None`: it has to join anew.
+    /// Return the answer of the waiter, or store the waker. `None` if there is no waiter, or if its position was
+    /// [given up](QueuePosition::give_up): the future must then queue.
     fn poll_answer(
         &mut self,
         node: NodeId,
         waker: &Waker,
     ) -> Option<Poll<Result<Key, AcquireError>>> {
         let key = self.key?;
-        // Outlives the guards: a waker that ends up in here is dropped after unlocking.
+        // Outlives the guards: a waker that is moved here is dropped after unlocking.
         let mut spare = None;
         loop {
             let mut state = self.tree().lock_for(node);
@@ -109,7 +111,7 @@ impl Pending {
                 }
             }
             let record = state.waiters.get_mut(key);
-            let record = record.expect("whoever waits has a record");
+            let record = record.expect("a waiter has a record");
             if let Some(old) = &record.waker
                 && old.will_wake(waker)
             {
@@ -159,19 +161,23 @@ impl Acquire {
         Self { request, pending }
     }
 
-    /// What it asks for.
+    /// The request.
     #[inline]
     pub fn request(&self) -> &AcquireRequest {
         &self.request
     }
 
-    /// Its place in the line, if it stands there.
+    /// Its position in the queue, while it is queued.
     pub fn position(&self) -> Option<QueuePosition> {
         self.pending.position()
     }
 
     fn granted(&mut self, permit: Key) -> Permit {
-        let tree = self.pending.tree.take().expect("it was here until now");
+        let tree = self
+            .pending
+            .tree
+            .take()
+            .expect("it is there until completion");
         Permit::new(tree, self.request.node, permit)
     }
 }
@@ -192,7 +198,7 @@ impl Future for Acquire {
             }
             drop(state);
             pending.join(request.node, cx.waker(), |state, waker, wakes| {
-                // Whoever stood in the way may have gone while the lock was away.
+                // Waiters may have left while the lock was free.
                 match state.submit_uncontended(request) {
                     Some(permit) => Answer::Granted(permit),
                     None => state.submit(request, waker, wakes),
@@ -216,14 +222,14 @@ impl Resume {
 }
 
 impl Resume {
-    /// Who asks, if it is not the owner of the permit: so that it is this one's permits that it must not wait for. Of a permit
-    /// without an owner nobody asks.
+    /// Set the requester, if it is not the owner of the permit: the one whose permits must not be waited for. A permit without an owner
+    /// has no requester.
     pub fn by(mut self, requester: OwnerId) -> Self {
         self.requester = Some(requester);
         self
     }
 
-    /// Its place in the line, if it stands there.
+    /// Its position in the queue, while it is queued.
     pub fn position(&self) -> Option<QueuePosition> {
         self.pending.position()
     }

@@ -1,44 +1,45 @@
+//! Configuration of nodes and trees.
+
 use super::{Amount, Clock, Monotonic, ResourceId, Weight};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a node allows of one resource, to all who ask at it and below.
+/// The limit of a node for one resource, for all requests at it and below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// So much may be held at any moment. 0 pauses.
+    /// The largest amount held at any moment. 0 pauses.
     Slots(Amount),
-    /// So much may be taken in each `per`; what is released does not come back, time brings it.
+    /// The amount taken in each `per`; quota comes back with time, not with a release.
     ///
-    /// In any window of length t no more than `burst + amount / per x t` is admitted, what [`settle`] added aside.
+    /// Any window of length t admits at most `burst + amount / per x t`, apart from amounts that [`settle`] added.
     ///
     /// [`settle`]: super::Permit::settle
     Rate {
-        /// How much comes in each `per`. 0 pauses.
+        /// The amount in each `per`. 0 pauses.
         amount: Amount,
         /// From a microsecond to a year.
         per: Duration,
-        /// How much may be taken at once after a silence; a cost above it can never be had. `None` for a smooth
-        /// rate: what one ask took must have been brought by time before the next is admitted, so the largest cost is
-        /// the burst, and only a cost above `amount` can never be had.
+        /// The amount that may be taken at once after a pause; a larger cost is refused. `None` for a smooth rate: time must have brought
+        /// one request's cost before the next is admitted, and only a cost above `amount` is refused.
         burst: Option<Amount>,
     },
-    /// So much may be taken, ever.
+    /// The amount that may be taken in total.
     Budget(Amount),
 }
 
-/// What a node is: see [`Tree::root`](super::Tree::root) and [`Tree::add`](super::Tree::add).
+/// The options of a node: see [`Tree::root`](super::Tree::root) and [`Tree::add`](super::Tree::add).
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
-    /// What it allows, each resource once. What is not named here is limited by the ancestors alone.
+    /// Its limits, each resource once. Other resources are limited by the ancestors alone.
     pub limits: Vec<(ResourceId, Limit)>,
-    /// Its share beside its siblings'.
+    /// Its weight among its siblings.
     pub weight: Weight,
-    /// What errors and snapshots call it.
+    /// Its name in errors and snapshots.
     pub name: Option<Arc<str>>,
 }
 
 impl NodeOptions {
-    /// A node that allows so many units of `"slots"`.
+    /// A node with a number of `"slots"`.
     ///
     /// # Panics
     ///
@@ -47,7 +48,7 @@ impl NodeOptions {
         Self::new([(ResourceId::SLOTS, Limit::Slots(Amount::units(slots)))])
     }
 
-    /// A node of these limits.
+    /// A node with these limits.
     pub fn new(limits: impl IntoIterator<Item = (ResourceId, Limit)>) -> Self {
         Self {
             limits: limits.into_iter().collect(),
@@ -55,14 +56,14 @@ impl NodeOptions {
         }
     }
 
-    /// The same with another weight.
+    /// Set the weight.
     #[must_use]
     pub fn weight(mut self, weight: Weight) -> Self {
         self.weight = weight;
         self
     }
 
-    /// The same with a name.
+    /// Set the name.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
@@ -70,19 +71,20 @@ impl NodeOptions {
     }
 }
 
-/// What a [`Tree`](super::Tree) goes by, fixed when it is made.
+/// The settings of a [`Tree`](super::Tree), fixed at its creation.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The one clock of the tree.
     pub clock: Arc<dyn Clock>,
-    /// One step of priority counts as having come so much earlier. 10 s.
+    /// The worth of one step of priority, as an earlier arrival. Default: 10 s.
     pub ageing: Duration,
-    /// So often may smaller work pass a waiter that does not fit; then what frees is kept for it. 8.
+    /// How often smaller requests may pass a waiter that does not fit; then capacity is reserved for it. Default: 8.
     pub passes: u32,
-    /// So late may [`Tree::tick`](super::Tree::tick) come without loss of quota: what is granted is charged as of when its
-    /// quota was ready, if that was no longer ago, at a rate that somebody has to wait for. What such a rate admits in a window may be more by what it brings in this time. Zero, which is exact.
+    /// How late [`Tree::tick`](super::Tree::tick) may be without loss of quota, at a rate that a waiter has to wait for. A grant is
+    /// charged as of the time at which its quota was ready, if that is no longer ago. A window of such a rate may admit more by the
+    /// quota of this time. Default: zero, which is exact.
     pub lateness: Duration,
-    /// How long a permit is expected to be held where nothing was held before. 1 s.
+    /// The expected hold time of a permit at a node without earlier permits. Default: 1 s.
     pub estimate: Duration,
 }
 
@@ -99,7 +101,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults on another clock.
+    /// The defaults, with another clock.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,

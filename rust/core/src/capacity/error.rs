@@ -1,17 +1,19 @@
+//! Errors of amounts, costs, nodes, requests and permits.
+
 use super::{Amount, NodeId, PermitId, ResourceId};
 use std::error::Error;
 use std::fmt;
 
-/// A number that is no amount and no weight.
+/// A number that is not a valid amount or weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AmountError {
     /// It is below zero.
     Negative,
     /// It is NaN.
     NotANumber,
-    /// It is above the greatest, or infinite.
+    /// It is above the largest, or infinite.
     TooLarge,
-    /// It is above zero but below the least weight.
+    /// It is positive but below the smallest weight.
     TooSmall,
 }
 
@@ -28,10 +30,10 @@ impl fmt::Display for AmountError {
 
 impl Error for AmountError {}
 
-/// A cost that is none.
+/// An invalid cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CostError {
-    /// Nothing has a positive amount.
+    /// No amount is positive.
     Zero,
     /// A resource is named twice.
     Twice(ResourceId),
@@ -48,16 +50,16 @@ impl fmt::Display for CostError {
 
 impl Error for CostError {}
 
-/// A node that cannot be made or changed so.
+/// A node that cannot be added or changed like this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeError {
-    /// The node, or the one above it, was closed or removed.
+    /// The node, or its parent, was closed or removed.
     Closed,
     /// The tree has a root already.
     SecondRoot,
     /// The path would be longer than [`MAX_DEPTH`](super::MAX_DEPTH).
     TooDeep,
-    /// The resource is another tree's.
+    /// The resource belongs to another tree.
     Foreign(ResourceId),
     /// A resource is limited twice.
     Twice(ResourceId),
@@ -65,7 +67,7 @@ pub enum NodeError {
     Per(ResourceId),
     /// A rate whose burst is zero while its amount is not.
     Burst(ResourceId),
-    /// The resource is a different kind of limit at this node, or at another: slots stay slots, rates stay rates.
+    /// The resource has another kind of limit at this or another node: slots stay slots, rates stay rates.
     Kind(ResourceId),
     /// The node does not limit this resource.
     Unlimited(ResourceId),
@@ -89,52 +91,52 @@ impl fmt::Display for NodeError {
 
 impl Error for NodeError {}
 
-/// Why an ask will never be granted.
+/// The reason why a request can never be granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireError {
-    /// The cost is above what a node of the path ever allows.
+    /// The cost is above the largest limit of a node of the path.
     AboveCeiling {
-        /// That node: the nearest, if there are several.
+        /// The nearest such node.
         node: NodeId,
-        /// Of this.
+        /// The resource.
         resource: ResourceId,
         /// Its last limit above 0: of a rate the burst, if it has one.
         ceiling: Amount,
     },
     /// No node of the path limits this resource.
     UnknownResource {
-        /// This one.
+        /// The resource.
         resource: ResourceId,
-        /// Those that are limited on the path.
+        /// The resources that are limited on the path.
         known: Vec<ResourceId>,
     },
-    /// What a budget has left, with all that is held unsettled, does not cover the cost.
+    /// The rest of a budget, with all that is held unsettled, is below the cost.
     BudgetExhausted {
-        /// Whose budget.
+        /// The node of the budget.
         node: NodeId,
-        /// Of this.
+        /// The resource.
         resource: ResourceId,
-        /// What is left, with all that is held unsettled.
+        /// The rest, with all that is held unsettled.
         left: Amount,
     },
-    /// The node, or one above it, was closed or removed; or the permit that was to be taken again was released.
+    /// The node, or an ancestor, was closed or removed; or the permit that was to be resumed was released.
     Closed,
-    /// What the owner holds and what it asks for are together above a limit, or above what is left of a budget with all that is held
-    /// unsettled, so it would wait for itself.
+    /// The owner's permits and its request exceed a limit together, or the rest of a budget with all that is held unsettled. The owner
+    /// would wait for itself.
     WouldDeadlock {
         /// The node of that limit.
         node: NodeId,
-        /// Of this.
+        /// The resource.
         resource: ResourceId,
-        /// The limit; of a budget what is not spent yet.
+        /// The limit; of a budget the amount not spent yet.
         limit: Amount,
-        /// What the owner holds of it there.
+        /// The amount that the owner holds there.
         held: Amount,
-        /// By how many permits it does.
+        /// The number of permits that hold it.
         permits: usize,
-        /// One of them: the latest.
+        /// The latest of them.
         permit: PermitId,
-        /// Where that one was acquired.
+        /// The node at which that permit was acquired.
         acquired: NodeId,
     },
 }
@@ -158,12 +160,12 @@ impl fmt::Display for AcquireError {
 
 impl Error for AcquireError {}
 
-/// Why a permit could not be settled or suspended.
+/// The reason why a permit could not be settled, suspended or resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitError {
     /// It was released.
     Released,
-    /// It is suspended, or about to be taken again.
+    /// It is suspended, or being resumed.
     Suspended,
     /// It was not suspended.
     Held,

@@ -10,7 +10,7 @@ use super::policy::dispatch::{FitResult, Next};
 use super::{Cost, ResourceId};
 use std::collections::BTreeMap;
 
-/// What the books of one resource of one node should say.
+/// The expected counts of one resource of one node.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     held: u128,
@@ -18,23 +18,23 @@ struct Sums {
     wanting: u32,
     own_wanting: u32,
     demand: Vec<u64>,
-    /// Of the leases that ask for it.
+    /// The stamps of the permits whose cost includes it.
     stamps: Vec<u64>,
 }
 
 impl State {
-    /// Panics at the first thing that is not as it should be.
+    /// Panic at the first broken invariant.
     pub(super) fn check(&self) {
         if self.root == NIL {
             assert_eq!(
                 (self.nodes.len(), self.waiting),
                 (0, 0),
-                "nothing without a root"
+                "no node or waiter without a root"
             );
             return;
         }
         let all = self.below(self.root);
-        assert_eq!(all.len(), self.nodes.len(), "every node is in the tree");
+        assert_eq!(all.len(), self.nodes.len(), "every node is below the root");
         self.check_sums(&all);
         for &node in &all {
             self.check_node(node);
@@ -43,7 +43,7 @@ impl State {
         self.check_permits();
     }
 
-    /// [`find`](Self::find), by a look at everybody.
+    /// [`find`](Self::find), by visiting every waiter.
     pub(super) fn find_among_all(&self, node: u32) -> Next {
         let here = self.nodes.at(node);
         let mut places = Vec::new();
@@ -144,17 +144,17 @@ impl State {
                 self.check_resource(node, resource, &sums);
             }
         }
-        assert!(sums.is_empty(), "books are missing: {sums:?}");
+        assert!(sums.is_empty(), "missing resources: {sums:?}");
     }
 
     fn check_resource(&self, node: u32, resource: &Resource, sums: &Sums) {
         assert_eq!(
             resource.held, sums.held,
-            "held is the sum of live permits below"
+            "held is the sum of live permits at the node and below"
         );
         assert_eq!(
             resource.own_held, sums.own_held,
-            "and of those of the node itself"
+            "own_held is the sum of live permits at the node"
         );
         assert_eq!(
             (resource.wanting, resource.own_wanting),
@@ -165,7 +165,7 @@ impl State {
         assert_eq!(
             resource.demand.least(),
             demand,
-            "the least need of those who are offered"
+            "the least demand of the offered waiters"
         );
         if let LimitState::Rate(rate) = &resource.limit {
             rate.check(&sums.stamps);
@@ -177,7 +177,7 @@ impl State {
             users += u32::from(here.resource(resource.id).is_some_and(Resource::is_used));
             child = here.after;
         }
-        assert_eq!(resource.users, users, "who holds or wants it");
+        assert_eq!(resource.users, users, "children that hold or want it");
         if let Some(waiter) = resource.head {
             assert!(
                 matches!(resource.limit, LimitState::Rate(_)),
@@ -188,17 +188,17 @@ impl State {
                 WaiterState::Offered
             ));
             let is_timed = resource.timer.is_some() || self.keeps_rate_head(waiter);
-            assert!(is_timed, "whose turn it is has a timer, or keeps it");
+            assert!(is_timed, "a head has a timer, or is kept");
         }
         if let Some(timer) = resource.timer {
             let entry = (timer, node, Some(resource.id));
-            assert!(self.timers.contains(&entry), "the timers know it");
+            assert!(self.timers.contains(&entry), "the timers contain it");
         }
         if resource.kind == ResourceKind::Slots && self.now < resource.not_before {
             assert_eq!(
                 resource.timer,
                 Some(resource.not_before),
-                "held off by a timer"
+                "a node or resource that is held off has a timer"
             );
         }
         for &(rank, amount) in resource.reservations() {
@@ -216,17 +216,21 @@ impl State {
     fn check_node(&self, node: u32) {
         let here = self.nodes.at(node);
         if self.now < here.not_before {
-            assert_eq!(here.timer, Some(here.not_before), "held off by a timer");
+            assert_eq!(
+                here.timer,
+                Some(here.not_before),
+                "a node or resource that is held off has a timer"
+            );
         }
         let has_offers = here.queue.has_offers();
         assert_eq!(
             here.queue.share.eligible, has_offers,
-            "the queue is open while somebody is offered"
+            "the queue is eligible while it offers a waiter"
         );
         if let Some((behind, _)) = here.queue.first_behind() {
             assert!(
                 here.queue.room_for(behind, &self.waiters) == FrontRoom::Full,
-                "nobody is behind while there is room in front"
+                "no waiter is behind while there is room in front"
             );
         }
         let mut open = 0;
@@ -236,16 +240,20 @@ impl State {
             assert_eq!(below.parent, node);
             assert_eq!(
                 below.share.eligible, below.eligible,
-                "a child is open while it is eligible"
+                "a share is eligible while its node is"
             );
             if below.share.eligible {
                 let Share { class, leaf, .. } = below.share;
-                assert_eq!(here.ready.rates(class), below.rates(), "by its rates");
+                assert_eq!(
+                    here.ready.rates(class),
+                    below.rates(),
+                    "a child is in the class of its rates"
+                );
                 let taken = here.ready.at_leaf(class, leaf);
                 assert_eq!(
                     taken,
                     below.share.order_key(child),
-                    "who is open has a leaf"
+                    "an eligible child has a leaf"
                 );
                 open += 1;
             }
@@ -253,7 +261,10 @@ impl State {
         }
         assert_eq!(here.ready.len(), open);
         if here.eligible {
-            assert!(has_offers || open > 0, "a node is eligible by its children");
+            assert!(
+                has_offers || open > 0,
+                "an eligible node has an eligible child"
+            );
         }
         let mut counts = (0, 0, 0);
         for waiter in self.waiters.iter() {
@@ -279,12 +290,12 @@ impl State {
                     assert_eq!(
                         (waiter.reserved, waiter.rates_headed),
                         (0, 0),
-                        "an answer ends the wait"
+                        "an answered waiter has no reservation and no head"
                     );
                     continue;
                 }
                 WaiterState::Offered => {
-                    // Whoever came after the last dispatch has yet to be looked at, time too.
+                    // Changes since the last dispatch, of time too, are not handled yet.
                     let fit = self.fit_waiter(index);
                     assert_ne!(
                         fit,
@@ -293,13 +304,13 @@ impl State {
                     );
                     assert!(
                         fit != FitResult::Quota || waiter.rates_headed > 0,
-                        "{waiter:?} waits for time, and nobody knows"
+                        "{waiter:?} waits for time without being a head"
                     );
                 }
                 WaiterState::Parked => {
                     assert!(
                         self.is_above_a_limit(waiter.node, &waiter.cost),
-                        "parked for a reason"
+                        "a parked waiter exceeds a limit"
                     );
                 }
                 WaiterState::Behind => {}
@@ -307,7 +318,7 @@ impl State {
             waiting += 1;
             assert!(
                 !self.nodes.at(waiter.node).is_closed(),
-                "nobody waits at what is closed"
+                "a closed node has no waiter"
             );
             let kept: usize = self
                 .path(waiter.node)
@@ -324,9 +335,9 @@ impl State {
             let is_starved = matches!(waiter.state, WaiterState::Offered) && self.is_starved(index);
             assert_eq!(
                 holds, is_starved,
-                "who was passed_over often is looked at first"
+                "a starved waiter is among the reservation holders"
             );
-            assert!(holds || kept == 0, "nothing is kept for others");
+            assert!(holds || kept == 0, "only starved waiters have reservations");
         }
         assert_eq!(self.waiting, waiting);
         for &waiter in &self.slot_missers {
@@ -334,10 +345,7 @@ impl State {
                 self.waiters.at(waiter).state,
                 WaiterState::Offered
             ));
-            assert!(
-                !self.keeps_rate_head(waiter),
-                "who keeps its turn misses nothing"
-            );
+            assert!(!self.keeps_rate_head(waiter), "a kept head misses nothing");
         }
     }
 
@@ -349,13 +357,13 @@ impl State {
                 let until = self.charges.at(permit.charge).to;
                 assert!(
                     self.expiry.contains(&(until, index)),
-                    "its charge ends some time"
+                    "the expiry of a charge is known"
                 );
             }
             if let Some(owner) = permit.owner {
                 assert!(
                     self.permits_of(owner).contains(&index),
-                    "its owner knows it"
+                    "a permit is in the list of its owner"
                 );
             }
         }

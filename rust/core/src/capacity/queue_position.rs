@@ -1,15 +1,17 @@
+//! The position of a future in a wait queue.
+
 use super::Tree;
 use crate::sync::{Arc, Key, WakeList};
 use std::sync::Weak;
 
-/// A place in a line, to be given up by somebody who cannot reach the future that stands there.
+/// A position in a wait queue, which can be given up without access to the future that holds it.
 ///
-/// A future whose executor is gone is never polled again, and perhaps never dropped. Whoever finds that out, when
-/// waking it fails, gives up its place: as if the future had been dropped, and what it was granted goes to the next.
-/// Should it be polled after all, it begins to wait anew.
+/// A future whose executor is gone is never polled again, and possibly never dropped. A waker that detects this gives up the
+/// position: as if the future had been dropped, its grant passes to the next waiter. If the future is polled after all, it is
+/// queued anew.
 #[derive(Debug)]
 pub struct QueuePosition {
-    /// Weak, since the waker in the line may own this.
+    /// Weak, since the waker in the queue may own this.
     tree: Weak<Tree>,
     key: Key,
 }
@@ -22,7 +24,7 @@ impl QueuePosition {
         }
     }
 
-    /// Leaves the line, and hands on what was granted. Does nothing if the future has left by itself.
+    /// Leave the queue and pass on a grant that was not collected. Does nothing if the future has left by itself.
     pub fn give_up(&self) {
         if let Some(tree) = self.tree.upgrade() {
             tree.withdraw(self.key);
@@ -31,9 +33,9 @@ impl QueuePosition {
 }
 
 impl Tree {
-    /// Takes a future out of its line; whom that makes room for is granted.
+    /// Remove a future from its queue, and grant the capacity that this frees.
     pub(super) fn withdraw(&self, key: Key) {
-        // In a broken tree there is nothing to hand on, and nobody to hand it to.
+        // A broken tree has no grant to pass on.
         let Some(mut state) = self.lock_unless_broken() else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Changing the tree while it works: nodes, limits, pauses, endings.
+//! Changes of a live tree: nodes, limits, weights, pauses and closing.
 
 use super::index::NIL;
 use super::model::node::{Life, Node};
@@ -10,7 +10,7 @@ use crate::sync::{Key, WakeList};
 use std::time::Duration;
 
 impl State {
-    /// A new node, below `parent` or as the root.
+    /// Add a node, below `parent` or as the root.
     pub(super) fn add(
         &mut self,
         parent: Option<Key>,
@@ -55,7 +55,7 @@ impl State {
         Ok(key)
     }
 
-    /// Takes a node that nothing needs out of the tree; the one above it.
+    /// Delete a node that nothing needs, and return its parent.
     pub(super) fn unlink(&mut self, node: u32) -> u32 {
         let key = self.nodes.key_at(node);
         let resources: Vec<_> = self.nodes.at(node).resources.iter().map(|p| p.id).collect();
@@ -63,7 +63,7 @@ impl State {
         for id in resources {
             self.set_timer(node, Some(id), None);
         }
-        let removed = self.nodes.remove(key).expect("the caller has just seen it");
+        let removed = self.nodes.remove(key).expect("the node exists");
         let Node {
             parent,
             before,
@@ -116,21 +116,20 @@ impl State {
 
     fn set_limits(&mut self, node: u32, limits: &[(ResourceId, Limit)]) {
         let now = self.now;
-        let books = self.nodes.at_mut(node);
-        for resource in books.resources.iter_mut() {
+        let here = self.nodes.at_mut(node);
+        for resource in here.resources.iter_mut() {
             if !limits.iter().any(|(named, _)| *named == resource.id) {
                 resource.set_limit_state(LimitState::None, now);
             }
         }
         for &(id, limit) in limits {
             self.kinds[id.0 as usize] = Some(limit.kind());
-            books
-                .resource_or_new(id, limit.kind())
+            here.resource_or_new(id, limit.kind())
                 .set_limit_state(limit.into(), now);
         }
     }
 
-    /// Other limits in the place of all limits of a node.
+    /// Replace all limits of a node.
     pub(super) fn resize(
         &mut self,
         node: Key,
@@ -140,7 +139,7 @@ impl State {
         let node = self.live(node)?;
         self.check_limits(limits)?;
         self.read_clock();
-        // Turns are taken anew under the new limits.
+        // Heads are chosen again under the new limits.
         let rates_headed: Vec<_> = self
             .nodes
             .at(node)
@@ -170,7 +169,7 @@ impl State {
         Ok(())
     }
 
-    /// The place of a node that is not closed.
+    /// The index of a node that is not closed.
     pub(super) fn live(&self, node: Key) -> Result<u32, NodeError> {
         let node = self.find_node(node).ok_or(NodeError::Closed)?;
         if self.nodes.at(node).is_closed() {
@@ -220,7 +219,7 @@ impl State {
                 let resource = resource.filter(|resource| resource.largest().is_some());
                 let resource = resource.ok_or(NodeError::Unlimited(id))?;
                 resource.not_before = resource.not_before.max(until);
-                // Who has the turn at a rate waits for this too; the timer is its own.
+                // The head of a rate waits for this too, with its own timer.
                 (resource.kind != ResourceKind::Rate).then_some(resource.not_before)
             }
         };
@@ -233,7 +232,7 @@ impl State {
         Ok(())
     }
 
-    /// Ends a node and all below it, for those who wait and those who come.
+    /// Close a node and everything below it.
     pub(super) fn close(&mut self, node: Key, wakes: &mut WakeList) {
         let Some(node) = self.find_node(node) else {
             return;
@@ -252,7 +251,7 @@ impl State {
         self.dispatch(wakes);
     }
 
-    /// Ends a node for its own line, and forgets it as soon as nothing needs it.
+    /// Close a node itself, and delete it as soon as nothing needs it.
     pub(super) fn remove(&mut self, node: Key, wakes: &mut WakeList) {
         let Some(node) = self.find_node(node) else {
             return;

@@ -1,22 +1,24 @@
+//! Requests.
+
 use super::{AlarmId, Cost, NodeId, OwnerId};
 
-/// What is asked for, where, and by whom.
+/// A request for a cost at a node.
 #[derive(Clone, Debug)]
 pub struct AcquireRequest {
-    /// Where; it is taken at all ancestors of this node as well.
+    /// The node; the cost is taken at all its ancestors as well.
     pub node: NodeId,
-    /// How much.
+    /// The cost.
     pub cost: Cost,
-    /// One more counts as having come [`Settings::ageing`](super::Settings::ageing) earlier. 0.
+    /// Each step counts as an arrival [`Settings::ageing`](super::Settings::ageing) earlier. Default: 0.
     pub priority: i32,
-    /// Who asks; what they hold already tells whether they would wait for themselves. Nobody.
+    /// The owner, whose permits decide whether the request would wait for itself. Default: none.
     pub owner: Option<OwnerId>,
-    /// Whose timer sees to it while this waits. Nobody's: then somebody else calls [`Tree::tick`](super::Tree::tick).
+    /// The alarm whose timer serves the waiter. Default: none; then another one has to call [`Tree::tick`](super::Tree::tick).
     pub alarm: Option<AlarmId>,
 }
 
 impl AcquireRequest {
-    /// An ask of priority 0, of nobody.
+    /// A request of priority 0, without an owner.
     #[inline]
     pub fn new(node: NodeId, cost: Cost) -> Self {
         Self {
@@ -28,7 +30,7 @@ impl AcquireRequest {
         }
     }
 
-    /// An ask for so many units of `"slots"`.
+    /// A request for a number of `"slots"`.
     ///
     /// # Panics
     ///
@@ -37,7 +39,7 @@ impl AcquireRequest {
         Self::new(node, Cost::slots(slots))
     }
 
-    /// The same with another priority.
+    /// Set the priority.
     #[must_use]
     #[inline]
     pub fn priority(mut self, priority: i32) -> Self {
@@ -45,7 +47,7 @@ impl AcquireRequest {
         self
     }
 
-    /// The same on behalf of an owner.
+    /// Set the owner.
     #[must_use]
     #[inline]
     pub fn owner(mut self, owner: OwnerId) -> Self {
@@ -53,7 +55,7 @@ impl AcquireRequest {
         self
     }
 
-    /// The same under an alarm.
+    /// Set the alarm.
     #[must_use]
     #[inline]
     pub fn alarm(mut self, alarm: AlarmId) -> Self {

@@ -1,4 +1,4 @@
-//! What can be seen from outside.
+//! Statistics: limits, usage and snapshots.
 
 use super::index::NIL;
 use super::model::node::Node;
@@ -9,15 +9,15 @@ use super::{Amount, Limit, ResourceId, ResourceUsage, Snapshot, Usage};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Of the children of one node together, its own line included.
+/// The sums over the children of one node, including its own queue.
 #[derive(Debug, Default)]
 struct Total {
     received: f64,
-    /// The weights of those that take part.
+    /// The weights of the children that take part.
     weight: f64,
 }
 
-/// Whether a child has anything, had anything, or waits for it.
+/// Whether a child holds, received or waits for anything.
 fn takes_part(child: &Node) -> bool {
     child.waiting > 0 || child.permits > 0 || child.share.service > 0
 }
@@ -47,7 +47,7 @@ impl State {
         limits
     }
 
-    /// The resources that are limited on the path of a node, by their numbers.
+    /// The resources that are limited on the path of a node, sorted.
     pub(super) fn known(&self, node: u32) -> Vec<ResourceId> {
         let mut known: Vec<_> = self
             .path(node)
@@ -60,7 +60,7 @@ impl State {
         known
     }
 
-    /// What a pool has for a newcomer now.
+    /// The amount of a resource that is left for a new request.
     fn left(&self, resource: &Resource) -> u64 {
         if self.now < resource.not_before {
             return 0;
@@ -104,7 +104,7 @@ impl State {
         }
     }
 
-    /// What the children of a node received together, and how much of it is due to all of them. O(children).
+    /// The service and the weights of the children of a node. O(children).
     fn total(&self, parent: u32) -> Total {
         let mut total = Total::default();
         let mut add = |share: &Share, takes_part: bool| {
@@ -125,11 +125,11 @@ impl State {
         total
     }
 
-    /// A child's part of what its parent's children received, and of what they are due.
+    /// A child's part of the service of its parent's children, and the part due to it.
     fn received_and_due(&self, node: u32, total: &Total) -> (Option<f64>, Option<f64>) {
         let here = self.nodes.at(node);
         let weight = here.share.weight.as_f64();
-        // One that had nothing yet counts as if it came now.
+        // A child that does not take part yet counts as if it did.
         let comes = if takes_part(here) { 0.0 } else { weight };
         (
             (total.received > 0.0).then(|| service(&here.share) / total.received),
@@ -143,7 +143,7 @@ impl State {
         self.usage_of(node, total.as_ref())
     }
 
-    /// The same, where the total of the children of its parent is known; of a root there is none.
+    /// The same, with the total of its parent's children if that is known; a root has none.
     fn usage_of(&self, node: u32, total: Option<&Total>) -> Usage {
         let here = self.nodes.at(node);
         let (received, due) =
@@ -183,11 +183,12 @@ impl State {
         }
     }
 
-    /// A node and all below it. The last of a list of nodes has no child of its own in it, so children are put under
-    /// their parents from the end on, without recursion.
+    /// A node and all below it.
+    ///
+    /// The last of a list of nodes has no child left in it. So children are moved into their parents from the end on, without recursion.
     pub(super) fn snapshot(&self, node: u32) -> Snapshot {
         let all = self.below(node);
-        // Of each parent once, whatever the number of its children.
+        // Once per parent, whatever the number of its children.
         let mut totals: HashMap<u32, Total> = HashMap::new();
         let mut made: Vec<_> = all
             .iter()
@@ -203,13 +204,13 @@ impl State {
             .collect();
         let place: HashMap<_, _> = all.iter().copied().zip(0..).collect();
         while made.len() > 1 {
-            let mut child = made.pop().expect("there are two at least");
+            let mut child = made.pop().expect("there are at least two");
             child.children.reverse();
             let parent = self.nodes.at(all[made.len()]).parent;
             let parent: usize = place[&parent];
             made[parent].children.push(child);
         }
-        let mut root = made.pop().expect("the node itself");
+        let mut root = made.pop().expect("the list starts with the node itself");
         root.children.reverse();
         root
     }

@@ -1,15 +1,17 @@
+//! Alarms: how the timers of event loops and threads serve a tree.
+
 use super::model::alarm_record::AlarmRecord;
 use super::model::state::State;
 use super::{AlarmId, Time, Tree};
 use crate::sync::{Arc, Key, WakeList};
 use std::task::Waker;
 
-/// How a tree is served in time without polling: one for each loop or thread that has waiters and can set a timer.
+/// The deadline of a tree, for one event loop or thread that has waiters and can set a timer. It replaces polling.
 ///
-/// Its owner asks for the [`deadline`](Self::deadline), arms its timer for then, calls [`Tree::tick`] when it fires, and
-/// asks again. While any of its waiters (those whose ask [names](super::Ask::alarm) it) waits, its deadline is the
-/// earliest of the whole tree; so whichever owner comes first serves everybody, and if one dies the others still do.
-/// Dropping it ends that.
+/// Its user sets a timer to the [`deadline`](Self::deadline), calls [`Tree::tick`] when the timer fires, and then reads the
+/// deadline again. An alarm has a deadline while any of its waiters waits, namely those whose request
+/// [names](super::AcquireRequest::alarm) it. The deadline is the earliest of the whole tree. So the first timer to fire serves all
+/// waiters, and if one loop dies the others still do. Dropping the alarm ends this.
 #[derive(Debug)]
 pub struct Alarm {
     tree: Arc<Tree>,
@@ -22,18 +24,18 @@ impl Alarm {
         Self { tree, key }
     }
 
-    /// What its waiters' asks have to say.
+    /// The id that requests of its waiters name.
     pub fn id(&self) -> AlarmId {
         AlarmId(self.key)
     }
 
-    /// When to call [`Tree::tick`]; `None` if there is no need to.
+    /// Return when to call [`Tree::tick`]; `None` if there is no need to.
     ///
-    /// `waker` is woken once when this becomes earlier, or there is one where there was none; then ask again. It is called
-    /// with no lock held, and replaces the waker of the last call. A deadline that becomes later wakes nobody: a timer
-    /// that fires for nothing asks again.
+    /// `waker` is woken once when the deadline becomes earlier, or a first one exists; then call this again. It is called without a
+    /// lock held, and replaces the waker of the last call. A deadline that becomes later wakes no one: a timer that fires early just
+    /// reads the deadline again.
     pub fn deadline(&self, waker: &Waker) -> Option<Time> {
-        // Cloned, and the old one dropped, outside the lock: both are foreign code.
+        // Cloned, and the old one dropped, outside the lock, as both are foreign code.
         let waker = waker.clone();
         let mut state = self.tree.lock();
         let next = state.next_ready();
@@ -46,7 +48,7 @@ impl Alarm {
         armed
     }
 
-    /// How many of its waiters wait.
+    /// Return the number of its waiters.
     pub fn waiting(&self) -> usize {
         let state = self.tree.lock();
         state
@@ -68,13 +70,13 @@ impl Drop for Alarm {
 }
 
 impl State {
-    /// When something becomes ready for those who wait.
+    /// When something becomes ready for a waiter.
     pub(super) fn next_ready(&self) -> Option<Time> {
         let (next, _, _) = self.timers.first()?;
         (self.waiting > 0).then_some(next)
     }
 
-    /// Tells alarms whose deadline has become earlier.
+    /// Wake the alarms whose deadline has become earlier.
     #[inline]
     pub(super) fn notify_alarms(&mut self, wakes: &mut WakeList) {
         let next = self.next_ready();

@@ -54,7 +54,7 @@ impl Demand {
             return;
         }
         let count = self.others.get_mut(&amount);
-        let count = count.expect("only what was added is removed");
+        let count = count.expect("only an added amount is removed");
         *count -= 1;
         if *count == 0 {
             self.others.remove(&amount);
@@ -67,7 +67,7 @@ mod tests {
     use super::Demand;
 
     #[test]
-    fn the_least_is_known_whatever_comes_and_goes() {
+    fn least_is_known_after_each_change() {
         let mut demand = Demand::default();
         assert_eq!((demand.len(), demand.least()), (0, u64::MAX));
         let amounts = [5, 5, 3, 9, 3, 5];

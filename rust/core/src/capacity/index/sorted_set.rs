@@ -91,7 +91,7 @@ mod tests {
     use super::{MANY, SortedSet};
 
     #[test]
-    fn many_and_few_are_in_order_alike() {
+    fn small_and_large_sets_are_sorted() {
         let mut set = SortedSet::default();
         let count = 4 * MANY;
         // Each once, in a mixed order: 37 and the count have no common factor.

@@ -76,7 +76,7 @@ impl TournamentTree {
         if self.vacant.is_empty() {
             self.grow();
         }
-        let leaf = self.vacant.pop().expect("there is room for one more");
+        let leaf = self.vacant.pop().expect("the tree has a vacant leaf");
         self.len += 1;
         self.update(leaf, key);
         leaf
@@ -208,28 +208,28 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Knuth's generator; its high digits are good.
-    fn roll(dice: &mut u64, below: u64) -> u64 {
-        *dice = dice
+    fn roll(random: &mut u64, below: u64) -> u64 {
+        *random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (*dice >> 33) % below
+        (*random >> 33) % below
     }
 
     #[test]
-    fn all_are_in_order_whoever_comes_goes_and_changes() {
+    fn tournament_tree_agrees_with_a_sorted_list() {
         for seed in 0..8 {
-            let mut dice = seed;
+            let mut random = seed;
             let mut tree = TournamentTree::default();
             let mut leaves = BTreeMap::<u32, (u32, OrderKey)>::new();
             for child in 0..2_000 {
-                // They become many, then few.
-                let comes = roll(&mut dice, 8) < if child < 1_000 { 6 } else { 2 };
+                // The number of children rises, then falls.
+                let is_insertion = roll(&mut random, 8) < if child < 1_000 { 6 } else { 2 };
                 let picked = leaves.len().max(1) as u64;
-                let picked = usize::try_from(roll(&mut dice, picked)).unwrap();
+                let picked = usize::try_from(roll(&mut random, picked)).unwrap();
                 let picked = leaves.keys().nth(picked).copied();
-                let tag = i128::from(roll(&mut dice, 300)) - 100;
+                let tag = i128::from(roll(&mut random, 300)) - 100;
                 match picked {
-                    Some(picked) if !comes => {
+                    Some(picked) if !is_insertion => {
                         let (leaf, _) = leaves.remove(&picked).unwrap();
                         if tree.remove(leaf) {
                             for (child, leaf) in tree.assign_leaves() {
@@ -237,7 +237,7 @@ mod tests {
                             }
                         }
                     }
-                    Some(picked) if roll(&mut dice, 2) == 0 => {
+                    Some(picked) if roll(&mut random, 2) == 0 => {
                         let key = (tag, u64::from(child), picked);
                         let (leaf, old) = leaves.get_mut(&picked).unwrap();
                         *old = key;

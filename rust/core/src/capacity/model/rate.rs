@@ -196,10 +196,10 @@ mod tests {
         Time::from_nanos(nanos)
     }
 
-    /// Random numbers that a seed names (`SplitMix64`).
-    struct Dice(u64);
+    /// Random numbers from a seed (`SplitMix64`).
+    struct Random(u64);
 
-    impl Dice {
+    impl Random {
         fn new(seed: u64) -> Self {
             Self(seed)
         }
@@ -212,27 +212,27 @@ mod tests {
             (bits ^ (bits >> 31)) % n
         }
 
-        /// A place among so many.
-        fn place(&mut self, len: usize) -> usize {
-            usize::try_from(self.below(len as u64)).expect("below a usize")
+        /// An index below `len`.
+        fn index(&mut self, len: usize) -> usize {
+            usize::try_from(self.below(len as u64)).expect("it is below a usize")
         }
     }
 
     #[test]
-    fn a_moment_is_exact_however_odd_the_rate() {
+    fn ready_times_of_odd_rates_are_exact() {
         // A third of a nanosecond never adds up to an error, except while the rate is full.
         let mut rate = Rate::new(3, SECOND, Some(2));
         let mut now = at(0);
-        for turn in 0..3_000_u64 {
+        for step in 0..3_000_u64 {
             assert_eq!(rate.ready_at(1, now), now);
             rate.take(1, now);
             now = rate.ready_at(1, now);
-            assert_eq!(now.as_nanos(), (turn * SECOND).div_ceil(3));
+            assert_eq!(now.as_nanos(), (step * SECOND).div_ceil(3));
         }
     }
 
     #[test]
-    fn a_smooth_rate_admits_any_cost_when_the_last_is_paid_off() {
+    fn smooth_rate_admits_any_cost_once_the_debt_is_paid() {
         let mut rate = Rate::new(10, SECOND, None);
         assert_eq!((rate.largest(), rate.available(at(0))), (10, 10));
         rate.take(7, at(0));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refund_is_what_would_be_there_had_less_been_taken() {
+    fn refund_equals_taking_less_at_first() {
         for (taken, really, seconds) in [(90, 0, 30), (90, 30, 20), (90, 30, 50), (60, 10, 80)] {
             let [mut one, mut other] = [(); 2].map(|()| Rate::new(90, 60 * SECOND, Some(90)));
             one.lend(taken, 1, Duration::ZERO, at(0));
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    /// One lease of a random past: when it took, of how much it is known by now that it was needed, and what was added when.
+    /// One permit of a random history: the time and the amount as settled so far, and later additions.
     struct Taking {
         stamp: u64,
         time: u64,
@@ -264,7 +264,7 @@ mod tests {
         more: Vec<(u64, u64)>,
     }
 
-    /// The debt if everything had been known from the start, of a rate that brings 3 each second: in units x seconds / 3.
+    /// The debt if all amounts had been known from the start, of a rate of 3 a second: in units x seconds / 3.
     fn debt_of(takings: &[Taking], now: u64) -> u64 {
         let first = takings.iter().map(|taking| (taking.time, taking.amount));
         let more = takings.iter().flat_map(|taking| taking.more.clone());
@@ -278,20 +278,20 @@ mod tests {
         debt
     }
 
-    /// Whatever is lent, settled downward, again and again, and ended: the debt is that of a past in which it was all known.
+    /// After any sequence of grants, downward settlements and releases, the debt is as if all amounts had been known from the start.
     #[test]
-    fn late_refunds_make_the_past_what_it_would_have_been() {
+    fn late_refunds_equal_taking_less_at_first() {
         for seed in 0..500 {
-            let mut dice = Dice::new(seed);
+            let mut random = Random::new(seed);
             let mut rate = Rate::new(3, SECOND, Some(20));
             let mut takings: Vec<Taking> = Vec::new();
             let mut live: Vec<usize> = Vec::new();
             let mut now = 0;
             for stamp in 1..200 {
-                now += dice.below(4);
-                match dice.below(5) {
+                now += random.below(4);
+                match random.below(5) {
                     0 | 1 => {
-                        let amount = 1 + dice.below(12);
+                        let amount = 1 + random.below(12);
                         rate.lend(amount, stamp, Duration::ZERO, at(now * SECOND));
                         live.push(takings.len());
                         takings.push(Taking {
@@ -302,13 +302,13 @@ mod tests {
                         });
                     }
                     2 | 3 if !live.is_empty() => {
-                        let taking = &mut takings[live[dice.place(live.len())]];
-                        let back = dice.below(taking.amount + 1);
+                        let taking = &mut takings[live[random.index(live.len())]];
+                        let back = random.below(taking.amount + 1);
                         taking.amount -= back;
                         rate.refund(back, taking.stamp, at(now * SECOND));
                     }
                     4 if !live.is_empty() => {
-                        let ended = live.swap_remove(dice.place(live.len()));
+                        let ended = live.swap_remove(random.index(live.len()));
                         rate.end(takings[ended].stamp);
                     }
                     _ => {}
@@ -319,21 +319,21 @@ mod tests {
         }
     }
 
-    /// With more than was asked for in between, which may be settled down again, it is never less.
+    /// With upward settlements in between, the debt is never below that.
     #[test]
-    fn a_refund_after_a_debt_never_gives_back_too_much() {
+    fn refund_after_overdraft_never_gives_back_too_much() {
         for seed in 0..500 {
-            let mut dice = Dice::new(seed);
+            let mut random = Random::new(seed);
             let mut rate = Rate::new(3, SECOND, Some(20));
             let mut takings: Vec<Taking> = Vec::new();
             let mut now = 0;
             for stamp in 1..120 {
-                now += dice.below(4);
-                let picked = dice.place(takings.len().max(1));
+                now += random.below(4);
+                let picked = random.index(takings.len().max(1));
                 let taking = takings.get_mut(picked);
-                match (dice.below(3), taking) {
+                match (random.below(3), taking) {
                     (0, _) | (_, None) => {
-                        let amount = 1 + dice.below(12);
+                        let amount = 1 + random.below(12);
                         rate.lend(amount, stamp, Duration::ZERO, at(now * SECOND));
                         takings.push(Taking {
                             stamp,
@@ -343,14 +343,14 @@ mod tests {
                         });
                     }
                     (1, Some(taking)) => {
-                        let amount = dice.below(8);
+                        let amount = random.below(8);
                         rate.take(amount, at(now * SECOND));
                         taking.more.push((now, amount));
                     }
                     (_, Some(taking)) => {
-                        // What was added last goes first.
+                        // The last addition is given back first.
                         let all: u64 = taking.more.iter().map(|&(_, amount)| amount).sum();
-                        let mut back = dice.below(taking.amount + all + 1);
+                        let mut back = random.below(taking.amount + all + 1);
                         rate.refund(back, taking.stamp, at(now * SECOND));
                         for (_, amount) in taking.more.iter_mut().rev() {
                             let part = back.min(*amount);
@@ -368,21 +368,21 @@ mod tests {
     }
 
     #[test]
-    fn other_terms_keep_what_was_taken() {
+    fn new_terms_keep_the_debt() {
         let mut rate = Rate::new(10, SECOND, Some(10));
         rate.lend(10, 1, Duration::ZERO, at(0));
         let mut other = Rate::new(20, 2 * SECOND, Some(30));
         let half = at(SECOND / 2);
         other.inherit(&mut rate, half);
         assert_eq!((other.taken(half), other.available(half)), (5, 25));
-        // 5 of the 10 are back.
+        // 5 of the 10 have come back.
         other.refund(9, 1, half);
         assert_eq!((other.taken(half), other.available(half)), (0, 30));
     }
 
-    /// Who took before the rate was there, or of one that is gone, gets nothing of it.
+    /// A permit that took nothing of this rate gets no refund of it.
     #[test]
-    fn what_was_not_taken_here_does_not_come_back() {
+    fn refund_needs_a_permit_of_this_rate() {
         let mut rate = Rate::new(10, SECOND, Some(10));
         rate.lend(5, 8, Duration::ZERO, at(0));
         rate.refund(5, 7, at(0));
@@ -392,9 +392,9 @@ mod tests {
         assert_eq!(rate.taken(at(0)), 0);
     }
 
-    /// Where a thousand leases have come and gone there is room for those that live.
+    /// Marks of permits that have ended are removed.
     #[test]
-    fn there_are_no_more_marks_than_live_leases() {
+    fn no_more_marks_than_live_permits() {
         let mut rate = Rate::new(1, SECOND, Some(1_000_000));
         let mut live = Vec::new();
         for stamp in 1..3_000 {
@@ -403,7 +403,7 @@ mod tests {
             if live.len() > 10 {
                 rate.end(live.remove(usize::try_from(stamp % 10).unwrap()));
             }
-            // Each of the marks is that of one lease at least.
+            // Each mark has at least one permit.
             rate.check(&live);
         }
     }

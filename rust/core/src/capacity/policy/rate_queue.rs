@@ -299,12 +299,12 @@ impl State {
     }
 
     fn check_rate_head(&mut self, node: u32, id: ResourceId) {
-        let turn = self
+        let head = self
             .nodes
             .at(node)
             .resource(id)
             .and_then(|resource| resource.head);
-        if let Some(waiter) = turn
+        if let Some(waiter) = head
             && !self.keeps_rate_head(waiter)
             && !matches!(self.fit_waiter(waiter), FitResult::Fits | FitResult::Quota)
         {
@@ -319,11 +319,11 @@ impl State {
             && due <= self.now
         {
             self.set_timer(node, id, None);
-            let turn = id.and_then(|id| {
+            let head = id.and_then(|id| {
                 let resource = self.nodes.at(node).resource(id)?;
                 Some((resource.head?, id))
             });
-            let Some((waiter, id)) = turn else {
+            let Some((waiter, id)) = head else {
                 self.refresh(node);
                 continue;
             };
