@@ -42,7 +42,7 @@ pub enum CostError {
 impl fmt::Display for CostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Zero => "a cost demand a positive amount",
+            Self::Zero => "a cost needs a positive amount",
             Self::Twice(_) => "a cost names a resource twice",
         })
     }
@@ -79,7 +79,7 @@ impl fmt::Display for NodeError {
             Self::Closed => "the node is closed",
             Self::SecondRoot => "the tree has a root already",
             Self::TooDeep => "the tree is too deep",
-            Self::Foreign(_) => "the resource is another tree's",
+            Self::Foreign(_) => "the resource belongs to another tree",
             Self::Twice(_) => "a resource is limited twice",
             Self::Per(_) => "a rate is per a microsecond to a year",
             Self::Burst(_) => "the burst of a rate is above zero",
@@ -152,7 +152,7 @@ impl fmt::Display for AcquireError {
             Self::Closed => f.write_str("the node is closed"),
             Self::WouldDeadlock { limit, held, .. } => write!(
                 f,
-                "the owner holds {held} of {limit} itself, so it would wait for what it holds"
+                "the owner holds {held} of {limit} itself, so it would wait for itself"
             ),
         }
     }

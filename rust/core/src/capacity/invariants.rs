@@ -181,7 +181,7 @@ impl State {
         if let Some(waiter) = resource.head {
             assert!(
                 matches!(resource.limit, LimitState::Rate(_)),
-                "rates_headed are for rates"
+                "only rates have a head"
             );
             assert!(matches!(
                 self.waiters.at(waiter).state,

@@ -3,7 +3,7 @@
 use crate::capacity::Time;
 use std::task::Waker;
 
-/// An alarm as the tree has it.
+/// The state of an [`Alarm`](crate::capacity::Alarm).
 #[derive(Debug, Default)]
 pub(in crate::capacity) struct AlarmRecord {
     /// Woken when the deadline becomes earlier than `armed`.

@@ -132,7 +132,7 @@ impl Resource {
         match (&mut self.limit, &mut limit) {
             (LimitState::Rate(old), LimitState::Rate(new)) => new.inherit(old, now),
             (LimitState::Budget { spent: old, .. }, LimitState::Budget { spent, .. }) => {
-                *spent = *old
+                *spent = *old;
             }
             _ => {}
         }

@@ -250,7 +250,7 @@ impl State {
             let one = Cost::part(id, Amount::raw(amount));
             self.for_resources(node, &one, |resource, amount, is_own| match resource.kind {
                 ResourceKind::Rate if amount <= asked => {
-                    resource.refund(asked - amount, stamp, now)
+                    resource.refund(asked - amount, stamp, now);
                 }
                 ResourceKind::Rate => resource.overdraw(amount - asked, now),
                 ResourceKind::Slots | ResourceKind::Budget => {

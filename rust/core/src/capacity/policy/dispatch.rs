@@ -76,7 +76,7 @@ impl State {
                             fit = FitResult::Short(at, id);
                         }
                         FitResult::BehindHead if !matches!(fit, FitResult::Short(..)) => {
-                            fit = FitResult::BehindHead
+                            fit = FitResult::BehindHead;
                         }
                         FitResult::Quota if fit == FitResult::Fits => fit = FitResult::Quota,
                         _ => {}
@@ -147,7 +147,7 @@ impl State {
             #[cfg(any(test, debug_assertions))]
             assert!(
                 !self.is_watched || next == self.find_among_all(self.root),
-                "a look at all finds another than {next:?}"
+                "a search of all waiters finds another than {next:?}"
             );
             if !matches!(next, Next::Nothing) {
                 for waiter in skipped.short.drain(..) {

@@ -40,7 +40,7 @@ impl State {
         }
         match self.fit_waiter(waiter) {
             FitResult::Short(..) if !self.slot_missers.contains(&waiter) => {
-                self.slot_missers.push(waiter)
+                self.slot_missers.push(waiter);
             }
             FitResult::BehindHead if self.takes_rate_head_from(taking, waiter) => self.miss(waiter),
             _ => {}
