@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use headrace_core::Tree;
-use headrace_core::capacity::{Acquire, Ask, NodeId, NodeOptions, Settings};
+use headrace_core::capacity::{Acquire, AcquireRequest, NodeId, NodeOptions, Settings};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hint::black_box;
@@ -30,7 +30,7 @@ fn cx() -> Context<'static> {
 }
 
 fn waiting(tree: &Arc<Tree>, node: NodeId) -> Acquire {
-    let mut acquire = tree.acquire(Ask::slots(node, 1));
+    let mut acquire = tree.acquire(AcquireRequest::slots(node, 1));
     assert!(Pin::new(&mut acquire).poll(&mut cx()).is_pending());
     acquire
 }
@@ -42,10 +42,10 @@ fn alone(c: &mut Criterion) {
         let (tree, root) = tree(8);
         let leaf = path(&tree, root, depth, 8);
         group.bench_function(BenchmarkId::new("try_acquire, depth", depth), |b| {
-            b.iter(|| tree.try_acquire(Ask::slots(leaf, black_box(1))));
+            b.iter(|| tree.try_acquire(AcquireRequest::slots(leaf, black_box(1))));
         });
         group.bench_function(BenchmarkId::new("acquire, depth", depth), |b| {
-            b.iter(|| pin!(tree.acquire(Ask::slots(leaf, black_box(1)))).poll(&mut cx));
+            b.iter(|| pin!(tree.acquire(AcquireRequest::slots(leaf, black_box(1)))).poll(&mut cx));
         });
     }
     group.finish();
@@ -82,12 +82,14 @@ struct Waiter {
 /// Each granted waiter releases immediately and queues again: a release, a grant, a collection and an enqueue.
 fn hand_on(b: &mut criterion::Bencher<'_>, tree: &Arc<Tree>, leaves: &[NodeId], waiters: usize) {
     let join = |node: NodeId, waker: &Waker| {
-        let mut acquire = tree.acquire(Ask::slots(node, 1));
+        let mut acquire = tree.acquire(AcquireRequest::slots(node, 1));
         let poll = Pin::new(&mut acquire).poll(&mut Context::from_waker(waker));
         assert!(poll.is_pending());
         acquire
     };
-    let mut held = tree.try_acquire(Ask::slots(leaves[0], 1)).unwrap();
+    let mut held = tree
+        .try_acquire(AcquireRequest::slots(leaves[0], 1))
+        .unwrap();
     let (wakers, last) = wakers(waiters);
     let queues = leaves.iter().cycle();
     let waiting = wakers
@@ -145,7 +147,7 @@ fn look_up(b: &mut criterion::Bencher<'_>, count: usize) {
     let (tree, root) = tree(1);
     let (wakers, last) = wakers(count);
     let futures = wakers.into_iter().map(|waker| Waiter {
-        acquire: tree.acquire(Ask::slots(root, 1)),
+        acquire: tree.acquire(AcquireRequest::slots(root, 1)),
         waker,
     });
     let mut futures: Vec<_> = futures.collect();
@@ -163,7 +165,7 @@ fn look_up(b: &mut criterion::Bencher<'_>, count: usize) {
         let clone = Waker::clone(waker);
         clone.wake();
         assert_eq!(last.load(Ordering::Relaxed), waiter.next as usize);
-        *acquire = tree.acquire(Ask::slots(root, 1));
+        *acquire = tree.acquire(AcquireRequest::slots(root, 1));
         heap.push(Reverse((tag + (1 << 24) + u128::from(dice()), name)));
     });
 }
@@ -206,7 +208,10 @@ fn contended(c: &mut Criterion) {
 fn cancelled(c: &mut Criterion) {
     let mut group = c.benchmark_group("capacity/cancelled, with 1000 waiters");
     let (tree, root) = tree(1);
-    let held = tree.try_acquire(Ask::slots(root, 1)).unwrap().unwrap();
+    let held = tree
+        .try_acquire(AcquireRequest::slots(root, 1))
+        .unwrap()
+        .unwrap();
     let mut queue: VecDeque<_> = (0..1000).map(|_| waiting(&tree, root)).collect();
     group.bench_function("the last", |b| b.iter(|| drop(waiting(&tree, root))));
     group.bench_function("the first", |b| {

@@ -6,7 +6,7 @@ mod common;
 use common::Task;
 use common::clocked::{SLOTS, World, failed, granted, units};
 use headrace_core::capacity::{
-    Acquire, AcquireError, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Weight,
+    Acquire, AcquireError, AcquireRequest, Cost, Limit, NodeId, NodeOptions, Permit, Weight,
 };
 use std::task::Poll;
 
@@ -32,7 +32,7 @@ fn cost_is_taken_all_or_nothing() {
     let (world, root) = World::slots(3);
     let leaf = world.add(root, 5);
     let permit = world.take(root, 2);
-    assert!(world.refused(Ask::slots(leaf, 2)));
+    assert!(world.refused(AcquireRequest::slots(leaf, 2)));
     assert_eq!((world.held(root), world.held(leaf)), (2, 0));
     world.release(permit);
     drop(world.take(leaf, 2));
@@ -48,7 +48,11 @@ fn cost_above_a_limit_fails_with_the_nearest_node() {
         resource: SLOTS,
         ceiling: units(ceiling),
     };
-    let ask = |slots| failed(&mut Task::new(world.tree.acquire(Ask::slots(leaf, slots))));
+    let ask = |slots| {
+        failed(&mut Task::new(
+            world.tree.acquire(AcquireRequest::slots(leaf, slots)),
+        ))
+    };
     assert_eq!(ask(5), above(leaf, 3));
     assert_eq!(ask(3), above(middle, 2));
     assert_eq!(
@@ -62,7 +66,7 @@ fn cost_above_a_limit_fails_with_the_nearest_node() {
 fn unknown_resource_error_lists_known_resources() {
     let (world, root) = World::slots(4);
     let tokens = world.tree.resource("tokens");
-    let ask = Ask::new(root, Cost::of(tokens, units(1)).unwrap());
+    let ask = AcquireRequest::new(root, Cost::of(tokens, units(1)).unwrap());
     let unknown = AcquireError::UnknownResource {
         resource: tokens,
         known: vec![SLOTS],
@@ -101,7 +105,7 @@ fn release_grants_the_waiter_immediately() {
         1,
         "handed off, so a new acquire finds no free slot"
     );
-    assert!(world.refused(Ask::slots(root, 1)));
+    assert!(world.refused(AcquireRequest::slots(root, 1)));
     let permit = granted(&mut task);
     world.release(permit);
     assert_eq!(world.held(root), 0);
@@ -110,7 +114,7 @@ fn release_grants_the_waiter_immediately() {
 #[test]
 fn acquire_that_fits_completes_at_first_poll() {
     let (world, root) = World::slots(1);
-    let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let mut task = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
     assert_eq!(
         world.held(root),
         0,
@@ -136,8 +140,8 @@ fn priority_counts_as_earlier_arrival() {
     let held = world.take(root, 1);
     let mut early = world.waits(root, 1);
     world.pass(15.0);
-    let mut urgent = world.waits_ask(Ask::slots(root, 1).priority(1));
-    let mut more_urgent = world.waits_ask(Ask::slots(root, 1).priority(2));
+    let mut urgent = world.waits_ask(AcquireRequest::slots(root, 1).priority(1));
+    let mut more_urgent = world.waits_ask(AcquireRequest::slots(root, 1).priority(2));
     let mut late = world.waits(root, 1);
     let mut held = Some(held);
     // 10 s a step: two steps outweigh the extra 15 s of the first waiter, one step does not.
@@ -173,7 +177,7 @@ fn large_cost_is_passed_eight_times_at_most() {
     loop {
         // One slot is freed; for a while, later small costs may take it.
         world.release(ones.remove(0));
-        let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+        let mut task = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
         let Some(permit) = (match task.poll() {
             Poll::Ready(permit) => Some(permit.unwrap()),
             Poll::Pending => None,
@@ -207,7 +211,7 @@ fn reservation_does_not_block_other_subtrees() {
     }
     world.release(one);
     assert!(
-        world.refused(Ask::slots(left, 1)),
+        world.refused(AcquireRequest::slots(left, 1)),
         "reserved for the large cost"
     );
     drop(world.take(right, 2));
@@ -228,9 +232,12 @@ fn large_costs_at_two_levels_are_both_granted() {
         let leaf = world.tree.add(root, slots(one, 5)).unwrap();
         let cost = |a, b| Cost::new([(one, units(a)), (two, units(b))]).unwrap();
         let mut small: Vec<_> = (0..4)
-            .map(|_| world.take_ask(Ask::new(leaf, cost(1, 1))))
+            .map(|_| world.take_ask(AcquireRequest::new(leaf, cost(1, 1))))
             .collect();
-        let mut asks = vec![Ask::new(leaf, cost(5, 1)), Ask::new(leaf, cost(1, 8))];
+        let mut asks = vec![
+            AcquireRequest::new(leaf, cost(5, 1)),
+            AcquireRequest::new(leaf, cost(1, 8)),
+        ];
         if swapped {
             asks.reverse();
         }
@@ -238,7 +245,7 @@ fn large_costs_at_two_levels_are_both_granted() {
         let mut passed = 0;
         while let Some(oldest) = (!small.is_empty()).then(|| small.remove(0)) {
             world.release(oldest);
-            let ask = Ask::new(leaf, cost(1, 1));
+            let ask = AcquireRequest::new(leaf, cost(1, 1));
             if let Some(permit) = world.tree.try_acquire(ask).unwrap() {
                 passed += 1;
                 assert!(passed < 50, "a large cost starves");
@@ -309,11 +316,10 @@ fn uncontended_resource_does_not_starve_siblings() {
         for (index, queue) in waiting.iter_mut().enumerate() {
             while queue.len() < 5 {
                 let (node, resource) = asks[index];
-                queue.push(Task::new(
-                    world
-                        .tree
-                        .acquire(Ask::new(node, Cost::of(resource, units(1)).unwrap())),
-                ));
+                queue.push(Task::new(world.tree.acquire(AcquireRequest::new(
+                    node,
+                    Cost::of(resource, units(1)).unwrap(),
+                ))));
             }
             queue.retain_mut(|task| match task.poll() {
                 Poll::Pending => true,
@@ -349,7 +355,9 @@ fn capped_child_accumulates_no_credit() {
         running.retain(|(_, end, _)| *end > step);
         for (index, (node, queue)) in queues.iter_mut().enumerate() {
             while queue.len() < 6 {
-                queue.push(Task::new(world.tree.acquire(Ask::slots(*node, 1))));
+                queue.push(Task::new(
+                    world.tree.acquire(AcquireRequest::slots(*node, 1)),
+                ));
             }
             queue.retain_mut(|task| match task.poll() {
                 Poll::Pending => true,

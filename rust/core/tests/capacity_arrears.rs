@@ -7,7 +7,7 @@ use common::Task;
 use common::clocked::{SLOTS, World, units};
 use common::dice::Dice;
 use headrace_core::capacity::{
-    Acquire, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Resource, Time, Weight,
+    Acquire, AcquireRequest, Cost, Limit, NodeId, NodeOptions, Permit, ResourceId, Time, Weight,
 };
 use std::task::Poll;
 use std::time::Duration;
@@ -67,8 +67,8 @@ const SHAPES: [Shape; 4] = [
 struct House {
     world: World,
     shape: Shape,
-    calls: Resource,
-    tokens: Resource,
+    calls: ResourceId,
+    tokens: ResourceId,
     root: NodeId,
     inner: NodeId,
     tenants: Vec<Tenant>,
@@ -109,7 +109,7 @@ impl House {
     }
 
     /// A slot and one unit of each of these rates.
-    fn cost(rates: &[Resource]) -> Cost {
+    fn cost(rates: &[ResourceId]) -> Cost {
         let rates = rates.iter().map(|&rate| (rate, units(1)));
         Cost::new(rates.chain([(SLOTS, units(1))])).unwrap()
     }
@@ -168,7 +168,7 @@ impl House {
                     let waiting = tenant.waiting.iter();
                     let waiting = waiting.filter(|(other, _)| *other == which).count();
                     for _ in waiting..DEPTH {
-                        let ask = Ask::new(tenant.node, cost.clone());
+                        let ask = AcquireRequest::new(tenant.node, cost.clone());
                         let task = Task::new(self.world.tree.acquire(ask));
                         tenant.waiting.push((which, task));
                     }
@@ -313,7 +313,7 @@ fn waiter_at_two_rates_gets_its_share_of_both() {
         let mut house = House::new(shape);
         let (calls, tokens) = (house.calls, house.tokens);
         house.tenant(1, vec![House::fetch()]);
-        let rates: [&[Resource]; 3] = [&[calls, tokens], &[calls], &[tokens]];
+        let rates: [&[ResourceId]; 3] = [&[calls, tokens], &[calls], &[tokens]];
         let tenants = rates.map(|rates| house.tenant(1, vec![House::cost(rates)]));
         let mut before = [0; 3];
         for until in [10, 100, 200, 500] {

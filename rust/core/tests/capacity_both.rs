@@ -7,7 +7,8 @@ use common::Task;
 use common::clocked::{SLOTS, World, granted, units};
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Acquire, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit, Resource, Settings, Time,
+    Acquire, AcquireRequest, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit, ResourceId,
+    Settings, Time,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ const PASSES: u64 = 8;
 /// One market: slots with a hold time, calls with a period, both in milliseconds, and a backlog that always waits for each.
 struct Market {
     world: World,
-    calls: Resource,
+    calls: ResourceId,
     hold: u64,
     /// The acquires that wait for a slot only, and for a call only.
     queues: [(NodeId, Cost, Vec<Task<Acquire>>); 2],
@@ -105,7 +106,10 @@ impl Market {
             let before = self.held.len();
             for (node, cost, queue) in &mut self.queues {
                 while queue.len() < 3 {
-                    let acquire = self.world.tree.acquire(Ask::new(*node, cost.clone()));
+                    let acquire = self
+                        .world
+                        .tree
+                        .acquire(AcquireRequest::new(*node, cost.clone()));
                     queue.push(Task::new(acquire));
                 }
                 queue.retain_mut(|task| match task.poll() {
@@ -150,7 +154,7 @@ impl Market {
 fn wait(market: &mut Market, both: NodeId, slots: u64, bound: u64) -> u64 {
     let cost = Cost::new([(SLOTS, units(slots)), (market.calls, units(1))]).unwrap();
     let began = market.world.tree.now();
-    let mut task = Task::new(market.world.tree.acquire(Ask::new(both, cost)));
+    let mut task = Task::new(market.world.tree.acquire(AcquireRequest::new(both, cost)));
     loop {
         let waited = market.world.tree.now().since(began).as_millis();
         let waited = u64::try_from(waited).unwrap();
@@ -218,11 +222,11 @@ fn deferred_rate_updates_the_next_deadline() {
     let limits = [(SLOTS, Limit::Slots(units(2))), (calls, rate)];
     let root = world.tree.root(NodeOptions::new(limits)).unwrap();
     let both = Cost::new([(SLOTS, units(1)), (calls, units(1))]).unwrap();
-    let call = Ask::new(root, Cost::of(calls, units(1)).unwrap());
+    let call = AcquireRequest::new(root, Cost::of(calls, units(1)).unwrap());
     drop(world.take_ask(call));
     let held = world.take(root, 1);
-    let mut late = world.waits_ask(Ask::new(root, both));
-    let mut missed = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let mut late = world.waits_ask(AcquireRequest::new(root, both));
+    let mut missed = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
     let missed = granted(&mut missed);
     world.pass(0.007);
     world

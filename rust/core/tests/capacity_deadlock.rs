@@ -5,7 +5,7 @@ mod common;
 
 use common::Task;
 use common::clocked::{SLOTS, World, failed, granted, units};
-use headrace_core::capacity::{AcquireError, Ask, OwnerId};
+use headrace_core::capacity::{AcquireError, AcquireRequest, OwnerId};
 
 const US: OwnerId = OwnerId(7);
 
@@ -13,11 +13,11 @@ const US: OwnerId = OwnerId(7);
 fn acquire_reports_a_self_deadlock() {
     let (world, root) = World::slots(4);
     let (leaf, other) = (world.add(root, 3), world.add(root, 4));
-    let first = world.take_ask(Ask::slots(leaf, 1).owner(US));
-    let second = world.take_ask(Ask::slots(leaf, 1).owner(US));
-    let _theirs = world.take_ask(Ask::slots(leaf, 1).owner(OwnerId(8)));
+    let first = world.take_ask(AcquireRequest::slots(leaf, 1).owner(US));
+    let second = world.take_ask(AcquireRequest::slots(leaf, 1).owner(US));
+    let _theirs = world.take_ask(AcquireRequest::slots(leaf, 1).owner(OwnerId(8)));
     assert_eq!(world.tree.permits_of(US), [first.id(), second.id()]);
-    let ask = |slots| Ask::slots(leaf, slots).owner(US);
+    let ask = |slots| AcquireRequest::slots(leaf, slots).owner(US);
     // One more slot is available if the other permits are released; two more never are.
     let mut waits = world.waits_ask(ask(1));
     let deadlock = AcquireError::WouldDeadlock {
@@ -25,7 +25,7 @@ fn acquire_reports_a_self_deadlock() {
         resource: SLOTS,
         limit: units(3),
         held: units(2),
-        leases: 2,
+        permits: 2,
         permit: second.id(),
         acquired: leaf,
     };
@@ -35,12 +35,14 @@ fn acquire_reports_a_self_deadlock() {
         "without waiting there is no deadlock"
     );
     let across = failed(&mut Task::new(
-        world.tree.acquire(Ask::slots(other, 3).owner(US)),
+        world
+            .tree
+            .acquire(AcquireRequest::slots(other, 3).owner(US)),
     ));
     assert!(matches!(across, AcquireError::WouldDeadlock { node, .. } if node == root));
     // Permits without an owner, and those of another owner, do not count.
-    drop(world.waits_ask(Ask::slots(leaf, 2)));
-    drop(world.waits_ask(Ask::slots(leaf, 2).owner(OwnerId(9))));
+    drop(world.waits_ask(AcquireRequest::slots(leaf, 2)));
+    drop(world.waits_ask(AcquireRequest::slots(leaf, 2).owner(OwnerId(9))));
     second.suspend().unwrap();
     world.tree.check();
     drop(granted(&mut waits));
@@ -50,15 +52,15 @@ fn acquire_reports_a_self_deadlock() {
 fn resume_reports_a_self_deadlock() {
     let (world, root) = World::slots(2);
     let leaf = world.add(root, 2);
-    let ours = world.take_ask(Ask::slots(leaf, 2).owner(US));
+    let ours = world.take_ask(AcquireRequest::slots(leaf, 2).owner(US));
     ours.suspend().unwrap();
-    let other = world.take_ask(Ask::slots(root, 1).owner(US));
+    let other = world.take_ask(AcquireRequest::slots(root, 1).owner(US));
     let deadlock = AcquireError::WouldDeadlock {
         node: root,
         resource: SLOTS,
         limit: units(2),
         held: units(1),
-        leases: 1,
+        permits: 1,
         permit: other.id(),
         acquired: root,
     };
@@ -69,7 +71,7 @@ fn resume_reports_a_self_deadlock() {
     let theirs = OwnerId(8);
     drop(Task::waiting(again().by(theirs)));
     other.suspend().unwrap();
-    let _held = world.take_ask(Ask::slots(root, 1).owner(theirs));
+    let _held = world.take_ask(AcquireRequest::slots(root, 1).owner(theirs));
     assert!(matches!(
         Task::new(again().by(theirs)).ready(),
         Err(AcquireError::WouldDeadlock { .. })
@@ -82,7 +84,7 @@ fn resume_reports_a_self_deadlock() {
 fn owner_is_known_without_waiting() {
     let (world, root) = World::slots(6);
     let leaf = world.add(root, 5);
-    let take = |owner| world.take_ask(Ask::slots(leaf, 1).owner(owner));
+    let take = |owner| world.take_ask(AcquireRequest::slots(leaf, 1).owner(owner));
     let ours = [take(US), take(US), take(US)];
     let theirs = take(OwnerId(8));
     let ids = |permits: &[&headrace_core::capacity::Permit]| -> Vec<_> {
@@ -102,13 +104,13 @@ fn owner_is_known_without_waiting() {
     assert_eq!(world.tree.permits_of(OwnerId(8)), ids(&[&theirs]));
     // The error names the newest permit that holds some of the resource.
     let error = failed(&mut Task::new(
-        world.tree.acquire(Ask::slots(leaf, 4).owner(US)),
+        world.tree.acquire(AcquireRequest::slots(leaf, 4).owner(US)),
     ));
     let AcquireError::WouldDeadlock { held, permit, .. } = error else {
         panic!("{error:?}");
     };
     assert_eq!((held, permit), (units(2), fourth.id()));
-    let waits = world.waits_ask(Ask::slots(leaf, 3).owner(US));
+    let waits = world.waits_ask(AcquireRequest::slots(leaf, 3).owner(US));
     world.tree.check();
     assert_eq!(world.tree.permits_of(US), ids(&[&second, &third, &fourth]));
     drop((waits, second, third, fourth, theirs));

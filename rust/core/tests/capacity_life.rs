@@ -7,14 +7,14 @@ use common::clocked::{SLOTS, World, failed, granted, units};
 use common::{Named, Reentrant, Task, panics};
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    AcquireError, Amount, AmountError, Ask, Cost, CostError, Limit, MAX_DEPTH, NodeError,
-    NodeOptions, PermitError, Resource, Settings, Weight,
+    AcquireError, AcquireRequest, Amount, AmountError, Cost, CostError, Limit, MAX_DEPTH,
+    NodeError, NodeOptions, PermitError, ResourceId, Settings, Weight,
 };
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
-fn slots(slots: u64) -> [(Resource, Limit); 1] {
+fn slots(slots: u64) -> [(ResourceId, Limit); 1] {
     [(SLOTS, Limit::Slots(units(slots)))]
 }
 
@@ -22,7 +22,11 @@ fn slots(slots: u64) -> [(Resource, Limit); 1] {
 fn permit_id_is_held_until_released() {
     let (world, root) = World::slots(2);
     let id = world.take(root, 1).into_id();
-    let other = world.tree.try_take(&Ask::slots(root, 1)).unwrap().unwrap();
+    let other = world
+        .tree
+        .try_take(&AcquireRequest::slots(root, 1))
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (world.held(root), world.tree.cost(id)),
         (2, Some(Cost::slots(1)))
@@ -55,7 +59,10 @@ fn close_fails_all_waits_below_and_keeps_permits() {
     }
     assert!(world.tree.is_closed(leaf) && !world.tree.is_closed(root));
     assert_eq!(
-        world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
+        world
+            .tree
+            .try_acquire(AcquireRequest::slots(leaf, 1))
+            .unwrap_err(),
         AcquireError::Closed
     );
     assert_eq!(
@@ -79,10 +86,13 @@ fn removed_node_is_freed_when_unused() {
     world.tree.check();
     assert!(world.tree.usage(leaf).is_some(), "its permit is still held");
     assert_eq!(
-        world.tree.try_acquire(Ask::slots(leaf, 1)).unwrap_err(),
+        world
+            .tree
+            .try_acquire(AcquireRequest::slots(leaf, 1))
+            .unwrap_err(),
         AcquireError::Closed
     );
-    assert!(world.refused(Ask::slots(root, 2)));
+    assert!(world.refused(AcquireRequest::slots(root, 2)));
     world.release(held);
     assert!(world.tree.usage(leaf).is_none() && world.tree.usage(branch).is_none());
     assert_eq!(world.held(leaf), 0);
@@ -146,7 +156,9 @@ fn zero_limit_pauses_without_failing_waiters() {
     let (world, root) = World::slots(2);
     world.tree.resize(root, &slots(0)).unwrap();
     let mut task = world.waits(root, 2);
-    let above = failed(&mut Task::new(world.tree.acquire(Ask::slots(root, 3))));
+    let above = failed(&mut Task::new(
+        world.tree.acquire(AcquireRequest::slots(root, 3)),
+    ));
     assert!(matches!(above, AcquireError::AboveCeiling { ceiling, .. } if ceiling == units(2)));
     world.tree.resize(root, &slots(2)).unwrap();
     drop(granted(&mut task));
@@ -189,10 +201,13 @@ fn limits_can_be_added_and_removed() {
     world.tree.check();
     let more = granted(&mut task);
     assert_eq!(world.held(root), 4);
-    let unknown = world.tree.try_acquire(Ask::slots(root, 1)).unwrap_err();
+    let unknown = world
+        .tree
+        .try_acquire(AcquireRequest::slots(root, 1))
+        .unwrap_err();
     assert!(matches!(unknown, AcquireError::UnknownResource { .. }));
     world.tree.resize(root, &slots(5)).unwrap();
-    assert!(world.refused(Ask::slots(root, 2)));
+    assert!(world.refused(AcquireRequest::slots(root, 2)));
     drop((held, more));
     world.tree.check();
 }
@@ -275,7 +290,7 @@ fn given_up_position_is_handed_on_and_queues_again() {
     assert!(dead.poll().is_pending());
     world.release(permit);
     drop(granted(&mut dead));
-    assert!(dead.future.place().is_none());
+    assert!(dead.future.position().is_none());
 }
 
 #[test]
@@ -283,13 +298,13 @@ fn wakers_and_their_drops_may_call_back() {
     let (world, root) = World::slots(1);
     let act = {
         let tree = Arc::clone(&world.tree);
-        move || drop(tree.try_acquire(Ask::slots(root, 1)))
+        move || drop(tree.try_acquire(AcquireRequest::slots(root, 1)))
     };
     let held = world.take(root, 1);
-    let mut first = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let mut first = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
     assert!(first.poll_with(&Reentrant::waker(act.clone())).is_pending());
     assert!(first.poll_with(&Reentrant::waker(act.clone())).is_pending());
-    let mut second = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+    let mut second = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
     assert!(second.poll_with(&Reentrant::waker(act)).is_pending());
     drop(second);
     drop(held);
@@ -305,7 +320,7 @@ fn simultaneous_grants_wake_in_queue_order() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..3)
         .map(|name| {
-            let mut task = Task::new(world.tree.acquire(Ask::slots(root, 1)));
+            let mut task = Task::new(world.tree.acquire(AcquireRequest::slots(root, 1)));
             let waker = Waker::from(Arc::new(Named {
                 name,
                 log: Arc::clone(&log),
@@ -352,7 +367,7 @@ fn invalid_limits_change_nothing() {
     };
     let calls = world.tree.resource("calls");
     let second = Duration::from_secs(1);
-    let resize = |limits: &[(Resource, Limit)]| world.tree.resize(root, limits);
+    let resize = |limits: &[(ResourceId, Limit)]| world.tree.resize(root, limits);
     assert_eq!(
         resize(&[(calls, rate(1, Duration::ZERO, 1))]),
         Err(NodeError::Per(calls))

@@ -6,7 +6,7 @@ mod common;
 use common::counting::{Counting, live};
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Acquire, Amount, Ask, Limit, ManualClock, NodeOptions, Resource, Settings,
+    Acquire, AcquireRequest, Amount, Limit, ManualClock, NodeOptions, ResourceId, Settings,
 };
 use std::future::Future;
 use std::pin::Pin;
@@ -28,13 +28,18 @@ fn waiter_memory_is_bounded_and_freed() {
     let tree = Tree::new(Settings::with_clock(Arc::new(ManualClock::new())));
     let root = tree.root(NodeOptions::slots(1)).unwrap();
     let leaves = [(); 4].map(|()| tree.add(root, NodeOptions::slots(200_000)).unwrap());
-    let slots = |count| [(Resource::SLOTS, Limit::Slots(Amount::units(count)))];
+    let slots = |count| [(ResourceId::SLOTS, Limit::Slots(Amount::units(count)))];
     let empty = live();
     for count in [1_000, 10_000, 65_537, 100_000] {
         for served in [true, false] {
-            let permit = tree.try_acquire(Ask::slots(root, 1)).unwrap().unwrap();
+            let permit = tree
+                .try_acquire(AcquireRequest::slots(root, 1))
+                .unwrap()
+                .unwrap();
             let mut waiters = Vec::with_capacity(count);
-            waiters.extend((0..count).map(|name| tree.acquire(Ask::slots(leaves[name % 4], 1))));
+            waiters.extend(
+                (0..count).map(|name| tree.acquire(AcquireRequest::slots(leaves[name % 4], 1))),
+            );
             for waiter in &mut waiters {
                 assert!(poll(waiter).is_pending());
             }

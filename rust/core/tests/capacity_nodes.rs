@@ -5,7 +5,7 @@ mod common;
 
 use common::counting::{Counting, count, live};
 use headrace_core::Tree;
-use headrace_core::capacity::{Ask, ManualClock, NodeId, NodeOptions, Settings};
+use headrace_core::capacity::{AcquireRequest, ManualClock, NodeId, NodeOptions, Settings};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,11 @@ static ALLOCATOR: Counting = Counting;
 /// Adds a tenant's node, acquires and releases a permit, and removes the node.
 fn visit(tree: &Arc<Tree>, root: NodeId) {
     let node = tree.add(root, NodeOptions::slots(2)).unwrap();
-    drop(tree.try_acquire(Ask::slots(node, 1)).unwrap().unwrap());
+    drop(
+        tree.try_acquire(AcquireRequest::slots(node, 1))
+            .unwrap()
+            .unwrap(),
+    );
     tree.remove(node);
 }
 
@@ -34,7 +38,11 @@ fn node_cost_is_independent_of_sibling_count() {
             .map(|_| tree.add(root, NodeOptions::slots(2)).unwrap())
             .collect();
         for &node in &nodes {
-            drop(tree.try_acquire(Ask::slots(node, 1)).unwrap().unwrap());
+            drop(
+                tree.try_acquire(AcquireRequest::slots(node, 1))
+                    .unwrap()
+                    .unwrap(),
+            );
         }
         let each = (live() - empty) / siblings;
         visit(&tree, root);

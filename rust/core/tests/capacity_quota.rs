@@ -8,8 +8,8 @@ use common::timer::Timer;
 use common::world::{SECOND, seconds};
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Acquire, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit, Resource,
-    Settings, Time,
+    Acquire, AcquireRequest, Amount, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit,
+    ResourceId, Settings, Time,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::time::Duration;
 struct Shop {
     tree: Arc<Tree>,
     clock: Arc<ManualClock>,
-    calls: Resource,
+    calls: ResourceId,
     root: NodeId,
 }
 
@@ -43,8 +43,8 @@ impl Shop {
         }
     }
 
-    fn ask(&self, calls: u64) -> Ask {
-        Ask::new(
+    fn ask(&self, calls: u64) -> AcquireRequest {
+        AcquireRequest::new(
             self.root,
             Cost::of(self.calls, Amount::units(calls)).unwrap(),
         )

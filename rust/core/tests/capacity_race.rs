@@ -3,7 +3,7 @@
 
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Amount, Ask, Cost, Limit, ManualClock, NodeOptions, Resource, Settings,
+    AcquireRequest, Amount, Cost, Limit, ManualClock, NodeOptions, ResourceId, Settings,
 };
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ fn cancellation_during_a_grant_takes_nothing() {
     let limits = [(calls, rate), (money, Limit::Budget(Amount::units(3)))];
     let leaf = tree.add(root, NodeOptions::new(limits)).unwrap();
     let one = |resource| (resource, Amount::ONE);
-    let cost = Cost::new([Resource::SLOTS, calls, money].map(one)).unwrap();
+    let cost = Cost::new([ResourceId::SLOTS, calls, money].map(one)).unwrap();
 
     let start = Arc::new(Barrier::new(2));
     let (send, receive) = sync_channel(1);
@@ -46,8 +46,11 @@ fn cancellation_during_a_grant_takes_nothing() {
         }
     });
     for round in 0..ROUNDS {
-        let permit = tree.try_acquire(Ask::slots(root, 1)).unwrap().unwrap();
-        let mut waiter = tree.acquire(Ask::new(leaf, cost.clone()));
+        let permit = tree
+            .try_acquire(AcquireRequest::slots(root, 1))
+            .unwrap()
+            .unwrap();
+        let mut waiter = tree.acquire(AcquireRequest::new(leaf, cost.clone()));
         let polled = Pin::new(&mut waiter).poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
         send.send(waiter).unwrap();
@@ -63,12 +66,12 @@ fn cancellation_during_a_grant_takes_nothing() {
     canceller.join().unwrap();
 
     tree.check();
-    for resource in [Resource::SLOTS, calls, money] {
+    for resource in [ResourceId::SLOTS, calls, money] {
         assert_eq!(tree.held(root, resource), Amount::ZERO);
     }
     assert_eq!(tree.available(leaf, calls), Some(Amount::units(2)));
     assert_eq!(tree.available(leaf, money), Some(Amount::units(3)));
-    let mut last = tree.acquire(Ask::new(leaf, cost));
+    let mut last = tree.acquire(AcquireRequest::new(leaf, cost));
     let polled = Pin::new(&mut last).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(polled, Poll::Ready(Ok(_))));
 }

@@ -6,7 +6,8 @@ mod common;
 use common::Task;
 use common::clocked::{SLOTS, World, failed, granted, units};
 use headrace_core::capacity::{
-    Acquire, AcquireError, Ask, Cost, Limit, NodeId, NodeOptions, Permit, Resource, Time, Weight,
+    Acquire, AcquireError, AcquireRequest, Cost, Limit, NodeId, NodeOptions, Permit, ResourceId,
+    Time, Weight,
 };
 use std::task::Poll;
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn rate(amount: u64, millis: u64, burst: Option<u64>) -> Limit {
     }
 }
 
-fn cost(parts: &[(Resource, u64)]) -> Cost {
+fn cost(parts: &[(ResourceId, u64)]) -> Cost {
     let parts = parts
         .iter()
         .map(|&(resource, amount)| (resource, units(amount)));
@@ -34,12 +35,12 @@ fn millis(world: &World) -> u64 {
 }
 
 /// One token a second with a burst of three, of which two are left.
-fn two_of_three() -> (World, NodeId, Resource) {
+fn two_of_three() -> (World, NodeId, ResourceId) {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let limits = [(tokens, rate(1, 1_000, Some(3)))];
     let root = world.tree.root(NodeOptions::new(limits)).unwrap();
-    drop(world.take_ask(Ask::new(root, cost(&[(tokens, 1)]))));
+    drop(world.take_ask(AcquireRequest::new(root, cost(&[(tokens, 1)]))));
     (world, root, tokens)
 }
 
@@ -67,7 +68,7 @@ fn times(world: &World, tasks: &mut [Task<Acquire>]) -> Vec<u64> {
 #[test]
 fn smaller_cost_does_not_pass_at_a_rate() {
     let (world, root, tokens) = two_of_three();
-    let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
+    let ask = |amount| AcquireRequest::new(root, cost(&[(tokens, amount)]));
     let mut tasks = [3, 1, 2].map(|amount| world.waits_ask(ask(amount)));
     // It would fit, but queues behind the others.
     assert!(world.refused(ask(1)));
@@ -81,7 +82,7 @@ fn smaller_sibling_cost_does_not_pass_at_a_rate() {
     let heavy = Weight::from_f64(1_000.0).unwrap();
     let leaves = [Weight::ONE, heavy].map(|weight| NodeOptions::new([]).weight(weight));
     let [light, heavy] = leaves.map(|options| world.tree.add(root, options).unwrap());
-    let ask = |node, amount| Ask::new(node, cost(&[(tokens, amount)]));
+    let ask = |node, amount| AcquireRequest::new(node, cost(&[(tokens, amount)]));
     let mut tasks = [(light, 3), (heavy, 1), (root, 1)]
         .map(|(node, amount)| world.waits_ask(ask(node, amount)));
     assert!(world.refused(ask(heavy, 1)));
@@ -92,7 +93,7 @@ fn smaller_sibling_cost_does_not_pass_at_a_rate() {
 #[test]
 fn higher_priority_precedes_a_waiter_for_quota() {
     let (world, root, tokens) = two_of_three();
-    let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
+    let ask = |amount| AcquireRequest::new(root, cost(&[(tokens, amount)]));
     let mut tasks = [world.waits_ask(ask(3)), world.waits_ask(ask(1))];
     let mut urgent = Task::new(world.tree.acquire(ask(1).priority(1)));
     drop(granted(&mut urgent));
@@ -106,7 +107,7 @@ fn higher_priority_precedes_a_waiter_for_quota() {
 #[test]
 fn priority_does_not_starve_a_waiter_for_quota() {
     let (world, root, tokens) = two_of_three();
-    let ask = |amount| Ask::new(root, cost(&[(tokens, amount)]));
+    let ask = |amount| AcquireRequest::new(root, cost(&[(tokens, amount)]));
     let mut large = world.waits_ask(ask(3));
     let mut urgent = Task::new(world.tree.acquire(ask(1).priority(1)));
     while large.poll().is_pending() {
@@ -149,7 +150,9 @@ impl Crowd {
         self.held.retain(|(ends, _)| *ends > now);
         loop {
             while self.queue.len() < 3 {
-                let acquire = world.tree.acquire(Ask::new(self.node, self.cost.clone()));
+                let acquire = world
+                    .tree
+                    .acquire(AcquireRequest::new(self.node, self.cost.clone()));
                 self.queue.push(Task::new(acquire));
             }
             let before = self.queue.len();
@@ -244,7 +247,7 @@ fn two_rate_waiter_has_bounded_wait() {
                     Crowd::step(&mut crowds, &world);
                 }
                 let began = millis(&world);
-                let ask = Ask::new(both, cost(&[(calls, 1), (tokens, 1)]));
+                let ask = AcquireRequest::new(both, cost(&[(calls, 1), (tokens, 1)]));
                 let mut task = Task::new(world.tree.acquire(ask));
                 // One period at each of the two rates for each miss, and as many for the acquires that wait already.
                 let bound = (PASSES as u64 + 4) * (calls_every + tokens_every);
@@ -262,7 +265,7 @@ fn two_rate_waiter_has_bounded_wait() {
 }
 
 /// A tree of three slots and a call every 100 ms, and a child with its own rate of a call an hour, which is used up.
-fn slow_child(slots: u64) -> (World, [Resource; 2], NodeId, Task<Acquire>) {
+fn slow_child(slots: u64) -> (World, [ResourceId; 2], NodeId, Task<Acquire>) {
     let world = World::new();
     let [calls, slow] = ["calls", "slow"].map(|name| world.tree.resource(name));
     let limits = [(SLOTS, Limit::Slots(units(3))), (calls, rate(1, 100, None))];
@@ -270,8 +273,8 @@ fn slow_child(slots: u64) -> (World, [Resource; 2], NodeId, Task<Acquire>) {
     let own = NodeOptions::new([(slow, rate(1, 3_600_000, None))]);
     let child = world.tree.add(root, own).unwrap();
     let all = cost(&[(SLOTS, slots), (calls, 1), (slow, 1)]);
-    drop(world.take_ask(Ask::new(child, all.clone())));
-    let task = world.waits_ask(Ask::new(child, all));
+    drop(world.take_ask(AcquireRequest::new(child, all.clone())));
+    let task = world.waits_ask(AcquireRequest::new(child, all));
     (world, [calls, slow], root, task)
 }
 
@@ -315,20 +318,20 @@ fn slow_private_rate_does_not_block_a_shared_rate() {
 }
 
 /// A budget of 20 of which a call holds ten, although it may need less; a request for eleven waits.
-fn budget() -> (World, Resource, NodeId, Permit, Task<Acquire>) {
+fn budget() -> (World, ResourceId, NodeId, Permit, Task<Acquire>) {
     let world = World::new();
     let dollars = world.tree.resource("dollars");
     let limits = [(dollars, Limit::Budget(units(20)))];
     let root = world.tree.root(NodeOptions::new(limits)).unwrap();
-    let call = world.take_ask(Ask::new(root, cost(&[(dollars, 10)])));
-    let large = world.waits_ask(Ask::new(root, cost(&[(dollars, 11)])));
+    let call = world.take_ask(AcquireRequest::new(root, cost(&[(dollars, 10)])));
+    let large = world.waits_ask(AcquireRequest::new(root, cost(&[(dollars, 11)])));
     (world, dollars, root, call, large)
 }
 
 #[test]
 fn large_cost_is_passed_eight_times_at_a_budget() {
     let (world, dollars, root, call, mut large) = budget();
-    let ask = || Ask::new(root, cost(&[(dollars, 1)]));
+    let ask = || AcquireRequest::new(root, cost(&[(dollars, 1)]));
     let mut small: Vec<_> = (0..PASSES).map(|_| world.take_ask(ask())).collect();
     // From here the rest is reserved for it.
     assert!(world.refused(ask()));
@@ -351,7 +354,7 @@ fn large_cost_is_passed_eight_times_at_a_budget() {
 #[test]
 fn passed_cost_may_find_the_budget_exhausted() {
     let (world, dollars, root, call, mut large) = budget();
-    drop(world.take_ask(Ask::new(root, cost(&[(dollars, 5)]))));
+    drop(world.take_ask(AcquireRequest::new(root, cost(&[(dollars, 5)]))));
     call.settle(&[(dollars, units(5))]).unwrap();
     drop(call);
     assert!(matches!(

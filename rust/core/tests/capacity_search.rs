@@ -5,7 +5,7 @@ mod common;
 
 use common::Task;
 use common::clocked::{SLOTS, World, units};
-use headrace_core::capacity::{Acquire, Ask, Cost, Limit, NodeOptions};
+use headrace_core::capacity::{Acquire, AcquireRequest, Cost, Limit, NodeOptions};
 use std::time::{Duration, Instant};
 
 /// The positions of the tenants that wait for the rate.
@@ -39,7 +39,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
         let rates = rates.iter().map(|&rate| (rate, units(1)));
         Cost::new(rates.chain([(SLOTS, units(1))])).unwrap()
     };
-    let first = tree.try_acquire(Ask::new(root, cost(&[calls, tokens])));
+    let first = tree.try_acquire(AcquireRequest::new(root, cost(&[calls, tokens])));
     drop(first.unwrap().expect("the rates are full"));
     let mut group = root;
     let waiting: Vec<Task<Acquire>> = (0..tenants)
@@ -54,7 +54,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
             } else {
                 vec![calls]
             };
-            Task::waiting(tree.acquire(Ask::new(node, cost(&rates))))
+            Task::waiting(tree.acquire(AcquireRequest::new(node, cost(&rates))))
         })
         .collect();
     let node = tree.add(root, NodeOptions::slots(2)).unwrap();
@@ -62,7 +62,7 @@ fn cost_of_a_slot(shape: Shape, tenants: usize) -> Duration {
     let times = (0..5).map(|_| {
         let began = Instant::now();
         for _ in 0..200 {
-            let mut asking = Task::new(tree.acquire(Ask::slots(node, 1)));
+            let mut asking = Task::new(tree.acquire(AcquireRequest::slots(node, 1)));
             drop(asking.ready().unwrap());
         }
         began.elapsed() / 200

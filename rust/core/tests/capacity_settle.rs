@@ -8,8 +8,8 @@ use common::dice::Dice;
 use common::world::{SECOND, seconds};
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Acquire, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit, Resource,
-    Settings, Time,
+    Acquire, AcquireRequest, Amount, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit,
+    ResourceId, Settings, Time,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ struct Running {
 struct Shop {
     tree: Arc<Tree>,
     clock: Arc<ManualClock>,
-    tokens: Resource,
+    tokens: ResourceId,
     root: NodeId,
     leaves: [NodeId; 2],
 }
@@ -69,7 +69,10 @@ impl Shop {
 
     fn acquire(&self, leaf: usize, tokens: u64) -> Task<Acquire> {
         let cost = Cost::of(self.tokens, Amount::units(tokens)).unwrap();
-        Task::new(self.tree.acquire(Ask::new(self.leaves[leaf], cost)))
+        Task::new(
+            self.tree
+                .acquire(AcquireRequest::new(self.leaves[leaf], cost)),
+        )
     }
 
     fn settle(&self, permit: &Permit, tokens: u64) {

@@ -8,8 +8,8 @@ use common::clocked::{World, failed, granted, units};
 use common::dice::Dice;
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    AcquireError, Amount, Ask, Cost, Limit, ManualClock, NodeError, NodeId, NodeOptions,
-    PermitError, Resource, Settings, Time,
+    AcquireError, AcquireRequest, Amount, Cost, Limit, ManualClock, NodeError, NodeId, NodeOptions,
+    PermitError, ResourceId, Settings, Time,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn rate(amount: u64, per: u64, burst: Option<u64>) -> Limit {
 }
 
 /// A tree whose root has one limit, on `"tokens"`.
-fn tokens(limit: Limit) -> (World, NodeId, Resource) {
+fn tokens(limit: Limit) -> (World, NodeId, ResourceId) {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let root = world
@@ -35,8 +35,8 @@ fn tokens(limit: Limit) -> (World, NodeId, Resource) {
     (world, root, tokens)
 }
 
-fn ask(node: NodeId, resource: Resource, amount: u64) -> Ask {
-    Ask::new(node, Cost::of(resource, units(amount)).unwrap())
+fn ask(node: NodeId, resource: ResourceId, amount: u64) -> AcquireRequest {
+    AcquireRequest::new(node, Cost::of(resource, units(amount)).unwrap())
 }
 
 fn at(seconds: f64) -> Time {
@@ -113,13 +113,13 @@ fn waiter_lacking_only_quota_holds_no_slot() {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let limits = [
-        (Resource::SLOTS, Limit::Slots(units(1))),
+        (ResourceId::SLOTS, Limit::Slots(units(1))),
         (tokens, rate(1, 1, Some(1))),
     ];
     let root = world.tree.root(NodeOptions::new(limits)).unwrap();
-    let both = Cost::new([(Resource::SLOTS, units(1)), (tokens, units(1))]).unwrap();
-    drop(world.take_ask(Ask::new(root, both.clone())));
-    let mut first = world.waits_ask(Ask::new(root, both));
+    let both = Cost::new([(ResourceId::SLOTS, units(1)), (tokens, units(1))]).unwrap();
+    drop(world.take_ask(AcquireRequest::new(root, both.clone())));
+    let mut first = world.waits_ask(AcquireRequest::new(root, both));
     // The slot is free for any acquire that needs no token.
     let slot = world.take(root, 1);
     world.pass(1.0);
@@ -178,8 +178,8 @@ fn annulled_grant_returns_quota_and_budget() {
     ];
     let root = world.tree.root(NodeOptions::new(limits)).unwrap();
     let cost = Cost::new([(tokens, units(5)), (dollars, units(5))]).unwrap();
-    let permit = world.take_ask(Ask::new(root, cost.clone()));
-    let waiter = world.waits_ask(Ask::new(root, cost.clone()));
+    let permit = world.take_ask(AcquireRequest::new(root, cost.clone()));
+    let waiter = world.waits_ask(AcquireRequest::new(root, cost.clone()));
     world.pass(5.0);
     assert_eq!(waiter.wakes(), 1);
     drop(waiter);
@@ -429,15 +429,15 @@ fn settling_errors_change_nothing() {
     let world = World::new();
     let tokens = world.tree.resource("tokens");
     let limits = [
-        (Resource::SLOTS, Limit::Slots(units(4))),
+        (ResourceId::SLOTS, Limit::Slots(units(4))),
         (tokens, rate(60, 60, Some(60))),
     ];
     let root = world.tree.root(NodeOptions::new(limits)).unwrap();
-    let cost = Cost::new([(Resource::SLOTS, units(2)), (tokens, units(9))]).unwrap();
-    let permit = world.take_ask(Ask::new(root, cost.clone()));
+    let cost = Cost::new([(ResourceId::SLOTS, units(2)), (tokens, units(9))]).unwrap();
+    let permit = world.take_ask(AcquireRequest::new(root, cost.clone()));
     let other = world.tree.resource("other");
-    let grows = permit.settle(&[(tokens, units(1)), (Resource::SLOTS, units(3))]);
-    assert_eq!(grows, Err(PermitError::Grows(Resource::SLOTS)));
+    let grows = permit.settle(&[(tokens, units(1)), (ResourceId::SLOTS, units(3))]);
+    assert_eq!(grows, Err(PermitError::Grows(ResourceId::SLOTS)));
     assert_eq!(
         permit.settle(&[(other, units(1))]),
         Err(PermitError::Unasked(other))
@@ -446,11 +446,11 @@ fn settling_errors_change_nothing() {
     assert_eq!(twice, Err(PermitError::Twice(tokens)));
     assert_eq!(permit.cost(), Some(cost));
     permit
-        .settle(&[(Resource::SLOTS, units(1)), (tokens, units(3))])
+        .settle(&[(ResourceId::SLOTS, units(1)), (tokens, units(3))])
         .unwrap();
     assert_eq!(
         world.tree.peek(root),
-        [(Resource::SLOTS, units(3)), (tokens, units(57))]
+        [(ResourceId::SLOTS, units(3)), (tokens, units(57))]
     );
     permit.release();
     assert_eq!(
@@ -459,6 +459,6 @@ fn settling_errors_change_nothing() {
     );
     assert_eq!(
         world.tree.peek(root),
-        [(Resource::SLOTS, units(4)), (tokens, units(57))]
+        [(ResourceId::SLOTS, units(4)), (tokens, units(57))]
     );
 }

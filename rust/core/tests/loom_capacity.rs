@@ -4,8 +4,8 @@
 
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Acquire, AcquireError, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Permit,
-    Resource, Settings, Time,
+    Acquire, AcquireError, AcquireRequest, Amount, Cost, Limit, ManualClock, NodeId, NodeOptions,
+    Permit, ResourceId, Settings, Time,
 };
 use loom::future::block_on;
 use loom::thread;
@@ -21,7 +21,7 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
 }
 
 /// An acquire that has joined the wait queue.
-fn waiting(tree: &Arc<Tree>, ask: Ask) -> Acquire {
+fn waiting(tree: &Arc<Tree>, ask: AcquireRequest) -> Acquire {
     let mut acquire = tree.acquire(ask);
     let polled = Pin::new(&mut acquire).poll(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_pending());
@@ -37,12 +37,14 @@ fn tree(options: NodeOptions) -> (Arc<Tree>, NodeId, Arc<ManualClock>) {
 }
 
 fn take(tree: &Arc<Tree>, node: NodeId, slots: u64) -> Permit {
-    tree.try_acquire(Ask::slots(node, slots)).unwrap().unwrap()
+    tree.try_acquire(AcquireRequest::slots(node, slots))
+        .unwrap()
+        .unwrap()
 }
 
 #[track_caller]
 fn assert_idle(tree: &Tree, root: NodeId) {
-    assert_eq!(tree.held(root, Resource::SLOTS), Amount::ZERO);
+    assert_eq!(tree.held(root, ResourceId::SLOTS), Amount::ZERO);
     assert_eq!(tree.waiting(root), 0);
     tree.check();
 }
@@ -52,7 +54,7 @@ fn release_skips_a_dropped_waiter() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let permit = take(&tree, root, 1);
-        let [first, second] = [(); 2].map(|()| tree.acquire(Ask::slots(root, 1)));
+        let [first, second] = [(); 2].map(|()| tree.acquire(AcquireRequest::slots(root, 1)));
         let dropped = thread::spawn(move || drop(poll_once(first)));
         let releaser = thread::spawn(move || drop(permit));
         drop(block_on(second).unwrap());
@@ -67,8 +69,8 @@ fn grant_racing_cancellation_is_handed_on() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let permit = take(&tree, root, 1);
-        let first = waiting(&tree, Ask::slots(root, 1));
-        let second = tree.acquire(Ask::slots(root, 1));
+        let first = waiting(&tree, AcquireRequest::slots(root, 1));
+        let second = tree.acquire(AcquireRequest::slots(root, 1));
         let dropped = thread::spawn(move || drop(first));
         let releaser = thread::spawn(move || permit.release());
         drop(block_on(second).unwrap());
@@ -84,8 +86,8 @@ fn grant_racing_cancellation_in_another_branch() {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let [left, right] = [2, 1].map(|slots| tree.add(root, NodeOptions::slots(slots)).unwrap());
         let permit = take(&tree, left, 2);
-        let first = waiting(&tree, Ask::slots(left, 2));
-        let second = tree.acquire(Ask::slots(right, 1));
+        let first = waiting(&tree, AcquireRequest::slots(left, 2));
+        let second = tree.acquire(AcquireRequest::slots(right, 1));
         let dropped = thread::spawn(move || drop(first));
         let releaser = thread::spawn(move || drop(permit));
         drop(block_on(second).unwrap());
@@ -107,7 +109,7 @@ fn concurrent_releases_free_a_permit_once() {
         });
         permit.release();
         second.join().unwrap();
-        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        assert_eq!(tree.held(root, ResourceId::SLOTS), Amount::ONE);
         drop(other);
         assert_idle(&tree, root);
     });
@@ -120,13 +122,13 @@ fn release_racing_growth_grants_a_waiter_of_both() {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let permits = [(); 2].map(|()| take(&tree, root, 1));
         let [held, released] = permits;
-        let waiter = tree.acquire(Ask::slots(root, 2));
+        let waiter = tree.acquire(AcquireRequest::slots(root, 2));
         let releaser = thread::spawn(move || drop(released));
         let resizer = thread::spawn({
             let tree = Arc::clone(&tree);
             move || {
                 let limit = Limit::Slots(Amount::units(3));
-                tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
+                tree.resize(root, &[(ResourceId::SLOTS, limit)]).unwrap();
             }
         });
         drop(block_on(waiter).unwrap());
@@ -145,15 +147,19 @@ fn release_racing_shrink_respects_the_new_limit() {
         let releaser = thread::spawn(move || drop(released));
         let dropped = thread::spawn({
             let tree = Arc::clone(&tree);
-            move || drop(poll_once(tree.acquire(Ask::slots(root, 1))))
+            move || drop(poll_once(tree.acquire(AcquireRequest::slots(root, 1))))
         });
         let limit = Limit::Slots(Amount::ONE);
-        tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
+        tree.resize(root, &[(ResourceId::SLOTS, limit)]).unwrap();
         // From here at most one is granted, and that one is held already.
         releaser.join().unwrap();
         dropped.join().unwrap();
-        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
-        assert!(tree.try_acquire(Ask::slots(root, 1)).unwrap().is_none());
+        assert_eq!(tree.held(root, ResourceId::SLOTS), Amount::ONE);
+        assert!(
+            tree.try_acquire(AcquireRequest::slots(root, 1))
+                .unwrap()
+                .is_none()
+        );
         drop(held);
         assert_idle(&tree, root);
     });
@@ -164,7 +170,7 @@ fn close_racing_release_ends_every_wait() {
     loom::model(|| {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let permit = take(&tree, root, 1);
-        let waiter = tree.acquire(Ask::slots(root, 1));
+        let waiter = tree.acquire(AcquireRequest::slots(root, 1));
         let releaser = thread::spawn(move || drop(permit));
         let closer = thread::spawn({
             let tree = Arc::clone(&tree);
@@ -187,18 +193,18 @@ fn close_racing_a_dropped_acquire() {
         let permit = take(&tree, root, 1);
         let dropped = thread::spawn({
             let tree = Arc::clone(&tree);
-            move || drop(poll_once(tree.acquire(Ask::slots(root, 1))))
+            move || drop(poll_once(tree.acquire(AcquireRequest::slots(root, 1))))
         });
         let resizer = thread::spawn({
             let tree = Arc::clone(&tree);
             move || {
                 let limit = Limit::Slots(Amount::units(2));
                 // It may have run before or after the close.
-                let _ = tree.resize(root, &[(Resource::SLOTS, limit)]);
+                let _ = tree.resize(root, &[(ResourceId::SLOTS, limit)]);
             }
         });
         tree.close(root);
-        let late = poll_once(tree.acquire(Ask::slots(root, 1)));
+        let late = poll_once(tree.acquire(AcquireRequest::slots(root, 1)));
         assert!(matches!(late, Poll::Ready(Err(AcquireError::Closed))));
         dropped.join().unwrap();
         resizer.join().unwrap();
@@ -214,12 +220,12 @@ fn close_racing_growth_completes_once() {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
         let permit = take(&tree, leaf, 1);
-        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let waiter = waiting(&tree, AcquireRequest::slots(leaf, 1));
         let resizer = thread::spawn({
             let tree = Arc::clone(&tree);
             move || {
                 let limit = Limit::Slots(Amount::units(2));
-                tree.resize(root, &[(Resource::SLOTS, limit)]).unwrap();
+                tree.resize(root, &[(ResourceId::SLOTS, limit)]).unwrap();
             }
         });
         let closer = thread::spawn({
@@ -232,7 +238,7 @@ fn close_racing_growth_completes_once() {
         }
         resizer.join().unwrap();
         closer.join().unwrap();
-        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        assert_eq!(tree.held(root, ResourceId::SLOTS), Amount::ONE);
         drop(permit);
         assert_idle(&tree, root);
     });
@@ -246,8 +252,8 @@ fn close_racing_cancellation_holds_nothing() {
             let (tree, root, _) = tree(NodeOptions::slots(1));
             let leaf = tree.add(root, NodeOptions::slots(1)).unwrap();
             let mut permit = Some(take(&tree, leaf, 1));
-            let first = waiting(&tree, Ask::slots(leaf, 1));
-            let second = waiting(&tree, Ask::slots(root, 1));
+            let first = waiting(&tree, AcquireRequest::slots(leaf, 1));
+            let second = waiting(&tree, AcquireRequest::slots(root, 1));
             if is_granted {
                 permit = None;
             }
@@ -273,10 +279,10 @@ fn close_racing_settlement_completes_once() {
         let (tree, root, _) = tree(NodeOptions::slots(2));
         let leaf = tree.add(root, NodeOptions::slots(2)).unwrap();
         let permit = Arc::new(take(&tree, leaf, 2));
-        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let waiter = waiting(&tree, AcquireRequest::slots(leaf, 1));
         let settler = thread::spawn({
             let permit = Arc::clone(&permit);
-            move || permit.settle(&[(Resource::SLOTS, Amount::ONE)]).unwrap()
+            move || permit.settle(&[(ResourceId::SLOTS, Amount::ONE)]).unwrap()
         });
         let closer = thread::spawn({
             let tree = Arc::clone(&tree);
@@ -288,7 +294,7 @@ fn close_racing_settlement_completes_once() {
         }
         settler.join().unwrap();
         closer.join().unwrap();
-        assert_eq!(tree.held(root, Resource::SLOTS), Amount::ONE);
+        assert_eq!(tree.held(root, ResourceId::SLOTS), Amount::ONE);
         drop(permit);
         assert_idle(&tree, root);
     });
@@ -301,7 +307,7 @@ fn close_racing_suspend_and_resume() {
         let (tree, root, _) = tree(NodeOptions::slots(1));
         let leaf = tree.add(root, NodeOptions::slots(1)).unwrap();
         let permit = take(&tree, leaf, 1);
-        let waiter = waiting(&tree, Ask::slots(leaf, 1));
+        let waiter = waiting(&tree, AcquireRequest::slots(leaf, 1));
         let away = thread::spawn(move || {
             permit.suspend().unwrap();
             let taken = block_on(permit.resume(None).unwrap());
@@ -322,7 +328,12 @@ fn close_racing_suspend_and_resume() {
 }
 
 /// A rate of one call a second with a burst of one; one call was made. A second later there is quota for one.
-fn rated() -> (Arc<Tree>, NodeId, Arc<ManualClock>, impl Fn() -> Ask) {
+fn rated() -> (
+    Arc<Tree>,
+    NodeId,
+    Arc<ManualClock>,
+    impl Fn() -> AcquireRequest,
+) {
     let (tree, root, clock) = tree(NodeOptions::slots(9));
     let calls = tree.resource("calls");
     let rate = Limit::Rate {
@@ -332,8 +343,8 @@ fn rated() -> (Arc<Tree>, NodeId, Arc<ManualClock>, impl Fn() -> Ask) {
     };
     let node = tree.add(root, NodeOptions::new([(calls, rate)])).unwrap();
     let ask = move || {
-        let cost = [(calls, Amount::ONE), (Resource::SLOTS, Amount::ONE)];
-        Ask::new(node, Cost::new(cost).unwrap())
+        let cost = [(calls, Amount::ONE), (ResourceId::SLOTS, Amount::ONE)];
+        AcquireRequest::new(node, Cost::new(cost).unwrap())
     };
     drop(tree.try_acquire(ask()).unwrap().unwrap());
     (tree, root, clock, ask)
@@ -396,7 +407,7 @@ fn close_racing_tick_completes_once() {
     loom::model(|| {
         let (tree, root, clock, ask) = rated();
         let waiter = waiting(&tree, ask());
-        let node = waiter.ask().node;
+        let node = waiter.request().node;
         clock.set(Time::from_nanos(1_000_000_000));
         let ticker = thread::spawn({
             let tree = Arc::clone(&tree);

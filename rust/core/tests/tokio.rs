@@ -1,7 +1,7 @@
 //! The futures under a foreign executor and its wakers.
 #![cfg(not(loom))]
 
-use headrace_core::capacity::{Ask, NodeOptions, Resource, Settings};
+use headrace_core::capacity::{AcquireRequest, NodeOptions, ResourceId, Settings};
 use headrace_core::{Buffer, Signal, Tree};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -105,7 +105,10 @@ async fn capacity_is_never_exceeded_or_leaked() {
             let (tree, running) = (Arc::clone(&tree), Arc::clone(&running));
             let (node, cost) = (nodes[usize::from(round % 2 == 0)], 1 + round % 2);
             tokio::spawn(async move {
-                let _permit = tree.acquire(Ask::slots(node, cost)).await.unwrap();
+                let _permit = tree
+                    .acquire(AcquireRequest::slots(node, cost))
+                    .await
+                    .unwrap();
                 // Dropped before the permit, also if the task is aborted while it runs.
                 let _running = Running::new(running, cost);
                 tokio::task::yield_now().await;
@@ -122,6 +125,6 @@ async fn capacity_is_never_exceeded_or_leaked() {
             Err(error) => assert!(error.is_cancelled()),
         }
     }
-    assert!(tree.held(root, Resource::SLOTS).is_zero());
+    assert!(tree.held(root, ResourceId::SLOTS).is_zero());
     assert_eq!(tree.waiting(root), 0);
 }

@@ -1,18 +1,21 @@
-use super::admit::Answer;
-use super::{AcquireError, AlarmId, Ask, NodeId, OwnerId, Permit, Place, Tree};
+//! The futures of the scheduler.
+
+use super::model::state::State;
+use super::policy::admission::Answer;
+use super::{AcquireError, AcquireRequest, AlarmId, NodeId, OwnerId, Permit, QueuePosition, Tree};
 use crate::sync::{Arc, Key, WakeList};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// What was asked of a [`Tree`], as soon as it is granted; made by [`Tree::acquire`].
+/// A request to a [`Tree`], which resolves to its permit; made by [`Tree::acquire`].
 ///
-/// All checks are made, and the place in the line is taken, by the first poll.
+/// The first poll makes all checks and queues the request.
 ///
 /// # Cancel safety
 ///
-/// Dropping it leaks nothing: a grant that was not collected is annulled, slots, quota and budget, and in the same step
-/// goes to those whom it fits. What is lost is the place in the line.
+/// Dropping it leaks nothing. A grant that was not collected is annulled, with its slots, quota and budget, and passes to other
+/// waiters in the same step. The position in the queue is lost.
 ///
 /// # Panics
 ///
@@ -20,15 +23,15 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire {
-    ask: Ask,
-    seat: Seat,
+    request: AcquireRequest,
+    pending: Pending,
 }
 
-/// The slots of a suspended permit, as soon as they are granted again; made by [`Permit::resume`].
+/// The resumption of a suspended permit, which resolves when its slots are granted again; made by [`Permit::resume`].
 ///
 /// # Cancel safety
 ///
-/// Dropping it leaves the permit suspended, also if it had been granted already.
+/// Dropping it leaves the permit suspended, even if the slots were granted already.
 ///
 /// # Panics
 ///
@@ -37,22 +40,22 @@ pub struct Acquire {
 #[must_use = "futures do nothing unless polled"]
 pub struct Resume {
     node: NodeId,
-    lease: Key,
-    asker: Option<OwnerId>,
+    permit: Key,
+    requester: Option<OwnerId>,
     alarm: Option<AlarmId>,
-    seat: Seat,
+    pending: Pending,
 }
 
-/// Where a future stands in the tree.
+/// The waiter of a future.
 #[derive(Debug)]
-struct Seat {
+struct Pending {
     /// `None` once complete.
     tree: Option<Arc<Tree>>,
-    /// From the first poll that was not answered until completion.
+    /// From the first poll that was not answered at once until completion.
     key: Option<Key>,
 }
 
-impl Seat {
+impl Pending {
     fn new(tree: Arc<Tree>) -> Self {
         Self {
             tree: Some(tree),
@@ -64,18 +67,18 @@ impl Seat {
         self.tree.as_ref().expect("polled after completion")
     }
 
-    fn place(&self) -> Option<Place> {
-        Some(Place::new(self.tree.as_ref()?, self.key?))
+    fn position(&self) -> Option<QueuePosition> {
+        Some(QueuePosition::new(self.tree.as_ref()?, self.key?))
     }
 
-    /// Joins the line of `node` by `join`, which may be answered at once.
+    /// Queue at `node` by `join`, which may be answered at once.
     fn join(
         &mut self,
         node: NodeId,
         waker: &Waker,
-        join: impl FnOnce(&mut super::state::State, &mut Option<Waker>, &mut WakeList) -> Answer,
+        join: impl FnOnce(&mut State, &mut Option<Waker>, &mut WakeList) -> Answer,
     ) -> Poll<Result<Key, AcquireError>> {
-        // Cloned outside the lock, and dropped there if it was not needed.
+        // Cloned outside the lock, and dropped there if it is not needed.
         let mut spare = Some(waker.clone());
         let answer = self
             .tree()
@@ -83,16 +86,20 @@ impl Seat {
         self.settle(answer)
     }
 
-    /// Asks what became of the seat, and leaves the waker there if nothing has yet.
-    /// If the place was [given up](Place::give_up), `None`: it has to join anew.
-    fn ask(&mut self, node: NodeId, waker: &Waker) -> Option<Poll<Result<Key, AcquireError>>> {
+    /// Return the answer of the waiter, or store the waker. `None` if there is no waiter, or if its position was
+    /// [given up](QueuePosition::give_up): the future must then queue.
+    fn poll_answer(
+        &mut self,
+        node: NodeId,
+        waker: &Waker,
+    ) -> Option<Poll<Result<Key, AcquireError>>> {
         let key = self.key?;
-        // Outlives the guards: a waker that ends up in here is dropped after unlocking.
+        // Outlives the guards: a waker that is moved here is dropped after unlocking.
         let mut spare = None;
         loop {
             let mut state = self.tree().lock_for(node);
             match state.answer(key) {
-                Some(Answer::Waits(_)) => {}
+                Some(Answer::Queued(_)) => {}
                 Some(answer) => {
                     drop(state);
                     return Some(self.settle(answer));
@@ -104,7 +111,7 @@ impl Seat {
                 }
             }
             let record = state.waiters.get_mut(key);
-            let record = record.expect("whoever waits has a record");
+            let record = record.expect("a waiter has a record");
             if let Some(old) = &record.waker
                 && old.will_wake(waker)
             {
@@ -121,15 +128,15 @@ impl Seat {
 
     fn settle(&mut self, answer: Answer) -> Poll<Result<Key, AcquireError>> {
         match answer {
-            Answer::Waits(key) => {
+            Answer::Queued(key) => {
                 self.key = Some(key);
                 Poll::Pending
             }
-            Answer::Granted(lease) => {
+            Answer::Granted(permit) => {
                 self.key = None;
-                Poll::Ready(Ok(lease))
+                Poll::Ready(Ok(permit))
             }
-            Answer::Never(error) => {
+            Answer::Refused(error) => {
                 self.key = None;
                 self.tree = None;
                 Poll::Ready(Err(error))
@@ -138,7 +145,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Pending {
     #[inline]
     fn drop(&mut self) {
         if let (Some(tree), Some(key)) = (&self.tree, self.key) {
@@ -149,25 +156,29 @@ impl Drop for Seat {
 
 impl Acquire {
     #[inline]
-    pub(super) fn new(tree: Arc<Tree>, ask: Ask) -> Self {
-        let seat = Seat::new(tree);
-        Self { ask, seat }
+    pub(super) fn new(tree: Arc<Tree>, request: AcquireRequest) -> Self {
+        let pending = Pending::new(tree);
+        Self { request, pending }
     }
 
-    /// What it asks for.
+    /// The request.
     #[inline]
-    pub fn ask(&self) -> &Ask {
-        &self.ask
+    pub fn request(&self) -> &AcquireRequest {
+        &self.request
     }
 
-    /// Its place in the line, if it stands there.
-    pub fn place(&self) -> Option<Place> {
-        self.seat.place()
+    /// Its position in the queue, while it is queued.
+    pub fn position(&self) -> Option<QueuePosition> {
+        self.pending.position()
     }
 
-    fn granted(&mut self, lease: Key) -> Permit {
-        let tree = self.seat.tree.take().expect("it was here until now");
-        Permit::new(tree, self.ask.node, lease)
+    fn granted(&mut self, permit: Key) -> Permit {
+        let tree = self
+            .pending
+            .tree
+            .take()
+            .expect("it is there until completion");
+        Permit::new(tree, self.request.node, permit)
     }
 }
 
@@ -176,51 +187,51 @@ impl Future for Acquire {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Self { ask, seat } = &mut *this;
-        let answer = if let Some(answer) = seat.ask(ask.node, cx.waker()) {
+        let Self { request, pending } = &mut *this;
+        let answer = if let Some(answer) = pending.poll_answer(request.node, cx.waker()) {
             answer
         } else {
-            let mut state = seat.tree().lock_for(ask.node);
-            if let Some(lease) = state.ask_alone(ask) {
+            let mut state = pending.tree().lock_for(request.node);
+            if let Some(permit) = state.submit_uncontended(request) {
                 drop(state);
-                return Poll::Ready(Ok(this.granted(lease)));
+                return Poll::Ready(Ok(this.granted(permit)));
             }
             drop(state);
-            seat.join(ask.node, cx.waker(), |state, waker, wakes| {
-                // Whoever stood in the way may have gone while the lock was away.
-                match state.ask_alone(ask) {
-                    Some(lease) => Answer::Granted(lease),
-                    None => state.ask(ask, waker, wakes),
+            pending.join(request.node, cx.waker(), |state, waker, wakes| {
+                // Waiters may have left while the lock was free.
+                match state.submit_uncontended(request) {
+                    Some(permit) => Answer::Granted(permit),
+                    None => state.submit(request, waker, wakes),
                 }
             })
         };
-        answer.map(|answer| answer.map(|lease| this.granted(lease)))
+        answer.map(|answer| answer.map(|permit| this.granted(permit)))
     }
 }
 
 impl Resume {
-    pub(super) fn new(tree: Arc<Tree>, node: NodeId, lease: Key, alarm: Option<AlarmId>) -> Self {
+    pub(super) fn new(tree: Arc<Tree>, node: NodeId, permit: Key, alarm: Option<AlarmId>) -> Self {
         Self {
             node,
-            lease,
-            asker: None,
+            permit,
+            requester: None,
             alarm,
-            seat: Seat::new(tree),
+            pending: Pending::new(tree),
         }
     }
 }
 
 impl Resume {
-    /// Who asks, if it is not the owner of the permit: so that it is this one's permits that it must not wait for. Of a permit
-    /// without an owner nobody asks.
-    pub fn by(mut self, asker: OwnerId) -> Self {
-        self.asker = Some(asker);
+    /// Set the requester, if it is not the owner of the permit: the one whose permits must not be waited for. A permit without an owner
+    /// has no requester.
+    pub fn by(mut self, requester: OwnerId) -> Self {
+        self.requester = Some(requester);
         self
     }
 
-    /// Its place in the line, if it stands there.
-    pub fn place(&self) -> Option<Place> {
-        self.seat.place()
+    /// Its position in the queue, while it is queued.
+    pub fn position(&self) -> Option<QueuePosition> {
+        self.pending.position()
     }
 }
 
@@ -230,19 +241,19 @@ impl Future for Resume {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self {
             node,
-            lease,
-            asker,
+            permit,
+            requester,
             alarm,
-            seat,
+            pending,
         } = self.get_mut();
-        let answer = match seat.ask(*node, cx.waker()) {
+        let answer = match pending.poll_answer(*node, cx.waker()) {
             Some(answer) => answer,
-            None => seat.join(*node, cx.waker(), |state, waker, wakes| {
-                state.ask_again(*lease, *asker, *alarm, waker, wakes)
+            None => pending.join(*node, cx.waker(), |state, waker, wakes| {
+                state.resubmit(*permit, *requester, *alarm, waker, wakes)
             }),
         };
         if answer.is_ready() {
-            seat.tree = None;
+            pending.tree = None;
         }
         answer.map(|answer| answer.map(drop))
     }

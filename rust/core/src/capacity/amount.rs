@@ -1,26 +1,28 @@
+//! Amounts and weights, as whole millionths.
+
 use super::AmountError;
 use std::fmt;
 
-/// So many micro-units are one unit.
+/// The number of micro-units in one unit.
 const MICROS: u64 = 1_000_000;
 
-/// How much of a resource, in whole millionths of a unit: a slot, a token, a dollar.
+/// An amount of a resource, in whole millionths of a unit: a slot, a token, a dollar.
 ///
-/// Integers, so that what is taken and given back a billion times is exactly what was there before.
+/// Integers are exact: an amount that is taken and given back a billion times leaves no error.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount(u64);
 
 impl Amount {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
     /// One unit.
     pub const ONE: Self = Self(MICROS);
 
-    /// The most that can be asked for or allowed: 10¹² units. It leaves room for a million such sums.
+    /// The largest amount of a request or a limit: 10¹² units. It leaves room for a million such sums.
     pub const MAX: Self = Self(1_000_000_000_000 * MICROS);
 
-    /// So many whole units.
+    /// An amount in whole units.
     ///
     /// # Panics
     ///
@@ -33,7 +35,7 @@ impl Amount {
         Self(units * MICROS)
     }
 
-    /// So many millionths of a unit.
+    /// An amount in millionths of a unit.
     ///
     /// # Panics
     ///
@@ -53,6 +55,11 @@ impl Amount {
         clippy::cast_sign_loss,
         clippy::cast_precision_loss
     )] // checked: it is between 0 and 10^12, and rounded
+    /// The nearest amount to `units`, but never zero for a positive number.
+    ///
+    /// # Errors
+    ///
+    /// If `units` is negative, not a number, infinite, or above [`MAX`](Self::MAX).
     pub fn from_f64(units: f64) -> Result<Self, AmountError> {
         if units.is_nan() {
             return Err(AmountError::NotANumber);
@@ -79,19 +86,19 @@ impl Amount {
         self.0
     }
 
-    /// Whether this is nothing.
+    /// Whether this is zero.
     #[inline]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// A sum of amounts in the books, which may be above [`MAX`](Self::MAX).
+    /// A sum of amounts, which may be above [`MAX`](Self::MAX).
     #[inline]
     pub(super) const fn raw(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// What is left of it after `other` is taken, if anything.
+    /// Subtract `other`, down to zero.
     #[inline]
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
@@ -116,18 +123,18 @@ impl fmt::Debug for Amount {
     }
 }
 
-/// A share beside others': a node of weight 2 is due twice what its sibling of weight 1 is. In whole millionths.
+/// The weight of a node among its siblings: weight 2 is due twice the share of weight 1. In whole millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(u64);
 
 impl Weight {
-    /// What a node weighs unless it was said.
+    /// The default weight.
     pub const ONE: Self = Self(MICROS);
 
-    /// The least weight, 0.001.
+    /// The smallest weight, 0.001.
     pub const MIN: Self = Self(MICROS / 1000);
 
-    /// The greatest, 1,000,000.
+    /// The largest weight, 1,000,000.
     pub const MAX: Self = Self(MICROS * 1_000_000);
 
     /// The nearest weight to `weight`.

@@ -1,20 +1,22 @@
+//! Clocks and times.
+
 use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A moment, in whole nanoseconds since its clock began.
+/// A time, in whole nanoseconds since its clock began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
 impl Time {
-    /// When the clock began.
+    /// The start of the clock.
     pub const ZERO: Self = Self(0);
 
-    /// The last moment there is, 584 years after the first.
+    /// The last time, 584 years after the first.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// `nanos` nanoseconds after the clock began.
+    /// The time `nanos` nanoseconds after the start of the clock.
     #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -26,13 +28,13 @@ impl Time {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// The duration since `earlier`; zero if that is later.
     #[inline]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The moment `later` after this one, or [`MAX`](Self::MAX).
+    /// The time `later` after this one, or [`MAX`](Self::MAX).
     #[inline]
     #[must_use]
     pub fn after(self, later: Duration) -> Self {
@@ -40,22 +42,22 @@ impl Time {
     }
 }
 
-/// The duration in nanoseconds, or the most that fits.
+/// The duration in nanoseconds, or the largest number that fits.
 #[inline]
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Tells a tree the time.
+/// The clock of a tree.
 ///
-/// It is read under the tree's lock, so it must neither block nor call back. A clock that is foreign code is read before
-/// the call instead, and a [`ManualClock`] set to what it said. Should it step back, the tree takes it as standing still.
+/// It is read under the tree's lock, so it must neither block nor call back. Read a clock that is foreign code before the call
+/// instead, and set a [`ManualClock`] to its time. If it steps back, time stands still for the tree.
 pub trait Clock: Debug + Send + Sync {
-    /// The moment now.
+    /// The current time.
     fn now(&self) -> Time;
 }
 
-/// The machine's monotonic clock, since it was first read in this process.
+/// The machine's monotonic clock, from its first reading in this process on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Monotonic;
 
@@ -68,22 +70,22 @@ impl Clock for Monotonic {
     }
 }
 
-/// A clock that moves when it is told to: for simulations, tests, and clocks that are foreign code.
+/// A clock that moves only when it is set: for simulations, tests, and clocks that are foreign code.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
-    /// A clock that shows [`Time::ZERO`].
+    /// A clock at [`Time::ZERO`].
     pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Moves it on to `time`; it never goes back.
+    /// Set it to `time`, unless that is in its past.
     pub fn set(&self, time: Time) {
         self.0.fetch_max(time.0, Ordering::SeqCst);
     }
 
-    /// Moves it on by `duration`.
+    /// Advance it by `duration`.
     pub fn advance(&self, duration: Duration) {
         self.set(self.now().after(duration));
     }

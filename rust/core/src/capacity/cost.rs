@@ -1,55 +1,57 @@
+//! Costs and the resources that they consist of.
+
 use super::{Amount, CostError};
 use std::sync::Arc;
 
-/// The name of a resource in its tree, as a small number: see [`Tree::resource`](super::Tree::resource).
+/// A resource of a tree, as a small number: see [`Tree::resource`](super::Tree::resource).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Resource(pub(super) u32);
+pub struct ResourceId(pub(super) u32);
 
-impl Resource {
-    /// `"slots"`: what is meant when nothing is named. The same in every tree.
+impl ResourceId {
+    /// `"slots"`, the default resource. The same in every tree.
     pub const SLOTS: Self = Self(0);
 }
 
-/// How much of each resource somebody asks for: at least one resource, each once, each with a positive amount.
+/// The amount of each resource in a request: at least one resource, each once, each positive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost(Parts);
 
-/// Small, since each waiter and each permit has a copy: what is rarely more than one part lives inline only if it is one.
+/// Small, since each waiter and each permit has a copy. A single part is inline; several parts are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Parts {
-    One((Resource, Amount)),
-    Many(Arc<[(Resource, Amount)]>),
+    One((ResourceId, Amount)),
+    Many(Arc<[(ResourceId, Amount)]>),
 }
 
 impl Cost {
-    /// So much of one resource.
+    /// A cost of one resource.
     ///
     /// # Errors
     ///
-    /// [`CostError::Zero`] for nothing.
+    /// [`CostError::Zero`] for an amount of 0.
     #[inline]
-    pub fn of(resource: Resource, amount: Amount) -> Result<Self, CostError> {
+    pub fn of(resource: ResourceId, amount: Amount) -> Result<Self, CostError> {
         if amount.is_zero() {
             return Err(CostError::Zero);
         }
         Ok(Self::part(resource, amount))
     }
 
-    /// So many units of `"slots"`: [`of`](Self::of) for the usual case.
+    /// A cost of `"slots"`: [`of`](Self::of) for the usual case.
     ///
     /// # Panics
     ///
     /// For 0 slots, and above [`Amount::MAX`].
     pub fn slots(slots: u64) -> Self {
-        Self::of(Resource::SLOTS, Amount::units(slots)).expect("a cost of slots is above 0")
+        Self::of(ResourceId::SLOTS, Amount::units(slots)).expect("a cost of slots is above 0")
     }
 
-    /// So much of each resource. Those of which nothing is asked are left out.
+    /// A cost of several resources. Amounts of 0 are left out.
     ///
     /// # Errors
     ///
     /// [`CostError::Zero`] if nothing is left, [`CostError::Twice`] if a resource is named twice.
-    pub fn new(parts: impl IntoIterator<Item = (Resource, Amount)>) -> Result<Self, CostError> {
+    pub fn new(parts: impl IntoIterator<Item = (ResourceId, Amount)>) -> Result<Self, CostError> {
         let mut parts: Vec<_> = parts
             .into_iter()
             .filter(|(_, amount)| !amount.is_zero())
@@ -58,27 +60,27 @@ impl Cost {
         if let Some(pair) = parts.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(CostError::Twice(pair[0].0));
         }
-        let (&first, rest) = parts.split_first().ok_or(CostError::Zero)?;
-        Ok(Self(match rest {
+        let (&first, others) = parts.split_first().ok_or(CostError::Zero)?;
+        Ok(Self(match others {
             [] => Parts::One(first),
             _ => Parts::Many(parts.into()),
         }))
     }
 
-    /// Takes it out of a record that is about to go; what it leaves means nothing.
+    /// Move it out of a record that is about to be deleted, which keeps a meaningless cost.
     #[inline]
     pub(super) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::part(Resource::SLOTS, Amount::ZERO))
+        std::mem::replace(self, Self::part(ResourceId::SLOTS, Amount::ZERO))
     }
 
-    /// One part of a cost, which may be nothing.
+    /// One part of a cost; its amount may be 0.
     #[inline]
-    pub(super) const fn part(resource: Resource, amount: Amount) -> Self {
+    pub(super) const fn part(resource: ResourceId, amount: Amount) -> Self {
         Self(Parts::One((resource, amount)))
     }
 
-    /// Puts another amount, which may be nothing, in the place of one that is named.
-    pub(super) fn set(&mut self, resource: Resource, amount: Amount) {
+    /// Replace the amount of a resource of the cost; the new one may be 0.
+    pub(super) fn set(&mut self, resource: ResourceId, amount: Amount) {
         let parts = match &mut self.0 {
             Parts::One(part) => std::slice::from_mut(part),
             Parts::Many(parts) => Arc::make_mut(parts),
@@ -88,18 +90,18 @@ impl Cost {
         }
     }
 
-    /// The resources by their numbers, each with its amount.
+    /// The resources, sorted, each with its amount.
     #[inline]
-    pub fn parts(&self) -> &[(Resource, Amount)] {
+    pub fn parts(&self) -> &[(ResourceId, Amount)] {
         match &self.0 {
             Parts::One(part) => std::slice::from_ref(part),
             Parts::Many(parts) => parts,
         }
     }
 
-    /// How much of `resource`; nothing if it is not named.
+    /// The amount of `resource`; 0 if it is not part of the cost.
     #[inline]
-    pub fn get(&self, resource: Resource) -> Amount {
+    pub fn get(&self, resource: ResourceId) -> Amount {
         self.parts()
             .iter()
             .find(|(named, _)| *named == resource)

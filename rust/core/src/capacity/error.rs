@@ -1,17 +1,19 @@
-use super::{Amount, NodeId, PermitId, Resource};
+//! Errors of amounts, costs, nodes, requests and permits.
+
+use super::{Amount, NodeId, PermitId, ResourceId};
 use std::error::Error;
 use std::fmt;
 
-/// A number that is no amount and no weight.
+/// A number that is not a valid amount or weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AmountError {
     /// It is below zero.
     Negative,
     /// It is NaN.
     NotANumber,
-    /// It is above the greatest, or infinite.
+    /// It is above the largest, or infinite.
     TooLarge,
-    /// It is above zero but below the least weight.
+    /// It is positive but below the smallest weight.
     TooSmall,
 }
 
@@ -28,13 +30,13 @@ impl fmt::Display for AmountError {
 
 impl Error for AmountError {}
 
-/// A cost that is none.
+/// An invalid cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CostError {
-    /// Nothing has a positive amount.
+    /// No amount is positive.
     Zero,
     /// A resource is named twice.
-    Twice(Resource),
+    Twice(ResourceId),
 }
 
 impl fmt::Display for CostError {
@@ -48,27 +50,27 @@ impl fmt::Display for CostError {
 
 impl Error for CostError {}
 
-/// A node that cannot be made or changed so.
+/// A node that cannot be added or changed like this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeError {
-    /// The node, or the one above it, was closed or removed.
+    /// The node, or its parent, was closed or removed.
     Closed,
     /// The tree has a root already.
     SecondRoot,
     /// The path would be longer than [`MAX_DEPTH`](super::MAX_DEPTH).
     TooDeep,
-    /// The resource is another tree's.
-    Foreign(Resource),
+    /// The resource belongs to another tree.
+    Foreign(ResourceId),
     /// A resource is limited twice.
-    Twice(Resource),
+    Twice(ResourceId),
     /// A rate whose `per` is below a microsecond or above a year.
-    Per(Resource),
+    Per(ResourceId),
     /// A rate whose burst is zero while its amount is not.
-    Burst(Resource),
-    /// The resource is a different kind of limit at this node, or at another: slots stay slots, rates stay rates.
-    Kind(Resource),
+    Burst(ResourceId),
+    /// The resource has another kind of limit at this or another node: slots stay slots, rates stay rates.
+    Kind(ResourceId),
     /// The node does not limit this resource.
-    Unlimited(Resource),
+    Unlimited(ResourceId),
 }
 
 impl fmt::Display for NodeError {
@@ -77,7 +79,7 @@ impl fmt::Display for NodeError {
             Self::Closed => "the node is closed",
             Self::SecondRoot => "the tree has a root already",
             Self::TooDeep => "the tree is too deep",
-            Self::Foreign(_) => "the resource is another tree's",
+            Self::Foreign(_) => "the resource belongs to another tree",
             Self::Twice(_) => "a resource is limited twice",
             Self::Per(_) => "a rate is per a microsecond to a year",
             Self::Burst(_) => "the burst of a rate is above zero",
@@ -89,52 +91,52 @@ impl fmt::Display for NodeError {
 
 impl Error for NodeError {}
 
-/// Why an ask will never be granted.
+/// The reason why a request can never be granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireError {
-    /// The cost is above what a node of the path ever allows.
+    /// The cost is above the largest limit of a node of the path.
     AboveCeiling {
-        /// That node: the nearest, if there are several.
+        /// The nearest such node.
         node: NodeId,
-        /// Of this.
-        resource: Resource,
+        /// The resource.
+        resource: ResourceId,
         /// Its last limit above 0: of a rate the burst, if it has one.
         ceiling: Amount,
     },
     /// No node of the path limits this resource.
     UnknownResource {
-        /// This one.
-        resource: Resource,
-        /// Those that are limited on the path.
-        known: Vec<Resource>,
+        /// The resource.
+        resource: ResourceId,
+        /// The resources that are limited on the path.
+        known: Vec<ResourceId>,
     },
-    /// What a budget has left, with all that is held unsettled, does not cover the cost.
+    /// The rest of a budget, with all that is held unsettled, is below the cost.
     BudgetExhausted {
-        /// Whose budget.
+        /// The node of the budget.
         node: NodeId,
-        /// Of this.
-        resource: Resource,
-        /// What is left, with all that is held unsettled.
+        /// The resource.
+        resource: ResourceId,
+        /// The rest, with all that is held unsettled.
         left: Amount,
     },
-    /// The node, or one above it, was closed or removed; or the permit that was to be taken again was released.
+    /// The node, or an ancestor, was closed or removed; or the permit that was to be resumed was released.
     Closed,
-    /// What the owner holds and what it asks for are together above a limit, or above what is left of a budget with all that is held
-    /// unsettled, so it would wait for itself.
+    /// The owner's permits and its request exceed a limit together, or the rest of a budget with all that is held unsettled. The owner
+    /// would wait for itself.
     WouldDeadlock {
         /// The node of that limit.
         node: NodeId,
-        /// Of this.
-        resource: Resource,
-        /// The limit; of a budget what is not spent yet.
+        /// The resource.
+        resource: ResourceId,
+        /// The limit; of a budget the amount not spent yet.
         limit: Amount,
-        /// What the owner holds of it there.
+        /// The amount that the owner holds there.
         held: Amount,
-        /// By how many permits it does.
-        leases: usize,
-        /// One of them: the latest.
+        /// The number of permits that hold it.
+        permits: usize,
+        /// The latest of them.
         permit: PermitId,
-        /// Where that one was acquired.
+        /// The node at which that permit was acquired.
         acquired: NodeId,
     },
 }
@@ -150,7 +152,7 @@ impl fmt::Display for AcquireError {
             Self::Closed => f.write_str("the node is closed"),
             Self::WouldDeadlock { limit, held, .. } => write!(
                 f,
-                "the owner holds {held} of {limit} itself, so it would wait for what it holds"
+                "the owner holds {held} of {limit} itself, so it would wait for itself"
             ),
         }
     }
@@ -158,21 +160,21 @@ impl fmt::Display for AcquireError {
 
 impl Error for AcquireError {}
 
-/// Why a permit could not be settled or suspended.
+/// The reason why a permit could not be settled, suspended or resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitError {
     /// It was released.
     Released,
-    /// It is suspended, or about to be taken again.
+    /// It is suspended, or being resumed.
     Suspended,
     /// It was not suspended.
     Held,
     /// It does not hold this resource.
-    Unasked(Resource),
+    Unasked(ResourceId),
     /// A resource is named twice.
-    Twice(Resource),
+    Twice(ResourceId),
     /// What is held of slots can be settled to less, not to more.
-    Grows(Resource),
+    Grows(ResourceId),
 }
 
 impl fmt::Display for PermitError {

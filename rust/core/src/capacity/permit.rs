@@ -1,12 +1,10 @@
-use super::lease::Held;
-use super::{AlarmId, Amount, Cost, NodeId, PermitError, Resource, Resume, Tree};
+//! Permits: costs that are held until they are released.
+
+use super::model::permit_record::Held;
+use super::{AlarmId, Amount, Cost, NodeId, PermitError, PermitId, ResourceId, Resume, Tree};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Key, WakeList};
 use std::fmt;
-
-/// Names a permit of its tree, for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PermitId(pub(super) Key);
 
 /// A cost that is held at a node and at each of its ancestors until it is released or dropped.
 ///
@@ -16,24 +14,24 @@ pub struct Permit {
     tree: Arc<Tree>,
     node: NodeId,
     id: PermitId,
-    /// Spares the second one of `release` and drop the lock. Who gives the cost back is decided under it.
+    /// Lets the second of `release` and drop skip the lock. The lock decides which of them gives the cost back.
     released: AtomicBool,
 }
 
 impl Permit {
     #[inline]
-    pub(super) fn new(tree: Arc<Tree>, node: NodeId, lease: Key) -> Self {
+    pub(super) fn new(tree: Arc<Tree>, node: NodeId, permit: Key) -> Self {
         Self {
             tree,
             node,
-            id: PermitId(lease),
+            id: PermitId(permit),
             released: AtomicBool::new(false),
         }
     }
 
-    /// Gives back what it holds now rather than on drop. Idempotent.
+    /// Release the permit now rather than on drop. Idempotent.
     ///
-    /// Slots come back; what a rate gave does not, time brings it; what was taken of a budget is spent.
+    /// Slots come back. Quota of a rate comes back with time only, and a budget stays spent.
     #[inline]
     pub fn release(&self) {
         if !self.released.swap(true, Ordering::Relaxed) {
@@ -41,20 +39,23 @@ impl Permit {
         }
     }
 
-    /// Corrects what was asked for to what it really was, of the resources named; once or more often.
+    /// Correct the cost to the actual amounts of the resources named; may be called repeatedly.
     ///
-    /// Of a rate, more makes debt; less gives back what was not needed, but no more than the least debt since the grant: what the
-    /// rate has brought since is there already. Of a budget, both are exact, and more may go beyond it. Of slots, less is given back at
-    /// once and more is refused. O(log permits) at each rate of the path, and at the worst O(permits).
+    /// * Rate: a larger amount makes debt. A smaller one gives the rest back, but at most the least debt since the grant, as time has
+    ///   brought the remainder already.
+    /// * Budget: exact in both directions, and may go beyond the budget.
+    /// * Slots: a smaller amount gives the rest back at once; a larger one is refused.
+    ///
+    /// O(log permits) at each rate of the path, and O(permits) at worst.
     ///
     /// # Errors
     ///
-    /// [`PermitError`], and then nothing was changed.
-    pub fn settle(&self, actual: &[(Resource, Amount)]) -> Result<(), PermitError> {
+    /// [`PermitError`]; nothing was changed then.
+    pub fn settle(&self, actual: &[(ResourceId, Amount)]) -> Result<(), PermitError> {
         self.tree.settle(self.id, actual)
     }
 
-    /// Gives back its slots for a while; what it took of rates and budgets stays taken.
+    /// Give back the slots until [`resume`](Self::resume); quota and budget stay taken.
     ///
     /// # Errors
     ///
@@ -63,8 +64,8 @@ impl Permit {
         self.tree.suspend(self.id)
     }
 
-    /// Takes the slots again, in a line as any other; see [`Resume`]. If it would wait for what its owner holds, it fails as an acquire
-    /// does.
+    /// Take the slots again, queued like any other request; see [`Resume`]. Fails, as an acquire does, if it would wait for capacity
+    /// that its own owner holds.
     ///
     /// # Errors
     ///
@@ -73,26 +74,26 @@ impl Permit {
         self.tree.take_again(self.id, alarm)
     }
 
-    /// Its name.
+    /// Its id.
     #[inline]
     pub fn id(&self) -> PermitId {
         self.id
     }
 
-    /// Its name alone, and nothing that releases it: [`Tree::release`] does.
+    /// Return its id without releasing it; call [`Tree::release`] later.
     #[inline]
     pub fn into_id(self) -> PermitId {
-        // What its drop does is done, in its eyes.
+        // The drop then skips the release.
         self.released.store(true, Ordering::Relaxed);
         self.id
     }
 
-    /// What it holds: what was asked for, as settled since, and so perhaps nothing of a resource. `None` once released.
+    /// The cost that it holds, as settled; a part may be zero then. `None` once released.
     pub fn cost(&self) -> Option<Cost> {
         self.tree.cost(self.id)
     }
 
-    /// Where it holds it.
+    /// The node that it is held at.
     #[inline]
     pub fn node(&self) -> NodeId {
         self.node
@@ -104,23 +105,23 @@ impl Permit {
         self.released.load(Ordering::Relaxed)
     }
 
-    /// Whether it is suspended, and not taken again yet.
+    /// Whether it is suspended, and not resumed yet.
     pub fn is_suspended(&self) -> bool {
         self.tree.is_suspended(self.id)
     }
 }
 
-/// What is done with a permit, by its name: for those who keep the tree anyway, and see to it that the permit is released. A
-/// name of another tree is nobody's, or somebody else's.
+/// Operations on a permit by its id, for callers that keep the tree anyway and ensure the release. An id of another tree may name
+/// no permit, or a wrong one.
 impl Tree {
     /// As [`Permit::release`].
-    // Not inlined into other crates, which are compiled without checks of overflow; nor is what it calls.
+    // Not inlined into other crates, which are compiled without overflow checks; nor are the functions that it calls.
     pub fn release(&self, permit: PermitId) {
-        // In a broken tree there is nothing to give back to, and drops must not panic.
+        // A broken tree has nothing to give back to, and drops must not panic.
         let Some(mut state) = self.lock_unless_broken() else {
             return;
         };
-        if state.end_alone(permit.0) {
+        if state.release_uncontended(permit.0) {
             return;
         }
         let mut wakes = WakeList::new();
@@ -135,11 +136,11 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`PermitError`], and then nothing was changed.
+    /// [`PermitError`]; nothing was changed then.
     pub fn settle(
         &self,
         permit: PermitId,
-        actual: &[(Resource, Amount)],
+        actual: &[(ResourceId, Amount)],
     ) -> Result<(), PermitError> {
         self.act(|state, wakes| state.settle(permit.0, actual, wakes))
     }
@@ -164,10 +165,10 @@ impl Tree {
         alarm: Option<AlarmId>,
     ) -> Result<Resume, PermitError> {
         let state = self.lock();
-        let lease = state.leases.get(permit.0);
-        let (held, node) = match lease {
+        let record = state.permits.get(permit.0);
+        let (held, node) = match record {
             None => return Err(PermitError::Released),
-            Some(lease) => (lease.held, state.id_of(lease.node)),
+            Some(record) => (record.held, state.id_of(record.node)),
         };
         drop(state);
         match held {
@@ -179,14 +180,14 @@ impl Tree {
 
     /// As [`Permit::cost`].
     pub fn cost(&self, permit: PermitId) -> Option<Cost> {
-        Some(self.lock().leases.get(permit.0)?.cost.clone())
+        Some(self.lock().permits.get(permit.0)?.cost.clone())
     }
 
     /// As [`Permit::is_suspended`].
     pub fn is_suspended(&self, permit: PermitId) -> bool {
         let state = self.lock();
-        let lease = state.leases.get(permit.0);
-        lease.is_some_and(|lease| lease.held != Held::Yes)
+        let permit = state.permits.get(permit.0);
+        permit.is_some_and(|permit| permit.held != Held::Yes)
     }
 }
 

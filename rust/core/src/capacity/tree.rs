@@ -1,8 +1,10 @@
-use super::node::NIL;
-use super::state::State;
+//! The tree of capacities and its interface.
+
+use super::index::NIL;
+use super::model::state::State;
 use super::{
-    Acquire, AcquireError, Alarm, Amount, Ask, Limit, NodeError, NodeOptions, OwnerId, Permit,
-    PermitId, Resource, Settings, Snapshot, Time, Usage, Weight,
+    Acquire, AcquireError, AcquireRequest, Alarm, Amount, Limit, NodeError, NodeId, NodeOptions,
+    OwnerId, Permit, PermitId, ResourceId, Settings, Snapshot, Time, Usage, Weight,
 };
 use crate::sync::{Arc, Key, Mutex, MutexGuard, WakeList};
 use std::fmt;
@@ -12,45 +14,38 @@ use std::time::Duration;
 /// The longest path of nodes from a root to a leaf.
 pub const MAX_DEPTH: usize = 64;
 
-const STRANGER: &str = "the node belongs to another tree";
+const FOREIGN_NODE: &str = "the node belongs to another tree";
 
-/// A tree of capacities; the [module](super) tells how it works.
+/// A tree of capacities; the [module](super) explains how it works.
 ///
-/// In every method a node of another tree is a panic. Nothing but `tick` needs to be called in time, and of the
-/// methods that change something each grants, in the same call, whatever it made room for.
+/// Every method panics for a node of another tree. Only `tick` must be called in time. Each method that frees capacity grants it in
+/// the same call.
 ///
 /// ```
-/// use headrace_core::capacity::{Ask, NodeOptions, Resource, Settings, Tree};
+/// use headrace_core::capacity::{AcquireRequest, NodeOptions, ResourceId, Settings, Tree};
 ///
 /// let tree = Tree::new(Settings::default());
 /// let all = tree.root(NodeOptions::slots(10))?;
 /// let part = tree.add(all, NodeOptions::slots(4))?;
-/// let permit = tree.try_acquire(Ask::slots(part, 3))?.expect("nobody else is here");
-/// assert_eq!(tree.held(all, Resource::SLOTS), tree.held(part, Resource::SLOTS));
-/// assert!(tree.try_acquire(Ask::slots(part, 2))?.is_none(), "1 is left, whatever the root has");
+/// let permit = tree.try_acquire(AcquireRequest::slots(part, 3))?.expect("all slots are free");
+/// assert_eq!(tree.held(all, ResourceId::SLOTS), tree.held(part, ResourceId::SLOTS));
+/// assert!(tree.try_acquire(AcquireRequest::slots(part, 2))?.is_none(), "1 slot of the part is left");
 /// drop(permit);
-/// assert!(tree.held(all, Resource::SLOTS).is_zero());
+/// assert!(tree.held(all, ResourceId::SLOTS).is_zero());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Tree {
-    /// Tells the nodes of this tree from those of others.
+    /// Distinguishes the nodes of this tree from those of others.
     id: u64,
-    /// Leaf lock: nothing of the caller's runs under it but its clock, which promises to be no trouble.
+    /// A leaf lock: no foreign code runs under it, except the clock.
     state: Mutex<State>,
 }
 
-/// A node of a [`Tree`]. It names that node for ever, also after it was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeId {
-    pub(super) tree: u64,
-    pub(super) key: Key,
-}
-
 impl Tree {
-    /// A tree without a node.
+    /// Create a tree without a node.
     #[allow(clippy::needless_pass_by_value)] // they are the tree's from now on
     pub fn new(settings: Settings) -> Arc<Self> {
-        // Not the shim's atomic: a name is no part of any algorithm that a model should explore.
+        // Not the shim's atomic: an identity is no part of an algorithm that a model should explore.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
@@ -59,99 +54,100 @@ impl Tree {
         })
     }
 
-    /// The number by which a resource of this name goes in this tree, new or known. `"slots"` is [`Resource::SLOTS`].
-    pub fn resource(&self, name: &str) -> Resource {
-        self.lock().resource(name)
+    /// Return the id of a resource name in this tree, new or known. `"slots"` is [`ResourceId::SLOTS`].
+    pub fn resource(&self, name: &str) -> ResourceId {
+        self.lock().resource_id(name)
     }
 
-    /// The name of a resource.
+    /// Return the name of a resource.
     ///
     /// # Panics
     ///
-    /// If it is of another tree and unknown here.
-    pub fn resource_name(&self, resource: Resource) -> Arc<str> {
+    /// If it belongs to another tree and is unknown here.
+    pub fn resource_name(&self, resource: ResourceId) -> Arc<str> {
         let name = self.lock().name_of(resource).cloned();
         name.expect("the resource belongs to another tree")
     }
 
-    /// The root, which every tree has once.
+    /// Add the root, of which a tree has one.
     ///
     /// # Errors
     ///
-    /// [`NodeError`] for a second root, and for limits that are none.
+    /// [`NodeError`] for a second root, and for invalid limits.
     pub fn root(&self, options: NodeOptions) -> Result<NodeId, NodeError> {
         let key = self.lock().add(None, options)?;
         Ok(self.id_of(key))
     }
 
-    /// A new node below `parent`. Any node may have children and be asked itself: its own waiters share with its children
-    /// as one more child of weight 1 would.
+    /// Add a node below `parent`. Any node may have both children and waiters; its waiters are one more child, of weight 1.
     ///
     /// # Errors
     ///
-    /// [`NodeError::Closed`], [`NodeError::TooDeep`], and those for limits that are none.
+    /// [`NodeError::Closed`], [`NodeError::TooDeep`], and those for invalid limits.
     pub fn add(&self, parent: NodeId, options: NodeOptions) -> Result<NodeId, NodeError> {
         let key = self.lock_for(parent).add(Some(parent.key), options)?;
         Ok(self.id_of(key))
     }
 
-    /// Takes what is asked for if it can be had at once, in the order in which waiters would get it; else `None`, and
-    /// no place in the line is taken.
+    /// Acquire a cost only if it is granted at once, in the order of all waiters; otherwise return `None` without queueing.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`], except that nothing is a deadlock which does not wait.
+    /// [`AcquireError`], except for deadlocks, as it does not wait.
     #[allow(clippy::needless_pass_by_value)] // as in `acquire`
-    pub fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Option<Permit>, AcquireError> {
-        let taken = self.try_take(&ask)?;
-        Ok(taken.map(|id| Permit::new(Arc::clone(self), ask.node, id.0)))
+    pub fn try_acquire(
+        self: &Arc<Self>,
+        request: AcquireRequest,
+    ) -> Result<Option<Permit>, AcquireError> {
+        let taken = self.try_take(&request)?;
+        Ok(taken.map(|id| Permit::new(Arc::clone(self), request.node, id.0)))
     }
 
-    /// As [`try_acquire`](Self::try_acquire), but nothing releases what was taken unless the caller [does](Self::release).
+    /// As [`try_acquire`](Self::try_acquire), but the caller must [release](Self::release) the permit.
     ///
     /// # Errors
     ///
-    /// As there.
-    // Not inlined into other crates, which are compiled without checks of overflow; nor is what it calls.
-    pub fn try_take(&self, ask: &Ask) -> Result<Option<PermitId>, AcquireError> {
-        let mut state = self.lock_for(ask.node);
-        if let Some(lease) = state.ask_alone(ask) {
-            return Ok(Some(PermitId(lease)));
+    /// As [`try_acquire`](Self::try_acquire).
+    // Not inlined into other crates, which are compiled without overflow checks; nor are the functions that it calls.
+    pub fn try_take(&self, request: &AcquireRequest) -> Result<Option<PermitId>, AcquireError> {
+        let mut state = self.lock_for(request.node);
+        if let Some(permit) = state.submit_uncontended(request) {
+            return Ok(Some(PermitId(permit)));
         }
         let mut wakes = WakeList::new();
-        let granted = state.try_ask(ask, &mut wakes);
+        let granted = state.try_submit(request, &mut wakes);
         Self::finish(state, wakes);
         Ok(granted?.map(PermitId))
     }
 
-    /// Takes what is asked for as soon as it is granted; see [`Acquire`]. All checks are made at its first poll.
-    pub fn acquire(self: &Arc<Self>, ask: Ask) -> Acquire {
-        Acquire::new(Arc::clone(self), ask)
+    /// Acquire a cost as soon as it is granted; see [`Acquire`]. All checks are made at its first poll.
+    pub fn acquire(self: &Arc<Self>, request: AcquireRequest) -> Acquire {
+        Acquire::new(Arc::clone(self), request)
     }
 
-    /// Whether an ask could be granted now or later: what [`acquire`](Self::acquire) would find at its first poll,
-    /// deadlocks aside. For callers who have to fail before they wait.
+    /// Check whether a request could be granted now or later, as the first poll of [`acquire`](Self::acquire) does, except for
+    /// deadlocks. For callers that must fail before they wait.
     ///
     /// # Errors
     ///
     /// [`AcquireError`].
-    pub fn check_ask(&self, ask: &Ask) -> Result<(), AcquireError> {
-        self.lock_for(ask.node).check_ask(ask).map(drop)
+    pub fn check_request(&self, request: &AcquireRequest) -> Result<(), AcquireError> {
+        self.lock_for(request.node).check_request(request).map(drop)
     }
 
-    /// Puts other limits in the place of all limits of `node`.
+    /// Replace all limits of `node`.
     ///
-    /// Less than is held revokes nothing; 0 pauses. A budget keeps what is spent of it, a rate what was taken. A waiter
-    /// whose cost is above a limit now stays, aside, until it is no longer.
+    /// A limit below the amount held revokes nothing; 0 pauses. A budget keeps the amount spent, a rate the amount taken. A waiter
+    /// whose cost exceeds a limit now is parked until it no longer does.
     ///
     /// # Errors
     ///
-    /// [`NodeError`], and then nothing was changed.
-    pub fn resize(&self, node: NodeId, limits: &[(Resource, Limit)]) -> Result<(), NodeError> {
+    /// [`NodeError`]; nothing was changed then.
+    pub fn resize(&self, node: NodeId, limits: &[(ResourceId, Limit)]) -> Result<(), NodeError> {
         self.act_at(node, |state, wakes| state.resize(node.key, limits, wakes))
     }
 
-    /// Gives `node` another weight.
+    /// Change the weight of `node`.
     ///
     /// # Errors
     ///
@@ -160,7 +156,7 @@ impl Tree {
         self.lock_for(node).reweigh(node.key, weight)
     }
 
-    /// Grants nothing at `node` and below until [`resume`](Self::resume). Idempotent.
+    /// Grant nothing at `node` and below until [`resume`](Self::resume). Idempotent.
     ///
     /// # Errors
     ///
@@ -169,7 +165,7 @@ impl Tree {
         self.act_at(node, |state, wakes| state.pause(node.key, true, wakes))
     }
 
-    /// Ends a pause. Idempotent.
+    /// End a pause. Idempotent.
     ///
     /// # Errors
     ///
@@ -178,8 +174,8 @@ impl Tree {
         self.act_at(node, |state, wakes| state.pause(node.key, false, wakes))
     }
 
-    /// Admits nothing that asks for `resource` at `node` and below before `delay` has passed; nothing at all if no
-    /// resource is named. A later call may make it longer, never shorter.
+    /// Grant no request for `resource` at `node` and below before `delay` has passed; no request at all without a resource. A later
+    /// call may extend the delay, but never shorten it.
     ///
     /// # Errors
     ///
@@ -187,7 +183,7 @@ impl Tree {
     pub fn retry_after(
         &self,
         node: NodeId,
-        resource: Option<Resource>,
+        resource: Option<ResourceId>,
         delay: Duration,
     ) -> Result<(), NodeError> {
         self.act_at(node, |state, wakes| {
@@ -195,98 +191,97 @@ impl Tree {
         })
     }
 
-    /// Closes `node` and all below: those who wait there and those who come get [`AcquireError::Closed`]. Permits stay
-    /// valid. Idempotent.
+    /// Close `node` and everything below. Its waiters and all later requests fail with [`AcquireError::Closed`]; permits stay valid.
+    /// Idempotent.
     pub fn close(&self, node: NodeId) {
         self.act_at(node, |state, wakes| state.close(node.key, wakes));
     }
 
-    /// Closes `node` for its own line and forgets it when its last permit and its last child are gone. Children go on
-    /// under its limits. What it took is given back; but for 16 bytes of each, for as many as there ever were at once, until the
-    /// tree has no node left. Idempotent.
+    /// Close `node` itself, and delete it when its last permit and its last child are gone. Children stay open under its limits.
+    /// Its memory is freed, except for 16 bytes per node that existed at once, until the tree has no node. Idempotent.
     pub fn remove(&self, node: NodeId) {
         self.act_at(node, |state, wakes| state.remove(node.key, wakes));
     }
 
-    /// What could be had at `node` now, were nobody waiting: of each resource limited on its path the least that a node
-    /// of the path has left, by their numbers. Zero where something is paused.
-    pub fn peek(&self, node: NodeId) -> Vec<(Resource, Amount)> {
+    /// Return the amounts available at `node` now, apart from waiters: for each resource limited on its path, sorted, the least that a
+    /// node of the path has left. Zero if paused.
+    pub fn peek(&self, node: NodeId) -> Vec<(ResourceId, Amount)> {
         self.look(node, State::peek).unwrap_or_default()
     }
 
-    /// What is left of `resource` along the path of `node` now, as [`peek`](Self::peek); `None` if no node limits it.
-    pub fn available(&self, node: NodeId, resource: Resource) -> Option<Amount> {
+    /// Return the amount of `resource` that [`peek`](Self::peek) reports for `node`; `None` if no node limits it.
+    pub fn available(&self, node: NodeId, resource: ResourceId) -> Option<Amount> {
         let all = self.peek(node);
         let found = all.into_iter().find(|(known, _)| *known == resource);
         found.map(|(_, amount)| amount)
     }
 
-    /// What is held of `resource` at `node` and below, whether or not it is limited there; see
+    /// Return the amount of `resource` that is held at `node` and below, even if `node` does not limit it; see
     /// [`ResourceUsage::held`](super::ResourceUsage::held).
-    pub fn held(&self, node: NodeId, resource: Resource) -> Amount {
+    pub fn held(&self, node: NodeId, resource: ResourceId) -> Amount {
         let held = self.look(node, |state, node| state.held(node, resource));
         held.unwrap_or_default()
     }
 
-    /// The resources that are limited on the path of `node`, by their numbers: what can be asked for there.
-    pub fn known(&self, node: NodeId) -> Vec<Resource> {
+    /// Return the resources that are limited on the path of `node`, sorted: those that a request there may name.
+    pub fn known(&self, node: NodeId) -> Vec<ResourceId> {
         self.look(node, State::known).unwrap_or_default()
     }
 
-    /// The limits of `node`, by resource.
-    pub fn limits(&self, node: NodeId) -> Vec<(Resource, Limit)> {
+    /// Return the limits of `node`, sorted by resource.
+    pub fn limits(&self, node: NodeId) -> Vec<(ResourceId, Limit)> {
         self.look(node, State::limits).unwrap_or_default()
     }
 
-    /// How many wait at `node` and below.
+    /// Return the number of waiters at `node` and below.
     pub fn waiting(&self, node: NodeId) -> usize {
         let waiting = self.look(node, |state, node| state.nodes.at(node).waiting);
         waiting.unwrap_or_default()
     }
 
-    /// Whether `node` was closed or removed, itself or by a node above.
+    /// Whether `node` was closed or removed, itself or by an ancestor.
     pub fn is_closed(&self, node: NodeId) -> bool {
         let state = self.lock_for(node);
         state.live(node.key).is_err()
     }
 
-    /// The node above; `None` at the root.
+    /// Return the parent of `node`; `None` for the root.
     pub fn parent(&self, node: NodeId) -> Option<NodeId> {
         let state = self.lock_for(node);
         let parent = state.nodes.get(node.key)?.parent;
         (parent != NIL).then(|| state.id_of(parent))
     }
 
-    /// The name of `node`.
+    /// Return the name of `node`.
     pub fn name(&self, node: NodeId) -> Option<Arc<str>> {
         self.lock_for(node).nodes.get(node.key)?.name.clone()
     }
 
-    /// What is going on at `node`.
+    /// Return the current usage of `node`.
     pub fn usage(&self, node: NodeId) -> Option<Usage> {
         self.look(node, State::usage)
     }
 
-    /// What is going on at `node` and everywhere below, in one moment. `None` once it is removed and forgotten.
+    /// Return the usage of `node` and everything below, at one moment. `None` once it is removed and deleted.
     pub fn snapshot(&self, node: NodeId) -> Option<Snapshot> {
         self.look(node, State::snapshot)
     }
 
-    /// The permits that `owner` holds, oldest first; it holds those that were granted on its behalf.
+    /// Return the permits that were granted to `owner` and not released, oldest first.
     pub fn permits_of(&self, owner: OwnerId) -> Vec<PermitId> {
         let state = self.lock();
-        let leases = state.leases_of(owner);
-        (leases.iter().rev())
-            .map(|&lease| PermitId(state.leases.key_at(lease)))
+        let permits = state.permits_of(owner);
+        (permits.iter().rev())
+            .map(|&permit| PermitId(state.permits.key_at(permit)))
             .collect()
     }
 
-    /// A timer's side of this tree; see [`Alarm`].
+    /// Create an [`Alarm`], which tells a timer when to call [`tick`](Self::tick).
     pub fn alarm(self: &Arc<Self>) -> Alarm {
         Alarm::new(Arc::clone(self))
     }
 
-    /// Grants what time has made ready. Call it when a deadline has come; at any other moment it does nothing.
+    /// Grant the quota that has become ready. Call it at a deadline; at any other time it does nothing.
     pub fn tick(&self) {
         let mut state = self.lock();
         let mut wakes = WakeList::new();
@@ -295,24 +290,25 @@ impl Tree {
         Self::finish(state, wakes);
     }
 
-    /// When [`tick`](Self::tick) has something to do next: the earliest of all deadlines. `None` if nobody waits for time.
+    /// Return the next time at which [`tick`](Self::tick) has work: the earliest of all deadlines. `None` if no waiter waits for time.
     pub fn next_ready(&self) -> Option<Time> {
         self.lock().next_ready()
     }
 
-    /// The moment now, by the tree's clock.
+    /// Return the current time of the tree's clock.
     pub fn now(&self) -> Time {
         self.lock().time()
     }
 
-    /// Whether a panic under the lock left the state in doubt. Every other method panics from then on; dropping
-    /// permits and futures does not.
+    /// Whether a panic under the lock left the state in doubt. Every other method then panics, except for dropping permits and
+    /// futures.
     pub fn is_broken(&self) -> bool {
         self.state.is_poisoned()
     }
 
-    /// Verifies every invariant of the [module](super) from scratch, and panics with what it found. O(everything). From then
-    /// on each grant is verified to go to whom it is due, too.
+    /// Verify every invariant of the [module](super) from scratch, and panic if one is broken. O(everything).
+    ///
+    /// From then on, each grant is verified to be made to the right waiter, too.
     #[cfg(any(test, debug_assertions))]
     pub fn check(&self) {
         let mut state = self.lock();
@@ -320,8 +316,8 @@ impl Tree {
         state.check();
     }
 
-    /// Looks at a node that still lives, as it is at this moment; without taking notice of the time, for whoever does has to
-    /// grant what has become ready.
+    /// Inspect a node that still exists, at the current time. The clock reading is not stored: whichever call stores it has to grant
+    /// the quota that has become ready.
     fn look<R>(&self, node: NodeId, look: impl FnOnce(&State, u32) -> R) -> Option<R> {
         let mut state = self.lock_for(node);
         let place = state.find_node(node.key)?;
@@ -336,17 +332,17 @@ impl Tree {
         NodeId { tree: self.id, key }
     }
 
-    /// Does something under the lock, then wakes whom it concerned.
+    /// Run an operation under the lock, then wake the futures that it granted.
     pub(super) fn act_at<R>(
         &self,
         node: NodeId,
         act: impl FnOnce(&mut State, &mut WakeList) -> R,
     ) -> R {
-        assert!(node.tree == self.id, "{STRANGER}");
+        assert!(node.tree == self.id, "{FOREIGN_NODE}");
         self.act(act)
     }
 
-    /// The same, of no node.
+    /// The same, without a node.
     pub(super) fn act<R>(&self, act: impl FnOnce(&mut State, &mut WakeList) -> R) -> R {
         let mut state = self.lock();
         let mut wakes = WakeList::new();
@@ -355,10 +351,10 @@ impl Tree {
         result
     }
 
-    /// Ends an operation that may have changed what others wait for.
+    /// End an operation that may have granted waiters or changed the deadline.
     #[inline]
     pub(super) fn finish(mut state: MutexGuard<'_, State>, mut wakes: WakeList) {
-        state.announce(&mut wakes);
+        state.notify_alarms(&mut wakes);
         drop(state);
         wakes.wake_all();
     }
@@ -368,16 +364,16 @@ impl Tree {
         self.state.lock()
     }
 
-    /// The lock, for what must not panic.
+    /// Lock, in code that must not panic.
     #[inline]
     pub(super) fn lock_unless_broken(&self) -> Option<MutexGuard<'_, State>> {
         self.state.lock_unless_poisoned()
     }
 
-    /// The lock, once it is sure that `node` is ours.
+    /// Lock, after checking that `node` belongs to this tree.
     #[inline]
     pub(super) fn lock_for(&self, node: NodeId) -> MutexGuard<'_, State> {
-        assert!(node.tree == self.id, "{STRANGER}");
+        assert!(node.tree == self.id, "{FOREIGN_NODE}");
         self.state.lock()
     }
 }
@@ -387,7 +383,7 @@ impl fmt::Debug for Tree {
         let mut out = f.debug_struct("Tree");
         if let Some(state) = self.state.try_lock() {
             out.field("nodes", &state.nodes.len())
-                .field("permits", &state.leases.len())
+                .field("permits", &state.permits.len())
                 .field("waiting", &state.waiting);
         }
         out.finish_non_exhaustive()

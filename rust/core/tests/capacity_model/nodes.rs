@@ -3,7 +3,7 @@
 use crate::model::DEPTH;
 use crate::op::{Limits, Op};
 use crate::run::{MILLI, Run};
-use headrace_core::capacity::{Amount, Limit, NodeOptions, Resource, Weight};
+use headrace_core::capacity::{Amount, Limit, NodeOptions, ResourceId, Weight};
 use std::time::Duration;
 
 impl Run {
@@ -84,7 +84,7 @@ impl Run {
         }
     }
 
-    fn limits(&self, limits: Limits) -> Vec<(Resource, Limit)> {
+    fn limits(&self, limits: Limits) -> Vec<(ResourceId, Limit)> {
         let [slots, memory, calls, money] = self.resources;
         let mut out = Vec::new();
         if let Some(units) = limits.slots {

@@ -6,8 +6,8 @@ use crate::op::{Amounts, Limits, Op};
 use crate::watch::Refusal;
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    AcquireError, Amount, Ask, Cost, ManualClock, OwnerId, Permit, PermitError, Resource, Settings,
-    Time,
+    AcquireError, AcquireRequest, Amount, Cost, ManualClock, OwnerId, Permit, PermitError,
+    ResourceId, Settings, Time,
 };
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -34,7 +34,7 @@ impl Wake for LogWaker {
 pub struct Run {
     pub tree: Arc<Tree>,
     clock: Arc<ManualClock>,
-    pub resources: [Resource; 4],
+    pub resources: [ResourceId; 4],
     pub timers: [Timer; 2],
     pub log: Arc<Mutex<Vec<u64>>>,
     pub model: Model,
@@ -133,7 +133,7 @@ impl Run {
         }
     }
 
-    fn ask(&self, claim: &Claim) -> Option<Ask> {
+    fn ask(&self, claim: &Claim) -> Option<AcquireRequest> {
         let Amounts {
             slots,
             memory,
@@ -142,7 +142,8 @@ impl Run {
         } = claim.cost;
         let amounts = [slots, memory, calls, money].map(Amount::units);
         let cost = Cost::new(self.resources.into_iter().zip(amounts)).ok()?;
-        let ask = Ask::new(self.model.nodes[claim.node].id, cost).priority(claim.priority);
+        let ask =
+            AcquireRequest::new(self.model.nodes[claim.node].id, cost).priority(claim.priority);
         Some(match claim.owner {
             Some(owner) => ask.owner(OwnerId(owner)),
             None => ask,
@@ -162,7 +163,7 @@ impl Run {
             None => ask,
         };
         let (refusals, must) = self.model.refusals(&claim);
-        let checked = self.tree.check_ask(&ask);
+        let checked = self.tree.check_request(&ask);
         watch_refusal(&claim, checked.as_ref().err(), &refusals, must);
         let mut request = Request::Acquire(self.tree.acquire(ask));
         let (may_deadlock, must_deadlock) = self.model.deadlock(&claim);

@@ -3,13 +3,13 @@
 use super::Task;
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Acquire, AcquireError, Amount, Ask, ManualClock, NodeId, NodeOptions, Permit, Resource,
-    Settings,
+    Acquire, AcquireError, AcquireRequest, Amount, ManualClock, NodeId, NodeOptions, Permit,
+    ResourceId, Settings,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
-pub const SLOTS: Resource = Resource::SLOTS;
+pub const SLOTS: ResourceId = ResourceId::SLOTS;
 
 /// A tree on a manual clock, verified after every step.
 pub struct World {
@@ -45,18 +45,18 @@ impl World {
 
     #[track_caller]
     pub fn take(&self, node: NodeId, slots: u64) -> Permit {
-        self.take_ask(Ask::slots(node, slots))
+        self.take_ask(AcquireRequest::slots(node, slots))
     }
 
     #[track_caller]
-    pub fn take_ask(&self, ask: Ask) -> Permit {
+    pub fn take_ask(&self, ask: AcquireRequest) -> Permit {
         let permit = self.tree.try_acquire(ask).unwrap();
         self.tree.check();
         permit.expect("expected to fit")
     }
 
     #[track_caller]
-    pub fn refused(&self, ask: Ask) -> bool {
+    pub fn refused(&self, ask: AcquireRequest) -> bool {
         let permit = self.tree.try_acquire(ask).unwrap();
         self.tree.check();
         permit.is_none()
@@ -64,11 +64,11 @@ impl World {
 
     #[track_caller]
     pub fn waits(&self, node: NodeId, slots: u64) -> Task<Acquire> {
-        self.waits_ask(Ask::slots(node, slots))
+        self.waits_ask(AcquireRequest::slots(node, slots))
     }
 
     #[track_caller]
-    pub fn waits_ask(&self, ask: Ask) -> Task<Acquire> {
+    pub fn waits_ask(&self, ask: AcquireRequest) -> Task<Acquire> {
         let task = Task::waiting(self.tree.acquire(ask));
         self.tree.check();
         task

@@ -2,8 +2,8 @@
 
 use headrace_core::Tree;
 use headrace_core::capacity::{
-    Acquire, Amount, Ask, Cost, Limit, ManualClock, NodeId, NodeOptions, Resource, Settings, Time,
-    Weight,
+    Acquire, AcquireRequest, Amount, Cost, Limit, ManualClock, NodeId, NodeOptions, ResourceId,
+    Settings, Time, Weight,
 };
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ struct Node {
 pub struct Rig {
     pub tree: Arc<Tree>,
     clock: Arc<ManualClock>,
-    resources: [Resource; 2],
+    resources: [ResourceId; 2],
     nodes: Vec<Node>,
 }
 
@@ -71,7 +71,7 @@ impl Rig {
         self.nodes.len() - 1
     }
 
-    fn limits(&self, limits: &[(usize, u64)]) -> Vec<(Resource, Limit)> {
+    fn limits(&self, limits: &[(usize, u64)]) -> Vec<(ResourceId, Limit)> {
         let limit = |&(resource, units): &(usize, u64)| {
             (self.resources[resource], Limit::Slots(Amount::units(units)))
         };
@@ -87,7 +87,7 @@ impl Rig {
             .iter()
             .map(|&(resource, units)| (self.resources[resource], Amount::units(units)));
         let cost = Cost::new(parts).unwrap();
-        self.tree.acquire(Ask::new(self.id(spot), cost))
+        self.tree.acquire(AcquireRequest::new(self.id(spot), cost))
     }
 
     pub fn resize(&mut self, spot: Spot, limits: &[(usize, u64)]) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use headrace_core::capacity::{
-    self as core, Amount, Ask, Cost, NodeId, OwnerId, Permit, PermitId, Resource,
+    self as core, AcquireRequest, Amount, Cost, NodeId, OwnerId, Permit, PermitId, ResourceId,
 };
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::ffi;
@@ -37,7 +37,7 @@ pub(super) struct Acquiring {
     /// `None` while a step runs, which then holds it, and once it is finished.
     source: Option<Py<Capacity>>,
     /// What is asked for; `None` for one slot at priority 0, which nearly everybody asks for.
-    ask: Option<Box<Ask>>,
+    ask: Option<Box<AcquireRequest>>,
     /// Whether what is granted counts as held by the task that asks.
     is_owned: bool,
     /// For how many seconds it may wait.
@@ -121,7 +121,7 @@ impl Waiting {
     pub(super) fn begin(
         py: Python<'_>,
         shared: &Arc<Shared>,
-        mut ask: Ask,
+        mut ask: AcquireRequest,
         parked: Parked,
         alarm: Arc<LoopAlarm>,
     ) -> PyResult<Begun> {
@@ -161,7 +161,7 @@ impl Acquiring {
     #[inline]
     pub(super) fn make(
         source: Bound<'_, Capacity>,
-        ask: Option<Box<Ask>>,
+        ask: Option<Box<AcquireRequest>>,
         is_owned: bool,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'_, PyAny>> {
@@ -294,7 +294,7 @@ impl Acquiring {
     }
 
     #[cold]
-    fn asked(&self, source: &Bound<'_, Capacity>) -> PyResult<Ask> {
+    fn asked(&self, source: &Bound<'_, Capacity>) -> PyResult<AcquireRequest> {
         match self.ask.as_deref() {
             None => Ok(one_slot(source.get().place()?.1)),
             Some(ask) => Ok(ask.clone()),
@@ -338,9 +338,9 @@ impl Acquiring {
 }
 
 #[inline]
-pub(super) fn one_slot(node: NodeId) -> Ask {
-    let cost = Cost::of(Resource::SLOTS, Amount::ONE);
-    Ask::new(node, cost.expect("one is more than nothing"))
+pub(super) fn one_slot(node: NodeId) -> AcquireRequest {
+    let cost = Cost::of(ResourceId::SLOTS, Amount::ONE);
+    AcquireRequest::new(node, cost.expect("one is more than nothing"))
 }
 
 impl Waiting {

@@ -1,6 +1,6 @@
 //! Numbers and costs that a user gave, and numbers that a user gets.
 
-use headrace_core::capacity::{Amount, AmountError, Cost, CostError, Resource, Weight};
+use headrace_core::capacity::{Amount, AmountError, Cost, CostError, ResourceId, Weight};
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -85,10 +85,10 @@ pub(super) fn number(py: Python<'_>, amount: Amount) -> Bound<'_, PyAny> {
 /// A cost: so many slots, or a mapping of resource to number. `known` tells the resource of a name.
 pub(super) fn cost(
     value: &Bound<'_, PyAny>,
-    known: impl Fn(&str) -> PyResult<Resource>,
+    known: impl Fn(&str) -> PyResult<ResourceId>,
 ) -> PyResult<Cost> {
     let made = if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
-        Cost::of(Resource::SLOTS, amount("cost", value)?)
+        Cost::of(ResourceId::SLOTS, amount("cost", value)?)
     } else if let Ok(parts) = value.cast::<PyDict>() {
         let parts = parts
             .iter()
@@ -116,8 +116,8 @@ pub(super) fn cost(
 fn part(
     name: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
-    known: impl Fn(&str) -> PyResult<Resource>,
-) -> PyResult<(Resource, Amount)> {
+    known: impl Fn(&str) -> PyResult<ResourceId>,
+) -> PyResult<(ResourceId, Amount)> {
     let Ok(text) = name.cast::<PyString>() else {
         return Err(PyTypeError::new_err(format!(
             "the resources of cost must be strings, got {}",

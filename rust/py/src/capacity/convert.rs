@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headrace_core::capacity::{Amount, Limit, Resource, Snapshot, Tree};
+use headrace_core::capacity::{Amount, Limit, ResourceId, Snapshot, Tree};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
@@ -27,7 +27,7 @@ pub(super) fn lowered(
     py: Python<'_>,
     shared: &Shared,
     limits: Lowered<'_>,
-) -> PyResult<Vec<(Resource, Limit)>> {
+) -> PyResult<Vec<(ResourceId, Limit)>> {
     let limits = limits.into_iter().map(|(name, kind, number, per, burst)| {
         let number = arguments::amount("limit", &number)?;
         let limit = if kind == KINDS[0] {
@@ -67,7 +67,7 @@ fn raised<'py>(py: Python<'py>, limit: &Limit) -> PyResult<Bound<'py, PyTuple>> 
 pub(super) fn by_name<'py>(
     py: Python<'py>,
     tree: &Tree,
-    amounts: impl Iterator<Item = (Resource, Amount)>,
+    amounts: impl Iterator<Item = (ResourceId, Amount)>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let named = PyDict::new(py);
     for (resource, held) in amounts {

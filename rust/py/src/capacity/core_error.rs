@@ -1,7 +1,7 @@
 //! The core's errors as Python's: with names for numbers, and what to do.
 
 use headrace_core::capacity::{
-    AcquireError, Amount, Limit, NodeError, NodeId, PermitError, Resource, Tree,
+    AcquireError, Amount, Limit, NodeError, NodeId, PermitError, ResourceId, Tree,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -23,9 +23,9 @@ pub(super) fn of_ask(
     tree: &Tree,
     node: NodeId,
     error: &AcquireError,
-    asked: impl Fn(Resource) -> Amount,
+    asked: impl Fn(ResourceId) -> Amount,
 ) -> PyErr {
-    let called = |resource: &Resource| tree.resource_name(*resource);
+    let called = |resource: &ResourceId| tree.resource_name(*resource);
     match error {
         AcquireError::AboveCeiling {
             node,
@@ -68,14 +68,14 @@ fn would_deadlock(
     py: Python<'_>,
     tree: &Tree,
     error: &AcquireError,
-    asked: impl Fn(Resource) -> Amount,
+    asked: impl Fn(ResourceId) -> Amount,
 ) -> PyErr {
     let AcquireError::WouldDeadlock {
         node,
         resource,
         limit,
         held,
-        leases,
+        permits: leases,
         permit: _,
         acquired,
     } = error

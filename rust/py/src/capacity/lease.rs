@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use headrace_core::capacity::{self as core, Amount, NodeId, OwnerId, PermitId, Resource, Tree};
+use headrace_core::capacity::{self as core, Amount, NodeId, OwnerId, PermitId, ResourceId, Tree};
 use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -231,7 +231,7 @@ impl Lease {
         &self,
         name: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
-    ) -> PyResult<(Resource, Amount)> {
+    ) -> PyResult<(ResourceId, Amount)> {
         let py = name.py();
         let name = errors::text("a resource", name.cast::<PyString>()?)?;
         let amount = arguments::amount(&name, value)?;

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headrace_core::capacity::{Ask, NodeId, NodeOptions, OwnerId, PermitId, Tree, Usage};
+use headrace_core::capacity::{
+    AcquireRequest, NodeId, NodeOptions, OwnerId, PermitId, Tree, Usage,
+};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -453,7 +455,7 @@ impl Capacity {
         py: Python<'_>,
         cost: Given<'_, '_>,
         priority: Given<'_, '_>,
-    ) -> PyResult<Ask> {
+    ) -> PyResult<AcquireRequest> {
         let made = self.made()?;
         let (shared, node) = (&made.shared, made.node);
         shared.check(py)?;
@@ -465,7 +467,7 @@ impl Capacity {
                 resource.ok_or_else(|| core_error::unknown(tree, node, name, known(tree, node)))
             })?,
         };
-        let mut ask = Ask::new(node, cost);
+        let mut ask = AcquireRequest::new(node, cost);
         if let Given::Value(priority) = priority {
             ask.priority = arguments::priority(&priority)?;
         }
@@ -479,9 +481,9 @@ impl Capacity {
         py: Python<'_>,
         cost: Given<'_, '_>,
         priority: Given<'_, '_>,
-    ) -> PyResult<Ask> {
+    ) -> PyResult<AcquireRequest> {
         let ask = self.ask(py, cost, priority)?;
-        let checked = self.shared()?.look().check_ask(&ask);
+        let checked = self.shared()?.look().check_request(&ask);
         match checked {
             Ok(()) => Ok(ask),
             Err(error) => Err(self.refuse(py, &ask, &error)),
@@ -502,7 +504,7 @@ impl Capacity {
     }
 
     #[inline]
-    pub(super) fn take(&self, py: Python<'_>, ask: &Ask) -> PyResult<Option<PermitId>> {
+    pub(super) fn take(&self, py: Python<'_>, ask: &AcquireRequest) -> PyResult<Option<PermitId>> {
         let tree = self.shared()?.enter(py)?;
         (tree.try_take(ask)).map_err(|error| self.refuse(py, ask, &error))
     }
@@ -511,7 +513,7 @@ impl Capacity {
     pub(super) fn refuse(
         &self,
         py: Python<'_>,
-        ask: &Ask,
+        ask: &AcquireRequest,
         error: &headrace_core::capacity::AcquireError,
     ) -> PyErr {
         match self.shared() {

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 
-use headrace_core::capacity::{Amount, PermitId, Resource};
+use headrace_core::capacity::{Amount, PermitId, ResourceId};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -172,8 +172,8 @@ impl Asks {
         while let Some(parent) = tree.parent(root) {
             root = parent;
         }
-        let (waiting, held) = (tree.waiting(node), tree.held(node, Resource::SLOTS));
-        if tree.waiting(root) == waiting && tree.held(root, Resource::SLOTS) == held {
+        let (waiting, held) = (tree.waiting(node), tree.held(node, ResourceId::SLOTS));
+        if tree.waiting(root) == waiting && tree.held(root, ResourceId::SLOTS) == held {
             return Ok(None);
         }
         // Those at the same node stand in one line: there many asks would be more than a share. What was granted to one of the run's

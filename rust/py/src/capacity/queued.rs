@@ -5,25 +5,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use headrace_core::capacity::{Acquire, Place, Resume};
+use headrace_core::capacity::{Acquire, QueuePosition, Resume};
 
 use super::tree::Shared;
 
 /// What may stand in a line.
 pub(super) trait Stands: Future + Unpin {
     /// Where it stands; also if it was granted, and has not heard of it.
-    fn place(&self) -> Option<Place>;
+    fn place(&self) -> Option<QueuePosition>;
 }
 
 impl Stands for Acquire {
-    fn place(&self) -> Option<Place> {
-        Self::place(self)
+    fn place(&self) -> Option<QueuePosition> {
+        Self::position(self)
     }
 }
 
 impl Stands for Resume {
-    fn place(&self) -> Option<Place> {
-        Self::place(self)
+    fn place(&self) -> Option<QueuePosition> {
+        Self::position(self)
     }
 }
 

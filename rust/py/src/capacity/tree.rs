@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use headrace_core::capacity::{
-    Alarm, ManualClock, NodeError, NodeId, NodeOptions, Resource, Settings, Time, Tree,
+    Alarm, ManualClock, NodeError, NodeId, NodeOptions, ResourceId, Settings, Time, Tree,
 };
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     core: Arc<Tree>,
     clock: Option<Given>,
     /// The resources that some node limits, by name.
-    resources: GilCell<HashMap<String, Resource>>,
+    resources: GilCell<HashMap<String, ResourceId>>,
     pub(super) alarms: GilCell<Vec<Arc<LoopAlarm>>>,
     /// Counts the changes after which what could be asked for may not be any more.
     revision: AtomicU64,
@@ -177,7 +177,7 @@ impl Shared {
     }
 
     /// The resource of a name, new or known.
-    pub(super) fn limited(&self, py: Python<'_>, name: &str) -> Resource {
+    pub(super) fn limited(&self, py: Python<'_>, name: &str) -> ResourceId {
         let resource = self.core.resource(name);
         let mut resources = self.resources.borrow(py);
         resources.insert(name.to_owned(), resource);
@@ -185,7 +185,7 @@ impl Shared {
     }
 
     /// The resource of a name, if a node of the tree limits it.
-    pub(super) fn resource(&self, py: Python<'_>, name: &str) -> Option<Resource> {
+    pub(super) fn resource(&self, py: Python<'_>, name: &str) -> Option<ResourceId> {
         self.resources.borrow(py).get(name).copied()
     }
 }

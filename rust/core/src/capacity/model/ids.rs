@@ -1,0 +1,22 @@
+//! Identities of nodes, permits, owners and alarms.
+
+use crate::sync::Key;
+
+/// A node of a [`Tree`](crate::capacity::Tree). It stays the identity of that node after the node was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId {
+    pub(in crate::capacity) tree: u64,
+    pub(in crate::capacity) key: Key,
+}
+
+/// A permit of a tree. It is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PermitId(pub(in crate::capacity) Key);
+
+/// The task or thread that makes a request, as a number that is unique while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnerId(pub u64);
+
+/// An [`Alarm`](crate::capacity::Alarm) of its tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AlarmId(pub(in crate::capacity) Key);

@@ -1,0 +1,65 @@
+//! Requests.
+
+use super::{AlarmId, Cost, NodeId, OwnerId};
+
+/// A request for a cost at a node.
+#[derive(Clone, Debug)]
+pub struct AcquireRequest {
+    /// The node; the cost is taken at all its ancestors as well.
+    pub node: NodeId,
+    /// The cost.
+    pub cost: Cost,
+    /// Each step counts as an arrival [`Settings::ageing`](super::Settings::ageing) earlier. Default: 0.
+    pub priority: i32,
+    /// The owner, whose permits decide whether the request would wait for itself. Default: none.
+    pub owner: Option<OwnerId>,
+    /// The alarm whose timer serves the waiter. Default: none; then another one has to call [`Tree::tick`](super::Tree::tick).
+    pub alarm: Option<AlarmId>,
+}
+
+impl AcquireRequest {
+    /// A request of priority 0, without an owner.
+    #[inline]
+    pub fn new(node: NodeId, cost: Cost) -> Self {
+        Self {
+            node,
+            cost,
+            priority: 0,
+            owner: None,
+            alarm: None,
+        }
+    }
+
+    /// A request for a number of `"slots"`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cost::slots`].
+    pub fn slots(node: NodeId, slots: u64) -> Self {
+        Self::new(node, Cost::slots(slots))
+    }
+
+    /// Set the priority.
+    #[must_use]
+    #[inline]
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Set the owner.
+    #[must_use]
+    #[inline]
+    pub fn owner(mut self, owner: OwnerId) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// Set the alarm.
+    #[must_use]
+    #[inline]
+    pub fn alarm(mut self, alarm: AlarmId) -> Self {
+        self.alarm = Some(alarm);
+        self
+    }
+}
