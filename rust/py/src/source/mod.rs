@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 
 use crate::coroutine::{Inner, Parked, Pending};
 use crate::merge::MergeFeed;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 pub(crate) use async_iter::ForeignFeed;
 pub(crate) use buffer::QueueFeed;
 pub(crate) use deque::StoreFeed;
@@ -60,25 +60,19 @@ pub(crate) enum Wait {
     Merge { waiter: Option<Py<PyAny>> },
 }
 
-impl Traverse for Wait {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Core(pending) => pending.traverse(visit),
-            Self::Batch(parked) => parked.traverse(visit),
-            Self::Inner(inner) => visit(inner.object()),
-            Self::Merge {
-                waiter: Some(future),
-            } => visit(future),
-            Self::Agen | Self::Merge { waiter: None } => Ok(()),
-        }
-    }
-}
+traverse!(enum Wait { Core(pending), Batch(parked), Inner(inner), Agen, Merge { waiter } });
 
-impl Traverse for AnyFeed {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.as_any())
+traverse!(
+    enum AnyFeed {
+        Store(feed),
+        Cache(feed),
+        Lines(feed),
+        Iter(feed),
+        Queue(feed),
+        Foreign(feed),
+        Merge(feed),
     }
-}
+);
 
 /// Any feed.
 #[derive(Debug)]
