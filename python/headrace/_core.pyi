@@ -93,6 +93,7 @@ __all__ = [
     "hand_back",
     "keep_with",
     "let_go",
+    "private_layouts",
     "quicken",
     "reduce_all",
     "restart",
@@ -716,6 +717,7 @@ class Unread:
     def __len__(self) -> int: ...
 
 def quicken(class_: type) -> None: ...
+def private_layouts() -> dict[str, bool]: ...
 
 @final
 class Lane:

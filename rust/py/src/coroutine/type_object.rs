@@ -23,11 +23,16 @@ use pyo3::ffi;
 use pyo3::impl_::trampoline::{fastcall_kw, inquiry, noargs};
 use pyo3::prelude::*;
 
-use super::Step;
 use super::type_slots;
 use super::type_slots::{Clear, Close, Throw};
+use super::{Step, self_test};
 use crate::errors::Raised;
 use crate::object::gc::Traverse;
+use crate::runtime::private_layout::Layout;
+
+/// Reviving a dead awaitable: its memory and its reference to the type are kept, its reference count goes from 0 to 1 again. The
+/// fallback frees each of them.
+pub(crate) static LAYOUT: Layout = Layout::new("recycled_awaitables", self_test::revives);
 
 /// A state machine that can be awaited.
 pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
@@ -81,6 +86,8 @@ struct ClassState {
     object: *mut ffi::PyTypeObject,
     free: [*mut ffi::PyObject; MOST_KEPT],
     kept: usize,
+    /// How many may be kept: 0 if reviving them does not work.
+    most: usize,
 }
 
 // SAFETY: the state is read and written with the GIL held only: by `register`, `Native::alloc` and
@@ -94,21 +101,34 @@ impl Class {
             object: ptr::null_mut(),
             free: [ptr::null_mut(); MOST_KEPT],
             kept: 0,
+            most: 0,
         }))
     }
 
+    /// How many dead objects are kept.
+    pub(super) fn kept(&self, _attached: Python<'_>) -> usize {
+        // SAFETY: the GIL is held.
+        unsafe { (*self.0.get()).kept }
+    }
+
+    /// Sets how many dead objects may be kept.
+    pub(super) fn set_most(&self, _attached: Python<'_>, most: usize) {
+        // SAFETY: the GIL is held.
+        unsafe { (*self.0.get()).most = most.min(MOST_KEPT) };
+    }
+
     /// Takes the memory of a dead object: for the free list, with its reference to the type; or, if
-    /// that has `most` of them already, for the allocator.
+    /// that is full, for the allocator.
     ///
     /// # Safety
     ///
     /// The GIL is held. `object` is of this type, its value is dropped, it is not tracked, and
     /// nothing refers to it.
-    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject, most: usize) {
+    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject) {
         // SAFETY: the caller's promise.
         unsafe {
             let class = &mut *self.0.get();
-            if class.kept < most.min(MOST_KEPT) {
+            if class.kept < class.most {
                 class.free[class.kept] = object;
                 class.kept += 1;
             } else {
@@ -227,6 +247,8 @@ impl<T: Coroutine> Native<T> {
         }
         // SAFETY: the GIL is held, and nothing else refers to the state now.
         unsafe { (*T::class().0.get()).object = object.cast() };
+        let most = if LAYOUT.is_used() { T::KEPT } else { 0 };
+        T::class().set_most(py, most);
         Ok(())
     }
 

@@ -371,6 +371,6 @@ pub(super) unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject
         if (*this).status == Status::Idle || (T::OUTLIVES && !(*this).value.is_empty()) {
             unaryfunc::<Bury<T>>(object);
         }
-        T::class().reclaim(object, T::KEPT);
+        T::class().reclaim(object);
     }
 }

@@ -7,6 +7,9 @@
 //! What is in such an object is the collector's to see only if the class has it [shown](show).
 //!
 //! Its deallocator is put in front of PyO3's, which is called for whatever is not to be used again.
+//!
+//! Replacing a deallocator and reviving an object is a [private layout](LAYOUT). The fallback leaves the class as it is: its bin
+//! stays empty, and each object is a new one.
 
 use std::cell::UnsafeCell;
 use std::fmt::{self, Debug};
@@ -15,7 +18,12 @@ use std::ptr;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::{Borrowed, PyClass};
+use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{Borrowed, PyClass, PyTraverseError, PyVisit};
+
+use crate::runtime::private_layout::{self, Layout};
+
+pub(crate) static LAYOUT: Layout = Layout::new("recycled_objects", self_test);
 
 /// A class whose dead objects are used again. It is no base class.
 pub(crate) trait Recycled: PyClass<Frozen = True> + Send + Sync {
@@ -152,8 +160,15 @@ pub(crate) fn show<T: Recycled>(object: &Bound<'_, T>) {
     unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
 }
 
-/// Has the dead objects of a class kept. Called once, when the module is made.
-pub(crate) fn register<T: Recycled>(py: Python<'_>) {
+/// Keeps the dead objects of a class from now on, if they can be revived. Called once, when the module is made.
+pub(crate) fn register<T: Recycled>(py: Python<'_>) -> PyResult<()> {
+    if LAYOUT.is_used() && private_layout::has_known_struct(&T::type_object(py))? {
+        replace_dealloc::<T>(py);
+    }
+    Ok(())
+}
+
+fn replace_dealloc<T: Recycled>(py: Python<'_>) {
     let class = T::type_object_raw(py);
     // SAFETY: the GIL is held, and there are no objects of the class yet. It is a heap type of our own that nobody
     // inherits the slot from.
@@ -209,4 +224,85 @@ unsafe fn is_watched(object: *mut ffi::PyObject) -> bool {
             _ => true,
         }
     }
+}
+
+/// The class of the self-test.
+#[pyclass(frozen, weakref, module = "headrace._core")]
+struct Probe(Filling<Option<Py<PyAny>>>);
+
+static PROBES: Bin = Bin::new();
+
+impl Recycled for Probe {
+    fn bin() -> &'static Bin {
+        &PROBES
+    }
+
+    fn spend(&self, leaving: &mut Leaving) -> bool {
+        // SAFETY: the last reference to the object is gone.
+        leaving.push(unsafe { self.0.get_mut() }.take());
+        true
+    }
+}
+
+#[pymethods]
+impl Probe {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0
+            .get()
+            .as_ref()
+            .map_or(Ok(()), |held| visit.call(held))
+    }
+}
+
+fn self_test(py: Python<'_>) -> PyResult<bool> {
+    let class = py.get_type::<Probe>();
+    if !private_layout::has_known_struct(&class)? || private_layout::has_managed_fields(&class) {
+        return Ok(false);
+    }
+    replace_dealloc::<Probe>(py);
+    let held = PyDict::new(py).into_any();
+    let fill = || Some(held.clone().unbind());
+    // SAFETY: live objects, and the GIL is held.
+    let (references, kept) =
+        unsafe { (|| ffi::Py_REFCNT(class.as_ptr()), || (*PROBES.0.get()).kept) };
+    let without = references();
+    let first = Bound::new(py, Probe(Filling::new(fill())))?;
+    let address = first.as_ptr();
+    if kept() != 0 || references() != without + 1 || !private_layout::is_tracked(&first) {
+        return Ok(false);
+    }
+    drop(first);
+    for _ in 0..2 {
+        // What it held is gone; its reference to its type is not.
+        if kept() != 1 || references() != without + 1 || !private_layout::has_references(&held, 1) {
+            return Ok(false);
+        }
+        let Some(revived) = PROBES.take::<Probe>(py) else {
+            return Ok(false);
+        };
+        let is_new = ptr::eq(revived.as_ptr(), address)
+            && kept() == 0
+            && revived.get_type().is(&class)
+            && private_layout::has_references(&revived, 1)
+            && !private_layout::is_tracked(&revived)
+            && revived.get().0.get().is_none();
+        if !is_new {
+            return Ok(false);
+        }
+        // SAFETY: nobody else has it yet.
+        unsafe { *revived.get().0.get_mut() = fill() };
+        show(&revived);
+        if !private_layout::is_tracked(&revived) {
+            return Ok(false);
+        }
+    }
+    // An object to which a weak reference exists is deallocated by PyO3.
+    let Some(revived) = PROBES.take::<Probe>(py) else {
+        return Ok(false);
+    };
+    show(&revived);
+    let reference = PyWeakrefReference::new(&revived)?;
+    let is_alive = reference.upgrade().is_some_and(|alive| alive.is(&revived));
+    drop(revived);
+    Ok(is_alive && reference.upgrade().is_none() && kept() == 0 && references() == without)
 }

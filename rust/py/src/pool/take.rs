@@ -19,6 +19,7 @@ use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
 use crate::errors::{self, Raised};
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
+use crate::pull::control;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
 
@@ -164,6 +165,9 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// Gives the class of the stream of a run the short way to `anext()`: to the envelopes of its `_unread`, once it has that.
 #[pyfunction]
 pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
+    if !control::LAYOUT.is_used() {
+        return;
+    }
     // SAFETY: a class has these slots, and one that is given another `__anext__` later gets CPython's again.
     unsafe {
         let methods = (*class_.as_type_ptr()).tp_as_async;

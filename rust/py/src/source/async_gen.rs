@@ -11,16 +11,19 @@
 //! probed when the module is made, on a generator that exercises both; if anything differs from
 //! what is expected, [`can_bypass`] stays false and the ordinary way is used.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::Relaxed};
+use std::mem::size_of;
+use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering::Relaxed};
 
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::coroutine::Step;
 use crate::coroutine::delegate::send;
+use crate::runtime::private_layout::{self, Layout};
 
-static READY: AtomicBool = AtomicBool::new(false);
+pub(crate) static LAYOUT: Layout = Layout::new("async_generators", self_test);
 /// The type of a wrapped value.
 static WRAPPED: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
 /// Where a generator keeps the byte that `ag_running` shows.
@@ -44,7 +47,7 @@ pub(crate) enum Stepped<'py> {
 /// Whether this interpreter's generators are as this file expects.
 #[inline]
 pub(super) fn can_bypass() -> bool {
-    READY.load(Relaxed)
+    LAYOUT.is_used()
 }
 
 /// One step of an async generator of exactly that type, which has started and is not running.
@@ -71,7 +74,7 @@ pub(crate) fn step<'py>(
 /// The item in a wrapped value; `None` if it is something else.
 #[inline]
 fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: the type was probed by `register` to be that of a wrapped value, whose item is the
+    // SAFETY: the type was probed by `self_test` to be that of a wrapped value, whose item is the
     // field behind the header.
     unsafe {
         if !std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), WRAPPED.load(Relaxed)) {
@@ -94,7 +97,7 @@ pub(crate) fn wake(agen: &Bound<'_, PyAny>) {
 pub(super) fn set_running(agen: &Bound<'_, PyAny>, running: bool) {
     let offset = RUNNING.load(Relaxed);
     if offset > 0 {
-        // SAFETY: `register` found this offset in the type's own table of members, as that of a
+        // SAFETY: `self_test` found this offset in the type's own table of members, as that of a
         // byte.
         unsafe {
             agen.as_ptr()
@@ -120,21 +123,25 @@ agen = probe()
 ";
 
 /// Probes the interpreter; see the top of this file.
-pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
-    let Some(offset) = running_offset() else {
-        return Ok(());
-    };
-    let scope = pyo3::types::PyDict::new(py);
+fn self_test(py: Python<'_>) -> PyResult<bool> {
+    let scope = PyDict::new(py);
     py.run(PROBE, Some(&scope), None)?;
     let get = |name: &str| -> PyResult<Bound<'_, PyAny>> { scope.as_any().get_item(name) };
     let (agen, marker, token) = (get("agen")?, get("marker")?, get("token")?);
+    if !private_layout::has_known_struct(&agen.get_type())? {
+        return Ok(false);
+    }
+    let Some(offset) = running_offset() else {
+        return Ok(false);
+    };
     let none = py.None().into_bound(py);
     let Ok(Step::Yield(wrapped)) = send(&agen, &none) else {
-        return Ok(());
+        return Ok(false);
     };
     let kind = wrapped.get_type();
-    if kind.name()? != "async_generator_wrapped_value" {
-        return Ok(());
+    let size: usize = kind.getattr("__basicsize__")?.extract()?;
+    if kind.name()? != "async_generator_wrapped_value" || size != size_of::<Wrapped>() {
+        return Ok(false);
     }
     WRAPPED.store(kind.as_type_ptr(), Relaxed);
     RUNNING.store(offset, Relaxed);
@@ -147,8 +154,7 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
         }
         && matches!(step(&agen, &none), Ok(Stepped::Item(item)) if item.is(&marker))
         && matches!(step(&agen, &none), Ok(Stepped::End(_)));
-    READY.store(holds, Relaxed);
-    Ok(())
+    Ok(holds)
 }
 
 /// Where `ag_running` is kept, as the type's table of members has it.
@@ -161,7 +167,10 @@ fn running_offset() -> Option<isize> {
         }
         while !(*member).name.is_null() {
             let name = std::ffi::CStr::from_ptr((*member).name);
-            if name == c"ag_running" && (*member).type_code == ffi::Py_T_BOOL {
+            if name == c"ag_running"
+                && (*member).type_code == ffi::Py_T_BOOL
+                && (0..ffi::PyAsyncGen_Type.tp_basicsize).contains(&(*member).offset)
+            {
                 return Some((*member).offset);
             }
             member = member.add(1);

@@ -1,6 +1,6 @@
 //! A source that is somebody else's: any async iterable.
 
-use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyTypeError};
+use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -97,6 +97,22 @@ impl ForeignFeed {
     /// Over what a callable makes.
     pub(crate) fn made_by(factory: &Bound<'_, PyAny>) -> Self {
         Self::new(factory, true)
+    }
+}
+
+/// Ends the item that a generator is inside of, by the public API. CPython takes the generator for running until what `anext()`
+/// returned has ended, also if that was dropped; so the generator is closed here, which runs its `finally`.
+#[cold]
+fn abandon_item(py: Python<'_>, inner: &Inner) {
+    let thrown = py.get_type::<PyGeneratorExit>().call0().and_then(|exit| {
+        // A generator that awaits again cannot be helped: asyncio reports that as it closes it.
+        inner.throw(py, PyErr::from_value(exit)).map(drop)
+    });
+    if let Err(error) = thrown
+        && !error.is_instance_of::<PyGeneratorExit>(py)
+        && !error.is_instance_of::<PyStopAsyncIteration>(py)
+    {
+        error.write_unraisable(py, Some(inner.object().bind(py)));
     }
 }
 
@@ -326,13 +342,20 @@ impl ForeignFeed {
 
     /// Nobody will resume the generator inside its item. It can still be closed, which runs its
     /// `finally`; for that it must not be taken for running.
-    pub(crate) fn abandon(&self, py: Python<'_>) {
+    pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
         let iterator = match &self.state.borrow(py).iterator {
             Some(iterator) => iterator.bind(py).clone(),
             None => return,
         };
-        if async_gen::can_bypass() && is_agen(&iterator) {
-            async_gen::set_running(&iterator, false);
+        match wait {
+            _ if !is_agen(&iterator) => drop(wait),
+            Wait::Inner(inner) if !async_gen::can_bypass() => abandon_item(py, &inner),
+            _ => {
+                drop(wait);
+                if async_gen::can_bypass() {
+                    async_gen::set_running(&iterator, false);
+                }
+            }
         }
         self.cancelled(py);
     }

@@ -227,9 +227,9 @@ impl AnyFeed {
         if let (Self::Merge(feed), Wait::Merge { waiter }) = (self, &wait) {
             feed.get().abandon(py, waiter.as_ref());
         }
-        drop(wait);
-        if let Self::Foreign(feed) = self {
-            feed.get().abandon(py);
+        match self {
+            Self::Foreign(feed) => feed.get().abandon(py, wait),
+            _ => drop(wait),
         }
     }
 
