@@ -64,12 +64,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<graph::GraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;
-    module.add_class::<source::StoreFeed>()?;
-    module.add_class::<source::IterFeed>()?;
-    module.add_class::<source::CacheFeed>()?;
-    module.add_class::<source::LinesFeed>()?;
-    module.add_class::<source::QueueFeed>()?;
-    module.add_class::<source::ForeignFeed>()?;
+    module.add_class::<source::PyDequeSource>()?;
+    module.add_class::<source::PyIterSource>()?;
+    module.add_class::<source::PyOnceSource>()?;
+    module.add_class::<source::PyLinesSource>()?;
+    module.add_class::<source::PyBufferSource>()?;
+    module.add_class::<source::PyAsyncIterSource>()?;
     module.add_class::<merge::Merge>()?;
     module.add_class::<merge::MergeFeed>()?;
     module.add_class::<push::link::PushLink>()?;

@@ -25,7 +25,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_mailbox::{Key, Mailbox};
 use super::{Class, Coroutine, Native, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
@@ -405,9 +405,9 @@ impl Coroutine for Await {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

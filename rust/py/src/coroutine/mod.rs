@@ -52,8 +52,8 @@ use pyo3::prelude::*;
 
 pub(crate) use delegate::Inner;
 pub(crate) use future::{CALLBACK_LAYOUT, Future};
-pub(crate) use loop_mailbox::{forget_after_fork, undisturbed};
-pub(crate) use loop_registry::{keep_with, let_go};
+pub(crate) use loop_mailbox::{forget_after_fork, with_saved_exception};
+pub(crate) use loop_registry::{pin_to_loop, unpin};
 pub(crate) use park::Parked;
 pub(crate) use pending::Pending;
 pub(crate) use type_object::{Class, Coroutine, Native};

@@ -26,7 +26,7 @@ use pyo3::prelude::*;
 use super::type_slots;
 use super::type_slots::{Clear, Close, Throw};
 use super::{Step, self_test};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::Traverse;
 use crate::runtime::private_layout::Layout;
 
@@ -43,7 +43,7 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     fn class() -> &'static Class;
 
     /// Goes on with `value` (always `None` the first time).
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised>;
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError>;
 
     /// Goes on with an error thrown in: a cancellation, as a rule.
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
@@ -55,14 +55,14 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     }
 
     /// How many dead objects of the type are kept for reuse, at most [`MOST_KEPT`].
-    const KEPT: usize = 64;
+    const FREE_LIST_SIZE: usize = 64;
 
     /// Whether the value is still needed after the last step, and dropped with the object.
-    const OUTLIVES: bool = false;
+    const KEEPS_VALUE: bool = false;
 
     /// What to warn of if this was never begun: somebody forgot an `await`, and what was asked for was not done.
     #[inline]
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         None
     }
 
@@ -146,7 +146,7 @@ pub(super) enum Status {
     /// A step is on the stack.
     Running,
     /// It returned or raised. Its value is dropped, and not looked at any more, unless it
-    /// [outlives](Coroutine::OUTLIVES) the last step.
+    /// [outlives](Coroutine::KEEPS_VALUE) the last step.
     Finished,
 }
 
@@ -247,7 +247,11 @@ impl<T: Coroutine> Native<T> {
         }
         // SAFETY: the GIL is held, and nothing else refers to the state now.
         unsafe { (*T::class().0.get()).object = object.cast() };
-        let most = if LAYOUT.is_used() { T::KEPT } else { 0 };
+        let most = if LAYOUT.is_used() {
+            T::FREE_LIST_SIZE
+        } else {
+            0
+        };
         T::class().set_most(py, most);
         Ok(())
     }
@@ -300,7 +304,9 @@ impl<T: Coroutine> Native<T> {
         );
         // SAFETY: the object is of the type that `register` made; the thread is attached. What `step` gives is owned.
         unsafe {
-            let stepped = step::<T>(py, object.as_ptr(), |value| Raised::lower(py, run(value)));
+            let stepped = step::<T>(py, object.as_ptr(), |value| {
+                RaisedError::set_from(py, run(value))
+            });
             match stepped {
                 Ok(value) => Ok(Bound::from_owned_ptr(py, value)),
                 Err(raised) => Err(raised.fetch(py)),
@@ -342,8 +348,8 @@ pub(super) fn method(
 pub(super) unsafe fn step<'py, T: Coroutine>(
     py: Python<'py>,
     object: *mut ffi::PyObject,
-    run: impl FnOnce(&mut T) -> Result<Step<'py>, Raised>,
-) -> Result<*mut ffi::PyObject, Raised> {
+    run: impl FnOnce(&mut T) -> Result<Step<'py>, RaisedError>,
+) -> Result<*mut ffi::PyObject, RaisedError> {
     let this = object.cast::<Object<T>>();
     // SAFETY: the caller's promise. No other `&mut` to the value exists: a second step is refused
     // while `status` is `Running`, and the collector leaves a running object alone. Whoever called
@@ -380,13 +386,13 @@ pub(super) unsafe fn step<'py, T: Coroutine>(
 
 /// Why an object that is not idle cannot be stepped.
 #[cold]
-fn refuse(py: Python<'_>, status: Status) -> Raised {
+fn refuse(py: Python<'_>, status: Status) -> RaisedError {
     let error = if status == Status::Running {
         PyValueError::new_err("this awaitable is already executing")
     } else {
         PyRuntimeError::new_err("cannot reuse an awaitable that was already awaited")
     };
-    Raised::set(py, error)
+    RaisedError::set(py, error)
 }
 
 /// Drops what it held, unless that outlives it: nobody will step it again, and whatever dropping runs
@@ -400,7 +406,7 @@ pub(super) unsafe fn finish<T: Coroutine>(this: *mut Object<T>) {
     // SAFETY: the caller's promise.
     unsafe {
         (*this).status = Status::Finished;
-        if !T::OUTLIVES && !(*this).value.is_empty() {
+        if !T::KEEPS_VALUE && !(*this).value.is_empty() {
             ManuallyDrop::drop(&mut (*this).value);
         }
     }

@@ -26,23 +26,23 @@ use crate::runtime::private_layout::{self, Layout};
 pub(crate) static LAYOUT: Layout = Layout::new("recycled_objects", self_test);
 
 /// A class whose dead objects are used again. It is no base class.
-pub(crate) trait Recycled: PyClass<Frozen = True> + Send + Sync {
+pub(crate) trait Pooled: PyClass<Frozen = True> + Send + Sync {
     /// Where its dead objects are: a static of its own.
-    fn bin() -> &'static Bin;
+    fn free_list() -> &'static FreeList;
 
     /// The last reference is gone: lets go of what is in it and says true; or says false, and the object is dropped like any
-    /// other. It runs no Python code, and does not panic: the Python objects that are in it it hands to `leaving`.
-    fn spend(&self, leaving: &mut Leaving) -> bool;
+    /// other. It runs no Python code, and does not panic: the Python objects that are in it it hands to `dropped`.
+    fn recycle(&self, dropped: &mut Dropped) -> bool;
 }
 
 /// Python objects that go with the object that held them, once that is done with.
 #[derive(Default)]
-pub(crate) struct Leaving([Option<Py<PyAny>>; LEAVING]);
+pub(crate) struct Dropped([Option<Py<PyAny>>; MOST_DROPPED]);
 
 /// How many there may be.
-const LEAVING: usize = 4;
+const MOST_DROPPED: usize = 4;
 
-impl Leaving {
+impl Dropped {
     /// One that leaves, if it is one.
     #[inline]
     pub(crate) fn push(&mut self, object: Option<Py<PyAny>>) {
@@ -112,7 +112,7 @@ impl<T: Debug> Debug for Filling<T> {
 const KEPT: usize = 256;
 
 /// The dead objects of a class.
-pub(crate) struct Bin(UnsafeCell<State>);
+pub(crate) struct FreeList(UnsafeCell<State>);
 
 struct State {
     objects: [*mut ffi::PyObject; KEPT],
@@ -123,9 +123,9 @@ struct State {
 
 // SAFETY: read and written with the GIL held only, by the functions below, and no Python code runs between a read and its
 // write. Builds without a GIL are refused in gil.rs.
-unsafe impl Sync for Bin {}
+unsafe impl Sync for FreeList {}
 
-impl Bin {
+impl FreeList {
     pub(crate) const fn new() -> Self {
         Self(UnsafeCell::new(State {
             objects: [ptr::null_mut(); KEPT],
@@ -138,7 +138,7 @@ impl Bin {
     ///
     /// `T` is the class that [registered](register) this bin.
     #[inline]
-    pub(crate) fn take<'py, T: Recycled>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
+    pub(crate) fn take<'py, T: Pooled>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
         // SAFETY: the GIL is held. What is in the bin are objects of this class that nothing refers to, with their contents
         // and their reference to the type.
         unsafe {
@@ -155,25 +155,25 @@ impl Bin {
 /// Has the collector see an object that was taken out of its bin, and has something in it that may be part of a cycle. Others
 /// stay out of its sight.
 #[inline]
-pub(crate) fn show<T: Recycled>(object: &Bound<'_, T>) {
+pub(crate) fn show<T: Pooled>(object: &Bound<'_, T>) {
     // SAFETY: attached, and a whole object, which was taken out of its sight when it died.
     unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
 }
 
 /// Keeps the dead objects of a class from now on, if they can be revived. Called once, when the module is made.
-pub(crate) fn register<T: Recycled>(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn register<T: Pooled>(py: Python<'_>) -> PyResult<()> {
     if LAYOUT.is_used() && private_layout::has_known_struct(&T::type_object(py))? {
         replace_dealloc::<T>(py);
     }
     Ok(())
 }
 
-fn replace_dealloc<T: Recycled>(py: Python<'_>) {
+fn replace_dealloc<T: Pooled>(py: Python<'_>) {
     let class = T::type_object_raw(py);
     // SAFETY: the GIL is held, and there are no objects of the class yet. It is a heap type of our own that nobody
     // inherits the slot from.
     unsafe {
-        let state = &mut *T::bin().0.get();
+        let state = &mut *T::free_list().0.get();
         // Once, or it would call itself.
         if state.dealloc.is_none() {
             state.dealloc = (*class).tp_dealloc.replace(dealloc::<T>);
@@ -181,16 +181,16 @@ fn replace_dealloc<T: Recycled>(py: Python<'_>) {
     }
 }
 
-unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
+unsafe extern "C" fn dealloc<T: Pooled>(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls this with the GIL held, when the last reference to an object of `T` is gone. Borrowed, for a
     // reference that is counted would bring us here again when it goes.
     unsafe {
-        let state = T::bin().0.get();
-        let mut leaving = Leaving::default();
+        let state = T::free_list().0.get();
+        let mut dropped = Dropped::default();
         let is_kept = (*state).kept < KEPT && !is_watched(object) && {
             let py = Python::assume_attached();
             let object = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
-            object.get().spend(&mut leaving)
+            object.get().recycle(&mut dropped)
         };
         if is_kept {
             // PyO3's classes are the collector's to see, each. It must not come upon one that is dead: `gc.get_objects()`
@@ -199,7 +199,7 @@ unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
             (*state).objects[(*state).kept] = object;
             (*state).kept += 1;
             // Last, since it may run Python code, which may even take this very object out of the bin.
-            leaving.go();
+            dropped.go();
         } else if let Some(dealloc) = (*state).dealloc {
             dealloc(object);
         }
@@ -230,16 +230,16 @@ unsafe fn is_watched(object: *mut ffi::PyObject) -> bool {
 #[pyclass(frozen, weakref, module = "headrace._core")]
 struct Probe(Filling<Option<Py<PyAny>>>);
 
-static PROBES: Bin = Bin::new();
+static PROBES: FreeList = FreeList::new();
 
-impl Recycled for Probe {
-    fn bin() -> &'static Bin {
+impl Pooled for Probe {
+    fn free_list() -> &'static FreeList {
         &PROBES
     }
 
-    fn spend(&self, leaving: &mut Leaving) -> bool {
+    fn recycle(&self, dropped: &mut Dropped) -> bool {
         // SAFETY: the last reference to the object is gone.
-        leaving.push(unsafe { self.0.get_mut() }.take());
+        dropped.push(unsafe { self.0.get_mut() }.take());
         true
     }
 }

@@ -5,7 +5,7 @@
 //! classes written in Python, the trashcan. Up to 3.12 it lets 50 of them nest; but in 3.13 as many as its count of C frames
 //! has left, which is up to 10,000: 8 MB of stack for classes like these, where a thread may have half of one.
 //!
-//! So each link, feed, merge and fan refers by a [`Deep`] to what is next along the line. Of those [`MOST`] nest, and then
+//! So each link, feed, merge and fan refers by a [`IterativeDrop`] to what is next along the line. Of those [`MOST`] nest, and then
 //! references wait, in a list of the thread, until the outermost is through. A line that is no longer than that is dropped as if
 //! this were not there: in order, and at once.
 //!
@@ -24,7 +24,7 @@ use pyo3::prelude::*;
 const MOST: usize = 25;
 
 /// Those of a thread.
-struct Falls {
+struct DropQueue {
     /// How many are being dropped now, each inside the one before.
     depth: Cell<usize>,
     /// What was too deep, the last one last.
@@ -33,8 +33,8 @@ struct Falls {
 
 thread_local! {
     /// Kept in a forked child, which has the same stack.
-    static FALLS: Falls = const {
-        Falls {
+    static QUEUE: DropQueue = const {
+        DropQueue {
             depth: Cell::new(0),
             waiting: RefCell::new(Vec::new()),
         }
@@ -42,16 +42,16 @@ thread_local! {
 }
 
 /// A reference along a line: see the top of this file.
-pub(crate) struct Deep<T>(ManuallyDrop<Py<T>>);
+pub(crate) struct IterativeDrop<T>(ManuallyDrop<Py<T>>);
 
-impl<T> From<Py<T>> for Deep<T> {
+impl<T> From<Py<T>> for IterativeDrop<T> {
     #[inline]
     fn from(reference: Py<T>) -> Self {
         Self(ManuallyDrop::new(reference))
     }
 }
 
-impl<T> Deref for Deep<T> {
+impl<T> Deref for IterativeDrop<T> {
     type Target = Py<T>;
 
     #[inline]
@@ -60,42 +60,42 @@ impl<T> Deref for Deep<T> {
     }
 }
 
-impl<T> Drop for Deep<T> {
+impl<T> Drop for IterativeDrop<T> {
     fn drop(&mut self) {
         // SAFETY: here alone, and nobody looks at it after its drop.
         let reference = unsafe { ManuallyDrop::take(&mut self.0) };
-        let_go(reference.into_any());
+        drop_reference(reference.into_any());
     }
 }
 
-impl<T> Debug for Deep<T> {
+impl<T> Debug for IterativeDrop<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-fn let_go(reference: Py<PyAny>) {
+fn drop_reference(reference: Py<PyAny>) {
     // Borrowed by the closure as long as there is the list: when the thread ends, that goes, and drops what it has as it is.
     let mut reference = Some(reference);
-    let _ = FALLS.try_with(|falls| {
-        let depth = falls.depth.get();
+    let _ = QUEUE.try_with(|queue| {
+        let depth = queue.depth.get();
         if depth == MOST {
-            falls.waiting.borrow_mut().extend(reference.take());
+            queue.waiting.borrow_mut().extend(reference.take());
             return;
         }
-        falls.depth.set(depth + 1);
+        queue.depth.set(depth + 1);
         drop(reference.take());
         if depth == 0 {
             // Not one borrow for all: each of them may add to the list.
-            while let Some(next) = falls.pop() {
+            while let Some(next) = queue.pop() {
                 drop(next);
             }
         }
-        falls.depth.set(depth);
+        queue.depth.set(depth);
     });
 }
 
-impl Falls {
+impl DropQueue {
     #[inline]
     fn pop(&self) -> Option<Py<PyAny>> {
         self.waiting.borrow_mut().pop()

@@ -6,12 +6,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Drawn, Wait, async_gen};
+use super::{SourcePoll, Wait, async_gen};
 use crate::coroutine::{Inner, Step};
 use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
-use crate::object::iterative_drop::Deep;
+use crate::object::iterative_drop::IterativeDrop;
 use crate::pull::circle;
 use crate::pull::link::PullLink;
 use crate::runtime::stack_limit::Level;
@@ -20,13 +20,13 @@ use crate::runtime::stack_limit::Level;
 ///
 /// An async generator (of exactly that type) is driven without the `asend` object that CPython
 /// makes for each item; see [`async_gen`].
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, name = "AsyncIterSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct ForeignFeed {
+pub(crate) struct PyAsyncIterSource {
     is_factory: bool,
     state: GilCell<State>,
     /// An async iterable, or a callable without arguments that makes an async iterator.
-    origin: Deep<PyAny>,
+    origin: IterativeDrop<PyAny>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ enum Progress {
 }
 
 #[pymethods]
-impl ForeignFeed {
+impl PyAsyncIterSource {
     #[new]
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
@@ -83,7 +83,7 @@ impl ForeignFeed {
     }
 }
 
-impl ForeignFeed {
+impl PyAsyncIterSource {
     /// Over an async iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable, false)
@@ -127,16 +127,16 @@ fn is_agen(iterator: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-impl ForeignFeed {
+impl PyAsyncIterSource {
     #[inline]
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let level = Level::enter();
         level.check()?;
         let iterator = {
             let mut state = self.state.borrow(py);
             match state.progress {
                 Progress::Fresh | Progress::Started => {}
-                Progress::Ended | Progress::Closed => return Ok(Drawn::End),
+                Progress::Ended | Progress::Closed => return Ok(SourcePoll::End),
                 Progress::Lost => {
                     state.progress = Progress::Ended;
                     drop(state);
@@ -201,7 +201,7 @@ impl ForeignFeed {
     }
 
     /// One item by the way that the language has for it.
-    fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<Drawn<'py>> {
+    fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<SourcePoll<'py>> {
         let py = iterator.py();
         let inner = Self::ask(iterator)?;
         let step = inner.send(&py.None().into_bound(py));
@@ -232,13 +232,13 @@ impl ForeignFeed {
         py: Python<'py>,
         inner: Inner,
         step: PyResult<Step<'py>>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         match step {
-            Ok(Step::Return(item)) => Ok(Drawn::Item(item)),
-            Ok(Step::Yield(object)) => Ok(Drawn::Wait(Box::new(Wait::Inner(inner)), object)),
+            Ok(Step::Return(item)) => Ok(SourcePoll::Item(item)),
+            Ok(Step::Yield(object)) => Ok(SourcePoll::Wait(Box::new(Wait::Inner(inner)), object)),
             Err(error) if error.is_instance_of::<PyStopAsyncIteration>(py) => {
                 self.end(py);
-                Ok(Drawn::End)
+                Ok(SourcePoll::End)
             }
             Err(error) => Err(error),
         }
@@ -248,13 +248,15 @@ impl ForeignFeed {
     pub(crate) fn agen_step<'py>(
         &self,
         step: PyResult<async_gen::Stepped<'py>>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         match step? {
-            async_gen::Stepped::Item(item) => Ok(Drawn::Item(item)),
-            async_gen::Stepped::Suspended(object) => Ok(Drawn::Wait(Box::new(Wait::Agen), object)),
+            async_gen::Stepped::Item(item) => Ok(SourcePoll::Item(item)),
+            async_gen::Stepped::Suspended(object) => {
+                Ok(SourcePoll::Wait(Box::new(Wait::Agen), object))
+            }
             async_gen::Stepped::End(py) => {
                 self.end(py);
-                Ok(Drawn::End)
+                Ok(SourcePoll::End)
             }
         }
     }
@@ -264,7 +266,7 @@ impl ForeignFeed {
         wait: Wait,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
         py: Python<'py>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         let _level = Level::enter();
         match wait {
             Wait::Inner(inner) => {
@@ -289,7 +291,7 @@ impl ForeignFeed {
         }
     }
 
-    fn throw<'py>(&self, iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Drawn<'py>> {
+    fn throw<'py>(&self, iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         let py = iterator.py();
         let awaitable = iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
         let inner = Inner::of(awaitable)?;
@@ -299,7 +301,7 @@ impl ForeignFeed {
 
     /// Throws an error in between two items: at the `yield` of a generator. Another iterator hears
     /// of it like any coroutine that was cancelled before it began.
-    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Drawn<'py>> {
+    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         let iterator = self.open(py)?;
         if self.can_throw(py) {
             return self.throw(&iterator, error);

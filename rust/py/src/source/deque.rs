@@ -5,21 +5,21 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::Drawn;
+use super::SourcePoll;
 use crate::errors;
 use crate::object::gc;
 
 /// Takes items from the left end of a `collections.deque`, or from the right one, live.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, name = "DequeSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct StoreFeed {
+pub(crate) struct PyDequeSource {
     items: Py<PyAny>,
     /// `items.popleft` or `items.pop`, bound once.
     pop: Py<PyAny>,
 }
 
 #[pymethods]
-impl StoreFeed {
+impl PyDequeSource {
     #[new]
     #[pyo3(signature = (items, *, from_right = false))]
     fn new(items: &Bound<'_, PyAny>, from_right: bool) -> PyResult<Self> {
@@ -49,7 +49,7 @@ impl StoreFeed {
     }
 }
 
-impl StoreFeed {
+impl PyDequeSource {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: a live deque, whose length cannot fail.
@@ -59,7 +59,7 @@ impl StoreFeed {
         self.pop.bind(py).call0().ok()
     }
 
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> Drawn<'py> {
-        self.ready(py).map_or(Drawn::End, Drawn::Item)
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> SourcePoll<'py> {
+        self.ready(py).map_or(SourcePoll::End, SourcePoll::Item)
     }
 }

@@ -7,14 +7,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::Drawn;
+use super::SourcePoll;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
 
 /// Takes items from an iterator that is made when the first one is wanted.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, name = "IterSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct IterFeed {
+pub(crate) struct PyIterSource {
     iterable: Py<PyAny>,
     state: GilCell<State>,
 }
@@ -27,7 +27,7 @@ enum State {
 }
 
 #[pymethods]
-impl IterFeed {
+impl PyIterSource {
     #[new]
     fn new(iterable: &Bound<'_, PyAny>) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl IterFeed {
     }
 }
 
-impl IterFeed {
+impl PyIterSource {
     /// Over an iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable)
@@ -83,13 +83,13 @@ impl IterFeed {
     }
 
     /// Why there was none: it has not begun, it has ended, or it raised.
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let fresh = matches!(*self.state.borrow(py), State::Fresh);
         if fresh {
             let iterator = self.iterable.bind(py).try_iter()?;
             self.set(py, State::Running(iterator.clone().unbind()));
             if let Some(item) = Self::step(&iterator) {
-                return Ok(Drawn::Item(item));
+                return Ok(SourcePoll::Item(item));
             }
         }
         match PyErr::take(py) {
@@ -98,7 +98,7 @@ impl IterFeed {
             Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),
             _ => {
                 self.set(py, State::Ended);
-                Ok(Drawn::End)
+                Ok(SourcePoll::End)
             }
         }
     }

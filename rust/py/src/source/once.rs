@@ -3,13 +3,13 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::Drawn;
+use super::SourcePoll;
 use crate::object::gil_cell::GilCell;
 
 /// Gives the value that it has at that moment, once.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, name = "OnceSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct CacheFeed(GilCell<State>);
+pub(crate) struct PyOnceSource(GilCell<State>);
 
 #[derive(Debug)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
 }
 
 #[pymethods]
-impl CacheFeed {
+impl PyOnceSource {
     #[new]
     fn new(value: Py<PyAny>) -> Self {
         Self(GilCell::new(State {
@@ -49,7 +49,7 @@ impl CacheFeed {
     }
 }
 
-impl CacheFeed {
+impl PyOnceSource {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let mut state = self.0.borrow(py);
@@ -60,8 +60,8 @@ impl CacheFeed {
         Some(state.value.bind(py).clone())
     }
 
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> Drawn<'py> {
-        self.ready(py).map_or(Drawn::End, Drawn::Item)
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> SourcePoll<'py> {
+        self.ready(py).map_or(SourcePoll::End, SourcePoll::Item)
     }
 
     pub(crate) fn restart(&self, py: Python<'_>) {

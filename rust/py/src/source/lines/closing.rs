@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::pipe::Pipe;
 use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 
@@ -57,9 +57,9 @@ impl Coroutine for Closing {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -28,8 +28,8 @@ use crate::coroutine::Parked;
 use crate::errors;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_pool;
-use crate::runtime::fork_guard::Home;
-use crate::source::{Drawn, Wait};
+use crate::runtime::fork_guard::ProcessId;
+use crate::source::{SourcePoll, Wait};
 use closing::Closing;
 use codec::Codec;
 use pipe::{Pipe, Taken};
@@ -38,10 +38,10 @@ use reader::{Batch, Failure, Reader, Script};
 pub(crate) use closing::register_closing;
 
 /// Takes lines out of a file that is opened when the first one is wanted.
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, name = "LinesSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct LinesFeed {
-    home: Home,
+pub(crate) struct PyLinesSource {
+    home: ProcessId,
     path: PathBuf,
     codec: Codec,
     state: GilCell<State>,
@@ -91,7 +91,7 @@ impl State {
 }
 
 #[pymethods]
-impl LinesFeed {
+impl PyLinesSource {
     #[new]
     fn new(
         path: PathBuf,
@@ -99,7 +99,7 @@ impl LinesFeed {
         errors: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         Ok(Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             path: blocking_pool::checked_path(path)?,
             codec: Codec::new(encoding, errors)?,
             state: GilCell::default(),
@@ -107,7 +107,7 @@ impl LinesFeed {
     }
 }
 
-impl LinesFeed {
+impl PyLinesSource {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let mut state = self.state.borrow(py);
@@ -119,27 +119,27 @@ impl LinesFeed {
             Script::Coded => return None,
         };
         let length = line.len();
-        // For want of memory the line stays, and `draw` says why.
+        // For want of memory the line stays, and `poll_next` says why.
         let text = text.ok()?;
         state.advance(length);
         Some(text)
     }
 
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         loop {
             if let Some(item) = self.ready(py) {
-                return Ok(Drawn::Item(item));
+                return Ok(SourcePoll::Item(item));
             }
             if let Some((line, number)) = self.take_line(py) {
                 let text = self.decode(py, line, number)?;
                 // All of the last line was ignored: it is none.
                 if text.is_truthy()? {
-                    return Ok(Drawn::Item(text));
+                    return Ok(SourcePoll::Item(text));
                 }
                 continue;
             }
             let Some((pipe, used)) = self.pipe(py) else {
-                return Ok(Drawn::End);
+                return Ok(SourcePoll::End);
             };
             let (taken, job) = pipe.take(used);
             if let Some(job) = job {
@@ -157,13 +157,13 @@ impl LinesFeed {
                 }
                 Taken::End => {
                     self.state.borrow(py).is_ended = true;
-                    return Ok(Drawn::End);
+                    return Ok(SourcePoll::End);
                 }
                 Taken::Empty => {
                     let parked = Parked::new(py)?;
                     if pipe.wait(parked.waker()) {
                         let future = parked.hand_up(py)?;
-                        return Ok(Drawn::Wait(Box::new(Wait::Batch(parked)), future));
+                        return Ok(SourcePoll::Wait(Box::new(Wait::Batch(parked)), future));
                     }
                 }
             }
@@ -205,9 +205,9 @@ impl LinesFeed {
         Some((pipe, std::mem::take(&mut state.batch).bytes))
     }
 
-    pub(crate) fn resume<'py>(&self, py: Python<'py>, parked: Parked) -> PyResult<Drawn<'py>> {
+    pub(crate) fn resume<'py>(&self, py: Python<'py>, parked: Parked) -> PyResult<SourcePoll<'py>> {
         drop(parked);
-        self.draw(py)
+        self.poll_next(py)
     }
 
     /// What a failure is to Python.
@@ -278,11 +278,11 @@ impl LinesFeed {
     }
 }
 
-impl Drop for LinesFeed {
+impl Drop for PyLinesSource {
     fn drop(&mut self) {
         // Dropped with its link, on an attached thread: this costs a counter.
         Python::attach(|py| {
-            if self.home.is_here() {
+            if self.home.is_current() {
                 self.end(py);
             } else {
                 // In a forked child: the reading thread, which may have held the lock, is not here.
