@@ -56,7 +56,7 @@ pub(crate) use loop_mailbox::{forget_after_fork, with_saved_exception};
 pub(crate) use loop_registry::{pin_to_loop, unpin};
 pub(crate) use park::Parked;
 pub(crate) use pending::Pending;
-pub(crate) use type_object::{Class, Coroutine, Native};
+pub(crate) use type_object::{Class, Coroutine, Native, own_class};
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     future::register(module.py())?;

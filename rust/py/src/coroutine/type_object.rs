@@ -76,6 +76,17 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     fn abandon(&mut self, py: Python<'_>);
 }
 
+/// Defines `class()` of a [`Coroutine`] or an [`Operation`](super::operation::Operation) with a static of its own.
+macro_rules! own_class {
+    () => {
+        fn class() -> &'static crate::coroutine::Class {
+            static CLASS: crate::coroutine::Class = crate::coroutine::Class::new();
+            &CLASS
+        }
+    };
+}
+pub(crate) use own_class;
+
 /// The most dead objects of a type that can be kept for reuse.
 pub(crate) const MOST_KEPT: usize = 256;
 

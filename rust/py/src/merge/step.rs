@@ -218,7 +218,7 @@ impl Merge {
                         Some(item) => Ok(SourcePoll::Item(item)),
                         None => feed.poll_next(py),
                     },
-                    (_, Some(error)) => feed.strike(py, error),
+                    (_, Some(error)) => feed.throw(py, error),
                 })
             };
             let drawn = match (&identity, from) {

@@ -1,4 +1,4 @@
-//! The far end of a buffer that producers push into.
+//! The receiving end of a buffer that producers push into.
 
 use headrace_core::buffer::{Get, TryGetError};
 use pyo3::exceptions::PyRuntimeError;
@@ -29,7 +29,7 @@ impl PyBufferSource {
 }
 
 impl PyBufferSource {
-    /// What it takes items out of.
+    /// The buffer that items are taken from.
     pub(crate) fn buffer(&self, py: Python<'_>) -> Py<Buffer> {
         self.buffer.clone_ref(py)
     }
@@ -37,7 +37,7 @@ impl PyBufferSource {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let buffer = self.buffer.get();
-        // The link was checked for a fork just now; a broken buffer is for `poll_next` to tell of.
+        // The link has just been checked for a fork; `poll_next` reports a broken buffer.
         if buffer.core().is_broken() {
             return None;
         }
@@ -55,7 +55,7 @@ impl PyBufferSource {
         }
     }
 
-    /// Waits for an item, unless one came in between.
+    /// Waits for an item, or returns one that has arrived since.
     pub(crate) fn wait<'py>(
         &self,
         py: Python<'py>,
@@ -70,7 +70,7 @@ impl PyBufferSource {
         }
     }
 
-    /// The end, or the error that the producers left, once.
+    /// Returns the end; or, the first time, the error that the producers ended the buffer with.
     fn end<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         self.buffer
             .get()
@@ -87,7 +87,7 @@ impl PyBufferSource {
         Ok(())
     }
 
-    /// Nobody will read any more: blocked producers get their items back.
+    /// Closes the buffer: blocked producers get their items back.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let buffer = self.buffer.get();
         buffer.check(py)?;

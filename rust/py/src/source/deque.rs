@@ -1,4 +1,4 @@
-//! A `deque` that is drained while it may be added to.
+//! The source that drains a `deque`, to which items may be added meanwhile.
 
 use pyo3::ffi;
 use pyo3::intern;
@@ -7,9 +7,9 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::SourcePoll;
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 
-/// Takes items from the left end of a `collections.deque`, or from the right one, live.
+/// Takes items from the left end of a `collections.deque`, or from its right end.
 #[pyclass(frozen, name = "DequeSource", module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyDequeSource {
@@ -17,6 +17,8 @@ pub(crate) struct PyDequeSource {
     /// `items.popleft` or `items.pop`, bound once.
     pop: Py<PyAny>,
 }
+
+traverse!(PyDequeSource { items, pop });
 
 #[pymethods]
 impl PyDequeSource {
@@ -42,10 +44,7 @@ impl PyDequeSource {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            visit(&self.items)?;
-            visit(&self.pop)
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A sync iterable.
+//! The source over a sync iterable.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
@@ -8,10 +8,10 @@ use pyo3::types::PyIterator;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::SourcePoll;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
-/// Takes items from an iterator that is made when the first one is wanted.
+/// Takes items from an iterator, which is made at the first pull.
 #[pyclass(frozen, name = "IterSource", module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PyIterSource {
@@ -26,6 +26,15 @@ enum State {
     Ended,
 }
 
+traverse!(
+    enum State {
+        Fresh,
+        Running(iterator),
+        Ended,
+    }
+);
+traverse!(PyIterSource { iterable, state });
+
 #[pymethods]
 impl PyIterSource {
     #[new]
@@ -37,13 +46,7 @@ impl PyIterSource {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            visit(&self.iterable)?;
-            match self.state.peek_for_gc().as_deref() {
-                Some(State::Running(iterator)) => visit(iterator.as_any()),
-                _ => Ok(()),
-            }
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -52,7 +55,7 @@ impl PyIterSource {
 }
 
 impl PyIterSource {
-    /// Over an iterable.
+    /// Makes a source over an iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable)
     }
@@ -71,7 +74,7 @@ impl PyIterSource {
         Self::step(&iterator?)
     }
 
-    /// One item; `None`, perhaps with an exception set, if the iterator has no more.
+    /// Takes one item. Returns `None`, possibly with an exception set, if the iterator has no more.
     #[inline]
     fn step<'py>(iterator: &Bound<'py, PyIterator>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an
@@ -82,7 +85,7 @@ impl PyIterSource {
         }
     }
 
-    /// Why there was none: it has not begun, it has ended, or it raised.
+    /// Handles a missing item: starts the iterator, ends the source or returns the error that the iterator raised.
     pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let fresh = matches!(*self.state.borrow(py), State::Fresh);
         if fresh {
@@ -93,8 +96,7 @@ impl PyIterSource {
             }
         }
         match PyErr::take(py) {
-            // An iterator that raised stays: a class may well go on after an error, and one that
-            // cannot ends by itself.
+            // An iterator that raised is kept: a class may continue after an error, and a generator ends by itself.
             Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),
             _ => {
                 self.set(py, State::Ended);
@@ -116,12 +118,12 @@ impl PyIterSource {
         Ok(())
     }
 
-    /// Whether there is an iterator, or was one.
+    /// Whether the iterator was made.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         !matches!(*self.state.borrow(py), State::Fresh)
     }
 
-    /// Ends it. A generator is closed, so that its `finally` runs now.
+    /// Ends the source. A generator is closed, which runs its `finally` immediately.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let old = std::mem::replace(&mut *self.state.borrow(py), State::Ended);
         let running = match old {

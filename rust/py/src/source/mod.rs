@@ -1,14 +1,14 @@
-//! Feeds: where the items of a line come from.
+//! Sources: the first stage of a pull pipeline.
 //!
-//! | source | items | a cancelled pull |
+//! | source | items | effect of a cancelled pull |
 //! |---|---|---|
-//! | [`PyDequeSource`] | a `deque`, drained from one end | never waits |
-//! | [`PyOnceSource`] | one value, once a cycle | never waits |
-//! | [`PyIterSource`] | a sync iterable | never waits |
+//! | [`PyDequeSource`] | a `deque`, drained from one end | none: never waits |
+//! | [`PyOnceSource`] | one value, once until a restart | none: never waits |
+//! | [`PyIterSource`] | a sync iterable | none: never waits |
 //! | [`PyLinesSource`] | the lines of a file, read by other threads | the line stays in its batch |
 //! | [`PyBufferSource`] | a buffer of the core | the item stays in the buffer |
-//! | [`PyAsyncIterSource`] | any async iterable | as that source has it |
-//! | [`MergeFeed`] | many sources | what came stays with its source |
+//! | [`PyAsyncIterSource`] | any async iterable | defined by that source |
+//! | [`MergeFeed`] | many sources | items stay with their sources |
 
 pub(crate) mod async_gen;
 mod async_iter;
@@ -33,30 +33,29 @@ pub(crate) use iter::PyIterSource;
 pub(crate) use lines::{PyLinesSource, register_closing};
 pub(crate) use once::PyOnceSource;
 
-/// What asking a source came to.
+/// The result of polling a source for one item.
 #[derive(Debug)]
 pub(crate) enum SourcePoll<'py> {
     /// An item.
     Item(Bound<'py, PyAny>),
-    /// No more.
+    /// There are no more items.
     End,
-    /// Not yet: hand this object up to the task, and come back with the wait. Boxed, so that an
-    /// item is a pointer and no more.
+    /// No item yet: yield the object to the task, then resume with the wait. Boxed, to keep an item as small as a pointer.
     Wait(Box<Wait>, Bound<'py, PyAny>),
 }
 
-/// What a draw waits for.
+/// The reason that a poll waits.
 #[derive(Debug)]
 pub(crate) enum Wait {
-    /// A buffer of the core.
+    /// An item of a buffer of the core.
     Core(Pending<Get<Py<PyAny>>>),
-    /// A batch of lines that is being read.
+    /// A batch of lines that another thread reads.
     Batch(Parked),
     /// The awaitable that a foreign `__anext__` returned.
     Inner(Inner),
-    /// An async generator that is driven without one.
+    /// An async generator that is driven without an awaitable.
     Agen,
-    /// A merge, by what wakes its pull; or a turn of the loop, if there is nothing.
+    /// A merge: the future that wakes its pull; without one, the next event-loop iteration.
     Merge { waiter: Option<Py<PyAny>> },
 }
 
@@ -111,7 +110,7 @@ impl AnySource {
         }
     }
 
-    /// Over any iterable, sync or async, that a kernel hands on.
+    /// Makes a source of an iterable, sync or async, whose items a kernel emits.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = iterable.py();
         // SAFETY: reading the slots of a live type.
@@ -162,9 +161,8 @@ impl AnySource {
         }
     }
 
-    /// The next item, if there is one now: the short way. If there is none, [`Self::poll_next`] must be
-    /// asked next, and says why.
-    #[expect(clippy::inline_always, reason = "it is a part of the driver's loop")]
+    /// Returns the next item if it is available immediately: the fast path. After a `None`, call [`Self::poll_next`] for the reason.
+    #[expect(clippy::inline_always, reason = "it is part of the driver's loop")]
     #[inline(always)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
@@ -178,7 +176,7 @@ impl AnySource {
         }
     }
 
-    /// Asks for the next item, after [`Self::ready`] had none.
+    /// Polls for the next item, after [`Self::ready`] returned `None`.
     #[inline(never)]
     pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         match self {
@@ -192,7 +190,7 @@ impl AnySource {
         }
     }
 
-    /// Goes on with a draw that waited, with what the task sent or threw.
+    /// Resumes a poll that waited, with the value that the task sent or the error that it threw.
     pub(crate) fn resume<'py>(
         &self,
         wait: Wait,
@@ -202,7 +200,7 @@ impl AnySource {
         match (self, wait) {
             (Self::Buffer(source), Wait::Core(pending)) => match sent {
                 Ok(_) => source.get().wait(py, pending),
-                // Dropping the wait gives up its place; the item is still in the buffer.
+                // Dropping the wait leaves the wait queue; the item is still in the buffer.
                 Err(error) => Err(error),
             },
             (Self::Lines(source), Wait::Batch(parked)) => match sent {
@@ -214,18 +212,18 @@ impl AnySource {
             (Self::Merge(source), Wait::Merge { waiter }) => {
                 source.get().resume(py, waiter.as_ref(), sent)
             }
-            _ => unreachable!("a source is resumed with a wait of its own kind"),
+            _ => unreachable!("a source is resumed with a wait that it returned"),
         }
     }
 
-    /// A pull that waited for this source was cancelled, and the cancellation reached the source.
+    /// Records that a waiting pull was cancelled and that the cancellation reached the source.
     pub(crate) fn cancelled(&self, py: Python<'_>) {
         if let Self::AsyncIter(source) = self {
             source.get().cancelled(py);
         }
     }
 
-    /// A pull that waited for this source will never go on.
+    /// Releases the wait of a pull that will never be resumed.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
         if let (Self::Merge(source), Wait::Merge { waiter }) = (self, &wait) {
             source.get().abandon(py, waiter.as_ref());
@@ -236,20 +234,20 @@ impl AnySource {
         }
     }
 
-    /// Throws an error into a source that stands between two items.
-    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<SourcePoll<'py>> {
+    /// Throws an error into a source that is suspended between two items.
+    pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         match self {
-            Self::AsyncIter(source) => source.get().strike(py, error),
+            Self::AsyncIter(source) => source.get().throw(py, error),
             _ => Err(error),
         }
     }
 
-    /// Whether a source that stands between two items hears of what is thrown into it.
+    /// Whether an error can be thrown into the source while it is suspended between two items.
     pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
         matches!(self, Self::AsyncIter(source) if source.get().can_throw(py))
     }
 
-    /// Whether there is an iterator: one that could not even be made never will.
+    /// Whether the iterator was made. If making it failed, it never will be.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         match self {
             Self::AsyncIter(source) => source.get().has_begun(py),
@@ -260,7 +258,7 @@ impl AnySource {
         }
     }
 
-    /// Starts a new cycle, or says why the source cannot.
+    /// Restarts the source, or returns the error that says why it cannot.
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Deque(_) => Ok(()),
@@ -279,7 +277,7 @@ impl AnySource {
         }
     }
 
-    /// Ends the source. What it returns is to be awaited, if there is anything to await.
+    /// Ends the source. Returns an awaitable if there is anything to wait for.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self {
             Self::Deque(_) | Self::Once(_) => Ok(None),
