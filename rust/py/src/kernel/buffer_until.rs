@@ -1,16 +1,15 @@
-//! `buffer_until`: items in lists that a condition closes.
+//! `buffer_until`: batches that end at a condition.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
 use super::pending_batch::Batch;
-use super::{Callable, Kernel, Output};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::object::gc::traverse;
 
-/// Emits lists of items, each up to and with the one for which `condition(item)`, awaited if it is
-/// awaitable, is true; at the end the list that is not closed, unless it is to be dropped.
+/// Emits lists of items. Each ends with the item for which `condition(item)`, awaited if it is awaitable, is true. At the end the
+/// partial list is emitted, if `keeps_partial`.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct BufferKernel {
@@ -18,39 +17,28 @@ pub(crate) struct BufferKernel {
     batch: Batch,
 }
 
-#[pymethods]
-impl BufferKernel {
-    #[new]
-    fn new(condition: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {
-        Ok(Self {
-            condition: Callable::new("condition", condition)?,
-            batch: Batch::new(keeps_partial),
-        })
-    }
+callable_kernel! {
+    impl BufferKernel {
+        live condition;
 
-    #[getter]
-    fn condition<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.condition.get(py)
-    }
+        #[new]
+        fn new(condition: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {
+            Ok(Self {
+                condition: Callable::new("condition", condition)?,
+                batch: Batch::new(keeps_partial),
+            })
+        }
 
-    #[setter]
-    fn set_condition(&self, condition: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.condition.set(condition)
-    }
+        /// The number of items in the partial list.
+        #[getter]
+        fn waiting(&self, py: Python<'_>) -> usize {
+            self.batch.len(py)
+        }
 
-    /// How many items wait for their list to be closed.
-    #[getter]
-    fn waiting(&self, py: Python<'_>) -> usize {
-        self.batch.len(py)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.condition.clear(py);
-        self.batch.clear(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.condition.clear(py);
+            self.batch.clear(py);
+        }
     }
 }
 

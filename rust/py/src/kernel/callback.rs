@@ -1,4 +1,4 @@
-//! `callback`: items are shown to somebody on their way.
+//! `callback`: calls callables with each item and emits the item.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -13,8 +13,8 @@ use crate::object::gil_cell::GilCell;
 
 /// Calls each of `callbacks` with each item, one after the other, and emits the item.
 ///
-/// An item is awaited for once, so from the first callback that returns an awaitable on the others are
-/// called by a coroutine: `rest(awaitable, callbacks, item)`.
+/// A kernel awaits once for each item. So from the first callback that returns an awaitable on, a coroutine calls the others:
+/// `rest(awaitable, callbacks, item)`.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct CallbackKernel {
@@ -63,7 +63,7 @@ impl CallbackKernel {
     }
 }
 
-/// A tuple of callables, one at least, or the `TypeError` that names what is wrong.
+/// Returns a tuple of at least one callable, or a `TypeError` that names the wrong element.
 fn checked(callbacks: &Bound<'_, PyAny>) -> PyResult<Py<PyTuple>> {
     let Ok(items) = callbacks.try_iter() else {
         return Err(errors::wrong_type(

@@ -1,12 +1,11 @@
-//! `flat_map`: the items of what a callable makes of each item.
+//! `flat_map`: maps each item to an iterable and emits its items.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Kernel, Output};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors::RaisedError;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::object::gc::traverse;
 use crate::source::AnySource;
 
 /// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
@@ -16,31 +15,20 @@ pub(crate) struct FlatMapKernel {
     transform: Callable,
 }
 
-#[pymethods]
-impl FlatMapKernel {
-    #[new]
-    fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self {
-            transform: Callable::new("transform", transform)?,
-        })
-    }
+callable_kernel! {
+    impl FlatMapKernel {
+        live transform;
 
-    #[getter]
-    fn transform<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.transform.get(py)
-    }
+        #[new]
+        fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
+            Ok(Self {
+                transform: Callable::new("transform", transform)?,
+            })
+        }
 
-    #[setter]
-    fn set_transform(&self, transform: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.transform.set(transform)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.transform.clear(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.transform.clear(py);
+        }
     }
 }
 

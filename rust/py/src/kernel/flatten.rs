@@ -1,4 +1,4 @@
-//! `flatten`: the items of each item.
+//! `flatten`: emits the items of each item.
 
 use pyo3::prelude::*;
 

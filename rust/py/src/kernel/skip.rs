@@ -1,4 +1,4 @@
-//! `skip`: all but the first items.
+//! `skip`: drops the first items.
 
 use pyo3::prelude::*;
 

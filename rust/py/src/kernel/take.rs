@@ -1,4 +1,4 @@
-//! `take`: the first items, and then the end.
+//! `take`: emits the first items, then ends.
 
 use pyo3::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::IntSetting;
 
-/// Emits the first `size` items. The end comes with the last of them: no more is taken from above.
+/// Emits the first `size` items. Ends with the last of them: no further item is taken from the source.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct TakeKernel {

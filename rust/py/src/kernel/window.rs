@@ -1,4 +1,4 @@
-//! `window`: items in lists of a size.
+//! `window`: batches of a fixed size.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -9,7 +9,7 @@ use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::int_setting::IntSetting;
 
-/// Emits lists of `size` items; at the end the list that is not full, unless it is to be dropped.
+/// Emits lists of `size` items; at the end the partial list, if `keeps_partial`.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct WindowKernel {
@@ -37,7 +37,7 @@ impl WindowKernel {
         self.size.set(size)
     }
 
-    /// How many items wait for their window to be full.
+    /// The number of items in the partial list.
     #[getter]
     fn waiting(&self, py: Python<'_>) -> usize {
         self.batch.len(py)
