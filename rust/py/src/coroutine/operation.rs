@@ -94,11 +94,6 @@ impl<O: Operation> Coroutine for Ready<O> {
         RaisedError::set_from(py, self.step(py))
     }
 
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.abandon(py);
-        Err(error)
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.operation = None;
         self.parked = None;

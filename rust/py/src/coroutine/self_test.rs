@@ -39,10 +39,6 @@ impl Coroutine for Probe {
         Ok(Step::Return(held.into_bound(py)))
     }
 
-    fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        Err(error)
-    }
-
     fn abandon(&mut self, _py: Python<'_>) {
         self.held = None;
     }

@@ -42,38 +42,41 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     /// The type object. Each implementor has a static of its own.
     fn class() -> &'static Class;
 
-    /// Goes on with `value` (always `None` the first time).
+    /// Resumes with `value`, which is `None` the first time.
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError>;
 
-    /// Goes on with an error thrown in: a cancellation, as a rule.
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
+    /// Resumes with an error thrown in, which is usually a cancellation. By default gives up and returns the error.
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        self.abandon(py);
+        Err(error)
+    }
 
-    /// Whether there is nothing in it to drop, as after the one step of most awaitables.
+    /// Whether no field needs a drop, as after the only step of most awaitables.
     #[inline]
     fn is_empty(&self) -> bool {
         false
     }
 
-    /// How many dead objects of the type are kept for reuse, at most [`MOST_KEPT`].
+    /// The number of dead objects of the type that are kept for reuse, at most [`MOST_KEPT`].
     const FREE_LIST_SIZE: usize = 64;
 
-    /// Whether the value is still needed after the last step, and dropped with the object.
+    /// Whether the value is kept after the last step and dropped with the object.
     const KEEPS_VALUE: bool = false;
 
-    /// What to warn of if this was never begun: somebody forgot an `await`, and what was asked for was not done.
+    /// The warning for an object that was never awaited, if the forgotten `await` has consequences.
     #[inline]
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
         None
     }
 
-    /// The methods that the type has beside those of a coroutine.
+    /// The methods of the type in addition to those of a coroutine.
     fn methods() -> Vec<ffi::PyMethodDef> {
         Vec::new()
     }
 
-    /// Gives up its place and everything it holds; called once, when a suspended or a never started
-    /// object dies.
-    fn abandon(&mut self, py: Python<'_>);
+    /// Leaves its wait queue and drops its fields. Called once, when a suspended or never started object is deallocated. By default
+    /// does nothing.
+    fn abandon(&mut self, _py: Python<'_>) {}
 }
 
 /// Defines `class()` of a [`Coroutine`] or an [`Operation`](super::operation::Operation) with a static of its own.
@@ -157,7 +160,7 @@ pub(super) enum Status {
     /// A step is on the stack.
     Running,
     /// It returned or raised. Its value is dropped, and not looked at any more, unless it
-    /// [outlives](Coroutine::KEEPS_VALUE) the last step.
+    /// [is kept](Coroutine::KEEPS_VALUE) after the last step.
     Finished,
 }
 

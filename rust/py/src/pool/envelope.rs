@@ -207,7 +207,7 @@ impl Envelope {
         };
         // SAFETY: nobody else has it yet.
         unsafe { *envelope.get().0.get_mut() = fields };
-        freelist::show(&envelope);
+        freelist::track(&envelope);
         Ok(envelope)
     }
 

@@ -114,11 +114,6 @@ impl<E: Errand> Coroutine for Asking<E> {
         RaisedError::set_from(py, self.wait(queue, waiting))
     }
 
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.abandon(py);
-        Err(error)
-    }
-
     #[inline]
     fn is_empty(&self) -> bool {
         self.queue.is_none() && self.errand.is_none() && self.waiting.is_none()
