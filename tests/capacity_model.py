@@ -78,7 +78,7 @@ class Worker:
     on_lease: Callable[[Worker], None] | None = None
     task: asyncio.Task[None] | None = None
     lease: Lease | None = None
-    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    unpin: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: int = 0
     taking: Taking | None = None
     dollars: float = 0
@@ -98,7 +98,7 @@ class Worker:
                 self.lease = lease
                 if self.on_lease is not None:
                     self.on_lease(self)
-                await self.let_go.wait()
+                await self.unpin.wait()
         finally:
             self.lease = None
 

@@ -116,7 +116,7 @@ def drop(way: str, end: Any, wrap: Callable[[Any], Any], depth: int) -> None:
             asyncio.run(cancel_one(line))
         holder.held.append(line)
 
-    def let_go() -> None:
+    def unpin() -> None:
         nonlocal holder
         if way == "in a cycle":
             del holder
@@ -129,7 +129,7 @@ def drop(way: str, end: Any, wrap: Callable[[Any], Any], depth: int) -> None:
     # To drive what nests takes stack.
     run_in_thread(256 << 20, build)
     assert gone() is not None
-    run_in_thread(STACK, let_go)
+    run_in_thread(STACK, unpin)
     assert gone() is None, "all of it is dropped"
 
 

@@ -209,10 +209,10 @@ class Worker:
     """A task that asks for a slot, and keeps it until it is told to let go."""
 
     leaf: CapacitySource
-    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    unpin: asyncio.Event = field(default_factory=asyncio.Event)
     lease: Lease | None = None
     task: asyncio.Task[None] = field(init=False)
 
     async def work(self) -> None:
         async with self.leaf.acquire({"slots": 1, "dollars": 1}) as self.lease:
-            await self.let_go.wait()
+            await self.unpin.wait()

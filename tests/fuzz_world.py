@@ -217,7 +217,7 @@ class World:
                 worker.task.cancel()
             else:
                 self.spent += int(worker.lease.cost["dollars"])
-            worker.let_go.set()
+            worker.unpin.set()
 
     def settle(self, a: int, b: int) -> None:
         if self.workers and (lease := self.workers[a % len(self.workers)].lease) is not None:

@@ -225,14 +225,14 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
     jobs: list[tuple[asyncio.Task[None], asyncio.Event, list[Lease], list[float]]] = []
 
     async def work(
-        tokens: int, let_go: asyncio.Event, held: list[Lease], mine: list[float]
+        tokens: int, unpin: asyncio.Event, held: list[Lease], mine: list[float]
     ) -> None:
         cost = {"slots": dice.choice([0, 1, 1]), "tokens": tokens}
         held.append(await capacity.acquire(cost, owner=None))
         mine += [now(), tokens]
         had.append(mine)
         try:
-            await let_go.wait()
+            await unpin.wait()
             held[0].release()
         finally:
             held.clear()
@@ -242,11 +242,11 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
         if what < 0.3:
             await asyncio.sleep(dice.choice([0.5, 5, 100]))
         elif what < 0.65 or not jobs:
-            let_go, held, mine = asyncio.Event(), list[Lease](), list[float]()
-            task = asyncio.create_task(work(dice.choice([1, 5, BURST]), let_go, held, mine))
-            jobs.append((task, let_go, held, mine))
+            unpin, held, mine = asyncio.Event(), list[Lease](), list[float]()
+            task = asyncio.create_task(work(dice.choice([1, 5, BURST]), unpin, held, mine))
+            jobs.append((task, unpin, held, mine))
         else:
-            task, let_go, held, mine = dice.choice(jobs)
+            task, unpin, held, mine = dice.choice(jobs)
             if what < 0.7 and held:
                 mine[1] = min(dice.randint(0, 6), mine[1])
                 held[0].settle(tokens=mine[1])
@@ -254,7 +254,7 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
                 # It gives up waiting, or loses what it has.
                 task.cancel()
             else:
-                let_go.set()
+                unpin.set()
         await turns(4)
     await asyncio.sleep(300)
     for task, *_ in jobs:

@@ -189,7 +189,7 @@ class Trees(RuleBasedStateMachine):
             self.start(worker)
             if worker.lease is None:
                 return
-            self.turn(act=partial(self.let_go, worker))
+            self.turn(act=partial(self.unpin, worker))
 
     def start(self, worker: Worker) -> None:
         worker.on_lease = self.book
@@ -265,19 +265,19 @@ class Trees(RuleBasedStateMachine):
     def waited(self, worker: Worker) -> float:
         return self.clock.time() - worker.begun
 
-    def let_go(self, worker: Worker) -> None:
+    def unpin(self, worker: Worker) -> None:
         if worker.task is None and worker.lease is not None:
             worker.lease.release()
             worker.lease = None
             self.workers.remove(worker)
             self.has_gone(worker)
-        worker.let_go.set()
+        worker.unpin.set()
 
     @precondition(lambda self: self.holders)
     @rule(at=st.integers(0))
     def release(self, at: int) -> None:
         worker = self.holders[at % len(self.holders)]
-        self.turn(act=lambda: self.let_go(worker))
+        self.turn(act=lambda: self.unpin(worker))
 
     @precondition(lambda self: self.workers)
     @rule(at=st.integers(0), together=st.booleans())
@@ -286,11 +286,11 @@ class Trees(RuleBasedStateMachine):
         # In the same turn as a grant that it may have got.
         if together and (holders := self.holders):
 
-            async def let_go() -> None:
-                self.let_go(holders[0])
+            async def unpin() -> None:
+                self.unpin(holders[0])
                 await asyncio.sleep(0)
 
-            self.runner.run(let_go())
+            self.runner.run(unpin())
         if worker.task is not None:
             worker.cancelled = True
             worker.task.cancel()
@@ -437,7 +437,7 @@ class Trees(RuleBasedStateMachine):
                 node.capacity.resume()
                 node.capacity.resize({"slots": node.highest})
         for worker in tuple(self.workers):
-            self.let_go(worker)
+            self.unpin(worker)
 
     def teardown(self) -> None:
         # Everything is opened and let go: whoever fits is served, and nothing is left.

@@ -377,7 +377,7 @@ async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
         (
             [2, 1, 3, 0],
             3,
-            r"index 3 \(int\) comes too early: 2 items wait for 0 already, and maxsize is 2",
+            r"index 3 \(int\) is too early: 2 items wait for 0 already, and maxsize is 2",
         ),
         ([0, 2**63, 1, 2], 2**63, r"index 9223372036854775808 \(int\) is not between"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from headrace._core import Buffer, QueueFeed, end_push, settle_push
+from headrace._core import Buffer, BufferSource, end_push, settle_push
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import describe_value, format_count, format_repr
 from headrace.pull.source import SourceObj
@@ -31,7 +31,7 @@ class _BufferSource(SourceObj[T], stock=True):
 
     def __init__(self, buffer: Buffer[T]) -> None:
         self._buffer = buffer
-        super().__init__(QueueFeed(buffer))
+        super().__init__(BufferSource(buffer))
 
     def __repr__(self) -> str:
         return format_repr("the source of a buffer", self._repr_parts())

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed, attach
+from headrace._core import OnceSource, AsyncIterSource, IterSource, LinesSource, DequeSource, attach
 from headrace._internal.reprs import describe_value, pluralize, short_repr
 from headrace.pull.base import PullObj
 
@@ -49,7 +49,7 @@ class SourceBufferObj(SourceObj[T], stock=True):
             raise ValueError(f"mode must be 'fifo' or 'lifo', got {describe_value(given)}")
         self._buffer: deque[T] = deque(_checked(items, "items"))
         self._mode: Literal["fifo", "lifo"] = mode
-        super().__init__(StoreFeed(self._buffer, from_right=mode == "lifo"))
+        super().__init__(DequeSource(self._buffer, from_right=mode == "lifo"))
 
     @property
     def buffer(self) -> deque[T]:
@@ -92,7 +92,7 @@ class SourceCacheObj(SourceObj[T], stock=True):
     """
 
     def __init__(self, value: T) -> None:
-        self._feed = CacheFeed(value)
+        self._feed = OnceSource(value)
         super().__init__(self._feed)
 
     @property
@@ -127,9 +127,9 @@ class SourceIterObj(SourceObj[T_co], stock=True):
 
     def __init__(self, iterable: Source[T_co]) -> None:
         if isinstance(iterable, AsyncIterable):
-            super().__init__(ForeignFeed(cast("Any", iterable)))
+            super().__init__(AsyncIterSource(cast("Any", iterable)))
         else:
-            super().__init__(IterFeed(_checked(iterable, "iterable")))
+            super().__init__(IterSource(_checked(iterable, "iterable")))
         self._kind = type(cast("object", iterable))
 
     def _repr_parts(self) -> Iterator[str]:
@@ -179,7 +179,7 @@ class SourceLinesObj(SourceObj[str], stock=True):
             raise TypeError(
                 f"path must be a str, bytes or os.PathLike, got {describe_value(given)}"
             )
-        super().__init__(LinesFeed(os.fsdecode(path), encoding, errors))
+        super().__init__(LinesSource(os.fsdecode(path), encoding, errors))
         self._path = path
 
     def _repr_parts(self) -> Iterator[str]:

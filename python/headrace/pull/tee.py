@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
-from headrace._core import ForeignFeed, attach
+from headrace._core import AsyncIterSource, attach
 from headrace._internal.depth import check_depth
 from headrace._internal.reprs import describe_value, format_count
 from headrace._internal.validate import check_int
@@ -64,7 +64,7 @@ class PullBranchObj(SourceObj[T_co], stock=True):
         self._depth = nesting
         # The reader itself is the feed's alone, so that it is noticed when it is dropped.
         self._look = reader.look()
-        super().__init__(ForeignFeed(reader))
+        super().__init__(AsyncIterSource(reader))
 
     @property
     def source(self) -> PullObj[T_co]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
-from headrace._core import FilterKernel, ForeignFeed
+from headrace._core import FilterKernel, AsyncIterSource
 from headrace._internal.reprs import format_count
 from headrace._internal.validate import check_int, check_positive, check_seconds
 from headrace.pull._background import Failure, PullPumpObj, Pump
@@ -334,7 +334,7 @@ class PullTimerObj(SourceObj[int], stock=True):
         self._said = (
             f"every {interval} s" if count is None else f"every {interval} s, {count} times"
         )
-        super().__init__(ForeignFeed(_Timer(check_positive("interval", interval), count)))
+        super().__init__(AsyncIterSource(_Timer(check_positive("interval", interval), count)))
 
     def _repr_parts(self) -> Iterator[str]:
         yield self._said

@@ -280,7 +280,7 @@ fn given_up_position_is_handed_on_and_queues_again() {
     let held = world.take(root, 1);
     let mut dead = world.waits(root, 1);
     let mut next = world.waits(root, 1);
-    let position = dead.future.place().expect("it has joined the queue");
+    let position = dead.future.position().expect("it has joined the queue");
     world.release(held);
     assert_eq!((dead.wakes(), next.wakes()), (1, 0));
     position.give_up();

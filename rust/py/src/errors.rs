@@ -1,5 +1,4 @@
-//! Python's exceptions as the core raises them. The classes live in `headrace.errors`, where people
-//! import them from.
+//! The Python exceptions that the core raises. `headrace.errors` defines the classes.
 
 use std::borrow::Cow;
 
@@ -28,21 +27,21 @@ fn make(py: Python<'_>, name: &str, message: &str) -> PyErr {
     }
 }
 
-/// An exception that is there already, as `raise` raises it: with what is being handled at that moment as its context.
-/// [`PyErr::from_value`] leaves the context as it is, which is for what was raised before.
+/// Raises an existing exception as `raise` does: the exception that is being handled becomes its context.
+/// [`PyErr::from_value`] keeps the context, which is right for an exception that was raised before.
 fn raised(value: Bound<'_, PyAny>) -> PyErr {
     PyErr::from_type(value.get_type(), value.unbind())
 }
 
-/// An error that stays where CPython keeps it, in the thread's state.
+/// Proof that an error is set in CPython's thread state.
 ///
-/// Where an item passes every few nanoseconds, a result that could hold a [`PyErr`] is handed over by
-/// memory, and one that cannot by registers. The caller takes the error out with [`Raised::fetch`].
+/// A result that could hold a [`PyErr`] is returned in memory; one with this error fits registers, which matters where an item
+/// passes every few nanoseconds. The caller takes the error out with [`RaisedError::fetch`].
 #[derive(Debug)]
 #[must_use = "the error is still set"]
-pub(crate) struct Raised;
+pub(crate) struct RaisedError;
 
-impl Raised {
+impl RaisedError {
     /// Sets an error.
     #[cold]
     pub(crate) fn set(py: Python<'_>, error: PyErr) -> Self {
@@ -50,13 +49,13 @@ impl Raised {
         Self
     }
 
-    /// Sets the error of a result, if it is one.
+    /// Sets the error of a result, if there is one.
     #[inline]
-    pub(crate) fn lower<T>(py: Python<'_>, result: PyResult<T>) -> Result<T, Self> {
+    pub(crate) fn set_from<T>(py: Python<'_>, result: PyResult<T>) -> Result<T, Self> {
         result.map_err(|error| Self::set(py, error))
     }
 
-    /// Takes the error out.
+    /// Takes the error out of the thread state.
     #[cold]
     #[expect(clippy::unused_self, reason = "it is the proof that an error is set")]
     pub(crate) fn fetch(self, py: Python<'_>) -> PyErr {
@@ -74,7 +73,7 @@ pub(crate) fn would_block(py: Python<'_>, message: &str) -> PyErr {
     make(py, "WouldBlock", message)
 }
 
-/// `ClosedError` or `WouldBlock` that gives a refused item back to its owner.
+/// `ClosedError` or `WouldBlock`, with the refused item for its owner.
 pub(crate) fn refused(py: Python<'_>, name: &str, message: &str, item: Bound<'_, PyAny>) -> PyErr {
     let keywords = pyo3::types::PyDict::new(py);
     let value = keywords
@@ -103,12 +102,12 @@ pub(crate) fn source_was_cancelled(py: Python<'_>, message: &str) -> PyErr {
 }
 
 /// `BrokenError`.
-pub(crate) fn broken(py: Python<'_>, what: &str) -> PyErr {
+pub(crate) fn broken(py: Python<'_>, kind: &str) -> PyErr {
     make(
         py,
         "BrokenError",
         &format!(
-            "this {what} was left in doubt by an earlier failure inside headrace; make a new one"
+            "this {kind} was left in doubt by an earlier failure inside headrace; make a new one"
         ),
     )
 }
@@ -133,8 +132,8 @@ pub(crate) fn wrong_loop(py: Python<'_>, message: &str) -> PyErr {
     make(py, "WrongLoopError", message)
 }
 
-/// The `CancelledError` by which a stream that closes cancels its pull. Nobody asked the task for it, so
-/// it is known by what it says: a subclass would not pass `asyncio.TaskGroup`.
+/// The `CancelledError` with which a closing stream cancels its pull. The task was not cancelled, so the error is recognised by its
+/// message. (`asyncio.TaskGroup` would not accept a subclass.)
 pub(crate) fn closing(py: Python<'_>) -> PyErr {
     let made = crate::runtime::asyncio::cancelled_error(py)
         .and_then(|kind| kind.call1((class(py, "CLOSING")?,)));
@@ -148,9 +147,10 @@ pub(crate) fn closing(py: Python<'_>) -> PyErr {
 pub(crate) fn is_closing(py: Python<'_>, error: &PyErr) -> bool {
     crate::runtime::asyncio::is_cancelled_error(py, error)
         && class(py, "CLOSING").is_ok_and(|closing| {
-            let said = error.value(py).getattr(intern!(py, "args"));
-            said.and_then(|args| args.get_item(0))
-                .is_ok_and(|said| said.is(&closing))
+            let message = error.value(py).getattr(intern!(py, "args"));
+            message
+                .and_then(|args| args.get_item(0))
+                .is_ok_and(|message| message.is(&closing))
         })
 }
 
@@ -159,11 +159,10 @@ pub(crate) fn end() -> PyErr {
     PyStopAsyncIteration::new_err(())
 }
 
-/// An error as it leaves a callable of the user, on its way to whoever pulls or pushes.
+/// Prepares an error of a user's callable for the caller that pulls or pushes.
 ///
-/// The three exceptions by which iteration itself speaks would be taken for something else there,
-/// so they become a `RuntimeError` with the original as its cause (PEP 479). Any other stays the
-/// object it is and gets one note, once for each operator.
+/// The three exceptions of the iteration protocol would be misread by the caller, so they become a `RuntimeError` with the original
+/// as its cause (PEP 479). Any other exception is kept and gets a note, once for each operator.
 #[cold]
 pub(crate) fn from_callable(
     py: Python<'_>,
@@ -171,10 +170,10 @@ pub(crate) fn from_callable(
     operator: &str,
     parameter: &str,
 ) -> PyErr {
-    let speaks = error.is_instance_of::<PyStopIteration>(py)
+    let is_protocol = error.is_instance_of::<PyStopIteration>(py)
         || error.is_instance_of::<PyStopAsyncIteration>(py)
         || error.is_instance_of::<PyGeneratorExit>(py);
-    if speaks {
+    if is_protocol {
         let name = error
             .get_type(py)
             .name()
@@ -184,34 +183,34 @@ pub(crate) fn from_callable(
         return wrapped;
     }
     if error.is_instance_of::<PyException>(py) {
-        // An exception that takes no note still has to arrive.
+        // An exception that accepts no note is raised without it.
         let _ = note(py, &error, &format!("raised by {parameter} of {operator}"));
     }
     error
 }
 
-/// Adds a note that is not there yet.
+/// Adds a note unless the exception has it.
 pub(crate) fn note(py: Python<'_>, error: &PyErr, text: &str) -> PyResult<()> {
     let value = error.value(py);
-    let there = match value.getattr_opt(intern!(py, "__notes__"))? {
+    let has_note = match value.getattr_opt(intern!(py, "__notes__"))? {
         Some(notes) => notes.contains(text)?,
         None => false,
     };
-    if !there {
+    if !has_note {
         value.call_method1(intern!(py, "add_note"), (text,))?;
     }
     Ok(())
 }
 
-/// `TypeError: <parameter> must be <what>, got 3 (int)`.
-pub(crate) fn wrong_type(parameter: &str, what: &str, value: &Bound<'_, PyAny>) -> PyErr {
+/// `TypeError: <parameter> must be <expected>, got 3 (int)`.
+pub(crate) fn wrong_type(parameter: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!(
-        "{parameter} must be {what}, got {}",
+        "{parameter} must be {expected}, got {}",
         describe(value)
     ))
 }
 
-/// The text of a string that a user gave. One with a lone surrogate is no text.
+/// The text of a string parameter. A string with a lone surrogate cannot be encoded.
 pub(crate) fn text<'a>(parameter: &str, value: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
     value.to_cow().map_err(|_| {
         PyValueError::new_err(format!(
@@ -221,7 +220,7 @@ pub(crate) fn text<'a>(parameter: &str, value: &'a Bound<'_, PyString>) -> PyRes
     })
 }
 
-/// `3 (int)`: a value and its type, for a message.
+/// Formats a value and its type for a message: `3 (int)`.
 pub(crate) fn describe(value: &Bound<'_, PyAny>) -> String {
     let mut shown = value
         .repr()

@@ -2,7 +2,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`object`] | how Python objects are made, borrowed, traversed by the garbage collector and freed |
+//! | [`object`] | Python objects: creation, borrowing, garbage collection, reuse and drop |
 //! | [`runtime`] | the process, threads, event loops, tasks and the yield budget |
 //! | [`coroutine`] | native awaitables, futures of the event loop, wake-ups from any thread |
 //! | [`source`] | where items come from |
@@ -11,7 +11,7 @@
 //! | [`merge`] | many sources as one |
 //! | [`buffer`], [`queue`], [`signal`], [`capacity`] | the types of `headrace-core` for Python |
 //! | [`graph`] | nodes that depend on each other, and their states |
-//! | [`line_writer`] | lines written to a file |
+//! | [`line_writer`] | writing lines to a file |
 //! | [`pool`] | the fast path of the task pool |
 //! | [`errors`] | exceptions |
 //!
@@ -64,12 +64,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<graph::GraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PullLink>()?;
-    module.add_class::<source::StoreFeed>()?;
-    module.add_class::<source::IterFeed>()?;
-    module.add_class::<source::CacheFeed>()?;
-    module.add_class::<source::LinesFeed>()?;
-    module.add_class::<source::QueueFeed>()?;
-    module.add_class::<source::ForeignFeed>()?;
+    module.add_class::<source::PyDequeSource>()?;
+    module.add_class::<source::PyIterSource>()?;
+    module.add_class::<source::PyOnceSource>()?;
+    module.add_class::<source::PyLinesSource>()?;
+    module.add_class::<source::PyBufferSource>()?;
+    module.add_class::<source::PyAsyncIterSource>()?;
     module.add_class::<merge::Merge>()?;
     module.add_class::<merge::MergeFeed>()?;
     module.add_class::<push::link::PushLink>()?;

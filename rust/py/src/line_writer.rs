@@ -1,16 +1,16 @@
-//! Lines on their way into a file.
+//! Writing lines to a file on another thread.
 //!
-//! Lines are gathered here and written by [`Job`]s on another thread, one at a time. A job writes what
-//! is there, again and again, until nothing is; then it ends, and the next line starts another. So a
-//! slow disk makes batches, and a quick one does not wait for any.
+//! Lines are collected here. [`Job`]s write them on another thread, one job at a time. A job writes the collected lines until none
+//! are left, and then ends; the next line starts another job. A slow disk therefore gets large batches, and a fast one does not
+//! wait for them.
 //!
-//! What is written is always a whole number of lines, in their order, straight to the operating system:
-//! whatever kills the process, only the last line that is in the file may be cut.
+//! Each write is a whole number of lines, in order, directly to the operating system. However the process is killed, only the last
+//! line in the file may be truncated.
 //!
 //! # Wakers
 //!
-//! A waker holds a loop's mailbox, and so a reference to Python. A job wakes it but does not drop it:
-//! that is done here, on an attached thread, the next time anybody calls.
+//! A waker holds the mailbox of an event loop, and so a reference to Python. A job wakes it but does not drop it: the next call
+//! from Python drops it, on an attached thread.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -23,41 +23,42 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, Native};
+use crate::coroutine::{Native, own_class};
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_pool;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
-/// A buffer that has become longer than this is not kept.
+/// The largest capacity with which a buffer is kept for reuse.
 const SPARE: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Lines that no job has taken.
+    /// Lines that no job has taken yet.
     lines: Vec<u8>,
-    /// How many bytes a job is writing.
-    under_way: usize,
-    /// Here between two jobs, once it is open.
+    /// The number of bytes that a job is writing.
+    in_flight: usize,
+    /// Present between two jobs, once it was opened.
     file: Option<File>,
     is_busy: bool,
-    stage: Stage,
-    /// Why it was closed, if nobody has been told.
+    phase: Phase,
+    /// The error that closed the file, until it was reported.
     failure: Option<io::Error>,
-    /// Those who wait for room or for the end.
+    /// The wakers of those that wait for room or for the end.
     wakers: Vec<Waker>,
+    /// Used wakers, to be dropped on an attached thread.
     spent: Vec<Waker>,
-    /// Nobody is left who could take what is spent.
+    /// Whether the writer was dropped, so that no call will drop the used wakers.
     is_abandoned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Stage {
+enum Phase {
     #[default]
     Open,
-    /// The file is to be closed when everything is written.
+    /// The file will be closed when everything is written.
     Closing,
-    /// It is closed, and nothing is written any more.
+    /// The file is closed.
     Closed,
 }
 
@@ -65,7 +66,7 @@ enum Stage {
 struct Shared {
     path: PathBuf,
     appends: bool,
-    /// Nothing of Python runs under it, and nothing is written.
+    /// No Python code runs and nothing is written under this lock.
     state: Mutex<State>,
 }
 
@@ -84,7 +85,7 @@ impl Shared {
         options.create(true).open(&self.path)
     }
 
-    /// Wakes all who wait, on the thread of a job.
+    /// Wakes the waiters, on the thread of a job.
     fn wake(&self, wakers: Vec<Waker>) {
         blocking_pool::wake(wakers, |spent| {
             let mut state = self.lock();
@@ -97,11 +98,11 @@ impl Shared {
     }
 }
 
-/// Writes until nothing is left to be written.
+/// Writes until no lines are left.
 struct Job {
     shared: Arc<Shared>,
     file: Option<File>,
-    is_through: bool,
+    is_finished: bool,
 }
 
 impl Job {
@@ -113,7 +114,7 @@ impl Job {
         let mut batch = Vec::new();
         loop {
             let mut state = self.shared.lock();
-            let done = std::mem::take(&mut state.under_way) > 0;
+            let done = std::mem::take(&mut state.in_flight) > 0;
             let wakers = if done {
                 std::mem::take(&mut state.wakers)
             } else {
@@ -124,16 +125,16 @@ impl Job {
                 batch = Vec::new();
             }
             std::mem::swap(&mut batch, &mut state.lines);
-            state.under_way = batch.len();
+            state.in_flight = batch.len();
             if batch.is_empty() && self.file.is_some() {
-                if state.stage == Stage::Open {
+                if state.phase == Phase::Open {
                     state.file = self.file.take();
                     state.is_busy = false;
-                    self.is_through = true;
+                    self.is_finished = true;
                 }
                 drop(state);
                 self.shared.wake(wakers);
-                if !self.is_through {
+                if !self.is_finished {
                     self.end(None);
                 }
                 return;
@@ -150,19 +151,19 @@ impl Job {
     fn write(&mut self, batch: &[u8]) -> io::Result<()> {
         match &mut self.file {
             Some(file) => file.write_all(batch),
-            place => place.insert(self.shared.open()?).write_all(batch),
+            unopened => unopened.insert(self.shared.open()?).write_all(batch),
         }
     }
 
-    /// Closes the file, and then says so.
+    /// Closes the file, then records that and wakes the waiters.
     fn end(&mut self, failure: Option<io::Error>) {
-        self.is_through = true;
+        self.is_finished = true;
         drop(self.file.take());
         let mut state = self.shared.lock();
         state.is_busy = false;
-        state.stage = Stage::Closed;
+        state.phase = Phase::Closed;
         state.failure = failure;
-        state.under_way = 0;
+        state.in_flight = 0;
         let lost = std::mem::take(&mut state.lines);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
@@ -173,34 +174,34 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if self.is_through {
+        if self.is_finished {
             return;
         }
         if std::thread::panicking() {
             self.end(Some(io::Error::other("the thread that writes it died")));
         } else {
-            // The process ends before a thread was there for it.
+            // The process exits before a thread ran the job.
             self.work();
         }
     }
 }
 
-/// What a file is written by, line by line.
-#[pyclass(frozen, module = "headrace._core")]
+/// Writes a file line by line.
+#[pyclass(frozen, name = "LineWriter", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct LineWriter {
-    home: Home,
-    /// Gone in a forked child only.
+pub(crate) struct PyLineWriter {
+    process: ProcessId,
+    /// `None` after a drop in a forked child only.
     shared: GilCell<Option<Arc<Shared>>>,
 }
 
 #[pymethods]
-impl LineWriter {
+impl PyLineWriter {
     #[new]
     fn new(path: PathBuf, appends: bool) -> PyResult<Self> {
         let path = blocking_pool::checked_path(path)?;
         Ok(Self {
-            home: Home::here(),
+            process: ProcessId::current(),
             shared: GilCell::new(Some(Arc::new(Shared {
                 path,
                 appends,
@@ -209,15 +210,15 @@ impl LineWriter {
         })
     }
 
-    /// Takes a line with its end, unless more than `maxsize` bytes would wait then: `False`. `None`: it
-    /// is closed, or has failed and said so.
+    /// Accepts a line with its line end. Returns `False` if more than `maxsize` bytes would then wait, and `None` if the file is
+    /// closed or a reported error closed it.
     fn push(&self, py: Python<'_>, line: &[u8], maxsize: usize) -> PyResult<Option<bool>> {
         let shared = self.shared(py)?;
         let mut state = shared.lock();
         let spent = std::mem::take(&mut state.spent);
         let failure = state.failure.take();
-        let is_over = state.stage != Stage::Open;
-        let waiting = state.lines.len() + state.under_way;
+        let is_over = state.phase != Phase::Open;
+        let waiting = state.lines.len() + state.in_flight;
         let has_room = waiting == 0 || waiting.saturating_add(line.len()) <= maxsize;
         let accepts = has_room && !is_over;
         if accepts {
@@ -227,13 +228,13 @@ impl LineWriter {
         drop(state);
         drop(spent);
         if let Some(error) = failure {
-            return Err(blame(py, &shared.path, &error));
+            return Err(os_error(py, &shared.path, &error));
         }
         start(py, job)?;
         Ok((!is_over).then_some(accepts))
     }
 
-    /// Waits until another line may be taken.
+    /// Waits until another line can be accepted.
     fn room<'py>(
         &self,
         py: Python<'py>,
@@ -245,36 +246,36 @@ impl LineWriter {
         Ready::make(py, Wait { shared, event })
     }
 
-    /// Has the file closed when everything is written; one that was never opened is made if `makes`.
-    /// What comes back waits for that.
-    fn close<'py>(&self, py: Python<'py>, makes: bool) -> PyResult<Bound<'py, PyAny>> {
+    /// Closes the file when everything is written. If `creates`, creates a file that was never opened. Returns an awaitable that
+    /// waits for the close.
+    fn close<'py>(&self, py: Python<'py>, creates: bool) -> PyResult<Bound<'py, PyAny>> {
         let shared = self.shared(py)?;
-        self.finish(py, &shared, makes)?;
+        self.finish(py, &shared, creates)?;
         let event = Event::Closed;
         Ready::make(py, Wait { shared, event })
     }
 }
 
-impl LineWriter {
+impl PyLineWriter {
     fn shared(&self, py: Python<'_>) -> PyResult<Arc<Shared>> {
-        self.home.check(py, "file writer")?;
+        self.process.check(py, "file writer")?;
         let shared = self.shared.borrow(py).as_ref().map(Arc::clone);
         shared.ok_or_else(|| crate::errors::broken(py, "file writer"))
     }
 
-    #[expect(clippy::unused_self, reason = "it is what is closed")]
-    fn finish(&self, py: Python<'_>, shared: &Arc<Shared>, makes: bool) -> PyResult<()> {
+    #[expect(clippy::unused_self, reason = "it is the writer that is closed")]
+    fn finish(&self, py: Python<'_>, shared: &Arc<Shared>, creates: bool) -> PyResult<()> {
         let mut state = shared.lock();
         let mut file = None;
         let mut next = None;
-        if state.stage == Stage::Open {
-            state.stage = Stage::Closing;
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closing;
             if !state.is_busy {
                 file = state.file.take();
-                if file.is_none() && makes {
+                if file.is_none() && creates {
                     next = job(shared, &mut state);
                 } else {
-                    state.stage = Stage::Closed;
+                    state.phase = Phase::Closed;
                 }
             }
         }
@@ -284,18 +285,18 @@ impl LineWriter {
     }
 }
 
-impl Drop for LineWriter {
+impl Drop for PyLineWriter {
     fn drop(&mut self) {
         Python::attach(|py| {
             let Some(shared) = self.shared.borrow(py).take() else {
                 return;
             };
-            if !self.home.is_here() {
-                // In a forked child: the thread that writes, which may have held the lock, is not here.
+            if !self.process.is_current() {
+                // In a forked child the writing thread, which may have held the lock, does not exist.
                 std::mem::forget(shared);
                 return;
             }
-            // Without `makes` it starts nothing, and so it cannot fail.
+            // Without `creates` no job is started, so this cannot fail.
             let _ = self.finish(py, &shared, false);
             let mut state = shared.lock();
             state.is_abandoned = true;
@@ -309,7 +310,7 @@ impl Drop for LineWriter {
     }
 }
 
-/// The job to be started, if none is under way.
+/// Makes the job to start, if none is running.
 fn job(shared: &Arc<Shared>, state: &mut State) -> Option<Job> {
     if std::mem::replace(&mut state.is_busy, true) {
         return None;
@@ -317,7 +318,7 @@ fn job(shared: &Arc<Shared>, state: &mut State) -> Option<Job> {
     Some(Job {
         shared: Arc::clone(shared),
         file: state.file.take(),
-        is_through: false,
+        is_finished: false,
     })
 }
 
@@ -325,9 +326,9 @@ fn start(py: Python<'_>, job: Option<Job>) -> PyResult<()> {
     job.map_or(Ok(()), |job| blocking_pool::spawn(py, move || job.run()))
 }
 
-/// `OSError`, of the kind that its number says, with the name of the file.
+/// Makes the `OSError` subclass of the error's number, with the name of the file.
 #[cold]
-fn blame(py: Python<'_>, path: &Path, error: &io::Error) -> PyErr {
+fn os_error(py: Python<'_>, path: &Path, error: &io::Error) -> PyErr {
     let Some(number) = error.raw_os_error() else {
         return PyOSError::new_err(format!("{}: {error}", path.display()));
     };
@@ -343,7 +344,7 @@ fn blame(py: Python<'_>, path: &Path, error: &io::Error) -> PyErr {
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// There is room for so many bytes; or there never will be.
+    /// There is room for `size` bytes, or the file is closed.
     Room {
         size: usize,
         maxsize: usize,
@@ -358,14 +359,10 @@ struct Wait {
     event: Event,
 }
 
-static CLASS: Class = Class::new();
-
 impl Operation for Wait {
     const NAME: &'static CStr = c"headrace._core.LineWriterWait";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn poll<'py>(
         &mut self,
@@ -374,24 +371,24 @@ impl Operation for Wait {
     ) -> Poll<PyResult<Bound<'py, PyAny>>> {
         let mut state = self.shared.lock();
         let spent = std::mem::take(&mut state.spent);
-        let waiting = state.lines.len() + state.under_way;
-        let (is_there, failure) = match self.event {
+        let waiting = state.lines.len() + state.in_flight;
+        let (has_occurred, failure) = match self.event {
             Event::Room { size, maxsize } => (
                 waiting == 0
                     || waiting.saturating_add(size) <= maxsize
-                    || state.stage != Stage::Open,
+                    || state.phase != Phase::Open,
                 None,
             ),
-            Event::Closed => (state.stage == Stage::Closed, state.failure.take()),
+            Event::Closed => (state.phase == Phase::Closed, state.failure.take()),
         };
-        if !is_there && !context.waker().will_wake(Waker::noop()) {
+        if !has_occurred && !context.waker().will_wake(Waker::noop()) {
             state.wakers.push(context.waker().clone());
         }
         drop(state);
         drop(spent);
         match failure {
-            Some(error) => Poll::Ready(Err(blame(py, &self.shared.path, &error))),
-            None if is_there => Poll::Ready(Ok(py.None().into_bound(py))),
+            Some(error) => Poll::Ready(Err(os_error(py, &self.shared.path, &error))),
+            None if has_occurred => Poll::Ready(Ok(py.None().into_bound(py))),
             None => Poll::Pending,
         }
     }
@@ -400,6 +397,6 @@ impl Operation for Wait {
 traverse!(Wait {});
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<LineWriter>()?;
+    module.add_class::<PyLineWriter>()?;
     Native::<Ready<Wait>>::register(module.py())
 }

@@ -1,4 +1,4 @@
-//! The signal, as Python sees it.
+//! The Python class of the signal.
 
 use std::ffi::CStr;
 use std::future::Future;
@@ -12,34 +12,41 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::coroutine::operation::{Operation, Ready};
-use crate::coroutine::{Class, Native};
+use crate::coroutine::{Native, own_class};
 use crate::errors;
 use crate::object::gc::{self, traverse};
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
-/// What a signal was given.
+/// The value or the error that a signal was given.
 #[derive(Debug)]
 enum Outcome {
     Value(Py<PyAny>),
     Error(Py<PyAny>),
 }
 
-/// One value, or one error, for everybody who waits for it, from any thread.
-#[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
+/// Delivers one value or one error to every waiter, from any thread.
+#[pyclass(
+    subclass,
+    generic,
+    frozen,
+    weakref,
+    name = "Signal",
+    module = "headrace._core"
+)]
 #[derive(Debug)]
-pub(crate) struct Signal {
-    home: Home,
+pub(crate) struct PySignal {
+    process: ProcessId,
     core: Arc<core::Signal<Outcome>>,
 }
 
 #[pymethods]
-impl Signal {
+impl PySignal {
     #[new]
     fn new() -> Self {
         Self {
-            home: Home::here(),
+            process: ProcessId::current(),
             core: core::Signal::new(),
         }
     }
@@ -49,7 +56,7 @@ impl Signal {
         Wait::make(slf, false)
     }
 
-    /// The same in a thread without a loop, waiting at most so many seconds.
+    /// Waits in a thread without an event loop, for at most `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn wait_sync<'py>(
         &self,
@@ -63,13 +70,13 @@ impl Signal {
         self.check(py)?;
         let until = timeout.map(blocking_wait::deadline).transpose()?.flatten();
         let mut wait = self.core.wait();
-        // What was kept is had without waiting, also where a loop runs.
+        // A kept value is returned without waiting, even in the thread of an event loop.
         let outcome = match Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => Some(outcome),
             Poll::Pending => blocking_wait::wait(py, CALL, wait, until)?,
         };
         match outcome {
-            Some(outcome) => reveal(py, &outcome),
+            Some(outcome) => to_python(py, &outcome),
             None => Err(blocking_wait::late("no value came", timeout)),
         }
     }
@@ -82,7 +89,7 @@ impl Signal {
         Wait::make(slf, true)
     }
 
-    /// Gives `value` to everybody who waits; if nobody does, keeps it for the next one.
+    /// Delivers `value` to every waiter. Without a waiter, keeps it for the next one.
     #[pyo3(signature = (value = None))]
     fn resolve(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         self.check(py)?;
@@ -93,7 +100,7 @@ impl Signal {
         Ok(())
     }
 
-    /// Raises `error` in everybody who waits, and in everybody who comes, until `reset()`.
+    /// Raises `error` in every current and later waiter, until `reset()`.
     fn reject(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
         self.check(error.py())?;
         if !error.is_instance_of::<PyBaseException>() {
@@ -104,27 +111,27 @@ impl Signal {
         Ok(())
     }
 
-    /// Forgets a value or an error that was kept.
+    /// Drops a kept value or error.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.core.reset();
         Ok(())
     }
 
-    /// Ends it: whoever waits, or comes, raises `ClosedError`; iteration ends.
+    /// Stops the signal: every current and later waiter raises `ClosedError`, and iteration ends.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.core.stop();
         Ok(())
     }
 
-    /// Whether it was stopped.
+    /// Whether the signal was stopped.
     #[getter]
     fn stopped(&self) -> bool {
         self.core.is_stopped()
     }
 
-    /// How many wait.
+    /// The number of waiters.
     #[getter]
     fn waiting(&self) -> usize {
         self.core.waiting()
@@ -148,9 +155,9 @@ impl Signal {
     }
 }
 
-impl Signal {
+impl PySignal {
     fn check(&self, py: Python<'_>) -> PyResult<()> {
-        self.home.check(py, "signal")?;
+        self.process.check(py, "signal")?;
         if self.core.is_broken() {
             Err(errors::broken(py, "signal"))
         } else {
@@ -159,8 +166,8 @@ impl Signal {
     }
 }
 
-/// What a wait came to.
-fn reveal<'py>(
+/// Converts the outcome of a wait to a Python result.
+fn to_python<'py>(
     py: Python<'py>,
     outcome: &Result<Arc<Outcome>, core::Stopped>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -174,16 +181,14 @@ fn reveal<'py>(
 /// One wait for a signal.
 #[derive(Debug)]
 struct Wait {
-    /// Also for the collector, to which a value in the core is the signal's.
-    signal: Py<Signal>,
+    /// Kept alive by the wait. The collector finds a value of the core through this reference.
+    signal: Py<PySignal>,
     future: core::Wait<Outcome>,
     is_iteration: bool,
 }
 
-static CLASS: Class = Class::new();
-
 impl Wait {
-    fn make(signal: Bound<'_, Signal>, is_iteration: bool) -> PyResult<Bound<'_, PyAny>> {
+    fn make(signal: Bound<'_, PySignal>, is_iteration: bool) -> PyResult<Bound<'_, PyAny>> {
         let py = signal.py();
         let future = signal.get().core.wait();
         let signal = signal.unbind();
@@ -201,9 +206,7 @@ impl Wait {
 impl Operation for Wait {
     const NAME: &'static CStr = c"headrace._core.Wait";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
     fn poll<'py>(
         &mut self,
@@ -217,7 +220,7 @@ impl Operation for Wait {
             .poll(context)
             .map(|outcome| match outcome {
                 Err(core::Stopped) if self.is_iteration => Err(errors::end()),
-                outcome => reveal(py, &outcome),
+                outcome => to_python(py, &outcome),
             })
     }
 
@@ -230,6 +233,6 @@ impl Operation for Wait {
 traverse!(Wait { signal });
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Signal>()?;
+    module.add_class::<PySignal>()?;
     Native::<Ready<Wait>>::register(module.py())
 }

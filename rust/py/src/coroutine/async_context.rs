@@ -12,11 +12,11 @@ use pyo3::impl_::trampoline::{MethodDef, fastcall_kw, noargs};
 use pyo3::prelude::*;
 
 use super::Step;
-use super::type_object::{Class, Coroutine, Native, Object, Status, method};
-use crate::errors::Raised;
+use super::type_object::{Coroutine, Native, Object, Status, method};
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
-/// A coroutine whose result is entered and left. It [outlives](Coroutine::OUTLIVES) its last step.
+/// A coroutine whose result is entered and left. It [outlives](Coroutine::KEEPS_VALUE) its last step.
 pub(crate) trait Context: Coroutine {
     /// Before the first step: the result is to be kept for [`exit`](Self::exit).
     fn enter(&mut self, py: Python<'_>);
@@ -106,30 +106,20 @@ pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 #[derive(Debug)]
 struct Done;
 
-static CLASS: Class = Class::new();
-
 impl Coroutine for Done {
     const NAME: &'static CStr = c"headrace._core.Done";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    super::own_class!();
 
     #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         Ok(Step::Return(value.clone()))
-    }
-
-    fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        Err(error)
     }
 
     #[inline]
     fn is_empty(&self) -> bool {
         true
     }
-
-    fn abandon(&mut self, _py: Python<'_>) {}
 }
 
 traverse!(Done {});

@@ -1,7 +1,7 @@
-//! Driving somebody else's awaitable, step by step, on behalf of our own.
+//! Driving a foreign awaitable from a native one, as `yield from` does.
 //!
-//! This is `await` without a coroutine around it: what the inner one yields is handed up untouched,
-//! what is thrown into us is thrown into it, and `StopIteration` out of `throw()` is its value.
+//! This is `await` without a coroutine: objects that the inner awaitable yields are passed to the task unchanged, errors are thrown
+//! into it, and a `StopIteration` of its `throw()` is its result.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
@@ -12,11 +12,11 @@ use super::Step;
 use crate::object::gc::traverse;
 use crate::runtime::stack_limit::{self, Level};
 
-/// Something awaited, between its first step and its last.
+/// An awaitable between its first step and its last.
 #[derive(Debug)]
 pub(crate) struct Inner(Py<PyAny>);
 
-/// Whether `await object` would work, by the type's slot alone.
+/// Whether the type of an object supports `await`.
 #[inline]
 pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a live object has a live type, and the async methods of a type do not move.
@@ -26,7 +26,7 @@ pub(crate) fn is_awaitable(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// What `anext(iterator)` gives, to be awaited: by the slot, as `async for` has it.
+/// Returns the awaitable of `anext(iterator)`, through the slot, as `async for` does.
 #[inline]
 pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: a live object has a live type, and the slot is called as CPython calls it; it returns an owned reference or null
@@ -43,7 +43,7 @@ pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
 }
 
 impl Inner {
-    /// Whether it is the coroutine of an `async def`.
+    /// Whether an object is the coroutine of an `async def`.
     #[inline]
     pub(crate) fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {
         // SAFETY: reading the type object of a live object.
@@ -51,20 +51,19 @@ impl Inner {
         std::ptr::eq(kind, &raw const ffi::PyCoro_Type)
     }
 
-    /// What `await object` drives: the object itself if it is a coroutine, else what its
-    /// `__await__` gives.
+    /// Makes the iterator that `await object` drives: the object itself if it is a coroutine, otherwise the result of its `__await__`.
     ///
     /// # Errors
     ///
-    /// `RecursionError`: too many are stepped inside one another. CPython does not count those that are native.
+    /// `RecursionError`: too many awaitables are nested. CPython does not count native ones.
     #[inline]
     pub(crate) fn of(object: Bound<'_, PyAny>) -> PyResult<Self> {
         if let Err(error) = stack_limit::check() {
-            // Else it would warn that it was never awaited.
+            // Otherwise the object would warn that it was never awaited.
             let _ = object.call_method0(intern!(object.py(), "close"));
             return Err(error);
         }
-        // Nine times of ten it is that, and its own iterator.
+        // The usual case; a coroutine is its own iterator.
         if Self::is_coroutine(&object) {
             return Ok(Self(object.unbind()));
         }

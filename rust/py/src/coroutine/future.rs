@@ -24,8 +24,8 @@ use pyo3::types::{PyDict, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_mailbox::{Key, Mailbox};
-use super::{Class, Coroutine, Native, Step};
-use crate::errors::Raised;
+use super::{Coroutine, Native, Step};
+use crate::errors::RaisedError;
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
@@ -380,8 +380,6 @@ struct Await {
     is_begun: bool,
 }
 
-static CLASS: Class = Class::new();
-
 impl Await {
     fn step<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
         let future = self.future.bind(py);
@@ -401,20 +399,12 @@ impl Await {
 impl Coroutine for Await {
     const NAME: &'static CStr = c"headrace._core.Await";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    super::own_class!();
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
-
-    fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        Err(error)
-    }
-
-    fn abandon(&mut self, _py: Python<'_>) {}
 }
 
 traverse!(Await { future });

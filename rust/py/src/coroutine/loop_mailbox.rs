@@ -1,33 +1,26 @@
-//! Where a loop gets its wake-ups, from anywhere.
+//! The mailbox of an event loop: wake-ups from any thread.
 //!
-//! Each event loop has one [`Mailbox`]. A suspended operation parks in it ([`super::park`]): it leaves a
-//! [`Future`] and gets a number. Its waker knows the mailbox and the number, and nothing of Python, so
-//! it may be cloned, kept and dropped on any thread.
+//! Each event loop has one [`Mailbox`]. A suspended operation stores a [`Future`] in a slot of it ([`super::park`]) and gets a key. Its
+//! waker holds the mailbox and the key, and no Python object, so it may be cloned and kept on any thread.
 //!
-//! Waking from the thread in which the loop runs resolves the future at once, and its callbacks are
-//! called in the next turn, with all others of this one ([`super::wake_batch`]). From any other thread:
+//! A wake-up on the thread of the event loop resolves the future immediately. Its callbacks are called in the next iteration, with all
+//! others of this one ([`super::wake_batch`]). On any other thread:
 //!
-//! 1. the number goes into the mailbox;
-//! 2. if no drain is pending, the flag is raised and the loop is rung with `call_soon_threadsafe`,
-//!    once;
-//! 3. the loop drains: it *first* lowers the flag, *then* takes the letters, then resolves their
-//!    futures and calls their callbacks.
+//! 1. The key is added to the mailbox.
+//! 2. If no drain is pending, the flag is set and the event loop is notified with `call_soon_threadsafe`, once.
+//! 3. The event loop drains: it *first* clears the flag, *then* takes the keys, then resolves their futures and calls the callbacks.
 //!
-//! A letter that arrives between the two halves of 3 is taken by this drain and rings once in vain;
-//! the other order would lose it. So a burst of wake-ups costs one ring: 0.06 us each in batches of
-//! 64, where one ring costs 5 us.
+//! A key that arrives between the two halves of step 3 is taken by this drain, and its notification is redundant; the other order would
+//! lose it. So a burst of wake-ups costs one notification: 0.06 us per wake-up in batches of 64, where one notification costs 5 us.
 //!
-//! A wake-up may come too late: the loop is closed, or was collected, or does not run, and nobody
-//! knows whether it ever will. Then it must not be lost with the one that it was for, so what that
-//! one was promised is handed on ([`super::Parked::forward`]). Its future is resolved all the same: should
-//! its loop run again, it looks for itself, and waits anew. Whom such a wake-up finds dead is found
-//! out
+//! A wake-up may be too late: the event loop is closed, was collected, or does not run and may never run again. Then the promise of the
+//! wake-up is passed on to another waiter ([`super::Parked::forward`]). The future is resolved nevertheless: if its loop runs again, the
+//! operation polls and waits again. An unreachable waiter is detected
 //!
-//! - by the waker, which looks whether the loop runs;
-//! - by the drain that is dropped without having been called, as a loop does when it is closed with
-//!   letters in its mailbox;
-//! - by the next loop that gets a mailbox, which looks whether those that have one are closed;
-//! - by the collector, to which a loop that nobody has any more is one piece of garbage with all that wait in it.
+//! - by the waker, which checks whether the event loop runs;
+//! - by a drain that is dropped without a call, as when an event loop is closed with keys in its mailbox;
+//! - when the next event loop gets a mailbox, which checks whether the others are closed;
+//! - by the garbage collector, which frees an unreferenced event loop together with its waiters.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -44,9 +37,9 @@ use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
-/// The futures of one loop that somebody waits on, by number.
+/// The awaited futures of one event loop, by key.
 #[derive(Default)]
 pub(super) struct Futures {
     slots: Vec<Slot>,
@@ -55,16 +48,16 @@ pub(super) struct Futures {
 
 #[derive(Default)]
 pub(super) struct Slot {
-    /// Counts the tenants, so that a late wake-up of an earlier one is recognised.
+    /// Incremented at each reuse, to recognise a late wake-up of an earlier user.
     generation: u32,
     pub(super) future: Option<Py<Future>>,
     pub(super) forward: Option<Forward>,
 }
 
-/// Gives up a place in a line of the core, for one who cannot be woken.
+/// Gives up a position in a wait queue of the core, for a waiter that cannot be woken.
 pub(crate) type Forward = Box<dyn FnOnce() + Send>;
 
-/// Which future: place and tenant.
+/// The key of a future: the index of its slot, and the generation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     place: u32,
@@ -72,7 +65,7 @@ pub(super) struct Key {
 }
 
 impl Futures {
-    /// A place without a future.
+    /// Makes a slot without a future.
     pub(super) fn insert(&mut self) -> Key {
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -109,46 +102,46 @@ impl Futures {
     }
 }
 
-/// Where a loop gets its wake-ups.
+/// The wake-ups of one event loop.
 pub(super) struct Mailbox {
-    /// The process that made it. In a forked child the loop does not run, and the descriptor that wakes it is the parent's.
-    home: Home,
-    /// The thread that runs the loop. The number is another one in a forked child.
+    /// The process that made it. In a forked child the loop does not run, and its wake-up descriptor is the parent's.
+    home: ProcessId,
+    /// The thread that runs the event loop. A forked child has another number.
     pub(super) thread: u64,
     /// A weak reference to the loop, which may die before its waiters do.
     pub(super) event_loop: Py<PyWeakrefReference>,
     pub(super) futures: GilCell<Futures>,
     pub(super) wakes: GilCell<Wakes>,
-    /// Whether the wake-ups of one turn are one call of the loop.
+    /// Whether the wake-ups of one iteration are one callback.
     pub(super) wakes_together: bool,
-    /// Numbers from other threads. Held for a push or a swap only; nothing of Python runs under it.
-    letters: Mutex<Vec<Key>>,
-    /// Whether a drain is on its way.
-    rung: AtomicBool,
+    /// Keys from other threads. The lock is held for a push or a swap only; no Python code runs under it.
+    posted: Mutex<Vec<Key>>,
+    /// Whether a drain is scheduled.
+    is_notified: AtomicBool,
 }
 
 impl std::fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mailbox")
             .field("thread", &self.thread)
-            .field("rung", &self.rung)
+            .field("is_notified", &self.is_notified)
             .finish_non_exhaustive()
     }
 }
 
 impl Mailbox {
-    /// One for a loop that runs in this thread.
+    /// Makes the mailbox of an event loop that runs in this thread.
     pub(super) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         let one_by_one = asyncio::is_one_by_one(event_loop)?;
         Ok(Arc::new(Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             thread: this_thread(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             futures: GilCell::default(),
             wakes: GilCell::default(),
             wakes_together: !one_by_one,
-            letters: Mutex::default(),
-            rung: AtomicBool::new(false),
+            posted: Mutex::default(),
+            is_notified: AtomicBool::new(false),
         }))
     }
 
@@ -168,15 +161,15 @@ impl Mailbox {
         });
     }
 
-    /// The same in the thread that ran the loop when it got this mailbox. It may have stopped since, and run
-    /// elsewhere by now.
+    /// Posts on the thread that ran the event loop when this mailbox was made. The loop may have stopped since, or moved to another
+    /// thread.
     fn post_here(
         self: &Arc<Self>,
         py: Python<'_>,
         event_loop: Option<&Bound<'_, PyAny>>,
         key: Key,
     ) {
-        // What it was asked to call in its next turn it will call wherever that is.
+        // A scheduled batch will be called wherever the event loop runs next.
         if !self.has_wakes(py)
             && let Some(event_loop) = event_loop
         {
@@ -195,54 +188,54 @@ impl Mailbox {
         }
     }
 
-    /// The same in another thread.
+    /// Posts on another thread.
     fn post_away(
         self: &Arc<Self>,
         py: Python<'_>,
         event_loop: Option<&Bound<'_, PyAny>>,
         key: Key,
     ) {
-        if !self.home.is_here() {
+        if !self.home.is_current() {
             return;
         }
-        self.letters().push(key);
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            self.ring(py, event_loop);
+        self.posted().push(key);
+        if !self.is_notified.swap(true, Ordering::AcqRel) {
+            self.notify(py, event_loop);
         }
         if !event_loop.is_some_and(runs) {
             self.give_up(py, &[key]);
         }
     }
 
-    /// Whether it is the mailbox of this loop, in this thread.
+    /// Whether this is the mailbox of this event loop, in this thread.
     pub(super) fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         let known = || self.event_loop.bind(event_loop.py()).upgrade();
         self.thread == this_thread() && known().is_some_and(|known| known.is(event_loop))
     }
 
-    fn letters(&self) -> std::sync::MutexGuard<'_, Vec<Key>> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn posted(&self) -> std::sync::MutexGuard<'_, Vec<Key>> {
+        self.posted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the loop to drain.
-    fn ring(self: &Arc<Self>, py: Python<'_>, event_loop: Option<&Bound<'_, PyAny>>) {
+    /// Notifies the event loop to drain.
+    fn notify(self: &Arc<Self>, py: Python<'_>, event_loop: Option<&Bound<'_, PyAny>>) {
         let drain = Drain {
             mailbox: Arc::clone(self),
             called: AtomicBool::new(false),
         };
-        // If the loop is closed or gone, the drain is dropped right here, and does what is left to do.
+        // If the event loop is closed or gone, the drain is dropped here, and its drop does the rest.
         if let (Ok(drain), Some(event_loop)) = (Py::new(py, drain), event_loop) {
             let _ = event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (drain,));
         }
     }
 
-    /// Those whose letters have come.
+    /// Takes the posted keys.
     fn drain(&self) -> Vec<Key> {
-        self.rung.store(false, Ordering::Release);
-        std::mem::take(&mut *self.letters())
+        self.is_notified.store(false, Ordering::Release);
+        std::mem::take(&mut *self.posted())
     }
 
-    /// Hands on what was promised to these, who cannot be woken.
+    /// Passes on the promises of waiters that cannot be woken.
     #[cold]
     pub(super) fn give_up(&self, py: Python<'_>, keys: &[Key]) {
         let mut futures = self.futures.borrow(py);
@@ -254,7 +247,7 @@ impl Mailbox {
         self.pass_on(forwards);
     }
 
-    /// The loop is closed or garbage, and nobody who waits on it will ever be woken.
+    /// Releases all waiters of an event loop that is closed or garbage.
     pub(super) fn abandon(&self, py: Python<'_>) {
         let mut futures = self.futures.borrow(py);
         let slots = futures.slots.iter_mut();
@@ -266,26 +259,26 @@ impl Mailbox {
         self.pass_on(forwards.into_iter().flatten().collect());
     }
 
-    /// Passes on what these waiters were promised. In a forked child the parent does that.
+    /// Passes on promises. In a forked child that is the task of the parent.
     fn pass_on(&self, forwards: Vec<Forward>) {
-        if self.home.is_here() {
+        if self.home.is_current() {
             give_up_each(forwards);
         }
     }
 
-    /// Resolves a future, if it is still there and nobody else has.
+    /// Resolves a future, if it exists and is not done.
     fn resolve(&self, py: Python<'_>, key: Key) -> Option<Py<Future>> {
         let future = self.futures.borrow(py).get(py, key)?;
         future.get().resolve(py).then_some(future)
     }
 
-    /// The same, and has its callbacks called in the next turn.
+    /// Resolves a future and schedules its callbacks for the next iteration.
     fn wake(self: &Arc<Self>, py: Python<'_>, key: Key) {
         let Some(future) = self.resolve(py, key) else {
             return;
         };
         if let Err(error) = self.call_back(future.bind(py)) {
-            // The loop is closed, so nobody runs who could wait. Anything else should be seen.
+            // The event loop is closed, so no waiter can run. Other errors are reported.
             if !error.is_instance_of::<pyo3::exceptions::PyRuntimeError>(py) {
                 error.write_unraisable(py, Some(future.bind(py)));
             }
@@ -306,7 +299,7 @@ impl Traverse for Mailbox {
     }
 }
 
-/// Whether a loop runs now. What cannot say so is taken to.
+/// Whether an event loop is running. One without `is_running()` counts as running.
 pub(super) fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
     if asyncio::is_known_to_run_here(event_loop) {
         return true;
@@ -318,19 +311,19 @@ pub(super) fn runs(event_loop: &Bound<'_, PyAny>) -> bool {
 }
 
 thread_local! {
-    /// The promises that are left, while a frame further up the stack passes them on.
+    /// The remaining promises, while an outer stack frame passes them on.
     static LEFT: RefCell<Option<VecDeque<Forward>>> = const { RefCell::new(None) };
 }
 
-/// Forgets the promises that are being passed on, in a forked child: they are about waiters of the parent, and those of the
-/// child would be queued behind them.
+/// Drops the promises that are being passed on, in a forked child: they concern waiters of the parent, and would block those of the
+/// child.
 pub(crate) fn forget_after_fork() {
     let left = LEFT.take();
     drop(left);
 }
 
-/// Runs them one after another, also if one of them wakes somebody else who cannot be woken: ten
-/// thousand dead waiters in a line must not be as many calls on the stack.
+/// Runs the functions one after another, without recursion: one of them may wake another unreachable waiter, and ten thousand dead
+/// waiters in a queue must not nest as many calls.
 fn give_up_each(forwards: Vec<Forward>) {
     struct Idle;
     impl Drop for Idle {
@@ -352,9 +345,8 @@ fn give_up_each(forwards: Vec<Forward>) {
     }
 }
 
-/// Runs Python code in a destructor: it must not see an exception that is on its way through
-/// whoever dropped us.
-pub(crate) fn undisturbed(act: impl FnOnce(Python<'_>)) {
+/// Runs Python code in a destructor, with a currently set exception saved and restored.
+pub(crate) fn with_saved_exception(act: impl FnOnce(Python<'_>)) {
     Python::attach(|py| {
         let pending = PyErr::take(py);
         act(py);
@@ -364,7 +356,7 @@ pub(crate) fn undisturbed(act: impl FnOnce(Python<'_>)) {
     });
 }
 
-/// What the loop calls when it was rung.
+/// The callback that an event loop calls after a notification.
 #[pyclass(frozen, module = "headrace._core")]
 struct Drain {
     mailbox: Arc<Mailbox>,
@@ -384,13 +376,13 @@ impl Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         if !*self.called.get_mut() {
-            undisturbed(|py| {
-                let letters = self.mailbox.drain();
-                for &key in &letters {
+            with_saved_exception(|py| {
+                let posted = self.mailbox.drain();
+                for &key in &posted {
                     let resolved = self.mailbox.resolve(py, key);
                     drop(resolved);
                 }
-                self.mailbox.give_up(py, &letters);
+                self.mailbox.give_up(py, &posted);
             });
         }
     }

@@ -1,7 +1,7 @@
-//! Where the mailbox of a loop is found, and what lives as long as the loop.
+//! The mailbox of each event loop, and objects that are kept alive with it.
 //!
-//! A loop has it in an attribute, so that the collector sees what it is: the loop refers to its mailbox, that to those who wait
-//! there, and these to the loop. A table of all loops would keep each loop in which somebody was left waiting for good.
+//! The mailbox is in an attribute of the event loop. So the collector finds the cycle: the loop refers to its mailbox, the mailbox to the
+//! waiters, and those to the loop. A global table would keep each loop with a waiter alive forever.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
 
-/// The attribute of the loop.
+/// The value of the attribute of the event loop.
 #[pyclass(frozen, weakref, module = "headrace._core")]
 struct Address {
     mailbox: Arc<Mailbox>,
-    /// What is to live while the loop does: see [`keep_with`].
+    /// The objects that live as long as the event loop: see [`pin_to_loop`].
     kept: Py<PySet>,
 }
 
@@ -38,11 +38,11 @@ impl Address {
     }
 }
 
-/// All of them, as the keys of a `WeakKeyDictionary`. In a forked child those of the parent are still here, and do nothing.
+/// All addresses, as the keys of a `WeakKeyDictionary`. In a forked child those of the parent remain, without effect.
 static ADDRESSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Those of loops that take no attributes, in another one, by loop. Who waits there when such a loop is closed is found when
-/// the next one gets a mailbox.
+/// The addresses of event loops that accept no attributes, by loop. Waiters of such a loop that was closed are found when the next
+/// loop gets a mailbox.
 static STRANGERS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn weak_keys<'py>(
@@ -57,7 +57,7 @@ fn weak_keys<'py>(
 }
 
 impl Address {
-    /// That of a loop, if it has one.
+    /// The address of an event loop, if it has one.
     fn of<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Self>>> {
         let py = event_loop.py();
         let known = match event_loop.getattr_opt(intern!(py, "_headrace_mailbox"))? {
@@ -86,14 +86,14 @@ impl Address {
     }
 }
 
-/// The mailbox that was used last. Most programs have one loop, and a dictionary of weak keys is
-/// slow. It is used in its own thread only, and so not in a forked child, whose thread has another number.
+/// The mailbox that was used last. Most programs have one event loop, and a `WeakKeyDictionary` is slow. It is used in its own thread
+/// only, and so not in a forked child, whose thread has another number.
 static RECENT: GilCell<Option<Arc<Mailbox>>> = GilCell::new(None);
 
-/// Lets go of all that waits on loops which were closed.
+/// Releases all waiters of closed event loops.
 fn abandon_closed(py: Python<'_>) -> PyResult<()> {
     let addresses = weak_keys(py, &ADDRESSES)?;
-    // At once, since another thread may add one.
+    // A copy of the keys, because another thread may add one.
     for address in addresses.call_method0(intern!(py, "keyrefs"))?.try_iter()? {
         let Ok(address) = address?.call0()?.cast_into::<Address>() else {
             continue;
@@ -109,10 +109,10 @@ fn abandon_closed(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// The mailbox of the running loop, nearly always: where a future is made it is looked at again.
+/// Returns the mailbox of the running event loop in nearly all cases; it is checked again where a future is made.
 ///
-/// If the one that was used last belongs to this thread and its loop runs, it is that, unless the
-/// loop runs in another thread by now. `get_running_loop()` may cost a system call.
+/// It is the mailbox that was used last, if that belongs to this thread and its event loop runs. (The loop may have moved to another
+/// thread.) `get_running_loop()` may cost a system call.
 pub(super) fn probable_mailbox(py: Python<'_>) -> PyResult<Arc<Mailbox>> {
     let recent = RECENT.borrow(py).clone();
     if let Some(mailbox) = recent
@@ -140,7 +140,7 @@ pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     let known = known.as_ref().map(Bound::get);
     let mailbox = match known {
         Some(Address { mailbox, .. }) if mailbox.is_of(event_loop) => Arc::clone(mailbox),
-        // A loop may move to another thread between two runs; its mailbox is then made anew.
+        // An event loop may move to another thread between two runs, and then gets a new mailbox.
         _ => {
             abandon_closed(py)?;
             let mailbox = Mailbox::of(event_loop)?;
@@ -160,10 +160,10 @@ pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     Ok(mailbox)
 }
 
-/// Keeps an object for as long as this loop is there, which runs in this thread; or until it [is let go of](let_go). For what has
-/// tasks under way: the loop itself holds them only weakly.
+/// Keeps an object alive as long as this event loop, which runs in this thread, or until [`unpin`]. For objects with running tasks, to
+/// which the loop itself has only weak references.
 #[pyfunction]
-pub(crate) fn keep_with(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn pin_to_loop(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     mailbox(event_loop)?;
     match Address::of(event_loop)? {
         Some(address) => address.get().kept.bind(kept.py()).add(kept),
@@ -171,9 +171,9 @@ pub(crate) fn keep_with(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) 
     }
 }
 
-/// Keeps it no longer.
+/// Ends the effect of [`pin_to_loop`].
 #[pyfunction]
-pub(crate) fn let_go(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn unpin(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     match Address::of(event_loop)? {
         Some(address) => address.get().kept.bind(kept.py()).discard(kept).map(drop),
         None => Ok(()),
@@ -181,6 +181,6 @@ pub(crate) fn let_go(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> 
 }
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(keep_with, module)?)?;
-    module.add_function(wrap_pyfunction!(let_go, module)?)
+    module.add_function(wrap_pyfunction!(pin_to_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(unpin, module)?)
 }

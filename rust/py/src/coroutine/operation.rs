@@ -5,12 +5,12 @@ use std::task::{Context, Poll, Waker};
 
 use pyo3::prelude::*;
 
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 
 use super::{Class, Coroutine, Native, Parked, Step};
 use crate::object::gc::{Traverse, traverse};
 
-/// A future of the core as Python awaits it.
+/// A future of the core that Python can await.
 pub(crate) trait Operation: Traverse + Sized + Send + 'static {
     /// The full name of the Python type.
     const NAME: &'static CStr;
@@ -18,14 +18,14 @@ pub(crate) trait Operation: Traverse + Sized + Send + 'static {
     /// The type object.
     fn class() -> &'static Class;
 
-    /// Tries, and joins the queue if there is nothing yet. Called on the loop's thread only.
+    /// Polls for the result, and joins the wait queue if there is none yet. Called on the event loop's thread only.
     fn poll<'py>(
         &mut self,
         py: Python<'py>,
         context: &mut Context<'_>,
     ) -> Poll<PyResult<Bound<'py, PyAny>>>;
 
-    /// What gives up its place in the queue, should its loop be gone when it is woken.
+    /// Returns the function that leaves the wait queue if the event loop is gone at the wake-up.
     fn forward(&self) -> Option<Box<dyn FnOnce() + Send>> {
         None
     }
@@ -34,14 +34,13 @@ pub(crate) trait Operation: Traverse + Sized + Send + 'static {
 /// An [`Operation`] between its first poll and its result.
 #[derive(Debug)]
 pub(crate) struct Ready<O> {
-    /// Gone once it is finished or was cancelled: dropping it gives up its place in the queue, and
-    /// hands on a notification that it had.
+    /// `None` after the result or a cancellation. Dropping it leaves the wait queue and passes on a notification that it received.
     operation: Option<O>,
     parked: Option<Parked>,
 }
 
 impl<O: Operation> Ready<O> {
-    /// An awaitable that has not started.
+    /// Makes an awaitable that has not started.
     pub(crate) fn make(py: Python<'_>, operation: O) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(py, || Self {
             operation: Some(operation),
@@ -56,12 +55,11 @@ impl<O: Operation> Ready<O> {
             .operation
             .as_mut()
             .expect("a finished awaitable is not stepped again");
-        // First without a waker that could wake anybody: a ready result must not pay for a future.
+        // First with a waker that does nothing: a ready result must not pay for a future.
         let mut outcome = operation.poll(py, &mut Context::from_waker(Waker::noop()));
         if outcome.is_pending() {
             let parked = Parked::new(py)?;
-            // Replaces the idle waker. A notification that came between the two polls is found by
-            // this one.
+            // Replaces the idle waker. This poll finds a notification that arrived between the two polls.
             outcome = operation.poll(py, &mut Context::from_waker(parked.as_waker()));
             self.parked = Some(parked);
         }
@@ -89,14 +87,9 @@ impl<O: Operation> Coroutine for Ready<O> {
         O::class()
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
-    }
-
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.abandon(py);
-        Err(error)
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn abandon(&mut self, _py: Python<'_>) {

@@ -1,4 +1,4 @@
-//! Waiting on a loop: a place in its [`super::loop_mailbox`].
+//! Waiting on an event loop: a slot in its [`super::loop_mailbox`].
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -12,12 +12,12 @@ use super::loop_registry::{mailbox, probable_mailbox};
 use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 
-/// A place on the running loop where an operation waits.
+/// A slot in the mailbox of the running event loop, in which an operation waits.
 #[derive(Debug)]
 pub(crate) struct Parked {
     mailbox: Arc<Mailbox>,
     key: Key,
-    /// None while it rests.
+    /// `None` while it only yields for one iteration.
     future: Option<Py<Future>>,
     waker: Waker,
 }
@@ -38,12 +38,12 @@ impl Wake for Ring {
 }
 
 impl Parked {
-    /// Makes a future of the running loop and a place for it in the loop's mailbox.
+    /// Makes a future of the running event loop, and a slot for it in the mailbox.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         Self::on(&asyncio::running_loop(py)?)
     }
 
-    /// The same on this loop, which runs in this thread.
+    /// Makes a future and a slot on this event loop, which runs in this thread.
     pub(crate) fn on(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
         let mut parked = Self::at(py, mailbox(event_loop)?);
@@ -51,7 +51,7 @@ impl Parked {
         Ok(parked)
     }
 
-    /// A place without a future, for one that looks again after a turn of the loop anyway.
+    /// Makes a slot without a future, for an operation that polls again after one event-loop iteration.
     pub(crate) fn resting(py: Python<'_>) -> PyResult<Self> {
         Ok(Self::at(py, probable_mailbox(py)?))
     }
@@ -70,12 +70,11 @@ impl Parked {
         }
     }
 
-    /// Gives it a future that nobody has resolved yet. Whether there is still anything to wait for
-    /// is to be asked after this.
+    /// Adds a future that is not resolved yet. Afterwards the caller must check again whether there is anything to wait for.
     pub(crate) fn arm(&mut self, py: Python<'_>) -> PyResult<()> {
         let event_loop = asyncio::running_loop(py)?;
         if !self.mailbox.is_of(&event_loop) {
-            // Somebody carries it on elsewhere.
+            // The operation continues on another event loop.
             *self = Self::new(py)?;
             return Ok(());
         }
@@ -93,18 +92,18 @@ impl Parked {
         Ok(())
     }
 
-    /// Wakes this place, from any thread, any number of times, also when nobody is there any more.
+    /// Returns a waker of this slot, for any thread and any number of wake-ups, also after the slot was removed.
     pub(crate) fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// The same, for one who only may need it.
+    /// Borrows the waker.
     pub(crate) fn as_waker(&self) -> &Waker {
         &self.waker
     }
 
-    /// Takes note of what to do if whoever waits here turns out to be out of reach, when it is to be
-    /// woken: hand on what it was promised. To be called as soon as there is a place to give up.
+    /// Stores the function that passes on a promise if the waiter is unreachable at its wake-up. Must be called as soon as there is a
+    /// queue position to give up.
     pub(crate) fn forward(&self, py: Python<'_>, give_up: Forward) {
         let mut futures = self.mailbox.futures.borrow(py);
         let old = futures
@@ -114,17 +113,17 @@ impl Parked {
         drop(old);
     }
 
-    /// The future, marked as being awaited: what the awaitable hands up to its task.
+    /// Returns the future, marked as awaited, for the awaitable to yield to its task.
     pub(crate) fn hand_up<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let future = self.future(py)?;
         future.get().mark();
         Ok(future.into_any())
     }
 
-    /// The future itself, for a caller that hands it to Python.
+    /// Returns the future, for a caller that passes it to Python.
     pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Future>> {
         let future = self.future.as_ref().map(|future| future.bind(py).clone());
-        future.ok_or_else(|| PyRuntimeError::new_err("a place that rests has no future"))
+        future.ok_or_else(|| PyRuntimeError::new_err("a slot that only yields has no future"))
     }
 }
 
@@ -132,8 +131,7 @@ traverse!(Parked { future });
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        // Dropped by an awaitable or a link, which CPython only drops on an attached thread: this
-        // costs a counter.
+        // Cheap: CPython drops the owner, an awaitable or a link, on an attached thread.
         Python::attach(|py| {
             let held = self.mailbox.futures.borrow(py).remove(self.key);
             drop(held);

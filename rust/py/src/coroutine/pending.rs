@@ -1,9 +1,8 @@
-//! A future of the core on its way to being ready.
+//! A future of the core that waits, first for one event-loop iteration.
 //!
-//! It waits in two steps. First it takes its place in the line of the core and lets the loop have
-//! one turn: on a busy loop what it waits for often comes in that very turn, and a bare turn costs
-//! half of what a future costs that is made, awaited and resolved. Only if nothing came it waits on
-//! a future of the loop.
+//! It waits in two steps. First it joins the wait queue of the core and yields for one event-loop iteration. On a busy event loop the
+//! result often arrives in that iteration, and a bare yield costs half as much as making, awaiting and resolving a future. Only without
+//! a result it waits on a future of the event loop.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,9 +15,9 @@ use super::loop_mailbox::Forward;
 use super::park::Parked;
 use crate::object::gc::{Traverse, traverse};
 
-/// A future that stands in a line of the core.
+/// A future that is in a wait queue of the core.
 pub(crate) trait Placed: Future + Unpin {
-    /// What gives up its place, should its loop be gone when it is woken.
+    /// Returns the function that leaves the wait queue if the event loop is gone at the wake-up.
     fn forward(&self) -> Option<Forward>;
 }
 
@@ -36,7 +35,7 @@ impl Placed for Put<Py<PyAny>> {
     }
 }
 
-/// See the top of this file. Dropping it gives up the place.
+/// A waiting future: see the top of this file. Dropping it leaves the wait queue.
 #[derive(Debug)]
 pub(crate) struct Pending<F> {
     pub(crate) future: F,
@@ -51,7 +50,7 @@ impl<F: Placed> Pending<F> {
         }
     }
 
-    /// The output; or what to hand up to the task before the next step.
+    /// Returns the output; or, as an error, the object to yield to the task before the next step.
     pub(crate) fn step<'py>(
         &mut self,
         py: Python<'py>,
@@ -65,7 +64,7 @@ impl<F: Placed> Pending<F> {
             return Ok(Ok(output));
         }
         parked.arm(py)?;
-        // Making the future was Python code, and what is waited for may have come meanwhile.
+        // Making the future ran Python code, during which the result may have arrived.
         let future = Pin::new(&mut self.future);
         match future.poll(&mut Context::from_waker(parked.as_waker())) {
             Poll::Ready(output) => {
@@ -73,7 +72,7 @@ impl<F: Placed> Pending<F> {
                 Ok(Ok(output))
             }
             Poll::Pending => {
-                // It may have begun to wait anew, if its place was given up.
+                // It may have joined the queue again, if its position was given up.
                 if let Some(forward) = self.future.forward() {
                     parked.forward(py, forward);
                 }

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyType};
 use super::Step;
 use super::delegate::send;
 use super::type_object::{Class, Coroutine, Native, Object};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::runtime::private_layout;
 
@@ -30,17 +30,13 @@ impl Coroutine for Probe {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         if !std::mem::replace(&mut self.has_waited, true) {
             return Ok(Step::Yield(value.clone()));
         }
         let held = self.held.take().unwrap_or_else(|| py.None());
         Ok(Step::Return(held.into_bound(py)))
-    }
-
-    fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        Err(error)
     }
 
     fn abandon(&mut self, _py: Python<'_>) {

@@ -26,7 +26,7 @@ use pyo3::prelude::*;
 use super::type_slots;
 use super::type_slots::{Clear, Close, Throw};
 use super::{Step, self_test};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::Traverse;
 use crate::runtime::private_layout::Layout;
 
@@ -42,39 +42,53 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     /// The type object. Each implementor has a static of its own.
     fn class() -> &'static Class;
 
-    /// Goes on with `value` (always `None` the first time).
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised>;
+    /// Resumes with `value`, which is `None` the first time.
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError>;
 
-    /// Goes on with an error thrown in: a cancellation, as a rule.
-    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
+    /// Resumes with an error thrown in, which is usually a cancellation. By default gives up and returns the error.
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        self.abandon(py);
+        Err(error)
+    }
 
-    /// Whether there is nothing in it to drop, as after the one step of most awaitables.
+    /// Whether no field needs a drop, as after the only step of most awaitables.
     #[inline]
     fn is_empty(&self) -> bool {
         false
     }
 
-    /// How many dead objects of the type are kept for reuse, at most [`MOST_KEPT`].
-    const KEPT: usize = 64;
+    /// The number of dead objects of the type that are kept for reuse, at most [`MOST_KEPT`].
+    const FREE_LIST_SIZE: usize = 64;
 
-    /// Whether the value is still needed after the last step, and dropped with the object.
-    const OUTLIVES: bool = false;
+    /// Whether the value is kept after the last step and dropped with the object.
+    const KEEPS_VALUE: bool = false;
 
-    /// What to warn of if this was never begun: somebody forgot an `await`, and what was asked for was not done.
+    /// The warning for an object that was never awaited, if the forgotten `await` has consequences.
     #[inline]
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         None
     }
 
-    /// The methods that the type has beside those of a coroutine.
+    /// The methods of the type in addition to those of a coroutine.
     fn methods() -> Vec<ffi::PyMethodDef> {
         Vec::new()
     }
 
-    /// Gives up its place and everything it holds; called once, when a suspended or a never started
-    /// object dies.
-    fn abandon(&mut self, py: Python<'_>);
+    /// Leaves its wait queue and drops its fields. Called once, when a suspended or never started object is deallocated. By default
+    /// does nothing.
+    fn abandon(&mut self, _py: Python<'_>) {}
 }
+
+/// Defines `class()` of a [`Coroutine`] or an [`Operation`](super::operation::Operation) with a static of its own.
+macro_rules! own_class {
+    () => {
+        fn class() -> &'static crate::coroutine::Class {
+            static CLASS: crate::coroutine::Class = crate::coroutine::Class::new();
+            &CLASS
+        }
+    };
+}
+pub(crate) use own_class;
 
 /// The most dead objects of a type that can be kept for reuse.
 pub(crate) const MOST_KEPT: usize = 256;
@@ -146,7 +160,7 @@ pub(super) enum Status {
     /// A step is on the stack.
     Running,
     /// It returned or raised. Its value is dropped, and not looked at any more, unless it
-    /// [outlives](Coroutine::OUTLIVES) the last step.
+    /// [is kept](Coroutine::KEEPS_VALUE) after the last step.
     Finished,
 }
 
@@ -247,7 +261,11 @@ impl<T: Coroutine> Native<T> {
         }
         // SAFETY: the GIL is held, and nothing else refers to the state now.
         unsafe { (*T::class().0.get()).object = object.cast() };
-        let most = if LAYOUT.is_used() { T::KEPT } else { 0 };
+        let most = if LAYOUT.is_used() {
+            T::FREE_LIST_SIZE
+        } else {
+            0
+        };
         T::class().set_most(py, most);
         Ok(())
     }
@@ -300,7 +318,9 @@ impl<T: Coroutine> Native<T> {
         );
         // SAFETY: the object is of the type that `register` made; the thread is attached. What `step` gives is owned.
         unsafe {
-            let stepped = step::<T>(py, object.as_ptr(), |value| Raised::lower(py, run(value)));
+            let stepped = step::<T>(py, object.as_ptr(), |value| {
+                RaisedError::set_from(py, run(value))
+            });
             match stepped {
                 Ok(value) => Ok(Bound::from_owned_ptr(py, value)),
                 Err(raised) => Err(raised.fetch(py)),
@@ -342,8 +362,8 @@ pub(super) fn method(
 pub(super) unsafe fn step<'py, T: Coroutine>(
     py: Python<'py>,
     object: *mut ffi::PyObject,
-    run: impl FnOnce(&mut T) -> Result<Step<'py>, Raised>,
-) -> Result<*mut ffi::PyObject, Raised> {
+    run: impl FnOnce(&mut T) -> Result<Step<'py>, RaisedError>,
+) -> Result<*mut ffi::PyObject, RaisedError> {
     let this = object.cast::<Object<T>>();
     // SAFETY: the caller's promise. No other `&mut` to the value exists: a second step is refused
     // while `status` is `Running`, and the collector leaves a running object alone. Whoever called
@@ -380,13 +400,13 @@ pub(super) unsafe fn step<'py, T: Coroutine>(
 
 /// Why an object that is not idle cannot be stepped.
 #[cold]
-fn refuse(py: Python<'_>, status: Status) -> Raised {
+fn refuse(py: Python<'_>, status: Status) -> RaisedError {
     let error = if status == Status::Running {
         PyValueError::new_err("this awaitable is already executing")
     } else {
         PyRuntimeError::new_err("cannot reuse an awaitable that was already awaited")
     };
-    Raised::set(py, error)
+    RaisedError::set(py, error)
 }
 
 /// Drops what it held, unless that outlives it: nobody will step it again, and whatever dropping runs
@@ -400,7 +420,7 @@ pub(super) unsafe fn finish<T: Coroutine>(this: *mut Object<T>) {
     // SAFETY: the caller's promise.
     unsafe {
         (*this).status = Status::Finished;
-        if !T::OUTLIVES && !(*this).value.is_empty() {
+        if !T::KEEPS_VALUE && !(*this).value.is_empty() {
             ManuallyDrop::drop(&mut (*this).value);
         }
     }

@@ -1,12 +1,12 @@
-//! The wake-ups of one turn of a loop, called together.
+//! The wake-ups of one event-loop iteration, as one callback.
 //!
-//! A release may wake ten waiters, and ten releases of one turn a hundred. Each of them is a [`Future`] whose callbacks
-//! the loop is to call in its next turn. They wait here for that, in order, and the loop is asked once: by the first. Its
-//! turn then calls those of all, each in its own context, as the loop would have done one by one:
+//! One release may wake ten waiters, and ten releases in one iteration a hundred. Each waiter is a [`Future`] whose callbacks must be
+//! called in the next iteration. They are queued here, in order; the first schedules one callback of the event loop. That calls the
+//! callbacks of all futures, each in its own context, as the event loop would have done one by one:
 //!
-//! - one that fails is told of by the loop's exception handler, and the others are called;
-//! - `KeyboardInterrupt` and `SystemExit` come out of the loop at once, and those that are left go into its next turn;
-//! - who is woken while they are called waits for the turn after.
+//! - An error is reported to the exception handler of the event loop, and the other callbacks are called.
+//! - `KeyboardInterrupt` and `SystemExit` leave the event loop immediately. The remaining futures go into the next iteration.
+//! - Futures that are resolved meanwhile wait for the iteration after.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,51 +18,51 @@ use pyo3::types::{PyDict, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::future::Future;
-use super::loop_mailbox::{Mailbox, undisturbed};
+use super::loop_mailbox::{Mailbox, with_saved_exception};
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 
-/// What the loop calls in its next turn, if it was asked to.
+/// The futures whose callbacks are due in the next event-loop iteration.
 #[derive(Debug, Default)]
 pub(super) struct Wakes {
     next: Vec<Py<Future>>,
-    /// The memory of the last ones.
+    /// The memory of the last batch, for reuse.
     spare: Vec<Py<Future>>,
 }
 
 traverse!(Wakes { next });
 
 impl Mailbox {
-    /// Whether the loop was asked already to call the callbacks of some in its next turn.
+    /// Whether a batch is already scheduled for the next iteration.
     pub(super) fn has_wakes(&self, py: Python<'_>) -> bool {
         !self.wakes.borrow(py).next.is_empty()
     }
 
-    /// Has the loop call those of a future that is done, in its next turn. Called in the loop's thread.
+    /// Schedules the callbacks of a finished future for the next iteration. Called on the event loop's thread.
     pub(super) fn call_back(self: &Arc<Self>, future: &Bound<'_, Future>) -> PyResult<()> {
         let py = future.py();
         let future = future.clone().unbind();
-        let turn = if self.wakes_together {
+        let callback = if self.wakes_together {
             let mut wakes = self.wakes.borrow(py);
             wakes.next.push(future);
             if wakes.next.len() > 1 {
                 return Ok(());
             }
-            Turn::of(self, Vec::new())
+            WakeCallback::of(self, Vec::new())
         } else {
-            Turn::of(self, vec![future])
+            WakeCallback::of(self, vec![future])
         };
-        turn.ask(py)
+        callback.schedule(py)
     }
 
-    /// Those of the turn that begins.
+    /// Takes the futures of the current iteration.
     pub(super) fn take_wakes(&self, py: Python<'_>) -> Vec<Py<Future>> {
         let mut wakes = self.wakes.borrow(py);
         let spare = std::mem::take(&mut wakes.spare);
         std::mem::replace(&mut wakes.next, spare)
     }
 
-    /// Calls the callbacks of these.
+    /// Calls the callbacks of these futures.
     pub(super) fn call_all(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -76,7 +76,7 @@ impl Mailbox {
                     continue;
                 };
                 let rest: Vec<_> = std::iter::once(future.unbind()).chain(left).collect();
-                Turn::of(self, rest).ask(py)?;
+                WakeCallback::of(self, rest).schedule(py)?;
                 return Err(error);
             }
         }
@@ -85,7 +85,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Tells of what a callback raised, as the loop does; what ends the loop comes back.
+    /// Reports an error of a callback as the event loop does. Returns an error that must end the event loop.
     #[cold]
     fn report(&self, future: &Bound<'_, Future>, error: PyErr) -> PyResult<()> {
         let py = future.py();
@@ -107,16 +107,16 @@ impl Mailbox {
     }
 }
 
-/// What the loop is asked to call.
+/// The callback that the event loop is scheduled to call.
 #[pyclass(frozen, module = "headrace._core")]
-struct Turn {
+struct WakeCallback {
     mailbox: Arc<Mailbox>,
-    /// These; or those of the mailbox, if there are none.
+    /// The futures of this batch; if there are none, those of the mailbox.
     own: GilCell<Vec<Py<Future>>>,
     called: AtomicBool,
 }
 
-impl Turn {
+impl WakeCallback {
     fn of(mailbox: &Arc<Mailbox>, own: Vec<Py<Future>>) -> Self {
         Self {
             mailbox: Arc::clone(mailbox),
@@ -125,8 +125,8 @@ impl Turn {
         }
     }
 
-    /// If the loop is closed or gone, this is dropped right here, and does what is left to do.
-    fn ask(self, py: Python<'_>) -> PyResult<()> {
+    /// Schedules the callback. If the event loop is closed or gone, this is dropped here, and its drop does the rest.
+    fn schedule(self, py: Python<'_>) -> PyResult<()> {
         let Some(event_loop) = self.mailbox.event_loop.bind(py).upgrade() else {
             return Ok(());
         };
@@ -147,7 +147,7 @@ impl Turn {
 }
 
 #[pymethods]
-impl Turn {
+impl WakeCallback {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         self.called.store(true, Ordering::Relaxed);
         self.mailbox.call_all(py, self.take(py))
@@ -168,10 +168,10 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for WakeCallback {
     fn drop(&mut self) {
         if !*self.called.get_mut() {
-            undisturbed(|py| {
+            with_saved_exception(|py| {
                 let futures = self.take(py);
                 let keys: Vec<_> = (futures.iter()).map(|future| future.get().key).collect();
                 self.mailbox.give_up(py, &keys);

@@ -1,4 +1,4 @@
-//! A callable that the user gave, live.
+//! A callable parameter that may be replaced while it is in use.
 
 use std::ptr;
 
@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
@@ -20,7 +20,7 @@ pub(crate) struct Callable {
 }
 
 impl Callable {
-    /// Takes a callable, or raises a `TypeError` that names the parameter and the value.
+    /// Checks and stores a callable. Returns a `TypeError` that names the parameter and the value otherwise.
     pub(crate) fn new(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
         Self::check(parameter, function)?;
         Ok(Self {
@@ -29,7 +29,7 @@ impl Callable {
         })
     }
 
-    /// Raises a `TypeError` that names the parameter and the value unless it is a callable.
+    /// Returns a `TypeError` that names the parameter and the value unless it is a callable.
     pub(crate) fn check(parameter: &str, function: &Bound<'_, PyAny>) -> PyResult<()> {
         if function.is_callable() {
             return Ok(());
@@ -44,7 +44,7 @@ impl Callable {
         Err(errors::wrong_type(parameter, "callable", function))
     }
 
-    /// The callable of now.
+    /// The current callable.
     #[inline]
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.function
@@ -53,56 +53,62 @@ impl Callable {
             .map(|function| function.bind(py).clone())
     }
 
-    /// Replaces it, from the next item on.
+    /// Replaces the callable, from the next item on.
     pub(crate) fn set(&self, function: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::check(self.parameter, function)?;
         let old = self
             .function
             .borrow(function.py())
             .replace(function.clone().unbind());
-        // Dropped with the borrow gone: a destructor may come back here.
+        // Dropped after the borrow has ended: a destructor may call this method again.
         drop(old);
         Ok(())
     }
 
-    /// Calls it with one argument. It is held during the call, in which it may be replaced.
+    /// Calls the callable with one argument. A reference is held during the call, which may replace the callable.
     #[inline]
-    pub(crate) fn call<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Raised> {
-        self.held(item.py(), [ptr::null_mut(), item.as_ptr()])
+    pub(crate) fn call<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+    ) -> Result<Bound<'py, PyAny>, RaisedError> {
+        self.call_with(item.py(), [ptr::null_mut(), item.as_ptr()])
     }
 
-    /// Calls it with two arguments.
+    /// Calls the callable with two arguments.
     #[inline]
     pub(crate) fn call2<'py>(
         &self,
         first: &Bound<'py, PyAny>,
         second: &Bound<'py, PyAny>,
-    ) -> Result<Bound<'py, PyAny>, Raised> {
-        self.held(
+    ) -> Result<Bound<'py, PyAny>, RaisedError> {
+        self.call_with(
             first.py(),
             [ptr::null_mut(), first.as_ptr(), second.as_ptr()],
         )
     }
 
     #[inline]
-    fn held<'py, const N: usize>(
+    fn call_with<'py, const N: usize>(
         &self,
         py: Python<'py>,
         arguments: [*mut ffi::PyObject; N],
-    ) -> Result<Bound<'py, PyAny>, Raised> {
+    ) -> Result<Bound<'py, PyAny>, RaisedError> {
         match self.get(py) {
             // SAFETY: the callers hold the arguments.
             Some(function) => unsafe { vectorcall(&function, arguments) },
-            None => Err(Raised::set(py, self.gone())),
+            None => Err(RaisedError::set(py, self.cleared_error())),
         }
     }
 
     #[cold]
-    fn gone(&self) -> PyErr {
-        PyRuntimeError::new_err(format!("{} was collected", self.parameter))
+    fn cleared_error(&self) -> PyErr {
+        PyRuntimeError::new_err(format!(
+            "{} was cleared by the garbage collector",
+            self.parameter
+        ))
     }
 
-    /// Breaks a cycle.
+    /// Drops the callable, to break a reference cycle.
     pub(crate) fn clear(&self, py: Python<'_>) {
         let old = self.function.borrow(py).take();
         drop(old);
@@ -111,33 +117,32 @@ impl Callable {
 
 traverse!(Callable { function });
 
-/// Calls something that is held with one argument.
+/// Calls a callable with one argument.
 #[inline]
 pub(crate) fn call_one<'py>(
     function: &Bound<'py, PyAny>,
     item: &Bound<'py, PyAny>,
-) -> Result<Bound<'py, PyAny>, Raised> {
-    // SAFETY: both are alive, and stay so.
+) -> Result<Bound<'py, PyAny>, RaisedError> {
+    // SAFETY: the caller holds references to both during the call.
     unsafe { vectorcall(function, [ptr::null_mut(), item.as_ptr()]) }
 }
 
-/// Calls something with what `arguments` holds behind its first place, which is free for a bound
-/// method's `self`.
+/// Calls a callable with `arguments[1..]`. The first element is free for the `self` of a bound method.
 ///
 /// # Safety
 ///
-/// The arguments, from the second place on, are live objects that the caller holds.
+/// The arguments, from the second element on, are live objects that the caller holds.
 #[expect(
     clippy::inline_always,
-    reason = "it is the body of `call`, for a number of arguments"
+    reason = "it is the body of `call` for each number of arguments"
 )]
 #[inline(always)]
 unsafe fn vectorcall<'py, const N: usize>(
     function: &Bound<'py, PyAny>,
     mut arguments: [*mut ffi::PyObject; N],
-) -> Result<Bound<'py, PyAny>, Raised> {
-    // SAFETY: the vectorcall protocol, with arguments that the callers hold. Null comes with an
-    // exception.
+) -> Result<Bound<'py, PyAny>, RaisedError> {
+    // SAFETY: the vectorcall protocol, with arguments that the callers hold. Null is returned with an
+    // exception set.
     unsafe {
         let first = arguments.as_mut_ptr().add(1);
         let count = (N - 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
@@ -145,18 +150,18 @@ unsafe fn vectorcall<'py, const N: usize>(
             Some(call) => call(function.as_ptr(), first, count, ptr::null_mut()),
             None => ffi::PyObject_Vectorcall(function.as_ptr(), first, count, ptr::null_mut()),
         };
-        Bound::from_owned_ptr_or_opt(function.py(), result).ok_or(Raised)
+        Bound::from_owned_ptr_or_opt(function.py(), result).ok_or(RaisedError)
     }
 }
 
-/// `PyVectorcall_Function`, without the call.
+/// `PyVectorcall_Function`, inlined.
 ///
 /// # Safety
 ///
 /// `function` is a live object.
 #[inline]
 unsafe fn vectorcall_of(function: *mut ffi::PyObject) -> Option<ffi::vectorcallfunc> {
-    // SAFETY: the flag of a type says that its objects have such a pointer, and the type says where.
+    // SAFETY: the flag of the type states that its objects have such a pointer, at an offset that the type also has.
     unsafe {
         let kind = ffi::Py_TYPE(function);
         if ffi::PyType_HasFeature(kind, ffi::Py_TPFLAGS_HAVE_VECTORCALL) == 0 {

@@ -1,20 +1,20 @@
-//! `tap`: items are shown to somebody on their way.
+//! `tap`: calls callables with each item and emits the item.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
 /// Calls each of `callbacks` with each item, one after the other, and emits the item.
 ///
-/// An item is awaited for once, so from the first callback that returns an awaitable on the others are
-/// called by a coroutine: `rest(awaitable, callbacks, item)`.
+/// A kernel awaits once for each item. So from the first callback that returns an awaitable on, a coroutine calls the others:
+/// `rest(awaitable, callbacks, item)`.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct CallbackKernel {
@@ -63,7 +63,7 @@ impl CallbackKernel {
     }
 }
 
-/// A tuple of callables, one at least, or the `TypeError` that names what is wrong.
+/// Returns a tuple of at least one callable, or a `TypeError` that names the wrong element.
 fn checked(callbacks: &Bound<'_, PyAny>) -> PyResult<Py<PyTuple>> {
     let Ok(items) = callbacks.try_iter() else {
         return Err(errors::wrong_type(
@@ -88,7 +88,7 @@ impl Kernel for CallbackKernel {
     const PARAMETER: &'static str = "callbacks";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         let callbacks = self.callbacks(py);
         let called = || {
@@ -97,20 +97,20 @@ impl Kernel for CallbackKernel {
                 if is_awaitable(&result) {
                     let others = callbacks.get_slice(number + 1, callbacks.len());
                     let rest = self.rest.bind(py).call1((result, others, item))?;
-                    return Ok(Flow::Await(rest));
+                    return Ok(Output::Await(rest));
                 }
             }
-            Ok(Flow::Emit(item.clone()))
+            Ok(Output::Emit(item.clone()))
         };
-        Raised::lower(py, called())
+        RaisedError::set_from(py, called())
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         _result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
-        Ok(Flow::Emit(item.clone()))
+    ) -> PyResult<Output<'py>> {
+        Ok(Output::Emit(item.clone()))
     }
 }
 

@@ -1,15 +1,15 @@
-//! `catch`: an item in the place of an error.
+//! `catch`: replaces an error by an item.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::errors::RaisedError;
+use crate::object::gc::traverse;
 
-/// Emits items as they are, and for each error from above `handler(error)`, awaited if it is awaitable;
-/// nothing, if that is `skip`.
+/// Emits items unchanged. For each error of the stages before it, emits `handler(error)`, awaited if it is awaitable; nothing if
+/// that is `skip`.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct CatchKernel {
@@ -17,9 +17,8 @@ pub(crate) struct CatchKernel {
     skip: Py<PyAny>,
 }
 
-/// An error on its way into a [`CatchKernel`]. The driver puts it there in the place of an item, so that
-/// it is awaited for, and kept when its pull is cancelled, like one. It has nothing to clear: the error
-/// in it does that.
+/// An error that a [`CatchKernel`] processes. The driver passes it like an item: it is awaited, and kept when its pull is
+/// cancelled. It needs no `__clear__`, because the error has one.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Caught(Py<PyAny>);
@@ -37,32 +36,21 @@ impl Caught {
     }
 }
 
-#[pymethods]
-impl CatchKernel {
-    #[new]
-    fn new(handler: &Bound<'_, PyAny>, skip: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self {
-            handler: Callable::new("handler", handler)?,
-            skip: skip.clone().unbind(),
-        })
-    }
+callable_kernel! {
+    impl CatchKernel {
+        live handler;
 
-    #[getter]
-    fn handler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.handler.get(py)
-    }
+        #[new]
+        fn new(handler: &Bound<'_, PyAny>, skip: &Bound<'_, PyAny>) -> PyResult<Self> {
+            Ok(Self {
+                handler: Callable::new("handler", handler)?,
+                skip: skip.clone().unbind(),
+            })
+        }
 
-    #[setter]
-    fn set_handler(&self, handler: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.handler.set(handler)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.handler.clear(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.handler.clear(py);
+        }
     }
 }
 
@@ -71,27 +59,27 @@ impl Kernel for CatchKernel {
     const CATCHES: bool = true;
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let Ok(caught) = item.cast_exact::<Caught>() else {
-            return Ok(Flow::Emit(item.clone()));
+            return Ok(Output::Emit(item.clone()));
         };
         let py = item.py();
         let result = self.handler.call(caught.get().0.bind(py))?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(py, self.resume(item, result))
+        RaisedError::set_from(py, self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         Ok(if result.is(&self.skip) {
-            Flow::Skip
+            Output::Skip
         } else {
-            Flow::Emit(result)
+            Output::Emit(result)
         })
     }
 }

@@ -1,17 +1,17 @@
-//! `dedupe`: each item once.
+//! `dedupe`: emits each item once.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
-use crate::object::gc::{self, Traverse, VisitError, Visitor};
+use crate::errors::RaisedError;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::whole;
+use crate::object::int_setting::check_int;
 
-/// Emits an item unless `key(item)`, awaited if it is awaitable, has been seen.
+/// Emits an item unless `key(item)`, awaited if it is awaitable, is remembered.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct DedupeKernel {
@@ -21,11 +21,11 @@ pub(crate) struct DedupeKernel {
     memory: Memory,
 }
 
-/// What was seen.
+/// The remembered keys.
 #[derive(Debug)]
 enum Memory {
-    /// The keys, from the one that was met longest ago. A dict of Python's, since keys are hashed and
-    /// compared as Python does; no borrow of ours is open meanwhile.
+    /// All keys, least recently seen first. A Python dict, because Python hashes and compares the keys; no borrow is open
+    /// meanwhile.
     All(Py<PyDict>),
     /// The key of the last item.
     Last(GilCell<Option<Py<PyAny>>>),
@@ -48,13 +48,13 @@ impl DedupeKernel {
         Ok(Self {
             key: key.map(|key| Callable::new("key", key)).transpose()?,
             maxsize: maxsize
-                .map(|maxsize| whole("maxsize", 1, maxsize))
+                .map(|maxsize| check_int("maxsize", 1, maxsize))
                 .transpose()?,
             memory,
         })
     }
 
-    /// How many keys are remembered.
+    /// The number of remembered keys.
     #[getter]
     fn remembered(&self, py: Python<'_>) -> usize {
         match &self.memory {
@@ -76,7 +76,7 @@ impl DedupeKernel {
 }
 
 impl DedupeKernel {
-    /// Whether this key is new; it is not any more then.
+    /// Whether this key is new. Remembers it.
     fn is_new(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = key.py();
         match &self.memory {
@@ -100,7 +100,7 @@ impl DedupeKernel {
                     }
                     return Ok(is_new);
                 };
-                // Met again, it becomes the youngest.
+                // A key that is seen again becomes the most recent.
                 if !is_new {
                     seen.del_item(key)?;
                 }
@@ -120,29 +120,29 @@ impl Kernel for DedupeKernel {
     const PARAMETER: &'static str = "key";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let key = match &self.key {
             None => item.clone(),
             Some(key) => {
                 let result = key.call(item)?;
                 if is_awaitable(&result) {
-                    return Ok(Flow::Await(result));
+                    return Ok(Output::Await(result));
                 }
                 result
             }
         };
-        Raised::lower(item.py(), self.resume(item, key))
+        RaisedError::set_from(item.py(), self.resume(item, key))
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         Ok(if self.is_new(&result)? {
-            Flow::Emit(item.clone())
+            Output::Emit(item.clone())
         } else {
-            Flow::Skip
+            Output::Skip
         })
     }
 
@@ -157,17 +157,10 @@ impl Kernel for DedupeKernel {
     }
 }
 
-impl Traverse for DedupeKernel {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        if let Some(key) = &self.key {
-            key.traverse(visit)?;
-        }
-        match &self.memory {
-            Memory::All(seen) => visit(seen.as_any()),
-            Memory::Last(last) => match last.peek_for_gc().as_deref() {
-                Some(Some(key)) => visit(key),
-                _ => Ok(()),
-            },
-        }
+traverse!(
+    enum Memory {
+        All(seen),
+        Last(last),
     }
-}
+);
+traverse!(DedupeKernel { key, memory });

@@ -1,12 +1,11 @@
-//! `filter`: an item comes out as it went in, or not at all.
+//! `filter`: emits the items that match a predicate.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::errors::RaisedError;
+use crate::object::gc::traverse;
 
 /// Emits an item if `predicate(item)`, awaited if it is awaitable, is true.
 #[pyclass(frozen, module = "headrace._core")]
@@ -15,31 +14,20 @@ pub(crate) struct FilterKernel {
     predicate: Callable,
 }
 
-#[pymethods]
-impl FilterKernel {
-    #[new]
-    fn new(predicate: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self {
-            predicate: Callable::new("predicate", predicate)?,
-        })
-    }
+callable_kernel! {
+    impl FilterKernel {
+        live predicate;
 
-    #[getter]
-    fn predicate<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.predicate.get(py)
-    }
+        #[new]
+        fn new(predicate: &Bound<'_, PyAny>) -> PyResult<Self> {
+            Ok(Self {
+                predicate: Callable::new("predicate", predicate)?,
+            })
+        }
 
-    #[setter]
-    fn set_predicate(&self, predicate: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.predicate.set(predicate)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.predicate.clear(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.predicate.clear(py);
+        }
     }
 }
 
@@ -47,15 +35,15 @@ impl Kernel for FilterKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.predicate.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
         match result.is_truthy() {
-            Ok(true) => Ok(Flow::Emit(item.clone())),
-            Ok(false) => Ok(Flow::Skip),
-            Err(error) => Err(Raised::set(item.py(), error)),
+            Ok(true) => Ok(Output::Emit(item.clone())),
+            Ok(false) => Ok(Output::Skip),
+            Err(error) => Err(RaisedError::set(item.py(), error)),
         }
     }
 
@@ -64,11 +52,11 @@ impl Kernel for FilterKernel {
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         Ok(if result.is_truthy()? {
-            Flow::Emit(item.clone())
+            Output::Emit(item.clone())
         } else {
-            Flow::Skip
+            Output::Skip
         })
     }
 }

@@ -1,13 +1,12 @@
-//! `flat_map`: the items of what a callable makes of each item.
+//! `flat_map`: maps each item to an iterable and emits its items.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
-use crate::object::gc::{self, Traverse, traverse};
-use crate::source::AnyFeed;
+use crate::errors::RaisedError;
+use crate::object::gc::traverse;
+use crate::source::AnySource;
 
 /// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
 #[pyclass(frozen, module = "headrace._core")]
@@ -16,31 +15,20 @@ pub(crate) struct FlatMapKernel {
     transform: Callable,
 }
 
-#[pymethods]
-impl FlatMapKernel {
-    #[new]
-    fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self {
-            transform: Callable::new("transform", transform)?,
-        })
-    }
+callable_kernel! {
+    impl FlatMapKernel {
+        live transform;
 
-    #[getter]
-    fn transform<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.transform.get(py)
-    }
+        #[new]
+        fn new(transform: &Bound<'_, PyAny>) -> PyResult<Self> {
+            Ok(Self {
+                transform: Callable::new("transform", transform)?,
+            })
+        }
 
-    #[setter]
-    fn set_transform(&self, transform: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.transform.set(transform)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.transform.clear(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.transform.clear(py);
+        }
     }
 }
 
@@ -48,20 +36,20 @@ impl Kernel for FlatMapKernel {
     const PARAMETER: &'static str = "transform";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.transform.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(item.py(), self.resume(item, result))
+        RaisedError::set_from(item.py(), self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
-        AnyFeed::over(&result).map(|feed| Flow::Many(Box::new(feed)))
+    ) -> PyResult<Output<'py>> {
+        AnySource::over(&result).map(|source| Output::Many(Box::new(source)))
     }
 }
 

@@ -1,109 +1,97 @@
-//! `in_order`: items leave by their index.
+//! `in_order`: emits items in the order of their index.
 
 use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList};
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::{self, Raised};
-use crate::object::gc::{self, Traverse, VisitError, Visitor};
+use crate::errors::{self, RaisedError};
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::Whole;
-use crate::source::AnyFeed;
+use crate::object::int_setting::IntSetting;
+use crate::source::AnySource;
 
-/// Emits items in the order of `index(item)`, awaited if it is awaitable, each index once, from `start`
-/// on. What comes too early is held, and leaves behind the item that was missing, or at the end.
+/// Emits items in the order of `index(item)`, awaited if it is awaitable. Each index from `start` on occurs once. An item that is
+/// too early is held until the missing items have been emitted, or until the end.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct InOrderKernel {
     index: Callable,
     start: i64,
-    maxsize: Whole,
+    maxsize: IntSetting,
     state: GilCell<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The index that leaves next. Wider than an index, so that there is one after the last.
+    /// The next index to emit. Wider than an index, which gives the largest index a successor.
     next: i128,
     held: BTreeMap<i128, Py<PyAny>>,
 }
 
-#[pymethods]
-impl InOrderKernel {
-    #[new]
-    fn new(
-        index: &Bound<'_, PyAny>,
-        start: &Bound<'_, PyAny>,
-        maxsize: &Bound<'_, PyAny>,
-    ) -> PyResult<Self> {
-        let index = Callable::new("index", index)?;
-        if !is_integer(start) {
-            return Err(errors::wrong_type("start", "an integer", start));
+callable_kernel! {
+    impl InOrderKernel {
+        live index;
+
+        #[new]
+        fn new(
+            index: &Bound<'_, PyAny>,
+            start: &Bound<'_, PyAny>,
+            maxsize: &Bound<'_, PyAny>,
+        ) -> PyResult<Self> {
+            let index = Callable::new("index", index)?;
+            if !is_integer(start) {
+                return Err(errors::wrong_type("start", "an integer", start));
+            }
+            let start = start.extract().map_err(|_| {
+                pyo3::exceptions::PyValueError::new_err(format!(
+                    "start must be from -2**63 and below 2**63, got {}",
+                    errors::describe(start)
+                ))
+            })?;
+            Ok(Self {
+                index,
+                start,
+                maxsize: IntSetting::new("maxsize", 1, maxsize)?,
+                state: GilCell::new(State {
+                    next: i128::from(start),
+                    held: BTreeMap::new(),
+                }),
+            })
         }
-        let start = start.extract().map_err(|_| {
-            pyo3::exceptions::PyValueError::new_err(format!(
-                "start must be from -2**63 and below 2**63, got {}",
-                errors::describe(start)
-            ))
-        })?;
-        Ok(Self {
-            index,
-            start,
-            maxsize: Whole::new("maxsize", 1, maxsize)?,
-            state: GilCell::new(State {
-                next: i128::from(start),
-                held: BTreeMap::new(),
-            }),
-        })
-    }
 
-    #[getter]
-    fn index<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.index.get(py)
-    }
+        #[getter]
+        fn maxsize(&self, py: Python<'_>) -> u64 {
+            self.maxsize.get(py)
+        }
 
-    #[setter]
-    fn set_index(&self, index: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.index.set(index)
-    }
+        #[setter]
+        fn set_maxsize(&self, maxsize: &Bound<'_, PyAny>) -> PyResult<()> {
+            self.maxsize.set(maxsize)
+        }
 
-    #[getter]
-    fn maxsize(&self, py: Python<'_>) -> u64 {
-        self.maxsize.get(py)
-    }
+        /// The number of items that wait for a missing one.
+        #[getter]
+        fn waiting(&self, py: Python<'_>) -> usize {
+            self.state.borrow(py).held.len()
+        }
 
-    #[setter]
-    fn set_maxsize(&self, maxsize: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.maxsize.set(maxsize)
-    }
-
-    /// How many items wait for one that is missing.
-    #[getter]
-    fn waiting(&self, py: Python<'_>) -> usize {
-        self.state.borrow(py).held.len()
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.index.clear(py);
-        self.restart(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.index.clear(py);
+            self.restart(py);
+        }
     }
 }
 
-/// Whether this is an integer as `number::whole` has it.
+/// Whether this is an integer and not a `bool`, as for an integer parameter.
 fn is_integer(value: &Bound<'_, PyAny>) -> bool {
     value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
 }
 
 impl InOrderKernel {
-    /// Why an item with this index can neither leave nor be held.
+    /// The reason that an item with this index can be neither emitted nor held.
     fn refusal(&self, py: Python<'_>, index: i128) -> Option<String> {
         let state = self.state.borrow(py);
         let maxsize = self.maxsize.get(py);
@@ -114,7 +102,7 @@ impl InOrderKernel {
             Some("was given to an item before".to_owned())
         } else if index > next && held as u64 >= maxsize {
             Some(format!(
-                "comes too early: {held} items wait for {next} already, and maxsize is {maxsize}"
+                "is too early: {held} items wait for {next} already, and maxsize is {maxsize}"
             ))
         } else {
             None
@@ -126,22 +114,22 @@ impl Kernel for InOrderKernel {
     const PARAMETER: &'static str = "index";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.index.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(item.py(), self.resume(item, result))
+        RaisedError::set_from(item.py(), self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         let py = item.py();
-        let refuse = |name: &str, why: &str| {
-            let message = format!("index {} {why}", errors::describe(&result));
+        let refuse = |name: &str, reason: &str| {
+            let message = format!("index {} {reason}", errors::describe(&result));
             Err(errors::refused(py, name, &message, item.clone()))
         };
         if !is_integer(&result) {
@@ -150,15 +138,15 @@ impl Kernel for InOrderKernel {
         let Ok(index) = result.extract::<i64>().map(i128::from) else {
             return refuse("OrderError", "is not between -2**63 and 2**63");
         };
-        if let Some(why) = self.refusal(py, index) {
-            return refuse("OrderError", &why);
+        if let Some(reason) = self.refusal(py, index) {
+            return refuse("OrderError", &reason);
         }
         let mut run = Vec::new();
         {
             let mut state = self.state.borrow(py);
             if index > state.next {
                 state.held.insert(index, item.clone().unbind());
-                return Ok(Flow::Skip);
+                return Ok(Output::Skip);
             }
             state.next += 1;
             while let Some(held) = {
@@ -170,11 +158,11 @@ impl Kernel for InOrderKernel {
             }
         }
         if run.is_empty() {
-            return Ok(Flow::Emit(item.clone()));
+            return Ok(Output::Emit(item.clone()));
         }
         run.insert(0, item.clone().unbind());
-        let feed = AnyFeed::over(PyList::new(py, run)?.as_any())?;
-        Ok(Flow::Many(Box::new(feed)))
+        let source = AnySource::over(PyList::new(py, run)?.as_any())?;
+        Ok(Output::Many(Box::new(source)))
     }
 
     fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -194,12 +182,5 @@ impl Kernel for InOrderKernel {
     }
 }
 
-impl Traverse for InOrderKernel {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        self.index.traverse(visit)?;
-        match self.state.peek_for_gc() {
-            Some(state) => state.held.values().try_for_each(visit),
-            None => Ok(()),
-        }
-    }
-}
+traverse!(State { held });
+traverse!(InOrderKernel { index, state });

@@ -1,14 +1,13 @@
-//! `map`: one item out for each item in.
+//! `map`: emits one result for each item.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::errors::RaisedError;
+use crate::object::gc::traverse;
 
-/// Emits `transform(item)`, awaited if it is awaitable, unless it is wanted `raw`.
+/// Emits `transform(item)`, awaited if it is awaitable and not `raw`.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct MapKernel {
@@ -16,38 +15,27 @@ pub(crate) struct MapKernel {
     raw: bool,
 }
 
-#[pymethods]
-impl MapKernel {
-    #[new]
-    #[pyo3(signature = (transform, raw = false))]
-    fn new(transform: &Bound<'_, PyAny>, raw: bool) -> PyResult<Self> {
-        Ok(Self {
-            transform: Callable::new("transform", transform)?,
-            raw,
-        })
-    }
+callable_kernel! {
+    impl MapKernel {
+        live transform;
 
-    #[getter]
-    fn transform<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.transform.get(py)
-    }
+        #[new]
+        #[pyo3(signature = (transform, raw = false))]
+        fn new(transform: &Bound<'_, PyAny>, raw: bool) -> PyResult<Self> {
+            Ok(Self {
+                transform: Callable::new("transform", transform)?,
+                raw,
+            })
+        }
 
-    #[setter]
-    fn set_transform(&self, transform: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.transform.set(transform)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.transform.clear(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.transform.clear(py);
+        }
     }
 }
 
 impl MapKernel {
-    /// One whose callable goes by another name.
+    /// Makes a kernel whose callable is named differently in errors.
     pub(crate) fn calling(parameter: &'static str, function: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
             transform: Callable::new(parameter, function)?,
@@ -60,12 +48,12 @@ impl Kernel for MapKernel {
     const PARAMETER: &'static str = "transform";
 
     #[inline]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.transform.call(item)?;
         Ok(if is_awaitable(&result) && !self.raw {
-            Flow::Await(result)
+            Output::Await(result)
         } else {
-            Flow::Emit(result)
+            Output::Emit(result)
         })
     }
 
@@ -73,8 +61,8 @@ impl Kernel for MapKernel {
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
-        Ok(Flow::Emit(result))
+    ) -> PyResult<Output<'py>> {
+        Ok(Output::Emit(result))
     }
 }
 

@@ -14,8 +14,8 @@
 //! error. Both spend from one [yield budget](crate::runtime::yield_budget), so that a stream of ready
 //! items still yields to the event loop.
 //!
-//! A kernel owns its configuration (`transform`, `predicate`) and its state. Both are live: a driver
-//! reads them for each item and caches nothing.
+//! A kernel owns its configuration (`transform`, `predicate`) and its state. Both are live: a driver reads them for each item and
+//! caches nothing.
 //!
 //! To add one: a file here with a `#[pyclass]` and its [`Kernel`]; its name in `kernels!` below;
 //! its stub in `_core.pyi`; its two classes in `python/headrace/pull/transform.py` and
@@ -40,79 +40,95 @@ mod window;
 
 use pyo3::prelude::*;
 
-use crate::errors::Raised;
-use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::source::AnyFeed;
+use crate::errors::RaisedError;
+use crate::object::gc::{Traverse, traverse};
+use crate::source::AnySource;
 pub(crate) use callable::{Callable, call_one};
 pub(crate) use catch::Caught;
 pub(crate) use map::MapKernel;
 pub(crate) use reduce::ReduceKernel;
 
-/// What becomes of an item that went into a kernel.
+/// The result of processing one item.
 #[derive(Debug)]
-pub(crate) enum Flow<'py> {
-    /// This goes on to the next stage.
+pub(crate) enum Output<'py> {
+    /// Pass this to the next stage.
     Emit(Bound<'py, PyAny>),
-    /// This goes on, and it is the last: nothing more is taken from above.
+    /// Pass this to the next stage, then end: nothing more is taken from the source.
     Last(Bound<'py, PyAny>),
-    /// Nothing comes out for this item.
+    /// Emit nothing for this item.
     Skip,
-    /// Nothing comes out for this item, and nothing more is taken from above.
+    /// Emit nothing, and end: nothing more is taken from the source.
     Stop,
-    /// The items of this iterable, sync or async, go on one by one, as they are asked for. Boxed, so
-    /// that what becomes of an item fits two registers.
-    Many(Box<AnyFeed>),
-    /// The callable returned this awaitable: await it, then call [`Kernel::resume`] with its
-    /// result.
+    /// Pass the items of this source to the next stage, one by one on demand. Boxed, which makes an output fit two registers.
+    Many(Box<AnySource>),
+    /// Await this result of the callable, then call [`Kernel::resume`] with the value.
     Await(Bound<'py, PyAny>),
 }
 
-/// One operator's work on one item.
+/// The logic of one operator.
 pub(crate) trait Kernel: Traverse {
-    /// The parameter that holds the callable, for the note on an error that it raises.
+    /// The name of the parameter that holds the callable, for the note on an error that it raises.
     const PARAMETER: &'static str;
 
-    /// Whether errors from above go into it, each as a [`Caught`].
+    /// Whether the kernel processes errors of the stages before it, each as a [`Caught`].
     const CATCHES: bool = false;
 
-    /// An item goes in. An error is the callable's own; the driver adds the operator to it.
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised>;
+    /// Processes an item. An error is the callable's own; the driver adds a note that names the operator.
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError>;
 
-    /// The awaitable that [`Flow::Await`] gave for `item` came to `result`.
+    /// Continues with the result of the awaitable that [`Output::Await`] returned for `item`.
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         _result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         unreachable!("this kernel awaits nothing")
     }
 
-    /// Whether nothing is to be taken from above, before or after the first item.
+    /// Whether no more items are to be taken from the source. Checked before each item, including the first.
     fn is_done(&self, _py: Python<'_>) -> bool {
         false
     }
 
-    /// Nothing more comes from above: what it still holds comes out, one by one. It is asked until it
-    /// has nothing.
+    /// Returns one of the items that are still held at the end of the source. Called until it returns `None`.
     fn flush<'py>(&self, _py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         None
     }
 
-    /// A new cycle begins: state goes back to what it was at first.
+    /// Resets the state for a restart.
     fn restart(&self, _py: Python<'_>) {}
 }
 
-impl Traverse for AnyKernel {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.as_any())
-    }
+/// Implements the Python methods of a kernel with a callable as a live attribute: the methods of the block, a getter and a setter
+/// of the attribute, and `__traverse__`.
+macro_rules! callable_kernel {
+    (impl $kernel:ident { live $attribute:ident; $($methods:tt)* }) => {
+        #[pyo3::pymethods]
+        impl $kernel {
+            $($methods)*
+
+            #[getter($attribute)]
+            fn live_callable<'py>(&self, py: pyo3::Python<'py>) -> Option<pyo3::Bound<'py, pyo3::PyAny>> {
+                self.$attribute.get(py)
+            }
+
+            #[setter($attribute)]
+            fn set_live_callable(&self, callable: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<()> {
+                self.$attribute.set(callable)
+            }
+
+            fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+                crate::object::gc::visit(&visit, |visit| crate::object::gc::Traverse::traverse(self, visit))
+            }
+        }
+    };
 }
+use callable_kernel;
 
 /// Declares the kernels: the enum by which a driver holds one of them, and their registration.
 macro_rules! kernels {
     ($($name:ident($class:ty)),+ $(,)?) => {
-        /// Any kernel. An enum rather than a trait object, so that the driver's loop is one jump
-        /// and the kernel's code inlined.
+        /// Any kernel. An enum, not a trait object: the driver's loop costs one jump, and the kernel's code is inlined.
         #[derive(Debug)]
         pub(crate) enum AnyKernel {
             $(#[doc = stringify!($name)] $name(Py<$class>),)+
@@ -130,13 +146,13 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => Self::$name(kernel.clone_ref(py)),)+ }
             }
 
-            // `map` and `filter` are a part of the driver's loop; the others are called from there.
+            // `map` and `filter` are inlined into the driver's loop; it calls the others.
             #[inline(always)]
-            pub(crate) fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
-                match self { $(Self::$name(kernel) => kernel.get().feed(item),)+ }
+            pub(crate) fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
+                match self { $(Self::$name(kernel) => kernel.get().process(item),)+ }
             }
 
-            pub(crate) fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+            pub(crate) fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Output<'py>> {
                 match self { $(Self::$name(kernel) => kernel.get().resume(item, result),)+ }
             }
 
@@ -148,7 +164,7 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => kernel.get().flush(py),)+ }
             }
 
-            /// Whether errors from above go into it, each as a [`Caught`].
+            /// Whether the kernel processes errors of the stages before it, each as a [`Caught`].
             pub(crate) fn catches(&self) -> bool {
                 match self { $(Self::$name(_) => <$class as Kernel>::CATCHES,)+ }
             }
@@ -165,6 +181,8 @@ macro_rules! kernels {
                 match self { $(Self::$name(kernel) => kernel.as_any(),)+ }
             }
         }
+
+        traverse!(enum AnyKernel { $($name(kernel)),+ });
 
         /// Adds the kernels to the module.
         pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

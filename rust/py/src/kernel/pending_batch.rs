@@ -6,7 +6,7 @@ use pyo3::types::PyList;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
-/// The most items that memory is taken for before they are there.
+/// The most items for which memory is allocated in advance.
 const LARGE: usize = 1024;
 
 /// Items that wait for their list to be full.
@@ -22,7 +22,7 @@ const LARGE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Batch {
     items: GilCell<Vec<Py<PyAny>>>,
-    /// Whether a list that is not full comes out at the end.
+    /// Whether a partial batch is emitted at the end.
     keeps_partial: bool,
     preview: GilCell<Option<Py<PyList>>>,
 }
@@ -40,7 +40,7 @@ impl Batch {
         self.items.borrow(py).len()
     }
 
-    /// Adds an item; says how many there are then.
+    /// Adds an item. Returns the new number of items.
     pub(crate) fn push(&self, item: &Bound<'_, PyAny>) -> usize {
         let mut items = self.items.borrow(item.py());
         items.push(item.clone().unbind());
@@ -96,7 +96,7 @@ impl Batch {
         PyList::new(py, items).map(Bound::into_any)
     }
 
-    /// What is left at the end.
+    /// Takes the partial batch at the end.
     pub(crate) fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         if self.len(py) == 0 || !self.keeps_partial {
             self.clear(py);

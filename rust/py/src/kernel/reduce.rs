@@ -1,12 +1,11 @@
 //! `accumulate`: the running result of a function of two, one out for each item in.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::errors::RaisedError;
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
 /// Emits `accumulator = reducer(accumulator, item)`, awaited if it is awaitable.
@@ -14,65 +13,54 @@ use crate::object::gil_cell::GilCell;
 #[derive(Debug)]
 pub(crate) struct ReduceKernel {
     reducer: Callable,
-    /// What a cycle begins with; `None` if it begins with its first item.
+    /// The initial value; `None` if the first item is the initial value.
     initial: Option<Py<PyAny>>,
     accumulator: GilCell<Option<Py<PyAny>>>,
 }
 
-#[pymethods]
-impl ReduceKernel {
-    #[new]
-    #[pyo3(signature = (reducer, *initial))]
-    pub(crate) fn new(
-        reducer: &Bound<'_, PyAny>,
-        initial: &Bound<'_, pyo3::types::PyTuple>,
-    ) -> PyResult<Self> {
-        let py = reducer.py();
-        let initial = initial.iter().next().map(Bound::unbind);
-        Ok(Self {
-            reducer: Callable::new("reducer", reducer)?,
-            accumulator: GilCell::new(initial.as_ref().map(|initial| initial.clone_ref(py))),
-            initial,
-        })
-    }
+callable_kernel! {
+    impl ReduceKernel {
+        live reducer;
 
-    #[getter]
-    fn reducer<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.reducer.get(py)
-    }
+        #[new]
+        #[pyo3(signature = (reducer, *initial))]
+        pub(crate) fn new(
+            reducer: &Bound<'_, PyAny>,
+            initial: &Bound<'_, pyo3::types::PyTuple>,
+        ) -> PyResult<Self> {
+            let py = reducer.py();
+            let initial = initial.iter().next().map(Bound::unbind);
+            Ok(Self {
+                reducer: Callable::new("reducer", reducer)?,
+                accumulator: GilCell::new(initial.as_ref().map(|initial| initial.clone_ref(py))),
+                initial,
+            })
+        }
 
-    #[setter]
-    fn set_reducer(&self, reducer: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.reducer.set(reducer)
-    }
+        /// The result so far; `None` before the first item if there is no initial value.
+        #[getter]
+        pub(crate) fn accumulator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+            self.accumulator
+                .borrow(py)
+                .as_ref()
+                .map(|value| value.clone_ref(py))
+        }
 
-    /// The result so far; `None` before the first item if there is no initial value.
-    #[getter]
-    pub(crate) fn accumulator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.accumulator
-            .borrow(py)
-            .as_ref()
-            .map(|value| value.clone_ref(py))
-    }
+        #[setter]
+        fn set_accumulator(&self, value: &Bound<'_, PyAny>) {
+            self.set(value.py(), Some(value.clone().unbind()));
+        }
 
-    #[setter]
-    fn set_accumulator(&self, value: &Bound<'_, PyAny>) {
-        self.set(value.py(), Some(value.clone().unbind()));
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.reducer.clear(py);
-        self.set(py, None);
+        fn __clear__(&self, py: Python<'_>) {
+            self.reducer.clear(py);
+            self.set(py, None);
+        }
     }
 }
 
 impl ReduceKernel {
     fn set(&self, py: Python<'_>, value: Option<Py<PyAny>>) {
-        // The old one is dropped with the borrow gone: its destructor may come back here.
+        // The old value is dropped after the borrow has ended: its destructor may call this method again.
         let old = std::mem::replace(&mut *self.accumulator.borrow(py), value);
         drop(old);
     }
@@ -82,27 +70,27 @@ impl Kernel for ReduceKernel {
     const PARAMETER: &'static str = "reducer";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         let Some(accumulator) = self.accumulator(py) else {
             self.set(py, Some(item.clone().unbind()));
-            return Ok(Flow::Emit(item.clone()));
+            return Ok(Output::Emit(item.clone()));
         };
         let result = self.reducer.call2(accumulator.bind(py), item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
         self.set(py, Some(result.clone().unbind()));
-        Ok(Flow::Emit(result))
+        Ok(Output::Emit(result))
     }
 
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         self.set(result.py(), Some(result.clone().unbind()));
-        Ok(Flow::Emit(result))
+        Ok(Output::Emit(result))
     }
 
     fn restart(&self, py: Python<'_>) {

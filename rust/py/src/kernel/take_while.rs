@@ -1,62 +1,50 @@
-//! `take_while` and `skip_while`: a stream parts at the first item that the predicate is false for.
+//! `take_while` and `skip_while`: split a stream at the first item for which the predicate is false.
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output, callable_kernel};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
-use crate::object::gc::{self, Traverse, traverse};
+use crate::errors::RaisedError;
+use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
-/// Asks `predicate(item)`, awaited if it is awaitable, until it is false, and no more. What comes before
-/// is emitted, and nothing after (`takes`); or the other way round, with the item that it was false for.
+/// Calls `predicate(item)`, awaited if it is awaitable, until it is false for the first time. If `takes`, the items before that
+/// are emitted; otherwise that item and the items after it.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct WhileKernel {
     predicate: Callable,
     takes: bool,
-    /// It was false once.
-    turned: GilCell<bool>,
+    /// Whether the predicate was false once.
+    is_past: GilCell<bool>,
 }
 
-#[pymethods]
-impl WhileKernel {
-    #[new]
-    fn new(predicate: &Bound<'_, PyAny>, takes: bool) -> PyResult<Self> {
-        Ok(Self {
-            predicate: Callable::new("predicate", predicate)?,
-            takes,
-            turned: GilCell::new(false),
-        })
-    }
+callable_kernel! {
+    impl WhileKernel {
+        live predicate;
 
-    #[getter]
-    fn predicate<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.predicate.get(py)
-    }
+        #[new]
+        fn new(predicate: &Bound<'_, PyAny>, takes: bool) -> PyResult<Self> {
+            Ok(Self {
+                predicate: Callable::new("predicate", predicate)?,
+                takes,
+                is_past: GilCell::new(false),
+            })
+        }
 
-    #[setter]
-    fn set_predicate(&self, predicate: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.predicate.set(predicate)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| self.traverse(visit))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.predicate.clear(py);
+        fn __clear__(&self, py: Python<'_>) {
+            self.predicate.clear(py);
+        }
     }
 }
 
 impl WhileKernel {
-    /// What becomes of an item on either side of the turn.
-    fn flow<'py>(&self, item: &Bound<'py, PyAny>, turned: bool) -> Flow<'py> {
-        match (self.takes, turned) {
-            (true, false) | (false, true) => Flow::Emit(item.clone()),
-            (true, true) => Flow::Stop,
-            (false, false) => Flow::Skip,
+    /// The output for an item before the split, or for one past it.
+    fn output<'py>(&self, item: &Bound<'py, PyAny>, is_past: bool) -> Output<'py> {
+        match (self.takes, is_past) {
+            (true, false) | (false, true) => Output::Emit(item.clone()),
+            (true, true) => Output::Stop,
+            (false, false) => Output::Skip,
         }
     }
 }
@@ -65,36 +53,36 @@ impl Kernel for WhileKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
-        if *self.turned.borrow(py) {
-            return Ok(self.flow(item, true));
+        if *self.is_past.borrow(py) {
+            return Ok(self.output(item, true));
         }
         let result = self.predicate.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(py, self.resume(item, result))
+        RaisedError::set_from(py, self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
-        let turned = !result.is_truthy()?;
-        if turned {
-            *self.turned.borrow(item.py()) = true;
+    ) -> PyResult<Output<'py>> {
+        let is_past = !result.is_truthy()?;
+        if is_past {
+            *self.is_past.borrow(item.py()) = true;
         }
-        Ok(self.flow(item, turned))
+        Ok(self.output(item, is_past))
     }
 
     fn is_done(&self, py: Python<'_>) -> bool {
-        self.takes && *self.turned.borrow(py)
+        self.takes && *self.is_past.borrow(py)
     }
 
     fn restart(&self, py: Python<'_>) {
-        *self.turned.borrow(py) = false;
+        *self.is_past.borrow(py) = false;
     }
 }
 

@@ -1,15 +1,15 @@
-//! Objects that are made and dropped all the time: dead ones are kept, whole, and used again.
+//! Free lists: dead objects of frequently used classes are kept and reused.
 //!
-//! `#[pyclass(freelist = N)]` keeps their memory, behind a lock of its own, and makes each of them anew through
-//! `object.__new__`: 35 ns and more, for what takes 10 here. For that a class gives up being written once: what is in it
-//! must be such that a dead object can be filled again through a shared reference.
+//! `#[pyclass(freelist = N)]` keeps only the memory, behind a lock, and creates each object through `object.__new__`. That takes at
+//! least 35 ns, where a free list of this module takes 10. In return, the fields of such a class must be writable through a shared
+//! reference ([`Filling`]), to fill a dead object again.
 //!
-//! What is in such an object is the collector's to see only if the class has it [shown](show).
+//! The collector visits such an object only if its class [tracks](track) it.
 //!
-//! Its deallocator is put in front of PyO3's, which is called for whatever is not to be used again.
+//! The deallocator of the free list replaces that of PyO3, and calls it for objects that are not kept.
 //!
-//! Replacing a deallocator and reviving an object is a [private layout](LAYOUT). The fallback leaves the class as it is: its bin
-//! stays empty, and each object is a new one.
+//! Replacing a deallocator and reviving an object is a [private layout](LAYOUT). The fallback leaves the class unchanged: its free
+//! list stays empty, and each object is a new one.
 
 use std::cell::UnsafeCell;
 use std::fmt::{self, Debug};
@@ -25,25 +25,25 @@ use crate::runtime::private_layout::{self, Layout};
 
 pub(crate) static LAYOUT: Layout = Layout::new("recycled_objects", self_test);
 
-/// A class whose dead objects are used again. It is no base class.
-pub(crate) trait Recycled: PyClass<Frozen = True> + Send + Sync {
-    /// Where its dead objects are: a static of its own.
-    fn bin() -> &'static Bin;
+/// A class whose dead objects are reused. It must not be a base class.
+pub(crate) trait Pooled: PyClass<Frozen = True> + Send + Sync {
+    /// The free list of the class, in a static of its own.
+    fn free_list() -> &'static FreeList;
 
-    /// The last reference is gone: lets go of what is in it and says true; or says false, and the object is dropped like any
-    /// other. It runs no Python code, and does not panic: the Python objects that are in it it hands to `leaving`.
-    fn spend(&self, leaving: &mut Leaving) -> bool;
+    /// Empties the object after its last reference was dropped, and returns true; or returns false to drop it like any other
+    /// object. Must not run Python code and must not panic: it moves the Python objects of the fields to `dropped`.
+    fn recycle(&self, dropped: &mut Dropped) -> bool;
 }
 
-/// Python objects that go with the object that held them, once that is done with.
+/// Python objects to drop after the object that held them was recycled.
 #[derive(Default)]
-pub(crate) struct Leaving([Option<Py<PyAny>>; LEAVING]);
+pub(crate) struct Dropped([Option<Py<PyAny>>; MOST_DROPPED]);
 
-/// How many there may be.
-const LEAVING: usize = 4;
+/// The most of them.
+const MOST_DROPPED: usize = 4;
 
-impl Leaving {
-    /// One that leaves, if it is one.
+impl Dropped {
+    /// Adds an object, if there is one.
     #[inline]
     pub(crate) fn push(&mut self, object: Option<Py<PyAny>>) {
         if object.is_none() {
@@ -54,27 +54,27 @@ impl Leaving {
         }
     }
 
-    /// Lets go of them.
+    /// Drops the objects.
     ///
     /// # Safety
     ///
     /// The GIL is held.
     #[inline]
-    unsafe fn go(&mut self) {
-        // Where they are: to copy what was just written stalls.
+    unsafe fn drop_all(&mut self) {
+        // In place: copying values that were just written stalls the processor.
         for object in self.0.iter_mut().filter_map(Option::take) {
-            // SAFETY: the caller's promise. Not by dropping it, which waits for another occasion where PyO3 does not know that
-            // the GIL is held: in the slots of a type, say.
+            // SAFETY: the caller's promise. Dropping the `Py` would be deferred in the slots of a type, where PyO3 does not know that
+            // the GIL is held.
             unsafe { ffi::Py_DECREF(object.into_ptr()) };
         }
     }
 }
 
-/// What such an object is filled with, each time anew.
+/// The fields of a pooled object, which are replaced at each use.
 pub(crate) struct Filling<T>(UnsafeCell<T>);
 
-// SAFETY: shared references to the value are given to whoever has the object, from any thread; it is written only while
-// nobody else has it.
+// SAFETY: holders of the object, on any thread, get shared references to the value. It is written only while there is no other
+// reference to the object.
 unsafe impl<T: Send + Sync> Sync for Filling<T> {}
 
 impl<T> Filling<T> {
@@ -84,13 +84,13 @@ impl<T> Filling<T> {
 
     #[inline]
     pub(crate) fn get(&self) -> &T {
-        // SAFETY: whoever has `self` has it from a reference to the object, and while there is one nothing is written.
+        // SAFETY: `self` comes from a reference to the object, and while one exists nothing is written.
         unsafe { &*self.0.get() }
     }
 
     /// # Safety
     ///
-    /// Nobody else refers to the object: it was just taken out of its bin, or is about to go there.
+    /// There is no other reference to the object: it was just taken from its free list, or is about to be put there.
     #[inline]
     #[expect(
         clippy::mut_from_ref,
@@ -108,24 +108,24 @@ impl<T: Debug> Debug for Filling<T> {
     }
 }
 
-/// How many dead objects of a class are kept.
+/// The most dead objects of a class that are kept.
 const KEPT: usize = 256;
 
 /// The dead objects of a class.
-pub(crate) struct Bin(UnsafeCell<State>);
+pub(crate) struct FreeList(UnsafeCell<State>);
 
 struct State {
     objects: [*mut ffi::PyObject; KEPT],
     kept: usize,
-    /// PyO3's own.
+    /// The deallocator of PyO3.
     dealloc: Option<ffi::destructor>,
 }
 
 // SAFETY: read and written with the GIL held only, by the functions below, and no Python code runs between a read and its
 // write. Builds without a GIL are refused in gil.rs.
-unsafe impl Sync for Bin {}
+unsafe impl Sync for FreeList {}
 
-impl Bin {
+impl FreeList {
     pub(crate) const fn new() -> Self {
         Self(UnsafeCell::new(State {
             objects: [ptr::null_mut(); KEPT],
@@ -134,86 +134,86 @@ impl Bin {
         }))
     }
 
-    /// A dead object of the class, alive again, with what was left in it; `None` if there is none.
+    /// Revives a dead object of the class, with its old fields; `None` if there is none.
     ///
-    /// `T` is the class that [registered](register) this bin.
+    /// `T` must be the class that [registered](register) this free list.
     #[inline]
-    pub(crate) fn take<'py, T: Recycled>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
-        // SAFETY: the GIL is held. What is in the bin are objects of this class that nothing refers to, with their contents
-        // and their reference to the type.
+    pub(crate) fn take<'py, T: Pooled>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
+        // SAFETY: the GIL is held. The list has objects of this class without references to them, with their fields and their
+        // reference to the type.
         unsafe {
             let state = &mut *self.0.get();
             state.kept = state.kept.checked_sub(1)?;
             let object = state.objects[state.kept];
-            // From none to one, as in coroutine/type_object.rs.
+            // The count goes from 0 to 1, as in coroutine/type_object.rs.
             ffi::Py_INCREF(object);
             Some(Bound::from_owned_ptr(py, object).cast_into_unchecked())
         }
     }
 }
 
-/// Has the collector see an object that was taken out of its bin, and has something in it that may be part of a cycle. Others
-/// stay out of its sight.
+/// Tracks an object from a free list in the garbage collector. Required if a field may be part of a reference cycle; other objects
+/// stay untracked.
 #[inline]
-pub(crate) fn show<T: Recycled>(object: &Bound<'_, T>) {
-    // SAFETY: attached, and a whole object, which was taken out of its sight when it died.
+pub(crate) fn track<T: Pooled>(object: &Bound<'_, T>) {
+    // SAFETY: attached, and a complete object, which was untracked when it died.
     unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
 }
 
-/// Keeps the dead objects of a class from now on, if they can be revived. Called once, when the module is made.
-pub(crate) fn register<T: Recycled>(py: Python<'_>) -> PyResult<()> {
+/// Starts to keep the dead objects of a class, if they can be revived. Called once, at import.
+pub(crate) fn register<T: Pooled>(py: Python<'_>) -> PyResult<()> {
     if LAYOUT.is_used() && private_layout::has_known_struct(&T::type_object(py))? {
         replace_dealloc::<T>(py);
     }
     Ok(())
 }
 
-fn replace_dealloc<T: Recycled>(py: Python<'_>) {
+fn replace_dealloc<T: Pooled>(py: Python<'_>) {
     let class = T::type_object_raw(py);
-    // SAFETY: the GIL is held, and there are no objects of the class yet. It is a heap type of our own that nobody
-    // inherits the slot from.
+    // SAFETY: the GIL is held, and there are no objects of the class yet. It is a heap type of this module without subclasses that
+    // inherit the slot.
     unsafe {
-        let state = &mut *T::bin().0.get();
-        // Once, or it would call itself.
+        let state = &mut *T::free_list().0.get();
+        // Only once: otherwise the deallocator would call itself.
         if state.dealloc.is_none() {
             state.dealloc = (*class).tp_dealloc.replace(dealloc::<T>);
         }
     }
 }
 
-unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls this with the GIL held, when the last reference to an object of `T` is gone. Borrowed, for a
-    // reference that is counted would bring us here again when it goes.
+unsafe extern "C" fn dealloc<T: Pooled>(object: *mut ffi::PyObject) {
+    // SAFETY: CPython calls this with the GIL held, after the last reference to an object of `T` was dropped. The object is
+    // borrowed, because dropping a counted reference would call this function again.
     unsafe {
-        let state = T::bin().0.get();
-        let mut leaving = Leaving::default();
+        let state = T::free_list().0.get();
+        let mut dropped = Dropped::default();
         let is_kept = (*state).kept < KEPT && !is_watched(object) && {
             let py = Python::assume_attached();
             let object = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
-            object.get().spend(&mut leaving)
+            object.get().recycle(&mut dropped)
         };
         if is_kept {
-            // PyO3's classes are the collector's to see, each. It must not come upon one that is dead: `gc.get_objects()`
-            // would refer to it, and let it die again.
+            // The collector tracks every object of PyO3's classes. A dead one must be untracked: `gc.get_objects()` would create a
+            // reference to it, and deallocate it again.
             ffi::PyObject_GC_UnTrack(object.cast());
             (*state).objects[(*state).kept] = object;
             (*state).kept += 1;
-            // Last, since it may run Python code, which may even take this very object out of the bin.
-            leaving.go();
+            // Last, because it may run Python code, which may take this very object from the free list.
+            dropped.drop_all();
         } else if let Some(dealloc) = (*state).dealloc {
             dealloc(object);
         }
     }
 }
 
-/// Whether there is a weak reference to it, of which PyO3's deallocator tells.
+/// Whether there is a weak reference to the object, which only PyO3's deallocator clears.
 ///
 /// # Safety
 ///
 /// A live object.
 #[inline]
 unsafe fn is_watched(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: where the type says that an object has its list of weak references, there it is, if it is in the object at all.
+    // SAFETY: a positive offset of the type is that of the list of weak references in the object.
     unsafe {
         match (*ffi::Py_TYPE(object)).tp_weaklistoffset {
             0 => false,
@@ -230,16 +230,16 @@ unsafe fn is_watched(object: *mut ffi::PyObject) -> bool {
 #[pyclass(frozen, weakref, module = "headrace._core")]
 struct Probe(Filling<Option<Py<PyAny>>>);
 
-static PROBES: Bin = Bin::new();
+static PROBES: FreeList = FreeList::new();
 
-impl Recycled for Probe {
-    fn bin() -> &'static Bin {
+impl Pooled for Probe {
+    fn free_list() -> &'static FreeList {
         &PROBES
     }
 
-    fn spend(&self, leaving: &mut Leaving) -> bool {
+    fn recycle(&self, dropped: &mut Dropped) -> bool {
         // SAFETY: the last reference to the object is gone.
-        leaving.push(unsafe { self.0.get_mut() }.take());
+        dropped.push(unsafe { self.0.get_mut() }.take());
         true
     }
 }
@@ -291,7 +291,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
         }
         // SAFETY: nobody else has it yet.
         unsafe { *revived.get().0.get_mut() = fill() };
-        show(&revived);
+        track(&revived);
         if !private_layout::is_tracked(&revived) {
             return Ok(false);
         }
@@ -300,7 +300,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     let Some(revived) = PROBES.take::<Probe>(py) else {
         return Ok(false);
     };
-    show(&revived);
+    track(&revived);
     let reference = PyWeakrefReference::new(&revived)?;
     let is_alive = reference.upgrade().is_some_and(|alive| alive.is(&revived));
     drop(revived);

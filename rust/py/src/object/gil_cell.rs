@@ -1,12 +1,13 @@
 //! State that the GIL guards.
 //!
-//! The objects of this crate are shared by everything that holds a reference to them, and Python
-//! code runs between almost any two of our statements: a callable of the user, a `__del__`, another
-//! thread after a switch. [`GilCell`] is a `RefCell` that such objects may hold: the token
-//! `Python<'py>` proves that the thread is attached when a borrow starts and ends, so its flag is
-//! never touched by two threads at once; and a borrow that is still open when other code arrives is
-//! found by the flag, not by a crash. **No borrow may be open across a call into Python**: take
-//! what is needed out, let the borrow go, then call.
+//! Objects of this crate are shared by all holders of a reference. Python code may run between almost any two statements: a user's
+//! callable, a `__del__`, another thread after a switch. [`GilCell`] is a `RefCell` for such objects:
+//!
+//! - The token `Python<'py>` proves that the thread is attached when a borrow starts and ends, so two threads never use the flag at
+//!   the same time.
+//! - The flag detects a borrow that is still open when other code borrows again.
+//!
+//! **No borrow may be open across a call into Python**: copy the needed values, end the borrow, then call.
 
 use std::cell::{RefCell, RefMut};
 
@@ -40,11 +41,10 @@ impl<T> GilCell<T> {
         self.0.borrow_mut()
     }
 
-    /// Borrows the value if nobody else does. The collector asks for it so: it may arrive while a
-    /// borrow is open, and what it cannot see it takes for alive.
+    /// Borrows the value unless it is borrowed. For the collector, which may run while a borrow is open, and treats contents that
+    /// it cannot visit as reachable.
     ///
-    /// It has no token, because traversal forbids everything that a token allows. The GIL is held
-    /// all the same.
+    /// There is no token, because traversal forbids everything that a token allows. The GIL is held nevertheless.
     #[inline]
     pub(crate) fn peek_for_gc(&self) -> Option<RefMut<'_, T>> {
         self.0.try_borrow_mut().ok()

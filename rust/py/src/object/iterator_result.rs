@@ -1,4 +1,4 @@
-//! `IteratorResult`: what the Obj protocol gives.
+//! `IteratorResult`: the result of one step of a stream.
 
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;
@@ -26,13 +26,13 @@ impl IteratorResult {
         Self { value, done }
     }
 
-    /// The item; after the end, what the stream was ended with.
+    /// The item; at the end, the value that ended the stream.
     #[getter]
     fn value(&self, py: Python<'_>) -> Py<PyAny> {
         self.value.clone_ref(py)
     }
 
-    /// Whether that was the end.
+    /// Whether this is the end.
     #[getter]
     fn done(&self) -> bool {
         self.done
@@ -100,13 +100,13 @@ impl IteratorResult {
 }
 
 impl IteratorResult {
-    /// Whether that was the end.
+    /// Whether this is the end.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// An item.
+    /// Makes the result with an item.
     pub(crate) fn item(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = value.py();
         Ok(Bound::new(
@@ -119,7 +119,7 @@ impl IteratorResult {
         .into_any())
     }
 
-    /// An item that was accepted. All of them are one object, since it never changes.
+    /// Returns the result of an accepted push: one shared object, which never changes.
     #[inline]
     pub(crate) fn accepted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         static ACCEPTED: PyOnceLock<Py<IteratorResult>> = PyOnceLock::new();
@@ -135,7 +135,7 @@ impl IteratorResult {
         Ok(accepted.bind(py).clone().into_any())
     }
 
-    /// The end.
+    /// Makes the end.
     pub(crate) fn end(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         Ok(Bound::new(
             py,

@@ -1,8 +1,19 @@
-//! Python objects as this crate makes, holds and frees them.
+//! Python objects: creation, borrowing, garbage collection, reuse and drop.
+//!
+//! | file | contents |
+//! |---|---|
+//! | [`freelist`] | reuse of dead objects |
+//! | [`gc`] | visiting references for the garbage collector |
+//! | [`gil_cell`] | state that the GIL guards |
+//! | [`int_hasher`] | a hash for integer keys |
+//! | [`int_setting`] | integer parameters |
+//! | [`iterative_drop`] | references that are dropped without recursion |
+//! | [`iterator_result`] | the result of one step of a stream |
 
 pub(crate) mod freelist;
 pub(crate) mod gc;
 pub(crate) mod gil_cell;
+pub(crate) mod int_hasher;
 pub(crate) mod int_setting;
 pub(crate) mod iterative_drop;
 pub(crate) mod iterator_result;

@@ -16,7 +16,7 @@ use super::envelope::Envelope;
 use super::field::Field;
 use crate::buffer::Buffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::control;
@@ -269,9 +269,9 @@ impl Coroutine for Take {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -14,7 +14,7 @@ use super::state::{Phase, Start};
 use super::suspended::{Flight, Place};
 use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
 use crate::errors;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio;
@@ -91,7 +91,7 @@ impl Pull {
     /// The first step. The way of a ready item is short and in one piece; everything else branches
     /// off it.
     #[inline]
-    fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, Raised> {
+    fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         let this = link.get();
         let mut line = match Self::start(link)? {
@@ -109,19 +109,19 @@ impl Pull {
             }
             outcome => {
                 let outcome = outcome.map_err(|raised| raised.fetch(py));
-                Raised::lower(py, self.finish(link, line, outcome, None))
+                RaisedError::set_from(py, self.finish(link, line, outcome, None))
             }
         }
     }
 
     /// Takes the turn and the line, if nothing is in the way.
     #[inline]
-    pub(super) fn start(link: &Bound<'_, PullLink>) -> Result<Start, Raised> {
+    pub(super) fn start(link: &Bound<'_, PullLink>) -> Result<Start, RaisedError> {
         let py = link.py();
         let this = link.get();
         this.home()
             .check(py, "stream")
-            .map_err(|error| Raised::set(py, error))?;
+            .map_err(|error| RaisedError::set(py, error))?;
         let started = this.state.borrow(py).start(py);
         Ok(started)
     }
@@ -132,10 +132,12 @@ impl Pull {
         &mut self,
         link: &Bound<'py, PullLink>,
         start: Start,
-    ) -> Result<Step<'py>, Raised> {
+    ) -> Result<Step<'py>, RaisedError> {
         match start {
             Start::FarEnd(buffer) => self.take(link, buffer),
-            Start::Line(_) | Start::Slow => Raised::lower(link.py(), self.begin_slowly(link)),
+            Start::Line(_) | Start::Slow => {
+                RaisedError::set_from(link.py(), self.begin_slowly(link))
+            }
         }
     }
 
@@ -474,7 +476,7 @@ impl Coroutine for Pull {
 
     #[expect(clippy::inline_always, reason = "it is the body of the slot")]
     #[inline(always)]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         let Some(link) = self.link.take() else {
             unreachable!("a finished awaitable is not stepped again")
@@ -483,7 +485,7 @@ impl Coroutine for Pull {
         if matches!(self.stage, Stage::New) {
             return self.begin(&link);
         }
-        Raised::lower(py, self.go_on(&link, value))
+        RaisedError::set_from(py, self.go_on(&link, value))
     }
 
     #[inline]

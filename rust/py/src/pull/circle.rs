@@ -20,14 +20,14 @@ use super::link::PullLink;
 use super::state::Origin;
 use crate::errors;
 use crate::merge::Merge;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// Notes that something pulls this link.
 #[pyfunction]
 pub(crate) fn attach(link: &Bound<'_, PullLink>) {
     let this = link.get();
     this.is_attached.store(true, Relaxed);
-    if let Origin::Feed(AnyFeed::Merge(feed)) = &this.state.borrow(link.py()).origin {
+    if let Origin::Feed(AnySource::Merge(feed)) = &this.state.borrow(link.py()).origin {
         let merge = feed.get().merge(link.py());
         merge.get().is_attached.store(true, Relaxed);
     }
@@ -57,7 +57,7 @@ pub(crate) fn refuse_circle(
     let takes_from_it = |link: &Bound<'_, PullLink>| {
         matches!(
             &link.get().state.borrow(py).origin,
-            Origin::Feed(AnyFeed::Merge(feed)) if feed.get().merge(py).is(merge)
+            Origin::Feed(AnySource::Merge(feed)) if feed.get().merge(py).is(merge)
         )
     };
     if leads(vec![source.clone()], takes_from_it) {
@@ -102,14 +102,14 @@ fn sources<'py>(link: &Bound<'py, PullLink>) -> Vec<Bound<'py, PullLink>> {
     };
     match link.get().origin(py) {
         Origin::Stage { source, .. } => vec![source.bind(py).clone()],
-        Origin::Feed(AnyFeed::Merge(feed)) => links(feed.get().merge(py).get().all(py)),
-        Origin::Feed(AnyFeed::Foreign(feed))
+        Origin::Feed(AnySource::Merge(feed)) => links(feed.get().merge(py).get().all(py)),
+        Origin::Feed(AnySource::AsyncIter(feed))
             if feed.get().origin(py).is_instance_of::<PullLink>() =>
         {
             links(vec![feed.get().origin(py)])
         }
         // Python code pulls it: of headrace, or of the user's class.
-        Origin::Feed(AnyFeed::Foreign(_)) | Origin::Unset => {
+        Origin::Feed(AnySource::AsyncIter(_)) | Origin::Unset => {
             let source = link.getattr_opt(intern!(py, "source")).ok().flatten();
             links(source.into_iter().collect())
         }

@@ -15,7 +15,7 @@ use crate::coroutine::Parked;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// What a link draws from is being closed.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ pub(crate) fn end_closing(link: &Bound<'_, PullLink>, failed: bool) {
     let py = link.py();
     if failed {
         for feed in feeds(link) {
-            if let AnyFeed::Foreign(feed) = feed {
+            if let AnySource::AsyncIter(feed) = feed {
                 feed.get().reopen(py);
             }
         }
@@ -174,7 +174,7 @@ fn release(closing: Option<Closing>) {
 
 /// What this link draws from, where that is its own: an iterable of which it still hands items on, its
 /// `pull_impl`, its source.
-fn feeds(link: &Bound<'_, PullLink>) -> impl Iterator<Item = AnyFeed> {
+fn feeds(link: &Bound<'_, PullLink>) -> impl Iterator<Item = AnySource> {
     let py = link.py();
     let state = link.get().state.borrow(py);
     let own = match &state.origin {

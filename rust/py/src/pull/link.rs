@@ -22,14 +22,14 @@ use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
-use crate::runtime::fork_guard::Home;
-use crate::source::{AnyFeed, ForeignFeed};
+use crate::runtime::fork_guard::ProcessId;
+use crate::source::{AnySource, PyAsyncIterSource};
 
 /// The native part of a pull object: `PullObj` and everything derived from it.
 #[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PullLink {
-    home: Home,
+    home: ProcessId,
     pub(super) label: Option<Label>,
     /// Whether something pulls it, or did; see [`circle`].
     pub(super) is_attached: AtomicBool,
@@ -65,7 +65,7 @@ impl PullLink {
                     source: source.clone().unbind().into(),
                 }
             }
-            (Some(feed), None) => Origin::Feed(AnyFeed::of(feed)?),
+            (Some(feed), None) => Origin::Feed(AnySource::of(feed)?),
             (None, Some(kernel)) => {
                 return Err(errors::wrong_type("kernel", "given with an origin", kernel));
             }
@@ -132,7 +132,7 @@ impl PullLink {
     /// A new link.
     pub(super) fn made_of(origin: Origin) -> Self {
         Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             label: None,
             is_attached: AtomicBool::new(false),
             state: GilCell::new(State::made_of(origin)),
@@ -147,7 +147,7 @@ impl PullLink {
         }
     }
 
-    pub(crate) fn home(&self) -> Home {
+    pub(crate) fn home(&self) -> ProcessId {
         self.home
     }
 
@@ -165,13 +165,13 @@ impl PullLink {
     }
 
     /// The feed over `pull_impl` of a subclass.
-    pub(super) fn implementation(link: &Bound<'_, Self>) -> PyResult<AnyFeed> {
+    pub(super) fn implementation(link: &Bound<'_, Self>) -> PyResult<AnySource> {
         let py = link.py();
         if let Some(feed) = &link.get().state.borrow(py).implementation {
             return Ok(feed.clone_ref(py));
         }
         let method = link.as_any().getattr(intern!(py, "pull_impl"))?;
-        let feed = AnyFeed::Foreign(Py::new(py, ForeignFeed::made_by(&method))?);
+        let feed = AnySource::AsyncIter(Py::new(py, PyAsyncIterSource::made_by(&method))?);
         link.get().state.borrow(py).implementation = Some(feed.clone_ref(py));
         Ok(feed)
     }
@@ -223,7 +223,7 @@ impl PullLink {
                 return Ok(false);
             }
             let source = match link.get().origin(py) {
-                Origin::Feed(feed) => return Ok(!matches!(feed, AnyFeed::Foreign(_))),
+                Origin::Feed(feed) => return Ok(!matches!(feed, AnySource::AsyncIter(_))),
                 Origin::Stage {
                     source,
                     kernel: AnyKernel::Window(_) | AnyKernel::Take(_) | AnyKernel::Skip(_),
@@ -241,7 +241,7 @@ impl PullLink {
         loop {
             link = match link.get().origin(py) {
                 Origin::Stage { source, .. } => source.bind(py).clone(),
-                Origin::Feed(AnyFeed::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
+                Origin::Feed(AnySource::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
                     return Err(merge::own_source());
                 }
                 Origin::Feed(_) | Origin::Unset => return Ok(()),
@@ -296,7 +296,7 @@ impl PullLink {
     }
 
     /// What there is more of.
-    pub(super) fn pending(&self, py: Python<'_>) -> Option<AnyFeed> {
+    pub(super) fn pending(&self, py: Python<'_>) -> Option<AnySource> {
         self.state
             .borrow(py)
             .pending
@@ -304,7 +304,7 @@ impl PullLink {
             .map(|feed| feed.clone_ref(py))
     }
 
-    pub(super) fn set_pending(&self, py: Python<'_>, feed: Option<AnyFeed>) {
+    pub(super) fn set_pending(&self, py: Python<'_>, feed: Option<AnySource>) {
         let old = std::mem::replace(&mut self.state.borrow(py).pending, feed);
         drop(old);
     }
@@ -383,7 +383,7 @@ impl PullLink {
     pub(super) fn find_far_end(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
         let py = link.py();
         let feed = match &link.get().state.borrow(py).origin {
-            Origin::Feed(AnyFeed::Queue(feed)) => feed.clone_ref(py),
+            Origin::Feed(AnySource::Buffer(feed)) => feed.clone_ref(py),
             _ => return Ok(None),
         };
         if Self::has_implementation(link)? {

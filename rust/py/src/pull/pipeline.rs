@@ -22,11 +22,11 @@ use super::state::Origin;
 use super::suspended::Place;
 use crate::coroutine::{Inner, Step};
 use crate::errors;
-use crate::errors::Raised;
-use crate::kernel::{AnyKernel, Caught, Flow};
+use crate::errors::RaisedError;
+use crate::kernel::{AnyKernel, Caught, Output};
 use crate::object::gc::traverse;
 use crate::runtime::yield_budget;
-use crate::source::{AnyFeed, Drawn, ForeignFeed, Wait};
+use crate::source::{AnySource, PyAsyncIterSource, SourcePoll, Wait};
 
 /// One link of a line.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Stage {
 /// See the top of this file.
 #[derive(Debug)]
 pub(crate) struct Line {
-    pub(super) feed: AnyFeed,
+    pub(super) feed: AnySource,
     /// From the source's side to the consumer's.
     pub(super) stages: Vec<Stage>,
     pub(super) claim: Arc<Claim>,
@@ -48,7 +48,7 @@ pub(crate) struct Line {
     loaded: Vec<usize>,
     /// The last of those, and what it hands on: for as long as its items are there at once, they need
     /// not be looked for.
-    handing: Option<(usize, AnyFeed)>,
+    handing: Option<(usize, AnySource)>,
     /// The link of the feed, unless it is the last one itself.
     head: Option<Py<PullLink>>,
     /// Items came back to that link.
@@ -112,8 +112,8 @@ impl Line {
                     });
                     if !PullLink::can_fuse(&source)? {
                         is_fused = false;
-                        let foreign = ForeignFeed::over(source.as_any());
-                        break AnyFeed::Foreign(Py::new(py, foreign)?);
+                        let foreign = PyAsyncIterSource::over(source.as_any());
+                        break AnySource::AsyncIter(Py::new(py, foreign)?);
                     }
                     link = source;
                 }
@@ -158,7 +158,7 @@ impl Line {
         py: Python<'py>,
         tail: &Bound<'py, PullLink>,
         mut entry: Option<Entry<'py>>,
-    ) -> Result<Advance<'py>, Raised> {
+    ) -> Result<Advance<'py>, RaisedError> {
         'items: loop {
             if entry.is_none() && self.must_look_around() {
                 match self.ahead(py, tail)? {
@@ -176,8 +176,8 @@ impl Line {
                 }
                 match self.feed.ready(py) {
                     Some(item) => (item, 0),
-                    None => match self.feed.draw(py) {
-                        Ok(Drawn::Item(item)) => (item, 0),
+                    None => match self.feed.poll_next(py) {
+                        Ok(SourcePoll::Item(item)) => (item, 0),
                         drawn => match self.drew(py, drawn)? {
                             Ahead::Entry(entry) => entry,
                             Ahead::Feed => continue 'items,
@@ -188,14 +188,14 @@ impl Line {
             };
             while let Some(stage) = self.stages.get(number) {
                 self.claim.at.store(number + 1, Relaxed);
-                let flow = match stage.kernel.feed(&item) {
-                    Ok(Flow::Emit(output)) => {
+                let flow = match stage.kernel.process(&item) {
+                    Ok(Output::Emit(output)) => {
                         item = output;
                         number += 1;
                         continue;
                     }
-                    Ok(Flow::Skip) => continue 'items,
-                    Ok(Flow::Await(awaitable)) => self.begin(tail, number, &item, awaitable),
+                    Ok(Output::Skip) => continue 'items,
+                    Ok(Output::Await(awaitable)) => self.begin(tail, number, &item, awaitable),
                     Ok(flow) => Ok(Begun::Went(self.turn(tail, number, flow))),
                     Err(raised) => Err(stage.blame(tail, raised.fetch(py))),
                 };
@@ -219,15 +219,17 @@ impl Line {
     fn drew<'py>(
         &mut self,
         py: Python<'py>,
-        drawn: PyResult<Drawn<'py>>,
-    ) -> Result<Ahead<'py>, Raised> {
+        drawn: PyResult<SourcePoll<'py>>,
+    ) -> Result<Ahead<'py>, RaisedError> {
         match drawn {
-            Ok(Drawn::Item(item)) => Ok(Ahead::Entry((item, 0))),
-            Ok(Drawn::End) => {
+            Ok(SourcePoll::Item(item)) => Ok(Ahead::Entry((item, 0))),
+            Ok(SourcePoll::End) => {
                 self.end_above(0);
                 Ok(Ahead::Feed)
             }
-            Ok(Drawn::Wait(wait, object)) => Ok(Ahead::Outcome(Self::wait(*wait, None, object))),
+            Ok(SourcePoll::Wait(wait, object)) => {
+                Ok(Ahead::Outcome(Self::wait(*wait, None, object)))
+            }
             Err(error) => self.catch(py, error, 0).map(Ahead::Entry),
         }
     }
@@ -238,10 +240,10 @@ impl Line {
         &mut self,
         py: Python<'py>,
         tail: &Bound<'py, PullLink>,
-    ) -> Result<Ahead<'py>, Raised> {
+    ) -> Result<Ahead<'py>, RaisedError> {
         match self.hand_on(py) {
             Some(ahead) => Ok(ahead),
-            None => Raised::lower(py, self.look_around(py, tail)),
+            None => RaisedError::set_from(py, self.look_around(py, tail)),
         }
     }
 
@@ -253,14 +255,14 @@ impl Line {
         py: Python<'py>,
         error: PyErr,
         from: usize,
-    ) -> Result<Entry<'py>, Raised> {
+    ) -> Result<Entry<'py>, RaisedError> {
         let catching =
             (from..self.stages.len()).find(|number| self.stages[*number].kernel.catches());
         match catching {
             Some(number) if error.is_instance_of::<PyException>(py) => {
-                Raised::lower(py, Caught::of(py, error).map(|caught| (caught, number)))
+                RaisedError::set_from(py, Caught::of(py, error).map(|caught| (caught, number)))
             }
-            _ => Err(Raised::set(py, error)),
+            _ => Err(RaisedError::set(py, error)),
         }
     }
 
@@ -270,27 +272,27 @@ impl Line {
         &mut self,
         tail: &Bound<'py, PullLink>,
         number: usize,
-        flow: Flow<'py>,
+        flow: Output<'py>,
     ) -> Option<Bound<'py, PyAny>> {
         match flow {
-            Flow::Emit(output) => Some(output),
-            Flow::Skip => None,
-            Flow::Last(output) => {
+            Output::Emit(output) => Some(output),
+            Output::Skip => None,
+            Output::Last(output) => {
                 self.end_above(number + 1);
                 Some(output)
             }
-            Flow::Stop => {
+            Output::Stop => {
                 self.end_above(number + 1);
                 None
             }
-            Flow::Many(feed) => {
+            Output::Many(feed) => {
                 self.stages[number]
                     .link(tail)
                     .set_pending(tail.py(), Some(*feed));
                 self.load(number);
                 None
             }
-            Flow::Await(_) => unreachable!("a kernel awaits once an item"),
+            Output::Await(_) => unreachable!("a kernel awaits once an item"),
         }
     }
 
@@ -333,7 +335,7 @@ impl Line {
     }
 
     /// The next item of what is being handed on, if it is there at once. If not, that is asked why
-    /// ([`AnyFeed::draw`]) by `look_around`.
+    /// ([`AnySource::poll_next`]) by `look_around`.
     #[inline]
     fn hand_on<'py>(&self, py: Python<'py>) -> Option<Ahead<'py>> {
         let (number, feed) = self.handing.as_ref()?;
@@ -385,12 +387,12 @@ impl Line {
             }
             // It had none at once.
             self.handing = None;
-            match pending.draw(py) {
-                Ok(Drawn::Item(item)) => return Ok(Ahead::Entry((item, number + 1))),
-                Ok(Drawn::Wait(wait, object)) => {
+            match pending.poll_next(py) {
+                Ok(SourcePoll::Item(item)) => return Ok(Ahead::Entry((item, number + 1))),
+                Ok(SourcePoll::Wait(wait, object)) => {
                     return Ok(Ahead::Outcome(Self::wait(*wait, Some(number), object)));
                 }
-                Ok(Drawn::End) => {
+                Ok(SourcePoll::End) => {
                     self.stages[number].link(tail).set_pending(py, None);
                     self.unload();
                 }

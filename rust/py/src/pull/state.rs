@@ -16,9 +16,9 @@ use super::suspended::Flight;
 use crate::buffer::Buffer;
 use crate::kernel::AnyKernel;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::object::iterative_drop::Deep;
+use crate::object::iterative_drop::IterativeDrop;
 use crate::runtime::blocking_wait::this_thread;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// What a link is made of.
 #[derive(Debug)]
@@ -26,11 +26,11 @@ pub(crate) enum Origin {
     /// Nothing: a subclass of the user, whose `pull_impl` is its source.
     Unset,
     /// A source of ours.
-    Feed(AnyFeed),
+    Feed(AnySource),
     /// A kernel over another link.
     Stage {
         kernel: AnyKernel,
-        source: Deep<PullLink>,
+        source: IterativeDrop<PullLink>,
     },
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum Start {
 #[derive(Debug)]
 pub(crate) struct State {
     /// The feed over `pull_impl`, made at the first pull of a subclass that overrides it.
-    pub(super) implementation: Option<AnyFeed>,
+    pub(super) implementation: Option<AnySource>,
     pub(crate) phase: Phase,
     pub(crate) turn: Turn,
     /// A step of this link's line is on the stack: the line is with it.
@@ -78,7 +78,7 @@ pub(crate) struct State {
     /// An item that a cancelled pull left here, on its way into this link's kernel.
     pub(super) kept: Option<Py<PyAny>>,
     /// What its kernel made of the last item, of which there is more to come.
-    pub(super) pending: Option<AnyFeed>,
+    pub(super) pending: Option<AnySource>,
     /// The line of another link that runs this one, and where in it this one is.
     pub(super) claim: Option<(Arc<Claim>, usize)>,
     /// How many links were built on this one.

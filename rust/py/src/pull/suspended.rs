@@ -11,7 +11,7 @@ use super::pipeline::{Advance, Begun, Entry, Line};
 use crate::coroutine::Inner;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio::Cancels;
-use crate::source::{Drawn, Wait};
+use crate::source::{SourcePoll, Wait};
 
 /// Where it is suspended.
 #[derive(Debug)]
@@ -113,18 +113,18 @@ impl Line {
                 };
                 let feed = pending.as_ref().unwrap_or(&self.feed);
                 match feed.resume(wait, sent, py) {
-                    Ok(Drawn::Item(item)) => {
+                    Ok(SourcePoll::Item(item)) => {
                         let next = stage.map_or(0, |number| number + 1);
                         self.go_on(py, tail, Some((item, next)))
                     }
-                    Ok(Drawn::End) => {
+                    Ok(SourcePoll::End) => {
                         match stage {
                             None => self.end_above(0),
                             Some(number) => self.stages[number].link(tail).set_pending(py, None),
                         }
                         self.go_on(py, tail, None)
                     }
-                    Ok(Drawn::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
+                    Ok(SourcePoll::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
                     Err(error) if left || cancelled(&error) => {
                         feed.cancelled(py);
                         Err(error)

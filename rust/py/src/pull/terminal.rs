@@ -19,7 +19,7 @@ use super::link::PullLink;
 use super::pipeline::Advance;
 use super::state::{Label, Origin, Start};
 use crate::coroutine::{Class, Coroutine, Native, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
 use crate::object::gc::{Traverse, VisitError, Visitor};
 
@@ -113,7 +113,7 @@ impl Terminal {
 
     /// From one item to the next, for as long as they are ready.
     #[inline(never)]
-    fn run<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, Raised> {
+    fn run<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         let mut line = match Pull::start(link)? {
             Start::Line(line) => line,
@@ -129,15 +129,15 @@ impl Terminal {
                 outcome => break outcome.map_err(|raised| raised.fetch(py)),
             }
         };
-        Raised::lower(py, self.pull.finish(link, line, outcome, None))
+        RaisedError::set_from(py, self.pull.finish(link, line, outcome, None))
     }
 
     /// What a step of the pull came to, and all that can be done after it.
     fn go_on<'py>(
         &mut self,
         link: &Bound<'py, PullLink>,
-        mut step: Result<Step<'py>, Raised>,
-    ) -> Result<Step<'py>, Raised> {
+        mut step: Result<Step<'py>, RaisedError>,
+    ) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         loop {
             match step {
@@ -145,7 +145,7 @@ impl Terminal {
                     self.pull = Pull::new(link.clone(), Delivery::Item);
                     step = match self.goal.take(&item) {
                         Ok(()) => self.run(link),
-                        Err(error) => Err(Raised::set(py, error)),
+                        Err(error) => Err(RaisedError::set(py, error)),
                     };
                 }
                 Ok(Step::Yield(object)) => return Ok(Step::Yield(object)),
@@ -158,7 +158,7 @@ impl Terminal {
                     } else {
                         Err(error)
                     };
-                    return Raised::lower(py, outcome);
+                    return RaisedError::set_from(py, outcome);
                 }
             }
         }
@@ -187,7 +187,7 @@ impl Terminal {
 impl Coroutine for Terminal {
     const NAME: &'static CStr = c"headrace._core.Terminal";
 
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         (self.link.is_some() && self.pull.is_new())
             .then_some(c"a stream was to be taken to its end, and that was never awaited: write `await stream.collect()`, `await stream.for_each(f)`, ...")
     }
@@ -196,7 +196,7 @@ impl Coroutine for Terminal {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let Some(link) = &self.link else {
             unreachable!("a finished awaitable is not stepped again")
         };
@@ -214,7 +214,7 @@ impl Coroutine for Terminal {
             return Err(error);
         };
         let link = link.bind(py).clone();
-        let step = Raised::lower(py, self.pull.throw(py, error));
+        let step = RaisedError::set_from(py, self.pull.throw(py, error));
         self.go_on(&link, step).map_err(|raised| raised.fetch(py))
     }
 

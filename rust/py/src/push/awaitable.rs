@@ -16,7 +16,7 @@ use super::work_stack::Todo;
 use crate::buffer::Buffer;
 use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio::Cancels;
@@ -146,7 +146,7 @@ impl Push {
         py: Python<'py>,
         item: Py<PyAny>,
         buffer: Py<Buffer>,
-    ) -> Result<Step<'py>, Raised> {
+    ) -> Result<Step<'py>, RaisedError> {
         let rests = yield_budget::spend(py);
         let item = if rests {
             item
@@ -154,14 +154,17 @@ impl Push {
             match buffer.get().core().try_put(item) {
                 Ok(()) => {
                     drop(buffer.into_bound(py));
-                    return Raised::lower(py, IteratorResult::accepted(py).map(Step::Return));
+                    return RaisedError::set_from(
+                        py,
+                        IteratorResult::accepted(py).map(Step::Return),
+                    );
                 }
                 Err(refused) => refused.into_item(),
             }
         };
         // What was refused is offered once more, and then waits or comes back.
         let head = self.head.bind(py).clone();
-        Raised::lower(py, self.begin(&head, &item.into_bound(py), || rests))
+        RaisedError::set_from(py, self.begin(&head, &item.into_bound(py), || rests))
     }
 
     /// The first step where nothing is made of the item on its way, so that there is nothing to take
@@ -302,7 +305,7 @@ fn name_keepers(py: Python<'_>, error: &PyErr, keepers: &[Py<PushLink>]) -> PyRe
 impl Coroutine for Push {
     const NAME: &'static CStr = c"headrace._core.Push";
 
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         matches!(self.stage, Stage::New(_)).then_some(
             c"a push was never awaited, and its item went nowhere: write `await sink.next(item)`",
         )
@@ -312,7 +315,7 @@ impl Coroutine for Push {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         if matches!(self.stage, Stage::New(_))
             && let Some(buffer) = self.head.get().straight(py)
@@ -320,7 +323,7 @@ impl Coroutine for Push {
         {
             return self.store(py, item, buffer);
         }
-        Raised::lower(py, self.step(value))
+        RaisedError::set_from(py, self.step(value))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -21,7 +21,7 @@ use super::work_stack::Todo;
 use crate::coroutine::delegate::is_awaitable;
 use crate::kernel::call_one;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::object::iterative_drop::Deep;
+use crate::object::iterative_drop::IterativeDrop;
 use crate::object::iterator_result::IteratorResult;
 
 /// How deep fans may be nested: each level is one on the stack.
@@ -34,7 +34,7 @@ pub(super) struct Branch {
     native: Option<Native>,
     /// It wants no more.
     pub(super) is_done: AtomicBool,
-    pub(super) sink: Deep<PyAny>,
+    pub(super) sink: IterativeDrop<PyAny>,
 }
 
 /// A branch that is run in place.

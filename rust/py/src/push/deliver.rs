@@ -10,10 +10,10 @@ use super::wait::Halt;
 use super::work_stack::{Kept, Todo};
 use crate::buffer::Buffer;
 use crate::errors;
-use crate::kernel::Flow;
+use crate::kernel::Output;
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::yield_budget;
-use crate::source::{AnyFeed, Drawn};
+use crate::source::{AnySource, SourcePoll};
 
 /// Whether whoever pushes can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,16 +127,16 @@ impl Line {
                 }
                 return Ok(Carried::Through);
             }
-            match stage.kernel.feed(&item) {
-                Ok(Flow::Emit(output)) => {
+            match stage.kernel.process(&item) {
+                Ok(Output::Emit(output)) => {
                     number += 1;
                     if stage.keeps_state {
                         todo.take(number, &output);
                     }
                     item = output;
                 }
-                Ok(Flow::Skip) => return Ok(Carried::Through),
-                Ok(Flow::Await(awaitable)) => {
+                Ok(Output::Skip) => return Ok(Carried::Through),
+                Ok(Output::Await(awaitable)) => {
                     return Ok(Carried::Halted(Halt::Call {
                         awaitable: awaitable.unbind(),
                         item: item.unbind(),
@@ -161,30 +161,30 @@ impl Line {
         &self,
         todo: &mut Todo,
         number: usize,
-        flow: Flow<'py>,
+        flow: Output<'py>,
     ) -> Option<Bound<'py, PyAny>> {
         match flow {
-            Flow::Emit(output) => {
+            Output::Emit(output) => {
                 if self.stages[number].keeps_state {
                     todo.take(number + 1, &output);
                 }
                 Some(output)
             }
-            Flow::Last(output) => {
+            Output::Last(output) => {
                 todo.end_above(number + 1);
                 todo.take(number + 1, &output);
                 Some(output)
             }
-            Flow::Skip => None,
-            Flow::Stop => {
+            Output::Skip => None,
+            Output::Stop => {
                 todo.end_above(number + 1);
                 None
             }
-            Flow::Many(feed) => {
+            Output::Many(feed) => {
                 todo.push(number + 1, Kept::Rest(*feed), false);
                 None
             }
-            Flow::Await(_) => unreachable!("a kernel awaits once an item"),
+            Output::Await(_) => unreachable!("a kernel awaits once an item"),
         }
     }
 
@@ -302,7 +302,7 @@ impl Line {
                     return Ok(Next::Part(item.into_bound(py), only));
                 }
                 Kept::Rest(feed) => {
-                    let waits = matches!(feed, AnyFeed::Foreign(_));
+                    let waits = matches!(feed, AnySource::AsyncIter(_));
                     let feed = if waits {
                         feed
                     } else {
@@ -311,17 +311,17 @@ impl Line {
                             return Ok(Next::Halt(Halt::Rest(None)));
                         }
                         let drawn = match feed.ready(py) {
-                            Some(item) => Drawn::Item(item),
+                            Some(item) => SourcePoll::Item(item),
                             None => feed
-                                .draw(py)
+                                .poll_next(py)
                                 .map_err(|error| self.stages[entry - 1].blame(head, error))?,
                         };
                         match drawn {
-                            Drawn::Item(item) => {
+                            SourcePoll::Item(item) => {
                                 return Ok(Next::Entry(todo.drew(feed, item, entry)));
                             }
-                            Drawn::End => continue,
-                            Drawn::Wait(..) => unreachable!("only a foreign feed waits"),
+                            SourcePoll::End => continue,
+                            SourcePoll::Wait(..) => unreachable!("only a foreign feed waits"),
                         }
                     };
                     return Ok(Next::Halt(Halt::Draw(feed, entry)));
@@ -335,7 +335,7 @@ impl Todo {
     /// An item came out of what a stage hands on one by one.
     pub(super) fn drew<'py>(
         &mut self,
-        feed: AnyFeed,
+        feed: AnySource,
         item: Bound<'py, PyAny>,
         entry: usize,
     ) -> Entry<'py> {

@@ -20,9 +20,9 @@ use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::whole;
-use crate::object::iterative_drop::Deep;
-use crate::runtime::fork_guard::Home;
+use crate::object::int_setting::check_int;
+use crate::object::iterative_drop::IterativeDrop;
+use crate::runtime::fork_guard::ProcessId;
 
 /// Where items go from a link.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) enum Outlet {
     /// Through a kernel into another push object.
     Stage {
         kernel: AnyKernel,
-        sink: Deep<PyAny>,
+        sink: IterativeDrop<PyAny>,
     },
     /// Into a list, of so many items at most.
     Collect(Py<PyList>, Option<usize>),
@@ -58,7 +58,7 @@ const ENDED: u8 = 3;
 #[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct PushLink {
-    home: Home,
+    home: ProcessId,
     end: AtomicU8,
     line: GilCell<Option<Arc<Line>>>,
     /// What its kernel made of items whose pushes were cancelled below it; it goes before the next
@@ -77,7 +77,7 @@ impl PushLink {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             end: AtomicU8::new(OPEN),
             line: GilCell::new(None),
             kept: GilCell::new(VecDeque::new()),
@@ -98,7 +98,7 @@ impl PushLink {
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let maxsize = maxsize
-            .map(|maxsize| whole("maxsize", 1, maxsize))
+            .map(|maxsize| check_int("maxsize", 1, maxsize))
             .transpose()?
             .map(|maxsize| usize::try_from(maxsize).unwrap_or(usize::MAX));
         let leads = match (outlet, kernel) {
@@ -260,7 +260,7 @@ impl PushLink {
     /// The buffer that an item goes into as it is, where nothing has to be seen to on its way.
     #[inline]
     pub(super) fn straight(&self, py: Python<'_>) -> Option<Py<Buffer>> {
-        if self.is_closed() || !self.home.is_here() {
+        if self.is_closed() || !self.home.is_current() {
             return None;
         }
         match self.line.borrow(py).as_deref() {

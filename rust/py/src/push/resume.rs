@@ -17,7 +17,7 @@ use crate::coroutine::delegate::is_awaitable;
 use crate::coroutine::{Inner, Step};
 use crate::kernel::call_one;
 use crate::runtime::asyncio;
-use crate::source::{AnyFeed, Drawn};
+use crate::source::{AnySource, SourcePoll};
 
 /// What running a line came to.
 pub(super) enum Advance<'py> {
@@ -136,7 +136,7 @@ impl Line {
                 self.selected(head, inner, item.into_bound(py), step)
             }
             Halt::Draw(feed, entry) => {
-                let drawn = feed.draw(py);
+                let drawn = feed.poll_next(py);
                 self.drawn(head, todo, feed, entry, drawn)
             }
         }
@@ -430,14 +430,14 @@ impl Line {
         &self,
         head: &Bound<'py, PushLink>,
         todo: &mut Todo,
-        feed: AnyFeed,
+        feed: AnySource,
         entry: usize,
-        drawn: PyResult<Drawn<'py>>,
+        drawn: PyResult<SourcePoll<'py>>,
     ) -> PyResult<Went<'py>> {
         match drawn.map_err(|error| self.stages[entry - 1].blame(head, error))? {
-            Drawn::Item(item) => Ok(Went::On(todo.drew(feed, item, entry))),
-            Drawn::End => Ok(Went::Nothing),
-            Drawn::Wait(wait, object) => {
+            SourcePoll::Item(item) => Ok(Went::On(todo.drew(feed, item, entry))),
+            SourcePoll::End => Ok(Went::Nothing),
+            SourcePoll::Wait(wait, object) => {
                 todo.touch();
                 let wait = *wait;
                 Ok(Went::Suspended(Place::Draw { wait, feed, entry }, object))

@@ -12,7 +12,7 @@ use pyo3::types::PyList;
 use crate::buffer::Putting;
 use crate::coroutine::Inner;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::source::{AnyFeed, Wait};
+use crate::source::{AnySource, Wait};
 
 /// What a push would have to wait for.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) enum Halt {
         item: Py<PyAny>,
     },
     /// The next item of what the stage before this one hands on.
-    Draw(AnyFeed, usize),
+    Draw(AnySource, usize),
 }
 
 impl Halt {
@@ -127,7 +127,7 @@ pub(super) enum Place {
     },
     Draw {
         wait: Wait,
-        feed: AnyFeed,
+        feed: AnySource,
         entry: usize,
     },
 }

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use super::wait::Halt;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// Something that a stage has taken and that is not delivered yet.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(super) enum Kept {
     /// What it made of an item.
     Item(Py<PyAny>),
     /// The rest of what it made of an item.
-    Rest(AnyFeed),
+    Rest(AnySource),
     /// What it made of an item, for these branches of the fan below; the others have it.
     Part(Py<PyAny>, Vec<usize>),
 }

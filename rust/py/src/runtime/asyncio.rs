@@ -1,4 +1,4 @@
-//! The few things of `asyncio` that the core calls, looked up once.
+//! The functions of `asyncio` that the core calls, looked up once.
 
 use std::cell::RefCell;
 
@@ -63,7 +63,7 @@ pub(crate) fn running(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     (!event_loop.is_none()).then_some(event_loop)
 }
 
-/// The task that runs now, if a loop runs and it runs a task.
+/// The current task, if an event loop runs one in this thread.
 pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     #[cfg(not(Py_3_14))]
     {
@@ -77,11 +77,10 @@ pub(crate) fn current_task(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     }
 }
 
-/// The task that runs now on this loop, which runs in this thread.
+/// The current task of this event loop, which runs in this thread.
 #[inline]
 pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    // Up to 3.11 `asyncio.current_task` is written in Python, over a dictionary of C's, and up to 3.13 that dictionary is
-    // still there.
+    // Up to 3.11 `asyncio.current_task` is Python code over a dictionary, which exists up to 3.13.
     #[cfg(not(Py_3_14))]
     {
         let py = event_loop.py();
@@ -200,20 +199,20 @@ pub(crate) fn is_closed(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
         .is_truthy()
 }
 
-/// Cancels what a task awaits, from whichever thread: a future belongs to its loop, and only there may it be touched. In a
-/// loop that is closed nothing goes on any more, so that there is nothing to cancel.
+/// Cancels the awaited object of a task, from any thread. A future may be used only in the thread of its event loop. In a closed event
+/// loop there is nothing to cancel.
 pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = awaited.py();
-    // A bare `None` has no `cancel`: its task goes on in the next turn by itself.
+    // A bare `None` has no `cancel`: its task continues in the next event-loop iteration.
     let Some(cancel) = awaited.getattr_opt(intern!(py, "cancel"))? else {
         return Ok(());
     };
     if let Some(get_loop) = awaited.getattr_opt(intern!(py, "get_loop"))? {
         let its_own = get_loop.call0()?;
         if !running(py).is_some_and(|here| here.is(&its_own)) {
-            let rung = its_own.call_method1(intern!(py, "call_soon_threadsafe"), (cancel,));
-            // Asked afterwards: its own thread may close it at any moment.
-            return match rung {
+            let scheduled = its_own.call_method1(intern!(py, "call_soon_threadsafe"), (cancel,));
+            // Checked afterwards: its own thread may close the event loop at any moment.
+            return match scheduled {
                 Err(_)
                     if its_own
                         .call_method0(intern!(py, "is_closed"))?
@@ -221,7 +220,7 @@ pub(crate) fn cancel(awaited: &Bound<'_, PyAny>) -> PyResult<()> {
                 {
                     Ok(())
                 }
-                rung => rung.map(drop),
+                scheduled => scheduled.map(drop),
             };
         }
     }
@@ -238,7 +237,7 @@ pub(crate) fn task_type(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     lookup(&TASK, py, "Task")
 }
 
-/// `asyncio.CancelledError`, with what was said to whoever was cancelled.
+/// `asyncio.CancelledError`, with the message of the cancellation.
 pub(crate) fn cancellation(py: Python<'_>, message: Option<Py<PyAny>>) -> PyErr {
     let made = cancelled_error(py).and_then(|kind| match message {
         Some(message) if !message.is_none(py) => kind.call1((message,)),
@@ -267,7 +266,7 @@ pub(crate) struct InContext<'a, 'py>(&'a Bound<'py, PyAny>);
 impl<'a, 'py> InContext<'a, 'py> {
     #[inline]
     pub(crate) fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
-        // SAFETY: attached, and a live object; what is no context is refused.
+        // SAFETY: attached, and a live object; CPython refuses an object that is no context.
         match unsafe { pyo3::ffi::PyContext_Enter(context.as_ptr()) } {
             0 => Ok(Self(context)),
             _ => Err(PyErr::fetch(context.py())),
@@ -277,34 +276,32 @@ impl<'a, 'py> InContext<'a, 'py> {
 
 impl Drop for InContext<'_, '_> {
     fn drop(&mut self) {
-        // SAFETY: it was entered last on this thread: what ran inside has left its own.
+        // SAFETY: it is the context that was entered last on this thread: the code inside has left its own contexts.
         if unsafe { pyo3::ffi::PyContext_Exit(self.0.as_ptr()) } != 0 {
             PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(self.0));
         }
     }
 }
 
-/// Whether a loop is to run one by one what others are given together, so that it may shuffle it.
+/// Whether each wake-up must be a callback of its own, for an event loop that shuffles its callbacks.
 pub(crate) fn is_one_by_one(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     event_loop.hasattr(intern!(event_loop.py(), "_wakes_one_by_one"))
 }
 
-/// Whether an error is a cancellation by its type; who asked for it is another question
-/// ([`Cancels`]).
+/// Whether the type of an error is that of a cancellation. [`Cancels`] tells whether the task was cancelled.
 pub(crate) fn is_cancelled_error(py: Python<'_>, error: &PyErr) -> bool {
     cancelled_error(py).is_ok_and(|class| error.is_instance(py, class))
 }
 
-/// How often the driving task had been asked to cancel when a pull began to wait.
+/// The number of cancellation requests of the driving task when a pull started to wait.
 ///
-/// A pull counts as cancelled only if that number rose meanwhile: a `CancelledError` that a
-/// callable raises by itself, or gets from a future which somebody else cancelled, is an error like
-/// any other.
+/// A pull counts as cancelled only if that number has risen. A `CancelledError` that a callable raises by itself, or gets from a
+/// cancelled future, is an ordinary error.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cancels(Option<usize>);
 
 impl Cancels {
-    /// The number now.
+    /// The current number.
     pub(crate) fn now(py: Python<'_>) -> Self {
         Self(current_task(py).and_then(|task| {
             task.call_method0(intern!(py, "cancelling"))
@@ -314,8 +311,7 @@ impl Cancels {
         }))
     }
 
-    /// Whether it rose since. Where there is no task to ask, a cancellation counts as one from
-    /// outside.
+    /// Whether the number has risen. Without a task, each cancellation counts.
     pub(crate) fn rose_since(self, py: Python<'_>) -> bool {
         match (self.0, Self::now(py).0) {
             (Some(before), Some(now)) => now > before,

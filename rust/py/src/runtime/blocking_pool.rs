@@ -1,15 +1,14 @@
-//! Threads for what blocks: a tokio runtime, started when the first is needed.
+//! Threads for blocking work: a tokio runtime, started at the first use.
 //!
-//! Only its blocking threads are used. They come when there is work and go when there is none for
-//! some seconds; the runtime is of the flavour that has no other threads. What runs there knows
-//! nothing of Python. Its results go where the loop's thread fetches them, never straight into a
-//! future, which could be cancelled with the result in it.
+//! Only its blocking threads are used. They start when there is work and end after some idle seconds; the runtime is of the flavour
+//! without other threads. The work does not use Python. It stores its results where the event loop's thread fetches them, never
+//! directly in a future, which could be cancelled together with the result.
 //!
-//! A forked child has none of its parent's threads. It leaves the parent's runtime alone and gets
-//! one of its own; what was made before the fork refuses by itself to be used ([`Home`]).
+//! A forked child has none of its parent's threads. It leaves the parent's runtime alone and starts its own. Objects from before the
+//! fork refuse to be used ([`ProcessId`]).
 //!
-//! At exit, while the interpreter is still whole, the work that is under way is awaited for
-//! [`PATIENCE`] at most. After that nothing attaches to Python any more.
+//! At exit, before the interpreter is finalized, running work is awaited for at most [`EXIT_TIMEOUT`]. After that no thread attaches
+//! to Python.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,15 +19,15 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
-use super::fork_guard::Home;
+use super::fork_guard::ProcessId;
 use crate::object::gil_cell::GilCell;
 
-/// How long the end of the process waits for work that is under way.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest wait for running work at exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-static RUNTIME: GilCell<Option<(Home, Runtime)>> = GilCell::new(None);
+static RUNTIME: GilCell<Option<(ProcessId, Runtime)>> = GilCell::new(None);
 
-/// The interpreter is about to go: no new work, no more wake-ups. A child that is forked then is about to go too.
+/// Whether the interpreter is exiting: no new work and no wake-ups. Also true in a child that is forked after that.
 static OVER: AtomicBool = AtomicBool::new(false);
 
 /// Runs `work` on a thread where it may block.
@@ -45,7 +44,7 @@ pub(crate) fn spawn(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyR
     let here = RUNTIME
         .borrow(py)
         .as_ref()
-        .is_some_and(|(home, _)| home.is_here());
+        .is_some_and(|(process, _)| process.is_current());
     if !here {
         start(py)?;
     }
@@ -55,7 +54,7 @@ pub(crate) fn spawn(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyR
     Ok(())
 }
 
-/// Whether the interpreter is about to go.
+/// Whether the interpreter is exiting.
 pub(crate) fn is_over() -> bool {
     OVER.load(Ordering::Acquire)
 }
@@ -67,23 +66,25 @@ fn start(py: Python<'_>) -> PyResult<()> {
         .build()?;
     let stop = pyo3::wrap_pyfunction!(shut_down_runtime, py)?;
     py.import("atexit")?.call_method1("register", (stop,))?;
-    let mut place = RUNTIME.borrow(py);
-    if place.as_ref().is_some_and(|(home, _)| home.is_here()) {
-        // Another thread was quicker.
-        drop(place);
+    let mut current = RUNTIME.borrow(py);
+    if current
+        .as_ref()
+        .is_some_and(|(process, _)| process.is_current())
+    {
+        // Another thread has started a runtime meanwhile.
+        drop(current);
         runtime.shutdown_background();
         return Ok(());
     }
-    // Only ever a parent's: its threads are not here, so it cannot be shut down.
-    std::mem::forget(place.replace((Home::here(), runtime)));
+    // An old runtime is always a parent's: its threads do not exist here, so it cannot be shut down.
+    std::mem::forget(current.replace((ProcessId::current(), runtime)));
     Ok(())
 }
 
-/// Wakes, on a thread of the runtime.
+/// Wakes wakers on a thread of the runtime.
 ///
-/// A waker holds a loop's mailbox, and so a reference to Python: it is woken there but not dropped
-/// there. `keep` takes those that are spent to where an attached thread will find them; what it gives
-/// back, as nobody comes there any more, is dropped by attaching.
+/// A waker holds the mailbox of an event loop, and so a reference to Python: it is woken but not dropped here. `keep` stores the used
+/// wakers for an attached thread. If it returns them instead, this thread attaches to drop them.
 pub(crate) fn wake(wakers: Vec<Waker>, keep: impl FnOnce(Vec<Waker>) -> Option<Vec<Waker>>) {
     if wakers.is_empty() {
         return;
@@ -100,7 +101,7 @@ pub(crate) fn wake(wakers: Vec<Waker>, keep: impl FnOnce(Vec<Waker>) -> Option<V
     }
 }
 
-/// The path of a file, unless no file can have it.
+/// Returns the path of a file, or a `ValueError` if no file can have it.
 pub(crate) fn checked_path(path: PathBuf) -> PyResult<PathBuf> {
     if path.as_os_str().as_encoded_bytes().contains(&0) {
         return Err(PyValueError::new_err(format!(
@@ -117,9 +118,9 @@ fn shut_down_runtime(py: Python<'_>) {
     OVER.store(true, Ordering::Release);
     let old = RUNTIME.borrow(py).take();
     match old {
-        Some((home, runtime)) if home.is_here() => {
-            // Detached, since somebody may be waking a loop just now.
-            py.detach(|| runtime.shutdown_timeout(PATIENCE));
+        Some((process, runtime)) if process.is_current() => {
+            // Detached, because another thread may be waking an event loop.
+            py.detach(|| runtime.shutdown_timeout(EXIT_TIMEOUT));
         }
         old => std::mem::forget(old),
     }

@@ -1,4 +1,4 @@
-//! Threads that wait: they let go of the GIL and sleep on a [`Bell`].
+//! Blocking waits: a thread releases the GIL and sleeps on a [`ThreadWaker`].
 
 use std::cell::Cell;
 use std::future::Future;
@@ -21,62 +21,63 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
     /// The number of this thread; 0 before it is needed.
-    static NAME: Cell<u64> = const { Cell::new(0) };
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Numbers the current thread. Unlike the address of its `PyThreadState`, `threading.get_ident()` and the thread's id in the
+/// The number of the current thread. Unlike the address of its `PyThreadState`, `threading.get_ident()` and the thread's id in the
 /// system, the number is never given to another thread. It is cheaper to read than `std::thread::current()`.
 #[inline]
 pub(crate) fn this_thread() -> u64 {
-    NAME.with(|name| {
-        if name.get() == 0 {
-            name.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| {
+        if number.get() == 0 {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
         }
-        name.get()
+        number.get()
     })
 }
 
-/// Gives the thread of a forked child a new number: it is not the thread of the parent that it is a copy of.
+/// Renumbers the thread of a forked child, which is not the parent's thread.
 pub(crate) fn renew_after_fork() {
-    NAME.set(0);
+    NUMBER.set(0);
 }
 
-/// What wakes a thread.
+/// Wakes a sleeping thread.
 #[derive(Debug, Default)]
-struct Bell {
-    rung: Mutex<bool>,
+struct ThreadWaker {
+    is_woken: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Wake for Bell {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.is_woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_one();
     }
 }
 
-impl Bell {
-    /// Sleeps until it is rung, or until the time is over.
-    fn listen(&self, time: Option<Duration>) {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rung = match time {
-            None => (self.changed.wait_while(rung, |rung| !*rung))
+impl ThreadWaker {
+    /// Sleeps until it is woken, or for `time`.
+    fn sleep(&self, time: Option<Duration>) {
+        let is_woken = self.is_woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_woken = match time {
+            None => (self.changed.wait_while(is_woken, |is_woken| !*is_woken))
                 .unwrap_or_else(PoisonError::into_inner),
             Some(time) => {
-                (self.changed.wait_timeout_while(rung, time, |rung| !*rung))
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+                (self
+                    .changed
+                    .wait_timeout_while(is_woken, time, |is_woken| !*is_woken))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0
             }
         };
-        *rung = false;
+        *is_woken = false;
     }
 }
 
-/// How long the main thread sleeps at a time. Signals are handled there, and a handler has to run
-/// while it waits.
-const GLANCE: Duration = Duration::from_millis(50);
+/// The longest single sleep of the main thread, which must run signal handlers while it waits.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A call that blocks its thread, and what is to be awaited instead where a loop runs.
+/// A call that blocks its thread, and the alternative in the thread of an event loop.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Blocking {
     pub(crate) name: &'static str,
@@ -93,8 +94,8 @@ pub(crate) fn wait<F: Future + Unpin>(
     wait_and_look(py, call, future, until, |_| Ok(None))
 }
 
-/// The same; before each sleep `look` is called with what wakes the thread, and says how long that sleep
-/// may take at most.
+/// Waits like [`wait`]. Calls `look` before each sleep with the waker of the thread; it returns the longest duration of that
+/// sleep.
 pub(crate) fn wait_and_look<F: Future + Unpin>(
     py: Python<'_>,
     call: Blocking,
@@ -108,9 +109,9 @@ pub(crate) fn wait_and_look<F: Future + Unpin>(
             call.name, call.instead,
         )));
     }
-    let glance = is_main_thread(py)?.then_some(GLANCE);
-    let bell = Arc::new(Bell::default());
-    let waker = Waker::from(Arc::clone(&bell));
+    let signal_interval = is_main_thread(py)?.then_some(SIGNAL_INTERVAL);
+    let thread_waker = Arc::new(ThreadWaker::default());
+    let waker = Waker::from(Arc::clone(&thread_waker));
     loop {
         if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
             return Ok(Some(output));
@@ -119,25 +120,28 @@ pub(crate) fn wait_and_look<F: Future + Unpin>(
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(None);
         }
-        let time = [left, glance, look(&waker)?].into_iter().flatten().min();
-        py.detach(|| bell.listen(time));
+        let time = [left, signal_interval, look(&waker)?]
+            .into_iter()
+            .flatten()
+            .min();
+        py.detach(|| thread_waker.sleep(time));
         py.check_signals()?;
     }
 }
 
-/// The error of a thread that has waited enough.
-pub(crate) fn late(what: &str, timeout: Option<&Bound<'_, PyAny>>) -> PyErr {
+/// The `TimeoutError` of a wait.
+pub(crate) fn late(problem: &str, timeout: Option<&Bound<'_, PyAny>>) -> PyErr {
     let seconds = timeout.map_or_else(String::new, ToString::to_string);
-    PyTimeoutError::new_err(format!("{what} within {seconds} seconds"))
+    PyTimeoutError::new_err(format!("{problem} within {seconds} seconds"))
 }
 
-/// When so many seconds will be over; `None` for never.
+/// The time at which the timeout expires; `None` for never.
 pub(crate) fn deadline(timeout: &Bound<'_, PyAny>) -> PyResult<Option<Instant>> {
     let time = Duration::try_from_secs_f64(seconds("timeout", timeout)?).ok();
     Ok(time.and_then(|time| Instant::now().checked_add(time)))
 }
 
-/// A number of seconds from 0 on, which may be infinite.
+/// Returns a non-negative number of seconds, which may be infinite.
 pub(crate) fn seconds(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     let wrong = || errors::wrong_type(parameter, "a number of seconds", value);
     if value.is_instance_of::<PyBool>() {

@@ -1,4 +1,4 @@
-//! The time as a loop tells it, read once for each change of state.
+//! The clock of an event loop, read once for each change of state.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,9 +12,9 @@ pub(crate) static LAYOUT: Layout = Layout::new("monotonic_clock", self_test);
 /// The clock of a loop.
 #[derive(Debug)]
 pub(crate) enum Clock {
-    /// `time.monotonic`, read without a call into Python: what the loops of asyncio go by.
+    /// `time.monotonic`, which the event loops of asyncio use, read without a call into Python.
     Monotonic,
-    /// Whatever else gives the seconds.
+    /// Another callable that returns the seconds.
     Called(Py<PyAny>),
 }
 
@@ -36,7 +36,7 @@ impl Clock {
         })
     }
 
-    /// The seconds of now.
+    /// The current time in seconds.
     #[inline]
     pub(crate) fn now(&self, py: Python<'_>) -> PyResult<f64> {
         match self {
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// The callable that the collector is to see.
+    /// The callable, for the garbage collector.
     pub(crate) fn callable(&self) -> Option<&Py<PyAny>> {
         match self {
             Self::Monotonic => None,

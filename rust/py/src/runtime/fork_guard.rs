@@ -1,23 +1,22 @@
 //! The guard against use in a forked child.
 //!
-//! A child has one thread of its parent's many. A lock that another thread held at that moment
-//! stays locked for ever in the child, and a loop's mailbox rings in the parent. So every structure
-//! remembers the process that made it, and refuses to be used in another, with both process ids in
-//! the message.
+//! A forked child has only the forking thread. A lock that another thread held during the fork stays locked forever in the child,
+//! and the mailbox of an event loop notifies the parent. So each structure remembers the process that made it. In another process it
+//! refuses to be used, with both process ids in the message.
 //!
-//! Other state belongs to the process, a thread or the running loop. In the child it must not be taken for the child's own:
+//! Other state belongs to the process, a thread or the running event loop. In the child it must not be used as the child's own:
 //!
 //! | state | in the child |
 //! |---|---|
 //! | this process ([`CURRENT`]) | set anew |
-//! | the number of the thread ([`thread`]) | a new one, so that whatever compares it finds nothing of the parent's: the mailbox that was used last, the current task ([`owner`]), alarms, the thread of a stream |
+//! | the number of the thread ([`thread`]) | a new one, which differs from each number that the parent stored: in the most recent mailbox, the current task ([`owner`]), timers, the thread of a stream |
 //! | the running loop ([`asyncio`]) | forgotten: `asyncio` forgets it too, and the child may run a loop of its own |
-//! | the yield budget ([`budget`]) | new, and not lent: the task that lent it does not run here |
-//! | promises that are being passed on ([`awaitable`]) | forgotten: they are about waiters of the parent |
-//! | the mailbox of a loop | has a [`Home`]; in the child it neither notifies a loop nor passes a promise on |
-//! | the tokio runtime ([`runtime`]) | has a [`Home`]; the child starts its own |
+//! | the yield budget ([`budget`]) | new, and not lent: the lending task does not run in the child |
+//! | promises that are being passed on ([`awaitable`]) | forgotten: they concern waiters of the parent |
+//! | the mailbox of a loop | has a [`ProcessId`]; in the child it neither notifies a loop nor passes a promise on |
+//! | the tokio runtime ([`runtime`]) | has a [`ProcessId`]; the child starts its own |
 //! | counters of nesting ([`merge`], fan-outs, [`deep`], [`stack`]) | kept: the frames of the parent are on the stack of the child |
-//! | free lists, types, looked-up functions and classes, numbers of tasks and trees | kept: they belong to no thread and no loop |
+//! | free lists, types, looked-up functions and classes, numbers of tasks and trees | kept: they belong to no thread and no event loop |
 //!
 //! [`thread`]: crate::runtime::blocking_wait
 //! [`owner`]: crate::runtime::task_id
@@ -49,7 +48,7 @@ fn after_fork_in_child() {
     coroutine::forget_after_fork();
 }
 
-/// Notes this process, and asks to be told of forks.
+/// Stores the id of this process, and registers the function that runs after a fork.
 pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     CURRENT.store(std::process::id(), Relaxed);
     let os = py.import("os")?;
@@ -67,34 +66,34 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
 
 /// The process that made an object.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Home(u32);
+pub(crate) struct ProcessId(u32);
 
-impl Home {
-    pub(crate) fn here() -> Self {
+impl ProcessId {
+    pub(crate) fn current() -> Self {
         Self(CURRENT.load(Relaxed))
     }
 
-    /// Whether this is that process.
-    pub(crate) fn is_here(self) -> bool {
+    /// Whether the current process is this one.
+    pub(crate) fn is_current(self) -> bool {
         self.0 == CURRENT.load(Relaxed)
     }
 
-    /// Fails in any process but the one that made the object. One load and one comparison.
+    /// Returns a `ForkError` in any other process than this one. Costs one load and one comparison.
     #[inline]
-    pub(crate) fn check(self, py: Python<'_>, what: &str) -> PyResult<()> {
-        if self.is_here() {
+    pub(crate) fn check(self, py: Python<'_>, kind: &str) -> PyResult<()> {
+        if self.is_current() {
             Ok(())
         } else {
-            Err(self.refuse(py, what))
+            Err(self.refuse(py, kind))
         }
     }
 
     #[cold]
-    fn refuse(self, py: Python<'_>, what: &str) -> PyErr {
+    fn refuse(self, py: Python<'_>, kind: &str) -> PyErr {
         errors::forked(
             py,
             &format!(
-                "this {what} was made in process {} and cannot be used in its forked child {}; make it after the fork",
+                "this {kind} was made in process {} and cannot be used in its forked child {}; make it after the fork",
                 self.0,
                 CURRENT.load(Relaxed)
             ),

@@ -1,15 +1,15 @@
 //! The guard against subinterpreters.
 //!
-//! Types, free lists and what was looked up in Python are `static`, one for the whole process. A second interpreter would
-//! share them with the main one, whose objects it must not touch. CPython itself refuses an extension like this one only where
-//! an interpreter has a GIL of its own, from 3.12 on.
+//! Types, free lists and cached Python objects are `static`: one of each for the process. A second interpreter would share them with
+//! the main one, whose objects it must not use. CPython itself refuses an extension like this one only in interpreters with a GIL of
+//! their own, from 3.12 on.
 
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Refuses any interpreter but the main one. To be called before anything that is `static` is written, so that the main
-/// interpreter can still import the module after a refusal.
+/// Refuses any interpreter but the main one. Must be called before any `static` is written: then the main interpreter can still import
+/// the module after a refusal.
 ///
 /// # Errors
 ///

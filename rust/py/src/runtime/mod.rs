@@ -1,4 +1,17 @@
 //! The process, threads, event loops and tasks that the code runs in.
+//!
+//! | file | contents |
+//! |---|---|
+//! | [`asyncio`] | the functions of asyncio that the core calls |
+//! | [`blocking_pool`] | threads for blocking work |
+//! | [`blocking_wait`] | waiting in a thread without an event loop |
+//! | [`clock`] | the time of an event loop |
+//! | [`fork_guard`] | refusal of use in a forked child |
+//! | [`interpreter`] | refusal of subinterpreters |
+//! | [`private_layout`] | self-tests of private layouts of CPython |
+//! | [`stack_limit`] | the limit of nested streams |
+//! | [`task_id`] | the identity of the calling task or thread |
+//! | [`yield_budget`] | when a stream of ready items yields |
 
 pub(crate) mod asyncio;
 pub(crate) mod blocking_pool;

@@ -1,34 +1,34 @@
-//! How much of the stack streams and push objects use that await one another.
+//! The limit of the stack that nested streams and push objects may use.
 //!
-//! A source of somebody else's may pull another one inside its step, and that one the next; so may what a callable returned.
-//! Where all of it is Python, CPython's own limit ends that; but a level of ours in between takes more of
-//! the stack than CPython reckons with, and one that is only ours it does not count at all.
+//! A user's source may pull another source inside its step, and that one the next; so may an awaitable that a callable returned.
+//! CPython limits the recursion of Python code. But a native level in between uses more stack than CPython assumes, and CPython does
+//! not count levels that are only native.
 
 use std::cell::Cell;
 
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 
-/// How many bytes of the stack all of them may use: a quarter of what a thread has as a rule; and where it cannot be asked
-/// what it has, a quarter of what it has at least.
+/// The most bytes of the stack that all levels may use: a quarter of the usual stack of a thread; where its size is unknown, a quarter
+/// of the smallest usual stack.
 const MOST: usize = if cfg!(target_os = "linux") {
     2 << 20
 } else {
     1 << 18
 };
 
-/// How many are left to what runs at the bottom, unless a quarter of the stack is less.
-const LEFT: usize = 1 << 18;
+/// The bytes that are reserved for the innermost code, unless a quarter of the stack is less.
+const RESERVED: usize = 1 << 18;
 
 // Kept in a forked child, which has the same stack.
 thread_local! {
-    /// Where they are to end, if there is an outermost one; else 0. Stacks grow downwards.
+    /// The lowest address for nested levels while there is an outermost level; otherwise 0. Stacks grow downwards.
     static END: Cell<usize> = const { Cell::new(0) };
-    /// Where they are to end at the latest, once that is known.
+    /// The lowest address that levels may ever use in this thread, once it is known.
     static FLOOR: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// A step of a source, until it is dropped.
+/// A level of nesting: one step of a source, until this is dropped.
 pub(crate) struct Level {
     is_outermost: bool,
 }
@@ -43,7 +43,7 @@ impl Level {
         Self { is_outermost }
     }
 
-    /// Refuses to go deeper, if it is inside another one.
+    /// Refuses to nest deeper, if this is not the outermost level.
     ///
     /// # Errors
     ///
@@ -54,14 +54,14 @@ impl Level {
     }
 }
 
-/// Refuses to begin something deeper. What was begun may go on: it is as deep as it was.
+/// Refuses to start a deeper level. Levels that have started may continue.
 ///
 /// # Errors
 ///
 /// `RecursionError`: too much of the stack is used by steps inside one another.
 #[inline]
 pub(crate) fn check() -> PyResult<()> {
-    // Outside every step there is no end.
+    // There is no limit outside of all levels.
     let end = END.get();
     if end != 0 && here() < end {
         return Err(too_deep());
@@ -81,19 +81,19 @@ impl Drop for Level {
 #[inline]
 fn floor() -> usize {
     FLOOR.get().unwrap_or_else(|| {
-        let floor = stack().map_or(0, |(lowest, size)| lowest + LEFT.min(size / 4));
+        let floor = stack().map_or(0, |(lowest, size)| lowest + RESERVED.min(size / 4));
         FLOOR.set(Some(floor));
         floor
     })
 }
 
-/// The lowest address of this thread's stack, and how many bytes it has.
+/// The lowest address of this thread's stack and its size in bytes.
 #[cfg(target_os = "linux")]
 #[cold]
 fn stack() -> Option<(usize, usize)> {
     let mut attributes = std::mem::MaybeUninit::uninit();
     let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: the first call fills the attributes in or fails; then they are read, and given back.
+    // SAFETY: the first call initialises the attributes or fails; then they are read and destroyed.
     let failed = unsafe {
         if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
             return None;
@@ -111,7 +111,7 @@ fn stack() -> Option<(usize, usize)> {
     None
 }
 
-/// An address in the frame of now.
+/// An address in the current stack frame.
 #[inline]
 fn here() -> usize {
     let marker = 0_u8;

@@ -1,10 +1,9 @@
-//! Who asks: the asyncio task that runs, or else the thread.
+//! The identity of the caller: the current asyncio task; without one, the thread.
 //!
-//! An owner is a number. That of a task is never given to another one, although its address is: a task
-//! is known by a weak reference, and one whose reference is dead is forgotten.
+//! An identity is a number. The number of a task is never reused, although its address may be: the table holds a weak reference to each
+//! task, and drops dead ones.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU64;
 
 use pyo3::prelude::*;
@@ -13,6 +12,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use super::asyncio;
 use super::blocking_wait::this_thread;
 use crate::object::gil_cell::GilCell;
+use crate::object::int_hasher::BuildIntHasher;
 
 static TASKS: GilCell<Tasks> = GilCell::new(Tasks {
     known: None,
@@ -20,27 +20,27 @@ static TASKS: GilCell<Tasks> = GilCell::new(Tasks {
     sweep_at: LEAST,
 });
 
-/// Who was asked about last, by whom that is found again without asking for the loop and its task. It holds in its own thread
-/// only, and so not in a forked child, whose thread has another number.
+/// The most recent caller, which is recognised without a lookup of the event loop and its task. Valid in its own thread only, and so
+/// not in a forked child, whose thread has another number.
 static LATEST: GilCell<Latest> = GilCell::new(Latest {
     steps: None,
     thread: 0,
     number: NonZeroU64::MIN,
 });
 
-/// Below that many, dead ones are left alone.
+/// The smallest table size at which dead tasks are removed.
 const LEAST: usize = 64;
 
 struct Tasks {
-    /// By address. Made when the first is needed: a map is no constant.
-    known: Option<HashMap<usize, Known, BuildHasherDefault<OfAddress>>>,
+    /// The known tasks by address. Made at the first use, because a map cannot be made in a constant.
+    known: Option<HashMap<usize, Known, BuildIntHasher>>,
     next: u64,
-    /// With how many the dead ones are looked for.
+    /// The table size at which dead tasks are removed next.
     sweep_at: usize,
 }
 
 struct Latest {
-    /// What [`asyncio::steps`] counted then.
+    /// The result of [`asyncio::steps`] at that time.
     steps: Option<u64>,
     thread: u64,
     number: NonZeroU64,
@@ -49,29 +49,6 @@ struct Latest {
 struct Known {
     task: Py<PyWeakrefReference>,
     number: u64,
-}
-
-/// Addresses are spread already but for their lowest bits, and nobody chooses them.
-#[derive(Default)]
-struct OfAddress(u64);
-
-impl Hasher for OfAddress {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_usize(usize::from(byte));
-        }
-    }
-
-    #[inline]
-    fn write_usize(&mut self, address: usize) {
-        // By the golden ratio: the table looks at the highest bits and at the lowest.
-        let mixed = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
 }
 
 impl Known {
@@ -85,7 +62,7 @@ impl Known {
     }
 }
 
-/// The one who runs now.
+/// The number of the current task; without one, of the thread.
 #[inline]
 pub(crate) fn current(py: Python<'_>) -> PyResult<NonZeroU64> {
     let latest = LATEST.borrow(py);
@@ -124,18 +101,18 @@ fn number_of(task: &Bound<'_, PyAny>) -> PyResult<u64> {
         return Ok(known.number);
     }
     drop(tasks);
-    note(task, address)
+    remember(task, address)
 }
 
 #[cold]
-fn note(task: &Bound<'_, PyAny>, address: usize) -> PyResult<u64> {
+fn remember(task: &Bound<'_, PyAny>, address: usize) -> PyResult<u64> {
     let py = task.py();
     let reference = PyWeakrefReference::new(task)?.unbind();
     let mut tasks = TASKS.borrow(py);
     let tasks = &mut *tasks;
     let known = tasks.known.get_or_insert_default();
     if known.len() >= tasks.sweep_at {
-        // Dropping a weak reference that has no callback runs nothing of Python.
+        // Dropping a weak reference without a callback runs no Python code.
         known.retain(|_, known| known.is_alive(py));
         tasks.sweep_at = (known.len() * 2).max(LEAST);
     }

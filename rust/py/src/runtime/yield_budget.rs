@@ -1,23 +1,21 @@
-//! A ready stream still yields to the loop.
+//! The yield budget: a stream of ready items still yields to the event loop.
 //!
-//! An `await` that never suspends never lets the loop run. So each task that only finds ready items
-//! yields (a bare `None`, one turn of the loop) after [`TIME`] of them, or after [`ITEMS`] of them
-//! if they are cheaper than the clock can tell. All streams of a task share its budget, and it
-//! starts anew whenever the task suspends in one of our awaitables.
+//! An `await` that never suspends never returns to the event loop. So a task that only finds ready items yields (a bare `None`, for one
+//! event-loop iteration) after [`TIME`], or after [`ITEMS`] if the items are too cheap for the clock. All streams of a task share its
+//! budget, which restarts whenever the task suspends in an awaitable of headrace.
 //!
-//! The clock is read adaptively: at the first item, then after as many more as fit into a quarter
-//! of what is left at their mean cost so far, at most [`STRIDE`]. A slow callable is measured at
-//! each item, a fast one at every 64th, which costs it nothing that can be measured.
+//! The clock is read adaptively: at the first item, then after as many items as fit into a quarter of the remaining time at their mean
+//! cost so far, at most [`STRIDE`]. A slow callable is measured at each item, a fast one at every 64th, where the cost is not
+//! measurable.
 //!
-//! There is one state a thread, as there is one loop, and it belongs to one task at a time. (One for
-//! all threads would not do, though only one of them holds the GIL: any callable may let go of it.)
-//! When the time is up, it asks which task runs: if it is not the one that spent it, the new one
-//! starts with a full budget. It is known by its address and, since another task may be made at the
-//! address of one that is gone, by a weak reference. Time that a task spends waiting for something of somebody
-//! else's counts, which can cost it one turn too many, never one too few.
+//! Each thread has one budget, as it has one event loop, and it belongs to one task at a time. (One budget for all threads would be
+//! wrong, although only one thread holds the GIL: any callable may release it.) When the time is used up, the current task is looked up.
+//! If it is not the task that spent the budget, it starts with a full one. A task is identified by its address and a weak reference,
+//! because a new task may have the address of a dead one. Time that a task waits in foreign awaitables counts, which can cost it one
+//! yield too many, never one too few.
 //!
-//! A merge steps its sources inside its consumer's pull, each under a task of its own. What they
-//! spend is the consumer's, who [`lend`]s it: it is the consumer that has to let the loop turn.
+//! A merge steps its sources inside its consumer's pull, each under a task of its own. They spend the budget of the consumer, which
+//! [`lend`]s it, because the consumer has to yield.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -30,18 +28,18 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::asyncio;
 
-/// How long a task may find ready items between two turns of the loop. A heartbeat is late by twice
-/// this: once for its timer, once for its task. In nanoseconds.
+/// The longest time that a task may take ready items without a yield, in nanoseconds. A heartbeat is late by up to twice this: once for
+/// its timer, once for its task.
 static TIME: AtomicU64 = AtomicU64::new(500_000);
 
-/// How many items it may find, whatever they cost.
+/// The most items that a task may take without a yield, whatever their cost.
 static ITEMS: AtomicU32 = AtomicU32::new(4096);
 
-/// The most items between two looks at the clock.
+/// The most items between two readings of the clock.
 const STRIDE: u32 = 64;
 
-/// Sets both, for all threads. For tests: with next to nothing to spend, a task rests at every place where it may, and nothing
-/// must come of that but turns of the loop.
+/// Sets both limits, for all threads. For tests: with a tiny budget, a task yields wherever it may, which must change nothing but the
+/// number of event-loop iterations.
 #[pyfunction]
 pub(crate) fn set_turn_budget(nanoseconds: u64, items: u32) {
     TIME.store(nanoseconds, Relaxed);
@@ -50,19 +48,19 @@ pub(crate) fn set_turn_budget(nanoseconds: u64, items: u32) {
 
 #[derive(Debug)]
 struct Budget {
-    /// Items since it started.
+    /// The number of items since the start.
     spent: Cell<u32>,
-    /// At which item to look at the clock next.
+    /// The item at which to read the clock next.
     look: Cell<u32>,
-    /// When it started, in nanoseconds since the first look at the clock.
+    /// The start, in nanoseconds since the first reading of the clock.
     since: Cell<u64>,
-    /// The task that spends it, by address; only ever compared. See [`SPENDER`].
+    /// The address of the task that spends the budget, for comparison only. See [`SPENDER`].
     task: Cell<usize>,
-    /// The task that lends it to what runs under another one just now; 0 if none does. By address: that task is alive as long as
-    /// it lends. If it has lent what a task spent that is gone by now, the one that has its address may yield once too often.
+    /// The address of the task that lends the budget to code under another task; 0 if none does. The task is alive while it lends. If
+    /// the budget was spent by a task that has died since, a new task at its address may yield once too often.
     lender: Cell<usize>,
-    /// Somebody rested who had borrowed it.
-    rested: Cell<bool>,
+    /// Whether a borrower has yielded.
+    borrower_yielded: Cell<bool>,
 }
 
 thread_local! {
@@ -73,18 +71,18 @@ thread_local! {
             since: Cell::new(0),
             task: Cell::new(0),
             lender: Cell::new(0),
-            rested: Cell::new(false),
+            borrower_yielded: Cell::new(false),
         }
     };
 }
 
 thread_local! {
-    /// The task that last started, by address and by what tells whether it is still there. Apart from the budget, which is
-    /// looked at for each item and has nothing to drop.
+    /// The task that last started a budget: its address and a weak reference. Separate from the budget, which is read for each item and
+    /// has nothing to drop.
     static SPENDER: RefCell<Option<(usize, Py<PyWeakrefReference>)>> = const { RefCell::new(None) };
 }
 
-/// Spends one item. If it says `true`, yield to the loop now, and then go on.
+/// Spends one item. If this returns `true`, the caller must yield to the event loop and then continue.
 #[inline]
 pub(crate) fn spend(py: Python<'_>) -> bool {
     BUDGET.with(|budget| {
@@ -94,7 +92,7 @@ pub(crate) fn spend(py: Python<'_>) -> bool {
     })
 }
 
-/// The task suspends: it starts anew. What was lent does not.
+/// Restarts the budget, because the task suspends. A lent budget is not restarted.
 #[inline]
 pub(crate) fn renew() {
     BUDGET.with(|budget| {
@@ -104,32 +102,32 @@ pub(crate) fn renew() {
     });
 }
 
-/// Starts a new budget in a forked child, where none of the tasks runs that are known here.
+/// Starts a new budget in a forked child, where none of the known tasks runs.
 pub(crate) fn forget_after_fork() {
     BUDGET.with(|budget| {
         budget.renew();
         budget.task.set(0);
         budget.lender.set(0);
-        budget.rested.set(false);
+        budget.borrower_yielded.set(false);
     });
     let old = SPENDER.take();
     drop(old);
 }
 
-/// What runs until this is dropped spends from the budget of the task that lent it. It stays in its thread.
+/// Until this is dropped, running code spends the budget of the lending task. Must stay in its thread.
 #[derive(Debug)]
 pub(crate) struct Lent {
     outer: usize,
     _here: PhantomData<*const ()>,
 }
 
-/// Lends the budget of a task. What it was lent itself goes on to whom it lends it.
+/// Lends the budget of a task. If that task itself borrows a budget, lends that one on.
 #[inline]
 pub(crate) fn lend(task: &Bound<'_, PyAny>) -> Lent {
     Lent::by(|_| task.as_ptr().addr())
 }
 
-/// Lends the budget that is being spent, whosever it is.
+/// Lends the budget that is currently spent, of whichever task.
 pub(crate) fn lend_on(py: Python<'_>) -> Lent {
     Lent::by(|budget| match budget.task.get() {
         0 => running_task(py),
@@ -137,9 +135,9 @@ pub(crate) fn lend_on(py: Python<'_>) -> Lent {
     })
 }
 
-/// Whether somebody rested, since this was asked last, who had borrowed the budget.
+/// Whether a borrower of the budget has yielded since the last call.
 pub(crate) fn take_rested() -> bool {
-    BUDGET.with(|budget| budget.rested.take())
+    BUDGET.with(|budget| budget.borrower_yielded.take())
 }
 
 impl Lent {
@@ -165,7 +163,7 @@ impl Drop for Lent {
     }
 }
 
-/// The clock, in nanoseconds from the first look at it.
+/// The clock, in nanoseconds since its first reading.
 fn now() -> u64 {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     u64::try_from(EPOCH.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
@@ -192,14 +190,13 @@ impl Budget {
                 if self.lender.get() == 0 {
                     self.renew();
                 } else {
-                    // Who borrows it rests, and so must the lender.
+                    // The borrower yields, and so must the lender.
                     self.look.set(spent);
-                    self.rested.set(true);
+                    self.borrower_yielded.set(true);
                 }
                 return true;
             }
-            // Another task has taken over in the middle, or nobody runs a loop here who could be
-            // starved.
+            // Another task has taken over, or this thread runs no event loop that could starve.
             self.spent.set(1);
             self.start(py, now);
             return false;
@@ -229,7 +226,7 @@ impl Budget {
     }
 }
 
-/// The address of the task that runs, or of the one that lends to it; 0 if there is none.
+/// The address of the current task, or of the task that lends to it; 0 without a task.
 fn running_task(py: Python<'_>) -> usize {
     let lender = BUDGET.with(|budget| budget.lender.get());
     if lender != 0 {
@@ -238,14 +235,14 @@ fn running_task(py: Python<'_>) -> usize {
     asyncio::current_task(py).map_or(0, |task| task.as_ptr().addr())
 }
 
-/// Takes note of who spends. Mostly it is who did before.
+/// Remembers the spending task, which is usually the previous one.
 fn remember(task: &Bound<'_, PyAny>) {
     let (py, address) = (task.py(), task.as_ptr().addr());
     SPENDER.with(|spender| {
         let known = spender.take().filter(|(other, reference)| {
             *other == address && reference.bind(py).upgrade().is_some()
         });
-        // A task of a kind that cannot be referred to weakly is known by its address alone.
+        // A task whose type has no weak references is identified by its address alone.
         let known = known.or_else(|| {
             let reference = PyWeakrefReference::new(task).ok()?;
             Some((address, reference.unbind()))
@@ -254,7 +251,7 @@ fn remember(task: &Bound<'_, PyAny>) {
     });
 }
 
-/// Whether the task that spent what is left of the budget is gone, and another one has its address.
+/// Whether the task that spent the budget is dead, and another one has its address.
 fn is_gone(py: Python<'_>, task: usize) -> bool {
     SPENDER.with(|spender| {
         spender

@@ -1,15 +1,15 @@
 //! Driving an async generator without the `asend` object that CPython makes for each of its items.
 //!
-//! The generator's own type has `am_send`. Sent `None`, it comes to one of three things: a *wrapped
-//! value*, which is an item; any other object, which is a suspension to hand up; or its end. Going
-//! this way saves a third of the cost of an item. What `asend` does besides is done here too: the
-//! loop's hooks are installed by taking the first item the ordinary way (the caller sees to that),
-//! and while the generator is suspended inside an item it is marked as running, so that a second
-//! `anext()` or an `aclose()` in between fails as it always does.
+//! The generator's own type has `am_send`. Sending `None` has one of three results: a *wrapped value*, which is an item; any
+//! other object, which is a suspension to yield to the task; or the end. This saves a third of the cost of an item. The two side
+//! effects of `asend` are reproduced:
 //!
-//! The layout of the wrapped value and the place of the mark are CPython's own business. They are
-//! probed when the module is made, on a generator that exercises both; if anything differs from
-//! what is expected, [`can_bypass`] stays false and the ordinary way is used.
+//! - The event loop's hooks are installed by taking the first item through `anext()`, which is the caller's job.
+//! - A generator that is suspended inside an item is marked as running. A second `anext()` or an `aclose()` in between then
+//!   fails as usual.
+//!
+//! The layout of the wrapped value and the offset of the mark are private to CPython. The self-test exercises both on a generator
+//! at import. If it fails, [`can_bypass`] is false and `anext()` is used for each item.
 
 use std::mem::size_of;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering::Relaxed};
@@ -26,7 +26,7 @@ use crate::runtime::private_layout::{self, Layout};
 pub(crate) static LAYOUT: Layout = Layout::new("async_generators", self_test);
 /// The type of a wrapped value.
 static WRAPPED: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
-/// Where a generator keeps the byte that `ag_running` shows.
+/// The offset of the byte that `ag_running` shows.
 static RUNNING: AtomicIsize = AtomicIsize::new(0);
 
 /// A wrapped value: a header and the item.
@@ -36,7 +36,7 @@ struct Wrapped {
     item: *mut ffi::PyObject,
 }
 
-/// What one step of a generator came to.
+/// The result of one step of a generator.
 pub(crate) enum Stepped<'py> {
     Item(Bound<'py, PyAny>),
     /// Suspended inside an item; it is marked as running.
@@ -44,13 +44,13 @@ pub(crate) enum Stepped<'py> {
     End(Python<'py>),
 }
 
-/// Whether this interpreter's generators are as this file expects.
+/// Whether the generators of this interpreter have the expected layout.
 #[inline]
 pub(super) fn can_bypass() -> bool {
     LAYOUT.is_used()
 }
 
-/// One step of an async generator of exactly that type, which has started and is not running.
+/// Runs one step of an async generator (of exactly that type), which has started and is not running.
 #[inline]
 pub(crate) fn step<'py>(
     agen: &Bound<'py, PyAny>,
@@ -71,7 +71,7 @@ pub(crate) fn step<'py>(
     }
 }
 
-/// The item in a wrapped value; `None` if it is something else.
+/// Returns the item of a wrapped value; `None` for any other object.
 #[inline]
 fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     // SAFETY: the type was probed by `self_test` to be that of a wrapped value, whose item is the
@@ -87,13 +87,13 @@ fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     }
 }
 
-/// Marks a generator that was suspended inside an item as being stepped again.
+/// Marks a generator that was suspended inside an item as no longer running, before its next step.
 #[inline]
 pub(crate) fn wake(agen: &Bound<'_, PyAny>) {
     set_running(agen, false);
 }
 
-/// Marks a generator as being inside an item, or not.
+/// Sets whether a generator is marked as running, which is to say inside an item.
 pub(super) fn set_running(agen: &Bound<'_, PyAny>, running: bool) {
     let offset = RUNNING.load(Relaxed);
     if offset > 0 {
@@ -157,9 +157,9 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     Ok(holds)
 }
 
-/// Where `ag_running` is kept, as the type's table of members has it.
+/// The offset of `ag_running`, from the type's table of members.
 fn running_offset() -> Option<isize> {
-    // SAFETY: the table of a static type is valid for ever and ends with an entry without a name.
+    // SAFETY: the table of a static type is valid forever and ends with an entry without a name.
     unsafe {
         let mut member = ffi::PyAsyncGen_Type.tp_members;
         if member.is_null() {
