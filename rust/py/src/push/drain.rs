@@ -2,10 +2,10 @@
 
 use pyo3::prelude::*;
 
-use crate::pull::link::PullLink;
+use crate::pull::link::PyPullLink;
 
 /// Gives a stream back an item that it gave: the next pull gets it.
 #[pyfunction]
-pub(crate) fn hand_back(stream: &Bound<'_, PullLink>, item: Bound<'_, PyAny>) {
-    PullLink::hand_back(stream, vec![item.unbind()]);
+pub(crate) fn hand_back(stream: &Bound<'_, PyPullLink>, item: Bound<'_, PyAny>) {
+    PyPullLink::hand_back(stream, vec![item.unbind()]);
 }
