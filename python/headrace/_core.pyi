@@ -35,42 +35,42 @@ from headrace.pool.events import EnvelopeType
 
 __all__ = [
     "Asks",
+    "AsyncIterSource",
     "Buffer",
     "BufferKernel",
-    "CacheFeed",
+    "BufferSource",
     "CallbackKernel",
     "Callbacks",
     "Capacity",
     "CatchKernel",
     "DedupeKernel",
     "Delivery",
+    "DequeSource",
     "Fan",
     "FilterKernel",
     "FlatMapKernel",
     "FlattenKernel",
-    "ForeignFeed",
     "GraphCore",
     "Ids",
     "InOrderKernel",
-    "IterFeed",
+    "IterSource",
     "IteratorResult",
     "Lane",
     "Lease",
     "LineWriter",
-    "LinesFeed",
+    "LinesSource",
     "MapKernel",
     "Merge",
     "MergeFeed",
     "Meter",
+    "OnceSource",
     "PullLink",
     "PushLink",
     "Queue",
-    "QueueFeed",
     "ReduceKernel",
     "Released",
     "Signal",
     "SkipKernel",
-    "StoreFeed",
     "TakeKernel",
     "TaskProgressEnvelope",
     "Unread",
@@ -91,8 +91,8 @@ __all__ = [
     "flush_push",
     "for_each",
     "hand_back",
-    "keep_with",
-    "let_go",
+    "pin_to_loop",
+    "private_layouts",
     "quicken",
     "reduce_all",
     "restart",
@@ -101,6 +101,7 @@ __all__ = [
     "shut",
     "standing",
     "stock",
+    "unpin",
     "upstream",
 ]
 
@@ -266,20 +267,20 @@ _Kernel: TypeAlias = (
 )
 
 @final
-class StoreFeed:
-    def __new__(cls, items: deque[Any], *, from_right: bool = False) -> StoreFeed: ...
+class DequeSource:
+    def __new__(cls, items: deque[Any], *, from_right: bool = False) -> DequeSource: ...
 
 @final
-class CacheFeed:
-    def __new__(cls, value: Any) -> CacheFeed: ...
+class OnceSource:
+    def __new__(cls, value: Any) -> OnceSource: ...
     @property
     def value(self) -> Any: ...
     @value.setter
     def value(self, value: Any) -> None: ...
 
 @final
-class LinesFeed:
-    def __new__(cls, path: str, encoding: str, errors: str) -> LinesFeed: ...
+class LinesSource:
+    def __new__(cls, path: str, encoding: str, errors: str) -> LinesSource: ...
 
 @final
 class LineWriter:
@@ -289,21 +290,21 @@ class LineWriter:
     def close(self, makes: bool) -> Coroutine[Any, Any, None]: ...
 
 @final
-class IterFeed:
-    def __new__(cls, iterable: Iterable[Any]) -> IterFeed: ...
+class IterSource:
+    def __new__(cls, iterable: Iterable[Any]) -> IterSource: ...
 
 @final
-class QueueFeed:
-    def __new__(cls, buffer: Buffer[Any]) -> QueueFeed: ...
+class BufferSource:
+    def __new__(cls, buffer: Buffer[Any]) -> BufferSource: ...
 
 @final
-class ForeignFeed:
+class AsyncIterSource:
     def __new__(
         cls,
         origin: AsyncIterable[Any] | Callable[[], AsyncIterable[Any]],
         *,
         is_factory: bool = False,
-    ) -> ForeignFeed: ...
+    ) -> AsyncIterSource: ...
 
 @final
 class Merge:
@@ -356,12 +357,12 @@ class PullLink(Generic[_T_co]):
     def __init__(
         self,
         origin: PullLink[Any]
-        | StoreFeed
-        | CacheFeed
-        | LinesFeed
-        | IterFeed
-        | QueueFeed
-        | ForeignFeed
+        | DequeSource
+        | OnceSource
+        | LinesSource
+        | IterSource
+        | BufferSource
+        | AsyncIterSource
         | MergeFeed
         | None = None,
         kernel: _Kernel | None = None,
@@ -618,8 +619,8 @@ def settle_push(link: PushLink[Any], ended: bool) -> None: ...
 def flush_push(link: PushLink[Any]) -> Coroutine[Any, Any, PushProtocol[Any]]: ...
 def drop_push(link: PushLink[Any]) -> PushProtocol[Any]: ...
 def set_turn_budget(nanoseconds: int, items: int) -> None: ...
-def keep_with(event_loop: AbstractEventLoop, kept: object) -> None: ...
-def let_go(event_loop: AbstractEventLoop, kept: object) -> None: ...
+def pin_to_loop(event_loop: AbstractEventLoop, kept: object) -> None: ...
+def unpin(event_loop: AbstractEventLoop, kept: object) -> None: ...
 def hand_back(stream: PullLink[_T], item: _T) -> None: ...
 def collect(stream: PullLink[_T]) -> Coroutine[Any, Any, list[_T]]: ...
 def count(stream: PullLink[Any]) -> Coroutine[Any, Any, int]: ...
@@ -716,6 +717,7 @@ class Unread:
     def __len__(self) -> int: ...
 
 def quicken(class_: type) -> None: ...
+def private_layouts() -> dict[str, bool]: ...
 
 @final
 class Lane:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace._core import Delivery, ForeignFeed
+from headrace._core import AsyncIterSource, Delivery
 from headrace._internal.copying import Uncopied
 from headrace._internal.depth import nested
 from headrace._internal.error_notes import (
@@ -134,7 +134,7 @@ class _PullPushObj(PullObj[T], stock=True):
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
         self._nesting = nested(tap.source, type(self).__name__)
-        super().__init__(ForeignFeed(_Handle(tap)))
+        super().__init__(AsyncIterSource(_Handle(tap)))
 
     @property
     def source(self) -> PullObj[T]:

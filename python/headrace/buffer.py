@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from headrace._core import Buffer, QueueFeed, end_push, settle_push
+from headrace._core import Buffer, BufferSource, end_push, settle_push
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import amount, shown, told
 from headrace.pull.source import SourceObj
@@ -33,7 +33,7 @@ class _BufferSource(SourceObj[T], stock=True):
 
     def __init__(self, buffer: Buffer[T]) -> None:
         self._buffer = buffer
-        super().__init__(QueueFeed(buffer))
+        super().__init__(BufferSource(buffer))
 
     def __repr__(self) -> str:
         return told("the source of a buffer", self._facts())

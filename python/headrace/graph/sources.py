@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import ref
 
-from headrace._core import Buffer, ForeignFeed, QueueFeed
+from headrace._core import AsyncIterSource, Buffer, BufferSource
 from headrace._internal.error_notes import noted
 from headrace._internal.reprs import short, shown
 from headrace.buffer import BufferSink, standing
@@ -76,7 +76,7 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         self._ageing = Ageing(priority, ageing, clock)
         self._buffer: Buffer[T] = Buffer(maxsize, "block", "priority", self._ageing.place)
         self._sink: SinkObj[T] = BufferSink(self._buffer)
-        super().__init__(QueueFeed(self._buffer))
+        super().__init__(BufferSource(self._buffer))
 
     @property
     def sink(self) -> SinkObj[T]:
@@ -141,7 +141,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         if not isinstance(cast("object", graph), DependencyGraph):
             raise TypeError(f"graph must be a DependencyGraph, got {shown(graph)}")
         self._graph = graph
-        super().__init__(ForeignFeed(_Ready(graph, self._order())))
+        super().__init__(AsyncIterSource(_Ready(graph, self._order())))
 
     def _order(self) -> Ageing | None:
         """What gives each node its place; None: as they become ready."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from headrace._core import ForeignFeed
+from headrace._core import AsyncIterSource
 from headrace._internal.error_notes import noted
 from headrace._internal.reprs import shown, told
 from headrace._internal.tasks import settled
@@ -123,7 +123,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         self._calls: _Calls[OUT] = _Calls(as_pull(source).map(every), capacity, options)
         if cost_of is None:
             checked_capacity(capacity, same.cost, same.priority)
-        super().__init__(ForeignFeed(self._calls))
+        super().__init__(AsyncIterSource(self._calls))
 
     @property
     def source(self) -> PullObj[Any]:

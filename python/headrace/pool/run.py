@@ -16,7 +16,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from headrace._core import keep_with, let_go
+from headrace._core import pin_to_loop, unpin
 from headrace._internal.error_notes import noted
 from headrace._internal.reprs import shown
 from headrace._internal.tasks import settled
@@ -143,7 +143,7 @@ class Run:
         self.end.begin(self.loop)
         self.outlet.unread.begin(self.loop)
         self.plan.run = self
-        keep_with(self.loop, self)
+        pin_to_loop(self.loop, self)
         # Not `loop.create_task`: under a factory of eager tasks the feeder would run before it is known here.
         self._feeder = asyncio.Task(
             self._feed(),
@@ -421,7 +421,7 @@ class Run:
         self.end.leave()
         if self.plan.run is not self:
             return
-        let_go(self.loop, self)
+        unpin(self.loop, self)
         self.plan.run = None
         error = error_of(feeder)
         if not isinstance(error, asyncio.CancelledError):

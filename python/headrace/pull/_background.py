@@ -17,7 +17,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from headrace._core import ForeignFeed, keep_with, let_go
+from headrace._core import AsyncIterSource, pin_to_loop, unpin
 from headrace._internal.error_notes import ends_program
 from headrace._internal.reprs import short, told
 from headrace._internal.tasks import settled
@@ -203,7 +203,7 @@ class Pump(Generic[IN, OUT]):
         # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
         self._task = asyncio.Task(self._live(loop), loop=loop, name=f"pump of {self._source!r}")
         self._task.add_done_callback(self._ended)
-        keep_with(loop, self._task)
+        pin_to_loop(loop, self._task)
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if task.get_loop() is not asyncio.get_running_loop():
@@ -284,7 +284,7 @@ class Pump(Generic[IN, OUT]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """The task has ended: what it leaves goes to the consumer, or to whoever closes."""
-        let_go(task.get_loop(), task)
+        unpin(task.get_loop(), task)
         if task is not self._task:
             return
         if not self._closing:
@@ -339,7 +339,7 @@ class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
 
     def __init__(self, pump: Pump[IN, OUT_co]) -> None:
         self._pump = pump
-        super().__init__(ForeignFeed(_Handle(pump, type(self).__name__)))
+        super().__init__(AsyncIterSource(_Handle(pump, type(self).__name__)))
 
     @property
     def source(self) -> PullObj[IN]:

@@ -18,7 +18,7 @@ from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace._core import keep_with, let_go
+from headrace._core import pin_to_loop, unpin
 from headrace._internal.error_notes import noted, raise_closing, speechless
 from headrace._internal.reprs import amount, told
 from headrace._internal.tasks import settled
@@ -188,7 +188,7 @@ class DrivenCalls(Generic[OUT]):
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.is_driven = True
-        keep_with(loop, self)
+        pin_to_loop(loop, self)
         # Not `loop.create_task`: under a factory of eager tasks it would run before it is known here.
         self._driver = asyncio.Task(
             self._drive(loop), loop=loop, name=f"the source of {self._operator}"
@@ -347,7 +347,7 @@ class DrivenCalls(Generic[OUT]):
         """No task of it runs any more."""
         self.is_driven = False
         if self._loop is not None:
-            let_go(self._loop, self)
+            unpin(self._loop, self)
 
     # Closing.
 

@@ -451,4 +451,4 @@ def _driven(stream: PullLink[Any]) -> PullLink[Any]:
     name = "__anext__"
     if getattr(type(stream), name) is getattr(PullLink, name):
         return stream
-    return PullLink(_core.ForeignFeed(stream))
+    return PullLink(_core.AsyncIterSource(stream))

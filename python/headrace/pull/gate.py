@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from headrace._core import ForeignFeed
+from headrace._core import AsyncIterSource
 from headrace._internal.depth import nested
 from headrace.errors import NOTHING, ClosedError
 from headrace.pull.base import PullObj
@@ -56,7 +56,7 @@ class PullGateObj(PullObj[T], stock=True):
     def __init__(self, source: Source[T], wait_obj: WaitObject[Any]) -> None:
         self._gate: _Gate[T] = _Gate(as_pull(source), checked_signal(wait_obj))
         self._nesting = nested(self._gate.source, type(self).__name__)
-        super().__init__(ForeignFeed(_Handle(self._gate)))
+        super().__init__(AsyncIterSource(_Handle(self._gate)))
 
     @property
     def source(self) -> PullObj[T]:

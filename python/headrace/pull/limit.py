@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from headrace._core import ForeignFeed
+from headrace._core import AsyncIterSource
 from headrace.capacity import checked_capacity, under
 from headrace.capacity._item_lease import Passage, annul, kept_cost, unbudgeted
 from headrace.errors import NOTHING, BudgetExhausted
@@ -76,7 +76,7 @@ class SourceCapacityObj(PullObj[T], stock=True):
             kept_cost(cost),
             priority,
         )
-        super().__init__(ForeignFeed(_Handle(self._leased)))
+        super().__init__(AsyncIterSource(_Handle(self._leased)))
 
     @property
     def source(self) -> PullObj[T]:

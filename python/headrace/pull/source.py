@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from headrace._core import CacheFeed, ForeignFeed, IterFeed, LinesFeed, StoreFeed, attach
+from headrace._core import AsyncIterSource, DequeSource, IterSource, LinesSource, OnceSource, attach
 from headrace._internal.reprs import counted, short, shown
 from headrace.pull.base import PullObj
 
@@ -59,7 +59,7 @@ class SourceBufferObj(SourceObj[T], stock=True):
             raise ValueError(f"mode must be 'fifo' or 'lifo', got {shown(given)}")
         self._buffer: deque[T] = deque(_checked(items, "items"))
         self._mode: Literal["fifo", "lifo"] = mode
-        super().__init__(StoreFeed(self._buffer, from_right=mode == "lifo"))
+        super().__init__(DequeSource(self._buffer, from_right=mode == "lifo"))
 
     @property
     def buffer(self) -> deque[T]:
@@ -102,7 +102,7 @@ class SourceCacheObj(SourceObj[T], stock=True):
     """
 
     def __init__(self, value: T) -> None:
-        self._feed = CacheFeed(value)
+        self._feed = OnceSource(value)
         super().__init__(self._feed)
 
     @property
@@ -137,9 +137,9 @@ class SourceIterObj(SourceObj[T_co], stock=True):
 
     def __init__(self, iterable: Source[T_co]) -> None:
         if isinstance(iterable, AsyncIterable):
-            super().__init__(ForeignFeed(cast("Any", iterable)))
+            super().__init__(AsyncIterSource(cast("Any", iterable)))
         else:
-            super().__init__(IterFeed(_checked(iterable, "iterable")))
+            super().__init__(IterSource(_checked(iterable, "iterable")))
         self._kind = type(cast("object", iterable))
 
     def _facts(self) -> Iterator[str]:
@@ -187,7 +187,7 @@ class SourceLinesObj(SourceObj[str], stock=True):
         given = cast("object", path)
         if not isinstance(given, (str, bytes, os.PathLike)):
             raise TypeError(f"path must be a str, bytes or os.PathLike, got {shown(given)}")
-        super().__init__(LinesFeed(os.fsdecode(path), encoding, errors))
+        super().__init__(LinesSource(os.fsdecode(path), encoding, errors))
         self._path = path
 
     def _facts(self) -> Iterator[str]:

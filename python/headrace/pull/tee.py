@@ -12,7 +12,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
 
-from headrace._core import ForeignFeed, attach
+from headrace._core import AsyncIterSource, attach
 from headrace._internal.depth import nested
 from headrace._internal.reprs import amount, shown
 from headrace._internal.validate import whole
@@ -62,7 +62,7 @@ class PullBranchObj(SourceObj[T_co], stock=True):
         self._nesting = nesting
         # The reader itself is the feed's alone, so that it is noticed when it is dropped.
         self._look = reader.look()
-        super().__init__(ForeignFeed(reader))
+        super().__init__(AsyncIterSource(reader))
 
     @property
     def source(self) -> PullObj[T_co]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
-from headrace._core import FilterKernel, ForeignFeed
+from headrace._core import AsyncIterSource, FilterKernel
 from headrace._internal.reprs import amount
 from headrace._internal.validate import positive, seconds, whole
 from headrace.pull._background import Failure, PullPumpObj, Pump
@@ -332,7 +332,7 @@ class PullTimerObj(SourceObj[int], stock=True):
         self._said = (
             f"every {interval} s" if count is None else f"every {interval} s, {count} times"
         )
-        super().__init__(ForeignFeed(_Timer(positive("interval", interval), count)))
+        super().__init__(AsyncIterSource(_Timer(positive("interval", interval), count)))
 
     def _facts(self) -> Iterator[str]:
         yield self._said

@@ -37,12 +37,12 @@ fn raised(value: Bound<'_, PyAny>) -> PyErr {
 /// An error that stays where CPython keeps it, in the thread's state.
 ///
 /// Where an item passes every few nanoseconds, a result that could hold a [`PyErr`] is handed over by
-/// memory, and one that cannot by registers. The caller takes the error out with [`Raised::fetch`].
+/// memory, and one that cannot by registers. The caller takes the error out with [`RaisedError::fetch`].
 #[derive(Debug)]
 #[must_use = "the error is still set"]
-pub(crate) struct Raised;
+pub(crate) struct RaisedError;
 
-impl Raised {
+impl RaisedError {
     /// Sets an error.
     #[cold]
     pub(crate) fn set(py: Python<'_>, error: PyErr) -> Self {
@@ -52,7 +52,7 @@ impl Raised {
 
     /// Sets the error of a result, if it is one.
     #[inline]
-    pub(crate) fn lower<T>(py: Python<'_>, result: PyResult<T>) -> Result<T, Self> {
+    pub(crate) fn set_from<T>(py: Python<'_>, result: PyResult<T>) -> Result<T, Self> {
         result.map_err(|error| Self::set(py, error))
     }
 

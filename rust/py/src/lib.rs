@@ -15,9 +15,9 @@
 //! | [`pool`] | the fast path of the task pool |
 //! | [`errors`] | exceptions |
 //!
-//! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate}`, in
+//! Unsafe code is in `coroutine/{type_object,type_slots,async_context,stop_iteration,delegate,future,self_test}`, in
 //! `source/{async_gen,async_iter,iter,deque,lines/codec}`, in `merge/task_context`, in `pool/lane`, in
-//! `object/{freelist,iterative_drop,gil_cell}`, in `runtime/{asyncio,stack_limit}` and in `capacity/lease`. Each block states its reason.
+//! `object/{freelist,iterative_drop,gil_cell}`, in `runtime/{asyncio,clock,interpreter,private_layout,stack_limit}`, in `pull/control` and in `capacity/lease`. Each block states its reason.
 
 mod buffer;
 mod capacity;
@@ -38,7 +38,7 @@ mod source;
 
 use pyo3::prelude::*;
 
-use coroutine::{Native, stop_iteration};
+use coroutine::Native;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -46,9 +46,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::interpreter::check(py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     runtime::fork_guard::register(py)?;
-    stop_iteration::register(py)?;
+    runtime::private_layout::register(module)?;
     coroutine::register(module)?;
-    source::async_gen::register(py)?;
     Native::<pull::awaitable::Pull>::register(py)?;
     Native::<pull::terminal::Terminal>::register(py)?;
     Native::<push::awaitable::Push>::register(py)?;
@@ -65,12 +64,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<graph::GraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
     module.add_class::<pull::link::PyPullLink>()?;
-    module.add_class::<source::StoreFeed>()?;
-    module.add_class::<source::IterFeed>()?;
-    module.add_class::<source::CacheFeed>()?;
-    module.add_class::<source::LinesFeed>()?;
-    module.add_class::<source::QueueFeed>()?;
-    module.add_class::<source::ForeignFeed>()?;
+    module.add_class::<source::PyDequeSource>()?;
+    module.add_class::<source::PyIterSource>()?;
+    module.add_class::<source::PyOnceSource>()?;
+    module.add_class::<source::PyLinesSource>()?;
+    module.add_class::<source::PyBufferSource>()?;
+    module.add_class::<source::PyAsyncIterSource>()?;
     module.add_class::<merge::Merge>()?;
     module.add_class::<merge::MergeFeed>()?;
     module.add_class::<push::link::PyPushLink>()?;

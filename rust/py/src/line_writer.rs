@@ -27,7 +27,7 @@ use crate::coroutine::{Class, Native};
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_pool;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
 /// A buffer that has become longer than this is not kept.
 const SPARE: usize = 1 << 20;
@@ -189,7 +189,7 @@ impl Drop for Job {
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct LineWriter {
-    home: Home,
+    home: ProcessId,
     /// Gone in a forked child only.
     shared: GilCell<Option<Arc<Shared>>>,
 }
@@ -200,7 +200,7 @@ impl LineWriter {
     fn new(path: PathBuf, appends: bool) -> PyResult<Self> {
         let path = blocking_pool::checked_path(path)?;
         Ok(Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             shared: GilCell::new(Some(Arc::new(Shared {
                 path,
                 appends,
@@ -290,7 +290,7 @@ impl Drop for LineWriter {
             let Some(shared) = self.shared.borrow(py).take() else {
                 return;
             };
-            if !self.home.is_here() {
+            if !self.home.is_current() {
                 // In a forked child: the thread that writes, which may have held the lock, is not here.
                 std::mem::forget(shared);
                 return;

@@ -17,7 +17,7 @@ use crate::errors;
 use crate::object::gc::{self, traverse};
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
 /// What a signal was given.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ enum Outcome {
 #[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Signal {
-    home: Home,
+    home: ProcessId,
     core: Arc<core::Signal<Outcome>>,
 }
 
@@ -39,7 +39,7 @@ impl Signal {
     #[new]
     fn new() -> Self {
         Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             core: core::Signal::new(),
         }
     }

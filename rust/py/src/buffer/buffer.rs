@@ -18,14 +18,14 @@ use crate::object::gc::{self, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
 /// Items on their way from any number of producers to any number of consumers, in any threads and
 /// loops.
 #[pyclass(generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    home: Home,
+    home: ProcessId,
     core: Arc<core::Buffer<Py<PyAny>>>,
     /// What becomes of an item that finds it full.
     overflow: Overflow,
@@ -63,7 +63,7 @@ impl Buffer {
         }
         let is_sorted = matches!(order, Order::Sorted(_));
         Ok(Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             is_sorted,
             core: core::Buffer::with(maxsize, overflow, order),
             overflow,
@@ -268,7 +268,7 @@ impl Buffer {
     /// Whether it may be used here, and holds items as they are, in the order of their coming or against it.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        !self.is_sorted && self.home.is_here() && !self.core.is_broken()
+        !self.is_sorted && self.home.is_current() && !self.core.is_broken()
     }
 
     #[inline]

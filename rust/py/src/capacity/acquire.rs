@@ -26,7 +26,7 @@ use super::tree::Shared;
 use crate::coroutine::async_context;
 use crate::coroutine::async_context::Context;
 use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 use crate::runtime::task_id;
@@ -360,12 +360,12 @@ impl Waiting {
 impl Coroutine for Acquiring {
     const NAME: &'static CStr = c"headrace._core.Acquire";
 
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         (self.source.is_some() && self.waiting.is_none() && matches!(self.entered, Entered::No))
             .then_some(c"acquire() was never awaited, and nothing is held: write `async with capacity.acquire():`, or `lease = await capacity.acquire()`")
     }
 
-    const OUTLIVES: bool = true;
+    const KEEPS_VALUE: bool = true;
 
     fn class() -> &'static Class {
         &CLASS
@@ -376,9 +376,9 @@ impl Coroutine for Acquiring {
     }
 
     #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -20,7 +20,7 @@ use super::{arguments, convert, core_error, timer};
 use crate::coroutine::operation::{Operation, Ready};
 use crate::coroutine::{Class, async_context};
 use crate::errors;
-use crate::object::freelist::{Bin, Filling, Leaving, Recycled};
+use crate::object::freelist::{Dropped, Filling, FreeList, Pooled};
 use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::Blocking;
@@ -46,21 +46,21 @@ struct Permit {
     id: PermitId,
 }
 
-static BIN: Bin = Bin::new();
+static FREE_LIST: FreeList = FreeList::new();
 
-impl Recycled for Lease {
-    fn bin() -> &'static Bin {
-        &BIN
+impl Pooled for Lease {
+    fn free_list() -> &'static FreeList {
+        &FREE_LIST
     }
 
     #[inline]
-    fn spend(&self, leaving: &mut Leaving) -> bool {
+    fn recycle(&self, dropped: &mut Dropped) -> bool {
         // One that was not released is dropped by the long way, which releases it and warns.
         let is_spent = self.is_released.load(Ordering::Relaxed);
         if is_spent {
             // SAFETY: the last reference to the object is gone.
             let permit = unsafe { self.permit.get_mut() };
-            leaving.push(permit.keeper.take().map(Py::into_any));
+            dropped.push(permit.keeper.take().map(Py::into_any));
         }
         is_spent
     }
@@ -79,7 +79,7 @@ impl Lease {
             node,
             id,
         };
-        if let Some(lease) = BIN.take::<Self>(py) {
+        if let Some(lease) = FREE_LIST.take::<Self>(py) {
             let this = lease.get();
             // SAFETY: nobody else has it yet.
             unsafe { *this.permit.get_mut() = permit };
@@ -264,7 +264,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // A forked child has no such tree.
         let is_held = !*self.is_released.get_mut();
-        if is_held && self.shared().home.is_here() {
+        if is_held && self.shared().home.is_current() {
             self.release_at_last();
             warn();
         }

@@ -44,7 +44,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lease::Released>()?;
     module.add_class::<prefetch::Asks>()?;
     let py = module.py();
-    freelist::register::<lease::Lease>(py);
+    freelist::register::<lease::Lease>(py)?;
     Native::<acquire::Acquiring>::register(py)?;
     Native::<Ready<lease::Retaking>>::register(py)
 }

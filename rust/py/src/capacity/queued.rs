@@ -27,7 +27,7 @@ impl Stands for Resume {
     }
 }
 
-/// Leaving a line makes room for others, who are granted at that moment: so it needs the time, which a bare future would not ask
+/// Dropped a line makes room for others, who are granted at that moment: so it needs the time, which a bare future would not ask
 /// for.
 #[derive(Debug)]
 pub(super) struct Standing<F: Stands> {
@@ -77,7 +77,7 @@ impl<F: Stands> Drop for Standing<F> {
         self.shared.at_last(|_| drop(future.take()));
         // In a forked child the lock of the tree may be somebody's who is not there.
         if let Some(future) = future
-            && !self.shared.home.is_here()
+            && !self.shared.home.is_current()
         {
             std::mem::forget(future);
         }

@@ -14,11 +14,11 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::timer::LoopAlarm;
-use crate::coroutine::undisturbed;
+use crate::coroutine::with_saved_exception;
 use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
 /// What a loop's timer is late by costs no quota, up to this: a millisecond, by which loops round, and what keeps a busy one.
 const LATENESS: Duration = Duration::from_millis(50);
@@ -38,7 +38,7 @@ const LATENESS: Duration = Duration::from_millis(50);
 /// A future of the tree is kept in a [`Standing`](super::queued::Standing), which leaves its line by the third.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) home: Home,
+    pub(super) home: ProcessId,
     core: Arc<Tree>,
     clock: Option<Given>,
     /// The resources that some node limits, by name.
@@ -76,7 +76,7 @@ impl Shared {
         };
         settings.lateness = LATENESS;
         Ok(Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             core: Tree::new(settings),
             clock,
             resources: GilCell::default(),
@@ -127,11 +127,11 @@ impl Shared {
     /// Does what has to be done although nobody is there who could be told of an error: nothing in a forked child, nor in a tree
     /// that is broken. Called with no lock held, and with no borrow open.
     pub(super) fn at_last(&self, act: impl FnOnce(&Tree)) {
-        if !self.home.is_here() || self.core.is_broken() {
+        if !self.home.is_current() || self.core.is_broken() {
             return;
         }
         if let Some(given) = &self.clock {
-            undisturbed(|py| {
+            with_saved_exception(|py| {
                 if given.is_alive(py)
                     && let Err(error) = given.read(py)
                 {
@@ -145,7 +145,7 @@ impl Shared {
     /// A node is nobody's any more. All who wait there have it, so nobody does, and this makes room for nobody: the time does not
     /// matter.
     pub(super) fn forget(&self, node: NodeId) {
-        if self.home.is_here() && !self.core.is_broken() {
+        if self.home.is_current() && !self.core.is_broken() {
             self.core.remove(node);
         }
     }

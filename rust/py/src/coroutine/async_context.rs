@@ -13,10 +13,10 @@ use pyo3::prelude::*;
 
 use super::Step;
 use super::type_object::{Class, Coroutine, Native, Object, Status, method};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 
-/// A coroutine whose result is entered and left. It [outlives](Coroutine::OUTLIVES) its last step.
+/// A coroutine whose result is entered and left. It [outlives](Coroutine::KEEPS_VALUE) its last step.
 pub(crate) trait Context: Coroutine {
     /// Before the first step: the result is to be kept for [`exit`](Self::exit).
     fn enter(&mut self, py: Python<'_>);
@@ -116,7 +116,7 @@ impl Coroutine for Done {
     }
 
     #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         Ok(Step::Return(value.clone()))
     }
 

@@ -10,6 +10,8 @@
 //! half of what a wake-up costs.
 
 use std::ffi::CStr;
+use std::mem::size_of;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,11 +25,16 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_mailbox::{Key, Mailbox};
 use super::{Class, Coroutine, Native, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
+use crate::runtime::private_layout::{self, Layout};
+
+/// Reading the C name of a builtin function, which tells the callback of asyncio's own task from others. The fallback treats it
+/// like the others.
+pub(crate) static CALLBACK_LAYOUT: Layout = Layout::new("builtin_functions", has_known_names);
 
 /// See the top of this file.
 #[pyclass(frozen, module = "headrace._core")]
@@ -123,6 +130,40 @@ impl Future {
     }
 }
 
+/// The name in the definition of a builtin function.
+///
+/// # Safety
+///
+/// A live object, exactly of that type.
+#[inline]
+unsafe fn name_of<'a>(function: *mut ffi::PyObject) -> &'a CStr {
+    // SAFETY: the caller's promise: its definition and the name there live as long.
+    unsafe { CStr::from_ptr((*(*function.cast::<ffi::PyCFunctionObject>()).m_ml).ml_name) }
+}
+
+/// Reads the name of `len`.
+fn has_known_names(py: Python<'_>) -> PyResult<bool> {
+    let len = py.import("builtins")?.getattr("len")?;
+    let class = len.get_type();
+    // SAFETY: a live object and its type, which is known before the function is looked into. The definition is between the
+    // header and the two fields that Python shows.
+    unsafe {
+        if ffi::PyCFunction_CheckExact(len.as_ptr()) == 0
+            || !private_layout::has_known_struct(&class)?
+            || (*class.as_type_ptr()).tp_basicsize.cast_unsigned()
+                != size_of::<ffi::PyCFunctionObject>()
+        {
+            return Ok(false);
+        }
+        let function = len.as_ptr().cast::<ffi::PyCFunctionObject>();
+        Ok(
+            ptr::eq((*function).m_self, len.getattr("__self__")?.as_ptr())
+                && ptr::eq((*function).m_module, len.getattr("__module__")?.as_ptr())
+                && name_of(len.as_ptr()) == c"len",
+        )
+    }
+}
+
 impl Callback {
     /// Whether it is what a task of asyncio's own, the one in C, adds to whatever it waits on.
     fn is_of_task(&self) -> bool {
@@ -130,8 +171,8 @@ impl Callback {
         // SAFETY: a live object; if it is a function of C's, then its definition and the name there live as long.
         unsafe {
             ffi::PyCFunction_CheckExact(function) != 0
-                && CStr::from_ptr((*(*function.cast::<ffi::PyCFunctionObject>()).m_ml).ml_name)
-                    == c"task_wakeup"
+                && CALLBACK_LAYOUT.is_used()
+                && name_of(function) == c"task_wakeup"
         }
     }
 
@@ -364,9 +405,9 @@ impl Coroutine for Await {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -44,7 +44,7 @@ use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
 /// The futures of one loop that somebody waits on, by number.
 #[derive(Default)]
@@ -112,7 +112,7 @@ impl Futures {
 /// Where a loop gets its wake-ups.
 pub(super) struct Mailbox {
     /// The process that made it. In a forked child the loop does not run, and the descriptor that wakes it is the parent's.
-    home: Home,
+    home: ProcessId,
     /// The thread that runs the loop. The number is another one in a forked child.
     pub(super) thread: u64,
     /// A weak reference to the loop, which may die before its waiters do.
@@ -141,7 +141,7 @@ impl Mailbox {
     pub(super) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         let one_by_one = asyncio::is_one_by_one(event_loop)?;
         Ok(Arc::new(Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             thread: this_thread(),
             event_loop: PyWeakrefReference::new(event_loop)?.unbind(),
             futures: GilCell::default(),
@@ -202,7 +202,7 @@ impl Mailbox {
         event_loop: Option<&Bound<'_, PyAny>>,
         key: Key,
     ) {
-        if !self.home.is_here() {
+        if !self.home.is_current() {
             return;
         }
         self.letters().push(key);
@@ -268,7 +268,7 @@ impl Mailbox {
 
     /// Passes on what these waiters were promised. In a forked child the parent does that.
     fn pass_on(&self, forwards: Vec<Forward>) {
-        if self.home.is_here() {
+        if self.home.is_current() {
             give_up_each(forwards);
         }
     }
@@ -354,7 +354,7 @@ fn give_up_each(forwards: Vec<Forward>) {
 
 /// Runs Python code in a destructor: it must not see an exception that is on its way through
 /// whoever dropped us.
-pub(crate) fn undisturbed(act: impl FnOnce(Python<'_>)) {
+pub(crate) fn with_saved_exception(act: impl FnOnce(Python<'_>)) {
     Python::attach(|py| {
         let pending = PyErr::take(py);
         act(py);
@@ -384,7 +384,7 @@ impl Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         if !*self.called.get_mut() {
-            undisturbed(|py| {
+            with_saved_exception(|py| {
                 let letters = self.mailbox.drain();
                 for &key in &letters {
                     let resolved = self.mailbox.resolve(py, key);

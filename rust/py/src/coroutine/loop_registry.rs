@@ -21,7 +21,7 @@ use crate::runtime::blocking_wait::this_thread;
 #[pyclass(frozen, weakref, module = "headrace._core")]
 struct Address {
     mailbox: Arc<Mailbox>,
-    /// What is to live while the loop does: see [`keep_with`].
+    /// What is to live while the loop does: see [`pin_to_loop`].
     kept: Py<PySet>,
 }
 
@@ -160,10 +160,10 @@ pub(super) fn mailbox(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Mailbox>> {
     Ok(mailbox)
 }
 
-/// Keeps an object for as long as this loop is there, which runs in this thread; or until it [is let go of](let_go). For what has
+/// Keeps an object for as long as this loop is there, which runs in this thread; or until it [is let go of](unpin). For what has
 /// tasks under way: the loop itself holds them only weakly.
 #[pyfunction]
-pub(crate) fn keep_with(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn pin_to_loop(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     mailbox(event_loop)?;
     match Address::of(event_loop)? {
         Some(address) => address.get().kept.bind(kept.py()).add(kept),
@@ -173,7 +173,7 @@ pub(crate) fn keep_with(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) 
 
 /// Keeps it no longer.
 #[pyfunction]
-pub(crate) fn let_go(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn unpin(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> PyResult<()> {
     match Address::of(event_loop)? {
         Some(address) => address.get().kept.bind(kept.py()).discard(kept).map(drop),
         None => Ok(()),
@@ -181,6 +181,6 @@ pub(crate) fn let_go(event_loop: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> 
 }
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(keep_with, module)?)?;
-    module.add_function(wrap_pyfunction!(let_go, module)?)
+    module.add_function(wrap_pyfunction!(pin_to_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(unpin, module)?)
 }

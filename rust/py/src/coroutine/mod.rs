@@ -21,6 +21,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`type_object`] | the heap type with both slots, `am_send` and `tp_iternext`, and its free list |
+//! | [`self_test`] | whether the free list works on this interpreter |
 //! | [`type_slots`] | the C functions that the type points to |
 //! | [`stop_iteration`] | the recycled `StopIteration` by which 3.12 to 3.14 deliver a value |
 //! | [`async_context`] | an awaitable that `async with` takes |
@@ -41,6 +42,7 @@ mod loop_registry;
 pub(crate) mod operation;
 pub(crate) mod park;
 pub(crate) mod pending;
+mod self_test;
 pub(crate) mod stop_iteration;
 pub(crate) mod type_object;
 mod type_slots;
@@ -49,12 +51,12 @@ mod wake_batch;
 use pyo3::prelude::*;
 
 pub(crate) use delegate::Inner;
-pub(crate) use future::Future;
-pub(crate) use loop_mailbox::{forget_after_fork, undisturbed};
-pub(crate) use loop_registry::{keep_with, let_go};
+pub(crate) use future::{CALLBACK_LAYOUT, Future};
+pub(crate) use loop_mailbox::{forget_after_fork, with_saved_exception};
+pub(crate) use loop_registry::{pin_to_loop, unpin};
 pub(crate) use park::Parked;
 pub(crate) use pending::Pending;
-pub(crate) use type_object::{Class, Coroutine, Native};
+pub(crate) use type_object::{Class, Coroutine, Native, own_class};
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     future::register(module.py())?;

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use pyo3::prelude::*;
 
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 
 use super::{Class, Coroutine, Native, Parked, Step};
 use crate::object::gc::{Traverse, traverse};
@@ -89,9 +89,9 @@ impl<O: Operation> Coroutine for Ready<O> {
         O::class()
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -9,17 +9,29 @@
 //! The value is written into the field, not passed to the constructor:
 //! `PyErr_SetObject(StopIteration, v)` would unpack a tuple and take an exception for the error
 //! itself.
+//!
+//! The fields of an exception and reviving a dead one are a [private layout](LAYOUT). The fallback calls `StopIteration`, whose only
+//! argument becomes the value as it is.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
+use std::mem::{offset_of, size_of};
 use std::ptr;
 
+use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+
+use crate::runtime::private_layout::{self, Layout};
+
+pub(crate) static LAYOUT: Layout = Layout::new("stop_iteration", self_test);
 
 const FREE_LIST: usize = 16;
 
 struct State {
+    /// The subtype; null if it is not used.
     class: *mut ffi::PyTypeObject,
     free: [*mut ffi::PyObject; FREE_LIST],
     kept: usize,
@@ -37,8 +49,8 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     kept: 0,
 }));
 
-/// Creates the subtype. Called once, when the module is made.
-pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
+/// Creates the subtype.
+fn create(py: Python<'_>) -> PyResult<()> {
     let mut slots = [
         ffi::PyType_Slot {
             slot: ffi::Py_tp_dealloc,
@@ -85,6 +97,10 @@ unsafe fn instance(value: *mut ffi::PyObject) -> *mut ffi::PyObject {
             ffi::Py_INCREF(object);
             ffi::PyObject_GC_Track(object.cast());
             object
+        } else if state.class.is_null() {
+            let object = ffi::PyObject_CallOneArg(ffi::PyExc_StopIteration, value);
+            ffi::Py_DECREF(value);
+            return object;
         } else {
             let object = ffi::PyObject_CallNoArgs(state.class.cast());
             if object.is_null() {
@@ -173,4 +189,146 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
             ffi::Py_DECREF(class.cast());
         }
     }
+}
+
+fn self_test(py: Python<'_>) -> PyResult<bool> {
+    if !has_known_fields(py)? {
+        return Ok(false);
+    }
+    create(py)?;
+    let is_as_expected = is_revived(py);
+    if !matches!(is_as_expected, Ok(true)) {
+        // SAFETY: the GIL is held. What was kept is given up, since nothing is known of it.
+        unsafe {
+            let state = &mut *STATE.0.get();
+            state.class = ptr::null_mut();
+            state.kept = 0;
+        }
+    }
+    is_as_expected
+}
+
+/// Whether each field of a `StopIteration` is where this build expects it, as far as this crate reads or writes it.
+fn has_known_fields(py: Python<'_>) -> PyResult<bool> {
+    type Object = ffi::PyStopIterationObject;
+    let class = py.get_type::<PyStopIteration>();
+    if !is_known(&class)? {
+        return Ok(false);
+    }
+    let value = PyDict::new(py).into_any();
+    let stop = class.call1((&value,))?;
+    let read = |offset: usize| {
+        // SAFETY: the size of the object was compared. The pointer is only compared.
+        unsafe {
+            let field = stop.as_ptr().byte_add(offset);
+            field.cast::<*mut ffi::PyObject>().read()
+        }
+    };
+    let is = |offset: usize, object: &Bound<'_, PyAny>| ptr::eq(read(offset), object.as_ptr());
+    // Null in a new one, as `dealloc` expects.
+    let optional = [
+        offset_of!(Object, dict),
+        offset_of!(Object, notes),
+        offset_of!(Object, traceback),
+        offset_of!(Object, context),
+        offset_of!(Object, cause),
+    ];
+    if !optional.into_iter().all(|offset| read(offset).is_null()) {
+        return Ok(false);
+    }
+    let (context, cause) = (class.call0()?, class.call0()?);
+    stop.setattr(intern!(py, "__context__"), &context)?;
+    stop.setattr(intern!(py, "__cause__"), &cause)?;
+    let scope = PyDict::new(py);
+    scope.set_item("stop", &stop)?;
+    // What is raised gets a traceback.
+    py.run(
+        c"try:\n    raise stop\nexcept StopIteration:\n    pass",
+        Some(&scope),
+        None,
+    )?;
+    let traceback = stop.getattr(intern!(py, "__traceback__"))?;
+    let is_known = is(offset_of!(Object, value), &value)
+        && is(
+            offset_of!(Object, args),
+            &stop.getattr(intern!(py, "args"))?,
+        )
+        && is(offset_of!(Object, context), &context)
+        && is(offset_of!(Object, cause), &cause)
+        && is(offset_of!(Object, traceback), &traceback)
+        && !traceback.is_none();
+    // The notes are in the dictionary: their field is there for those who write C.
+    stop.call_method1(intern!(py, "add_note"), ("a note",))?;
+    Ok(is_known
+        && is(
+            offset_of!(Object, dict),
+            &stop.getattr(intern!(py, "__dict__"))?,
+        ))
+}
+
+/// Whether exceptions of a type are of the expected size, and have a dictionary but no list of weak references.
+fn is_known(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    let kind = class.as_type_ptr();
+    // SAFETY: a live type; its struct is looked at once it is known.
+    Ok(private_layout::has_known_struct(class)?
+        && !private_layout::has_managed_fields(class)
+        && unsafe {
+            (*kind).tp_basicsize.cast_unsigned() == size_of::<ffi::PyStopIterationObject>()
+                && (*kind).tp_dictoffset.cast_unsigned()
+                    == offset_of!(ffi::PyStopIterationObject, dict)
+                && (*kind).tp_weaklistoffset == 0
+                && ffi::PyType_IS_GC(kind) != 0
+        })
+}
+
+/// Whether an instance of the subtype that died is as good as a new one.
+fn is_revived(py: Python<'_>) -> PyResult<bool> {
+    let value = PyDict::new(py).into_any();
+    // SAFETY: attached, and the value is handed over.
+    let make = || unsafe { Bound::from_owned_ptr_or_err(py, instance(value.clone().into_ptr())) };
+    // SAFETY: the GIL is held.
+    let kept = || unsafe { (*STATE.0.get()).kept };
+    let first = make()?;
+    let class = first.get_type();
+    // SAFETY: a live object.
+    let references = || unsafe { ffi::Py_REFCNT(class.as_ptr()) };
+    let is_subtype = class.is_subclass_of::<PyStopIteration>()? && is_known(&class)?;
+    if !is_subtype || !private_layout::is_tracked(&first) {
+        return Ok(false);
+    }
+    let (with_one, address) = (references(), first.as_ptr());
+    drop(first);
+    for _ in 0..2 {
+        // Its value is gone; its reference to its type is not.
+        if kept() != 1 || references() != with_one || !private_layout::has_references(&value, 1) {
+            return Ok(false);
+        }
+        let revived = make()?;
+        let is_new = ptr::eq(revived.as_ptr(), address)
+            && kept() == 0
+            && revived.get_type().is(&class)
+            && private_layout::has_references(&revived, 1)
+            && private_layout::is_tracked(&revived)
+            && revived.getattr(intern!(py, "value"))?.is(&value)
+            && revived.getattr(intern!(py, "args"))?.len()? == 0
+            && revived.getattr(intern!(py, "__traceback__"))?.is_none();
+        if !is_new {
+            return Ok(false);
+        }
+    }
+    // Raised, it is the same; one with a context is not kept.
+    // SAFETY: attached, no exception is set, and the value is handed over.
+    unsafe { raise(value.clone().into_ptr()) };
+    let raised = PyErr::fetch(py).into_value(py).into_bound(py);
+    let is_raised =
+        ptr::eq(raised.as_ptr(), address) && raised.getattr(intern!(py, "value"))?.is(&value);
+    raised.setattr(
+        intern!(py, "__context__"),
+        py.get_type::<PyStopIteration>().call0()?,
+    )?;
+    drop(raised);
+    Ok(is_raised
+        && kept() == 0
+        && references() == with_one - 1
+        && private_layout::has_references(&value, 1))
 }

@@ -23,11 +23,16 @@ use pyo3::ffi;
 use pyo3::impl_::trampoline::{fastcall_kw, inquiry, noargs};
 use pyo3::prelude::*;
 
-use super::Step;
 use super::type_slots;
 use super::type_slots::{Clear, Close, Throw};
-use crate::errors::Raised;
+use super::{Step, self_test};
+use crate::errors::RaisedError;
 use crate::object::gc::Traverse;
+use crate::runtime::private_layout::Layout;
+
+/// Reviving a dead awaitable: its memory and its reference to the type are kept, its reference count goes from 0 to 1 again. The
+/// fallback frees each of them.
+pub(crate) static LAYOUT: Layout = Layout::new("recycled_awaitables", self_test::revives);
 
 /// A state machine that can be awaited.
 pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
@@ -38,7 +43,7 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     fn class() -> &'static Class;
 
     /// Goes on with `value` (always `None` the first time).
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised>;
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError>;
 
     /// Goes on with an error thrown in: a cancellation, as a rule.
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>>;
@@ -50,14 +55,14 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     }
 
     /// How many dead objects of the type are kept for reuse, at most [`MOST_KEPT`].
-    const KEPT: usize = 64;
+    const FREE_LIST_SIZE: usize = 64;
 
     /// Whether the value is still needed after the last step, and dropped with the object.
-    const OUTLIVES: bool = false;
+    const KEEPS_VALUE: bool = false;
 
     /// What to warn of if this was never begun: somebody forgot an `await`, and what was asked for was not done.
     #[inline]
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         None
     }
 
@@ -71,6 +76,17 @@ pub(crate) trait Coroutine: Traverse + Sized + Send + 'static {
     fn abandon(&mut self, py: Python<'_>);
 }
 
+/// Defines `class()` of a [`Coroutine`] or an [`Operation`](super::operation::Operation) with a static of its own.
+macro_rules! own_class {
+    () => {
+        fn class() -> &'static crate::coroutine::Class {
+            static CLASS: crate::coroutine::Class = crate::coroutine::Class::new();
+            &CLASS
+        }
+    };
+}
+pub(crate) use own_class;
+
 /// The most dead objects of a type that can be kept for reuse.
 pub(crate) const MOST_KEPT: usize = 256;
 
@@ -81,6 +97,8 @@ struct ClassState {
     object: *mut ffi::PyTypeObject,
     free: [*mut ffi::PyObject; MOST_KEPT],
     kept: usize,
+    /// How many may be kept: 0 if reviving them does not work.
+    most: usize,
 }
 
 // SAFETY: the state is read and written with the GIL held only: by `register`, `Native::alloc` and
@@ -94,21 +112,34 @@ impl Class {
             object: ptr::null_mut(),
             free: [ptr::null_mut(); MOST_KEPT],
             kept: 0,
+            most: 0,
         }))
     }
 
+    /// How many dead objects are kept.
+    pub(super) fn kept(&self, _attached: Python<'_>) -> usize {
+        // SAFETY: the GIL is held.
+        unsafe { (*self.0.get()).kept }
+    }
+
+    /// Sets how many dead objects may be kept.
+    pub(super) fn set_most(&self, _attached: Python<'_>, most: usize) {
+        // SAFETY: the GIL is held.
+        unsafe { (*self.0.get()).most = most.min(MOST_KEPT) };
+    }
+
     /// Takes the memory of a dead object: for the free list, with its reference to the type; or, if
-    /// that has `most` of them already, for the allocator.
+    /// that is full, for the allocator.
     ///
     /// # Safety
     ///
     /// The GIL is held. `object` is of this type, its value is dropped, it is not tracked, and
     /// nothing refers to it.
-    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject, most: usize) {
+    pub(super) unsafe fn reclaim(&self, object: *mut ffi::PyObject) {
         // SAFETY: the caller's promise.
         unsafe {
             let class = &mut *self.0.get();
-            if class.kept < most.min(MOST_KEPT) {
+            if class.kept < class.most {
                 class.free[class.kept] = object;
                 class.kept += 1;
             } else {
@@ -126,7 +157,7 @@ pub(super) enum Status {
     /// A step is on the stack.
     Running,
     /// It returned or raised. Its value is dropped, and not looked at any more, unless it
-    /// [outlives](Coroutine::OUTLIVES) the last step.
+    /// [outlives](Coroutine::KEEPS_VALUE) the last step.
     Finished,
 }
 
@@ -227,6 +258,12 @@ impl<T: Coroutine> Native<T> {
         }
         // SAFETY: the GIL is held, and nothing else refers to the state now.
         unsafe { (*T::class().0.get()).object = object.cast() };
+        let most = if LAYOUT.is_used() {
+            T::FREE_LIST_SIZE
+        } else {
+            0
+        };
+        T::class().set_most(py, most);
         Ok(())
     }
 
@@ -278,7 +315,9 @@ impl<T: Coroutine> Native<T> {
         );
         // SAFETY: the object is of the type that `register` made; the thread is attached. What `step` gives is owned.
         unsafe {
-            let stepped = step::<T>(py, object.as_ptr(), |value| Raised::lower(py, run(value)));
+            let stepped = step::<T>(py, object.as_ptr(), |value| {
+                RaisedError::set_from(py, run(value))
+            });
             match stepped {
                 Ok(value) => Ok(Bound::from_owned_ptr(py, value)),
                 Err(raised) => Err(raised.fetch(py)),
@@ -320,8 +359,8 @@ pub(super) fn method(
 pub(super) unsafe fn step<'py, T: Coroutine>(
     py: Python<'py>,
     object: *mut ffi::PyObject,
-    run: impl FnOnce(&mut T) -> Result<Step<'py>, Raised>,
-) -> Result<*mut ffi::PyObject, Raised> {
+    run: impl FnOnce(&mut T) -> Result<Step<'py>, RaisedError>,
+) -> Result<*mut ffi::PyObject, RaisedError> {
     let this = object.cast::<Object<T>>();
     // SAFETY: the caller's promise. No other `&mut` to the value exists: a second step is refused
     // while `status` is `Running`, and the collector leaves a running object alone. Whoever called
@@ -358,13 +397,13 @@ pub(super) unsafe fn step<'py, T: Coroutine>(
 
 /// Why an object that is not idle cannot be stepped.
 #[cold]
-fn refuse(py: Python<'_>, status: Status) -> Raised {
+fn refuse(py: Python<'_>, status: Status) -> RaisedError {
     let error = if status == Status::Running {
         PyValueError::new_err("this awaitable is already executing")
     } else {
         PyRuntimeError::new_err("cannot reuse an awaitable that was already awaited")
     };
-    Raised::set(py, error)
+    RaisedError::set(py, error)
 }
 
 /// Drops what it held, unless that outlives it: nobody will step it again, and whatever dropping runs
@@ -378,7 +417,7 @@ pub(super) unsafe fn finish<T: Coroutine>(this: *mut Object<T>) {
     // SAFETY: the caller's promise.
     unsafe {
         (*this).status = Status::Finished;
-        if !T::OUTLIVES && !(*this).value.is_empty() {
+        if !T::KEEPS_VALUE && !(*this).value.is_empty() {
             ManuallyDrop::drop(&mut (*this).value);
         }
     }

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 
 use super::stop_iteration;
 use super::type_object::{Coroutine, Object, Status, finish, step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::VisitError;
 
 struct Resume<T>(PhantomData<T>);
@@ -66,7 +66,7 @@ impl<T: Coroutine> MethodDef<fastcall_kw::Func> for Throw<T> {
                 let stepped = step::<T>(py, object, |coroutine| {
                     coroutine
                         .throw(py, error)
-                        .map_err(|error| Raised::set(py, error))
+                        .map_err(|error| RaisedError::set(py, error))
                 });
                 let value = stepped.map_err(|raised| raised.fetch(py))?;
                 if (*object.cast::<Object<T>>()).returned {
@@ -124,7 +124,7 @@ impl<T: Coroutine> MethodDef<noargs::Func> for Close<T> {
                     let stepped = step::<T>(py, object, |coroutine| {
                         coroutine
                             .throw(py, error)
-                            .map_err(|error| Raised::set(py, error))
+                            .map_err(|error| RaisedError::set(py, error))
                     });
                     match stepped.map_err(|raised| raised.fetch(py)) {
                         Ok(value) => {
@@ -333,13 +333,14 @@ impl<T: Coroutine> MethodDef<unaryfunc::Func> for Bury<T> {
                 // not see the exception that may be on its way through whoever dropped us.
                 let pending = PyErr::take(py);
                 if (*object.cast::<Object<T>>()).status == Status::Idle {
-                    let neglected = (*object.cast::<Object<T>>()).value.neglected();
+                    let never_awaited_warning =
+                        (*object.cast::<Object<T>>()).value.never_awaited_warning();
                     give_up::<T>(py, object);
-                    if let Some(message) = neglected {
+                    if let Some(message) = never_awaited_warning {
                         warn(py, message);
                     }
                 }
-                if T::OUTLIVES {
+                if T::KEEPS_VALUE {
                     ManuallyDrop::drop(&mut (*object.cast::<Object<T>>()).value);
                 }
                 if let Some(pending) = pending {
@@ -368,9 +369,9 @@ pub(super) unsafe extern "C" fn dealloc<T: Coroutine>(object: *mut ffi::PyObject
             ffi::PyObject_GC_UnTrack(object.cast());
         }
         let this = object.cast::<Object<T>>();
-        if (*this).status == Status::Idle || (T::OUTLIVES && !(*this).value.is_empty()) {
+        if (*this).status == Status::Idle || (T::KEEPS_VALUE && !(*this).value.is_empty()) {
             unaryfunc::<Bury<T>>(object);
         }
-        T::class().reclaim(object, T::KEPT);
+        T::class().reclaim(object);
     }
 }

@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyWeakrefMethods};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::future::Future;
-use super::loop_mailbox::{Mailbox, undisturbed};
+use super::loop_mailbox::{Mailbox, with_saved_exception};
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
 
@@ -171,7 +171,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if !*self.called.get_mut() {
-            undisturbed(|py| {
+            with_saved_exception(|py| {
                 let futures = self.take(py);
                 let keys: Vec<_> = (futures.iter()).map(|future| future.get().key).collect();
                 self.mailbox.give_up(py, &keys);

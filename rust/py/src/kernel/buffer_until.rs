@@ -4,9 +4,9 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::pending_batch::Batch;
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits lists of items, each up to and with the one for which `condition(item)`, awaited if it is
@@ -58,25 +58,25 @@ impl Kernel for BufferKernel {
     const PARAMETER: &'static str = "condition";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.condition.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(item.py(), self.resume(item, result))
+        RaisedError::set_from(item.py(), self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         let closes = result.is_truthy()?;
         self.batch.push(item);
         if closes {
-            self.batch.take(item.py()).map(Flow::Emit)
+            self.batch.take(item.py()).map(Output::Emit)
         } else {
-            Ok(Flow::Skip)
+            Ok(Output::Skip)
         }
     }
 

@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
 
@@ -67,7 +67,10 @@ impl Callable {
 
     /// Calls it with one argument. It is held during the call, in which it may be replaced.
     #[inline]
-    pub(crate) fn call<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Raised> {
+    pub(crate) fn call<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+    ) -> Result<Bound<'py, PyAny>, RaisedError> {
         self.held(item.py(), [ptr::null_mut(), item.as_ptr()])
     }
 
@@ -77,7 +80,7 @@ impl Callable {
         &self,
         first: &Bound<'py, PyAny>,
         second: &Bound<'py, PyAny>,
-    ) -> Result<Bound<'py, PyAny>, Raised> {
+    ) -> Result<Bound<'py, PyAny>, RaisedError> {
         self.held(
             first.py(),
             [ptr::null_mut(), first.as_ptr(), second.as_ptr()],
@@ -89,11 +92,11 @@ impl Callable {
         &self,
         py: Python<'py>,
         arguments: [*mut ffi::PyObject; N],
-    ) -> Result<Bound<'py, PyAny>, Raised> {
+    ) -> Result<Bound<'py, PyAny>, RaisedError> {
         match self.get(py) {
             // SAFETY: the callers hold the arguments.
             Some(function) => unsafe { vectorcall(&function, arguments) },
-            None => Err(Raised::set(py, self.gone())),
+            None => Err(RaisedError::set(py, self.gone())),
         }
     }
 
@@ -116,7 +119,7 @@ traverse!(Callable { function });
 pub(crate) fn call_one<'py>(
     function: &Bound<'py, PyAny>,
     item: &Bound<'py, PyAny>,
-) -> Result<Bound<'py, PyAny>, Raised> {
+) -> Result<Bound<'py, PyAny>, RaisedError> {
     // SAFETY: both are alive, and stay so.
     unsafe { vectorcall(function, [ptr::null_mut(), item.as_ptr()]) }
 }
@@ -135,7 +138,7 @@ pub(crate) fn call_one<'py>(
 unsafe fn vectorcall<'py, const N: usize>(
     function: &Bound<'py, PyAny>,
     mut arguments: [*mut ffi::PyObject; N],
-) -> Result<Bound<'py, PyAny>, Raised> {
+) -> Result<Bound<'py, PyAny>, RaisedError> {
     // SAFETY: the vectorcall protocol, with arguments that the callers hold. Null comes with an
     // exception.
     unsafe {
@@ -145,7 +148,7 @@ unsafe fn vectorcall<'py, const N: usize>(
             Some(call) => call(function.as_ptr(), first, count, ptr::null_mut()),
             None => ffi::PyObject_Vectorcall(function.as_ptr(), first, count, ptr::null_mut()),
         };
-        Bound::from_owned_ptr_or_opt(function.py(), result).ok_or(Raised)
+        Bound::from_owned_ptr_or_opt(function.py(), result).ok_or(RaisedError)
     }
 }
 

@@ -5,9 +5,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
@@ -88,7 +88,7 @@ impl Kernel for CallbackKernel {
     const PARAMETER: &'static str = "callbacks";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         let callbacks = self.callbacks(py);
         let called = || {
@@ -97,20 +97,20 @@ impl Kernel for CallbackKernel {
                 if is_awaitable(&result) {
                     let others = callbacks.get_slice(number + 1, callbacks.len());
                     let rest = self.rest.bind(py).call1((result, others, item))?;
-                    return Ok(Flow::Await(rest));
+                    return Ok(Output::Await(rest));
                 }
             }
-            Ok(Flow::Emit(item.clone()))
+            Ok(Output::Emit(item.clone()))
         };
-        Raised::lower(py, called())
+        RaisedError::set_from(py, called())
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         _result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
-        Ok(Flow::Emit(item.clone()))
+    ) -> PyResult<Output<'py>> {
+        Ok(Output::Emit(item.clone()))
     }
 }
 

@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits items as they are, and for each error from above `handler(error)`, awaited if it is awaitable;
@@ -71,27 +71,27 @@ impl Kernel for CatchKernel {
     const CATCHES: bool = true;
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let Ok(caught) = item.cast_exact::<Caught>() else {
-            return Ok(Flow::Emit(item.clone()));
+            return Ok(Output::Emit(item.clone()));
         };
         let py = item.py();
         let result = self.handler.call(caught.get().0.bind(py))?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(py, self.resume(item, result))
+        RaisedError::set_from(py, self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         Ok(if result.is(&self.skip) {
-            Flow::Skip
+            Output::Skip
         } else {
-            Flow::Emit(result)
+            Output::Emit(result)
         })
     }
 }

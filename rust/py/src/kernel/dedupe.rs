@@ -4,12 +4,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::whole;
+use crate::object::int_setting::check_int;
 
 /// Emits an item unless `key(item)`, awaited if it is awaitable, has been seen.
 #[pyclass(frozen, module = "headrace._core")]
@@ -48,7 +48,7 @@ impl DedupeKernel {
         Ok(Self {
             key: key.map(|key| Callable::new("key", key)).transpose()?,
             maxsize: maxsize
-                .map(|maxsize| whole("maxsize", 1, maxsize))
+                .map(|maxsize| check_int("maxsize", 1, maxsize))
                 .transpose()?,
             memory,
         })
@@ -120,29 +120,29 @@ impl Kernel for DedupeKernel {
     const PARAMETER: &'static str = "key";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let key = match &self.key {
             None => item.clone(),
             Some(key) => {
                 let result = key.call(item)?;
                 if is_awaitable(&result) {
-                    return Ok(Flow::Await(result));
+                    return Ok(Output::Await(result));
                 }
                 result
             }
         };
-        Raised::lower(item.py(), self.resume(item, key))
+        RaisedError::set_from(item.py(), self.resume(item, key))
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         Ok(if self.is_new(&result)? {
-            Flow::Emit(item.clone())
+            Output::Emit(item.clone())
         } else {
-            Flow::Skip
+            Output::Skip
         })
     }
 

@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits an item if `predicate(item)`, awaited if it is awaitable, is true.
@@ -47,15 +47,15 @@ impl Kernel for FilterKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.predicate.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
         match result.is_truthy() {
-            Ok(true) => Ok(Flow::Emit(item.clone())),
-            Ok(false) => Ok(Flow::Skip),
-            Err(error) => Err(Raised::set(item.py(), error)),
+            Ok(true) => Ok(Output::Emit(item.clone())),
+            Ok(false) => Ok(Output::Skip),
+            Err(error) => Err(RaisedError::set(item.py(), error)),
         }
     }
 
@@ -64,11 +64,11 @@ impl Kernel for FilterKernel {
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         Ok(if result.is_truthy()? {
-            Flow::Emit(item.clone())
+            Output::Emit(item.clone())
         } else {
-            Flow::Skip
+            Output::Skip
         })
     }
 }

@@ -3,11 +3,11 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// Emits the items of `transform(item)`, awaited if it is awaitable: an iterable, sync or async.
 #[pyclass(frozen, module = "headrace._core")]
@@ -48,20 +48,20 @@ impl Kernel for FlatMapKernel {
     const PARAMETER: &'static str = "transform";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.transform.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(item.py(), self.resume(item, result))
+        RaisedError::set_from(item.py(), self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
-        AnyFeed::over(&result).map(|feed| Flow::Many(Box::new(feed)))
+    ) -> PyResult<Output<'py>> {
+        AnySource::over(&result).map(|source| Output::Many(Box::new(source)))
     }
 }
 

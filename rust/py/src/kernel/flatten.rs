@@ -2,10 +2,10 @@
 
 use pyo3::prelude::*;
 
-use super::{Flow, Kernel};
-use crate::errors::Raised;
+use super::{Kernel, Output};
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// Emits the items of each item, which is an iterable, sync or async.
 #[pyclass(frozen, module = "headrace._core")]
@@ -24,10 +24,10 @@ impl Kernel for FlattenKernel {
     const PARAMETER: &'static str = "item";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
-        Raised::lower(
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
+        RaisedError::set_from(
             item.py(),
-            AnyFeed::over(item).map(|feed| Flow::Many(Box::new(feed))),
+            AnySource::over(item).map(|source| Output::Many(Box::new(source))),
         )
     }
 }

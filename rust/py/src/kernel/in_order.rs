@@ -6,13 +6,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc::{self, Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::Whole;
-use crate::source::AnyFeed;
+use crate::object::int_setting::IntSetting;
+use crate::source::AnySource;
 
 /// Emits items in the order of `index(item)`, awaited if it is awaitable, each index once, from `start`
 /// on. What comes too early is held, and leaves behind the item that was missing, or at the end.
@@ -21,7 +21,7 @@ use crate::source::AnyFeed;
 pub(crate) struct InOrderKernel {
     index: Callable,
     start: i64,
-    maxsize: Whole,
+    maxsize: IntSetting,
     state: GilCell<State>,
 }
 
@@ -53,7 +53,7 @@ impl InOrderKernel {
         Ok(Self {
             index,
             start,
-            maxsize: Whole::new("maxsize", 1, maxsize)?,
+            maxsize: IntSetting::new("maxsize", 1, maxsize)?,
             state: GilCell::new(State {
                 next: i128::from(start),
                 held: BTreeMap::new(),
@@ -126,19 +126,19 @@ impl Kernel for InOrderKernel {
     const PARAMETER: &'static str = "index";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.index.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(item.py(), self.resume(item, result))
+        RaisedError::set_from(item.py(), self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         let py = item.py();
         let refuse = |name: &str, why: &str| {
             let message = format!("index {} {why}", errors::describe(&result));
@@ -158,7 +158,7 @@ impl Kernel for InOrderKernel {
             let mut state = self.state.borrow(py);
             if index > state.next {
                 state.held.insert(index, item.clone().unbind());
-                return Ok(Flow::Skip);
+                return Ok(Output::Skip);
             }
             state.next += 1;
             while let Some(held) = {
@@ -170,11 +170,11 @@ impl Kernel for InOrderKernel {
             }
         }
         if run.is_empty() {
-            return Ok(Flow::Emit(item.clone()));
+            return Ok(Output::Emit(item.clone()));
         }
         run.insert(0, item.clone().unbind());
-        let feed = AnyFeed::over(PyList::new(py, run)?.as_any())?;
-        Ok(Flow::Many(Box::new(feed)))
+        let source = AnySource::over(PyList::new(py, run)?.as_any())?;
+        Ok(Output::Many(Box::new(source)))
     }
 
     fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

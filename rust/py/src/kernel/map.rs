@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 
 /// Emits `transform(item)`, awaited if it is awaitable, unless it is wanted `raw`.
@@ -60,12 +60,12 @@ impl Kernel for MapKernel {
     const PARAMETER: &'static str = "transform";
 
     #[inline]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let result = self.transform.call(item)?;
         Ok(if is_awaitable(&result) && !self.raw {
-            Flow::Await(result)
+            Output::Await(result)
         } else {
-            Flow::Emit(result)
+            Output::Emit(result)
         })
     }
 
@@ -73,8 +73,8 @@ impl Kernel for MapKernel {
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
-        Ok(Flow::Emit(result))
+    ) -> PyResult<Output<'py>> {
+        Ok(Output::Emit(result))
     }
 }
 

@@ -40,9 +40,9 @@ mod window;
 
 use pyo3::prelude::*;
 
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 pub(crate) use callable::{Callable, call_one};
 pub(crate) use catch::Caught;
 pub(crate) use map::MapKernel;
@@ -50,7 +50,7 @@ pub(crate) use reduce::ReduceKernel;
 
 /// What becomes of an item that went into a kernel.
 #[derive(Debug)]
-pub(crate) enum Flow<'py> {
+pub(crate) enum Output<'py> {
     /// This goes on to the next stage.
     Emit(Bound<'py, PyAny>),
     /// This goes on, and it is the last: nothing more is taken from above.
@@ -61,7 +61,7 @@ pub(crate) enum Flow<'py> {
     Stop,
     /// The items of this iterable, sync or async, go on one by one, as they are asked for. Boxed, so
     /// that what becomes of an item fits two registers.
-    Many(Box<AnyFeed>),
+    Many(Box<AnySource>),
     /// The callable returned this awaitable: await it, then call [`Kernel::resume`] with its
     /// result.
     Await(Bound<'py, PyAny>),
@@ -76,14 +76,14 @@ pub(crate) trait Kernel: Traverse {
     const CATCHES: bool = false;
 
     /// An item goes in. An error is the callable's own; the driver adds the operator to it.
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised>;
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError>;
 
-    /// The awaitable that [`Flow::Await`] gave for `item` came to `result`.
+    /// The awaitable that [`Output::Await`] gave for `item` came to `result`.
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         _result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         unreachable!("this kernel awaits nothing")
     }
 
@@ -132,11 +132,11 @@ macro_rules! kernels {
 
             // `map` and `filter` are a part of the driver's loop; the others are called from there.
             #[inline(always)]
-            pub(crate) fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
-                match self { $(Self::$name(kernel) => kernel.get().feed(item),)+ }
+            pub(crate) fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
+                match self { $(Self::$name(kernel) => kernel.get().process(item),)+ }
             }
 
-            pub(crate) fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Flow<'py>> {
+            pub(crate) fn resume<'py>(&self, item: &Bound<'py, PyAny>, result: Bound<'py, PyAny>) -> PyResult<Output<'py>> {
                 match self { $(Self::$name(kernel) => kernel.get().resume(item, result),)+ }
             }
 

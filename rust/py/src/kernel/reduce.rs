@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
@@ -82,27 +82,27 @@ impl Kernel for ReduceKernel {
     const PARAMETER: &'static str = "reducer";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         let Some(accumulator) = self.accumulator(py) else {
             self.set(py, Some(item.clone().unbind()));
-            return Ok(Flow::Emit(item.clone()));
+            return Ok(Output::Emit(item.clone()));
         };
         let result = self.reducer.call2(accumulator.bind(py), item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
         self.set(py, Some(result.clone().unbind()));
-        Ok(Flow::Emit(result))
+        Ok(Output::Emit(result))
     }
 
     fn resume<'py>(
         &self,
         _item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         self.set(result.py(), Some(result.clone().unbind()));
-        Ok(Flow::Emit(result))
+        Ok(Output::Emit(result))
     }
 
     fn restart(&self, py: Python<'_>) {

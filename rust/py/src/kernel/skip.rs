@@ -2,17 +2,17 @@
 
 use pyo3::prelude::*;
 
-use super::{Flow, Kernel};
-use crate::errors::Raised;
+use super::{Kernel, Output};
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::Whole;
+use crate::object::int_setting::IntSetting;
 
 /// Drops the first `size` items and emits the rest.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct SkipKernel {
-    size: Whole,
+    size: IntSetting,
     skipped: GilCell<u64>,
 }
 
@@ -21,7 +21,7 @@ impl SkipKernel {
     #[new]
     fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            size: Whole::new("size", 0, size)?,
+            size: IntSetting::new("size", 0, size)?,
             skipped: GilCell::new(0),
         })
     }
@@ -41,14 +41,14 @@ impl Kernel for SkipKernel {
     const PARAMETER: &'static str = "size";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         let mut skipped = self.skipped.borrow(py);
         if *skipped < self.size.get(py) {
             *skipped += 1;
-            return Ok(Flow::Skip);
+            return Ok(Output::Skip);
         }
-        Ok(Flow::Emit(item.clone()))
+        Ok(Output::Emit(item.clone()))
     }
 
     fn restart(&self, py: Python<'_>) {

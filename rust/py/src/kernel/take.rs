@@ -2,17 +2,17 @@
 
 use pyo3::prelude::*;
 
-use super::{Flow, Kernel};
-use crate::errors::Raised;
+use super::{Kernel, Output};
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::Whole;
+use crate::object::int_setting::IntSetting;
 
 /// Emits the first `size` items. The end comes with the last of them: no more is taken from above.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct TakeKernel {
-    size: Whole,
+    size: IntSetting,
     taken: GilCell<u64>,
 }
 
@@ -21,7 +21,7 @@ impl TakeKernel {
     #[new]
     fn new(size: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            size: Whole::new("size", 0, size)?,
+            size: IntSetting::new("size", 0, size)?,
             taken: GilCell::new(0),
         })
     }
@@ -41,16 +41,16 @@ impl Kernel for TakeKernel {
     const PARAMETER: &'static str = "size";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         if self.is_done(py) {
-            return Ok(Flow::Stop);
+            return Ok(Output::Stop);
         }
         *self.taken.borrow(py) += 1;
         Ok(if self.is_done(py) {
-            Flow::Last(item.clone())
+            Output::Last(item.clone())
         } else {
-            Flow::Emit(item.clone())
+            Output::Emit(item.clone())
         })
     }
 

@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Callable, Flow, Kernel};
+use super::{Callable, Kernel, Output};
 use crate::coroutine::delegate::is_awaitable;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
@@ -52,11 +52,11 @@ impl WhileKernel {
 
 impl WhileKernel {
     /// What becomes of an item on either side of the turn.
-    fn flow<'py>(&self, item: &Bound<'py, PyAny>, turned: bool) -> Flow<'py> {
+    fn flow<'py>(&self, item: &Bound<'py, PyAny>, turned: bool) -> Output<'py> {
         match (self.takes, turned) {
-            (true, false) | (false, true) => Flow::Emit(item.clone()),
-            (true, true) => Flow::Stop,
-            (false, false) => Flow::Skip,
+            (true, false) | (false, true) => Output::Emit(item.clone()),
+            (true, true) => Output::Stop,
+            (false, false) => Output::Skip,
         }
     }
 }
@@ -65,23 +65,23 @@ impl Kernel for WhileKernel {
     const PARAMETER: &'static str = "predicate";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         if *self.turned.borrow(py) {
             return Ok(self.flow(item, true));
         }
         let result = self.predicate.call(item)?;
         if is_awaitable(&result) {
-            return Ok(Flow::Await(result));
+            return Ok(Output::Await(result));
         }
-        Raised::lower(py, self.resume(item, result))
+        RaisedError::set_from(py, self.resume(item, result))
     }
 
     fn resume<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         result: Bound<'py, PyAny>,
-    ) -> PyResult<Flow<'py>> {
+    ) -> PyResult<Output<'py>> {
         let turned = !result.is_truthy()?;
         if turned {
             *self.turned.borrow(item.py()) = true;

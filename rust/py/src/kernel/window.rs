@@ -4,16 +4,16 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::pending_batch::Batch;
-use super::{Flow, Kernel};
-use crate::errors::Raised;
+use super::{Kernel, Output};
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, traverse};
-use crate::object::int_setting::Whole;
+use crate::object::int_setting::IntSetting;
 
 /// Emits lists of `size` items; at the end the list that is not full, unless it is to be dropped.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct WindowKernel {
-    size: Whole,
+    size: IntSetting,
     batch: Batch,
 }
 
@@ -22,7 +22,7 @@ impl WindowKernel {
     #[new]
     fn new(size: &Bound<'_, PyAny>, keeps_partial: bool) -> PyResult<Self> {
         Ok(Self {
-            size: Whole::new("size", 1, size)?,
+            size: IntSetting::new("size", 1, size)?,
             batch: Batch::new(keeps_partial),
         })
     }
@@ -56,13 +56,13 @@ impl Kernel for WindowKernel {
     const PARAMETER: &'static str = "size";
 
     #[inline(never)]
-    fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
+    fn process<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Output<'py>, RaisedError> {
         let py = item.py();
         let size = self.size.get(py);
         if (self.batch.push(item) as u64) < size {
-            return Ok(Flow::Skip);
+            return Ok(Output::Skip);
         }
-        Raised::lower(py, self.batch.take(py).map(Flow::Emit))
+        RaisedError::set_from(py, self.batch.take(py).map(Output::Emit))
     }
 
     fn flush<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

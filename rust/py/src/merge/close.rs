@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use super::merge::{Merge, own_source, resolve, wake};
 use super::source::{Key, Slot, Status};
 use super::state::Phase;
-use crate::coroutine::{Inner, let_go};
-use crate::source::AnyFeed;
+use crate::coroutine::{Inner, unpin};
+use crate::source::AnySource;
 
 impl Merge {
     /// Begins to close a source.
@@ -61,7 +61,7 @@ impl Merge {
             )
         };
         match feed {
-            AnyFeed::Iter(feed) => {
+            AnySource::Iter(feed) => {
                 let error = feed.get().close(py).err();
                 Self::gone(slf, key, error);
             }
@@ -70,7 +70,7 @@ impl Merge {
                     resolve(parking.bind(py));
                 }
             }
-            AnyFeed::Foreign(feed) if !feed.get().can_close(py)? => Self::gone(slf, key, None),
+            AnySource::AsyncIter(feed) if !feed.get().can_close(py)? => Self::gone(slf, key, None),
             _ => {
                 Self::incarnate(slf, key)?;
             }
@@ -167,7 +167,7 @@ impl Merge {
         this.retire(py, key);
         if is_last
             && let Some(event_loop) = this.known_loop(py)
-            && let Err(error) = let_go(&event_loop, slf)
+            && let Err(error) = unpin(&event_loop, slf)
         {
             error.write_unraisable(py, Some(slf.as_any()));
         }

@@ -13,29 +13,29 @@ use super::source::{Key, Slot, Status};
 use super::source_task::Anchor;
 use super::state::{OnError, Phase, State};
 use super::task_context::{Identity, check_loop, wrong_loop};
-use crate::coroutine::{keep_with, let_go};
+use crate::coroutine::{pin_to_loop, unpin};
 use crate::errors;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::whole;
+use crate::object::int_setting::check_int;
 use crate::pull::cycle;
 use crate::pull::link::PyPullLink;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
-use crate::runtime::fork_guard::Home;
-use crate::source::{AnyFeed, ForeignFeed, IterFeed};
+use crate::runtime::fork_guard::ProcessId;
+use crate::source::{AnySource, PyAsyncIterSource, PyIterSource};
 
 /// See the top of this room.
 #[pyclass(frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Merge {
-    pub(super) home: Home,
+    pub(super) home: ProcessId,
     pub(super) owner: String,
     pub(super) eager: usize,
     pub(super) on_error: OnError,
     /// Called with this, gives what is awaited to close it.
     pub(super) closer: Py<PyAny>,
-    /// Whether something pulls a stream that takes from it, or did; see `drive/pull/cycle.rs`.
+    /// Whether something pulls a stream that takes from it, or did; see `pull/cycle.rs`.
     pub(crate) is_attached: AtomicBool,
     pub(super) state: GilCell<State>,
 }
@@ -73,9 +73,9 @@ impl Merge {
                 )));
             }
         };
-        let eager = usize::try_from(whole("eager", 1, eager)?).unwrap_or(usize::MAX);
+        let eager = usize::try_from(check_int("eager", 1, eager)?).unwrap_or(usize::MAX);
         Ok(Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             owner,
             eager,
             on_error,
@@ -297,7 +297,7 @@ impl Merge {
             return Ok(());
         }
         if asyncio::is_closed(&event_loop)? {
-            return let_go(&event_loop, slf);
+            return unpin(&event_loop, slf);
         }
         let note = Note {
             merge: slf.clone().unbind(),
@@ -339,18 +339,21 @@ impl Merge {
 }
 
 /// The feed over a source, and whether it has to be stepped under a task of its own.
-pub(super) fn over(source: &Bound<'_, PyAny>) -> PyResult<(AnyFeed, bool)> {
+pub(super) fn over(source: &Bound<'_, PyAny>) -> PyResult<(AnySource, bool)> {
     let py = source.py();
     if let Ok(link) = source.cast::<PyPullLink>() {
-        let feed = Py::new(py, ForeignFeed::over(source))?;
-        return Ok((AnyFeed::Foreign(feed), !PyPullLink::is_plain(link)?));
+        let feed = Py::new(py, PyAsyncIterSource::over(source))?;
+        return Ok((AnySource::AsyncIter(feed), !PyPullLink::is_plain(link)?));
     }
     let kind = source.get_type();
     if kind.hasattr(intern!(py, "__aiter__"))? {
-        let feed = Py::new(py, ForeignFeed::over(source))?;
-        return Ok((AnyFeed::Foreign(feed), true));
+        let feed = Py::new(py, PyAsyncIterSource::over(source))?;
+        return Ok((AnySource::AsyncIter(feed), true));
     }
-    Ok((AnyFeed::Iter(Py::new(py, IterFeed::over(source))?), false))
+    Ok((
+        AnySource::Iter(Py::new(py, PyIterSource::over(source))?),
+        false,
+    ))
 }
 
 /// Lets pulls that wait go on.
@@ -489,7 +492,7 @@ impl Merge {
         };
         if is_first {
             // Somebody has to hold it, as a loop holds its tasks only weakly.
-            keep_with(&event_loop, slf)?;
+            pin_to_loop(&event_loop, slf)?;
         }
         Ok(identity)
     }

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use super::merge::Merge;
 use super::state::State;
 use crate::pull::link::PyPullLink;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 impl Merge {
     /// Refuses to restart while sources have tasks.
@@ -36,7 +36,7 @@ impl Merge {
         for slot in &slots {
             let source = slot.source.bind(py);
             if source.is_instance_of::<PyPullLink>() {
-                if let AnyFeed::Foreign(feed) = &slot.feed {
+                if let AnySource::AsyncIter(feed) = &slot.feed {
                     feed.get().forget(py);
                 }
             } else {

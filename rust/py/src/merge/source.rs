@@ -7,8 +7,8 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::task_context::Identity;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::object::iterative_drop::Deep;
-use crate::source::{AnyFeed, Wait, async_gen};
+use crate::object::iterative_drop::IterativeDrop;
+use crate::source::{AnySource, Wait, async_gen};
 
 /// Which slot: its place in the slab, and which of its tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +142,7 @@ pub(super) struct Slot {
     pub(super) is_cutoff: bool,
     /// It was given at construction: a new cycle begins with it.
     pub(super) is_given: bool,
-    pub(super) feed: AnyFeed,
+    pub(super) feed: AnySource,
     /// It is stepped under a task of its own.
     pub(super) is_foreign: bool,
     pub(super) identity: Option<Identity>,
@@ -178,7 +178,7 @@ pub(super) struct Slot {
     /// The last round in which it gave an item.
     pub(super) round: u64,
     /// What the user gave.
-    pub(super) source: Deep<PyAny>,
+    pub(super) source: IterativeDrop<PyAny>,
 }
 
 impl Slot {
@@ -187,7 +187,7 @@ impl Slot {
         number: usize,
         name: Py<PyAny>,
         is_labelled: bool,
-        feed: AnyFeed,
+        feed: AnySource,
         is_foreign: bool,
     ) -> Self {
         Self {
@@ -249,7 +249,7 @@ impl Slot {
     #[expect(clippy::inline_always, reason = "it is a part of two loops")]
     #[inline(always)]
     pub(super) fn run<'py>(&mut self, py: Python<'py>) -> Option<Running<'py>> {
-        let AnyFeed::Foreign(feed) = &self.feed else {
+        let AnySource::AsyncIter(feed) = &self.feed else {
             return None;
         };
         let identity = self.identity.as_ref()?;

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::merge::Merge;
 use super::source::Key;
 use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 
 static CLASS: Class = Class::new();
@@ -79,13 +79,13 @@ impl Coroutine for Anchor {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         if let Some(closing) = &self.closing {
             let step = closing.send(value);
             return Ok(self.went(py, step));
         }
-        Raised::lower(py, self.settle(py))
+        RaisedError::set_from(py, self.settle(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

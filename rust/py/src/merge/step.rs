@@ -14,7 +14,7 @@ use super::task_context::{Entered, Identity};
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
 use crate::runtime::yield_budget;
-use crate::source::{AnyFeed, Drawn, async_gen};
+use crate::source::{AnySource, SourcePoll, async_gen};
 
 /// Where a step is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,16 +143,16 @@ impl Merge {
                 identity.map(|identity| identity.clone_ref(py)),
             )
         };
-        let AnyFeed::Foreign(foreign) = &feed else {
+        let AnySource::AsyncIter(foreign) = &feed else {
             unreachable!("only a foreign source is an async generator")
         };
         match foreign.get().agen_step(stepped) {
-            Ok(Drawn::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
+            Ok(SourcePoll::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
                 None => Ok(()),
                 Some(error) => Self::step(slf, key, Where::Pull, Some(error)),
             },
-            Ok(Drawn::End) => Self::ended(slf, key),
-            Ok(Drawn::Item(item)) => Self::came(slf, key, Outcome::Item(item.unbind())),
+            Ok(SourcePoll::End) => Self::ended(slf, key),
+            Ok(SourcePoll::Item(item)) => Self::came(slf, key, Outcome::Item(item.unbind())),
             Err(error) => Self::failed(slf, key, identity.as_ref(), &feed, error),
         }
     }
@@ -215,10 +215,10 @@ impl Merge {
                         feed.resume(*wait, Err(error), py)
                     }
                     (_, None) => match feed.ready(py) {
-                        Some(item) => Ok(Drawn::Item(item)),
-                        None => feed.draw(py),
+                        Some(item) => Ok(SourcePoll::Item(item)),
+                        None => feed.poll_next(py),
                     },
-                    (_, Some(error)) => feed.strike(py, error),
+                    (_, Some(error)) => feed.throw(py, error),
                 })
             };
             let drawn = match (&identity, from) {
@@ -242,11 +242,12 @@ impl Merge {
                 }
             };
             match drawn {
-                Ok(Drawn::Item(item)) => {
+                Ok(SourcePoll::Item(item)) => {
                     return Self::came(slf, key, Outcome::Item(item.unbind()));
                 }
-                Ok(Drawn::End) => return Self::ended(slf, key),
-                Ok(Drawn::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)? {
+                Ok(SourcePoll::End) => return Self::ended(slf, key),
+                Ok(SourcePoll::Wait(wait, object)) => match Self::suspend(slf, key, wait, &object)?
+                {
                     None => return Ok(()),
                     Some(error) => thrown = Some(error),
                 },
@@ -317,7 +318,7 @@ impl Merge {
         slf: &Bound<'_, Self>,
         key: Key,
         identity: Option<&Identity>,
-        feed: &AnyFeed,
+        feed: &AnySource,
         error: PyErr,
     ) -> PyResult<()> {
         let py = slf.py();

@@ -7,7 +7,8 @@
 //!
 //! Where a loop keeps its current task is CPython's own business: in a dictionary that `_asyncio`
 //! shows (3.11 to 3.13), behind `_swap_current_task` (from 3.12), or behind `_leave_task` and
-//! `_enter_task`. The first that is there and is found to work is used.
+//! `_enter_task`. The first that is there and is found to work is used. The first two are [private](crate::runtime::private_layout): they are
+//! tried at import, and again on the loop that needs one.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -22,7 +23,12 @@ use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
 use crate::runtime::blocking_wait::this_thread;
+use crate::runtime::private_layout::Layout;
 use crate::runtime::yield_budget;
+
+/// Exchanging the current task by `_swap_current_task`. The fallback is `_leave_task` and `_enter_task`, which asyncio documents for
+/// those who write their own tasks.
+pub(crate) static SWAP: Layout = Layout::new("swap_current_task", swaps);
 
 /// A task, and the context in which everything of a source runs.
 #[derive(Debug)]
@@ -207,7 +213,7 @@ pub(super) fn wrong_loop(py: Python<'_>) -> PyErr {
 /// How the current task of a loop is exchanged.
 #[derive(Debug)]
 enum Way {
-    /// `_asyncio._current_tasks`.
+    /// `asyncio.tasks._current_tasks`.
     Dict(Py<PyDict>),
     /// `_asyncio._swap_current_task`.
     Swap(Py<PyAny>),
@@ -216,6 +222,38 @@ enum Way {
 }
 
 static WAY: PyOnceLock<Way> = PyOnceLock::new();
+
+fn swap_current_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.import("_asyncio")?.getattr("_swap_current_task")
+}
+
+/// Exchanges the current task of a loop, and exchanges it back.
+fn swaps(py: Python<'_>) -> PyResult<bool> {
+    let asyncio = py.import("asyncio")?;
+    let (swap, current) = (swap_current_task(py)?, asyncio.getattr("current_task")?);
+    let object = py.get_type::<PyAny>();
+    let task = object.call0()?;
+    let try_on = |event_loop: &Bound<'_, PyAny>| {
+        let current = || current.call1((event_loop,));
+        let before = current()?;
+        let outer = swap.call1((event_loop, &task))?;
+        let entered = current()?;
+        let inner = swap.call1((event_loop, &outer))?;
+        PyResult::Ok(
+            outer.is(&before) && entered.is(&task) && inner.is(&task) && current()?.is(&before),
+        )
+    };
+    if let Some(event_loop) = asyncio::running(py) {
+        return try_on(&event_loop);
+    }
+    // From 3.14 on CPython refuses a loop that does not run. This one does for as long as it takes; no Python code runs meanwhile.
+    let set_running = asyncio.getattr("_set_running_loop")?;
+    let event_loop = object.call0()?;
+    set_running.call1((&event_loop,))?;
+    let is_known = try_on(&event_loop);
+    set_running.call1((py.None(),))?;
+    is_known
+}
 
 impl Way {
     /// The way of this interpreter.
@@ -231,15 +269,11 @@ impl Way {
     fn find(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
         let mut ways = Vec::new();
-        if let Ok(native) = PyModule::import(py, "_asyncio") {
-            if let Ok(tasks) = native.getattr("_current_tasks")
-                && let Ok(tasks) = tasks.cast_into_exact::<PyDict>()
-            {
-                ways.push(Self::Dict(tasks.unbind()));
-            }
-            if let Ok(swap) = native.getattr("_swap_current_task") {
-                ways.push(Self::Swap(swap.unbind()));
-            }
+        if let Some(tasks) = asyncio::current_tasks(py) {
+            ways.push(Self::Dict(tasks.clone().unbind()));
+        }
+        if SWAP.is_used() {
+            ways.push(Self::Swap(swap_current_task(py)?.unbind()));
         }
         let tasks = PyModule::import(py, "asyncio.tasks")?;
         ways.push(Self::Calls {

@@ -17,7 +17,7 @@ use super::zip::Ending;
 use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
-use crate::source::{Drawn, Wait};
+use crate::source::{SourcePoll, Wait};
 
 /// Which item is the next one.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl MergeFeed {
     }
 
     /// The next item.
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let merge = self.merge.bind(py);
         let depth = Depth::deeper();
         if let Some(event_loop) = merge.get().busy_loop(py) {
@@ -196,13 +196,13 @@ impl MergeFeed {
         loop {
             if depth.is_too_deep() || Merge::ask(merge)? {
                 let rest = Wait::Merge { waiter: None };
-                return Ok(Drawn::Wait(Box::new(rest), py.None().into_bound(py)));
+                return Ok(SourcePoll::Wait(Box::new(rest), py.None().into_bound(py)));
             }
             match self.take(merge)? {
-                Taken::Item(item) => return Ok(Drawn::Item(item)),
+                Taken::Item(item) => return Ok(SourcePoll::Item(item)),
                 Taken::Again => {}
                 Taken::Wait(target) => return Self::wait(merge, target),
-                Taken::End => return Ok(Drawn::End),
+                Taken::End => return Ok(SourcePoll::End),
             }
         }
     }
@@ -212,11 +212,11 @@ impl MergeFeed {
         py: Python<'py>,
         waiter: Option<&Py<PyAny>>,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         self.abandon(py, waiter);
         // What came meanwhile stays where it is.
         sent?;
-        self.draw(py)
+        self.poll_next(py)
     }
 
     /// A pull that waited does so no more.
@@ -233,7 +233,7 @@ impl MergeFeed {
         drop(gone);
     }
 
-    fn wait<'py>(merge: &Bound<'py, Merge>, target: Option<Key>) -> PyResult<Drawn<'py>> {
+    fn wait<'py>(merge: &Bound<'py, Merge>, target: Option<Key>) -> PyResult<SourcePoll<'py>> {
         let py = merge.py();
         let event_loop = merge.get().event_loop(py)?;
         merge.get().check_loop(&event_loop)?;
@@ -247,7 +247,7 @@ impl MergeFeed {
         if rests {
             // What is awaited goes on in the next turn, and so does this.
             let rest = Wait::Merge { waiter: None };
-            return Ok(Drawn::Wait(Box::new(rest), py.None().into_bound(py)));
+            return Ok(SourcePoll::Wait(Box::new(rest), py.None().into_bound(py)));
         }
         let future = merge.get().future(py)?;
         merge.get().state.borrow(py).waiters.push(Waiter {
@@ -255,7 +255,7 @@ impl MergeFeed {
             target,
         });
         let waiter = Some(future.clone().unbind());
-        Ok(Drawn::Wait(Box::new(Wait::Merge { waiter }), future))
+        Ok(SourcePoll::Wait(Box::new(Wait::Merge { waiter }), future))
     }
 
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {

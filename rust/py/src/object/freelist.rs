@@ -7,6 +7,9 @@
 //! What is in such an object is the collector's to see only if the class has it [shown](show).
 //!
 //! Its deallocator is put in front of PyO3's, which is called for whatever is not to be used again.
+//!
+//! Replacing a deallocator and reviving an object is a [private layout](LAYOUT). The fallback leaves the class as it is: its bin
+//! stays empty, and each object is a new one.
 
 use std::cell::UnsafeCell;
 use std::fmt::{self, Debug};
@@ -15,26 +18,31 @@ use std::ptr;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::{Borrowed, PyClass};
+use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{Borrowed, PyClass, PyTraverseError, PyVisit};
+
+use crate::runtime::private_layout::{self, Layout};
+
+pub(crate) static LAYOUT: Layout = Layout::new("recycled_objects", self_test);
 
 /// A class whose dead objects are used again. It is no base class.
-pub(crate) trait Recycled: PyClass<Frozen = True> + Send + Sync {
+pub(crate) trait Pooled: PyClass<Frozen = True> + Send + Sync {
     /// Where its dead objects are: a static of its own.
-    fn bin() -> &'static Bin;
+    fn free_list() -> &'static FreeList;
 
     /// The last reference is gone: lets go of what is in it and says true; or says false, and the object is dropped like any
-    /// other. It runs no Python code, and does not panic: the Python objects that are in it it hands to `leaving`.
-    fn spend(&self, leaving: &mut Leaving) -> bool;
+    /// other. It runs no Python code, and does not panic: the Python objects that are in it it hands to `dropped`.
+    fn recycle(&self, dropped: &mut Dropped) -> bool;
 }
 
 /// Python objects that go with the object that held them, once that is done with.
 #[derive(Default)]
-pub(crate) struct Leaving([Option<Py<PyAny>>; LEAVING]);
+pub(crate) struct Dropped([Option<Py<PyAny>>; MOST_DROPPED]);
 
 /// How many there may be.
-const LEAVING: usize = 4;
+const MOST_DROPPED: usize = 4;
 
-impl Leaving {
+impl Dropped {
     /// One that leaves, if it is one.
     #[inline]
     pub(crate) fn push(&mut self, object: Option<Py<PyAny>>) {
@@ -104,7 +112,7 @@ impl<T: Debug> Debug for Filling<T> {
 const KEPT: usize = 256;
 
 /// The dead objects of a class.
-pub(crate) struct Bin(UnsafeCell<State>);
+pub(crate) struct FreeList(UnsafeCell<State>);
 
 struct State {
     objects: [*mut ffi::PyObject; KEPT],
@@ -115,9 +123,9 @@ struct State {
 
 // SAFETY: read and written with the GIL held only, by the functions below, and no Python code runs between a read and its
 // write. Builds without a GIL are refused in gil.rs.
-unsafe impl Sync for Bin {}
+unsafe impl Sync for FreeList {}
 
-impl Bin {
+impl FreeList {
     pub(crate) const fn new() -> Self {
         Self(UnsafeCell::new(State {
             objects: [ptr::null_mut(); KEPT],
@@ -130,7 +138,7 @@ impl Bin {
     ///
     /// `T` is the class that [registered](register) this bin.
     #[inline]
-    pub(crate) fn take<'py, T: Recycled>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
+    pub(crate) fn take<'py, T: Pooled>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
         // SAFETY: the GIL is held. What is in the bin are objects of this class that nothing refers to, with their contents
         // and their reference to the type.
         unsafe {
@@ -147,18 +155,25 @@ impl Bin {
 /// Has the collector see an object that was taken out of its bin, and has something in it that may be part of a cycle. Others
 /// stay out of its sight.
 #[inline]
-pub(crate) fn show<T: Recycled>(object: &Bound<'_, T>) {
+pub(crate) fn show<T: Pooled>(object: &Bound<'_, T>) {
     // SAFETY: attached, and a whole object, which was taken out of its sight when it died.
     unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
 }
 
-/// Has the dead objects of a class kept. Called once, when the module is made.
-pub(crate) fn register<T: Recycled>(py: Python<'_>) {
+/// Keeps the dead objects of a class from now on, if they can be revived. Called once, when the module is made.
+pub(crate) fn register<T: Pooled>(py: Python<'_>) -> PyResult<()> {
+    if LAYOUT.is_used() && private_layout::has_known_struct(&T::type_object(py))? {
+        replace_dealloc::<T>(py);
+    }
+    Ok(())
+}
+
+fn replace_dealloc<T: Pooled>(py: Python<'_>) {
     let class = T::type_object_raw(py);
     // SAFETY: the GIL is held, and there are no objects of the class yet. It is a heap type of our own that nobody
     // inherits the slot from.
     unsafe {
-        let state = &mut *T::bin().0.get();
+        let state = &mut *T::free_list().0.get();
         // Once, or it would call itself.
         if state.dealloc.is_none() {
             state.dealloc = (*class).tp_dealloc.replace(dealloc::<T>);
@@ -166,16 +181,16 @@ pub(crate) fn register<T: Recycled>(py: Python<'_>) {
     }
 }
 
-unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
+unsafe extern "C" fn dealloc<T: Pooled>(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls this with the GIL held, when the last reference to an object of `T` is gone. Borrowed, for a
     // reference that is counted would bring us here again when it goes.
     unsafe {
-        let state = T::bin().0.get();
-        let mut leaving = Leaving::default();
+        let state = T::free_list().0.get();
+        let mut dropped = Dropped::default();
         let is_kept = (*state).kept < KEPT && !is_watched(object) && {
             let py = Python::assume_attached();
             let object = Borrowed::from_ptr(py, object).cast_unchecked::<T>();
-            object.get().spend(&mut leaving)
+            object.get().recycle(&mut dropped)
         };
         if is_kept {
             // PyO3's classes are the collector's to see, each. It must not come upon one that is dead: `gc.get_objects()`
@@ -184,7 +199,7 @@ unsafe extern "C" fn dealloc<T: Recycled>(object: *mut ffi::PyObject) {
             (*state).objects[(*state).kept] = object;
             (*state).kept += 1;
             // Last, since it may run Python code, which may even take this very object out of the bin.
-            leaving.go();
+            dropped.go();
         } else if let Some(dealloc) = (*state).dealloc {
             dealloc(object);
         }
@@ -209,4 +224,85 @@ unsafe fn is_watched(object: *mut ffi::PyObject) -> bool {
             _ => true,
         }
     }
+}
+
+/// The class of the self-test.
+#[pyclass(frozen, weakref, module = "headrace._core")]
+struct Probe(Filling<Option<Py<PyAny>>>);
+
+static PROBES: FreeList = FreeList::new();
+
+impl Pooled for Probe {
+    fn free_list() -> &'static FreeList {
+        &PROBES
+    }
+
+    fn recycle(&self, dropped: &mut Dropped) -> bool {
+        // SAFETY: the last reference to the object is gone.
+        dropped.push(unsafe { self.0.get_mut() }.take());
+        true
+    }
+}
+
+#[pymethods]
+impl Probe {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0
+            .get()
+            .as_ref()
+            .map_or(Ok(()), |held| visit.call(held))
+    }
+}
+
+fn self_test(py: Python<'_>) -> PyResult<bool> {
+    let class = py.get_type::<Probe>();
+    if !private_layout::has_known_struct(&class)? || private_layout::has_managed_fields(&class) {
+        return Ok(false);
+    }
+    replace_dealloc::<Probe>(py);
+    let held = PyDict::new(py).into_any();
+    let fill = || Some(held.clone().unbind());
+    // SAFETY: live objects, and the GIL is held.
+    let (references, kept) =
+        unsafe { (|| ffi::Py_REFCNT(class.as_ptr()), || (*PROBES.0.get()).kept) };
+    let without = references();
+    let first = Bound::new(py, Probe(Filling::new(fill())))?;
+    let address = first.as_ptr();
+    if kept() != 0 || references() != without + 1 || !private_layout::is_tracked(&first) {
+        return Ok(false);
+    }
+    drop(first);
+    for _ in 0..2 {
+        // What it held is gone; its reference to its type is not.
+        if kept() != 1 || references() != without + 1 || !private_layout::has_references(&held, 1) {
+            return Ok(false);
+        }
+        let Some(revived) = PROBES.take::<Probe>(py) else {
+            return Ok(false);
+        };
+        let is_new = ptr::eq(revived.as_ptr(), address)
+            && kept() == 0
+            && revived.get_type().is(&class)
+            && private_layout::has_references(&revived, 1)
+            && !private_layout::is_tracked(&revived)
+            && revived.get().0.get().is_none();
+        if !is_new {
+            return Ok(false);
+        }
+        // SAFETY: nobody else has it yet.
+        unsafe { *revived.get().0.get_mut() = fill() };
+        show(&revived);
+        if !private_layout::is_tracked(&revived) {
+            return Ok(false);
+        }
+    }
+    // An object to which a weak reference exists is deallocated by PyO3.
+    let Some(revived) = PROBES.take::<Probe>(py) else {
+        return Ok(false);
+    };
+    show(&revived);
+    let reference = PyWeakrefReference::new(&revived)?;
+    let is_alive = reference.upgrade().is_some_and(|alive| alive.is(&revived));
+    drop(revived);
+    Ok(is_alive && reference.upgrade().is_none() && kept() == 0 && references() == without)
 }

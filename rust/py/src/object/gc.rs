@@ -1,9 +1,9 @@
-//! Garbage collection: how native objects show their references to CPython's collector.
+//! Visiting the references of native objects for CPython's garbage collector.
 //!
-//! A type that may hold Python objects implements [`Traverse`], as a rule by [`traverse!`], which visits the named fields. `PyO3`'s
-//! classes pass it to [`visit`] in their `__traverse__`; the heap types of [`crate::coroutine`] do so by themselves.
+//! A type that may hold Python objects implements [`Traverse`], usually with [`traverse!`]. The classes of `PyO3` pass it to [`visit`]
+//! in `__traverse__`; the heap types of [`crate::coroutine`] call it themselves.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -13,13 +13,13 @@ use super::gil_cell::GilCell;
 /// The collector's callback, which is passed each reference.
 pub(crate) type Visitor<'a> = &'a mut dyn FnMut(&Py<PyAny>) -> Result<(), VisitError>;
 
-/// The code with which the collector stopped a traversal.
+/// The code that the collector returned to stop a traversal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VisitError(pub(crate) std::ffi::c_int);
 
 /// Something that may hold references to Python objects.
 pub(crate) trait Traverse {
-    /// Passes each reference to `visit`. Calls nothing else of Python: the collector is running.
+    /// Passes each reference to `visit`. Must not call any other Python code: the collector is running.
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError>;
 }
 
@@ -53,7 +53,13 @@ impl<T: Traverse> Traverse for VecDeque<T> {
     }
 }
 
-/// A cell that is borrowed is skipped: the collector then takes its contents for alive.
+impl<K, V: Traverse> Traverse for BTreeMap<K, V> {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        self.values().try_for_each(|value| value.traverse(visit))
+    }
+}
+
+/// Skips a borrowed cell: the collector then treats its contents as reachable.
 impl<T: Traverse> Traverse for GilCell<T> {
     fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
         self.peek_for_gc()
@@ -61,9 +67,35 @@ impl<T: Traverse> Traverse for GilCell<T> {
     }
 }
 
-/// Implements [`Traverse`] by visiting the named fields: `traverse!(Kernel { transform, state })`, with type parameters
-/// `traverse!([T: Traverse] Pair<T> { 0, 1 })`.
+/// Implements [`Traverse`] by visiting the named fields.
+///
+/// - A struct: `traverse!(Kernel { transform, state })`; with type parameters, `traverse!([T: Traverse] Pair<T> { 0, 1 })`.
+/// - An enum: `traverse!(enum State { Running(iterator), Failed(_, error), Merging { waiter }, Counted {}, Ended })`. Each bound
+///   name is visited; `{}` stands for fields without references.
 macro_rules! traverse {
+    (@visit $visit:ident _) => {};
+    (@visit $visit:ident $field:ident) => {
+        crate::object::gc::Traverse::traverse($field, $visit)?;
+    };
+    ([$($generics:tt)*] enum $type:ty { $($variant:ident $(($($item:tt),*))? $({ $($field:ident),* })?),* $(,)? }) => {
+        impl<$($generics)*> crate::object::gc::Traverse for $type {
+            fn traverse(
+                &self,
+                visit: crate::object::gc::Visitor<'_>,
+            ) -> Result<(), crate::object::gc::VisitError> {
+                match self {
+                    $(Self::$variant $(($($item),*))? $({ $($field,)* .. })? => {
+                        $($(crate::object::gc::traverse!(@visit visit $item);)*)?
+                        $($(crate::object::gc::traverse!(@visit visit $field);)*)?
+                    })*
+                }
+                Ok(())
+            }
+        }
+    };
+    (enum $($rest:tt)*) => {
+        crate::object::gc::traverse!([] enum $($rest)*);
+    };
     ([$($generics:tt)*] $type:ty { $($field:tt),* }) => {
         impl<$($generics)*> crate::object::gc::Traverse for $type {
             #[allow(unused_variables, reason = "a type may hold no reference")]

@@ -1,4 +1,4 @@
-//! Whole numbers that a user gave.
+//! Integers that are parameters: checked, and replaceable at any time.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -7,15 +7,15 @@ use pyo3::types::{PyBool, PyInt};
 use super::gil_cell::GilCell;
 use crate::errors;
 
-/// A whole number of the configuration, which may be changed at any time.
+/// An integer parameter with a minimum, which may be replaced at any time.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct IntSetting {
     parameter: &'static str,
     least: u64,
     value: GilCell<u64>,
 }
 
-impl Whole {
+impl IntSetting {
     pub(crate) fn new(
         parameter: &'static str,
         least: u64,
@@ -24,7 +24,7 @@ impl Whole {
         Ok(Self {
             parameter,
             least,
-            value: GilCell::new(whole(parameter, least, value)?),
+            value: GilCell::new(check_int(parameter, least, value)?),
         })
     }
 
@@ -34,13 +34,13 @@ impl Whole {
     }
 
     pub(crate) fn set(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.value.borrow(value.py()) = whole(self.parameter, self.least, value)?;
+        *self.value.borrow(value.py()) = check_int(self.parameter, self.least, value)?;
         Ok(())
     }
 }
 
-/// A whole number of at least `least`, or the error that names the parameter and the value.
-pub(crate) fn whole(parameter: &str, least: u64, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+/// Returns an integer of at least `least`, or an error that names the parameter and the value.
+pub(crate) fn check_int(parameter: &str, least: u64, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
         return Err(errors::wrong_type(parameter, "an integer", value));
     }

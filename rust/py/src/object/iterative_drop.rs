@@ -1,17 +1,17 @@
-//! References to what may have a long line behind it, and how they are let go of without recursion.
+//! References that are dropped without recursion, for objects that may have a long chain behind them.
 //!
-//! When the last reference to a link goes, so does the link's to its source, and that may be the last one to the next: a
-//! line of 10,000 links, dropped, is 10,000 deallocators inside one another. CPython has a way out for its containers and for
-//! classes written in Python, the trashcan. Up to 3.12 it lets 50 of them nest; but in 3.13 as many as its count of C frames
-//! has left, which is up to 10,000: 8 MB of stack for classes like these, where a thread may have half of one.
+//! Dropping the last reference to a link drops the link's reference to its source, which may be the last one to the next link. A
+//! pipeline of 10,000 links would nest 10,000 deallocators. CPython solves this for its containers and for classes written in
+//! Python by the trashcan. Up to 3.12 that lets 50 deallocators nest. In 3.13 it lets as many nest as its count of C frames has
+//! left, up to 10,000: 8 MB of stack for classes like these, where a thread may have half a megabyte.
 //!
-//! So each link, feed, merge and fan refers by a [`Deep`] to what is next along the line. Of those [`MOST`] nest, and then
-//! references wait, in a list of the thread, until the outermost is through. A line that is no longer than that is dropped as if
-//! this were not there: in order, and at once.
+//! So each link, source, merge and fan-out holds an [`IterativeDrop`] of the next object along the pipeline. [`MOST`] of those
+//! drops may nest. Deeper references wait in a list of the thread until the outermost drop has finished. A shorter pipeline is
+//! dropped as if this type did not exist: in order and immediately.
 //!
-//! **It is the last field of what holds it**, or dropped last where that is taken apart by hand. There may be other references to
-//! the same object beside it, of the line that runs the link, or of a pull that waits in it. Those only count down then, and
-//! need not be such ones, which would cost something an item.
+//! **It must be the last field of its owner**, or be dropped last where the owner is taken apart by hand. Other references to the
+//! same object may exist: of the pipeline that runs the link, or of a pull that waits in it. Dropping those only decrements a
+//! counter, so they need no `IterativeDrop`, which would cost time for each item.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Debug};
@@ -20,38 +20,40 @@ use std::ops::Deref;
 
 use pyo3::prelude::*;
 
-/// How many may be dropped inside one another: in a build without optimisation, each takes 6 KB.
+use super::gc::{Traverse, VisitError, Visitor};
+
+/// The most drops that may nest: in a build without optimisation, each takes 6 KB of stack.
 const MOST: usize = 25;
 
-/// Those of a thread.
-struct Falls {
-    /// How many are being dropped now, each inside the one before.
+/// The nested and the waiting drops of a thread.
+struct DropQueue {
+    /// The number of drops in progress, each nested in the one before.
     depth: Cell<usize>,
-    /// What was too deep, the last one last.
+    /// References that were nested too deeply, most recent last.
     waiting: RefCell<Vec<Py<PyAny>>>,
 }
 
 thread_local! {
     /// Kept in a forked child, which has the same stack.
-    static FALLS: Falls = const {
-        Falls {
+    static QUEUE: DropQueue = const {
+        DropQueue {
             depth: Cell::new(0),
             waiting: RefCell::new(Vec::new()),
         }
     };
 }
 
-/// A reference along a line: see the top of this file.
-pub(crate) struct Deep<T>(ManuallyDrop<Py<T>>);
+/// A reference along a pipeline: see the top of this file.
+pub(crate) struct IterativeDrop<T>(ManuallyDrop<Py<T>>);
 
-impl<T> From<Py<T>> for Deep<T> {
+impl<T> From<Py<T>> for IterativeDrop<T> {
     #[inline]
     fn from(reference: Py<T>) -> Self {
         Self(ManuallyDrop::new(reference))
     }
 }
 
-impl<T> Deref for Deep<T> {
+impl<T> Deref for IterativeDrop<T> {
     type Target = Py<T>;
 
     #[inline]
@@ -60,42 +62,48 @@ impl<T> Deref for Deep<T> {
     }
 }
 
-impl<T> Drop for Deep<T> {
+impl<T> Drop for IterativeDrop<T> {
     fn drop(&mut self) {
-        // SAFETY: here alone, and nobody looks at it after its drop.
+        // SAFETY: the only place that takes it, and the field is not used after the drop.
         let reference = unsafe { ManuallyDrop::take(&mut self.0) };
-        let_go(reference.into_any());
+        drop_reference(reference.into_any());
     }
 }
 
-impl<T> Debug for Deep<T> {
+impl<T> Traverse for IterativeDrop<T> {
+    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
+        visit(self.0.as_any())
+    }
+}
+
+impl<T> Debug for IterativeDrop<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-fn let_go(reference: Py<PyAny>) {
-    // Borrowed by the closure as long as there is the list: when the thread ends, that goes, and drops what it has as it is.
+fn drop_reference(reference: Py<PyAny>) {
+    // If the list of the thread is gone, which happens as the thread ends, the reference is dropped with recursion.
     let mut reference = Some(reference);
-    let _ = FALLS.try_with(|falls| {
-        let depth = falls.depth.get();
+    let _ = QUEUE.try_with(|queue| {
+        let depth = queue.depth.get();
         if depth == MOST {
-            falls.waiting.borrow_mut().extend(reference.take());
+            queue.waiting.borrow_mut().extend(reference.take());
             return;
         }
-        falls.depth.set(depth + 1);
+        queue.depth.set(depth + 1);
         drop(reference.take());
         if depth == 0 {
-            // Not one borrow for all: each of them may add to the list.
-            while let Some(next) = falls.pop() {
+            // One borrow for each: a drop may add to the list.
+            while let Some(next) = queue.pop() {
                 drop(next);
             }
         }
-        falls.depth.set(depth);
+        queue.depth.set(depth);
     });
 }
 
-impl Falls {
+impl DropQueue {
     #[inline]
     fn pop(&self) -> Option<Py<PyAny>> {
         self.waiting.borrow_mut().pop()

@@ -3,6 +3,7 @@
 pub(crate) mod freelist;
 pub(crate) mod gc;
 pub(crate) mod gil_cell;
+pub(crate) mod int_hasher;
 pub(crate) mod int_setting;
 pub(crate) mod iterative_drop;
 pub(crate) mod iterator_result;

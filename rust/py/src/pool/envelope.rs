@@ -7,7 +7,7 @@ use pyo3::types::{PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::object::freelist;
-use crate::object::freelist::{Bin, Filling, Leaving, Recycled};
+use crate::object::freelist::{Dropped, Filling, FreeList, Pooled};
 
 /// See `headrace.pool.events`, where its documentation is. It never changes.
 #[pyclass(
@@ -35,21 +35,21 @@ pub(super) struct Fields {
     pub(super) finished: Option<f64>,
 }
 
-static BIN: Bin = Bin::new();
+static FREE_LIST: FreeList = FreeList::new();
 
-impl Recycled for Envelope {
-    fn bin() -> &'static Bin {
-        &BIN
+impl Pooled for Envelope {
+    fn free_list() -> &'static FreeList {
+        &FREE_LIST
     }
 
     #[inline]
-    fn spend(&self, leaving: &mut Leaving) -> bool {
+    fn recycle(&self, dropped: &mut Dropped) -> bool {
         // SAFETY: the last reference to the object is gone.
         let fields = unsafe { self.0.get_mut() };
-        leaving.push(fields.key.take());
-        leaving.push(fields.kind.take());
-        leaving.push(fields.value.take());
-        leaving.push(fields.error.take());
+        dropped.push(fields.key.take());
+        dropped.push(fields.kind.take());
+        dropped.push(fields.value.take());
+        dropped.push(fields.error.take());
         true
     }
 }
@@ -202,7 +202,7 @@ impl Envelope {
     /// A new one, or a dead one again.
     #[inline]
     pub(super) fn make(py: Python<'_>, fields: Fields) -> PyResult<Bound<'_, Self>> {
-        let Some(envelope) = BIN.take::<Self>(py) else {
+        let Some(envelope) = FREE_LIST.take::<Self>(py) else {
             return Bound::new(py, Self(Filling::new(fields)));
         };
         // SAFETY: nobody else has it yet.

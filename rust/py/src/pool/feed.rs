@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use super::lane::{Lane, Launch};
 use super::waiting::{Waited, Waiting};
 use crate::coroutine::{Class, Coroutine, Inner, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
 use crate::pull::awaitable::{Pull, ResultFormat};
 use crate::runtime::yield_budget;
@@ -182,9 +182,9 @@ impl Coroutine for Feed {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(value))
+        RaisedError::set_from(py, self.step(value))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -45,7 +45,7 @@ mod crew;
 mod ending;
 mod envelope;
 mod feed;
-mod field;
+pub(crate) mod field;
 mod held;
 mod ids;
 mod lane;
@@ -71,7 +71,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Native::<work::Work>::register(py)?;
     Native::<worker::Worker>::register(py)?;
     module.add_class::<envelope::Envelope>()?;
-    freelist::register::<envelope::Envelope>(py);
+    freelist::register::<envelope::Envelope>(py)?;
     module.add_class::<take::Unread>()?;
     module.add_function(wrap_pyfunction!(take::quicken, module)?)?;
     module.add_class::<lane::Lane>()?;

@@ -1,13 +1,13 @@
 //! Which plain tasks were called and have not ended.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
+use crate::object::int_hasher::BuildIntHasher;
 use crate::runtime::asyncio;
 
 /// One of them.
@@ -21,29 +21,7 @@ pub(super) struct Live {
 
 /// By their ids.
 #[derive(Debug, Default)]
-pub(super) struct Roll(GilCell<HashMap<u64, Live, BuildHasherDefault<OfId>>>);
-
-/// Ids are counted, and nobody chooses them.
-#[derive(Default)]
-pub(super) struct OfId(u64);
-
-impl Hasher for OfId {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(self.0 ^ u64::from(byte));
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, id: u64) {
-        // By the golden ratio: the table looks at the highest bits and at the lowest.
-        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
+pub(super) struct Roll(GilCell<HashMap<u64, Live, BuildIntHasher>>);
 
 impl Roll {
     pub(super) fn len(&self, py: Python<'_>) -> usize {

@@ -16,9 +16,10 @@ use super::envelope::Envelope;
 use super::field::Field;
 use crate::buffer::Buffer;
 use crate::coroutine::{Class, Coroutine, Native, Pending, Step};
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc::{self, traverse};
 use crate::object::gil_cell::GilCell;
+use crate::pull::control;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
 
@@ -164,6 +165,9 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// Gives the class of the stream of a run the short way to `anext()`: to the envelopes of its `_unread`, once it has that.
 #[pyfunction]
 pub(crate) fn quicken(class_: &Bound<'_, PyType>) {
+    if !control::LAYOUT.is_used() {
+        return;
+    }
     // SAFETY: a class has these slots, and one that is given another `__anext__` later gets CPython's again.
     unsafe {
         let methods = (*class_.as_type_ptr()).tp_as_async;
@@ -265,9 +269,9 @@ impl Coroutine for Take {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

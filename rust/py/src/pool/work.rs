@@ -12,7 +12,7 @@ use super::lane::Lane;
 use super::ticket::Ticket;
 use crate::coroutine::type_object::MOST_KEPT;
 use crate::coroutine::{Class, Coroutine, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio;
 
@@ -24,7 +24,7 @@ enum Ahead {
     /// The work waits for this.
     Waits(Held),
     Returned(Py<PyAny>),
-    Raised(PyErr),
+    RaisedError(PyErr),
 }
 
 /// It ends as the function ends, so that callbacks of the asyncio task see what happened; the lane is told just before.
@@ -65,7 +65,7 @@ impl Work {
         self.ahead = match stepped {
             Ok(Step::Yield(waits_for)) => Ahead::Waits(Held::new(waits_for)),
             Ok(Step::Return(value)) => Ahead::Returned(value.unbind()),
-            Err(error) => Ahead::Raised(error),
+            Err(error) => Ahead::RaisedError(error),
         };
         Step::Yield(py.None().into_bound(py))
     }
@@ -79,7 +79,7 @@ impl Work {
             Ahead::Waits(held) if held.is_turn(py) => self.step(value, None),
             Ahead::Waits(held) => held.hand_up(py).map(Step::Yield),
             Ahead::Returned(value) => Ok(Step::Return(value.into_bound(py))),
-            Ahead::Raised(error) => Err(error),
+            Ahead::RaisedError(error) => Err(error),
         }
     }
 
@@ -120,19 +120,19 @@ impl Coroutine for Work {
     const NAME: &'static CStr = c"headrace._core.Work";
 
     // As many may live at a time as the pool's limit says, and the collector counts what is allocated.
-    const KEPT: usize = MOST_KEPT;
+    const FREE_LIST_SIZE: usize = MOST_KEPT;
 
     fn class() -> &'static Class {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         let stepped = self.go_on(value);
         if stepped.is_err() {
             Self::read(py);
         }
-        Raised::lower(py, stepped)
+        RaisedError::set_from(py, stepped)
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
@@ -158,7 +158,7 @@ impl Traverse for Work {
         match &self.ahead {
             Ahead::Waits(held) => visit(held.object()),
             Ahead::Returned(value) => visit(value),
-            Ahead::Nothing | Ahead::Raised(_) => Ok(()),
+            Ahead::Nothing | Ahead::RaisedError(_) => Ok(()),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::held::Held;
 use super::lane::Lane;
 use super::ticket::Ticket;
 use crate::coroutine::{Class, Coroutine, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio::InContext;
 
@@ -163,10 +163,10 @@ impl Coroutine for Worker {
     }
 
     #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         let stepped = self.go_on(value);
-        Raised::lower(py, stepped)
+        RaisedError::set_from(py, stepped)
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -14,7 +14,7 @@ use super::state::{Phase, Start};
 use super::suspended::{SuspendPoint, SuspendedPull};
 use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
 use crate::errors;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio;
@@ -91,7 +91,7 @@ impl Pull {
     /// Run the first step. The path of a ready item is short and in one piece; every other case
     /// branches off here.
     #[inline]
-    fn begin<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> Result<Step<'py>, Raised> {
+    fn begin<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         let this = link.get();
         let mut pipeline = match Self::start(link)? {
@@ -109,7 +109,7 @@ impl Pull {
             }
             outcome => {
                 let outcome = outcome.map_err(|raised| raised.fetch(py));
-                Raised::lower(py, self.finish(link, pipeline, outcome, None))
+                RaisedError::set_from(py, self.finish(link, pipeline, outcome, None))
             }
         }
     }
@@ -304,7 +304,7 @@ impl Coroutine for Pull {
 
     #[expect(clippy::inline_always, reason = "it is the body of the slot")]
     #[inline(always)]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         let Some(link) = self.link.take() else {
             unreachable!("a finished awaitable is not stepped again")
@@ -313,7 +313,7 @@ impl Coroutine for Pull {
         if matches!(self.phase, PullPhase::New) {
             return self.begin(&link);
         }
-        Raised::lower(py, self.step(&link, value))
+        RaisedError::set_from(py, self.step(&link, value))
     }
 
     #[inline]

@@ -12,7 +12,7 @@ use super::state::Phase;
 use crate::buffer::Buffer;
 use crate::coroutine::{Pending, Step};
 use crate::errors;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::runtime::yield_budget;
 
 /// A pending `get()`, and its buffer.
@@ -25,11 +25,11 @@ impl Pull {
         &mut self,
         link: &Bound<'py, PyPullLink>,
         buffer: Py<Buffer>,
-    ) -> Result<Step<'py>, Raised> {
+    ) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         let core = buffer.get().core();
         if core.is_broken() {
-            return Err(Raised::set(py, errors::broken(py, "buffer")));
+            return Err(RaisedError::set(py, errors::broken(py, "buffer")));
         }
         // If no item is available the pull waits anyway, which yields to the event loop.
         if !self.has_yielded && yield_budget::spend(py) && core.available() > 0 {
@@ -43,9 +43,9 @@ impl Pull {
             }
             Ok(item) => {
                 let item = buffer.get().reveal(item.into_bound(py));
-                Raised::lower(py, self.deliver(item))
+                RaisedError::set_from(py, self.deliver(item))
             }
-            Err(why) => Raised::lower(py, self.wait_or_end(link, buffer, why)),
+            Err(why) => RaisedError::set_from(py, self.wait_or_end(link, buffer, why)),
         }
     }
 

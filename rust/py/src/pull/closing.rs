@@ -15,7 +15,7 @@ use crate::coroutine::Parked;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// Set while the sources of a link are being closed.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ pub(crate) fn end_closing(link: &Bound<'_, PyPullLink>, failed: bool) {
     let py = link.py();
     if failed {
         for feed in sources(link) {
-            if let AnyFeed::Foreign(feed) = feed {
+            if let AnySource::AsyncIter(feed) = feed {
                 feed.get().reopen(py);
             }
         }
@@ -177,7 +177,7 @@ fn release(closing: Option<Closing>) {
 }
 
 /// The sources that this link owns: its open inner source, its `pull_impl` and its native source.
-fn sources(link: &Bound<'_, PyPullLink>) -> impl Iterator<Item = AnyFeed> {
+fn sources(link: &Bound<'_, PyPullLink>) -> impl Iterator<Item = AnySource> {
     let py = link.py();
     let state = link.get().state.borrow(py);
     let own = match &state.origin {

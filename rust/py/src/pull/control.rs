@@ -2,14 +2,20 @@
 //!
 //! They are module functions rather than methods, so that they do not show on a user's stream.
 
+use std::mem::size_of;
+
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::awaitable::{Pull, ResultFormat};
 use super::link::PyPullLink;
 use super::state::{Origin, Phase};
+use crate::runtime::private_layout::{self, Layout};
+
+/// The replacement of a class's `am_anext`. The fallback leaves the slot, so `anext()` calls `__anext__`.
+pub(crate) static LAYOUT: Layout = Layout::new("anext_slot", self_test);
 
 /// `am_anext` of each pull class that does not override it: [`Pull::make`] without the call through
 /// `PyO3`, which would double the cost.
@@ -42,10 +48,14 @@ pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyPu
     let link = object.cast::<PyPullLink>().ok()?;
     // SAFETY: a live object has a live type, whose slots are filled.
     let is_native = unsafe {
-        let methods = (*object.get_type_ptr()).tp_as_async;
-        let native: ffi::unaryfunc = anext;
-        !methods.is_null()
-            && ((*methods).am_anext).is_some_and(|own| own as usize == native as usize)
+        let native = if LAYOUT.is_used() {
+            Some(anext as ffi::unaryfunc)
+        } else {
+            slot(object.py().get_type::<PyPullLink>().as_type_ptr())
+        };
+        let address = |function: ffi::unaryfunc| function as usize;
+        let own = slot(object.get_type_ptr());
+        own.is_some() && own.map(address) == native.map(address)
     };
     is_native.then(|| link.clone())
 }
@@ -53,6 +63,9 @@ pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyPu
 /// Give a class the fast `anext()`, unless it has its own.
 #[pyfunction]
 pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
+    if !LAYOUT.is_used() {
+        return;
+    }
     let native = class_.py().get_type::<PyPullLink>().as_type_ptr();
     let class = class_.as_type_ptr();
     // SAFETY: types are alive and have their slots filled. A class whose slot is that of
@@ -67,6 +80,76 @@ pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
             (*own).am_anext = Some(anext);
         }
     }
+}
+
+/// `am_anext` of a class, if it has one.
+///
+/// # Safety
+///
+/// A live type.
+unsafe fn slot(class: *mut ffi::PyTypeObject) -> Option<ffi::unaryfunc> {
+    // SAFETY: the caller's promise.
+    unsafe { (*class).tp_as_async.as_ref()?.am_anext }
+}
+
+/// Test the replacement of `am_anext` on a class that was made in Python.
+fn self_test(py: Python<'_>) -> PyResult<bool> {
+    unsafe extern "C" fn itself(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // SAFETY: CPython passes a live object.
+        unsafe { ffi::Py_NewRef(object) }
+    }
+    let metatype = py.get_type::<PyType>();
+    let class_with = |name: Option<&str>| -> PyResult<Bound<'_, PyType>> {
+        let attributes = PyDict::new(py);
+        if let Some(name) = name {
+            // Any callable works, since it is never called.
+            attributes.set_item(name, py.get_type::<PyDict>())?;
+        }
+        let class = metatype.call1(("Probe", PyTuple::empty(py), attributes))?;
+        Ok(class.cast_into()?)
+    };
+    let (bare, own) = (class_with(None)?, class_with(Some("__anext__"))?);
+    let size: usize = metatype.getattr("__basicsize__")?.extract()?;
+    for class in [&bare, &own] {
+        if !private_layout::has_known_struct(class)? {
+            return Ok(false);
+        }
+        let kind = class.as_type_ptr();
+        // SAFETY: a live type.
+        let methods = unsafe { (*kind).tp_as_async }.addr();
+        // The methods are part of the class object, after the fields of every type.
+        let expected = kind.addr() + size_of::<ffi::PyTypeObject>()
+            ..=kind.addr() + size - size_of::<ffi::PyAsyncMethods>().min(size);
+        if !expected.contains(&methods) {
+            return Ok(false);
+        }
+    }
+    let filled = |class: &Bound<'_, PyType>| {
+        // SAFETY: a live type, whose methods were just found in it.
+        let methods = unsafe { &*(*class.as_type_ptr()).tp_as_async };
+        [
+            methods.am_await.is_some(),
+            methods.am_aiter.is_some(),
+            methods.am_anext.is_some(),
+            methods.am_send.is_some(),
+        ]
+    };
+    if filled(&bare) != [false; 4] || filled(&own) != [false, false, true, false] {
+        return Ok(false);
+    }
+    // SAFETY: as above.
+    unsafe { (*(*own.as_type_ptr()).tp_as_async).am_anext = Some(itself) };
+    let object = own.call0()?;
+    let anext = py.import("builtins")?.getattr("anext")?;
+    if !anext.call1((&object,))?.is(&object) {
+        return Ok(false);
+    }
+    // CPython replaces the slot when the class gets another `__anext__`.
+    own.setattr("__anext__", py.get_type::<PyTuple>())?;
+    let address = |function: ffi::unaryfunc| function as usize;
+    // SAFETY: as above.
+    let replaced = unsafe { slot(own.as_type_ptr()) };
+    Ok(replaced.map(address) != Some(address(itself)) && replaced.is_some())
 }
 
 /// A plain link with the same origin and no overrides, for `super().pull_impl()`.

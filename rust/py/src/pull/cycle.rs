@@ -21,14 +21,14 @@ use super::link::PyPullLink;
 use super::state::Origin;
 use crate::errors;
 use crate::merge::Merge;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// Record that a stream was built on this link.
 #[pyfunction]
 pub(crate) fn attach(link: &Bound<'_, PyPullLink>) {
     let this = link.get();
     this.is_attached.store(true, Relaxed);
-    if let Origin::Source(AnyFeed::Merge(feed)) = &this.state.borrow(link.py()).origin {
+    if let Origin::Source(AnySource::Merge(feed)) = &this.state.borrow(link.py()).origin {
         let merge = feed.get().merge(link.py());
         merge.get().is_attached.store(true, Relaxed);
     }
@@ -58,7 +58,7 @@ pub(crate) fn reject_cycle(
     let pulls_from_it = |link: &Bound<'_, PyPullLink>| {
         matches!(
             &link.get().state.borrow(py).origin,
-            Origin::Source(AnyFeed::Merge(feed)) if feed.get().merge(py).is(merge)
+            Origin::Source(AnySource::Merge(feed)) if feed.get().merge(py).is(merge)
         )
     };
     if reaches(vec![source.clone()], sources, pulls_from_it) {
@@ -105,14 +105,14 @@ fn sources<'py>(link: &Bound<'py, PyPullLink>) -> Vec<Bound<'py, PyPullLink>> {
     };
     match link.get().origin(py) {
         Origin::Stage { source, .. } => vec![source.bind(py).clone()],
-        Origin::Source(AnyFeed::Merge(feed)) => links(feed.get().merge(py).get().all(py)),
-        Origin::Source(AnyFeed::Foreign(feed))
+        Origin::Source(AnySource::Merge(feed)) => links(feed.get().merge(py).get().all(py)),
+        Origin::Source(AnySource::AsyncIter(feed))
             if feed.get().origin(py).is_instance_of::<PyPullLink>() =>
         {
             links(vec![feed.get().origin(py)])
         }
         // Python code pulls the source: that of headrace, or of a user's class.
-        Origin::Source(AnyFeed::Foreign(_)) | Origin::Unset => {
+        Origin::Source(AnySource::AsyncIter(_)) | Origin::Unset => {
             let source = link.getattr_opt(intern!(py, "source")).ok().flatten();
             links(source.into_iter().collect())
         }

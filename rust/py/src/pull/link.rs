@@ -22,8 +22,8 @@ use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
-use crate::runtime::fork_guard::Home;
-use crate::source::{AnyFeed, ForeignFeed};
+use crate::runtime::fork_guard::ProcessId;
+use crate::source::{AnySource, PyAsyncIterSource};
 
 /// The native part of `PullObj` and its subclasses.
 #[pyclass(
@@ -36,7 +36,7 @@ use crate::source::{AnyFeed, ForeignFeed};
 )]
 #[derive(Debug)]
 pub(crate) struct PyPullLink {
-    home: Home,
+    home: ProcessId,
     pub(super) label: Option<Label>,
     /// Whether a link was ever built on this one; see [`cycle`].
     pub(super) is_attached: AtomicBool,
@@ -73,7 +73,7 @@ impl PyPullLink {
                     source: source.clone().unbind().into(),
                 }
             }
-            (Some(feed), None) => Origin::Source(AnyFeed::of(feed)?),
+            (Some(feed), None) => Origin::Source(AnySource::of(feed)?),
             (None, Some(kernel)) => {
                 return Err(errors::wrong_type("kernel", "given with an origin", kernel));
             }
@@ -140,7 +140,7 @@ impl PyPullLink {
     /// Create a link.
     pub(super) fn with_origin(origin: Origin) -> Self {
         Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             label: None,
             is_attached: AtomicBool::new(false),
             state: GilCell::new(LinkState::with_origin(origin)),
@@ -155,7 +155,7 @@ impl PyPullLink {
         }
     }
 
-    pub(crate) fn home(&self) -> Home {
+    pub(crate) fn home(&self) -> ProcessId {
         self.home
     }
 
@@ -173,13 +173,13 @@ impl PyPullLink {
     }
 
     /// The source over a subclass's `pull_impl`.
-    pub(super) fn implementation(link: &Bound<'_, Self>) -> PyResult<AnyFeed> {
+    pub(super) fn implementation(link: &Bound<'_, Self>) -> PyResult<AnySource> {
         let py = link.py();
         if let Some(feed) = &link.get().state.borrow(py).implementation {
             return Ok(feed.clone_ref(py));
         }
         let method = link.as_any().getattr(intern!(py, "pull_impl"))?;
-        let feed = AnyFeed::Foreign(Py::new(py, ForeignFeed::made_by(&method))?);
+        let feed = AnySource::AsyncIter(Py::new(py, PyAsyncIterSource::made_by(&method))?);
         link.get().state.borrow(py).implementation = Some(feed.clone_ref(py));
         Ok(feed)
     }
@@ -231,7 +231,7 @@ impl PyPullLink {
                 return Ok(false);
             }
             let source = match link.get().origin(py) {
-                Origin::Source(feed) => return Ok(!matches!(feed, AnyFeed::Foreign(_))),
+                Origin::Source(feed) => return Ok(!matches!(feed, AnySource::AsyncIter(_))),
                 Origin::Stage {
                     source,
                     kernel: AnyKernel::Window(_) | AnyKernel::Take(_) | AnyKernel::Skip(_),
@@ -249,7 +249,7 @@ impl PyPullLink {
         loop {
             link = match link.get().origin(py) {
                 Origin::Stage { source, .. } => source.bind(py).clone(),
-                Origin::Source(AnyFeed::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
+                Origin::Source(AnySource::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
                     return Err(merge::own_source());
                 }
                 Origin::Source(_) | Origin::Unset => return Ok(()),
@@ -304,7 +304,7 @@ impl PyPullLink {
     }
 
     /// The open inner source, if there is one.
-    pub(super) fn inner_source(&self, py: Python<'_>) -> Option<AnyFeed> {
+    pub(super) fn inner_source(&self, py: Python<'_>) -> Option<AnySource> {
         self.state
             .borrow(py)
             .inner_source
@@ -312,7 +312,7 @@ impl PyPullLink {
             .map(|feed| feed.clone_ref(py))
     }
 
-    pub(super) fn set_inner_source(&self, py: Python<'_>, feed: Option<AnyFeed>) {
+    pub(super) fn set_inner_source(&self, py: Python<'_>, feed: Option<AnySource>) {
         let old = std::mem::replace(&mut self.state.borrow(py).inner_source, feed);
         drop(old);
     }
@@ -392,7 +392,7 @@ impl PyPullLink {
     pub(super) fn find_buffer(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
         let py = link.py();
         let feed = match &link.get().state.borrow(py).origin {
-            Origin::Source(AnyFeed::Queue(feed)) => feed.clone_ref(py),
+            Origin::Source(AnySource::Buffer(feed)) => feed.clone_ref(py),
             _ => return Ok(None),
         };
         if Self::has_implementation(link)? {

@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 
 use super::link::PyPullLink;
 use super::pipeline::{Advance, Entry, Pipeline};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::runtime::yield_budget;
-use crate::source::Drawn;
+use crate::source::SourcePoll;
 
 /// The next input of a pipeline.
 pub(super) enum NextInput<'py> {
@@ -34,10 +34,10 @@ impl Pipeline {
         &mut self,
         py: Python<'py>,
         tail: &Bound<'py, PyPullLink>,
-    ) -> Result<NextInput<'py>, Raised> {
+    ) -> Result<NextInput<'py>, RaisedError> {
         match self.next_from_inner(py) {
             Some(ahead) => Ok(ahead),
-            None => Raised::lower(py, self.next_pending(py, tail)),
+            None => RaisedError::set_from(py, self.next_pending(py, tail)),
         }
     }
 
@@ -96,12 +96,12 @@ impl Pipeline {
             }
             // It has no ready item.
             self.current_inner = None;
-            match pending.draw(py) {
-                Ok(Drawn::Item(item)) => return Ok(NextInput::Entry((item, index + 1))),
-                Ok(Drawn::Wait(wait, object)) => {
+            match pending.poll_next(py) {
+                Ok(SourcePoll::Item(item)) => return Ok(NextInput::Entry((item, index + 1))),
+                Ok(SourcePoll::Wait(wait, object)) => {
                     return Ok(NextInput::Outcome(Self::wait(*wait, Some(index), object)));
                 }
-                Ok(Drawn::End) => {
+                Ok(SourcePoll::End) => {
                     self.stages[index].link(tail).set_inner_source(py, None);
                     self.pop_pending();
                 }

@@ -23,11 +23,11 @@ use super::state::Origin;
 use super::suspended::SuspendPoint;
 use crate::coroutine::{Inner, Step};
 use crate::errors;
-use crate::errors::Raised;
-use crate::kernel::{AnyKernel, Caught, Flow};
+use crate::errors::RaisedError;
+use crate::kernel::{AnyKernel, Caught, Output};
 use crate::object::gc::traverse;
 use crate::runtime::yield_budget;
-use crate::source::{AnyFeed, Drawn, ForeignFeed, Wait};
+use crate::source::{AnySource, PyAsyncIterSource, SourcePoll, Wait};
 
 /// One link of a pipeline, with its kernel.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Stage {
 /// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    pub(super) source: AnyFeed,
+    pub(super) source: AnySource,
     /// In the order in which an item passes through them.
     pub(super) stages: Vec<Stage>,
     pub(super) guard: Arc<FusionGuard>,
@@ -50,7 +50,7 @@ pub(crate) struct Pipeline {
     pub(super) pending_stages: Vec<usize>,
     /// The last of these stages and its inner source. While that source has ready items, nothing
     /// else needs to be checked.
-    pub(super) current_inner: Option<(usize, AnyFeed)>,
+    pub(super) current_inner: Option<(usize, AnySource)>,
     /// The link that owns the source, unless that is the tail.
     pub(super) head: Option<Py<PyPullLink>>,
     /// Items were handed back to that link.
@@ -114,8 +114,8 @@ impl Pipeline {
                     });
                     if !PyPullLink::can_fuse(&source)? {
                         is_fused = false;
-                        let foreign = ForeignFeed::over(source.as_any());
-                        break AnyFeed::Foreign(Py::new(py, foreign)?);
+                        let foreign = PyAsyncIterSource::over(source.as_any());
+                        break AnySource::AsyncIter(Py::new(py, foreign)?);
                     }
                     link = source;
                 }
@@ -160,7 +160,7 @@ impl Pipeline {
         py: Python<'py>,
         tail: &Bound<'py, PyPullLink>,
         mut entry: Option<Entry<'py>>,
-    ) -> Result<Advance<'py>, Raised> {
+    ) -> Result<Advance<'py>, RaisedError> {
         'items: loop {
             if entry.is_none() && self.has_pending() {
                 match self.next_input(py, tail)? {
@@ -178,8 +178,8 @@ impl Pipeline {
                 }
                 match self.source.ready(py) {
                     Some(item) => (item, 0),
-                    None => match self.source.draw(py) {
-                        Ok(Drawn::Item(item)) => (item, 0),
+                    None => match self.source.poll_next(py) {
+                        Ok(SourcePoll::Item(item)) => (item, 0),
                         drawn => match self.on_source(py, drawn)? {
                             NextInput::Entry(entry) => entry,
                             NextInput::Source => continue 'items,
@@ -190,14 +190,14 @@ impl Pipeline {
             };
             while let Some(stage) = self.stages.get(index) {
                 self.guard.at.store(index + 1, Relaxed);
-                let flow = match stage.kernel.feed(&item) {
-                    Ok(Flow::Emit(output)) => {
+                let flow = match stage.kernel.process(&item) {
+                    Ok(Output::Emit(output)) => {
                         item = output;
                         index += 1;
                         continue;
                     }
-                    Ok(Flow::Skip) => continue 'items,
-                    Ok(Flow::Await(awaitable)) => self.begin_await(tail, index, &item, awaitable),
+                    Ok(Output::Skip) => continue 'items,
+                    Ok(Output::Await(awaitable)) => self.begin_await(tail, index, &item, awaitable),
                     Ok(flow) => Ok(Awaited::Done(self.on_output(tail, index, flow))),
                     Err(raised) => Err(stage.annotate(tail, raised.fetch(py))),
                 };
@@ -221,15 +221,15 @@ impl Pipeline {
     fn on_source<'py>(
         &mut self,
         py: Python<'py>,
-        drawn: PyResult<Drawn<'py>>,
-    ) -> Result<NextInput<'py>, Raised> {
+        drawn: PyResult<SourcePoll<'py>>,
+    ) -> Result<NextInput<'py>, RaisedError> {
         match drawn {
-            Ok(Drawn::Item(item)) => Ok(NextInput::Entry((item, 0))),
-            Ok(Drawn::End) => {
+            Ok(SourcePoll::Item(item)) => Ok(NextInput::Entry((item, 0))),
+            Ok(SourcePoll::End) => {
                 self.end_upstream_of(0);
                 Ok(NextInput::Source)
             }
-            Ok(Drawn::Wait(wait, object)) => {
+            Ok(SourcePoll::Wait(wait, object)) => {
                 Ok(NextInput::Outcome(Self::wait(*wait, None, object)))
             }
             Err(error) => self.route_error(py, error, 0).map(NextInput::Entry),
@@ -244,13 +244,13 @@ impl Pipeline {
         py: Python<'py>,
         error: PyErr,
         from: usize,
-    ) -> Result<Entry<'py>, Raised> {
+    ) -> Result<Entry<'py>, RaisedError> {
         let catching = (from..self.stages.len()).find(|index| self.stages[*index].kernel.catches());
         match catching {
             Some(index) if error.is_instance_of::<PyException>(py) => {
-                Raised::lower(py, Caught::of(py, error).map(|caught| (caught, index)))
+                RaisedError::set_from(py, Caught::of(py, error).map(|caught| (caught, index)))
             }
-            _ => Err(Raised::set(py, error)),
+            _ => Err(RaisedError::set(py, error)),
         }
     }
 
@@ -260,27 +260,27 @@ impl Pipeline {
         &mut self,
         tail: &Bound<'py, PyPullLink>,
         index: usize,
-        flow: Flow<'py>,
+        flow: Output<'py>,
     ) -> Option<Bound<'py, PyAny>> {
         match flow {
-            Flow::Emit(output) => Some(output),
-            Flow::Skip => None,
-            Flow::Last(output) => {
+            Output::Emit(output) => Some(output),
+            Output::Skip => None,
+            Output::Last(output) => {
                 self.end_upstream_of(index + 1);
                 Some(output)
             }
-            Flow::Stop => {
+            Output::Stop => {
                 self.end_upstream_of(index + 1);
                 None
             }
-            Flow::Many(source) => {
+            Output::Many(source) => {
                 self.stages[index]
                     .link(tail)
                     .set_inner_source(tail.py(), Some(*source));
                 self.add_pending(index);
                 None
             }
-            Flow::Await(_) => unreachable!("a kernel awaits once an item"),
+            Output::Await(_) => unreachable!("a kernel awaits once an item"),
         }
     }
 

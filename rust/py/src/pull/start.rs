@@ -8,18 +8,18 @@ use super::link::PyPullLink;
 use super::pipeline::Pipeline;
 use super::state::{Phase, Start};
 use crate::coroutine::{Parked, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::runtime::yield_budget;
 
 impl Pull {
     /// Acquire the lock and the pipeline if both are free.
     #[inline]
-    pub(super) fn start(link: &Bound<'_, PyPullLink>) -> Result<Start, Raised> {
+    pub(super) fn start(link: &Bound<'_, PyPullLink>) -> Result<Start, RaisedError> {
         let py = link.py();
         let this = link.get();
         this.home()
             .check(py, "stream")
-            .map_err(|error| Raised::set(py, error))?;
+            .map_err(|error| RaisedError::set(py, error))?;
         let started = this.state.borrow(py).start(py);
         Ok(started)
     }
@@ -30,10 +30,12 @@ impl Pull {
         &mut self,
         link: &Bound<'py, PyPullLink>,
         start: Start,
-    ) -> Result<Step<'py>, Raised> {
+    ) -> Result<Step<'py>, RaisedError> {
         match start {
             Start::Buffer(buffer) => self.take_from_buffer(link, buffer),
-            Start::Pipeline(_) | Start::Slow => Raised::lower(link.py(), self.begin_slowly(link)),
+            Start::Pipeline(_) | Start::Slow => {
+                RaisedError::set_from(link.py(), self.begin_slowly(link))
+            }
         }
     }
 

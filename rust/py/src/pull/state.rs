@@ -16,9 +16,9 @@ use super::suspended::SuspendedPull;
 use crate::buffer::Buffer;
 use crate::kernel::AnyKernel;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::object::iterative_drop::Deep;
+use crate::object::iterative_drop::IterativeDrop;
 use crate::runtime::blocking_wait::this_thread;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// The source or kernel that produces a link's items.
 #[derive(Debug)]
@@ -26,11 +26,11 @@ pub(crate) enum Origin {
     /// None yet: a user's subclass, with `pull_impl` as its source.
     Unset,
     /// A native source.
-    Source(AnyFeed),
+    Source(AnySource),
     /// A kernel over another link.
     Stage {
         kernel: AnyKernel,
-        source: Deep<PyPullLink>,
+        source: IterativeDrop<PyPullLink>,
     },
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum Start {
 #[derive(Debug)]
 pub(crate) struct LinkState {
     /// The source over `pull_impl`, created at the first pull of a subclass that overrides it.
-    pub(super) implementation: Option<AnyFeed>,
+    pub(super) implementation: Option<AnySource>,
     pub(crate) phase: Phase,
     pub(crate) lock: FifoLock,
     /// A step of this link's pipeline is on the stack, and holds the pipeline.
@@ -78,7 +78,7 @@ pub(crate) struct LinkState {
     /// An item that a cancelled pull left here. This link's kernel processes it next.
     pub(super) retained: Option<Py<PyAny>>,
     /// The iterable that its kernel returned for the last item, with items still to deliver.
-    pub(super) inner_source: Option<AnyFeed>,
+    pub(super) inner_source: Option<AnySource>,
     /// The guard of the pipeline of another link that runs this one, and this link's position in
     /// it.
     pub(super) fused_into: Option<(Arc<FusionGuard>, usize)>,

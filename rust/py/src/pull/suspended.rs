@@ -11,7 +11,7 @@ use super::pipeline::{Advance, Awaited, Entry, Pipeline};
 use crate::coroutine::Inner;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::runtime::asyncio::Cancels;
-use crate::source::{Drawn, Wait};
+use crate::source::{SourcePoll, Wait};
 
 /// The point where a pull is suspended.
 #[derive(Debug)]
@@ -113,11 +113,11 @@ impl Pipeline {
                 };
                 let source = pending.as_ref().unwrap_or(&self.source);
                 match source.resume(wait, sent, py) {
-                    Ok(Drawn::Item(item)) => {
+                    Ok(SourcePoll::Item(item)) => {
                         let next = stage.map_or(0, |number| number + 1);
                         self.advance_boxed(py, tail, Some((item, next)))
                     }
-                    Ok(Drawn::End) => {
+                    Ok(SourcePoll::End) => {
                         match stage {
                             None => self.end_upstream_of(0),
                             Some(number) => {
@@ -126,7 +126,7 @@ impl Pipeline {
                         }
                         self.advance_boxed(py, tail, None)
                     }
-                    Ok(Drawn::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
+                    Ok(SourcePoll::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
                     Err(error) if left || cancelled(&error) => {
                         source.cancelled(py);
                         Err(error)

@@ -19,7 +19,7 @@ use super::link::PyPullLink;
 use super::pipeline::Advance;
 use super::state::{Label, Origin, Start};
 use crate::coroutine::{Class, Coroutine, Native, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
 use crate::object::gc::{Traverse, VisitError, Visitor};
 
@@ -120,7 +120,7 @@ impl Terminal {
 
     /// Consume items while they are ready.
     #[inline(never)]
-    fn run<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> Result<Step<'py>, Raised> {
+    fn run<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         let mut pipeline = match Pull::start(link)? {
             Start::Pipeline(pipeline) => pipeline,
@@ -136,15 +136,15 @@ impl Terminal {
                 outcome => break outcome.map_err(|raised| raised.fetch(py)),
             }
         };
-        Raised::lower(py, self.pull.finish(link, pipeline, outcome, None))
+        RaisedError::set_from(py, self.pull.finish(link, pipeline, outcome, None))
     }
 
     /// Handle one step of the pull, then continue as far as possible.
     fn after_step<'py>(
         &mut self,
         link: &Bound<'py, PyPullLink>,
-        mut step: Result<Step<'py>, Raised>,
-    ) -> Result<Step<'py>, Raised> {
+        mut step: Result<Step<'py>, RaisedError>,
+    ) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         loop {
             match step {
@@ -152,7 +152,7 @@ impl Terminal {
                     self.pull = Pull::new(link.clone(), ResultFormat::Item);
                     step = match self.reduction.add(&item) {
                         Ok(()) => self.run(link),
-                        Err(error) => Err(Raised::set(py, error)),
+                        Err(error) => Err(RaisedError::set(py, error)),
                     };
                 }
                 Ok(Step::Yield(object)) => return Ok(Step::Yield(object)),
@@ -165,7 +165,7 @@ impl Terminal {
                     } else {
                         Err(error)
                     };
-                    return Raised::lower(py, outcome);
+                    return RaisedError::set_from(py, outcome);
                 }
             }
         }
@@ -196,7 +196,7 @@ impl Terminal {
 impl Coroutine for Terminal {
     const NAME: &'static CStr = c"headrace._core.Terminal";
 
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         (self.link.is_some() && self.pull.is_new())
             .then_some(c"a terminal of a stream was never awaited: write `await stream.collect()`, `await stream.for_each(f)`, ...")
     }
@@ -205,7 +205,7 @@ impl Coroutine for Terminal {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let Some(link) = &self.link else {
             unreachable!("a finished awaitable is not stepped again")
         };
@@ -223,7 +223,7 @@ impl Coroutine for Terminal {
             return Err(error);
         };
         let link = link.bind(py).clone();
-        let step = Raised::lower(py, self.pull.throw(py, error));
+        let step = RaisedError::set_from(py, self.pull.throw(py, error));
         self.after_step(&link, step)
             .map_err(|raised| raised.fetch(py))
     }

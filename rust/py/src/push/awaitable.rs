@@ -16,7 +16,7 @@ use super::work_stack::PushState;
 use crate::buffer::Buffer;
 use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors;
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio::Cancels;
@@ -155,7 +155,7 @@ impl Push {
         py: Python<'py>,
         item: Py<PyAny>,
         buffer: Py<Buffer>,
-    ) -> Result<Step<'py>, Raised> {
+    ) -> Result<Step<'py>, RaisedError> {
         let must_yield = yield_budget::spend(py);
         let item = if must_yield {
             item
@@ -163,14 +163,17 @@ impl Push {
             match buffer.get().core().try_put(item) {
                 Ok(()) => {
                     drop(buffer.into_bound(py));
-                    return Raised::lower(py, IteratorResult::accepted(py).map(Step::Return));
+                    return RaisedError::set_from(
+                        py,
+                        IteratorResult::accepted(py).map(Step::Return),
+                    );
                 }
                 Err(refused) => refused.into_item(),
             }
         };
         // Retry a refused item on the general path, which waits or returns the item.
         let head = self.head.bind(py).clone();
-        Raised::lower(py, self.begin(&head, &item.into_bound(py), || must_yield))
+        RaisedError::set_from(py, self.begin(&head, &item.into_bound(py), || must_yield))
     }
 
     /// Run the first step in a pipeline without stages, which needs no push state unless it waits.
@@ -316,7 +319,7 @@ fn name_keepers(py: Python<'_>, error: &PyErr, keepers: &[Py<PyPushLink>]) -> Py
 impl Coroutine for Push {
     const NAME: &'static CStr = c"headrace._core.Push";
 
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         matches!(self.phase, PushPhase::New(_)).then_some(
             c"a push was never awaited, so its item was dropped: write `await sink.next(item)`",
         )
@@ -326,7 +329,7 @@ impl Coroutine for Push {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         if matches!(self.phase, PushPhase::New(_))
             && let Some(buffer) = self.head.get().direct_buffer(py)
@@ -334,7 +337,7 @@ impl Coroutine for Push {
         {
             return self.store(py, item, buffer);
         }
-        Raised::lower(py, self.step(value))
+        RaisedError::set_from(py, self.step(value))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -21,7 +21,7 @@ use super::work_stack::PushState;
 use crate::coroutine::delegate::is_awaitable;
 use crate::kernel::call_one;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::object::iterative_drop::Deep;
+use crate::object::iterative_drop::IterativeDrop;
 use crate::object::iterator_result::IteratorResult;
 
 /// The maximum nesting of fans: each level uses native stack.
@@ -34,7 +34,7 @@ pub(super) struct Branch {
     fused: Option<FusedBranch>,
     /// It accepts no more items.
     pub(super) is_done: AtomicBool,
-    pub(super) sink: Deep<PyAny>,
+    pub(super) sink: IterativeDrop<PyAny>,
 }
 
 /// A fused branch.

@@ -10,10 +10,10 @@ use super::wait::PendingWait;
 use super::work_stack::{PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
-use crate::kernel::Flow;
+use crate::kernel::Output;
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::yield_budget;
-use crate::source::{AnyFeed, Drawn};
+use crate::source::{AnySource, SourcePoll};
 
 /// Whether the caller can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,16 +133,16 @@ impl Pipeline {
                 }
                 return Ok(Delivered::Accepted);
             }
-            match stage.kernel.feed(&item) {
-                Ok(Flow::Emit(output)) => {
+            match stage.kernel.process(&item) {
+                Ok(Output::Emit(output)) => {
                     number += 1;
                     if stage.is_stateful {
                         state.set_checkpoint(number, &output);
                     }
                     item = output;
                 }
-                Ok(Flow::Skip) => return Ok(Delivered::Accepted),
-                Ok(Flow::Await(awaitable)) => {
+                Ok(Output::Skip) => return Ok(Delivered::Accepted),
+                Ok(Output::Await(awaitable)) => {
                     return Ok(Delivered::Pending(PendingWait::Callable {
                         awaitable: awaitable.unbind(),
                         item: item.unbind(),
@@ -167,30 +167,30 @@ impl Pipeline {
         &self,
         state: &mut PushState,
         number: usize,
-        flow: Flow<'py>,
+        flow: Output<'py>,
     ) -> Option<Bound<'py, PyAny>> {
         match flow {
-            Flow::Emit(output) => {
+            Output::Emit(output) => {
                 if self.stages[number].is_stateful {
                     state.set_checkpoint(number + 1, &output);
                 }
                 Some(output)
             }
-            Flow::Last(output) => {
+            Output::Last(output) => {
                 state.end_upstream_of(number + 1);
                 state.set_checkpoint(number + 1, &output);
                 Some(output)
             }
-            Flow::Skip => None,
-            Flow::Stop => {
+            Output::Skip => None,
+            Output::Stop => {
                 state.end_upstream_of(number + 1);
                 None
             }
-            Flow::Many(source) => {
+            Output::Many(source) => {
                 state.push(number + 1, Retained::Inner(*source), false);
                 None
             }
-            Flow::Await(_) => unreachable!("a kernel awaits once an item"),
+            Output::Await(_) => unreachable!("a kernel awaits once an item"),
         }
     }
 
@@ -310,7 +310,7 @@ impl Pipeline {
                     return Ok(NextWork::Part(item.into_bound(py), only));
                 }
                 Retained::Inner(source) => {
-                    let waits = matches!(source, AnyFeed::Foreign(_));
+                    let waits = matches!(source, AnySource::AsyncIter(_));
                     let source = if waits {
                         source
                     } else {
@@ -319,19 +319,19 @@ impl Pipeline {
                             return Ok(NextWork::Pending(PendingWait::Yield(None)));
                         }
                         let drawn = match source.ready(py) {
-                            Some(item) => Drawn::Item(item),
+                            Some(item) => SourcePoll::Item(item),
                             None => source
-                                .draw(py)
+                                .poll_next(py)
                                 .map_err(|error| self.stages[entry - 1].annotate(head, error))?,
                         };
                         match drawn {
-                            Drawn::Item(item) => {
+                            SourcePoll::Item(item) => {
                                 return Ok(NextWork::Entry(
                                     state.on_inner_item(source, item, entry),
                                 ));
                             }
-                            Drawn::End => continue,
-                            Drawn::Wait(..) => unreachable!("only a foreign source waits"),
+                            SourcePoll::End => continue,
+                            SourcePoll::Wait(..) => unreachable!("only a foreign source waits"),
                         }
                     };
                     return Ok(NextWork::Pending(PendingWait::Source(source, entry)));
@@ -345,7 +345,7 @@ impl PushState {
     /// Deliver an item of an inner source next, and the rest of that source afterwards.
     pub(super) fn on_inner_item<'py>(
         &mut self,
-        source: AnyFeed,
+        source: AnySource,
         item: Bound<'py, PyAny>,
         entry: usize,
     ) -> Entry<'py> {

@@ -13,7 +13,7 @@ use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{self, Traverse, VisitError, Visitor};
 use crate::object::gil_cell::GilCell;
 
@@ -152,8 +152,8 @@ impl Coroutine for Delivering {
         &CLASS
     }
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
-        Raised::lower(value.py(), self.step(value))
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
+        RaisedError::set_from(value.py(), self.step(value))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

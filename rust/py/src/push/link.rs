@@ -20,9 +20,9 @@ use crate::errors;
 use crate::kernel::AnyKernel;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
-use crate::object::int_setting::whole;
-use crate::object::iterative_drop::Deep;
-use crate::runtime::fork_guard::Home;
+use crate::object::int_setting::check_int;
+use crate::object::iterative_drop::IterativeDrop;
+use crate::runtime::fork_guard::ProcessId;
 
 /// The destination of a link's items.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) enum Outlet {
     /// A kernel, then another push object.
     Stage {
         kernel: AnyKernel,
-        sink: Deep<PyAny>,
+        sink: IterativeDrop<PyAny>,
     },
     /// A list, and the maximum number of its items.
     Collect(Py<PyList>, Option<usize>),
@@ -65,7 +65,7 @@ const ENDED: u8 = 3;
 )]
 #[derive(Debug)]
 pub(crate) struct PyPushLink {
-    home: Home,
+    home: ProcessId,
     end: AtomicU8,
     pipeline: GilCell<Option<Arc<Pipeline>>>,
     /// Outputs of its kernel whose pushes were cancelled downstream. They precede the next item.
@@ -83,7 +83,7 @@ impl PyPushLink {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             end: AtomicU8::new(OPEN),
             pipeline: GilCell::new(None),
             retained: GilCell::new(VecDeque::new()),
@@ -104,7 +104,7 @@ impl PyPushLink {
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let maxsize = maxsize
-            .map(|maxsize| whole("maxsize", 1, maxsize))
+            .map(|maxsize| check_int("maxsize", 1, maxsize))
             .transpose()?
             .map(|maxsize| usize::try_from(maxsize).unwrap_or(usize::MAX));
         let leads = match (outlet, kernel) {
@@ -271,7 +271,7 @@ impl PyPushLink {
     /// The buffer at the end, if an item enters it without stages or checks.
     #[inline]
     pub(super) fn direct_buffer(&self, py: Python<'_>) -> Option<Py<Buffer>> {
-        if self.is_closed() || !self.home.is_here() {
+        if self.is_closed() || !self.home.is_current() {
             return None;
         }
         match self.pipeline.borrow(py).as_deref() {

@@ -17,7 +17,7 @@ use crate::coroutine::delegate::is_awaitable;
 use crate::coroutine::{Inner, Step};
 use crate::kernel::call_one;
 use crate::runtime::asyncio;
-use crate::source::{AnyFeed, Drawn};
+use crate::source::{AnySource, SourcePoll};
 
 /// The result of running a push.
 pub(super) enum Advance<'py> {
@@ -136,7 +136,7 @@ impl Pipeline {
                 self.on_selector(head, inner, item.into_bound(py), step)
             }
             PendingWait::Source(source, entry) => {
-                let drawn = source.draw(py);
+                let drawn = source.poll_next(py);
                 self.on_source(head, state, source, entry, drawn)
             }
         }
@@ -453,14 +453,14 @@ impl Pipeline {
         &self,
         head: &Bound<'py, PyPushLink>,
         state: &mut PushState,
-        source: AnyFeed,
+        source: AnySource,
         entry: usize,
-        drawn: PyResult<Drawn<'py>>,
+        drawn: PyResult<SourcePoll<'py>>,
     ) -> PyResult<Resumed<'py>> {
         match drawn.map_err(|error| self.stages[entry - 1].annotate(head, error))? {
-            Drawn::Item(item) => Ok(Resumed::Item(state.on_inner_item(source, item, entry))),
-            Drawn::End => Ok(Resumed::NoItem),
-            Drawn::Wait(wait, object) => {
+            SourcePoll::Item(item) => Ok(Resumed::Item(state.on_inner_item(source, item, entry))),
+            SourcePoll::End => Ok(Resumed::NoItem),
+            SourcePoll::Wait(wait, object) => {
                 state.mark_consumed();
                 let wait = *wait;
                 Ok(Resumed::Suspended(

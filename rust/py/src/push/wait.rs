@@ -12,7 +12,7 @@ use pyo3::types::PyList;
 use crate::buffer::Putting;
 use crate::coroutine::Inner;
 use crate::object::gc::{Traverse, VisitError, Visitor};
-use crate::source::{AnyFeed, Wait};
+use crate::source::{AnySource, Wait};
 
 /// A wait that a push needs, and has not started.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) enum PendingWait {
         item: Py<PyAny>,
     },
     /// Wait for the next item of this inner source, which enters stage `.1`.
-    Source(AnyFeed, usize),
+    Source(AnySource, usize),
 }
 
 impl PendingWait {
@@ -127,7 +127,7 @@ pub(super) enum SuspendPoint {
     },
     Source {
         wait: Wait,
-        source: AnyFeed,
+        source: AnySource,
         entry: usize,
     },
 }

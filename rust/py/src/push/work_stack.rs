@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use super::wait::PendingWait;
 use crate::object::gc::{Traverse, VisitError, Visitor};
 use crate::object::iterator_result::IteratorResult;
-use crate::source::AnyFeed;
+use crate::source::AnySource;
 
 /// An output that a stage has made and that is not delivered yet.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(super) enum Retained {
     /// One item.
     Item(Py<PyAny>),
     /// An iterable, with items still to deliver.
-    Inner(AnyFeed),
+    Inner(AnySource),
     /// One item, for these branches of the fan at the end. The other branches have accepted it.
     Part(Py<PyAny>, Vec<usize>),
 }

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::queue::{Core, Queue};
 use crate::coroutine::pending::Placed;
 use crate::coroutine::{Class, Coroutine, Pending, Step};
-use crate::errors::Raised;
+use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, traverse};
 
 /// What somebody wants of a queue.
@@ -88,7 +88,7 @@ impl<E: Errand> Asking<E> {
 impl<E: Errand> Coroutine for Asking<E> {
     const NAME: &'static CStr = E::NAME;
 
-    fn neglected(&self) -> Option<&'static CStr> {
+    fn never_awaited_warning(&self) -> Option<&'static CStr> {
         self.errand.as_ref().and(E::NEGLECTED)
     }
 
@@ -97,7 +97,7 @@ impl<E: Errand> Coroutine for Asking<E> {
     }
 
     #[inline]
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
         let Some(queue) = self.queue.take() else {
             unreachable!("a finished awaitable is not stepped again")
@@ -108,10 +108,10 @@ impl<E: Errand> Coroutine for Asking<E> {
             Some(errand) => match errand.attempt(py, queue.get().usable(py)?) {
                 Ok(result) => return Ok(Step::Return(result)),
                 Err(Refused::Waits(future)) => Box::new(Pending::new(future)),
-                Err(Refused::Failed(error)) => return Err(Raised::set(py, error)),
+                Err(Refused::Failed(error)) => return Err(RaisedError::set(py, error)),
             },
         };
-        Raised::lower(py, self.wait(queue, waiting))
+        RaisedError::set_from(py, self.wait(queue, waiting))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {

@@ -17,11 +17,11 @@ use super::put::Storing;
 use crate::buffer::{by_priority, incomparable, show_items, take_sync};
 use crate::coroutine::Native;
 use crate::coroutine::operation::Ready;
-use crate::errors::{self, Raised};
+use crate::errors::{self, RaisedError};
 use crate::object::gc;
 use crate::runtime::blocking_wait;
 use crate::runtime::blocking_wait::Blocking;
-use crate::runtime::fork_guard::Home;
+use crate::runtime::fork_guard::ProcessId;
 
 pub(super) type Core = core::Buffer<Py<PyAny>>;
 
@@ -39,7 +39,7 @@ const PUT: Blocking = Blocking {
 #[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct Queue {
-    home: Home,
+    home: ProcessId,
     /// Made by `__init__`, so that a subclass may have one of its own.
     core: OnceLock<Made>,
 }
@@ -57,7 +57,7 @@ impl Queue {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
-            home: Home::here(),
+            home: ProcessId::current(),
             core: OnceLock::new(),
         }
     }
@@ -229,7 +229,7 @@ impl Queue {
     /// The core, if it may be used here; handed over by registers, where what could hold an error
     /// would not be.
     #[inline]
-    pub(super) fn usable(&self, py: Python<'_>) -> Result<&Arc<Core>, Raised> {
+    pub(super) fn usable(&self, py: Python<'_>) -> Result<&Arc<Core>, RaisedError> {
         match self.core.get() {
             Some(made) if self.home.check(py, "queue").is_ok() && !made.core.is_broken() => {
                 Ok(&made.core)
@@ -239,8 +239,8 @@ impl Queue {
     }
 
     #[cold]
-    fn unusable(&self, py: Python<'_>) -> Result<&Arc<Core>, Raised> {
-        Raised::lower(py, self.core(py))
+    fn unusable(&self, py: Python<'_>) -> Result<&Arc<Core>, RaisedError> {
+        RaisedError::set_from(py, self.core(py))
     }
 
     /// The core, if it may be used here.

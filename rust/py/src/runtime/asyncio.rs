@@ -5,12 +5,25 @@ use std::cell::RefCell;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
+
+use crate::runtime::private_layout::{self, Layout};
+
+/// Recognising the loop of this thread by its `_thread_id`. The fallback asks asyncio each time.
+pub(crate) static LOOP_THREAD: Layout = Layout::new("loop_thread", has_thread_of_its_run);
+
+/// Reading and writing the current task in `_current_tasks`. The fallback is `asyncio.current_task`, with `_enter_task` and
+/// `_leave_task`, which asyncio documents for those who write their own tasks.
+pub(crate) static CURRENT_TASKS: Layout = Layout::new("current_tasks", has_dictionary_of_tasks);
+
+/// Noticing that the current task is another one by the version of that dictionary. The fallback looks the task up each time.
+pub(crate) static TASK_STEPS: Layout = Layout::new("current_tasks_version", has_versions);
 
 static GET_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static PEEK_RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-/// What tells the current task; before 3.14 the dictionary of them.
 static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+/// The dictionary of the current tasks; set by the self-test.
+static TASKS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 static CANCELLED_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static INVALID_STATE_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -71,17 +84,23 @@ pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bou
     // still there.
     #[cfg(not(Py_3_14))]
     {
-        let tasks = lookup_in(
-            event_loop.py(),
-            "asyncio.tasks",
-            &CURRENT_TASK,
-            "_current_tasks",
-        );
-        let tasks = tasks.ok()?.cast::<pyo3::types::PyDict>().ok()?;
-        tasks.get_item(event_loop).ok()?
+        let py = event_loop.py();
+        if let Some(tasks) = current_tasks(py) {
+            return tasks.get_item(event_loop).ok()?;
+        }
+        let task = lookup(&CURRENT_TASK, py, "current_task").ok()?;
+        task.call1((event_loop,))
+            .ok()
+            .filter(|task| !task.is_none())
     }
     #[cfg(Py_3_14)]
     current_task(event_loop.py())
+}
+
+/// The dictionary of the current tasks by their loops, if this interpreter keeps them in one.
+#[inline]
+pub(crate) fn current_tasks(py: Python<'_>) -> Option<&Bound<'_, PyDict>> {
+    TASKS.get(py).map(|tasks| tasks.bind(py))
 }
 
 /// A number that changes whenever a task begins or ends a step, in any thread; `None` where CPython does not count that.
@@ -89,22 +108,33 @@ pub(crate) fn current_task_of<'py>(event_loop: &Bound<'py, PyAny>) -> Option<Bou
 /// While it is the same, and in the same thread, so is the [current task](current_task).
 #[inline]
 pub(crate) fn steps(py: Python<'_>) -> Option<u64> {
+    if TASK_STEPS.is_used() {
+        current_tasks(py).and_then(version_of)
+    } else {
+        None
+    }
+}
+
+/// The version of a dictionary, which is another one after each change of it.
+#[cfg_attr(
+    not(Py_3_14),
+    expect(clippy::unnecessary_wraps, reason = "from 3.14 on there is none")
+)]
+#[inline]
+fn version_of(dictionary: &Bound<'_, PyDict>) -> Option<u64> {
     #[cfg(not(Py_3_14))]
     {
-        let tasks = CURRENT_TASK.get(py)?.bind(py);
-        let tasks = tasks.cast_exact::<pyo3::types::PyDict>().ok()?;
-        let tasks = tasks.as_ptr().cast::<pyo3::ffi::PyDictObject>();
+        let dictionary = dictionary.as_ptr().cast::<pyo3::ffi::PyDictObject>();
         #[allow(
             deprecated,
             reason = "it is there up to 3.13, and 3.14 is another case"
         )]
-        // SAFETY: a live dictionary, and the GIL is held. Its version is another one after each change of what is in it.
-        let version = unsafe { (*tasks).ma_version_tag };
-        Some(version)
+        // SAFETY: a live dictionary, and the GIL is held.
+        Some(unsafe { (*dictionary).ma_version_tag })
     }
     #[cfg(Py_3_14)]
     {
-        let _ = py;
+        let _ = dictionary;
         None
     }
 }
@@ -125,7 +155,9 @@ pub(crate) fn running_here(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
         return Some(event_loop);
     }
     let event_loop = running(py)?;
-    if let Some(thread) = thread_of(&event_loop) {
+    if LOOP_THREAD.is_used()
+        && let Some(thread) = thread_of(&event_loop)
+    {
         let reference = PyWeakrefReference::new(&event_loop).ok()?.unbind();
         let old = RUN.replace(Some((reference, thread.unbind())));
         drop(old);
@@ -291,4 +323,120 @@ impl Cancels {
             (_, None) => true,
         }
     }
+}
+
+/// Whether the `_thread_id` of a loop is `None` unless that runs: so `is_running`, which is public, has it.
+fn has_thread_of_its_run(py: Python<'_>) -> PyResult<bool> {
+    // A bare one, without a selector: it neither runs nor opens anything.
+    let probe = py.import("asyncio")?.getattr("BaseEventLoop")?.call0()?;
+    let is_running = || probe.call_method0("is_running")?.is_truthy();
+    let is_known = (|| {
+        let is_idle = probe.getattr("_thread_id")?.is_none() && !is_running()?;
+        // An object of its own, as the number of a thread is.
+        let thread = py.import("threading")?.call_method0("get_ident")?;
+        probe.setattr("_thread_id", &thread)?;
+        let is_known = is_running()? && probe.getattr("_thread_id")?.is(&thread);
+        PyResult::Ok(is_idle && is_known)
+    })();
+    // Whatever came of that, it must not be taken for running, nor be collected open.
+    probe.setattr("_thread_id", py.None())?;
+    let is_idle = !is_running()?;
+    probe.call_method0("close")?;
+    Ok(is_known? && is_idle)
+}
+
+/// The functions by which asyncio exchanges the current task, and the dictionary where it may keep it.
+struct TaskFunctions<'py> {
+    enter: Bound<'py, PyAny>,
+    leave: Bound<'py, PyAny>,
+    current: Bound<'py, PyAny>,
+    tasks: Bound<'py, PyDict>,
+}
+
+impl<'py> TaskFunctions<'py> {
+    fn find(py: Python<'py>) -> PyResult<Self> {
+        let module = py.import("asyncio.tasks")?;
+        Ok(Self {
+            enter: module.getattr("_enter_task")?,
+            leave: module.getattr("_leave_task")?,
+            current: module.getattr("current_task")?,
+            tasks: module
+                .getattr("_current_tasks")?
+                .cast_into_exact::<PyDict>()?,
+        })
+    }
+
+    /// Runs this with a loop that nobody knows and two tasks for it, and forgets them again.
+    fn try_out(
+        &self,
+        run: impl FnOnce(&Bound<'py, PyAny>, [&Bound<'py, PyAny>; 2]) -> PyResult<bool>,
+    ) -> PyResult<bool> {
+        let object = self.tasks.py().get_type::<PyAny>();
+        let (event_loop, one, other) = (object.call0()?, object.call0()?, object.call0()?);
+        let result = run(&event_loop, [&one, &other]);
+        if self.tasks.contains(&event_loop)? {
+            self.tasks.del_item(&event_loop)?;
+            return Ok(false);
+        }
+        result
+    }
+}
+
+/// Whether asyncio's current task is what is in the dictionary.
+fn has_dictionary_of_tasks(py: Python<'_>) -> PyResult<bool> {
+    if cfg!(Py_3_14) {
+        return Ok(false);
+    }
+    let asyncio = TaskFunctions::find(py)?;
+    let is_known = asyncio.try_out(|event_loop, [one, other]| {
+        let in_dictionary = || asyncio.tasks.get_item(event_loop);
+        let current = || asyncio.current.call1((event_loop,));
+        asyncio.enter.call1((event_loop, one))?;
+        let is_entered = in_dictionary()?.is_some_and(|task| task.is(one)) && current()?.is(one);
+        asyncio.tasks.set_item(event_loop, other)?;
+        let is_replaced = current()?.is(other);
+        asyncio.leave.call1((event_loop, other))?;
+        Ok(is_entered && is_replaced && in_dictionary()?.is_none() && current()?.is_none())
+    })?;
+    if is_known {
+        // Nothing else sets it.
+        let _ = TASKS.set(py, asyncio.tasks.unbind());
+    }
+    Ok(is_known)
+}
+
+/// Whether the version of that dictionary tells each change of the current task, and nothing else.
+fn has_versions(py: Python<'_>) -> PyResult<bool> {
+    if cfg!(Py_3_14) || !CURRENT_TASKS.is_used() {
+        return Ok(false);
+    }
+    let class = py.get_type::<PyDict>();
+    let size: usize = class.getattr("__basicsize__")?.extract()?;
+    if !private_layout::has_known_struct(&class)?
+        || size != std::mem::size_of::<pyo3::ffi::PyDictObject>()
+    {
+        return Ok(false);
+    }
+    let asyncio = TaskFunctions::find(py)?;
+    asyncio.try_out(|event_loop, [one, other]| {
+        let version = || version_of(&asyncio.tasks);
+        let mut versions = vec![version()];
+        asyncio.enter.call1((event_loop, one))?;
+        versions.push(version());
+        // Reading changes nothing.
+        asyncio.current.call1((event_loop,))?;
+        let is_still = versions.last() == Some(&version());
+        asyncio.tasks.set_item(event_loop, other)?;
+        versions.push(version());
+        asyncio.leave.call1((event_loop, other))?;
+        versions.push(version());
+        // The same as at first, but the dictionary was another one in between.
+        asyncio.enter.call1((event_loop, one))?;
+        asyncio.leave.call1((event_loop, one))?;
+        versions.push(version());
+        let count = versions.len();
+        versions.sort_unstable();
+        versions.dedup();
+        Ok(is_still && versions.len() == count && !versions.contains(&None))
+    })
 }

@@ -6,7 +6,7 @@
 //! future, which could be cancelled with the result in it.
 //!
 //! A forked child has none of its parent's threads. It leaves the parent's runtime alone and gets
-//! one of its own; what was made before the fork refuses by itself to be used ([`Home`]).
+//! one of its own; what was made before the fork refuses by itself to be used ([`ProcessId`]).
 //!
 //! At exit, while the interpreter is still whole, the work that is under way is awaited for
 //! [`PATIENCE`] at most. After that nothing attaches to Python any more.
@@ -20,13 +20,13 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
-use super::fork_guard::Home;
+use super::fork_guard::ProcessId;
 use crate::object::gil_cell::GilCell;
 
 /// How long the end of the process waits for work that is under way.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-static RUNTIME: GilCell<Option<(Home, Runtime)>> = GilCell::new(None);
+static RUNTIME: GilCell<Option<(ProcessId, Runtime)>> = GilCell::new(None);
 
 /// The interpreter is about to go: no new work, no more wake-ups. A child that is forked then is about to go too.
 static OVER: AtomicBool = AtomicBool::new(false);
@@ -45,7 +45,7 @@ pub(crate) fn spawn(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyR
     let here = RUNTIME
         .borrow(py)
         .as_ref()
-        .is_some_and(|(home, _)| home.is_here());
+        .is_some_and(|(home, _)| home.is_current());
     if !here {
         start(py)?;
     }
@@ -68,14 +68,14 @@ fn start(py: Python<'_>) -> PyResult<()> {
     let stop = pyo3::wrap_pyfunction!(shut_down_runtime, py)?;
     py.import("atexit")?.call_method1("register", (stop,))?;
     let mut place = RUNTIME.borrow(py);
-    if place.as_ref().is_some_and(|(home, _)| home.is_here()) {
+    if place.as_ref().is_some_and(|(home, _)| home.is_current()) {
         // Another thread was quicker.
         drop(place);
         runtime.shutdown_background();
         return Ok(());
     }
     // Only ever a parent's: its threads are not here, so it cannot be shut down.
-    std::mem::forget(place.replace((Home::here(), runtime)));
+    std::mem::forget(place.replace((ProcessId::current(), runtime)));
     Ok(())
 }
 
@@ -117,7 +117,7 @@ fn shut_down_runtime(py: Python<'_>) {
     OVER.store(true, Ordering::Release);
     let old = RUNTIME.borrow(py).take();
     match old {
-        Some((home, runtime)) if home.is_here() => {
+        Some((home, runtime)) if home.is_current() => {
             // Detached, since somebody may be waking a loop just now.
             py.detach(|| runtime.shutdown_timeout(PATIENCE));
         }

@@ -1,4 +1,4 @@
-//! Threads that wait: they let go of the GIL and sleep on a [`Bell`].
+//! Threads that wait: they let go of the GIL and sleep on a [`ThreadWaker`].
 
 use std::cell::Cell;
 use std::future::Future;
@@ -43,19 +43,19 @@ pub(crate) fn renew_after_fork() {
 
 /// What wakes a thread.
 #[derive(Debug, Default)]
-struct Bell {
+struct ThreadWaker {
     rung: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Wake for Bell {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_one();
     }
 }
 
-impl Bell {
+impl ThreadWaker {
     /// Sleeps until it is rung, or until the time is over.
     fn listen(&self, time: Option<Duration>) {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +109,7 @@ pub(crate) fn wait_and_look<F: Future + Unpin>(
         )));
     }
     let glance = is_main_thread(py)?.then_some(GLANCE);
-    let bell = Arc::new(Bell::default());
+    let bell = Arc::new(ThreadWaker::default());
     let waker = Waker::from(Arc::clone(&bell));
     loop {
         if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {

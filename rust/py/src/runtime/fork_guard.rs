@@ -14,8 +14,8 @@
 //! | the running loop ([`asyncio`]) | forgotten: `asyncio` forgets it too, and the child may run a loop of its own |
 //! | the yield budget ([`budget`]) | new, and not lent: the task that lent it does not run here |
 //! | promises that are being passed on ([`awaitable`]) | forgotten: they are about waiters of the parent |
-//! | the mailbox of a loop | has a [`Home`]; in the child it neither notifies a loop nor passes a promise on |
-//! | the tokio runtime ([`runtime`]) | has a [`Home`]; the child starts its own |
+//! | the mailbox of a loop | has a [`ProcessId`]; in the child it neither notifies a loop nor passes a promise on |
+//! | the tokio runtime ([`runtime`]) | has a [`ProcessId`]; the child starts its own |
 //! | counters of nesting ([`merge`], fan-outs, [`deep`], [`stack`]) | kept: the frames of the parent are on the stack of the child |
 //! | free lists, types, looked-up functions and classes, numbers of tasks and trees | kept: they belong to no thread and no loop |
 //!
@@ -67,22 +67,22 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
 
 /// The process that made an object.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Home(u32);
+pub(crate) struct ProcessId(u32);
 
-impl Home {
-    pub(crate) fn here() -> Self {
+impl ProcessId {
+    pub(crate) fn current() -> Self {
         Self(CURRENT.load(Relaxed))
     }
 
     /// Whether this is that process.
-    pub(crate) fn is_here(self) -> bool {
+    pub(crate) fn is_current(self) -> bool {
         self.0 == CURRENT.load(Relaxed)
     }
 
     /// Fails in any process but the one that made the object. One load and one comparison.
     #[inline]
     pub(crate) fn check(self, py: Python<'_>, what: &str) -> PyResult<()> {
-        if self.is_here() {
+        if self.is_current() {
             Ok(())
         } else {
             Err(self.refuse(py, what))

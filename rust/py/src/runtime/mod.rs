@@ -6,6 +6,7 @@ pub(crate) mod blocking_wait;
 pub(crate) mod clock;
 pub(crate) mod fork_guard;
 pub(crate) mod interpreter;
+pub(crate) mod private_layout;
 pub(crate) mod stack_limit;
 pub(crate) mod task_id;
 pub(crate) mod yield_budget;

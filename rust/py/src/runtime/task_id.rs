@@ -4,7 +4,6 @@
 //! is known by a weak reference, and one whose reference is dead is forgotten.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU64;
 
 use pyo3::prelude::*;
@@ -13,6 +12,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use super::asyncio;
 use super::blocking_wait::this_thread;
 use crate::object::gil_cell::GilCell;
+use crate::object::int_hasher::BuildIntHasher;
 
 static TASKS: GilCell<Tasks> = GilCell::new(Tasks {
     known: None,
@@ -33,7 +33,7 @@ const LEAST: usize = 64;
 
 struct Tasks {
     /// By address. Made when the first is needed: a map is no constant.
-    known: Option<HashMap<usize, Known, BuildHasherDefault<OfAddress>>>,
+    known: Option<HashMap<usize, Known, BuildIntHasher>>,
     next: u64,
     /// With how many the dead ones are looked for.
     sweep_at: usize,
@@ -49,29 +49,6 @@ struct Latest {
 struct Known {
     task: Py<PyWeakrefReference>,
     number: u64,
-}
-
-/// Addresses are spread already but for their lowest bits, and nobody chooses them.
-#[derive(Default)]
-struct OfAddress(u64);
-
-impl Hasher for OfAddress {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_usize(usize::from(byte));
-        }
-    }
-
-    #[inline]
-    fn write_usize(&mut self, address: usize) {
-        // By the golden ratio: the table looks at the highest bits and at the lowest.
-        let mixed = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
 }
 
 impl Known {

@@ -1,29 +1,32 @@
 //! Driving an async generator without the `asend` object that CPython makes for each of its items.
 //!
-//! The generator's own type has `am_send`. Sent `None`, it comes to one of three things: a *wrapped
-//! value*, which is an item; any other object, which is a suspension to hand up; or its end. Going
-//! this way saves a third of the cost of an item. What `asend` does besides is done here too: the
-//! loop's hooks are installed by taking the first item the ordinary way (the caller sees to that),
-//! and while the generator is suspended inside an item it is marked as running, so that a second
-//! `anext()` or an `aclose()` in between fails as it always does.
+//! The generator's own type has `am_send`. Sending `None` has one of three results: a *wrapped value*, which is an item; any
+//! other object, which is a suspension to yield to the task; or the end. This saves a third of the cost of an item. The two side
+//! effects of `asend` are reproduced:
 //!
-//! The layout of the wrapped value and the place of the mark are CPython's own business. They are
-//! probed when the module is made, on a generator that exercises both; if anything differs from
-//! what is expected, [`can_bypass`] stays false and the ordinary way is used.
+//! - The event loop's hooks are installed by taking the first item through `anext()`, which is the caller's job.
+//! - A generator that is suspended inside an item is marked as running. A second `anext()` or an `aclose()` in between then
+//!   fails as usual.
+//!
+//! The layout of the wrapped value and the offset of the mark are private to CPython. The self-test exercises both on a generator
+//! at import. If it fails, [`can_bypass`] is false and `anext()` is used for each item.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::Relaxed};
+use std::mem::size_of;
+use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering::Relaxed};
 
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::coroutine::Step;
 use crate::coroutine::delegate::send;
+use crate::runtime::private_layout::{self, Layout};
 
-static READY: AtomicBool = AtomicBool::new(false);
+pub(crate) static LAYOUT: Layout = Layout::new("async_generators", self_test);
 /// The type of a wrapped value.
 static WRAPPED: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
-/// Where a generator keeps the byte that `ag_running` shows.
+/// The offset of the byte that `ag_running` shows.
 static RUNNING: AtomicIsize = AtomicIsize::new(0);
 
 /// A wrapped value: a header and the item.
@@ -33,7 +36,7 @@ struct Wrapped {
     item: *mut ffi::PyObject,
 }
 
-/// What one step of a generator came to.
+/// The result of one step of a generator.
 pub(crate) enum Stepped<'py> {
     Item(Bound<'py, PyAny>),
     /// Suspended inside an item; it is marked as running.
@@ -41,13 +44,13 @@ pub(crate) enum Stepped<'py> {
     End(Python<'py>),
 }
 
-/// Whether this interpreter's generators are as this file expects.
+/// Whether the generators of this interpreter have the expected layout.
 #[inline]
 pub(super) fn can_bypass() -> bool {
-    READY.load(Relaxed)
+    LAYOUT.is_used()
 }
 
-/// One step of an async generator of exactly that type, which has started and is not running.
+/// Runs one step of an async generator (of exactly that type), which has started and is not running.
 #[inline]
 pub(crate) fn step<'py>(
     agen: &Bound<'py, PyAny>,
@@ -68,10 +71,10 @@ pub(crate) fn step<'py>(
     }
 }
 
-/// The item in a wrapped value; `None` if it is something else.
+/// Returns the item of a wrapped value; `None` for any other object.
 #[inline]
 fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: the type was probed by `register` to be that of a wrapped value, whose item is the
+    // SAFETY: the type was probed by `self_test` to be that of a wrapped value, whose item is the
     // field behind the header.
     unsafe {
         if !std::ptr::eq(ffi::Py_TYPE(object.as_ptr()), WRAPPED.load(Relaxed)) {
@@ -84,17 +87,17 @@ fn unwrap<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     }
 }
 
-/// Marks a generator that was suspended inside an item as being stepped again.
+/// Marks a generator that was suspended inside an item as no longer running, before its next step.
 #[inline]
 pub(crate) fn wake(agen: &Bound<'_, PyAny>) {
     set_running(agen, false);
 }
 
-/// Marks a generator as being inside an item, or not.
+/// Sets whether a generator is marked as running, which is to say inside an item.
 pub(super) fn set_running(agen: &Bound<'_, PyAny>, running: bool) {
     let offset = RUNNING.load(Relaxed);
     if offset > 0 {
-        // SAFETY: `register` found this offset in the type's own table of members, as that of a
+        // SAFETY: `self_test` found this offset in the type's own table of members, as that of a
         // byte.
         unsafe {
             agen.as_ptr()
@@ -120,21 +123,25 @@ agen = probe()
 ";
 
 /// Probes the interpreter; see the top of this file.
-pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
-    let Some(offset) = running_offset() else {
-        return Ok(());
-    };
-    let scope = pyo3::types::PyDict::new(py);
+fn self_test(py: Python<'_>) -> PyResult<bool> {
+    let scope = PyDict::new(py);
     py.run(PROBE, Some(&scope), None)?;
     let get = |name: &str| -> PyResult<Bound<'_, PyAny>> { scope.as_any().get_item(name) };
     let (agen, marker, token) = (get("agen")?, get("marker")?, get("token")?);
+    if !private_layout::has_known_struct(&agen.get_type())? {
+        return Ok(false);
+    }
+    let Some(offset) = running_offset() else {
+        return Ok(false);
+    };
     let none = py.None().into_bound(py);
     let Ok(Step::Yield(wrapped)) = send(&agen, &none) else {
-        return Ok(());
+        return Ok(false);
     };
     let kind = wrapped.get_type();
-    if kind.name()? != "async_generator_wrapped_value" {
-        return Ok(());
+    let size: usize = kind.getattr("__basicsize__")?.extract()?;
+    if kind.name()? != "async_generator_wrapped_value" || size != size_of::<Wrapped>() {
+        return Ok(false);
     }
     WRAPPED.store(kind.as_type_ptr(), Relaxed);
     RUNNING.store(offset, Relaxed);
@@ -147,13 +154,12 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
         }
         && matches!(step(&agen, &none), Ok(Stepped::Item(item)) if item.is(&marker))
         && matches!(step(&agen, &none), Ok(Stepped::End(_)));
-    READY.store(holds, Relaxed);
-    Ok(())
+    Ok(holds)
 }
 
-/// Where `ag_running` is kept, as the type's table of members has it.
+/// The offset of `ag_running`, from the type's table of members.
 fn running_offset() -> Option<isize> {
-    // SAFETY: the table of a static type is valid for ever and ends with an entry without a name.
+    // SAFETY: the table of a static type is valid forever and ends with an entry without a name.
     unsafe {
         let mut member = ffi::PyAsyncGen_Type.tp_members;
         if member.is_null() {
@@ -161,7 +167,10 @@ fn running_offset() -> Option<isize> {
         }
         while !(*member).name.is_null() {
             let name = std::ffi::CStr::from_ptr((*member).name);
-            if name == c"ag_running" && (*member).type_code == ffi::Py_T_BOOL {
+            if name == c"ag_running"
+                && (*member).type_code == ffi::Py_T_BOOL
+                && (0..ffi::PyAsyncGen_Type.tp_basicsize).contains(&(*member).offset)
+            {
                 return Some((*member).offset);
             }
             member = member.add(1);

@@ -1,32 +1,32 @@
-//! A source that is somebody else's: any async iterable.
+//! The source over any async iterable.
 
-use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyTypeError};
+use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopAsyncIteration, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Drawn, Wait, async_gen};
-use crate::coroutine::{Inner, Step};
+use super::{SourcePoll, Wait, async_gen};
+use crate::coroutine::{Inner, Step, delegate};
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
-use crate::object::iterative_drop::Deep;
+use crate::object::iterative_drop::IterativeDrop;
 use crate::pull::cycle;
 use crate::pull::link::PyPullLink;
 use crate::runtime::stack_limit::Level;
 
-/// Takes items from an async iterator that is made when the first one is wanted.
+/// Takes items from an async iterator, which is made at the first pull.
 ///
 /// An async generator (of exactly that type) is driven without the `asend` object that CPython
 /// makes for each item; see [`async_gen`].
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, name = "AsyncIterSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct ForeignFeed {
+pub(crate) struct PyAsyncIterSource {
     is_factory: bool,
     state: GilCell<State>,
     /// An async iterable, or a callable without arguments that makes an async iterator.
-    origin: Deep<PyAny>,
+    origin: IterativeDrop<PyAny>,
 }
 
 #[derive(Debug, Default)]
@@ -35,22 +35,24 @@ struct State {
     progress: Progress,
 }
 
-/// How far a source has come.
+/// How far the iteration has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Progress {
     #[default]
     Fresh,
-    /// Its first item has been asked for, so that the loop's hooks for async generators are
-    /// installed.
+    /// The first item was requested through `anext()`, which installed the event loop's hooks for async generators.
     Started,
-    /// A cancellation went through it: say so at the next pull.
+    /// A cancellation ended the generator: the next pull reports it.
     Lost,
     Ended,
     Closed,
 }
 
+traverse!(State { iterator });
+traverse!(PyAsyncIterSource { origin, state });
+
 #[pymethods]
-impl ForeignFeed {
+impl PyAsyncIterSource {
     #[new]
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
@@ -65,16 +67,7 @@ impl ForeignFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            visit(&self.origin)?;
-            match self.state.peek_for_gc().as_deref() {
-                Some(State {
-                    iterator: Some(iterator),
-                    ..
-                }) => visit(iterator),
-                _ => Ok(()),
-            }
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -83,20 +76,36 @@ impl ForeignFeed {
     }
 }
 
-impl ForeignFeed {
-    /// Over an async iterable.
+impl PyAsyncIterSource {
+    /// Makes a source over an async iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable, false)
     }
 
-    /// What it is over.
+    /// The async iterable, or the callable that makes an iterator.
     pub(crate) fn origin<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.origin.bind(py).clone()
     }
 
-    /// Over what a callable makes.
+    /// Makes a source over the iterators that a callable makes.
     pub(crate) fn made_by(factory: &Bound<'_, PyAny>) -> Self {
         Self::new(factory, true)
+    }
+}
+
+/// Ends the item that a generator is suspended inside, through the public API. CPython treats the generator as running until the
+/// awaitable of `anext()` has ended, even if that was dropped. So the generator is closed here, which runs its `finally`.
+#[cold]
+fn abandon_item(py: Python<'_>, inner: &Inner) {
+    let thrown = py.get_type::<PyGeneratorExit>().call0().and_then(|exit| {
+        // If the generator awaits again, asyncio reports that when it closes the generator.
+        inner.throw(py, PyErr::from_value(exit)).map(drop)
+    });
+    if let Err(error) = thrown
+        && !error.is_instance_of::<PyGeneratorExit>(py)
+        && !error.is_instance_of::<PyStopAsyncIteration>(py)
+    {
+        error.write_unraisable(py, Some(inner.object().bind(py)));
     }
 }
 
@@ -111,16 +120,16 @@ fn is_agen(iterator: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-impl ForeignFeed {
+impl PyAsyncIterSource {
     #[inline]
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let level = Level::enter();
         level.check()?;
         let iterator = {
             let mut state = self.state.borrow(py);
             match state.progress {
                 Progress::Fresh | Progress::Started => {}
-                Progress::Ended | Progress::Closed => return Ok(Drawn::End),
+                Progress::Ended | Progress::Closed => return Ok(SourcePoll::End),
                 Progress::Lost => {
                     state.progress = Progress::Ended;
                     drop(state);
@@ -147,7 +156,7 @@ impl ForeignFeed {
         }
     }
 
-    /// The async generator that this is over, if it has begun and can be stepped directly.
+    /// The async generator, if it has started and can be stepped directly.
     #[inline]
     pub(crate) fn running_agen<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let state = self.state.borrow(py);
@@ -156,7 +165,7 @@ impl ForeignFeed {
         (is_ready && async_gen::can_bypass() && is_agen(iterator)).then(|| iterator.clone())
     }
 
-    /// Makes the iterator, if it is not there yet.
+    /// Returns the iterator; makes it at the first call.
     fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(iterator) = &self.state.borrow(py).iterator {
             return Ok(iterator.bind(py).clone());
@@ -184,31 +193,17 @@ impl ForeignFeed {
         Ok(iterator)
     }
 
-    /// One item by the way that the language has for it.
-    fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<Drawn<'py>> {
+    /// Requests one item through `anext()`.
+    fn anext<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<SourcePoll<'py>> {
         let py = iterator.py();
-        let inner = Self::ask(iterator)?;
+        let inner = Self::anext_awaitable(iterator)?;
         let step = inner.send(&py.None().into_bound(py));
         self.inner_step(py, inner, step)
     }
 
-    /// What `anext()` gives to be awaited.
-    fn ask(iterator: &Bound<'_, PyAny>) -> PyResult<Inner> {
-        let py = iterator.py();
-        // SAFETY: the slot is called as CPython calls it; it returns an owned reference, or null
-        // with an exception.
-        let awaitable = unsafe {
-            let methods = (*ffi::Py_TYPE(iterator.as_ptr())).tp_as_async;
-            match if methods.is_null() {
-                None
-            } else {
-                (*methods).am_anext
-            } {
-                Some(am_anext) => Bound::from_owned_ptr_or_err(py, am_anext(iterator.as_ptr()))?,
-                None => iterator.call_method0(intern!(py, "__anext__"))?,
-            }
-        };
-        Inner::of(awaitable)
+    /// Returns the awaitable of `anext()`.
+    fn anext_awaitable(iterator: &Bound<'_, PyAny>) -> PyResult<Inner> {
+        Inner::of(delegate::next(iterator)?)
     }
 
     fn inner_step<'py>(
@@ -216,29 +211,31 @@ impl ForeignFeed {
         py: Python<'py>,
         inner: Inner,
         step: PyResult<Step<'py>>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         match step {
-            Ok(Step::Return(item)) => Ok(Drawn::Item(item)),
-            Ok(Step::Yield(object)) => Ok(Drawn::Wait(Box::new(Wait::Inner(inner)), object)),
+            Ok(Step::Return(item)) => Ok(SourcePoll::Item(item)),
+            Ok(Step::Yield(object)) => Ok(SourcePoll::Wait(Box::new(Wait::Inner(inner)), object)),
             Err(error) if error.is_instance_of::<PyStopAsyncIteration>(py) => {
                 self.end(py);
-                Ok(Drawn::End)
+                Ok(SourcePoll::End)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// What a step of [`Self::running_agen`] came to.
+    /// Converts the result of a step of [`Self::running_agen`].
     pub(crate) fn agen_step<'py>(
         &self,
         step: PyResult<async_gen::Stepped<'py>>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         match step? {
-            async_gen::Stepped::Item(item) => Ok(Drawn::Item(item)),
-            async_gen::Stepped::Suspended(object) => Ok(Drawn::Wait(Box::new(Wait::Agen), object)),
+            async_gen::Stepped::Item(item) => Ok(SourcePoll::Item(item)),
+            async_gen::Stepped::Suspended(object) => {
+                Ok(SourcePoll::Wait(Box::new(Wait::Agen), object))
+            }
             async_gen::Stepped::End(py) => {
                 self.end(py);
-                Ok(Drawn::End)
+                Ok(SourcePoll::End)
             }
         }
     }
@@ -248,7 +245,7 @@ impl ForeignFeed {
         wait: Wait,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
         py: Python<'py>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         let _level = Level::enter();
         match wait {
             Wait::Inner(inner) => {
@@ -263,17 +260,17 @@ impl ForeignFeed {
                 async_gen::set_running(&iterator, false);
                 match sent {
                     Ok(value) => self.agen_step(async_gen::step(&iterator, value)),
-                    // From here on as the language has it: `athrow` knows how to end a generator.
-                    Err(error) => self.throw(&iterator, error),
+                    // From here on by the public API: `athrow` knows how to end a generator.
+                    Err(error) => self.athrow(&iterator, error),
                 }
             }
             Wait::Core(_) | Wait::Batch(_) | Wait::Merge { .. } => {
-                unreachable!("a foreign source waits for nothing of ours")
+                unreachable!("an async iterator waits for its own awaitable only")
             }
         }
     }
 
-    fn throw<'py>(&self, iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Drawn<'py>> {
+    fn athrow<'py>(&self, iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         let py = iterator.py();
         let awaitable = iterator.call_method1(intern!(py, "athrow"), (error.into_value(py),))?;
         let inner = Inner::of(awaitable)?;
@@ -281,19 +278,19 @@ impl ForeignFeed {
         self.inner_step(py, inner, step)
     }
 
-    /// Throws an error in between two items: at the `yield` of a generator. Another iterator hears
-    /// of it like any coroutine that was cancelled before it began.
-    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Drawn<'py>> {
+    /// Throws an error in between two items: at the `yield` of a generator. Another iterator receives it in the awaitable of its
+    /// next item, like a coroutine that is cancelled before its first step.
+    pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         let iterator = self.open(py)?;
         if self.can_throw(py) {
-            return self.throw(&iterator, error);
+            return self.athrow(&iterator, error);
         }
-        let inner = Self::ask(&iterator)?;
+        let inner = Self::anext_awaitable(&iterator)?;
         let step = inner.throw(py, error);
         self.inner_step(py, inner, step)
     }
 
-    /// Whether it stands at a `yield` where something can be thrown into it.
+    /// Whether the iterator is suspended at a `yield` that an error can be thrown into.
     pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow(py);
         let begun = (state.progress != Progress::Fresh).then_some(state.iterator.as_ref());
@@ -304,12 +301,12 @@ impl ForeignFeed {
         iterator.hasattr(intern!(py, "athrow")).unwrap_or(false)
     }
 
-    /// Whether its iterator was made.
+    /// Whether the iterator was made.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         self.state.borrow(py).iterator.is_some()
     }
 
-    /// Whether there is anything to close.
+    /// Whether the iterator, or the iterable, has an `aclose()`.
     pub(crate) fn can_close(&self, py: Python<'_>) -> PyResult<bool> {
         let iterator = match &self.state.borrow(py).iterator {
             Some(iterator) => iterator.bind(py).clone(),
@@ -318,21 +315,28 @@ impl ForeignFeed {
         iterator.hasattr(intern!(py, "aclose"))
     }
 
-    /// Its source begins a new cycle by itself.
+    /// Forgets the iterator: its origin restarts by itself.
     pub(crate) fn forget(&self, py: Python<'_>) {
         let old = std::mem::take(&mut *self.state.borrow(py));
         drop(old);
     }
 
-    /// Nobody will resume the generator inside its item. It can still be closed, which runs its
-    /// `finally`; for that it must not be taken for running.
-    pub(crate) fn abandon(&self, py: Python<'_>) {
+    /// Marks a generator that will not be resumed inside its item as not running. It can then still be closed, which runs its
+    /// `finally`.
+    pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
         let iterator = match &self.state.borrow(py).iterator {
             Some(iterator) => iterator.bind(py).clone(),
             None => return,
         };
-        if async_gen::can_bypass() && is_agen(&iterator) {
-            async_gen::set_running(&iterator, false);
+        match wait {
+            _ if !is_agen(&iterator) => drop(wait),
+            Wait::Inner(inner) if !async_gen::can_bypass() => abandon_item(py, &inner),
+            _ => {
+                drop(wait);
+                if async_gen::can_bypass() {
+                    async_gen::set_running(&iterator, false);
+                }
+            }
         }
         self.cancelled(py);
     }
@@ -346,8 +350,7 @@ impl ForeignFeed {
 
     pub(crate) fn cancelled(&self, py: Python<'_>) {
         let mut state = self.state.borrow(py);
-        // Only a generator is ended by an error that goes through it. What another iterator lost,
-        // if anything, only it can know.
+        // Only a generator is ended by an error that passes through it. Whether another iterator lost an item is unknown here.
         if matches!(state.progress, Progress::Fresh | Progress::Started)
             && state
                 .iterator
@@ -371,12 +374,12 @@ impl ForeignFeed {
         Ok(())
     }
 
-    /// Closing it failed: it can be tried again.
+    /// Allows another `close()` after one that failed.
     pub(crate) fn reopen(&self, py: Python<'_>) {
         self.state.borrow(py).progress = Progress::Ended;
     }
 
-    /// Ends it. What comes back is to be awaited, once: the iterator's own `aclose()`.
+    /// Ends the source. Returns the iterator's own `aclose()`, to be awaited once.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let iterator = {
             let mut state = self.state.borrow(py);
@@ -389,7 +392,7 @@ impl ForeignFeed {
                 .as_ref()
                 .map(|iterator| iterator.bind(py).clone())
         };
-        // One that was never started is closed too: it may be an open connection.
+        // An iterator that was never started is closed too: it may be an open connection.
         let iterator = match iterator {
             Some(iterator) => iterator,
             None if self.is_factory => return Ok(None),

@@ -1,23 +1,23 @@
-//! The far end of a buffer that producers push into.
+//! The receiving end of a buffer that producers push into.
 
 use headrace_core::buffer::{Get, TryGetError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Drawn, Wait};
+use super::{SourcePoll, Wait};
 use crate::buffer::Buffer;
 use crate::coroutine::Pending;
 
 /// Takes items out of a [`Buffer`].
-#[pyclass(frozen, module = "headrace._core")]
+#[pyclass(frozen, name = "BufferSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct QueueFeed {
+pub(crate) struct PyBufferSource {
     buffer: Py<Buffer>,
 }
 
 #[pymethods]
-impl QueueFeed {
+impl PyBufferSource {
     #[new]
     fn new(buffer: Py<Buffer>) -> Self {
         Self { buffer }
@@ -28,8 +28,8 @@ impl QueueFeed {
     }
 }
 
-impl QueueFeed {
-    /// What it takes items out of.
+impl PyBufferSource {
+    /// The buffer that items are taken from.
     pub(crate) fn buffer(&self, py: Python<'_>) -> Py<Buffer> {
         self.buffer.clone_ref(py)
     }
@@ -37,7 +37,7 @@ impl QueueFeed {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let buffer = self.buffer.get();
-        // The link was checked for a fork just now; a broken buffer is for `draw` to tell of.
+        // The link has just been checked for a fork; `poll_next` reports a broken buffer.
         if buffer.core().is_broken() {
             return None;
         }
@@ -45,32 +45,37 @@ impl QueueFeed {
         Some(buffer.reveal(item.into_bound(py)))
     }
 
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let buffer = self.buffer.get();
         buffer.check(py)?;
         match buffer.core().try_get() {
-            Ok(item) => Ok(Drawn::Item(buffer.reveal(item.into_bound(py)))),
+            Ok(item) => Ok(SourcePoll::Item(buffer.reveal(item.into_bound(py)))),
             Err(TryGetError::Empty) => self.wait(py, Pending::new(buffer.core().get())),
             Err(TryGetError::Ended) => self.end(py),
         }
     }
 
-    /// Waits for an item, unless one came in between.
+    /// Waits for an item, or returns one that has arrived since.
     pub(crate) fn wait<'py>(
         &self,
         py: Python<'py>,
         mut pending: Pending<Get<Py<PyAny>>>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         match pending.step(py)? {
-            Ok(Ok(item)) => Ok(Drawn::Item(self.buffer.get().reveal(item.into_bound(py)))),
+            Ok(Ok(item)) => Ok(SourcePoll::Item(
+                self.buffer.get().reveal(item.into_bound(py)),
+            )),
             Ok(Err(_)) => self.end(py),
-            Err(object) => Ok(Drawn::Wait(Box::new(Wait::Core(pending)), object)),
+            Err(object) => Ok(SourcePoll::Wait(Box::new(Wait::Core(pending)), object)),
         }
     }
 
-    /// The end, or the error that the producers left, once.
-    fn end<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
-        self.buffer.get().take_error(py).map_or(Ok(Drawn::End), Err)
+    /// Returns the end; or, the first time, the error that the producers ended the buffer with.
+    fn end<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
+        self.buffer
+            .get()
+            .take_error(py)
+            .map_or(Ok(SourcePoll::End), Err)
     }
 
     pub(crate) fn restart(&self) -> PyResult<()> {
@@ -82,7 +87,7 @@ impl QueueFeed {
         Ok(())
     }
 
-    /// Nobody will read any more: blocked producers get their items back.
+    /// Closes the buffer: blocked producers get their items back.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let buffer = self.buffer.get();
         buffer.check(py)?;

@@ -1,25 +1,27 @@
-//! A `deque` that is drained while it may be added to.
+//! The source that drains a `deque`, to which items may be added meanwhile.
 
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::Drawn;
+use super::SourcePoll;
 use crate::errors;
-use crate::object::gc;
+use crate::object::gc::{self, Traverse, traverse};
 
-/// Takes items from the left end of a `collections.deque`, or from the right one, live.
-#[pyclass(frozen, module = "headrace._core")]
+/// Takes items from the left end of a `collections.deque`, or from its right end.
+#[pyclass(frozen, name = "DequeSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct StoreFeed {
+pub(crate) struct PyDequeSource {
     items: Py<PyAny>,
     /// `items.popleft` or `items.pop`, bound once.
     pop: Py<PyAny>,
 }
 
+traverse!(PyDequeSource { items, pop });
+
 #[pymethods]
-impl StoreFeed {
+impl PyDequeSource {
     #[new]
     #[pyo3(signature = (items, *, from_right = false))]
     fn new(items: &Bound<'_, PyAny>, from_right: bool) -> PyResult<Self> {
@@ -42,14 +44,11 @@ impl StoreFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            visit(&self.items)?;
-            visit(&self.pop)
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 }
 
-impl StoreFeed {
+impl PyDequeSource {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: a live deque, whose length cannot fail.
@@ -59,7 +58,7 @@ impl StoreFeed {
         self.pop.bind(py).call0().ok()
     }
 
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> Drawn<'py> {
-        self.ready(py).map_or(Drawn::End, Drawn::Item)
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> SourcePoll<'py> {
+        self.ready(py).map_or(SourcePoll::End, SourcePoll::Item)
     }
 }

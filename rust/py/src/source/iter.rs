@@ -1,4 +1,4 @@
-//! A sync iterable.
+//! The source over a sync iterable.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
@@ -7,14 +7,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::Drawn;
-use crate::object::gc;
+use super::SourcePoll;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
-/// Takes items from an iterator that is made when the first one is wanted.
-#[pyclass(frozen, module = "headrace._core")]
+/// Takes items from an iterator, which is made at the first pull.
+#[pyclass(frozen, name = "IterSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct IterFeed {
+pub(crate) struct PyIterSource {
     iterable: Py<PyAny>,
     state: GilCell<State>,
 }
@@ -26,8 +26,17 @@ enum State {
     Ended,
 }
 
+traverse!(
+    enum State {
+        Fresh,
+        Running(iterator),
+        Ended,
+    }
+);
+traverse!(PyIterSource { iterable, state });
+
 #[pymethods]
-impl IterFeed {
+impl PyIterSource {
     #[new]
     fn new(iterable: &Bound<'_, PyAny>) -> Self {
         Self {
@@ -37,13 +46,7 @@ impl IterFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            visit(&self.iterable)?;
-            match self.state.peek_for_gc().as_deref() {
-                Some(State::Running(iterator)) => visit(iterator.as_any()),
-                _ => Ok(()),
-            }
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -51,8 +54,8 @@ impl IterFeed {
     }
 }
 
-impl IterFeed {
-    /// Over an iterable.
+impl PyIterSource {
+    /// Makes a source over an iterable.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> Self {
         Self::new(iterable)
     }
@@ -71,7 +74,7 @@ impl IterFeed {
         Self::step(&iterator?)
     }
 
-    /// One item; `None`, perhaps with an exception set, if the iterator has no more.
+    /// Takes one item. Returns `None`, possibly with an exception set, if the iterator has no more.
     #[inline]
     fn step<'py>(iterator: &Bound<'py, PyIterator>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: an iterator has this slot, which is called as CPython calls it: it returns an
@@ -82,23 +85,22 @@ impl IterFeed {
         }
     }
 
-    /// Why there was none: it has not begun, it has ended, or it raised.
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    /// Handles a missing item: starts the iterator, ends the source or returns the error that the iterator raised.
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         let fresh = matches!(*self.state.borrow(py), State::Fresh);
         if fresh {
             let iterator = self.iterable.bind(py).try_iter()?;
             self.set(py, State::Running(iterator.clone().unbind()));
             if let Some(item) = Self::step(&iterator) {
-                return Ok(Drawn::Item(item));
+                return Ok(SourcePoll::Item(item));
             }
         }
         match PyErr::take(py) {
-            // An iterator that raised stays: a class may well go on after an error, and one that
-            // cannot ends by itself.
+            // An iterator that raised is kept: a class may continue after an error, and a generator ends by itself.
             Some(error) if !error.is_instance_of::<PyStopIteration>(py) => Err(error),
             _ => {
                 self.set(py, State::Ended);
-                Ok(Drawn::End)
+                Ok(SourcePoll::End)
             }
         }
     }
@@ -116,12 +118,12 @@ impl IterFeed {
         Ok(())
     }
 
-    /// Whether there is an iterator, or was one.
+    /// Whether the iterator was made.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         !matches!(*self.state.borrow(py), State::Fresh)
     }
 
-    /// Ends it. A generator is closed, so that its `finally` runs now.
+    /// Ends the source. A generator is closed, which runs its `finally` immediately.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let old = std::mem::replace(&mut *self.state.borrow(py), State::Ended);
         let running = match old {

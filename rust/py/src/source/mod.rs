@@ -1,14 +1,14 @@
-//! Feeds: where the items of a line come from.
+//! Sources: the first stage of a pull pipeline.
 //!
-//! | feed | items | a cancelled pull |
+//! | source | items | effect of a cancelled pull |
 //! |---|---|---|
-//! | [`StoreFeed`] | a `deque`, drained from one end | never waits |
-//! | [`CacheFeed`] | one value, once a cycle | never waits |
-//! | [`IterFeed`] | a sync iterable | never waits |
-//! | [`LinesFeed`] | the lines of a file, read by other threads | the line stays in its batch |
-//! | [`QueueFeed`] | a buffer of the core | the item stays in the buffer |
-//! | [`ForeignFeed`] | any async iterable | as that source has it |
-//! | [`MergeFeed`] | many sources | what came stays with its source |
+//! | [`PyDequeSource`] | a `deque`, drained from one end | none: never waits |
+//! | [`PyOnceSource`] | one value, once until a restart | none: never waits |
+//! | [`PyIterSource`] | a sync iterable | none: never waits |
+//! | [`PyLinesSource`] | the lines of a file, read by other threads | the line stays in its batch |
+//! | [`PyBufferSource`] | a buffer of the core | the item stays in the buffer |
+//! | [`PyAsyncIterSource`] | any async iterable | defined by that source |
+//! | [`MergeFeed`] | many sources | items stay with their sources |
 
 pub(crate) mod async_gen;
 mod async_iter;
@@ -25,99 +25,92 @@ use pyo3::prelude::*;
 
 use crate::coroutine::{Inner, Parked, Pending};
 use crate::merge::MergeFeed;
-use crate::object::gc::{Traverse, VisitError, Visitor};
-pub(crate) use async_iter::ForeignFeed;
-pub(crate) use buffer::QueueFeed;
-pub(crate) use deque::StoreFeed;
-pub(crate) use iter::IterFeed;
-pub(crate) use lines::{LinesFeed, register_closing};
-pub(crate) use once::CacheFeed;
+use crate::object::gc::traverse;
+pub(crate) use async_iter::PyAsyncIterSource;
+pub(crate) use buffer::PyBufferSource;
+pub(crate) use deque::PyDequeSource;
+pub(crate) use iter::PyIterSource;
+pub(crate) use lines::{PyLinesSource, register_closing};
+pub(crate) use once::PyOnceSource;
 
-/// What asking a feed came to.
+/// The result of polling a source for one item.
 #[derive(Debug)]
-pub(crate) enum Drawn<'py> {
+pub(crate) enum SourcePoll<'py> {
     /// An item.
     Item(Bound<'py, PyAny>),
-    /// No more.
+    /// There are no more items.
     End,
-    /// Not yet: hand this object up to the task, and come back with the wait. Boxed, so that an
-    /// item is a pointer and no more.
+    /// No item yet: yield the object to the task, then resume with the wait. Boxed, to keep an item as small as a pointer.
     Wait(Box<Wait>, Bound<'py, PyAny>),
 }
 
-/// What a draw waits for.
+/// The reason that a poll waits.
 #[derive(Debug)]
 pub(crate) enum Wait {
-    /// A buffer of the core.
+    /// An item of a buffer of the core.
     Core(Pending<Get<Py<PyAny>>>),
-    /// A batch of lines that is being read.
+    /// A batch of lines that another thread reads.
     Batch(Parked),
     /// The awaitable that a foreign `__anext__` returned.
     Inner(Inner),
-    /// An async generator that is driven without one.
+    /// An async generator that is driven without an awaitable.
     Agen,
-    /// A merge, by what wakes its pull; or a turn of the loop, if there is nothing.
+    /// A merge: the future that wakes its pull; without one, the next event-loop iteration.
     Merge { waiter: Option<Py<PyAny>> },
 }
 
-impl Traverse for Wait {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Core(pending) => pending.traverse(visit),
-            Self::Batch(parked) => parked.traverse(visit),
-            Self::Inner(inner) => visit(inner.object()),
-            Self::Merge {
-                waiter: Some(future),
-            } => visit(future),
-            Self::Agen | Self::Merge { waiter: None } => Ok(()),
-        }
-    }
-}
+traverse!(enum Wait { Core(pending), Batch(parked), Inner(inner), Agen, Merge { waiter } });
 
-impl Traverse for AnyFeed {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.as_any())
+traverse!(
+    enum AnySource {
+        Deque(source),
+        Once(source),
+        Lines(source),
+        Iter(source),
+        Buffer(source),
+        AsyncIter(source),
+        Merge(source),
     }
-}
+);
 
-/// Any feed.
+/// Any source.
 #[derive(Debug)]
-pub(crate) enum AnyFeed {
-    Store(Py<StoreFeed>),
-    Cache(Py<CacheFeed>),
-    Lines(Py<LinesFeed>),
-    Iter(Py<IterFeed>),
-    Queue(Py<QueueFeed>),
-    Foreign(Py<ForeignFeed>),
+pub(crate) enum AnySource {
+    Deque(Py<PyDequeSource>),
+    Once(Py<PyOnceSource>),
+    Lines(Py<PyLinesSource>),
+    Iter(Py<PyIterSource>),
+    Buffer(Py<PyBufferSource>),
+    AsyncIter(Py<PyAsyncIterSource>),
     Merge(Py<MergeFeed>),
 }
 
-impl AnyFeed {
+impl AnySource {
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        if let Ok(feed) = object.cast_exact::<StoreFeed>() {
-            Ok(Self::Store(feed.clone().unbind()))
-        } else if let Ok(feed) = object.cast_exact::<CacheFeed>() {
-            Ok(Self::Cache(feed.clone().unbind()))
-        } else if let Ok(feed) = object.cast_exact::<LinesFeed>() {
-            Ok(Self::Lines(feed.clone().unbind()))
-        } else if let Ok(feed) = object.cast_exact::<IterFeed>() {
-            Ok(Self::Iter(feed.clone().unbind()))
-        } else if let Ok(feed) = object.cast_exact::<QueueFeed>() {
-            Ok(Self::Queue(feed.clone().unbind()))
-        } else if let Ok(feed) = object.cast_exact::<ForeignFeed>() {
-            Ok(Self::Foreign(feed.clone().unbind()))
-        } else if let Ok(feed) = object.cast_exact::<MergeFeed>() {
-            Ok(Self::Merge(feed.clone().unbind()))
+        if let Ok(source) = object.cast_exact::<PyDequeSource>() {
+            Ok(Self::Deque(source.clone().unbind()))
+        } else if let Ok(source) = object.cast_exact::<PyOnceSource>() {
+            Ok(Self::Once(source.clone().unbind()))
+        } else if let Ok(source) = object.cast_exact::<PyLinesSource>() {
+            Ok(Self::Lines(source.clone().unbind()))
+        } else if let Ok(source) = object.cast_exact::<PyIterSource>() {
+            Ok(Self::Iter(source.clone().unbind()))
+        } else if let Ok(source) = object.cast_exact::<PyBufferSource>() {
+            Ok(Self::Buffer(source.clone().unbind()))
+        } else if let Ok(source) = object.cast_exact::<PyAsyncIterSource>() {
+            Ok(Self::AsyncIter(source.clone().unbind()))
+        } else if let Ok(source) = object.cast_exact::<MergeFeed>() {
+            Ok(Self::Merge(source.clone().unbind()))
         } else {
             Err(crate::errors::wrong_type(
                 "origin",
-                "a pull object or a feed of headrace",
+                "a pull object or a source of headrace",
                 object,
             ))
         }
     }
 
-    /// Over any iterable, sync or async, that a kernel hands on.
+    /// Makes a source of an iterable, sync or async, whose items a kernel emits.
     pub(crate) fn over(iterable: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = iterable.py();
         // SAFETY: reading the slots of a live type.
@@ -130,9 +123,12 @@ impl AnyFeed {
             (is_async, is_sync)
         };
         if is_async {
-            Ok(Self::Foreign(Py::new(py, ForeignFeed::over(iterable))?))
+            Ok(Self::AsyncIter(Py::new(
+                py,
+                PyAsyncIterSource::over(iterable),
+            )?))
         } else if is_sync {
-            Ok(Self::Iter(Py::new(py, IterFeed::over(iterable))?))
+            Ok(Self::Iter(Py::new(py, PyIterSource::over(iterable))?))
         } else {
             Err(PyTypeError::new_err(format!(
                 "only an iterable or an async iterable can be flattened, got {}",
@@ -143,154 +139,153 @@ impl AnyFeed {
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
-            Self::Store(feed) => Self::Store(feed.clone_ref(py)),
-            Self::Cache(feed) => Self::Cache(feed.clone_ref(py)),
-            Self::Lines(feed) => Self::Lines(feed.clone_ref(py)),
-            Self::Iter(feed) => Self::Iter(feed.clone_ref(py)),
-            Self::Queue(feed) => Self::Queue(feed.clone_ref(py)),
-            Self::Foreign(feed) => Self::Foreign(feed.clone_ref(py)),
-            Self::Merge(feed) => Self::Merge(feed.clone_ref(py)),
+            Self::Deque(source) => Self::Deque(source.clone_ref(py)),
+            Self::Once(source) => Self::Once(source.clone_ref(py)),
+            Self::Lines(source) => Self::Lines(source.clone_ref(py)),
+            Self::Iter(source) => Self::Iter(source.clone_ref(py)),
+            Self::Buffer(source) => Self::Buffer(source.clone_ref(py)),
+            Self::AsyncIter(source) => Self::AsyncIter(source.clone_ref(py)),
+            Self::Merge(source) => Self::Merge(source.clone_ref(py)),
         }
     }
 
     pub(crate) fn as_any(&self) -> &Py<PyAny> {
         match self {
-            Self::Store(feed) => feed.as_any(),
-            Self::Cache(feed) => feed.as_any(),
-            Self::Lines(feed) => feed.as_any(),
-            Self::Iter(feed) => feed.as_any(),
-            Self::Queue(feed) => feed.as_any(),
-            Self::Foreign(feed) => feed.as_any(),
-            Self::Merge(feed) => feed.as_any(),
+            Self::Deque(source) => source.as_any(),
+            Self::Once(source) => source.as_any(),
+            Self::Lines(source) => source.as_any(),
+            Self::Iter(source) => source.as_any(),
+            Self::Buffer(source) => source.as_any(),
+            Self::AsyncIter(source) => source.as_any(),
+            Self::Merge(source) => source.as_any(),
         }
     }
 
-    /// The next item, if there is one now: the short way. If there is none, [`Self::draw`] must be
-    /// asked next, and says why.
-    #[expect(clippy::inline_always, reason = "it is a part of the driver's loop")]
+    /// Returns the next item if it is available immediately: the fast path. After a `None`, call [`Self::poll_next`] for the reason.
+    #[expect(clippy::inline_always, reason = "it is part of the driver's loop")]
     #[inline(always)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match self {
-            Self::Store(feed) => feed.get().ready(py),
-            Self::Cache(feed) => feed.get().ready(py),
-            Self::Lines(feed) => feed.get().ready(py),
-            Self::Iter(feed) => feed.get().ready(py),
-            Self::Queue(feed) => feed.get().ready(py),
-            Self::Merge(feed) => feed.get().ready(py),
-            Self::Foreign(_) => None,
+            Self::Deque(source) => source.get().ready(py),
+            Self::Once(source) => source.get().ready(py),
+            Self::Lines(source) => source.get().ready(py),
+            Self::Iter(source) => source.get().ready(py),
+            Self::Buffer(source) => source.get().ready(py),
+            Self::Merge(source) => source.get().ready(py),
+            Self::AsyncIter(_) => None,
         }
     }
 
-    /// Asks for the next item, after [`Self::ready`] had none.
+    /// Polls for the next item, after [`Self::ready`] returned `None`.
     #[inline(never)]
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         match self {
-            Self::Store(feed) => Ok(feed.get().draw(py)),
-            Self::Cache(feed) => Ok(feed.get().draw(py)),
-            Self::Lines(feed) => feed.get().draw(py),
-            Self::Iter(feed) => feed.get().draw(py),
-            Self::Queue(feed) => feed.get().draw(py),
-            Self::Foreign(feed) => feed.get().draw(py),
-            Self::Merge(feed) => feed.get().draw(py),
+            Self::Deque(source) => Ok(source.get().poll_next(py)),
+            Self::Once(source) => Ok(source.get().poll_next(py)),
+            Self::Lines(source) => source.get().poll_next(py),
+            Self::Iter(source) => source.get().poll_next(py),
+            Self::Buffer(source) => source.get().poll_next(py),
+            Self::AsyncIter(source) => source.get().poll_next(py),
+            Self::Merge(source) => source.get().poll_next(py),
         }
     }
 
-    /// Goes on with a draw that waited, with what the task sent or threw.
+    /// Resumes a poll that waited, with the value that the task sent or the error that it threw.
     pub(crate) fn resume<'py>(
         &self,
         wait: Wait,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
         py: Python<'py>,
-    ) -> PyResult<Drawn<'py>> {
+    ) -> PyResult<SourcePoll<'py>> {
         match (self, wait) {
-            (Self::Queue(feed), Wait::Core(pending)) => match sent {
-                Ok(_) => feed.get().wait(py, pending),
-                // Dropping the wait gives up its place; the item is still in the buffer.
+            (Self::Buffer(source), Wait::Core(pending)) => match sent {
+                Ok(_) => source.get().wait(py, pending),
+                // Dropping the wait leaves the wait queue; the item is still in the buffer.
                 Err(error) => Err(error),
             },
-            (Self::Lines(feed), Wait::Batch(parked)) => match sent {
-                Ok(_) => feed.get().resume(py, parked),
+            (Self::Lines(source), Wait::Batch(parked)) => match sent {
+                Ok(_) => source.get().resume(py, parked),
                 // The batch waits for the next pull.
                 Err(error) => Err(error),
             },
-            (Self::Foreign(feed), wait) => feed.get().resume(wait, sent, py),
-            (Self::Merge(feed), Wait::Merge { waiter }) => {
-                feed.get().resume(py, waiter.as_ref(), sent)
+            (Self::AsyncIter(source), wait) => source.get().resume(wait, sent, py),
+            (Self::Merge(source), Wait::Merge { waiter }) => {
+                source.get().resume(py, waiter.as_ref(), sent)
             }
-            _ => unreachable!("a feed is resumed with a wait of its own kind"),
+            _ => unreachable!("a source is resumed with a wait that it returned"),
         }
     }
 
-    /// A pull that waited for this feed was cancelled, and the cancellation reached the source.
+    /// Records that a waiting pull was cancelled and that the cancellation reached the source.
     pub(crate) fn cancelled(&self, py: Python<'_>) {
-        if let Self::Foreign(feed) = self {
-            feed.get().cancelled(py);
+        if let Self::AsyncIter(source) = self {
+            source.get().cancelled(py);
         }
     }
 
-    /// A pull that waited for this feed will never go on.
+    /// Releases the wait of a pull that will never be resumed.
     pub(crate) fn abandon(&self, py: Python<'_>, wait: Wait) {
-        if let (Self::Merge(feed), Wait::Merge { waiter }) = (self, &wait) {
-            feed.get().abandon(py, waiter.as_ref());
+        if let (Self::Merge(source), Wait::Merge { waiter }) = (self, &wait) {
+            source.get().abandon(py, waiter.as_ref());
         }
-        drop(wait);
-        if let Self::Foreign(feed) = self {
-            feed.get().abandon(py);
+        match self {
+            Self::AsyncIter(source) => source.get().abandon(py, wait),
+            _ => drop(wait),
         }
     }
 
-    /// Throws an error into a source that stands between two items.
-    pub(crate) fn strike<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Drawn<'py>> {
+    /// Throws an error into a source that is suspended between two items.
+    pub(crate) fn throw<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<SourcePoll<'py>> {
         match self {
-            Self::Foreign(feed) => feed.get().strike(py, error),
+            Self::AsyncIter(source) => source.get().throw(py, error),
             _ => Err(error),
         }
     }
 
-    /// Whether a source that stands between two items hears of what is thrown into it.
+    /// Whether an error can be thrown into the source while it is suspended between two items.
     pub(crate) fn can_throw(&self, py: Python<'_>) -> bool {
-        matches!(self, Self::Foreign(feed) if feed.get().can_throw(py))
+        matches!(self, Self::AsyncIter(source) if source.get().can_throw(py))
     }
 
-    /// Whether there is an iterator: one that could not even be made never will.
+    /// Whether the iterator was made. If making it failed, it never will be.
     pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
         match self {
-            Self::Foreign(feed) => feed.get().has_begun(py),
-            Self::Iter(feed) => feed.get().has_begun(py),
-            Self::Store(_) | Self::Cache(_) | Self::Lines(_) | Self::Queue(_) | Self::Merge(_) => {
+            Self::AsyncIter(source) => source.get().has_begun(py),
+            Self::Iter(source) => source.get().has_begun(py),
+            Self::Deque(_) | Self::Once(_) | Self::Lines(_) | Self::Buffer(_) | Self::Merge(_) => {
                 true
             }
         }
     }
 
-    /// Starts a new cycle, or says why the source cannot.
+    /// Restarts the source, or returns the error that says why it cannot.
     pub(crate) fn restart(&self, py: Python<'_>) -> PyResult<()> {
         match self {
-            Self::Store(_) => Ok(()),
-            Self::Cache(feed) => {
-                feed.get().restart(py);
+            Self::Deque(_) => Ok(()),
+            Self::Once(source) => {
+                source.get().restart(py);
                 Ok(())
             }
-            Self::Lines(feed) => {
-                feed.get().restart(py);
+            Self::Lines(source) => {
+                source.get().restart(py);
                 Ok(())
             }
-            Self::Iter(feed) => feed.get().restart(py),
-            Self::Queue(feed) => feed.get().restart(),
-            Self::Foreign(feed) => feed.get().restart(py),
-            Self::Merge(feed) => feed.get().restart(py),
+            Self::Iter(source) => source.get().restart(py),
+            Self::Buffer(source) => source.get().restart(),
+            Self::AsyncIter(source) => source.get().restart(py),
+            Self::Merge(source) => source.get().restart(py),
         }
     }
 
-    /// Ends the source. What it returns is to be awaited, if there is anything to await.
+    /// Ends the source. Returns an awaitable if there is anything to wait for.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self {
-            Self::Store(_) | Self::Cache(_) => Ok(None),
-            Self::Lines(feed) => feed.get().close(py),
-            Self::Iter(feed) => feed.get().close(py).map(|()| None),
-            Self::Queue(feed) => feed.get().close(py).map(|()| None),
-            Self::Foreign(feed) => feed.get().close(py),
-            Self::Merge(feed) => feed.get().close(py).map(Some),
+            Self::Deque(_) | Self::Once(_) => Ok(None),
+            Self::Lines(source) => source.get().close(py),
+            Self::Iter(source) => source.get().close(py).map(|()| None),
+            Self::Buffer(source) => source.get().close(py).map(|()| None),
+            Self::AsyncIter(source) => source.get().close(py),
+            Self::Merge(source) => source.get().close(py).map(Some),
         }
     }
 }

@@ -1,29 +1,32 @@
-//! One value, once a cycle.
+//! The source of one value.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::Drawn;
+use super::SourcePoll;
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
-/// Gives the value that it has at that moment, once.
-#[pyclass(frozen, module = "headrace._core")]
+/// Emits its current value once, and once more after each restart.
+#[pyclass(frozen, name = "OnceSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct CacheFeed(GilCell<State>);
+pub(crate) struct PyOnceSource(GilCell<State>);
 
 #[derive(Debug)]
 struct State {
     value: Py<PyAny>,
-    given: bool,
+    emitted: bool,
 }
 
+traverse!(State { value });
+
 #[pymethods]
-impl CacheFeed {
+impl PyOnceSource {
     #[new]
     fn new(value: Py<PyAny>) -> Self {
         Self(GilCell::new(State {
             value,
-            given: false,
+            emitted: false,
         }))
     }
 
@@ -39,9 +42,7 @@ impl CacheFeed {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0
-            .peek_for_gc()
-            .map_or(Ok(()), |state| visit.call(&state.value))
+        gc::visit(&visit, |visit| self.0.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -49,22 +50,22 @@ impl CacheFeed {
     }
 }
 
-impl CacheFeed {
+impl PyOnceSource {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let mut state = self.0.borrow(py);
-        if state.given {
+        if state.emitted {
             return None;
         }
-        state.given = true;
+        state.emitted = true;
         Some(state.value.bind(py).clone())
     }
 
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> Drawn<'py> {
-        self.ready(py).map_or(Drawn::End, Drawn::Item)
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> SourcePoll<'py> {
+        self.ready(py).map_or(SourcePoll::End, SourcePoll::Item)
     }
 
     pub(crate) fn restart(&self, py: Python<'_>) {
-        self.0.borrow(py).given = false;
+        self.0.borrow(py).emitted = false;
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting until the threads that read have let go of their files.
+//! Waiting until the reading threads have closed their files.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -6,29 +6,27 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::pipe::Pipe;
-use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
-use crate::errors::Raised;
+use crate::coroutine::{Coroutine, Native, Parked, Step, own_class};
+use crate::errors::RaisedError;
 use crate::object::gc::traverse;
 use crate::runtime::asyncio;
 
-/// What is awaited to close. A cancellation meanwhile is raised at the end: a read lasts no longer
-/// than a read, and who closes wants the file closed.
+/// The awaitable of `close()`. A cancellation is raised only at the end, because the read in progress ends soon and the caller
+/// wants the file closed.
 #[derive(Debug)]
 pub(super) struct Closing {
     pipes: Vec<Arc<Pipe>>,
     parked: Option<Parked>,
-    struck: Option<PyErr>,
+    cancellation: Option<PyErr>,
 }
 
-static CLASS: Class = Class::new();
-
 impl Closing {
-    /// An awaitable that is done when no job of these pipes is under way.
+    /// Makes an awaitable that is done when no job of these pipes is running.
     pub(super) fn make(py: Python<'_>, pipes: Vec<Arc<Pipe>>) -> PyResult<Bound<'_, PyAny>> {
         Native::alloc(py, || Self {
             pipes,
             parked: None,
-            struck: None,
+            cancellation: None,
         })
     }
 
@@ -43,7 +41,7 @@ impl Closing {
             }
             self.pipes.pop();
         }
-        match self.struck.take() {
+        match self.cancellation.take() {
             Some(error) => Err(error),
             None => Ok(Step::Return(py.None().into_bound(py))),
         }
@@ -53,13 +51,11 @@ impl Closing {
 impl Coroutine for Closing {
     const NAME: &'static CStr = c"headrace._core.Closing";
 
-    fn class() -> &'static Class {
-        &CLASS
-    }
+    own_class!();
 
-    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, Raised> {
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        Raised::lower(py, self.step(py))
+        RaisedError::set_from(py, self.step(py))
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
@@ -67,20 +63,20 @@ impl Coroutine for Closing {
             self.abandon(py);
             return Err(error);
         }
-        self.struck.get_or_insert(error);
+        self.cancellation.get_or_insert(error);
         self.step(py)
     }
 
     fn abandon(&mut self, _py: Python<'_>) {
         self.pipes.clear();
         self.parked = None;
-        self.struck = None;
+        self.cancellation = None;
     }
 }
 
 traverse!(Closing { parked });
 
-/// Makes the type.
+/// Creates the Python type.
 pub(crate) fn register_closing(py: Python<'_>) -> PyResult<()> {
     Native::<Closing>::register(py)
 }

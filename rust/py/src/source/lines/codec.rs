@@ -1,8 +1,8 @@
-//! From the bytes of a line to text.
+//! Decoding the bytes of a line.
 //!
-//! A file is split at its line ends before it is decoded, so that a bad line costs itself only.
-//! That is right for an encoding in which `\n` and `\r` are these bytes and nothing else is, and
-//! whose lines can be read one without the other. [`Codec::new`] refuses the rest.
+//! A file is split at its line ends before it is decoded, so a bad line does not affect the others. This is correct for an
+//! encoding in which `\n` and `\r` are these bytes and no other character contains them, and whose lines can be decoded
+//! independently. [`Codec::new`] refuses other encodings.
 
 use std::ffi::CString;
 
@@ -14,25 +14,24 @@ use pyo3::types::{PyBytes, PyString};
 use super::reader::Script;
 use crate::errors;
 
-/// Text in which the encodings that shift, escape or nest show themselves: they make fewer
-/// characters of it than it has bytes.
+/// Bytes that reveal encodings with shift or escape sequences: these decode them to fewer characters than bytes.
 const PROBE: &[u8] = b"+AAo-~{!!~}\x1b$B!!\x1b(B\\n\\u000a";
 
-/// As far as a decoder may look ahead of the first byte of a character.
-const AHEAD: [u8; 3] = *b"\n\n\n";
+/// As many line ends as a decoder may look ahead behind the first byte of a character.
+const LOOKAHEAD: [u8; 3] = *b"\n\n\n";
 
-/// What the reader has to know of an encoding.
+/// The properties of an encoding that the reader uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Charset {
-    /// ASCII means itself in it.
+    /// Whether each ASCII byte stands for its ASCII character.
     keeps_ascii: bool,
     is_utf8: bool,
-    /// A byte order mark at the beginning of the file is left out.
+    /// Whether a byte order mark at the start of the file is skipped.
     pub(super) has_mark: bool,
 }
 
 impl Charset {
-    /// The shortest way in which these lines become text.
+    /// Returns the fastest correct way to decode these lines.
     pub(super) fn script(self, lines: &[u8]) -> Script {
         if self.keeps_ascii && lines.is_ascii() {
             Script::Ascii
@@ -44,7 +43,7 @@ impl Charset {
     }
 }
 
-/// An encoding, and what to do about bytes that are none of it.
+/// An encoding, and the handler of its decoding errors.
 #[derive(Debug)]
 pub(super) struct Codec {
     encoding: CString,
@@ -53,7 +52,7 @@ pub(super) struct Codec {
 }
 
 impl Codec {
-    /// Looks both names up.
+    /// Looks up both names.
     pub(super) fn new(encoding: &Bound<'_, PyAny>, errors: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = encoding.py();
         let codecs = py.import("codecs")?;
@@ -63,10 +62,10 @@ impl Codec {
         if !encoding.is_instance_of::<PyString>() {
             return Err(errors::wrong_type("encoding", "a str", encoding));
         }
-        let looked_up = codecs
+        let handler = codecs
             .call_method1("lookup_error", (errors,))
             .map_err(|error| unknown(py, error, "errors", "an error handler", errors))?;
-        drop(looked_up);
+        drop(handler);
         let codec = codecs
             .call_method1("lookup", (encoding,))
             .map_err(|error| unknown(py, error, "encoding", "an encoding", encoding))?;
@@ -103,10 +102,10 @@ impl Codec {
         })
     }
 
-    /// Decodes a line, whatever is in it.
+    /// Decodes a line with any content.
     ///
-    /// What follows the line must be there, or a decoder that looks ahead would take a character
-    /// that is cut short for one with the `\n` in it, and repair both away.
+    /// An error handler that replaces bytes needs bytes behind the line end. Otherwise a decoder that looks ahead would treat a
+    /// truncated character and the `\n` as one character, and replace both.
     pub(super) fn decode<'py>(
         &self,
         py: Python<'py>,
@@ -116,16 +115,16 @@ impl Codec {
         if !repairs || line.last() != Some(&b'\n') {
             return self.decode_exactly(py, &line);
         }
-        line.extend(AHEAD);
+        line.extend(LOOKAHEAD);
         let text = self.decode_exactly(py, &line)?.cast_into::<PyString>()?;
-        let end = text.len()?.saturating_sub(AHEAD.len()).cast_signed();
-        // SAFETY: a string and two places in it; it returns an owned reference or null with an
+        let end = text.len()?.saturating_sub(LOOKAHEAD.len()).cast_signed();
+        // SAFETY: a string and two indices in it; it returns an owned reference or null with an
         // exception.
         unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_Substring(text.as_ptr(), 0, end)) }
     }
 
     fn decode_exactly<'py>(&self, py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: a slice, its length, and two strings that end; it returns an owned reference or
+        // SAFETY: a slice, its length, and two null-terminated strings; it returns an owned reference or
         // null with an exception.
         unsafe {
             Bound::from_owned_ptr_or_err(
@@ -141,16 +140,15 @@ impl Codec {
     }
 }
 
-/// Text of ASCII. No Python code can run here, since a string is nothing that the collector looks
-/// at.
+/// Makes text of ASCII bytes. No Python code can run here, because the collector does not track strings.
 #[inline]
 pub(super) fn ascii<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     if line.len() < 2 {
-        // Of these CPython keeps one each.
+        // CPython shares the strings of length 0 and 1.
         return utf8(py, line);
     }
-    // SAFETY: a new string of that many characters of one byte each is filled before anybody sees
-    // it; null comes with an exception.
+    // SAFETY: a new string of that many one-byte characters is filled before other code can read it; null comes with an
+    // exception.
     unsafe {
         let text =
             Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(line.len().cast_signed(), 127))?;
@@ -160,7 +158,7 @@ pub(super) fn ascii<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, Py
     }
 }
 
-/// Text of UTF-8 that is known to be valid, so that here too no Python code can run.
+/// Makes text of valid UTF-8. No Python code can run here either.
 pub(super) fn utf8<'py>(py: Python<'py>, line: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: a slice and its length; it returns an owned reference or null with an exception.
     unsafe {
@@ -202,19 +200,19 @@ fn decoded<'py>(
         .cast_into()?)
 }
 
-/// The `ValueError` for a name that Python does not know.
+/// Converts the `LookupError` of an unknown name to a `ValueError`.
 fn unknown(
     py: Python<'_>,
     error: PyErr,
     parameter: &str,
-    what: &str,
+    kind: &str,
     name: &Bound<'_, PyAny>,
 ) -> PyErr {
     if !error.is_instance_of::<PyLookupError>(py) {
         return error;
     }
     let unknown = PyValueError::new_err(format!(
-        "{parameter} must name {what} that Python knows, got {}",
+        "{parameter} must name {kind} that Python knows, got {}",
         errors::describe(name)
     ));
     unknown.set_cause(py, Some(error));

@@ -1,8 +1,7 @@
 //! The bytes of a file, plain or gzipped.
 //!
-//! A read of a regular file ends by itself. One of a pipe or a terminal may last for ever, and the
-//! thread that is in it cannot be called back. So there the thread waits for two things at once,
-//! the file and a [`Stop`].
+//! A read of a regular file ends by itself. A read of a pipe or a terminal may block forever, and its thread cannot be
+//! interrupted. So for those the thread polls two descriptors: the file and a pipe of [`Stop`].
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, PipeReader, PipeWriter, Read};
@@ -12,45 +11,48 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::bufread::GzDecoder;
 
-/// What a gzipped file begins with.
+/// The first bytes of a gzip file.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Asks a thread that reads to stop.
+/// A request to stop, for a thread that reads.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
-    asked: AtomicBool,
-    /// Closing it wakes the thread. Held for a swap only.
-    bell: Mutex<Option<PipeWriter>>,
+    is_requested: AtomicBool,
+    /// Dropping the writer wakes the thread. The lock is held for a swap only.
+    wake_writer: Mutex<Option<PipeWriter>>,
 }
 
 impl Stop {
-    pub(super) fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-        self.set_bell(None);
+    pub(super) fn request(&self) {
+        self.is_requested.store(true, Ordering::Release);
+        self.set_wake_writer(None);
     }
 
-    pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+    pub(super) fn is_requested(&self) -> bool {
+        self.is_requested.load(Ordering::Acquire)
     }
 
-    fn set_bell(&self, bell: Option<PipeWriter>) {
-        let mut place = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = if self.is_asked() && bell.is_some() {
-            bell
+    fn set_wake_writer(&self, writer: Option<PipeWriter>) {
+        let mut current = self
+            .wake_writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let old = if self.is_requested() && writer.is_some() {
+            writer
         } else {
-            std::mem::replace(&mut *place, bell)
+            std::mem::replace(&mut *current, writer)
         };
-        drop(place);
+        drop(current);
         drop(old);
     }
 }
 
-/// A file, and how to wait for it.
+/// An open file, and the descriptor that interrupts a wait for it.
 #[derive(Debug)]
 pub(super) struct Raw {
     file: File,
-    /// Its end is what a thread that waits for a pipe is woken by.
-    bell: Option<PipeReader>,
+    /// Reaches its end when the wait is to be interrupted. `None` for a regular file.
+    wake_reader: Option<PipeReader>,
     stop: Arc<Stop>,
 }
 
@@ -59,23 +61,23 @@ impl Raw {
     fn open(path: &Path, stop: &Arc<Stop>) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
 
-        // Opening a pipe would wait for its other end, where nobody could call the thread back.
+        // Opening a pipe would wait for its other end, and that wait cannot be interrupted.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let file = File::options()
             .read(true)
             .custom_flags(nonblocking)
             .open(path)?;
         let kind = file.metadata()?.file_type();
-        let bell = if kind.is_file() || kind.is_dir() {
+        let wake_reader = if kind.is_file() || kind.is_dir() {
             None
         } else {
             let (reader, writer) = io::pipe()?;
-            stop.set_bell(Some(writer));
+            stop.set_wake_writer(Some(writer));
             Some(reader)
         };
         Ok(Self {
             file,
-            bell,
+            wake_reader,
             stop: Arc::clone(stop),
         })
     }
@@ -84,34 +86,34 @@ impl Raw {
     fn open(path: &Path, stop: &Arc<Stop>) -> io::Result<Self> {
         Ok(Self {
             file: File::open(path)?,
-            bell: None,
+            wake_reader: None,
             stop: Arc::clone(stop),
         })
     }
 
-    /// Waits until a read does not block; `false` if it is asked to stop instead.
+    /// Waits until a read does not block; returns `false` after a request to stop.
     #[cfg(unix)]
     fn wait(&self) -> io::Result<bool> {
         use rustix::event::{PollFd, PollFlags, poll};
 
-        let Some(bell) = &self.bell else {
+        let Some(wake_reader) = &self.wake_reader else {
             return Ok(true);
         };
         let mut both = [
             PollFd::new(&self.file, PollFlags::IN),
-            PollFd::new(bell, PollFlags::IN),
+            PollFd::new(wake_reader, PollFlags::IN),
         ];
         while let Err(error) = poll(&mut both, None) {
             if error != rustix::io::Errno::INTR {
                 return Err(error.into());
             }
         }
-        Ok(both[1].revents().is_empty() && !self.stop.is_asked())
+        Ok(both[1].revents().is_empty() && !self.stop.is_requested())
     }
 
     #[cfg(not(unix))]
     fn wait(&self) -> io::Result<bool> {
-        Ok(!self.stop.is_asked())
+        Ok(!self.stop.is_requested())
     }
 }
 
@@ -133,27 +135,27 @@ impl Read for Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        if self.bell.is_some() {
-            self.stop.set_bell(None);
+        if self.wake_reader.is_some() {
+            self.stop.set_wake_writer(None);
         }
     }
 }
 
-/// A file from its first byte on, some of which were looked at already.
-pub(super) type Whole = Chain<Cursor<Vec<u8>>, Raw>;
+/// A file from its first byte on, with the bytes that were already read.
+pub(super) type Rewound = Chain<Cursor<Vec<u8>>, Raw>;
 
-/// See the top of this file.
+/// An open file that is read as plain bytes or as gzip.
 #[derive(Debug)]
 pub(super) enum Input {
-    Plain { whole: Whole, is_pipe: bool },
+    Plain { file: Rewound, is_pipe: bool },
     Gzip(Box<Gunzip>),
 }
 
 impl Input {
-    /// Opens a file and looks at its first bytes.
+    /// Opens a file and reads its first bytes to recognise gzip.
     pub(super) fn open(path: &Path, stop: &Arc<Stop>) -> io::Result<Self> {
         let mut raw = Raw::open(path, stop)?;
-        // One byte at a time: a pipe may not have a second one yet.
+        // One byte at a time: a pipe may not have a second byte yet.
         let mut head = Vec::with_capacity(MAGIC.len());
         while head == MAGIC[..head.len()] && head.len() < MAGIC.len() {
             let mut byte = [0];
@@ -163,16 +165,16 @@ impl Input {
             head.extend(byte);
         }
         let is_gzip = head == MAGIC;
-        let is_pipe = raw.bell.is_some();
-        let whole = Cursor::new(head).chain(raw);
+        let is_pipe = raw.wake_reader.is_some();
+        let file = Cursor::new(head).chain(raw);
         Ok(if is_gzip {
-            Self::Gzip(Box::new(Gunzip::new(whole)))
+            Self::Gzip(Box::new(Gunzip::new(file)))
         } else {
-            Self::Plain { whole, is_pipe }
+            Self::Plain { file, is_pipe }
         })
     }
 
-    /// Whether what is there should be handed over before more is asked for.
+    /// Whether the next read may block, so that available lines must be delivered first.
     pub(super) fn is_pipe(&self) -> bool {
         matches!(self, Self::Plain { is_pipe: true, .. })
     }
@@ -185,22 +187,22 @@ impl Input {
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain { whole, .. } => whole.read(buffer),
+            Self::Plain { file, .. } => file.read(buffer),
             Self::Gzip(gunzip) => gunzip.read(buffer),
         }
     }
 }
 
-/// Any number of gzip members one behind the other, with any number of zeros behind each.
+/// Any number of consecutive gzip members, each followed by any number of zeros.
 #[derive(Debug)]
 pub(super) struct Gunzip {
-    /// `None` once the file is at its end.
-    member: Option<GzDecoder<BufReader<Whole>>>,
+    /// `None` at the end of the file.
+    member: Option<GzDecoder<BufReader<Rewound>>>,
 }
 
 impl Gunzip {
-    fn new(whole: Whole) -> Self {
-        let buffered = BufReader::with_capacity(1 << 16, whole);
+    fn new(file: Rewound) -> Self {
+        let buffered = BufReader::with_capacity(1 << 16, file);
         Self {
             member: Some(GzDecoder::new(buffered)),
         }
@@ -224,7 +226,7 @@ impl Read for Gunzip {
     }
 }
 
-/// Whether another member comes behind the zeros.
+/// Skips zeros; returns whether another member follows.
 fn find_member(rest: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let bytes = rest.fill_buf()?;
@@ -236,7 +238,7 @@ fn find_member(rest: &mut impl BufRead) -> io::Result<bool> {
             None => {}
             Some(byte) if byte == MAGIC[0] => return Ok(true),
             Some(_) => {
-                let message = "what follows the end of the gzip stream is no other one";
+                let message = "the bytes after the end of the gzip stream are not another one";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
         }

@@ -1,16 +1,15 @@
 //! The lines of a text file.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | [`input`] | the bytes of a file, plain or gzipped |
 //! | [`reader`] | batches of whole lines |
-//! | [`pipe`] | the way of the batches from the reading threads to the loop |
-//! | [`codec`] | from the bytes of a line to text |
-//! | [`closing`] | what is awaited to close |
+//! | [`pipe`] | batches on their way from the reading threads to the event loop |
+//! | [`codec`] | decoding of lines |
+//! | [`closing`] | the awaitable of `close()` |
 //!
-//! Bytes are read, gunzipped, split and checked for being ASCII or UTF-8 by other threads, which
-//! need no Python for that. A batch crosses over as a whole; what is left to do for a line is to
-//! find its end and to copy it into a string.
+//! Other threads read the bytes, decompress them, split them and check whether they are ASCII or UTF-8, without Python. The event
+//! loop's thread takes whole batches. For each line it only finds the line end and copies the bytes into a string.
 
 mod closing;
 mod codec;
@@ -28,8 +27,8 @@ use crate::coroutine::Parked;
 use crate::errors;
 use crate::object::gil_cell::GilCell;
 use crate::runtime::blocking_pool;
-use crate::runtime::fork_guard::Home;
-use crate::source::{Drawn, Wait};
+use crate::runtime::fork_guard::ProcessId;
+use crate::source::{SourcePoll, Wait};
 use closing::Closing;
 use codec::Codec;
 use pipe::{Pipe, Taken};
@@ -37,11 +36,11 @@ use reader::{Batch, Failure, Reader, Script};
 
 pub(crate) use closing::register_closing;
 
-/// Takes lines out of a file that is opened when the first one is wanted.
-#[pyclass(frozen, module = "headrace._core")]
+/// Takes lines out of a file, which is opened at the first pull.
+#[pyclass(frozen, name = "LinesSource", module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct LinesFeed {
-    home: Home,
+pub(crate) struct PyLinesSource {
+    process: ProcessId,
     path: PathBuf,
     codec: Codec,
     state: GilCell<State>,
@@ -50,26 +49,26 @@ pub(crate) struct LinesFeed {
 #[derive(Debug, Default)]
 struct State {
     batch: Batch,
-    /// Where in the batch the next line begins.
+    /// The offset of the next line in the batch.
     at: usize,
-    /// How many lines were taken.
+    /// The number of lines taken.
     count: u64,
     /// `None` before the first line.
     pipe: Option<Arc<Pipe>>,
     is_ended: bool,
-    /// Pipes of earlier cycles, some of whose jobs may still have their file.
-    left: Vec<Arc<Pipe>>,
+    /// Pipes from before the last restart or close, whose jobs may still have the file open.
+    closing: Vec<Arc<Pipe>>,
 }
 
 impl State {
-    /// The next line in the batch.
+    /// Returns the next line in the batch.
     #[inline]
     fn line(&self) -> Option<&[u8]> {
         let rest = &self.batch.bytes[self.at..self.batch.end];
         if rest.is_empty() {
             return None;
         }
-        let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |place| place + 1);
+        let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |index| index + 1);
         Some(&rest[..length])
     }
 
@@ -79,19 +78,19 @@ impl State {
         self.count += 1;
     }
 
-    /// Gives up what was read, and the file. What is to be dropped comes back.
-    fn leave(&mut self) -> Vec<u8> {
+    /// Discards the current batch and the pipe. Returns the buffer, for the caller to drop.
+    fn discard(&mut self) -> Vec<u8> {
         self.at = 0;
-        self.left.retain(|pipe| pipe.is_busy());
+        self.closing.retain(|pipe| pipe.is_busy());
         if let Some(pipe) = self.pipe.take() {
-            self.left.push(pipe);
+            self.closing.push(pipe);
         }
         std::mem::take(&mut self.batch).bytes
     }
 }
 
 #[pymethods]
-impl LinesFeed {
+impl PyLinesSource {
     #[new]
     fn new(
         path: PathBuf,
@@ -99,7 +98,7 @@ impl LinesFeed {
         errors: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         Ok(Self {
-            home: Home::here(),
+            process: ProcessId::current(),
             path: blocking_pool::checked_path(path)?,
             codec: Codec::new(encoding, errors)?,
             state: GilCell::default(),
@@ -107,7 +106,7 @@ impl LinesFeed {
     }
 }
 
-impl LinesFeed {
+impl PyLinesSource {
     #[inline(never)]
     pub(crate) fn ready<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let mut state = self.state.borrow(py);
@@ -119,27 +118,27 @@ impl LinesFeed {
             Script::Coded => return None,
         };
         let length = line.len();
-        // For want of memory the line stays, and `draw` says why.
+        // Without memory the line stays; `poll_next` returns the error.
         let text = text.ok()?;
         state.advance(length);
         Some(text)
     }
 
-    pub(crate) fn draw<'py>(&self, py: Python<'py>) -> PyResult<Drawn<'py>> {
+    pub(crate) fn poll_next<'py>(&self, py: Python<'py>) -> PyResult<SourcePoll<'py>> {
         loop {
             if let Some(item) = self.ready(py) {
-                return Ok(Drawn::Item(item));
+                return Ok(SourcePoll::Item(item));
             }
             if let Some((line, number)) = self.take_line(py) {
                 let text = self.decode(py, line, number)?;
-                // All of the last line was ignored: it is none.
+                // The error handler ignored every byte of the last line, which is then not a line.
                 if text.is_truthy()? {
-                    return Ok(Drawn::Item(text));
+                    return Ok(SourcePoll::Item(text));
                 }
                 continue;
             }
             let Some((pipe, used)) = self.pipe(py) else {
-                return Ok(Drawn::End);
+                return Ok(SourcePoll::End);
             };
             let (taken, job) = pipe.take(used);
             if let Some(job) = job {
@@ -153,24 +152,24 @@ impl LinesFeed {
                 }
                 Taken::Failed(failure) => {
                     self.state.borrow(py).is_ended = true;
-                    return Err(self.blame(py, failure));
+                    return Err(self.to_python_error(py, failure));
                 }
                 Taken::End => {
                     self.state.borrow(py).is_ended = true;
-                    return Ok(Drawn::End);
+                    return Ok(SourcePoll::End);
                 }
                 Taken::Empty => {
                     let parked = Parked::new(py)?;
                     if pipe.wait(parked.waker()) {
                         let future = parked.hand_up(py)?;
-                        return Ok(Drawn::Wait(Box::new(Wait::Batch(parked)), future));
+                        return Ok(SourcePoll::Wait(Box::new(Wait::Batch(parked)), future));
                     }
                 }
             }
         }
     }
 
-    /// The next line and its number, copied: decoding it may run Python code.
+    /// Takes the next line as a copy, with its number. Decoding it may run Python code.
     fn take_line(&self, py: Python<'_>) -> Option<(Vec<u8>, u64)> {
         let mut state = self.state.borrow(py);
         let line = state.line()?.to_vec();
@@ -185,13 +184,13 @@ impl LinesFeed {
         number: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.codec.decode(py, line).inspect_err(|error| {
-            let place = format!("line {number} of {}", self.path.display());
-            // An exception that takes no note still has to arrive.
-            let _ = errors::note(py, error, &place);
+            let note = format!("line {number} of {}", self.path.display());
+            // An exception that accepts no note is raised without it.
+            let _ = errors::note(py, error, &note);
         })
     }
 
-    /// The pipe, and the buffer of the batch that is used up; `None` after the end.
+    /// Returns the pipe and the buffer of the exhausted batch; `None` after the end.
     fn pipe(&self, py: Python<'_>) -> Option<(Arc<Pipe>, Vec<u8>)> {
         let mut state = self.state.borrow(py);
         if state.is_ended {
@@ -205,14 +204,14 @@ impl LinesFeed {
         Some((pipe, std::mem::take(&mut state.batch).bytes))
     }
 
-    pub(crate) fn resume<'py>(&self, py: Python<'py>, parked: Parked) -> PyResult<Drawn<'py>> {
+    pub(crate) fn resume<'py>(&self, py: Python<'py>, parked: Parked) -> PyResult<SourcePoll<'py>> {
         drop(parked);
-        self.draw(py)
+        self.poll_next(py)
     }
 
-    /// What a failure is to Python.
+    /// Converts a failure to a Python exception.
     #[cold]
-    fn blame(&self, py: Python<'_>, failure: Failure) -> PyErr {
+    fn to_python_error(&self, py: Python<'_>, failure: Failure) -> PyErr {
         let path = self.path.display();
         let made = match failure {
             Failure::System(error) => match error.raw_os_error() {
@@ -233,7 +232,7 @@ impl LinesFeed {
         made.map_or_else(|error| error, PyErr::from_value)
     }
 
-    /// `OSError`, of the kind that the number says, with the name of the file.
+    /// Makes the `OSError` subclass of this number, with the name of the file.
     fn system_error<'py>(&self, py: Python<'py>, number: i32) -> PyResult<Bound<'py, PyAny>> {
         let text = py.import("os")?.call_method1("strerror", (number,))?;
         py.get_type::<PyOSError>()
@@ -247,13 +246,13 @@ impl LinesFeed {
         state.count = 0;
     }
 
-    /// Ends it. What comes back is to be awaited: the read that is under way.
+    /// Ends the source. Returns an awaitable for the read in progress, if there is one.
     pub(crate) fn close<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.end(py);
         let busy: Vec<_> = self
             .state
             .borrow(py)
-            .left
+            .closing
             .iter()
             .filter(|pipe| pipe.is_busy())
             .cloned()
@@ -265,27 +264,27 @@ impl LinesFeed {
     }
 
     fn end(&self, py: Python<'_>) {
-        let (left, bytes) = {
+        let (closing, bytes) = {
             let mut state = self.state.borrow(py);
             state.is_ended = true;
-            let bytes = state.leave();
-            (state.left.clone(), bytes)
+            let bytes = state.discard();
+            (state.closing.clone(), bytes)
         };
-        for pipe in &left {
+        for pipe in &closing {
             pipe.close();
         }
-        drop((left, bytes));
+        drop((closing, bytes));
     }
 }
 
-impl Drop for LinesFeed {
+impl Drop for PyLinesSource {
     fn drop(&mut self) {
-        // Dropped with its link, on an attached thread: this costs a counter.
+        // Cheap: the link that owns this is dropped on an attached thread.
         Python::attach(|py| {
-            if self.home.is_here() {
+            if self.process.is_current() {
                 self.end(py);
             } else {
-                // In a forked child: the reading thread, which may have held the lock, is not here.
+                // In a forked child the reading thread, which may have held the lock, does not exist.
                 std::mem::forget(std::mem::take(&mut *self.state.borrow(py)));
             }
         });

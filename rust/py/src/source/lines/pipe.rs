@@ -1,21 +1,18 @@
-//! Batches on their way from the thread that reads to the loop that wants them.
+//! Batches on their way from the reading thread to the event loop.
 //!
-//! The file is read by [`Job`]s, one at a time. A job reads until [`AHEAD`] batches wait; then it
-//! ends, so that a stream that nobody pulls keeps no thread. The consumer starts the next one when
-//! it takes a batch and few are left.
+//! [`Job`]s read the file, one at a time. A job reads until [`PREFETCH`] batches are ready, and then ends: a stream that is not
+//! pulled occupies no thread. The consumer starts the next job when it takes a batch and few are left.
 //!
 //! # Closing
 //!
-//! 1. The consumer asks to stop and empties the pipe. If no job runs, it drops the reader, and with
-//!    it the file, there and then.
-//! 2. A job that runs sees it after the read that it is in, drops the reader, and *then* says that
-//!    it is done and wakes who waits for that.
+//! 1. The consumer requests a stop and empties the pipe. If no job is running, it drops the reader, which closes the file.
+//! 2. A running job notices the request after its current read and drops the reader. *Then* it sets `is_busy` to false and wakes
+//!    the waiters.
 //!
 //! # Wakers
 //!
-//! A waker holds a loop's mailbox, and so a reference to Python. It is woken here but not dropped
-//! here: the consumer's side takes back what is spent. Only if that is gone already, the job
-//! attaches to drop it.
+//! A waker holds the mailbox of an event loop, and so a reference to Python. A job wakes it but does not drop it: the consumer
+//! collects the used wakers. Only if the pipe is closed, the job attaches to the interpreter to drop them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,27 +22,28 @@ use super::input::Stop;
 use super::reader::{BATCH, Batch, Failure, Reader};
 use crate::runtime::blocking_pool;
 
-/// How many batches may wait.
-pub(super) const AHEAD: usize = 4;
+/// The most batches that are read ahead.
+pub(super) const PREFETCH: usize = 4;
 
-/// With how many left the next job begins.
+/// The number of ready batches at which the next job is started.
 const LOW: usize = 1;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Here between two jobs; gone at the end.
+    /// Present between two jobs; `None` while a job runs and after the end.
     reader: Option<Reader>,
-    /// A job has the reader.
+    /// Whether a job has the reader.
     is_busy: bool,
     ready: VecDeque<Batch>,
-    /// What comes after those.
+    /// The end or the failure behind the ready batches.
     outcome: Option<Outcome>,
-    /// Buffers to be used again.
+    /// Buffers for reuse.
     spare: Vec<Vec<u8>>,
-    /// The pull that waits for a batch.
+    /// The waker of the pull that waits for a batch.
     pull: Option<Waker>,
-    /// Who waits for the job to end.
+    /// The wakers of those that wait for the job to end.
     closers: Vec<Waker>,
+    /// Used wakers, to be dropped on an attached thread.
     spent: Vec<Waker>,
     is_closed: bool,
 }
@@ -56,21 +54,21 @@ enum Outcome {
     Failed(Failure),
 }
 
-/// See the top of this file.
+/// The batches of one open file.
 #[derive(Debug)]
 pub(super) struct Pipe {
     stop: Arc<Stop>,
-    /// Nothing of Python runs under it, and no file is read.
+    /// No Python code runs and no file is read under this lock.
     state: Mutex<State>,
 }
 
-/// What taking from a pipe came to.
+/// The result of [`Pipe::take`].
 #[derive(Debug)]
 pub(super) enum Taken {
     Batch(Batch),
     Failed(Failure),
     End,
-    /// Not yet.
+    /// No batch is ready yet.
     Empty,
 }
 
@@ -91,12 +89,11 @@ impl Pipe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next batch, for the buffer of the last one; and the job to be started, if it is
-    /// time for one.
+    /// Takes the next batch in exchange for the buffer of the last one. Also returns a job if the caller must start one.
     pub(super) fn take(self: &Arc<Self>, used: Vec<u8>) -> (Taken, Option<Job>) {
         let mut state = self.lock();
-        // One that a long line has made longer is not kept.
-        if (BATCH / 2..=BATCH * 2).contains(&used.len()) && state.spare.len() < AHEAD {
+        // A buffer that was enlarged for a long line is not kept.
+        if (BATCH / 2..=BATCH * 2).contains(&used.len()) && state.spare.len() < PREFETCH {
             state.spare.push(used);
         }
         let taken = if let Some(batch) = state.ready.pop_front() {
@@ -123,7 +120,7 @@ impl Pipe {
         (taken, job)
     }
 
-    /// Wakes `waker` when there is something to take; `false` if there is something already.
+    /// Registers `waker` to be woken when there is something to take. Returns `false` if there already is.
     pub(super) fn wait(&self, waker: Waker) -> bool {
         let mut state = self.lock();
         let is_empty = state.ready.is_empty() && state.outcome.is_none() && !state.is_closed;
@@ -138,12 +135,12 @@ impl Pipe {
         is_empty
     }
 
-    /// Ends it: see the top of this file. On an attached thread.
+    /// Closes the pipe: see the top of this file. Must be called on an attached thread.
     pub(super) fn close(&self) {
-        self.stop.ask();
+        self.stop.request();
         let mut state = self.lock();
         state.is_closed = true;
-        let gone = (
+        let dropped = (
             state.reader.take(),
             std::mem::take(&mut state.ready),
             std::mem::take(&mut state.spare),
@@ -152,15 +149,15 @@ impl Pipe {
         );
         state.outcome = Some(Outcome::End);
         drop(state);
-        drop(gone);
+        drop(dropped);
     }
 
-    /// Whether a job has the file.
+    /// Whether a job has the file open.
     pub(super) fn is_busy(&self) -> bool {
         self.lock().is_busy
     }
 
-    /// Wakes `waker` when no job has the file any more; `false` if none has it now.
+    /// Registers `waker` to be woken when the running job has closed the file. Returns `false` if no job is running.
     pub(super) fn wait_for_job(&self, waker: Waker) -> bool {
         let mut state = self.lock();
         let is_busy = state.is_busy;
@@ -170,12 +167,12 @@ impl Pipe {
         is_busy
     }
 
-    /// Wakes those who wait, on the thread of a job.
+    /// Wakes waiters, on the thread of a job.
     fn wake(&self, wakers: Vec<Waker>) {
         blocking_pool::wake(wakers, |spent| {
             let mut state = self.lock();
             if state.is_closed {
-                // The closer that was woken takes nothing back.
+                // The waiter of a closed pipe does not collect used wakers.
                 return Some(spent);
             }
             state.spent.extend(spent);
@@ -184,11 +181,11 @@ impl Pipe {
     }
 }
 
-/// Reads until enough batches wait.
+/// Reads until enough batches are ready.
 #[derive(Debug)]
 pub(super) struct Job {
     pipe: Arc<Pipe>,
-    /// `None` once it is put back or dropped.
+    /// `None` after it was put back or dropped.
     reader: Option<Reader>,
 }
 
@@ -218,13 +215,13 @@ impl Job {
         }
     }
 
-    /// A buffer for the next batch; `None` if no more is wanted now, and the reader is put back.
+    /// Returns a buffer for the next batch; or puts the reader back and returns `None` if enough batches are ready.
     fn next_buffer(&mut self) -> Option<Vec<u8>> {
         let mut state = self.pipe.lock();
         if state.is_closed {
             return None;
         }
-        if state.ready.len() < AHEAD {
+        if state.ready.len() < PREFETCH {
             return Some(state.spare.pop().unwrap_or_default());
         }
         state.reader = self.reader.take();
@@ -232,7 +229,7 @@ impl Job {
         None
     }
 
-    /// Closes the file, and then says so.
+    /// Closes the file, then records that and wakes the waiters.
     fn finish(&mut self, outcome: Outcome) {
         drop(self.reader.take());
         let mut state = self.pipe.lock();
@@ -249,7 +246,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // Closed, panicked, or never run, if the reader is still here.
+        // If the reader is still present, the job was closed, panicked or never ran.
         if self.reader.is_some() {
             self.finish(Outcome::Failed(Failure::Died));
         }

@@ -1,4 +1,4 @@
-//! Makes batches of whole lines of a file.
+//! Reading batches of whole lines.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::codec::Charset;
 use super::input::{Input, Stop};
 use crate::runtime::blocking_pool;
 
-/// How many bytes are read at a time. A longer line makes a batch of its own.
+/// The number of bytes to read at a time. A longer line becomes a batch of its own.
 pub(super) const BATCH: usize = 1 << 17;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -20,79 +20,79 @@ pub(super) enum Script {
     Ascii,
     /// All of it is valid UTF-8.
     Utf8,
-    /// Each line is for the codec to look at.
+    /// The codec must decode each line.
     #[default]
     Coded,
 }
 
-/// Some whole lines, each with its `\n`; only the last one of a file may lack it.
+/// Whole lines, each with its `\n`; only the last line of a file may lack it.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Initialised, and longer than the lines as a rule.
+    /// The buffer, which is usually longer than the lines.
     pub(super) bytes: Vec<u8>,
-    /// Where the lines end.
+    /// The offset at which the lines end.
     pub(super) end: usize,
     pub(super) script: Script,
 }
 
-/// Why there is no more.
+/// The reason that reading failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Of the operating system.
+    /// An error of the operating system.
     System(io::Error),
-    /// A gzipped file that is cut off.
+    /// The gzip file is truncated.
     Truncated,
-    /// A gzipped file that is none.
+    /// The gzip file is corrupt.
     Corrupt(io::Error),
-    /// The reader did not come to its end.
+    /// The reading thread panicked or never ran.
     Died,
 }
 
-/// See the top of this file.
+/// Reads one file, on any thread.
 #[derive(Debug)]
 pub(super) struct Reader {
     path: PathBuf,
     charset: Charset,
     stop: Arc<Stop>,
-    stage: Stage,
-    /// The beginning of a line whose end is not read yet.
+    phase: Phase,
+    /// The start of a line whose end has not been read yet.
     carry: Vec<u8>,
-    /// The last byte was a `\r`, so that a `\n` would belong to it.
+    /// Whether the last byte was a `\r`, to which a following `\n` belongs.
     after_return: bool,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum Phase {
     Unopened,
     Open {
         input: Input,
-        /// Nothing was looked at yet: there may be a byte order mark to leave out.
+        /// Whether the file may still start with a byte order mark to skip.
         is_fresh: bool,
     },
-    /// It failed behind the lines that it gave last.
+    /// Reading failed behind the lines of the last batch.
     Failed(Failure),
     Ended,
 }
 
 impl Reader {
-    /// A reader that opens the file when the first batch is wanted.
+    /// Makes a reader, which opens the file for its first batch.
     pub(super) fn new(path: PathBuf, charset: Charset, stop: Arc<Stop>) -> Self {
         Self {
             path,
             charset,
             stop,
-            stage: Stage::Unopened,
+            phase: Phase::Unopened,
             carry: Vec::new(),
             after_return: false,
         }
     }
 
-    /// The next batch, in a buffer of an earlier one; `None` at the end of the file, and if it is
-    /// asked to stop. The file is closed when the end or an error is met.
+    /// Reads the next batch into the buffer of an earlier one. Returns `None` at the end of the file and after a request to stop.
+    /// The file is closed at the end or at an error.
     pub(super) fn next(&mut self, mut bytes: Vec<u8>) -> Result<Option<Batch>, Failure> {
-        if matches!(self.stage, Stage::Unopened) {
+        if matches!(self.phase, Phase::Unopened) {
             let input = Input::open(&self.path, &self.stop).map_err(Failure::System)?;
-            self.stage = Stage::Open {
+            self.phase = Phase::Open {
                 input,
                 is_fresh: self.charset.has_mark,
             };
@@ -103,11 +103,11 @@ impl Reader {
         }
         bytes[..filled].copy_from_slice(&self.carry);
         self.carry.clear();
-        // Where the last whole line ends.
+        // The offset at which the last whole line ends.
         let mut end = 0;
-        while let Stage::Open { input, is_fresh } = &mut self.stage {
-            if self.stop.is_asked() || blocking_pool::is_over() {
-                self.stage = Stage::Ended;
+        while let Phase::Open { input, is_fresh } = &mut self.phase {
+            if self.stop.is_requested() || blocking_pool::is_over() {
+                self.phase = Phase::Ended;
                 return Ok(None);
             }
             if filled == bytes.len() {
@@ -118,7 +118,7 @@ impl Reader {
             }
             match input.read(&mut bytes[filled..]) {
                 Ok(0) => {
-                    self.stage = Stage::Ended;
+                    self.phase = Phase::Ended;
                     end = filled;
                 }
                 Ok(count) => {
@@ -137,8 +137,8 @@ impl Reader {
                         }
                     }
                     filled = from + translate(&mut bytes[from..filled], &mut self.after_return);
-                    if let Some(place) = memchr::memrchr(b'\n', &bytes[from..filled]) {
-                        end = from + place + 1;
+                    if let Some(index) = memchr::memrchr(b'\n', &bytes[from..filled]) {
+                        end = from + index + 1;
                         if may_wait {
                             break;
                         }
@@ -152,9 +152,9 @@ impl Reader {
                         io::ErrorKind::UnexpectedEof => Failure::Truncated,
                         _ => Failure::Corrupt(error),
                     };
-                    // What it has of the line in which it failed is not a line.
+                    // The part of the line that was read before the failure is dropped.
                     filled = end;
-                    self.stage = Stage::Failed(failure);
+                    self.phase = Phase::Failed(failure);
                 }
             }
         }
@@ -163,14 +163,14 @@ impl Reader {
             let script = self.charset.script(&bytes[..end]);
             return Ok(Some(Batch { bytes, end, script }));
         }
-        match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Failed(failure) => Err(failure),
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Failed(failure) => Err(failure),
             _ => Ok(None),
         }
     }
 }
 
-/// Makes each `\r` and `\r\n` a `\n`, in place; gives the new length.
+/// Replaces each `\r` and `\r\n` by `\n`, in place. Returns the new length.
 fn translate(bytes: &mut [u8], after_return: &mut bool) -> usize {
     let Some(mut from) = (if *after_return {
         Some(0)

@@ -1,0 +1,120 @@
+//! The self-test of the awaitables' free list: a dead awaitable is revived and driven to its end.
+
+use std::ffi::CStr;
+use std::mem::size_of;
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+
+use super::Step;
+use super::delegate::send;
+use super::type_object::{Class, Coroutine, Native, Object};
+use crate::errors::RaisedError;
+use crate::object::gc::traverse;
+use crate::runtime::private_layout;
+
+/// An awaitable that suspends once, and then returns the object that it holds.
+struct Probe {
+    held: Option<Py<PyAny>>,
+    has_waited: bool,
+}
+
+static CLASS: Class = Class::new();
+
+impl Coroutine for Probe {
+    const NAME: &'static CStr = c"headrace._core.Probe";
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
+        let py = value.py();
+        if !std::mem::replace(&mut self.has_waited, true) {
+            return Ok(Step::Yield(value.clone()));
+        }
+        let held = self.held.take().unwrap_or_else(|| py.None());
+        Ok(Step::Return(held.into_bound(py)))
+    }
+
+    fn throw<'py>(&mut self, _py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
+        Err(error)
+    }
+
+    fn abandon(&mut self, _py: Python<'_>) {
+        self.held = None;
+    }
+}
+
+traverse!(Probe { held });
+
+fn probe<'py>(held: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    Native::alloc(held.py(), || Probe {
+        held: Some(held.clone().unbind()),
+        has_waited: false,
+    })
+}
+
+/// Whether dead awaitables can be revived.
+pub(super) fn revives(py: Python<'_>) -> PyResult<bool> {
+    Native::<Probe>::register(py)?;
+    CLASS.set_most(py, 1);
+    let is_as_expected = is_revived(py);
+    // No later than the result is known: what is on the list stays there.
+    CLASS.set_most(py, 0);
+    is_as_expected
+}
+
+fn is_revived(py: Python<'_>) -> PyResult<bool> {
+    let held = PyDict::new(py).into_any();
+    let first = probe(&held)?;
+    if !is_plain(&first.get_type())? {
+        return Ok(false);
+    }
+    let class = first.get_type().into_any();
+    // SAFETY: a live object.
+    let references = || unsafe { ffi::Py_REFCNT(class.as_ptr()) };
+    let with_one = references();
+    let address = first.as_ptr();
+    drop(first);
+    // Its reference to the type stays.
+    if CLASS.kept(py) != 1 || references() != with_one || !private_layout::has_references(&held, 1)
+    {
+        return Ok(false);
+    }
+    for _ in 0..2 {
+        let revived = probe(&held)?;
+        let is_new = ptr::eq(revived.as_ptr(), address)
+            && CLASS.kept(py) == 0
+            && references() == with_one
+            && revived.get_type().is(&class)
+            && private_layout::has_references(&revived, 1)
+            && !private_layout::is_tracked(&revived);
+        let is_suspended = is_new
+            && matches!(send(&revived, &held), Ok(Step::Yield(value)) if value.is(&held))
+            && private_layout::is_tracked(&revived);
+        let is_driven = is_suspended
+            && matches!(send(&revived, &held), Ok(Step::Return(value)) if value.is(&held));
+        drop(revived);
+        if !is_driven || CLASS.kept(py) != 1 || !private_layout::has_references(&held, 1) {
+            return Ok(false);
+        }
+    }
+    Ok(references() == with_one)
+}
+
+/// Whether objects of the type consist of what this crate wrote down, and nothing that CPython added.
+fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    let kind = class.as_type_ptr();
+    // SAFETY: a live type; its struct is looked at once it is known.
+    Ok(private_layout::has_known_struct(class)?
+        && !private_layout::has_managed_fields(class)
+        && unsafe {
+            (*kind).tp_basicsize.cast_unsigned() == size_of::<Object<Probe>>()
+                && (*kind).tp_weaklistoffset == 0
+                && (*kind).tp_dictoffset == 0
+                && ffi::PyType_IS_GC(kind) != 0
+        })
+}

@@ -1,0 +1,33 @@
+//! A hash for integer keys that no user chooses: addresses and counters.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Builds an [`IntHasher`] for each key.
+pub(crate) type BuildIntHasher = BuildHasherDefault<IntHasher>;
+
+/// Multiplies by the golden ratio, then folds the high bits onto the low ones: a hash table uses both.
+#[derive(Debug, Default)]
+pub(crate) struct IntHasher(u64);
+
+impl Hasher for IntHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, key: u64) {
+        let mixed = (self.0 ^ key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    #[inline]
+    fn write_usize(&mut self, key: usize) {
+        self.write_u64(key as u64);
+    }
+}
