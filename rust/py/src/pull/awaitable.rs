@@ -15,7 +15,7 @@ use super::suspended::{SuspendPoint, SuspendedPull};
 use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
 use crate::errors;
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::Cancels;
@@ -125,7 +125,7 @@ impl Pull {
             PullPhase::Suspended => self.resume(link, Ok(value)),
             PullPhase::Queued(_) => self.on_turn(link),
             PullPhase::Detaching(_) => self.build(link),
-            PullPhase::Getting(wanted) => self.poll_get(link, wanted),
+            PullPhase::Getting(pending) => self.poll_get(link, pending),
             PullPhase::New | PullPhase::Done => {
                 unreachable!("the caller handles a new pull, and a finished one is not stepped")
             }
@@ -359,18 +359,15 @@ impl Coroutine for Pull {
     }
 }
 
-impl Traverse for Pull {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        if let Some(link) = &self.link {
-            visit(link.as_any())?;
-        }
-        match &self.phase {
-            PullPhase::Queued(parked) | PullPhase::Detaching(parked) => parked.traverse(visit),
-            PullPhase::Getting(wanted) => {
-                visit(wanted.0.as_any())?;
-                wanted.1.traverse(visit)
-            }
-            PullPhase::New | PullPhase::Suspended | PullPhase::Done => Ok(()),
-        }
+traverse!(Pull { link, phase });
+
+traverse!(
+    enum PullPhase {
+        New {},
+        Queued(parked),
+        Detaching(parked),
+        Suspended {},
+        Getting(pending),
+        Done {},
     }
-}
+);

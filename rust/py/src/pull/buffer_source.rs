@@ -13,10 +13,17 @@ use crate::buffer::Buffer;
 use crate::coroutine::{Pending, Step};
 use crate::errors;
 use crate::errors::RaisedError;
+use crate::object::gc::traverse;
 use crate::runtime::yield_budget;
 
 /// A pending `get()`, and its buffer.
-pub(super) type PendingGet = (Py<Buffer>, Pending<Get<Py<PyAny>>>);
+#[derive(Debug)]
+pub(super) struct PendingGet {
+    buffer: Py<Buffer>,
+    get: Pending<Get<Py<PyAny>>>,
+}
+
+traverse!(PendingGet { buffer, get });
 
 impl Pull {
     /// Take the next item if there is one that is not promised to a waiter.
@@ -70,7 +77,7 @@ impl Pull {
             TryGetError::Ended => self.deliver_buffer_end(link, buffer.get()),
             TryGetError::Empty => {
                 let get = Pending::new(buffer.get().core().get());
-                self.poll_get(link, Box::new((buffer, get)))
+                self.poll_get(link, Box::new(PendingGet { buffer, get }))
             }
         }
     }
@@ -82,9 +89,9 @@ impl Pull {
         mut pending: Box<PendingGet>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
-        match pending.1.step(py)? {
-            Ok(Ok(item)) => self.deliver(pending.0.get().reveal(item.into_bound(py))),
-            Ok(Err(_)) => self.deliver_buffer_end(link, pending.0.get()),
+        match pending.get.step(py)? {
+            Ok(Ok(item)) => self.deliver(pending.buffer.get().reveal(item.into_bound(py))),
+            Ok(Err(_)) => self.deliver_buffer_end(link, pending.buffer.get()),
             Err(object) => {
                 self.suspend_in(link, PullPhase::Getting(pending));
                 yield_budget::renew();

@@ -214,10 +214,7 @@ impl PyParkedHolder {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.0.peek_for_gc().as_deref() {
-            Some(Some(point)) => gc::visit(&visit, |visit| point.traverse(visit)),
-            _ => Ok(()),
-        }
+        gc::visit(&visit, |visit| self.0.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {

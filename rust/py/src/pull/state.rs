@@ -15,7 +15,7 @@ use super::pipeline::Pipeline;
 use super::suspended::SuspendedPull;
 use crate::buffer::Buffer;
 use crate::kernel::AnyKernel;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::runtime::blocking_wait::this_thread;
 use crate::source::AnySource;
@@ -193,35 +193,16 @@ impl LinkState {
     }
 }
 
-impl Traverse for LinkState {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match &self.origin {
-            Origin::Unset => {}
-            Origin::Source(feed) => visit(feed.as_any())?,
-            Origin::Stage { source, kernel } => {
-                visit(source.as_any())?;
-                visit(kernel.as_any())?;
-            }
-        }
-        if let Some(feed) = &self.implementation {
-            visit(feed.as_any())?;
-        }
-        if let Some(buffer) = &self.buffer_source {
-            visit(buffer.as_any())?;
-        }
-        if let Some(feed) = &self.inner_source {
-            visit(feed.as_any())?;
-        }
-        if let Some(suspended) = &self.suspended {
-            suspended.traverse(visit)?;
-        }
-        if let Some(pipeline) = &self.pipeline {
-            pipeline.traverse(visit)?;
-        }
-        if let Some(closing) = &self.closing {
-            closing.traverse(visit)?;
-        }
-        self.returned.iter().try_for_each(&mut *visit)?;
-        self.retained.as_ref().map_or(Ok(()), visit)
-    }
-}
+traverse!(LinkState {
+    origin,
+    implementation,
+    buffer_source,
+    inner_source,
+    suspended,
+    pipeline,
+    closing,
+    returned,
+    retained
+});
+
+traverse!(enum Origin { Unset {}, Source(source), Stage { source, kernel } });

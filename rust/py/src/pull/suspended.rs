@@ -9,7 +9,7 @@ use super::link::PyPullLink;
 use super::pipeline::{Advance, Awaited, Entry, Pipeline};
 
 use crate::coroutine::Inner;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::runtime::asyncio::Cancels;
 use crate::source::{SourcePoll, Wait};
 
@@ -41,19 +41,9 @@ pub(crate) struct SuspendedPull {
     pub(crate) interrupted: bool,
 }
 
-impl Traverse for SuspendedPull {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.awaiting)?;
-        match &self.point {
-            SuspendPoint::Yield => Ok(()),
-            SuspendPoint::Source(wait, _) => wait.traverse(visit),
-            SuspendPoint::Callable { inner, item, .. } => {
-                visit(inner.object())?;
-                visit(item)
-            }
-        }
-    }
-}
+traverse!(SuspendedPull { awaiting, point });
+
+traverse!(enum SuspendPoint { Yield {}, Source(wait, _), Callable { inner, item } });
 
 impl Pipeline {
     /// [`Self::advance`] with an unpacked error, for callers off the hot path.

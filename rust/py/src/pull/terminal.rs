@@ -21,7 +21,7 @@ use super::state::{Label, Origin, Start};
 use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors::RaisedError;
 use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
 /// The way in which a terminal reduces the items to one result.
 #[derive(Debug)]
@@ -234,19 +234,21 @@ impl Coroutine for Terminal {
     }
 }
 
-impl Traverse for Terminal {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for link in [&self.link, &self.stream].into_iter().flatten() {
-            visit(link.as_any())?;
-        }
-        self.pull.traverse(visit)?;
-        match &self.reduction {
-            Reduction::Collect(items) => visit(items.as_any()),
-            Reduction::Fold(kernel) => visit(kernel.as_any()),
-            Reduction::Count(_) | Reduction::Drop => Ok(()),
-        }
+traverse!(Terminal {
+    link,
+    stream,
+    pull,
+    reduction
+});
+
+traverse!(
+    enum Reduction {
+        Collect(items),
+        Fold(kernel),
+        Count {},
+        Drop {},
     }
-}
+);
 
 /// Collect all items in a list.
 #[pyfunction]

@@ -17,7 +17,7 @@ use crate::buffer::Buffer;
 use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors;
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio::Cancels;
 use crate::runtime::yield_budget;
@@ -34,8 +34,8 @@ enum PushPhase {
     New(Py<PyAny>),
     NewFlush,
     /// A fan has delivered the item as far as possible without waiting.
-    Pending(Box<(InFlight, PendingWait)>),
-    Suspended(Box<(InFlight, SuspendPoint, CancelBaseline)>),
+    Pending(Box<PendingPush>),
+    Suspended(Box<SuspendedPush>),
     Done,
 }
 
@@ -49,6 +49,27 @@ pub(super) struct InFlight {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) state: PushState,
 }
+
+traverse!(InFlight { state });
+
+/// A push whose next wait has not started.
+#[derive(Debug)]
+struct PendingPush {
+    in_flight: InFlight,
+    wait: PendingWait,
+}
+
+traverse!(PendingPush { in_flight, wait });
+
+/// A suspended push.
+#[derive(Debug)]
+struct SuspendedPush {
+    in_flight: InFlight,
+    point: SuspendPoint,
+    baseline: CancelBaseline,
+}
+
+traverse!(SuspendedPush { in_flight, point });
 
 static CLASS: Class = Class::new();
 
@@ -86,7 +107,7 @@ impl Push {
         wait: PendingWait,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
-        let phase = PushPhase::Pending(Box::new((in_flight, wait)));
+        let phase = PushPhase::Pending(Box::new(PendingPush { in_flight, wait }));
         let head = head.clone().unbind();
         Native::alloc(py, || Self { head, phase })
     }
@@ -106,7 +127,10 @@ impl Push {
                 self.on_first_step(&head, InFlight { pipeline, state }, outcome)
             }
             PushPhase::Pending(pending) => {
-                let (mut in_flight, wait) = *pending;
+                let PendingPush {
+                    mut in_flight,
+                    wait,
+                } = *pending;
                 let outcome = in_flight
                     .pipeline
                     .start_wait(&head, &mut in_flight.state, wait);
@@ -218,9 +242,14 @@ impl Push {
     fn resume<'py>(
         &mut self,
         head: &Bound<'py, PyPushLink>,
-        (mut in_flight, point, baseline): (InFlight, SuspendPoint, CancelBaseline),
+        suspended: SuspendedPush,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
     ) -> PyResult<Step<'py>> {
+        let SuspendedPush {
+            mut in_flight,
+            point,
+            baseline,
+        } = suspended;
         let outcome = in_flight
             .pipeline
             .resume(head, &mut in_flight.state, point, sent, baseline);
@@ -245,7 +274,11 @@ impl Push {
         baseline: CancelBaseline,
     ) {
         let baseline = baseline.or_else(|| point.runs_foreign_code().then(|| Cancels::now(py)));
-        self.phase = PushPhase::Suspended(Box::new((in_flight, point, baseline)));
+        self.phase = PushPhase::Suspended(Box::new(SuspendedPush {
+            in_flight,
+            point,
+            baseline,
+        }));
         yield_budget::renew();
     }
 }
@@ -345,7 +378,10 @@ impl Coroutine for Push {
         match std::mem::replace(&mut self.phase, PushPhase::Done) {
             PushPhase::Suspended(suspended) => self.resume(&head, *suspended, Err(error)),
             PushPhase::Pending(pending) => {
-                let (mut in_flight, wait) = *pending;
+                let PendingPush {
+                    mut in_flight,
+                    wait,
+                } = *pending;
                 // The wait never started. Outputs that stages made before it are retained.
                 in_flight.state.cancel_wait(py, wait)?;
                 Err(in_flight.fail(&head, error, true))
@@ -358,12 +394,19 @@ impl Coroutine for Push {
         let head = self.head.bind(py).clone();
         match std::mem::replace(&mut self.phase, PushPhase::Done) {
             PushPhase::Suspended(suspended) => {
-                let (mut in_flight, point, _) = *suspended;
+                let SuspendedPush {
+                    mut in_flight,
+                    point,
+                    ..
+                } = *suspended;
                 in_flight.pipeline.abandon(py, &mut in_flight.state, point);
                 in_flight.pipeline.retain_rest(&head, in_flight.state, true);
             }
             PushPhase::Pending(pending) => {
-                let (mut in_flight, wait) = *pending;
+                let PendingPush {
+                    mut in_flight,
+                    wait,
+                } = *pending;
                 if let Err(error) = in_flight.state.cancel_wait(py, wait) {
                     error.write_unraisable(py, None);
                 }
@@ -374,20 +417,14 @@ impl Coroutine for Push {
     }
 }
 
-impl Traverse for Push {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.head.as_any())?;
-        match &self.phase {
-            PushPhase::New(item) => visit(item),
-            PushPhase::Pending(pending) => {
-                pending.0.state.traverse(visit)?;
-                pending.1.traverse(visit)
-            }
-            PushPhase::Suspended(suspended) => {
-                suspended.0.state.traverse(visit)?;
-                suspended.1.traverse(visit)
-            }
-            PushPhase::NewFlush | PushPhase::Done => Ok(()),
-        }
+traverse!(Push { head, phase });
+
+traverse!(
+    enum PushPhase {
+        New(item),
+        NewFlush {},
+        Pending(pending),
+        Suspended(suspended),
+        Done {},
     }
-}
+);

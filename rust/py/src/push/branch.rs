@@ -20,7 +20,7 @@ use super::pipeline::{Pipeline, annotate};
 use super::work_stack::PushState;
 use crate::coroutine::delegate::is_awaitable;
 use crate::kernel::call_one;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::object::iterator_result::IteratorResult;
 
@@ -173,20 +173,14 @@ impl Branch {
     }
 }
 
-impl Traverse for Branch {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.sink)?;
-        let Some(fused) = &self.fused else {
-            return Ok(());
-        };
-        visit(fused.link.as_any())?;
-        match &fused.direct {
-            None => Ok(()),
-            Some(DirectSink::List(list)) => visit(list.as_any()),
-            Some(DirectSink::Callbacks(callbacks)) => visit(callbacks.as_any()),
-        }
+traverse!(Branch { sink, fused });
+traverse!(FusedBranch { link, direct });
+traverse!(
+    enum DirectSink {
+        List(list),
+        Callbacks(callbacks),
     }
-}
+);
 
 /// The result of pushing into a branch.
 pub(super) enum Pushed<'py> {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use super::link::{PyPushLink, closed_error};
 use super::pipeline::{End, Pipeline};
 use super::wait::PendingWait;
-use super::work_stack::{PushState, Retained};
+use super::work_stack::{Checkpoint, PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::Output;
@@ -301,12 +301,18 @@ impl Pipeline {
             match work.content {
                 Retained::Item(item) => {
                     if !work.is_caller_item {
-                        state.checkpoint = Some((entry, item.clone_ref(py)));
+                        state.checkpoint = Some(Checkpoint {
+                            entry,
+                            output: item.clone_ref(py),
+                        });
                     }
                     return Ok(NextWork::Entry((item.into_bound(py), entry)));
                 }
                 Retained::Part(item, only) => {
-                    state.checkpoint = Some((entry, item.clone_ref(py)));
+                    state.checkpoint = Some(Checkpoint {
+                        entry,
+                        output: item.clone_ref(py),
+                    });
                     return Ok(NextWork::Part(item.into_bound(py), only));
                 }
                 Retained::Inner(source) => {

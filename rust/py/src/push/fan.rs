@@ -20,11 +20,11 @@ use super::deliver::{Delivered, Mode};
 use super::link::PyPushLink;
 use super::nowait::{is_would_block, would_block};
 use super::pipeline::annotate;
-use super::wait::PendingWait;
+use super::wait::{Missing, PendingWait};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors;
 use crate::kernel::Callable;
-use crate::object::gc::{self, Traverse};
+use crate::object::gc::{self, Traverse, traverse};
 
 /// The rule that selects the branches of an item.
 #[derive(Debug)]
@@ -47,6 +47,19 @@ pub(crate) struct PyFan {
     branch_of_sink: Vec<usize>,
     open_count: AtomicUsize,
 }
+
+traverse!(PyFan {
+    selection,
+    branches
+});
+
+traverse!(
+    enum Selector {
+        All {},
+        Callable(selector),
+        RoundRobin {},
+    }
+);
 
 /// The branches' results for an item, if not all accepted it at once.
 #[derive(Debug)]
@@ -145,14 +158,7 @@ impl PyFan {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            if let Selector::Callable(selector) = &self.selection {
-                selector.traverse(visit)?;
-            }
-            self.branches
-                .iter()
-                .try_for_each(|branch| branch.traverse(visit))
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -416,7 +422,10 @@ impl<'py> FanOutcome<'py> {
         let settling = owner.call_method1(intern!(py, "_settle"), arguments)?;
         Ok(Delivered::Pending(PendingWait::Sink {
             awaitable: settling.unbind(),
-            missing: Some((item.clone().unbind(), missing.unbind())),
+            missing: Some(Missing {
+                item: item.clone().unbind(),
+                branches: missing.unbind(),
+            }),
         }))
     }
 }

@@ -14,7 +14,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{self, Traverse, VisitError, Visitor};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
 /// A sequence of pushes into sinks.
@@ -55,12 +55,7 @@ impl PyDelivery {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            match self.accepted_by.peek_for_gc().as_deref() {
-                Some(Some(known)) => visit(known),
-                _ => Ok(()),
-            }
-        })
+        gc::visit(&visit, |visit| self.accepted_by.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -175,16 +170,12 @@ impl Coroutine for Delivering {
     }
 }
 
-impl Traverse for Delivering {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.delivery.as_any())?;
-        match &self.phase {
-            SinkPhase::New(sink, item) => {
-                visit(sink)?;
-                visit(item)
-            }
-            SinkPhase::Waiting(inner) => visit(inner.object()),
-            SinkPhase::Done => Ok(()),
-        }
+traverse!(Delivering { delivery, phase });
+
+traverse!(
+    enum SinkPhase {
+        New(sink, item),
+        Waiting(inner),
+        Done {},
     }
-}
+);

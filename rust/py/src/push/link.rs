@@ -18,7 +18,7 @@ use super::work_stack::{PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
-use crate::object::gc::{self, Traverse};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::check_int;
 use crate::object::iterative_drop::IterativeDrop;
@@ -45,6 +45,16 @@ pub(crate) enum Outlet {
     /// None: the garbage collector cleared the link.
     Gone,
 }
+
+traverse!(enum Outlet {
+    Unset {},
+    Stage { sink, kernel },
+    Collect(list, _),
+    Queue(buffer),
+    Call(callbacks),
+    Fan(fan),
+    Gone {},
+});
 
 /// The states of a link. Accepts items.
 const OPEN: u8 = 0;
@@ -183,22 +193,8 @@ impl PyPushLink {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            match self.outlet.peek_for_gc().as_deref() {
-                Some(Outlet::Stage { sink, kernel }) => {
-                    visit(sink)?;
-                    visit(kernel.as_any())?;
-                }
-                Some(Outlet::Collect(list, _)) => visit(list.as_any())?,
-                Some(Outlet::Queue(buffer)) => visit(buffer.as_any())?,
-                Some(Outlet::Call(callbacks)) => visit(callbacks.as_any())?,
-                Some(Outlet::Fan(fan)) => visit(fan.as_any())?,
-                Some(Outlet::Unset | Outlet::Gone) | None => {}
-            }
-            if let Some(retained) = self.retained.peek_for_gc() {
-                retained
-                    .iter()
-                    .try_for_each(|retained| retained.traverse(visit))?;
-            }
+            self.outlet.traverse(visit)?;
+            self.retained.traverse(visit)?;
             match self.pipeline.peek_for_gc().as_deref() {
                 Some(Some(pipeline)) if Arc::strong_count(pipeline) == 1 => {
                     pipeline.traverse(visit)

@@ -15,7 +15,7 @@ use super::work_stack::{PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
 /// One link of a pipeline, with its kernel.
 #[derive(Debug)]
@@ -153,27 +153,19 @@ impl Pipeline {
     }
 }
 
-impl Traverse for Pipeline {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for stage in &self.stages {
-            if let Some(link) = &stage.link {
-                visit(link.as_any())?;
-            }
-            visit(stage.kernel.as_any())?;
-        }
-        if let Some(link) = &self.last {
-            visit(link.as_any())?;
-        }
-        match &self.end {
-            End::Implementation | End::Unset => Ok(()),
-            End::Collect(list, _) => visit(list.as_any()),
-            End::Queue(buffer) => visit(buffer.as_any()),
-            End::Call(callbacks) => visit(callbacks.as_any()),
-            End::Fan(fan) => visit(fan.as_any()),
-            End::Foreign(sink) => visit(sink),
-        }
+traverse!(Pipeline { stages, last, end });
+traverse!(Stage { link, kernel });
+traverse!(
+    enum End {
+        Implementation {},
+        Collect(list, _),
+        Queue(buffer),
+        Call(callbacks),
+        Fan(fan),
+        Foreign(sink),
+        Unset {},
     }
-}
+);
 
 fn is_stateful(kernel: &AnyKernel) -> bool {
     !matches!(

@@ -159,9 +159,9 @@ impl Pipeline {
         });
         let missing = match &point {
             SuspendPoint::Sink {
-                missing: Some((item, numbers)),
+                missing: Some(missing),
                 ..
-            } => Some((item.clone_ref(py), numbers.clone_ref(py))),
+            } => Some(missing.clone_ref(py)),
             _ => None,
         };
         let is_cancellation = |error: &PyErr| {
@@ -213,14 +213,18 @@ impl Pipeline {
     }
 
     /// Retain an output for the branches of the fan that lack it.
-    fn keep_part(&self, py: Python<'_>, state: &mut PushState, (item, numbers): Missing) {
+    fn keep_part(&self, py: Python<'_>, state: &mut PushState, missing: Missing) {
         // Without a checkpoint the caller owns the item.
         if state.checkpoint.take().is_none() {
             return;
         }
-        let numbers: Vec<usize> = numbers.bind(py).extract().unwrap_or_default();
-        if !numbers.is_empty() {
-            state.push(self.stages.len(), Retained::Part(item, numbers), false);
+        let branches: Vec<usize> = missing.branches.bind(py).extract().unwrap_or_default();
+        if !branches.is_empty() {
+            state.push(
+                self.stages.len(),
+                Retained::Part(missing.item, branches),
+                false,
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use pyo3::types::PyList;
 
 use crate::buffer::Putting;
 use crate::coroutine::Inner;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::source::{AnySource, Wait};
 
 /// A wait that a push needs, and has not started.
@@ -74,32 +74,33 @@ impl PendingWait {
     }
 }
 
-impl Traverse for PendingWait {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Yield(item) => item.iter().try_for_each(visit),
-            Self::Callable {
-                awaitable, item, ..
-            }
-            | Self::Callback {
-                awaitable, item, ..
-            }
-            | Self::Selector { awaitable, item } => {
-                visit(awaitable)?;
-                visit(item)
-            }
-            Self::Space(putting) => putting.traverse(visit),
-            Self::Sink { awaitable, missing } => {
-                visit(awaitable)?;
-                traverse_missing(missing.as_ref(), visit)
-            }
-            Self::Source(source, _) => visit(source.as_any()),
+traverse!(enum PendingWait {
+    Yield(item),
+    Callable { awaitable, item },
+    Space(putting),
+    Sink { awaitable, missing },
+    Callback { awaitable, item },
+    Selector { awaitable, item },
+    Source(source, _),
+});
+
+/// An item, and the numbers of the fan's branches that still lack it.
+#[derive(Debug)]
+pub(super) struct Missing {
+    pub(super) item: Py<PyAny>,
+    pub(super) branches: Py<PyList>,
+}
+
+traverse!(Missing { item, branches });
+
+impl Missing {
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            item: self.item.clone_ref(py),
+            branches: self.branches.clone_ref(py),
         }
     }
 }
-
-/// An item, and the numbers of the fan's branches that still lack it.
-pub(super) type Missing = (Py<PyAny>, Py<PyList>);
 
 /// The point where a push is suspended. The variants are those of [`PendingWait`].
 #[derive(Debug)]
@@ -139,33 +140,12 @@ impl SuspendPoint {
     }
 }
 
-impl Traverse for SuspendPoint {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Yield(item) => item.iter().try_for_each(visit),
-            Self::Space(putting) => putting.traverse(visit),
-            Self::Sink { inner, missing } => {
-                visit(inner.object())?;
-                traverse_missing(missing.as_ref(), visit)
-            }
-            Self::Callable { inner, item, .. }
-            | Self::Callback { inner, item, .. }
-            | Self::Selector { inner, item } => {
-                visit(inner.object())?;
-                visit(item)
-            }
-            Self::Source { wait, source, .. } => {
-                visit(source.as_any())?;
-                wait.traverse(visit)
-            }
-        }
-    }
-}
-
-fn traverse_missing(missing: Option<&Missing>, visit: Visitor<'_>) -> Result<(), VisitError> {
-    let Some((item, numbers)) = missing else {
-        return Ok(());
-    };
-    visit(item)?;
-    visit(numbers.as_any())
-}
+traverse!(enum SuspendPoint {
+    Yield(item),
+    Callable { inner, item },
+    Space(putting),
+    Sink { inner, missing },
+    Callback { inner, item },
+    Selector { inner, item },
+    Source { wait, source },
+});

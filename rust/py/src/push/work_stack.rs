@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use super::wait::PendingWait;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterator_result::IteratorResult;
 use crate::source::AnySource;
 
@@ -18,14 +18,13 @@ pub(super) enum Retained {
     Part(Py<PyAny>, Vec<usize>),
 }
 
-impl Traverse for Retained {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Item(item) | Self::Part(item, _) => visit(item),
-            Self::Inner(feed) => visit(feed.as_any()),
-        }
+traverse!(
+    enum Retained {
+        Item(item),
+        Inner(source),
+        Part(item, _),
     }
-}
+);
 
 /// An item or iterable, and the stage where it continues.
 #[derive(Debug)]
@@ -37,6 +36,15 @@ pub(super) struct WorkItem {
     pub(super) is_caller_item: bool,
 }
 
+/// The output of a stateful stage, and the stage that it enters next.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    pub(super) entry: usize,
+    pub(super) output: Py<PyAny>,
+}
+
+traverse!(Checkpoint { output });
+
 /// The state of one push.
 #[derive(Debug)]
 pub(super) struct PushState {
@@ -44,9 +52,8 @@ pub(super) struct PushState {
     pub(super) pushed: Option<Py<PyAny>>,
     /// The work after the current item. The next work is last.
     pub(super) stack: Vec<WorkItem>,
-    /// The output of the last stateful stage for the current item, and the stage that it enters
-    /// next. A cancelled push retains it, and a later push continues from there.
-    pub(super) checkpoint: Option<(usize, Py<PyAny>)>,
+    /// The output of the last stateful stage for the current item. A cancelled push retains it, and a later push continues from there.
+    pub(super) checkpoint: Option<Checkpoint>,
     /// A stage has consumed the pushed item.
     pub(super) is_consumed: bool,
     /// Stages before this one accept no more items.
@@ -102,7 +109,10 @@ impl PushState {
     /// Record a stateful stage's output for the current item.
     pub(super) fn set_checkpoint(&mut self, entry: usize, output: &Bound<'_, PyAny>) {
         self.mark_consumed();
-        self.checkpoint = Some((entry, output.clone().unbind()));
+        self.checkpoint = Some(Checkpoint {
+            entry,
+            output: output.clone().unbind(),
+        });
     }
 
     /// Note that a stage has consumed the current item.
@@ -139,8 +149,8 @@ impl PushState {
             // An inner source that has delivered nothing yet is made again from the item.
             return Vec::new();
         }
-        if was_cancelled && let Some((entry, item)) = self.checkpoint.take() {
-            self.push(entry, Retained::Item(item), false);
+        if was_cancelled && let Some(Checkpoint { entry, output }) = self.checkpoint.take() {
+            self.push(entry, Retained::Item(output), false);
         }
         std::mem::take(&mut self.stack)
     }
@@ -192,16 +202,10 @@ impl PushState {
     }
 }
 
-impl Traverse for PushState {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for work in &self.stack {
-            work.content.traverse(visit)?;
-        }
-        let checkpoint = self.checkpoint.as_ref().map(|(_, item)| item);
-        [&self.pushed, &self.result]
-            .into_iter()
-            .flatten()
-            .chain(checkpoint)
-            .try_for_each(visit)
-    }
-}
+traverse!(PushState {
+    stack,
+    checkpoint,
+    pushed,
+    result
+});
+traverse!(WorkItem { content });
