@@ -414,7 +414,7 @@ class Fan:
     def __new__(
         cls,
         sinks: Sequence[PushProtocol[Any]],
-        route: Literal["all", "ring"] | Callable[[Any], Any],
+        selection: Literal["all", "ring"] | Callable[[Any], Any],
         concurrent: bool,
     ) -> Fan: ...
     @property

@@ -63,7 +63,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<buffer::Buffer>()?;
     module.add_class::<graph::GraphCore>()?;
     module.add_class::<object::iterator_result::IteratorResult>()?;
-    module.add_class::<pull::link::PullLink>()?;
+    module.add_class::<pull::link::PyPullLink>()?;
     module.add_class::<source::PyDequeSource>()?;
     module.add_class::<source::PyIterSource>()?;
     module.add_class::<source::PyOnceSource>()?;
@@ -72,12 +72,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<source::PyAsyncIterSource>()?;
     module.add_class::<merge::Merge>()?;
     module.add_class::<merge::MergeFeed>()?;
-    module.add_class::<push::link::PushLink>()?;
+    module.add_class::<push::link::PyPushLink>()?;
     module.add_function(wrap_pyfunction!(pull::control::adopt, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::stock, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::standing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::control::upstream, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::circle::attach, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::cycle::attach, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::check_closing, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::shut, module)?)?;
     module.add_function(wrap_pyfunction!(pull::closing::begin_closing, module)?)?;
@@ -93,9 +93,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         runtime::yield_budget::set_turn_budget,
         module
     )?)?;
-    module.add_class::<push::callbacks::Callbacks>()?;
-    module.add_class::<push::foreign_sink::Delivery>()?;
-    module.add_class::<push::fan::Fan>()?;
+    module.add_class::<push::callbacks::PyCallbacks>()?;
+    module.add_class::<push::foreign_sink::PyDelivery>()?;
+    module.add_class::<push::fan::PyFan>()?;
     module.add_function(wrap_pyfunction!(push::drain::hand_back, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::end_push, module)?)?;
     module.add_function(wrap_pyfunction!(push::link::settle_push, module)?)?;

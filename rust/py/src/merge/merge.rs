@@ -18,8 +18,8 @@ use crate::errors;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::check_int;
-use crate::pull::circle;
-use crate::pull::link::PullLink;
+use crate::pull::cycle;
+use crate::pull::link::PyPullLink;
 use crate::runtime::asyncio;
 use crate::runtime::blocking_wait::this_thread;
 use crate::runtime::fork_guard::ProcessId;
@@ -35,7 +35,7 @@ pub(crate) struct Merge {
     pub(super) error_policy: ErrorPolicy,
     /// Called with this, gives what is awaited to close it.
     pub(super) closer: Py<PyAny>,
-    /// Whether something pulls a stream that takes from it, or did; see `drive/pull/circle.rs`.
+    /// Whether something pulls a stream that takes from it, or did; see `pull/cycle.rs`.
     pub(crate) is_attached: AtomicBool,
     pub(super) state: GilCell<State>,
 }
@@ -100,8 +100,8 @@ impl Merge {
         this.home.check(py, "stream")?;
         // Notes that the source is pulled: after it a source that is a stream of this merge shows.
         let (feed, is_foreign) = over(source)?;
-        if let Ok(link) = source.cast::<PullLink>() {
-            circle::refuse_circle(slf, link)?;
+        if let Ok(link) = source.cast::<PyPullLink>() {
+            cycle::reject_cycle(slf, link)?;
         }
         let number = this.state.borrow(py).given;
         let is_labelled = !label.is_empty();
@@ -157,7 +157,7 @@ impl Merge {
             let state = self.state.borrow(py);
             state
                 .in_order()
-                .filter(|slot| slot.is_given && slot.source.bind(py).is_instance_of::<PullLink>())
+                .filter(|slot| slot.is_given && slot.source.bind(py).is_instance_of::<PyPullLink>())
                 .map(|slot| slot.source.clone_ref(py))
                 .collect()
         };
@@ -341,9 +341,9 @@ impl Merge {
 /// The feed over a source, and whether it has to be stepped under a task of its own.
 pub(super) fn over(source: &Bound<'_, PyAny>) -> PyResult<(AnySource, bool)> {
     let py = source.py();
-    if let Ok(link) = source.cast::<PullLink>() {
+    if let Ok(link) = source.cast::<PyPullLink>() {
         let feed = Py::new(py, PyAsyncIterSource::over(source))?;
-        return Ok((AnySource::AsyncIter(feed), !PullLink::is_plain(link)?));
+        return Ok((AnySource::AsyncIter(feed), !PyPullLink::is_plain(link)?));
     }
     let kind = source.get_type();
     if kind.hasattr(intern!(py, "__aiter__"))? {

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use super::merge::Merge;
 use super::state::State;
-use crate::pull::link::PullLink;
+use crate::pull::link::PyPullLink;
 use crate::source::AnySource;
 
 impl Merge {
@@ -35,7 +35,7 @@ impl Merge {
         };
         for slot in &slots {
             let source = slot.source.bind(py);
-            if source.is_instance_of::<PullLink>() {
+            if source.is_instance_of::<PyPullLink>() {
                 if let AnySource::AsyncIter(feed) = &slot.feed {
                     feed.get().forget(py);
                 }

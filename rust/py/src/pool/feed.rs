@@ -9,7 +9,7 @@ use super::waiting::{Waited, Waiting};
 use crate::coroutine::{Class, Coroutine, Inner, Step};
 use crate::errors::RaisedError;
 use crate::object::gc::{Traverse, VisitError, Visitor, traverse};
-use crate::pull::awaitable::{Delivery, Pull};
+use crate::pull::awaitable::{Pull, ResultFormat};
 use crate::runtime::yield_budget;
 
 /// For how long it goes on without a turn of the loop, in seconds: what is called may end at once, and its
@@ -126,7 +126,7 @@ impl Feed {
                 Some(draw) => draw.send(value),
                 None if this.is_open() => {
                     let draw = match this.link(py) {
-                        Some(link) => Draw::Link(Pull::new(link.clone(), Delivery::Item)),
+                        Some(link) => Draw::Link(Pull::new(link.clone(), ResultFormat::Item)),
                         None => Draw::Other(Inner::of(this.pull(py)?)?),
                     };
                     self.turned = false;

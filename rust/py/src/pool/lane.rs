@@ -27,7 +27,7 @@ use crate::merge::task_context::Entered;
 use crate::object::gc::{self, Traverse};
 use crate::object::gil_cell::GilCell;
 use crate::pull::control::as_link;
-use crate::pull::link::PullLink;
+use crate::pull::link::PyPullLink;
 use crate::runtime::asyncio::InContext;
 use crate::runtime::clock::Clock;
 
@@ -40,7 +40,7 @@ pub(crate) struct Lane {
     name: String,
     source: Py<PyAny>,
     /// The same, if it is a link that is pulled as any link is.
-    link: Option<Py<PullLink>>,
+    link: Option<Py<PyPullLink>>,
     pub(super) granter: Granter,
     event_loop: Py<PyAny>,
     clock: Clock,
@@ -295,7 +295,7 @@ impl Lane {
 
     /// The source, if it is a link that is pulled as any link is.
     #[inline]
-    pub(super) fn link<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PullLink>> {
+    pub(super) fn link<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyPullLink>> {
         self.link.as_ref().map(|link| link.bind(py))
     }
 

@@ -1,4 +1,4 @@
-//! `Pull`: one `anext()`.
+//! `Pull`: the awaitable of one `anext()`.
 
 use std::ffi::CStr;
 use std::task::Waker;
@@ -6,102 +6,102 @@ use std::task::Waker;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use super::buffer_source::Wanted;
-use super::fifo::{FIRST, Ticket};
-use super::link::PullLink;
-use super::pipeline::{Advance, Line, Suspended};
+use super::buffer_source::PendingGet;
+use super::fifo::{UNQUEUED, WaiterId};
+use super::link::PyPullLink;
+use super::pipeline::{Advance, Pipeline, Suspension};
 use super::state::{Phase, Start};
-use super::suspended::{Flight, Place};
+use super::suspended::{SuspendPoint, SuspendedPull};
 use crate::coroutine::{Class, Coroutine, Native, Parked, Step};
 use crate::errors;
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::Cancels;
 use crate::runtime::yield_budget;
 
-/// How a pull gives its outcome.
+/// The form in which a pull returns its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// The item; `StopAsyncIteration` at the end.
+pub(crate) enum ResultFormat {
+    /// The item. The end raises `StopAsyncIteration`.
     Item,
-    /// An `IteratorResult`, also at the end.
+    /// An `IteratorResult`, for an item and for the end.
     Result,
 }
 
-/// Where a pull is.
+/// The progress of a pull.
 #[derive(Debug)]
-pub(super) enum Stage {
-    /// Nothing was done yet.
+pub(super) enum PullPhase {
+    /// Not started.
     New,
-    /// Another pull is under way.
+    /// Waiting in the FIFO queue for another pull to end.
     Queued(Box<Parked>),
-    /// It is its turn, but the line of another link is inside this one.
-    Claiming(Box<Parked>),
-    /// It is its turn, and it is suspended; see the link's flight.
-    Flying,
-    /// It waits for an item of the buffer that its link is the far end of.
-    Taking(Box<Wanted>),
+    /// Owner of the lock, waiting until another link's pipeline has left this link.
+    Detaching(Box<Parked>),
+    /// Owner of the lock, suspended. The link's [`SuspendedPull`] holds the details.
+    Suspended,
+    /// Waiting for an item of the buffer that is the link's source.
+    Getting(Box<PendingGet>),
     Done,
 }
 
-/// One item wanted of a link.
+/// A request for one item of a link.
 #[derive(Debug)]
 pub(crate) struct Pull {
-    /// `None` while a step runs, which then holds it, and once it is finished.
-    link: Option<Py<PullLink>>,
-    pub(super) delivery: Delivery,
-    ticket: Ticket,
-    stage: Stage,
-    /// It has let the loop have its turn.
-    pub(super) rested: bool,
+    /// `None` during a step, which then holds the reference, and once the pull is finished.
+    link: Option<Py<PyPullLink>>,
+    pub(super) format: ResultFormat,
+    pub(super) waiter: WaiterId,
+    phase: PullPhase,
+    /// It has yielded to the event loop for the yield budget.
+    pub(super) has_yielded: bool,
 }
 
 static CLASS: Class = Class::new();
 
 impl Pull {
-    /// An awaitable that has not started.
+    /// Create an awaitable that has not started.
     #[inline]
     pub(crate) fn make(
-        link: Bound<'_, PullLink>,
-        delivery: Delivery,
+        link: Bound<'_, PyPullLink>,
+        format: ResultFormat,
     ) -> PyResult<Bound<'_, PyAny>> {
         let py = link.py();
-        Native::alloc(py, || Self::new(link, delivery))
+        Native::alloc(py, || Self::new(link, format))
     }
 
-    /// A pull that has not started.
+    /// Create a pull that has not started.
     #[inline]
-    pub(crate) fn new(link: Bound<'_, PullLink>, delivery: Delivery) -> Self {
+    pub(crate) fn new(link: Bound<'_, PyPullLink>, format: ResultFormat) -> Self {
         Self {
             link: Some(link.unbind()),
-            delivery,
-            ticket: FIRST,
-            stage: Stage::New,
-            rested: false,
+            format,
+            waiter: UNQUEUED,
+            phase: PullPhase::New,
+            has_yielded: false,
         }
     }
 
-    /// Whether its next step is its first, or is as good as that.
+    /// Whether the pull has not started, or has only yielded to the event loop.
     pub(super) fn is_new(&self) -> bool {
-        matches!(self.stage, Stage::New)
+        matches!(self.phase, PullPhase::New)
     }
 
-    /// The first step. The way of a ready item is short and in one piece; everything else branches
-    /// off it.
+    /// Run the first step. The path of a ready item is short and in one piece; every other case
+    /// branches off here.
     #[inline]
-    fn begin<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, RaisedError> {
+    fn begin<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         let this = link.get();
-        let mut line = match Self::start(link)? {
-            Start::Line(line) => line,
-            other => return self.begin_without(link, other),
+        let mut pipeline = match Self::start(link)? {
+            Start::Pipeline(pipeline) => pipeline,
+            other => return self.begin_without_pipeline(link, other),
         };
-        match line.advance(py, link, None) {
-            Ok(Advance::Item(item)) if self.delivery == Delivery::Item => {
-                line.settle(py);
-                let alone = this.state.borrow(py).stop(line);
+        match pipeline.advance(py, link, None) {
+            Ok(Advance::Item(item)) if self.format == ResultFormat::Item => {
+                pipeline.set_idle(py);
+                let alone = this.state.borrow(py).stop(pipeline);
                 if !alone {
                     self.leave(link);
                 }
@@ -109,281 +109,109 @@ impl Pull {
             }
             outcome => {
                 let outcome = outcome.map_err(|raised| raised.fetch(py));
-                RaisedError::set_from(py, self.finish(link, line, outcome, None))
+                RaisedError::set_from(py, self.finish(link, pipeline, outcome, None))
             }
         }
     }
 
-    /// Takes the turn and the line, if nothing is in the way.
-    #[inline]
-    pub(super) fn start(link: &Bound<'_, PullLink>) -> Result<Start, RaisedError> {
-        let py = link.py();
-        let this = link.get();
-        this.home()
-            .check(py, "stream")
-            .map_err(|error| RaisedError::set(py, error))?;
-        let started = this.state.borrow(py).start(py);
-        Ok(started)
-    }
-
-    /// The first step where there is no line to be had at once.
-    #[inline]
-    pub(super) fn begin_without<'py>(
+    /// Run any step but the first.
+    #[cold]
+    fn step<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
-        start: Start,
-    ) -> Result<Step<'py>, RaisedError> {
-        match start {
-            Start::FarEnd(buffer) => self.take(link, buffer),
-            Start::Line(_) | Start::Slow => {
-                RaisedError::set_from(link.py(), self.begin_slowly(link))
-            }
-        }
-    }
-
-    /// The first step where something is in the way, or the line is not built yet.
-    #[cold]
-    fn begin_slowly<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
-        let py = link.py();
-        let state = link.get().state.borrow(py);
-        if state.phase != Phase::Open {
-            // One that only rested was pending when the link was closed.
-            let was_pending = self.rested && state.phase == Phase::Closed;
-            drop(state);
-            return match PullLink::find_far_end(link)? {
-                Some(buffer) if was_pending => self.deliver_end_of(link, buffer.get()),
-                None if was_pending => Err(closed(py)),
-                _ => self.deliver_end(py),
-            };
-        }
-        if state.running {
-            drop(state);
-            PullLink::refuse_own_source(link)?;
-            return Err(PyRuntimeError::new_err(
-                "this stream is being pulled already, from inside its own callable or by another thread: give each a branch of its tee()",
-            ));
-        }
-        drop(state);
-        if let Some(buffer) = PullLink::find_far_end(link)? {
-            if let Some(item) = link.get().take_returned(py) {
-                return self.deliver(item);
-            }
-            return self.take(link, buffer).map_err(|raised| raised.fetch(py));
-        }
-        let this = link.get();
-        this.bind_loop(py)?;
-        // Perhaps only the thread was unknown.
-        let started = this.state.borrow(py).start(py);
-        if let Start::Line(line) = started {
-            return self.run_on(link, line);
-        }
-        let taken = this.state.borrow(py).turn.take();
-        if taken {
-            self.build(link)
-        } else {
-            self.queue(link)
-        }
-    }
-
-    /// Waits for its turn.
-    #[cold]
-    fn queue<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
-        let py = link.py();
-        link.get().bind_loop(py)?;
-        PullLink::refuse_own_source(link)?;
-        let parked = Parked::new(py)?;
-        self.ticket = link.get().state.borrow(py).turn.queue(parked.waker());
-        let future = parked.hand_up(py)?;
-        self.wait_in(link, Stage::Queued(Box::new(parked)));
-        yield_budget::renew();
-        Ok(Step::Yield(future))
-    }
-
-    /// Builds the line, and runs it for the first time. The turn is this pull's.
-    #[cold]
-    fn build<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
-        let py = link.py();
-        let this = link.get();
-        let built = this.bind_loop(py).and_then(|()| {
-            if let Some(parked) = this.release_claim(py)? {
-                return Ok(Err(parked));
-            }
-            // Building may run Python code (a property of a subclass); nobody else builds
-            // meanwhile.
-            this.state.borrow(py).running = true;
-            let line = Line::build(link);
-            this.state.borrow(py).running = false;
-            line.map(Ok)
-        });
-        match built {
-            Ok(Ok(line)) => self.run(link, Box::new(line)),
-            Ok(Err(parked)) => {
-                let future = parked.hand_up(py)?;
-                self.wait_in(link, Stage::Claiming(Box::new(parked)));
-                yield_budget::renew();
-                Ok(Step::Yield(future))
-            }
-            Err(error) => {
-                self.leave(link);
-                Err(error)
-            }
-        }
-    }
-
-    fn run<'py>(&mut self, link: &Bound<'py, PullLink>, line: Box<Line>) -> PyResult<Step<'py>> {
-        link.get().state.borrow(link.py()).running = true;
-        self.run_on(link, line)
-    }
-
-    /// Runs the line, which is marked as running.
-    fn run_on<'py>(
-        &mut self,
-        link: &Bound<'py, PullLink>,
-        mut line: Box<Line>,
-    ) -> PyResult<Step<'py>> {
-        let py = link.py();
-        let outcome = line
-            .advance(py, link, None)
-            .map_err(|raised| raised.fetch(py));
-        self.finish(link, line, outcome, None)
-    }
-
-    /// Its turn has come, or the link closed.
-    fn called<'py>(&mut self, link: &Bound<'py, PullLink>) -> PyResult<Step<'py>> {
-        let py = link.py();
-        let (phase, mine, line) = {
-            let mut state = link.get().state.borrow(py);
-            let mine = state.turn.is_owner(self.ticket);
-            let line = if mine && state.phase == Phase::Open {
-                state.line.take()
-            } else {
-                None
-            };
-            (state.phase, mine, line)
-        };
-        match (phase, mine) {
-            (Phase::Closed, _) => {
-                self.leave(link);
-                Err(closed(py))
-            }
-            (Phase::Ended, _) => {
-                self.leave(link);
-                self.deliver_end(py)
-            }
-            (Phase::Open, true) => match line {
-                Some(line) => self.run(link, line),
-                None => self.build(link),
-            },
-            (Phase::Open, false) => {
-                // Somebody else resolved the future. The place in the queue is kept.
-                let parked = Parked::new(py)?;
-                link.get()
-                    .state
-                    .borrow(py)
-                    .turn
-                    .wait_with(self.ticket, parked.waker());
-                let future = parked.hand_up(py)?;
-                self.wait_in(link, Stage::Queued(Box::new(parked)));
-                Ok(Step::Yield(future))
-            }
-        }
-    }
-
-    /// Any step but the first.
-    #[cold]
-    fn go_on<'py>(
-        &mut self,
-        link: &Bound<'py, PullLink>,
+        link: &Bound<'py, PyPullLink>,
         value: &Bound<'py, PyAny>,
     ) -> PyResult<Step<'py>> {
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Flying => self.resume(link, Ok(value)),
-            Stage::Queued(_) => self.called(link),
-            Stage::Claiming(_) => self.build(link),
-            Stage::Taking(wanted) => self.wait_for(link, wanted),
-            Stage::New | Stage::Done => {
-                unreachable!("one is handled by the caller, the other not stepped again")
+        match std::mem::replace(&mut self.phase, PullPhase::Done) {
+            PullPhase::Suspended => self.resume(link, Ok(value)),
+            PullPhase::Queued(_) => self.on_turn(link),
+            PullPhase::Detaching(_) => self.build(link),
+            PullPhase::Getting(pending) => self.poll_get(link, pending),
+            PullPhase::New | PullPhase::Done => {
+                unreachable!("the caller handles a new pull, and a finished one is not stepped")
             }
         }
     }
 
-    /// Goes on with a pull that was suspended.
+    /// Resume a suspended pull.
     fn resume<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
+        link: &Bound<'py, PyPullLink>,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
-        let (flight, line, closing) = {
+        let (suspended, pipeline, closing) = {
             let mut state = link.get().state.borrow(py);
-            let (flight, line) = (state.flight.take(), state.line.take());
-            state.running = flight.is_some() && line.is_some();
-            let upstream_closes = line.as_ref().is_some_and(|line| line.is_interrupted());
+            let (suspended, pipeline) = (state.suspended.take(), state.pipeline.take());
+            state.running = suspended.is_some() && pipeline.is_some();
+            let upstream_closes = pipeline
+                .as_ref()
+                .is_some_and(|pipeline| pipeline.is_interrupted());
             let closing = state.phase == Phase::Closed || upstream_closes;
-            (flight, line, closing)
+            (suspended, pipeline, closing)
         };
-        let (Some(flight), Some(mut line)) = (flight, line) else {
+        let (Some(suspended), Some(mut pipeline)) = (suspended, pipeline) else {
             self.leave(link);
             return Err(PyRuntimeError::new_err(
-                "this pull was collected while it was suspended",
+                "the garbage collector cleared this pull while it was suspended",
             ));
         };
-        let Flight {
-            place,
+        let SuspendedPull {
+            point,
             cancels,
             interrupted,
             ..
-        } = *flight;
-        let rose = |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
-        // A link that closes cancels what is under way, once, also where the future could not be
-        // cancelled. To a link above, which perhaps does not close, its pull was cancelled like any.
-        let cancelled = |error: &PyErr| rose(error) || errors::is_closing(py, error);
+        } = *suspended;
+        let is_cancelled =
+            |error: &PyErr| asyncio::is_cancelled_error(py, error) && cancels.rose_since(py);
+        // Closing a link cancels the suspended pull once, even if the future could not be
+        // cancelled. For a link upstream, which may stay open, this is an ordinary cancellation.
+        let cancelled = |error: &PyErr| is_cancelled(error) || errors::is_closing(py, error);
         let sent = match sent {
             Ok(_) if closing && !interrupted => Err(errors::closing(py)),
             Err(error)
                 if closing
                     && !interrupted
                     && asyncio::is_cancelled_error(py, &error)
-                    && !rose(&error) =>
+                    && !is_cancelled(&error) =>
             {
                 Err(errors::closing(py))
             }
             sent => sent,
         };
-        let mut outcome = line.resume(py, link, place, sent, cancelled);
+        let mut outcome = pipeline.resume(py, link, point, sent, cancelled);
         if closing
             && !matches!(outcome, Ok(Advance::Suspend(..)))
-            && !outcome.as_ref().is_err_and(rose)
+            && !outcome.as_ref().is_err_and(is_cancelled)
         {
             outcome = Err(closed(py));
         }
-        self.finish(link, line, outcome, Some((cancels, closing)))
+        self.finish(link, pipeline, outcome, Some((cancels, closing)))
     }
 
-    /// Puts the line back, and passes the turn on unless the pull is suspended.
+    /// Return the pipeline to the link. Release the lock unless the pull is suspended.
     #[inline(never)]
     pub(super) fn finish<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
-        line: Box<Line>,
+        link: &Bound<'py, PyPullLink>,
+        pipeline: Box<Pipeline>,
         outcome: PyResult<Advance<'py>>,
         before: Option<(Cancels, bool)>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
         if let Ok(Advance::Suspend(suspended)) = outcome {
-            let Suspended { place, object } = *suspended;
-            self.suspend(link, line, place, &object, before);
+            let Suspension { point, object } = *suspended;
+            self.suspend(link, pipeline, point, &object, before);
             return Ok(Step::Yield(object));
         }
-        line.settle(py);
+        pipeline.set_idle(py);
         let (next, closers) = {
             let mut state = link.get().state.borrow(py);
             state.running = false;
-            state.line = Some(line);
+            state.pipeline = Some(pipeline);
             if matches!(outcome, Ok(Advance::End)) && state.phase == Phase::Open {
                 state.phase = Phase::Ended;
             }
-            (state.turn.leave(self.ticket), state.take_closers())
+            (state.lock.release(self.waiter), state.take_closers())
         };
         if next.is_some() || !closers.is_empty() {
             wake(next, closers);
@@ -398,59 +226,59 @@ impl Pull {
 
     fn suspend<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
-        line: Box<Line>,
-        place: Place,
+        link: &Bound<'py, PyPullLink>,
+        pipeline: Box<Pipeline>,
+        point: SuspendPoint,
         object: &Bound<'py, PyAny>,
         before: Option<(Cancels, bool)>,
     ) {
         let py = link.py();
         let (cancels, interrupted) = before.unwrap_or_else(|| (Cancels::now(py), false));
-        let flight = Box::new(Flight {
-            place,
+        let suspended = Box::new(SuspendedPull {
+            point,
             awaiting: object.clone().unbind(),
             cancels,
             interrupted,
         });
         let mut state = link.get().state.borrow(py);
         state.running = false;
-        state.line = Some(line);
-        state.flight = Some(flight);
+        state.pipeline = Some(pipeline);
+        state.suspended = Some(suspended);
         drop(state);
-        self.wait_in(link, Stage::Flying);
+        self.suspend_in(link, PullPhase::Suspended);
         yield_budget::renew();
     }
 
-    /// It is suspended: it holds its link until the next step.
-    pub(super) fn wait_in(&mut self, link: &Bound<'_, PullLink>, stage: Stage) {
-        self.stage = stage;
+    /// Suspend the pull. It holds its link until the next step.
+    pub(super) fn suspend_in(&mut self, link: &Bound<'_, PyPullLink>, phase: PullPhase) {
+        self.phase = phase;
         self.link = Some(link.clone().unbind());
     }
 
-    /// Gives up its place, wherever it is.
-    fn leave(&mut self, link: &Bound<'_, PullLink>) {
+    /// Leave the queue, or release the lock.
+    pub(super) fn leave(&mut self, link: &Bound<'_, PyPullLink>) {
         let (next, closers) = {
             let mut state = link.get().state.borrow(link.py());
-            (state.turn.leave(self.ticket), state.take_closers())
+            (state.lock.release(self.waiter), state.take_closers())
         };
-        self.stage = Stage::Done;
+        self.phase = PullPhase::Done;
         wake(next, closers);
     }
 
     pub(super) fn deliver<'py>(&mut self, item: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        self.stage = Stage::Done;
-        match self.delivery {
-            Delivery::Item => Ok(Step::Return(item)),
-            Delivery::Result => IteratorResult::item(item).map(Step::Return),
+        self.phase = PullPhase::Done;
+        match self.format {
+            ResultFormat::Item => Ok(Step::Return(item)),
+            ResultFormat::Result => IteratorResult::item(item).map(Step::Return),
         }
     }
 
     #[cold]
     pub(super) fn deliver_end<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
-        self.stage = Stage::Done;
-        match self.delivery {
-            Delivery::Item => Err(errors::end()),
-            Delivery::Result => IteratorResult::end(py).map(Step::Return),
+        self.phase = PullPhase::Done;
+        match self.format {
+            ResultFormat::Item => Err(errors::end()),
+            ResultFormat::Result => IteratorResult::end(py).map(Step::Return),
         }
     }
 }
@@ -482,15 +310,15 @@ impl Coroutine for Pull {
             unreachable!("a finished awaitable is not stepped again")
         };
         let link = link.into_bound(py);
-        if matches!(self.stage, Stage::New) {
+        if matches!(self.phase, PullPhase::New) {
             return self.begin(&link);
         }
-        RaisedError::set_from(py, self.go_on(&link, value))
+        RaisedError::set_from(py, self.step(&link, value))
     }
 
     #[inline]
     fn is_empty(&self) -> bool {
-        self.link.is_none() && matches!(self.stage, Stage::New | Stage::Done)
+        self.link.is_none() && matches!(self.phase, PullPhase::New | PullPhase::Done)
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
@@ -498,32 +326,32 @@ impl Coroutine for Pull {
             return Err(error);
         };
         let link = link.into_bound(py);
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Flying => self.resume(&link, Err(error)),
-            Stage::Queued(_) | Stage::Claiming(_) => {
+        match std::mem::replace(&mut self.phase, PullPhase::Done) {
+            PullPhase::Suspended => self.resume(&link, Err(error)),
+            PullPhase::Queued(_) | PullPhase::Detaching(_) => {
                 self.leave(&link);
                 Err(error)
             }
-            // Dropping the wait gives up its place; the item is still in the buffer.
-            Stage::New | Stage::Taking(..) | Stage::Done => Err(error),
+            // Dropping the wait leaves the buffer's queue. The item is still in the buffer.
+            PullPhase::New | PullPhase::Getting(..) | PullPhase::Done => Err(error),
         }
     }
 
     fn abandon(&mut self, py: Python<'_>) {
         let Some(link) = self.link.take() else { return };
         let link = link.into_bound(py);
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New | Stage::Taking(..) | Stage::Done => {}
-            Stage::Queued(_) | Stage::Claiming(_) => self.leave(&link),
-            Stage::Flying => {
-                let (flight, line) = {
+        match std::mem::replace(&mut self.phase, PullPhase::Done) {
+            PullPhase::New | PullPhase::Getting(..) | PullPhase::Done => {}
+            PullPhase::Queued(_) | PullPhase::Detaching(_) => self.leave(&link),
+            PullPhase::Suspended => {
+                let (suspended, pipeline) = {
                     let mut state = link.get().state.borrow(py);
-                    (state.flight.take(), state.line.take())
+                    (state.suspended.take(), state.pipeline.take())
                 };
-                if let (Some(flight), Some(mut line)) = (flight, line) {
-                    line.abandon(&link, flight.place);
-                    line.settle(py);
-                    link.get().state.borrow(py).line = Some(line);
+                if let (Some(suspended), Some(mut pipeline)) = (suspended, pipeline) {
+                    pipeline.abandon(&link, suspended.point);
+                    pipeline.set_idle(py);
+                    link.get().state.borrow(py).pipeline = Some(pipeline);
                 }
                 self.leave(&link);
             }
@@ -531,18 +359,15 @@ impl Coroutine for Pull {
     }
 }
 
-impl Traverse for Pull {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        if let Some(link) = &self.link {
-            visit(link.as_any())?;
-        }
-        match &self.stage {
-            Stage::Queued(parked) | Stage::Claiming(parked) => parked.traverse(visit),
-            Stage::Taking(wanted) => {
-                visit(wanted.0.as_any())?;
-                wanted.1.traverse(visit)
-            }
-            Stage::New | Stage::Flying | Stage::Done => Ok(()),
-        }
+traverse!(Pull { link, phase });
+
+traverse!(
+    enum PullPhase {
+        New {},
+        Queued(parked),
+        Detaching(parked),
+        Suspended {},
+        Getting(pending),
+        Done {},
     }
-}
+);

@@ -1,29 +1,36 @@
-//! A pull from the far end of a buffer.
+//! A pull whose source is a buffer.
 //!
-//! It belongs to no loop and needs no turn: the buffer itself serves those who pull it, from any
-//! thread, in the order in which they came.
+//! It is not bound to an event loop and needs no lock: the buffer serves its consumers in FIFO
+//! order, from any thread.
 
 use headrace_core::buffer::{Get, TryGetError};
 use pyo3::prelude::*;
 
-use super::awaitable::{Delivery, Pull, Stage, closed};
-use super::link::PullLink;
+use super::awaitable::{Pull, PullPhase, ResultFormat, closed};
+use super::link::PyPullLink;
 use super::state::Phase;
 use crate::buffer::Buffer;
 use crate::coroutine::{Pending, Step};
 use crate::errors;
 use crate::errors::RaisedError;
+use crate::object::gc::traverse;
 use crate::runtime::yield_budget;
 
-/// An item that is waited for, and the buffer that it is to come from.
-pub(super) type Wanted = (Py<Buffer>, Pending<Get<Py<PyAny>>>);
+/// A pending `get()`, and its buffer.
+#[derive(Debug)]
+pub(super) struct PendingGet {
+    buffer: Py<Buffer>,
+    get: Pending<Get<Py<PyAny>>>,
+}
+
+traverse!(PendingGet { buffer, get });
 
 impl Pull {
-    /// The next item, if there is one that nobody who waits was promised.
+    /// Take the next item if there is one that is not promised to a waiter.
     #[inline]
-    pub(super) fn take<'py>(
+    pub(super) fn take_from_buffer<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
+        link: &Bound<'py, PyPullLink>,
         buffer: Py<Buffer>,
     ) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
@@ -31,12 +38,12 @@ impl Pull {
         if core.is_broken() {
             return Err(RaisedError::set(py, errors::broken(py, "buffer")));
         }
-        // Where there is nothing to be had at once there is nothing to rest from.
-        if !self.rested && yield_budget::spend(py) && core.available() > 0 {
-            return Ok(self.rest(link));
+        // If no item is available the pull waits anyway, which yields to the event loop.
+        if !self.has_yielded && yield_budget::spend(py) && core.available() > 0 {
+            return Ok(self.yield_now(link));
         }
         match core.try_get() {
-            Ok(item) if self.delivery == Delivery::Item => {
+            Ok(item) if self.format == ResultFormat::Item => {
                 let item = buffer.get().reveal(item.into_bound(py));
                 drop(buffer.into_bound(py));
                 Ok(Step::Return(item))
@@ -45,65 +52,67 @@ impl Pull {
                 let item = buffer.get().reveal(item.into_bound(py));
                 RaisedError::set_from(py, self.deliver(item))
             }
-            Err(why) => RaisedError::set_from(py, self.take_later(link, buffer, why)),
+            Err(why) => RaisedError::set_from(py, self.wait_or_end(link, buffer, why)),
         }
     }
 
-    /// Lets the loop have its turn before it takes.
+    /// Yield to the event loop before taking an item.
     #[cold]
-    fn rest<'py>(&mut self, link: &Bound<'py, PullLink>) -> Step<'py> {
-        self.rested = true;
-        self.wait_in(link, Stage::New);
+    fn yield_now<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> Step<'py> {
+        self.has_yielded = true;
+        self.suspend_in(link, PullPhase::New);
         yield_budget::renew();
         Step::Yield(link.py().None().into_bound(link.py()))
     }
 
-    /// There is no item to be taken now.
+    /// Wait for an item, or deliver the end, if no item is available.
     #[cold]
-    fn take_later<'py>(
+    fn wait_or_end<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
+        link: &Bound<'py, PyPullLink>,
         buffer: Py<Buffer>,
         why: TryGetError,
     ) -> PyResult<Step<'py>> {
         match why {
-            TryGetError::Ended => self.deliver_end_of(link, buffer.get()),
+            TryGetError::Ended => self.deliver_buffer_end(link, buffer.get()),
             TryGetError::Empty => {
                 let get = Pending::new(buffer.get().core().get());
-                self.wait_for(link, Box::new((buffer, get)))
+                self.poll_get(link, Box::new(PendingGet { buffer, get }))
             }
         }
     }
 
-    /// Waits for an item of the buffer, unless one came in between.
-    pub(super) fn wait_for<'py>(
+    /// Poll the pending `get()`, and suspend if it is not ready.
+    pub(super) fn poll_get<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
-        mut wanted: Box<Wanted>,
+        link: &Bound<'py, PyPullLink>,
+        mut pending: Box<PendingGet>,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
-        match wanted.1.step(py)? {
-            Ok(Ok(item)) => self.deliver(wanted.0.get().reveal(item.into_bound(py))),
-            Ok(Err(_)) => self.deliver_end_of(link, wanted.0.get()),
+        match pending.get.step(py)? {
+            Ok(Ok(item)) => self.deliver(pending.buffer.get().reveal(item.into_bound(py))),
+            Ok(Err(_)) => self.deliver_buffer_end(link, pending.buffer.get()),
             Err(object) => {
-                self.wait_in(link, Stage::Taking(wanted));
+                self.suspend_in(link, PullPhase::Getting(pending));
                 yield_budget::renew();
                 Ok(Step::Yield(object))
             }
         }
     }
 
-    /// The end of a buffer: what its producers left, or that somebody closed it meanwhile.
-    pub(super) fn deliver_end_of<'py>(
+    /// Deliver the end of a buffer: the producer's error, `ClosedError` if the buffer was closed,
+    /// or the end.
+    pub(super) fn deliver_buffer_end<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
+        link: &Bound<'py, PyPullLink>,
         buffer: &Buffer,
     ) -> PyResult<Step<'py>> {
         let py = link.py();
         if let Some(error) = buffer.take_error(py) {
             return Err(error);
         }
-        // Closed by another of its consumers; if it had ended before, that is what this one hears of.
+        // Closed by another consumer. A buffer that ended before that is not closed, so its end is
+        // delivered.
         if buffer.core().is_closed() {
             return Err(closed(py));
         }

@@ -1,7 +1,7 @@
-//! Closing a link: the parts of it that `PullObj.aclose` puts in order.
+//! Closing a link: the native steps of `PullObj.aclose`.
 //!
-//! Several may close a link at once. The first awaits the closing of what the link draws from; the
-//! others wait until it has come to its end, whichever way it did ([`await_closing`]).
+//! Several tasks may close a link concurrently. The first one awaits the closing of the link's
+//! sources. The others wait until that has finished or failed ([`await_closing`]).
 
 use std::task::Waker;
 
@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::link::PullLink;
+use super::link::PyPullLink;
 use super::state::{Origin, Phase};
 use crate::coroutine::Parked;
 use crate::object::gc::{self, Traverse, traverse};
@@ -17,22 +17,22 @@ use crate::object::gil_cell::GilCell;
 use crate::runtime::asyncio;
 use crate::source::AnySource;
 
-/// What a link draws from is being closed.
+/// Set while the sources of a link are being closed.
 #[derive(Debug)]
 pub(super) struct Closing {
-    /// The task that closes it, if a task does.
+    /// The task that closes them, if there is a current task.
     task: Option<Py<PyAny>>,
-    /// The others who close, and wait for that one.
+    /// Wakers of the other closers, which wait for that task.
     waiting: Vec<Waker>,
 }
 
 traverse!(Closing { task });
 
-/// Closes one link: no pull begins any more, those that wait raise `ClosedError`, and the one that
-/// is under way is cancelled in its own task. Returns a future that is done when that one has come
-/// out, or `None` if there is none. Call it until it says so.
+/// Close one link: no pull can start, queued pulls raise `ClosedError`, and the current pull is
+/// cancelled in its own task. Return a future that is done when the current pull has ended, or
+/// `None` if there is none. Call this again until it returns `None`.
 #[pyfunction]
-pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn shut<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = link.py();
     let this = link.get();
     this.home().check(py, "stream")?;
@@ -42,59 +42,60 @@ pub(crate) fn shut<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Bound<'p
         if !state.running {
             state.phase = Phase::Closed;
         }
-        (first, state.turn.dismiss(), !state.turn.is_idle())
+        (first, state.lock.take_waiters(), !state.lock.is_free())
     };
     waiting.into_iter().for_each(Waker::wake);
     if busy {
         if first {
-            this.cancel_flight(py)?;
+            this.cancel_suspended(py)?;
         }
         let parked = Parked::new(py)?;
-        // It may have come out meanwhile: what it waits for is cancelled by Python code.
+        // The pull may have ended meanwhile: cancelling runs Python code.
         let is_busy = {
             let mut state = this.state.borrow(py);
-            let is_busy = !state.turn.is_idle();
+            let is_busy = !state.lock.is_free();
             if is_busy {
                 state.closers.push(parked.waker());
             }
             is_busy
         };
         if is_busy {
-            return keep(py, parked).map(Some);
+            return hold(py, parked).map(Some);
         }
     }
-    // The line of a link below may be inside this one: its pull comes out too, with `ClosedError`. But the end of a buffer
-    // that has come to it comes to each of its consumers, so none of them is interrupted because another was the first.
+    // The pipeline of a link downstream may be inside this one; its pull then ends with
+    // `ClosedError`. A buffer that has ended delivers its end to each consumer, so its consumers
+    // are not interrupted.
     let has_ended =
-        PullLink::find_far_end(link)?.is_some_and(|buffer| buffer.get().core().has_ended());
-    if !has_ended && let Some((claim, position)) = this.claim(py) {
-        let mut place = None;
-        let free = claim.revoke(py, position, || {
+        PyPullLink::find_buffer(link)?.is_some_and(|buffer| buffer.get().core().has_ended());
+    if !has_ended && let Some((guard, position)) = this.fused_into(py) {
+        let mut point = None;
+        let free = guard.revoke(py, position, || {
             let parked = Parked::new(py)?;
             let waker = parked.waker();
-            place = Some(parked);
+            point = Some(parked);
             Ok(waker)
         })?;
-        if !free && let Some(parked) = place {
-            claim.interrupt(py)?;
-            return keep(py, parked).map(Some);
+        if !free && let Some(parked) = point {
+            guard.interrupt(py)?;
+            return hold(py, parked).map(Some);
         }
     }
     let left = {
         let mut state = this.state.borrow(py);
-        (state.kept.take(), std::mem::take(&mut state.returned))
+        (state.retained.take(), std::mem::take(&mut state.returned))
     };
     drop(left);
     Ok(None)
 }
 
-/// A task, if there is one, and a future that it will resolve.
+/// The closing task, if known, and a future that is done when it has finished.
 type Closer<'py> = (Option<Bound<'py, PyAny>>, Bound<'py, PyAny>);
 
-/// If somebody else closes what this link draws from: the task that does, and a future that is done
-/// when it has come to its end.
+/// If another caller closes the sources of this link: its task, and a future that is done when it
+/// has finished.
 #[pyfunction]
-pub(crate) fn await_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option<Closer<'py>>> {
+pub(crate) fn await_closing<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Option<Closer<'py>>> {
     let py = link.py();
     let known = match &link.get().state.borrow(py).closing {
         Some(closing) => closing.task.as_ref().map(|task| task.bind(py).clone()),
@@ -103,7 +104,7 @@ pub(crate) fn await_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option
     if let Some(task) = &known
         && asyncio::is_closed(&task.call_method0(intern!(py, "get_loop"))?)?
     {
-        // It was left there, and will never come to its end.
+        // The task was left on a closed event loop, and never finishes.
         return Ok(None);
     }
     let parked = Parked::new(py)?;
@@ -117,29 +118,31 @@ pub(crate) fn await_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Option
             .is_some()
     };
     if is_closing {
-        Ok(Some((known, keep(py, parked)?)))
+        Ok(Some((known, hold(py, parked)?)))
     } else {
         Ok(None)
     }
 }
 
-/// Raises if who runs is a source of this stream, whose closing would wait for itself. It looks at all that is above the
-/// link, once for the closing of all of them.
+/// Raise if the current task runs a source of this stream: the closing would wait for itself. One
+/// call checks all links upstream.
 #[pyfunction]
-pub(crate) fn check_closing(link: &Bound<'_, PullLink>) -> PyResult<()> {
-    PullLink::refuse_own_source(link)
+pub(crate) fn check_closing(link: &Bound<'_, PyPullLink>) -> PyResult<()> {
+    PyPullLink::reject_own_source(link)
 }
 
-/// Begins to end what this link draws from. What comes back is to be awaited, and then
-/// [`end_closing`] to be called, whatever came of it; done again, it is nothing.
+/// Start to close the sources of this link. Await each returned object, then call [`end_closing`]
+/// even if one failed. A second call returns nothing to await.
 #[pyfunction]
-pub(crate) fn begin_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+pub(crate) fn begin_closing<'py>(
+    link: &Bound<'py, PyPullLink>,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let py = link.py();
-    let mut feeds_to_close = Vec::new();
-    for feed in feeds(link) {
-        feeds_to_close.extend(feed.close(py)?);
+    let mut to_close = Vec::new();
+    for feed in sources(link) {
+        to_close.extend(feed.close(py)?);
     }
-    if !feeds_to_close.is_empty() {
+    if !to_close.is_empty() {
         let closing = Closing {
             task: asyncio::current_task(py).map(Bound::unbind),
             waiting: Vec::new(),
@@ -147,15 +150,16 @@ pub(crate) fn begin_closing<'py>(link: &Bound<'py, PullLink>) -> PyResult<Vec<Bo
         let old = link.get().state.borrow(py).closing.replace(closing);
         release(old);
     }
-    Ok(feeds_to_close)
+    Ok(to_close)
 }
 
-/// What [`begin_closing`] gave was awaited. If that failed, it will give it again.
+/// Finish the closing that [`begin_closing`] started. If it failed, the next `begin_closing` starts
+/// it again.
 #[pyfunction]
-pub(crate) fn end_closing(link: &Bound<'_, PullLink>, failed: bool) {
+pub(crate) fn end_closing(link: &Bound<'_, PyPullLink>, failed: bool) {
     let py = link.py();
     if failed {
-        for feed in feeds(link) {
+        for feed in sources(link) {
             if let AnySource::AsyncIter(feed) = feed {
                 feed.get().reopen(py);
             }
@@ -165,56 +169,56 @@ pub(crate) fn end_closing(link: &Bound<'_, PullLink>, failed: bool) {
     release(old);
 }
 
-/// Lets those who wait go on.
+/// Wake the other closers.
 fn release(closing: Option<Closing>) {
     if let Some(closing) = closing {
         closing.waiting.into_iter().for_each(Waker::wake);
     }
 }
 
-/// What this link draws from, where that is its own: an iterable of which it still hands items on, its
-/// `pull_impl`, its source.
-fn feeds(link: &Bound<'_, PullLink>) -> impl Iterator<Item = AnySource> {
+/// The sources that this link owns: its open inner source, its `pull_impl` and its native source.
+fn sources(link: &Bound<'_, PyPullLink>) -> impl Iterator<Item = AnySource> {
     let py = link.py();
     let state = link.get().state.borrow(py);
     let own = match &state.origin {
-        Origin::Feed(feed) => Some(feed),
+        Origin::Source(feed) => Some(feed),
         Origin::Unset | Origin::Stage { .. } => None,
     };
-    [state.pending.as_ref(), state.implementation.as_ref(), own]
-        .map(|feed| feed.map(|feed| feed.clone_ref(py)))
-        .into_iter()
-        .flatten()
+    [
+        state.inner_source.as_ref(),
+        state.implementation.as_ref(),
+        own,
+    ]
+    .map(|feed| feed.map(|feed| feed.clone_ref(py)))
+    .into_iter()
+    .flatten()
 }
 
-/// The future of a place in the mailbox, which keeps that place for as long as somebody awaits it.
-fn keep(py: Python<'_>, parked: Parked) -> PyResult<Bound<'_, PyAny>> {
+/// The future of a mailbox entry. A callback keeps the entry alive until the future is done.
+fn hold(py: Python<'_>, parked: Parked) -> PyResult<Bound<'_, PyAny>> {
     let future = parked.future(py)?.into_any();
-    let keeper = Py::new(py, Keeper(GilCell::new(Some(parked))))?;
+    let keeper = Py::new(py, PyParkedHolder(GilCell::new(Some(parked))))?;
     future.call_method1(intern!(py, "add_done_callback"), (keeper,))?;
     Ok(future)
 }
 
-/// Holds a place in the mailbox until the future there is done.
+/// Keeps a mailbox entry alive until its future is done.
 #[pyclass(frozen, module = "headrace._core")]
-struct Keeper(GilCell<Option<Parked>>);
+struct PyParkedHolder(GilCell<Option<Parked>>);
 
 #[pymethods]
-impl Keeper {
+impl PyParkedHolder {
     fn __call__(&self, py: Python<'_>, _future: &Bound<'_, PyAny>) {
-        let place = self.0.borrow(py).take();
-        drop(place);
+        let point = self.0.borrow(py).take();
+        drop(point);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.0.peek_for_gc().as_deref() {
-            Some(Some(place)) => gc::visit(&visit, |visit| place.traverse(visit)),
-            _ => Ok(()),
-        }
+        gc::visit(&visit, |visit| self.0.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let place = self.0.borrow(py).take();
-        drop(place);
+        let point = self.0.borrow(py).take();
+        drop(point);
     }
 }

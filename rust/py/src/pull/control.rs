@@ -1,7 +1,6 @@
-//! What the Python classes ask of a link besides closing: parts of restarting and subclassing.
+//! Functions for the Python classes: fast `anext()`, subclassing, inspection and restart.
 //!
-//! They are functions of the module rather than methods, so that nothing of them shows on a user's
-//! stream.
+//! They are module functions rather than methods, so that they do not show on a user's stream.
 
 use std::mem::size_of;
 
@@ -10,28 +9,28 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use super::awaitable::{Delivery, Pull};
-use super::link::PullLink;
+use super::awaitable::{Pull, ResultFormat};
+use super::link::PyPullLink;
 use super::state::{Origin, Phase};
 use crate::runtime::private_layout::{self, Layout};
 
-/// Replacing `am_anext` of a class. The fallback leaves it as it is, and `anext()` goes through `__anext__`.
+/// The replacement of a class's `am_anext`. The fallback leaves the slot, so `anext()` calls `__anext__`.
 pub(crate) static LAYOUT: Layout = Layout::new("anext_slot", self_test);
 
-/// `am_anext` of every pull object whose class leaves it alone: [`Pull::make`] without the way
-/// through `PyO3`, which costs as much as the rest.
+/// `am_anext` of each pull class that does not override it: [`Pull::make`] without the call through
+/// `PyO3`, which would double the cost.
 ///
 /// # Safety
 ///
-/// CPython's contract for the slot; `object` is a `PullLink`, since only such classes get this slot
-/// (see [`adopt`]).
+/// CPython's contract for the slot. `object` is a `PyPullLink`, since only its subclasses get this
+/// slot (see [`adopt`]).
 unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the caller's promise; the slots of a type are called on an attached thread.
     let made = unsafe {
         let py = Python::assume_attached();
         Pull::make(
             Bound::from_borrowed_ptr(py, object).cast_into_unchecked(),
-            Delivery::Item,
+            ResultFormat::Item,
         )
     };
     match made {
@@ -44,15 +43,15 @@ unsafe extern "C" fn anext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     }
 }
 
-/// The link that an object is, if pulling it is [`Pull`] and nothing else: its class does not override `__anext__`.
-pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PullLink>> {
-    let link = object.cast::<PullLink>().ok()?;
+/// The object as a link, if its class does not override `__anext__`.
+pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyPullLink>> {
+    let link = object.cast::<PyPullLink>().ok()?;
     // SAFETY: a live object has a live type, whose slots are filled.
     let is_native = unsafe {
         let native = if LAYOUT.is_used() {
             Some(anext as ffi::unaryfunc)
         } else {
-            slot(object.py().get_type::<PullLink>().as_type_ptr())
+            slot(object.py().get_type::<PyPullLink>().as_type_ptr())
         };
         let address = |function: ffi::unaryfunc| function as usize;
         let own = slot(object.get_type_ptr());
@@ -61,17 +60,17 @@ pub(crate) fn as_link<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, Pull
     is_native.then(|| link.clone())
 }
 
-/// Gives a class the short way to `anext()`, unless it has a way of its own.
+/// Give a class the fast `anext()`, unless it has its own.
 #[pyfunction]
 pub(crate) fn adopt(class_: &Bound<'_, PyType>) {
     if !LAYOUT.is_used() {
         return;
     }
-    let native = class_.py().get_type::<PullLink>().as_type_ptr();
+    let native = class_.py().get_type::<PyPullLink>().as_type_ptr();
     let class = class_.as_type_ptr();
-    // SAFETY: types are alive and have their slots filled; a class whose slot is that of `PullLink`
-    // derives from it and overrides nothing there. If it is given an `__anext__` later, CPython
-    // replaces the slot as it would have.
+    // SAFETY: types are alive and have their slots filled. A class whose slot is that of
+    // `PyPullLink` derives from it and does not override the slot. If it gets an `__anext__` later,
+    // CPython replaces the slot as usual.
     unsafe {
         let (own, base) = ((*class).tp_as_async, (*native).tp_as_async);
         let slot = |methods: *mut ffi::PyAsyncMethods| {
@@ -93,7 +92,7 @@ unsafe fn slot(class: *mut ffi::PyTypeObject) -> Option<ffi::unaryfunc> {
     unsafe { (*class).tp_as_async.as_ref()?.am_anext }
 }
 
-/// Replaces `am_anext` of a class that Python made.
+/// Test the replacement of `am_anext` on a class that was made in Python.
 fn self_test(py: Python<'_>) -> PyResult<bool> {
     unsafe extern "C" fn itself(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
         // SAFETY: CPython passes a live object.
@@ -103,14 +102,14 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     let class_with = |name: Option<&str>| -> PyResult<Bound<'_, PyType>> {
         let attributes = PyDict::new(py);
         if let Some(name) = name {
-            // A function would do; it is never called.
+            // Any callable works, since it is never called.
             attributes.set_item(name, py.get_type::<PyDict>())?;
         }
         let class = metatype.call1(("Probe", PyTuple::empty(py), attributes))?;
         Ok(class.cast_into()?)
     };
     let (bare, own) = (class_with(None)?, class_with(Some("__anext__"))?);
-    let whole: usize = metatype.getattr("__basicsize__")?.extract()?;
+    let size: usize = metatype.getattr("__basicsize__")?.extract()?;
     for class in [&bare, &own] {
         if !private_layout::has_known_struct(class)? {
             return Ok(false);
@@ -118,10 +117,10 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
         let kind = class.as_type_ptr();
         // SAFETY: a live type.
         let methods = unsafe { (*kind).tp_as_async }.addr();
-        // They are in the object that the class is, behind what every type has.
-        let room = kind.addr() + size_of::<ffi::PyTypeObject>()
-            ..=kind.addr() + whole - size_of::<ffi::PyAsyncMethods>().min(whole);
-        if !room.contains(&methods) {
+        // The methods are part of the class object, after the fields of every type.
+        let expected = kind.addr() + size_of::<ffi::PyTypeObject>()
+            ..=kind.addr() + size - size_of::<ffi::PyAsyncMethods>().min(size);
+        if !expected.contains(&methods) {
             return Ok(false);
         }
     }
@@ -145,7 +144,7 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     if !anext.call1((&object,))?.is(&object) {
         return Ok(false);
     }
-    // CPython replaces it as soon as the class gets another `__anext__`.
+    // CPython replaces the slot when the class gets another `__anext__`.
     own.setattr("__anext__", py.get_type::<PyTuple>())?;
     let address = |function: ffi::unaryfunc| function as usize;
     // SAFETY: as above.
@@ -153,9 +152,9 @@ fn self_test(py: Python<'_>) -> PyResult<bool> {
     Ok(replaced.map(address) != Some(address(itself)) && replaced.is_some())
 }
 
-/// A plain link of the same make, without what a subclass overrides: for `super().pull_impl()`.
+/// A plain link with the same origin and no overrides, for `super().pull_impl()`.
 #[pyfunction]
-pub(crate) fn stock<'py>(link: &Bound<'py, PullLink>) -> PyResult<Bound<'py, PullLink>> {
+pub(crate) fn stock<'py>(link: &Bound<'py, PyPullLink>) -> PyResult<Bound<'py, PyPullLink>> {
     let py = link.py();
     let origin = link.get().origin(py);
     if matches!(origin, Origin::Unset) {
@@ -164,31 +163,31 @@ pub(crate) fn stock<'py>(link: &Bound<'py, PullLink>) -> PyResult<Bound<'py, Pul
             "{name} has no items: override pull_impl() as an async generator method"
         )));
     }
-    Bound::new(py, PullLink::made_of(origin))
+    Bound::new(py, PyPullLink::with_origin(origin))
 }
 
-/// The link that this one applies its kernel to, if there is one.
+/// The link to whose items this one applies its kernel, if there is one.
 #[pyfunction]
-pub(crate) fn upstream<'py>(link: &Bound<'py, PullLink>) -> Option<Bound<'py, PullLink>> {
+pub(crate) fn upstream<'py>(link: &Bound<'py, PyPullLink>) -> Option<Bound<'py, PyPullLink>> {
     let py = link.py();
     match &link.get().state.borrow(py).origin {
         Origin::Stage { source, .. } => Some(source.bind(py).clone()),
-        Origin::Unset | Origin::Feed(_) => None,
+        Origin::Unset | Origin::Source(_) => None,
     }
 }
 
-/// Whether a link may begin a new cycle now.
+/// Check that a link may be restarted.
 ///
 /// # Errors
 ///
-/// `RuntimeError`: A pull is pending, or it is being closed.
+/// `RuntimeError`: a pull is pending, or the link is being closed.
 #[pyfunction]
-pub(crate) fn check_restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
+pub(crate) fn check_restart(link: &Bound<'_, PyPullLink>) -> PyResult<()> {
     let py = link.py();
     let this = link.get();
     this.home().check(py, "stream")?;
     let state = this.state.borrow(py);
-    if state.running || !state.turn.is_idle() {
+    if state.running || !state.lock.is_free() {
         return Err(PyRuntimeError::new_err(
             "cannot restart while a pull is pending; await or cancel it first",
         ));
@@ -201,30 +200,30 @@ pub(crate) fn check_restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
     Ok(())
 }
 
-/// How a link stands, for those who look at it: how far it has come, how many items wait in it that cancelled pulls left
-/// or that were handed back, and whether a pull of it is under way.
+/// A link's state for `repr()`: its phase, the number of items that it holds (retained or handed
+/// back), and whether a pull is in progress.
 #[pyfunction]
-pub(crate) fn standing(link: &Bound<'_, PullLink>) -> (&'static str, usize, bool) {
+pub(crate) fn standing(link: &Bound<'_, PyPullLink>) -> (&'static str, usize, bool) {
     let state = link.get().state.borrow(link.py());
     let phase = match state.phase {
         Phase::Open => "open",
         Phase::Ended => "ended",
         Phase::Closed => "closed",
     };
-    let kept = state.returned.len() + usize::from(state.kept.is_some());
-    (phase, kept, state.running || !state.turn.is_idle())
+    let kept = state.returned.len() + usize::from(state.retained.is_some());
+    (phase, kept, state.running || !state.lock.is_free())
 }
 
-/// Begins a new cycle of one link; its sources are the caller's business.
+/// Restart one link. The caller restarts its sources.
 #[pyfunction]
-pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
+pub(crate) fn restart(link: &Bound<'_, PyPullLink>) -> PyResult<()> {
     let py = link.py();
     let this = link.get();
     check_restart(link)?;
     let feeds = {
         let state = this.state.borrow(py);
         let own = match &state.origin {
-            Origin::Feed(feed) => Some(feed.clone_ref(py)),
+            Origin::Source(feed) => Some(feed.clone_ref(py)),
             Origin::Unset | Origin::Stage { .. } => None,
         };
         [
@@ -242,10 +241,10 @@ pub(crate) fn restart(link: &Bound<'_, PullLink>) -> PyResult<()> {
         let mut state = this.state.borrow(py);
         state.phase = Phase::Open;
         (
-            state.kept.take(),
+            state.retained.take(),
             std::mem::take(&mut state.returned),
-            state.line.take(),
-            state.pending.take(),
+            state.pipeline.take(),
+            state.inner_source.take(),
             state.event_loop.take(),
         )
     };

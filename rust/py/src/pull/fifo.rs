@@ -1,65 +1,66 @@
-//! Whose turn it is: concurrent pulls of one link are served in the order of their first step.
+//! `FifoLock`: concurrent pulls of one link are served in the order of their first step.
 //!
-//! Hand-off, not a race: whoever leaves names the next owner before waking it, so a newcomer that
-//! arrives in between finds the link taken and queues. An owner that was named and then cancelled
-//! before it ran leaves like any other.
+//! The lock is handed off: a releasing owner names the next owner before it wakes that owner. A
+//! newcomer that arrives in between finds the lock taken and is queued. An owner that is cancelled
+//! before it runs releases the lock like any other.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-/// One pull's place. Numbers only grow, so their order is the order of arrival.
-pub(crate) type Ticket = u64;
+/// The id of a waiter or owner. Ids only grow, so their order is the order of arrival.
+pub(crate) type WaiterId = u64;
 
-/// The ticket of a pull that found nobody there and never queued. There is one such owner at a time.
-pub(crate) const FIRST: Ticket = 0;
+/// The id of an owner that found the lock free and was never queued. There is at most one at a
+/// time.
+pub(crate) const UNQUEUED: WaiterId = 0;
 
-/// The queue of the pulls of one link.
+/// A lock with a FIFO queue of waiters.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
-    /// The pull that may run the line, or is suspended in it.
-    owner: Option<Ticket>,
-    /// The others. An ordered map gives the oldest, and lets any of them leave, in O(log n).
-    waiting: BTreeMap<Ticket, Waker>,
-    last: Ticket,
+pub(crate) struct FifoLock {
+    /// The pull that may run the pipeline, or is suspended in it.
+    owner: Option<WaiterId>,
+    /// The queue. An ordered map yields the oldest waiter, and removes any waiter, in O(log n).
+    waiting: BTreeMap<WaiterId, Waker>,
+    last: WaiterId,
 }
 
-impl Turn {
-    /// Takes the turn, with the ticket [`FIRST`], if nobody has it.
+impl FifoLock {
+    /// Acquire the lock with the id [`UNQUEUED`] if it is free.
     #[inline]
-    pub(crate) fn take(&mut self) -> bool {
+    pub(crate) fn try_acquire(&mut self) -> bool {
         if self.owner.is_some() {
             return false;
         }
-        self.owner = Some(FIRST);
+        self.owner = Some(UNQUEUED);
         true
     }
 
-    /// Joins the queue.
-    pub(crate) fn queue(&mut self, waker: Waker) -> Ticket {
+    /// Join the queue.
+    pub(crate) fn enqueue(&mut self, waker: Waker) -> WaiterId {
         self.last += 1;
         self.waiting.insert(self.last, waker);
         self.last
     }
 
-    /// Replaces the waker of a pull that is still in the queue.
-    pub(crate) fn wait_with(&mut self, ticket: Ticket, waker: Waker) {
-        self.waiting.insert(ticket, waker);
+    /// Replace the waker of a queued waiter.
+    pub(crate) fn set_waker(&mut self, waiter: WaiterId, waker: Waker) {
+        self.waiting.insert(waiter, waker);
     }
 
-    /// Whether it is this pull's turn.
-    pub(crate) fn is_owner(&self, ticket: Ticket) -> bool {
-        self.owner == Some(ticket)
+    /// Whether this waiter owns the lock.
+    pub(crate) fn is_owner(&self, waiter: WaiterId) -> bool {
+        self.owner == Some(waiter)
     }
 
-    /// Whether nobody pulls and nobody waits to.
+    /// Whether the lock has no owner and so no waiters.
     #[inline]
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         self.owner.is_none()
     }
 
-    /// Ends the owner's turn if nobody waits for it.
+    /// Release the lock if no waiter is queued.
     #[inline]
-    pub(crate) fn give_up(&mut self) -> bool {
+    pub(crate) fn try_release(&mut self) -> bool {
         let alone = self.waiting.is_empty();
         if alone {
             self.owner = None;
@@ -67,13 +68,13 @@ impl Turn {
         alone
     }
 
-    /// Leaves, as owner or from the queue. If that makes it another's turn, its waker is returned:
-    /// wake it with no borrow open.
+    /// Release the lock, or leave the queue. If the lock is handed to a waiter, return its waker:
+    /// wake it after all borrows have ended.
     #[inline]
     #[must_use]
-    pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
-        if self.owner != Some(ticket) {
-            self.waiting.remove(&ticket);
+    pub(crate) fn release(&mut self, waiter: WaiterId) -> Option<Waker> {
+        if self.owner != Some(waiter) {
+            self.waiting.remove(&waiter);
             return None;
         }
         if self.waiting.is_empty() {
@@ -90,9 +91,8 @@ impl Turn {
         Some(waker)
     }
 
-    /// Everybody who waits, for a link that closes. They keep their tickets, which are now
-    /// nobody's.
-    pub(crate) fn dismiss(&mut self) -> Vec<Waker> {
+    /// Remove all waiters, for a link that is being closed. Their ids are then unknown to the lock.
+    pub(crate) fn take_waiters(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.waiting).into_values().collect()
     }
 }

@@ -1,8 +1,8 @@
-//! A line's hold on the links that it runs.
+//! `FusionGuard`: a pipeline's right to run its links, which can be revoked.
 //!
-//! While a link is pulled directly, no line above another link may run it. So each link knows the
-//! line that does, and takes itself away from it: at once, if the line is elsewhere, or as soon as
-//! it has come out.
+//! While a link is pulled directly, no pipeline of another link may run it. So each link knows the
+//! pipeline that runs it and revokes that pipeline's guard: at once if the pipeline is idle or
+//! downstream of the link, otherwise as soon as it has left the link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -11,26 +11,27 @@ use std::task::Waker;
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use super::link::PullLink;
+use super::link::PyPullLink;
 use crate::object::gil_cell::GilCell;
 
-/// A line's hold on the links that it runs.
+/// A pipeline's revocable right to run its links.
 #[derive(Debug)]
-pub(crate) struct Claim {
-    /// The link that the line ends in, and belongs to.
+pub(crate) struct FusionGuard {
+    /// The link in which the pipeline ends, and which owns it.
     tail: Py<PyWeakrefReference>,
     pub(super) revoked: AtomicBool,
-    /// A link in its middle closes: the pull that is inside it is to come out.
+    /// A link in the middle is being closed, so the pull inside it must end.
     pub(super) interrupted: AtomicBool,
-    /// Where the line is: [`Claim::IDLE`], 0 in its feed, `k + 1` in its stage `k`.
+    /// The pipeline's position: [`FusionGuard::IDLE`], 0 in its source, or `k + 1` in its stage
+    /// `k`.
     pub(super) at: AtomicUsize,
-    /// Who waits until it is idle.
+    /// Wakers to call when the pipeline is idle.
     waiting: GilCell<Vec<Waker>>,
 }
 
-impl Claim {
-    /// The hold of a line that ends in this link.
-    pub(super) fn of(tail: &Bound<'_, PullLink>) -> PyResult<Arc<Self>> {
+impl FusionGuard {
+    /// Create the guard of a pipeline that ends in this link.
+    pub(super) fn of(tail: &Bound<'_, PyPullLink>) -> PyResult<Arc<Self>> {
         Ok(Arc::new(Self {
             tail: PyWeakrefReference::new(tail)?.unbind(),
             revoked: AtomicBool::new(false),
@@ -40,33 +41,33 @@ impl Claim {
         }))
     }
 
-    /// No pull is under way.
+    /// No pull is running or suspended.
     pub(super) const IDLE: usize = usize::MAX - 1;
-    /// The line is gone.
+    /// The pipeline was dropped.
     pub(super) const GONE: usize = usize::MAX;
 
-    /// Whether there is still a line behind it.
+    /// Whether the pipeline still exists.
     pub(crate) fn is_alive(&self) -> bool {
         self.at.load(Relaxed) != Self::GONE
     }
 
-    /// Takes the link at `position` away from the line. `false` if the line is in that link or
-    /// above it just now; then `waker` is called when it no longer is.
+    /// Detach the link at `position` from the pipeline. Return `false` if the pipeline is currently
+    /// in that link or upstream of it; then `waker` is called once it has left.
     pub(crate) fn revoke(
         &self,
         py: Python<'_>,
         position: usize,
         waker: impl FnOnce() -> PyResult<Waker>,
     ) -> PyResult<bool> {
-        // From its next item on the line looks for itself what it may run; what is under way stays
-        // where it is.
+        // The pipeline checks this flag before its next item. The current item is not disturbed.
         self.revoked.store(true, Relaxed);
         let is_free = || self.at.load(Relaxed) > position;
         if is_free() {
             return Ok(true);
         }
         let waker = waker()?;
-        // Making it may have run Python code, and nobody else will call it then.
+        // Creating the waker may have run Python code; a pipeline that left meanwhile calls no
+        // waker.
         if is_free() {
             return Ok(true);
         }
@@ -74,7 +75,7 @@ impl Claim {
         Ok(false)
     }
 
-    /// Cancels the pull that is under way in the line, in its own task.
+    /// Cancel the pull that is suspended in the pipeline, in its own task.
     pub(crate) fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
         if self.interrupted.swap(true, Relaxed) {
             return Ok(());
@@ -82,19 +83,19 @@ impl Claim {
         let Some(tail) = self.tail.bind(py).upgrade() else {
             return Ok(());
         };
-        tail.cast::<PullLink>()?.get().cancel_flight(py)
+        tail.cast::<PyPullLink>()?.get().cancel_suspended(py)
     }
 
     #[inline]
-    pub(super) fn settle(&self, py: Python<'_>, at: usize) {
+    pub(super) fn move_to(&self, py: Python<'_>, at: usize) {
         self.at.store(at, Relaxed);
         if self.revoked.load(Relaxed) {
-            self.admit(py);
+            self.wake_waiting(py);
         }
     }
 
     #[cold]
-    fn admit(&self, py: Python<'_>) {
+    fn wake_waiting(&self, py: Python<'_>) {
         let waiting = std::mem::take(&mut *self.waiting.borrow(py));
         waiting.into_iter().for_each(Waker::wake);
     }

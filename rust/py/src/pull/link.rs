@@ -1,4 +1,4 @@
-//! `PullLink`: the base of every pull object.
+//! `PyPullLink`: the native base of every pull object.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,10 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::awaitable::{Delivery, Pull};
-use super::circle;
-use super::fusion::Claim;
-use super::state::{Label, Origin, Phase, State};
+use super::awaitable::{Pull, ResultFormat};
+use super::cycle;
+use super::fusion::FusionGuard;
+use super::state::{Label, LinkState, Origin, Phase};
 use crate::buffer::Buffer;
 use crate::coroutine::Parked;
 use crate::errors;
@@ -25,26 +25,34 @@ use crate::runtime::blocking_wait::this_thread;
 use crate::runtime::fork_guard::ProcessId;
 use crate::source::{AnySource, PyAsyncIterSource};
 
-/// The native part of a pull object: `PullObj` and everything derived from it.
-#[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
+/// The native part of `PullObj` and its subclasses.
+#[pyclass(
+    name = "PullLink",
+    subclass,
+    generic,
+    frozen,
+    weakref,
+    module = "headrace._core"
+)]
 #[derive(Debug)]
-pub(crate) struct PullLink {
+pub(crate) struct PyPullLink {
     home: ProcessId,
     pub(super) label: Option<Label>,
-    /// Whether something pulls it, or did; see [`circle`].
+    /// Whether a link was ever built on this one; see [`cycle`].
     pub(super) is_attached: AtomicBool,
-    pub(crate) state: GilCell<State>,
+    pub(crate) state: GilCell<LinkState>,
 }
 
 #[pymethods]
-impl PullLink {
+impl PyPullLink {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self::made_of(Origin::Unset)
+        Self::with_origin(Origin::Unset)
     }
 
-    /// `origin`: the link above, with the kernel to apply to its items; or a feed; or nothing.
+    /// `origin` is the link upstream, with the kernel to apply to its items; or a native source; or
+    /// `None`.
     #[pyo3(signature = (origin = None, kernel = None))]
     fn __init__(
         slf: &Bound<'_, Self>,
@@ -52,49 +60,49 @@ impl PullLink {
         kernel: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let made_of = match (origin, kernel) {
+        let with_origin = match (origin, kernel) {
             (None, None) => Origin::Unset,
             (Some(source), Some(kernel)) => {
-                let Ok(source) = source.cast::<PullLink>() else {
+                let Ok(source) = source.cast::<PyPullLink>() else {
                     return Err(errors::wrong_type("source", "a pull object", source));
                 };
                 let kernel = AnyKernel::of(kernel)?;
-                circle::attach(source);
+                cycle::attach(source);
                 Origin::Stage {
                     kernel,
                     source: source.clone().unbind().into(),
                 }
             }
-            (Some(feed), None) => Origin::Feed(AnySource::of(feed)?),
+            (Some(feed), None) => Origin::Source(AnySource::of(feed)?),
             (None, Some(kernel)) => {
                 return Err(errors::wrong_type("kernel", "given with an origin", kernel));
             }
         };
-        let old = std::mem::replace(&mut this.state.borrow(py).origin, made_of);
-        if circle::leads_to_itself(slf) {
+        let old = std::mem::replace(&mut this.state.borrow(py).origin, with_origin);
+        if cycle::is_cyclic(slf) {
             let circular = std::mem::replace(&mut this.state.borrow(py).origin, old);
             drop(circular);
             let owner = slf.get_type().name()?.to_string();
             let source = kernel.and(origin).unwrap_or(slf);
-            return Err(circle::refusal(&owner, "source", source));
+            return Err(cycle::cycle_error(&owner, "source", source));
         }
         drop(old);
         if let (Some(source), Some(_)) = (origin, kernel)
-            && let Ok(source) = source.cast::<PullLink>()
+            && let Ok(source) = source.cast::<PyPullLink>()
         {
             source.get().state.borrow(py).consumers += 1;
         }
         Ok(())
     }
 
-    /// Whether the class overrides any method of the protocol, so that no line may run it in place.
+    /// Whether the class overrides a method of the protocol, so that no pipeline may fuse it.
     #[classattr]
     #[pyo3(name = "_is_opaque")]
     fn is_opaque() -> bool {
         false
     }
 
-    /// Whether the class has a `pull_impl` of its own.
+    /// Whether the class has its own `pull_impl`.
     #[classattr]
     #[pyo3(name = "_has_own_pull")]
     fn has_own_pull() -> bool {
@@ -106,12 +114,12 @@ impl PullLink {
     }
 
     fn __anext__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        Pull::make(slf, Delivery::Item)
+        Pull::make(slf, ResultFormat::Item)
     }
 
     /// The next item as `IteratorResult(value, done)`.
     fn next(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        Pull::make(slf, Delivery::Result)
+        Pull::make(slf, ResultFormat::Result)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -122,28 +130,28 @@ impl PullLink {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        // Taken out under the borrow, dropped after it: a destructor may come back here.
+        // Dropped after the borrow: a destructor may access this link.
         let gone = self.state.borrow(py).clear();
         drop(gone);
     }
 }
 
-impl PullLink {
-    /// A new link.
-    pub(super) fn made_of(origin: Origin) -> Self {
+impl PyPullLink {
+    /// Create a link.
+    pub(super) fn with_origin(origin: Origin) -> Self {
         Self {
             home: ProcessId::current(),
             label: None,
             is_attached: AtomicBool::new(false),
-            state: GilCell::new(State::made_of(origin)),
+            state: GilCell::new(LinkState::with_origin(origin)),
         }
     }
 
-    /// A new link of no class of its own, with what errors are to call it.
-    pub(super) fn labelled(origin: Origin, label: Label) -> Self {
+    /// Create a plain link whose errors name this operator and parameter.
+    pub(super) fn with_label(origin: Origin, label: Label) -> Self {
         Self {
             label: Some(label),
-            ..Self::made_of(origin)
+            ..Self::with_origin(origin)
         }
     }
 
@@ -151,11 +159,11 @@ impl PullLink {
         self.home
     }
 
-    /// What it is made of.
+    /// A copy of the link's origin.
     pub(super) fn origin(&self, py: Python<'_>) -> Origin {
         let state = self.state.borrow(py);
         match &state.origin {
-            Origin::Feed(feed) => Origin::Feed(feed.clone_ref(py)),
+            Origin::Source(feed) => Origin::Source(feed.clone_ref(py)),
             Origin::Stage { source, kernel } => Origin::Stage {
                 kernel: kernel.clone_ref(py),
                 source: source.clone_ref(py).into(),
@@ -164,7 +172,7 @@ impl PullLink {
         }
     }
 
-    /// The feed over `pull_impl` of a subclass.
+    /// The source over a subclass's `pull_impl`.
     pub(super) fn implementation(link: &Bound<'_, Self>) -> PyResult<AnySource> {
         let py = link.py();
         if let Some(feed) = &link.get().state.borrow(py).implementation {
@@ -176,15 +184,15 @@ impl PullLink {
         Ok(feed)
     }
 
-    /// Whether a subclass has a `pull_impl` of its own, which then is its source whatever it is
-    /// made of.
+    /// Whether a subclass has its own `pull_impl`, which then is its source regardless of its
+    /// origin.
     pub(super) fn has_implementation(link: &Bound<'_, Self>) -> PyResult<bool> {
         link.get_type()
             .getattr(intern!(link.py(), "_has_own_pull"))?
             .is_truthy()
     }
 
-    /// Whether this link may be run by a line that goes on above another link.
+    /// Whether a pipeline of a link downstream may run this link.
     pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
         let py = link.py();
         if link
@@ -194,26 +202,26 @@ impl PullLink {
         {
             return Ok(false);
         }
-        // A line of its own, left from being pulled directly, is given up: what must stay is kept
-        // in the links.
+        // Drop the link's own pipeline from earlier direct pulls. The links hold everything that
+        // must survive.
         let old = {
             let mut state = link.get().state.borrow(py);
             if state.shared
                 || state.consumers > 1
                 || state.running
-                || !state.turn.is_idle()
+                || !state.lock.is_free()
                 || state.phase != Phase::Open
             {
                 return Ok(false);
             }
-            state.line.take()
+            state.pipeline.take()
         };
         drop(old);
         Ok(true)
     }
 
-    /// Whether it runs no code of the user's that could ask for its task: native sources, and
-    /// kernels without callables over them.
+    /// Whether it runs no user code that could read the current task: it has a native source, and
+    /// its kernels have no callables.
     pub(crate) fn is_plain(link: &Bound<'_, Self>) -> PyResult<bool> {
         let py = link.py();
         let mut link = link.clone();
@@ -223,7 +231,7 @@ impl PullLink {
                 return Ok(false);
             }
             let source = match link.get().origin(py) {
-                Origin::Feed(feed) => return Ok(!matches!(feed, AnySource::AsyncIter(_))),
+                Origin::Source(feed) => return Ok(!matches!(feed, AnySource::AsyncIter(_))),
                 Origin::Stage {
                     source,
                     kernel: AnyKernel::Window(_) | AnyKernel::Take(_) | AnyKernel::Skip(_),
@@ -234,34 +242,34 @@ impl PullLink {
         }
     }
 
-    /// Refuses a pull by a source of this very stream: it would wait for itself.
-    pub(super) fn refuse_own_source(link: &Bound<'_, Self>) -> PyResult<()> {
+    /// Reject a pull by a source of this same stream, which would wait for itself.
+    pub(super) fn reject_own_source(link: &Bound<'_, Self>) -> PyResult<()> {
         let py = link.py();
         let mut link = link.clone();
         loop {
             link = match link.get().origin(py) {
                 Origin::Stage { source, .. } => source.bind(py).clone(),
-                Origin::Feed(AnySource::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
+                Origin::Source(AnySource::Merge(feed)) if feed.get().merge(py).get().is_own(py) => {
                     return Err(merge::own_source());
                 }
-                Origin::Feed(_) | Origin::Unset => return Ok(()),
+                Origin::Source(_) | Origin::Unset => return Ok(()),
             };
         }
     }
 
-    pub(super) fn claimed_by(&self, py: Python<'_>, claim: &Arc<Claim>, position: usize) {
-        self.state.borrow(py).claim = Some((Arc::clone(claim), position));
+    pub(super) fn set_fused_into(&self, py: Python<'_>, guard: &Arc<FusionGuard>, position: usize) {
+        self.state.borrow(py).fused_into = Some((Arc::clone(guard), position));
     }
 
-    pub(super) fn keep(&self, item: Bound<'_, PyAny>) {
-        let old = self.state.borrow(item.py()).kept.replace(item.unbind());
+    pub(super) fn retain(&self, item: Bound<'_, PyAny>) {
+        let old = self.state.borrow(item.py()).retained.replace(item.unbind());
         debug_assert!(
             old.is_none(),
-            "one pull at a time, and it starts with what is kept"
+            "only one pull runs at a time, and it takes the retained item first"
         );
     }
 
-    /// Takes back items that left it: they are the next ones to leave it.
+    /// Take back items that the link delivered. The next pulls deliver them again.
     pub(crate) fn hand_back(link: &Bound<'_, Self>, items: Vec<Py<PyAny>>) {
         if items.is_empty() {
             return;
@@ -276,14 +284,14 @@ impl PullLink {
         for item in items.into_iter().rev() {
             state.returned.push_front(item);
         }
-        if let Some(line) = &mut state.line {
-            line.load_tail();
+        if let Some(pipeline) = &mut state.pipeline {
+            pipeline.add_pending_tail();
         }
-        let claim = state.claim.clone();
+        let guard = state.fused_into.clone();
         drop(state);
-        // The line of another link that runs this one looks around before its next item.
-        if let Some((claim, _)) = claim {
-            claim.revoked.store(true, Relaxed);
+        // The pipeline that runs this link rebuilds itself before its next item.
+        if let Some((guard, _)) = guard {
+            guard.revoked.store(true, Relaxed);
         }
     }
 
@@ -295,51 +303,51 @@ impl PullLink {
             .map(|item| item.into_bound(py))
     }
 
-    /// What there is more of.
-    pub(super) fn pending(&self, py: Python<'_>) -> Option<AnySource> {
+    /// The open inner source, if there is one.
+    pub(super) fn inner_source(&self, py: Python<'_>) -> Option<AnySource> {
         self.state
             .borrow(py)
-            .pending
+            .inner_source
             .as_ref()
             .map(|feed| feed.clone_ref(py))
     }
 
-    pub(super) fn set_pending(&self, py: Python<'_>, feed: Option<AnySource>) {
-        let old = std::mem::replace(&mut self.state.borrow(py).pending, feed);
+    pub(super) fn set_inner_source(&self, py: Python<'_>, feed: Option<AnySource>) {
+        let old = std::mem::replace(&mut self.state.borrow(py).inner_source, feed);
         drop(old);
     }
 
-    /// Whether something is left here that goes before what comes from above.
-    pub(super) fn is_loaded(&self, py: Python<'_>) -> bool {
+    /// Whether the link holds items that precede those from upstream.
+    pub(super) fn has_pending(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow(py);
-        state.kept.is_some() || state.pending.is_some() || !state.returned.is_empty()
+        state.retained.is_some() || state.inner_source.is_some() || !state.returned.is_empty()
     }
 
-    pub(super) fn take_kept<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    pub(super) fn take_retained<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.state
             .borrow(py)
-            .kept
+            .retained
             .take()
             .map(|item| item.into_bound(py))
     }
 
-    /// Cancels what the pull that is under way waits for, which makes its task go on.
+    /// Cancel the object that the suspended pull awaits, which resumes its task.
     ///
     /// # Errors
     ///
-    /// `RuntimeError` if that pull is on the stack: it cannot wait for its own end.
-    pub(super) fn cancel_flight(&self, py: Python<'_>) -> PyResult<()> {
+    /// `RuntimeError`: that pull is running, so it would wait for its own end.
+    pub(super) fn cancel_suspended(&self, py: Python<'_>) -> PyResult<()> {
         let awaiting = {
             let state = self.state.borrow(py);
             if state.running {
                 return Err(PyRuntimeError::new_err(
-                    "a stream cannot be closed from inside its own callable, for whose end it would wait; let the consumer close it",
+                    "a stream cannot be closed inside its own callable: the closing would wait for that callable; let the consumer close it",
                 ));
             }
             state
-                .flight
+                .suspended
                 .as_ref()
-                .map(|flight| flight.awaiting.clone_ref(py))
+                .map(|suspended| suspended.awaiting.clone_ref(py))
         };
         match awaiting {
             Some(awaiting) => asyncio::cancel(awaiting.bind(py)),
@@ -347,43 +355,44 @@ impl PullLink {
         }
     }
 
-    /// The line of another link that runs this one, if there is one.
-    pub(super) fn claim(&self, py: Python<'_>) -> Option<(Arc<Claim>, usize)> {
+    /// The pipeline of another link that runs this one, if there is one.
+    pub(super) fn fused_into(&self, py: Python<'_>) -> Option<(Arc<FusionGuard>, usize)> {
         let gone = self
             .state
             .borrow(py)
-            .claim
-            .take_if(|(claim, _)| !claim.is_alive());
+            .fused_into
+            .take_if(|(guard, _)| !guard.is_alive());
         drop(gone);
-        self.state.borrow(py).claim.clone()
+        self.state.borrow(py).fused_into.clone()
     }
 
-    /// Makes sure that it is this link's to be pulled. If another link's line is inside it just
-    /// now, gives the place to wait at.
-    pub(super) fn release_claim(&self, py: Python<'_>) -> PyResult<Option<Parked>> {
-        let Some((claim, position)) = self.claim(py) else {
+    /// Detach this link from another link's pipeline before it is pulled directly. If that pipeline
+    /// is currently inside this link, return the mailbox entry to wait on.
+    pub(super) fn detach(&self, py: Python<'_>) -> PyResult<Option<Parked>> {
+        let Some((guard, position)) = self.fused_into(py) else {
             return Ok(None);
         };
         let mut parked = None;
-        let free = claim.revoke(py, position, || {
-            let place = Parked::new(py)?;
-            let waker = place.waker();
-            parked = Some(place);
+        let free = guard.revoke(py, position, || {
+            let point = Parked::new(py)?;
+            let waker = point.waker();
+            parked = Some(point);
             Ok(waker)
         })?;
         self.state.borrow(py).shared = true;
         if free {
-            self.state.borrow(py).claim = None;
+            self.state.borrow(py).fused_into = None;
             return Ok(None);
         }
         Ok(parked)
     }
 
-    /// The buffer that this link is the far end of, if that is all it is; remembered from then on.
-    pub(super) fn find_far_end(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
+    /// The buffer that is this link's source, if the link consists of that alone. The result is
+    /// cached.
+    pub(super) fn find_buffer(link: &Bound<'_, Self>) -> PyResult<Option<Py<Buffer>>> {
         let py = link.py();
         let feed = match &link.get().state.borrow(py).origin {
-            Origin::Feed(AnySource::Buffer(feed)) => feed.clone_ref(py),
+            Origin::Source(AnySource::Buffer(feed)) => feed.clone_ref(py),
             _ => return Ok(None),
         };
         if Self::has_implementation(link)? {
@@ -394,18 +403,19 @@ impl PullLink {
             .get()
             .state
             .borrow(py)
-            .far_end
+            .buffer_source
             .replace(buffer.clone_ref(py));
         drop(old);
         Ok(Some(buffer))
     }
 
-    /// Binds the link to the running loop for this cycle, or refuses another one.
+    /// Bind the link to the running event loop until it is restarted, or reject another loop.
     ///
-    /// A link that is idle goes on in the next loop once its own is closed or gone, in any thread. One in which a pull is
-    /// suspended does not: that pull can never end, and the next one would wait for it.
+    /// An idle link can move to another loop, in any thread, once its own loop is closed or was
+    /// collected. A link with a suspended pull cannot: that pull never ends, and the next one would
+    /// wait for it.
     pub(super) fn bind_loop(&self, py: Python<'_>) -> PyResult<()> {
-        // Driven by hand, without a loop, it belongs to nobody.
+        // Driven by hand, without an event loop.
         let Ok(running) = asyncio::running_loop(py) else {
             self.state.borrow(py).thread = this_thread();
             return Ok(());
@@ -431,7 +441,7 @@ impl PullLink {
         }
         let weak = PyWeakrefReference::new(&running)?.unbind();
         let mut state = self.state.borrow(py);
-        // Asking whether a loop is closed runs Python code, during which another loop may have been quicker.
+        // `is_closed` runs Python code, during which another loop may have bound the link.
         let is_same = match (&state.event_loop, &known) {
             (Some(now), Some(known)) => now.is(known),
             (None, None) => true,
@@ -453,6 +463,6 @@ impl PullLink {
 fn wrong_loop(py: Python<'_>) -> PyErr {
     errors::wrong_loop(
         py,
-        "this stream is under way on another event loop; use it there, or call restart() once it has ended or aclose() there",
+        "this stream is in use on another event loop; use it there, or call aclose() there, or restart() after its end",
     )
 }

@@ -1,4 +1,4 @@
-//! How a link stands: what it is made of, who waits for it, what it keeps.
+//! `LinkState`: a link's origin, its lock, and the items that it holds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,114 +8,116 @@ use pyo3::prelude::*;
 use pyo3::types::PyWeakrefReference;
 
 use super::closing::Closing;
-use super::fifo::Turn;
-use super::fusion::Claim;
-use super::link::PullLink;
-use super::pipeline::Line;
-use super::suspended::Flight;
+use super::fifo::FifoLock;
+use super::fusion::FusionGuard;
+use super::link::PyPullLink;
+use super::pipeline::Pipeline;
+use super::suspended::SuspendedPull;
 use crate::buffer::Buffer;
 use crate::kernel::AnyKernel;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::runtime::blocking_wait::this_thread;
 use crate::source::AnySource;
 
-/// What a link is made of.
+/// The source or kernel that produces a link's items.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    /// Nothing: a subclass of the user, whose `pull_impl` is its source.
+    /// None yet: a user's subclass, with `pull_impl` as its source.
     Unset,
-    /// A source of ours.
-    Feed(AnySource),
+    /// A native source.
+    Source(AnySource),
     /// A kernel over another link.
     Stage {
         kernel: AnyKernel,
-        source: IterativeDrop<PullLink>,
+        source: IterativeDrop<PyPullLink>,
     },
 }
 
-/// What an error out of a link's callable is said to come from, where that is not its class.
+/// The operator and parameter that an error note names instead of the link's class.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Label {
     pub(super) operator: &'static str,
     pub(super) parameter: &'static str,
 }
 
-/// How far a link has come.
+/// The lifecycle of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
     #[default]
     Open,
-    /// It came to its end; `restart()` begins a new cycle.
+    /// The source has ended. `restart()` opens the link again.
     Ended,
-    /// Somebody closed it.
+    /// `aclose()` was called.
     Closed,
 }
 
-/// How a pull may begin.
+/// The ways in which a pull can start.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// It is its turn, and this is the line to run.
-    Line(Box<Line>),
-    /// The link is the far end of this buffer.
-    FarEnd(Py<Buffer>),
-    /// Something has to be seen to first.
+    /// The pull owns the lock, and runs this pipeline.
+    Pipeline(Box<Pipeline>),
+    /// The link's source is this buffer.
+    Buffer(Py<Buffer>),
+    /// A check failed; take the slow path.
     Slow,
 }
 
 #[derive(Debug)]
-pub(crate) struct State {
-    /// The feed over `pull_impl`, made at the first pull of a subclass that overrides it.
+pub(crate) struct LinkState {
+    /// The source over `pull_impl`, created at the first pull of a subclass that overrides it.
     pub(super) implementation: Option<AnySource>,
     pub(crate) phase: Phase,
-    pub(crate) turn: Turn,
-    /// A step of this link's line is on the stack: the line is with it.
+    pub(crate) lock: FifoLock,
+    /// A step of this link's pipeline is on the stack, and holds the pipeline.
     pub(crate) running: bool,
-    pub(crate) line: Option<Box<Line>>,
-    pub(crate) flight: Option<Box<Flight>>,
-    /// Items that left this link and came back: the next ones to leave it.
+    pub(crate) pipeline: Option<Box<Pipeline>>,
+    pub(crate) suspended: Option<Box<SuspendedPull>>,
+    /// Items that were handed back to this link. The next pull delivers them first.
     pub(super) returned: VecDeque<Py<PyAny>>,
-    /// An item that a cancelled pull left here, on its way into this link's kernel.
-    pub(super) kept: Option<Py<PyAny>>,
-    /// What its kernel made of the last item, of which there is more to come.
-    pub(super) pending: Option<AnySource>,
-    /// The line of another link that runs this one, and where in it this one is.
-    pub(super) claim: Option<(Arc<Claim>, usize)>,
-    /// How many links were built on this one.
+    /// An item that a cancelled pull left here. This link's kernel processes it next.
+    pub(super) retained: Option<Py<PyAny>>,
+    /// The iterable that its kernel returned for the last item, with items still to deliver.
+    pub(super) inner_source: Option<AnySource>,
+    /// The guard of the pipeline of another link that runs this one, and this link's position in
+    /// it.
+    pub(super) fused_into: Option<(Arc<FusionGuard>, usize)>,
+    /// The number of links built on this one.
     pub(super) consumers: usize,
-    /// It was pulled directly while another link's line ran it: from now on it is nobody's part.
+    /// It was pulled directly while another link's pipeline ran it, so no pipeline may run it
+    /// again.
     pub(super) shared: bool,
-    /// The buffer that this link is the far end of, once that is known.
-    pub(super) far_end: Option<Py<Buffer>>,
-    /// The thread that drives it, by its number, which no other thread ever has; 0 before the first pull.
+    /// The buffer that is the link's source, once that is known.
+    pub(super) buffer_source: Option<Py<Buffer>>,
+    /// The id of the thread that drives the link; ids are never reused. 0 before the first pull.
     pub(super) thread: u64,
-    /// The loop that drives it, from the first pull of a cycle.
+    /// The event loop that drives the link, from the first pull until the restart.
     pub(super) event_loop: Option<Py<PyWeakrefReference>>,
-    /// Who waits for a pull that is under way to come out, in order to close.
+    /// Wakers of the closers that wait until the current pull has ended.
     pub(super) closers: Vec<Waker>,
-    /// What it draws from is being closed.
+    /// Set while the link's source is being closed.
     pub(super) closing: Option<Closing>,
-    /// Dropped last: the way to the next link is in it.
+    /// The last field, since it leads to the next link; see [`crate::object::iterative_drop`].
     pub(super) origin: Origin,
 }
 
-impl State {
-    /// Of a link that was not pulled yet.
-    pub(super) fn made_of(origin: Origin) -> Self {
+impl LinkState {
+    /// The state of a link that was never pulled.
+    pub(super) fn with_origin(origin: Origin) -> Self {
         Self {
             implementation: None,
             phase: Phase::Open,
-            turn: Turn::default(),
+            lock: FifoLock::default(),
             running: false,
-            line: None,
-            flight: None,
+            pipeline: None,
+            suspended: None,
             returned: VecDeque::new(),
-            kept: None,
-            pending: None,
-            claim: None,
+            retained: None,
+            inner_source: None,
+            fused_into: None,
             consumers: 0,
             shared: false,
-            far_end: None,
+            buffer_source: None,
             thread: 0,
             event_loop: None,
             closers: Vec::new(),
@@ -124,46 +126,46 @@ impl State {
         }
     }
 
-    /// Takes the turn and the line, if nothing at all is in the way.
+    /// Acquire the lock and the pipeline if all checks pass.
     #[inline]
     pub(crate) fn start(&mut self, py: Python<'_>) -> Start {
         if self.phase != Phase::Open || self.running {
             return Start::Slow;
         }
-        if self.line.is_none() {
-            return match &self.far_end {
-                Some(buffer) if self.returned.is_empty() => Start::FarEnd(buffer.clone_ref(py)),
+        if self.pipeline.is_none() {
+            return match &self.buffer_source {
+                Some(buffer) if self.returned.is_empty() => Start::Buffer(buffer.clone_ref(py)),
                 _ => Start::Slow,
             };
         }
         if self.thread != this_thread() {
             return Start::Slow;
         }
-        if !self.turn.take() {
+        if !self.lock.try_acquire() {
             return Start::Slow;
         }
         self.running = true;
-        match self.line.take() {
-            Some(line) => Start::Line(line),
+        match self.pipeline.take() {
+            Some(pipeline) => Start::Pipeline(pipeline),
             None => Start::Slow,
         }
     }
 
-    /// Puts the line back. If nobody waits for anything the turn is over; else (`false`) it is to
-    /// be passed on.
+    /// Return the pipeline and release the lock. Return `false` if the lock must be handed to a
+    /// waiter.
     #[inline]
-    pub(crate) fn stop(&mut self, line: Box<Line>) -> bool {
+    pub(crate) fn stop(&mut self, pipeline: Box<Pipeline>) -> bool {
         self.running = false;
-        self.line = Some(line);
-        self.closers.is_empty() && self.turn.give_up()
+        self.pipeline = Some(pipeline);
+        self.closers.is_empty() && self.lock.try_release()
     }
 
-    /// Whether no pull is under way and none waits for its turn.
+    /// Whether no pull is running, suspended or queued.
     pub(super) fn is_idle(&self) -> bool {
-        !self.running && self.turn.is_idle()
+        !self.running && self.lock.is_free()
     }
 
-    /// Who waits for the link to be idle, if it closes and is so now.
+    /// Take the wakers of the closers, now that no pull holds the lock.
     #[inline]
     pub(crate) fn take_closers(&mut self) -> Vec<Waker> {
         if self.closers.is_empty() {
@@ -173,52 +175,34 @@ impl State {
         }
     }
 
-    /// Takes out all that Python objects are in. It is to be dropped without the borrow: a destructor may come back here.
+    /// Take out all fields that hold Python objects. Drop them after the borrow has ended, since a
+    /// destructor may access this link.
     pub(super) fn clear(&mut self) -> impl Sized + use<> {
         (
             self.implementation.take(),
-            self.far_end.take(),
-            self.flight.take(),
+            self.buffer_source.take(),
+            self.suspended.take(),
             std::mem::take(&mut self.returned),
-            self.kept.take(),
-            self.pending.take(),
-            self.line.take(),
+            self.retained.take(),
+            self.inner_source.take(),
+            self.pipeline.take(),
             self.closing.take(),
-            // Last, as in a deallocator.
+            // Last, as in the destructor.
             std::mem::replace(&mut self.origin, Origin::Unset),
         )
     }
 }
 
-impl Traverse for State {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match &self.origin {
-            Origin::Unset => {}
-            Origin::Feed(feed) => visit(feed.as_any())?,
-            Origin::Stage { source, kernel } => {
-                visit(source.as_any())?;
-                visit(kernel.as_any())?;
-            }
-        }
-        if let Some(feed) = &self.implementation {
-            visit(feed.as_any())?;
-        }
-        if let Some(buffer) = &self.far_end {
-            visit(buffer.as_any())?;
-        }
-        if let Some(feed) = &self.pending {
-            visit(feed.as_any())?;
-        }
-        if let Some(flight) = &self.flight {
-            flight.traverse(visit)?;
-        }
-        if let Some(line) = &self.line {
-            line.traverse(visit)?;
-        }
-        if let Some(closing) = &self.closing {
-            closing.traverse(visit)?;
-        }
-        self.returned.iter().try_for_each(&mut *visit)?;
-        self.kept.as_ref().map_or(Ok(()), visit)
-    }
-}
+traverse!(LinkState {
+    origin,
+    implementation,
+    buffer_source,
+    inner_source,
+    suspended,
+    pipeline,
+    closing,
+    returned,
+    retained
+});
+
+traverse!(enum Origin { Unset {}, Source(source), Stage { source, kernel } });

@@ -1,149 +1,141 @@
-//! A pull that is suspended: where, and how it goes on.
+//! `SuspendedPull`: where a pull is suspended, and how it is resumed or abandoned.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
-use super::link::PullLink;
-use super::pipeline::{Advance, Begun, Entry, Line};
+use super::link::PyPullLink;
+use super::pipeline::{Advance, Awaited, Entry, Pipeline};
 
 use crate::coroutine::Inner;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::runtime::asyncio::Cancels;
 use crate::source::{SourcePoll, Wait};
 
-/// Where it is suspended.
+/// The point where a pull is suspended.
 #[derive(Debug)]
-pub(crate) enum Place {
-    /// It lets the loop have a turn.
-    Rest,
-    /// It waits for the source; or, with a number, for what that stage is handing on.
-    Draw(Wait, Option<usize>),
-    /// It awaits what the callable of stage number `stage` returned for `item`.
-    Stage {
+pub(crate) enum SuspendPoint {
+    /// It has yielded to the event loop for the yield budget.
+    Yield,
+    /// It waits for the pipeline's source or, with an index, for the inner source of that stage.
+    Source(Wait, Option<usize>),
+    /// It awaits the object that the callable of stage `stage` returned for `item`.
+    Callable {
         inner: Inner,
         item: Py<PyAny>,
         stage: usize,
     },
 }
 
-/// A suspended pull. It is kept in the link rather than in the awaitable, so that closing the link
-/// reaches it.
+/// A suspended pull. The link holds it rather than the awaitable, so that closing the link can
+/// cancel it.
 #[derive(Debug)]
-pub(crate) struct Flight {
-    pub(crate) place: Place,
-    /// What was handed up to the task: closing cancels it, which makes the task go on.
+pub(crate) struct SuspendedPull {
+    pub(crate) point: SuspendPoint,
+    /// The object that was yielded to the task. Closing cancels it, which resumes the task.
     pub(crate) awaiting: Py<PyAny>,
-    /// How often the task had been asked to cancel when the pull was suspended first.
+    /// The task's count of cancellation requests when the pull was first suspended.
     pub(crate) cancels: Cancels,
-    /// Closing has cancelled it already; what it still does is its clean-up.
+    /// Closing has already cancelled it. Its callable or source is cleaning up.
     pub(crate) interrupted: bool,
 }
 
-impl Traverse for Flight {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.awaiting)?;
-        match &self.place {
-            Place::Rest => Ok(()),
-            Place::Draw(wait, _) => wait.traverse(visit),
-            Place::Stage { inner, item, .. } => {
-                visit(inner.object())?;
-                visit(item)
-            }
-        }
-    }
-}
+traverse!(SuspendedPull { awaiting, point });
 
-impl Line {
-    /// [`Self::advance`], where a result may be large.
-    fn go_on<'py>(
+traverse!(enum SuspendPoint { Yield {}, Source(wait, _), Callable { inner, item } });
+
+impl Pipeline {
+    /// [`Self::advance`] with an unpacked error, for callers off the hot path.
+    fn advance_boxed<'py>(
         &mut self,
         py: Python<'py>,
-        tail: &Bound<'py, PullLink>,
+        tail: &Bound<'py, PyPullLink>,
         entry: Option<Entry<'py>>,
     ) -> PyResult<Advance<'py>> {
         self.advance(py, tail, entry)
             .map_err(|raised| raised.fetch(py))
     }
 
-    /// Goes on with an error that comes into stage `from`.
-    fn catch_in<'py>(
+    /// Continue with an error that enters stage `from`.
+    fn resume_with_error<'py>(
         &mut self,
         py: Python<'py>,
-        tail: &Bound<'py, PullLink>,
+        tail: &Bound<'py, PyPullLink>,
         error: PyErr,
         from: usize,
     ) -> PyResult<Advance<'py>> {
         let entry = self
-            .catch(py, error, from)
+            .route_error(py, error, from)
             .map_err(|raised| raised.fetch(py))?;
-        self.go_on(py, tail, Some(entry))
+        self.advance_boxed(py, tail, Some(entry))
     }
 
-    /// Goes on where a pull was suspended, with what its task sent or threw.
+    /// Resume a pull where it was suspended, with the value or error that its task sent.
     ///
-    /// `cancelled` says whether an error that comes out is a cancellation of this pull; it is asked
-    /// only then.
+    /// `cancelled` tests whether an error that leaves the pull is a cancellation of this pull. It
+    /// is called only for errors.
     pub(crate) fn resume<'py>(
         &mut self,
         py: Python<'py>,
-        tail: &Bound<'py, PullLink>,
-        place: Place,
+        tail: &Bound<'py, PyPullLink>,
+        point: SuspendPoint,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
         cancelled: impl Fn(&PyErr) -> bool,
     ) -> PyResult<Advance<'py>> {
-        // A `GeneratorExit` that is thrown in comes from `close()`: whoever pulled has gone.
+        // `close()` throws `GeneratorExit`: the consumer has abandoned the pull.
         let left = sent
             .as_ref()
             .err()
             .is_some_and(|error| error.is_instance_of::<PyGeneratorExit>(py));
-        match place {
-            Place::Rest => {
+        match point {
+            SuspendPoint::Yield => {
                 sent?;
-                self.go_on(py, tail, None)
+                self.advance_boxed(py, tail, None)
             }
-            Place::Draw(wait, stage) => {
-                self.claim
+            SuspendPoint::Source(wait, stage) => {
+                self.guard
                     .at
                     .store(stage.map_or(0, |number| number + 1), Relaxed);
                 let pending = match stage {
                     None => None,
-                    Some(number) => self.stages[number].link(tail).pending(py),
+                    Some(number) => self.stages[number].link(tail).inner_source(py),
                 };
-                let feed = pending.as_ref().unwrap_or(&self.feed);
-                match feed.resume(wait, sent, py) {
+                let source = pending.as_ref().unwrap_or(&self.source);
+                match source.resume(wait, sent, py) {
                     Ok(SourcePoll::Item(item)) => {
                         let next = stage.map_or(0, |number| number + 1);
-                        self.go_on(py, tail, Some((item, next)))
+                        self.advance_boxed(py, tail, Some((item, next)))
                     }
                     Ok(SourcePoll::End) => {
                         match stage {
-                            None => self.end_above(0),
-                            Some(number) => self.stages[number].link(tail).set_pending(py, None),
+                            None => self.end_upstream_of(0),
+                            Some(number) => {
+                                self.stages[number].link(tail).set_inner_source(py, None)
+                            }
                         }
-                        self.go_on(py, tail, None)
+                        self.advance_boxed(py, tail, None)
                     }
                     Ok(SourcePoll::Wait(wait, object)) => Ok(Self::wait(*wait, stage, object)),
                     Err(error) if left || cancelled(&error) => {
-                        feed.cancelled(py);
+                        source.cancelled(py);
                         Err(error)
                     }
                     Err(error) => {
                         let (error, next) = match stage {
                             None => (error, 0),
-                            Some(number) => (self.stages[number].blame(tail, error), number + 1),
+                            Some(number) => (self.stages[number].annotate(tail, error), number + 1),
                         };
-                        self.catch_in(py, tail, error, next)
+                        self.resume_with_error(py, tail, error, next)
                     }
                 }
             }
-            Place::Stage {
+            SuspendPoint::Callable {
                 inner,
                 item,
                 stage: number,
             } => {
-                self.claim.at.store(number + 1, Relaxed);
+                self.guard.at.store(number + 1, Relaxed);
                 let item = item.into_bound(py);
                 let step = match sent {
                     Ok(value) => inner.send(value),
@@ -152,42 +144,42 @@ impl Line {
                 if let Err(error) = &step
                     && (left || cancelled(error))
                 {
-                    self.keep(tail, number, item);
-                    return Err(step.expect_err("it was matched as an error"));
+                    self.retain(tail, number, item);
+                    return Err(step.expect_err("matched as an error above"));
                 }
-                let entry = match self.went(tail, number, &item, inner, step) {
-                    Ok(Begun::Went(Some(output))) => Some((output, number + 1)),
-                    Ok(Begun::Went(None)) => None,
-                    Ok(Begun::Suspended(suspended)) => return Ok(Advance::Suspend(suspended)),
-                    Err(error) => return self.catch_in(py, tail, error, number + 1),
+                let entry = match self.on_step(tail, number, &item, inner, step) {
+                    Ok(Awaited::Done(Some(output))) => Some((output, number + 1)),
+                    Ok(Awaited::Done(None)) => None,
+                    Ok(Awaited::Suspended(suspended)) => return Ok(Advance::Suspend(suspended)),
+                    Err(error) => return self.resume_with_error(py, tail, error, number + 1),
                 };
-                self.go_on(py, tail, entry)
+                self.advance_boxed(py, tail, entry)
             }
         }
     }
 
-    /// A pull that was suspended will never go on.
-    pub(crate) fn abandon(&mut self, tail: &Bound<'_, PullLink>, place: Place) {
+    /// Clean up a suspended pull that will never be resumed.
+    pub(crate) fn abandon(&mut self, tail: &Bound<'_, PyPullLink>, point: SuspendPoint) {
         let py = tail.py();
-        match place {
-            Place::Rest => {}
-            Place::Draw(wait, stage) => {
+        match point {
+            SuspendPoint::Yield => {}
+            SuspendPoint::Source(wait, stage) => {
                 let pending = match stage {
                     None => None,
-                    Some(number) => self.stages[number].link(tail).pending(py),
+                    Some(number) => self.stages[number].link(tail).inner_source(py),
                 };
-                pending.as_ref().unwrap_or(&self.feed).abandon(py, wait);
+                pending.as_ref().unwrap_or(&self.source).abandon(py, wait);
             }
-            Place::Stage { inner, item, stage } => {
-                // The item first: dropping the coroutine runs its `finally`.
-                self.keep(tail, stage, item.into_bound(py));
+            SuspendPoint::Callable { inner, item, stage } => {
+                // Save the item first: dropping the coroutine runs its `finally` blocks.
+                self.retain(tail, stage, item.into_bound(py));
                 drop(inner);
             }
         }
     }
 
-    fn keep(&mut self, tail: &Bound<'_, PullLink>, number: usize, item: Bound<'_, PyAny>) {
-        self.stages[number].link(tail).keep(item);
-        self.load(number);
+    fn retain(&mut self, tail: &Bound<'_, PyPullLink>, number: usize, item: Bound<'_, PyAny>) {
+        self.stages[number].link(tail).retain(item);
+        self.add_pending(number);
     }
 }

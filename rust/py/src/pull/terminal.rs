@@ -1,12 +1,12 @@
-//! Terminals: one awaitable that pulls a stream to its end.
+//! Terminals: one awaitable that consumes a whole stream.
 //!
-//! A terminal is a pull that goes on. It takes the line once and keeps it from item to item, and
-//! puts it back only to suspend; so an item costs what the line costs, and no awaitable, no turn and
-//! no way through the interpreter between two of them. Everything else, a suspension, a
-//! cancellation, an end, is that of the pull inside it.
+//! A terminal is a pull that repeats. It takes the pipeline once, keeps it from item to item, and
+//! returns it only to suspend. So an item costs one run of the pipeline: no awaitable, no locking
+//! and no return to the interpreter. The pull inside the terminal handles suspensions,
+//! cancellations and the end.
 //!
-//! What a terminal had when it failed goes back to the stream ([`PullLink::hand_back`]): the next
-//! pull gets it first.
+//! If a terminal fails, the items that it had collected go back to the stream
+//! ([`PyPullLink::hand_back`]): the next pull delivers them first.
 
 use std::ffi::CStr;
 
@@ -14,30 +14,31 @@ use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::awaitable::{Delivery, Pull};
-use super::link::PullLink;
+use super::awaitable::{Pull, ResultFormat};
+use super::link::PyPullLink;
 use super::pipeline::Advance;
 use super::state::{Label, Origin, Start};
 use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors::RaisedError;
 use crate::kernel::{AnyKernel, MapKernel, ReduceKernel};
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
-/// What becomes of the items.
+/// The way in which a terminal reduces the items to one result.
 #[derive(Debug)]
-enum Goal {
-    /// A list from the first item on: to make one of a million items at the end would hold up the loop.
+enum Reduction {
+    /// A list, filled from the first item on: building it from a million items at the end would
+    /// block the event loop.
     Collect(Py<PyList>),
     Count(u64),
-    /// The kernel that they went through has the outcome.
+    /// The kernel holds the running result.
     Fold(Py<ReduceKernel>),
-    /// They have served their purpose.
+    /// The kernel's callable was called; the items are dropped.
     Drop,
 }
 
-impl Goal {
+impl Reduction {
     #[inline]
-    fn take(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn add(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
         match self {
             Self::Collect(items) => items.bind(item.py()).append(item)?,
             Self::Count(count) => *count += 1,
@@ -46,8 +47,8 @@ impl Goal {
         Ok(())
     }
 
-    /// The outcome, at the end of the stream.
-    fn reached<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// The result, at the end of the stream.
+    fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Collect(items) => Ok(items.bind(py).clone().into_any()),
             Self::Count(count) => Ok(count.into_pyobject(py)?.into_any()),
@@ -62,88 +63,94 @@ impl Goal {
     }
 }
 
-/// A stream on its way to its end.
+/// The awaitable of `collect()`, `count()`, `for_each()` and `reduce()`.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    /// What is pulled: the stream, or a link of our own that applies a callable to its items.
-    link: Option<Py<PullLink>>,
-    /// The stream, if that is another.
-    stream: Option<Py<PullLink>>,
-    /// The pull that is under way.
+    /// The link that is pulled: the stream, or a private link that applies a callable to its items.
+    link: Option<Py<PyPullLink>>,
+    /// The stream, if `link` is a private link.
+    stream: Option<Py<PyPullLink>>,
+    /// The current pull.
     pull: Pull,
-    goal: Goal,
+    reduction: Reduction,
 }
 
 static CLASS: Class = Class::new();
 
 impl Terminal {
-    fn over<'py>(stream: &Bound<'py, PullLink>, goal: Goal) -> PyResult<Bound<'py, PyAny>> {
-        let (link, pull) = (stream.clone(), Pull::new(stream.clone(), Delivery::Item));
+    fn over<'py>(
+        stream: &Bound<'py, PyPullLink>,
+        reduction: Reduction,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (link, pull) = (
+            stream.clone(),
+            Pull::new(stream.clone(), ResultFormat::Item),
+        );
         Native::alloc(stream.py(), || Self {
             link: Some(link.unbind()),
             stream: None,
             pull,
-            goal,
+            reduction,
         })
     }
 
-    /// Over what a kernel makes of the items. The link that holds it is nobody's but this
-    /// terminal's, so that the stream is not taken for one with two consumers later.
+    /// A terminal over the outputs of a kernel. Its private link does not count as a consumer of
+    /// the stream, so the stream can be fused again later.
     fn applying<'py>(
-        stream: &Bound<'py, PullLink>,
+        stream: &Bound<'py, PyPullLink>,
         kernel: AnyKernel,
         label: Label,
-        goal: Goal,
+        reduction: Reduction,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = stream.py();
         let origin = Origin::Stage {
             kernel,
             source: stream.clone().unbind().into(),
         };
-        let link = Bound::new(py, PullLink::labelled(origin, label))?;
-        let pull = Pull::new(link.clone(), Delivery::Item);
+        let link = Bound::new(py, PyPullLink::with_label(origin, label))?;
+        let pull = Pull::new(link.clone(), ResultFormat::Item);
         let stream = stream.clone().unbind();
         Native::alloc(py, || Self {
             link: Some(link.unbind()),
             stream: Some(stream),
             pull,
-            goal,
+            reduction,
         })
     }
 
-    /// From one item to the next, for as long as they are ready.
+    /// Consume items while they are ready.
     #[inline(never)]
-    fn run<'py>(&mut self, link: &Bound<'py, PullLink>) -> Result<Step<'py>, RaisedError> {
+    fn run<'py>(&mut self, link: &Bound<'py, PyPullLink>) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
-        let mut line = match Pull::start(link)? {
-            Start::Line(line) => line,
-            other => return self.pull.begin_without(link, other),
+        let mut pipeline = match Pull::start(link)? {
+            Start::Pipeline(pipeline) => pipeline,
+            other => return self.pull.begin_without_pipeline(link, other),
         };
         let outcome = loop {
-            match line.advance(py, link, None) {
+            match pipeline.advance(py, link, None) {
                 Ok(Advance::Item(item)) => {
-                    if let Err(error) = self.goal.take(&item) {
+                    if let Err(error) = self.reduction.add(&item) {
                         break Err(error);
                     }
                 }
                 outcome => break outcome.map_err(|raised| raised.fetch(py)),
             }
         };
-        RaisedError::set_from(py, self.pull.finish(link, line, outcome, None))
+        RaisedError::set_from(py, self.pull.finish(link, pipeline, outcome, None))
     }
 
-    /// What a step of the pull came to, and all that can be done after it.
-    fn go_on<'py>(
+    /// Handle one step of the pull, then continue as far as possible.
+    fn after_step<'py>(
         &mut self,
-        link: &Bound<'py, PullLink>,
+        link: &Bound<'py, PyPullLink>,
         mut step: Result<Step<'py>, RaisedError>,
     ) -> Result<Step<'py>, RaisedError> {
         let py = link.py();
         loop {
             match step {
                 Ok(Step::Return(item)) => {
-                    self.pull = Pull::new(link.clone(), Delivery::Item);
-                    step = match self.goal.take(&item) {
+                    self.pull = Pull::new(link.clone(), ResultFormat::Item);
+                    step = match self.reduction.add(&item) {
                         Ok(()) => self.run(link),
                         Err(error) => Err(RaisedError::set(py, error)),
                     };
@@ -154,7 +161,7 @@ impl Terminal {
                     let reached = error.is_instance_of::<PyStopAsyncIteration>(py);
                     self.leave(py, reached);
                     let outcome = if reached {
-                        self.goal.reached(py).map(Step::Return)
+                        self.reduction.result(py).map(Step::Return)
                     } else {
                         Err(error)
                     };
@@ -164,21 +171,23 @@ impl Terminal {
         }
     }
 
-    /// Lets go of the stream. Unless the goal was reached, the stream gets back what was taken out of it.
+    /// Release the stream. Unless the end was reached, hand the collected items back.
     fn leave(&mut self, py: Python<'_>, reached: bool) {
         let Some(link) = self.link.take() else { return };
-        let mut items = match &self.goal {
-            Goal::Collect(items) if !reached => items.bind(py).iter().map(Bound::unbind).collect(),
+        let mut items = match &self.reduction {
+            Reduction::Collect(items) if !reached => {
+                items.bind(py).iter().map(Bound::unbind).collect()
+            }
             _ => Vec::new(),
         };
         match self.stream.take() {
-            None => PullLink::hand_back(link.bind(py), items),
+            None => PyPullLink::hand_back(link.bind(py), items),
             Some(stream) => {
                 // The item whose callable was cancelled.
-                items.extend(link.get().take_kept(py).map(Bound::unbind));
-                // Its line first, which has a hold on the stream's own links.
+                items.extend(link.get().take_retained(py).map(Bound::unbind));
+                // Drop the private pipeline first: it holds a fusion guard on the stream's links.
                 drop(link);
-                PullLink::hand_back(stream.bind(py), items);
+                PyPullLink::hand_back(stream.bind(py), items);
             }
         }
     }
@@ -189,7 +198,7 @@ impl Coroutine for Terminal {
 
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
         (self.link.is_some() && self.pull.is_new())
-            .then_some(c"a stream was to be taken to its end, and that was never awaited: write `await stream.collect()`, `await stream.for_each(f)`, ...")
+            .then_some(c"a terminal of a stream was never awaited: write `await stream.collect()`, `await stream.for_each(f)`, ...")
     }
 
     fn class() -> &'static Class {
@@ -206,7 +215,7 @@ impl Coroutine for Terminal {
         } else {
             self.pull.send(value)
         };
-        self.go_on(&link, step)
+        self.after_step(&link, step)
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
@@ -215,7 +224,8 @@ impl Coroutine for Terminal {
         };
         let link = link.bind(py).clone();
         let step = RaisedError::set_from(py, self.pull.throw(py, error));
-        self.go_on(&link, step).map_err(|raised| raised.fetch(py))
+        self.after_step(&link, step)
+            .map_err(|raised| raised.fetch(py))
     }
 
     fn abandon(&mut self, py: Python<'_>) {
@@ -224,37 +234,39 @@ impl Coroutine for Terminal {
     }
 }
 
-impl Traverse for Terminal {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for link in [&self.link, &self.stream].into_iter().flatten() {
-            visit(link.as_any())?;
-        }
-        self.pull.traverse(visit)?;
-        match &self.goal {
-            Goal::Collect(items) => visit(items.as_any()),
-            Goal::Fold(kernel) => visit(kernel.as_any()),
-            Goal::Count(_) | Goal::Drop => Ok(()),
-        }
+traverse!(Terminal {
+    link,
+    stream,
+    pull,
+    reduction
+});
+
+traverse!(
+    enum Reduction {
+        Collect(items),
+        Fold(kernel),
+        Count {},
+        Drop {},
     }
-}
+);
 
-/// All items, in a list.
+/// Collect all items in a list.
 #[pyfunction]
-pub(crate) fn collect<'py>(stream: &Bound<'py, PullLink>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn collect<'py>(stream: &Bound<'py, PyPullLink>) -> PyResult<Bound<'py, PyAny>> {
     let items = PyList::empty(stream.py()).unbind();
-    Terminal::over(stream, Goal::Collect(items))
+    Terminal::over(stream, Reduction::Collect(items))
 }
 
-/// How many items there are.
+/// Count the items.
 #[pyfunction]
-pub(crate) fn count<'py>(stream: &Bound<'py, PullLink>) -> PyResult<Bound<'py, PyAny>> {
-    Terminal::over(stream, Goal::Count(0))
+pub(crate) fn count<'py>(stream: &Bound<'py, PyPullLink>) -> PyResult<Bound<'py, PyAny>> {
+    Terminal::over(stream, Reduction::Count(0))
 }
 
-/// Calls a function with each item, and keeps nothing.
+/// Call a function with each item, and drop the results.
 #[pyfunction]
 pub(crate) fn for_each<'py>(
-    stream: &Bound<'py, PullLink>,
+    stream: &Bound<'py, PyPullLink>,
     function: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let label = Label {
@@ -262,14 +274,14 @@ pub(crate) fn for_each<'py>(
         parameter: "function",
     };
     let kernel = Py::new(stream.py(), MapKernel::calling("function", function)?)?;
-    Terminal::applying(stream, AnyKernel::Map(kernel), label, Goal::Drop)
+    Terminal::applying(stream, AnyKernel::Map(kernel), label, Reduction::Drop)
 }
 
-/// The last running result of a function of two; of no items, what it began with.
+/// Reduce all items with a function of two arguments; an empty stream gives the initial value.
 #[pyfunction]
 #[pyo3(signature = (stream, reducer, *initial))]
 pub(crate) fn reduce<'py>(
-    stream: &Bound<'py, PullLink>,
+    stream: &Bound<'py, PyPullLink>,
     reducer: &Bound<'py, PyAny>,
     initial: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -278,6 +290,6 @@ pub(crate) fn reduce<'py>(
         parameter: "reducer",
     };
     let kernel = Py::new(stream.py(), ReduceKernel::new(reducer, initial)?)?;
-    let goal = Goal::Fold(kernel.clone_ref(stream.py()));
-    Terminal::applying(stream, AnyKernel::Reduce(kernel), label, goal)
+    let reduction = Reduction::Fold(kernel.clone_ref(stream.py()));
+    Terminal::applying(stream, AnyKernel::Reduce(kernel), label, reduction)
 }

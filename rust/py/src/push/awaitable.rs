@@ -1,4 +1,4 @@
-//! `Push`: one `next(item)`, or the flush before the end.
+//! `Push`: the awaitable of one `next(item)`, or of the flush before the end.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -7,139 +7,172 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::deliver::{Carried, Mode};
-use super::link::PushLink;
-use super::pipeline::Line;
+use super::deliver::{Delivered, Mode};
+use super::link::PyPushLink;
+use super::pipeline::Pipeline;
 use super::resume::{Advance, Failure};
-use super::wait::{Halt, Place};
-use super::work_stack::Todo;
+use super::wait::{PendingWait, SuspendPoint};
+use super::work_stack::PushState;
 use crate::buffer::Buffer;
 use crate::coroutine::{Class, Coroutine, Native, Step};
 use crate::errors;
 use crate::errors::RaisedError;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterator_result::IteratorResult;
 use crate::runtime::asyncio::Cancels;
 use crate::runtime::yield_budget;
 
-/// One item on its way down; or everything that a line still holds.
+/// One item on its way to a sink, or the flush of a pipeline.
 #[derive(Debug)]
 pub(crate) struct Push {
-    head: Py<PushLink>,
-    stage: Stage,
+    head: Py<PyPushLink>,
+    phase: PushPhase,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum PushPhase {
     New(Py<PyAny>),
     NewFlush,
-    /// A fan has carried it as far as it goes without waiting.
-    Halted(Box<(Flight, Halt)>),
-    Flying(Box<(Flight, Place, Since)>),
+    /// A fan has delivered the item as far as possible without waiting.
+    Pending(Box<PendingPush>),
+    Suspended(Box<SuspendedPush>),
     Done,
 }
 
-/// How often its task had been asked to cancel when it first waited for code of somebody else's. Before
-/// that, what is thrown in is a cancellation, and what comes out otherwise is not.
-pub(super) type Since = Option<Cancels>;
+/// The task's count of cancellation requests when the push first waited for foreign code. `None`
+/// before that: then a thrown error is a cancellation, and any other error is not.
+pub(super) type CancelBaseline = Option<Cancels>;
 
 /// A push between two steps.
 #[derive(Debug)]
-pub(super) struct Flight {
-    pub(super) line: Arc<Line>,
-    pub(super) todo: Todo,
+pub(super) struct InFlight {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) state: PushState,
 }
+
+traverse!(InFlight { state });
+
+/// A push whose next wait has not started.
+#[derive(Debug)]
+struct PendingPush {
+    in_flight: InFlight,
+    wait: PendingWait,
+}
+
+traverse!(PendingPush { in_flight, wait });
+
+/// A suspended push.
+#[derive(Debug)]
+struct SuspendedPush {
+    in_flight: InFlight,
+    point: SuspendPoint,
+    baseline: CancelBaseline,
+}
+
+traverse!(SuspendedPush { in_flight, point });
 
 static CLASS: Class = Class::new();
 
 impl Push {
-    /// An awaitable that has not started.
+    /// Create an awaitable that has not started.
     #[inline]
     pub(super) fn make<'py>(
-        head: Bound<'py, PushLink>,
+        head: Bound<'py, PyPushLink>,
         item: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
         Native::alloc(py, || Self {
             head: head.unbind(),
-            stage: Stage::New(item.unbind()),
+            phase: PushPhase::New(item.unbind()),
         })
     }
 
-    /// One that delivers what a line still holds, and gives the push object that the line ends in.
-    pub(super) fn flush<'py>(head: &Bound<'py, PushLink>) -> PyResult<Bound<'py, PyAny>> {
-        // Built now, so that what can fail afterwards is what is flushed.
-        PushLink::line(head)?;
+    /// Create a flush: it delivers the items that the pipeline holds, and returns the push object
+    /// in which the pipeline ends.
+    pub(super) fn flush<'py>(head: &Bound<'py, PyPushLink>) -> PyResult<Bound<'py, PyAny>> {
+        // Built now, so that only flushing can fail later.
+        PyPushLink::pipeline(head)?;
         let py = head.py();
         let head = head.clone().unbind();
         Native::alloc(py, || Self {
             head,
-            stage: Stage::NewFlush,
+            phase: PushPhase::NewFlush,
         })
     }
 
-    /// One that goes on from where it would have to wait.
-    pub(super) fn halted<'py>(
-        head: &Bound<'py, PushLink>,
-        flight: Flight,
-        halt: Halt,
+    /// Create a push that continues with this wait.
+    pub(super) fn pending<'py>(
+        head: &Bound<'py, PyPushLink>,
+        in_flight: InFlight,
+        wait: PendingWait,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = head.py();
-        let stage = Stage::Halted(Box::new((flight, halt)));
+        let phase = PushPhase::Pending(Box::new(PendingPush { in_flight, wait }));
         let head = head.clone().unbind();
-        Native::alloc(py, || Self { head, stage })
+        Native::alloc(py, || Self { head, phase })
     }
 
     fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
         let head = self.head.bind(py).clone();
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New(item) => self.begin(&head, &item.into_bound(py), || yield_budget::spend(py)),
-            Stage::NewFlush => {
-                let line = PushLink::line(&head)?;
-                let mut todo = Todo::flush();
-                todo.flushing = Some(0);
-                let outcome = line.run(&head, &mut todo, None);
-                self.begun(&head, Flight { line, todo }, outcome)
+        match std::mem::replace(&mut self.phase, PushPhase::Done) {
+            PushPhase::New(item) => {
+                self.begin(&head, &item.into_bound(py), || yield_budget::spend(py))
             }
-            Stage::Halted(halted) => {
-                let (mut flight, halt) = *halted;
-                let outcome = flight.line.wait(&head, &mut flight.todo, halt);
-                self.begun(&head, flight, outcome)
+            PushPhase::NewFlush => {
+                let pipeline = PyPushLink::pipeline(&head)?;
+                let mut state = PushState::flush();
+                state.flushing = Some(0);
+                let outcome = pipeline.run(&head, &mut state, None);
+                self.on_first_step(&head, InFlight { pipeline, state }, outcome)
             }
-            Stage::Flying(flying) => self.resume(&head, *flying, Ok(value)),
-            Stage::Done => unreachable!("a finished awaitable is not stepped again"),
+            PushPhase::Pending(pending) => {
+                let PendingPush {
+                    mut in_flight,
+                    wait,
+                } = *pending;
+                let outcome = in_flight
+                    .pipeline
+                    .start_wait(&head, &mut in_flight.state, wait);
+                self.on_first_step(&head, in_flight, outcome)
+            }
+            PushPhase::Suspended(suspended) => self.resume(&head, *suspended, Ok(value)),
+            PushPhase::Done => unreachable!("a finished awaitable is not stepped again"),
         }
     }
 
-    /// The first step. The budget is asked only where an item may come in.
+    /// Run the first step. The yield budget is charged only if the link accepts items.
     fn begin<'py>(
         &mut self,
-        head: &Bound<'py, PushLink>,
+        head: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
-        rests: impl FnOnce() -> bool,
+        must_yield: impl FnOnce() -> bool,
     ) -> PyResult<Step<'py>> {
         let py = head.py();
-        let line = PushLink::open_line(head, item)?;
-        let rests = rests();
-        if line.stages.is_empty() && !rests {
-            return self.hand_over(head, line, item);
+        let pipeline = PyPushLink::open_pipeline(head, item)?;
+        let must_yield = must_yield();
+        if pipeline.stages.is_empty() && !must_yield {
+            return self.push_without_stages(head, pipeline, item);
         }
-        let mut todo = Todo::of(item);
-        let outcome = if rests {
-            line.wait(head, &mut todo, Halt::Rest(Some(item.clone().unbind())))
+        let mut state = PushState::of(item);
+        let outcome = if must_yield {
+            pipeline.start_wait(
+                head,
+                &mut state,
+                PendingWait::Yield(Some(item.clone().unbind())),
+            )
         } else {
-            line.run(head, &mut todo, Some((item.clone(), 0)))
+            pipeline.run(head, &mut state, Some((item.clone(), 0)))
         };
-        // The way of an item that needs to wait for nothing is short: it moves nothing around.
+        // A push that does not wait returns here, without moving its state.
         if let Ok(Advance::Done) = outcome {
-            return todo.result(py).map(Step::Return);
+            return state.result(py).map(Step::Return);
         }
-        self.begun(head, Flight { line, todo }, outcome)
+        self.on_first_step(head, InFlight { pipeline, state }, outcome)
     }
 
-    /// The first step straight into a buffer, which mostly has room. That way is in one piece, and handed over by
-    /// registers; everything else branches off it.
+    /// Run the first step of a push directly into a buffer. This path is in one piece and returns
+    /// through registers; every other case branches off here.
     #[inline]
     fn store<'py>(
         &mut self,
@@ -147,8 +180,8 @@ impl Push {
         item: Py<PyAny>,
         buffer: Py<Buffer>,
     ) -> Result<Step<'py>, RaisedError> {
-        let rests = yield_budget::spend(py);
-        let item = if rests {
+        let must_yield = yield_budget::spend(py);
+        let item = if must_yield {
             item
         } else {
             match buffer.get().core().try_put(item) {
@@ -162,101 +195,115 @@ impl Push {
                 Err(refused) => refused.into_item(),
             }
         };
-        // What was refused is offered once more, and then waits or comes back.
+        // Retry a refused item on the general path, which waits or returns the item.
         let head = self.head.bind(py).clone();
-        RaisedError::set_from(py, self.begin(&head, &item.into_bound(py), || rests))
+        RaisedError::set_from(py, self.begin(&head, &item.into_bound(py), || must_yield))
     }
 
-    /// The first step where nothing is made of the item on its way, so that there is nothing to take
-    /// note of.
+    /// Run the first step in a pipeline without stages, which needs no push state unless it waits.
     #[inline(never)]
-    fn hand_over<'py>(
+    fn push_without_stages<'py>(
         &mut self,
-        head: &Bound<'py, PushLink>,
-        line: Arc<Line>,
+        head: &Bound<'py, PyPushLink>,
+        pipeline: Arc<Pipeline>,
         item: &Bound<'py, PyAny>,
     ) -> PyResult<Step<'py>> {
         let py = head.py();
-        match line.hand_over(head, item.clone(), Mode::Await, || None)? {
-            Carried::Through => IteratorResult::accepted(py).map(Step::Return),
-            Carried::Done => IteratorResult::end(py).map(Step::Return),
-            Carried::Answered(result) => Ok(Step::Return(result)),
-            Carried::Halted(halt) => {
-                let mut todo = Todo::of(item);
-                let outcome = line.wait(head, &mut todo, halt);
-                self.begun(head, Flight { line, todo }, outcome)
+        match pipeline.deliver_to_end(head, item.clone(), Mode::Await, || None)? {
+            Delivered::Accepted => IteratorResult::accepted(py).map(Step::Return),
+            Delivered::Done => IteratorResult::end(py).map(Step::Return),
+            Delivered::Answered(result) => Ok(Step::Return(result)),
+            Delivered::Pending(wait) => {
+                let mut state = PushState::of(item);
+                let outcome = pipeline.start_wait(head, &mut state, wait);
+                self.on_first_step(head, InFlight { pipeline, state }, outcome)
             }
         }
     }
 
-    /// What the first step came to.
+    /// Handle the result of the first step.
     #[cold]
-    fn begun<'py>(
+    fn on_first_step<'py>(
         &mut self,
-        head: &Bound<'py, PushLink>,
-        flight: Flight,
+        head: &Bound<'py, PyPushLink>,
+        in_flight: InFlight,
         outcome: PyResult<Advance<'py>>,
     ) -> PyResult<Step<'py>> {
         match outcome {
-            Ok(Advance::Done) => flight.arrive(head),
-            Ok(Advance::Suspend(place, object)) => {
-                self.suspend(head.py(), flight, place, None);
+            Ok(Advance::Done) => in_flight.finish(head),
+            Ok(Advance::Suspend(point, object)) => {
+                self.suspend(head.py(), in_flight, point, None);
                 Ok(Step::Yield(object))
             }
-            Err(error) => Err(flight.fail(head, error, false)),
+            Err(error) => Err(in_flight.fail(head, error, false)),
         }
     }
 
     fn resume<'py>(
         &mut self,
-        head: &Bound<'py, PushLink>,
-        (mut flight, place, since): (Flight, Place, Since),
+        head: &Bound<'py, PyPushLink>,
+        suspended: SuspendedPush,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
     ) -> PyResult<Step<'py>> {
-        let outcome = flight
-            .line
-            .resume(head, &mut flight.todo, place, sent, since);
+        let SuspendedPush {
+            mut in_flight,
+            point,
+            baseline,
+        } = suspended;
+        let outcome = in_flight
+            .pipeline
+            .resume(head, &mut in_flight.state, point, sent, baseline);
         match outcome {
-            Ok(Advance::Done) => flight.arrive(head),
-            Ok(Advance::Suspend(place, object)) => {
-                self.suspend(head.py(), flight, place, since);
+            Ok(Advance::Done) => in_flight.finish(head),
+            Ok(Advance::Suspend(point, object)) => {
+                self.suspend(head.py(), in_flight, point, baseline);
                 Ok(Step::Yield(object))
             }
             Err(Failure {
                 error,
                 was_cancelled,
-            }) => Err(flight.fail(head, error, was_cancelled)),
+            }) => Err(in_flight.fail(head, error, was_cancelled)),
         }
     }
 
-    fn suspend(&mut self, py: Python<'_>, flight: Flight, place: Place, since: Since) {
-        let since = since.or_else(|| place.runs_others().then(|| Cancels::now(py)));
-        self.stage = Stage::Flying(Box::new((flight, place, since)));
+    fn suspend(
+        &mut self,
+        py: Python<'_>,
+        in_flight: InFlight,
+        point: SuspendPoint,
+        baseline: CancelBaseline,
+    ) {
+        let baseline = baseline.or_else(|| point.runs_foreign_code().then(|| Cancels::now(py)));
+        self.phase = PushPhase::Suspended(Box::new(SuspendedPush {
+            in_flight,
+            point,
+            baseline,
+        }));
         yield_budget::renew();
     }
 }
 
-impl Flight {
+impl InFlight {
     #[inline]
-    fn arrive<'py>(mut self, head: &Bound<'py, PushLink>) -> PyResult<Step<'py>> {
-        if self.todo.flushing.is_some() {
-            return Ok(Step::Return(self.line.tail(head)));
+    fn finish<'py>(mut self, head: &Bound<'py, PyPushLink>) -> PyResult<Step<'py>> {
+        if self.state.flushing.is_some() {
+            return Ok(Step::Return(self.pipeline.tail(head)));
         }
-        self.todo.result(head.py()).map(Step::Return)
+        self.state.result(head.py()).map(Step::Return)
     }
 
-    /// Leaves what was taken at the links that took it, and says so in the error.
+    /// Retain the outputs of stages in their links, and name these links in the error.
     #[cold]
     pub(super) fn fail(
         self,
-        head: &Bound<'_, PushLink>,
+        head: &Bound<'_, PyPushLink>,
         error: PyErr,
         was_cancelled: bool,
     ) -> PyErr {
         let py = head.py();
-        let was_earlier = self.todo.callers_waits();
-        let keepers = self.line.leave(head, self.todo, was_cancelled);
-        // An exception that takes no attribute still has to arrive.
+        let was_earlier = self.state.is_deferred();
+        let keepers = self.pipeline.retain_rest(head, self.state, was_cancelled);
+        // An exception that rejects new attributes must still be raised.
         let _ = if was_earlier {
             clear_keepers(py, &error)
         } else if keepers.is_empty() {
@@ -268,7 +315,7 @@ impl Flight {
     }
 }
 
-/// Says in an error that it came while an earlier item was delivered, which had been kept.
+/// Note in an error that it concerns an earlier, retained item.
 fn clear_keepers(py: Python<'_>, error: &PyErr) -> PyResult<()> {
     error
         .value(py)
@@ -276,12 +323,12 @@ fn clear_keepers(py: Python<'_>, error: &PyErr) -> PyResult<()> {
     errors::note(
         py,
         error,
-        "this was an earlier item, which had been kept; the item that was pushed was not accepted",
+        "this error concerns an earlier item, which had been retained; the pushed item was not accepted",
     )
 }
 
-/// Adds to the `accepted_by` of an error.
-fn name_keepers(py: Python<'_>, error: &PyErr, keepers: &[Py<PushLink>]) -> PyResult<()> {
+/// Add links to the `accepted_by` of an error.
+fn name_keepers(py: Python<'_>, error: &PyErr, keepers: &[Py<PyPushLink>]) -> PyResult<()> {
     let name = intern!(py, "accepted_by");
     let value = error.value(py);
     let mut all = match value.getattr_opt(name)? {
@@ -306,8 +353,8 @@ impl Coroutine for Push {
     const NAME: &'static CStr = c"headrace._core.Push";
 
     fn never_awaited_warning(&self) -> Option<&'static CStr> {
-        matches!(self.stage, Stage::New(_)).then_some(
-            c"a push was never awaited, and its item went nowhere: write `await sink.next(item)`",
+        matches!(self.phase, PushPhase::New(_)).then_some(
+            c"a push was never awaited, so its item was dropped: write `await sink.next(item)`",
         )
     }
 
@@ -317,9 +364,9 @@ impl Coroutine for Push {
 
     fn send<'py>(&mut self, value: &Bound<'py, PyAny>) -> Result<Step<'py>, RaisedError> {
         let py = value.py();
-        if matches!(self.stage, Stage::New(_))
-            && let Some(buffer) = self.head.get().straight(py)
-            && let Stage::New(item) = std::mem::replace(&mut self.stage, Stage::Done)
+        if matches!(self.phase, PushPhase::New(_))
+            && let Some(buffer) = self.head.get().direct_buffer(py)
+            && let PushPhase::New(item) = std::mem::replace(&mut self.phase, PushPhase::Done)
         {
             return self.store(py, item, buffer);
         }
@@ -328,52 +375,56 @@ impl Coroutine for Push {
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
         let head = self.head.bind(py).clone();
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Flying(flying) => self.resume(&head, *flying, Err(error)),
-            Stage::Halted(halted) => {
-                let (mut flight, halt) = *halted;
-                // It never began to wait; what a stage took before that is kept.
-                flight.todo.give_up(py, halt)?;
-                Err(flight.fail(&head, error, true))
+        match std::mem::replace(&mut self.phase, PushPhase::Done) {
+            PushPhase::Suspended(suspended) => self.resume(&head, *suspended, Err(error)),
+            PushPhase::Pending(pending) => {
+                let PendingPush {
+                    mut in_flight,
+                    wait,
+                } = *pending;
+                // The wait never started. Outputs that stages made before it are retained.
+                in_flight.state.cancel_wait(py, wait)?;
+                Err(in_flight.fail(&head, error, true))
             }
-            Stage::New(_) | Stage::NewFlush | Stage::Done => Err(error),
+            PushPhase::New(_) | PushPhase::NewFlush | PushPhase::Done => Err(error),
         }
     }
 
     fn abandon(&mut self, py: Python<'_>) {
         let head = self.head.bind(py).clone();
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Flying(flying) => {
-                let (mut flight, place, _) = *flying;
-                flight.line.abandon(py, &mut flight.todo, place);
-                flight.line.leave(&head, flight.todo, true);
+        match std::mem::replace(&mut self.phase, PushPhase::Done) {
+            PushPhase::Suspended(suspended) => {
+                let SuspendedPush {
+                    mut in_flight,
+                    point,
+                    ..
+                } = *suspended;
+                in_flight.pipeline.abandon(py, &mut in_flight.state, point);
+                in_flight.pipeline.retain_rest(&head, in_flight.state, true);
             }
-            Stage::Halted(halted) => {
-                let (mut flight, halt) = *halted;
-                if let Err(error) = flight.todo.give_up(py, halt) {
+            PushPhase::Pending(pending) => {
+                let PendingPush {
+                    mut in_flight,
+                    wait,
+                } = *pending;
+                if let Err(error) = in_flight.state.cancel_wait(py, wait) {
                     error.write_unraisable(py, None);
                 }
-                flight.line.leave(&head, flight.todo, true);
+                in_flight.pipeline.retain_rest(&head, in_flight.state, true);
             }
-            Stage::New(_) | Stage::NewFlush | Stage::Done => {}
+            PushPhase::New(_) | PushPhase::NewFlush | PushPhase::Done => {}
         }
     }
 }
 
-impl Traverse for Push {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.head.as_any())?;
-        match &self.stage {
-            Stage::New(item) => visit(item),
-            Stage::Halted(halted) => {
-                halted.0.todo.traverse(visit)?;
-                halted.1.traverse(visit)
-            }
-            Stage::Flying(flying) => {
-                flying.0.todo.traverse(visit)?;
-                flying.1.traverse(visit)
-            }
-            Stage::NewFlush | Stage::Done => Ok(()),
-        }
+traverse!(Push { head, phase });
+
+traverse!(
+    enum PushPhase {
+        New(item),
+        NewFlush {},
+        Pending(pending),
+        Suspended(suspended),
+        Done {},
     }
-}
+);

@@ -1,7 +1,7 @@
-//! `Branch`: one of the many that a fan delivers to.
+//! `Branch`: one of the sinks of a fan.
 //!
-//! A branch that is a line of ours is run in place, without a call: one that is nothing but a list or
-//! callbacks by the short way.
+//! A branch that is a stock pipeline is fused: it runs without a Python call. A branch that is only
+//! a list or callbacks takes a faster path.
 
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
@@ -11,140 +11,140 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::awaitable::{Flight, Push};
-use super::callbacks::Callbacks;
-use super::circle;
-use super::deliver::{Carried, Mode, Walked, answer_now};
-use super::link::{Outlet, PushLink};
-use super::pipeline::{Line, blame};
-use super::work_stack::Todo;
+use super::awaitable::{InFlight, Push};
+use super::callbacks::PyCallbacks;
+use super::cycle;
+use super::deliver::{Delivered, Mode, RunResult, answer_nowait};
+use super::link::{Outlet, PyPushLink};
+use super::pipeline::{Pipeline, annotate};
+use super::work_stack::PushState;
 use crate::coroutine::delegate::is_awaitable;
 use crate::kernel::call_one;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::object::iterator_result::IteratorResult;
 
-/// How deep fans may be nested: each level is one on the stack.
-const DEPTH: usize = 400;
+/// The maximum nesting of fans: each level uses native stack.
+const MAX_DEPTH: usize = 400;
 
-/// One of many.
+/// One sink of a fan.
 #[derive(Debug)]
 pub(super) struct Branch {
-    /// The sink, if it may be run in place.
-    native: Option<Native>,
-    /// It wants no more.
+    /// The sink, if it can be fused.
+    fused: Option<FusedBranch>,
+    /// It accepts no more items.
     pub(super) is_done: AtomicBool,
     pub(super) sink: IterativeDrop<PyAny>,
 }
 
-/// A branch that is run in place.
+/// A fused branch.
 #[derive(Debug)]
-struct Native {
-    link: Py<PushLink>,
-    /// What it consists of, if that is nothing more: the short way.
-    only: Option<Only>,
+struct FusedBranch {
+    link: Py<PyPushLink>,
+    /// The list or callbacks, if the branch consists of that alone.
+    direct: Option<DirectSink>,
 }
 
 #[derive(Debug)]
-enum Only {
+enum DirectSink {
     List(Py<PyList>),
-    Callbacks(Py<Callbacks>),
+    Callbacks(Py<PyCallbacks>),
 }
 
-impl Native {
-    fn of(link: &Bound<'_, PushLink>) -> PyResult<Self> {
-        let only = if PushLink::has_implementation(link)? {
+impl FusedBranch {
+    fn of(link: &Bound<'_, PyPushLink>) -> PyResult<Self> {
+        let direct = if PyPushLink::has_implementation(link)? {
             None
         } else {
             match link.get().outlet(link.py()) {
-                Outlet::Collect(list, None) => Some(Only::List(list)),
-                Outlet::Call(callbacks) => Some(Only::Callbacks(callbacks)),
+                Outlet::Collect(list, None) => Some(DirectSink::List(list)),
+                Outlet::Call(callbacks) => Some(DirectSink::Callbacks(callbacks)),
                 _ => None,
             }
         };
         Ok(Self {
             link: link.clone().unbind(),
-            only,
+            direct,
         })
     }
 
-    /// Pushes the short way, if there is one.
+    /// Push directly into the list or callback, if there is one.
     #[inline]
-    fn push_shortly<'py>(
+    fn push_direct<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         mode: Mode,
     ) -> Option<PyResult<Pushed<'py>>> {
         let py = item.py();
-        let only = self.only.as_ref()?;
+        let direct = self.direct.as_ref()?;
         let link = self.link.bind(py);
         if let Err(error) = link.get().check(item) {
             return Some(Err(error));
         }
-        match only {
-            Only::List(list) => Some(list.bind(py).append(item).map(|()| Pushed::Accepted)),
-            Only::Callbacks(callbacks) if mode == Mode::Await => {
-                let function = callbacks.get().only(py)?;
+        match direct {
+            DirectSink::List(list) => Some(list.bind(py).append(item).map(|()| Pushed::Accepted)),
+            DirectSink::Callbacks(callbacks) if mode == Mode::Await => {
+                let function = callbacks.get().single(py)?;
                 match call_one(&function, item) {
                     Ok(result) if is_awaitable(&result) => {
-                        let line = match PushLink::line(link) {
-                            Ok(line) => line,
+                        let pipeline = match PyPushLink::pipeline(link) {
+                            Ok(pipeline) => pipeline,
                             Err(error) => return Some(Err(error)),
                         };
-                        let halt = Line::called_one(result, item);
-                        let todo = Todo::of(item);
-                        let rest = Push::halted(link, Flight { line, todo }, halt);
-                        Some(rest.map(|rest| Pushed::Waits(Some(rest), false)))
+                        let wait = Pipeline::pending_callback(result, item);
+                        let state = PushState::of(item);
+                        let rest = Push::pending(link, InFlight { pipeline, state }, wait);
+                        Some(rest.map(|rest| Pushed::Pending(Some(rest), false)))
                     }
                     Ok(_) => Some(Ok(Pushed::Accepted)),
-                    Err(raised) => Some(Err(blame(link, raised.fetch(py), "callbacks"))),
+                    Err(raised) => Some(Err(annotate(link, raised.fetch(py), "callbacks"))),
                 }
             }
-            Only::Callbacks(_) => None,
+            DirectSink::Callbacks(_) => None,
         }
     }
 }
 
 impl Branch {
     pub(super) fn of(sink: Bound<'_, PyAny>) -> PyResult<Self> {
-        circle::attach(&sink);
-        let native = match sink.cast::<PushLink>() {
-            Ok(link) if PushLink::can_fuse(link)? => Some(Native::of(link)?),
+        cycle::attach(&sink);
+        let fused = match sink.cast::<PyPushLink>() {
+            Ok(link) if PyPushLink::can_fuse(link)? => Some(FusedBranch::of(link)?),
             _ => None,
         };
         Ok(Self {
-            native,
+            fused,
             is_done: AtomicBool::new(false),
             sink: sink.unbind().into(),
         })
     }
 
-    /// Pushes into it, as far as that goes without waiting.
+    /// Push an item as far as possible without waiting.
     #[inline]
     pub(super) fn push<'py>(&self, item: &Bound<'py, PyAny>, mode: Mode) -> PyResult<Pushed<'py>> {
         let py = item.py();
-        let Some(native) = &self.native else {
+        let Some(fused) = &self.fused else {
             return self.push_foreign(item, mode);
         };
-        if let Some(pushed) = native.push_shortly(item, mode) {
+        if let Some(pushed) = fused.push_direct(item, mode) {
             return pushed;
         }
-        let _level = Level::enter()?;
-        let link = native.link.bind(py);
-        let line = PushLink::open_line(link, item)?;
-        if mode == Mode::Now {
-            return Pushed::by(&line.push_now(link, item)?);
+        let _nesting = Nesting::enter()?;
+        let link = fused.link.bind(py);
+        let pipeline = PyPushLink::open_pipeline(link, item)?;
+        if mode == Mode::NoWait {
+            return Pushed::from_result(&pipeline.push_nowait(link, item)?);
         }
-        let mut todo = Todo::of(item);
-        match line.walk(link, &mut todo, Some((item.clone(), 0)), mode) {
-            Ok(Walked::Done) if todo.is_done() => Ok(Pushed::Done),
-            Ok(Walked::Done) => Ok(Pushed::Accepted),
-            Ok(Walked::Halted(halt)) => {
-                let has_it = !todo.is_callers();
-                let rest = Push::halted(link, Flight { line, todo }, halt)?;
-                Ok(Pushed::Waits(Some(rest), has_it))
+        let mut state = PushState::of(item);
+        match pipeline.run_until_wait(link, &mut state, Some((item.clone(), 0)), mode) {
+            Ok(RunResult::Done) if state.is_done() => Ok(Pushed::Done),
+            Ok(RunResult::Done) => Ok(Pushed::Accepted),
+            Ok(RunResult::Pending(wait)) => {
+                let has_it = !state.caller_owns();
+                let rest = Push::pending(link, InFlight { pipeline, state }, wait)?;
+                Ok(Pushed::Pending(Some(rest), has_it))
             }
-            Err(error) => Err(Flight { line, todo }.fail(link, error, false)),
+            Err(error) => Err(InFlight { pipeline, state }.fail(link, error, false)),
         }
     }
 
@@ -152,12 +152,12 @@ impl Branch {
         let py = item.py();
         let sink = self.sink.bind(py);
         match mode {
-            // It is called in the task that awaits it.
-            Mode::Await => Ok(Pushed::Waits(None, false)),
-            Mode::Now => {
+            // `next` is called in the task that awaits it.
+            Mode::Await => Ok(Pushed::Pending(None, false)),
+            Mode::NoWait => {
                 let result = sink.call_method1(intern!(py, "next_nowait"), (item,))?;
-                match answer_now(sink, result)? {
-                    Carried::Answered(result) => Pushed::by(&result),
+                match answer_nowait(sink, result)? {
+                    Delivered::Answered(result) => Pushed::from_result(&result),
                     _ => Ok(Pushed::Accepted),
                 }
             }
@@ -165,40 +165,34 @@ impl Branch {
     }
 
     pub(super) fn has_room(&self, py: Python<'_>) -> bool {
-        let Some(native) = &self.native else {
+        let Some(fused) = &self.fused else {
             return true;
         };
-        let link = native.link.bind(py);
-        PushLink::line(link).is_ok_and(|line| line.has_room(link))
+        let link = fused.link.bind(py);
+        PyPushLink::pipeline(link).is_ok_and(|pipeline| pipeline.has_room(link))
     }
 }
 
-impl Traverse for Branch {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(&self.sink)?;
-        let Some(native) = &self.native else {
-            return Ok(());
-        };
-        visit(native.link.as_any())?;
-        match &native.only {
-            None => Ok(()),
-            Some(Only::List(list)) => visit(list.as_any()),
-            Some(Only::Callbacks(callbacks)) => visit(callbacks.as_any()),
-        }
+traverse!(Branch { sink, fused });
+traverse!(FusedBranch { link, direct });
+traverse!(
+    enum DirectSink {
+        List(list),
+        Callbacks(callbacks),
     }
-}
+);
 
-/// What pushing into a branch came to.
+/// The result of pushing into a branch.
 pub(super) enum Pushed<'py> {
     Accepted,
     Done,
-    /// What is to be awaited, unless that is the branch's own `next`; and whether a stage of it has
-    /// taken the item all the same.
-    Waits(Option<Bound<'py, PyAny>>, bool),
+    /// The awaitable to wait for, or `None` for the sink's own `next`; and whether a stage of the
+    /// branch has already consumed the item.
+    Pending(Option<Bound<'py, PyAny>>, bool),
 }
 
 impl<'py> Pushed<'py> {
-    fn by(result: &Bound<'py, PyAny>) -> PyResult<Self> {
+    fn from_result(result: &Bound<'py, PyAny>) -> PyResult<Self> {
         Ok(if result.cast::<IteratorResult>()?.get().is_done() {
             Self::Done
         } else {
@@ -207,28 +201,28 @@ impl<'py> Pushed<'py> {
     }
 }
 
-// Kept in a forked child, which has the same stack.
-thread_local! { static LEVELS: Cell<usize> = const { Cell::new(0) }; }
+// Valid in a forked child, which has the same stack.
+thread_local! { static DEPTH: Cell<usize> = const { Cell::new(0) }; }
 
-/// One fan inside another, on the stack.
-struct Level;
+/// One level of fans nested on the native stack.
+struct Nesting;
 
-impl Level {
+impl Nesting {
     fn enter() -> PyResult<Self> {
-        LEVELS.with(|levels| {
-            if levels.get() >= DEPTH {
+        DEPTH.with(|depth| {
+            if depth.get() >= MAX_DEPTH {
                 return Err(PyRecursionError::new_err(format!(
-                    "more than {DEPTH} fan-outs are nested in each other"
+                    "more than {MAX_DEPTH} fan-outs are nested in each other"
                 )));
             }
-            levels.set(levels.get() + 1);
+            depth.set(depth.get() + 1);
             Ok(Self)
         })
     }
 }
 
-impl Drop for Level {
+impl Drop for Nesting {
     fn drop(&mut self) {
-        LEVELS.with(|levels| levels.set(levels.get() - 1));
+        DEPTH.with(|depth| depth.set(depth.get() - 1));
     }
 }

@@ -1,4 +1,4 @@
-//! `Callbacks`: callables that are a sink.
+//! `PyCallbacks`: a sink made of callables.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::errors;
 use crate::object::gc;
 use crate::object::gil_cell::GilCell;
 
-/// What is called with each item, one after the other.
-#[pyclass(frozen, module = "headrace._core")]
+/// The callables, which are called with each item in order.
+#[pyclass(name = "Callbacks", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Callbacks {
+pub(crate) struct PyCallbacks {
     functions: GilCell<Arc<[Py<PyAny>]>>,
 }
 
 #[pymethods]
-impl Callbacks {
+impl PyCallbacks {
     #[new]
     #[pyo3(signature = (*functions))]
     fn new(functions: &Bound<'_, PyTuple>) -> PyResult<Self> {
@@ -29,7 +29,7 @@ impl Callbacks {
 
     #[getter]
     fn functions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let functions = self.now(py);
+        let functions = self.current(py);
         PyTuple::new(py, functions.iter().map(|function| function.bind(py)))
     }
 
@@ -44,7 +44,7 @@ impl Callbacks {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
             match self.functions.peek_for_gc().as_deref() {
-                // A push that is under way holds them too.
+                // Otherwise a running push holds them too, and they are alive.
                 Some(functions) if Arc::strong_count(functions) == 1 => {
                     functions.iter().try_for_each(visit)
                 }
@@ -58,16 +58,16 @@ impl Callbacks {
     }
 }
 
-impl Callbacks {
-    /// The callables of now.
+impl PyCallbacks {
+    /// The current callables. A later assignment does not change the returned ones.
     #[inline]
-    pub(super) fn now(&self, py: Python<'_>) -> Arc<[Py<PyAny>]> {
+    pub(super) fn current(&self, py: Python<'_>) -> Arc<[Py<PyAny>]> {
         Arc::clone(&self.functions.borrow(py))
     }
 
-    /// The callable, if it is the only one.
+    /// The callable, if there is exactly one.
     #[inline]
-    pub(super) fn only<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    pub(super) fn single<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match &**self.functions.borrow(py) {
             [function] => Some(function.bind(py).clone()),
             _ => None,
@@ -75,7 +75,7 @@ impl Callbacks {
     }
 
     fn set(&self, py: Python<'_>, functions: Arc<[Py<PyAny>]>) {
-        // Dropped with the borrow gone: a destructor may come back here.
+        // Dropped after the borrow: a destructor may access this object.
         let old = std::mem::replace(&mut *self.functions.borrow(py), functions);
         drop(old);
     }

@@ -1,13 +1,13 @@
-//! One item on its way down a line.
+//! Delivering one item: through the stages of a pipeline, to the sink at its end.
 
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::link::{PushLink, refuse};
-use super::pipeline::{End, Line};
-use super::wait::Halt;
-use super::work_stack::{Kept, Todo};
+use super::link::{PyPushLink, closed_error};
+use super::pipeline::{End, Pipeline};
+use super::wait::PendingWait;
+use super::work_stack::{Checkpoint, PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::Output;
@@ -15,239 +15,247 @@ use crate::object::iterator_result::IteratorResult;
 use crate::runtime::yield_budget;
 use crate::source::{AnySource, SourcePoll};
 
-/// Whether whoever pushes can wait.
+/// Whether the caller can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Await,
-    Now,
+    NoWait,
 }
 
-/// What became of an item.
+/// The result of delivering an item.
 #[derive(Debug)]
-pub(super) enum Carried<'py> {
-    /// It was accepted, whatever that came to.
-    Through,
-    /// It was accepted, and no more is wanted.
+pub(super) enum Delivered<'py> {
+    /// The item was accepted.
+    Accepted,
+    /// The item was accepted, and the sink wants no more.
     Done,
-    /// A foreign sink answered this.
+    /// A foreign sink returned this result.
     Answered(Bound<'py, PyAny>),
-    /// It cannot go on without waiting. Nothing was awaited yet.
-    Halted(Halt),
+    /// The item cannot be delivered without waiting. Nothing was awaited yet.
+    Pending(PendingWait),
 }
 
-/// What a line came to.
-pub(super) enum Walked {
+/// The result of running a pipeline as far as possible without waiting.
+pub(super) enum RunResult {
     Done,
-    Halted(Halt),
+    Pending(PendingWait),
 }
 
-/// An item on its way, and the stage that it enters next.
+/// An item, and the index of the stage that it enters next.
 pub(super) type Entry<'py> = (Bound<'py, PyAny>, usize);
 
-/// What goes before the end of a push.
-enum Next<'py> {
+/// The next work of a push.
+enum NextWork<'py> {
     Entry(Entry<'py>),
     Part(Bound<'py, PyAny>, Vec<usize>),
-    Halt(Halt),
-    Nothing,
+    Pending(PendingWait),
+    Empty,
 }
 
-impl Line {
-    /// Carries an item down, and then everything on the stack, until that is empty or has to wait.
+impl Pipeline {
+    /// Deliver an item, then all work on the stack, until the stack is empty or a wait is needed.
     #[inline]
-    pub(super) fn walk<'py>(
+    pub(super) fn run_until_wait<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
         mut entry: Option<Entry<'py>>,
         mode: Mode,
-    ) -> PyResult<Walked> {
+    ) -> PyResult<RunResult> {
         loop {
-            let carried = match entry.take() {
-                Some((item, number)) => self.carry(head, todo, item, number, mode)?,
-                None => match self.next(head, todo, mode)? {
-                    Next::Entry((item, number)) => self.carry(head, todo, item, number, mode)?,
-                    Next::Part(item, only) => match &self.end {
+            let delivered = match entry.take() {
+                Some((item, number)) => self.run_stages(head, state, item, number, mode)?,
+                None => match self.next_work(head, state, mode)? {
+                    NextWork::Entry((item, number)) => {
+                        self.run_stages(head, state, item, number, mode)?
+                    }
+                    NextWork::Part(item, only) => match &self.end {
                         End::Fan(fan) => {
                             fan.get().deliver_to(self.last(head), &item, &only, mode)?
                         }
                         _ => unreachable!("only a fan takes an item in parts"),
                     },
-                    Next::Halt(halt) => return Ok(Walked::Halted(halt)),
-                    Next::Nothing => return Ok(Walked::Done),
+                    NextWork::Pending(wait) => return Ok(RunResult::Pending(wait)),
+                    NextWork::Empty => return Ok(RunResult::Done),
                 },
             };
-            match carried {
-                Carried::Halted(halt) => return Ok(Walked::Halted(halt)),
-                carried => self.settle(todo, carried)?,
+            match delivered {
+                Delivered::Pending(wait) => return Ok(RunResult::Pending(wait)),
+                delivered => self.on_delivered(state, delivered)?,
             }
-            if todo.is_over() {
-                return Ok(Walked::Done);
+            if state.is_over() {
+                return Ok(RunResult::Done);
             }
         }
     }
 
-    /// An item is through.
+    /// Handle the result of delivering an item.
     #[inline]
-    pub(super) fn settle(&self, todo: &mut Todo, carried: Carried<'_>) -> PyResult<()> {
-        if todo.taken.is_some() {
-            todo.taken = None;
+    pub(super) fn on_delivered(
+        &self,
+        state: &mut PushState,
+        delivered: Delivered<'_>,
+    ) -> PyResult<()> {
+        if state.checkpoint.is_some() {
+            state.checkpoint = None;
         }
-        match carried {
-            Carried::Through => Ok(()),
-            Carried::Done => {
-                todo.end_above(self.stages.len() + 1);
+        match delivered {
+            Delivered::Accepted => Ok(()),
+            Delivered::Done => {
+                state.end_upstream_of(self.stages.len() + 1);
                 Ok(())
             }
-            Carried::Answered(result) => todo.answered(result, self.stages.len()),
-            Carried::Halted(_) => unreachable!("it is not through"),
+            Delivered::Answered(result) => state.set_result(result, self.stages.len()),
+            Delivered::Pending(_) => unreachable!("the caller handles a pending item"),
         }
     }
 
-    /// Carries one item from stage `number` to where it is accepted, or would have to wait.
+    /// Run an item from stage `number` on, until it is accepted or must wait.
     #[inline]
-    fn carry<'py>(
+    fn run_stages<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
         mut item: Bound<'py, PyAny>,
         mut number: usize,
         mode: Mode,
-    ) -> PyResult<Carried<'py>> {
+    ) -> PyResult<Delivered<'py>> {
         let py = head.py();
         while let Some(stage) = self.stages.get(number) {
             let link = stage.bind(head).get();
-            if number > 0 && !link.is_open_for(py, todo.flushing.is_some())? {
-                return Err(todo.refused(&item));
+            if number > 0 && !link.is_open_for(py, state.flushing.is_some())? {
+                return Err(state.refused(&item));
             }
-            if link.has_kept() {
-                todo.defer(&item, number);
-                for what in link.take_kept(py).into_iter().rev() {
-                    todo.push(number + 1, what, false);
+            if link.has_retained() {
+                state.push_later(&item, number);
+                for what in link.take_retained(py).into_iter().rev() {
+                    state.push(number + 1, what, false);
                 }
-                return Ok(Carried::Through);
+                return Ok(Delivered::Accepted);
             }
             match stage.kernel.process(&item) {
                 Ok(Output::Emit(output)) => {
                     number += 1;
-                    if stage.keeps_state {
-                        todo.take(number, &output);
+                    if stage.is_stateful {
+                        state.set_checkpoint(number, &output);
                     }
                     item = output;
                 }
-                Ok(Output::Skip) => return Ok(Carried::Through),
+                Ok(Output::Skip) => return Ok(Delivered::Accepted),
                 Ok(Output::Await(awaitable)) => {
-                    return Ok(Carried::Halted(Halt::Call {
+                    return Ok(Delivered::Pending(PendingWait::Callable {
                         awaitable: awaitable.unbind(),
                         item: item.unbind(),
                         number,
                     }));
                 }
-                Ok(flow) => match self.turn(todo, number, flow) {
+                Ok(flow) => match self.on_output(state, number, flow) {
                     Some(output) => {
                         item = output;
                         number += 1;
                     }
-                    None => return Ok(Carried::Through),
+                    None => return Ok(Delivered::Accepted),
                 },
-                Err(raised) => return Err(stage.blame(head, raised.fetch(py))),
+                Err(raised) => return Err(stage.annotate(head, raised.fetch(py))),
             }
         }
-        self.deliver(head, todo, item, mode)
+        self.deliver(head, state, item, mode)
     }
 
-    /// What a kernel made of an item: what goes on to the next stage, if anything does.
-    pub(super) fn turn<'py>(
+    /// Handle a kernel's output. Return the item that enters the next stage, if there is one.
+    pub(super) fn on_output<'py>(
         &self,
-        todo: &mut Todo,
+        state: &mut PushState,
         number: usize,
         flow: Output<'py>,
     ) -> Option<Bound<'py, PyAny>> {
         match flow {
             Output::Emit(output) => {
-                if self.stages[number].keeps_state {
-                    todo.take(number + 1, &output);
+                if self.stages[number].is_stateful {
+                    state.set_checkpoint(number + 1, &output);
                 }
                 Some(output)
             }
             Output::Last(output) => {
-                todo.end_above(number + 1);
-                todo.take(number + 1, &output);
+                state.end_upstream_of(number + 1);
+                state.set_checkpoint(number + 1, &output);
                 Some(output)
             }
             Output::Skip => None,
             Output::Stop => {
-                todo.end_above(number + 1);
+                state.end_upstream_of(number + 1);
                 None
             }
-            Output::Many(feed) => {
-                todo.push(number + 1, Kept::Rest(*feed), false);
+            Output::Many(source) => {
+                state.push(number + 1, Retained::Inner(*source), false);
                 None
             }
             Output::Await(_) => unreachable!("a kernel awaits once an item"),
         }
     }
 
-    /// Hands an item to what is at the end.
+    /// Deliver an item to the end of the pipeline, if that is open.
     #[inline]
     fn deliver<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &Todo,
+        head: &Bound<'py, PyPushLink>,
+        state: &PushState,
         item: Bound<'py, PyAny>,
         mode: Mode,
-    ) -> PyResult<Carried<'py>> {
+    ) -> PyResult<Delivered<'py>> {
         let py = head.py();
         if let Some(link) = &self.last
-            && !link.get().is_open_for(py, todo.flushing.is_some())?
+            && !link.get().is_open_for(py, state.flushing.is_some())?
         {
-            return Err(todo.refused(&item));
+            return Err(state.refused(&item));
         }
-        self.hand_over(head, item, mode, || todo.callers(py))
+        self.deliver_to_end(head, item, mode, || state.caller_item(py))
     }
 
-    /// Hands an item to what is at the end, where that is open. `callers` is what was pushed, if a
-    /// refusal is to give that back instead of the item.
+    /// Deliver an item to the end of the pipeline, which is open. A refused item is replaced by
+    /// `caller_item` in the error if that is not `None`.
     #[inline]
-    pub(super) fn hand_over<'py>(
+    pub(super) fn deliver_to_end<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
+        head: &Bound<'py, PyPushLink>,
         item: Bound<'py, PyAny>,
         mode: Mode,
-        callers: impl FnOnce() -> Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Carried<'py>> {
+        caller_item: impl FnOnce() -> Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Delivered<'py>> {
         let py = head.py();
         match &self.end {
             End::Collect(list, maxsize) => {
                 let list = list.bind(py);
                 let Some(maxsize) = *maxsize else {
-                    return list.append(item).map(|()| Carried::Through);
+                    return list.append(item).map(|()| Delivered::Accepted);
                 };
                 if list.len() < maxsize {
                     list.append(item)?;
                 }
                 Ok(if list.len() < maxsize {
-                    Carried::Through
+                    Delivered::Accepted
                 } else {
-                    Carried::Done
+                    Delivered::Done
                 })
             }
             End::Queue(buffer) => match Buffer::offer(buffer.bind(py), item) {
-                Ok(None) => Ok(Carried::Through),
-                Ok(Some(putting)) => Ok(Carried::Halted(Halt::Room(Box::new(putting)))),
-                Err(refused) => Err(refused.into_error(py, callers())),
+                Ok(None) => Ok(Delivered::Accepted),
+                Ok(Some(putting)) => Ok(Delivered::Pending(PendingWait::Space(Box::new(putting)))),
+                Err(refused) => Err(refused.into_error(py, caller_item())),
             },
-            End::Call(callbacks) => Self::call(self.last(head), callbacks.get().now(py), item, 0),
+            End::Call(callbacks) => {
+                Self::call(self.last(head), callbacks.get().current(py), item, 0)
+            }
             End::Fan(fan) => fan.get().deliver(self.last(head), &item, mode),
             End::Foreign(sink) => {
                 let sink = sink.bind(py);
                 match mode {
                     Mode::Await => sink
                         .call_method1(intern!(py, "next"), (item,))
-                        .map(|next| Carried::Halted(Halt::sink(next))),
-                    Mode::Now => sink
+                        .map(|next| Delivered::Pending(PendingWait::sink(next))),
+                    Mode::NoWait => sink
                         .call_method1(intern!(py, "next_nowait"), (item,))
-                        .and_then(|result| answer_now(sink, result)),
+                        .and_then(|result| answer_nowait(sink, result)),
                 }
             }
             End::Implementation => {
@@ -255,8 +263,8 @@ impl Line {
                 match mode {
                     Mode::Await => link
                         .call_method1(intern!(py, "next_impl"), (item,))
-                        .map(|next| Carried::Halted(Halt::sink(next))),
-                    Mode::Now => Err(PyRuntimeError::new_err(format!(
+                        .map(|next| Delivered::Pending(PendingWait::sink(next))),
+                    Mode::NoWait => Err(PyRuntimeError::new_err(format!(
                         "{} has an async next_impl and cannot be pushed without waiting; await next(item)",
                         link.get_type().name()?
                     ))),
@@ -269,104 +277,111 @@ impl Line {
         }
     }
 
-    /// What comes after the item that was carried.
+    /// Take the next work: from the stack, then from flushing.
     #[cold]
-    fn next<'py>(
+    fn next_work<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
         mode: Mode,
-    ) -> PyResult<Next<'py>> {
+    ) -> PyResult<NextWork<'py>> {
         let py = head.py();
         loop {
-            let Some(work) = todo.stack.pop() else {
-                match todo.flushing {
+            let Some(work) = state.stack.pop() else {
+                match state.flushing {
                     Some(number) if number < self.stages.len() => {
-                        todo.flushing = Some(number + 1);
-                        self.flush_stage(head, todo, number);
+                        state.flushing = Some(number + 1);
+                        self.flush_stage(head, state, number);
                         continue;
                     }
-                    _ => return Ok(Next::Nothing),
+                    _ => return Ok(NextWork::Empty),
                 }
             };
             let entry = work.entry;
-            match work.what {
-                Kept::Item(item) => {
-                    if !work.is_callers {
-                        todo.taken = Some((entry, item.clone_ref(py)));
+            match work.content {
+                Retained::Item(item) => {
+                    if !work.is_caller_item {
+                        state.checkpoint = Some(Checkpoint {
+                            entry,
+                            output: item.clone_ref(py),
+                        });
                     }
-                    return Ok(Next::Entry((item.into_bound(py), entry)));
+                    return Ok(NextWork::Entry((item.into_bound(py), entry)));
                 }
-                Kept::Part(item, only) => {
-                    todo.taken = Some((entry, item.clone_ref(py)));
-                    return Ok(Next::Part(item.into_bound(py), only));
+                Retained::Part(item, only) => {
+                    state.checkpoint = Some(Checkpoint {
+                        entry,
+                        output: item.clone_ref(py),
+                    });
+                    return Ok(NextWork::Part(item.into_bound(py), only));
                 }
-                Kept::Rest(feed) => {
-                    let waits = matches!(feed, AnySource::AsyncIter(_));
-                    let feed = if waits {
-                        feed
+                Retained::Inner(source) => {
+                    let waits = matches!(source, AnySource::AsyncIter(_));
+                    let source = if waits {
+                        source
                     } else {
                         if mode == Mode::Await && yield_budget::spend(py) {
-                            todo.push(entry, Kept::Rest(feed), false);
-                            return Ok(Next::Halt(Halt::Rest(None)));
+                            state.push(entry, Retained::Inner(source), false);
+                            return Ok(NextWork::Pending(PendingWait::Yield(None)));
                         }
-                        let drawn = match feed.ready(py) {
+                        let drawn = match source.ready(py) {
                             Some(item) => SourcePoll::Item(item),
-                            None => feed
+                            None => source
                                 .poll_next(py)
-                                .map_err(|error| self.stages[entry - 1].blame(head, error))?,
+                                .map_err(|error| self.stages[entry - 1].annotate(head, error))?,
                         };
                         match drawn {
                             SourcePoll::Item(item) => {
-                                return Ok(Next::Entry(todo.drew(feed, item, entry)));
+                                return Ok(NextWork::Entry(
+                                    state.on_inner_item(source, item, entry),
+                                ));
                             }
                             SourcePoll::End => continue,
-                            SourcePoll::Wait(..) => unreachable!("only a foreign feed waits"),
+                            SourcePoll::Wait(..) => unreachable!("only a foreign source waits"),
                         }
                     };
-                    return Ok(Next::Halt(Halt::Draw(feed, entry)));
+                    return Ok(NextWork::Pending(PendingWait::Source(source, entry)));
                 }
             }
         }
     }
 }
 
-impl Todo {
-    /// An item came out of what a stage hands on one by one.
-    pub(super) fn drew<'py>(
+impl PushState {
+    /// Deliver an item of an inner source next, and the rest of that source afterwards.
+    pub(super) fn on_inner_item<'py>(
         &mut self,
-        feed: AnySource,
+        source: AnySource,
         item: Bound<'py, PyAny>,
         entry: usize,
     ) -> Entry<'py> {
-        self.push(entry, Kept::Rest(feed), false);
-        self.take(entry, &item);
+        self.push(entry, Retained::Inner(source), false);
+        self.set_checkpoint(entry, &item);
         (item, entry)
     }
 
-    /// What was pushed, if that is the caller's again when the push fails.
-    pub(super) fn callers<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let original = self.original.as_ref().filter(|_| self.is_callers())?;
-        Some(original.bind(py).clone())
+    /// The pushed item, if the caller owns it again when the push fails.
+    pub(super) fn caller_item<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let pushed = self.pushed.as_ref().filter(|_| self.caller_owns())?;
+        Some(pushed.bind(py).clone())
     }
 
-    /// The error that gives back an item which came too late: the one that was pushed, unless a
-    /// stage has made something of it that is all that is left.
+    /// The error for an item that was delivered after the end. It carries the pushed item or, if a
+    /// stage has consumed that, the stage's output.
     #[cold]
     pub(super) fn refused(&self, item: &Bound<'_, PyAny>) -> PyErr {
-        let callers = self.callers(item.py());
-        refuse(callers.as_ref().unwrap_or(item))
+        let caller_item = self.caller_item(item.py());
+        closed_error(caller_item.as_ref().unwrap_or(item))
     }
 }
 
-/// What somebody else's `next` or `next_impl` came to: its result, or acceptance if it returned
-/// nothing.
-pub(super) fn answer(result: Bound<'_, PyAny>) -> PyResult<Carried<'_>> {
+/// Interpret the result of a foreign `next` or `next_impl`. `None` means acceptance.
+pub(super) fn answer(result: Bound<'_, PyAny>) -> PyResult<Delivered<'_>> {
     if result.is_none() {
-        return Ok(Carried::Through);
+        return Ok(Delivered::Accepted);
     }
     if result.is_instance_of::<IteratorResult>() {
-        return Ok(Carried::Answered(result));
+        return Ok(Delivered::Answered(result));
     }
     Err(errors::wrong_type(
         "the result of a push",
@@ -375,11 +390,12 @@ pub(super) fn answer(result: Bound<'_, PyAny>) -> PyResult<Carried<'_>> {
     ))
 }
 
-/// The same of its `next_nowait`. What it returned comes too late to refuse the item.
-pub(super) fn answer_now<'py>(
+/// Interpret the result of a foreign `next_nowait`. The sink has already accepted the item, also if
+/// the type of its result is wrong.
+pub(super) fn answer_nowait<'py>(
     sink: &Bound<'py, PyAny>,
     result: Bound<'py, PyAny>,
-) -> PyResult<Carried<'py>> {
+) -> PyResult<Delivered<'py>> {
     if result.is_none() || result.is_instance_of::<IteratorResult>() {
         return answer(result);
     }

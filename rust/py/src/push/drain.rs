@@ -1,11 +1,11 @@
-//! What `drain_to` needs of both drivers.
+//! Returning an item to a stream that `drain_to` drains into a sink.
 
 use pyo3::prelude::*;
 
-use crate::pull::link::PullLink;
+use crate::pull::link::PyPullLink;
 
-/// Gives a stream back an item that it gave: the next pull gets it.
+/// Return a delivered item to its stream. The next pull delivers it again.
 #[pyfunction]
-pub(crate) fn hand_back(stream: &Bound<'_, PullLink>, item: Bound<'_, PyAny>) {
-    PullLink::hand_back(stream, vec![item.unbind()]);
+pub(crate) fn hand_back(stream: &Bound<'_, PyPullLink>, item: Bound<'_, PyAny>) {
+    PyPullLink::hand_back(stream, vec![item.unbind()]);
 }

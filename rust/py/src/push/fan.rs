@@ -1,8 +1,8 @@
-//! `Fan`: one line into many.
+//! `PyFan`: one pipeline into many sinks.
 //!
-//! Branches are run in place, one after the other, for as far as they go without waiting. Those that
-//! have to wait are handed, as awaitables that have not begun, to the push object of the fan, which
-//! awaits them side by side, each in a task of its own (`_settle` in `headrace/push/_fan.py`).
+//! Branches run one after the other, each as far as possible without waiting. Branches that must
+//! wait are passed, as awaitables that have not started, to the fan's push object. It awaits them
+//! concurrently, each in its own task (`_settle` in `headrace/push/_fan.py`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,96 +16,111 @@ use pyo3::types::{PyBool, PyInt, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::branch::{Branch, Pushed};
-use super::deliver::{Carried, Mode};
-use super::link::PushLink;
+use super::deliver::{Delivered, Mode};
+use super::link::PyPushLink;
 use super::nowait::{is_would_block, would_block};
-use super::pipeline::blame;
-use super::wait::Halt;
+use super::pipeline::annotate;
+use super::wait::{Missing, PendingWait};
 use crate::coroutine::delegate::is_awaitable;
 use crate::errors;
 use crate::kernel::Callable;
-use crate::object::gc::{self, Traverse};
+use crate::object::gc::{self, Traverse, traverse};
 
-/// Which branches an item goes to.
+/// The rule that selects the branches of an item.
 #[derive(Debug)]
-enum Route {
+enum Selector {
     All,
-    /// The one that the selector names.
-    Select(Callable),
-    /// One after the other; the next one is at this place.
-    Ring(AtomicUsize),
+    /// The branch that this callable selects.
+    Callable(Callable),
+    /// One branch after the other; this is the position of the next one.
+    RoundRobin(AtomicUsize),
 }
 
-/// See the top of this file.
+/// See the module documentation.
 #[derive(Debug)]
-#[pyclass(frozen, module = "headrace._core")]
-pub(crate) struct Fan {
-    route: Route,
+#[pyclass(name = "Fan", frozen, module = "headrace._core")]
+pub(crate) struct PyFan {
+    selection: Selector,
     is_concurrent: bool,
     branches: Vec<Branch>,
-    /// Which branch is at each place of what the user gave, where one sink may stand twice.
-    places: Vec<usize>,
-    left: AtomicUsize,
+    /// The branch of each sink in the user's list, which may contain a sink twice.
+    branch_of_sink: Vec<usize>,
+    open_count: AtomicUsize,
 }
 
-/// What became of an item that did not go through at once.
+traverse!(PyFan {
+    selection,
+    branches
+});
+
+traverse!(
+    enum Selector {
+        All {},
+        Callable(selector),
+        RoundRobin {},
+    }
+);
+
+/// The branches' results for an item, if not all accepted it at once.
 #[derive(Debug)]
-struct Trouble<'py> {
+struct FanOutcome<'py> {
     accepted: Vec<usize>,
     waiting: Vec<(usize, Option<Bound<'py, PyAny>>)>,
     errors: Vec<(usize, PyErr)>,
 }
 
 #[pymethods]
-impl Fan {
-    /// `route`: "all", "ring", or the callable that selects.
+impl PyFan {
+    /// `selection`: "all", "ring", or the callable that selects.
     #[new]
     fn new(
         sinks: Vec<Bound<'_, PyAny>>,
-        route: &Bound<'_, PyAny>,
+        selection: &Bound<'_, PyAny>,
         concurrent: bool,
     ) -> PyResult<Self> {
         let mut branches: Vec<Branch> = Vec::new();
         let mut known = HashMap::new();
-        let mut places = Vec::with_capacity(sinks.len());
+        let mut branch_of_sink = Vec::with_capacity(sinks.len());
         for sink in sinks {
             let number = *known.entry(sink.as_ptr().addr()).or_insert(branches.len());
-            places.push(number);
+            branch_of_sink.push(number);
             if number == branches.len() {
                 branches.push(Branch::of(sink)?);
             }
         }
-        let route = match route.extract::<&str>() {
-            Ok("all") => Route::All,
-            Ok("ring") => Route::Ring(AtomicUsize::new(0)),
-            _ => Route::Select(Callable::new("selector", route)?),
+        let selection = match selection.extract::<&str>() {
+            Ok("all") => Selector::All,
+            Ok("ring") => Selector::RoundRobin(AtomicUsize::new(0)),
+            _ => Selector::Callable(Callable::new("selector", selection)?),
         };
         Ok(Self {
-            route,
+            selection,
             is_concurrent: concurrent,
-            left: AtomicUsize::new(branches.len()),
+            open_count: AtomicUsize::new(branches.len()),
             branches,
-            places,
+            branch_of_sink,
         })
     }
 
     #[getter]
     fn selector<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        match &self.route {
-            Route::Select(selector) => selector.get(py),
-            Route::All | Route::Ring(_) => None,
+        match &self.selection {
+            Selector::Callable(selector) => selector.get(py),
+            Selector::All | Selector::RoundRobin(_) => None,
         }
     }
 
     #[setter]
     fn set_selector(&self, selector: &Bound<'_, PyAny>) -> PyResult<()> {
-        match &self.route {
-            Route::Select(old) => old.set(selector),
-            Route::All | Route::Ring(_) => Err(PyValueError::new_err("this fan selects nothing")),
+        match &self.selection {
+            Selector::Callable(old) => old.set(selector),
+            Selector::All | Selector::RoundRobin(_) => {
+                Err(PyValueError::new_err("this fan has no selector"))
+            }
         }
     }
 
-    /// The sinks, each once: what the numbers of branches mean.
+    /// The distinct sinks, in the order of branch numbers.
     #[getter]
     pub(super) fn sinks<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         self.branches
@@ -114,136 +129,130 @@ impl Fan {
             .collect()
     }
 
-    /// Branch number `number` wants no more.
+    /// Note that branch `number` accepts no more items.
     fn finish(&self, number: usize) {
         if let Some(branch) = self.branches.get(number)
             && !branch.is_done.swap(true, Relaxed)
         {
-            self.left.fetch_sub(1, Relaxed);
+            self.open_count.fetch_sub(1, Relaxed);
         }
     }
 
-    /// Whether all want no more.
+    /// Whether no branch accepts items.
     #[getter]
     fn is_done(&self) -> bool {
-        self.left.load(Relaxed) == 0
+        self.open_count.load(Relaxed) == 0
     }
 
-    /// A push that had its turn at branch number `number` came to nothing: the next one has it,
-    /// unless another was faster.
+    /// Note that the push into branch `number` failed: the next push takes that branch, unless
+    /// another push has moved on.
     fn step_back(&self, number: usize) {
-        let Route::Ring(next) = &self.route else {
+        let Selector::RoundRobin(next) = &self.selection else {
             return;
         };
-        let count = self.places.len();
+        let count = self.branch_of_sink.len();
         let before = (next.load(Relaxed) + count - 1) % count;
-        if self.places[before] == number {
+        if self.branch_of_sink[before] == number {
             next.store(before, Relaxed);
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            if let Route::Select(selector) = &self.route {
-                selector.traverse(visit)?;
-            }
-            self.branches
-                .iter()
-                .try_for_each(|branch| branch.traverse(visit))
-        })
+        gc::visit(&visit, |visit| self.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        // The branches stay, as what a tuple holds: a cycle through them is broken at the push object
-        // that holds this.
-        if let Route::Select(selector) = &self.route {
+        // The branches stay, like the items of a tuple: the collector breaks a cycle through them
+        // at the push object that holds the fan.
+        if let Selector::Callable(selector) = &self.selection {
             selector.clear(py);
         }
     }
 }
 
-impl Fan {
-    /// Delivers an item to those that it is for.
+impl PyFan {
+    /// Deliver an item to the selected branches.
     #[inline]
     pub(super) fn deliver<'py>(
         &self,
-        owner: &Bound<'py, PushLink>,
+        owner: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
         mode: Mode,
-    ) -> PyResult<Carried<'py>> {
+    ) -> PyResult<Delivered<'py>> {
         let py = item.py();
-        match &self.route {
-            Route::All => {
-                if mode == Mode::Now && !self.has_room(py) {
+        match &self.selection {
+            Selector::All => {
+                if mode == Mode::NoWait && !self.has_room(py) {
                     return Err(would_block(item));
                 }
-                self.spread(owner, item, &(0..self.branches.len()), mode)
+                self.deliver_to_branches(owner, item, &(0..self.branches.len()), mode)
             }
-            Route::Select(selector) => {
+            Selector::Callable(selector) => {
                 let choice = selector
                     .call(item)
-                    .map_err(|raised| blame(owner, raised.fetch(py), "selector"))?;
+                    .map_err(|raised| annotate(owner, raised.fetch(py), "selector"))?;
                 if is_awaitable(&choice) {
-                    return Ok(Carried::Halted(Halt::Select {
+                    return Ok(Delivered::Pending(PendingWait::Selector {
                         awaitable: choice.unbind(),
                         item: item.clone().unbind(),
                     }));
                 }
                 self.deliver_by(owner, item, &choice, mode)
             }
-            Route::Ring(next) => {
-                let Some(number) = self.turn(next) else {
-                    return Ok(Carried::Done);
+            Selector::RoundRobin(next) => {
+                let Some(number) = self.next_round_robin(next) else {
+                    return Ok(Delivered::Done);
                 };
-                let carried = self.spread(owner, item, &std::iter::once(number), mode);
-                if let Err(error) = &carried
+                let delivered =
+                    self.deliver_to_branches(owner, item, &std::iter::once(number), mode);
+                if let Err(error) = &delivered
                     && is_would_block(py, error)
                 {
                     self.step_back(number);
                 }
-                carried
+                delivered
             }
         }
     }
 
-    /// Delivers an item to the branch that a selector chose.
+    /// Deliver an item to the branch that the selector returned.
     pub(super) fn deliver_by<'py>(
         &self,
-        owner: &Bound<'py, PushLink>,
+        owner: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
         choice: &Bound<'py, PyAny>,
         mode: Mode,
-    ) -> PyResult<Carried<'py>> {
-        // What a selector of labels gives for one that is to be dropped.
-        if choice.is_none() && Self::drops(owner)? {
-            return Ok(self.verdict());
+    ) -> PyResult<Delivered<'py>> {
+        // A selector by label returns `None` for an item to be dropped.
+        if choice.is_none() && Self::drops_unmatched(owner)? {
+            return Ok(self.delivered());
         }
-        let number = self.number(item, choice)?;
-        self.spread(owner, item, &std::iter::once(number), mode)
+        let number = self.selected_branch(item, choice)?;
+        self.deliver_to_branches(owner, item, &std::iter::once(number), mode)
     }
 
-    /// Delivers an item to these branches.
+    /// Deliver an item to these branches.
     pub(super) fn deliver_to<'py>(
         &self,
-        owner: &Bound<'py, PushLink>,
+        owner: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
         numbers: &[usize],
         mode: Mode,
-    ) -> PyResult<Carried<'py>> {
-        self.spread(owner, item, &numbers.iter().copied(), mode)
+    ) -> PyResult<Delivered<'py>> {
+        self.deliver_to_branches(owner, item, &numbers.iter().copied(), mode)
     }
 
-    /// Pushes an item into these branches.
+    /// Push an item into these branches.
     #[inline]
-    fn spread<'py>(
+    fn deliver_to_branches<'py>(
         &self,
-        owner: &Bound<'py, PushLink>,
+        owner: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
         numbers: &(impl Iterator<Item = usize> + Clone),
         mode: Mode,
-    ) -> PyResult<Carried<'py>> {
-        let mut trouble: Option<Trouble<'py>> = None;
-        // Nothing is noted of the many that accept at once, unless it is needed.
+    ) -> PyResult<Delivered<'py>> {
+        let mut outcome: Option<FanOutcome<'py>> = None;
+        // Acceptances are recorded only from the first other result on.
         let mut skipped = Vec::new();
         let mut ahead = numbers.clone();
         for number in ahead.by_ref() {
@@ -254,47 +263,55 @@ impl Fan {
             }
             let pushed = branch.push(item, mode);
             match pushed {
-                Ok(Pushed::Accepted) if trouble.is_none() => {}
-                Ok(Pushed::Done) if trouble.is_none() => self.finish(number),
+                Ok(Pushed::Accepted) if outcome.is_none() => {}
+                Ok(Pushed::Done) if outcome.is_none() => self.finish(number),
                 pushed => {
-                    let trouble = trouble.get_or_insert_with(|| {
+                    let outcome = outcome.get_or_insert_with(|| {
                         let before = numbers.clone().take_while(|before| *before != number);
                         let skipped: HashSet<usize> = skipped.iter().copied().collect();
-                        Trouble::after(before.filter(|before| !skipped.contains(before)))
+                        FanOutcome::new(before.filter(|before| !skipped.contains(before)))
                     });
-                    if trouble.add(self, item.py(), number, pushed)? && !self.is_concurrent {
+                    if outcome.record(self, item.py(), number, pushed)? && !self.is_concurrent {
                         break;
                     }
                 }
             }
         }
-        match trouble {
-            None => Ok(self.verdict()),
-            Some(trouble) => trouble.hand_over(owner, item, ahead.collect()),
+        match outcome {
+            None => Ok(self.delivered()),
+            Some(outcome) => outcome.into_delivered(owner, item, ahead.collect()),
         }
     }
 
-    fn verdict<'py>(&self) -> Carried<'py> {
+    fn delivered<'py>(&self) -> Delivered<'py> {
         if self.is_done() {
-            Carried::Done
+            Delivered::Done
         } else {
-            Carried::Through
+            Delivered::Accepted
         }
     }
 
-    /// The branch whose turn it is; the next push has the one after it.
-    fn turn(&self, next: &AtomicUsize) -> Option<usize> {
+    /// The next open branch in round-robin order.
+    fn next_round_robin(&self, next: &AtomicUsize) -> Option<usize> {
         let first = next.load(Relaxed);
-        let count = self.places.len();
-        let place = (first..first + count)
-            .map(|place| place % count)
-            .find(|place| !self.branches[self.places[*place]].is_done.load(Relaxed))?;
-        next.store((place + 1) % count, Relaxed);
-        Some(self.places[place])
+        let count = self.branch_of_sink.len();
+        let position = (first..first + count)
+            .map(|position| position % count)
+            .find(|position| {
+                !self.branches[self.branch_of_sink[*position]]
+                    .is_done
+                    .load(Relaxed)
+            })?;
+        next.store((position + 1) % count, Relaxed);
+        Some(self.branch_of_sink[position])
     }
 
-    /// The branch that a selector named.
-    fn number(&self, item: &Bound<'_, PyAny>, choice: &Bound<'_, PyAny>) -> PyResult<usize> {
+    /// The branch that a selector's result names.
+    fn selected_branch(
+        &self,
+        item: &Bound<'_, PyAny>,
+        choice: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
         if !choice.is_instance_of::<PyInt>() || choice.is_instance_of::<PyBool>() {
             return Err(PyTypeError::new_err(format!(
                 "selector must give the number of a sink, got {} for {}",
@@ -305,37 +322,37 @@ impl Fan {
         choice
             .extract::<usize>()
             .ok()
-            .and_then(|place| self.places.get(place).copied())
+            .and_then(|position| self.branch_of_sink.get(position).copied())
             .ok_or_else(|| {
                 PyIndexError::new_err(format!(
                     "selector must give a number from 0 to {}, got {} for {}",
-                    self.places.len() - 1,
+                    self.branch_of_sink.len() - 1,
                     errors::describe(choice),
                     errors::describe(item)
                 ))
             })
     }
 
-    fn drops(owner: &Bound<'_, PushLink>) -> PyResult<bool> {
+    fn drops_unmatched(owner: &Bound<'_, PyPushLink>) -> PyResult<bool> {
         owner.getattr(intern!(owner.py(), "_drops"))?.is_truthy()
     }
 
     pub(super) fn has_room(&self, py: Python<'_>) -> bool {
-        match &self.route {
-            Route::All => self
+        match &self.selection {
+            Selector::All => self
                 .branches
                 .iter()
                 .filter(|branch| !branch.is_done.load(Relaxed))
                 .all(|branch| branch.has_room(py)),
-            // Nobody knows which one it will be.
-            Route::Select(_) | Route::Ring(_) => true,
+            // The branch is not known yet.
+            Selector::Callable(_) | Selector::RoundRobin(_) => true,
         }
     }
 }
 
-impl<'py> Trouble<'py> {
+impl<'py> FanOutcome<'py> {
     #[cold]
-    fn after(accepted: impl Iterator<Item = usize>) -> Self {
+    fn new(accepted: impl Iterator<Item = usize>) -> Self {
         Self {
             accepted: accepted.collect(),
             waiting: Vec::new(),
@@ -343,10 +360,10 @@ impl<'py> Trouble<'py> {
         }
     }
 
-    /// Notes what pushing into a branch came to. Whether that has to wait.
-    fn add(
+    /// Record the result of pushing into a branch. Return whether the branch must wait.
+    fn record(
         &mut self,
-        fan: &Fan,
+        fan: &PyFan,
         py: Python<'py>,
         number: usize,
         pushed: PyResult<Pushed<'py>>,
@@ -357,28 +374,28 @@ impl<'py> Trouble<'py> {
                 self.accepted.push(number);
                 fan.finish(number);
             }
-            Ok(Pushed::Waits(awaitable, has_it)) => {
+            Ok(Pushed::Pending(awaitable, has_it)) => {
                 self.waiting.push((number, awaitable));
                 if has_it {
                     self.accepted.push(number);
                 }
                 return Ok(true);
             }
-            Err(error) if is_one_branchs(py, &error) => self.errors.push((number, error)),
+            Err(error) if is_branch_error(py, &error) => self.errors.push((number, error)),
             Err(error) => return Err(error),
         }
         Ok(false)
     }
 
-    /// What waits goes to the push object of the fan, which awaits it; if nothing does, it knows the
-    /// error that all of them make.
+    /// Pass the waiting branches to the fan's push object, which awaits them. If none waits, raise
+    /// the error that it builds from all errors.
     #[cold]
-    fn hand_over(
+    fn into_delivered(
         self,
-        owner: &Bound<'py, PushLink>,
+        owner: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
         later: Vec<usize>,
-    ) -> PyResult<Carried<'py>> {
+    ) -> PyResult<Delivered<'py>> {
         let py = owner.py();
         let Self {
             accepted,
@@ -403,16 +420,20 @@ impl<'py> Trouble<'py> {
         let missing = PyList::new(py, missing)?;
         let arguments = (item, &missing, accepted, errors, waiting, later);
         let settling = owner.call_method1(intern!(py, "_settle"), arguments)?;
-        Ok(Carried::Halted(Halt::Sink {
+        Ok(Delivered::Pending(PendingWait::Sink {
             awaitable: settling.unbind(),
-            missing: Some((item.clone().unbind(), missing.unbind())),
+            missing: Some(Missing {
+                item: item.clone().unbind(),
+                branches: missing.unbind(),
+            }),
         }))
     }
 }
 
-/// Whether an error concerns its branch alone. One that ends the program does not, nor does the end of a coroutine.
+/// Whether an error concerns only its branch. An exit of the program and the close of a coroutine
+/// do not.
 #[cold]
-fn is_one_branchs(py: Python<'_>, error: &PyErr) -> bool {
+fn is_branch_error(py: Python<'_>, error: &PyErr) -> bool {
     !(error.is_instance_of::<PyKeyboardInterrupt>(py)
         || error.is_instance_of::<PySystemExit>(py)
         || error.is_instance_of::<PyGeneratorExit>(py))

@@ -1,8 +1,9 @@
-//! `Delivery`: pushes into a sink of anybody's, and who has the item if one does not come to its end.
+//! `PyDelivery`: pushes into any sink, and a record of the links that accepted the item of a failed
+//! push.
 //!
-//! The error of a push says so in its `accepted_by`. But `close()` of a coroutine, by hand or because
-//! it is dropped, tells those above of no error but its own. So it is noted here, below the first
-//! coroutine of Python's.
+//! The error of a push names these links in `accepted_by`. But `close()` of a coroutine, explicit
+//! or by its destructor, does not pass that error on to the outer coroutines. So it is recorded
+//! here, inside the innermost Python coroutine.
 
 use std::ffi::CStr;
 
@@ -13,18 +14,18 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::coroutine::{Class, Coroutine, Inner, Native, Step};
 use crate::errors::RaisedError;
-use crate::object::gc::{self, Traverse, VisitError, Visitor};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 
-/// One push after the other.
-#[pyclass(frozen, module = "headrace._core")]
+/// A sequence of pushes into sinks.
+#[pyclass(name = "Delivery", frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(crate) struct Delivery {
+pub(crate) struct PyDelivery {
     accepted_by: GilCell<Option<Py<PyAny>>>,
 }
 
 #[pymethods]
-impl Delivery {
+impl PyDelivery {
     #[new]
     fn new() -> Self {
         Self {
@@ -40,11 +41,11 @@ impl Delivery {
     ) -> PyResult<Bound<'py, PyAny>> {
         Native::alloc(slf.py(), || Delivering {
             delivery: slf.unbind(),
-            stage: Stage::New(sink.unbind(), item.unbind()),
+            phase: SinkPhase::New(sink.unbind(), item.unbind()),
         })
     }
 
-    /// Who has the item of the last push all the same, if it went wrong.
+    /// The links that accepted the item of the last push, if that push failed.
     #[getter]
     fn accepted_by<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         match &*self.accepted_by.borrow(py) {
@@ -54,12 +55,7 @@ impl Delivery {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        gc::visit(&visit, |visit| {
-            match self.accepted_by.peek_for_gc().as_deref() {
-                Some(Some(known)) => visit(known),
-                _ => Ok(()),
-            }
-        })
+        gc::visit(&visit, |visit| self.accepted_by.traverse(visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -67,23 +63,23 @@ impl Delivery {
     }
 }
 
-impl Delivery {
+impl PyDelivery {
     fn note(&self, py: Python<'_>, known: Option<Py<PyAny>>) {
-        // Dropped with the borrow gone: a destructor may come back here.
+        // Dropped after the borrow: a destructor may access this object.
         let old = std::mem::replace(&mut *self.accepted_by.borrow(py), known);
         drop(old);
     }
 }
 
-/// One push.
+/// The awaitable of one push.
 #[derive(Debug)]
 pub(crate) struct Delivering {
-    delivery: Py<Delivery>,
-    stage: Stage,
+    delivery: Py<PyDelivery>,
+    phase: SinkPhase,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum SinkPhase {
     /// The sink and the item.
     New(Py<PyAny>, Py<PyAny>),
     Waiting(Inner),
@@ -93,8 +89,8 @@ enum Stage {
 static CLASS: Class = Class::new();
 
 impl Delivering {
-    /// What a step of the sink's own awaitable came to.
-    fn stepped<'py>(
+    /// Handle one step of the sink's awaitable.
+    fn on_step<'py>(
         &mut self,
         py: Python<'py>,
         inner: Inner,
@@ -102,16 +98,16 @@ impl Delivering {
     ) -> PyResult<Step<'py>> {
         match step {
             Ok(Step::Yield(object)) => {
-                self.stage = Stage::Waiting(inner);
+                self.phase = SinkPhase::Waiting(inner);
                 Ok(Step::Yield(object))
             }
             Ok(returned) => Ok(returned),
-            Err(error) => Err(self.failed(py, error)),
+            Err(error) => Err(self.on_error(py, error)),
         }
     }
 
     #[cold]
-    fn failed(&self, py: Python<'_>, error: PyErr) -> PyErr {
+    fn on_error(&self, py: Python<'_>, error: PyErr) -> PyErr {
         let known = error.value(py).getattr_opt(intern!(py, "accepted_by"));
         let known = known.ok().flatten().map(Bound::unbind);
         self.delivery.get().note(py, known);
@@ -120,8 +116,8 @@ impl Delivering {
 
     fn step<'py>(&mut self, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = value.py();
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New(sink, item) => {
+        match std::mem::replace(&mut self.phase, SinkPhase::Done) {
+            SinkPhase::New(sink, item) => {
                 self.delivery.get().note(py, None);
                 let begun = sink
                     .bind(py)
@@ -130,16 +126,16 @@ impl Delivering {
                 match begun {
                     Ok(inner) => {
                         let step = inner.send(value);
-                        self.stepped(py, inner, step)
+                        self.on_step(py, inner, step)
                     }
-                    Err(error) => Err(self.failed(py, error)),
+                    Err(error) => Err(self.on_error(py, error)),
                 }
             }
-            Stage::Waiting(inner) => {
+            SinkPhase::Waiting(inner) => {
                 let step = inner.send(value);
-                self.stepped(py, inner, step)
+                self.on_step(py, inner, step)
             }
-            Stage::Done => unreachable!("a finished awaitable is not stepped again"),
+            SinkPhase::Done => unreachable!("a finished awaitable is not stepped again"),
         }
     }
 }
@@ -156,13 +152,13 @@ impl Coroutine for Delivering {
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Waiting(inner) => {
+        match std::mem::replace(&mut self.phase, SinkPhase::Done) {
+            SinkPhase::Waiting(inner) => {
                 let step = inner.throw(py, error);
-                self.stepped(py, inner, step)
+                self.on_step(py, inner, step)
             }
-            // Nobody has seen the item.
-            Stage::New(..) | Stage::Done => {
+            // The sink never received the item.
+            SinkPhase::New(..) | SinkPhase::Done => {
                 self.delivery.get().note(py, None);
                 Err(error)
             }
@@ -170,20 +166,16 @@ impl Coroutine for Delivering {
     }
 
     fn abandon(&mut self, _py: Python<'_>) {
-        self.stage = Stage::Done;
+        self.phase = SinkPhase::Done;
     }
 }
 
-impl Traverse for Delivering {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        visit(self.delivery.as_any())?;
-        match &self.stage {
-            Stage::New(sink, item) => {
-                visit(sink)?;
-                visit(item)
-            }
-            Stage::Waiting(inner) => visit(inner.object()),
-            Stage::Done => Ok(()),
-        }
+traverse!(Delivering { delivery, phase });
+
+traverse!(
+    enum SinkPhase {
+        New(sink, item),
+        Waiting(inner),
+        Done {},
     }
-}
+);

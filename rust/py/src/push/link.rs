@@ -1,4 +1,4 @@
-//! `PushLink`: the base of every push object.
+//! `PyPushLink`: the native base of every push object.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,85 +10,101 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::awaitable::Push;
-use super::callbacks::Callbacks;
-use super::circle;
-use super::fan::Fan;
-use super::pipeline::{End, Line};
-use super::work_stack::{Kept, Todo};
+use super::callbacks::PyCallbacks;
+use super::cycle;
+use super::fan::PyFan;
+use super::pipeline::{End, Pipeline};
+use super::work_stack::{PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
-use crate::object::gc::{self, Traverse};
+use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::int_setting::check_int;
 use crate::object::iterative_drop::IterativeDrop;
 use crate::runtime::fork_guard::ProcessId;
 
-/// Where items go from a link.
+/// The destination of a link's items.
 #[derive(Debug)]
 pub(crate) enum Outlet {
-    /// A subclass of the user, whose `next_impl` is its sink.
+    /// None yet: a user's subclass, with `next_impl` as its sink.
     Unset,
-    /// Through a kernel into another push object.
+    /// A kernel, then another push object.
     Stage {
         kernel: AnyKernel,
         sink: IterativeDrop<PyAny>,
     },
-    /// Into a list, of so many items at most.
+    /// A list, and the maximum number of its items.
     Collect(Py<PyList>, Option<usize>),
-    /// Into a buffer.
+    /// A buffer.
     Queue(Py<Buffer>),
-    /// Into callables.
-    Call(Py<Callbacks>),
-    /// Into many others.
-    Fan(Py<Fan>),
-    /// Nowhere any more: the collector cleared it.
+    /// Callables.
+    Call(Py<PyCallbacks>),
+    /// Many push objects.
+    Fan(Py<PyFan>),
+    /// None: the garbage collector cleared the link.
     Gone,
 }
 
-/// How far the end of supply has come.
+traverse!(enum Outlet {
+    Unset {},
+    Stage { sink, kernel },
+    Collect(list, _),
+    Queue(buffer),
+    Call(callbacks),
+    Fan(fan),
+    Gone {},
+});
+
+/// The states of a link. Accepts items.
 const OPEN: u8 = 0;
-/// Somebody ends it now.
+/// Being ended.
 const ENDING: u8 = 1;
-/// Whoever ended it was cancelled: nothing comes in, but what it holds has not gone out.
+/// The end was cancelled: the link accepts no items, but has not delivered the ones that it holds.
 const INTERRUPTED: u8 = 2;
 const ENDED: u8 = 3;
 
-/// The native part of a push object: `PushObj` and everything derived from it.
-#[pyclass(subclass, generic, frozen, weakref, module = "headrace._core")]
+/// The native part of `PushObj` and its subclasses.
+#[pyclass(
+    name = "PushLink",
+    subclass,
+    generic,
+    frozen,
+    weakref,
+    module = "headrace._core"
+)]
 #[derive(Debug)]
-pub(crate) struct PushLink {
+pub(crate) struct PyPushLink {
     home: ProcessId,
     end: AtomicU8,
-    line: GilCell<Option<Arc<Line>>>,
-    /// What its kernel made of items whose pushes were cancelled below it; it goes before the next
-    /// item.
-    kept: GilCell<VecDeque<Kept>>,
-    has_kept: AtomicBool,
-    /// Whether something pushes into it, or did; see [`circle`].
+    pipeline: GilCell<Option<Arc<Pipeline>>>,
+    /// Outputs of its kernel whose pushes were cancelled downstream. They precede the next item.
+    retained: GilCell<VecDeque<Retained>>,
+    has_retained: AtomicBool,
+    /// Whether a push object was ever built on this one; see [`cycle`].
     pub(super) is_attached: AtomicBool,
-    /// Dropped last: the way to the next link is in it.
+    /// The last field, since it leads to the next link; see [`crate::object::iterative_drop`].
     outlet: GilCell<Outlet>,
 }
 
 #[pymethods]
-impl PushLink {
+impl PyPushLink {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             home: ProcessId::current(),
             end: AtomicU8::new(OPEN),
-            line: GilCell::new(None),
-            kept: GilCell::new(VecDeque::new()),
-            has_kept: AtomicBool::new(false),
+            pipeline: GilCell::new(None),
+            retained: GilCell::new(VecDeque::new()),
+            has_retained: AtomicBool::new(false),
             is_attached: AtomicBool::new(false),
             outlet: GilCell::new(Outlet::Unset),
         }
     }
 
-    /// `outlet`: the push object below, with the kernel to apply first; or a list, and how many items
-    /// it may hold; or a buffer, callbacks or a fan; or nothing.
+    /// `outlet` is the push object downstream, with the kernel to apply first; or a list, with an
+    /// optional `maxsize`; or a buffer, callbacks or a fan; or `None`.
     #[pyo3(signature = (outlet = None, kernel = None, *, maxsize = None))]
     fn __init__(
         slf: &Bound<'_, Self>,
@@ -104,7 +120,7 @@ impl PushLink {
         let leads = match (outlet, kernel) {
             (None, None) => Outlet::Unset,
             (Some(sink), Some(kernel)) => {
-                circle::attach(sink);
+                cycle::attach(sink);
                 Outlet::Stage {
                     kernel: AnyKernel::of(kernel)?,
                     sink: sink.clone().unbind().into(),
@@ -115,9 +131,9 @@ impl PushLink {
                     Outlet::Collect(list.clone().unbind(), maxsize)
                 } else if let Ok(buffer) = store.cast_exact::<Buffer>() {
                     Outlet::Queue(buffer.clone().unbind())
-                } else if let Ok(callbacks) = store.cast_exact::<Callbacks>() {
+                } else if let Ok(callbacks) = store.cast_exact::<PyCallbacks>() {
                     Outlet::Call(callbacks.clone().unbind())
-                } else if let Ok(fan) = store.cast_exact::<Fan>() {
+                } else if let Ok(fan) = store.cast_exact::<PyFan>() {
                     Outlet::Fan(fan.clone().unbind())
                 } else {
                     return Err(errors::wrong_type(
@@ -132,41 +148,41 @@ impl PushLink {
             }
         };
         let old = std::mem::replace(&mut *this.outlet.borrow(py), leads);
-        if circle::leads_to_itself(slf) {
+        if cycle::is_cyclic(slf) {
             let circular = std::mem::replace(&mut *this.outlet.borrow(py), old);
             drop(circular);
-            return Err(circle::refusal(slf, outlet.unwrap_or(slf)));
+            return Err(cycle::cycle_error(slf, outlet.unwrap_or(slf)));
         }
         drop(old);
         Ok(())
     }
 
-    /// Whether the class overrides any method of the protocol, so that no line may run it in place.
+    /// Whether the class overrides a method of the protocol, so that no pipeline may fuse it.
     #[classattr]
     #[pyo3(name = "_is_opaque")]
     fn is_opaque() -> bool {
         false
     }
 
-    /// Whether the class has a `next_impl` of its own.
+    /// Whether the class has its own `next_impl`.
     #[classattr]
     #[pyo3(name = "_has_own_push")]
     fn has_own_push() -> bool {
         false
     }
 
-    /// Pushes one item; done when what is below has accepted it.
+    /// Push one item. Done when a sink has accepted it.
     fn next<'py>(slf: Bound<'py, Self>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         Push::make(slf, item)
     }
 
-    /// Pushes one item without waiting, or raises `WouldBlock` that carries it.
+    /// Push one item without waiting, or raise `WouldBlock`, which carries the item.
     fn next_nowait<'py>(
         slf: &Bound<'py, Self>,
         item: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let line = Self::open_line(slf, item)?;
-        line.push_now(slf, item)
+        let pipeline = Self::open_pipeline(slf, item)?;
+        pipeline.push_nowait(slf, item)
     }
 
     /// Whether it was ended.
@@ -177,23 +193,13 @@ impl PushLink {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         gc::visit(&visit, |visit| {
-            match self.outlet.peek_for_gc().as_deref() {
-                Some(Outlet::Stage { sink, kernel }) => {
-                    visit(sink)?;
-                    visit(kernel.as_any())?;
+            self.outlet.traverse(visit)?;
+            self.retained.traverse(visit)?;
+            match self.pipeline.peek_for_gc().as_deref() {
+                Some(Some(pipeline)) if Arc::strong_count(pipeline) == 1 => {
+                    pipeline.traverse(visit)
                 }
-                Some(Outlet::Collect(list, _)) => visit(list.as_any())?,
-                Some(Outlet::Queue(buffer)) => visit(buffer.as_any())?,
-                Some(Outlet::Call(callbacks)) => visit(callbacks.as_any())?,
-                Some(Outlet::Fan(fan)) => visit(fan.as_any())?,
-                Some(Outlet::Unset | Outlet::Gone) | None => {}
-            }
-            if let Some(kept) = self.kept.peek_for_gc() {
-                kept.iter().try_for_each(|kept| kept.traverse(visit))?;
-            }
-            match self.line.peek_for_gc().as_deref() {
-                Some(Some(line)) if Arc::strong_count(line) == 1 => line.traverse(visit),
-                // A push that is under way holds it too, and may show it.
+                // Otherwise a running push holds it too, and visits it.
                 _ => Ok(()),
             }
         })
@@ -201,31 +207,32 @@ impl PushLink {
 
     fn __clear__(&self, py: Python<'_>) {
         let outlet = std::mem::replace(&mut *self.outlet.borrow(py), Outlet::Gone);
-        let line = self.line.borrow(py).take();
-        let kept = self.take_kept(py);
-        // The outlet last, as in a deallocator.
-        drop((line, kept, outlet));
+        let pipeline = self.pipeline.borrow(py).take();
+        let retained = self.take_retained(py);
+        // The outlet last, as in the destructor.
+        drop((pipeline, retained, outlet));
     }
 }
 
-impl PushLink {
+impl PyPushLink {
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.end.load(Relaxed) != OPEN
     }
 
-    /// Refuses an item if this is closed or was forked away.
+    /// Reject an item if this link is closed, or belongs to the parent of a fork.
     #[inline]
     pub(super) fn check(&self, item: &Bound<'_, PyAny>) -> PyResult<()> {
         self.home.check(item.py(), "push object")?;
         if self.is_closed() {
-            Err(refuse(item))
+            Err(closed_error(item))
         } else {
             Ok(())
         }
     }
 
-    /// Whether an item may come in; one that was flushed above also while this is being ended.
+    /// Whether an item may enter. Items flushed upstream may also enter while this link is being
+    /// ended.
     #[inline]
     pub(super) fn is_open_for(&self, py: Python<'_>, is_flush: bool) -> PyResult<bool> {
         self.home.check(py, "push object")?;
@@ -233,38 +240,38 @@ impl PushLink {
         Ok(end == OPEN || (is_flush && end != ENDED))
     }
 
-    /// Lets nothing more in.
+    /// Accept no more items.
     pub(super) fn begin_end(&self) {
         if self.end.load(Relaxed) == OPEN {
             self.end.store(ENDING, Relaxed);
         }
     }
 
-    /// Whether something is kept here that goes before the next item.
+    /// Whether retained outputs precede the next item.
     #[inline]
-    pub(super) fn has_kept(&self) -> bool {
-        self.has_kept.load(Relaxed)
+    pub(super) fn has_retained(&self) -> bool {
+        self.has_retained.load(Relaxed)
     }
 
-    /// Keeps what came out of its kernel and was not delivered.
-    pub(super) fn keep(&self, py: Python<'_>, what: Kept) {
-        self.kept.borrow(py).push_front(what);
-        self.has_kept.store(true, Relaxed);
+    /// Retain an output that was not delivered.
+    pub(super) fn retain(&self, py: Python<'_>, content: Retained) {
+        self.retained.borrow(py).push_front(content);
+        self.has_retained.store(true, Relaxed);
     }
 
-    pub(super) fn take_kept(&self, py: Python<'_>) -> VecDeque<Kept> {
-        self.has_kept.store(false, Relaxed);
-        std::mem::take(&mut *self.kept.borrow(py))
+    pub(super) fn take_retained(&self, py: Python<'_>) -> VecDeque<Retained> {
+        self.has_retained.store(false, Relaxed);
+        std::mem::take(&mut *self.retained.borrow(py))
     }
 
-    /// The buffer that an item goes into as it is, where nothing has to be seen to on its way.
+    /// The buffer at the end, if an item enters it without stages or checks.
     #[inline]
-    pub(super) fn straight(&self, py: Python<'_>) -> Option<Py<Buffer>> {
+    pub(super) fn direct_buffer(&self, py: Python<'_>) -> Option<Py<Buffer>> {
         if self.is_closed() || !self.home.is_current() {
             return None;
         }
-        match self.line.borrow(py).as_deref() {
-            Some(Line {
+        match self.pipeline.borrow(py).as_deref() {
+            Some(Pipeline {
                 stages,
                 end: End::Queue(buffer),
                 ..
@@ -273,27 +280,27 @@ impl PushLink {
         }
     }
 
-    /// The line that begins here, for an item that may still come in.
+    /// The pipeline that starts here, if it accepts this item.
     #[inline]
-    pub(super) fn open_line(
+    pub(super) fn open_pipeline(
         link: &Bound<'_, Self>,
         item: &Bound<'_, PyAny>,
-    ) -> PyResult<Arc<Line>> {
+    ) -> PyResult<Arc<Pipeline>> {
         link.get().check(item)?;
-        Self::line(link)
+        Self::pipeline(link)
     }
 
-    /// The line that begins here.
+    /// The pipeline that starts here.
     #[inline]
-    pub(super) fn line(link: &Bound<'_, Self>) -> PyResult<Arc<Line>> {
+    pub(super) fn pipeline(link: &Bound<'_, Self>) -> PyResult<Arc<Pipeline>> {
         let this = link.get();
         let py = link.py();
-        if let Some(line) = &*this.line.borrow(py) {
-            return Ok(Arc::clone(line));
+        if let Some(pipeline) = &*this.pipeline.borrow(py) {
+            return Ok(Arc::clone(pipeline));
         }
-        let line = Arc::new(Line::build(link)?);
-        *this.line.borrow(py) = Some(Arc::clone(&line));
-        Ok(line)
+        let pipeline = Arc::new(Pipeline::build(link)?);
+        *this.pipeline.borrow(py) = Some(Arc::clone(&pipeline));
+        Ok(pipeline)
     }
 
     pub(super) fn outlet(&self, py: Python<'_>) -> Outlet {
@@ -311,7 +318,7 @@ impl PushLink {
         }
     }
 
-    /// Whether a line may run this link in place.
+    /// Whether a pipeline may fuse this link.
     pub(super) fn can_fuse(link: &Bound<'_, Self>) -> PyResult<bool> {
         Ok(!link
             .get_type()
@@ -326,8 +333,8 @@ impl PushLink {
     }
 }
 
-/// The error that gives an item back after the end.
-pub(super) fn refuse(item: &Bound<'_, PyAny>) -> PyErr {
+/// The error that returns an item which was pushed after the end.
+pub(super) fn closed_error(item: &Bound<'_, PyAny>) -> PyErr {
     errors::refused(
         item.py(),
         "ClosedError",
@@ -336,9 +343,10 @@ pub(super) fn refuse(item: &Bound<'_, PyAny>) -> PyErr {
     )
 }
 
-/// Begins to end a push object: nothing more comes in. `False` if that is under way or done.
+/// Start to end a push object, which then accepts no more items. Return `False` if it is being
+/// ended or has ended.
 #[pyfunction]
-pub(crate) fn end_push(link: &Bound<'_, PushLink>) -> PyResult<bool> {
+pub(crate) fn end_push(link: &Bound<'_, PyPushLink>) -> PyResult<bool> {
     let this = link.get();
     this.home.check(link.py(), "push object")?;
     let is_mine = matches!(this.end.load(Relaxed), OPEN | INTERRUPTED);
@@ -348,11 +356,11 @@ pub(crate) fn end_push(link: &Bound<'_, PushLink>) -> PyResult<bool> {
     Ok(is_mine)
 }
 
-/// What `end_push` began is over: it ended, or is to be begun again. So have the links that a flush
-/// went through.
+/// Finish the end that `end_push` started, for this link and the links that the flush passed: they
+/// have ended, or must be ended again.
 #[pyfunction]
-pub(crate) fn settle_push(link: &Bound<'_, PushLink>, ended: bool) {
-    let settle = |link: &PushLink| {
+pub(crate) fn settle_push(link: &Bound<'_, PyPushLink>, ended: bool) {
+    let settle = |link: &PyPushLink| {
         if link.end.load(Relaxed) == ENDING {
             link.end
                 .store(if ended { ENDED } else { INTERRUPTED }, Relaxed);
@@ -360,30 +368,30 @@ pub(crate) fn settle_push(link: &Bound<'_, PushLink>, ended: bool) {
     };
     let this = link.get();
     settle(this);
-    let line = this.line.borrow(link.py()).as_ref().map(Arc::clone);
-    if let Some(line) = line {
-        for stage in &line.stages {
+    let pipeline = this.pipeline.borrow(link.py()).as_ref().map(Arc::clone);
+    if let Some(pipeline) = pipeline {
+        for stage in &pipeline.stages {
             settle(stage.bind(link).get());
         }
     }
 }
 
-/// Delivers what the line from here still holds, and lets nothing more in. Awaited, it gives the push
-/// object in which the line ends.
+/// Flush the pipeline that starts here, which then accepts no more items. The awaitable returns the
+/// push object in which the pipeline ends.
 #[pyfunction]
-pub(crate) fn flush_push<'py>(link: &Bound<'py, PushLink>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn flush_push<'py>(link: &Bound<'py, PyPushLink>) -> PyResult<Bound<'py, PyAny>> {
     Push::flush(link)
 }
 
-/// Drops what the line from here still holds, and lets nothing more in. Gives the push object in
-/// which the line ends.
+/// Drop the items that the pipeline holds, and accept no more. Return the push object in which the
+/// pipeline ends.
 #[pyfunction]
-pub(crate) fn drop_push<'py>(link: &Bound<'py, PushLink>) -> PyResult<Bound<'py, PyAny>> {
-    let line = PushLink::line(link)?;
-    let mut todo = Todo::flush();
-    for number in 0..line.stages.len() {
-        line.flush_stage(link, &mut todo, number);
+pub(crate) fn drop_push<'py>(link: &Bound<'py, PyPushLink>) -> PyResult<Bound<'py, PyAny>> {
+    let pipeline = PyPushLink::pipeline(link)?;
+    let mut state = PushState::flush();
+    for number in 0..pipeline.stages.len() {
+        pipeline.flush_stage(link, &mut state, number);
     }
-    drop(todo);
-    Ok(line.tail(link))
+    drop(state);
+    Ok(pipeline.tail(link))
 }

@@ -1,61 +1,61 @@
-//! One `next_nowait(item)`.
+//! Pushing one item without waiting: `next_nowait(item)`.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::deliver::{Mode, Walked};
-use super::link::PushLink;
-use super::pipeline::{End, Line};
-use super::work_stack::Todo;
+use super::deliver::{Mode, RunResult};
+use super::link::PyPushLink;
+use super::pipeline::{End, Pipeline};
+use super::work_stack::PushState;
 use crate::errors;
 
-impl Line {
-    /// Carries one item down without waiting. Where that is not possible, the item is the caller's
-    /// again; unless a stage that keeps state has taken it, which then keeps what it made of it.
-    pub(super) fn push_now<'py>(
+impl Pipeline {
+    /// Push one item without waiting. If that is not possible, `WouldBlock` returns the item to the
+    /// caller; but if a stateful stage has consumed the item, its link retains the output.
+    pub(super) fn push_nowait<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
+        head: &Bound<'py, PyPushLink>,
         item: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = item.py();
-        let mut todo = Todo::of(item);
-        let walked = self.walk(head, &mut todo, Some((item.clone(), 0)), Mode::Now);
-        match walked {
-            Ok(Walked::Done) => return todo.result(py),
-            Ok(Walked::Halted(halt)) => todo.give_up(py, halt)?,
+        let mut state = PushState::of(item);
+        let result = self.run_until_wait(head, &mut state, Some((item.clone(), 0)), Mode::NoWait);
+        match result {
+            Ok(RunResult::Done) => return state.result(py),
+            Ok(RunResult::Pending(wait)) => state.cancel_wait(py, wait)?,
             Err(error) => {
                 if !is_would_block(py, &error) || has_acceptors(py, &error) {
-                    self.leave(head, todo, false);
+                    self.retain_rest(head, state, false);
                     return Err(error);
                 }
             }
         }
-        if todo.is_callers() {
-            self.leave(head, todo, true);
+        if state.caller_owns() {
+            self.retain_rest(head, state, true);
             return Err(would_block(item));
         }
-        let result = todo.result(py);
-        self.leave(head, todo, true);
+        let result = state.result(py);
+        self.retain_rest(head, state, true);
         result
     }
 }
 
-impl Line {
-    /// Whether it would take an item now, as far as can be said without running anything.
-    pub(super) fn has_room(&self, head: &Bound<'_, PushLink>) -> bool {
+impl Pipeline {
+    /// Whether the pipeline would accept an item now. This runs no foreign code.
+    pub(super) fn has_room(&self, head: &Bound<'_, PyPushLink>) -> bool {
         let py = head.py();
-        // What such a stage makes of an item may stay there, unless something is there already.
+        // A stateful stage can retain one output, unless it retains one already.
         if self
             .stages
             .iter()
-            .any(|stage| stage.keeps_state && !stage.bind(head).get().has_kept())
+            .any(|stage| stage.is_stateful && !stage.bind(head).get().has_retained())
         {
             return true;
         }
         match &self.end {
             End::Queue(buffer) => buffer.get().has_room(),
             End::Fan(fan) => fan.get().has_room(py),
-            // They say so themselves.
+            // They decide when they are called.
             End::Implementation
             | End::Collect(..)
             | End::Call(_)
@@ -65,7 +65,7 @@ impl Line {
     }
 }
 
-/// The error that gives an item back because it would have to wait.
+/// The error that returns an item because delivering it would have to wait.
 pub(super) fn would_block(item: &Bound<'_, PyAny>) -> PyErr {
     errors::refused(
         item.py(),
@@ -81,7 +81,7 @@ pub(super) fn is_would_block(py: Python<'_>, error: &PyErr) -> bool {
         .is_ok_and(|class| error.is_instance(py, &class))
 }
 
-/// Whether some branch of a fan has the item all the same.
+/// Whether the error names branches of a fan that have accepted the item.
 pub(super) fn has_acceptors(py: Python<'_>, error: &PyErr) -> bool {
     error
         .value(py)

@@ -1,63 +1,64 @@
-//! A fused stretch of push links, down to where items leave it.
+//! `Pipeline`: a fused stretch of push links, and the end where items leave it.
 //!
-//! Unlike a pull line it has no state: pushes run through it side by side. What is suspended is kept
-//! by each [`super::awaitable::Push`], what is kept for later by the links. It is built once, at the
-//! first push, since what a push object leads to is fixed when it is made.
+//! Unlike a pull pipeline it has no state: concurrent pushes share it. Each
+//! [`super::awaitable::Push`] holds its own suspension, and the links hold retained items. A
+//! pipeline is built once, at the first push, since the sinks of a push object are fixed at
+//! construction.
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::callbacks::Callbacks;
-use super::fan::Fan;
-use super::link::{Outlet, PushLink};
-use super::work_stack::{Kept, Todo};
+use super::callbacks::PyCallbacks;
+use super::fan::PyFan;
+use super::link::{Outlet, PyPushLink};
+use super::work_stack::{PushState, Retained};
 use crate::buffer::Buffer;
 use crate::errors;
 use crate::kernel::AnyKernel;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 
-/// One link on the way.
+/// One link of a pipeline, with its kernel.
 #[derive(Debug)]
 pub(super) struct Stage {
-    /// `None` for the first one, which owns the line.
-    pub(super) link: Option<Py<PushLink>>,
+    /// `None` for the first link, which owns the pipeline.
+    pub(super) link: Option<Py<PyPushLink>>,
     pub(super) kernel: AnyKernel,
-    /// Whether an item changes it, so that it cannot be fed to it twice.
-    pub(super) keeps_state: bool,
+    /// Whether processing an item changes the kernel, so that an item must not be processed twice.
+    pub(super) is_stateful: bool,
 }
 
-/// Where items leave the line.
+/// The end of a pipeline, where items leave it.
 #[derive(Debug)]
 pub(super) enum End {
     /// `link.next_impl(item)` of a subclass.
     Implementation,
-    /// A list, and how many items it may hold.
+    /// A list, and the maximum number of its items.
     Collect(Py<PyList>, Option<usize>),
     Queue(Py<Buffer>),
-    Call(Py<Callbacks>),
-    Fan(Py<Fan>),
-    /// `sink.next(item)` of a push object that is not run in place.
+    Call(Py<PyCallbacks>),
+    Fan(Py<PyFan>),
+    /// `sink.next(item)` of a sink that is not fused.
     Foreign(Py<PyAny>),
-    /// Nowhere: a class that overrides nothing.
+    /// None: the class overrides nothing.
     Unset,
 }
 
-/// See the top of this file.
+/// See the module documentation.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Pipeline {
     pub(super) stages: Vec<Stage>,
-    /// The link at the end, unless it is the first one, or foreign.
-    pub(super) last: Option<Py<PushLink>>,
+    /// The link at the end, unless that is the first link or foreign.
+    pub(super) last: Option<Py<PyPushLink>>,
     pub(super) end: End,
 }
 
-impl Line {
-    pub(super) fn build(head: &Bound<'_, PushLink>) -> PyResult<Self> {
+impl Pipeline {
+    pub(super) fn build(head: &Bound<'_, PyPushLink>) -> PyResult<Self> {
         let py = head.py();
         let mut stages = Vec::new();
         let mut link = head.clone();
         let end = loop {
-            if PushLink::has_implementation(&link)? {
+            if PyPushLink::has_implementation(&link)? {
                 break End::Implementation;
             }
             match link.get().outlet(py) {
@@ -69,12 +70,12 @@ impl Line {
                     let is_first = link.is(head);
                     stages.push(Stage {
                         link: (!is_first).then(|| link.clone().unbind()),
-                        keeps_state: keeps_state(&kernel),
+                        is_stateful: is_stateful(&kernel),
                         kernel,
                     });
                     let sink = sink.bind(py).clone();
-                    match sink.cast::<PushLink>() {
-                        Ok(native) if PushLink::can_fuse(native)? => link = native.clone(),
+                    match sink.cast::<PyPushLink>() {
+                        Ok(native) if PyPushLink::can_fuse(native)? => link = native.clone(),
                         _ => break End::Foreign(sink.unbind()),
                     }
                 }
@@ -89,87 +90,84 @@ impl Line {
         })
     }
 
-    /// The link at the end, or the first one.
+    /// The link at the end.
     #[inline]
     pub(super) fn last<'a, 'py>(
         &'a self,
-        head: &'a Bound<'py, PushLink>,
-    ) -> &'a Bound<'py, PushLink> {
+        head: &'a Bound<'py, PyPushLink>,
+    ) -> &'a Bound<'py, PyPushLink> {
         self.last.as_ref().map_or(head, |link| link.bind(head.py()))
     }
 
-    /// What is below the stages: what ends the line when they have been flushed.
-    pub(super) fn tail<'py>(&self, head: &Bound<'py, PushLink>) -> Bound<'py, PyAny> {
+    /// The object downstream of the stages: ending it, after the flush, ends the pipeline.
+    pub(super) fn tail<'py>(&self, head: &Bound<'py, PyPushLink>) -> Bound<'py, PyAny> {
         match &self.end {
             End::Foreign(sink) => sink.bind(head.py()).clone(),
             _ => self.last(head).as_any().clone(),
         }
     }
 
-    /// Keeps what a push leaves behind for the next one: what is on the stack and, if it was
-    /// cancelled, what was being carried. Gives the links that keep something of the pushed item.
+    /// Retain the unfinished work of a push for later pushes: the stack and, if the push was
+    /// cancelled, the checkpoint. Return the links that retain outputs of the pushed item.
     #[cold]
-    pub(super) fn leave(
+    pub(super) fn retain_rest(
         &self,
-        head: &Bound<'_, PushLink>,
-        todo: Todo,
+        head: &Bound<'_, PyPushLink>,
+        state: PushState,
         was_cancelled: bool,
-    ) -> Vec<Py<PushLink>> {
-        let is_callers = todo.is_callers();
-        let mut keepers: Vec<Py<PushLink>> = Vec::new();
-        // The last on the stack is to be the first.
-        for work in todo.into_left(was_cancelled) {
-            if work.is_callers {
+    ) -> Vec<Py<PyPushLink>> {
+        let caller_owns = state.caller_owns();
+        let mut keepers: Vec<Py<PyPushLink>> = Vec::new();
+        // Links prepend, so the first work to be done is retained last.
+        for work in state.into_remaining(was_cancelled) {
+            if work.is_caller_item {
                 continue;
             }
             let link = self.stages[work.entry - 1].bind(head);
-            link.get().keep(head.py(), work.what);
-            if !is_callers && !keepers.iter().any(|keeper| keeper.is(link)) {
+            link.get().retain(head.py(), work.content);
+            if !caller_owns && !keepers.iter().any(|keeper| keeper.is(link)) {
                 keepers.push(link.clone().unbind());
             }
         }
         keepers
     }
 
-    /// Takes what a stage still holds, at the end of supply, and lets nothing more in.
-    pub(super) fn flush_stage(&self, head: &Bound<'_, PushLink>, todo: &mut Todo, number: usize) {
+    /// Flush stage `number` at the end of supply: collect its items, and accept no more.
+    pub(super) fn flush_stage(
+        &self,
+        head: &Bound<'_, PyPushLink>,
+        state: &mut PushState,
+        number: usize,
+    ) {
         let py = head.py();
         let stage = &self.stages[number];
         let link = stage.bind(head);
         link.get().begin_end();
-        let kept = link.get().take_kept(py);
+        let retained = link.get().take_retained(py);
         if let Some(output) = stage.kernel.flush(py) {
-            todo.push(number + 1, Kept::Item(output.unbind()), false);
+            state.push(number + 1, Retained::Item(output.unbind()), false);
         }
-        for what in kept.into_iter().rev() {
-            todo.push(number + 1, what, false);
-        }
-    }
-}
-
-impl Traverse for Line {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for stage in &self.stages {
-            if let Some(link) = &stage.link {
-                visit(link.as_any())?;
-            }
-            visit(stage.kernel.as_any())?;
-        }
-        if let Some(link) = &self.last {
-            visit(link.as_any())?;
-        }
-        match &self.end {
-            End::Implementation | End::Unset => Ok(()),
-            End::Collect(list, _) => visit(list.as_any()),
-            End::Queue(buffer) => visit(buffer.as_any()),
-            End::Call(callbacks) => visit(callbacks.as_any()),
-            End::Fan(fan) => visit(fan.as_any()),
-            End::Foreign(sink) => visit(sink),
+        for what in retained.into_iter().rev() {
+            state.push(number + 1, what, false);
         }
     }
 }
 
-fn keeps_state(kernel: &AnyKernel) -> bool {
+traverse!(Pipeline { stages, last, end });
+traverse!(Stage { link, kernel });
+traverse!(
+    enum End {
+        Implementation {},
+        Collect(list, _),
+        Queue(buffer),
+        Call(callbacks),
+        Fan(fan),
+        Foreign(sink),
+        Unset {},
+    }
+);
+
+fn is_stateful(kernel: &AnyKernel) -> bool {
     !matches!(
         kernel,
         AnyKernel::Map(_) | AnyKernel::Filter(_) | AnyKernel::Flatten(_) | AnyKernel::FlatMap(_)
@@ -177,25 +175,25 @@ fn keeps_state(kernel: &AnyKernel) -> bool {
 }
 
 impl Stage {
-    /// The link whose place this is.
+    /// The link of this stage.
     #[inline]
     pub(super) fn bind<'a, 'py>(
         &'a self,
-        head: &'a Bound<'py, PushLink>,
-    ) -> &'a Bound<'py, PushLink> {
+        head: &'a Bound<'py, PyPushLink>,
+    ) -> &'a Bound<'py, PyPushLink> {
         self.link.as_ref().map_or(head, |link| link.bind(head.py()))
     }
 
-    /// The error as it leaves the callable of this stage.
+    /// Add a note that names this stage's operator to an error of its callable.
     #[cold]
-    pub(super) fn blame(&self, head: &Bound<'_, PushLink>, error: PyErr) -> PyErr {
-        blame(self.bind(head), error, self.kernel.parameter())
+    pub(super) fn annotate(&self, head: &Bound<'_, PyPushLink>, error: PyErr) -> PyErr {
+        annotate(self.bind(head), error, self.kernel.parameter())
     }
 }
 
-/// The error as it leaves a callable of `link`.
+/// Add a note that names the operator to an error of a callable of `link`.
 #[cold]
-pub(super) fn blame(link: &Bound<'_, PushLink>, error: PyErr, parameter: &str) -> PyErr {
+pub(super) fn annotate(link: &Bound<'_, PyPushLink>, error: PyErr, parameter: &str) -> PyErr {
     let operator = link
         .get_type()
         .name()

@@ -1,17 +1,17 @@
-//! How a push goes on: it begins to wait, is resumed where it was suspended, or given up there.
+//! Waiting: how a push starts to wait, is resumed at its suspend point, or is abandoned there.
 
 use std::sync::Arc;
 
 use pyo3::exceptions::PyGeneratorExit;
 use pyo3::prelude::*;
 
-use super::awaitable::Since;
-use super::deliver::{Carried, Entry, Mode, Walked, answer};
-use super::link::PushLink;
+use super::awaitable::CancelBaseline;
+use super::deliver::{Delivered, Entry, Mode, RunResult, answer};
+use super::link::PyPushLink;
 use super::nowait::has_acceptors;
-use super::pipeline::{End, Line, blame};
-use super::wait::{Halt, Missing, Place};
-use super::work_stack::{Kept, Todo};
+use super::pipeline::{End, Pipeline, annotate};
+use super::wait::{Missing, PendingWait, SuspendPoint};
+use super::work_stack::{PushState, Retained};
 use crate::buffer::Putting;
 use crate::coroutine::delegate::is_awaitable;
 use crate::coroutine::{Inner, Step};
@@ -19,107 +19,107 @@ use crate::kernel::call_one;
 use crate::runtime::asyncio;
 use crate::source::{AnySource, SourcePoll};
 
-/// What running a line came to.
+/// The result of running a push.
 pub(super) enum Advance<'py> {
     Done,
-    Suspend(Place, Bound<'py, PyAny>),
+    Suspend(SuspendPoint, Bound<'py, PyAny>),
 }
 
-/// What a wait came to.
-enum Went<'py> {
-    /// The item goes on here.
-    On(Entry<'py>),
-    /// It is through.
-    Carried(Carried<'py>),
-    /// There was no item.
-    Nothing,
-    Suspended(Place, Bound<'py, PyAny>),
+/// The result of a completed wait.
+enum Resumed<'py> {
+    /// Continue with this item.
+    Item(Entry<'py>),
+    /// The item was delivered.
+    Delivered(Delivered<'py>),
+    /// There is no item; continue with the stack.
+    NoItem,
+    Suspended(SuspendPoint, Bound<'py, PyAny>),
 }
 
-impl Line {
-    /// Runs to the end of the push, or to a suspension.
+impl Pipeline {
+    /// Run to the end of the push, or to a suspension.
     #[inline]
     pub(super) fn run<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
         entry: Option<Entry<'py>>,
     ) -> PyResult<Advance<'py>> {
-        match self.walk(head, todo, entry, Mode::Await)? {
-            Walked::Done => Ok(Advance::Done),
-            Walked::Halted(halt) => self.wait(head, todo, halt),
+        match self.run_until_wait(head, state, entry, Mode::Await)? {
+            RunResult::Done => Ok(Advance::Done),
+            RunResult::Pending(wait) => self.start_wait(head, state, wait),
         }
     }
 
-    /// Begins to wait.
+    /// Start to wait.
     #[inline(never)]
-    pub(super) fn wait<'py>(
+    pub(super) fn start_wait<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
-        halt: Halt,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
+        wait: PendingWait,
     ) -> PyResult<Advance<'py>> {
-        let went = self.begin(head, todo, halt)?;
-        self.go_on(head, todo, went)
+        let on_step = self.begin_wait(head, state, wait)?;
+        self.continue_run(head, state, on_step)
     }
 
-    fn go_on<'py>(
+    fn continue_run<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
-        mut went: Went<'py>,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
+        mut on_step: Resumed<'py>,
     ) -> PyResult<Advance<'py>> {
         loop {
-            let entry = match went {
-                Went::On(entry) => Some(entry),
-                Went::Nothing => None,
-                Went::Suspended(place, object) => return Ok(Advance::Suspend(place, object)),
-                Went::Carried(Carried::Halted(halt)) => {
-                    went = self.begin(head, todo, halt)?;
+            let entry = match on_step {
+                Resumed::Item(entry) => Some(entry),
+                Resumed::NoItem => None,
+                Resumed::Suspended(point, object) => return Ok(Advance::Suspend(point, object)),
+                Resumed::Delivered(Delivered::Pending(wait)) => {
+                    on_step = self.begin_wait(head, state, wait)?;
                     continue;
                 }
-                Went::Carried(carried) => {
-                    self.settle(todo, carried)?;
-                    if todo.is_over() {
+                Resumed::Delivered(delivered) => {
+                    self.on_delivered(state, delivered)?;
+                    if state.is_over() {
                         return Ok(Advance::Done);
                     }
                     None
                 }
             };
-            match self.walk(head, todo, entry, Mode::Await)? {
-                Walked::Done => return Ok(Advance::Done),
-                Walked::Halted(halt) => went = self.begin(head, todo, halt)?,
+            match self.run_until_wait(head, state, entry, Mode::Await)? {
+                RunResult::Done => return Ok(Advance::Done),
+                RunResult::Pending(wait) => on_step = self.begin_wait(head, state, wait)?,
             }
         }
     }
 
-    fn begin<'py>(
+    fn begin_wait<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
-        halt: Halt,
-    ) -> PyResult<Went<'py>> {
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
+        wait: PendingWait,
+    ) -> PyResult<Resumed<'py>> {
         let py = head.py();
         let none = py.None().into_bound(py);
-        match halt {
-            Halt::Rest(item) => Ok(Went::Suspended(Place::Rest(item), none)),
-            Halt::Call {
+        match wait {
+            PendingWait::Yield(item) => Ok(Resumed::Suspended(SuspendPoint::Yield(item), none)),
+            PendingWait::Callable {
                 awaitable,
                 item,
                 number,
             } => {
                 let inner = Inner::of(awaitable.into_bound(py))
-                    .map_err(|error| self.stages[number].blame(head, error))?;
+                    .map_err(|error| self.stages[number].annotate(head, error))?;
                 let step = inner.send(&none);
-                self.called(head, todo, inner, item.into_bound(py), number, step)
+                self.on_callable(head, state, inner, item.into_bound(py), number, step)
             }
-            Halt::Room(putting) => Self::put(py, todo, putting),
-            Halt::Sink { awaitable, missing } => {
+            PendingWait::Space(putting) => Self::put_or_wait(py, state, putting),
+            PendingWait::Sink { awaitable, missing } => {
                 let inner = Inner::of(awaitable.into_bound(py))?;
                 let step = inner.send(&none);
-                Self::handed(inner, missing, step)
+                Self::on_sink(inner, missing, step)
             }
-            Halt::Callback {
+            PendingWait::Callback {
                 awaitable,
                 functions,
                 item,
@@ -128,139 +128,152 @@ impl Line {
                 let inner = Inner::of(awaitable.into_bound(py))?;
                 let step = inner.send(&none);
                 let item = item.into_bound(py);
-                Self::called_back(self.last(head), inner, functions, item, next, step)
+                Self::on_callback(self.last(head), inner, functions, item, next, step)
             }
-            Halt::Select { awaitable, item } => {
+            PendingWait::Selector { awaitable, item } => {
                 let inner = Inner::of(awaitable.into_bound(py))?;
                 let step = inner.send(&none);
-                self.selected(head, inner, item.into_bound(py), step)
+                self.on_selector(head, inner, item.into_bound(py), step)
             }
-            Halt::Draw(feed, entry) => {
-                let drawn = feed.poll_next(py);
-                self.drawn(head, todo, feed, entry, drawn)
+            PendingWait::Source(source, entry) => {
+                let drawn = source.poll_next(py);
+                self.on_source(head, state, source, entry, drawn)
             }
         }
     }
 
-    /// Goes on where a push was suspended, with what its task sent or threw.
+    /// Resume a push where it was suspended, with the value or error that its task sent.
     pub(super) fn resume<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
-        place: Place,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
+        point: SuspendPoint,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
-        since: Since,
+        baseline: CancelBaseline,
     ) -> Result<Advance<'py>, Failure> {
         let py = head.py();
-        // What is thrown in where nothing runs that could catch it comes out as it is. A
-        // `GeneratorExit` comes from `close()`: whoever pushed has gone.
+        // Without foreign code that could catch it, a thrown error is raised unchanged. `close()`
+        // throws `GeneratorExit`: the producer has abandoned the push.
         let is_cancelled = sent.as_ref().is_err_and(|error| {
-            !place.runs_others() || error.is_instance_of::<PyGeneratorExit>(py)
+            !point.runs_foreign_code() || error.is_instance_of::<PyGeneratorExit>(py)
         });
-        let missing = match &place {
-            Place::Sink {
-                missing: Some((item, numbers)),
+        let missing = match &point {
+            SuspendPoint::Sink {
+                missing: Some(missing),
                 ..
-            } => Some((item.clone_ref(py), numbers.clone_ref(py))),
+            } => Some(missing.clone_ref(py)),
             _ => None,
         };
-        let strikes = |error: &PyErr| {
+        let is_cancellation = |error: &PyErr| {
             asyncio::is_cancelled_error(py, error)
-                && since.is_some_and(|cancels| cancels.rose_since(py))
+                && baseline.is_some_and(|cancels| cancels.rose_since(py))
         };
-        let went = self.went(head, todo, place, sent, since).map_err(|error| {
-            let was_cancelled = is_cancelled || strikes(&error);
-            match missing {
-                Some(missing) if was_cancelled => self.keep_part(py, todo, missing),
-                // A sink that is not run in place has taken it all the same.
-                None if has_acceptors(py, &error) => todo.taken = None,
-                _ => {}
-            }
-            Failure {
+        let on_step = self
+            .on_step(head, state, point, sent, baseline)
+            .map_err(|error| {
+                let was_cancelled = is_cancelled || is_cancellation(&error);
+                match missing {
+                    Some(missing) if was_cancelled => self.keep_part(py, state, missing),
+                    // A sink that is not fused has accepted the item in spite of the error.
+                    None if has_acceptors(py, &error) => state.checkpoint = None,
+                    _ => {}
+                }
+                Failure {
+                    error,
+                    was_cancelled,
+                }
+            })?;
+        self.continue_run(head, state, on_step)
+            .map_err(|error| Failure {
+                was_cancelled: is_cancellation(&error),
                 error,
-                was_cancelled,
-            }
-        })?;
-        self.go_on(head, todo, went).map_err(|error| Failure {
-            was_cancelled: strikes(&error),
-            error,
-        })
+            })
     }
 
-    /// A push that was suspended will never go on.
-    pub(super) fn abandon(&self, py: Python<'_>, todo: &mut Todo, place: Place) {
-        match place {
-            Place::Draw { wait, feed, entry } => {
-                feed.abandon(py, wait);
-                todo.push(entry, Kept::Rest(feed), false);
+    /// Clean up a suspended push that will never be resumed.
+    pub(super) fn abandon(&self, py: Python<'_>, state: &mut PushState, point: SuspendPoint) {
+        match point {
+            SuspendPoint::Source {
+                wait,
+                source,
+                entry,
+            } => {
+                source.abandon(py, wait);
+                state.push(entry, Retained::Inner(source), false);
             }
-            Place::Sink { inner, missing } => {
-                // Dropped first: its clean-up has the last word on who lacks the item.
+            SuspendPoint::Sink { inner, missing } => {
+                // Dropped first: its clean-up decides which branches lack the item.
                 drop(inner);
                 if let Some(missing) = missing {
-                    self.keep_part(py, todo, missing);
+                    self.keep_part(py, state, missing);
                 }
             }
-            place => drop(place),
+            point => drop(point),
         }
     }
 
-    /// Some branches of the fan at the end have what a stage made of an item, these do not.
-    fn keep_part(&self, py: Python<'_>, todo: &mut Todo, (item, numbers): Missing) {
-        // Otherwise it is the caller's.
-        if todo.taken.take().is_none() {
+    /// Retain an output for the branches of the fan that lack it.
+    fn keep_part(&self, py: Python<'_>, state: &mut PushState, missing: Missing) {
+        // Without a checkpoint the caller owns the item.
+        if state.checkpoint.take().is_none() {
             return;
         }
-        let numbers: Vec<usize> = numbers.bind(py).extract().unwrap_or_default();
-        if !numbers.is_empty() {
-            todo.push(self.stages.len(), Kept::Part(item, numbers), false);
+        let branches: Vec<usize> = missing.branches.bind(py).extract().unwrap_or_default();
+        if !branches.is_empty() {
+            state.push(
+                self.stages.len(),
+                Retained::Part(missing.item, branches),
+                false,
+            );
         }
     }
 
-    fn went<'py>(
+    fn on_step<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
-        place: Place,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
+        point: SuspendPoint,
         sent: Result<&Bound<'py, PyAny>, PyErr>,
-        since: Since,
-    ) -> PyResult<Went<'py>> {
+        baseline: CancelBaseline,
+    ) -> PyResult<Resumed<'py>> {
         let py = head.py();
         let step = |inner: &Inner, sent: Result<&Bound<'py, PyAny>, PyErr>| match sent {
             Ok(value) => Ok(inner.send(value)),
             Err(error) => {
                 let left = error.is_instance_of::<PyGeneratorExit>(py);
                 let step = inner.throw(py, error);
-                // That one is nobody's fault, so nobody is named for it.
+                // The error of a `close()` gets no note that names an operator.
                 if left && let Err(error) = step {
                     return Err(error);
                 }
                 Ok(step)
             }
         };
-        match place {
-            Place::Rest(item) => {
+        match point {
+            SuspendPoint::Yield(item) => {
                 sent?;
-                Ok(item.map_or(Went::Nothing, |item| Went::On((item.into_bound(py), 0))))
+                Ok(item.map_or(Resumed::NoItem, |item| {
+                    Resumed::Item((item.into_bound(py), 0))
+                }))
             }
-            Place::Room(putting) => {
-                // Dropping it gives up its place; the item is still the push's.
+            SuspendPoint::Space(putting) => {
+                // Dropping the wait leaves the buffer's queue. The push still holds the item.
                 sent?;
-                Self::put(py, todo, putting)
+                Self::put_or_wait(py, state, putting)
             }
-            Place::Sink { inner, missing } => {
+            SuspendPoint::Sink { inner, missing } => {
                 let step = step(&inner, sent)?;
-                Self::handed(inner, missing, step)
+                Self::on_sink(inner, missing, step)
             }
-            Place::Call {
+            SuspendPoint::Callable {
                 inner,
                 item,
                 number,
             } => {
                 let step = step(&inner, sent)?;
-                self.called(head, todo, inner, item.into_bound(py), number, step)
+                self.on_callable(head, state, inner, item.into_bound(py), number, step)
             }
-            Place::Callback {
+            SuspendPoint::Callback {
                 inner,
                 functions,
                 item,
@@ -268,92 +281,103 @@ impl Line {
             } => {
                 let step = step(&inner, sent)?;
                 let item = item.into_bound(py);
-                Self::called_back(self.last(head), inner, functions, item, next, step)
+                Self::on_callback(self.last(head), inner, functions, item, next, step)
             }
-            Place::Select { inner, item } => {
+            SuspendPoint::Selector { inner, item } => {
                 let step = step(&inner, sent)?;
-                self.selected(head, inner, item.into_bound(py), step)
+                self.on_selector(head, inner, item.into_bound(py), step)
             }
-            Place::Draw { wait, feed, entry } => {
-                let drawn = feed.resume(wait, sent, py);
+            SuspendPoint::Source {
+                wait,
+                source,
+                entry,
+            } => {
+                let drawn = source.resume(wait, sent, py);
                 if let Err(error) = &drawn
                     && asyncio::is_cancelled_error(py, error)
-                    && since.is_some_and(|cancels| cancels.rose_since(py))
+                    && baseline.is_some_and(|cancels| cancels.rose_since(py))
                 {
-                    feed.cancelled(py);
-                    todo.push(entry, Kept::Rest(feed), false);
-                    return Err(drawn.expect_err("it was matched as an error"));
+                    source.cancelled(py);
+                    state.push(entry, Retained::Inner(source), false);
+                    return Err(drawn.expect_err("matched as an error above"));
                 }
-                self.drawn(head, todo, feed, entry, drawn)
+                self.on_source(head, state, source, entry, drawn)
             }
         }
     }
 
-    /// Waits for room, unless some came in between.
-    fn put<'py>(py: Python<'py>, todo: &Todo, mut putting: Box<Putting>) -> PyResult<Went<'py>> {
+    /// Put the item into the buffer, or suspend until there is space.
+    fn put_or_wait<'py>(
+        py: Python<'py>,
+        state: &PushState,
+        mut putting: Box<Putting>,
+    ) -> PyResult<Resumed<'py>> {
         match putting.step(py) {
-            Ok(None) => Ok(Went::Carried(Carried::Through)),
-            Ok(Some(object)) => Ok(Went::Suspended(Place::Room(putting), object)),
-            Err(refused) => Err(refused.into_error(py, todo.callers(py))),
+            Ok(None) => Ok(Resumed::Delivered(Delivered::Accepted)),
+            Ok(Some(object)) => Ok(Resumed::Suspended(SuspendPoint::Space(putting), object)),
+            Err(refused) => Err(refused.into_error(py, state.caller_item(py))),
         }
     }
 
-    /// A step of somebody else's `next`.
-    fn handed(
+    /// Handle one step of a foreign `next`.
+    fn on_sink(
         inner: Inner,
         missing: Option<Missing>,
         step: PyResult<Step<'_>>,
-    ) -> PyResult<Went<'_>> {
+    ) -> PyResult<Resumed<'_>> {
         match step? {
-            Step::Yield(object) => Ok(Went::Suspended(Place::Sink { inner, missing }, object)),
-            Step::Return(result) => answer(result).map(Went::Carried),
+            Step::Yield(object) => Ok(Resumed::Suspended(
+                SuspendPoint::Sink { inner, missing },
+                object,
+            )),
+            Step::Return(result) => answer(result).map(Resumed::Delivered),
         }
     }
 
-    /// A step of what the callable of stage `number` returned.
-    fn called<'py>(
+    /// Handle one step of the awaitable of stage `number`'s callable.
+    fn on_callable<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
         inner: Inner,
         item: Bound<'py, PyAny>,
         number: usize,
         step: PyResult<Step<'py>>,
-    ) -> PyResult<Went<'py>> {
+    ) -> PyResult<Resumed<'py>> {
         let stage = &self.stages[number];
         let flow = match step {
             Ok(Step::Return(result)) => stage.kernel.resume(&item, result),
             Ok(Step::Yield(object)) => {
-                let place = Place::Call {
+                let point = SuspendPoint::Callable {
                     inner,
                     item: item.unbind(),
                     number,
                 };
-                return Ok(Went::Suspended(place, object));
+                return Ok(Resumed::Suspended(point, object));
             }
             Err(error) => Err(error),
         };
-        let flow = flow.map_err(|error| stage.blame(head, error))?;
-        Ok(match self.turn(todo, number, flow) {
-            Some(output) => Went::On((output, number + 1)),
-            None => Went::Carried(Carried::Through),
+        let flow = flow.map_err(|error| stage.annotate(head, error))?;
+        Ok(match self.on_output(state, number, flow) {
+            Some(output) => Resumed::Item((output, number + 1)),
+            None => Resumed::Delivered(Delivered::Accepted),
         })
     }
 
-    /// Calls the callbacks at the end from number `next` on.
+    /// Call the callbacks at the end, starting with number `next`.
     pub(super) fn call<'py>(
-        link: &Bound<'py, PushLink>,
+        link: &Bound<'py, PyPushLink>,
         functions: Arc<[Py<PyAny>]>,
         item: Bound<'py, PyAny>,
         mut next: usize,
-    ) -> PyResult<Carried<'py>> {
+    ) -> PyResult<Delivered<'py>> {
         let py = link.py();
         while let Some(function) = functions.get(next) {
             next += 1;
             let result = call_one(function.bind(py), &item)
-                .map_err(|raised| blame(link, raised.fetch(py), "callbacks"))?;
+                .map_err(|raised| annotate(link, raised.fetch(py), "callbacks"))?;
             if is_awaitable(&result) {
-                return Ok(Carried::Halted(Halt::Callback {
+                return Ok(Delivered::Pending(PendingWait::Callback {
                     awaitable: result.unbind(),
                     functions,
                     item: item.unbind(),
@@ -361,13 +385,16 @@ impl Line {
                 }));
             }
         }
-        Ok(Carried::Through)
+        Ok(Delivered::Accepted)
     }
 
-    /// The one callback at the end returned this for an item.
+    /// The wait for the awaitable that the only callback returned.
     #[cold]
-    pub(super) fn called_one(awaitable: Bound<'_, PyAny>, item: &Bound<'_, PyAny>) -> Halt {
-        Halt::Callback {
+    pub(super) fn pending_callback(
+        awaitable: Bound<'_, PyAny>,
+        item: &Bound<'_, PyAny>,
+    ) -> PendingWait {
+        PendingWait::Callback {
             awaitable: awaitable.unbind(),
             functions: Arc::new([]),
             item: item.clone().unbind(),
@@ -375,81 +402,88 @@ impl Line {
         }
     }
 
-    /// A step of what a callback returned.
-    fn called_back<'py>(
-        link: &Bound<'py, PushLink>,
+    /// Handle one step of a callback's awaitable.
+    fn on_callback<'py>(
+        link: &Bound<'py, PyPushLink>,
         inner: Inner,
         functions: Arc<[Py<PyAny>]>,
         item: Bound<'py, PyAny>,
         next: usize,
         step: PyResult<Step<'py>>,
-    ) -> PyResult<Went<'py>> {
-        match step.map_err(|error| blame(link, error, "callbacks"))? {
-            Step::Return(_) => Self::call(link, functions, item, next).map(Went::Carried),
+    ) -> PyResult<Resumed<'py>> {
+        match step.map_err(|error| annotate(link, error, "callbacks"))? {
+            Step::Return(_) => Self::call(link, functions, item, next).map(Resumed::Delivered),
             Step::Yield(object) => {
-                let place = Place::Callback {
+                let point = SuspendPoint::Callback {
                     inner,
                     functions,
                     item: item.unbind(),
                     next,
                 };
-                Ok(Went::Suspended(place, object))
+                Ok(Resumed::Suspended(point, object))
             }
         }
     }
 
-    /// A step of what the selector at the end returned.
-    fn selected<'py>(
+    /// Handle one step of the awaitable that the fan's selector returned.
+    fn on_selector<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
+        head: &Bound<'py, PyPushLink>,
         inner: Inner,
         item: Bound<'py, PyAny>,
         step: PyResult<Step<'py>>,
-    ) -> PyResult<Went<'py>> {
+    ) -> PyResult<Resumed<'py>> {
         let link = self.last(head);
-        match step.map_err(|error| blame(link, error, "selector"))? {
+        match step.map_err(|error| annotate(link, error, "selector"))? {
             Step::Return(choice) => match &self.end {
                 End::Fan(fan) => fan
                     .get()
                     .deliver_by(link, &item, &choice, Mode::Await)
-                    .map(Went::Carried),
+                    .map(Resumed::Delivered),
                 _ => unreachable!("only a fan selects"),
             },
             Step::Yield(object) => {
-                let place = Place::Select {
+                let point = SuspendPoint::Selector {
                     inner,
                     item: item.unbind(),
                 };
-                Ok(Went::Suspended(place, object))
+                Ok(Resumed::Suspended(point, object))
             }
         }
     }
 
-    /// What asking for the next item of what a stage hands on came to.
-    fn drawn<'py>(
+    /// Handle the result of polling an inner source.
+    fn on_source<'py>(
         &self,
-        head: &Bound<'py, PushLink>,
-        todo: &mut Todo,
-        feed: AnySource,
+        head: &Bound<'py, PyPushLink>,
+        state: &mut PushState,
+        source: AnySource,
         entry: usize,
         drawn: PyResult<SourcePoll<'py>>,
-    ) -> PyResult<Went<'py>> {
-        match drawn.map_err(|error| self.stages[entry - 1].blame(head, error))? {
-            SourcePoll::Item(item) => Ok(Went::On(todo.drew(feed, item, entry))),
-            SourcePoll::End => Ok(Went::Nothing),
+    ) -> PyResult<Resumed<'py>> {
+        match drawn.map_err(|error| self.stages[entry - 1].annotate(head, error))? {
+            SourcePoll::Item(item) => Ok(Resumed::Item(state.on_inner_item(source, item, entry))),
+            SourcePoll::End => Ok(Resumed::NoItem),
             SourcePoll::Wait(wait, object) => {
-                todo.touch();
+                state.mark_consumed();
                 let wait = *wait;
-                Ok(Went::Suspended(Place::Draw { wait, feed, entry }, object))
+                Ok(Resumed::Suspended(
+                    SuspendPoint::Source {
+                        wait,
+                        source,
+                        entry,
+                    },
+                    object,
+                ))
             }
         }
     }
 }
 
-/// How a push that had been suspended failed.
+/// The failure of a push that had been suspended.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: PyErr,
-    /// Its task was cancelled, or whoever pushed has gone.
+    /// The task was cancelled, or the producer has abandoned the push.
     pub(super) was_cancelled: bool,
 }

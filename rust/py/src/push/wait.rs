@@ -1,7 +1,7 @@
-//! Where a push waits.
+//! The waits of a push.
 //!
-//! A [`Halt`] is a wait that has not begun: nothing was awaited, so that it may begin in another
-//! task, with that task's own context and timeouts. A [`Place`] is one that has.
+//! A [`PendingWait`] has not started: nothing was awaited, so another task can start it, with its
+//! own context and timeouts. A [`SuspendPoint`] has started.
 
 use std::sync::Arc;
 
@@ -11,45 +11,45 @@ use pyo3::types::PyList;
 
 use crate::buffer::Putting;
 use crate::coroutine::Inner;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use crate::object::gc::traverse;
 use crate::source::{AnySource, Wait};
 
-/// What a push would have to wait for.
+/// A wait that a push needs, and has not started.
 #[derive(Debug)]
-pub(super) enum Halt {
-    /// A turn of the loop; before the item that was pushed enters the first stage, if this is that.
-    Rest(Option<Py<PyAny>>),
-    /// What the callable of stage `number` returned for `item`.
-    Call {
+pub(super) enum PendingWait {
+    /// Yield to the event loop; with an item, before that item enters the first stage.
+    Yield(Option<Py<PyAny>>),
+    /// Await the object that the callable of stage `number` returned for `item`.
+    Callable {
         awaitable: Py<PyAny>,
         item: Py<PyAny>,
         number: usize,
     },
-    /// Room for this item in the buffer at the end.
-    Room(Box<Putting>),
-    /// A sink that is not run in place; and, if that is a fan, the item and which of the branches
-    /// still lack it.
+    /// Wait for space in the buffer at the end.
+    Space(Box<Putting>),
+    /// Await a push into a sink that is not fused. For a fan, `missing` names the branches that
+    /// still lack the item.
     Sink {
         awaitable: Py<PyAny>,
         missing: Option<Missing>,
     },
-    /// What a callback at the end returned for `item`; the next one has this number.
+    /// Await the object that a callback at the end returned for `item`, then call callback `next`.
     Callback {
         awaitable: Py<PyAny>,
         functions: Arc<[Py<PyAny>]>,
         item: Py<PyAny>,
         next: usize,
     },
-    /// What the selector of the fan at the end returned for `item`.
-    Select {
+    /// Await the object that the fan's selector returned for `item`.
+    Selector {
         awaitable: Py<PyAny>,
         item: Py<PyAny>,
     },
-    /// The next item of what the stage before this one hands on.
-    Draw(AnySource, usize),
+    /// Wait for the next item of this inner source, which enters stage `.1`.
+    Source(AnySource, usize),
 }
 
-impl Halt {
+impl PendingWait {
     pub(super) fn sink(awaitable: Bound<'_, PyAny>) -> Self {
         Self::Sink {
             awaitable: awaitable.unbind(),
@@ -57,60 +57,61 @@ impl Halt {
         }
     }
 
-    /// Gives it up. A coroutine that nobody will await is closed, so that it does not complain.
+    /// Give up the wait. A coroutine is closed, which suppresses its "never awaited" warning.
     pub(super) fn discard(self, py: Python<'_>) -> PyResult<()> {
         match self {
-            Self::Call { awaitable, .. }
+            Self::Callable { awaitable, .. }
             | Self::Sink { awaitable, .. }
             | Self::Callback { awaitable, .. }
-            | Self::Select { awaitable, .. } => {
+            | Self::Selector { awaitable, .. } => {
                 if let Some(close) = awaitable.bind(py).getattr_opt(intern!(py, "close"))? {
                     close.call0()?;
                 }
                 Ok(())
             }
-            Self::Rest(_) | Self::Room(_) | Self::Draw(..) => Ok(()),
+            Self::Yield(_) | Self::Space(_) | Self::Source(..) => Ok(()),
         }
     }
 }
 
-impl Traverse for Halt {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Rest(item) => item.iter().try_for_each(visit),
-            Self::Call {
-                awaitable, item, ..
-            }
-            | Self::Callback {
-                awaitable, item, ..
-            }
-            | Self::Select { awaitable, item } => {
-                visit(awaitable)?;
-                visit(item)
-            }
-            Self::Room(putting) => putting.traverse(visit),
-            Self::Sink { awaitable, missing } => {
-                visit(awaitable)?;
-                traverse_missing(missing.as_ref(), visit)
-            }
-            Self::Draw(feed, _) => visit(feed.as_any()),
-        }
-    }
-}
+traverse!(enum PendingWait {
+    Yield(item),
+    Callable { awaitable, item },
+    Space(putting),
+    Sink { awaitable, missing },
+    Callback { awaitable, item },
+    Selector { awaitable, item },
+    Source(source, _),
+});
 
-/// An item, and the branches of the fan at the end that still lack it.
-pub(super) type Missing = (Py<PyAny>, Py<PyList>);
-
-/// Where a push is suspended.
+/// An item, and the numbers of the fan's branches that still lack it.
 #[derive(Debug)]
-pub(super) enum Place {
-    Rest(Option<Py<PyAny>>),
-    Call {
+pub(super) struct Missing {
+    pub(super) item: Py<PyAny>,
+    pub(super) branches: Py<PyList>,
+}
+
+traverse!(Missing { item, branches });
+
+impl Missing {
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            item: self.item.clone_ref(py),
+            branches: self.branches.clone_ref(py),
+        }
+    }
+}
+
+/// The point where a push is suspended. The variants are those of [`PendingWait`].
+#[derive(Debug)]
+pub(super) enum SuspendPoint {
+    Yield(Option<Py<PyAny>>),
+    Callable {
         inner: Inner,
         item: Py<PyAny>,
         number: usize,
     },
-    Room(Box<Putting>),
+    Space(Box<Putting>),
     Sink {
         inner: Inner,
         missing: Option<Missing>,
@@ -121,52 +122,30 @@ pub(super) enum Place {
         item: Py<PyAny>,
         next: usize,
     },
-    Select {
+    Selector {
         inner: Inner,
         item: Py<PyAny>,
     },
-    Draw {
+    Source {
         wait: Wait,
-        feed: AnySource,
+        source: AnySource,
         entry: usize,
     },
 }
 
-impl Place {
-    /// Whether code of somebody else's is under way here, which may catch what is thrown in, or raise
-    /// by itself.
-    pub(super) fn runs_others(&self) -> bool {
-        !matches!(self, Self::Rest(_) | Self::Room(_))
+impl SuspendPoint {
+    /// Whether foreign code is suspended here. It may catch a thrown error, or raise its own.
+    pub(super) fn runs_foreign_code(&self) -> bool {
+        !matches!(self, Self::Yield(_) | Self::Space(_))
     }
 }
 
-impl Traverse for Place {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Rest(item) => item.iter().try_for_each(visit),
-            Self::Room(putting) => putting.traverse(visit),
-            Self::Sink { inner, missing } => {
-                visit(inner.object())?;
-                traverse_missing(missing.as_ref(), visit)
-            }
-            Self::Call { inner, item, .. }
-            | Self::Callback { inner, item, .. }
-            | Self::Select { inner, item } => {
-                visit(inner.object())?;
-                visit(item)
-            }
-            Self::Draw { wait, feed, .. } => {
-                visit(feed.as_any())?;
-                wait.traverse(visit)
-            }
-        }
-    }
-}
-
-fn traverse_missing(missing: Option<&Missing>, visit: Visitor<'_>) -> Result<(), VisitError> {
-    let Some((item, numbers)) = missing else {
-        return Ok(());
-    };
-    visit(item)?;
-    visit(numbers.as_any())
-}
+traverse!(enum SuspendPoint {
+    Yield(item),
+    Callable { inner, item },
+    Space(putting),
+    Sink { inner, missing },
+    Callback { inner, item },
+    Selector { inner, item },
+    Source { wait, source },
+});

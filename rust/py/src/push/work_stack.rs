@@ -1,185 +1,195 @@
-//! What one push still has to do.
+//! `PushState`: the remaining work of one push.
 
 use pyo3::prelude::*;
 
-use super::wait::Halt;
-use crate::object::gc::{Traverse, VisitError, Visitor};
+use super::wait::PendingWait;
+use crate::object::gc::traverse;
 use crate::object::iterator_result::IteratorResult;
 use crate::source::AnySource;
 
-/// Something that a stage has taken and that is not delivered yet.
+/// An output that a stage has made and that is not delivered yet.
 #[derive(Debug)]
-pub(super) enum Kept {
-    /// What it made of an item.
+pub(super) enum Retained {
+    /// One item.
     Item(Py<PyAny>),
-    /// The rest of what it made of an item.
-    Rest(AnySource),
-    /// What it made of an item, for these branches of the fan below; the others have it.
+    /// An iterable, with items still to deliver.
+    Inner(AnySource),
+    /// One item, for these branches of the fan at the end. The other branches have accepted it.
     Part(Py<PyAny>, Vec<usize>),
 }
 
-impl Traverse for Kept {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        match self {
-            Self::Item(item) | Self::Part(item, _) => visit(item),
-            Self::Rest(feed) => visit(feed.as_any()),
-        }
+traverse!(
+    enum Retained {
+        Item(item),
+        Inner(source),
+        Part(item, _),
     }
+);
+
+/// An item or iterable, and the stage where it continues.
+#[derive(Debug)]
+pub(super) struct WorkItem {
+    /// The index of the stage that it enters next.
+    pub(super) entry: usize,
+    pub(super) content: Retained,
+    /// It is the pushed item, and no stage has consumed it.
+    pub(super) is_caller_item: bool,
 }
 
-/// Something to be carried on from a stage.
+/// The output of a stateful stage, and the stage that it enters next.
 #[derive(Debug)]
-pub(super) struct Work {
-    /// The number of the stage that it enters next.
+pub(super) struct Checkpoint {
     pub(super) entry: usize,
-    pub(super) what: Kept,
-    /// It is the item that was pushed, and nothing has taken it.
-    pub(super) is_callers: bool,
+    pub(super) output: Py<PyAny>,
 }
+
+traverse!(Checkpoint { output });
 
 /// The state of one push.
 #[derive(Debug)]
-pub(super) struct Todo {
-    /// The item that was pushed, for the error that gives it back; `None` in a flush.
-    pub(super) original: Option<Py<PyAny>>,
-    /// What comes after the item that is being carried; the next one last.
-    pub(super) stack: Vec<Work>,
-    /// What the last stage that keeps state made of the item being carried, and the stage behind
-    /// that one. If the push is cancelled now, that is where it goes on later.
-    pub(super) taken: Option<(usize, Py<PyAny>)>,
-    /// Some stage has taken the item that was pushed.
-    pub(super) is_touched: bool,
-    /// No more is wanted by the stages before this one.
+pub(super) struct PushState {
+    /// The pushed item, for the error that returns it to the caller. `None` in a flush.
+    pub(super) pushed: Option<Py<PyAny>>,
+    /// The work after the current item. The next work is last.
+    pub(super) stack: Vec<WorkItem>,
+    /// The output of the last stateful stage for the current item. A cancelled push retains it, and a later push continues from there.
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// A stage has consumed the pushed item.
+    pub(super) is_consumed: bool,
+    /// Stages before this one accept no more items.
     wanted_from: usize,
-    /// What a foreign sink gave.
+    /// The result of a foreign sink.
     result: Option<Py<PyAny>>,
-    /// In a flush: the next stage to be flushed.
+    /// In a flush, the next stage to flush.
     pub(super) flushing: Option<usize>,
 }
 
-impl Todo {
-    /// For an item that comes in at the top.
+impl PushState {
+    /// The state for an item that enters the first stage.
     #[inline]
     pub(super) fn of(item: &Bound<'_, PyAny>) -> Self {
         Self {
-            original: Some(item.clone().unbind()),
-            is_touched: false,
+            pushed: Some(item.clone().unbind()),
+            is_consumed: false,
             ..Self::flush()
         }
     }
 
-    /// For what the stages still hold.
+    /// The state for a flush.
     #[inline]
     pub(super) fn flush() -> Self {
         Self {
-            original: None,
+            pushed: None,
             stack: Vec::new(),
-            taken: None,
-            is_touched: true,
+            checkpoint: None,
+            is_consumed: true,
             wanted_from: 0,
             result: None,
             flushing: None,
         }
     }
 
-    /// Puts an item aside that something else goes before.
-    pub(super) fn defer(&mut self, item: &Bound<'_, PyAny>, entry: usize) {
-        let is_callers = self.taken.is_none();
-        self.push(entry, Kept::Item(item.clone().unbind()), is_callers);
+    /// Defer an item until retained ones are delivered.
+    pub(super) fn push_later(&mut self, item: &Bound<'_, PyAny>, entry: usize) {
+        let is_caller_item = self.checkpoint.is_none();
+        self.push(entry, Retained::Item(item.clone().unbind()), is_caller_item);
     }
 
-    /// Puts something on top of the stack, unless nobody wants it any more.
-    pub(super) fn push(&mut self, entry: usize, what: Kept, is_callers: bool) {
+    /// Put work on the stack, unless its stage accepts no more items.
+    pub(super) fn push(&mut self, entry: usize, content: Retained, is_caller_item: bool) {
         if entry >= self.wanted_from {
-            self.stack.push(Work {
+            self.stack.push(WorkItem {
                 entry,
-                what,
-                is_callers,
+                content,
+                is_caller_item,
             });
         }
     }
 
-    /// A stage that keeps state made this of the item being carried.
-    pub(super) fn take(&mut self, entry: usize, output: &Bound<'_, PyAny>) {
-        self.touch();
-        self.taken = Some((entry, output.clone().unbind()));
+    /// Record a stateful stage's output for the current item.
+    pub(super) fn set_checkpoint(&mut self, entry: usize, output: &Bound<'_, PyAny>) {
+        self.mark_consumed();
+        self.checkpoint = Some(Checkpoint {
+            entry,
+            output: output.clone().unbind(),
+        });
     }
 
-    /// Something of the item being carried was taken.
-    pub(super) fn touch(&mut self) {
-        if !self.callers_waits() {
-            self.is_touched = true;
+    /// Note that a stage has consumed the current item.
+    pub(super) fn mark_consumed(&mut self) {
+        if !self.is_deferred() {
+            self.is_consumed = true;
         }
     }
 
-    /// Whether the pushed item waits for something that was kept before it.
-    pub(super) fn callers_waits(&self) -> bool {
-        self.stack.iter().any(|work| work.is_callers)
+    /// Whether the pushed item is deferred until retained ones are delivered.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.stack.iter().any(|work| work.is_caller_item)
     }
 
-    /// Whether nothing has taken the pushed item.
-    pub(super) fn is_callers(&self) -> bool {
-        !self.is_touched || self.callers_waits()
+    /// Whether the caller owns the pushed item if the push fails now.
+    pub(super) fn caller_owns(&self) -> bool {
+        !self.is_consumed || self.is_deferred()
     }
 
-    /// A wait that never began, or never will.
-    pub(super) fn give_up(&mut self, py: Python<'_>, halt: Halt) -> PyResult<()> {
-        match halt {
-            Halt::Draw(feed, entry) => {
-                self.push(entry, Kept::Rest(feed), false);
+    /// Give up a wait that has not started.
+    pub(super) fn cancel_wait(&mut self, py: Python<'_>, wait: PendingWait) -> PyResult<()> {
+        match wait {
+            PendingWait::Source(feed, entry) => {
+                self.push(entry, Retained::Inner(feed), false);
                 Ok(())
             }
-            halt => halt.discard(py),
+            wait => wait.discard(py),
         }
     }
 
-    /// What is left of it, in the order of the stack: the last goes first.
-    pub(super) fn into_left(mut self, was_cancelled: bool) -> Vec<Work> {
-        if self.is_callers() && !self.callers_waits() {
-            // What an iterable of the item has not begun to give is the item's.
+    /// The remaining work, in the order of the stack: the last entry continues first.
+    pub(super) fn into_remaining(mut self, was_cancelled: bool) -> Vec<WorkItem> {
+        if self.caller_owns() && !self.is_deferred() {
+            // An inner source that has delivered nothing yet is made again from the item.
             return Vec::new();
         }
-        if was_cancelled && let Some((entry, item)) = self.taken.take() {
-            self.push(entry, Kept::Item(item), false);
+        if was_cancelled && let Some(Checkpoint { entry, output }) = self.checkpoint.take() {
+            self.push(entry, Retained::Item(output), false);
         }
         std::mem::take(&mut self.stack)
     }
 
-    /// Whether nothing is left to do.
+    /// Whether no work remains.
     #[inline]
     pub(super) fn is_over(&self) -> bool {
         self.stack.is_empty() && self.flushing.is_none()
     }
 
-    /// Nothing more is wanted of what is above stage number `entry`.
+    /// Accept no more items for stages before `entry`, and drop their work.
     #[cold]
-    pub(super) fn end_above(&mut self, entry: usize) {
+    pub(super) fn end_upstream_of(&mut self, entry: usize) {
         self.wanted_from = self.wanted_from.max(entry);
         let (unwanted, wanted) = std::mem::take(&mut self.stack)
             .into_iter()
             .partition(|work| work.entry < entry);
         self.stack = wanted;
-        // Dropped when the stack is whole again: a destructor may run anything.
-        let unwanted: Vec<Work> = unwanted;
+        // Dropped after the stack is restored: a destructor may run any code.
+        let unwanted: Vec<WorkItem> = unwanted;
         drop(unwanted);
     }
 
-    /// A sink answered.
-    pub(super) fn answered(&mut self, result: Bound<'_, PyAny>, entry: usize) -> PyResult<()> {
+    /// Record the result of a foreign sink.
+    pub(super) fn set_result(&mut self, result: Bound<'_, PyAny>, entry: usize) -> PyResult<()> {
         if result.cast::<IteratorResult>()?.get().is_done() {
-            self.end_above(entry + 1);
+            self.end_upstream_of(entry + 1);
         }
         self.result = Some(result.unbind());
         Ok(())
     }
 
-    /// Whether no more is wanted.
+    /// Whether the sinks accept no more items.
     #[inline]
     pub(super) fn is_done(&self) -> bool {
         self.wanted_from > 0
     }
 
-    /// What the push gives.
+    /// The result of the push.
     pub(super) fn result<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let result = self.result.take().map(|result| result.into_bound(py));
         if !self.is_done() {
@@ -192,16 +202,10 @@ impl Todo {
     }
 }
 
-impl Traverse for Todo {
-    fn traverse(&self, visit: Visitor<'_>) -> Result<(), VisitError> {
-        for work in &self.stack {
-            work.what.traverse(visit)?;
-        }
-        let taken = self.taken.as_ref().map(|(_, item)| item);
-        [&self.original, &self.result]
-            .into_iter()
-            .flatten()
-            .chain(taken)
-            .try_for_each(visit)
-    }
-}
+traverse!(PushState {
+    stack,
+    checkpoint,
+    pushed,
+    result
+});
+traverse!(WorkItem { content });

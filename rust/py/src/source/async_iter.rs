@@ -12,8 +12,8 @@ use crate::errors;
 use crate::object::gc::{self, Traverse, traverse};
 use crate::object::gil_cell::GilCell;
 use crate::object::iterative_drop::IterativeDrop;
-use crate::pull::circle;
-use crate::pull::link::PullLink;
+use crate::pull::cycle;
+use crate::pull::link::PyPullLink;
 use crate::runtime::stack_limit::Level;
 
 /// Takes items from an async iterator, which is made at the first pull.
@@ -56,8 +56,8 @@ impl PyAsyncIterSource {
     #[new]
     #[pyo3(signature = (origin, *, is_factory = false))]
     fn new(origin: &Bound<'_, PyAny>, is_factory: bool) -> Self {
-        if let Ok(link) = origin.cast::<PullLink>() {
-            circle::attach(link);
+        if let Ok(link) = origin.cast::<PyPullLink>() {
+            cycle::attach(link);
         }
         Self {
             is_factory,
