@@ -176,10 +176,6 @@ macro_rules! kernels {
             pub(crate) fn parameter(&self) -> &'static str {
                 match self { $(Self::$name(_) => <$class as Kernel>::PARAMETER,)+ }
             }
-
-            pub(crate) fn as_any(&self) -> &Py<PyAny> {
-                match self { $(Self::$name(kernel) => kernel.as_any(),)+ }
-            }
         }
 
         traverse!(enum AnyKernel { $($name(kernel)),+ });
