@@ -286,8 +286,12 @@ def public() -> list[type]:
     found = {
         getattr(module, name)
         for module in modules
-        for name in module.__all__
-        if isinstance(getattr(module, name), type)
+        for name in dir(module)
+        if not name.startswith("_")
+        and isinstance(kind := getattr(module, name), type)
+        # Not what a module imports for itself.
+        and kind.__module__.startswith("headrace")
+        and "._internal.copying" not in kind.__module__
     }
     return sorted(found, key=lambda kind: kind.__qualname__)
 

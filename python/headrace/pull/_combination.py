@@ -7,15 +7,15 @@ turn, as they come, in rows.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from headrace._core import Merge, MergeFeed
 from headrace._internal.error_notes import as_group
-from headrace._internal.reprs import describe_value
+from headrace._internal.reprs import describe_value, pluralize
 from headrace._internal.tasks import wait_until_done, warn_unclosed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from headrace.pull.source import Source
 
@@ -54,6 +54,8 @@ class Combination(Generic[T]):
         names = tuple(range(len(sources)) if labels is None else labels)
         if not sources:
             raise ValueError(f"{owner}: sources must be one stream at least, got none")
+        if labels is None and len(sources) == 1 and not cutoffs:
+            check_unpacked(owner, sources[0])
         seen: dict[int, str] = {}
         parts = [
             (f"sources[{name!r}]", source) for name, source in zip(names, sources, strict=True)
@@ -63,7 +65,7 @@ class Combination(Generic[T]):
             check(owner, place, source)
             if (first := seen.setdefault(id(source), place)) != place:
                 raise ValueError(
-                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its share()"
+                    f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
                 )
         # The numbers of sources by their labels: of those that were given, with which a new cycle begins, and of those that were
         # added, of which some may have ended; and how many these may be before such are forgotten.
@@ -94,7 +96,7 @@ class Combination(Generic[T]):
         if self.merge.holds(source):
             raise ValueError(
                 f"{self._owner}: source is one of the sources already, {source!r}: its items would be split; "
-                "give each a branch of its share()"
+                "give each a branch of its tee()"
             )
         if label and self._find(label[0]) is not None:
             raise ValueError(f"{self._owner}: label is taken already, got {label[0]!r}")
@@ -167,6 +169,22 @@ async def _closed(merge: Merge) -> None:
         raise cancellation from error
     if error is not None:
         raise error
+
+
+def check_unpacked(owner: str, source: object) -> None:
+    """Refuse a list of streams where each stream is an argument of its own.
+
+    Raises:
+        TypeError: `source` is one.
+    """
+    if not isinstance(source, (list, tuple, set, frozenset)):
+        return
+    streams = cast("Collection[object]", source)
+    if streams and all(isinstance(each, AsyncIterable) for each in streams):
+        raise TypeError(
+            f"{owner}: sources must be given one by one, got a {type(streams).__name__} of "
+            f"{pluralize(len(streams), 'stream')}; unpack it: {owner}(*streams)"
+        )
 
 
 def check(owner: str, parameter: str, source: object) -> None:
