@@ -60,8 +60,8 @@ ROOMS = {
 PICTURED = {scene.operator for scene in SCENES}
 LINES = ("Law", "Order", "Bound", "Cost", "Cancel safety")
 METHODS = {
-    "One stream, several readers": ("share",),
-    "To the end of a stream": ("collect", "count", "first", "for_each", "reduce_all", "drain_to"),
+    "One stream, several readers": ("tee",),
+    "To the end of a stream": ("collect", "count", "first", "for_each", "reduce", "drain_to"),
 }
 
 

@@ -19,7 +19,7 @@ from yarl import URL
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, PushPullBufferObj, Retry, Task
 
-RETRY = Retry(attempts=3, on=(ClientConnectionError, TimeoutError))
+RETRY = Retry(retries=2, on=(ClientConnectionError, TimeoutError))
 
 
 async def crawl(session: ClientSession, seeds: list[URL]) -> None:

@@ -61,7 +61,7 @@ async def main(files: Iterator[Path]) -> None:
     LOG.setLevel(logging.INFO)
     line = PushChain.start(Line)
     loud = line.filter(lambda line: line["level"] != "INFO").map("{level:<8}{message}".format_map)
-    counted = line.window_timeout(10_000, 0.25).into(SinkCallbackObj(count))
+    counted = line.batch(10_000, 0.25).into(SinkCallbackObj(count))
     fan = line.fork(SinkWriterObj("logs.jsonl"), loud.into(SinkCallbackObj(print)), counted)
     work = SourceIterObj(files).map_pool(read, CapacitySource(8), thread=True)
     async with asyncio.TaskGroup() as group, work:

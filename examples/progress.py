@@ -59,7 +59,7 @@ async def events(root: Path) -> AsyncIterator[str]:
     folders = await asyncio.to_thread(lambda: sorted(it for it in root.iterdir() if it.is_dir()))
     tasks = [Task(checksum, folder, key=folder.name) for folder in folders]
     runner = HierarchicalTaskPoolRunner(tasks, CapacitySource(4, MACHINE))
-    async with runner.run_tasks().window_timeout(100, 0.05) as batches:
+    async with runner.run_tasks().batch(100, 0.05) as batches:
         async for batch in batches:  # at most twenty events a second, however many files
             yield f"data: {json.dumps([told(envelope) for envelope in batch])}\n\n"
     yield "event: end\ndata:\n\n"

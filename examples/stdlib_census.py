@@ -69,7 +69,7 @@ async def census(root: Path, output: Path) -> list[dict[str, Any]]:
 
     files = queue.source.map_pool(look, io, thread=True, max_buffered=64).flat_map(find)
     async with files.map_pool(measure, parse, thread=True) as parsed:
-        await parsed.callback(note).drain_to(SinkWriterObj(output))
+        await parsed.tap(note).drain_to(SinkWriterObj(output))
     return rows
 
 

@@ -67,7 +67,7 @@ class Node:
 
 @dataclass(eq=False)
 class Worker:
-    """Who asks for a lease, and holds it until it is told to let go: a task, or what `try_acquire` gave."""
+    """Who asks for a lease, and holds it until it is told to let go: a task, or what `acquire_nowait` gave."""
 
     node: Node
     cost: dict[str, float]

@@ -31,13 +31,13 @@ from tests.test_sweep import ROWS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["WAYS"]
+__all__ = ["INTERRUPTIONS"]
 
 DEPTH = 2_000
 STACK = 256 << 10
 """Of the thread that drops, in bytes: a hundred for each link, where a deallocator takes eight hundred."""
 
-WAYS = ["as it was built", "driven", "cancelled", "in a cycle"]
+INTERRUPTIONS = ["as it was built", "driven", "cancelled", "in a cycle"]
 
 
 PULL: dict[str, tuple[Callable[[Any], Any], int]] = {
@@ -139,7 +139,7 @@ def main(way: str) -> None:
     gc.disable()
     for name, (wrap, depth) in PULL.items():
         if way != "as it was built" and (name in TASKS or depth == 100):
-            # Tasks are dropped by their loop, one by one; and branches of `share` nest, also where they wait.
+            # Tasks are dropped by their loop, one by one; and branches of `tee` nest, also where they wait.
             continue
         print(f"pull: {name}", flush=True)
         drop(

@@ -32,7 +32,7 @@ Item = tuple[int, int]
 
 MERGES: dict[str, Callable[..., PullObj[Any]]] = {
     "concat": PullConcatObj,
-    "race": PullRaceObj,
+    "merge": PullRaceObj,
     "round robin": PullRoundRobinObj,
     "zip": PullZipObj,
 }

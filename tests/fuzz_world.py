@@ -114,7 +114,7 @@ class World:
         # What comes out of a zip has an item of each.
         each = len(channels) if merge == "zip" else 1
         if chance.random() < 0.3:
-            stream = stream.window(size := chance.randint(1, 3)).flatten()
+            stream = stream.batch(size := chance.randint(1, 3)).flatten()
             line.bound += size * each
         if where == "pool":
             line.ordered, line.pooled = chance.random() < 0.5, leaf
@@ -131,7 +131,7 @@ class World:
             stream = stream.limit(leaf)
             line.limits.append(leaf)
         if channels[0].buffer is not None and chance.random() < 0.3:
-            stream = stream.eager(ahead := chance.randint(1, 3))
+            stream = stream.prefetch(ahead := chance.randint(1, 3))
             line.bound += (ahead + 1) * each
         line.stream = stream
         return line

@@ -213,13 +213,13 @@ class Round:
                 raise Refused(number)
             return number
 
-        line: PullObj[int] = self.jobs.source.race(SourceIterObj(own()).eager(1))
+        line: PullObj[int] = self.jobs.source.merge(SourceIterObj(own()).prefetch(1))
         stages: list[Callable[[PullObj[int]], PullObj[int]]] = [
             lambda line: line.map(doubtful),
             lambda line: line.map(doubtful, concurrency=3),
             lambda line: line.map(abs),
-            lambda line: line.window(3).flatten(),
-            lambda line: line.eager(2),
+            lambda line: line.batch(3).flatten(),
+            lambda line: line.prefetch(2),
             lambda line: line.dedupe(),
         ]
         for _ in range(chance.randrange(4)):
@@ -261,7 +261,7 @@ class Round:
                 priority=number % 3,
                 thread=number % 13 == 0,
                 timeout=1 if number % 5 == 0 else None,
-                retry=Retry(2, on=Refused, backoff=0.0001) if number % 19 == 0 else None,
+                retry=Retry(1, on=Refused, backoff=0.0001) if number % 19 == 0 else None,
             )
 
         runner = HierarchicalTaskPoolRunner(
@@ -291,7 +291,7 @@ class Round:
                     await pause(chance)
             except TimeoutError:
                 pass
-            if (lease := leaf.try_acquire()) is not None:
+            if (lease := leaf.acquire_nowait()) is not None:
                 lease.release()
             await pause(chance)
 

@@ -62,7 +62,7 @@ async def test_a_push_that_would_wait_says_how_to_wait() -> None:
     await asyncio.sleep(0)
     late: PushWindowTimeoutObj[Any] = PushWindowTimeoutObj(PushMapObj(kept, slow), 1, 10.0)
     await asyncio.sleep(0)
-    with limit.try_acquire() or pytest.fail("the limit is held"):
+    with limit.acquire_nowait() or pytest.fail("the limit is held"):
         for sink in (
             SinkCapacityObj(kept, limit),
             PushMapObj(kept, slow),
@@ -97,9 +97,9 @@ async def test_a_writer_that_is_full_says_how_to_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual
-async def test_a_stream_that_is_given_twice_says_how_to_share_it() -> None:
+async def test_a_stream_that_is_given_twice_says_how_to_split_it() -> None:
     source = SourceBufferObj([1])
-    advice = r"its items would be split; give each a branch of its share\(\)"
+    advice = r"its items would be split; give each a branch of its tee\(\)"
     with pytest.raises(ValueError, match=advice):
         AsyncIteratorCombiner(source, source)
     combiner = AsyncIteratorCombiner(source)
@@ -117,7 +117,7 @@ async def test_a_callable_that_turns_to_its_own_stream_is_told_what_it_may() -> 
         await stream.aclose()
 
     stream: Any = SourceBufferObj([1, 2]).map(pull)
-    with pytest.raises(RuntimeError, match=r"pulled already.*give each a branch of its share\(\)"):
+    with pytest.raises(RuntimeError, match=r"pulled already.*give each a branch of its tee\(\)"):
         await anext(stream)
     stream = SourceBufferObj([1, 2]).map(close)
     with pytest.raises(RuntimeError, match=r"own callable.*let the consumer close it"):
@@ -127,7 +127,7 @@ async def test_a_callable_that_turns_to_its_own_stream_is_told_what_it_may() -> 
 @pytest.mark.virtual
 async def test_reducing_nothing_says_that_an_initial_value_helps() -> None:
     with pytest.raises(TypeError, match="without an initial value; give it one"):
-        await SourceBufferObj([]).reduce_all(max)
+        await SourceBufferObj([]).reduce(max)
 
 
 async def forever() -> AsyncIterator[int]:
@@ -136,13 +136,13 @@ async def forever() -> AsyncIterator[int]:
         yield 1
 
 
-@pytest.mark.parametrize("way", ["eager", "share", "race"])
+@pytest.mark.parametrize("way", ["prefetch", "tee", "merge"])
 def test_a_stream_of_another_loop_says_where_to_use_it(way: str) -> None:
     source = SourceIterObj(forever())
     ways: dict[str, Callable[[], PullObj[int]]] = {
-        "eager": source.eager,
-        "share": lambda: source.share(2)[0],
-        "race": lambda: source.race(SourceIterObj(forever())),
+        "prefetch": source.prefetch,
+        "tee": lambda: source.tee(2)[0],
+        "merge": lambda: source.merge(SourceIterObj(forever())),
     }
     stream = ways[way]()
     with asyncio.Runner() as here, asyncio.Runner() as there:

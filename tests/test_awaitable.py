@@ -189,7 +189,7 @@ def test_law_15_after_a_fork_use_raises_and_names_both_processes() -> None:
         lambda: anext(buffer.source).send(None),
         lambda: signal.resolve(1),
         lambda: signal.wait().send(None),
-        capacity.try_acquire,
+        capacity.acquire_nowait,
     ]
     reader, writer = os.pipe()
     parent = os.getpid()

@@ -44,7 +44,7 @@ async def test_what_was_awaited_or_has_nothing_to_do_is_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         async with capacity.acquire():
-            waiting = asyncio.ensure_future(capacity.acquire(detached=True))
+            waiting = asyncio.ensure_future(capacity.acquire(owner=None))
             await asyncio.sleep(0)
             waiting.cancel()
         await buffer.sink.next(1)

@@ -31,7 +31,7 @@ class Line:
         self.tasks = [asyncio.ensure_future(self.wait(number)) for number in numbers]
 
     def taken(self) -> Lease:
-        lease = self.capacity.try_acquire(detached=True)
+        lease = self.capacity.acquire_nowait(owner=None)
         assert lease is not None
         return lease
 
@@ -49,7 +49,7 @@ class Line:
 
 def parked(capacity: CapacitySource) -> tuple[Any, Any]:
     """An acquire that waits, driven by hand, and the future that it handed up."""
-    acquire: Any = capacity.acquire(detached=True)
+    acquire: Any = capacity.acquire(owner=None)
     future = acquire.send(None)
     assert future._asyncio_future_blocking is True
     future._asyncio_future_blocking = False
@@ -71,7 +71,7 @@ def lay_down(task: Any) -> None:
 def held() -> Iterator[tuple[CapacitySource, Callable[[], None]]]:
     """A capacity that is held, and what releases it."""
     capacity = CapacitySource(1)
-    lease = capacity.try_acquire(detached=True)
+    lease = capacity.acquire_nowait(owner=None)
     assert lease is not None
     yield capacity, lease.release
     lease.release()
@@ -95,7 +95,7 @@ async def test_who_is_woken_in_one_turn_goes_on_in_order_in_the_next_each_in_its
 async def test_a_task_that_is_cancelled_after_it_was_woken_hands_its_grant_on() -> None:
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
-    first, second = (asyncio.ensure_future(capacity.acquire(detached=True)) for _ in range(2))
+    first, second = (asyncio.ensure_future(capacity.acquire(owner=None)) for _ in range(2))
     await turns(2)
     lease.release()
     assert first.cancel("enough")
@@ -107,7 +107,7 @@ async def test_a_task_that_is_cancelled_after_it_was_woken_hands_its_grant_on() 
 
 async def test_one_that_goes_on_may_cancel_another_that_was_woken_with_it() -> None:
     capacity = CapacitySource(2)
-    leases = [await capacity.acquire(detached=True) for _ in range(2)]
+    leases = [await capacity.acquire(owner=None) for _ in range(2)]
     tasks: list[asyncio.Task[None]] = []
 
     async def first() -> None:
@@ -148,7 +148,7 @@ async def test_what_people_wait_with_takes_it_as_it_takes_any_other(held: Held) 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.001):
             await capacity.acquire()
-    shielded = asyncio.ensure_future(capacity.acquire(detached=True))
+    shielded = asyncio.ensure_future(capacity.acquire(owner=None))
     outer = asyncio.shield(shielded)
     await turns(2)
     outer.cancel()
@@ -162,7 +162,7 @@ async def test_what_people_wait_with_takes_it_as_it_takes_any_other(held: Held) 
     line.wake()
     assert await gathered == ["task 3", "task 4", "task 5"]
     await asyncio.gather(*line.tasks)
-    done, pending = await asyncio.wait([asyncio.ensure_future(capacity.acquire(detached=True))])
+    done, pending = await asyncio.wait([asyncio.ensure_future(capacity.acquire(owner=None))])
     assert not pending
     done.pop().result().release()
     assert capacity.held == 0
@@ -171,7 +171,7 @@ async def test_what_people_wait_with_takes_it_as_it_takes_any_other(held: Held) 
 async def test_a_task_written_in_python_takes_it_too(held: Held) -> None:
     capacity, release = held
     kind: Any = vars(asyncio.tasks)["_PyTask"]
-    woken, struck = (kind(capacity.acquire(detached=True)) for _ in range(2))
+    woken, struck = (kind(capacity.acquire(owner=None)) for _ in range(2))
     await turns(2)
     assert "wait_for=<Future: pending" in repr(woken)
     struck.cancel()
@@ -232,7 +232,7 @@ async def test_it_tells_how_it_stands(held: Held) -> None:
     assert future.exception() is None
     assert future.cancel() is False
     acquire.close()
-    lease = capacity.try_acquire(detached=True)
+    lease = capacity.acquire_nowait(owner=None)
     assert lease is not None
     acquire, future = parked(capacity)
     assert future.cancel(msg="why") is True
@@ -299,7 +299,7 @@ def test_a_grant_that_lies_in_a_loop_that_closes_is_handed_on() -> None:
     loop = asyncio.new_event_loop()
 
     async def begin() -> tuple[Lease, asyncio.Task[Lease]]:
-        lease = await capacity.acquire(detached=True)
+        lease = await capacity.acquire(owner=None)
         waiting = asyncio.create_task(_as_coroutine(capacity))
         await turns(2)
         return lease, waiting
@@ -315,14 +315,14 @@ def test_a_grant_that_lies_in_a_loop_that_closes_is_handed_on() -> None:
     loop.close()
     # The task of that loop lives on, and what it was granted is free.
     assert not waiting.done()
-    again = capacity.try_acquire(detached=True)
+    again = capacity.acquire_nowait(owner=None)
     assert again is not None
     again.release()
     lay_down(waiting)
 
 
 async def _as_coroutine(capacity: CapacitySource) -> Lease:
-    return await capacity.acquire(detached=True)
+    return await capacity.acquire(owner=None)
 
 
 def test_a_shuffled_loop_shuffles_who_was_woken_in_one_turn() -> None:

@@ -26,7 +26,7 @@ from headrace import (
     SourceIterObj,
     WouldBlock,
 )
-from headrace.testing import ScriptedSource, Turns, sweep, sweep_endings
+from headrace.testing import ScriptedSource, Yields, sweep, sweep_endings
 from tests.support import Gate, collect, turns, until, wrong
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ async def test_an_item_comes_out_when_the_sinks_have_it() -> None:
     await stream.aclose()
 
 
-SCRIPT = [1, Turns(1), 2, 3, Turns(2), 4]
+SCRIPT = [1, Yields(1), 2, 3, Yields(2), 4]
 
 
 async def test_law_2_cancelled_anywhere_every_sink_gets_every_item_once() -> None:

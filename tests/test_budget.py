@@ -112,9 +112,9 @@ async def test_law_16_a_heart_beats_on_beside_a_stream_that_gives_nothing() -> N
         PullObj.collect,
         PullObj.count,
         lambda stream: stream.for_each(bool),
-        lambda stream: stream.reduce_all(max),
+        lambda stream: stream.reduce(max),
     ],
-    ids=["collect", "count", "for_each", "reduce_all"],
+    ids=["collect", "count", "for_each", "reduce"],
 )
 async def test_law_16_a_heart_beats_on_beside_a_terminal(
     work: Callable[[PullObj[int]], Awaitable[Any]],

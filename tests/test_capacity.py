@@ -35,8 +35,8 @@ async def test_a_lease_is_held_on_the_whole_path() -> None:
     async with left.acquire(2):
         assert (left.held, right.held, root.held) == (2, 0, 2)
         assert right.available == 1
-        assert right.try_acquire(2) is None
-        lease = right.try_acquire()
+        assert right.acquire_nowait(2) is None
+        lease = right.acquire_nowait()
         assert lease is not None
         with lease:
             assert root.held == 3
@@ -235,7 +235,7 @@ async def test_several_resources_are_had_all_or_none() -> None:
     lease = await leaf.acquire({"slots": 1, "memory": 8})
     assert (root.held, leaf.held) == ({"slots": 1, "memory": 8}, {"slots": 1})
     assert leaf.available == {"slots": 2, "memory": 2.5}
-    assert leaf.try_acquire({"slots": 1, "memory": 3}) is None
+    assert leaf.acquire_nowait({"slots": 1, "memory": 3}) is None
     assert leaf.held == {"slots": 1}
     assert root.utilization == pytest.approx(8 / 10.5)
     assert leaf.peek() == {"slots": 2, "memory": 2.5}
@@ -297,7 +297,7 @@ async def test_raising_a_limit_serves_and_lowering_it_takes_nothing_away() -> No
 async def test_a_limit_of_0_pauses() -> None:
     capacity = CapacitySource(2)
     capacity.resize(0)
-    assert capacity.try_acquire() is None
+    assert capacity.acquire_nowait() is None
     assert capacity.peek() is None
     waiting = asyncio.ensure_future(capacity.acquire(2))
     await until(lambda: capacity.waiting == 1)
@@ -352,7 +352,7 @@ async def test_pause_and_resume() -> None:
     leaf = CapacitySource(2, root)
     root.pause()
     assert [node.paused for node in (root, leaf)] == [True, True]
-    assert leaf.try_acquire() is None
+    assert leaf.acquire_nowait() is None
     assert leaf.peek() is None
     waiting = asyncio.ensure_future(leaf.acquire())
     await until(lambda: leaf.waiting == 1)
@@ -376,7 +376,7 @@ async def test_closing_ends_those_who_wait_here_and_below() -> None:
         await below
     for use in (
         leaf.acquire,
-        leaf.try_acquire,
+        leaf.acquire_nowait,
         leaf.acquire_sync,
         leaf.pause,
         leaf.resume,
@@ -405,7 +405,7 @@ async def test_closing_a_node_closes_what_is_below() -> None:
 async def test_a_lease_can_be_given_back_for_a_while() -> None:
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
-    async with lease.released():
+    async with lease.suspended():
         assert capacity.held == 0
         async with capacity.acquire():
             assert capacity.held == 1
@@ -427,13 +427,34 @@ async def test_taking_a_lease_again_waits_its_turn() -> None:
     lease = await capacity.acquire()
     waiting = asyncio.ensure_future(other())
     await until(lambda: capacity.waiting == 1)
-    async with lease.released():
+    async with lease.suspended():
         order.append("away")
         await turns(1)
     order.append("back")
     lease.release()
     await waiting
     assert order == ["away", "other", "back"]
+
+
+async def test_an_owner_is_the_current_task_or_none() -> None:
+    capacity = CapacitySource(1)
+    with pytest.raises(
+        TypeError, match="owner must be None, or left out for the current task, got"
+    ):
+        await capacity.acquire(owner=wrong(asyncio.current_task()))
+    for acquire in (capacity.acquire_nowait, capacity.acquire_sync):
+        with pytest.raises(TypeError, match="owner must be None"):
+            acquire(owner=wrong(False))
+    with (
+        capacity.acquire_nowait() or pytest.fail("nothing is held"),
+        pytest.raises(WouldDeadlock, match=r"with owner=None"),
+    ):
+        await capacity.acquire()
+    with capacity.acquire_nowait(owner=None) or pytest.fail("nothing is held"):
+        waiting = asyncio.ensure_future(capacity.acquire(owner=None))
+        await turns(2)
+        assert not waiting.done()
+    (await waiting).release()
 
 
 async def test_a_lease_whose_return_was_cancelled_is_released() -> None:
@@ -443,7 +464,7 @@ async def test_a_lease_whose_return_was_cancelled_is_released() -> None:
     async def use() -> None:
         with await capacity.acquire() as lease:
             try:
-                async with lease.released():
+                async with lease.suspended():
                     away.set()
                     await go_back.wait()
             finally:
@@ -465,7 +486,7 @@ async def test_a_lease_whose_return_was_cancelled_is_released() -> None:
 async def test_a_timeout_is_one_of_the_loops_clock() -> None:
     loop = asyncio.get_running_loop()
     capacity = CapacitySource(1, name="one")
-    lease = capacity.try_acquire()
+    lease = capacity.acquire_nowait()
     assert lease is not None
     begun = loop.time()
 
@@ -503,8 +524,8 @@ async def test_a_task_that_would_wait_for_itself_is_told() -> None:
     lease.release()
     (await other).release()
     # And not one whose lease is for somebody else.
-    leases = [await leaf.acquire(detached=True) for _ in range(2)]
-    waiting = asyncio.ensure_future(leaf.acquire(detached=True))
+    leases = [await leaf.acquire(owner=None) for _ in range(2)]
+    waiting = asyncio.ensure_future(leaf.acquire(owner=None))
     await until(lambda: leaf.waiting == 1)
     leases[0].release()
     (await waiting).release()
@@ -568,7 +589,7 @@ def test_a_child_that_was_dropped_is_gone() -> None:
     root = CapacitySource(1)
     children = [CapacitySource(1, root, name=str(number)) for number in range(3)]
     assert [child.name for child in root.children] == ["0", "1", "2"]
-    lease = children[1].try_acquire()
+    lease = children[1].acquire_nowait()
     assert lease is not None
     del children[1]
     gc.collect()
@@ -660,7 +681,7 @@ NUMBERS = [-1, -0.5, math.nan, math.inf]
         ("amount", Budget),
         ("weight", lambda value: CapacitySource(1, weight=value)),
         ("cost", lambda value: CapacitySource(1).acquire(value)),
-        ("cost", lambda value: CapacitySource(1).try_acquire(value)),
+        ("cost", lambda value: CapacitySource(1).acquire_nowait(value)),
         ("cost", lambda value: CapacitySource(1).acquire_sync(value)),
         ("cost", lambda value: CapacitySource(1).acquire({"slots": value})),
         ("seconds", lambda value: CapacitySource(1).retry_after(value)),
@@ -730,7 +751,7 @@ def test_law_14_what_is_too_little_to_be_held_is_refused(
         ("amount", Budget),
         ("weight", lambda value: CapacitySource(1, weight=value)),
         ("cost", lambda value: CapacitySource(1).acquire(value)),
-        ("cost", lambda value: CapacitySource(1).try_acquire({"slots": value})),
+        ("cost", lambda value: CapacitySource(1).acquire_nowait({"slots": value})),
         ("priority", lambda value: CapacitySource(1).acquire(priority=value)),
         ("seconds", lambda value: CapacitySource(1).retry_after(value)),
     ],
@@ -748,7 +769,7 @@ def test_a_cost_must_be_of_something(cost: Any) -> None:
     with pytest.raises(ValueError, match="cost must have a positive amount, got "):
         _ = capacity.acquire(cost)
     with pytest.raises(ValueError, match="cost must have a positive amount, got "):
-        capacity.try_acquire(cost)
+        capacity.acquire_nowait(cost)
 
 
 def test_an_unknown_resource_is_told_from_those_that_are_known() -> None:
@@ -770,7 +791,7 @@ def test_an_unknown_resource_is_told_from_those_that_are_known() -> None:
 
 def test_a_cost_above_the_ceiling_fails_at_once_and_names_the_node() -> None:
     leaf = CapacitySource(9, CapacitySource(3, name="machine"))
-    for use in (leaf.acquire, leaf.try_acquire, leaf.acquire_sync):
+    for use in (leaf.acquire, leaf.acquire_nowait, leaf.acquire_sync):
         with pytest.raises(ValueError, match=r"cost of 4 slots can never be had.*'machine'.* 3"):
             use(4)
     with pytest.raises(ValueError, match="cost of 11 slots"):
@@ -823,7 +844,7 @@ def test_a_budget_that_is_spent_ends() -> None:
     budget = CapacitySource({"dollars": Budget(1)}, name="run")
     first = budget.acquire_sync({"dollars": 0.75})
     # What is held may come back: nobody is turned away for good yet.
-    assert budget.try_acquire({"dollars": 0.5}) is None
+    assert budget.acquire_nowait({"dollars": 0.5}) is None
     first.settle(dollars=0.4)
     first.release()
     assert budget.held == {"dollars": 0.4}
@@ -833,6 +854,6 @@ def test_a_budget_that_is_spent_ends() -> None:
     ):
         budget.acquire_sync({"dollars": 0.01})
     with pytest.raises(BudgetExhausted):
-        budget.try_acquire({"dollars": 0.01})
+        budget.acquire_nowait({"dollars": 0.01})
     budget.resize({"dollars": Budget(2)})
     budget.acquire_sync({"dollars": 1}).release()

@@ -20,23 +20,23 @@ def children(*limits: float) -> list[CapacitySource]:
 
 
 async def filled(capacity: CapacitySource) -> list[Any]:
-    return [await capacity.acquire(detached=True) for _ in range(capacity.limit)]
+    return [await capacity.acquire(owner=None) for _ in range(capacity.limit)]
 
 
 async def test_slots_move_from_the_idle_to_the_busy() -> None:
     busy, idle, neither = children(4, 4, 4)
     leases = await filled(busy)
-    leases += [await neither.acquire(detached=True) for _ in range(3)]
+    leases += [await neither.acquire(owner=None) for _ in range(3)]
     balancer = HierarchicalBalancer(dict.fromkeys((busy, idle, neither), (1, 6)), **NUMBERS)
     for now in (0, 30, 59):
         assert balancer.balance(now) == {}
     assert balancer.balance(60) == {idle: 3, busy: 5}
     # Both are watched anew.
     assert balancer.balance(61) == {}
-    leases.append(await busy.acquire(detached=True))
+    leases.append(await busy.acquire(owner=None))
     assert balancer.balance(62) == {}
     assert balancer.balance(121) == {idle: 2, busy: 6}
-    leases.append(await busy.acquire(detached=True))
+    leases.append(await busy.acquire(owner=None))
     # The bounds hold.
     assert balancer.balance(1000) == balancer.balance(2000) == {}
     assert [one.limit for one in (busy, idle, neither)] == [6, 2, 4]

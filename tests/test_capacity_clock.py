@@ -32,11 +32,11 @@ async def served(capacity: CapacitySource) -> float:
 
 async def passed_eight_times(capacity: CapacitySource) -> None:
     for _ in range(8):
-        (await capacity.acquire(detached=True)).release()
+        (await capacity.acquire(owner=None)).release()
 
 
 async def a_lease_is_collected(capacity: CapacitySource) -> Callable[[], object]:
-    leases = [await capacity.acquire(2, detached=True)]
+    leases = [await capacity.acquire(2, owner=None)]
 
     def collect() -> None:
         with pytest.warns(ResourceWarning, match="collected before it was released"):
@@ -46,7 +46,7 @@ async def a_lease_is_collected(capacity: CapacitySource) -> Callable[[], object]
 
 
 async def a_waiter_is_cancelled(capacity: CapacitySource) -> Callable[[], object]:
-    held = await capacity.acquire(detached=True)
+    held = await capacity.acquire(owner=None)
     big = asyncio.ensure_future(capacity.acquire(2))
     await turns(3)
     await passed_eight_times(capacity)
@@ -61,14 +61,14 @@ async def a_waiter_is_cancelled(capacity: CapacitySource) -> Callable[[], object
 
 async def taking_again_is_cancelled(capacity: CapacitySource) -> Callable[[], object]:
     async def be_away() -> None:
-        async with capacity.acquire(2, detached=True) as lease, lease.released():
+        async with capacity.acquire(2, owner=None) as lease, lease.suspended():
             ready.set()
             await away.wait()
 
     ready, away = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(be_away())
     await ready.wait()
-    held = await capacity.acquire(detached=True)
+    held = await capacity.acquire(owner=None)
     away.set()
     await turns(3)
     await passed_eight_times(capacity)
@@ -107,7 +107,7 @@ async def test_who_is_served_by_whatever_makes_room_is_served_at_the_time_of_now
     assert await waiter == now()
     # It has had the whole burst just now, so nothing is left: by the time of long ago all would be there again.
     assert capacity.available["tokens"] == 0
-    assert capacity.try_acquire({"tokens": 1}) is None
+    assert capacity.acquire_nowait({"tokens": 1}) is None
     await asyncio.sleep(2)
     assert capacity.held["slots"] == 0
 
@@ -125,7 +125,7 @@ async def test_a_clock_that_fails_where_nobody_called_is_told_of_and_the_capacit
     told: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
     capacity = CapacitySource(1, clock=clock)
-    lease = await capacity.acquire(detached=True)
+    lease = await capacity.acquire(owner=None)
     waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(2)]
     await turns(3)
     fails = True
@@ -156,7 +156,7 @@ def test_a_clock_that_is_garbage_with_its_tree_is_not_asked_any_more() -> None:
         clock = Clock()
         capacity = CapacitySource(1, clock=clock.now)
         # All in one circle, of which the collector takes the clock apart first.
-        clock.__dict__["circle"] = [clock, capacity, capacity.acquire_sync(detached=True)]
+        clock.__dict__["circle"] = [clock, capacity, capacity.acquire_sync(owner=None)]
 
     gc.collect()
     leave()
@@ -172,7 +172,7 @@ async def test_a_clock_may_use_the_tree_itself() -> None:
         if not busy and capacity is not None:
             busy = True
             try:
-                if (lease := capacity.try_acquire(detached=True)) is not None:
+                if (lease := capacity.acquire_nowait(owner=None)) is not None:
                     lease.release()
             finally:
                 busy = False
@@ -180,7 +180,7 @@ async def test_a_clock_may_use_the_tree_itself() -> None:
 
     capacity: CapacitySource | None = None
     capacity = CapacitySource(2, clock=clock)
-    leases = [await capacity.acquire(detached=True) for _ in range(2)]
+    leases = [await capacity.acquire(owner=None) for _ in range(2)]
     waiting = [asyncio.ensure_future(capacity.acquire()) for _ in range(3)]
     await turns(3)
     waiting[0].cancel()
@@ -228,7 +228,7 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
         tokens: int, let_go: asyncio.Event, held: list[Lease], mine: list[float]
     ) -> None:
         cost = {"slots": dice.choice([0, 1, 1]), "tokens": tokens}
-        held.append(await capacity.acquire(cost, detached=True))
+        held.append(await capacity.acquire(cost, owner=None))
         mine += [now(), tokens]
         had.append(mine)
         try:

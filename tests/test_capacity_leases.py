@@ -46,10 +46,10 @@ async def test_whose_a_lease_is_is_known_whoever_asked_in_between() -> None:
 
     async def holds_the_other() -> None:
         await turn.wait()
-        taken.append(capacity.try_acquire())
+        taken.append(capacity.acquire_nowait())
         with pytest.raises(WouldDeadlock):
             await capacity.acquire(2)
-        asyncio.get_running_loop().call_soon(lambda: taken.append(capacity.try_acquire()))
+        asyncio.get_running_loop().call_soon(lambda: taken.append(capacity.acquire_nowait()))
 
     await asyncio.gather(holds_one(), holds_the_other())
     assert taken[0] is not None
@@ -85,7 +85,7 @@ async def test_a_lease_is_as_new_though_its_object_was_another_before() -> None:
     again.release()
     assert other.held == 0
     # More than are kept, which go the long way.
-    tried = (other.try_acquire(0.01) for _ in range(200))
+    tried = (other.acquire_nowait(0.01) for _ in range(200))
     leases = [lease for lease in tried if lease is not None]
     assert len(leases) == 200
     while leases:
@@ -97,7 +97,7 @@ async def test_a_lease_is_as_new_though_its_object_was_another_before() -> None:
 def test_the_collector_comes_upon_no_dead_lease() -> None:
     capacity = CapacitySource(1)
     for _ in range(3):
-        lease = capacity.try_acquire()
+        lease = capacity.acquire_nowait()
         assert lease is not None
         lease.release()
         del lease
@@ -110,14 +110,14 @@ async def test_who_would_wait_for_itself_to_take_a_lease_again_is_told() -> None
     lease = await capacity.acquire()
     others: list[Lease] = []
     with pytest.raises(WouldDeadlock, match=r"a lease of 'all', with 1 of the 1 slots of 'all'"):
-        async with lease.released():
+        async with lease.suspended():
             others.append(await capacity.acquire())
     # It could not be taken again, so it is released.
     assert lease.is_released
     assert (capacity.held, capacity.waiting) == (1, 0)
 
     async def take_again() -> None:
-        async with theirs.released():
+        async with theirs.suspended():
             ready.set()
             await away.wait()
 
@@ -139,7 +139,7 @@ def test_a_thread_that_would_wait_for_itself_to_take_a_lease_again_is_told() -> 
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
     others: list[Lease] = []
-    with pytest.raises(WouldDeadlock), lease.released():
+    with pytest.raises(WouldDeadlock), lease.suspended():
         others.append(capacity.acquire_sync())
     assert lease.is_released
     others[0].release()
@@ -155,11 +155,11 @@ async def test_what_a_task_may_not_need_of_a_budget_it_does_not_wait_for() -> No
     with pytest.raises(WouldDeadlock, match=said):
         await capacity.acquire({"dollars": 0.5})
     # Also while it is given back for a while, which of a budget gives nothing back.
-    async with lease.released():
+    async with lease.suspended():
         with pytest.raises(WouldDeadlock, match=r"lease\.settle"):
             await capacity.acquire({"dollars": 0.5})
     # What somebody else holds may come back.
-    theirs = await capacity.acquire({"dollars": 0.25}, detached=True)
+    theirs = await capacity.acquire({"dollars": 0.25}, owner=None)
     waiting = asyncio.ensure_future(capacity.acquire({"dollars": 0.25}))
     await until(lambda: capacity.waiting == 1)
     theirs.settle(dollars=0)
@@ -185,7 +185,7 @@ async def test_what_a_block_raised_is_the_context_of_what_its_end_raises() -> No
     capacity = CapacitySource(1)
     lease = await capacity.acquire()
     with pytest.raises(ClosedError) as caught:
-        async with lease.released():
+        async with lease.suspended():
             capacity.close()
             raise KeyError("body")
     assert repr(caught.value.__context__) == "KeyError('body')"
@@ -195,7 +195,7 @@ async def test_what_a_block_raised_is_the_context_of_what_its_end_raises() -> No
 def test_what_a_block_raised_is_the_context_of_what_its_end_raises_in_a_thread() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
-    with pytest.raises(ClosedError) as caught, lease.released():
+    with pytest.raises(ClosedError) as caught, lease.suspended():
         capacity.close()
         raise KeyError("body")
     assert repr(caught.value.__context__) == "KeyError('body')"
@@ -205,7 +205,7 @@ def test_what_a_block_raised_is_the_context_of_what_its_end_raises_in_a_thread()
 def refused_by_a_capacity() -> None:
     capacity = CapacitySource(1)
     capacity.close()
-    capacity.try_acquire()
+    capacity.acquire_nowait()
 
 
 def refused_by_a_buffer() -> None:
@@ -244,8 +244,8 @@ def test_a_lease_that_is_released_while_its_thread_waits_to_take_it_again_ends_t
                 time.sleep(0.001)
             lease.release()
 
-        with lease.released():
-            other = capacity.acquire_sync(detached=True)
+        with lease.suspended():
+            other = capacity.acquire_sync(owner=None)
             released = pool.submit(release)
         released.result()
     assert lease.is_released

@@ -50,7 +50,7 @@ class Watched:
 
 async def test_nothing_is_asked_for_before_the_lease_is_there() -> None:
     capacity = CapacitySource(1)
-    lease = await capacity.acquire(detached=True)
+    lease = await capacity.acquire(owner=None)
     asked: list[int] = []
 
     def source() -> Any:
@@ -104,7 +104,7 @@ async def test_a_cancelled_pull_holds_nothing_and_loses_nothing() -> None:
     gate = Gate()
     stream = SourceIterObj([1, 2]).map(gate).limit(capacity)
     for waits_for_lease in (True, False):
-        lease = await capacity.acquire(detached=True) if waits_for_lease else None
+        lease = await capacity.acquire(owner=None) if waits_for_lease else None
         pull = asyncio.ensure_future(anext(stream))
         await turns(3)
         pull.cancel()
@@ -174,7 +174,7 @@ async def test_an_item_that_a_budget_does_not_cover_is_held_back() -> None:
     stream = SourceIterObj(source()).limit(budget, cost={"slots": 1, "dollars": 1})
     assert [await anext(stream), await anext(stream)] == [0, 1]
     # What else the cost takes comes first here too.
-    lease = await budget.acquire({"slots": 1}, detached=True)
+    lease = await budget.acquire({"slots": 1}, owner=None)
     pull = asyncio.ensure_future(anext(stream))
     await until(lambda: budget.waiting == 1)
     assert asked == [0, 1]
@@ -457,7 +457,7 @@ def test_a_name_with_a_lone_surrogate_is_refused_by_its_parameter() -> None:
     with pytest.raises(ValueError, match=rf"^a resource of limit must be text .*{told}"):
         CapacitySource({lone: 1})
     with pytest.raises(ValueError, match=rf"^a resource of cost must be text .*{told}"):
-        capacity.try_acquire({lone: 1})
+        capacity.acquire_nowait({lone: 1})
     with pytest.raises(ValueError, match=rf"^resource must be text .*{told}"):
         capacity.retry_after(1, resource=lone)
     with capacity.acquire_sync() as lease, pytest.raises(ValueError, match=f"^a resource .*{told}"):
@@ -482,7 +482,7 @@ def test_a_time_that_is_none_is_told_so(seconds: float, told: str) -> None:
 async def test_a_time_may_be_longer_than_any() -> None:
     capacity = CapacitySource(1)
     capacity.retry_after(1e300)
-    assert capacity.try_acquire() is None
+    assert capacity.acquire_nowait() is None
     waiting = asyncio.ensure_future(capacity.acquire())
     await turns(3)
     assert not waiting.done()
@@ -497,7 +497,7 @@ def test_a_resource_that_is_no_string_is_told_so() -> None:
 
 def test_what_a_rate_gave_may_be_settled_while_the_lease_is_given_back() -> None:
     capacity = CapacitySource({"slots": 1, "tokens": Rate(10, per=3600)})
-    with capacity.acquire_sync({"slots": 1, "tokens": 5}) as lease, lease.released():
+    with capacity.acquire_sync({"slots": 1, "tokens": 5}) as lease, lease.suspended():
         lease.settle(tokens=2)
         with pytest.raises(RuntimeError, match="given back for a while"):
             lease.settle(slots=0)

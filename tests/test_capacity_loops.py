@@ -122,7 +122,7 @@ def test_a_thread_that_would_wait_for_itself_is_told() -> None:
     capacity = CapacitySource(1)
     with capacity.acquire_sync(), pytest.raises(WouldDeadlock, match="this task or thread holds"):
         capacity.acquire_sync()
-    with capacity.acquire_sync(detached=True), pytest.raises(TimeoutError):
+    with capacity.acquire_sync(owner=None), pytest.raises(TimeoutError):
         capacity.acquire_sync(timeout=0.01)
 
 
@@ -132,19 +132,19 @@ async def test_a_thread_with_a_loop_must_not_block_it() -> None:
         capacity.acquire_sync(),
         pytest.raises(RuntimeError, match=r"acquire_sync\(\) would block the event loop"),
     ):
-        capacity.acquire_sync(detached=True)
+        capacity.acquire_sync(owner=None)
 
 
 def test_a_thread_gives_a_lease_back_for_a_while() -> None:
     capacity = CapacitySource(1)
     lease = capacity.acquire_sync()
-    with lease.released():
+    with lease.suspended():
         assert capacity.held == 0
-        with pytest.raises(RuntimeError, match="given back for a while"), lease.released():
+        with pytest.raises(RuntimeError, match="given back for a while"), lease.suspended():
             pass
     assert capacity.held == 1
     lease.release()
-    with pytest.raises(RuntimeError, match="was released"), lease.released():
+    with pytest.raises(RuntimeError, match="was released"), lease.suspended():
         pass
 
 
@@ -226,7 +226,7 @@ def test_a_grant_for_a_dead_loop_is_the_next_ones(
     loops: Callable[[], Loop], closed: bool, releases: str
 ) -> None:
     capacity = CapacitySource(1)
-    lease = capacity.acquire_sync(detached=True)
+    lease = capacity.acquire_sync(owner=None)
     loop = loops()
     tasks = [started(loop, capacity) for _ in range(3)]
     if closed:
@@ -298,7 +298,7 @@ def test_a_waiter_in_another_thread_makes_the_timer_earlier() -> None:
 async def test_a_release_from_a_thread_wakes_the_loop() -> None:
     capacity = CapacitySource(1)
     for _ in range(50):
-        lease = await capacity.acquire(detached=True)
+        lease = await capacity.acquire(owner=None)
         waiting = asyncio.ensure_future(capacity.acquire())
         await until(lambda: capacity.waiting == 1)
         await asyncio.to_thread(lease.release)
@@ -316,7 +316,7 @@ def test_a_loop_that_was_stopped_keeps_what_it_was_granted() -> None:
     tasks: list[asyncio.Task[None]] = []
     for is_closed in (False, True):
         loop = asyncio.new_event_loop()
-        lease = capacity.acquire_sync(detached=True)
+        lease = capacity.acquire_sync(owner=None)
         tasks.append(started(loop, capacity))
         granting = loop.create_task(grant())
         loop.run_forever()
@@ -333,12 +333,12 @@ def test_a_loop_that_was_stopped_keeps_what_it_was_granted() -> None:
 
 def test_who_waits_on_a_loop_that_was_stopped_waits_anew(loops: Callable[[], Loop]) -> None:
     capacity = CapacitySource(1)
-    lease = capacity.acquire_sync(detached=True)
+    lease = capacity.acquire_sync(owner=None)
     loop = loops()
     task = started(loop, capacity)
     lease.release()
     assert (capacity.held, capacity.waiting) == (0, 0)
-    other = capacity.try_acquire(detached=True)
+    other = capacity.acquire_nowait(owner=None)
     assert other is not None
     loop.run_until_complete(turns(3))
     assert capacity.waiting == 1
@@ -417,7 +417,7 @@ def test_law_8_cancelled_at_the_instant_of_its_grant(resource: str) -> None:
     async def main() -> None:
         nonlocal served
         for _ in range(ROUNDS):
-            lease = await capacity.acquire({"slots": 1}, detached=True)
+            lease = await capacity.acquire({"slots": 1}, owner=None)
             waiting = asyncio.ensure_future(capacity.acquire(cost))
             await asyncio.sleep(0)
             releases.append(lease)
@@ -456,7 +456,7 @@ def test_law_15_after_a_fork_a_capacity_refuses() -> None:
         told = b"nothing was raised"
         try:
             for use in (
-                capacity.try_acquire,
+                capacity.acquire_nowait,
                 capacity.acquire,
                 capacity.acquire_sync,
                 lease.release,

@@ -215,7 +215,7 @@ class Trees(RuleBasedStateMachine):
         free = capacity.peek() or dict.fromkeys(worker.cost, 0)
         fits = all(part <= free[resource] for resource, part in worker.cost.items())
         try:
-            worker.lease = capacity.try_acquire(worker.cost, detached=True)
+            worker.lease = capacity.acquire_nowait(worker.cost, owner=None)
         except BudgetExhausted as error:
             self.may_fail(worker, error)
             return

@@ -98,7 +98,7 @@ async def order_at_a_rate(*requests: tuple[str, float, int]) -> dict[str, float]
         for one in requests:
             group.create_task(request(*one))
         await until(lambda: root.waiting + len(times) == len(requests))
-        assert root.try_acquire(1) is None
+        assert root.acquire_nowait(1) is None
     return times
 
 
@@ -231,7 +231,7 @@ async def test_retry_after_lets_nobody_in_before() -> None:
     assert await take(root, {"tokens": 1}) - begun == pytest.approx(5)
     root.retry_after(5)
     root.retry_after(1)
-    assert root.try_acquire() is None
+    assert root.acquire_nowait() is None
     assert await take(root) - begun == pytest.approx(10)
     root.retry_after(0)
     (await root.acquire()).release()
@@ -299,7 +299,7 @@ async def test_a_clock_that_tells_no_time_is_told_so() -> None:
     for wrong_time, error in (("now", TypeError), (float("nan"), ValueError), (-1.0, ValueError)):
         told = wrong_time
         with pytest.raises(error, match=r"clock must return a .*number of seconds"):
-            capacity.try_acquire()
+            capacity.acquire_nowait()
     told = wrong(None)
     # What is held comes back all the same.
     with suppress(TypeError):
@@ -335,7 +335,7 @@ async def test_all_that_is_peeked_can_be_had(seed: int) -> None:
     for _ in range(200):
         node = dice.choice(nodes)
         if (free := node.peek()) is not None:
-            lease = node.try_acquire(free)
+            lease = node.acquire_nowait(free)
             assert lease is not None, free
             # Not a millionth more.
             assert not any((node.peek() or {}).values())
@@ -345,7 +345,7 @@ async def test_all_that_is_peeked_can_be_had(seed: int) -> None:
             assert node.peek() == free
         cost = {"slots": 1, "tokens": dice.choice([0, 0.1, 1]), "dollars": dice.choice([0, 0.5])}
         with suppress(BudgetExhausted):
-            if (taken := node.try_acquire(cost)) is not None:
+            if (taken := node.acquire_nowait(cost)) is not None:
                 leases.append(taken)
         if leases and dice.random() < 0.6:
             leases.pop(dice.randrange(len(leases))).release()

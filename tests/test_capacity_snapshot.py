@@ -56,7 +56,7 @@ def test_a_snapshot_can_be_copied_and_not_changed(again: Any) -> None:
 async def test_passes_are_counted_and_then_what_comes_free_is_kept() -> None:
     root = CapacitySource(4, name="root", clock=asyncio.get_running_loop().time)
     large, small = (CapacitySource(4, root, name=name) for name in ("large", "small"))
-    held = await small.acquire(3, detached=True)
+    held = await small.acquire(3, owner=None)
     waiting = asyncio.ensure_future(large.acquire(2))
     await until(lambda: large.waiting == 1)
     for number in range(8):
@@ -69,7 +69,7 @@ async def test_passes_are_counted_and_then_what_comes_free_is_kept() -> None:
     assert [node.reserved for node in shot] == [{"slots": 1}, {"slots": 0}, {"slots": 0}]
     kept_out = asyncio.ensure_future(small.acquire(1))
     await turns(3)
-    assert (small.waiting, small.try_acquire(1)) == (1, None)
+    assert (small.waiting, small.acquire_nowait(1)) == (1, None)
     held.settle(slots=1)
     (await waiting).release()
     (await kept_out).release()

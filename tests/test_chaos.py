@@ -55,7 +55,7 @@ class Program:
                 lambda link: link.map(self.slow),
                 lambda link: link.map(operator.neg),
                 lambda link: link.filter(lambda n: n % 5),
-                lambda link: link.reduce(max),
+                lambda link: link.accumulate(max),
             ]
             links.append(self.rng.choice(operators)(last))
         return links

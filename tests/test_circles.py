@@ -91,12 +91,12 @@ class Holding(PullObj[Any]):
 OVER: dict[str, Callable[[PullObj[Any]], PullObj[Any]]] = {
     "nothing": same,
     "map": lambda stream: stream.map(same),
-    "two stages": lambda stream: stream.filter(bool).window(2),
+    "two stages": lambda stream: stream.filter(bool).batch(2),
     "calls side by side": lambda stream: stream.map(same, concurrency=2),
-    "eager": lambda stream: stream.eager(2),
+    "prefetch": lambda stream: stream.prefetch(2),
     "timeout": lambda stream: stream.timeout(1),
-    "window_timeout": lambda stream: stream.window_timeout(2, 1),
-    "share": lambda stream: stream.share(2)[1],
+    "batch with timeout": lambda stream: stream.batch(2, 1),
+    "tee": lambda stream: stream.tee(2)[1],
     "gate": lambda stream: PullGateObj(stream, WaitObject()),
     "capacity": lambda stream: SourceCapacityObj(stream, CapacitySource(1)),
     "pool": lambda stream: stream.map_pool(same, CapacitySource(1)),
@@ -160,7 +160,7 @@ REMADE: dict[str, tuple[Callable[[], PullObj[Any]], Callable[[Any, Any], None]]]
         lambda: SourceIterObj([1]).map(same, concurrency=2),
         lambda stream, source: PullMapObj.__init__(stream, source, same, concurrency=2),
     ),
-    "eager": (lambda: SourceIterObj([1]).eager(), PullEagerObj.__init__),
+    "prefetch": (lambda: SourceIterObj([1]).prefetch(), PullEagerObj.__init__),
     "timeout": (
         lambda: SourceIterObj([1]).timeout(1),
         lambda stream, source: PullTimeoutObj.__init__(stream, source, 1),
@@ -272,7 +272,7 @@ async def test_a_buffer_may_lead_back() -> None:
 async def test_a_merge_that_is_read_still_takes_other_sources() -> None:
     merge = PullConcatObj([0])
     stream = merge.map(same)
-    shared = SourceIterObj([1, 2]).share(2)
+    shared = SourceIterObj([1, 2]).tee(2)
     merge.add(shared[0])
     merge.add(shared[1].map(same))
     assert await collect(stream) == [0, 1, 2, 1, 2]

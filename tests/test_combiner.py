@@ -366,7 +366,7 @@ async def test_source_cannot_pull_its_own_race() -> None:
         yield await anext(races[0])
 
     races.append(AsyncIteratorCombiner(source()).race_generator())
-    with pytest.raises(RuntimeError, match="cannot pull or close the race"):
+    with pytest.raises(RuntimeError, match="cannot pull or close the merge"):
         await anext(races[0])
     assert [item async for item in races[0]] == []
 

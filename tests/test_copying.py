@@ -41,6 +41,7 @@ from headrace import (
     IteratorResult,
     Lease,
     OrderError,
+    OutcomeListener,
     PoolSnapshot,
     PriorityDependencySourceObj,
     PrioritySourceObj,
@@ -52,7 +53,6 @@ from headrace import (
     QuotaCapacitySource,
     Rate,
     Retry,
-    Settling,
     SinkNullObj,
     SinkObj,
     Skip,
@@ -68,22 +68,22 @@ from headrace import (
 )
 from headrace.errors import OrderTypeError
 from headrace.pool import (
-    Abilities,
-    Cancelling,
+    CancelResult,
+    CancelSupport,
+    Capabilities,
     Executor,
-    Followed,
     Handle,
     Listener,
     LoopExecutor,
     NodeUse,
     RunnerOptions,
-    Stop,
+    Submission,
     TaskRun,
     ThreadExecutor,
 )
 from headrace.queue import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull, QueueShutDown
 from headrace.testing import (
-    At,
+    AtTime,
     DeadlockError,
     Delay,
     Forever,
@@ -94,8 +94,8 @@ from headrace.testing import (
     ScriptedSource,
     Step,
     SweepError,
-    Turns,
     VirtualClock,
+    Yields,
 )
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def error(make: Callable[[], BaseException]) -> Value:
 
 
 def lease() -> Any:
-    taken = CapacitySource(1).try_acquire(detached=True)
+    taken = CapacitySource(1).acquire_nowait(owner=None)
     assert taken is not None
     # Else it would warn when it is dropped.
     taken.release()
@@ -203,19 +203,19 @@ VALUES: dict[type, Value] = {
     TaskProgressEnvelope: Value(
         lambda: TaskProgressEnvelope(1, "k", EnvelopeType.FINAL, [2], None, 1, 0.5, 0.6, 0.7)
     ),
-    Abilities: Value(lambda: LoopExecutor().abilities),
+    Capabilities: Value(lambda: LoopExecutor().capabilities),
     Outcome: Value(outcome, alike),
     Step: Value(Step),
-    At: Value(lambda: At(1)),
+    AtTime: Value(lambda: AtTime(1)),
     Delay: Value(lambda: Delay(1)),
     Forever: Value(Forever),
     Raise: Value(lambda: Raise(ValueError(1)), alike),
-    Turns: Value(lambda: Turns(2)),
+    Yields: Value(lambda: Yields(2)),
     DependencyState: Value(lambda: DependencyState.READY, lambda one, other: one is other),
     EnvelopeType: Value(lambda: EnvelopeType.ERROR, lambda one, other: one is other),
     Skip: Value(lambda: SKIP, lambda one, other: one is other),
-    Cancelling: Value(lambda: next(iter(Cancelling)), lambda one, other: one is other),
-    Stop: Value(lambda: Stop.STOPPED, lambda one, other: one is other),
+    CancelSupport: Value(lambda: next(iter(CancelSupport)), lambda one, other: one is other),
+    CancelResult: Value(lambda: CancelResult.STOPPED, lambda one, other: one is other),
     BrokenError: error(lambda: BrokenError("b")),
     BudgetExhausted: error(lambda: BudgetExhausted("b")),
     ClosedError: error(lambda: ClosedError("c", item=[1])),
@@ -255,7 +255,7 @@ STATEFUL: dict[type, Callable[[], Any]] = {
     DependencySourceObj: lambda: DependencySourceObj(DependencyGraph()),
     PriorityDependencySourceObj: lambda: PriorityDependencySourceObj(DependencyGraph()),
     PrioritySourceObj: PrioritySourceObj,
-    Followed: lambda: Followed.__new__(Followed),
+    Submission: lambda: Submission.__new__(Submission),
     LoopExecutor: LoopExecutor,
     ThreadExecutor: lambda: ThreadExecutor("threads"),
     Queue: Queue,
@@ -271,7 +271,7 @@ STATEFUL: dict[type, Callable[[], Any]] = {
 }
 # The rest of the streams and push objects are refused by what these two inherit, whatever they are made of.
 STREAMS = (PullObj, PushObj)
-NO_OBJECTS = {Settling, Executor, Handle, Listener, RunnerOptions}
+NO_OBJECTS = {OutcomeListener, Executor, Handle, Listener, RunnerOptions}
 """Protocols, and a dictionary for type checkers."""
 
 

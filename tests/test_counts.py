@@ -31,7 +31,7 @@ from headrace import (
     SourceIterObj,
     Task,
 )
-from headrace.testing import RecordingSink, ScriptedSource, Turns
+from headrace.testing import RecordingSink, ScriptedSource, Yields
 from tests.support import collect
 
 if TYPE_CHECKING:
@@ -71,20 +71,20 @@ async def push(sink: Any) -> None:
 
 
 @uses("n")
-async def share(n: Any) -> None:
-    for branch in source().share(n):
+async def tee(n: Any) -> None:
+    for branch in source().tee(n):
         await branch.aclose()
 
 
 @uses("maxsize")
-async def share_maxsize(n: Any) -> None:
-    (branch,) = source().share(1, maxsize=n)
+async def tee_maxsize(n: Any) -> None:
+    (branch,) = source().tee(1, maxsize=n)
     await whole(branch)
 
 
 @uses("size")
-async def window(n: Any) -> None:
-    await whole(source().window(n))
+async def batch(n: Any) -> None:
+    await whole(source().batch(n))
 
 
 @uses("size")
@@ -98,13 +98,13 @@ async def skip(n: Any) -> None:
 
 
 @uses("size")
-async def window_timeout(n: Any) -> None:
-    await whole(source().window_timeout(n, 1))
+async def batch_timeout(n: Any) -> None:
+    await whole(source().batch(n, 1))
 
 
 @uses("buffer_size")
-async def eager(n: Any) -> None:
-    await whole(source().eager(n))
+async def prefetch(n: Any) -> None:
+    await whole(source().prefetch(n))
 
 
 @uses("concurrency")
@@ -134,24 +134,24 @@ async def timer(n: Any) -> None:
         await whole(PullTimerObj(0.001, count=n).take(2))
 
 
-@uses("eager")
+@uses("prefetch")
 async def concat(n: Any) -> None:
-    await whole(PullConcatObj(source(), eager=n))
+    await whole(PullConcatObj(source(), prefetch=n))
 
 
-@uses("eager")
-async def race(n: Any) -> None:
-    await whole(PullRaceObj(source().eager(1), eager=n))
+@uses("prefetch")
+async def merge(n: Any) -> None:
+    await whole(PullRaceObj(source().prefetch(1), prefetch=n))
 
 
-@uses("eager")
-async def labelled_race(n: Any) -> None:
-    await whole(PullLabeledRaceObj({"a": source()}, eager=n))
+@uses("prefetch")
+async def labelled_merge(n: Any) -> None:
+    await whole(PullLabeledRaceObj({"a": source()}, prefetch=n))
 
 
-@uses("eager")
+@uses("prefetch")
 async def combiner(n: Any) -> None:
-    await whole(AsyncIteratorCombiner(source(), eager=n).race_generator())
+    await whole(AsyncIteratorCombiner(source(), prefetch=n).race_generator())
 
 
 @uses("maxsize")
@@ -167,12 +167,12 @@ async def sink_collect(n: Any) -> None:
 
 
 @uses("size")
-async def push_window(n: Any) -> None:
+async def push_batch(n: Any) -> None:
     await push(PushWindowObj(SinkNullObj(), n))
 
 
 @uses("size")
-async def push_window_timeout(n: Any) -> None:
+async def push_batch_timeout(n: Any) -> None:
     await push(PushWindowTimeoutObj(SinkNullObj(), n, 1))
 
 
@@ -222,15 +222,15 @@ async def map_pool(n: Any) -> None:
     await whole(source().map_pool(bool, CapacitySource(2), lookahead=n))
 
 
-@uses("attempts")
+@uses("retries")
 async def retry(n: Any) -> None:
-    # As many as there may be: the delay of none is too large.
+    # However many: the delay of none is too large.
     assert 0 < Retry(n).delay(ValueError(), 10_000) <= 60
 
 
 @uses("count")
 async def turns(n: Any) -> None:
-    Turns(n)
+    Yields(n)
 
 
 @uses("closing")
@@ -256,13 +256,13 @@ def test_a_number_at_its_limits(use: str, value: Any) -> None:
         # At the place where it was given, and about it.
         assert re.search(rf"\b{parameter}\b", str(refusal))
         assert repr(value) in str(refusal)
-        assert value == 0 or value in BAD or value >= 2**63 or use == "share"
+        assert value == 0 or value in BAD or value >= 2**63 or use == "tee"
     else:
         accepted = isinstance(value, int) and not isinstance(value, bool)
         # Of some None means that there is no limit.
         assert accepted or value is None
 
 
-def test_share_is_bounded() -> None:
+def test_tee_is_bounded() -> None:
     with pytest.raises(ValueError, match=r"n must be at most 100000, got 100001 \(int\)"):
-        source().share(100_001)
+        source().tee(100_001)

@@ -42,7 +42,7 @@ def source() -> PullObj[Any]:
 
 
 def shared() -> PullObj[Any]:
-    left, right = source().map(str).share(2)
+    left, right = source().map(str).tee(2)
     return PullRaceObj(left, right.take(2))
 
 
@@ -78,7 +78,7 @@ PIPELINES: list[tuple[str, Callable[[], Any], str]] = [
     ("a source", source, "SourceIterObj: of list, open"),
     (
         "a line",
-        lambda: Doubled(source().map(len, concurrency=3).dedupe()).window(2),
+        lambda: Doubled(source().map(len, concurrency=3).dedupe()).batch(2),
         """\
 PullWindowObj: 0 of 2 gathered, open
 Doubled: open
@@ -90,7 +90,7 @@ SourceIterObj: of list, open""",
         "many to one, with labels",
         lambda: PullLabeledZipObj[Any, Any](
             {"a": source().map(len), 'b"': [1], "c": source()}
-        ).eager(2),
+        ).prefetch(2),
         """\
 PullEagerObj: 0 of 2 ahead, open
 PullLabeledZipObj: 3 sources, open
@@ -289,8 +289,8 @@ async def test_another_thread_may_ask_at_any_time() -> None:
         await asyncio.sleep(0)
         return number
 
-    left, right = SourceIterObj(range(3_000)).map(slow, concurrency=8, window=64).share(2)
-    stream = PullRaceObj(left.dedupe(), right.eager(9)).window(7)
+    left, right = SourceIterObj(range(3_000)).map(slow, concurrency=8, window=64).tee(2)
+    stream = PullRaceObj(left.dedupe(), right.prefetch(9)).batch(7)
     is_over, said = threading.Event(), list[str]()
 
     def ask() -> None:
@@ -321,7 +321,7 @@ async def test_it_tells_how_things_stand_while_they_run() -> None:
         await asyncio.sleep(1)
         return number
 
-    stream = buffer.source.map(slow, concurrency=2, window=2).dedupe().window(5)
+    stream = buffer.source.map(slow, concurrency=2, window=2).dedupe().batch(5)
     before = stream.describe()
     pull = asyncio.ensure_future(stream.next())
     seen: list[str] = []

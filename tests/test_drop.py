@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from headrace import PullConcatObj, PushMapObj, SinkCollectObj, SourceIterObj
-from tests.drop import WAYS
+from tests.drop import INTERRUPTIONS
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", INTERRUPTIONS)
 def test_law_17_thousands_of_each_are_dropped_in_a_thread_with_little_stack(way: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.drop", way],

@@ -102,7 +102,7 @@ async def merge() -> None:
 
 
 async def pull_ahead() -> None:
-    assert await SourceIterObj(numbers()).eager(2).map(slowly).collect() == [0, 1, 2, 3, 4]
+    assert await SourceIterObj(numbers()).prefetch(2).map(slowly).collect() == [0, 1, 2, 3, 4]
 
 
 async def fill_a_buffer() -> None:
@@ -120,8 +120,8 @@ async def fill_a_buffer() -> None:
 
 async def wait_for_a_capacity() -> None:
     capacity = CapacitySource(1)
-    first = await capacity.acquire(detached=True)
-    waiting = asyncio.ensure_future(capacity.acquire(detached=True))
+    first = await capacity.acquire(owner=None)
+    waiting = asyncio.ensure_future(capacity.acquire(owner=None))
     await turns(2)
     first.release()
     (await waiting).release()
@@ -287,10 +287,10 @@ async def test_law_15_a_child_refuses_what_waits_in_its_parent() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     signal_: WaitObject[int] = WaitObject()
     capacity = CapacitySource(1)
-    lease = await capacity.acquire(detached=True)
+    lease = await capacity.acquire(owner=None)
     item = asyncio.ensure_future(anext(buffer.source))
     value = asyncio.ensure_future(signal_.wait())
-    second = asyncio.ensure_future(capacity.acquire(detached=True))
+    second = asyncio.ensure_future(capacity.acquire(owner=None))
     await turns(3)
     uses: list[Callable[[], Any]] = [
         lambda: anext(stream),
@@ -303,7 +303,7 @@ async def test_law_15_a_child_refuses_what_waits_in_its_parent() -> None:
     calls: list[Callable[[], object]] = [
         lambda: buffer.sink.next_nowait(1),
         lambda: signal_.resolve(1),
-        capacity.try_acquire,
+        capacity.acquire_nowait,
         lambda: capacity.resize(2),
         lease.release,
     ]

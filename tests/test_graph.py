@@ -16,7 +16,7 @@ from headrace import (
     DependencyGraph,
     DependencyNode,
     DependencyState,
-    Settling,
+    OutcomeListener,
     Task,
 )
 from tests.support import wrong
@@ -350,7 +350,7 @@ def test_a_callable_is_given_out_as_a_task_and_a_task_as_it_is() -> None:
     assert (given.fn, given.key) == (len, len)
     assert graph[len].item is len
     assert graph.take("task") is task
-    assert isinstance(graph, Settling)
+    assert isinstance(graph, OutcomeListener)
 
 
 def test_two_nodes_cannot_have_one_task_at_a_time() -> None:

@@ -48,7 +48,7 @@ def layers() -> DependencyGraph:
 
 def settling(source: DependencySourceObj) -> PullObj[Any]:
     """What a source gives, each node completed as it comes."""
-    return source.callback(lambda item: source.completed(item, None))
+    return source.tap(lambda item: source.completed(item, None))
 
 
 async def run(source: PullObj[Any]) -> dict[Any, TaskProgressEnvelope[Any]]:
@@ -459,7 +459,7 @@ async def test_what_waits_grows_as_urgent_as_what_comes() -> None:
     else:
         pytest.fail("it starved")
     assert source.peek() == ("urgent 20", 2)
-    assert len(source) == 1
+    assert source.size == 1
 
 
 async def test_tasks_and_others_have_their_priority() -> None:
@@ -474,7 +474,7 @@ async def test_tasks_and_others_have_their_priority() -> None:
 
 async def test_it_is_bounded_and_a_bad_priority_costs_its_item() -> None:
     source = PrioritySourceObj[Any](priority=lambda item: item, maxsize=2)
-    assert (source.maxsize, bool(source), len(source)) == (2, True, 0)
+    assert (source.maxsize, bool(source), source.size) == (2, True, 0)
     for bad, error in [("high", TypeError), (math.nan, ValueError), (True, TypeError)]:
         with pytest.raises(error, match=r"priority must be a (finite )?number, got"):
             source.sink.next_nowait(bad)

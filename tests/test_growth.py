@@ -239,7 +239,7 @@ def test_a_label_is_free_when_its_source_has_ended_and_taken_again_by_a_new_cycl
 
 def test_an_item_of_many_branches_is_in_proportion_to_their_number() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
-        branches = SourceIterObj(range(10)).share(number, maxsize=1)
+        branches = SourceIterObj(range(10)).tee(number, maxsize=1, overflow="block")
         slow, *others = branches
         assert [await anext(branch) for branch in others] == [0] * len(others)
         with watch:
@@ -257,7 +257,7 @@ def test_an_item_of_many_branches_is_in_proportion_to_their_number() -> None:
 def test_closing_all_of_many_branches_is_in_proportion_to_their_number() -> None:
     async def run(number: int, watch: Stopwatch) -> None:
         source = SourceIterObj(range(10))
-        branches = source.share(number)
+        branches = source.tee(number)
         with watch:
             for branch in branches:
                 await branch.aclose()
@@ -292,7 +292,7 @@ def test_a_look_of_a_balancer_at_many_who_can_give_or_take_nothing_looks_at_each
     root = CapacitySource(10_000)
     busy = [Counting(5, root) for _ in range(100)]
     idle = [Counting(5, root) for _ in range(100)]
-    leases = [child.try_acquire(5, detached=True) for child in busy]
+    leases = [child.acquire_nowait(5, owner=None) for child in busy]
     for bounds in ({"busy": (1, 5), "idle": (1, 5)}, {"busy": (1, 9), "idle": (5, 9)}):
         balancer = HierarchicalBalancer(
             dict[CapacitySource, tuple[float, float]](

@@ -318,12 +318,12 @@ os.write({writer}, repr(refused).encode())
 async def works():
     from headrace import CapacitySource, PullRaceObj, SourceIterObj
     capacity = CapacitySource(1)
-    first = await capacity.acquire(detached=True)
-    waiting = asyncio.ensure_future(capacity.acquire(detached=True))
+    first = await capacity.acquire(owner=None)
+    waiting = asyncio.ensure_future(capacity.acquire(owner=None))
     await asyncio.sleep(0)
     first.release()
     (await waiting).release()
-    items = await PullRaceObj(SourceIterObj(range(3)).eager(1), range(3)).collect()
+    items = await PullRaceObj(SourceIterObj(range(3)).prefetch(1), range(3)).collect()
     return sorted(items) == [0, 0, 1, 1, 2, 2]
 """
 

@@ -103,40 +103,44 @@ def run(
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_concat_is_chain(lists: list[list[int]], speeds: list[int], eager: int) -> None:
-    outcome = run(lambda s: PullConcatObj(*s, eager=eager), lists, speeds)
+def test_concat_is_chain(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
+    outcome = run(lambda s: PullConcatObj(*s, prefetch=prefetch), lists, speeds)
     assert outcome == list(itertools.chain(*lists))
 
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_zip_is_zip(lists: list[list[int]], speeds: list[int], eager: int) -> None:
-    assert run(lambda s: PullZipObj(*s, eager=eager), lists, speeds) == list(
+def test_zip_is_zip(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
+    assert run(lambda s: PullZipObj(*s, prefetch=prefetch), lists, speeds) == list(
         zip(*lists, strict=False)
     )
 
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_longest_zip_is_zip_longest(lists: list[list[int]], speeds: list[int], eager: int) -> None:
-    outcome = run(lambda s: PullZipObj(*s, longest=True, fill="-", eager=eager), lists, speeds)
+def test_longest_zip_is_zip_longest(
+    lists: list[list[int]], speeds: list[int], prefetch: int
+) -> None:
+    outcome = run(
+        lambda s: PullZipObj(*s, longest=True, fill="-", prefetch=prefetch), lists, speeds
+    )
     assert outcome == list(itertools.zip_longest(*lists, fillvalue="-"))
 
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_round_robin_goes_round(lists: list[list[int]], speeds: list[int], eager: int) -> None:
-    outcome = run(lambda s: PullRoundRobinObj(*s, eager=eager), lists, speeds)
+def test_round_robin_goes_round(lists: list[list[int]], speeds: list[int], prefetch: int) -> None:
+    outcome = run(lambda s: PullRoundRobinObj(*s, prefetch=prefetch), lists, speeds)
     assert outcome == list(itertools.chain(*rounds(lists)))
 
 
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
-def test_race_robin_has_each_source_once_a_round(
-    lists: list[list[int]], speeds: list[int], eager: int
+def test_fair_merge_has_each_source_once_a_round(
+    lists: list[list[int]], speeds: list[int], prefetch: int
 ) -> None:
     named = [[(number, item) for item in items] for number, items in enumerate(lists)]
-    outcome = run(lambda s: PullRaceRobinObj(*s, eager=eager), named, speeds)
+    outcome = run(lambda s: PullRaceRobinObj(*s, prefetch=prefetch), named, speeds)
     for expected in rounds(named):
         row, outcome = outcome[: len(expected)], outcome[len(expected) :]
         assert sorted(row) == sorted(expected)
@@ -146,10 +150,10 @@ def test_race_robin_has_each_source_once_a_round(
 @against_lists
 @given(LISTS, SPEEDS, st.integers(1, 3))
 def test_race_has_each_item_once_and_each_source_in_order(
-    lists: list[list[int]], speeds: list[int], eager: int
+    lists: list[list[int]], speeds: list[int], prefetch: int
 ) -> None:
     named = [[(number, item) for item in items] for number, items in enumerate(lists)]
-    outcome = run(lambda s: PullRaceObj(*s, eager=eager), named, speeds)
+    outcome = run(lambda s: PullRaceObj(*s, prefetch=prefetch), named, speeds)
     for number, items in enumerate(named):
         assert [item for item in outcome if item[0] == number] == items
     assert len(outcome) == sum(map(len, lists))
@@ -171,7 +175,7 @@ async def test_law_2_random_waits_and_timeouts_lose_nothing(seed: int) -> None:
     make = chance.choice([PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
     sources = [uneven(name, count) for name, count in enumerate(counts)]
     items: list[tuple[int, int]] = []
-    async with make(*sources, eager=chance.randint(1, 3)) as stream:
+    async with make(*sources, prefetch=chance.randint(1, 3)) as stream:
         while True:
             try:
                 async with asyncio.timeout(chance.choice([0, 0.005, 0.05, None])):
@@ -313,10 +317,10 @@ async def test_law_16_source_that_gives_nothing_lets_the_loop_turn() -> None:
 # How much is read ahead.
 
 
-@pytest.mark.parametrize("eager", [1, 2, 5])
+@pytest.mark.parametrize("prefetch", [1, 2, 5])
 @pytest.mark.parametrize("make", [PullZipObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
 async def test_law_6_read_ahead_is_what_was_asked_for(
-    make: Callable[..., PullObj[Any]], eager: int
+    make: Callable[..., PullObj[Any]], prefetch: int
 ) -> None:
     pulled: Counter[int] = Counter()
     taken = 0
@@ -329,17 +333,17 @@ async def test_law_6_read_ahead_is_what_was_asked_for(
             yield name
 
     assert not pulled
-    async with make(count(0, 0), count(1, 1), count(2, 3), eager=eager) as stream:
+    async with make(count(0, 0), count(1, 1), count(2, 3), prefetch=prefetch) as stream:
         for _ in range(30):
             item = await anext(stream)
             taken += len(item) if isinstance(item, tuple) else 1
             await quiet()
-            assert pulled.total() <= taken + 3 * eager
+            assert pulled.total() <= taken + 3 * prefetch
         assert set(pulled) == {0, 1, 2}
         await quiet()
         ahead = pulled.total() - taken
-        assert ahead <= 3 * eager
-        assert ahead >= 3 * (eager - 1)
+        assert ahead <= 3 * prefetch
+        assert ahead >= 3 * (prefetch - 1)
 
 
 async def test_law_1_concat_begins_nothing_before_its_turn() -> None:
@@ -374,7 +378,7 @@ async def test_law_1_nothing_runs_before_the_first_pull(make: Callable[..., Pull
 
 async def test_native_sources_are_polled_in_place() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    inner = PullRaceObj(buffer.source.window(2), [8])
+    inner = PullRaceObj(buffer.source.batch(2), [8])
     async with PullRaceObj(inner, SourceIterObj(range(2)), iter([9])) as race:
         items = [await anext(race) for _ in range(4)]
         pulling = asyncio.ensure_future(anext(race))
@@ -485,8 +489,9 @@ async def test_labelled_forms_as_methods_put_the_stream_before_the_others() -> N
     in_turn = [("x", 1), (0, "a"), ("x", 2), (0, "b"), (0, "c")]
     abc: dict[object, Any] = {0: "abc"}
     assert await collect(stream().round_robin_labeled("x", abc)) == in_turn
-    assert await collect(stream().race_robin_labeled("x", abc)) == in_turn
-    race = stream().race_labeled("x", {**abc, None: slow("d")}, eager=2, on_error="skip")
+    assert await collect(stream().merge_labeled("x", abc, fair=True)) == in_turn
+    assert isinstance(stream().merge_labeled("x", abc, fair=True), PullLabeledRaceRobinObj)
+    race = stream().merge_labeled("x", {**abc, None: slow("d")}, prefetch=2, errors="skip")
     assert isinstance(race, PullLabeledRaceObj)
     assert race.sources.keys() == {"x", 0, None}
     assert Counter(await collect(race)) == Counter([*in_turn, (None, "d")])
@@ -499,10 +504,10 @@ async def test_labelled_forms_as_methods_put_the_stream_before_the_others() -> N
     strict = stream().zip_labeled("x", abc, strict=True)
     with pytest.raises(ValueError, match="ended"):
         await collect(strict)
-    assert await collect(stream().race_labeled("x", {})) == [("x", 1), ("x", 2)]
+    assert await collect(stream().merge_labeled("x", {})) == [("x", 1), ("x", 2)]
 
 
-@pytest.mark.parametrize("name", ["zip", "round_robin", "race", "race_robin"])
+@pytest.mark.parametrize("name", ["zip", "round_robin", "merge"])
 def test_law_14_labels_that_name_no_single_source_are_refused(name: str) -> None:
     labelled = getattr(SourceIterObj([1]), f"{name}_labeled")
     with pytest.raises(TypeError, match=r"others must be a mapping of labels .*, got \[2\] \(list"):
@@ -513,8 +518,8 @@ def test_law_14_labels_that_name_no_single_source_are_refused(name: str) -> None
         labelled([], {"a": [2]})
     with pytest.raises(TypeError, match=r"sources\['b'\] must be an iterable .*, not 3"):
         labelled("a", {"b": 3})
-    with pytest.raises(ValueError, match="eager must be at least 1"):
-        labelled("a", {"b": [1]}, eager=0)
+    with pytest.raises(ValueError, match="prefetch must be at least 1"):
+        labelled("a", {"b": [1]}, prefetch=0)
 
 
 async def test_none_is_a_label_too() -> None:
@@ -545,7 +550,7 @@ async def test_labelled_error_names_its_label() -> None:
 
 @pytest.mark.virtual
 async def test_cutoff_ends_the_stream() -> None:
-    stream = SourceIterObj(timed(range(100), 1)).cutoff(timed("x", 4.5), timed("y", 50))
+    stream = SourceIterObj(timed(range(100), 1)).take_until(timed("x", 4.5), timed("y", 50))
     assert await collect(stream) == [0, 1, 2, 3]
     assert len(asyncio.all_tasks()) == 1
 
@@ -563,12 +568,12 @@ async def test_cutoff_raises_once() -> None:
 
 
 async def test_cutoff_that_ends_cuts_nothing() -> None:
-    assert await collect(SourceIterObj(slow(range(5))).cutoff([], ready([]))) == list(range(5))
+    assert await collect(SourceIterObj(slow(range(5))).take_until([], ready([]))) == list(range(5))
 
 
 async def test_end_does_not_wait_for_a_cutoff() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    assert await collect(SourceIterObj(slow(range(5))).cutoff(buffer.source)) == list(range(5))
+    assert await collect(SourceIterObj(slow(range(5))).take_until(buffer.source)) == list(range(5))
 
 
 # Errors.
@@ -610,12 +615,12 @@ async def test_skip_drops_errors(make: Callable[..., PullObj[Any]]) -> None:
         await asyncio.sleep(0)
         raise ValueError
 
-    stream = make(flaky(2), fails(), slow("a"), on_error="skip")
+    stream = make(flaky(2), fails(), slow("a"), errors="skip")
     assert sorted(map(str, await collect(stream))) == ["0", "1", "3", "4", "a", "b"]
 
 
 async def test_skip_drops_rows_of_zip() -> None:
-    stream = PullZipObj(flaky(1), "abcde", on_error="skip")
+    stream = PullZipObj(flaky(1), "abcde", errors="skip")
     items = await collect(stream)
     assert items == [(0, "a"), (2, "b"), (3, "c"), (4, "d")]
 
@@ -623,7 +628,7 @@ async def test_skip_drops_rows_of_zip() -> None:
 @pytest.mark.parametrize("make", MANY)
 async def test_stop_ends_with_the_error(make: Callable[..., PullObj[Any]]) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
-    stream = make(flaky(0), slow("abc"), buffer.source, on_error="stop")
+    stream = make(flaky(0), slow("abc"), buffer.source, errors="stop")
     buffer.sink.next_nowait(1)
     with pytest.raises(ValueError):
         await collect(stream)
@@ -636,7 +641,7 @@ async def test_skip_lets_through_what_ends_the_program() -> None:
         yield "a"
         raise KeyboardInterrupt
 
-    stream = PullRaceObj(fails(), on_error="skip")
+    stream = PullRaceObj(fails(), errors="skip")
     assert await anext(stream) == "a"
     with pytest.raises(KeyboardInterrupt):
         await anext(stream)
@@ -821,17 +826,20 @@ async def test_law_14_bad_input_is_refused(make: Any) -> None:
         TypeError, match=rf"{name}: sources\[1\] must be an iterable or an async iterable, not 3"
     ):
         make([1], 3)
+    for streams in ([ready([1])], (ready([1]), SourceIterObj([2]))):
+        with pytest.raises(TypeError, match=rf"{name}: sources .* unpack it: {name}\(\*streams\)"):
+            make(streams)
     same = ready([1])
     with pytest.raises(
         ValueError, match=r"sources\[1\] must not be sources\[0\] again, .* would be split"
     ):
         make(same, same)
-    with pytest.raises(ValueError, match=r"eager must be at least 1 .*, got 0 \(int\)"):
-        make([1], eager=0)
-    with pytest.raises(TypeError, match=r"eager must be an integer, got 1.5 \(float\)"):
-        make([1], eager=1.5)
-    with pytest.raises(ValueError, match=r'on_error must be "raise".*, got \'no\' \(str\)'):
-        make([1], on_error="no")
+    with pytest.raises(ValueError, match=r"prefetch must be at least 1 .*, got 0 \(int\)"):
+        make([1], prefetch=0)
+    with pytest.raises(TypeError, match=r"prefetch must be an integer, got 1.5 \(float\)"):
+        make([1], prefetch=1.5)
+    with pytest.raises(ValueError, match=r'errors must be "raise".*, got \'no\' \(str\)'):
+        make([1], errors="no")
     stream = make([1])
     with pytest.raises(TypeError, match="source must be an iterable"):
         stream.add(4)
@@ -873,11 +881,11 @@ async def test_merge_stands_in_the_middle_of_a_line() -> None:
     stream = (
         SourceIterObj(range(5))
         .map(lambda x: x * 10)
-        .race(slow(range(5)), SourceIterObj(range(100, 105)).filter(lambda x: x != 102))
+        .merge(slow(range(5)), SourceIterObj(range(100, 105)).filter(lambda x: x != 102))
         .filter(lambda x: x != 3)
         .zip(itertools.count())
         .map(lambda pair: pair[0])
-        .window(2)
+        .batch(2)
         .concat([[7]])
     )
     items = [x for window in await collect(stream) for x in window]
@@ -889,7 +897,7 @@ async def test_law_17_merge_over_a_line_of_10000_links() -> None:
     stream: PullObj[int] = SourceIterObj(range(3))
     for _ in range(10_000):
         stream = stream.map(lambda x: x + 1)
-    assert sorted(await collect(stream.race([1]))) == [1, 10_000, 10_001, 10_002]
+    assert sorted(await collect(stream.merge([1]))) == [1, 10_000, 10_001, 10_002]
 
 
 async def test_law_17_merges_of_merges_do_not_recurse() -> None:
@@ -961,3 +969,11 @@ def test_sync_iteration_is_not_offered() -> None:
     stream: Any = PullRaceObj([1])
     with pytest.raises(TypeError):
         iter(stream)
+
+
+async def test_a_list_that_is_a_source_of_items_is_no_list_of_streams() -> None:
+    assert await collect(PullConcatObj([1, 2])) == [1, 2]
+    assert await collect(PullConcatObj([[1], [2]])) == [[1], [2]]
+    assert await collect(PullConcatObj([])) == []
+    streams = [SourceIterObj([1]), SourceIterObj([2])]
+    assert await collect(PullZipObj("ab", streams)) == [("a", streams[0]), ("b", streams[1])]

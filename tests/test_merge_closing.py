@@ -172,7 +172,7 @@ async def test_end_closes_what_is_left() -> None:
     for stream in (
         PullZipObj([1], (left := Sources()).source("a")),
         PullRaceCutoffObj(left.source("b"), ["now"]),
-        PullZipObj([1], left.source("c"), on_error="stop"),
+        PullZipObj([1], left.source("c"), errors="stop"),
     ):
         async for _ in stream:
             pass

@@ -353,7 +353,7 @@ async def test_law_12_source_cannot_wait_for_itself() -> None:
                         seen.append(str(await anext(races[0])))
                     except RuntimeError as error:
                         seen.append(str(error))
-            assert any("a source cannot pull or close the race" in text for text in seen), seen
+            assert any("a source cannot pull or close the merge" in text for text in seen), seen
 
 
 async def test_task_is_there_before_the_first_step() -> None:

@@ -146,7 +146,7 @@ def test_law_3_what_ends_the_program_is_not_held_for_a_later_pull(kind: Any) -> 
 
 
 async def test_law_3_every_branch_of_a_shared_stream_gets_it() -> None:
-    left, right = SourceIterObj(range(3)).map(raising(OddError, 1)).share(2)
+    left, right = SourceIterObj(range(3)).map(raising(OddError, 1)).tee(2)
     for branch in (left, right):
         assert await anext(branch) == 0
         with pytest.raises(OddError):

@@ -415,7 +415,7 @@ async def test_paused_runner_calls_nothing_again() -> None:
         calls.append(asyncio.get_running_loop().time())
         raise ValueError
 
-    runner = pool([work], retry=Retry(attempts=2, backoff=1, jitter=False))
+    runner = pool([work], retry=Retry(retries=1, backoff=1, jitter=False))
     async with runner.run_tasks() as progress:
         await until(lambda: runner.snapshot().backing_off)
         runner.pause()

@@ -61,7 +61,7 @@ async def check(
     If it is `busy`, others have the capacity when they come.
     """
     capacity = CapacitySource(1)
-    lease = capacity.try_acquire() if busy else None
+    lease = capacity.acquire_nowait() if busy else None
     runner = HierarchicalTaskPoolRunner(tasks, capacity, **isolation)
     values: dict[int, Any] = {}
     ended: BaseException | None = None
@@ -119,7 +119,7 @@ async def test_cost_that_raises_when_its_task_is_called_again_costs_it_alone(
         return 2
 
     cost = Fickle(number, error)
-    first = Task(fails, cost=cost, retry=Retry(2, on=OSError, backoff=0))
+    first = Task(fails, cost=cost, retry=Retry(1, on=OSError, backoff=0))
     await check([first, Task(lasts)], cost, isolation, busy=busy)
     assert cost.raised is not None or number > 2
 
@@ -148,7 +148,7 @@ class Refusing(CapacitySource):
 
     error: BaseException | None = None
 
-    def try_acquire(self, *_: Any, **__: Any) -> Any:
+    def acquire_nowait(self, *_: Any, **__: Any) -> Any:
         return None
 
     def acquire(self, *_: Any, **__: Any) -> Any:

@@ -101,7 +101,7 @@ async def test_async_generator_that_is_pulled_ahead_is_whole_after_the_end_of_a_
         return index
 
     called: list[int] = []
-    async with SourceIterObj(tasks()).eager() as source:
+    async with SourceIterObj(tasks()).prefetch() as source:
         runner = HierarchicalTaskPoolRunner(source, CapacitySource(1))
         left: list[Any] = []
         async with runner.run_tasks() as progress:

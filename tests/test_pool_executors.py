@@ -1,6 +1,6 @@
 """What every executor must do, whatever it runs work on.
 
-An executor is added by a row in `EXECUTORS`. What it cannot do by its own word (`abilities`) is not asked of it; all
+An executor is added by a row in `EXECUTORS`. What it cannot do by its own word (`capabilities`) is not asked of it; all
 else is.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import Final, Task
-from headrace.pool import Cancelling, Executor, LoopExecutor, Stop, ThreadExecutor
+from headrace.pool import CancelResult, CancelSupport, Executor, LoopExecutor, ThreadExecutor
 from tests.pool_support import quiet
 from tests.support import eventually
 
@@ -104,7 +104,7 @@ async def test_handle_is_awaited_for_the_outcome(
     work = executor.submit(Task(give, 5))
     assert await work == await work == 5
     assert [value async for value in work] == []
-    assert work.cancel() is Stop.STOPPED
+    assert work.cancel() is CancelResult.STOPPED
     error = kind("mine")
     work = executor.submit(Task(fails, error))
     for _ in range(2):
@@ -117,7 +117,7 @@ async def test_handle_is_awaited_for_the_outcome(
 async def test_awaiting_a_handle_can_be_cancelled_and_leaves_the_work(executor: Executor) -> None:
     await executor.start()
     gate, opened = threading.Event(), asyncio.Event()
-    cooperative = executor.abilities.cancelling is not Cancelling.NONE
+    cooperative = executor.capabilities.cancel_support is not CancelSupport.NONE
     work = executor.submit(Task(opened.wait) if cooperative else Task(gate.wait))
 
     async def outcome() -> object:
@@ -136,7 +136,7 @@ async def test_awaiting_a_handle_can_be_cancelled_and_leaves_the_work(executor: 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 async def test_handle_is_iterated_and_then_awaited(executor: Executor, taken: int) -> None:
-    if not executor.abilities.streaming:
+    if not executor.capabilities.streaming:
         pytest.skip("it does not stream")
     yielded: list[int] = []
 
@@ -163,7 +163,7 @@ async def test_handle_is_iterated_and_then_awaited(executor: Executor, taken: in
 async def test_handle_of_streaming_work_that_is_cancelled_gives_what_was_yielded(
     executor: Executor,
 ) -> None:
-    if not executor.abilities.streaming:
+    if not executor.capabilities.streaming:
         pytest.skip("it does not stream")
 
     async def yields() -> AsyncIterator[int]:
@@ -173,11 +173,11 @@ async def test_handle_of_streaming_work_that_is_cancelled_gives_what_was_yielded
     await executor.start()
     work = executor.submit(Task(yields))
     await quiet()
-    assert work.cancel() is Stop.RUNNING
+    assert work.cancel() is CancelResult.RUNNING
     assert [value async for value in work] == [1]
     with pytest.raises(asyncio.CancelledError):
         await work
-    assert work.cancel() is Stop.STOPPED
+    assert work.cancel() is CancelResult.STOPPED
     await executor.aclose()
 
 
@@ -238,7 +238,7 @@ async def test_closing_without_a_task_is_fine(executor: Executor) -> None:
 async def test_answer_to_cancel_is_true(executor: Executor) -> None:
     await executor.start()
     heard = Heard()
-    cooperative = executor.abilities.cancelling is not Cancelling.NONE
+    cooperative = executor.capabilities.cancel_support is not CancelSupport.NONE
     gate = threading.Event()
     cleaned = asyncio.Event()
 
@@ -252,7 +252,7 @@ async def test_answer_to_cancel_is_true(executor: Executor) -> None:
     await eventually(lambda: heard.calls)
     await quiet()
     assert not handle.inside()
-    assert handle.cancel() is Stop.RUNNING
+    assert handle.cancel() is CancelResult.RUNNING
     await quiet()
     # It was asked to stop, and has not: nothing is told before it really has.
     assert not heard.ended.is_set()
@@ -260,12 +260,12 @@ async def test_answer_to_cancel_is_true(executor: Executor) -> None:
     cleaned.set()
     await heard.ended.wait()
     assert [what for what, _ in heard.calls] == ["called", "raised" if cooperative else "returned"]
-    assert handle.cancel() is Stop.STOPPED
+    assert handle.cancel() is CancelResult.STOPPED
     await executor.aclose()
 
 
 async def test_what_was_left_tells_when_it_has_stopped_and_nothing_else(executor: Executor) -> None:
-    if executor.abilities.cancelling is not Cancelling.NONE:
+    if executor.capabilities.cancel_support is not CancelSupport.NONE:
         pytest.skip("work that can be cancelled is not left")
     await executor.start()
     heard = Heard()
@@ -280,7 +280,7 @@ async def test_what_was_left_tells_when_it_has_stopped_and_nothing_else(executor
 
 
 async def test_what_is_left_when_it_has_stopped_already_says_so(executor: Executor) -> None:
-    if executor.abilities.cancelling is not Cancelling.NONE:
+    if executor.capabilities.cancel_support is not CancelSupport.NONE:
         pytest.skip("work that can be cancelled is not left")
     await executor.start()
     heard = Heard()
@@ -349,7 +349,7 @@ def test_work_may_be_submitted_by_finalisers_and_signal_handlers() -> None:
 
 
 async def test_streaming_work_waits_for_room(executor: Executor) -> None:
-    if not executor.abilities.streaming:
+    if not executor.capabilities.streaming:
         pytest.skip("it does not stream")
     ended: list[str] = []
 
@@ -374,7 +374,7 @@ async def test_streaming_work_waits_for_room(executor: Executor) -> None:
 
 
 async def test_streaming_work_that_is_cancelled_is_closed(executor: Executor) -> None:
-    if not executor.abilities.streaming:
+    if not executor.capabilities.streaming:
         pytest.skip("it does not stream")
     ended: list[str] = []
 
@@ -389,7 +389,7 @@ async def test_streaming_work_that_is_cancelled_is_closed(executor: Executor) ->
     heard = Heard(asyncio.Event())
     handle = executor.submit(Task(yields), heard)
     await quiet()
-    assert handle.cancel() is Stop.RUNNING
+    assert handle.cancel() is CancelResult.RUNNING
     await heard.ended.wait()
     assert isinstance(heard.calls[-1][1], asyncio.CancelledError)
     assert ended == ["ended"]

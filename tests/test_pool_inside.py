@@ -29,7 +29,7 @@ async def _groups(ends: Coroutine[Any, Any, Any]) -> None:
         group.create_task(ends)
 
 
-WAYS = [_waits_for, _gathers, _groups]
+INTERRUPTIONS = [_waits_for, _gathers, _groups]
 TERMS: list[dict[str, Any]] = [{"timeout": 3600}, {"priority": 1}, {"on_error": print}]
 
 
@@ -46,7 +46,7 @@ async def ended(task: asyncio.Future[Any]) -> None:
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", INTERRUPTIONS)
 @pytest.mark.parametrize("terms", [None, *TERMS])
 async def test_law_4_task_that_waits_for_the_abort_of_its_run_is_cancelled_with_it(
     terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]
@@ -71,7 +71,7 @@ async def test_law_4_task_that_waits_for_the_abort_of_its_run_is_cancelled_with_
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("action", ["abort", "drain"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", INTERRUPTIONS)
 async def test_law_4_consumer_that_is_cancelled_ends_a_run_whose_task_waits_for_its_end(
     way: Callable[..., Awaitable[None]], action: str, isolation: dict[str, Any]
 ) -> None:
@@ -140,7 +140,7 @@ async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", INTERRUPTIONS)
 @pytest.mark.parametrize("terms", [None, {}, *TERMS])
 async def test_task_that_waits_for_the_drain_of_its_run_holds_it_up_until_it_is_cancelled(
     terms: dict[str, Any] | None, way: Callable[..., Awaitable[None]], isolation: dict[str, Any]

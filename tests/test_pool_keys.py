@@ -92,7 +92,7 @@ async def found_by(tasks: list[Any], isolation: dict[str, Any]) -> list[Envelope
     return found
 
 
-@pytest.mark.parametrize("terms", [{}, {"priority": 1}, {"retry": Retry(2, backoff=0)}])
+@pytest.mark.parametrize("terms", [{}, {"priority": 1}, {"retry": Retry(1, backoff=0)}])
 @pytest.mark.parametrize("fn", [fails, fails_at_once])
 async def test_error_of_a_task_whose_key_has_no_text(
     fn: Any, terms: dict[str, Any], isolation: dict[str, Any]

@@ -105,7 +105,7 @@ async def test_a_slot_can_be_given_back_for_a_while(isolation: dict[str, Any]) -
     capacity = CapacitySource(1)
 
     async def outer() -> str:
-        async with current_lease().released():
+        async with current_lease().suspended():
             assert capacity.held == 0
             async with capacity.acquire():
                 pass
@@ -127,7 +127,7 @@ async def test_each_attempt_has_its_own_lease(isolation: dict[str, Any]) -> None
         found.append(lease)
         raise ValueError
 
-    retry = Retry(attempts=3, backoff=0)
+    retry = Retry(retries=2, backoff=0)
     runner = HierarchicalTaskPoolRunner(
         [Task(work, cost={"slots": 1})], CapacitySource(1), retry=retry, **isolation
     )

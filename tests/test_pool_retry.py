@@ -41,7 +41,7 @@ def plain(**options: Any) -> Retry:
 @pytest.mark.virtual
 async def test_task_is_called_again_until_it_succeeds() -> None:
     work = Flaky(2)
-    [found] = await envelopes(pool([work], retry=plain(attempts=4)))
+    [found] = await envelopes(pool([work], retry=plain(retries=3)))
     assert (found.value, found.attempt) == ("done", 3)
     assert work.gaps() == pytest.approx([1, 2])
     assert found.started == work.called[-1]
@@ -51,7 +51,7 @@ async def test_task_is_called_again_until_it_succeeds() -> None:
 @pytest.mark.virtual
 async def test_last_error_is_the_one_that_is_told() -> None:
     work = Flaky(5)
-    [found] = await envelopes(pool([work], retry=plain(attempts=3)))
+    [found] = await envelopes(pool([work], retry=plain(retries=2)))
     assert found.error is work.error
     assert (found.attempt, len(work.called)) == (3, 3)
 
@@ -86,7 +86,7 @@ async def test_backing_off_tasks_are_bounded() -> None:
         raise ValueError
 
     tasks = [Task(work, index) for index in range(100)]
-    retry = plain(attempts=2, backoff=10)
+    retry = plain(retries=1, backoff=10)
     runner = pool(tasks, 4, retry=retry, max_buffered=7)
     async with runner.run_tasks() as progress:
         await asyncio.sleep(1)
@@ -136,9 +136,26 @@ async def test_only_errors_that_it_is_for_are_retried(on: Any, attempts: int) ->
 
 
 async def test_task_may_have_a_retry_of_its_own() -> None:
-    tasks = [Flaky(1), Task(Flaky(1), retry=Retry(attempts=1))]
+    tasks = [Flaky(1), Task(Flaky(1), retry=Retry(retries=0))]
     runner = pool(tasks, 1, retry=Retry(backoff=0))
     assert sorted(shown(await envelopes(runner))) == ["ValueError", "done"]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+async def test_retries_are_the_calls_after_the_first(retries: int) -> None:
+    for own, runners in [(Retry(retries, backoff=0), None), (None, Retry(retries, backoff=0))]:
+        work = Flaky(9)
+        [found] = await envelopes(pool([Task(work, retry=own)], retry=runners))
+        assert (found.attempt, len(work.called)) == (1 + retries, 1 + retries)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("retries", [0, 1, 2])
+async def test_a_number_stands_for_that_many_retries(retries: int) -> None:
+    for own, runners in [(retries, None), (None, retries)]:
+        work = Flaky(9)
+        [found] = await envelopes(pool([Task(work, retry=own)], retry=runners))
+        assert (found.attempt, len(work.called)) == (1 + retries, 1 + retries)
 
 
 @pytest.mark.virtual
@@ -199,7 +216,7 @@ async def test_what_a_predicate_raises_is_the_error_of_the_task() -> None:
 async def test_jitter_spreads_and_is_repeatable() -> None:
     async def gaps() -> list[float]:
         work = Flaky(4)
-        retry = Retry(5, backoff=1, max_backoff=4, random=random.Random(7))
+        retry = Retry(4, backoff=1, max_backoff=4, random=random.Random(7))
         await envelopes(pool([work], retry=retry))
         return work.gaps()
 
@@ -210,7 +227,7 @@ async def test_jitter_spreads_and_is_repeatable() -> None:
 
 
 def test_delay_never_exceeds_its_bound() -> None:
-    retry = Retry(attempts=10_000, jitter=False)
+    retry = Retry(retries=9_999, jitter=False)
     assert [retry.delay(ValueError(), attempt) for attempt in (1, 2, 3, 8, 9_999)] == [
         0.5,
         1,
@@ -266,7 +283,7 @@ async def test_retry_queues_for_its_capacity_again() -> None:
     runner = HierarchicalTaskPoolRunner([work], capacity, retry=Retry(backoff=0.001))
     async with runner.run_tasks() as progress:
         await until(lambda: runner.snapshot().backing_off)
-        lease = capacity.try_acquire()
+        lease = capacity.acquire_nowait()
         assert lease is not None
         await until(lambda: capacity.waiting, 1_000_000)
         await quiet()
@@ -278,8 +295,8 @@ async def test_retry_queues_for_its_capacity_again() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attempts": 0}, "attempts must be at least 1, got 0"),
-        ({"attempts": 1.5}, r"attempts must be an integer, got 1.5 \(float\)"),
+        ({"retries": -1}, "retries must be at least 0, got -1"),
+        ({"retries": 1.5}, r"retries must be an integer, got 1.5 \(float\)"),
         ({"on": 5}, "on must be an exception class, a tuple of them or a function .* got 5"),
         ({"on": int}, "on must be an exception class"),
         ({"on": (ValueError, 5)}, "on must be an exception class"),

@@ -74,7 +74,7 @@ class Zoo:
             terms["timeout"] = HOUR / 2
         elif kind == "recovers":
             self.attempts[number] = 3
-            terms["retry"] = Retry(3, backoff=60, random=self._chance)
+            terms["retry"] = Retry(2, backoff=60, random=self._chance)
         return Task(work, number, self._chance.randrange(3), **terms)
 
     def _enter(self, number: int) -> None:
@@ -319,7 +319,7 @@ async def test_runners_share_slot_seconds_by_their_weights(kind: str, most: int)
 class Failing(Shares):
     """The same, of tasks of which a third fails at a time, and is called again a little later."""
 
-    retry = Retry(100, on=Fault, backoff=0.125, factor=1, jitter=False)
+    retry = Retry(99, on=Fault, backoff=0.125, factor=1, jitter=False)
 
     def __init__(self, length: Iterator[float], chance: random.Random) -> None:
         super().__init__(length)

@@ -186,7 +186,7 @@ async def _pauses(runner: HierarchicalTaskPoolRunner) -> None:
         {},
         {"lookahead": 3},
         {"ordered": True, "window": 3, "max_buffered": 2},
-        {"retry": Retry(2, backoff=0), "timeout": 60},
+        {"retry": Retry(1, backoff=0), "timeout": 60},
         {"on_error": "stop"},
     ],
     ids=lambda options: "-".join(options) or "plain",

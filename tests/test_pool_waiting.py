@@ -47,7 +47,7 @@ class Scene:
 
     @asynccontextmanager
     async def begun(self) -> AsyncGenerator[TaskRun]:
-        lease = self.capacity.try_acquire(2)
+        lease = self.capacity.acquire_nowait(2)
         assert lease is not None
         self.lease = lease
         async with self.runner.run_tasks() as progress:

@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import headrace
 from headrace import (
     ClosedError,
+    DependencyGraph,
+    DependencySourceObj,
     IteratorResult,
+    PrioritySourceObj,
     PullDedupeObj,
     PullFilterObj,
     PullMapObj,
     PullObj,
     PullObj1To1Link,
     PullReduceObj,
+    PushPullBufferObj,
     SourceBufferObj,
     SourceCancelledError,
     SourceIterObj,
@@ -914,7 +919,7 @@ async def test_reduce_gives_each_running_result(is_async: bool) -> None:
     reducer: Callable[[Any, int], Any] = add if is_async else operator.add
     items = [3, 1, 4, 1, 5]
     assert await collect(PullReduceObj(items, reducer)) == list(itertools.accumulate(items))
-    begun = SourceIterObj(items).reduce(reducer, 100)
+    begun = SourceIterObj(items).accumulate(reducer, 100)
     assert await collect(begun) == list(itertools.accumulate(items, initial=100))[1:]
     begun.restart()
     assert await collect(begun) == list(itertools.accumulate(items, initial=100))[1:]
@@ -967,7 +972,7 @@ async def test_reduce_law_13_accumulator_and_reducer_are_live() -> None:
 async def test_reduce_law_17_a_line_of_ten_thousand() -> None:
     stream: PullObj[int] = SourceIterObj([1, 2])
     for _ in range(10_000):
-        stream = stream.reduce(operator.add)
+        stream = stream.accumulate(operator.add)
     assert await collect(stream) == [1, 10_002]
 
 
@@ -1026,3 +1031,33 @@ async def test_dedupe_law_5_what_it_remembers_is_collected_with_it() -> None:
     del item
     gc.collect()
     assert dead() is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SourceBufferObj[int]([]),
+        lambda: SourceIterObj([1]).map(str).batch(2),
+        lambda: SourceIterObj([]).merge([]),
+        lambda: SourceIterObj([1]).tee(2)[0],
+        PrioritySourceObj[int],
+        lambda: DependencySourceObj(DependencyGraph()),
+        lambda: PushPullBufferObj[int]().source,
+    ],
+)
+def test_a_stream_is_true_and_neither_sized_nor_iterable_nor_awaitable(
+    make: Callable[[], PullObj[Any]],
+) -> None:
+    stream = make()
+    assert bool(stream)
+    for name in ("__len__", "__iter__", "__await__", "__getitem__", "__contains__"):
+        assert not hasattr(stream, name)
+
+
+def test_no_public_stream_is_sized_or_iterable_or_awaitable() -> None:
+    kinds = [getattr(headrace, name) for name in vars(headrace)["__all__"]]
+    streams = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, PullObj)]
+    assert len(streams) > 30
+    for stream in streams:
+        for name in ("__bool__", "__len__", "__iter__", "__await__"):
+            assert not hasattr(stream, name), (stream, name)

@@ -93,9 +93,7 @@ MADE: dict[str, Callable[[], PullObj[int]]] = {
     "flattened": lambda: SourceIterObj([Failing(6)]).flatten(),
     "flattened async": lambda: SourceIterObj([FailingSlowly(6)]).flatten(),
     "filter": lambda: SourceIterObj(range(6)).filter(lambda n: odd_fails(n) == n),
-    "far above": lambda: (
-        SourceIterObj(range(6)).map(odd_fails).map(lambda n: n).window(1).flatten()
-    ),
+    "far above": lambda: SourceIterObj(range(6)).map(odd_fails).map(lambda n: n).batch(1).flatten(),
 }
 
 

@@ -67,14 +67,14 @@ STREAMS = {
     "source": SourceIterObj,
     "line": lambda items: SourceIterObj(items).map(str).filter(bool),
     "concurrent": lambda items: SourceIterObj(items).map(str, concurrency=2),
-    "eager": lambda items: SourceIterObj(items).eager(2),
+    "prefetch": lambda items: SourceIterObj(items).prefetch(2),
     "timeout": lambda items: SourceIterObj(items).timeout(60),
-    "branch": lambda items: SourceIterObj(items).share(1)[0],
+    "branch": lambda items: SourceIterObj(items).tee(1)[0],
     "gate": gate,
     "bridge": lambda items: PullPushBridgeObj(SourceIterObj(items), SinkNullObj()),
-    "race": PullRaceObj,
+    "merge": PullRaceObj,
     "zip": PullZipObj,
-    "race of races": lambda items: PullRaceObj(PullRaceObj(items).map(str)).map(str),
+    "merge of merges": lambda items: PullRaceObj(PullRaceObj(items).map(str)).map(str),
 }
 every_stream = pytest.mark.parametrize("make", [pytest.param(m, id=n) for n, m in STREAMS.items()])
 

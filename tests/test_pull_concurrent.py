@@ -138,7 +138,7 @@ async def test_it_runs_in_the_middle_of_a_line_and_several_times() -> None:
         .map(lambda n: n // 10)
         .map(slow, concurrency=4, window=30)
         .filter(lambda n: n % 3)
-        .window(3)
+        .batch(3)
         .flatten()
     )
     assert await collect(stream) == [n * 10 for n in range(40) if n % 2 and n * 10 % 3]
@@ -557,7 +557,7 @@ async def test_law_4_a_line_of_them_is_closed_anywhere_at_any_moment(seed: int) 
     first = PullMapObj(watched, work, concurrency=rng.randrange(2, 5), ordered=seed % 2 == 0)
     plain = first.map(work)
     second = plain.map(work, concurrency=rng.randrange(1, 5), window=8, on_cancel="keep")
-    last = second.filter(lambda _: True).map(work).window(2).flatten()
+    last = second.filter(lambda _: True).map(work).batch(2).flatten()
     pulls = [asyncio.ensure_future(anext(last)) for _ in range(rng.randrange(5))]
     await turns(rng.randrange(25))
     streams: list[PullObj[int]] = [rng.choice([first, plain, second, last]), last]

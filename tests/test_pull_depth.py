@@ -49,7 +49,7 @@ def distributed(source: PullObj[int]) -> PullObj[int]:
 
 
 def shared(source: PullObj[int]) -> PullObj[int]:
-    return source.share(1)[0]
+    return source.tee(1)[0]
 
 
 def deep(wrap: Wrap, depth: int, source: PullObj[int] | None = None) -> PullObj[int]:
@@ -80,23 +80,24 @@ async def test_law_17_one_more_nested_link_is_refused(wrap: Wrap, other: Wrap) -
     half = deep(other, 50).map(lambda n: n)
     whole = deep(wrap, 50, PullRaceObj(half, [7]).filter(lambda n: n != 7))
     with pytest.raises(
-        ValueError, match=r"source must have at most 99 gates, .* got 100; put \.eager\(1\) between"
+        ValueError,
+        match=r"source must have at most 99 gates, .* got 100; put \.prefetch\(1\) between",
     ):
         wrap(PullConcatObj([1], whole))
     # As it says, so it is: a task of its own counts anew.
-    assert await collect(deep(other, 100, deep(wrap, 100).eager(1))) == [0, 1, 2]
+    assert await collect(deep(other, 100, deep(wrap, 100).prefetch(1))) == [0, 1, 2]
     assert await collect(whole) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda stream: stream.eager(1),
+        lambda stream: stream.prefetch(1),
         lambda stream: stream.timeout(1_000),
         lambda stream: stream.map(lambda n: n, concurrency=2),
-        lambda stream: PullMapObj(stream.eager(2), lambda n: n),
+        lambda stream: PullMapObj(stream.prefetch(2), lambda n: n),
         PullConcatObj,
-        lambda stream: stream.race([]),
+        lambda stream: stream.merge([]),
     ],
 )
 async def test_law_17_a_thousand_streams_of_a_kind_restart(wrap: Wrap) -> None:
@@ -114,7 +115,7 @@ async def test_law_17_restart_that_fails_at_the_top_says_so_at_the_bottom() -> N
     async def once() -> AsyncIterator[int]:
         yield 1
 
-    stream = deep(lambda stream: stream.eager(1), 1_000, SourceIterObj(once()))
+    stream = deep(lambda stream: stream.prefetch(1), 1_000, SourceIterObj(once()))
     assert await collect(stream) == [1]
     with pytest.raises(RuntimeError, match=r"cannot restart: the source .* runs once"):
         stream.restart()
@@ -133,7 +134,7 @@ def test_law_17_restart_of_your_own_is_called_in_between() -> None:
             calls.append("mine")
             super().restart()
 
-    stream = gated(Mine().map(str).eager(1).filter(bool)).take(1)  # type: ignore[arg-type]
+    stream = gated(Mine().map(str).prefetch(1).filter(bool)).take(1)  # type: ignore[arg-type]
     stream.restart()
     assert calls == ["mine"]
 
@@ -196,7 +197,7 @@ async def test_law_17_what_is_too_deep_for_the_stack_raises(wrap: Any) -> None:
             assert await anext(deep(wrap, depth)) == 0
     # And the next one is none the worse for it.
     assert await collect(deep(wrap, 20)) == [0, 1, 2]
-    assert await collect(deep(lambda stream: stream.eager(1), 10, deep(wrap, 20))) == [0, 1, 2]
+    assert await collect(deep(lambda stream: stream.prefetch(1), 10, deep(wrap, 20))) == [0, 1, 2]
 
 
 @pytest.mark.skipif(

@@ -19,6 +19,8 @@ from headrace import (
     PullTakeObj,
     PullTakeWhileObj,
     PullWindowObj,
+    PullWindowTimeoutObj,
+    PushChain,
     SourceCancelledError,
     SourceIterObj,
 )
@@ -95,13 +97,25 @@ async def test_flat_map_takes_callables_of_every_kind() -> None:
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
 async def test_window_gives_lists_of_its_size(size: int) -> None:
     batches = [list(range(10))[at : at + size] for at in range(0, 10, size)]
-    assert await collect(SourceIterObj(range(10)).window(size)) == batches
+    assert await collect(SourceIterObj(range(10)).batch(size)) == batches
     full = [batch for batch in batches if len(batch) == size]
-    assert await collect(SourceIterObj(range(10)).window(size, partial="drop")) == full
+    assert await collect(SourceIterObj(range(10)).batch(size, partial="drop")) == full
+
+
+async def test_batch_with_a_timeout_keeps_partial_lists() -> None:
+    assert type(SourceIterObj([1]).batch(2)) is PullWindowObj
+    assert type(SourceIterObj([1]).batch(2, 0.5)) is PullWindowTimeoutObj
+    assert await collect(SourceIterObj(range(5)).batch(2, timeout=60)) == [[0, 1], [2, 3], [4]]
+    with pytest.raises(ValueError, match=r'partial="drop" has no meaning .* got timeout=0.5'):
+        SourceIterObj([1]).batch(2, 0.5, partial=wrong("drop"))
+    with pytest.raises(ValueError, match=r'partial="drop" has no meaning .* got timeout=0.5'):
+        PushChain.start(int).batch(2, 0.5, partial="drop")
+    with pytest.raises(ValueError, match="partial must be"):
+        SourceIterObj([1]).batch(2, 0.5, partial=wrong("no"))
 
 
 async def test_window_and_flatten_undo_each_other() -> None:
-    assert await collect(SourceIterObj(range(100)).window(7).flatten()) == list(range(100))
+    assert await collect(SourceIterObj(range(100)).batch(7).flatten()) == list(range(100))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -126,7 +140,7 @@ async def test_law_7_random_lines_are_equal_to_their_models(seed: int) -> None:
         elif kind == "skip":
             stream, model = stream.skip(size // 2), model[size // 2 :]
         elif kind == "window" and is_flat:
-            stream = stream.window(size)
+            stream = stream.batch(size)
             model = [model[at : at + size] for at in range(0, len(model), size)]
             is_flat = False
         elif kind == "flatten" and not is_flat:
@@ -157,9 +171,7 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         await turns(n % 2)
         return [n, n]
 
-    stream = (
-        SourceIterObj(range(40)).map(slow).flat_map(pair).map(slow).window(3).flatten().take(70)
-    )
+    stream = SourceIterObj(range(40)).map(slow).flat_map(pair).map(slow).batch(3).flatten().take(70)
     received, cancelled = await cancelled_often(stream, rng)
     assert received == [n for n in range(40) for _ in (0, 1)][:70]
     assert cancelled > 10
@@ -213,7 +225,7 @@ async def test_law_4_closing_ends_the_generator_that_is_being_flattened() -> Non
     async with SourceIterObj(range(3)).flat_map(generator).map(lambda n: n) as stream:
         assert await anext(stream) == 0
     assert closed == ["closed"]
-    waiting = SourceIterObj(range(3)).window(5)
+    waiting = SourceIterObj(range(3)).batch(5)
     pull = asyncio.create_task(anext(PullFlattenObj([wrong(_never())])))
     await turns(3)
     pull.cancel()
@@ -239,7 +251,7 @@ async def test_law_4_closing_while_a_flattened_generator_waits_cancels_the_pull(
 
 
 async def test_law_6_a_window_holds_no_more_than_its_size() -> None:
-    stream = SourceIterObj(range(10)).window(4)
+    stream = SourceIterObj(range(10)).batch(4)
     assert await anext(stream) == [0, 1, 2, 3]
     stream.size = 2
     assert await collect(stream) == [[4, 5], [6, 7], [8, 9]]
@@ -291,7 +303,7 @@ async def test_law_16_flattening_one_long_iterable_lets_the_loop_turn() -> None:
 async def test_law_17_ten_thousand_of_each_run() -> None:
     stream: PullObj[Any] = SourceIterObj(range(3))
     for _ in range(2_500):
-        stream = stream.window(1).flatten().skip(0).take(3)
+        stream = stream.batch(1).flatten().skip(0).take(3)
     assert await collect(stream) == [0, 1, 2]
 
 

@@ -19,6 +19,8 @@ from headrace import (
     PullInOrderObj,
     PullMapObj,
     PullObj,
+    PushBufferObj,
+    SinkCollectObj,
     SourceIterObj,
 )
 from tests.support import Heart, cancelled_often, collect, turns, wrong
@@ -44,7 +46,7 @@ def parted(items: Iterable[int], closes: Callable[[int], bool]) -> list[list[int
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_buffer_until_parts_after_what_its_condition_says(seed: int, is_async: bool) -> None:
+async def test_batch_until_splits_after_what_its_condition_says(seed: int, is_async: bool) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     items = [rng.randrange(10) for _ in range(rng.randrange(40))]
@@ -52,22 +54,24 @@ async def test_buffer_until_parts_after_what_its_condition_says(seed: int, is_as
     def closes(n: int) -> bool:
         return n < 3
 
-    async def slowly(n: int) -> bool:
-        await turns(n % 2)
-        return closes(n)
+    async def slowly(so_far: list[int]) -> bool:
+        await turns(so_far[-1] % 2)
+        return closes(so_far[-1])
 
-    condition: Callable[[int], Any] = slowly if is_async else closes
+    condition: Callable[[list[int]], Any] = (
+        slowly if is_async else lambda so_far: closes(so_far[-1])
+    )
     lists = parted(items, closes)
-    assert await collect(SourceIterObj(items).buffer_until(condition)) == lists
+    assert await collect(SourceIterObj(items).batch_until(condition)) == lists
     full = [part for part in lists if closes(part[-1])]
-    assert await collect(SourceIterObj(items).buffer_until(condition, partial="drop")) == full
+    assert await collect(SourceIterObj(items).batch_until(condition, partial="drop")) == full
     source = generated(items)
-    middle = SourceIterObj(source).map(lambda n: n).buffer_until(condition).flatten()
+    middle = SourceIterObj(source).map(lambda n: n).batch_until(condition).flatten()
     assert await collect(middle.filter(lambda n: n % 2)) == [n for n in items if n % 2]
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_law_2_buffer_until_and_callback_lose_nothing_when_cancelled(seed: int) -> None:
+async def test_law_2_batch_until_and_tap_lose_nothing_when_cancelled(seed: int) -> None:
     print("seed", seed)
     shown: list[int] = []
 
@@ -79,11 +83,11 @@ async def test_law_2_buffer_until_and_callback_lose_nothing_when_cancelled(seed:
         await turns(1)
         shown.append(n)
 
-    async def closes(n: int) -> bool:
+    async def closes(items: list[int]) -> bool:
         await turns(1)
-        return n % 4 == 3
+        return items[-1] % 4 == 3
 
-    stream = SourceIterObj(range(30)).map(slow).callback(slow, show).buffer_until(closes)
+    stream = SourceIterObj(range(30)).map(slow).tap(slow, show).batch_until(closes)
     received, cancelled = await cancelled_often(stream, random.Random(seed))
     assert received == parted(range(30), lambda n: n % 4 == 3)
     assert list(dict.fromkeys(shown)) == list(range(30))
@@ -91,25 +95,124 @@ async def test_law_2_buffer_until_and_callback_lose_nothing_when_cancelled(seed:
 
 
 async def test_law_3_a_failing_condition_costs_one_item_and_no_list() -> None:
-    def condition(n: int) -> bool:
-        return 1 // (n - 2) == 1
+    def condition(items: list[int]) -> bool:
+        return 1 // (items[-1] - 2) == 1
 
-    stream = SourceIterObj(range(6)).buffer_until(condition)
+    stream = SourceIterObj(range(6)).batch_until(condition)
     with pytest.raises(ZeroDivisionError) as caught:
         await anext(stream)
     assert caught.value.__notes__ == ["raised by condition of PullBufferObj"]
     assert await collect(stream) == [[0, 1, 3], [4, 5]]
 
 
+BATCHES: dict[str, Callable[[Callable[[list[int]], Any]], PullObj[list[int]]]] = {
+    "pull": lambda condition: SourceIterObj([1, 2, 10, 3, 4, 20]).batch_until(condition),
+    "pull, stages": lambda condition: PullBufferObj(
+        SourceIterObj(generated([1, 2, 10, 3, 4, 20])).map(lambda n: n), condition
+    ),
+}
+
+
+@pytest.mark.parametrize("build", BATCHES.values(), ids=BATCHES)
+async def test_a_condition_gets_the_list_so_far(
+    build: Callable[[Callable[[list[int]], Any]], PullObj[list[int]]],
+) -> None:
+    seen: list[list[int]] = []
+
+    def condition(items: list[int]) -> bool:
+        assert type(items) is list
+        seen.append(items.copy())
+        return sum(items) > 10
+
+    async def slowly(items: list[int]) -> bool:
+        await turns(1)
+        return condition(items)
+
+    for function in (condition, slowly):
+        seen.clear()
+        assert await collect(build(function)) == [[1, 2, 10], [3, 4, 20]]
+        assert seen == [[1], [1, 2], [1, 2, 10], [3], [3, 4], [3, 4, 20]]
+
+
+async def test_a_list_that_a_condition_kept_stays_as_it_was() -> None:
+    kept: list[list[int]] = []
+
+    def condition(items: list[int]) -> bool:
+        kept.append(items)
+        return len(items) == 3
+
+    lists = await collect(SourceIterObj(range(6)).batch_until(condition))
+    assert lists == [[0, 1, 2], [3, 4, 5]]
+    assert kept == [[0], [0, 1], [0, 1, 2], [3], [3, 4], [3, 4, 5]]
+    assert not any(one is other for one in lists for other in kept)
+
+
+async def test_a_condition_that_changes_its_list_changes_no_batch() -> None:
+    def condition(items: list[int]) -> bool:
+        is_full = len(items) == 3
+        items.clear()
+        items.append(7)
+        return is_full
+
+    lists = await collect(SourceIterObj(range(7)).batch_until(condition))
+    assert lists == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+async def test_law_2_a_failed_or_cancelled_condition_gets_the_same_list_again() -> None:
+    seen: list[list[int]] = []
+    hang = asyncio.Event()
+
+    async def condition(items: list[int]) -> bool:
+        seen.append(items.copy())
+        if items == [1, 3]:
+            await hang.wait()
+        if items[-1] == 2:
+            raise ValueError(items)
+        return False
+
+    stream = SourceIterObj([1, 2, 3, 4]).batch_until(condition)
+    with pytest.raises(ValueError, match=r"\[1, 2\]"):
+        await anext(stream)
+    for _ in range(2):
+        pulling = asyncio.ensure_future(anext(stream))
+        await turns(3)
+        pulling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pulling
+    hang.set()
+    assert await collect(stream) == [[1, 3, 4]]
+    assert seen == [[1], [1, 2], [1, 3], [1, 3], [1, 3], [1, 3, 4]]
+
+
+async def test_a_condition_that_pushes_into_its_own_batch_sees_no_stale_list() -> None:
+    sink: SinkCollectObj[list[str]] = SinkCollectObj()
+    seen: list[list[str]] = []
+
+    def condition(items: list[str]) -> bool:
+        seen.append(items.copy())
+        if items[-1] == "c":
+            # Two more items: the first completes the list, the second begins the next one.
+            for item in ("end", "x"):
+                line.next_nowait(item)
+        return items[-1] == "end"
+
+    line = PushBufferObj(sink, condition)
+    for item in ("a", "c", "d"):
+        await line.next(item)
+    await line.return_()
+    assert sink.buffer == [["a", "end"], ["x", "c", "d"]]
+    assert seen == [["a"], ["a", "c"], ["a", "end"], ["x"], ["x", "c", "d"]]
+
+
 async def test_restart_drops_a_list_that_is_not_closed() -> None:
-    stream = SourceIterObj([1, 2, 3]).buffer_until(lambda n: n == 3)
-    stream.condition = lambda n: n == 1
+    stream = SourceIterObj([1, 2, 3]).batch_until(lambda items: items[-1] == 3)
+    stream.condition = lambda items: items[-1] == 1
     assert await anext(stream) == [1]
-    stream.condition = wrong(lambda n: 1 // 0 if n == 3 else False)
+    stream.condition = wrong(lambda items: 1 // 0 if items[-1] == 3 else False)
     with pytest.raises(ZeroDivisionError):
         await anext(stream)
     stream.restart()
-    stream.condition = lambda n: n == 3
+    stream.condition = lambda items: items[-1] == 3
     assert await collect(stream) == [[1, 2, 3]]
 
 
@@ -132,7 +235,7 @@ async def test_callbacks_are_called_in_order_and_one_after_the_other() -> None:
         log.append(("e", n))
 
     callbacks = (note("a"), slowly("b"), note("c"), slowly("d"), at_once)
-    stream = SourceIterObj(range(3)).map(lambda n: n).callback(*callbacks).filter(lambda n: n != 1)
+    stream = SourceIterObj(range(3)).map(lambda n: n).tap(*callbacks).filter(lambda n: n != 1)
     assert await collect(stream) == [0, 2]
     names = ["a", "b", "b through", "c", "d", "d through", "e"]
     assert log == [(name, n) for n in range(3) for name in names]
@@ -237,7 +340,7 @@ async def test_in_order_is_a_sort(seed: int, is_async: bool) -> None:
     stream.restart()
     assert await collect(stream) == sorted(items)
     again = SourceIterObj(generated(items)).in_order(index, start=start, maxsize=reach)
-    assert await collect(again.window(3).flatten()) == sorted(items)
+    assert await collect(again.batch(3).flatten()) == sorted(items)
 
 
 async def test_in_order_lets_go_of_what_it_holds_when_the_source_ends_with_a_gap() -> None:
@@ -313,7 +416,7 @@ async def test_law_3_an_index_that_is_no_integer_is_a_type_error_with_the_item(i
 
 async def test_law_6_in_order_holds_no_more_than_its_maxsize() -> None:
     drawn: list[int] = []
-    source = SourceIterObj(range(9, -1, -1)).callback(drawn.append)
+    source = SourceIterObj(range(9, -1, -1)).tap(drawn.append)
     stream = source.in_order(lambda n: n, maxsize=4)
     with pytest.raises(OrderError):
         await anext(stream)
@@ -401,7 +504,7 @@ def test_law_14_bad_input_is_refused(
 async def test_law_17_ten_thousand_of_each_run() -> None:
     stream: PullObj[Any] = SourceIterObj(range(3))
     for _ in range(2_500):
-        stream = stream.buffer_until(lambda _: True).flatten().callback(bool).map(int, raw=True)
+        stream = stream.batch_until(lambda _: True).flatten().tap(bool).map(int, raw=True)
     for _ in range(1_000):
         stream = stream.in_order(lambda n: n)
     assert await collect(stream) == [0, 1, 2]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hypothesis import given, settings, strategies as st
 
 from headrace import SKIP, PullObj, SourceBufferObj, SourceIterObj
-from headrace.testing import ScriptedSource, Turns
+from headrace.testing import ScriptedSource, Yields
 from tests.support import collect, turns
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def picky(item: int, modulus: int) -> int:
 def shuffled(stream: PullObj[int], size: int) -> PullObj[tuple[int, int]]:
     """The items with their numbers, none of them more than `size` places away from its own."""
     first: tuple[int, int] = (-1, 0)
-    numbered = stream.reduce(lambda last, n: (last[0] + 1, n), first)
-    return numbered.window(size).flat_map(lambda window: sorted(window, key=lambda pair: pair[1]))
+    numbered = stream.accumulate(lambda last, n: (last[0] + 1, n), first)
+    return numbered.batch(size).flat_map(lambda window: sorted(window, key=lambda pair: pair[1]))
 
 
 delays = st.none() | st.integers(0, 3)
@@ -133,16 +133,16 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "reduce",
+        "accumulate",
         lambda k: (
-            lambda stream, wrap: stream.reduce(wrap(operator.add), k),
+            lambda stream, wrap: stream.accumulate(wrap(operator.add), k),
             lambda items: list(itertools.accumulate(items, initial=k))[1:],
         ),
     ),
     stage(
-        "reduce from the first, not",
+        "accumulate from the first, not",
         lambda _: (
-            lambda stream, wrap: stream.reduce(wrap(operator.sub)),
+            lambda stream, wrap: stream.accumulate(wrap(operator.sub)),
             lambda items: list(itertools.accumulate(items, operator.sub)),
         ),
     ),
@@ -194,33 +194,35 @@ STAGES = st.one_of(
         "flat_map to what waits",
         lambda k: (
             lambda stream, wrap: stream.flat_map(
-                wrap(lambda n: ScriptedSource([n, Turns(1), k, Turns(k % 2)]))
+                wrap(lambda n: ScriptedSource([n, Yields(1), k, Yields(k % 2)]))
             ).take(60),
             lambda items: [m for n in items for m in (n, k)][:60],
         ),
     ),
     stage(
         "window and flatten",
-        lambda k: (lambda stream, _: stream.window(k + 1).flatten(), lambda items: items),
+        lambda k: (lambda stream, _: stream.batch(k + 1).flatten(), lambda items: items),
     ),
     stage(
         "window and sum",
         lambda k: (
-            lambda stream, wrap: stream.window(k + 1).map(wrap(sum)),
+            lambda stream, wrap: stream.batch(k + 1).map(wrap(sum)),
             lambda items: [sum(batch) for batch in batches(items, k + 1)],
         ),
     ),
     stage(
-        "buffer_until and sum",
+        "batch_until and sum",
         lambda k: (
-            lambda stream, wrap: stream.buffer_until(wrap(lambda n: not mixed(n, k + 1))).map(sum),
+            lambda stream, wrap: stream.batch_until(
+                wrap(lambda items: not mixed(items[-1], k + 1))
+            ).map(sum),
             lambda items: [sum(part) for part in parts(items, k + 1)],
         ),
     ),
     stage(
-        "callback",
+        "tap",
         lambda k: (
-            lambda stream, wrap: stream.callback(*[wrap(lambda n: n + k)] * (k % 3 + 1)),
+            lambda stream, wrap: stream.tap(*[wrap(lambda n: n + k)] * (k % 3 + 1)),
             lambda items: items,
         ),
     ),
@@ -270,19 +272,19 @@ STAGES = st.one_of(
         restarts=False,
     ),
     stage(
-        "eager",
-        lambda k: (lambda stream, _: stream.eager(k + 1), lambda items: items),
+        "prefetch",
+        lambda k: (lambda stream, _: stream.prefetch(k + 1), lambda items: items),
         restarts=False,
     ),
     stage(
         "share, not",
-        lambda _: (lambda stream, _: stream.share(1)[0], lambda items: items),
+        lambda _: (lambda stream, _: stream.tee(1)[0], lambda items: items),
         restarts=False,
     ),
     stage(
         "full windows only, and sum",
         lambda k: (
-            lambda stream, wrap: stream.window(k + 1, partial="drop").map(wrap(sum)),
+            lambda stream, wrap: stream.batch(k + 1, partial="drop").map(wrap(sum)),
             lambda items: [sum(b) for b in batches(items, k + 1) if len(b) == k + 1],
         ),
     ),
@@ -299,7 +301,7 @@ def buffered(items: list[int]) -> PullObj[int]:
 
 def halting(items: list[int]) -> PullObj[int]:
     return SourceIterObj(
-        ScriptedSource([step for n in items for step in (Turns(abs(n) % 3), n)] + [Turns(1)])
+        ScriptedSource([step for n in items for step in (Yields(abs(n) % 3), n)] + [Yields(1)])
     )
 
 

@@ -268,7 +268,7 @@ async def test_a_last_line_that_is_ignored_altogether_is_none(tmp_path: Path) ->
 
 async def test_lines_in_the_middle_of_a_line_of_operators(large: Path) -> None:
     lengths = SourceLinesObj(large).filter(lambda line: line[-2] in "05").map(len)
-    total = lengths.reduce(operator.add).skip(19_999)
+    total = lengths.accumulate(operator.add).skip(19_999)
     with large.open() as file:
         assert await collect(total) == [sum(len(line) for line in file if line[-2] in "05")]
     nested = SourceIterObj([large, large]).flat_map(SourceLinesObj)

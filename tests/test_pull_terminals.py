@@ -1,4 +1,4 @@
-"""What takes a stream to its end: `collect`, `count`, `first`, `for_each`, `reduce_all`."""
+"""What takes a stream to its end: `collect`, `count`, `first`, `for_each`, `reduce`."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ async def test_terminals_are_what_they_are_in_plain_python(is_async: bool) -> No
     seen: list[int] = []
     await stream().for_each(seen.append)
     assert seen == expected
-    assert await stream().reduce_all(add if is_async else operator.add) == sum(expected)
-    assert await stream().reduce_all(operator.add, 100) == 100 + sum(expected)
+    assert await stream().reduce(add if is_async else operator.add) == sum(expected)
+    assert await stream().reduce(operator.add, 100) == 100 + sum(expected)
 
 
 async def test_the_end_of_an_empty_stream() -> None:
@@ -73,9 +73,9 @@ async def test_the_end_of_an_empty_stream() -> None:
     with pytest.raises(LookupError, match="give a default"):
         await SourceBufferObj[int]().first()
     await SourceBufferObj[int]().for_each(print)
-    assert await SourceBufferObj[int]().reduce_all(wrong(operator.add), None) is None
+    assert await SourceBufferObj[int]().reduce(wrong(operator.add), None) is None
     with pytest.raises(TypeError, match="empty stream without an initial value"):
-        await SourceBufferObj[int]().reduce_all(operator.add)
+        await SourceBufferObj[int]().reduce(operator.add)
 
 
 async def test_first_leaves_the_rest_and_law_11_collect_goes_on_where_others_stopped() -> None:
@@ -174,8 +174,8 @@ async def test_law_3_errors_name_the_terminal() -> None:
     await stream.for_each(seen.append)
     assert seen == [8.0, 2, 4]
     with pytest.raises(TypeError) as caught_too:
-        await SourceIterObj([1, "a"]).reduce_all(wrong(operator.add))
-    assert caught_too.value.__notes__ == ["raised by reducer of reduce_all()"]
+        await SourceIterObj([1, "a"]).reduce(wrong(operator.add))
+    assert caught_too.value.__notes__ == ["raised by reducer of reduce()"]
 
 
 @pytest.mark.parametrize("stop", range(1, 12))
@@ -271,7 +271,7 @@ async def test_a_class_of_ones_own_is_asked_by_its_own_way() -> None:
 
     assert await Twice().collect() == [2, 4, 6, 8]
     assert await Twice().count() == 4
-    assert await Twice().reduce_all(operator.add) == 20
+    assert await Twice().reduce(operator.add) == 20
     assert await Odd().collect() == [1, 3, 5]
     assert await Odd().map(lambda n: n + 1).count() == 3
 
@@ -304,7 +304,7 @@ async def test_law_14_bad_input_is_named() -> None:
     with pytest.raises(TypeError, match=r"function must be callable, got 3 \(int\)"):
         await stream.for_each(wrong(3))
     with pytest.raises(TypeError, match=r"reducer must be callable, got None"):
-        await stream.reduce_all(wrong(None))
+        await stream.reduce(wrong(None))
     assert await stream.collect() == [1]
 
 

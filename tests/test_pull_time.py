@@ -194,7 +194,7 @@ async def test_law_13_the_timeout_is_live() -> None:
 
 @pytest.mark.virtual
 async def test_a_pull_that_got_its_item_leaves_no_timer() -> None:
-    await collect(SourceIterObj(range(9)).map(_rested).timeout(60).window_timeout(3, 60))
+    await collect(SourceIterObj(range(9)).map(_rested).timeout(60).batch(3, 60))
     loop: Any = asyncio.get_running_loop()
     assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
 
@@ -205,10 +205,10 @@ async def test_a_pull_that_got_its_item_leaves_no_timer() -> None:
 @pytest.mark.parametrize("timeout", [0, 10])
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
 async def test_window_of_a_ready_source_is_that_of_window(size: int, timeout: float) -> None:
-    batches = await collect(SourceIterObj(range(10)).window(size))
+    batches = await collect(SourceIterObj(range(10)).batch(size))
     windows: list[list[int]] = []
     for _ in range(TRIES):
-        windows = await collect(SourceIterObj(range(10)).window_timeout(size, timeout))
+        windows = await collect(SourceIterObj(range(10)).batch(size, timeout))
         if windows == batches:
             return
         # No time at all is over if the machine was busy elsewhere for so long that the stream let the loop turn.
@@ -238,7 +238,7 @@ async def test_law_1_the_source_is_asked_only_while_a_pull_waits() -> None:
         drawn.append(n)
         return n
 
-    async with SourceIterObj(range(100)).map(source).window_timeout(3, 1.0) as stream:
+    async with SourceIterObj(range(100)).map(source).batch(3, 1.0) as stream:
         await turns(5)
         assert drawn == []
         assert await anext(stream) == [0, 1, 2]
@@ -254,7 +254,7 @@ async def test_law_1_the_source_is_asked_only_while_a_pull_waits() -> None:
         await asyncio.sleep(1)
         return n
 
-    async with SourceIterObj(range(9)).map(source).map(slow).window_timeout(3, 0.5) as stream:
+    async with SourceIterObj(range(9)).map(source).map(slow).batch(3, 0.5) as stream:
         assert await anext(stream) == [0]
         await asyncio.sleep(10)
         assert drawn == [0, 1]
@@ -289,7 +289,7 @@ async def test_law_2_random_windows_lose_nothing_and_are_in_time(seed: int) -> N
         return n
 
     # What is above the window runs in the window's task: each item is made once, whatever is cancelled.
-    stream = SourceIterObj(range(200)).map(slow).window_timeout(7, 0.03).filter(bool)
+    stream = SourceIterObj(range(200)).map(slow).batch(7, 0.03).filter(bool)
     received: list[int] = []
     cancelled = 0
     while True:
@@ -688,8 +688,8 @@ async def test_they_work_in_the_middle_of_a_line() -> None:
         .throttle(50)
         .filter(lambda tick: tick % 2 == 0)
         .timeout(1.0)
-        .eager(2)
-        .window_timeout(3, 1.0)
+        .prefetch(2)
+        .batch(3, 1.0)
         .flatten()
         .take(7)
     )
@@ -723,7 +723,7 @@ async def test_law_10_timeouts_strike_by_a_real_clock() -> None:
             await gate.wait()
         return n
 
-    async with SourceIterObj(range(4)).map(slow).window_timeout(10, 0.005).timeout(0.01) as stream:
+    async with SourceIterObj(range(4)).map(slow).batch(10, 0.005).timeout(0.01) as stream:
         began = now()
         assert await anext(stream) == [0, 1]
         assert now() >= began + 0.005

@@ -62,7 +62,7 @@ def a_call_that_is_kept(calls: Calls) -> PullObj[int]:
 
 
 def a_generator(_: Calls) -> PullObj[int]:
-    return SourceIterObj(slow_numbers()).eager(1)
+    return SourceIterObj(slow_numbers()).prefetch(1)
 
 
 filling: list[asyncio.Task[None]] = []

@@ -130,6 +130,10 @@ async def even(n: int) -> bool:
     return n % 2 == 0
 
 
+async def last_is_even(items: list[int]) -> bool:
+    return await even(items[-1])
+
+
 async def add(a: int, b: int) -> int:
     await turns(1)
     return a + b
@@ -176,13 +180,13 @@ ONE: dict[str, Callable[[], Line]] = {
     "dedupe below map": into(
         lambda end: PushMapObj(PushDedupeObj(PushMapObj(end, slowly)), slowly), [1, 2, 1, 3]
     ),
-    "reduce": into(lambda end: PushReduceObj(end, add, 10)),
-    "sync reduce": into(lambda end: PushReduceObj(end, operator.add)),
-    "window": into(lambda end: PushWindowObj(end, 2)),
+    "accumulate": into(lambda end: PushReduceObj(end, add, 10)),
+    "sync accumulate": into(lambda end: PushReduceObj(end, operator.add)),
+    "batch": into(lambda end: PushWindowObj(end, 2)),
     "partial window": into(lambda end: PushWindowObj(end, 4)),
     "window, then map": into(lambda end: PushWindowObj(PushMapObj(end, slowly), 2)),
     "two windows": into(lambda end: PushWindowObj(PushMapObj(PushWindowObj(end, 2), slowly), 2)),
-    "buffer": into(lambda end: PushBufferObj[Any](PushMapObj(end, slowly), even)),
+    "buffer": into(lambda end: PushBufferObj[Any](PushMapObj(end, slowly), last_is_even)),
     "signal": into(lambda end: PushSignalObj(end, WaitObject())),
     "signal before": into(lambda end: PushSignalObj(end, WaitObject(), when="before")),
     "take": into(lambda end: PushTakeObj(PushMapObj(end, slowly), 3)),

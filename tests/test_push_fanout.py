@@ -488,13 +488,13 @@ async def test_a_chain_has_every_operator() -> None:
         PushChain.start(int)
         .serial()
         .dedupe(key=lambda n: n)
-        .callback(before=called.append)
+        .tap(before=called.append)
         .flat_map(lambda n: [n, n])
-        .reduce(lambda a, b: a + b, 0)
-        .window(2)
+        .accumulate(lambda a, b: a + b, 0)
+        .batch(2)
         .flatten()
         .take(5)
-        .window_timeout(2, 10)
+        .batch(2, 10)
         .into(sink)
     )
     for n in (1, 1, 2, 3):
@@ -505,7 +505,7 @@ async def test_a_chain_has_every_operator() -> None:
 
 
 async def test_a_chain_is_built_any_number_of_times_and_never_changes() -> None:
-    chain = PushChain.start(int).window(2)
+    chain = PushChain.start(int).batch(2)
     longer = chain.map(len)
     assert repr(chain) == "<PushChain of 1: PushWindowObj>"
     assert repr(longer) == "<PushChain of 2: PushWindowObj | PushMapObj>"
@@ -573,7 +573,7 @@ def test_law_14_a_chain_refuses_bad_input_where_it_is_written() -> None:
     with pytest.raises(TypeError, match=r"transform must be callable, got 3 \(int\)"):
         PushChain.start().map(wrong(3))
     with pytest.raises(ValueError, match="size must be at least 1"):
-        PushChain.start().window(0)
+        PushChain.start().batch(0)
     with pytest.raises(TypeError, match="sink must be a push object"):
         PushChain.start().into(wrong(PushChain.start()))
 
@@ -588,7 +588,7 @@ def check_types() -> None:
     assert_type(PushChain.start().filter(is_even).map(half), PushChain[int, float])
     assert_type(PushChain.start().filter(is_even).map(str).into(sink), PushObj[int])
     assert_type(PushChain.start(int).map(half).fork(floats, floats), PushObj[int])
-    assert_type(PushChain.start(int).window(3).into(lists), PushObj[int])
+    assert_type(PushChain.start(int).batch(3).into(lists), PushObj[int])
     assert_type(PushChain.start().map(half).distribute(int, floats), PushObj[int])
     assert_type(PushChain.start().map(half).round_robin(floats), PushObj[int])
     PushChain.start(int).map(half).into(sink)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -193,16 +193,16 @@ async def test_window_pushes_lists_and_the_partial_one_at_the_end(count: int) ->
 
 async def test_buffer_pushes_lists_that_a_condition_closes_and_the_open_one_at_the_end() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj()
-    line = PushBufferObj(sink, lambda n: n % 3 == 0)
+    line = PushBufferObj(sink, lambda items: items[-1] % 3 == 0)
     await push_all(line, range(1, 6))
     assert sink.buffer == [[1, 2, 3]]
-    line.condition = lambda n: n % 2 == 0
+    line.condition = lambda items: items[-1] % 2 == 0
     await push_all(line, [6, 7])
     assert sink.buffer == [[1, 2, 3], [4, 5, 6]]
     await line.return_()
     assert sink.buffer == [[1, 2, 3], [4, 5, 6], [7]]
     dropping: SinkCollectObj[list[int]] = SinkCollectObj()
-    other = PushBufferObj(dropping, bool, partial="drop")
+    other = PushBufferObj(dropping, lambda items: items[-1], partial="drop")
     await push_all(other, [0, 1, 0])
     await other.return_()
     assert dropping.buffer == [[0, 1]]
@@ -457,11 +457,11 @@ async def test_law_12_serial_serves_in_the_order_of_arrival_whoever_gives_up() -
 
 
 STAGES: dict[str, Callable[[Any], Any]] = {
-    "window": lambda sink: PushWindowObj(sink, 1),
+    "batch": lambda sink: PushWindowObj(sink, 1),
     "take": lambda sink: PushTakeObj(sink, 10),
     "flatten": lambda sink: PushFlatMapObj(sink, lambda n: [n]),
     "filter": lambda sink: PushFilterObj(sink, lambda _: True),
-    "reduce": lambda sink: PushReduceObj(sink, lambda _, n: n),
+    "accumulate": lambda sink: PushReduceObj(sink, lambda _, n: n),
     "dedupe": lambda sink: PushDedupeObj(sink, key=id),
 }
 
@@ -473,7 +473,7 @@ async def test_law_17_ten_thousand_of_each(name: str) -> None:
     for _ in range(10_000):
         line = STAGES[name](line)
     await line.next(0)
-    if name == "window":
+    if name == "batch":
         depth, inner = 0, sink.buffer
         while inner != [0]:
             depth, inner = depth + 1, inner[0]

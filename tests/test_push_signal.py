@@ -26,7 +26,7 @@ from headrace import (
     WaitObject,
     WouldBlock,
 )
-from headrace.testing import Delay, Forever, Raise, ScriptedSource, Turns, sweep, sweep_endings
+from headrace.testing import Delay, Forever, Raise, ScriptedSource, Yields, sweep, sweep_endings
 from tests.support import Gate, collect, turns, wrong
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ async def test_law_1_nothing_is_pulled_while_the_gate_is_closed() -> None:
 async def test_a_turn_of_the_loop_does_not_close_the_gate() -> None:
     signal: WaitObject[None] = WaitObject()
     signal.resolve()
-    stream = PullGateObj(ScriptedSource([Turns(3), 1, Turns(1), 2, Turns(2)]), signal)
+    stream = PullGateObj(ScriptedSource([Yields(3), 1, Yields(1), 2, Yields(2)]), signal)
     assert await collect(stream) == [1, 2]
 
 
@@ -304,7 +304,7 @@ async def test_a_rejected_signal_raises_until_it_is_reset() -> None:
 
 async def test_a_stopped_signal_leaves_the_gate_open() -> None:
     signal: WaitObject[None] = WaitObject()
-    source = ScriptedSource([1, Turns(2), 2])
+    source = ScriptedSource([1, Yields(2), 2])
     stream = PullGateObj(source, signal).map(str)
     pull = a_pull(stream)
     await turns(3)
@@ -351,7 +351,7 @@ async def test_law_11_a_restart_closes_the_gate() -> None:
 
 @pytest.mark.virtual
 async def test_law_2_a_gate_cancelled_anywhere_loses_nothing() -> None:
-    script = [1, Delay(1), 2, 3, Turns(2), 4, Delay(1), Turns(1), 5]
+    script = [1, Delay(1), 2, 3, Yields(2), 4, Delay(1), Yields(1), 5]
 
     class Ticks(WaitObject[Any]):
         """Comes a moment after it is waited for."""
@@ -413,17 +413,17 @@ async def test_the_lists_are_those_that_the_condition_parts() -> None:
             expected.append([])
     rest = expected.pop()
 
-    async def above(item: int) -> bool:
+    async def above(items: list[int]) -> bool:
         await turns(dice.randrange(2))
-        return item > 6
+        return items[-1] > 6
 
-    for condition in (lambda item: item > 6, above):
+    for condition in (lambda items: items[-1] > 6, above):
         for keeps in (True, False):
             sink: SinkCollectObj[list[int]] = SinkCollectObj()
             line = (
                 PushChain.start(int)
                 .map(int)
-                .buffer_until(condition, partial="keep" if keeps else "drop")
+                .batch_until(condition, partial="keep" if keeps else "drop")
                 .into(PushMapObj(sink, list))
             )
             for item in items:
@@ -436,7 +436,7 @@ async def test_the_lists_are_those_that_the_condition_parts() -> None:
 
 async def test_law_3_an_error_of_the_condition_costs_its_item() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj()
-    line = PushBufferObj[int](sink, lambda n: 12 % n == 5)
+    line = PushBufferObj[int](sink, lambda items: 12 % items[-1] == 5)
     await line.next(7)
     with pytest.raises(ZeroDivisionError) as caught:
         await line.next(0)
@@ -451,7 +451,7 @@ async def test_law_13_the_condition_is_live_and_throw_drops_the_list() -> None:
     sink: SinkCollectObj[list[int]] = SinkCollectObj()
     line = PushBufferObj[int](sink, lambda _: False)
     await line.next(1)
-    line.condition = lambda n: n == 2
+    line.condition = lambda items: items[-1] == 2
     await line.next(2)
     assert sink.buffer == [[1, 2]]
     await line.next(3)

@@ -57,12 +57,12 @@ async def through_a_line(count: int) -> int:
 
 
 async def through_windows(count: int) -> int:
-    return await SourceIterObj(ITEM for _ in range(count)).window(7).flatten().map(later).count()
+    return await SourceIterObj(ITEM for _ in range(count)).batch(7).flatten().map(later).count()
 
 
 async def through_a_merge(count: int) -> int:
     parts = [give(count // 4) for _ in range(4)]
-    return await SourceIterObj(parts[0]).race(*parts[1:]).count()
+    return await SourceIterObj(parts[0]).merge(*parts[1:]).count()
 
 
 async def through_a_buffer(count: int) -> int:
@@ -152,7 +152,7 @@ async def cancelled_in_a_buffer(count: int) -> int:
     return count
 
 
-WAYS: list[tuple[Callable[[int], Awaitable[int]], int]] = [
+INTERRUPTIONS: list[tuple[Callable[[int], Awaitable[int]], int]] = [
     (through_a_line, MANY),
     (through_windows, MANY),
     (through_a_merge, MANY),
@@ -174,7 +174,9 @@ def references() -> list[int]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("way", "count"), WAYS, ids=[way.__name__ for way, _ in WAYS])
+@pytest.mark.parametrize(
+    ("way", "count"), INTERRUPTIONS, ids=[way.__name__ for way, _ in INTERRUPTIONS]
+)
 def test_a_million_items_leave_nothing(way: Callable[[int], Any], count: int) -> None:
     with asyncio.Runner() as runner:
         # Once for what is made once, and is kept.

@@ -171,7 +171,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "HierarchicalTaskPoolRunner": (runner, "<HierarchicalTaskPoolRunner 'pool': idle>"),
     "IteratorResult": (lambda: IteratorResult(1, False), "IteratorResult(value=1, done=False)"),
-    "Lease": (lambda: capacity().try_acquire(2), "<Lease of 2 slots of 'fetches'>"),
+    "Lease": (lambda: capacity().acquire_nowait(2), "<Lease of 2 slots of 'fetches'>"),
     "PriorityDependencySourceObj": (
         lambda: PriorityDependencySourceObj(graph()),
         "<PriorityDependencySourceObj: 1 ready, open>",
@@ -330,8 +330,8 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Rate": (lambda: Rate(5), "Rate(amount=5, per=60.0, burst=None)"),
     "Retry": (
-        lambda: Retry(attempts=3, backoff=1, factor=2, max_backoff=9),
-        "<Retry: 3 attempts, from 1.0 s by 2.0 to 9.0 s>",
+        lambda: Retry(retries=2, backoff=1, factor=2, max_backoff=9),
+        "<Retry: 2 retries, from 1.0 s by 2.0 to 9.0 s>",
     ),
     "SinkCallbackObj": (lambda: SinkCallbackObj(parse), "<SinkCallbackObj: calls parse, open>"),
     "SinkCapacityObj": (
@@ -360,7 +360,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: PushPullBufferObj().source,
         "<the source of a buffer: 0 items, open>",
     ),
-    "PullBranchObj": (lambda: source().share(2)[0], "<PullBranchObj: 0 of 1024 behind, open>"),
+    "PullBranchObj": (lambda: source().tee(2)[0], "<PullBranchObj: 0 of 1024 behind, open>"),
     "PullMapPoolObj": (
         lambda: source().map_pool(parse, capacity()),
         "<PullMapPoolObj: 0 running, 0 unread, open>",
@@ -377,7 +377,7 @@ PLAIN = {
     "CapacitySnapshot",
     "DependencyNode",
     "PoolSnapshot",
-    "Settling",
+    "OutcomeListener",
     "TaskProgressEnvelope",
 }
 

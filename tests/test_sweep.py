@@ -79,14 +79,14 @@ from headrace import (
     WaitObject,
     WrongLoopError,
 )
-from headrace.testing import Delay, Raise, ScriptedSource, Turns, sweep, sweep_endings
+from headrace.testing import Delay, Raise, ScriptedSource, Yields, sweep, sweep_endings
 from tests.support import EXPORTED, Heart, collect, turns, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
     from pathlib import Path
 
-    from headrace.testing import Way
+    from headrace.testing import Interruption
 
     Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -229,7 +229,7 @@ class Branch(PullFilterObj[Any]):
     """One of two branches, which keeps the other open."""
 
     def __init__(self, source: PullObj[Any]) -> None:
-        self.other, branch = source.share(2, maxsize=100_000)
+        self.other, branch = source.tee(2, maxsize=100_000)
         super().__init__(branch, lambda _: True)
 
     async def aclose(self) -> None:
@@ -277,7 +277,7 @@ class Always(WaitObject[Any]):
 def halting(items: list[Any]) -> ScriptedSource:
     """A source that waits now and then, also before its end, and while it closes."""
     return ScriptedSource(
-        [step for n, item in enumerate(items) for step in (Turns(n % 3), item)] + [Turns(1)],
+        [step for n, item in enumerate(items) for step in (Yields(n % 3), item)] + [Yields(1)],
         closing=1,
     )
 
@@ -419,6 +419,11 @@ def caught(source: PullObj[Any], answer: Callable[[int], Any]) -> PullObj[Any]:
     return PullCatchObj(source.map(picky), handler)
 
 
+def of_last(function: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
+    """A condition on a list: that function of its last item."""
+    return lambda items: function(items[-1])
+
+
 def parted(items: list[int]) -> list[list[int]]:
     """Lists that end with what can be divided by three."""
     parts: list[list[int]] = [[]]
@@ -452,14 +457,14 @@ def _timeout(on_timeout: Literal["raise", "skip"]) -> Row:
     )
 
 
-def _window_timeout(timeout: float) -> Row:
+def _batch_timeout(timeout: float) -> Row:
     """A list may leave early: what is compared is what is in them."""
     return Row(
-        f"window_timeout, {timeout} s",
+        f"batch with timeout, {timeout} s",
         lambda source, _: PullWindowTimeoutObj(source, 4, timeout).flatten(),
         lambda items: items,
         covers=(PullWindowTimeoutObj,),
-        identity=lambda stream: stream.window_timeout(2, timeout).flatten(),
+        identity=lambda stream: stream.batch(2, timeout).flatten(),
         depth=2_000,
         bad=(
             (lambda: PullWindowTimeoutObj([1], 0, 1), ValueError, "size must be .*got 0"),
@@ -679,11 +684,11 @@ ROWS = [
         calls="none",
     ),
     Row(
-        "callback",
+        "tap",
         lambda source, wrap: PullCallbackObj(source, wrap(lambda n: n * 10)),
         lambda items: items,
         covers=(PullCallbackObj,),
-        identity=lambda stream: stream.callback(bool),
+        identity=lambda stream: stream.tap(bool),
         bad=(
             (lambda: PullCallbackObj([1]), TypeError, "callbacks must be .*got none"),
             (
@@ -754,22 +759,22 @@ ROWS = [
         ),
     ),
     Row(
-        "reduce",
+        "accumulate",
         lambda source, wrap: PullReduceObj(source, wrap(operator.add), 100),
         lambda items: list(itertools.accumulate(items, initial=100))[1:],
         covers=(PullReduceObj,),
-        identity=lambda stream: stream.reduce(lambda _, n: n, 0),
+        identity=lambda stream: stream.accumulate(lambda _, n: n, 0),
         bad=(
             (lambda: PullReduceObj([1], wrong(3)), TypeError, r"reducer must be .*got 3 \(int\)"),
             (lambda: PullReduceObj(wrong(7), max), TypeError, r"source must be .*got 7 \(int\)"),
         ),
     ),
     Row(
-        "reduce from the first item",
+        "accumulate from the first item",
         lambda source, wrap: PullReduceObj(source, wrap(operator.add)),
         lambda items: list(itertools.accumulate(items)),
         covers=(PullReduceObj,),
-        identity=lambda stream: stream.reduce(lambda _, n: n),
+        identity=lambda stream: stream.accumulate(lambda _, n: n),
     ),
     Row(
         "dedupe",
@@ -881,11 +886,11 @@ ROWS = [
         ),
     ),
     Row(
-        "window",
+        "batch",
         lambda source, _: PullWindowObj(source, 4),
         lambda items: [items[at : at + 4] for at in range(0, len(items), 4)],
         covers=(PullWindowObj,),
-        identity=lambda stream: stream.window(1).flatten(),
+        identity=lambda stream: stream.batch(1).flatten(),
         bad=(
             (lambda: PullWindowObj([1], 0), ValueError, r"size must be .*got 0 \(int\)"),
             (lambda: PullWindowObj([1], wrong("2")), TypeError, r"size must be .*got '2' \(str\)"),
@@ -898,11 +903,11 @@ ROWS = [
         calls="none",
     ),
     Row(
-        "buffer_until",
-        lambda source, wrap: PullBufferObj(source, wrap(lambda n: n % 3 == 0)),
+        "batch_until",
+        lambda source, wrap: PullBufferObj(source, of_last(wrap(lambda n: n % 3 == 0))),
         parted,
         covers=(PullBufferObj,),
-        identity=lambda stream: stream.buffer_until(lambda _: True).flatten(),
+        identity=lambda stream: stream.batch_until(lambda _: True).flatten(),
         bad=(
             (
                 lambda: PullBufferObj([1], wrong(3)),
@@ -917,21 +922,21 @@ ROWS = [
         ),
     ),
     Row(
-        "share, the only branch",
-        lambda source, _: source.share(1)[0],
+        "tee, the only branch",
+        lambda source, _: source.tee(1)[0],
         lambda items: items,
         covers=(),
-        identity=lambda stream: stream.share(1)[0],
+        identity=lambda stream: stream.tee(1)[0],
         depth=100,
         bad=(
-            (lambda: SourceIterObj([1]).share(0), ValueError, "n must be at least 1, got 0"),
+            (lambda: SourceIterObj([1]).tee(0), ValueError, "n must be at least 1, got 0"),
             (
-                lambda: SourceIterObj([1]).share(2, maxsize=0),
+                lambda: SourceIterObj([1]).tee(2, maxsize=0),
                 ValueError,
                 "maxsize must be at least 1, got 0",
             ),
             (
-                lambda: SourceIterObj([1]).share(2, overflow=wrong("drop")),
+                lambda: SourceIterObj([1]).tee(2, overflow=wrong("drop")),
                 ValueError,
                 "overflow must be .*got 'drop'",
             ),
@@ -940,7 +945,7 @@ ROWS = [
         restarts="never",
     ),
     Row(
-        "share, a branch ahead of another",
+        "tee, a branch ahead of another",
         lambda source, _: Branch(source),
         lambda items: items,
         covers=(),
@@ -948,11 +953,11 @@ ROWS = [
         restarts="never",
     ),
     Row(
-        "eager",
+        "prefetch",
         lambda source, _: PullEagerObj(source, 2),
         lambda items: items,
         covers=(PullEagerObj,),
-        identity=lambda stream: stream.eager(),
+        identity=lambda stream: stream.prefetch(),
         bad=(
             (
                 lambda: PullEagerObj([1], 0),
@@ -973,9 +978,9 @@ ROWS = [
     _timeout("raise"),
     _timeout("skip"),
     # With what is there at once, with what comes within some delays, and full.
-    _window_timeout(0),
-    _window_timeout(0.4),
-    _window_timeout(100),
+    _batch_timeout(0),
+    _batch_timeout(0.4),
+    _batch_timeout(100),
     Row(
         "throttle",
         lambda source, _: PullThrottleObj(source, 1e9, burst=100),
@@ -1025,14 +1030,14 @@ ROWS = [
         identity=lambda stream: stream.concat(()),
         bad=(
             (
-                lambda: PullConcatObj([1], eager=0),
+                lambda: PullConcatObj([1], prefetch=0),
                 ValueError,
-                "eager must be at least 1 .*got 0",
+                "prefetch must be at least 1 .*got 0",
             ),
             (
-                lambda: PullConcatObj([1], on_error=wrong("loud")),
+                lambda: PullConcatObj([1], errors=wrong("loud")),
                 ValueError,
-                "on_error must be .*got 'loud'",
+                "errors must be .*got 'loud'",
             ),
         ),
     ),
@@ -1063,27 +1068,27 @@ ROWS = [
         identity=lambda stream: stream.round_robin(()),
     ),
     _merged(
-        "race",
+        "merge",
         PullRaceObj,
         lambda items: [*items, 10, 11],
         lambda: [halting([10, 11])],
-        identity=lambda stream: stream.race(()),
+        identity=lambda stream: stream.merge(()),
         ordered=False,
     ),
     _merged(
-        "race_robin",
+        "fair merge",
         PullRaceRobinObj,
         lambda items: [*items, 10, 11],
         lambda: [halting([10, 11])],
-        identity=lambda stream: stream.race_robin(()),
+        identity=lambda stream: stream.merge((), fair=True),
         ordered=False,
     ),
     _merged(
-        "cutoff",
+        "take_until",
         PullRaceCutoffObj,
         lambda items: items,
         lambda: [halting([])],
-        identity=lambda stream: stream.cutoff(()),
+        identity=lambda stream: stream.take_until(()),
         bad=(
             (
                 lambda: PullRaceCutoffObj([1], [2], error=wrong("end")),
@@ -1116,7 +1121,7 @@ ROWS = [
         ),
     ),
     _merged(
-        "labelled race",
+        "labelled merge",
         PullLabeledRaceObj,
         lambda items: labelled(0, items) + labelled(1, [10, 11]),
         lambda: [halting([10, 11])],
@@ -1124,7 +1129,7 @@ ROWS = [
         ordered=False,
     ),
     _merged(
-        "labelled race_robin",
+        "labelled fair merge",
         PullLabeledRaceRobinObj,
         lambda items: labelled(0, items) + labelled(1, [10, 11]),
         lambda: [halting([10, 11])],
@@ -1146,9 +1151,9 @@ ROWS = [
             source.map(wrap(lambda n: n + 1))
             .flat_map(wrap(lambda n: [n, n]))
             .filter(wrap(lambda n: n != 3))
-            .window(3)
+            .batch(3)
             .flatten()
-            .reduce(wrap(operator.add), 0)
+            .accumulate(wrap(operator.add), 0)
         ),
         lambda items: list(
             itertools.accumulate(m for n in items for m in (n + 1, n + 1) if m != 3)
@@ -1410,14 +1415,14 @@ SWAPS = [
     ),
     Swap(
         "reducer",
-        lambda stream: stream.reduce(operator.add),
+        lambda stream: stream.accumulate(operator.add),
         "reducer",
         operator.sub,
         [0, 1, -1, -4, -8, -13],
     ),
     Swap(
         "accumulator",
-        lambda stream: stream.reduce(operator.add, 0),
+        lambda stream: stream.accumulate(operator.add, 0),
         "accumulator",
         100,
         [0, 1, 102, 105, 109, 114],
@@ -1432,7 +1437,7 @@ SWAPS = [
     ),
     Swap(
         "size of window",
-        lambda stream: stream.window(2),
+        lambda stream: stream.batch(2),
         "size",
         1,
         [[0, 1], [2], [3], [4], [5]],
@@ -1442,14 +1447,14 @@ SWAPS = [
     Swap("size of skip", lambda stream: stream.skip(4), "size", 2, [2, 3, 4, 5], taken=0),
     Swap(
         "condition",
-        lambda stream: stream.buffer_until(lambda n: n % 3 == 0),
+        lambda stream: stream.batch_until(lambda items: items[-1] % 3 == 0),
         "condition",
         lambda _: True,
         [[0], [1, 2, 3], [4], [5]],
     ),
     Swap(
         "callbacks",
-        lambda stream: stream.map(lambda n: [n]).callback(lambda item: item.append("a")),
+        lambda stream: stream.map(lambda n: [n]).tap(lambda item: item.append("a")),
         "callbacks",
         [lambda item: item.append("b"), lambda item: item.append("c")],
         [[0, "a"], [1, "a"], [2, "b", "c"], [3, "b", "c"], [4, "b", "c"], [5, "b", "c"]],
@@ -1470,7 +1475,7 @@ SWAPS = [
     ),
     Swap(
         "buffer_size",
-        lambda stream: stream.eager(),
+        lambda stream: stream.prefetch(),
         "buffer_size",
         3,
         [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 2)],
@@ -1486,16 +1491,16 @@ SWAPS = [
         items=PullTimerObj(1, count=6),
     ),
     Swap(
-        "size of window_timeout",
-        lambda stream: stream.window_timeout(2, 100),
+        "size of batch with timeout",
+        lambda stream: stream.batch(2, 100),
         "size",
         3,
         [[0, 1], [2, 3, 4], [5]],
         taken=1,
     ),
     Swap(
-        "seconds of window_timeout",
-        lambda stream: stream.window_timeout(10, 1.5),
+        "seconds of batch with timeout",
+        lambda stream: stream.batch(10, 1.5),
         "seconds",
         0,
         [([0, 1], 2.5), ([2], 3), ([3], 4), ([4], 5), ([5], 6)],
@@ -1533,7 +1538,7 @@ TIMED_SOURCES = [
 ]
 
 
-async def _law_2(row: Row, source: Open, ways: list[Way]) -> None:
+async def _law_2(row: Row, source: Open, interruptions: list[Interruption]) -> None:
     for called in row.kinds()[: 1 if source.is_twin else 2]:
 
         def build(called: Called = called) -> PullObj[Any]:
@@ -1543,7 +1548,7 @@ async def _law_2(row: Row, source: Open, ways: list[Way]) -> None:
         await sweep(
             build,
             row.expected(),
-            ways=ways,
+            interruptions=interruptions,
             ordered=row.ordered,
             excused_by=source.excused_by,
             timeout=PATIENCE,
@@ -1584,9 +1589,9 @@ async def test_law_2_an_awaitable_dropped_anywhere_loses_nothing(row: Row, sourc
 
 async def test_law_2_a_generator_whose_awaitable_was_dropped_says_so() -> None:
     await sweep(
-        lambda: SourceIterObj(ScriptedSource([1, Turns(1), 2]).as_generator()),
+        lambda: SourceIterObj(ScriptedSource([1, Yields(1), 2]).as_generator()),
         [1, 2],
-        ways=["drop"],
+        interruptions=["drop"],
         excused_by=SourceCancelledError,
     )
 
@@ -1667,7 +1672,7 @@ async def test_law_3_an_error_of_a_source_costs_nothing_else(
         for kind in row.kinds():
             kind.begin()
             error = raises(at)
-            script = [*row.items[:at], Turns(1), Raise(error), *row.items[at:]]
+            script = [*row.items[:at], Yields(1), Raise(error), *row.items[at:]]
             source = ScriptedSource(script)
             items, errors = await outcomes(row.build(SourceIterObj(source), kind))
             expected = row.expected()
@@ -1883,7 +1888,7 @@ class Finished:
     def __post_init__(self) -> None:
         self.seen: list[Any] = []
         self.is_through = False
-        self.counted = self.stream.callback(self.seen.append)
+        self.counted = self.stream.tap(self.seen.append)
 
     async def __anext__(self) -> Any:
         if not self.is_through:
@@ -1904,8 +1909,8 @@ class Finished:
                 await self.counted.count()
             case "for_each":
                 await self.stream.for_each(self.noted)
-            case "reduce_all":
-                await self.stream.reduce_all(self.noted, None)
+            case "reduce":
+                await self.stream.reduce(self.noted, None)
             case _:
                 while (item := await self.stream.first(self)) is not self:
                     self.seen.append(item)
@@ -1919,7 +1924,7 @@ class Finished:
         await self.counted.aclose()
 
 
-@pytest.mark.parametrize("terminal", ["collect", "count", "first", "for_each", "reduce_all"])
+@pytest.mark.parametrize("terminal", ["collect", "count", "first", "for_each", "reduce"])
 @every_source
 async def test_law_2_a_terminal_cancelled_anywhere_and_begun_again_misses_nothing(
     terminal: str, source: Open
@@ -1929,12 +1934,12 @@ async def test_law_2_a_terminal_cancelled_anywhere_and_begun_again_misses_nothin
         def build(called: Called = called) -> Any:
             called.begin()
             line = source.open(range(6)).map(called(lambda n: n + 1)).filter(lambda n: n != 3)
-            return Finished(line.window(2).flatten(), terminal, called)
+            return Finished(line.batch(2).flatten(), terminal, called)
 
         await sweep(
             build,
             [1, 2, 4, 5, 6],
-            ways=["cancel", "late", "twice", "timeout"],
+            interruptions=["cancel", "late", "twice", "timeout"],
             excused_by=source.excused_by,
             timeout=PATIENCE,
         )
@@ -1954,7 +1959,7 @@ async def test_law_2_a_cancelled_collect_of_it_hands_back(row: Row) -> None:
         await sweep(
             build,
             row.expected(),
-            ways=["cancel", "timeout"],
+            interruptions=["cancel", "timeout"],
             ordered=row.ordered,
             timeout=PATIENCE,
         )

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from headrace import PullRaceObj, PullWindowTimeoutObj, SourceIterObj
 from headrace.testing import (
-    At,
+    AtTime,
     Delay,
     MarbleError,
     RecordingSink,
@@ -62,7 +62,7 @@ def test_any_line_comes_out_as_it_went_in(moments: list[list[str]]) -> None:
 def test_whatever_an_item_is_a_line_says_which_it_was(moments: list[list[str]]) -> None:
     script: list[Any] = []
     for number, moment in enumerate(moments):
-        script += [At(number), *moment]
+        script += [AtTime(number), *moment]
     with asyncio.Runner(loop_factory=VirtualClock()) as runner:
         line = runner.run(marbles(ScriptedSource(script)))
         assert runner.run(marbles(ScriptedSource(line))) == line

@@ -167,8 +167,8 @@ async def test_a_case_that_fails_by_itself_says_so() -> None:
         await cancel_everywhere(fails)
     with pytest.raises(SweepError, match="left alone: the case yielded twice"):
         await cancel_everywhere(twice)
-    with pytest.raises(ValueError, match=r"ways must be among .*got .*'drop'"):
-        await cancel_everywhere(fails, ways=["drop"])
+    with pytest.raises(ValueError, match=r"interruptions must be among .*got .*'drop'"):
+        await cancel_everywhere(fails, interruptions=["drop"])
 
 
 async def test_work_that_never_waits_has_no_place() -> None:
@@ -210,9 +210,9 @@ async def test_more_places_than_are_tried_are_no_pass(monkeypatch: pytest.Monkey
         yield turns(places)
 
     places = 2
-    assert await cancel_everywhere(case, ways=["cancel"]) == 2
+    assert await cancel_everywhere(case, interruptions=["cancel"]) == 2
     places = 6
     with pytest.raises(
         SweepError, match=r'1 fault in 3 runs, .* 3 places:\n.*"cancel" at suspension 3: not tried'
     ):
-        await cancel_everywhere(case, ways=["cancel"])
+        await cancel_everywhere(case, interruptions=["cancel"])

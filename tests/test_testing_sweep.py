@@ -10,7 +10,7 @@ import pytest
 
 from headrace import PullObj, PullObj1To1Link, PushPullBufferObj, SourceIterObj, SourceObj
 from headrace.testing import (
-    At,
+    AtTime,
     Delay,
     Forever,
     Raise,
@@ -18,7 +18,7 @@ from headrace.testing import (
     ScriptedSource,
     Step,
     SweepError,
-    Turns,
+    Yields,
     cancel_everywhere,
     sweep,
     sweep_endings,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
 TRIES = 5
-SCRIPT = [1, Turns(2), 2, Turns(1), 3]
+SCRIPT = [1, Yields(2), 2, Yields(1), 3]
 
 
 class Careless(SourceObj[Any]):
@@ -122,7 +122,7 @@ class Forgetful(PullObj1To1Link[Any, Any]):
 
 
 async def test_a_script_is_played_step_by_step() -> None:
-    source = ScriptedSource([1, Turns(3), 2, Raise(OSError("disk")), 3])
+    source = ScriptedSource([1, Yields(3), 2, Raise(OSError("disk")), 3])
     stream = aiter(source)
     assert await anext(stream) == 1
     pull = asyncio.ensure_future(anext(stream))
@@ -166,7 +166,9 @@ async def test_a_recording_sink_tells_what_was_offered_from_what_was_accepted() 
 async def test_a_sweep_tries_every_suspension() -> None:
     # Three in the run; and, of the first tries of items, two: the first and the second suspension. A busy machine may
     # add a turn of the loop.
-    assert await sweep(lambda: aiter(ScriptedSource(SCRIPT)), [1, 2, 3], ways=["cancel"]) >= 5
+    assert (
+        await sweep(lambda: aiter(ScriptedSource(SCRIPT)), [1, 2, 3], interruptions=["cancel"]) >= 5
+    )
     # It never waits. Only if the machine is busy elsewhere for so long it lets the loop have a turn.
     assert 0 in [await sweep(lambda: SourceIterObj([1, 2]), [1, 2]) for _ in range(TRIES)]
 
@@ -174,12 +176,12 @@ async def test_a_sweep_tries_every_suspension() -> None:
 @pytest.mark.parametrize("way", ["cancel", "late", "twice", "timeout", "drop"])
 async def test_a_sweep_notices_what_is_lost_in_each_way(way: Any) -> None:
     with pytest.raises(SweepError, match=rf'"{way}" at suspension 1 of the run.*got \[1, 3\]'):
-        await sweep(Careless, [1, 2, 3], ways=[way])
+        await sweep(Careless, [1, 2, 3], interruptions=[way])
 
 
 async def test_a_sweep_notices_what_is_repeated() -> None:
     with pytest.raises(SweepError, match=r"got \[1, 1, 2, 3\]"):
-        await sweep(lambda: Careless(repeats=True), [1, 2, 3], ways=["cancel"])
+        await sweep(lambda: Careless(repeats=True), [1, 2, 3], interruptions=["cancel"])
 
 
 async def test_a_sweep_notices_what_is_wrong_without_it() -> None:
@@ -198,7 +200,7 @@ async def test_a_sweep_notices_a_clean_end_that_hides_a_loss() -> None:
 
     # Iterated by hand, it just ends.
     with pytest.raises(SweepError, match=r"expected \[0, 1, 2\], got \[0\]"):
-        await sweep(generator, [0, 1, 2], ways=["cancel"], excused_by=OSError)
+        await sweep(generator, [0, 1, 2], interruptions=["cancel"], excused_by=OSError)
 
 
 @pytest.mark.virtual
@@ -239,10 +241,12 @@ async def test_law_4_what_a_thread_brought_before_the_closing_began_is_no_fault(
     ],
 )
 async def test_a_way_that_there_is_not_is_refused(given: Any, message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"sweep: ways {message}"):
-        await sweep(lambda: SourceIterObj([1]), [1], ways=given)
-    with pytest.raises((TypeError, ValueError), match=f"cancel_everywhere: ways {message}"):
-        await cancel_everywhere(wrong(len), ways=given)
+    with pytest.raises((TypeError, ValueError), match=f"sweep: interruptions {message}"):
+        await sweep(lambda: SourceIterObj([1]), [1], interruptions=given)
+    with pytest.raises(
+        (TypeError, ValueError), match=f"cancel_everywhere: interruptions {message}"
+    ):
+        await cancel_everywhere(wrong(len), interruptions=given)
     message = message.replace("'cancel', ", "'break', ")
     with pytest.raises((TypeError, ValueError), match=f"sweep_endings: endings {message}"):
         await sweep_endings(lambda: SourceIterObj([1]), endings=given)
@@ -281,12 +285,12 @@ async def test_a_sweep_that_does_not_come_to_the_end_of_the_places_fails(
     monkeypatch.setattr("headrace.testing.fault_injection.MOST", 2)
 
     def build() -> PullObj[Any]:
-        return SourceIterObj(ScriptedSource([Turns(9), 1]))
+        return SourceIterObj(ScriptedSource([Yields(9), 1]))
 
     with pytest.raises(
         SweepError, match=r'"late" at suspension 2 of the run: not tried.* 2 places'
     ):
-        await sweep(build, [1], ways=["late"])
+        await sweep(build, [1], interruptions=["late"])
     with pytest.raises(SweepError, match=r'"cancel" at suspension 2: not tried.* 2 places'):
         await sweep_endings(build, endings=["cancel"])
 
@@ -301,19 +305,19 @@ async def test_a_run_that_fails_without_a_place_is_counted_as_a_run() -> None:
         return SourceIterObj([1] if made == 1 else [2])
 
     with pytest.raises(SweepError, match=r"^2 faults in 2 runs, which tried 0 places:\n"):
-        await sweep(build, [1], ways=["cancel"])
+        await sweep(build, [1], interruptions=["cancel"])
 
 
 def test_a_step_that_is_none_is_refused() -> None:
     for make, message in (
         (lambda: Delay(wrong("x")), r"Delay: seconds must be a number, got 'x' \(str\)"),
         (lambda: Delay(-1), "Delay: seconds must not be negative, got -1"),
-        (lambda: At(wrong(None)), "At: seconds must be a number, got None"),
-        (lambda: Turns(-1), "Turns: count must be at least 0, got -1"),
-        (lambda: Turns(wrong(1.5)), "Turns: count must be an integer, got 1.5"),
+        (lambda: AtTime(wrong(None)), "AtTime: seconds must be a number, got None"),
+        (lambda: Yields(-1), "Yields: count must be at least 0, got -1"),
+        (lambda: Yields(wrong(1.5)), "Yields: count must be an integer, got 1.5"),
         (lambda: Raise(wrong("disk")), r"Raise: error must be an exception, got 'disk' \(str\)"),
         (lambda: ScriptedSource(wrong(5)), r"script must be an iterable .* got 5 \(int\)"),
-        (lambda: ScriptedSource([1, Turns]), "the class Turns where a step should be; call it"),
+        (lambda: ScriptedSource([1, Yields]), "the class Yields where a step should be; call it"),
         (lambda: ScriptedSource([], closing=wrong("x")), "closing must be an integer, got 'x'"),
         (lambda: RecordingSink(turns=wrong("x")), "turns must be an integer, got 'x'"),
         (lambda: RecordingSink(turns=-1), "turns must be at least 0, got -1"),
@@ -323,7 +327,7 @@ def test_a_step_that_is_none_is_refused() -> None:
 
 
 async def test_a_script_and_a_sink_tell_how_they_stand() -> None:
-    source = ScriptedSource([1, Turns(), 2])
+    source = ScriptedSource([1, Yields(), 2])
     stream = aiter(source)
     await anext(stream)
     assert repr(source) == "<ScriptedSource: 3 steps, opened 1, ended 0, closed 0>"

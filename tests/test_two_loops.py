@@ -107,8 +107,8 @@ def test_law_16_a_loop_turns_also_if_another_one_suspends_at_each_of_its_items()
     assert beats > items / 3
 
 
-@pytest.mark.parametrize("eager", [1, 3])
-def test_law_9_a_loop_is_refused_also_while_the_right_one_runs_a_task(eager: int) -> None:
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_law_9_a_loop_is_refused_also_while_the_right_one_runs_a_task(prefetch: int) -> None:
     """That a loop runs a step of a task is seen from every thread, and proves nothing in another one."""
     begun, refused = threading.Event(), threading.Event()
     races: list[PullRaceObj[int]] = []
@@ -118,7 +118,7 @@ def test_law_9_a_loop_is_refused_also_while_the_right_one_runs_a_task(eager: int
             yield number
 
     async def run() -> list[int]:
-        async with PullRaceObj(numbers(), [], eager=eager) as race:
+        async with PullRaceObj(numbers(), [], prefetch=prefetch) as race:
             races.append(race)
             items = [await anext(race)]
             begun.set()

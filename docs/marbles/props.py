@@ -255,7 +255,7 @@ class Held(Prop):
         """The capacity."""
         loop = asyncio.get_running_loop()
         capacity = CapacitySource(1, clock=loop.time)
-        if lease := capacity.try_acquire(detached=True):
+        if lease := capacity.acquire_nowait(owner=None):
             loop.call_at(lane.began + self.until, lease.release)
         lane.held = (0, self.until)
         return capacity

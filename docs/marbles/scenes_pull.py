@@ -87,7 +87,7 @@ PULL = (
     ),
     Scene("PullWindowObj(source, 2)", given={"source": Source("a-b--c-d-e|")}),
     Scene(
-        "PullBufferObj(source, lambda letter: letter == 'z')",
+        "PullBufferObj(source, lambda letters: letters[-1] == 'z')",
         given={"source": Source("a-b-z--c-d|")},
     ),
     Scene(

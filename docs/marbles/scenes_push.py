@@ -40,7 +40,7 @@ PUSH = (
     line("PushFlattenObj(sink)", "(ab)--(cde)|"),
     line("PushFlatMapObj(sink, lambda word: word.upper())", "(ab)--(cde)|"),
     line("PushWindowObj(sink, 2)", "a-b--c-d-e|"),
-    line("PushBufferObj(sink, lambda letter: letter == 'z')", "a-b-z--c-d|"),
+    line("PushBufferObj(sink, lambda letters: letters[-1] == 'z')", "a-b-z--c-d|"),
     Scene(
         "PushSignalObj(sink, signal)",
         given={"sink": Sink(takes=1), "signal": Heard()},

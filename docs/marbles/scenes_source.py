@@ -35,8 +35,8 @@ SOURCES = (
         out={"pulled": "it.source"},
     ),
     Scene(
-        "SourceIterObj(source).share(2)",
-        shows="share",
+        "SourceIterObj(source).tee(2)",
+        shows="tee",
         given={"source": Source("abc|")},
         out={"one": "it[0]", "other": "it[1]"},
     ),

@@ -179,8 +179,8 @@ class PullPushBridgeObj(_PullPushObj[T], stock=True):
     off, the sinks are ended with `return_()` when the source ends, before the pull says so, and when the
     stream is closed.
 
-    Depth: a hundred bridges, gates and branches of `share` may stand above one another; what a task
-    pulls, as that of `.eager(1)` does, counts anew.
+    Depth: a hundred bridges, gates and branches of `tee` may stand above one another; what a task
+    pulls, as that of `.prefetch(1)` does, counts anew.
 
     Args:
         source: A pull object, or any iterable, sync or async.
@@ -217,8 +217,8 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
     same. Unless `forward_close` is off, the sinks are ended with `return_()` when the source ends, before
     the pull says so, and when the stream is closed.
 
-    Depth: a hundred bridges, gates and branches of `share` may stand above one another; what a task
-    pulls, as that of `.eager(1)` does, counts anew.
+    Depth: a hundred bridges, gates and branches of `tee` may stand above one another; what a task
+    pulls, as that of `.prefetch(1)` does, counts anew.
 
     Args:
         source: A pull object, or any iterable, sync or async.

@@ -107,8 +107,8 @@ class BudgetExhausted(HeadraceError):
 class WouldDeadlock(HeadraceError, RuntimeError):
     """A task, or a thread, asks for what it can never have while it holds the leases that it has.
 
-    Release one first, or give it back for a while (`async with lease.released()`). If somebody else is to release it, ask for
-    it with `acquire(..., detached=True)`. Of a budget what the task holds comes back only as far as it is settled to less.
+    Release one first, or give it back for a while (`async with lease.suspended()`). If somebody else is to release it, ask for
+    it with `acquire(..., owner=None)`. Of a budget what the task holds comes back only as far as it is settled to less.
 
     It is known of the task that awaits: `asyncio.gather`, and `asyncio.wait_for` up to CPython 3.11, await in another task, which
     holds nothing and waits. Use `acquire(..., timeout=)` or `asyncio.timeout` instead.

@@ -53,7 +53,7 @@ class Semaphore:
         self._leases.append(await self._capacity.acquire())
 
     def acquire_nowait(self) -> None:
-        lease = self._capacity.try_acquire()
+        lease = self._capacity.acquire_nowait()
         if lease is None:
             raise anyio.WouldBlock
         self._leases.append(lease)
@@ -86,7 +86,7 @@ class Lock:
         self._held = await self._capacity.acquire(), anyio.get_current_task()
 
     def acquire_nowait(self) -> None:
-        lease = self._capacity.try_acquire()
+        lease = self._capacity.acquire_nowait()
         if lease is None:
             raise anyio.WouldBlock
         self._held = lease, anyio.get_current_task()
@@ -135,7 +135,7 @@ class CapacityLimiter:
         self.acquire_on_behalf_of_nowait(anyio.get_current_task().id)
 
     def acquire_on_behalf_of_nowait(self, borrower: object) -> None:
-        lease = self._capacity.try_acquire()
+        lease = self._capacity.acquire_nowait()
         if lease is None:
             raise anyio.WouldBlock
         self._leases[borrower] = lease

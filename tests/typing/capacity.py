@@ -27,12 +27,12 @@ async def leases() -> None:
     capacity = CapacitySource(1)
     assert_type(await capacity.acquire(), Lease)
     assert_type(await capacity.acquire({"slots": 1, "tokens": 0.5}, priority=1, timeout=2), Lease)
-    assert_type(capacity.try_acquire(), Lease | None)
+    assert_type(capacity.acquire_nowait(), Lease | None)
     assert_type(capacity.acquire_sync(timeout=1), Lease)
     async with capacity.acquire() as lease:
         assert_type(lease, Lease)
         lease.settle(tokens=812, dollars=0.02)
-        async with lease.released():
+        async with lease.suspended():
             pass
     with lease as same:
         assert_type(same, Lease)

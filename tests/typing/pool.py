@@ -13,9 +13,9 @@ from headrace import (
     DependencySourceObj,
     DependencyState,
     HierarchicalTaskPoolRunner,
+    OutcomeListener,
     PriorityDependencySourceObj,
     PrioritySourceObj,
-    Settling,
     SinkObj,
     SourceIterObj,
     Task,
@@ -50,7 +50,7 @@ async def sources(graph: DependencyGraph, capacity: CapacitySource) -> None:
     ready = DependencySourceObj(graph)
     urgent = PriorityDependencySourceObj(graph, priority=len, ageing=10)
     assert_type(await anext(ready), Any)
-    settling: list[Settling] = [graph, ready, urgent]
+    settling: list[OutcomeListener] = [graph, ready, urgent]
     assert settling
     tasks: PrioritySourceObj[Task] = PrioritySourceObj(priority=lambda task: len(task.args))
     assert_type(await anext(tasks), Task)

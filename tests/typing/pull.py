@@ -26,6 +26,8 @@ from headrace import (
     PullMapObj,
     PullObj,
     PullObj1To1Link,
+    PullRaceObj,
+    PullRaceRobinObj,
     PullReduceObj,
     PullSkipObj,
     PullSkipWhileObj,
@@ -166,13 +168,13 @@ async def fluent() -> None:
         .map(slow_length)
         .map(lambda length: length + 1)
         .skip(1)
-        .reduce(slow_add, 0.5)
+        .accumulate(slow_add, 0.5)
         .take(10)
         .take_while(lambda total: total < 100.0)
     )
     assert_type(stream, PullTakeWhileObj[float])
     assert_type(await anext(stream), float)
-    batches = stream.map(str).window(3)
+    batches = stream.map(str).batch(3)
     assert_type(await anext(batches), list[str])
     assert_type(await anext(batches.flatten()), str)
     assert_type(await anext(batches.flatten().map(slow_length)), int)
@@ -204,26 +206,26 @@ async def fluent_at_work() -> None:
     stream = (
         SourceLinesObj("lines")
         .map(str.strip)
-        .callback(len, slow_length)
+        .tap(len, slow_length)
         .throttle(100, per=60, burst=10)
-        .window_timeout(8, 0.5)
+        .batch(8, 0.5)
         .map(batch_length, concurrency=4)
         .catch(lambda _: SKIP)
         .timeout(30)
-        .eager(2)
-        .buffer_until(lambda length: length < 8)
+        .prefetch(2)
+        .batch_until(lambda lengths: sum(lengths) < 8)
     )
     assert_type(stream, PullBufferObj[int])
     assert_type(await anext(stream), list[int])
-    first, second = stream.flatten().share(2)
+    first, second = stream.flatten().tee(2)
     assert_type(first, PullObj[int])
     assert_type(await second.map(str).collect(), list[str])
 
 
 async def classes_at_work() -> None:
     """And their classes."""
-    assert_type(PullBufferObj(["a"], str.isupper), PullBufferObj[str])
-    assert_type(await anext(PullBufferObj(["a"], str.isupper)), list[str])
+    assert_type(PullBufferObj(["a"], len), PullBufferObj[str])
+    assert_type(await anext(PullBufferObj(["a"], len)), list[str])
     assert_type(PullCallbackObj(["a"], len, slow_length), PullCallbackObj[str])
     assert_type(PullInOrderObj(["a"], len, start=1, maxsize=3), PullInOrderObj[str])
     assert_type(SourceIterObj(["a"]).in_order(slow_length), PullInOrderObj[str])
@@ -241,7 +243,7 @@ async def classes_at_work() -> None:
     assert_type(lines.map(future_length, raw=True), PullMapObj[str, asyncio.Future[int]])
     assert_type(lines.describe(), str)
     assert_type(lines.describe(format="mermaid"), str)
-    (branch,) = lines.share(1, maxsize=3, overflow="error")
+    (branch,) = lines.tee(1, maxsize=3, overflow="error")
     assert_type(branch, PullObj[str])
 
 
@@ -249,11 +251,17 @@ async def labels() -> None:
     """Labels have their type, whether a class or a method gives them."""
     words, others = SourceIterObj(["a"]), {"b": [1]}
     assert_type(PullLabeledRaceObj({"a": [1], "b": [2]}), PullLabeledRaceObj[str, int])
-    assert_type(words.race_labeled("a", others), PullLabeledRaceObj[str, str | int])
-    assert_type(words.race_robin_labeled("a", others), PullLabeledRaceRobinObj[str, str | int])
+    assert_type(words.merge([1]), PullRaceObj[str | int])
+    assert_type(words.merge([1], fair=True), PullRaceRobinObj[str | int])
+    assert_type(words.batch(2), PullWindowObj[str])
+    assert_type(words.batch(2, 0.5), PullWindowTimeoutObj[str])
+    assert_type(words.merge_labeled("a", others), PullLabeledRaceObj[str, str | int])
+    assert_type(
+        words.merge_labeled("a", others, fair=True), PullLabeledRaceRobinObj[str, str | int]
+    )
     assert_type(words.round_robin_labeled("a", others), PullLabeledRoundRobinObj[str, str | int])
     assert_type(words.zip_labeled("a", others, strict=True), PullLabeledZipObj[str, str | int])
-    assert_type(await anext(words.race_labeled("a", others)), tuple[str, str | int])
+    assert_type(await anext(words.merge_labeled("a", others)), tuple[str, str | int])
     rows = words.zip_labeled(0, {1: ["b"]})
     assert_type(await anext(rows), tuple[tuple[int, str], ...])
 
@@ -277,15 +285,15 @@ async def terminals() -> None:
     assert_type(await lengths.count(), int)
     assert_type(await lengths.first(), int)
     assert_type(await lengths.first(None), int | None)
-    assert_type(await lengths.reduce_all(max), int)
-    assert_type(await lengths.reduce_all(slow_sum), int)
-    assert_type(await lengths.reduce_all(operator.add, 0), int)
-    assert_type(await lengths.reduce_all(lambda total, length: total + length), int)
-    assert_type(await lengths.reduce_all(future_add, 0.5), float)
-    assert_type(lengths.reduce(lambda total, length: total + length), PullReduceObj[int, int])
-    assert_type(lengths.reduce(slow_sum), PullReduceObj[int, int])
+    assert_type(await lengths.reduce(max), int)
+    assert_type(await lengths.reduce(slow_sum), int)
+    assert_type(await lengths.reduce(operator.add, 0), int)
+    assert_type(await lengths.reduce(lambda total, length: total + length), int)
+    assert_type(await lengths.reduce(future_add, 0.5), float)
+    assert_type(lengths.accumulate(lambda total, length: total + length), PullReduceObj[int, int])
+    assert_type(lengths.accumulate(slow_sum), PullReduceObj[int, int])
     assert_type(PullReduceObj([1], slow_sum), PullReduceObj[int, int])
-    assert_type(await lengths.reduce_all(slow_add, 0.5), float)
+    assert_type(await lengths.reduce(slow_add, 0.5), float)
     await lengths.for_each(print)
 
 
@@ -304,10 +312,10 @@ async def callables() -> None:
     assert_type(lines.map(future_length), PullMapObj[str, int])
     assert_type(PullMapObj(["a"], future_length), PullMapObj[str, int])
     lengths = lines.map(len)
-    assert_type(lengths.reduce(future_add, 0.5), PullReduceObj[int, float])
+    assert_type(lengths.accumulate(future_add, 0.5), PullReduceObj[int, float])
     assert_type(PullReduceObj([1], future_add, 0.5), PullReduceObj[int, float])
-    assert_type(lengths.reduce(lambda total, n: total + n, 0), PullReduceObj[int, int])
-    assert_type(lengths.reduce(slow_add, 0.5), PullReduceObj[int, float])
+    assert_type(lengths.accumulate(lambda total, n: total + n, 0), PullReduceObj[int, int])
+    assert_type(lengths.accumulate(slow_add, 0.5), PullReduceObj[int, float])
     assert_type(lengths.filter(None.__eq__), PullFilterObj[int])
 
 
@@ -317,8 +325,8 @@ async def flattening() -> None:
     assert_type(SourceIterObj([{1: "a"}]).flatten(), PullFlattenObj[int])
     assert_type(SourceIterObj(["ab"]).flatten(), PullFlattenObj[str])
     assert_type(SourceIterObj([numbers()]).flatten(), PullFlattenObj[int])
-    assert_type(SourceIterObj([1]).window(2).flatten(), PullFlattenObj[int])
-    assert_type(SourceIterObj([1]).window(2).window(2).flatten(), PullFlattenObj[list[int]])
+    assert_type(SourceIterObj([1]).batch(2).flatten(), PullFlattenObj[int])
+    assert_type(SourceIterObj([1]).batch(2).batch(2).flatten(), PullFlattenObj[list[int]])
     SourceIterObj([1]).flatten()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -53,7 +53,7 @@ async def lines() -> None:
     assert_type(chain.map(len), PushChain[str, int])
     assert_type(chain.map(slow_length), PushChain[str, int])
     assert_type(chain.filter(str.isupper), PushChain[str, str])
-    assert_type(chain.window(3), PushChain[str, list[str]])
+    assert_type(chain.batch(3), PushChain[str, list[str]])
     top = chain.map(len).into(kept)
     assert_type(top, PushObj[str])
     await top.next("text")

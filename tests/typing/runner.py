@@ -40,7 +40,7 @@ async def runner() -> None:
         on_error="stop",
         ordered=True,
         window=10,
-        retry=Retry(3, (ValueError, OSError), random=Random(1), retry_after=lambda _: None),
+        retry=Retry(2, (ValueError, OSError), random=Random(1), retry_after=lambda _: None),
         timeout=1,
     )
     async with pool.run_tasks() as progress:

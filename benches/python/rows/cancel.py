@@ -89,7 +89,7 @@ async def side_by_side(calls: Callable[[int, Any, int], Any]) -> str:
 def behind_eager(source: Any) -> Any:
     from headrace import SourceIterObj
 
-    return SourceIterObj(source).eager().map(inc)
+    return SourceIterObj(source).prefetch().map(inc)
 
 
 GROUP = [
@@ -104,7 +104,7 @@ GROUP = [
         {name: partial(over, generated, line) for name, line in ONE_STAGE.items()},
     ),
     Probe(
-        "the same behind `eager()`, a task that pulls ahead",
+        "the same behind `prefetch()`, a task that pulls ahead",
         str(ITEMS),
         {"headrace": partial(over, generated, behind_eager)},
     ),

@@ -116,7 +116,7 @@ async def flattened(items: int) -> AsyncIterator[int]:
 def windows_by_headrace(items: int) -> Any:
     from headrace import SourceIterObj
 
-    return total(SourceIterObj(range(items)).window(SIZE).flatten())
+    return total(SourceIterObj(range(items)).batch(SIZE).flatten())
 
 
 def windows_by_aiostream(items: int) -> Any:
@@ -168,7 +168,7 @@ async def summed(items: int) -> AsyncIterator[int]:
 def summed_by_headrace(items: int) -> Any:
     from headrace import SourceIterObj
 
-    return total(SourceIterObj(range(items)).reduce(operator.add))
+    return total(SourceIterObj(range(items)).accumulate(operator.add))
 
 
 def summed_by_aiostream(items: int) -> Any:

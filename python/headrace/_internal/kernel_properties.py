@@ -68,7 +68,7 @@ class HasPredicate(Generic[IN]):
 
 
 class HasReducer(Generic[IN]):
-    """Configuration of `reduce`."""
+    """Configuration of `accumulate`."""
 
     __slots__ = ()
 
@@ -84,7 +84,7 @@ class HasReducer(Generic[IN]):
 
 
 class HasSize:
-    """Configuration of `window`, `take` and `skip`."""
+    """Configuration of `batch`, `take` and `skip`."""
 
     __slots__ = ()
 
@@ -104,14 +104,14 @@ class HasSize:
 
 
 class HasCondition(Generic[IN]):
-    """Configuration of `buffer_until`."""
+    """Configuration of `batch_until`."""
 
     __slots__ = ()
 
     _kernel: Any
 
-    condition: KernelProperty[Callable[[IN], Any], Callable[[IN], Any]] = KernelProperty(
-        "The callable, live: a new one applies from the next item."
+    condition: KernelProperty[Callable[[list[IN]], Any], Callable[[list[IN]], Any]] = (
+        KernelProperty("The callable, live: a new one applies from the next item.")
     )
 
     def _repr_parts(self) -> Iterator[str]:
@@ -120,7 +120,7 @@ class HasCondition(Generic[IN]):
 
 
 class HasCallbacks(Generic[IN]):
-    """Configuration of `callback`."""
+    """Configuration of `tap`."""
 
     __slots__ = ()
 

@@ -98,7 +98,7 @@ def _shorten(formatted: str) -> str:
 class DescribeMixin(Uncopied):
     """`repr()` and `describe()` of pull streams and push objects."""
 
-    _instead = "build another one, or share() a stream"
+    _instead = "build another one, or tee() a stream"
 
     __slots__ = ()
 

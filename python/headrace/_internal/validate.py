@@ -118,6 +118,17 @@ def check_callable_or_none(parameter: str, value: F | None) -> F | None:
     return value
 
 
+def check_partial_with_timeout(timeout: float, partial: str) -> None:
+    """Check `partial` of a batch that has a timeout: such a batch is never dropped.
+
+    Raises:
+        ValueError: `partial` is anything but `"keep"`.
+    """
+    if partial == "drop":
+        raise ValueError(f'partial="drop" has no meaning with a timeout, got timeout={timeout!r}')
+    check_partial(partial)
+
+
 def check_partial(partial: object) -> bool:
     """Return whether an incomplete batch at the end is kept.
 

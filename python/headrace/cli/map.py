@@ -233,16 +233,16 @@ class _Map:
     # What the caller tells.
 
     def is_stopped(self) -> bool:
-        """See `Settling`."""
+        """See `RecordListener`."""
         return self._stop.is_set()
 
     def complete(self, call: Call, line: bytes | None) -> None:
-        """See `Settling`."""
+        """See `RecordListener`."""
         if line is not None:
             self._settle(call, line, None)
 
     def fail(self, call: Call, error: BaseException) -> None:
-        """See `Settling`."""
+        """See `RecordListener`."""
         if isinstance(error, InterruptingError):
             # As if the user had pressed the keys, but that it is not the second time.
             self._signal = self._signal or SIGINT

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headrace.cli.records import RecordReader
 
 
-class Settling(Protocol):
+class RecordListener(Protocol):
     """Who hears how calls ended, on the loop: in the end, not of each attempt."""
 
     def is_stopped(self) -> bool:
@@ -39,7 +39,7 @@ class Caller:
     """
 
     def __init__(
-        self, function: Callable[[Any], Any], reader: RecordReader, settling: Settling
+        self, function: Callable[[Any], Any], reader: RecordReader, settling: RecordListener
     ) -> None:
         self._function = function
         self._reader = reader

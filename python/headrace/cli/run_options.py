@@ -99,7 +99,7 @@ class Terms:
         """What every runner is told."""
         retry = None
         if self.retries:
-            retry = Retry(self.retries + 1, _may_be_retried, retry_after=_asked_delay)
+            retry = Retry(self.retries, _may_be_retried, retry_after=_asked_delay)
         return {"name": "headrace map", "timeout": self.timeout, "retry": retry}
 
 

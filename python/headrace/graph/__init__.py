@@ -10,7 +10,7 @@ if TYPE_CHECKING:
         DependencyNode as DependencyNode,
         DependencyState as DependencyState,
     )
-    from headrace.graph.outcome_listener import Settling as Settling
+    from headrace.graph.outcome_listener import OutcomeListener as OutcomeListener
     from headrace.graph.sources import (
         DependencySourceObj as DependencySourceObj,
         PriorityDependencySourceObj as PriorityDependencySourceObj,

@@ -301,7 +301,7 @@ class DependencyGraph(Uncopied):
         return _was_settled(key, self._core.fail(self._find(key), error))
 
     def completed(self, item: object, value: object) -> bool:
-        """As `complete`, for the node whose item was given out: see `Settling`.
+        """As `complete`, for the node whose item was given out: see `OutcomeListener`.
 
         Of several nodes that are running with the very same object, it is the one that was taken first.
 
@@ -311,7 +311,7 @@ class DependencyGraph(Uncopied):
         return self._core.completed(item, value)
 
     def failed(self, item: object, error: BaseException) -> bool:
-        """As `fail`, for the node whose item was given out: see `Settling`.
+        """As `fail`, for the node whose item was given out: see `OutcomeListener`.
 
         Of several nodes that are running with the very same object, it is the one that was taken first.
 

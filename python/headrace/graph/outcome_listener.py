@@ -1,4 +1,4 @@
-"""`Settling`: a source that wants to know how the tasks that it gave have ended."""
+"""`OutcomeListener`: a source that wants to know how the tasks that it gave have ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 
 @runtime_checkable
-class Settling(Protocol):
+class OutcomeListener(Protocol):
     """What a source has besides its items, if it wants to be told what became of them.
 
     A runner tells the source that it was given, the very object: one that stands behind a `map` hears nothing. For each

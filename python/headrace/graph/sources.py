@@ -99,13 +99,10 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         """
         return self._buffer.peek()
 
-    def __len__(self) -> int:
-        """How many items wait."""
+    @property
+    def size(self) -> int:
+        """The number of items that wait."""
         return len(self._buffer)
-
-    def __bool__(self) -> bool:
-        """Always true: an empty source is still one."""
-        return True
 
 
 class DependencySourceObj(SourceObj[Any], stock=True):
@@ -155,7 +152,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         return self._graph
 
     def completed(self, item: object, value: object, /) -> None:
-        """The work of an item that was pulled is done; a runner says so: see `Settling`.
+        """The work of an item that was pulled is done; a runner says so: see `OutcomeListener`.
 
         An item that was settled otherwise meanwhile is left alone. What a callback of the graph raises goes to the
         loop's exception handler.
@@ -166,7 +163,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
             self._told_of(error)
 
     def failed(self, item: object, error: BaseException, /) -> None:
-        """The work of an item that was pulled has failed; a runner says so: see `Settling`.
+        """The work of an item that was pulled has failed; a runner says so: see `OutcomeListener`.
 
         An item that was settled otherwise meanwhile is left alone. What a callback of the graph raises goes to the
         loop's exception handler.

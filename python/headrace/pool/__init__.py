@@ -11,17 +11,17 @@ if TYPE_CHECKING:
         Final as Final,
     )
     from headrace.pool.executor.executor import (
-        Abilities as Abilities,
-        Cancelling as Cancelling,
+        CancelSupport as CancelSupport,
+        Capabilities as Capabilities,
         Executor as Executor,
     )
     from headrace.pool.executor.handle import (
+        CancelResult as CancelResult,
         Handle as Handle,
         Listener as Listener,
-        Stop as Stop,
     )
     from headrace.pool.executor.loop import LoopExecutor as LoopExecutor
-    from headrace.pool.executor.submission import Followed as Followed
+    from headrace.pool.executor.submission import Submission as Submission
     from headrace.pool.executor.thread import ThreadExecutor as ThreadExecutor
     from headrace.pool.map_pool import PullMapPoolObj as PullMapPoolObj
     from headrace.pool.options import RunnerOptions as RunnerOptions

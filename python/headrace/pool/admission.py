@@ -104,7 +104,7 @@ class Admission(Generic[J]):
                 if more:
                     # They would stand in front of it, and nobody would look at them.
                     self.clear()
-                lease = None if self._waiting else self._capacity.try_acquire(cost, detached=True)
+                lease = None if self._waiting else self._capacity.acquire_nowait(cost, owner=None)
         # A `CancelledError` of a cost cancels nobody.
         except BaseException as error:
             job.refuse(error)
@@ -184,7 +184,7 @@ class Admission(Generic[J]):
         terms = {"priority": job.task.priority} if job.task.priority else {}
         try:
             # What stands in line already; or what takes its place there only now.
-            lease = await (asked or self._capacity.acquire(cost, detached=True, **terms))
+            lease = await (asked or self._capacity.acquire(cost, owner=None, **terms))
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -204,4 +204,4 @@ class Admission(Generic[J]):
 def _is_native(capacity: CapacitySource) -> bool:
     """Whether no subclass has put another way of asking in its place."""
     known, native = type(capacity), _core.Capacity
-    return known.acquire is native.acquire and known.try_acquire is native.try_acquire
+    return known.acquire is native.acquire and known.acquire_nowait is native.acquire_nowait

@@ -12,8 +12,8 @@ from headrace._core import TaskProgressEnvelope
 from headrace._internal.error_notes import wrap_iteration_error
 from headrace.errors import HeadraceError
 from headrace.pool.events import EnvelopeType
-from headrace.pool.executor.executor import Cancelling
-from headrace.pool.executor.handle import Stop
+from headrace.pool.executor.executor import CancelSupport
+from headrace.pool.executor.handle import CancelResult
 from headrace.task._current_lease import leased
 from headrace.task.task import Task
 
@@ -180,7 +180,7 @@ class Job:
                 self._handle = handle
                 if self._cancelled:
                     # In its very first step.
-                    self._disturbed = handle.cancel() is not Stop.STOPPED
+                    self._disturbed = handle.cancel() is not CancelResult.STOPPED
         finally:
             self._run.launching = outer
 
@@ -277,7 +277,7 @@ class Job:
 
     def _can_be_cancelled(self) -> bool:
         executor = self._run.executors.of(self.task)
-        return executor.abilities.cancelling is not Cancelling.NONE
+        return executor.capabilities.cancel_support is not CancelSupport.NONE
 
     def _ran_too_long(self, limit: float) -> None:
         self._timer = None
@@ -333,7 +333,7 @@ class Job:
         self._cancelled = True
         if self.is_launched:
             if self._handle is not None:
-                self._disturbed = self._handle.cancel() is not Stop.STOPPED
+                self._disturbed = self._handle.cancel() is not CancelResult.STOPPED
         else:
             self._disarm()
             self._run.admission.withdraw(self)
@@ -379,7 +379,11 @@ class Job:
 
     def _settle(self, value: object, error: BaseException | None) -> None:
         """Tells those who asked how it ended."""
-        run, task, settling = self._run, getattr(self, "task", None), self._run.plan.settling
+        run, task, settling = (
+            self._run,
+            getattr(self, "task", None),
+            self._run.plan.outcome_listener,
+        )
         try:
             if task is not None and error is None and task.on_complete is not None:
                 task.on_complete(value)

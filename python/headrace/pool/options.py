@@ -17,6 +17,6 @@ class RunnerOptions(TypedDict, total=False):
     window: int | None
     lookahead: int
     max_buffered: int
-    retry: Retry | None
+    retry: Retry | int | None
     timeout: float | None
     isolate: bool

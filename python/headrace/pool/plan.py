@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from headrace._core import Ids, Meter
 from headrace._internal.reprs import safe_str
-from headrace.graph.outcome_listener import Settling
+from headrace.graph.outcome_listener import OutcomeListener
 
 if TYPE_CHECKING:
     from headrace.capacity.node import CapacitySource
@@ -33,7 +33,7 @@ class Plan(Generic[R]):
     retry: Retry | None
     timeout: float | None
     isolate: bool
-    settling: Settling | None = field(init=False)
+    outcome_listener: OutcomeListener | None = field(init=False)
     """The source, if it wants to know what became of its items."""
     ids: Ids = field(default_factory=Ids)
     """The numbers of tasks, in the order in which they are taken up."""
@@ -46,7 +46,7 @@ class Plan(Generic[R]):
 
     def __post_init__(self) -> None:
         source: object = self.source
-        self.settling = source if isinstance(source, Settling) else None
+        self.outcome_listener = source if isinstance(source, OutcomeListener) else None
 
     @property
     def is_plain(self) -> bool:
@@ -54,7 +54,7 @@ class Plan(Generic[R]):
         return (
             not self.ordered
             and self.lookahead == 1
-            and self.settling is None
+            and self.outcome_listener is None
             and self.retry is None
             and self.timeout is None
         )

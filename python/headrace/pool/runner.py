@@ -17,7 +17,7 @@ from headrace.pool.plan import Plan
 from headrace.pool.progress import TaskRun
 from headrace.pool.snapshot import PoolSnapshot, uses
 from headrace.pull.source import Source, as_pull
-from headrace.task.retry import Retry
+from headrace.task.retry import Retry, as_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
     at once, and the run goes on: something in the source that is no task, a cost above what the capacity can ever hold,
     a key that a task which has not ended has already.
 
-    A source that is `Settling`, like a dependency source, is told how each of its items ended.
+    A source that is an `OutcomeListener`, like a dependency source, is told how each of its items ended.
 
     Order: tasks are called in the order of the source, but that with `lookahead` above 1 priorities and costs decide
         among those that wait; envelopes come as things happen, or with `ordered` by their tasks.
@@ -63,7 +63,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         source: where tasks come from: a pull object, most often `PushPullBufferObj.source`, or any iterable or async
             iterable. It is not closed here, unless `run_tasks(close_source=True)` says so: after a run was left, the
             next goes on where that one stopped. Only an async generator of yours is ended by the pull that leaving or
-            `drain()` cancels, as `SourceIterObj` says; with `.eager()` behind it, it stays whole.
+            `drain()` cancels, as `SourceIterObj` says; with `.prefetch()` behind it, it stays whole.
         capacity: what the tasks run under, with all its ancestors. Others may use it at the same time.
         name: for messages, and the names of asyncio tasks and threads; None for `"pool-1"` and so on.
         on_error: `"continue"`, or `"stop"`: the first `ERROR` ends the run. Nothing more is called, what runs is
@@ -75,7 +75,8 @@ class HierarchicalTaskPoolRunner(Uncopied):
         max_buffered: how many envelopes may be unread, a positive integer, before nothing more is called and tasks that
             yield wait. It does not stop what runs by then: each of that adds one envelope when it ends, so that as many
             more may be unread as the capacity lets run.
-        retry: whether and when a task is called again after an error; None for never. A `Task` may have its own.
+        retry: whether and when a task is called again after an error; a number `n` stands for `Retry(retries=n)`: n
+            calls after the first. None for never. A `Task` may have its own.
         timeout: how many seconds each call of a task may run; None for any time. A `Task` may have its own. The time
             that it waits for its capacity is not counted.
         isolate: whether each task has an `asyncio.Task` of its own. False lets those that ask for nothing but a cost and
@@ -84,7 +85,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             when the run ends, and whoever keeps it, and cancels it when the task is over, cancels another. A task
             still has its own copy of the context, `asyncio.timeout`, task groups and `cancel()` work in it, and a
             cancellation that it did not undo does not reach the next. `Task`s with more terms, and all tasks of a
-            runner that is `ordered`, has `lookahead`, `retry` or `timeout` or a `Settling` source, have their own.
+            runner that is `ordered`, has `lookahead`, `retry` or `timeout` or an `OutcomeListener` source, have their own.
 
     Raises:
         TypeError: if `source` cannot be iterated, `capacity` is no `CapacitySource`, or another parameter is of the
@@ -104,11 +105,11 @@ class HierarchicalTaskPoolRunner(Uncopied):
         window: int | None = None,
         lookahead: int = 1,
         max_buffered: int = 1024,
-        retry: Retry | None = None,
+        retry: Retry | int | None = None,
         timeout: float | None = None,
         isolate: bool = True,
     ) -> None:
-        _check(capacity, name, on_error, ordered, retry, isolate)
+        _check(capacity, name, on_error, ordered, isolate)
         check_int("max_buffered", 1, max_buffered)
         if window is not None:
             check_int("window", 1, window)
@@ -123,7 +124,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
             window=max_buffered if window is None else window,
             lookahead=check_int("lookahead", 1, lookahead),
             max_buffered=max_buffered,
-            retry=retry,
+            retry=as_retry("retry", retry),
             timeout=check_time_limit("timeout", timeout),
             isolate=isolate,
         )
@@ -201,7 +202,7 @@ class HierarchicalTaskPoolRunner(Uncopied):
         What backs off is called again when its time has come. Envelopes are still put, and somebody has to read them
         meanwhile if tasks yield more than `max_buffered`; then the stream ends. If a pull of the source waits just then, it
         is cancelled: an async generator of yours is ended by that, and the next run raises `SourceCancelledError`. With
-        `SourceIterObj(generator()).eager()` as the source it stays whole.
+        `SourceIterObj(generator()).prefetch()` as the source it stays whole.
 
         Args:
             timeout: seconds after which what still runs is cancelled, as by `abort()`; None for never.
@@ -323,7 +324,6 @@ def _check(
     name: object,
     on_error: object,
     ordered: object,
-    retry: object,
     isolate: object,
 ) -> None:
     """Refuses what a type checker would have, for those who run none."""
@@ -335,5 +335,3 @@ def _check(
         raise ValueError(f"on_error must be 'continue' or 'stop', not {on_error!r}")
     check_flag("ordered", ordered)
     check_flag("isolate", isolate)
-    if retry is not None and not isinstance(retry, Retry):
-        raise TypeError(f"retry must be a Retry or None, not {describe_value(retry)}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OnError: TypeAlias = Literal["raise", "skip", "stop"]
+ErrorPolicy: TypeAlias = Literal["raise", "skip", "stop"]
 """The effect of a source's error: a pull raises it and the stream continues; it is dropped; it is raised and the stream ends."""
 
 
@@ -33,8 +33,8 @@ class Combination(Generic[T]):
         sources: The sources.
         labels: One for each source, delivered with its items.
         cutoffs: Sources whose first item ends the stream.
-        eager: How many items of each source may wait.
-        on_error: The effect of a source's error.
+        prefetch: How many items of each source may wait.
+        errors: The effect of a source's error.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Combination(Generic[T]):
         *,
         labels: Iterable[Any] | None = None,
         cutoffs: Iterable[Source[Any]] = (),
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         self._owner = owner
         self._title = owner
-        self.merge: Merge = Merge(owner, _closed, eager=eager, on_error=on_error)
+        self.merge: Merge = Merge(owner, _closed, prefetch=prefetch, errors=errors)
         sources, cutoffs = tuple(sources), tuple(cutoffs)
         names = tuple(range(len(sources)) if labels is None else labels)
         if not sources:

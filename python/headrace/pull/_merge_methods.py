@@ -9,7 +9,7 @@ from headrace._core import PullLink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headrace.pull._combination import OnError
+    from headrace.pull._combination import ErrorPolicy
     from headrace.pull.labeled import (
         PullLabeledRaceObj,
         PullLabeledRaceRobinObj,
@@ -39,12 +39,12 @@ class MergeMethods(PullLink[T_co]):
     """Methods that combine a pull stream with others; use `PullObj`."""
 
     def concat(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+        self, *others: Source[U], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> PullConcatObj[T_co | U]:
         """The items of this, then all of each of the others; see `PullConcatObj`."""
         from headrace.pull.merge import PullConcatObj
 
-        return PullConcatObj(self, *others, eager=eager, on_error=on_error)
+        return PullConcatObj(self, *others, prefetch=prefetch, errors=errors)
 
     @overload
     def zip(
@@ -54,8 +54,8 @@ class MergeMethods(PullLink[T_co]):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> PullZipObj[tuple[T_co, A]]: ...
     @overload
     def zip(
@@ -66,8 +66,8 @@ class MergeMethods(PullLink[T_co]):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> PullZipObj[tuple[T_co, A, B]]: ...
     @overload
     def zip(
@@ -79,8 +79,8 @@ class MergeMethods(PullLink[T_co]):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> PullZipObj[tuple[T_co, A, B, C]]: ...
     @overload
     def zip(
@@ -93,8 +93,8 @@ class MergeMethods(PullLink[T_co]):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> PullZipObj[tuple[T_co, A, B, C, D]]: ...
     @overload
     def zip(
@@ -103,8 +103,8 @@ class MergeMethods(PullLink[T_co]):
         strict: bool = ...,
         longest: bool = ...,
         fill: Any = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> PullZipObj[tuple[Any, ...]]: ...
     def zip(
         self,
@@ -112,8 +112,8 @@ class MergeMethods(PullLink[T_co]):
         strict: bool = False,
         longest: bool = False,
         fill: Any = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> PullZipObj[Any]:
         """One item of this and one of each of the others, as a tuple; see `PullZipObj`."""
         from headrace.pull.merge import PullZipObj
@@ -124,45 +124,66 @@ class MergeMethods(PullLink[T_co]):
             strict=strict,
             longest=longest,
             fill=fill,
-            eager=eager,
-            on_error=on_error,
+            prefetch=prefetch,
+            errors=errors,
         )
 
     def round_robin(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
+        self, *others: Source[U], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> PullRoundRobinObj[T_co | U]:
         """One item of this and of each of the others, in turn; see `PullRoundRobinObj`."""
         from headrace.pull.merge import PullRoundRobinObj
 
-        return PullRoundRobinObj(self, *others, eager=eager, on_error=on_error)
+        return PullRoundRobinObj(self, *others, prefetch=prefetch, errors=errors)
 
-    def race(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
-    ) -> PullRaceObj[T_co | U]:
-        """The items of this and the others, as they come; see `PullRaceObj`."""
-        from headrace.pull.merge import PullRaceObj
+    @overload
+    def merge(
+        self,
+        *others: Source[U],
+        fair: Literal[False] = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
+    ) -> PullRaceObj[T_co | U]: ...
+    @overload
+    def merge(
+        self,
+        *others: Source[U],
+        fair: Literal[True],
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
+    ) -> PullRaceRobinObj[T_co | U]: ...
+    @overload
+    def merge(
+        self, *others: Source[U], fair: bool, prefetch: int = ..., errors: ErrorPolicy = ...
+    ) -> PullRaceObj[T_co | U] | PullRaceRobinObj[T_co | U]: ...
+    def merge(
+        self,
+        *others: Source[U],
+        fair: bool = False,
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
+    ) -> PullRaceObj[T_co | U] | PullRaceRobinObj[T_co | U]:
+        """Merge this stream with the others, in the order in which items arrive; see `PullRaceObj`.
 
-        return PullRaceObj(self, *others, eager=eager, on_error=on_error)
+        With `fair=True` each source gives one item a round; see `PullRaceRobinObj`.
+        """
+        from headrace.pull.merge import PullRaceObj, PullRaceRobinObj
 
-    def race_robin(
-        self, *others: Source[U], eager: int = 1, on_error: OnError = "raise"
-    ) -> PullRaceRobinObj[T_co | U]:
-        """As `race`, but each source once a round; see `PullRaceRobinObj`."""
-        from headrace.pull.merge import PullRaceRobinObj
+        if fair:
+            return PullRaceRobinObj(self, *others, prefetch=prefetch, errors=errors)
+        return PullRaceObj(self, *others, prefetch=prefetch, errors=errors)
 
-        return PullRaceRobinObj(self, *others, eager=eager, on_error=on_error)
-
-    def cutoff(
+    def take_until(
         self,
         *cutoffs: Source[Any],
         error: BaseException | None = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> PullRaceCutoffObj[T_co]:
         """The items until one of `cutoffs` gives one; see `PullRaceCutoffObj`."""
         from headrace.pull.merge import PullRaceCutoffObj
 
-        return PullRaceCutoffObj(self, *cutoffs, error=error, eager=eager, on_error=on_error)
+        return PullRaceCutoffObj(self, *cutoffs, error=error, prefetch=prefetch, errors=errors)
 
     def zip_labeled(
         self,
@@ -172,8 +193,8 @@ class MergeMethods(PullLink[T_co]):
         strict: bool = False,
         longest: bool = False,
         fill: Any = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> PullLabeledZipObj[K, T_co | U]:
         """As `zip`, each item as `(label, item)`; see `PullLabeledZipObj`.
 
@@ -185,8 +206,8 @@ class MergeMethods(PullLink[T_co]):
             strict: Whether it is an error if they are not all of one length.
             longest: Whether it goes on until all have ended.
             fill: Stands for what a source has no more of, with `longest`.
-            eager: How many items of each source may wait to be taken.
-            on_error: What an error of a source does.
+            prefetch: How many items of each source may wait to be taken.
+            errors: What an error of a source does.
 
         Raises:
             TypeError: `others` is no mapping; or as the class does.
@@ -199,8 +220,8 @@ class MergeMethods(PullLink[T_co]):
             strict=strict,
             longest=longest,
             fill=fill,
-            eager=eager,
-            on_error=on_error,
+            prefetch=prefetch,
+            errors=errors,
         )
 
     def round_robin_labeled(
@@ -208,8 +229,8 @@ class MergeMethods(PullLink[T_co]):
         label: K,
         others: Mapping[K, Source[U]],
         *,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> PullLabeledRoundRobinObj[K, T_co | U]:
         """As `round_robin`, each item as `(label, item)`; see `PullLabeledRoundRobinObj`.
 
@@ -218,8 +239,8 @@ class MergeMethods(PullLink[T_co]):
         Args:
             label: This stream's.
             others: The other sources by their labels.
-            eager: How many items of each source may wait to be taken.
-            on_error: What an error of a source does.
+            prefetch: How many items of each source may wait to be taken.
+            errors: What an error of a source does.
 
         Raises:
             TypeError: `others` is no mapping; or as the class does.
@@ -227,56 +248,68 @@ class MergeMethods(PullLink[T_co]):
         """
         from headrace.pull.labeled import PullLabeledRoundRobinObj, beside
 
-        return PullLabeledRoundRobinObj(beside(label, self, others), eager=eager, on_error=on_error)
+        return PullLabeledRoundRobinObj(
+            beside(label, self, others), prefetch=prefetch, errors=errors
+        )
 
-    def race_labeled(
+    @overload
+    def merge_labeled(
         self,
         label: K,
         others: Mapping[K, Source[U]],
         *,
-        eager: int = 1,
-        on_error: OnError = "raise",
-    ) -> PullLabeledRaceObj[K, T_co | U]:
-        """As `race`, each item as `(label, item)`; see `PullLabeledRaceObj`.
+        fair: Literal[False] = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
+    ) -> PullLabeledRaceObj[K, T_co | U]: ...
+    @overload
+    def merge_labeled(
+        self,
+        label: K,
+        others: Mapping[K, Source[U]],
+        *,
+        fair: Literal[True],
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
+    ) -> PullLabeledRaceRobinObj[K, T_co | U]: ...
+    @overload
+    def merge_labeled(
+        self,
+        label: K,
+        others: Mapping[K, Source[U]],
+        *,
+        fair: bool,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
+    ) -> PullLabeledRaceObj[K, T_co | U] | PullLabeledRaceRobinObj[K, T_co | U]: ...
+    def merge_labeled(
+        self,
+        label: K,
+        others: Mapping[K, Source[U]],
+        *,
+        fair: bool = False,
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
+    ) -> PullLabeledRaceObj[K, T_co | U] | PullLabeledRaceRobinObj[K, T_co | U]:
+        """As `merge`, each item as `(label, item)`; see `PullLabeledRaceObj`.
 
-        `prices.race_labeled("prices", {"news": news})` is `PullLabeledRaceObj({"prices": prices, "news": news})`.
+        `prices.merge_labeled("prices", {"news": news})` is `PullLabeledRaceObj({"prices": prices, "news": news})`.
+        With `fair=True` each source gives one item a round; see `PullLabeledRaceRobinObj`.
 
         Args:
             label: This stream's.
             others: The other sources by their labels.
-            eager: How many items of each source may wait to be taken.
-            on_error: What an error of a source does.
+            fair: Whether each source gives one item a round.
+            prefetch: How many items of each source may wait to be taken.
+            errors: What an error of a source does.
 
         Raises:
             TypeError: `others` is no mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
-        from headrace.pull.labeled import PullLabeledRaceObj, beside
+        from headrace.pull.labeled import PullLabeledRaceObj, PullLabeledRaceRobinObj, beside
 
-        return PullLabeledRaceObj(beside(label, self, others), eager=eager, on_error=on_error)
-
-    def race_robin_labeled(
-        self,
-        label: K,
-        others: Mapping[K, Source[U]],
-        *,
-        eager: int = 1,
-        on_error: OnError = "raise",
-    ) -> PullLabeledRaceRobinObj[K, T_co | U]:
-        """As `race_robin`, each item as `(label, item)`; see `PullLabeledRaceRobinObj`.
-
-        `prices.race_robin_labeled("prices", {"news": news})` is `PullLabeledRaceRobinObj({"prices": prices, "news": news})`.
-
-        Args:
-            label: This stream's.
-            others: The other sources by their labels.
-            eager: How many items of each source may wait to be taken.
-            on_error: What an error of a source does.
-
-        Raises:
-            TypeError: `others` is no mapping; or as the class does.
-            ValueError: `label` is one of `others` too; or as the class does.
-        """
-        from headrace.pull.labeled import PullLabeledRaceRobinObj, beside
-
-        return PullLabeledRaceRobinObj(beside(label, self, others), eager=eager, on_error=on_error)
+        sources = beside(label, self, others)
+        if fair:
+            return PullLabeledRaceRobinObj(sources, prefetch=prefetch, errors=errors)
+        return PullLabeledRaceObj(sources, prefetch=prefetch, errors=errors)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         PullTakeObj,
         PullTakeWhileObj,
     )
+    from headrace.pull.tee import Overflow
     from headrace.pull.timing import PullThrottleObj, PullTimeoutObj, PullWindowTimeoutObj
     from headrace.pull.transform import (
         PullCallbackObj,
@@ -113,16 +114,16 @@ class Fluent(MergeMethods[T_co]):
         return PullFilterObj(self, predicate)
 
     @overload
-    def reduce(self, reducer: Callable[[T_co, T_co], T_co]) -> PullReduceObj[T_co, T_co]: ...
+    def accumulate(self, reducer: Callable[[T_co, T_co], T_co]) -> PullReduceObj[T_co, T_co]: ...
     @overload
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
     @overload
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[U, T_co], U], initial: U = ...
     ) -> PullReduceObj[T_co, U]: ...
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
     ) -> PullReduceObj[T_co, Any]:
         """The running result of `reducer(accumulator, item)`; see `PullReduceObj`."""
@@ -142,7 +143,7 @@ class Fluent(MergeMethods[T_co]):
 
         return PullDedupeObj(self, key=key, maxsize=maxsize, consecutive=consecutive)
 
-    def callback(self, *callbacks: Callable[[T_co], Any]) -> PullCallbackObj[T_co]:
+    def tap(self, *callbacks: Callable[[T_co], Any]) -> PullCallbackObj[T_co]:
         """The items as they are, each shown to all of `callbacks`; see `PullCallbackObj`."""
         from headrace.pull.transform import PullCallbackObj
 
@@ -214,26 +215,53 @@ class Fluent(MergeMethods[T_co]):
 
         return PullFlatMapObj(self, transform)
 
-    def window(
-        self, size: int, *, partial: Literal["keep", "drop"] = "keep"
-    ) -> PullWindowObj[T_co]:
-        """Lists of `size` items; see `PullWindowObj`."""
+    @overload
+    def batch(
+        self, size: int, timeout: None = ..., *, partial: Literal["keep", "drop"] = ...
+    ) -> PullWindowObj[T_co]: ...
+    @overload
+    def batch(
+        self, size: int, timeout: float, *, partial: Literal["keep"] = ...
+    ) -> PullWindowTimeoutObj[T_co]: ...
+    @overload
+    def batch(
+        self, size: int, timeout: float | None, *, partial: Literal["keep"] = ...
+    ) -> PullWindowObj[T_co] | PullWindowTimeoutObj[T_co]: ...
+    def batch(
+        self,
+        size: int,
+        timeout: float | None = None,
+        *,
+        partial: Literal["keep", "drop"] = "keep",
+    ) -> PullWindowObj[T_co] | PullWindowTimeoutObj[T_co]:
+        """Group the items into lists of `size`; see `PullWindowObj`.
+
+        With a `timeout` a list is also yielded when it is `timeout` seconds old; see `PullWindowTimeoutObj`.
+
+        Raises:
+            ValueError: `partial="drop"` is given together with a `timeout`; or as the class does.
+        """
+        from headrace._internal.validate import check_partial_with_timeout
         from headrace.pull.batching import PullWindowObj
+        from headrace.pull.timing import PullWindowTimeoutObj
 
-        return PullWindowObj(self, size, partial=partial)
+        if timeout is None:
+            return PullWindowObj(self, size, partial=partial)
+        check_partial_with_timeout(timeout, partial)
+        return PullWindowTimeoutObj(self, size, timeout)
 
-    def buffer_until(
-        self, condition: Callable[[T_co], Any], *, partial: Literal["keep", "drop"] = "keep"
+    def batch_until(
+        self, condition: Callable[[list[T_co]], Any], *, partial: Literal["keep", "drop"] = "keep"
     ) -> PullBufferObj[T_co]:
-        """Lists of items, each closed by one for which `condition(item)` is true; see `PullBufferObj`."""
+        """Group the items into lists, each complete once `condition(list so far)` is true; see `PullBufferObj`."""
         from headrace.pull.batching import PullBufferObj
 
         return PullBufferObj(self, condition, partial=partial)
 
-    def share(
-        self, n: int, *, maxsize: int = 1024, overflow: Literal["block", "error"] = "block"
+    def tee(
+        self, n: int, *, maxsize: int = 1024, overflow: Overflow = "auto"
     ) -> tuple[PullObj[T_co], ...]:
-        """This stream for several consumers: `n` streams, each of which gives all items.
+        """Split this stream into `n` streams, each of which yields all items.
 
         Law: each is `[x async for x in self]`, errors and the end in their places. An item is pulled when
         the first of them needs it, by the pull that needs it.
@@ -244,27 +272,29 @@ class Fluent(MergeMethods[T_co]):
         stream, the next branch in need does so instead. Branches may be pulled by different tasks, and so may
         this stream then.
 
-        A branch that was closed, or dropped, holds nobody back; this stream is closed with the last one
-        that is closed. A task that reads one branch after the other waits for itself, once it wants more
-        than `maxsize` items of the first (or to know that there are no more).
+        Read the branches at the same time, each in a task of its own. Reading one to its end before the other is
+        begun works for up to `maxsize` items; one more raises `WouldBlock`. A branch that was closed, or dropped,
+        is not waited for; this stream is closed with the last branch that is closed.
 
         Depth: a hundred branches, gates and bridges may stand above one another; what a task pulls, as that of
-        `.eager(1)` does, counts anew.
+        `.prefetch(1)` does, counts anew.
 
         Args:
-            n: How many, a positive integer, at most 100,000.
+            n: The number of branches, a positive integer, at most 100,000.
             maxsize: How many items a branch may be ahead of the slowest one, a positive integer.
-            overflow: What becomes of a pull that would go further: `"block"` waits until the slowest moves
-                or is closed, `"error"` raises `WouldBlock`, and a later pull goes on.
+            overflow: What a pull does that would go further. `"auto"` waits for a slow branch that another task
+                reads, and raises `WouldBlock` if there is none: if the full branches were never pulled, were
+                pulled last by the same task, or by a task that has ended. `"block"` waits in any case, `"error"`
+                raises in any case. A pull after a `WouldBlock` continues where that one stopped.
 
         Raises:
             TypeError: `n` or `maxsize` is no integer.
-            ValueError: One of them is not positive, or `n` too large; `overflow` is neither of the two; or this stream is
-                nested too deeply.
+            ValueError: One of them is not positive, or `n` too large; `overflow` is none of the three; or this stream
+                is nested too deeply.
         """
-        from headrace.pull.tee import share
+        from headrace.pull.tee import tee
 
-        return share(cast("PullObj[T_co]", self), n, maxsize=maxsize, overflow=overflow)
+        return tee(cast("PullObj[T_co]", self), n, maxsize=maxsize, overflow=overflow)
 
     def collect(self) -> Coroutine[Any, Any, list[T_co]]:
         """All items, in a list.
@@ -317,23 +347,23 @@ class Fluent(MergeMethods[T_co]):
         return _core.for_each(_driven(self), function)
 
     @overload
-    def reduce_all(self, reducer: Callable[[T_co, T_co], T_co]) -> Coroutine[Any, Any, T_co]: ...
+    def reduce(self, reducer: Callable[[T_co, T_co], T_co]) -> Coroutine[Any, Any, T_co]: ...
     @overload
-    def reduce_all(
+    def reduce(
         self, reducer: Callable[[U, T_co], Awaitable[U]], initial: U = ...
     ) -> Coroutine[Any, Any, U]: ...
     @overload
-    def reduce_all(
+    def reduce(
         self, reducer: Callable[[U, T_co], U], initial: U = ...
     ) -> Coroutine[Any, Any, U]: ...
-    def reduce_all(
+    def reduce(
         self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
     ) -> Coroutine[Any, Any, Any]:
         """The last result of `reducer(accumulator, item)`: `functools.reduce` over the stream.
 
         Order: the stream's. Bound: the accumulator, and one item while its call runs.
         Cancel safety: an item whose call was cancelled goes back to the stream, but what had been reduced is gone;
-        `reduce()` keeps it in its `accumulator`.
+        `accumulate()` keeps it in its `accumulator`.
 
         Args:
             reducer: Sync or async.
@@ -342,9 +372,9 @@ class Fluent(MergeMethods[T_co]):
         Raises:
             TypeError: `reducer` is not callable; when awaited: there is no item, and no `initial`.
         """
-        return _core.reduce_all(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
+        return _core.reduce(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
 
-    def eager(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
+    def prefetch(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
         """The items, fetched ahead by a task of its own; see `PullEagerObj`."""
         from headrace.pull.prefetch import PullEagerObj
 
@@ -375,12 +405,6 @@ class Fluent(MergeMethods[T_co]):
         from headrace.pull.timing import PullTimeoutObj
 
         return PullTimeoutObj(self, timeout, on_timeout=on_timeout)
-
-    def window_timeout(self, size: int, timeout: float) -> PullWindowTimeoutObj[T_co]:
-        """Lists that leave when they are full, or `timeout` seconds old; see `PullWindowTimeoutObj`."""
-        from headrace.pull.timing import PullWindowTimeoutObj
-
-        return PullWindowTimeoutObj(self, size, timeout)
 
     def throttle(self, rate: float, *, per: float = 1.0, burst: int = 1) -> PullThrottleObj[T_co]:
         """At most `rate` items every `per` seconds; see `PullThrottleObj`."""

@@ -48,21 +48,23 @@ class PullWindowObj(PullObj1To1Link[T, list[T]], HasSize, stock=True):
 
 
 class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
-    """Lists of items, each closed by an item for which `condition(item)` is true.
+    """Lists of items, each complete once `condition(items)` is true of the items so far.
 
-    Law: the items in their order, parted after each one for which `condition` is true: that one is
-    the last of its list. The list at the end, which nothing closed, is yielded too, or dropped with
+    Law: the items in their order, split after each one with which `condition` is true: that item is
+    the last of its list. The incomplete list at the end is yielded too, or dropped with
     `partial="drop"`.
     Order: the source's.
-    Bound: one list, as long as `condition` lets it become; and one item, while its `condition` runs.
-    Cost: O(1) and one call an item.
+    Bound: one list, as long as `condition` lets it become, and the copy that `condition` gets; and one
+    item, while its `condition` runs.
+    Cost: O(1) and one call an item; where `condition` keeps a list that it got, the next one is copied.
     Cancel safety: what a cancelled pull had gathered waits for the next. An item whose `condition` was
-    cancelled with the pull goes to `condition` again at the next pull: at least once.
+    cancelled with the pull goes to `condition` again at the next pull, with the same list: at least once.
 
     Args:
         source: A pull object, or any iterable, sync or async.
-        condition: Sync or async, called with each item; what it raises costs that item, and the list
-            goes on.
+        condition: Sync or async, called for each item with the list so far, in which that item is the
+            last. Changes to that list do not change what is yielded. An error that it raises costs that
+            item, and the list goes on without it.
         partial: What becomes of a list that is not closed at the end: `"keep"` or `"drop"`.
 
     Raises:
@@ -73,7 +75,7 @@ class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
     def __init__(
         self,
         source: Source[T],
-        condition: Callable[[T], Any],
+        condition: Callable[[list[T]], Any],
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from headrace.pull._combination import OnError
+    from headrace.pull._combination import ErrorPolicy
     from headrace.pull.base import PullObj
     from headrace.pull.source import Source
 
@@ -29,27 +29,29 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
     ran alone. A source that ended is closed at once, the others by `aclose()` of the combiner or of one of its streams,
     or at the end of `async with`.
 
-    Bound: `eager` items of each source are read ahead, the next one by the pull after that which took one. With
-        `eager=1` a source that has given everything at once so far is asked when there is nothing else to be taken:
+    Bound: `prefetch` items of each source are read ahead, the next one by the pull after that which took one. With
+        `prefetch=1` a source that has given everything at once so far is asked when there is nothing else to be taken:
         to ask it before would win nothing.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: pull objects, async iterables or iterables, one at least, each given once.
-        eager: how many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
+        prefetch: how many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
             on, with that source too if it can; `"skip"`: it is dropped; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: if a source cannot be iterated, or `eager` is no integer.
+        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is no integer.
         ValueError: if there is no source, or one is given twice: its items would be split between two readers; if
-            `eager` is less than 1, or `on_error` none of the three.
+            `prefetch` is less than 1, or `errors` none of the three.
     """
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
+    ) -> None:
         self._combination: Combination[T] = Combination(
-            type(self).__name__, sources, eager=eager, on_error=on_error
+            type(self).__name__, sources, prefetch=prefetch, errors=errors
         )
         self._streams: dict[str, PullObj[Any]] = {}
 
@@ -90,7 +92,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         Order: as the items came; among M sources that are always ready, each gives its item within M pulls. Items of
         one source stay in order.
         """
-        return self._stream("race", "race_generator")
+        return self._stream("merge", "race_generator")
 
     def round_robin_generator(self) -> PullObj[T]:
         """One item of each source in turn; those that ended are left out. Called again, it gives the same stream."""

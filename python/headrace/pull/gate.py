@@ -40,8 +40,8 @@ class PullGateObj(PullObj[T], stock=True):
     error at each pull that needs it, and after `wait_obj.reset()` the stream goes on. Once the signal is
     stopped nobody can open the gate, so it stays open for good: nothing is lost.
 
-    Depth: a hundred gates, bridges and branches of `share` may stand above one another; what a task pulls, as that of
-    `.eager(1)` does, counts anew.
+    Depth: a hundred gates, bridges and branches of `tee` may stand above one another; what a task pulls, as that of
+    `.prefetch(1)` does, counts anew.
 
     Args:
         source: A pull object, or any iterable, sync or async.

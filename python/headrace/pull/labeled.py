@@ -10,7 +10,7 @@ from headrace.pull.merge import OwnSources, zip_policy
 
 if TYPE_CHECKING:
     from headrace._core import PullLink
-    from headrace.pull._combination import OnError
+    from headrace.pull._combination import ErrorPolicy
     from headrace.pull.source import Source
 
 K = TypeVar("K")
@@ -23,17 +23,17 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
     """A stream with a live mapping of sources."""
 
     def __init__(
-        self, sources: Mapping[K, Source[T]], *, eager: int = 1, on_error: OnError = "raise"
+        self, sources: Mapping[K, Source[T]], *, prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> None:
-        self._combine_labelled(sources, eager=eager, on_error=on_error)
+        self._combine_labelled(sources, prefetch=prefetch, errors=errors)
 
     def _combine_labelled(
         self,
         sources: Mapping[K, Source[T]],
         *,
         policy: str | None = None,
-        eager: int,
-        on_error: OnError,
+        prefetch: int,
+        errors: ErrorPolicy,
         **options: Any,
     ) -> None:
         if not isinstance(cast("object", sources), Mapping):
@@ -44,8 +44,8 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
             sources.values(),
             labels=sources.keys(),
             policy=policy,
-            eager=eager,
-            on_error=on_error,
+            prefetch=prefetch,
+            errors=errors,
             **options,
         )
 
@@ -81,7 +81,7 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
 
     Law: the rows of `PullZipObj(*sources.values())`, with the label of its source beside each item.
     Order: the mapping's, in a row as between rows.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
@@ -90,11 +90,11 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
         strict: Whether it is an error if they are not all of one length.
         longest: Whether it goes on until all have ended.
         fill: Stands for what a source has no more of, with `longest`.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullZipObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullZipObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullZipObj` does.
     """
 
@@ -105,11 +105,11 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
         strict: bool = False,
         longest: bool = False,
         fill: Any = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         policy = zip_policy(strict=strict, longest=longest, fill=fill)
-        self._combine_labelled(sources, policy=policy, eager=eager, on_error=on_error, fill=fill)
+        self._combine_labelled(sources, policy=policy, prefetch=prefetch, errors=errors, fill=fill)
 
 
 class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -117,17 +117,17 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
     Law: the items of `PullRoundRobinObj(*sources.values())`, each with the label of its source.
     Order: the mapping's, in each round.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullRoundRobinObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullRoundRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullRoundRobinObj` does.
     """
 
@@ -139,21 +139,21 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
     Law: the items of `PullRaceObj(*sources.values())`, each with the label of its source.
     Order: as they came. Among M sources that are always ready, each gives its item within M pulls.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullRaceObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullRaceObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullRaceObj` does.
     """
 
-    _policy = "race"
+    _policy = "merge"
 
 
 class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
@@ -161,21 +161,21 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
     Law: the items of `PullRaceRobinObj(*sources.values())`, each with the label of its source.
     Order: in a round, as they came. A round ends when all have given an item or ended.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        eager: How many items of each source may wait to be taken.
-        on_error: What an error of a source does; see `PullRaceRobinObj`.
+        prefetch: How many items of each source may wait to be taken.
+        errors: What an error of a source does; see `PullRaceRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `eager` no integer.
+        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
         ValueError: As `PullRaceRobinObj` does.
     """
 
-    _policy = "race_robin"
+    _policy = "merge_fair"
 
 
 def beside(

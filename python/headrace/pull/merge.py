@@ -12,7 +12,7 @@ from headrace.pull.base import PullObj
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from headrace.pull._combination import OnError
+    from headrace.pull._combination import ErrorPolicy
     from headrace.pull.source import Source
 
 T = TypeVar("T")
@@ -65,14 +65,14 @@ class OwnSources(Combined[T_co], stock=True):
         policy: str | None = None,
         labels: Iterable[Any] | None = None,
         cutoffs: Iterable[Source[Any]] = (),
-        eager: int,
-        on_error: OnError,
+        prefetch: int,
+        errors: ErrorPolicy,
         **options: Any,
     ) -> None:
         """Make the combination. Called by `__init__`."""
         name = type(self).__name__
         combination: Combination[Any] = Combination(
-            name, sources, labels=labels, cutoffs=cutoffs, eager=eager, on_error=on_error
+            name, sources, labels=labels, cutoffs=cutoffs, prefetch=prefetch, errors=errors
         )
         super().__init__(combination, policy or self._policy, name, **options)
 
@@ -80,8 +80,10 @@ class OwnSources(Combined[T_co], stock=True):
 class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
     """A stream with a live list of sources."""
 
-    def __init__(self, *sources: Source[T], eager: int = 1, on_error: OnError = "raise") -> None:
-        self._combine(sources, eager=eager, on_error=on_error)
+    def __init__(
+        self, *sources: Source[T], prefetch: int = 1, errors: ErrorPolicy = "raise"
+    ) -> None:
+        self._combine(sources, prefetch=prefetch, errors=errors)
 
     @property
     def sources(self) -> tuple[Source[T], ...]:
@@ -115,20 +117,20 @@ class PullConcatObj(_Sources[T, T], stock=True):
 
     Law: `[x for source in sources for x in source]`.
     Order: the sources', one after another.
-    Bound: one item, or `eager`, of the source whose turn it is; the others have not begun.
+    Bound: one item, or `prefetch`, of the source whose turn it is; the others have not begun.
     Cost: O(1) an item; one asyncio task for a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped; `"stop"`: the stream
             ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
@@ -142,7 +144,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
     fillvalue=fill))`. All sources are asked at once, so that what the others had given for a row
     that is not whole is dropped at the end.
     Order: the sources', in a row as between rows.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
@@ -153,15 +155,15 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: Whether it is an error if they are not all of one length.
         longest: Whether it goes on until all have ended.
         fill: Stands for what a source has no more of, with `longest`.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
         ValueError: There is no source, one is given twice, both `strict` and `longest` are given,
-            `fill` is given without `longest`, `eager` is less than 1, or `on_error` none of the
+            `fill` is given without `longest`, `prefetch` is less than 1, or `errors` none of the
             three. At a pull, with `strict`: some sources ended before others; it says which.
     """
 
@@ -173,8 +175,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -185,8 +187,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -198,8 +200,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -212,8 +214,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -227,8 +229,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         *,
         strict: bool = ...,
         longest: Literal[False] = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -237,8 +239,8 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: bool = ...,
         longest: bool = ...,
         fill: Any = ...,
-        eager: int = ...,
-        on_error: OnError = ...,
+        prefetch: int = ...,
+        errors: ErrorPolicy = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -246,11 +248,11 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: bool = False,
         longest: bool = False,
         fill: Any = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         policy = zip_policy(strict=strict, longest=longest, fill=fill)
-        self._combine(sources, policy=policy, eager=eager, on_error=on_error, fill=fill)
+        self._combine(sources, policy=policy, prefetch=prefetch, errors=errors, fill=fill)
 
 
 def zip_policy(*, strict: bool, longest: bool, fill: Any) -> str:
@@ -271,20 +273,20 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
 
     Law: the items of the first round, of the second, and so on; each source once a round.
     Order: the sources', in each round. All are asked at once, but who is slow is waited for.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it. An error counts as its source's item.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
@@ -292,30 +294,30 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
 
 
 class PullRaceObj(_Sources[T, T], stock=True):
-    """The items of all sources, as they come: what is called merge elsewhere.
+    """The items of all sources, merged in the order in which they arrive.
 
     Law: the items of all sources, each once; those of one source in its order.
     Order: as they came. Among M sources that are always ready, each gives its item within M pulls;
     one that needs the loop gives its own within a turn.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not
     native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
-    _policy = "race"
+    _policy = "merge"
 
 
 class PullRaceRobinObj(_Sources[T, T], stock=True):
@@ -324,24 +326,24 @@ class PullRaceRobinObj(_Sources[T, T], stock=True):
     Law: the items of all sources, each once; those of one source in its order; in each round one of
     each source that has not ended.
     Order: in a round, as they came. A round ends when all have given an item or ended.
-    Bound: one item, or `eager`, of each source.
+    Bound: one item, or `prefetch`, of each source.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
         *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        eager: How many items of each source may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items of each source may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it. An error counts as its source's item.
 
     Raises:
-        TypeError: A source is not iterable, or `eager` no integer.
-        ValueError: There is no source, one is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
-    _policy = "race_robin"
+    _policy = "merge_fair"
 
 
 class PullRaceCutoffObj(_Sources[T, T], stock=True):
@@ -349,7 +351,7 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
 
     Law: the items that `source` gave before any of `cutoffs` gave one.
     Order: the source's.
-    Bound: one item, or `eager`, of the source; what was not taken at the cutoff is dropped.
+    Bound: one item, or `prefetch`, of the source; what was not taken at the cutoff is dropped.
     Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
     Cancel safety: a cancelled pull loses nothing.
 
@@ -359,26 +361,26 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         source: A pull object, or any iterable, sync or async.
         *cutoffs: The same, one at least; their first item ends the stream.
         error: Raised at the cutoff, once; without it the stream just ends.
-        eager: How many items may wait to be taken.
-        on_error: `"raise"`: a pull raises an error of a source, the same object with a note that
+        prefetch: How many items may wait to be taken.
+        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
             names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
             again; `"stop"`: the stream ends with it.
 
     Raises:
-        TypeError: A source is not iterable, `error` no exception, or `eager` no integer.
-        ValueError: There is no cutoff, a source is given twice, `eager` is less than 1, or `on_error`
+        TypeError: A source is not iterable, `error` no exception, or `prefetch` no integer.
+        ValueError: There is no cutoff, a source is given twice, `prefetch` is less than 1, or `errors`
             none of the three.
     """
 
-    _policy = "race"
+    _policy = "merge"
 
     def __init__(
         self,
         source: Source[T],
         *cutoffs: Source[Any],
         error: BaseException | None = None,
-        eager: int = 1,
-        on_error: OnError = "raise",
+        prefetch: int = 1,
+        errors: ErrorPolicy = "raise",
     ) -> None:
         name = type(self).__name__
         if not cutoffs:
@@ -387,4 +389,4 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
             raise TypeError(
                 f"{name}: error must be an exception or None, got {describe_value(error)}"
             )
-        self._combine((source,), cutoffs=cutoffs, eager=eager, on_error=on_error, error=error)
+        self._combine((source,), cutoffs=cutoffs, prefetch=prefetch, errors=errors, error=error)

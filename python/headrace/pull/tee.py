@@ -1,4 +1,4 @@
-"""`share`: one stream for several consumers, each of which sees every item.
+"""`tee`: one stream for several consumers, each of which sees every item.
 
 Nobody drives the source but those who want its items: a branch that needs one which nobody has pulled
 yet pulls it, in its own pull, and hands it to all. So nothing runs unless it is wanted, and there is no
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from headrace._core import ForeignFeed, attach
 from headrace._internal.depth import check_depth
@@ -22,39 +23,42 @@ from headrace.pull.source import SourceObj
 from headrace.signal import WaitObject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headrace.pull.base import PullObj
+
+Overflow: TypeAlias = Literal["auto", "block", "error"]
+"""The effect of a pull that would take a branch more than `maxsize` items ahead of the slowest branch."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 MOST_BRANCHES = 100_000
-"""How many streams share one: each is made at once, and sees every item."""
+"""The most branches of one stream: each is made at once, and sees every item."""
 
 
-def share(
+def tee(
     source: PullObj[T],
     n: int,
     *,
     maxsize: int = 1024,
-    overflow: Literal["block", "error"] = "block",
+    overflow: Overflow = "auto",
 ) -> tuple[PullBranchObj[T], ...]:
-    """Several streams of all items of one; see `PullObj.share`."""
+    """Several streams of all items of one; see `PullObj.tee`."""
     if check_int("n", 1, n) > MOST_BRANCHES:
         raise ValueError(f"n must be at most {MOST_BRANCHES}, got {describe_value(n)}")
     check_int("maxsize", 1, maxsize)
-    if overflow not in ("block", "error"):
-        raise ValueError(f'overflow must be "block" or "error", got {overflow!r}')
-    depth = check_depth(source, "share()")
+    if overflow not in ("auto", "block", "error"):
+        raise ValueError(f'overflow must be "auto", "block" or "error", got {overflow!r}')
+    depth = check_depth(source, "tee()")
     attach(source)
-    hub = _Hub(source, maxsize, waits=overflow == "block")
+    hub = _Hub(source, maxsize, overflow)
     return tuple(PullBranchObj(_Reader(hub), depth) for _ in range(n))
 
 
 class PullBranchObj(SourceObj[T_co], stock=True):
-    """One of the streams that `PullObj.share` gives."""
+    """One of the streams that `PullObj.tee` gives."""
 
     def __init__(self, reader: _Reader[T_co], nesting: int) -> None:
         self._depth = nesting
@@ -64,7 +68,7 @@ class PullBranchObj(SourceObj[T_co], stock=True):
 
     @property
     def source(self) -> PullObj[T_co]:
-        """What is shared."""
+        """The stream that the branches share."""
         return self._look[0].source
 
     def _repr_parts(self) -> Iterator[str]:
@@ -79,20 +83,26 @@ class PullBranchObj(SourceObj[T_co], stock=True):
             RuntimeError: Always: what a branch has seen is gone, and the others are elsewhere.
         """
         raise RuntimeError(
-            "a branch of share() cannot restart; close all of them, restart the source, and share it again"
+            "a branch of tee() cannot restart; close all of them, restart the source, and tee() it again"
         )
+
+
+def _no_task() -> None:
+    """A reference to no task."""
 
 
 class _Backlog(Generic[T]):
     """What one branch has not seen yet."""
 
-    __slots__ = ("is_full", "is_open", "outcomes")
+    __slots__ = ("is_full", "is_open", "outcomes", "reader")
 
     def __init__(self) -> None:
         self.outcomes: deque[T | Failure] = deque()
         self.is_open: bool = True
         self.is_full: bool = False
-        """Whether the hub counts it among those without room for one more item."""
+        """Whether the hub has it among those without room for one more item."""
+        self.reader: Callable[[], asyncio.Task[object] | None] = _no_task
+        """The task that pulled it last, by a weak reference."""
 
     def close(self) -> None:
         self.is_open = False
@@ -132,20 +142,22 @@ class _Reader(Generic[T_co]):
 class _Hub(Generic[T]):
     """The source, and what its branches share."""
 
-    def __init__(self, source: PullObj[T], maxsize: int, *, waits: bool) -> None:
+    def __init__(self, source: PullObj[T], maxsize: int, overflow: Overflow) -> None:
         self.source = source
         self.maxsize = maxsize
-        self._waits = waits
+        self._overflow = overflow
         # Those that are open, as keys; some may have been closed since the last look.
         self._backlogs: dict[_Backlog[T], None] = {}
-        self._full = 0
-        """How many of them have no room for one more item."""
+        self._full: dict[_Backlog[T], None] = {}
+        """Those of them that have no room for one more item."""
         self.gone: deque[_Backlog[T]] = deque()
         """Those that were closed since the last look, told by whoever closed them, in any thread."""
         self._puller: asyncio.Task[object] | None = None
         """The task of the branch that pulls the source now."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = False
+        self._awaited: dict[asyncio.Task[object], int] = {}
+        """How many branches wait for each reader of another one."""
         self.moved: WaitObject[None] = WaitObject()
         """Something changed that a branch may wait for."""
 
@@ -157,32 +169,75 @@ class _Hub(Generic[T]):
 
     async def take(self, mine: _Backlog[T]) -> T:
         """What is next for a branch: pulled by it, if nobody has."""
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        if mine.reader() is not task:
+            mine.reader = weakref.ref(task)
+        has_yielded = False
         while not mine.outcomes:
             if self._ended or not mine.is_open:
                 raise StopAsyncIteration
-            task = self._check()
+            self._check(task)
             if self._puller is not None:
                 await self.moved.wait()
             elif self._has_room():
                 await self._pull(task)
-            elif self._waits:
+            elif self._overflow == "block":
                 await self.moved.wait()
+            elif (reader := self._other_reader(task)) is not None:
+                await self._wait_for(reader)
+            elif self._overflow == "auto" and not has_yielded:
+                # A task that was just created starts to read its branch in this iteration of the loop.
+                has_yielded = True
+                await asyncio.sleep(0)
             else:
-                raise WouldBlock(
-                    f"this branch is {self.maxsize} items ahead of the slowest, which is the maxsize; "
-                    "pull that one, or close it"
-                )
+                raise self._refusal()
         outcome = mine.outcomes.popleft()
         if mine.is_full:
             mine.is_full = False
-            self._full -= 1
+            self._full.pop(mine, None)
             self.moved.resolve(None)
         if isinstance(outcome, Failure):
             raise outcome.error
         return outcome
 
-    def _check(self) -> asyncio.Task[object]:
-        """The task that pulls a branch; refuses another loop, and a source that would wait for itself."""
+    def _other_reader(self, task: asyncio.Task[object]) -> asyncio.Task[object] | None:
+        """A task that reads a full branch, for which another one waits."""
+        if self._overflow == "auto":
+            # The first one is enough: when it moves or ends, this is decided anew.
+            for full in self._full:
+                reader = full.reader()
+                if reader is not None and reader is not task and not reader.done():
+                    return reader
+        return None
+
+    async def _wait_for(self, reader: asyncio.Task[object]) -> None:
+        """Wait until something moves, or the reader ends without having made room."""
+        waiting = self._awaited.get(reader, 0)
+        if not waiting:
+            reader.add_done_callback(self._reader_ended)
+        self._awaited[reader] = waiting + 1
+        try:
+            await self.moved.wait()
+        finally:
+            self._awaited[reader] -= 1
+            if not self._awaited[reader]:
+                del self._awaited[reader]
+                reader.remove_done_callback(self._reader_ended)
+
+    def _reader_ended(self, _reader: asyncio.Task[object]) -> None:
+        self.moved.resolve(None)
+
+    def _refusal(self) -> WouldBlock:
+        ahead = f"this branch is {self.maxsize} items ahead of the slowest, which is the maxsize of tee()"
+        if self._overflow == "auto":
+            return WouldBlock(
+                f"{ahead}, and no other task reads that one: read both at the same time in tasks of their own, "
+                'close the other, give tee() a larger maxsize, or overflow="block" to wait until it is read'
+            )
+        return WouldBlock(f"{ahead}: pull the other one, or close it")
+
+    def _check(self, task: asyncio.Task[object]) -> None:
+        """Refuse another loop, and a source that would wait for itself."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -190,16 +245,14 @@ class _Hub(Generic[T]):
             raise WrongLoopError(
                 "the branches of a shared stream are under way on another event loop; use them there, or close them there first"
             )
-        task = cast("asyncio.Task[object]", asyncio.current_task())
         if self._puller is task:
             raise RuntimeError(
                 "this stream is being pulled already: its own callable cannot pull it"
             )
-        return task
 
     def _has_room(self) -> bool:
         """Whether every branch that is open may fall behind by one more item."""
-        # Asked for each item of each branch: so they are counted, and not looked at.
+        # Asked for each item of each branch: so the full ones are noted, and not looked for.
         self._forget_closed()
         return not self._full
 
@@ -208,7 +261,7 @@ class _Hub(Generic[T]):
             backlog = self.gone.popleft()
             if backlog in self._backlogs:
                 del self._backlogs[backlog]
-                self._full -= backlog.is_full
+                self._full.pop(backlog, None)
                 backlog.is_full = False
 
     async def _pull(self, task: asyncio.Task[object]) -> None:
@@ -241,7 +294,7 @@ class _Hub(Generic[T]):
                 backlog.outcomes.append(outcome)
                 if len(backlog.outcomes) == self.maxsize:
                     backlog.is_full = True
-                    self._full += 1
+                    self._full[backlog] = None
 
     async def left(self) -> None:
         """A branch was closed. With the last one the source is."""

@@ -58,14 +58,15 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
 
 
 class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
-    """Lists of items, each closed by an item for which `condition(item)` is true.
+    """Lists of items, each complete once `condition(items)` is true of the items so far.
 
-    Law: the items in their order, parted after each one for which `condition` is true: that one is
-    the last of its list. The list at the end, which nothing closed, comes with `return_()`, unless
+    Law: the items in their order, split after each one with which `condition` is true: that item is
+    the last of its list. The incomplete list at the end is delivered by `return_()`, unless
     `partial="drop"`.
     Order: of arrival, for as long as `condition` does not suspend.
-    Bound: one list, as long as `condition` lets it become, and the lists that cancelled pushes left.
-    Cost: O(1) and one call an item.
+    Bound: one list, as long as `condition` lets it become, the copy that `condition` gets, and the lists
+    that cancelled pushes left.
+    Cost: O(1) and one call an item; where `condition` keeps a list that it got, the next one is copied.
     Cancel safety: a push that is cancelled in `condition` has delivered nothing. An item that is in
     the list is accepted. A push that is cancelled while its list is being delivered leaves the list
     here, and the error names this object in `accepted_by`; the next push or the end delivers it first.
@@ -74,8 +75,9 @@ class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
 
     Args:
         sink: A push object.
-        condition: Sync or async, called with each item; what it raises costs that item, and the list
-            goes on.
+        condition: Sync or async, called for each item with the list so far, in which that item is the
+            last. Changes to that list do not change what is delivered. An error that it raises costs that
+            item, and the list goes on without it.
         partial: What becomes of a list that is not closed at the end: `"keep"` or `"drop"`.
 
     Raises:
@@ -88,7 +90,7 @@ class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
     def __init__(
         self,
         sink: PushProtocol[list[T]],
-        condition: Callable[[T], Any],
+        condition: Callable[[list[T]], Any],
         *,
         partial: Literal["keep", "drop"] = "keep",
     ) -> None:

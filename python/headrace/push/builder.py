@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.sentinels import NOTHING
+from headrace._internal.validate import check_partial_with_timeout
 from headrace.push.base import PushObj, checked_sink
 from headrace.push.batching import PushBufferObj, PushWindowObj
 from headrace.push.fanout import (
@@ -148,14 +149,14 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         return self._then(lambda sink: PushFilterObj(sink, predicate))
 
     @overload
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[U, OUT_co], Coroutine[Any, Any, U]], initial: U = ...
     ) -> PushChain[IN_contra, U]: ...
     @overload
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[U, OUT_co], U], initial: U = ...
     ) -> PushChain[IN_contra, U]: ...
-    def reduce(
+    def accumulate(
         self, reducer: Callable[[Any, OUT_co], Any], initial: Any = NOTHING
     ) -> PushChain[IN_contra, Any]:
         """The running result of `reducer(accumulator, item)`; see `PushReduceObj`."""
@@ -193,23 +194,35 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         """The items of `transform(item)`, an iterable, for each item; see `PushFlatMapObj`."""
         return self._then(lambda sink: PushFlatMapObj(sink, transform))
 
-    def window(
-        self, size: int, *, partial: Literal["keep", "drop"] = "keep"
+    def batch(
+        self,
+        size: int,
+        timeout: float | None = None,
+        *,
+        partial: Literal["keep", "drop"] = "keep",
     ) -> PushChain[IN_contra, list[OUT_co]]:
-        """Lists of `size` items; see `PushWindowObj`."""
-        return self._then(lambda sink: PushWindowObj(sink, size, partial=partial))
+        """Group the items into lists of `size`; see `PushWindowObj`.
 
-    def buffer_until(
-        self, condition: Callable[[OUT_co], Any], *, partial: Literal["keep", "drop"] = "keep"
-    ) -> PushChain[IN_contra, list[OUT_co]]:
-        """Lists of items, each closed by one for which `condition(item)` is true; see `PushBufferObj`."""
-        return self._then(lambda sink: PushBufferObj(sink, condition, partial=partial))
+        With a `timeout` a list is also delivered when it is `timeout` seconds old; see `PushWindowTimeoutObj`.
 
-    def window_timeout(self, size: int, timeout: float) -> PushChain[IN_contra, list[OUT_co]]:
-        """Lists of `size` items, or of fewer after `timeout` seconds; see `PushWindowTimeoutObj`."""
+        Raises:
+            ValueError: `partial="drop"` is given together with a `timeout`; or as the class does.
+        """
+        if timeout is None:
+            return self._then(lambda sink: PushWindowObj(sink, size, partial=partial))
+        check_partial_with_timeout(timeout, partial)
         return self._then(lambda sink: PushWindowTimeoutObj(sink, size, timeout))
 
-    def callback(
+    def batch_until(
+        self,
+        condition: Callable[[list[OUT_co]], Any],
+        *,
+        partial: Literal["keep", "drop"] = "keep",
+    ) -> PushChain[IN_contra, list[OUT_co]]:
+        """Group the items into lists, each complete once `condition(list so far)` is true; see `PushBufferObj`."""
+        return self._then(lambda sink: PushBufferObj(sink, condition, partial=partial))
+
+    def tap(
         self,
         *,
         before: Callable[[OUT_co], Any] | None = None,
@@ -322,16 +335,16 @@ if TYPE_CHECKING:
         def map(self, transform: Callable[[T], U]) -> PushChain[T, U]: ...
         def map(self, transform: Callable[[T], Any]) -> PushChain[T, Any]: ...
         def filter(self, predicate: Callable[[T], Any]) -> PushChain[T, T]: ...
-        def buffer_until(
-            self, condition: Callable[[T], Any], *, partial: Literal["keep", "drop"] = "keep"
+        def batch_until(
+            self, condition: Callable[[list[T]], Any], *, partial: Literal["keep", "drop"] = "keep"
         ) -> PushChain[T, list[T]]: ...
         @overload
-        def reduce(
+        def accumulate(
             self, reducer: Callable[[U, T], Coroutine[Any, Any, U]], initial: U = ...
         ) -> PushChain[T, U]: ...
         @overload
-        def reduce(self, reducer: Callable[[U, T], U], initial: U = ...) -> PushChain[T, U]: ...
-        def reduce(
+        def accumulate(self, reducer: Callable[[U, T], U], initial: U = ...) -> PushChain[T, U]: ...
+        def accumulate(
             self, reducer: Callable[[Any, T], Any], initial: Any = ...
         ) -> PushChain[T, Any]: ...
         def flat_map(

@@ -89,7 +89,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
         """
         refuse_after_end(self, item)
         push = pushes_now(self._sink)
-        lease = self._capacity.try_acquire(self._cost)
+        lease = self._capacity.acquire_nowait(self._cost)
         if lease is None:
             raise WouldBlock(
                 "the item cannot be accepted without waiting for capacity; await next(item)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random as chance
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace._internal.reprs import format_repr
+from headrace._internal.reprs import describe_value, format_repr
 from headrace._internal.validate import (
     check_callable_or_none,
     check_flag,
@@ -29,7 +29,7 @@ class Retry:
     The task holds no capacity meanwhile, and queues for it again behind those that wait by then.
 
     Args:
-        attempts: how often it is called at most, the first time included; a positive integer. 1 never calls it again.
+        retries: how many calls follow the first one at most; an integer, 0 or more. 0 never calls it again.
         on: which errors: an exception class, a tuple of them, or a function that is given the error and says.
             A timeout is a `TimeoutError`. A task that was cancelled is never called again.
         backoff: seconds before the second attempt, 0 or more.
@@ -49,18 +49,18 @@ class Retry:
         "_draw",
         "_matches",
         "_random",
-        "attempts",
         "backoff",
         "factor",
         "jitter",
         "max_backoff",
         "on",
+        "retries",
         "retry_after",
     )
 
     def __init__(
         self,
-        attempts: int = 3,
+        retries: int = 2,
         on: Kinds | Callable[[Exception], bool] = Exception,
         backoff: float = 0.5,
         factor: float = 2.0,
@@ -70,7 +70,7 @@ class Retry:
         *,
         random: Random | None = None,
     ) -> None:
-        self.attempts: int = check_int("Retry: attempts", 1, attempts)
+        self.retries: int = check_int("Retry: retries", 0, retries)
         self.on: Kinds | Callable[[Exception], bool] = on
         self._matches = _matcher(on)
         self.backoff: float = check_seconds("Retry: backoff", backoff)
@@ -88,7 +88,7 @@ class Retry:
 
     def applies(self, error: BaseException, attempt: int) -> bool:
         """Whether a task whose `attempt`-th call raised `error` is called again."""
-        if attempt >= self.attempts or not isinstance(error, Exception):
+        if attempt > self.retries or not isinstance(error, Exception):
             return False
         return bool(self._matches(error))
 
@@ -111,7 +111,7 @@ class Retry:
 
     def _parameters(self) -> tuple[object, ...]:
         return (
-            self.attempts,
+            self.retries,
             self.on,
             self.backoff,
             self.factor,
@@ -133,7 +133,7 @@ class Retry:
 
     def __hash__(self) -> int:
         # Not the callables, which may have none.
-        return hash((self.attempts, self.backoff, self.factor, self.max_backoff, self.jitter))
+        return hash((self.retries, self.backoff, self.factor, self.max_backoff, self.jitter))
 
     def __getstate__(self) -> tuple[object, ...]:
         """For `copy` and `pickle`: the parameters, without what is made of them."""
@@ -148,8 +148,24 @@ class Retry:
         return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
-        yield f"{self.attempts} attempts"
+        yield "1 retry" if self.retries == 1 else f"{self.retries} retries"
         yield f"from {self.backoff} s by {self.factor} to {self.max_backoff} s"
+
+
+def as_retry(parameter: str, value: object) -> Retry | None:
+    """Return a `Retry`; a number of retries stands for `Retry(number)`.
+
+    Raises:
+        TypeError: it is neither of the two, nor None.
+        ValueError: the number is negative.
+    """
+    if value is None or isinstance(value, Retry):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Retry(check_int(parameter, 0, value))
+    raise TypeError(
+        f"{parameter} must be a Retry, a number of retries or None, not {describe_value(value)}"
+    )
 
 
 def _matcher(on: object) -> Callable[[Exception], object]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 from headrace._internal.reprs import callable_name, describe_value, format_repr, short_repr
 from headrace._internal.validate import check_flag, check_time_limit
 from headrace.task._current_lease import unleased
-from headrace.task.retry import Retry
+from headrace.task.retry import Retry, as_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -45,8 +45,8 @@ class Task:
             `TimeoutError`. None for that of the runner, `math.inf` for none.
         queue_timeout: how many seconds it may wait for its first call, from when the runner took it up; then it gives a
             `TimeoutError` and is not called. None for as long as it takes.
-        retry: whether and when it is called again after an error; None for that of the runner, `Retry(attempts=1)` for
-            never.
+        retry: whether and when it is called again after an error; a number `n` stands for `Retry(retries=n)`: n calls
+            after the first. None for that of the runner, 0 for never.
         on_complete: called on the loop with the final value, before the `FINAL` envelope is put.
         on_error: called on the loop with the error, before the `ERROR` envelope is put. What these two raise goes to
             the loop's exception handler, a `CancelledError` too; `KeyboardInterrupt` and `SystemExit` end the run.
@@ -99,7 +99,7 @@ class Task:
         thread: bool = False,
         timeout: float | None = None,
         queue_timeout: float | None = None,
-        retry: Retry | None = None,
+        retry: Retry | int | None = None,
         on_complete: Callable[[Any], object] | None = None,
         on_error: Callable[[BaseException], object] | None = None,
     ) -> None:
@@ -110,8 +110,7 @@ class Task:
             raise TypeError(f"Task: key must be hashable, not {describe_value(key)}") from error
         if not isinstance(cast("object", priority), int):
             raise TypeError(f"Task: priority must be an integer, not {describe_value(priority)}")
-        if retry is not None and not isinstance(cast("object", retry), Retry):
-            raise TypeError(f"Task: retry must be a Retry or None, not {describe_value(retry)}")
+        retry = as_retry("Task: retry", retry)
         for name, callback in (("on_complete", on_complete), ("on_error", on_error)):
             if callback is not None and not callable(callback):
                 raise TypeError(

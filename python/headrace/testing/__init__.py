@@ -2,7 +2,7 @@
 
 - `VirtualClock`: an event loop whose time jumps to the next timer, so that an hour of delays takes no time.
 - `DeadlockError`: what such a loop raises when nothing could ever happen any more.
-- `ScriptedSource`: a source that does what its script says; `Turns`, `Delay`, `Forever` and `Raise` are its steps.
+- `ScriptedSource`: a source that does what its script says; `Yields`, `Delay`, `Forever` and `Raise` are its steps.
 - `RecordingSink`: a sink that notes what is pushed into it, and how it was ended.
 - `marbles`: a run of a stream as a line, one character a frame of time; `ScriptedSource("a-b--c|")` plays such a line.
 - `shuffled_loop`: an event loop that runs what is ready in a random order, from a seed.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from headrace.testing._sweep import (
         Ending as Ending,
-        Way as Way,
+        Interruption as Interruption,
         sweep as sweep,
         sweep_endings as sweep_endings,
     )
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     )
     from headrace.testing.recording_sink import RecordingSink as RecordingSink
     from headrace.testing.scripted_source import (
-        At as At,
+        AtTime as AtTime,
         Delay as Delay,
         Forever as Forever,
         Raise as Raise,
         ScriptedSource as ScriptedSource,
         Step as Step,
-        Turns as Turns,
+        Yields as Yields,
     )
     from headrace.testing.shuffle import shuffled_loop as shuffled_loop
     from headrace.testing.virtual_clock import (

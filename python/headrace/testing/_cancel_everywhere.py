@@ -28,12 +28,12 @@ from headrace.testing.fault_injection import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from headrace.testing._sweep import Way
+    from headrace.testing._sweep import Interruption
 
 
 T = TypeVar("T")
 
-_WAYS: tuple[Way, ...] = ("cancel", "late", "twice")
+_INTERRUPTIONS: tuple[Interruption, ...] = ("cancel", "late", "twice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Outcome:
 async def cancel_everywhere(
     make_case: Callable[[], AsyncGenerator[Coroutine[Any, Any, Any], Outcome]],
     *,
-    ways: Iterable[Way] = _WAYS,
+    interruptions: Iterable[Interruption] = _INTERRUPTIONS,
     timeout: float = 60.0,
 ) -> int:
     """Runs a case once for each place where its work waits, and cancels the work there.
@@ -77,7 +77,7 @@ async def cancel_everywhere(
 
     Args:
         make_case: The case; called anew for each run.
-        ways: How to cancel: `"cancel"` where it waits, `"late"` when what it waits for is there already, `"twice"`
+        interruptions: How to cancel: `"cancel"` where it waits, `"late"` when what it waits for is there already, `"twice"`
             where it waits and again where it waits next.
         timeout: After how many seconds on the loop's clock a run counts as hung.
 
@@ -87,14 +87,14 @@ async def cancel_everywhere(
     Raises:
         SweepError: A run broke what its case asserts, hung, or left tasks, and the message says where; or the work waits at
             more than 10,000 places.
-        TypeError: `make_case` is no async generator function, or what it yields is no coroutine; `ways` is no iterable, or
+        TypeError: `make_case` is no async generator function, or what it yields is no coroutine; `interruptions` is no iterable, or
             `timeout` no number.
-        ValueError: `ways` is empty or has a way that is none of these, or `timeout` is not positive.
+        ValueError: `interruptions` is empty or has one that is none of these, or `timeout` is not positive.
 
     Cancel safety: a cancelled call cancels its run, and waits for it.
     """
     checked_case("cancel_everywhere", "make_case", make_case, timeout)
-    tried = chosen("cancel_everywhere", "ways", ways, _WAYS)
+    tried = chosen("cancel_everywhere", "interruptions", interruptions, _INTERRUPTIONS)
 
     async def run(strike: Strike) -> str | None:
         case = _checked(make_case())

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Way = Literal["cancel", "late", "twice", "timeout", "drop"]
+Interruption = Literal["cancel", "late", "twice", "timeout", "drop"]
 """How a pull can be interrupted; see `sweep`."""
-WAYS: Final[tuple[Way, ...]] = get_args(Way)
+INTERRUPTIONS: Final[tuple[Interruption, ...]] = get_args(Interruption)
 
 Ending = Literal["break", "error", "cancel", "twice", "close"]
 """How a stream can be ended before its end; see `sweep_endings`."""
@@ -51,7 +51,7 @@ async def sweep(
     build: Callable[[], AsyncIterator[T]],
     expected: Iterable[T],
     *,
-    ways: Iterable[Way] = WAYS,
+    interruptions: Iterable[Interruption] = INTERRUPTIONS,
     ordered: bool = True,
     excused_by: type[Exception] | None = None,
     timeout: float = 60.0,
@@ -59,7 +59,7 @@ async def sweep(
     """Holds a stream to law 2: a cancelled pull loses nothing and repeats nothing.
 
         async def test_law_2_mine() -> None:
-            await sweep(lambda: Mine(ScriptedSource([1, Turns(2), 2])), [10, 20])
+            await sweep(lambda: Mine(ScriptedSource([1, Yields(2), 2])), [10, 20])
 
     A fresh stream is pulled to its end, and one pull is interrupted at one of its suspensions; so
     for each suspension there is. Then the same with the first try of every item. However a run was
@@ -76,7 +76,7 @@ async def sweep(
     Args:
         build: Makes the stream, anew for each run.
         expected: What a run must collect.
-        ways: The ways to try.
+        interruptions: The ways to try.
         ordered: Whether the order counts.
         excused_by: An error that may stand in for lost items, `SourceCancelledError` say: where it
             is raised after an interruption, the output is not compared. A clean end is no excuse.
@@ -88,13 +88,13 @@ async def sweep(
     Raises:
         SweepError: Some place failed, the stream does not give `expected` if it is left alone, or it waits at more than
             10,000 places.
-        TypeError: `build` is not callable or makes no async iterator, `expected` or `ways` is no iterable, or `timeout` no number.
-        ValueError: `ways` is empty or has a way that is none of these, or `timeout` is not positive.
+        TypeError: `build` is not callable or makes no async iterator, `expected` or `interruptions` is no iterable, or `timeout` no number.
+        ValueError: `interruptions` is empty or has one that is none of these, or `timeout` is not positive.
 
     Cancel safety: a cancelled sweep cancels its run, and waits for it.
     """
     checked_case("sweep", "build", build, timeout)
-    tried: tuple[Way, ...] = chosen("sweep", "ways", ways, WAYS)
+    tried: tuple[Interruption, ...] = chosen("sweep", "interruptions", interruptions, INTERRUPTIONS)
     if not isinstance(cast("object", expected), Iterable):
         raise TypeError(
             f"sweep: expected must be an iterable of items, got {describe_value(expected)}"
@@ -133,7 +133,7 @@ async def sweep_endings(
     """Holds a stream to laws 4 and 5: however it is ended, it closes everything and leaves no task.
 
         async def test_law_4_mine() -> None:
-            await sweep_endings(lambda: Mine(ScriptedSource([1, Turns(2), 2], closing=1)))
+            await sweep_endings(lambda: Mine(ScriptedSource([1, Yields(2), 2], closing=1)))
 
     When it has been ended, every `ScriptedSource` that `build` made (or that was made while it ran)
     must have been closed or have come to its end, never closed twice, and, unless it was at its end,

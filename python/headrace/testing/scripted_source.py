@@ -24,13 +24,13 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Turns(Step):
+class Yields(Step):
     """Waits for `count` turns of the loop."""
 
     count: int = 1
 
     def __post_init__(self) -> None:
-        check_int("Turns: count", 0, self.count)
+        check_int("Yields: count", 0, self.count)
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Delay(Step):
 
 
 @dataclass(frozen=True)
-class At(Step):
+class AtTime(Step):
     """Waits until `seconds` have passed on the loop's clock since the first item was asked for."""
 
     seconds: float
 
     def __post_init__(self) -> None:
-        check_seconds("At: seconds", self.seconds)
+        check_seconds("AtTime: seconds", self.seconds)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Raise(Step):
 class ScriptedSource(Uncopied):
     """An async iterable that does what its script says.
 
-        ScriptedSource([1, Turns(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
+        ScriptedSource([1, Yields(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
         ScriptedSource("a-b--c|")
 
     A string is a line of marbles (see `headrace.testing.marble`): the frame says when an item comes, counted from the
@@ -209,10 +209,10 @@ class _Performance:
 
     async def _wait_for(self, step: Step) -> None:
         loop = asyncio.get_running_loop()
-        if isinstance(step, At):
+        if isinstance(step, AtTime):
             if (left := self._began + step.seconds - loop.time()) > 0:
                 await asyncio.sleep(left)
-        elif isinstance(step, Turns):
+        elif isinstance(step, Yields):
             while self._turned < step.count:
                 self._turned += 1
                 await asyncio.sleep(0)
@@ -259,7 +259,7 @@ def _steps(line: str, unit: float) -> Iterator[Any]:
     """The script that a line of marbles stands for."""
     ended = False
     for frame, marble in frames(line):
-        yield At(frame * unit)
+        yield AtTime(frame * unit)
         if marble is ERROR:
             yield Raise(MarbleError(f"frame {frame} of {line!r}"))
         elif marble is END:

@@ -92,7 +92,7 @@ pub(crate) fn source_cancelled(py: Python<'_>) -> PyErr {
         py,
         "SourceCancelledError",
         "a cancelled pull ended this async generator; items may be lost. \
-         Give it a task of its own, `SourceIterObj(generator).eager(1)`, or write the source as an iterator, \
+         Give it a task of its own, `SourceIterObj(generator).prefetch(1)`, or write the source as an iterator, \
          so that a pull can be cancelled safely",
     )
 }

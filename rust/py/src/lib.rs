@@ -88,7 +88,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pull::terminal::collect, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::count, module)?)?;
     module.add_function(wrap_pyfunction!(pull::terminal::for_each, module)?)?;
-    module.add_function(wrap_pyfunction!(pull::terminal::reduce_all, module)?)?;
+    module.add_function(wrap_pyfunction!(pull::terminal::reduce, module)?)?;
     module.add_function(wrap_pyfunction!(
         runtime::yield_budget::set_turn_budget,
         module

@@ -10,7 +10,7 @@ The last two mean that nothing of the work runs any more. They may come before `
 
 Calls, since whoever awaits or iterates a handle needs an asyncio task to do it in, and a pool would need a second one for
 each piece of work. Who has a task anyway submits without a listener: then the handle is awaited for the outcome and iterated
-for what the work yields (`Followed`).
+for what the work yields (`Submission`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Protocol, overload
 
 if TYPE_CHECKING:
     from headrace.pool.executor.handle import Handle, Listener
-    from headrace.pool.executor.submission import Followed
+    from headrace.pool.executor.submission import Submission
     from headrace.task.task import Task
 
 
-class Cancelling(Enum):
+class CancelSupport(Enum):
     """What an executor can do about work that is to stop."""
 
     NONE = "none"
@@ -37,10 +37,10 @@ class Cancelling(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Capabilities:
     """What an executor can do."""
 
-    cancelling: Cancelling
+    cancel_support: CancelSupport
     """How it stops work."""
     streaming: bool
     """Whether a task may yield values on its way."""
@@ -52,7 +52,7 @@ class Executor(Protocol):
     """A place where work runs."""
 
     @property
-    def abilities(self) -> Abilities:
+    def capabilities(self) -> Capabilities:
         """What it can do."""
         ...
 
@@ -64,12 +64,12 @@ class Executor(Protocol):
     def submit(self, task: Task, listener: Listener) -> Handle: ...
 
     @overload
-    def submit(self, task: Task) -> Followed: ...
+    def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Runs the task once, in a copy of the task's context, and tells the listener about it.
 
-        Without one it gives `Followed(self, task)`. Never raises for the task's sake: whatever is wrong with it goes to
+        Without one it gives `Submission(self, task)`. Never raises for the task's sake: whatever is wrong with it goes to
         the listener. Puts no bound on how many tasks run at once: the pool's capacity does.
         """
         ...

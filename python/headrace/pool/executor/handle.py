@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-class Stop(Enum):
+class CancelResult(Enum):
     """The answer to a request to stop."""
 
     STOPPED = "stopped"
@@ -53,7 +53,7 @@ class Listener(Protocol):
 class Handle(Protocol):
     """One piece of work that was submitted."""
 
-    def cancel(self) -> Stop:
+    def cancel(self) -> CancelResult:
         """Asks it to stop, and says how things stand now. Does not wait."""
         ...
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 from headrace._internal.copying import Uncopied
 from headrace.pool.events import Final
 from headrace.pool.executor._slow_callbacks import watched
-from headrace.pool.executor.executor import Abilities, Cancelling
-from headrace.pool.executor.handle import Handle, Listener, Stop
-from headrace.pool.executor.submission import Followed
+from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.pool.executor.handle import CancelResult, Handle, Listener
+from headrace.pool.executor.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,8 @@ class Yields(Protocol):
 class LoopExecutor(Uncopied):
     """Runs tasks on the event loop that submits them. Cancels cooperatively, streams, holds nothing of its own."""
 
-    abilities: Abilities = Abilities(
-        cancelling=Cancelling.COOPERATIVE, streaming=True, remote=False
+    capabilities: Capabilities = Capabilities(
+        cancel_support=CancelSupport.COOPERATIVE, streaming=True, remote=False
     )
 
     _loop: asyncio.AbstractEventLoop
@@ -56,12 +56,12 @@ class LoopExecutor(Uncopied):
     def submit(self, task: Task, listener: Listener) -> Handle: ...
 
     @overload
-    def submit(self, task: Task) -> Followed: ...
+    def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Calls the task in an asyncio task of its own: at once where CPython can, else in the next turn."""
         if listener is None:
-            return Followed(self, task)
+            return Submission(self, task)
         return _LoopHandle(self._loop, task, listener)
 
     async def aclose(self, grace: float | None = None) -> None:
@@ -81,9 +81,13 @@ class _LoopHandle:
         else:
             self._running.add_done_callback(self._ended)
 
-    def cancel(self) -> Stop:
+    def cancel(self) -> CancelResult:
         running = self._running
-        return Stop.RUNNING if running is not None and running.cancel() else Stop.STOPPED
+        return (
+            CancelResult.RUNNING
+            if running is not None and running.cancel()
+            else CancelResult.STOPPED
+        )
 
     def inside(self) -> bool:
         return self._running is not None and asyncio.current_task() is self._running

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from typing import Self
 
-    from headrace.pool.executor.handle import Handle, Listener, Stop
+    from headrace.pool.executor.handle import CancelResult, Handle, Listener
     from headrace.task.task import Task
 
 
@@ -21,7 +21,7 @@ class _Submitter(Protocol):
     def submit(self, task: Task, listener: Listener, /) -> Handle: ...
 
 
-class Followed(Uncopied):
+class Submission(Uncopied):
     """One piece of work, as whoever submitted it sees it: `await` it for the outcome, iterate it for what it yields.
 
     Iterate first, then await: awaiting reads over what was not iterated by then. Until it is awaited, work that
@@ -77,7 +77,7 @@ class Followed(Uncopied):
         self._tell()
         return value
 
-    def cancel(self) -> Stop:
+    def cancel(self) -> CancelResult:
         """Asks the work to stop, and says how things stand now. Does not wait."""
         return self._handle.cancel()
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 from headrace._internal.copying import Uncopied
 from headrace._internal.reprs import short_repr
-from headrace.pool.executor.executor import Abilities, Cancelling
-from headrace.pool.executor.handle import Handle, Listener, Stop
-from headrace.pool.executor.submission import Followed
+from headrace.pool.executor.executor import CancelSupport, Capabilities
+from headrace.pool.executor.handle import CancelResult, Handle, Listener
+from headrace.pool.executor.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,9 @@ class ThreadExecutor(Uncopied):
     executor is closed.
     """
 
-    abilities: Abilities = Abilities(cancelling=Cancelling.NONE, streaming=False, remote=False)
+    capabilities: Capabilities = Capabilities(
+        cancel_support=CancelSupport.NONE, streaming=False, remote=False
+    )
 
     _loop: asyncio.AbstractEventLoop
     # A loop whose clock is not the real one wants to know of work that takes real time; see `VirtualLoop.hold_clock`.
@@ -61,12 +63,12 @@ class ThreadExecutor(Uncopied):
     def submit(self, task: Task, listener: Listener) -> Handle: ...
 
     @overload
-    def submit(self, task: Task) -> Followed: ...
+    def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
         """Calls the task in a thread, at once."""
         if listener is None:
-            return Followed(self, task)
+            return Submission(self, task)
         if self._threads is None:
             self._threads = _Threads(self._name)
         return _ThreadHandle(self._loop, self._threads, task, listener, self._hold)
@@ -117,8 +119,8 @@ class _ThreadHandle:
             self._ended(_Outcome(None, error))
             self._tell()
 
-    def cancel(self) -> Stop:
-        return Stop.STOPPED if self._listener is None else Stop.RUNNING
+    def cancel(self) -> CancelResult:
+        return CancelResult.STOPPED if self._listener is None else CancelResult.RUNNING
 
     def inside(self) -> bool:
         # Nothing can be awaited in a thread that runs no loop of its own.

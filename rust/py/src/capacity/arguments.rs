@@ -23,6 +23,19 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given<'a, 'py> {
     }
 }
 
+/// Whether a lease belongs to the current task (the default), and not to none (`owner=None`).
+pub(super) fn is_owned(owner: Given<'_, '_>) -> PyResult<bool> {
+    match owner {
+        Given::No => Ok(true),
+        Given::Value(value) if value.is_none() => Ok(false),
+        Given::Value(value) => Err(errors::wrong_type(
+            "owner",
+            "None, or left out for the current task",
+            &value,
+        )),
+    }
+}
+
 /// An amount from 0 on.
 pub(super) fn amount(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Amount> {
     let too_large = || refused(parameter, "be at most 10**12", value);

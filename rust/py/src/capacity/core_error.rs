@@ -95,13 +95,13 @@ fn would_deadlock(
         format!(
             "this task or thread holds {lease}, with {held} {called} of the {limit} that the budget of {node} has left, and would \
              wait for itself to settle {what} to less: {asked} more can never be had; settle first what was not needed \
-             (lease.settle()), or acquire what somebody else is to settle with detached=True"
+             (lease.settle()), or acquire what somebody else is to settle with owner=None"
         )
     } else {
         format!(
             "this task or thread holds {lease}, with {held} of the {limit} {called} of {node}, and would wait for itself to \
-             release {what}: {asked} more can never be had; release first, or give back for a while (lease.released()), or \
-             acquire what somebody else is to release with detached=True"
+             release {what}: {asked} more can never be had; release first, or give back for a while (lease.suspended()), or \
+             acquire what somebody else is to release with owner=None"
         )
     };
     errors::would_deadlock(py, &message)

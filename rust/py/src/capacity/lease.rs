@@ -134,7 +134,7 @@ impl Lease {
     }
 
     /// Gives it back for a while, and takes it again at the end of the block, in a line as any other: `async with
-    /// lease.released():`, or `with` in a thread without a loop. What it took of rates and budgets stays taken.
+    /// lease.suspended():`, or `with` in a thread without a loop. What it took of rates and budgets stays taken.
     ///
     /// Cancel safety: if taking it again is cancelled or fails, the lease is released.
     ///
@@ -142,8 +142,8 @@ impl Lease {
     ///     RuntimeError: When entered: the lease was released, or is given back already.
     ///     WouldDeadlock: At the end: this task holds itself what it would wait for, as in `acquire`.
     ///     ClosedError: At the end: the node was closed, or one above it.
-    fn released(slf: Bound<'_, Self>) -> Released {
-        Released {
+    fn suspended(slf: Bound<'_, Self>) -> Suspended {
+        Suspended {
             lease: slf.unbind(),
         }
     }
@@ -295,12 +295,12 @@ fn warn() {
 /// A lease that is given back for the length of a block.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
-pub(super) struct Released {
+pub(super) struct Suspended {
     lease: Py<Lease>,
 }
 
 #[pymethods]
-impl Released {
+impl Suspended {
     fn __enter__(&self, py: Python<'_>) -> PyResult<()> {
         self.lease.get().suspend(py)
     }
@@ -308,7 +308,7 @@ impl Released {
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
         const CALL: Blocking = Blocking {
-            name: "the end of `with lease.released()`",
+            name: "the end of `with lease.suspended()`",
             instead: "write `async with`",
         };
         let lease = self.lease.get();

@@ -41,7 +41,7 @@ use crate::object::freelist;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<node::Capacity>()?;
     module.add_class::<lease::Lease>()?;
-    module.add_class::<lease::Released>()?;
+    module.add_class::<lease::Suspended>()?;
     module.add_class::<prefetch::Asks>()?;
     let py = module.py();
     freelist::register::<lease::Lease>(py)?;

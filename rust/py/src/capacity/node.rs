@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::acquire::{Acquiring, one_slot};
-use super::arguments::Given;
+use super::arguments::{Given, is_owned};
 use super::lease::Lease;
 use super::queued::Standing;
 use super::tree::{Anchor, Keeper, Shared};
@@ -123,11 +123,11 @@ impl Capacity {
     ///     cost: So many slots, or a mapping of resource to number; above 0 of one at least.
     ///     priority: The highest goes first; a wait of ten seconds makes up for one.
     ///     timeout: For how many seconds it may wait, on the loop's clock; `None` for any time.
-    ///     detached: Somebody else than this task is to release the lease, so that it does not count as held by this task
-    ///         when that is asked for more.
+    ///     owner: By default the current task: a request that would wait for what the same task holds raises
+    ///         `WouldDeadlock`. `None` if another task releases the lease.
     ///
     /// Raises:
-    ///     TypeError: A parameter is of the wrong type.
+    ///     TypeError: A parameter is of the wrong type, or `owner` anything but `None`.
     ///     ValueError: `cost` is negative, not finite or of nothing; names a resource that nobody on the path limits; or is
     ///         above what a node of the path ever allows.
     ///     BudgetExhausted: What is left of a budget does not cover it, and nothing that is held can come back.
@@ -136,15 +136,15 @@ impl Capacity {
     ///     TimeoutError: It could not be had in time.
     ///     ClosedError: The node was closed, or one above it.
     #[pyo3(
-        signature = (cost = Given::No, *, priority = Given::No, timeout = None, detached = false),
-        text_signature = "($self, cost=1, *, priority=0, timeout=None, detached=False)"
+        signature = (cost = Given::No, *, priority = Given::No, timeout = None, owner = Given::No),
+        text_signature = "($self, cost=1, *, priority=0, timeout=None, owner=...)"
     )]
     fn acquire<'py>(
         slf: Bound<'py, Self>,
         cost: Given<'_, 'py>,
         priority: Given<'_, 'py>,
         timeout: Option<&Bound<'py, PyAny>>,
-        detached: bool,
+        owner: Given<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let ask = match (cost, priority) {
@@ -157,24 +157,24 @@ impl Capacity {
         let timeout = timeout
             .map(|timeout| blocking_wait::seconds("timeout", timeout))
             .transpose()?;
-        Acquiring::make(slf, ask, !detached, timeout)
+        Acquiring::make(slf, ask, is_owned(owner)?, timeout)
     }
 
     /// A lease, or `None` if it cannot be had now. It never waits, and never overtakes those who do.
     ///
     /// It raises what `acquire` does, but for `WouldDeadlock` and `TimeoutError`.
     #[pyo3(
-        signature = (cost = Given::No, *, detached = false),
-        text_signature = "($self, cost=1, *, detached=False)"
+        signature = (cost = Given::No, *, owner = Given::No),
+        text_signature = "($self, cost=1, *, owner=...)"
     )]
-    fn try_acquire<'py>(
+    fn acquire_nowait<'py>(
         slf: &Bound<'py, Self>,
         cost: Given<'_, 'py>,
-        detached: bool,
+        owner: Given<'_, 'py>,
     ) -> PyResult<Option<Bound<'py, Lease>>> {
         let py = slf.py();
         let mut ask = slf.get().ask(py, cost, Given::No)?;
-        if !detached {
+        if is_owned(owner)? {
             ask.owner = Some(OwnerId(task_id::current(py)?.get()));
         }
         let permit = slf.get().take(py, &ask)?;
@@ -184,25 +184,25 @@ impl Capacity {
     /// Waits for a lease in a thread without a loop.
     ///
     /// Args:
-    ///     cost: As in `acquire`; `priority` and `detached` too.
+    ///     cost: As in `acquire`; `priority` and `owner` too.
     ///     priority: The highest goes first.
     ///     timeout: For how many real seconds it may wait; `None` for any time.
-    ///     detached: Whether it is not to count as held by this thread.
+    ///     owner: By default this thread; `None` if another one releases the lease.
     ///
     /// Raises:
     ///     RuntimeError: A loop runs in this thread, which would stand still.
     ///
     /// Besides, it raises what `acquire` does.
     #[pyo3(
-        signature = (cost = Given::No, *, priority = Given::No, timeout = None, detached = false),
-        text_signature = "($self, cost=1, *, priority=0, timeout=None, detached=False)"
+        signature = (cost = Given::No, *, priority = Given::No, timeout = None, owner = Given::No),
+        text_signature = "($self, cost=1, *, priority=0, timeout=None, owner=...)"
     )]
     fn acquire_sync<'py>(
         slf: &Bound<'py, Self>,
         cost: Given<'_, 'py>,
         priority: Given<'_, 'py>,
         timeout: Option<&Bound<'py, PyAny>>,
-        detached: bool,
+        owner: Given<'_, 'py>,
     ) -> PyResult<Bound<'py, Lease>> {
         const CALL: Blocking = Blocking {
             name: "acquire_sync()",
@@ -212,7 +212,7 @@ impl Capacity {
         let this = slf.get();
         let mut ask = this.ask(py, cost, priority)?;
         let until = timeout.map(blocking_wait::deadline).transpose()?.flatten();
-        if !detached {
+        if is_owned(owner)? {
             ask.owner = Some(OwnerId(task_id::current(py)?.get()));
         }
         if let Some(permit) = this.take(py, &ask)? {

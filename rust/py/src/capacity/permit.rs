@@ -20,7 +20,7 @@ pub(crate) struct Granter {
     capacity: Py<Capacity>,
     /// For one slot.
     asks: Py<Asks>,
-    /// Its `try_acquire`.
+    /// Its `acquire_nowait`.
     method: Py<PyAny>,
     /// Whether that and `acquire` are the core's own, and no subclass has put one in its place.
     is_native: bool,
@@ -30,7 +30,7 @@ impl Granter {
     pub(crate) fn new(capacity: &Bound<'_, PyAny>, asks: Py<Asks>) -> PyResult<Self> {
         let py = capacity.py();
         let capacity = capacity.cast::<Capacity>()?;
-        let name = intern!(py, "try_acquire");
+        let name = intern!(py, "acquire_nowait");
         let (class, native) = (capacity.get_type(), py.get_type::<Capacity>());
         let is_native = |name| PyResult::Ok(class.getattr(name)?.is(native.getattr(name)?));
         Ok(Self {
@@ -50,13 +50,13 @@ impl Granter {
     ) -> PyResult<Option<Grant>> {
         let capacity = self.capacity.get();
         let ask = match cost {
-            _ if !self.is_native => return self.try_acquire(py, cost),
+            _ if !self.is_native => return self.acquire_nowait(py, cost),
             None => one_slot(capacity.place()?.1),
             Some(cost) if is_one(cost) => one_slot(capacity.place()?.1),
             Some(cost) if is_number(cost) => {
                 capacity.ask(py, Given::Value(cost.as_borrowed()), Given::No)?
             }
-            Some(_) => return self.try_acquire(py, cost),
+            Some(_) => return self.acquire_nowait(py, cost),
         };
         let id = capacity.take(py, &ask)?;
         let shared = capacity.shared()?;
@@ -87,14 +87,14 @@ impl Granter {
     }
 
     #[cold]
-    fn try_acquire(
+    fn acquire_nowait(
         &self,
         py: Python<'_>,
         cost: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<Grant>> {
         let method = self.method.bind(py);
         let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "detached"), true)?;
+        keywords.set_item(intern!(py, "owner"), py.None())?;
         let lease = match cost {
             None => method.call((), Some(&keywords)),
             Some(cost) => method.call((cost,), Some(&keywords)),

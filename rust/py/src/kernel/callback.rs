@@ -1,4 +1,4 @@
-//! `callback`: items are shown to somebody on their way.
+//! `tap`: items are shown to somebody on their way.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

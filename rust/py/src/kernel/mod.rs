@@ -21,7 +21,7 @@
 //! its stub in `_core.pyi`; its two classes in `python/headrace/pull/transform.py` and
 //! `push/transform.py`.
 
-mod buffer_until;
+mod batch_until;
 mod callable;
 mod callback;
 mod catch;
@@ -185,7 +185,7 @@ kernels! {
     Take(take::TakeKernel),
     Skip(skip::SkipKernel),
     While(take_while::WhileKernel),
-    Buffer(buffer_until::BufferKernel),
+    Buffer(batch_until::BufferKernel),
     Callback(callback::CallbackKernel),
     InOrder(in_order::InOrderKernel),
     Catch(catch::CatchKernel),

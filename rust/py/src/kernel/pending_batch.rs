@@ -1,4 +1,4 @@
-//! The list that `window` and `buffer_until` gather.
+//! The list that `batch` and `batch_until` gather.
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -10,11 +10,21 @@ use crate::object::gil_cell::GilCell;
 const LARGE: usize = 1024;
 
 /// Items that wait for their list to be full.
+///
+/// A condition that decides when the list is full gets it as a *preview*: a Python list of its own, so
+/// that no change to it reaches the items. To build one for each item would cost O(n^2) a list.
+/// Instead the last preview is extended in place, if
+///
+/// 1. nothing else refers to it: a list that the condition kept must not grow behind its back, and
+/// 2. it holds as many items as there are, and the last one is the same. Items are only appended, and
+///    whatever removes them drops the preview, so these are then the same items unless the condition
+///    itself changed them. An item whose condition failed or was cancelled leaves the preview one too long.
 #[derive(Debug)]
 pub(crate) struct Batch {
     items: GilCell<Vec<Py<PyAny>>>,
     /// Whether a list that is not full comes out at the end.
     keeps_partial: bool,
+    preview: GilCell<Option<Py<PyList>>>,
 }
 
 impl Batch {
@@ -22,6 +32,7 @@ impl Batch {
         Self {
             items: GilCell::new(Vec::new()),
             keeps_partial,
+            preview: GilCell::new(None),
         }
     }
 
@@ -36,8 +47,47 @@ impl Batch {
         items.len()
     }
 
+    /// The items so far and `item`, as a list for a condition. Nothing is added to the items.
+    pub(crate) fn preview<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        let py = item.py();
+        let last = self.preview.borrow(py).take();
+        if let Some(list) = last.map(|list| list.into_bound(py))
+            && self.can_extend(&list)
+        {
+            list.append(item)?;
+            *self.preview.borrow(py) = Some(list.clone().unbind());
+            return Ok(list);
+        }
+        let items: Vec<_> = {
+            let items = self.items.borrow(py);
+            let items = items.iter().map(|item| item.clone_ref(py));
+            items.chain([item.clone().unbind()]).collect()
+        };
+        let list = PyList::new(py, items)?;
+        // Stored before the condition runs: a nested push that completes the list drops it too.
+        let last = self.preview.borrow(py).replace(list.clone().unbind());
+        drop(last);
+        Ok(list)
+    }
+
+    fn can_extend(&self, list: &Bound<'_, PyList>) -> bool {
+        // SAFETY: the pointer is that of a live object, and this thread is attached.
+        if unsafe { pyo3::ffi::Py_REFCNT(list.as_ptr()) } != 1 {
+            return false;
+        }
+        let items = self.items.borrow(list.py());
+        let Some(last) = items.last() else {
+            return false;
+        };
+        list.len() == items.len()
+            && list
+                .get_item(items.len() - 1)
+                .is_ok_and(|item| item.is(last))
+    }
+
     /// The list, full; a new one begins, and may well become as long.
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.drop_preview(py);
         let items = {
             let mut items = self.items.borrow(py);
             let next = Vec::with_capacity(items.len().min(LARGE));
@@ -55,10 +105,16 @@ impl Batch {
         self.take(py).ok()
     }
 
+    fn drop_preview(&self, py: Python<'_>) {
+        let preview = self.preview.borrow(py).take();
+        drop(preview);
+    }
+
     pub(crate) fn clear(&self, py: Python<'_>) {
+        self.drop_preview(py);
         let items = std::mem::take(&mut *self.items.borrow(py));
         drop(items);
     }
 }
 
-traverse!(Batch { items });
+traverse!(Batch { items, preview });

@@ -1,4 +1,4 @@
-//! `reduce`: the running result of a function of two, one out for each item in.
+//! `accumulate`: the running result of a function of two, one out for each item in.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};

@@ -1,4 +1,4 @@
-//! `window`: items in lists of a size.
+//! `batch`: items in lists of a size.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -37,7 +37,7 @@ impl WindowKernel {
         self.size.set(size)
     }
 
-    /// How many items wait for their window to be full.
+    /// How many items wait for their list to be full.
     #[getter]
     fn waiting(&self, py: Python<'_>) -> usize {
         self.batch.len(py)

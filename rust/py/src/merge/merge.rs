@@ -11,7 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::callbacks::{Errand, Note};
 use super::source::{Key, Slot, Status};
 use super::source_task::Anchor;
-use super::state::{OnError, Phase, State};
+use super::state::{ErrorPolicy, Phase, State};
 use super::task_context::{Identity, check_loop, wrong_loop};
 use crate::coroutine::{keep_with, let_go};
 use crate::errors;
@@ -31,8 +31,8 @@ use crate::source::{AnyFeed, ForeignFeed, IterFeed};
 pub(crate) struct Merge {
     pub(super) home: Home,
     pub(super) owner: String,
-    pub(super) eager: usize,
-    pub(super) on_error: OnError,
+    pub(super) prefetch: usize,
+    pub(super) error_policy: ErrorPolicy,
     /// Called with this, gives what is awaited to close it.
     pub(super) closer: Py<PyAny>,
     /// Whether something pulls a stream that takes from it, or did; see `drive/pull/circle.rs`.
@@ -55,30 +55,30 @@ impl Merge {
     }
 
     #[new]
-    #[pyo3(signature = (owner, closer, *, eager, on_error))]
+    #[pyo3(signature = (owner, closer, *, prefetch, errors))]
     fn new(
         owner: String,
         closer: &Bound<'_, PyAny>,
-        eager: &Bound<'_, PyAny>,
-        on_error: &Bound<'_, PyAny>,
+        prefetch: &Bound<'_, PyAny>,
+        errors: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let on_error = match on_error.extract::<&str>() {
-            Ok("raise") => OnError::Raise,
-            Ok("skip") => OnError::Skip,
-            Ok("stop") => OnError::Stop,
+        let error_policy = match errors.extract::<&str>() {
+            Ok("raise") => ErrorPolicy::Raise,
+            Ok("skip") => ErrorPolicy::Skip,
+            Ok("stop") => ErrorPolicy::Stop,
             _ => {
                 return Err(PyValueError::new_err(format!(
-                    "on_error must be \"raise\", \"skip\" or \"stop\", got {}",
-                    errors::describe(on_error)
+                    "errors must be \"raise\", \"skip\" or \"stop\", got {}",
+                    errors::describe(errors)
                 )));
             }
         };
-        let eager = usize::try_from(whole("eager", 1, eager)?).unwrap_or(usize::MAX);
+        let prefetch = usize::try_from(whole("prefetch", 1, prefetch)?).unwrap_or(usize::MAX);
         Ok(Self {
             home: Home::here(),
             owner,
-            eager,
-            on_error,
+            prefetch,
+            error_policy,
             closer: closer.clone().unbind(),
             is_attached: AtomicBool::new(false),
             state: GilCell::default(),
@@ -121,7 +121,7 @@ impl Merge {
         slot.is_given = is_given;
         slot.is_cutoff = is_cutoff;
         // What is to be read ahead is read as soon as it may be.
-        slot.is_prompt = this.eager == 1;
+        slot.is_prompt = this.prefetch == 1;
         let futures = {
             let mut state = this.state.borrow(py);
             if state.phase != Phase::Open {
@@ -498,6 +498,6 @@ impl Merge {
 /// Why a pull or the closing cannot be.
 pub(crate) fn own_source() -> PyErr {
     PyRuntimeError::new_err(
-        "a source cannot pull or close the race that it is part of: it would wait for itself",
+        "a source cannot pull or close the merge that it is part of: it would wait for itself",
     )
 }

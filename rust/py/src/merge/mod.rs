@@ -26,7 +26,7 @@
 //! its next item, its end, or a wait. What came is put into the queue of the slot, and the slot at
 //! the end of the list of those that are *ready*. The pull takes the first of that list, and its
 //! source is wanted again, by the next pull. So an item costs one step and four queue operations,
-//! whatever the number of sources; what is read ahead is one item a source (`eager` says how many);
+//! whatever the number of sources; what is read ahead is one item a source (`prefetch` says how many);
 //! and since a source that gave an item stands behind all others that are ready, among `M` sources
 //! that are always ready each gives its item within `M` pulls.
 //!

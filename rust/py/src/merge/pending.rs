@@ -123,7 +123,7 @@ impl Merge {
     /// What is to be read ahead is read now: nobody may pull for a while.
     pub(super) fn read_ahead(slf: &Bound<'_, Self>, key: Key, from: Where) -> PyResult<()> {
         let this = slf.get();
-        while this.eager > 1 && this.may_be_asked(slf.py(), key) {
+        while this.prefetch > 1 && this.may_be_asked(slf.py(), key) {
             Self::step(slf, key, from, None)?;
         }
         Ok(())

@@ -226,11 +226,11 @@ impl Slot {
 
     /// Whether it may be asked for another item.
     #[inline]
-    pub(super) fn may_be_asked(&self, eager: usize) -> bool {
+    pub(super) fn may_be_asked(&self, prefetch: usize) -> bool {
         matches!(self.status, Status::Standing)
             && !self.has_ended
             && !self.is_closing
-            && self.queue.len() < eager
+            && self.queue.len() < prefetch
     }
 
     /// Whether it has an item that goes to the consumer as it is.

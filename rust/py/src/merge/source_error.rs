@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::merge::{Merge, wake};
 use super::source::Key;
-use super::state::{OnError, Phase};
+use super::state::{ErrorPolicy, Phase};
 use crate::errors;
 use crate::runtime::asyncio;
 
@@ -66,7 +66,9 @@ impl Merge {
             } else if let Some(source) = removed {
                 state.parted.push((source, error));
                 Vec::new()
-            } else if self.on_error == OnError::Skip && error.is_instance_of::<PyException>(py) {
+            } else if self.error_policy == ErrorPolicy::Skip
+                && error.is_instance_of::<PyException>(py)
+            {
                 Vec::new()
             } else {
                 state.complaints.push_back(error);

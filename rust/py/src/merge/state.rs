@@ -9,7 +9,7 @@ use super::source::{Asked, Key, Outcome, Slot, Slots, Status};
 
 /// What becomes of an error of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnError {
+pub(super) enum ErrorPolicy {
     /// A pull raises it, and the stream goes on.
     Raise,
     /// It is dropped.
@@ -155,13 +155,13 @@ impl State {
 
     /// The next one to be asked.
     #[inline]
-    pub(super) fn next_wanted(&mut self, eager: usize) -> Option<(Key, &mut Slot)> {
+    pub(super) fn next_wanted(&mut self, prefetch: usize) -> Option<(Key, &mut Slot)> {
         // Twice looked up, as a borrow that is returned out of a loop holds for all of it.
         let key = loop {
             let key = self.wanted.pop_front()?;
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.asked = Asked::No;
-                if slot.may_be_asked(eager) {
+                if slot.may_be_asked(prefetch) {
                     break key;
                 }
             }
@@ -245,12 +245,12 @@ impl State {
         &mut self,
         key: Key,
         item: Bound<'py, PyAny>,
-        eager: usize,
+        prefetch: usize,
     ) -> Result<(), Bound<'py, PyAny>> {
         let Some(slot) = self.slots.get_mut(key) else {
             return Err(item);
         };
-        if slot.is_closing || slot.is_cutoff || eager > 1 || !self.waiters.is_empty() {
+        if slot.is_closing || slot.is_cutoff || prefetch > 1 || !self.waiters.is_empty() {
             return Err(item);
         }
         slot.status.turn(Status::Standing);

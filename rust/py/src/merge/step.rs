@@ -9,7 +9,7 @@ use pyo3::types::PyNone;
 
 use super::merge::{Merge, wake};
 use super::source::{Key, Outcome, Running, Status};
-use super::state::{OnError, State};
+use super::state::{ErrorPolicy, State};
 use super::task_context::{Entered, Identity};
 use crate::runtime::asyncio;
 use crate::runtime::asyncio::InContext;
@@ -48,7 +48,7 @@ impl Merge {
         let event_loop = state.event_loop.as_ref().map(|it| it.bind(py).clone());
         loop {
             let is_paid = state.use_paid();
-            let Some((key, slot)) = state.next_wanted(this.eager) else {
+            let Some((key, slot)) = state.next_wanted(this.prefetch) else {
                 return Ok(false);
             };
             if !is_paid && yield_budget::spend(py) {
@@ -112,7 +112,7 @@ impl Merge {
         drop(inside);
         if let Ok(async_gen::Stepped::Item(item)) = stepped {
             let mut state = this.state.borrow(py);
-            if let Err(item) = state.accept(key, item, this.eager) {
+            if let Err(item) = state.accept(key, item, this.prefetch) {
                 drop(state);
                 Self::came(slf, key, Outcome::Item(item.unbind()))?;
                 state = this.state.borrow(py);
@@ -278,7 +278,7 @@ impl Merge {
                 return Self::came_out(slf, key);
             }
             let futures = state.push(key, outcome);
-            if this.eager > 1 {
+            if this.prefetch > 1 {
                 state.want(key);
             }
             futures
@@ -341,7 +341,7 @@ impl Merge {
         }
         let was_killed = is_cancelled && identity.is_some_and(|identity| identity.is_cancelled(py));
         let error = this.named(py, key, error);
-        if this.on_error == OnError::Skip && error.is_instance_of::<PyException>(py) {
+        if this.error_policy == ErrorPolicy::Skip && error.is_instance_of::<PyException>(py) {
             let futures = {
                 let mut state = this.state.borrow(py);
                 if let Some(slot) = state.slots.get_mut(key) {
@@ -390,7 +390,7 @@ impl Merge {
     pub(super) fn may_be_asked(&self, py: Python<'_>, key: Key) -> bool {
         let state = self.state.borrow(py);
         let slot = state.slots.get(key);
-        slot.is_some_and(|slot| slot.may_be_asked(self.eager))
+        slot.is_some_and(|slot| slot.may_be_asked(self.prefetch))
     }
 
     pub(super) fn set_struck(&self, py: Python<'_>, key: Key, error: Option<PyErr>) {

@@ -11,7 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::merge::Merge;
 use super::nesting::Depth;
 use super::source::{Key, Outcome, Slot};
-use super::state::{OnError, Phase, State, Waiter};
+use super::state::{ErrorPolicy, Phase, State, Waiter};
 use super::task_context::is_first_to_run;
 use super::zip::Ending;
 use crate::errors;
@@ -99,9 +99,9 @@ impl MergeFeed {
     ) -> PyResult<Self> {
         let py = merge.py();
         let policy = match policy {
-            "race" => Policy::Race,
+            "merge" => Policy::Race,
             "round_robin" => Policy::RoundRobin,
-            "race_robin" => Policy::RaceRobin,
+            "merge_fair" => Policy::RaceRobin,
             "concat" => Policy::Concat,
             "zip" => Policy::Zip(Ending::Shortest),
             "zip_open" => Policy::Zip(Ending::Open),
@@ -351,7 +351,8 @@ impl MergeFeed {
         merge: &Bound<'py, Merge>,
         error: PyErr,
     ) -> PyResult<Taken<'py>> {
-        if merge.get().on_error == OnError::Stop && error.is_instance_of::<PyException>(merge.py())
+        if merge.get().error_policy == ErrorPolicy::Stop
+            && error.is_instance_of::<PyException>(merge.py())
         {
             return self.end(merge, Some(error));
         }

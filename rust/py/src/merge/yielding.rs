@@ -56,7 +56,7 @@ impl Merge {
             drop(state);
             let mut stepped =
                 Self::run(slf, key, running, &mut entered, &event_loop, false).map(drop);
-            if this.eager > 1 {
+            if this.prefetch > 1 {
                 entered.leave();
                 stepped = stepped.and_then(|()| Self::read_ahead(slf, key, Where::Turn));
             }

@@ -158,7 +158,7 @@ impl Pull {
             drop(state);
             PullLink::refuse_own_source(link)?;
             return Err(PyRuntimeError::new_err(
-                "this stream is being pulled already, from inside its own callable or by another thread: give each a branch of its share()",
+                "this stream is being pulled already, from inside its own callable or by another thread: give each a branch of its tee()",
             ));
         }
         drop(state);

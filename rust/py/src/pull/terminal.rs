@@ -54,7 +54,7 @@ impl Goal {
             Self::Fold(kernel) => match kernel.get().accumulator(py) {
                 Some(result) => Ok(result.into_bound(py)),
                 None => Err(PyTypeError::new_err(
-                    "reduce_all() of an empty stream without an initial value; give it one",
+                    "reduce() of an empty stream without an initial value; give it one",
                 )),
             },
             Self::Drop => Ok(py.None().into_bound(py)),
@@ -268,13 +268,13 @@ pub(crate) fn for_each<'py>(
 /// The last running result of a function of two; of no items, what it began with.
 #[pyfunction]
 #[pyo3(signature = (stream, reducer, *initial))]
-pub(crate) fn reduce_all<'py>(
+pub(crate) fn reduce<'py>(
     stream: &Bound<'py, PullLink>,
     reducer: &Bound<'py, PyAny>,
     initial: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let label = Label {
-        operator: "reduce_all()",
+        operator: "reduce()",
         parameter: "reducer",
     };
     let kernel = Py::new(stream.py(), ReduceKernel::new(reducer, initial)?)?;

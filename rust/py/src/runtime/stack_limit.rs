@@ -121,6 +121,6 @@ fn here() -> usize {
 #[cold]
 fn too_deep() -> PyErr {
     PyRecursionError::new_err(
-        "streams or push objects are nested too deeply: each awaits the next one inside its own step; put .eager(1) between streams, whose source is pulled by a task, and a PushPullBufferObj between push objects",
+        "streams or push objects are nested too deeply: each awaits the next one inside its own step; put .prefetch(1) between streams, whose source is pulled by a task, and a PushPullBufferObj between push objects",
     )
 }

@@ -1,4 +1,4 @@
-//! `buffer_until`: items in lists that a condition closes.
+//! `batch_until`: items in lists that a condition completes.
 
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -9,8 +9,8 @@ use crate::coroutine::delegate::is_awaitable;
 use crate::errors::Raised;
 use crate::object::gc::{self, Traverse, traverse};
 
-/// Emits lists of items, each up to and with the one for which `condition(item)`, awaited if it is
-/// awaitable, is true; at the end the list that is not closed, unless it is to be dropped.
+/// Emits lists of items, each up to and with the item with which `condition(items so far)`, awaited if
+/// it is awaitable, is true; at the end the incomplete list, unless it is to be dropped.
 #[pyclass(frozen, module = "headrace._core")]
 #[derive(Debug)]
 pub(crate) struct BufferKernel {
@@ -59,7 +59,8 @@ impl Kernel for BufferKernel {
 
     #[inline(never)]
     fn feed<'py>(&self, item: &Bound<'py, PyAny>) -> Result<Flow<'py>, Raised> {
-        let result = self.condition.call(item)?;
+        let list = Raised::lower(item.py(), self.batch.preview(item))?;
+        let result = self.condition.call(list.as_any())?;
         if is_awaitable(&result) {
             return Ok(Flow::Await(result));
         }

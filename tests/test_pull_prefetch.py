@@ -78,8 +78,8 @@ async def test_eager_gives_what_its_source_gives(size: int) -> None:
     assert await collect(PullEagerObj(range(20), size)) == list(range(20))
     assert await collect(PullEagerObj(Counted(20), size)) == list(range(20))
     assert await collect(PullEagerObj(Counted(20, delay=0), size)) == list(range(20))
-    line = SourceIterObj(range(20)).map(lambda n: n + 1).eager(size).filter(lambda n: n % 2)
-    assert await collect(line.window(3)) == [[1, 3, 5], [7, 9, 11], [13, 15, 17], [19]]
+    line = SourceIterObj(range(20)).map(lambda n: n + 1).prefetch(size).filter(lambda n: n % 2)
+    assert await collect(line.batch(3)) == [[1, 3, 5], [7, 9, 11], [13, 15, 17], [19]]
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -115,7 +115,7 @@ async def test_law_2_under_wait_for_every_item_of_a_slow_source_arrives(kind: st
     )
     received: list[int] = []
     timeouts = 0
-    async with source.eager(1) as stream:
+    async with source.prefetch(1) as stream:
         while True:
             try:
                 received.append(await asyncio.wait_for(anext(stream), 0.002))
@@ -141,7 +141,7 @@ async def test_law_2_cancelled_anywhere_nothing_is_lost_or_repeated(seed: int) -
         await turns(n % 3)
         return n
 
-    stream = SourceIterObj(generator()).eager(rng.randrange(1, 5)).map(slow).eager().map(slow)
+    stream = SourceIterObj(generator()).prefetch(rng.randrange(1, 5)).map(slow).prefetch().map(slow)
     received, cancelled = await cancelled_often(stream, rng, 8, spare=0)
     assert received == list(range(60))
     assert cancelled > 3
@@ -230,7 +230,7 @@ async def test_law_4_one_task_in_one_context_drives_the_source_and_closes_it() -
             variable.reset(token)
             seen.append(variable.get())
 
-    async with SourceIterObj(generator()).eager() as stream:
+    async with SourceIterObj(generator()).prefetch() as stream:
         assert await anext(stream) == 0
         await asyncio.create_task(turns(3))
         assert await asyncio.create_task(_next(stream)) == 1
@@ -261,9 +261,9 @@ async def test_a_timeout_that_strikes_inside_a_pull_is_the_source_s_own_and_at_r
         except TimeoutError:
             yield "timed out"
 
-    inside = SourceIterObj(generator(False)).eager()
+    inside = SourceIterObj(generator(False)).prefetch()
     assert await collect(inside) == ["first", "second", "timed out"]
-    at_rest = SourceIterObj(generator(True)).eager()
+    at_rest = SourceIterObj(generator(True)).prefetch()
     assert await anext(at_rest) == "first"
     await asyncio.sleep(5)
     assert await anext(at_rest) == "second"
@@ -274,7 +274,7 @@ async def test_a_timeout_that_strikes_inside_a_pull_is_the_source_s_own_and_at_r
 
 async def test_law_4_a_source_that_ends_is_closed_before_the_end_is_told() -> None:
     source = Counted(9)
-    stream = SourceIterObj(source).take(2).eager()
+    stream = SourceIterObj(source).take(2).prefetch()
     assert await collect(stream) == [0, 1]
     assert len(source.closed) == 1
     assert len(asyncio.all_tasks()) == 1
@@ -282,7 +282,7 @@ async def test_law_4_a_source_that_ends_is_closed_before_the_end_is_told() -> No
 
 async def test_law_4_leaving_the_block_closes_everything() -> None:
     source = Counted(100, delay=0)
-    stream = SourceIterObj(source).eager(3).map(lambda n: n).eager().filter(lambda n: n > 1)
+    stream = SourceIterObj(source).prefetch(3).map(lambda n: n).prefetch().filter(lambda n: n > 1)
     async with stream:
         async for item in stream:
             assert item == 2
@@ -315,7 +315,7 @@ async def test_law_4_a_stream_that_was_never_pulled_closes_its_source() -> None:
         async def aclose(self) -> None:
             closed.append("closed")
 
-    stream = Source().eager()
+    stream = Source().prefetch()
     await stream.aclose()
     await stream.aclose()
     assert closed == ["closed"]
@@ -333,7 +333,7 @@ async def test_law_4_a_second_cancellation_waits_for_the_clean_up() -> None:
             await gate.wait()
             cleaned.append("clean")
 
-    stream = SourceIterObj(generator()).eager()
+    stream = SourceIterObj(generator()).prefetch()
     assert await anext(stream) == 0
     closing = asyncio.ensure_future(stream.aclose())
     for _ in range(3):
@@ -373,7 +373,7 @@ class Waiting(SourceObj[int]):
 
 async def test_law_4_a_source_is_cancelled_once_and_closed_by_a_task_that_nobody_cancels() -> None:
     source = Waiting()
-    stream = source.eager()
+    stream = source.prefetch()
     pull = asyncio.ensure_future(anext(stream))
     await turns(3)
     closings = [asyncio.ensure_future(stream.aclose()) for _ in range(3)]
@@ -394,7 +394,7 @@ async def test_law_4_an_error_of_the_clean_up_of_a_cancelled_pull_is_raised() ->
         finally:
             raise OSError("clean-up")
 
-    stream = SourceIterObj(generator()).eager()
+    stream = SourceIterObj(generator()).prefetch()
     assert await anext(stream) == 0
     await turns(3)
     with pytest.raises(OSError, match="clean-up"):
@@ -410,7 +410,7 @@ async def test_law_4_an_error_of_closing_is_raised_once(pulls: int) -> None:
         finally:
             raise OSError("closing")
 
-    stream = SourceIterObj(generator()).eager()
+    stream = SourceIterObj(generator()).prefetch()
     if pulls == 1:
         assert await anext(stream) == 0
         with pytest.raises(OSError, match="closing"):
@@ -430,7 +430,7 @@ async def test_law_4_an_error_of_closing_at_the_end_is_raised_before_the_end() -
         async def aclose(self) -> None:
             raise OSError("closing")
 
-    stream = Source().eager()
+    stream = Source().prefetch()
     assert await anext(stream) == 1
     with pytest.raises(OSError, match="closing"):
         await anext(stream)
@@ -450,7 +450,7 @@ async def test_law_4_a_source_that_closes_its_own_stream_is_refused() -> None:
                 refused.append(str(error))
         yield 1
 
-    stream = SourceIterObj(generator()).eager()
+    stream = SourceIterObj(generator()).prefetch()
     assert await anext(stream) == 0
     await turns(5)
     assert len(refused) >= 1
@@ -460,7 +460,7 @@ async def test_law_4_a_source_that_closes_its_own_stream_is_refused() -> None:
 
 async def test_law_5_a_dropped_stream_warns_and_its_task_closes_the_source() -> None:
     source = Counted(9, delay=0)
-    streams: list[PullObj[int]] = [SourceIterObj(source).eager(2).map(lambda n: n)]
+    streams: list[PullObj[int]] = [SourceIterObj(source).prefetch(2).map(lambda n: n)]
     assert await anext(streams[0]) == 0
     with pytest.warns(ResourceWarning, match=r"unclosed <PullEagerObj of <SourceIterObj"):
         streams.clear()
@@ -482,7 +482,7 @@ async def test_law_5_the_task_of_a_dropped_stream_is_held_until_it_has_ended() -
             futures.add(future)
             await future
 
-    streams = [SourceIterObj(generator()).eager()]
+    streams = [SourceIterObj(generator()).prefetch()]
     assert await anext(streams[0]) == 1
     await turns(3)
     with pytest.warns(ResourceWarning):
@@ -543,7 +543,7 @@ def test_law_9_another_loop_is_refused() -> None:
 
 async def test_law_11_restart_begins_a_new_cycle() -> None:
     source = Counted(3)
-    stream = SourceIterObj(source).eager(2).map(lambda n: n * 10)
+    stream = SourceIterObj(source).prefetch(2).map(lambda n: n * 10)
     assert await collect(stream) == [0, 10, 20]
     assert await collect(stream) == []
     stream.restart()
@@ -568,7 +568,7 @@ async def test_law_11_restart_is_refused_while_an_item_is_being_fetched() -> Non
             await gate.wait()
         return n
 
-    stream = SourceIterObj(range(3)).map(slow).eager()
+    stream = SourceIterObj(range(3)).map(slow).prefetch()
     assert await anext(stream) == 0
     await turns(5)
     with pytest.raises(RuntimeError, match=r"cannot restart .* aclose\(\)"):
@@ -629,7 +629,7 @@ async def test_law_11_restart_at_the_very_end_begins_a_new_cycle() -> None:
             await gate.wait()
         return n == 0
 
-    stream = SourceIterObj(range(2)).filter(last).eager()
+    stream = SourceIterObj(range(2)).filter(last).prefetch()
     assert await anext(stream) == 0
     await turns(5)
 
@@ -730,7 +730,7 @@ async def test_law_17_a_deep_line_runs() -> None:
     for _ in range(100):
         for _ in range(100):
             stream = stream.map(lambda n: n)
-        stream = stream.eager()
+        stream = stream.prefetch()
     assert await collect(stream) == [0, 1, 2]
     assert len(asyncio.all_tasks()) == 1
 
@@ -738,7 +738,7 @@ async def test_law_17_a_deep_line_runs() -> None:
 async def test_law_17_a_thousand_of_them_close() -> None:
     stream: PullObj[int] = SourceIterObj(range(3))
     for _ in range(1_000):
-        stream = stream.eager()
+        stream = stream.prefetch()
     assert await anext(stream) == 0
     await stream.aclose()
     assert len(asyncio.all_tasks()) == 1
@@ -746,7 +746,7 @@ async def test_law_17_a_thousand_of_them_close() -> None:
 
 async def test_a_source_that_is_added_to_is_drawn_from_live() -> None:
     source: SourceBufferObj[int] = SourceBufferObj([1])
-    async with source.eager() as stream:
+    async with source.prefetch() as stream:
         source.buffer.append(2)
         assert await collect(stream) == [1, 2]
 
