@@ -14,7 +14,6 @@ import pytest
 
 import headrace
 import headrace.capacity
-import headrace.errors
 import headrace.pool
 import headrace.queue
 import headrace.testing

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
-from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
