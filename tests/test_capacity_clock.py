@@ -224,9 +224,7 @@ async def play(dice: random.Random) -> list[tuple[float, float]]:
     had: list[list[float]] = []
     jobs: list[tuple[asyncio.Task[None], asyncio.Event, list[Lease], list[float]]] = []
 
-    async def work(
-        tokens: int, unpin: asyncio.Event, held: list[Lease], mine: list[float]
-    ) -> None:
+    async def work(tokens: int, unpin: asyncio.Event, held: list[Lease], mine: list[float]) -> None:
         cost = {"slots": dice.choice([0, 1, 1]), "tokens": tokens}
         held.append(await capacity.acquire(cost, owner=None))
         mine += [now(), tokens]

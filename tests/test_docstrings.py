@@ -57,7 +57,7 @@ def given() -> Names:
     capacity = CapacitySource({"slots": 2, "tokens": 10_000})
     fetches, parses = (CapacitySource(20, CapacitySource(40)) for _ in range(2))
     known = {name: getattr(headrace, name) for name in dir(headrace)}
-    known |= {name: getattr(testing, name) for name in import_module("headrace.testing").__all__}
+    known |= {name: getattr(testing, name) for name in dir(testing)}
     ours: Names = {
         "Mine": lambda source: PullMapObj(source, lambda item: item * 10),
         "archive": RecordingSink[str](),

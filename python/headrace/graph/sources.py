@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import ref
 
-from headrace._core import Buffer, AsyncIterSource, BufferSource
+from headrace._core import AsyncIterSource, Buffer, BufferSource
 from headrace._internal.error_notes import add_note_once
 from headrace._internal.reprs import describe_value, short_repr
 from headrace.buffer import BufferSink, standing

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from headrace._core import OnceSource, AsyncIterSource, IterSource, LinesSource, DequeSource, attach
+from headrace._core import AsyncIterSource, DequeSource, IterSource, LinesSource, OnceSource, attach
 from headrace._internal.reprs import describe_value, pluralize, short_repr
 from headrace.pull.base import PullObj
 

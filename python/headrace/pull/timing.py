@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
-from headrace._core import FilterKernel, AsyncIterSource
+from headrace._core import AsyncIterSource, FilterKernel
 from headrace._internal.reprs import format_count
 from headrace._internal.validate import check_int, check_positive, check_seconds
 from headrace.pull._background import Failure, PullPumpObj, Pump
