@@ -68,7 +68,7 @@ class Track:
         self.marks.append(Mark(self.now(), Kind.END))
 
     def line(self) -> str:
-        """Return the track as a marble string, for readers who cannot see the picture."""
+        """Return the track as a marble string: the text alternative of the picture."""
         if self.held is not None:
             return f"held from {self.held[0]} s to {self.held[1]} s"
         signs = {Kind.ERROR: "#", Kind.END: "|"}
