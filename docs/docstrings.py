@@ -1,4 +1,4 @@
-"""How our code is read for the reference: the facts of docstrings, Law, Order, Bound, Cost and Cancel safety, become lists."""
+"""griffe extensions for the reference: docstring facts (Law, Order, Bound, Cost, Cancel safety) become lists."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FACT = re.compile(rf"(?:^|(?<=[.`)\]]) )({_NAME}(?:, {_NAME})*): ", re.MULTILIN
 
 
 def listed(docstring: str) -> str:
-    """A docstring whose facts are the items of a list."""
+    """Return a docstring with its facts as the items of a list."""
     return "\n\n".join(
         _FACT.sub(r"\n- **\1**: ", paragraph).lstrip("\n") if _FACT.match(paragraph) else paragraph
         for paragraph in docstring.split("\n\n")
@@ -26,15 +26,15 @@ def listed(docstring: str) -> str:
 
 
 class Facts(griffe.Extension):
-    """Does so with every docstring that griffe reads. Those of what is made in Rust are in the module alone."""
+    """Format the facts of every docstring that griffe reads. Docstrings of Rust objects exist only in the imported module."""
 
     def on_object(self, *, obj: Object, **_kwargs: Any) -> None:
-        """An object was read."""
+        """Format the docstring of an object that was read."""
         module, _, path = obj.path.partition("._core.")
         if path and obj.docstring is None and module == "headrace":
             try:
                 said = inspect.getdoc(attrgetter(path)(import_module("headrace._core")))
-            except AttributeError:  # what only checkers know
+            except AttributeError:  # a name that exists only for type checkers
                 said = None
             if said:
                 obj.docstring = griffe.Docstring(said, parent=obj)
@@ -43,8 +43,8 @@ class Facts(griffe.Extension):
 
 
 class Maps(griffe.Extension):
-    """Takes what a package imports for checkers alone as what it gives: it is there when it is asked for, imported late."""
+    """Treat imports under `TYPE_CHECKING` as exports: the package imports them on first access."""
 
     def on_alias_instance(self, *, alias: Alias, **_kwargs: Any) -> None:
-        """An import was read."""
+        """Mark an import that was read as available at run time."""
         alias.runtime = True

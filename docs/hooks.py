@@ -1,4 +1,4 @@
-"""What MkDocs is told besides `mkdocs.yml`: the pages of the reference, and the pages that stand outside of `docs/`."""
+"""MkDocs hooks: add the pages of the reference, and the pages from outside `docs/`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-# Which modules of the house a page of the reference is about. What is made in Rust says of itself only that it is headrace's.
+# The modules of each page of the reference. Rust objects only name `headrace` as their module.
 REFERENCE = {
     "pull": ("Pull streams", ("pull", "_internal.sentinels"), ("IteratorResult",)),
     "push": ("Push streams", ("push",), ()),
@@ -40,9 +40,9 @@ OTHERS = {
     "abc": ("Protocols", headrace.abc),
     "testing": ("For tests", headrace.testing),
 }
-# What would stand beside a page.
+# The elements beside a page.
 HIDE = {"index.md": ["navigation"], "operators.md": ["navigation"]}
-# What has a page although it is no file of `docs/`, by its path in the repository: what people look for at its root, and programs.
+# Pages for files outside `docs/`, by their path in the repository: files of its root, and programs.
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 _PAGES = OUTSIDE | {f"examples/{name}.py": f"examples/{name}.md" for name in EXAMPLES}
@@ -50,7 +50,7 @@ _LINK = re.compile(r"\]\((?!\w+:|#)([^)#]+)")
 
 
 def reference() -> Iterator[tuple[str, str, list[str]]]:
-    """Each page of the reference: its name, its title, and the full names of what is on it."""
+    """Return each page of the reference: its name, its title, and the full names of its objects."""
     for page, (title, modules, besides) in REFERENCE.items():
         names = [
             name
@@ -69,18 +69,18 @@ def _home(name: str) -> str:
 
 
 def _entry(path: str) -> str:
-    """What shows a name. The methods that all streams have are shown with their base, and not with each of them."""
+    """Return the entry of a name. Methods common to all streams are shown only with their base."""
     module, _, name = path.rpartition(".")
     thing = getattr(import_module(module), name)
     is_stream = inspect.isclass(thing) and issubclass(thing, (PullObj, PushObj))
     shows_all = not is_stream or thing in (PullObj, PushObj)
-    if path in sys.modules:  # what it was made in has the same name
+    if path in sys.modules:  # the defining module has the same name
         path = f"{path}.{name}"
     return f"::: {path}\n    options:\n      inherited_members: {str(shows_all).lower()}"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that are no files of `docs/`."""
+    """Add the pages that are not files of `docs/`."""
     from mkdocs.structure.files import File
 
     for page, title, names in reference():
@@ -95,7 +95,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _example(name: str) -> str:
-    """The page of a program: what it says of itself, and the rest as code."""
+    """Return the page of a program: its docstring, and the rest as code."""
     program = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
     said = ast.get_docstring(ast.parse(program)) or ""
     code = program.partition('"""\n\n')[2]
@@ -104,14 +104,14 @@ def _example(name: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, **_besides: object) -> str:
-    """Leads links to those pages where they are on the site, and gives a page the room that it needs."""
+    """Point links at the pages of the site, and hide the sidebars of wide pages."""
     uri = page.file.src_uri
     page.meta["hide"] = HIDE.get(uri, [])
     return markdown if uri in _PAGES.values() else relinked(markdown, f"docs/{uri}", uri)
 
 
 def relinked(markdown: str, here: str, page: str) -> str:
-    """A text of the repository, with its links from where it is to where they lead on the site."""
+    """Return a text of the repository with its links rewritten for the site."""
 
     def led(link: re.Match[str]) -> str:
         target = normpath(join(dirname(here), link[1]))

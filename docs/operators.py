@@ -1,4 +1,4 @@
-"""Writes `operators.md`: the table of all operators, out of their docstrings.
+"""Write `operators.md`: the table of all operators, from their docstrings.
 
 make docs
 """
@@ -29,7 +29,7 @@ made from the docstrings (`make docs`), where the arguments are explained, and t
 class over its source, `PullMapObj(source, ...)`, and most are a method too, `source.map(...)`, with the same arguments.
 """
 
-# The rooms in the order in which a reader wants them, by the module that a class is defined in.
+# The sections in reading order, by the module that defines a class.
 ROOMS = {
     "pull.source": "Sources",
     "pull.transform": "One item out for one in, or none",
@@ -66,7 +66,7 @@ METHODS = {
 
 
 def facts(thing: Any) -> dict[str, str]:
-    """The lines of a docstring that begin with one of `LINES`, and its first paragraph as `""`."""
+    """Return the lines of a docstring that begin with one of `LINES`, and its first paragraph as `""`."""
     text = inspect.getdoc(thing) or ""
     body = re.split(r"^(?:Args|Raises):$", text, maxsplit=1, flags=re.MULTILINE)[0]
     found = {"": " ".join(body.split("\n\n")[0].split())}
@@ -77,7 +77,7 @@ def facts(thing: Any) -> dict[str, str]:
 
 
 def link(name: str, thing: Any) -> str:
-    """Its name, and that of its method, as a link to its picture if it has one."""
+    """Return the names of the class and its method, linked to the picture if there is one."""
     method = fluent().get(name) if inspect.isclass(thing) else name
     shown = f"[`{name}`](pictures.md#{name.lower()})" if name in PICTURED else f"`{name}`"
     if not inspect.isclass(thing):
@@ -86,7 +86,7 @@ def link(name: str, thing: Any) -> str:
 
 
 def table(rows: list[tuple[str, Any]]) -> str:
-    """A table of things, by the names that they go under."""
+    """Return a table of the objects, by their names."""
     lines = ["| name | law | order | bound | cost | cancel safety |", "|---|---|---|---|---|---|"]
     for name, thing in rows:
         said = facts(thing)
@@ -100,7 +100,7 @@ def table(rows: list[tuple[str, Any]]) -> str:
 
 
 def signature(thing: Any) -> str:
-    """What it is called with, without the types; `...` where there is a default that has no name."""
+    """Return the parameters without types; `...` marks a default without a name."""
     plain = inspect.signature(thing)
     parameters = [
         parameter.replace(
@@ -119,7 +119,7 @@ def signature(thing: Any) -> str:
 
 
 def fluent() -> dict[str, str]:
-    """The fluent method that makes each class."""
+    """Return the fluent method that creates each class."""
     made: dict[str, str] = {}
     for name, method in inspect.getmembers(PullObj, inspect.isfunction):
         if not name.startswith("_"):
@@ -129,7 +129,7 @@ def fluent() -> dict[str, str]:
 
 
 def rooms() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """What the operators are sorted under, each with its operators by name: classes, and methods that have none."""
+    """Return the sections, each with its operators by name: classes, and methods without a class."""
     public = [getattr(headrace, name) for name in import_module("headrace").__all__]
     for room, title in ROOMS.items():
         classes = [
@@ -144,7 +144,7 @@ def rooms() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
 
 
 def called(name: str, thing: Any) -> str:
-    """How it is called, as a class and as a method."""
+    """Return the calls of an operator, as a class and as a method."""
     if not inspect.isclass(thing):
         return f"`.{name}{signature(thing)}`"
     method = fluent().get(name)
@@ -153,7 +153,7 @@ def called(name: str, thing: Any) -> str:
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join([HEAD, *(f"## {title}\n\n{table(rows)}" for title, rows in rooms())])
 
 

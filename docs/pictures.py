@@ -1,4 +1,4 @@
-"""Writes `pictures.md` and the pictures in `pictures/`: a marble diagram of every operator, each drawn from a run.
+"""Write `pictures.md` and the pictures in `pictures/`: a marble diagram of every operator, each drawn from a run.
 
 make docs
 """
@@ -28,7 +28,7 @@ the next item. A bar is the end, a cross an error, an arrow a stream that goes o
 
 
 def pictures() -> dict[str, list[tuple[str, Played]]]:
-    """For each operator the names of its pictures, and what was played for each."""
+    """Return, for each operator, the names of its pictures and their runs."""
     found: dict[str, list[tuple[str, Played]]] = defaultdict(list)
     for scene in SCENES:
         of = found[scene.operator]
@@ -38,7 +38,7 @@ def pictures() -> dict[str, list[tuple[str, Played]]]:
 
 
 def document(drawn: dict[str, list[tuple[str, Played]]]) -> str:
-    """The page."""
+    """Return the page."""
     parts = [HEAD]
     for title, rows in operators.rooms():
         shown = [(name, thing) for name, thing in rows if name in drawn]
@@ -61,12 +61,12 @@ def _entry(name: str, thing: Any, drawn: list[tuple[str, Played]]) -> str:
 
 
 def _plain(line: str) -> str:
-    """A line as the text of an image, in which brackets and bars would mean something else."""
+    """Escape a marble string for an image text, in which brackets and bars have another meaning."""
     return line.translate({ord(sign): f"\\{sign}" for sign in "[]|*_"})
 
 
 def write() -> None:
-    """The page, and the pictures, and none of those that are drawn no more."""
+    """Write the page and the pictures, and remove pictures that are no longer drawn."""
     drawn = pictures()
     TARGET.write_text(document(drawn), encoding="utf-8")
     FOLDER.mkdir(exist_ok=True)

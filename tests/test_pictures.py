@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from marbles import SCENES, Scene, draw, play
-from marbles.props import Sink, Source
+from marbles.fixtures import Sink, Source
 from pictures import FOLDER, TARGET, document, pictures
 from tests.support import OPERATORS
 

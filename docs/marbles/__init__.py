@@ -1,12 +1,12 @@
-"""Marble diagrams, drawn from what happened in a run.
+"""Draw marble diagrams from real runs.
 
-A `Scene` says in a few lines what is run: the operator as code, its sources as lines of marbles, its sinks. `play` runs it under the
-virtual clock and gives the `Lane`s that came of it, and `draw` makes a picture of them.
+A `Scene` defines a run in a few lines: the operator as code, its sources as marble strings, its sinks. `play` runs it under the
+virtual clock and returns the recorded `Track`s, and `draw` renders them as a picture.
 """
 
 from marbles.drawing import draw
-from marbles.lane import Lane, Mark
 from marbles.scene import Played, Scene, play
 from marbles.scenes import SCENES
+from marbles.track import Mark, Track
 
-__all__ = ["SCENES", "Lane", "Mark", "Played", "Scene", "draw", "play"]
+__all__ = ["SCENES", "Mark", "Played", "Scene", "Track", "draw", "play"]

@@ -1,4 +1,4 @@
-"""A run as SVG."""
+"""Render a run as SVG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
-from marbles.lane import Kind, Lane, Mark
+from marbles.track import Kind, Mark, Track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +20,13 @@ __all__ = ["draw"]
 # Pixels. The letters are monospaced, so that the width of a text is known without measuring it.
 LETTER = 7.9
 LINE = 18
-LANE = 40
+TRACK = 40
 RADIUS = 13
 GAP = 6
 MARGIN = 8
 NARROWEST = 34
 
-# A colour for each source, and one for what the operator made. White on each of them, and each of them on a white and on a dark page,
+# A colour for each source, and one for the output of the operator. White on each of them, and each of them on a white and on a dark page,
 # is legible; what stands on the page itself follows the scheme of the reader.
 COLOURS = ("#2563c9", "#b4541a", "#15803d", "#a3337f")
 MADE = "#64598f"
@@ -49,28 +49,28 @@ text{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mon
 
 
 def draw(played: Played) -> str:
-    """The picture of a run."""
+    """Render the picture of a run."""
     return _Drawing(played).svg()
 
 
 class _Drawing:
     def __init__(self, played: Played) -> None:
         self._played = played
-        self._lanes = [*played.above, *played.below]
+        self._tracks = [*played.above, *played.below]
         self._colours = _colours(played)
         self._out: list[str] = []
-        names = max((len(lane.name) for lane in self._lanes), default=0)
+        names = max((len(track.name) for track in self._tracks), default=0)
         self._left = round(MARGIN + names * LETTER + 12)
-        # Where each frame begins: it is as wide as what happened in it.
+        # The start of each frame, which is as wide as its marks.
         widths = [NARROWEST] * (
-            1 + max((m.frame for lane in self._lanes for m in lane.marks), default=0)
+            1 + max((m.frame for track in self._tracks for m in track.marks), default=0)
         )
-        for lane in self._lanes:
-            for frame, marks in _by_frame(lane):
+        for track in self._tracks:
+            for frame, marks in _by_frame(track):
                 taken = sum(_width(mark) + GAP for mark in marks)
                 widths[frame] = max(widths[frame], round(taken))
-            if lane.held:
-                widths += [NARROWEST] * (lane.held[1] + 1 - len(widths))
+            if track.held:
+                widths += [NARROWEST] * (track.held[1] + 1 - len(widths))
         self._starts = [self._left + 8 + start for start in accumulate(widths, initial=0)]
         code = played.scene.code.split("\n")
         self._said = textwrap.wrap(played.scene.says, 56)
@@ -82,9 +82,9 @@ class _Drawing:
     def svg(self) -> str:
         scene = self._played.scene
         y = MARGIN
-        for lane in self._played.above:
-            self._lane(lane, y + LANE / 2)
-            y += LANE
+        for track in self._played.above:
+            self._track(track, y + TRACK / 2)
+            y += TRACK
         code = scene.code.split("\n")
         tall = len(code) * LINE + 16 if len(code) > 1 else LINE + 14
         box = y + 4
@@ -94,10 +94,10 @@ class _Drawing:
         for number, line in enumerate(code):
             self._text(MARGIN + 12, box + LINE + 2 + number * LINE, line)
         y = box + tall + 4
-        for lane in self._played.below:
-            self._lane(lane, y + LANE / 2)
-            y += LANE
-        if self._lanes:
+        for track in self._played.below:
+            self._track(track, y + TRACK / 2)
+            y += TRACK
+        if self._tracks:
             self._grid(y)
             y += LINE
         if self._played.result:
@@ -128,23 +128,23 @@ class _Drawing:
         self._add(f'<text{kind} x="{x:g}" y="{y:g}" xml:space="preserve">{escape(text)}</text>')
 
     def _grid(self, y: float) -> None:
-        """The seconds, behind everything."""
+        """Draw the grid of seconds, behind everything."""
         lines = [f'<path class="g" d="M{start} {MARGIN}V{y:g}"/>' for start in self._starts[:-1]]
         self._out[:0] = lines
         for second, start in enumerate(self._starts[:-1]):
             self._text(start - 3, y + 12, str(second), "s")
         self._text(self._starts[-1] - 3, y + 12, "s", "s")
 
-    def _lane(self, lane: Lane, y: float) -> None:
-        self._text(self._left - 4, y + 4.5, lane.name, "l")
-        if lane.held is not None:
-            start, end = (self._starts[frame] for frame in lane.held)
+    def _track(self, track: Track, y: float) -> None:
+        self._text(self._left - 4, y + 4.5, track.name, "l")
+        if track.held is not None:
+            start, end = (self._starts[frame] for frame in track.held)
             self._add(
                 f'<rect class="h" x="{start}" y="{y - 8}" width="{end - start}" height="16" rx="3"/>'
             )
             return
-        places = list(self._placed(lane))
-        # The line ends with the stream, or before what nobody asked for; or else it goes on.
+        places = list(self._placed(track))
+        # The line ends with the stream, or before the first item that was never pulled; otherwise it continues.
         stops = [x for x, mark in places if mark.kind is Kind.END]
         stops += [x - _width(mark) / 2 - GAP for x, mark in places if mark.kind is Kind.LEFT]
         tip = stops[0] if stops else self._starts[-1] + 10
@@ -154,9 +154,9 @@ class _Drawing:
         for x, mark in places:
             self._mark(x, y, mark)
 
-    def _placed(self, lane: Lane) -> Iterator[tuple[float, Mark]]:
-        """Each mark with the middle of where it stands: those of a frame side by side."""
-        for frame, marks in _by_frame(lane):
+    def _placed(self, track: Track) -> Iterator[tuple[float, Mark]]:
+        """Yield each mark with the centre of its position: marks of one frame are side by side."""
+        for frame, marks in _by_frame(track):
             x = float(self._starts[frame])
             for mark in marks:
                 width = _width(mark)
@@ -185,8 +185,8 @@ class _Drawing:
             )
 
 
-def _by_frame(lane: Lane) -> Iterator[tuple[int, list[Mark]]]:
-    for frame, marks in groupby(lane.marks, key=lambda mark: mark.frame):
+def _by_frame(track: Track) -> Iterator[tuple[int, list[Mark]]]:
+    for frame, marks in groupby(track.marks, key=lambda mark: mark.frame):
         yield frame, list(marks)
 
 
@@ -199,11 +199,11 @@ def _width(mark: Mark) -> float:
 
 
 def _colours(played: Played) -> dict[str, str]:
-    """The colour of each item: that of the lane above that had it first."""
+    """Map each item to the colour of the upper track that had it first."""
     found: dict[str, str] = {}
-    for lane, colour in zip(
-        (lane for lane in played.above if lane.held is None), COLOURS, strict=False
+    for track, colour in zip(
+        (track for track in played.above if track.held is None), COLOURS, strict=False
     ):
-        for mark in lane.marks:
+        for mark in track.marks:
             found.setdefault(mark.text, colour)
     return found

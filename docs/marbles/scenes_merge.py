@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marbles.props import Source
+from marbles.fixtures import Source
 from marbles.scene import Scene
 
 __all__ = ["MERGE"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from headrace import SKIP, CapacitySource
-from marbles.props import Hears, Held, Signal, Source
+from marbles.fixtures import Hears, Held, Signal, Source
 from marbles.scene import Scene
 
 __all__ = ["PULL"]
 
 
 async def fetch(page: int) -> str:
-    """Takes long for the first page."""
+    """Return a page, slowly for the first one."""
     await asyncio.sleep(4 if page == 1 else 1)
     return "ABC"[page - 1]
 

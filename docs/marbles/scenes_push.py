@@ -1,15 +1,15 @@
-"""Scenes of the operators that are pushed into."""
+"""Scenes of the push operators."""
 
 from __future__ import annotations
 
-from marbles.props import File, Heard, Hears, Held, Sink
+from marbles.fixtures import File, Heard, Hears, Held, Sink
 from marbles.scene import Scene
 
 __all__ = ["PUSH"]
 
 
 def line(code: str, pushed: str, **given: object) -> Scene:
-    """A scene with one sink."""
+    """Create a scene with one sink."""
     return Scene(code, given={**given, "sink": Sink()}, pushed=pushed)
 
 

@@ -1,9 +1,9 @@
-"""Scenes of what has no source among the operators: sources, queues, and what stands between pull and push."""
+"""Scenes of objects without an upstream operator: sources, queues, and bridges between pull and push."""
 
 from __future__ import annotations
 
 from headrace import PushPullBufferObj
-from marbles.props import File, Graph, Made, Sink, Source
+from marbles.fixtures import File, Graph, Made, Sink, Source
 from marbles.scene import Scene
 
 __all__ = ["SOURCES"]

@@ -1,4 +1,4 @@
-"""What happened at one place, in the order in which it happened."""
+"""The events at one place of a run, in order."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Kind", "Lane", "Mark", "written"]
+__all__ = ["Kind", "Mark", "Track", "written"]
 
 
 class Kind(Enum):
-    """What a mark stands for."""
+    """The kind of a mark."""
 
     ITEM = "item"
     ERROR = "error"
     END = "end"
-    # An item of a script that nobody asked for.
+    # An item of a script that was never pulled.
     LEFT = "left"
 
 
 class Mark(NamedTuple):
-    """One thing that happened."""
+    """One event."""
 
     frame: int
     kind: Kind
@@ -33,15 +33,15 @@ class Mark(NamedTuple):
 
 
 @dataclass
-class Lane:
-    """One line of a picture.
+class Track:
+    """One row of a picture.
 
     Attributes:
-        name: What stands in front of it.
-        began: The time of the loop at frame 0. A frame is a second.
-        marks: What happened. Frames never fall.
-        held: From which frame to which something was held, if it is a state and no stream.
-        task: What notes things here on its own.
+        name: The label in front of it.
+        began: The loop time of frame 0. A frame is a second.
+        marks: The events. Their frames never decrease.
+        held: The first and last frame of a hold, if the track shows a state instead of a stream.
+        task: A background task that records events here.
     """
 
     name: str
@@ -51,24 +51,24 @@ class Lane:
     task: asyncio.Task[None] | None = None
 
     def now(self) -> int:
-        """The frame of this moment."""
-        # Sums of floats fall a hair short of the frame that they mean.
+        """Return the current frame."""
+        # Sums of floats fall slightly short of the intended frame.
         return math.floor(asyncio.get_running_loop().time() - self.began + 1e-6)
 
     def item(self, item: Any) -> None:
-        """Notes an item, now."""
+        """Record an item at the current frame."""
         self.marks.append(Mark(self.now(), Kind.ITEM, written(item)))
 
     def error(self) -> None:
-        """Notes an error, now."""
+        """Record an error at the current frame."""
         self.marks.append(Mark(self.now(), Kind.ERROR))
 
     def end(self) -> None:
-        """Notes the end, now."""
+        """Record the end at the current frame."""
         self.marks.append(Mark(self.now(), Kind.END))
 
     def line(self) -> str:
-        """The lane as a line of marbles, for those who cannot see the picture."""
+        """Return the track as a marble string: the text alternative of the picture."""
         if self.held is not None:
             return f"held from {self.held[0]} s to {self.held[1]} s"
         signs = {Kind.ERROR: "#", Kind.END: "|"}
@@ -84,7 +84,7 @@ class Lane:
 
 
 def written(item: Any) -> str:
-    """An item as a reader would write it: `[a, 1]`, without quotes."""
+    """Format an item as a reader would write it: `[a, 1]`, without quotes."""
     within: Iterable[Any] = item
     if isinstance(item, list):
         return f"[{', '.join(map(written, within))}]"
