@@ -74,10 +74,10 @@ class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
 
     Args:
         sink: A push object.
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
 
     Raises:
-        TypeError: `sink` is no push object, or `source` not iterable.
+        TypeError: `sink` is not a push object, or `source` not iterable.
     """
 
     def __init__(self, sink: PushProtocol[IN_contra], source: Source[OUT_co]) -> None:
@@ -137,12 +137,12 @@ class _PullPushObj(PullObj[T], stock=True):
 
     @property
     def source(self) -> PullObj[T]:
-        """What it pulls from."""
+        """The source."""
         return self._tap.source
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._tap.sinks
 
     def _repr_parts(self) -> Iterator[str]:
@@ -179,17 +179,17 @@ class PullPushBridgeObj(_PullPushObj[T], stock=True):
     off, the sinks are ended with `return_()` when the source ends, before the pull says so, and when the
     stream is closed.
 
-    Depth: a hundred bridges, gates and branches of `tee` may stand above one another; what a task
-    pulls, as that of `.prefetch(1)` does, counts anew.
+    Depth: at most 100 bridges, gates and branches of `tee` may be nested; a link whose task pulls the source, such as
+    `.prefetch(1)`, resets the count.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         sinks: The push objects, at least one, each once.
         forward_close: Whether the sinks end with the stream (default).
 
     Raises:
         TypeError: `source` is not iterable, or one of `sinks` no push object.
-        ValueError: There are no sinks, or one of them stands there twice; or `source` is nested too deeply.
+        ValueError: There are no sinks, or one of them is given twice; or `source` is nested too deeply.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
     out when that sink has accepted it.
     Order: the source's.
     Bound: one item.
-    Cost: O(1) and one call an item.
+    Cost: O(1) and one call per item.
     Cancel safety: as the source's, and an item whose push was cancelled stays here: the next pull
     pushes it into its sink, if that lacks it. An item whose `selector` was cancelled with the pull goes
     to `selector` again: at least once.
@@ -217,18 +217,18 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
     same. Unless `forward_close` is off, the sinks are ended with `return_()` when the source ends, before
     the pull says so, and when the stream is closed.
 
-    Depth: a hundred bridges, gates and branches of `tee` may stand above one another; what a task
-    pulls, as that of `.prefetch(1)` does, counts anew.
+    Depth: at most 100 bridges, gates and branches of `tee` may be nested; a link whose task pulls the source, such as
+    `.prefetch(1)`, resets the count.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        sinks: The push objects; one may stand there more than once.
+        source: A pull object or an iterable, sync or async.
+        sinks: The push objects; one may be given more than once.
         selector: Sync or async, called with each item; gives the number of its sink, from 0.
         forward_close: Whether the sinks end with the stream (default).
 
     Raises:
-        TypeError: `source` or `sinks` is not iterable, one of them is no push object, or `selector` is
-            not callable; at a pull: the selector gave no integer.
+        TypeError: `source` or `sinks` is not iterable, one of them is not a push object, or `selector` is not callable;
+            at a pull: the selector gave no integer.
         ValueError: There are no sinks; or `source` is nested too deeply.
         IndexError: At a pull: the selector named no sink.
     """
@@ -249,7 +249,7 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
 
     @property
     def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
+        """The callable, live: a new one applies from the next item."""
         return self._routed.selector
 
     @selector.setter
@@ -258,7 +258,7 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
 
 
 class _Handle(AsyncIterable[T]):
-    """What can be iterated anew after a restart."""
+    """The restartable iterable over the items."""
 
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
@@ -271,7 +271,7 @@ class _Handle(AsyncIterable[T]):
 
 
 class _Tap(Generic[T]):
-    """The items; asked for one at a time, which the link of the stream sees to."""
+    """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(
         self, source: PullObj[T], sinks: tuple[PushProtocol[T], ...], name: str, *, ends: bool

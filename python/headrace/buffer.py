@@ -97,8 +97,8 @@ class PushPullBufferObj(Uncopied, Generic[T]):
     Order: as `order` says. Those who wait, on either side, are served in the order in which they
     came, tasks and threads in one line.
     Bound: `maxsize` items; none by default.
-    Cost: O(1) an item, whatever the number of those who wait. By priority, O(log n) comparisons for
-    a push and none for a pull; a push that drops the oldest item then looks for it, in O(n).
+    Cost: O(1) per item, whatever the number of those who wait. By priority, O(log n) comparisons
+    for a push and none for a pull; a push that drops the oldest item then looks for it, in O(n).
     Cancel safety: a cancelled push leaves its item with the caller, a cancelled pull leaves it in
     the buffer.
 
@@ -120,7 +120,7 @@ class PushPullBufferObj(Uncopied, Generic[T]):
             item, when it is pushed.
 
     Raises:
-        TypeError: `maxsize` is no integer, `overflow` or `order` is no string, `key` is not
+        TypeError: `maxsize` is not an integer, `overflow` or `order` is no string, `key` is not
             callable. A push by priority raises what the comparison raises; the buffer is as before.
         ValueError: `maxsize` is not positive, `overflow` or `order` is unknown, `key` is given
             without `order="priority"`.
@@ -173,7 +173,7 @@ class PushPullBufferObj(Uncopied, Generic[T]):
             ClosedError: The supply was ended, or the source closed; it carries the item.
             WouldBlock: The buffer is full, and made with `overflow="error"`; it carries the item.
             RuntimeError: It would have to wait in a thread that runs an event loop, which would stand still.
-            TypeError: `timeout` is no number.
+            TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not a number.
         """
         self._buffer.put_sync(item, timeout)
@@ -194,7 +194,7 @@ class PushPullBufferObj(Uncopied, Generic[T]):
             ClosedError: None is here, and none will come: the supply was ended, or the source closed. If
                 the supply was ended with an error, one consumer, thread or task, gets that error first.
             RuntimeError: It would have to wait in a thread that runs an event loop, which would stand still.
-            TypeError: `timeout` is no number.
+            TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not a number.
         """
         return self._buffer.get_sync(timeout)
@@ -208,7 +208,7 @@ class PushPullBufferObj(Uncopied, Generic[T]):
             error: What the source is to raise when it has drained, once; `None` if it is just to end.
 
         Raises:
-            TypeError: `error` is no exception.
+            TypeError: `error` is not an exception.
         """
         if error is not None and not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception or None, got {describe_value(error)}")
@@ -223,8 +223,8 @@ class PushPullBufferObj(Uncopied, Generic[T]):
         """The item that comes out next; it stays.
 
         Raises:
-            WouldBlock: There is none now.
-            ClosedError: There is none, and none will come.
+            WouldBlock: The buffer is empty.
+            ClosedError: The buffer is empty, and no item will follow.
         """
         return self._buffer.peek()
 

@@ -59,7 +59,7 @@ class Queue(Uncopied, _core.Queue[T]):
     Order: the items' as the class says; those who wait are served in the order in which they came, tasks and threads
     in one line.
     Bound: `maxsize` items.
-    Cost: O(1) an item, whatever the number of those who wait; by priority, O(log n) comparisons for a put.
+    Cost: O(1) per item, whatever the number of those who wait; by priority, O(log n) comparisons for a put.
     Cancel safety: a cancelled `put()` leaves its item with the caller, a cancelled `get()` leaves it in the queue.
 
     Threads wait with `put_sync(item, timeout=None)` and `get_sync(timeout=None)`, which raise `QueueFull` and `QueueEmpty`
@@ -69,7 +69,7 @@ class Queue(Uncopied, _core.Queue[T]):
         maxsize: How many items it holds, at most; 0 or less for any number.
 
     Raises:
-        TypeError: `maxsize` is no number.
+        TypeError: `maxsize` is not a number.
     """
 
     _instead = "make another one and move its items"

@@ -89,7 +89,7 @@ class Pump(Generic[IN, OUT]):
         return self._task is not None and not self._task.done()
 
     def facts(self) -> Iterator[str]:
-        """How it stands, for `repr`."""
+        """Describe the state, for `repr`."""
         yield f"{len(self.held)} held"
 
     def room(self) -> int:
@@ -340,7 +340,7 @@ class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
 
     @property
     def source(self) -> PullObj[IN]:
-        """What it pulls from."""
+        """The source."""
         return self._pump.source
 
     def _repr_parts(self) -> Iterator[str]:

@@ -89,7 +89,7 @@ class Combination(Generic[T]):
         return dict(zip(self.merge.labels(), self.merge.sources(), strict=True))
 
     def add(self, source: Source[T], *label: Any) -> None:
-        """Adds a source, for the next pull."""
+        """Add a source. It takes part from the next pull on."""
         check(self._owner, "source", source)
         if self.merge.holds(source):
             raise ValueError(

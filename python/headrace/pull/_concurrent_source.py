@@ -108,7 +108,7 @@ class Calls(SourceObj[OUT]):
             warn_unclosed(self)
 
     def facts(self) -> Iterator[str]:
-        """How it stands."""
+        """Describe the state, for `repr`."""
         return self._state.facts()
 
     def __repr__(self) -> str:
@@ -119,7 +119,7 @@ def check(concurrency: int, window: int | None) -> None:
     """Refuses numbers that make no sense.
 
     Raises:
-        TypeError: One is no integer.
+        TypeError: One is not an integer.
         ValueError: `concurrency` is not positive, or `window` less than it.
     """
     check_int("concurrency", 1, concurrency)

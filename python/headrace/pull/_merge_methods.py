@@ -165,7 +165,7 @@ class MergeMethods(PullLink[T_co]):
     ) -> PullRaceObj[T_co | U] | PullRaceRobinObj[T_co | U]:
         """Merge this stream with the others, in the order in which items arrive; see `PullRaceObj`.
 
-        With `fair=True` each source gives one item a round; see `PullRaceRobinObj`.
+        With `fair=True` each source yields one item per round; see `PullRaceRobinObj`.
         """
         from headrace.pull.merge import PullRaceObj, PullRaceRobinObj
 
@@ -201,16 +201,16 @@ class MergeMethods(PullLink[T_co]):
         `prices.zip_labeled("prices", {"news": news})` is `PullLabeledZipObj({"prices": prices, "news": news})`.
 
         Args:
-            label: This stream's.
-            others: The other sources by their labels.
-            strict: Whether it is an error if they are not all of one length.
-            longest: Whether it goes on until all have ended.
-            fill: Stands for what a source has no more of, with `longest`.
-            prefetch: How many items of each source may wait to be taken.
-            errors: What an error of a source does.
+            label: The label of this stream.
+            others: The other sources, by label.
+            strict: Whether sources of different lengths are an error.
+            longest: Whether to continue until all sources have ended.
+            fill: With `longest`, the value in place of the items of an ended source.
+            prefetch: The maximum number of prefetched items per source.
+            errors: The effect of a source's error.
 
         Raises:
-            TypeError: `others` is no mapping; or as the class does.
+            TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
         from headrace.pull.labeled import PullLabeledZipObj, beside
@@ -237,13 +237,13 @@ class MergeMethods(PullLink[T_co]):
         `prices.round_robin_labeled("prices", {"news": news})` is `PullLabeledRoundRobinObj({"prices": prices, "news": news})`.
 
         Args:
-            label: This stream's.
-            others: The other sources by their labels.
-            prefetch: How many items of each source may wait to be taken.
-            errors: What an error of a source does.
+            label: The label of this stream.
+            others: The other sources, by label.
+            prefetch: The maximum number of prefetched items per source.
+            errors: The effect of a source's error.
 
         Raises:
-            TypeError: `others` is no mapping; or as the class does.
+            TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
         from headrace.pull.labeled import PullLabeledRoundRobinObj, beside
@@ -294,17 +294,17 @@ class MergeMethods(PullLink[T_co]):
         """As `merge`, each item as `(label, item)`; see `PullLabeledRaceObj`.
 
         `prices.merge_labeled("prices", {"news": news})` is `PullLabeledRaceObj({"prices": prices, "news": news})`.
-        With `fair=True` each source gives one item a round; see `PullLabeledRaceRobinObj`.
+        With `fair=True` each source yields one item per round; see `PullLabeledRaceRobinObj`.
 
         Args:
-            label: This stream's.
-            others: The other sources by their labels.
-            fair: Whether each source gives one item a round.
-            prefetch: How many items of each source may wait to be taken.
-            errors: What an error of a source does.
+            label: The label of this stream.
+            others: The other sources, by label.
+            fair: Whether each source yields one item per round.
+            prefetch: The maximum number of prefetched items per source.
+            errors: The effect of a source's error.
 
         Raises:
-            TypeError: `others` is no mapping; or as the class does.
+            TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
         from headrace.pull.labeled import PullLabeledRaceObj, PullLabeledRaceRobinObj, beside

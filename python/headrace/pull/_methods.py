@@ -276,8 +276,8 @@ class Fluent(MergeMethods[T_co]):
         begun works for up to `maxsize` items; one more raises `WouldBlock`. A branch that was closed, or dropped,
         is not waited for; this stream is closed with the last branch that is closed.
 
-        Depth: a hundred branches, gates and bridges may stand above one another; what a task pulls, as that of
-        `.prefetch(1)` does, counts anew.
+        Depth: at most 100 branches, gates and bridges may be nested; a link whose task pulls the source, such as
+        `.prefetch(1)`, resets the count.
 
         Args:
             n: The number of branches, a positive integer, at most 100,000.
@@ -288,7 +288,7 @@ class Fluent(MergeMethods[T_co]):
                 raises in any case. A pull after a `WouldBlock` continues where that one stopped.
 
         Raises:
-            TypeError: `n` or `maxsize` is no integer.
+            TypeError: `n` or `maxsize` is not an integer.
             ValueError: One of them is not positive, or `n` too large; `overflow` is none of the three; or this stream
                 is nested too deeply.
         """
@@ -299,8 +299,8 @@ class Fluent(MergeMethods[T_co]):
     def collect(self) -> Coroutine[Any, Any, list[T_co]]:
         """All items, in a list.
 
-        Order: the stream's. Bound: all items. Cost: O(1) an item; nothing of Python's runs between two
-        items but your callables.
+        Order: the stream's. Bound: all items. Cost: O(1) per item; nothing of Python's runs between two items but your
+        callables.
         Cancel safety: a cancelled `collect()`, or one that an error ended, hands what it had back to the stream: the
         next pull gets those items first. Only a class with an `__anext__` of its own takes nothing back.
         """
@@ -429,7 +429,7 @@ class Fluent(MergeMethods[T_co]):
             forward_close: Whether the sink is ended at the end (default).
 
         Raises:
-            TypeError: `sink` is no push object.
+            TypeError: `sink` is not a push object.
         """
         from headrace.push._drain import drain
         from headrace.push.base import checked_sink

@@ -43,7 +43,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
     Law: one pull does the work of one item.
     Order: concurrent pulls are served in the order of their first step.
     Bound: nothing is held, but for the item that a cancelled pull left.
-    Cost: O(1) an item, whatever the number of stages or of those who wait.
+    Cost: O(1) per item, whatever the number of stages or of those who wait.
     Cancel safety: a cancelled pull loses no item of a stock source or operator, and the stream goes
     on. An async generator of the user's is ended by the cancellation; the next pull then raises
     `SourceCancelledError`.
@@ -141,7 +141,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
         It reaches the nearest source that overrides `throw`; otherwise it is raised here.
 
         Raises:
-            TypeError: `error` is no exception. BaseException: `error`, unless a source took it.
+            TypeError: `error` is not an exception. BaseException: `error`, unless a source took it.
         """
         if not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception, got {describe_value(error)}")

@@ -32,17 +32,19 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
     Bound: `prefetch` items of each source are read ahead, the next one by the pull after that which took one. With
         `prefetch=1` a source that has given everything at once so far is asked when there is nothing else to be taken:
         to ask it before would win nothing.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
         *sources: pull objects, async iterables or iterables, one at least, each given once.
         prefetch: how many items of each source may wait to be taken.
         errors: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
-            on, with that source too if it can; `"skip"`: it is dropped; `"stop"`: the stream ends with it.
+            on, with that source too if it can; `"skip"`: the error is dropped; `"stop"`: the stream ends with the
+            error.
 
     Raises:
-        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is no integer.
+        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is not an
+            integer.
         ValueError: if there is no source, or one is given twice: its items would be split between two readers; if
             `prefetch` is less than 1, or `errors` none of the three.
     """
@@ -66,7 +68,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         return self._combination.sources
 
     def add(self, source: Source[T]) -> None:
-        """Adds a source, for the next pull.
+        """Add a source. It takes part from the next pull on.
 
         Raises:
             TypeError: it cannot be iterated.
@@ -76,13 +78,14 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         self._combination.add(source)
 
     async def remove(self, source: Source[T]) -> None:
-        """Takes a source out and closes it, in its own task. What was read ahead of it is dropped.
+        """Remove a source and close it, in its own task. Its prefetched items are dropped.
 
         Raises:
             ValueError: it is none of the sources.
             BaseException: what it raised when it was closed.
 
-        Cancel safety: it is out and will be closed; a cancellation is raised once it is.
+        Cancel safety: the source is removed and will be closed; a cancellation is raised after
+        that.
         """
         await self._combination.remove(source)
 
@@ -95,7 +98,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         return self._stream("merge", "race_generator")
 
     def round_robin_generator(self) -> PullObj[T]:
-        """One item of each source in turn; those that ended are left out. Called again, it gives the same stream."""
+        """One item of each source in turn; ended sources are skipped. Called again, it gives the same stream."""
         return self._stream("round_robin", "round_robin_generator")
 
     async def all(self) -> tuple[T, ...]:

@@ -27,7 +27,7 @@ class PullFlattenObj(PullObj1To1Link[Any, OUT], stock=True):
     and the next one is not asked for before it has ended.
     Order: the source's, and each iterable's.
     Bound: one iterable.
-    Cost: O(1) an item.
+    Cost: O(1) per item.
     Cancel safety: as that of the iterables; of an async generator see `SourceIterObj`.
 
     Args:
@@ -48,18 +48,18 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     needed.
     Order: the source's, and each iterable's.
     Bound: one iterable.
-    Cost: O(1) an item, and one call an item of the source.
+    Cost: O(1) per item, and one call per item of the source.
     Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again at
     the next pull; of an async generator see `SourceIterObj`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         transform: Called with each item: a function or an async function that gives an iterable, or
             a generator function or async generator function.
 
     Raises:
-        TypeError: `source` is not iterable, or `transform` not callable; at a pull: it gave nothing
-            that can be iterated. It costs that item.
+        TypeError: `source` is not iterable, or `transform` is not callable; at a pull: it gave nothing that can be
+            iterated. It costs that item.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class PullGateObj(PullObj[T], stock=True):
     begins. Giving the loop a turn is not waiting.
     Order: the source's.
     Bound: one item.
-    Cost: O(1) an item.
+    Cost: O(1) per item.
     Cancel safety: as the source's. An item that waits for the signal waits for the next pull too.
 
     The end and the errors of the source are not held back. A signal that came while the gate was open
@@ -40,11 +40,11 @@ class PullGateObj(PullObj[T], stock=True):
     error at each pull that needs it, and after `wait_obj.reset()` the stream goes on. Once the signal is
     stopped nobody can open the gate, so it stays open for good: nothing is lost.
 
-    Depth: a hundred gates, bridges and branches of `tee` may stand above one another; what a task pulls, as that of
-    `.prefetch(1)` does, counts anew.
+    Depth: at most 100 gates, bridges and branches of `tee` may be nested; a link whose task pulls the source, such as
+    `.prefetch(1)`, resets the count.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         wait_obj: The signal; its values are not looked at.
 
     Raises:
@@ -59,7 +59,7 @@ class PullGateObj(PullObj[T], stock=True):
 
     @property
     def source(self) -> PullObj[T]:
-        """What it pulls from."""
+        """The source."""
         return self._gate.source
 
     @property
@@ -82,7 +82,7 @@ class PullGateObj(PullObj[T], stock=True):
 
 
 class _Handle(Generic[T]):
-    """What can be iterated anew after a restart."""
+    """The restartable iterable over the items."""
 
     def __init__(self, gate: _Gate[T]) -> None:
         self._gate = gate
@@ -95,7 +95,7 @@ class _Handle(Generic[T]):
 
 
 class _Gate(Generic[T]):
-    """The items; asked for one at a time, which the link of the stream sees to."""
+    """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(self, source: PullObj[T], wait_obj: WaitObject[Any]) -> None:
         self.source = source

@@ -55,7 +55,7 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
         return self._combination.labelled
 
     def add(self, label: K, source: Source[T]) -> None:
-        """Adds a source, for the next pull.
+        """Add a source. It takes part from the next pull on.
 
         Raises:
             TypeError: It cannot be iterated.
@@ -65,13 +65,14 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
         self._combination.add(source, label)
 
     async def remove(self, label: K) -> None:
-        """Takes a source out and closes it, in its own task. What was read ahead of it is dropped.
+        """Remove a source and close it, in its own task. Its prefetched items are dropped.
 
-        Cancel safety: it is out and will be closed; a cancellation is raised once it is.
+        Cancel safety: the source is removed and will be closed; a cancellation is raised after
+        that.
 
         Raises:
             KeyError: There is no source of this label.
-            BaseException: What it raised when it was closed.
+            BaseException: The error that the source raised when it was closed.
         """
         await self._combination.remove(self._combination.labelled_as(label))
 
@@ -82,19 +83,19 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
     Law: the rows of `PullZipObj(*sources.values())`, with the label of its source beside each item.
     Order: the mapping's, in a row as between rows.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item of a source; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        strict: Whether it is an error if they are not all of one length.
-        longest: Whether it goes on until all have ended.
-        fill: Stands for what a source has no more of, with `longest`.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullZipObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        strict: Whether sources of different lengths are an error.
+        longest: Whether to continue until all sources have ended.
+        fill: With `longest`, the value in place of the items of an ended source.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullZipObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullZipObj` does.
     """
 
@@ -118,16 +119,16 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     Law: the items of `PullRoundRobinObj(*sources.values())`, each with the label of its source.
     Order: the mapping's, in each round.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullRoundRobinObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullRoundRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullRoundRobinObj` does.
     """
 
@@ -140,16 +141,17 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     Law: the items of `PullRaceObj(*sources.values())`, each with the label of its source.
     Order: as they came. Among M sources that are always ready, each gives its item within M pulls.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item, whatever the number of sources; one asyncio task per source that is not native, until that
+    source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullRaceObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullRaceObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullRaceObj` does.
     """
 
@@ -162,16 +164,16 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
     Law: the items of `PullRaceRobinObj(*sources.values())`, each with the label of its source.
     Order: in a round, as they came. A round ends when all have given an item or ended.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullRaceRobinObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullRaceRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullRaceRobinObj` does.
     """
 
@@ -184,7 +186,7 @@ def beside(
     """The sources of a labelled operator: a stream under its label, before the others.
 
     Raises:
-        TypeError: `others` is no mapping, or `label` not hashable.
+        TypeError: `others` is not a mapping, or `label` not hashable.
         ValueError: `label` is one of `others` too.
     """
     if not isinstance(cast("object", others), Mapping):

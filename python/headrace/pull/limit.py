@@ -31,7 +31,7 @@ class SourceCapacityObj(PullObj[T], stock=True):
     spent on items alone, and on errors, which are items that failed.
     Order: the source's. Pulls of several streams under one capacity get their leases as the capacity has it.
     Bound: one item, which a budget does not cover.
-    Cost: O(1) an item, and what `capacity.acquire` costs.
+    Cost: O(1) per item, and what `capacity.acquire` costs.
     Cancel safety: as the source's; a pull that was cancelled holds no lease, and has spent nothing.
 
     So the capacity limits how many of the streams that share it ask their sources at once, and a `Rate` how often. While
@@ -50,13 +50,14 @@ class SourceCapacityObj(PullObj[T], stock=True):
     `source.limit(budget).map(work)`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        capacity: Where the leases come from.
-        cost: What an item costs: a number of slots, or a mapping of resource to number.
-        priority: Whose turn it is first among those who wait at that capacity.
+        source: A pull object or an iterable, sync or async.
+        capacity: The capacity that grants the leases.
+        cost: The cost of an item: a number of slots, or a mapping of resource to number.
+        priority: The priority among the waiters of that capacity.
 
     Raises:
-        TypeError: `source` is not iterable, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
+        TypeError: `source` is not iterable, `capacity` no `CapacitySource`, `cost` no cost, or `priority` is not an
+            integer.
         ValueError: `cost` is not positive, or could never be had.
         BudgetExhausted: Nothing of a budget is left that could cover `cost`.
         ClosedError: `capacity` is closed.
@@ -80,12 +81,12 @@ class SourceCapacityObj(PullObj[T], stock=True):
 
     @property
     def source(self) -> PullObj[T]:
-        """What it pulls from."""
+        """The source."""
         return self._leased.source
 
     @property
     def capacity(self) -> CapacitySource:
-        """Where the leases come from, live: another one holds from the next item."""
+        """The capacity that grants the leases, live: a new one applies from the next item."""
         return self._leased.capacity
 
     @capacity.setter
@@ -111,7 +112,7 @@ class SourceCapacityObj(PullObj[T], stock=True):
 
 
 class _Handle(Generic[T]):
-    """What can be iterated anew after a restart."""
+    """The restartable iterable over the items."""
 
     def __init__(self, leased: _Leased[T]) -> None:
         self._leased = leased
@@ -124,7 +125,7 @@ class _Handle(Generic[T]):
 
 
 class _Leased(Generic[T]):
-    """The items; asked for one at a time, which the link of the stream sees to."""
+    """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(
         self,

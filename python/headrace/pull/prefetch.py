@@ -25,7 +25,7 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
     are ahead of the consumer, the one that is being pulled included; and then whenever one was taken.
     Order: the source's.
     Bound: `buffer_size` items.
-    Cost: O(1) an item; one asyncio task from the first pull to the end.
+    Cost: O(1) per item; one asyncio task from the first pull to the end.
     Cancel safety: a cancelled pull loses nothing, whatever the source: it does not reach it. That makes an async
     generator of yours safe to be pulled under a timeout.
 
@@ -35,11 +35,11 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
     generator rests; that ends the stream, with a `SourceCancelledError`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         buffer_size: How many items may be ahead, a positive integer.
 
     Raises:
-        TypeError: `source` is not iterable, or `buffer_size` no integer.
+        TypeError: `source` is not iterable, or `buffer_size` is not an integer.
         ValueError: `buffer_size` is not positive.
     """
 
@@ -49,7 +49,7 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
 
     @property
     def buffer_size(self) -> int:
-        """How many items may be ahead, live: a new number holds from the next pull."""
+        """How many items may be ahead, live: a new number applies from the next pull."""
         return self._ahead.buffer_size
 
     @buffer_size.setter

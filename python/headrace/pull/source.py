@@ -31,7 +31,7 @@ class SourceBufferObj(SourceObj[T], stock=True):
     Law: `list(SourceBufferObj(items))` is `list(items)`; the buffer is empty then.
     Order: first in, first out; with `mode="lifo"`, last in, first out.
     Bound: what you put in; the items given are copied.
-    Cost: O(1) an item.
+    Cost: O(1) per item.
     Cancel safety: a pull never waits here, so none can be cancelled.
 
     Args:
@@ -112,7 +112,7 @@ class SourceIterObj(SourceObj[T_co], stock=True):
     Law: the items of the iterable, each once. Its iterator is made at the first pull.
     Order: the iterable's.
     Bound: nothing is held.
-    Cost: O(1) an item, besides the iterable's own.
+    Cost: O(1) per item, besides the iterable's own.
     Cancel safety: of a sync iterable no pull can be cancelled. An async generator is ended by a
     cancelled pull; the next pull then raises `SourceCancelledError`. What another async iterator
     does then is its own business.

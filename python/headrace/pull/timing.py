@@ -36,18 +36,18 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
     are delivered, however late.
     Order: the source's.
     Bound: one item.
-    Cost: O(1) an item and two turns of the loop; one asyncio task from the first pull to the end.
+    Cost: O(1) per item and two turns of the loop; one asyncio task from the first pull to the end.
     Cancel safety: neither a cancelled pull nor a timeout reaches the source, and both lose nothing.
 
     The source is closed by the task that pulls it: at its end, by `aclose()`, or at the end of `async with`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         timeout: Seconds, a positive finite number; or 0, for what the source has without waiting, unless `"skip"`.
         on_timeout: What becomes of a pull, or of an item, that takes longer: `"raise"` or `"skip"`.
 
     Raises:
-        TypeError: `source` is not iterable, or `timeout` no number.
+        TypeError: `source` is not iterable, or `timeout` is not a number.
         ValueError: `timeout` is negative or not finite, or 0 with `"skip"`; or `on_timeout` is neither of the two.
         TimeoutError: At a pull: the source gave nothing in time.
     """
@@ -72,7 +72,7 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
 
     @property
     def seconds(self) -> float:
-        """The timeout, live: a new one holds from the next pull."""
+        """The timeout, live: a new one applies from the next pull."""
         return self._timed.seconds
 
     @seconds.setter
@@ -132,20 +132,20 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
     which the next pull then raises. With a timeout of 0 it leaves with what the source has without waiting.
     Order: the source's.
     Bound: `size` items.
-    Cost: O(1) an item, and a turn of the loop for those that come one by one; one asyncio task from the first pull to
+    Cost: O(1) per item, and a turn of the loop for those that come one by one; one asyncio task from the first pull to
     the end.
-    Cancel safety: what a cancelled pull had gathered waits for the next, and its time runs on.
+    Cancel safety: the items gathered by a cancelled pull are kept for the next pull, and their timeout continues.
 
     The source is asked only while a pull waits. It is closed by the task that pulls it: at its end, by `aclose()`, or
     at the end of `async with`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        size: How many items make a list full, a positive integer.
+        source: A pull object or an iterable, sync or async.
+        size: The number of items in a full list, a positive integer.
         timeout: Seconds, a finite number from 0.
 
     Raises:
-        TypeError: `source` is not iterable, `size` no integer, or `timeout` no number.
+        TypeError: `source` is not iterable, `size` no integer, or `timeout` is not a number.
         ValueError: `size` is not positive, or `timeout` negative or not finite.
     """
 
@@ -157,7 +157,7 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
 
     @property
     def size(self) -> int:
-        """How many items make a list full, live: a new number holds from the next item."""
+        """How many items make a list full, live: a new number applies from the next item."""
         return self._window.size
 
     @size.setter
@@ -166,7 +166,7 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
 
     @property
     def seconds(self) -> float:
-        """For how long a list waits, live: a new time holds from the next item."""
+        """For how long a list waits, live: a new time applies from the next item."""
         return self._window.seconds
 
     @seconds.setter
@@ -212,20 +212,21 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
     at once. Never early, by the loop's clock; each as soon as that allows.
     Order: the source's.
     Bound: one item, while it waits.
-    Cost: O(1) an item, and a timer if it has to wait.
+    Cost: O(1) per item, and a timer if it has to wait.
     Cancel safety: an item whose wait was cancelled waits again at the next pull. A wait that was cancelled counts for
     nothing.
 
     `restart()` does not forget the pace.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         rate: How many items, a positive finite number.
         per: In how many seconds, a positive finite number.
         burst: How many may go at once, a positive integer.
 
     Raises:
-        TypeError: `source` is not iterable, `rate` or `per` no number, or `burst` no integer.
+        TypeError: `source` is not iterable, `rate` or `per` no number, or `burst` is not an
+            integer.
         ValueError: One of the numbers is not positive and finite.
     """
 
@@ -243,7 +244,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @property
     def rate(self) -> float:
-        """How many items, live: a new number holds from the next item."""
+        """How many items, live: a new number applies from the next item."""
         return self._pace.rate
 
     @rate.setter
@@ -252,7 +253,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @property
     def per(self) -> float:
-        """In how many seconds, live: a new number holds from the next item."""
+        """In how many seconds, live: a new number applies from the next item."""
         return self._pace.per
 
     @per.setter
@@ -261,7 +262,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @property
     def burst(self) -> int:
-        """How many may go at once, live: a new number holds from the next item."""
+        """How many may go at once, live: a new number applies from the next item."""
         return self._pace.burst
 
     @burst.setter
@@ -324,7 +325,7 @@ class PullTimerObj(SourceObj[int], stock=True):
         count: After how many ticks it ends, a whole number from 0; `None` for never.
 
     Raises:
-        TypeError: `interval` is no number, or `count` no integer.
+        TypeError: `interval` is not a number, or `count` is not an integer.
         ValueError: `interval` is not positive and finite, or `count` negative.
     """
 

@@ -50,7 +50,7 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
     Override `pull_impl` as an async generator method that iterates `self.source`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         kernel: The kernel of a stock operator; leave it out in your own.
 
     Raises:
@@ -67,7 +67,7 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
 
     @property
     def source(self) -> PullObj[IN]:
-        """What it pulls from."""
+        """The source."""
         return self._source
 
 
@@ -82,8 +82,8 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     Order: the source's; with `ordered=False` as the calls end.
     Bound: one item, while its `transform` runs. With a `concurrency` above 1, `window` items whose
     call runs or whose result waits for its pull; of these at most `concurrency` run.
-    Cost: O(1) and one call an item. With a `concurrency`, or `on_cancel="keep"`, an asyncio task for
-    each call that has to be awaited, and one that pulls the source.
+    Cost: O(1) and one call per item. With a `concurrency`, or `on_cancel="keep"`, an asyncio task for each call that
+    has to be awaited, and one that pulls the source.
     Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again
     at the next pull: at least once. With `on_cancel="keep"`, and always with a `concurrency` above
     1, a cancelled pull cancels no call: its result goes to the next pull, exactly once.
@@ -97,7 +97,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     they run. A call must not wait for the stream that it is part of.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         transform: Sync or async, called with each item.
         concurrency: How many calls may run at once, a positive integer.
         ordered: Whether the results come in the order of their items, or as they are there.
@@ -211,16 +211,16 @@ class PullFilterObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     Law: `[x for x in source if await p(x)]`, with `await` where `predicate` returns an awaitable.
     Order: the source's.
     Bound: one item, while its `predicate` runs.
-    Cost: O(1) and one call an item of the source.
+    Cost: O(1) and one call per item of the source.
     Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again
     at the next pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         predicate: Sync or async, called with each item.
 
     Raises:
-        TypeError: `source` is not iterable, or `predicate` not callable.
+        TypeError: `source` is not iterable, or `predicate` is not callable.
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
@@ -236,20 +236,20 @@ class PullDedupeObj(PullObj1To1Link[T, T], HasMemory, stock=True):
     Order: the source's.
     Bound: `maxsize` keys, of which the one that was met longest ago is forgotten first; none by
     default. One key with `consecutive`.
-    Cost: O(1) an item, and one call if there is a `key`.
+    Cost: O(1) per item, and one call if there is a `key`.
     Cancel safety: an item whose `key` was cancelled with the pull goes to `key` again at
     the next pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         key: Sync or async, called with each item; gives what is compared, which must be hashable.
             `None`: the item itself.
         maxsize: How many keys are remembered, a positive integer; `None` for any number.
         consecutive: Whether only the item before counts.
 
     Raises:
-        TypeError: `source` is not iterable, `key` not callable, or `maxsize` no integer; at a pull: a key is
-            not hashable.
+        TypeError: `source` is not iterable, `key` not callable, or `maxsize` is not an integer; at a pull: a key is not
+            hashable.
         ValueError: `maxsize` is not positive, or given together with `consecutive`.
     """
 
@@ -272,18 +272,18 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     itself.
     Order: the source's.
     Bound: the accumulator, and one item while its `reducer` runs.
-    Cost: O(1) and one call an item.
+    Cost: O(1) and one call per item.
     Cancel safety: an item whose `reducer` was cancelled with the pull goes to `reducer` again at the
     next pull, with the same accumulator.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         reducer: Sync or async, called with the accumulator and each item.
         initial: What a cycle begins with; without it, it begins with its first item, which comes
             out as it is.
 
     Raises:
-        TypeError: `source` is not iterable, or `reducer` not callable.
+        TypeError: `source` is not iterable, or `reducer` is not callable.
     """
 
     @overload
@@ -319,7 +319,7 @@ class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
     it are not called for it.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         *callbacks: Sync or async, called with each item; one at least.
 
     Raises:
@@ -350,7 +350,7 @@ class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
     Order: that of `index(item)`. When the source ends while an index is missing, what is held leaves by
     its index all the same.
     Bound: `maxsize` items that came too early; and those of them that leave, until they are pulled.
-    Cost: O(log n) in the number of items held, and one call an item.
+    Cost: O(log n) in the number of items held, and one call per item.
     Cancel safety: what is held stays. An item whose `index` was cancelled with the pull goes to `index`
     again at the next pull: at least once.
 
@@ -358,16 +358,16 @@ class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
     held stays, and the stream goes on.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         index: Sync or async, called with each item; gives an integer.
         start: The index that leaves first.
         maxsize: How many items may wait for one that is missing, a positive integer.
 
     Raises:
-        TypeError: `source` is not iterable, `index` not callable, or `start` or `maxsize` no integer.
+        TypeError: `source` is not iterable, `index` not callable, or `start` or `maxsize` is not an integer.
         ValueError: `maxsize` is not positive.
         OrderError: At a pull: an index is below `start`, or was given to an item before, or its item would
-            be one more than `maxsize` to be held. Where it is no integer, the error is a `TypeError` too.
+            be one more than `maxsize` to be held. Where it is not an integer, the error is a `TypeError` too.
     """
 
     def __init__(
@@ -387,16 +387,16 @@ class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=T
     business.
     Order: the source's; what `handler` returns stands where the error was.
     Bound: one error, while its `handler` runs.
-    Cost: O(1) an item; one call an error.
+    Cost: O(1) per item; one call an error.
     Cancel safety: as the source's. An error whose `handler` was cancelled with the pull goes to
     `handler` again at the next pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         handler: Sync or async, called with each error.
 
     Raises:
-        TypeError: `source` is not iterable, or `handler` not callable.
+        TypeError: `source` is not iterable, or `handler` is not callable.
     """
 
     @overload

@@ -43,7 +43,7 @@ class PushObj(PushLink[T_contra], DescribeMixin):
     Law: an item is accepted once, by all that it is for, or it is the caller's.
     Order: each push for itself; pushes are not serialised (see `PushSerialObj`).
     Bound: nothing is held, but for what a stage with state made of an item whose push was cancelled.
-    Cost: O(1) an item and stage.
+    Cost: O(1) per item and stage.
     Cancel safety: a cancelled push has delivered its item whole or not at all. A stage that keeps
     state (a window, a set of keys, a running result) cannot give an item back: cancelled below it, a
     push leaves there what it made of the item, and the next push or the end delivers that first.
@@ -87,7 +87,7 @@ class PushObj(PushLink[T_contra], DescribeMixin):
         Doing so again does nothing, unless it was cancelled: then it goes on.
 
         Raises:
-            TypeError: `error` is no exception.
+            TypeError: `error` is not an exception.
         """
         if not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception, got {describe_value(error)}")
@@ -180,7 +180,7 @@ def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ..
     """The sinks, if they are some.
 
     Raises:
-        TypeError: It is not iterable, or one of them is no push object.
+        TypeError: It is not iterable, or one of them is not a push object.
         ValueError: There are none.
     """
     if not isinstance(cast("object", sinks), Iterable):
@@ -197,8 +197,8 @@ def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], 
     """The sinks, if they are some, each once.
 
     Raises:
-        TypeError: It is not iterable, or one of them is no push object.
-        ValueError: There are none, or one of them stands there twice.
+        TypeError: It is not iterable, or one of them is not a push object.
+        ValueError: There are none, or one of them is given twice.
     """
     checked = checked_sinks(sinks)
     places: dict[int, int] = {}

@@ -257,7 +257,7 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         """The line that ends in `sink`: the push object at its top.
 
         Raises:
-            TypeError: `sink` is no push object.
+            TypeError: `sink` is not a push object.
         """
         return self._top(checked_sink(sink))
 

@@ -165,8 +165,8 @@ class PushForkObj(_FanOut[T], stock=True):
             shared.
 
     Raises:
-        TypeError: `sinks` is not iterable, or one of them is no push object.
-        ValueError: There are no sinks, or one of them stands there twice.
+        TypeError: `sinks` is not iterable, or one of them is not a push object.
+        ValueError: There are no sinks, or one of them is given twice.
     """
 
     __slots__ = ("_sinks",)
@@ -183,7 +183,7 @@ class PushForkObj(_FanOut[T], stock=True):
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._sinks
 
 
@@ -193,18 +193,18 @@ class PushDistributeObj(_FanOut[T], stock=True):
     Law: each item goes to exactly one sink, number `selector(item)`.
     Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
+    Cost: O(1) and one call per item.
     Cancel safety: a cancelled push has delivered its item whole or not at all.
 
     What is for a sink that is done is dropped; the push says `done` when all are.
 
     Args:
-        sinks: The push objects; one may stand there more than once.
+        sinks: The push objects; one may be given more than once.
         selector: Sync or async, called with each item; gives the number of its sink, from 0.
         forward_close: Whether ending this ends its sinks (default).
 
     Raises:
-        TypeError: `sinks` is not iterable, one of them is no push object, or `selector` is not
+        TypeError: `sinks` is not iterable, one of them is not a push object, or `selector` is not
             callable; at a push: the selector gave no integer.
         ValueError: There are no sinks.
         IndexError: At a push: the selector named no sink. The item is still the caller's.
@@ -224,12 +224,12 @@ class PushDistributeObj(_FanOut[T], stock=True):
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._sinks
 
     @property
     def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
+        """The callable, live: a new one applies from the next item."""
         return self._fan.selector
 
     @selector.setter
@@ -244,7 +244,7 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
     says `done` when all are.
     Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
     Bound: nothing is held.
-    Cost: O(1) an item, and one look at each sink that is done.
+    Cost: O(1) per item, and one look at each sink that is done.
     Cancel safety: a cancelled push has delivered its item whole or not at all; if not, the next push
     has its turn, unless another came between. A sink that fails has had its turn.
 
@@ -253,7 +253,7 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
         forward_close: Whether ending this ends its sinks (default).
 
     Raises:
-        TypeError: `sinks` is not iterable, or one of them is no push object.
+        TypeError: `sinks` is not iterable, or one of them is not a push object.
         ValueError: There are no sinks.
     """
 
@@ -265,7 +265,7 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._sinks
 
 
@@ -275,7 +275,7 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
     Law: each item goes to exactly one sink, `sinks[selector(item)]`, or to where `missing` says.
     Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
+    Cost: O(1) and one call per item.
     Cancel safety: a cancelled push has delivered its item whole or not at all.
 
     Args:
@@ -286,8 +286,8 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
         forward_close: Whether ending this ends its sinks (default), that of `missing` included.
 
     Raises:
-        TypeError: `sinks` is no mapping, one of them or `missing` is no push object, or `selector` is
-            not callable; at a push: the selector gave what cannot be a label.
+        TypeError: `sinks` is not a mapping, one of them or `missing` is not a push object, or `selector` is not
+            callable; at a push: the selector gave what cannot be a label.
         ValueError: There are no sinks, or `missing` is another word.
         KeyError: At a push: there is no sink of that label. The item is still the caller's.
     """
@@ -329,7 +329,7 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
 
     @property
     def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
+        """The callable, live: a new one applies from the next item."""
         return self._by_label.selector
 
     @selector.setter

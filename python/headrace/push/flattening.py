@@ -26,7 +26,7 @@ class PushFlattenObj(PushObj1To1Link[Any, OUT], stock=True):
     Law: the sink gets `list(itertools.chain.from_iterable(items))`.
     Order: of arrival, and each iterable's.
     Bound: nothing is held, but for what a cancelled push left.
-    Cost: O(1) an item.
+    Cost: O(1) per item.
     Cancel safety: a push that is cancelled before the iterable was asked for anything has delivered
     nothing; after that the rest of the iterable stays here, and the next push or the end goes on with
     it. So it is if an item of it fails below. The error names this object in `accepted_by`.
@@ -35,7 +35,7 @@ class PushFlattenObj(PushObj1To1Link[Any, OUT], stock=True):
         sink: A push object.
 
     Raises:
-        TypeError: `sink` is no push object; at a push: the item is no iterable.
+        TypeError: `sink` is not a push object; at a push: the item is no iterable.
     """
 
     __slots__ = ()
@@ -51,8 +51,8 @@ class PushFlatMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     they are needed.
     Order: of arrival, and each iterable's, for as long as nothing suspends.
     Bound: nothing is held, but for what a cancelled push left.
-    Cost: O(1) an item, and one call for each that is pushed.
-    Cancel safety: a push that is cancelled in `transform` has delivered nothing; after that see
+    Cost: O(1) per item, and one call for each that is pushed.
+    Cancel safety: a push cancelled in `transform` has delivered nothing; after that see
     `PushFlattenObj`.
 
     Args:
@@ -61,8 +61,8 @@ class PushFlatMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
             a generator function or async generator function.
 
     Raises:
-        TypeError: `sink` is no push object, or `transform` not callable; at a push: it gave nothing
-            that can be iterated.
+        TypeError: `sink` is not a push object, or `transform` is not callable; at a push: it gave nothing that can be
+            iterated.
     """
 
     __slots__ = ()

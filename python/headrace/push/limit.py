@@ -26,8 +26,8 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     Law: the items, each once. The sink is given nothing before the lease is there, and the lease is released when the sink
     has accepted the item, or refused it. Rates and budgets are spent on items that it accepted, and on those that it failed with.
     Order: leases are granted in that of arrival, for equal costs. Of items that hold theirs at the same time any may be first.
-    Bound: nothing is held; each push that waits is its producer's.
-    Cost: O(1) an item, and what `capacity.acquire` costs.
+    Bound: nothing is held; the item of a waiting push stays with its producer.
+    Cost: O(1) per item, and what `capacity.acquire` costs.
     Cancel safety: a push that is cancelled while it waits for its lease has delivered nothing; one that is cancelled later
     is the sink's matter. Neither holds a lease, or has spent anything.
 
@@ -37,12 +37,13 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
 
     Args:
         sink: A push object.
-        capacity: Where the leases come from.
-        cost: What an item costs: a number of slots, or a mapping of resource to number.
-        priority: Whose turn it is first among those who wait at that capacity.
+        capacity: The capacity that grants the leases.
+        cost: The cost of an item: a number of slots, or a mapping of resource to number.
+        priority: The priority among the waiters of that capacity.
 
     Raises:
-        TypeError: `sink` is no push object, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
+        TypeError: `sink` is not a push object, `capacity` no `CapacitySource`, `cost` no cost, or `priority` is not an
+            integer.
         ValueError: `cost` is not positive, or could never be had.
         BudgetExhausted: Nothing of a budget is left that could cover `cost`.
         ClosedError: `capacity` is closed.
@@ -63,7 +64,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def capacity(self) -> CapacitySource:
-        """Where the leases come from, live: another one holds from the next item."""
+        """The capacity that grants the leases, live: a new one applies from the next item."""
         return self._capacity
 
     @capacity.setter

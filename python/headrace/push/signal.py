@@ -26,7 +26,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
     that is known.
     Order: of arrival, for as long as the sink does not suspend; of acceptance with `"after"`.
     Bound: nothing is held; the signal keeps its last value.
-    Cost: O(1) an item, and O(number of those who wait for the signal).
+    Cost: O(1) per item, and O(number of those who wait for the signal).
     Cancel safety: a push that is cancelled has delivered its item whole or not at all. With `"before"`
     the signal has heard of it all the same, and hears of it again if it is pushed again.
 
@@ -38,7 +38,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         when: Whether it is told `"after"` the sink has accepted the item, or `"before"` it is asked.
 
     Raises:
-        TypeError: `sink` is no push object, or `wait_obj` no `WaitObject`.
+        TypeError: `sink` is not a push object, or `wait_obj` no `WaitObject`.
         ValueError: `when` is neither of the two.
     """
 
@@ -55,7 +55,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def wait_obj(self) -> WaitObject[T]:
-        """The signal, live: a new one holds from the next item."""
+        """The signal, live: a new one applies from the next item."""
         return self._wait_obj
 
     @wait_obj.setter

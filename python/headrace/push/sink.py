@@ -28,14 +28,14 @@ class SinkCollectObj(SinkObj[T], stock=True):
     pushed while it is full is dropped, and its result says `done` again.
     Order: of acceptance.
     Bound: `maxsize` items; none by default.
-    Cost: O(1) an item.
+    Cost: O(1) per item.
     Cancel safety: it accepts at once, so no push waits here.
 
     Args:
         maxsize: How many items it takes, a positive integer; `None` for any number.
 
     Raises:
-        TypeError: `maxsize` is no integer.
+        TypeError: `maxsize` is not an integer.
         ValueError: `maxsize` is not positive.
     """
 
@@ -68,9 +68,9 @@ class SinkCallbackObj(SinkObj[T_contra], stock=True):
     accepted when the last one is through.
     Order: of arrival, for as long as nothing suspends; the callbacks of an item in the order given.
     Bound: nothing is held.
-    Cost: O(1) an item, and one call for each callback.
-    Cancel safety: a push that is cancelled in a callback is not accepted, though those before that one
-    have been called. So it is with an error.
+    Cost: O(1) per item, and one call for each callback.
+    Cancel safety: a push cancelled in a callback is not accepted, though those before that one have
+    been called. So it is with an error.
 
     Args:
         callbacks: Sync or async, at least one.
@@ -88,7 +88,7 @@ class SinkCallbackObj(SinkObj[T_contra], stock=True):
 
     @property
     def callbacks(self) -> tuple[Callable[[T_contra], Any], ...]:
-        """What is called, live: new ones hold from the next item."""
+        """The callables, live: new ones apply from the next item."""
         return self._callbacks.functions
 
     @callbacks.setter
@@ -106,7 +106,7 @@ class SinkNullObj(SinkObj[T_contra], stock=True):
     Law: nothing comes of any item.
     Order: none.
     Bound: nothing is held.
-    Cost: O(1) an item.
+    Cost: O(1) per item.
     Cancel safety: it accepts at once, so no push waits here.
     """
 

@@ -40,7 +40,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
     Bound: the list that is being delivered, the one that is being filled, and one more for each push
     that overlaps with others. The push that fills a list waits until it is delivered, and until those
     before it are.
-    Cost: O(1) an item; a timer and a task for each list that time has ended.
+    Cost: O(1) per item; a timer and a task for each list that time has ended.
     Cancel safety: an item that is in a list is accepted. A push that is cancelled while lists are being
     delivered leaves them here, and the error names this object in `accepted_by`; the next push, the
     time or the end delivers them first.
@@ -51,11 +51,11 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
 
     Args:
         sink: A push object.
-        size: How many items make a list, a positive integer.
+        size: The number of items per list, a positive integer.
         timeout: How many seconds a list may wait to be full, more than 0.
 
     Raises:
-        TypeError: `sink` is no push object, `size` no integer, or `timeout` no number.
+        TypeError: `sink` is not a push object, `size` no integer, or `timeout` is not a number.
         ValueError: `size` or `timeout` is not positive, or `timeout` not finite.
     """
 
@@ -66,7 +66,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
 
     @property
     def seconds(self) -> float:
-        """How long a list may wait to be full, live: a new number holds from the next list."""
+        """How long a list may wait to be full, live: a new number applies from the next list."""
         return self._window.seconds
 
     @seconds.setter
@@ -166,7 +166,7 @@ class _Window(Generic[T]):
         self._left: list[BaseException] = []
 
     def facts(self, size: int) -> Iterator[str]:
-        """How it stands, for `repr`."""
+        """Describe the state, for `repr`."""
         yield format_count(len(self.filling), size, "gathered")
         yield f"for {self.seconds} s"
         if self.lists:

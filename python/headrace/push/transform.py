@@ -56,7 +56,7 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
         kernel: The kernel of a stock operator; leave it out in your own.
 
     Raises:
-        TypeError: `sink` is no push object.
+        TypeError: `sink` is not a push object.
     """
 
     __slots__ = ("_kernel", "_sink")
@@ -67,7 +67,7 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
 
     @property
     def sink(self) -> PushProtocol[OUT]:
-        """What it pushes into."""
+        """The sink."""
         return self._sink
 
     async def return_impl(self, value: Any) -> None:
@@ -119,8 +119,8 @@ class PushMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     Order: of arrival, for as long as `transform` does not suspend; put a `PushSerialObj` before it
     to keep it then.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
-    Cancel safety: a push that is cancelled in `transform` has delivered nothing.
+    Cost: O(1) and one call per item.
+    Cancel safety: a push cancelled in `transform` has delivered nothing.
 
     An exception of `transform` reaches whoever pushed.
 
@@ -129,7 +129,7 @@ class PushMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         transform: Sync or async, called with each item.
 
     Raises:
-        TypeError: `sink` is no push object, or `transform` not callable.
+        TypeError: `sink` is not a push object, or `transform` is not callable.
     """
 
     __slots__ = ()
@@ -152,15 +152,15 @@ class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
     awaitable.
     Order: of arrival, for as long as `predicate` does not suspend.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
-    Cancel safety: a push that is cancelled in `predicate` has delivered nothing.
+    Cost: O(1) and one call per item.
+    Cancel safety: a push cancelled in `predicate` has delivered nothing.
 
     Args:
         sink: A push object.
         predicate: Sync or async, called with each item.
 
     Raises:
-        TypeError: `sink` is no push object, or `predicate` not callable.
+        TypeError: `sink` is not a push object, or `predicate` is not callable.
     """
 
     __slots__ = ()
@@ -178,9 +178,8 @@ class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
     Order: of arrival.
     Bound: `maxsize` keys, of which the one that was met longest ago is forgotten first; none by
     default. One key with `consecutive`.
-    Cost: O(1) an item, and one call if there is a `key`.
-    Cancel safety: a push that is cancelled in `key` has delivered nothing, and its item
-    counts as not seen.
+    Cost: O(1) per item, and one call if there is a `key`.
+    Cancel safety: a push cancelled in `key` has delivered nothing, and its item counts as not seen.
 
     Args:
         sink: A push object.
@@ -190,7 +189,7 @@ class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
         consecutive: Whether only the item before counts.
 
     Raises:
-        TypeError: `sink` is no push object, `key` not callable, or `maxsize` no integer; at a push: a key is
+        TypeError: `sink` is not a push object, `key` not callable, or `maxsize` is not an integer; at a push: a key is
             not hashable.
         ValueError: `maxsize` is not positive, or given together with `consecutive`.
     """
@@ -217,8 +216,8 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     Order: of arrival. With an async `reducer`, pushes that overlap would build on the same
     accumulator: put a `PushSerialObj` before it.
     Bound: the accumulator.
-    Cost: O(1) and one call an item.
-    Cancel safety: a push that is cancelled in `reducer` has delivered nothing and changed nothing.
+    Cost: O(1) and one call per item.
+    Cancel safety: a push cancelled in `reducer` has delivered nothing and changed nothing.
 
     Args:
         sink: A push object.
@@ -227,7 +226,7 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
             as it is.
 
     Raises:
-        TypeError: `sink` is no push object, or `reducer` not callable.
+        TypeError: `sink` is not a push object, or `reducer` is not callable.
     """
 
     __slots__ = ()
@@ -257,9 +256,9 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
     awaitable.
     Order: of arrival, for as long as nothing suspends.
     Bound: nothing is held.
-    Cost: O(1) an item, and one or two calls.
-    Cancel safety: a push that is cancelled in `before` has delivered nothing; one that is cancelled
-    in `after` has delivered, and the sink is in the error's `accepted_by`. So it is with errors.
+    Cost: O(1) per item, and one or two calls.
+    Cancel safety: a push cancelled in `before` has delivered nothing; one that is cancelled in
+    `after` has delivered, and the sink is in the error's `accepted_by`. So it is with errors.
 
     Args:
         sink: A push object.
@@ -268,7 +267,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         after: The same, called when the sink has accepted the item.
 
     Raises:
-        TypeError: `sink` is no push object, or one of the callables not callable.
+        TypeError: `sink` is not a push object, or one of the callables not callable.
         ValueError: There is neither of them.
     """
 
@@ -287,7 +286,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def before(self) -> Callable[[T], Any] | None:
-        """What is called before the push, live: a new one holds from the next item."""
+        """What is called before the push, live: a new one applies from the next item."""
         return self._before
 
     @before.setter
@@ -378,8 +377,8 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
     Law: the sink is never asked for a second item before it has taken the first.
     Order: of arrival, also when a push before is cancelled or fails. The end has its turn too: it
     waits for those that came before it.
-    Bound: nothing is held; each push that waits is its producer's.
-    Cost: O(1) an item, whatever the number that wait.
+    Bound: nothing is held; the item of a waiting push stays with its producer.
+    Cost: O(1) per item, whatever the number that wait.
     Cancel safety: a push that is cancelled while it waits gives up its place and has delivered
     nothing.
 
@@ -387,7 +386,7 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
         sink: A push object.
 
     Raises:
-        TypeError: `sink` is no push object.
+        TypeError: `sink` is not a push object.
     """
 
     def __init__(self, sink: PushProtocol[T]) -> None:
