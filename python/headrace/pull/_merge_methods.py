@@ -41,7 +41,7 @@ class MergeMethods(PullLink[T_co]):
     def concat(
         self, *others: Source[U], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> PullConcatObj[T_co | U]:
-        """The items of this, then all of each of the others; see `PullConcatObj`."""
+        """Yield the items of this stream, then those of each other one; see `PullConcatObj`."""
         from headrace.pull.merge import PullConcatObj
 
         return PullConcatObj(self, *others, prefetch=prefetch, errors=errors)
@@ -115,7 +115,7 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullZipObj[Any]:
-        """One item of this and one of each of the others, as a tuple; see `PullZipObj`."""
+        """Yield tuples with one item of this stream and of each other one; see `PullZipObj`."""
         from headrace.pull.merge import PullZipObj
 
         return PullZipObj(
@@ -131,7 +131,7 @@ class MergeMethods(PullLink[T_co]):
     def round_robin(
         self, *others: Source[U], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> PullRoundRobinObj[T_co | U]:
-        """One item of this and of each of the others, in turn; see `PullRoundRobinObj`."""
+        """Yield one item of this stream and of each other one in turn; see `PullRoundRobinObj`."""
         from headrace.pull.merge import PullRoundRobinObj
 
         return PullRoundRobinObj(self, *others, prefetch=prefetch, errors=errors)
@@ -180,7 +180,7 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullRaceCutoffObj[T_co]:
-        """The items until one of `cutoffs` gives one; see `PullRaceCutoffObj`."""
+        """Yield items until one of `cutoffs` yields one; see `PullRaceCutoffObj`."""
         from headrace.pull.merge import PullRaceCutoffObj
 
         return PullRaceCutoffObj(self, *cutoffs, error=error, prefetch=prefetch, errors=errors)
@@ -196,7 +196,7 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullLabeledZipObj[K, T_co | U]:
-        """As `zip`, each item as `(label, item)`; see `PullLabeledZipObj`.
+        """Zip as `zip` does, with each item as `(label, item)`; see `PullLabeledZipObj`.
 
         `prices.zip_labeled("prices", {"news": news})` is `PullLabeledZipObj({"prices": prices, "news": news})`.
 
@@ -232,7 +232,7 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullLabeledRoundRobinObj[K, T_co | U]:
-        """As `round_robin`, each item as `(label, item)`; see `PullLabeledRoundRobinObj`.
+        """Alternate as `round_robin` does, with each item as `(label, item)`; see `PullLabeledRoundRobinObj`.
 
         `prices.round_robin_labeled("prices", {"news": news})` is `PullLabeledRoundRobinObj({"prices": prices, "news": news})`.
 
@@ -291,7 +291,7 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullLabeledRaceObj[K, T_co | U] | PullLabeledRaceRobinObj[K, T_co | U]:
-        """As `merge`, each item as `(label, item)`; see `PullLabeledRaceObj`.
+        """Merge as `merge` does, with each item as `(label, item)`; see `PullLabeledRaceObj`.
 
         `prices.merge_labeled("prices", {"news": news})` is `PullLabeledRaceObj({"prices": prices, "news": news})`.
         With `fair=True` each source yields one item per round; see `PullLabeledRaceRobinObj`.

@@ -51,15 +51,15 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
 
     @property
     def sources(self) -> dict[K, Source[T]]:
-        """The sources that have not ended, by their labels; see `add` and `remove`."""
+        """The sources that have not ended, by label; see `add` and `remove`."""
         return self._combination.labelled
 
     def add(self, label: K, source: Source[T]) -> None:
         """Add a source. It takes part from the next pull on.
 
         Raises:
-            TypeError: It cannot be iterated.
-            ValueError: It is one of the sources already or takes from this one itself, or the label is taken.
+            TypeError: The source cannot be iterated.
+            ValueError: The source is present already or pulls from this stream itself, or the label is in use.
             ClosedError: The stream has ended or was closed.
         """
         self._combination.add(source, label)
@@ -71,17 +71,17 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
         that.
 
         Raises:
-            KeyError: There is no source of this label.
+            KeyError: No source has this label.
             BaseException: The error that the source raised when it was closed.
         """
         await self._combination.remove(self._combination.labelled_as(label))
 
 
 class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
-    """One item of each source, each as `(label, item)`, as a tuple: `dict(row)` has them by label.
+    """Tuples of one `(label, item)` pair per source: `dict(row)` has the items by label.
 
-    Law: the rows of `PullZipObj(*sources.values())`, with the label of its source beside each item.
-    Order: the mapping's, in a row as between rows.
+    Law: the rows of `PullZipObj(*sources.values())`, with each item as a pair with the label of its source.
+    Order: the order of the mapping, within a row and between rows.
     Bound: one item, or `prefetch`, of each source.
     Cost: O(1) per item of a source; one asyncio task per source that is not native, until that source ends.
     Cancel safety: a cancelled pull loses no item.
@@ -114,7 +114,7 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
 
 
 class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
-    """One `(label, item)` of each source in turn; those that ended are left out.
+    """One `(label, item)` of each source in turn; ended sources are skipped.
 
     Law: the items of `PullRoundRobinObj(*sources.values())`, each with the label of its source.
     Order: the mapping's, in each round.
@@ -136,10 +136,10 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
 
 class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
-    """`(label, item)` for the items of all sources, as they come.
+    """`(label, item)` for the items of all sources, in the order of arrival.
 
     Law: the items of `PullRaceObj(*sources.values())`, each with the label of its source.
-    Order: as they came. Among M sources that are always ready, each gives its item within M pulls.
+    Order: the order of arrival. Among M sources that are always ready, each yields its item within M pulls.
     Bound: one item, or `prefetch`, of each source.
     Cost: O(1) per item, whatever the number of sources; one asyncio task per source that is not native, until that
     source ends.
@@ -159,10 +159,10 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
 
 class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
-    """`(label, item)` for the items of all sources in rounds, in each the fastest first.
+    """`(label, item)` for the items of all sources in rounds, the fastest first in each.
 
     Law: the items of `PullRaceRobinObj(*sources.values())`, each with the label of its source.
-    Order: in a round, as they came. A round ends when all have given an item or ended.
+    Order: within a round, the order of arrival. A round ends when every source has yielded an item or ended.
     Bound: one item, or `prefetch`, of each source.
     Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
     Cancel safety: a cancelled pull loses no item.
@@ -183,11 +183,11 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 def beside(
     label: K, stream: PullLink[T], others: Mapping[K, Source[U]]
 ) -> dict[K, Source[T] | Source[U]]:
-    """The sources of a labelled operator: a stream under its label, before the others.
+    """Return the sources of a labelled operator: a stream under its label, before the others.
 
     Raises:
-        TypeError: `others` is not a mapping, or `label` not hashable.
-        ValueError: `label` is one of `others` too.
+        TypeError: `others` is not a mapping, or `label` is not hashable.
+        ValueError: `label` is also in `others`.
     """
     if not isinstance(cast("object", others), Mapping):
         raise TypeError(

@@ -49,12 +49,12 @@ class Combined(PullObj[T_co], stock=True):
 
     @property
     def _merged(self) -> tuple[Any, ...]:
-        """What is polled in place; see `headrace._internal.depth`."""
+        """The sources that are polled in place; see `headrace._internal.depth`."""
         return self._combination.sources
 
 
 class OwnSources(Combined[T_co], stock=True):
-    """A stream over a combination of its own. A subclass names the policy by which items are taken."""
+    """A stream that owns its combination. A subclass names the policy by which items are taken."""
 
     _policy: ClassVar[str]
 
@@ -94,8 +94,8 @@ class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
         """Add a source. It takes part from the next pull on.
 
         Raises:
-            TypeError: It cannot be iterated.
-            ValueError: It is one of the sources already, or takes from this one itself.
+            TypeError: The source cannot be iterated.
+            ValueError: The source is present already, or pulls from this stream itself.
             ClosedError: The stream has ended or was closed.
         """
         self._combination.add(source)
@@ -107,7 +107,7 @@ class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
         that.
 
         Raises:
-            ValueError: It is none of the sources.
+            ValueError: The argument is not one of the sources.
             BaseException: The error that the source raised when it was closed.
         """
         await self._combination.remove(source)
@@ -118,7 +118,7 @@ class PullConcatObj(_Sources[T, T], stock=True):
 
     Law: `[x for source in sources for x in source]`.
     Order: the sources', one after another.
-    Bound: one item, or `prefetch`, of the source whose turn it is; the others have not begun.
+    Bound: one item, or `prefetch`, of the current source; the others have not started.
     Cost: O(1) per item; one asyncio task for a source that is not native, until that source ends.
     Cancel safety: a cancelled pull loses no item.
 
@@ -126,13 +126,12 @@ class PullConcatObj(_Sources[T, T], stock=True):
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: the error is dropped; `"stop"`: the stream ends with the
-            error.
+            names the source, and the stream continues; `"skip"`: the error is dropped; `"stop"`: the stream ends with
+            the error.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "concat"
@@ -142,14 +141,13 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
     """One item of each source, as a tuple.
 
     Law: `list(zip(*sources))`; with `longest`, `list(itertools.zip_longest(*sources,
-    fillvalue=fill))`. All sources are asked at once, so that what the others had given for a row
-    that is not whole is dropped at the end.
-    Order: the sources', in a row as between rows.
+    fillvalue=fill))`. All sources are pulled at once, so that the items of an incomplete row are dropped at the end.
+    Order: the order of the sources, within a row and between rows.
     Bound: one item, or `prefetch`, of each source.
     Cost: O(1) per item of a source; one asyncio task per source that is not native, until that source ends.
     Cancel safety: a cancelled pull loses no item.
 
-    An error of a source costs its row, so that the sources stay in step.
+    An error of a source drops its row, so that the sources stay aligned.
 
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
@@ -158,14 +156,14 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         fill: With `longest`, the value in place of the items of an ended source.
         prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: the error is dropped, and the source is pulled again;
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
             `"stop"`: the stream ends with the error.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
         ValueError: There is no source, one is given twice, both `strict` and `longest` are given,
-            `fill` is given without `longest`, `prefetch` is less than 1, or `errors` none of the
-            three. At a pull, with `strict`: some sources ended before others; it says which.
+            `fill` is given without `longest`, `prefetch` is less than 1, or `errors` is none of the three. At a pull,
+            with `strict`: some sources ended before others; the message names them.
     """
 
     @overload
@@ -257,7 +255,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
 
 
 def zip_policy(*, strict: bool, longest: bool, fill: Any) -> str:
-    """By what the rows of a zip end.
+    """Return the merge policy for the options of a zip.
 
     Raises:
         ValueError: The options contradict each other.
@@ -273,7 +271,7 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
     """One item of each source in turn; ended sources are skipped.
 
     Law: the items of the first round, of the second, and so on; each source once a round.
-    Order: the sources', in each round. All are asked at once, but who is slow is waited for.
+    Order: the order of the sources, in each round. All are pulled at once; a slow source is waited for.
     Bound: one item, or `prefetch`, of each source.
     Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
     Cancel safety: a cancelled pull loses no item.
@@ -282,13 +280,12 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error. An error counts as its source's item.
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+            `"stop"`: the stream ends with the error. An error counts as an item of its source.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "round_robin"
@@ -298,8 +295,8 @@ class PullRaceObj(_Sources[T, T], stock=True):
     """The items of all sources, merged in the order in which they arrive.
 
     Law: the items of all sources, each once; those of one source in its order.
-    Order: as they came. Among M sources that are always ready, each gives its item within M pulls;
-    one that needs the loop gives its own within a turn.
+    Order: the order of arrival. Among M sources that are always ready, each yields its item within M pulls; one that
+    needs the event loop yields its item within one iteration.
     Bound: one item, or `prefetch`, of each source.
     Cost: O(1) per item, whatever the number of sources; one asyncio task per source that is not native, until that
     source ends.
@@ -309,24 +306,23 @@ class PullRaceObj(_Sources[T, T], stock=True):
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: the error is dropped, and the source is pulled again;
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
             `"stop"`: the stream ends with the error.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "merge"
 
 
 class PullRaceRobinObj(_Sources[T, T], stock=True):
-    """The items of all sources in rounds: each source once a round, and in it the fastest first.
+    """The items of all sources in rounds: each source once per round, the fastest first.
 
-    Law: the items of all sources, each once; those of one source in its order; in each round one of
-    each source that has not ended.
-    Order: in a round, as they came. A round ends when all have given an item or ended.
+    Law: the items of all sources, each once; those of one source in its order; in each round one item of each source
+    that has not ended.
+    Order: within a round, the order of arrival. A round ends when every source has yielded an item or ended.
     Bound: one item, or `prefetch`, of each source.
     Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
     Cancel safety: a cancelled pull loses no item.
@@ -335,42 +331,41 @@ class PullRaceRobinObj(_Sources[T, T], stock=True):
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error. An error counts as its source's item.
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+            `"stop"`: the stream ends with the error. An error counts as an item of its source.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "merge_fair"
 
 
 class PullRaceCutoffObj(_Sources[T, T], stock=True):
-    """The items of one source, until another gives something.
+    """The items of one source, until another source yields one.
 
-    Law: the items that `source` gave before any of `cutoffs` gave one.
+    Law: the items that `source` yielded before any of `cutoffs` yielded one.
     Order: the source's.
-    Bound: one item, or `prefetch`, of the source; what was not taken at the cutoff is dropped.
+    Bound: one item, or `prefetch`, of the source; items not taken at the cutoff are dropped.
     Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
     Cancel safety: a cancelled pull loses no item.
 
-    A cutoff that ends without an item cuts nothing; one that raises is a source that raises.
+    A cutoff that ends without an item has no effect; an error of a cutoff is treated as that of any source.
 
     Args:
         source: A pull object or an iterable, sync or async.
-        *cutoffs: The same, one at least; their first item ends the stream.
-        error: Raised at the cutoff, once; without it the stream just ends.
+        *cutoffs: Pull objects or iterables, at least one; their first item ends the stream.
+        error: The error to raise once at the cutoff; without it, the stream ends.
         prefetch: The maximum number of prefetched items.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: the error is dropped, and the source is pulled again;
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
             `"stop"`: the stream ends with the error.
 
     Raises:
-        TypeError: A source is not iterable, `error` no exception, or `prefetch` is not an integer.
-        ValueError: There is no cutoff, a source is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        TypeError: A source is not iterable, `error` is not an exception, or `prefetch` is not an integer.
+        ValueError: There is no cutoff, a source is given twice, `prefetch` is less than 1, or `errors` is none of the
+            three.
     """
 
     _policy = "merge"
