@@ -54,17 +54,17 @@ class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
     the last of its list. The incomplete list at the end is yielded too, or dropped with
     `partial="drop"`.
     Order: the source's.
-    Bound: one list, as long as `condition` lets it become, and the copy that `condition` gets; and one
-    item, while its `condition` runs.
-    Cost: O(1) and one call per item; where `condition` keeps a list that it got, the next one is copied.
+    Bound: one list, of a length that `condition` determines, and the copy that `condition` gets; and one item, while
+    its `condition` runs.
+    Cost: O(1) and one call per item; if `condition` keeps a list, the next one is copied.
     Cancel safety: the items gathered by a cancelled pull are kept for the next pull. An item whose `condition` was
-    cancelled with the pull goes to `condition` again at the next pull, with the same list: at least once.
+    cancelled with the pull is passed to `condition` again at the next pull, with the same list: at least once.
 
     Args:
         source: A pull object or an iterable, sync or async.
-        condition: Sync or async, called for each item with the list so far, in which that item is the
-            last. Changes to that list do not change what is yielded. An error that it raises costs that
-            item, and the list goes on without it.
+        condition: Sync or async, called for each item with the list so far, which ends with that item. Changes to that
+            list do not change what is yielded. An error that it raises drops that item, and the list continues without
+            it.
         partial: The fate of an incomplete list at the end: `"keep"` or `"drop"`.
 
     Raises:

@@ -23,8 +23,8 @@ T = TypeVar("T")
 class PullTakeObj(PullObj1To1Link[T, T], HasSize, stock=True):
     """The first `size` items.
 
-    Law: `list(itertools.islice(source, size))`. The end comes with the last item: no more is taken
-    from the source, which stays open until the stream is closed.
+    Law: `list(itertools.islice(source, size))`. The stream ends after the last item without another pull of the source,
+    which stays open until the stream is closed.
     Order: the source's.
     Bound: nothing is held.
     Cost: O(1) per item.
@@ -32,7 +32,7 @@ class PullTakeObj(PullObj1To1Link[T, T], HasSize, stock=True):
 
     Args:
         source: A pull object or an iterable, sync or async.
-        size: How many items, a whole number from 0.
+        size: The number of items, 0 or more.
 
     Raises:
         TypeError: `source` is not iterable, or `size` is not an integer.
@@ -55,7 +55,7 @@ class PullSkipObj(PullObj1To1Link[T, T], HasSize, stock=True):
 
     Args:
         source: A pull object or an iterable, sync or async.
-        size: How many items, a whole number from 0.
+        size: The number of items, 0 or more.
 
     Raises:
         TypeError: `source` is not iterable, or `size` is not an integer.
@@ -74,8 +74,8 @@ class PullTakeWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     Order: the source's.
     Bound: one item, while its `predicate` runs.
     Cost: O(1) and one call per item.
-    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at
-    the next pull: at least once.
+    Cancel safety: an item whose `predicate` was cancelled with the pull is passed to `predicate` again at the next
+    pull: at least once.
 
     Args:
         source: A pull object or an iterable, sync or async.
@@ -97,8 +97,8 @@ class PullSkipWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     Order: the source's.
     Bound: one item, while its `predicate` runs.
     Cost: O(1) per item, and one call up to the first that is kept.
-    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at
-    the next pull: at least once.
+    Cancel safety: an item whose `predicate` was cancelled with the pull is passed to `predicate` again at the next
+    pull: at least once.
 
     Args:
         source: A pull object or an iterable, sync or async.
