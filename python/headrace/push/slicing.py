@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
-    """The first `size` items; the push of the last of them says `done`.
+    """The first `size` items; the push of the last one returns `done`.
 
     Law: the sink gets `list(itertools.islice(items, size))`. What is pushed after that is dropped, and
     its result says `done` again.
