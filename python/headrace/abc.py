@@ -1,8 +1,7 @@
 """The protocols of pull and push objects.
 
-Python's own protocol comes first (`async for`, `anext`, `aclose`). Beside it stands the Obj
-protocol, which pull and push objects share. headrace's classes fulfil these protocols, and a push
-object of somebody else's that does so can be used as a sink.
+Python's own protocol comes first (`async for`, `anext`, `aclose`). The Obj protocol, which pull and push objects share,
+complements it. headrace's classes fulfil these protocols, and any other push object that does can be used as a sink.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ class PullProtocol(Protocol[T_co]):
     """Items on demand."""
 
     def next(self) -> Awaitable[IteratorResult[T_co]]:
-        """The next item, or the end (`done`)."""
+        """Return the next item, or the end (`done`)."""
         ...
 
     def return_(self, value: Any = None) -> Awaitable[IteratorResult[Any]]:
-        """Ends the stream from the consumer's side."""
+        """End the stream from the consumer's side."""
         ...
 
     def throw(self, error: BaseException) -> Awaitable[IteratorResult[Any]]:
-        """Ends the stream with an error that reaches its source."""
+        """End the stream with an error that is passed to its source."""
         ...
 
 
@@ -42,16 +41,16 @@ class PushProtocol(Protocol[T_contra]):
     """Items on supply."""
 
     def next(self, item: T_contra) -> Awaitable[IteratorResult[Any]]:
-        """Takes an item; done when it is accepted.
+        """Push an item; return when it is accepted.
 
-        `done` in the result says that no more is wanted.
+        If `done` is set in the result, the sink accepts no further items.
         """
         ...
 
     def return_(self, value: Any = None) -> Awaitable[IteratorResult[Any]]:
-        """Ends the supply."""
+        """End the supply."""
         ...
 
     def throw(self, error: BaseException) -> Awaitable[IteratorResult[Any]]:
-        """Ends the supply with an error."""
+        """End the supply with an error."""
         ...

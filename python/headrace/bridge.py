@@ -1,4 +1,4 @@
-"""Where pull and push meet: a pair of ends as one object, and pull streams that push as they are pulled."""
+"""Pairs of a sink and a source as one object, and pull streams that push the items they yield."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
-    """Two ends as one object: what is pushed into it goes into `sink`, what is pulled comes out of `source`.
+    """Two ends as one object: pushes go into `sink`, pulls come from `source`.
 
         buffer = PushPullBufferObj(100)
         line = PushChain.start().map(parse).into(buffer.sink)
@@ -64,20 +64,20 @@ class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
         await both.next(text)
         async for item in both: ...
 
-    It can be given wherever a sink is wanted, and wherever a source is.
+    It is accepted wherever a sink or a source is.
 
-    Law: `both.next(item)` is `sink.next(item)`, and `aiter(both)` is `source`. What the two have to do
-    with each other, a store that they share as a rule, is up to them.
+    Law: `both.next(item)` is `sink.next(item)`, and `aiter(both)` is `source`. The connection between the two, usually
+    a shared store, is up to them.
     Order, Bound, Cost, Cancel safety: those of its ends.
 
     `return_()` and `throw(error)` end the sink. The source is closed as `both.source`.
 
     Args:
         sink: A push object.
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
 
     Raises:
-        TypeError: `sink` is no push object, or `source` not iterable.
+        TypeError: `sink` is not a push object, or `source` not iterable.
     """
 
     def __init__(self, sink: PushProtocol[IN_contra], source: Source[OUT_co]) -> None:
@@ -86,12 +86,12 @@ class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
 
     @property
     def sink(self) -> PushProtocol[IN_contra]:
-        """Where items go in."""
+        """The sink."""
         return self._sink
 
     @property
     def source(self) -> PullObj[OUT_co]:
-        """Where items come out."""
+        """The source, as a pull object."""
         return self._source
 
     def __aiter__(self) -> AsyncIterator[OUT_co]:
@@ -99,36 +99,36 @@ class PushPullObj(Uncopied, Generic[IN_contra, OUT_co]):
         return self._source
 
     def next(self, item: IN_contra) -> Awaitable[IteratorResult[Any]]:
-        """Pushes an item into the sink."""
+        """Push an item into the sink."""
         return self._sink.next(item)
 
     def next_nowait(self, item: IN_contra) -> IteratorResult[Any]:
-        """Pushes an item into the sink without waiting.
+        """Push an item into the sink without waiting.
 
         Raises:
-            WouldBlock: The sink would have to wait. TypeError: It has no `next_nowait`.
+            WouldBlock: The sink would have to wait. TypeError: The sink has no `next_nowait`.
         """
         return push_now(self._sink, item)
 
     def return_(self, value: Any = None) -> Awaitable[IteratorResult[Any]]:
-        """Ends the supply."""
+        """End the supply."""
         return self._sink.return_(value)
 
     def throw(self, error: BaseException) -> Awaitable[IteratorResult[Any]]:
-        """Ends the supply with an error."""
+        """End the supply with an error."""
         return self._sink.throw(error)
 
     def __repr__(self) -> str:
         return format_repr("PushPullObj", self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
-        # By their classes: a pair may be an end of a pair, and so on.
+        # By their classes: pairs may be nested.
         yield f"into {type(self._sink).__name__}"
         yield f"out of {type(self._source).__name__}"
 
 
 class _PullPushObj(PullObj[T], stock=True):
-    """A pull stream that pushes what it gives."""
+    """A pull stream that also pushes its items."""
 
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
@@ -137,12 +137,12 @@ class _PullPushObj(PullObj[T], stock=True):
 
     @property
     def source(self) -> PullObj[T]:
-        """What it pulls from."""
+        """The source."""
         return self._tap.source
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._tap.sinks
 
     def _repr_parts(self) -> Iterator[str]:
@@ -162,34 +162,32 @@ class _PullPushObj(PullObj[T], stock=True):
 
 
 class PullPushBridgeObj(_PullPushObj[T], stock=True):
-    """The items of the source, each of which also goes into all sinks.
+    """The items of the source, each also pushed into all sinks.
 
-    Law: the items of the source, and every sink gets them too; an item comes out when all sinks have
-    accepted it.
-    Order: the source's; an item goes into the sinks one after the other, as they stand there. Give it
-    one `PushForkObj` to have it go into several side by side.
+    Law: the items of the source, and every sink gets them too; an item is yielded when all sinks have accepted it.
+    Order: the source's; an item is pushed into the sinks one after the other, in the given order. Use one `PushForkObj`
+    to push into several concurrently.
     Bound: one item.
     Cost: O(number of sinks) an item.
     Cancel safety: as the source's, and an item whose push was cancelled stays here: the next pull
-    pushes it into those sinks that lack it. A sink whose error names somebody in `accepted_by` has it.
+    pushes it into those sinks that lack it. A sink whose error has a non-empty `accepted_by` has the item.
 
-    A sink that fails does not keep the item from the other sinks. The pull raises its error, or a group
-    of several, which names in `accepted_by` the sinks that have the item; that costs the item, and the
-    next pull goes on with the next one. A sink that says `done` gets no more. Unless `forward_close` is
-    off, the sinks are ended with `return_()` when the source ends, before the pull says so, and when the
-    stream is closed.
+    If a sink fails, the others still get the item. The pull raises the error, or a group of several, which names in
+    `accepted_by` the sinks that have the item; the item is not yielded, and the next pull continues with the next one.
+    A sink that returns `done` gets no more items. Unless `forward_close` is off, the sinks are ended with `return_()`
+    when the source ends, before the pull reports the end, and when the stream is closed.
 
-    Depth: a hundred bridges, gates and branches of `tee` may stand above one another; what a task
-    pulls, as that of `.prefetch(1)` does, counts anew.
+    Depth: at most 100 bridges, gates and branches of `tee` may be nested; a link whose task pulls the source, such as
+    `.prefetch(1)`, resets the count.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         sinks: The push objects, at least one, each once.
-        forward_close: Whether the sinks end with the stream (default).
+        forward_close: Whether to end the sinks with the stream (default).
 
     Raises:
         TypeError: `source` is not iterable, or one of `sinks` no push object.
-        ValueError: There are no sinks, or one of them stands there twice; or `source` is nested too deeply.
+        ValueError: There are no sinks, or one of them is given twice; or `source` is nested too deeply.
     """
 
     def __init__(
@@ -201,34 +199,34 @@ class PullPushBridgeObj(_PullPushObj[T], stock=True):
 
 
 class PullPushDistributeObj(_PullPushObj[T], stock=True):
-    """The items of the source, each of which also goes into the sink that `selector` names.
+    """The items of the source, each also pushed into the sink that `selector` names.
 
-    Law: the items of the source, and sink number `selector(item)` gets each of them too; an item comes
-    out when that sink has accepted it.
+    Law: the items of the source, and sink number `selector(item)` gets each of them too; an item is yielded when that
+    sink has accepted it.
     Order: the source's.
     Bound: one item.
-    Cost: O(1) and one call an item.
+    Cost: O(1) and one call per item.
     Cancel safety: as the source's, and an item whose push was cancelled stays here: the next pull
-    pushes it into its sink, if that lacks it. An item whose `selector` was cancelled with the pull goes
-    to `selector` again: at least once.
+    pushes it into its sink, if that lacks it. An item whose `selector` was cancelled with the pull is passed to
+    `selector` again: at least once.
 
-    An error of `selector` or of the sink is raised by the pull and costs the item; the next pull goes on
-    with the next one. What is for a sink that said `done` is not pushed any more, and comes out all the
-    same. Unless `forward_close` is off, the sinks are ended with `return_()` when the source ends, before
-    the pull says so, and when the stream is closed.
+    An error of `selector` or of the sink is raised by the pull instead of the item; the next pull continues with the
+    next one. Items for a sink that returned `done` are no longer pushed, but are still yielded. Unless `forward_close`
+    is off, the sinks are ended with `return_()` when the source ends, before the pull reports the end, and when the
+    stream is closed.
 
-    Depth: a hundred bridges, gates and branches of `tee` may stand above one another; what a task
-    pulls, as that of `.prefetch(1)` does, counts anew.
+    Depth: at most 100 bridges, gates and branches of `tee` may be nested; a link whose task pulls the source, such as
+    `.prefetch(1)`, resets the count.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        sinks: The push objects; one may stand there more than once.
-        selector: Sync or async, called with each item; gives the number of its sink, from 0.
-        forward_close: Whether the sinks end with the stream (default).
+        source: A pull object or an iterable, sync or async.
+        sinks: The push objects; one may be given more than once.
+        selector: Sync or async, called with each item; returns the number of its sink, from 0.
+        forward_close: Whether to end the sinks with the stream (default).
 
     Raises:
-        TypeError: `source` or `sinks` is not iterable, one of them is no push object, or `selector` is
-            not callable; at a pull: the selector gave no integer.
+        TypeError: `source` or `sinks` is not iterable, one of them is not a push object, or `selector` is not callable;
+            at a pull: the selector returned no integer.
         ValueError: There are no sinks; or `source` is nested too deeply.
         IndexError: At a pull: the selector named no sink.
     """
@@ -249,7 +247,7 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
 
     @property
     def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
+        """The callable, live: a new one applies from the next item."""
         return self._routed.selector
 
     @selector.setter
@@ -258,7 +256,7 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
 
 
 class _Handle(AsyncIterable[T]):
-    """What can be iterated anew after a restart."""
+    """The restartable iterable over the items."""
 
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
@@ -271,7 +269,7 @@ class _Handle(AsyncIterable[T]):
 
 
 class _Tap(Generic[T]):
-    """The items; asked for one at a time, which the link of the stream sees to."""
+    """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(
         self, source: PullObj[T], sinks: tuple[PushProtocol[T], ...], name: str, *, ends: bool
@@ -280,9 +278,9 @@ class _Tap(Generic[T]):
         self.sinks = sinks
         self.has_ended_sinks: bool = False
         self._name = name
-        # The sinks that are to be ended.
+        # The sinks that are not ended yet.
         self._open = list({id(sink): sink for sink in sinks}.values()) if ends else []
-        # Those that want no more, by identity: a sink of somebody else's may be equal to another.
+        # The sinks that are done, by identity: foreign sinks may compare equal.
         self._done: set[int] = set()
         self._delivery = Delivery()
         self._is_over = False
@@ -290,13 +288,13 @@ class _Tap(Generic[T]):
 
     @property
     def holds(self) -> bool:
-        """Whether an item is under way."""
+        """Whether an item is being pushed."""
         return self._held is not NOTHING
 
     def _give_up(self) -> None:
-        """Forgets the item that is under way."""
+        """Drop the item that is being pushed."""
         self._held: Any = NOTHING
-        # The sinks that lack it; not known before it is routed.
+        # The sinks that lack the item; unknown before it is routed.
         self._missing: list[PushProtocol[T]] | None = None
         self._accepted: list[Any] = []
         self._errors: list[BaseException] = []
@@ -318,7 +316,7 @@ class _Tap(Generic[T]):
         return item
 
     async def aclose(self) -> None:
-        """Closes the source and ends the sinks, whatever becomes of the others."""
+        """Close the source and end the sinks, even if some fail."""
         self._give_up()
         errors: list[BaseException] = []
         cancelled: asyncio.CancelledError | None = None
@@ -338,12 +336,12 @@ class _Tap(Generic[T]):
         raise_closing(cancelled, errors, "several ends failed to close")
 
     def restart(self) -> None:
-        """Begins a new cycle; an item that is under way is given up."""
+        """Begin a new cycle; drop an item that is being pushed."""
         self._is_over = False
         self._give_up()
 
     async def _pull(self) -> None:
-        """Takes the next item, or ends the sinks."""
+        """Take the next item, or end the sinks."""
         if not self._is_over:
             try:
                 self._held = await anext(self.source)
@@ -362,7 +360,7 @@ class _Tap(Generic[T]):
             try:
                 await self._open[0].return_()
             except BaseException as error:
-                # One that was cancelled goes on at the next pull.
+                # A cancelled end continues at the next pull.
                 if _is_interruption(error, before):
                     raise
                 if ends_program(error):
@@ -373,11 +371,11 @@ class _Tap(Generic[T]):
         raise_all(errors, "several sinks failed to end")
 
     async def _routed(self, item: T) -> list[PushProtocol[T]]:
-        """The sinks for an item."""
+        """Return the sinks for an item."""
         return list(self.sinks)
 
     async def _push(self, item: T, missing: list[PushProtocol[T]]) -> None:
-        """Pushes an item into the sinks that lack it."""
+        """Push an item into the sinks that lack it."""
         while missing:
             sink = missing[0]
             if id(sink) not in self._done:
@@ -422,7 +420,7 @@ class _Routed(_Tap[T]):
             if inspect.isawaitable(number):
                 number = await number
         except BaseException as error:
-            # A cancelled one is asked again.
+            # A cancelled selector is called again.
             if is_called and _is_interruption(error, before):
                 raise
             self._give_up()
@@ -448,7 +446,7 @@ def _checked_number(number: object, count: int, item: object) -> int:
 
 
 def _is_interruption(error: BaseException, before: int) -> bool:
-    """Whether an error is that of a pull which was cancelled or dropped, and not one of a callable."""
+    """Return whether an error comes from cancelling or dropping the pull, not from a callable."""
     if isinstance(error, asyncio.CancelledError):
         return cancelling() > before or cast("Any", error.args) == (CLOSING,)
     return isinstance(error, GeneratorExit)

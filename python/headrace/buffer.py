@@ -1,4 +1,4 @@
-"""The bridge: what is pushed into one end is pulled from the other."""
+"""`PushPullBufferObj`: a buffer whose items are pushed into one end and pulled from the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def standing(buffer: Buffer[Any]) -> Iterator[str]:
-    """How a buffer stands, for `repr`."""
+    """Describe the state of a buffer, for `repr`."""
     yield format_count(len(buffer), buffer.maxsize, "items")
     if pulls := buffer.waiting_getters:
         yield f"{pulls} waiting to pull"
@@ -27,7 +27,7 @@ def standing(buffer: Buffer[Any]) -> Iterator[str]:
 
 
 class _BufferSource(SourceObj[T], stock=True):
-    """The end of a buffer that is pulled from."""
+    """The pull end of a buffer."""
 
     def __init__(self, buffer: Buffer[T]) -> None:
         self._buffer = buffer
@@ -42,7 +42,7 @@ class _BufferSource(SourceObj[T], stock=True):
 
 
 class BufferSink(SinkObj[T], stock=True):
-    """The end of a buffer that is pushed into. Any thread may use `next_nowait`."""
+    """The push end of a buffer. Any thread may use `next_nowait`."""
 
     __slots__ = ("_buffer",)
 
@@ -58,28 +58,28 @@ class BufferSink(SinkObj[T], stock=True):
         yield from super()._repr_parts()
 
     async def return_impl(self, value: Any) -> None:
-        """Lets the source drain what is there, and then end."""
+        """End the supply: the source drains, then ends."""
         self._buffer.finish()
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Lets the source drain what is there, and then raise the error, once."""
+        """End the supply with an error: the source drains, then raises the error once."""
         self._buffer.fail(error)
 
 
 @dataclass(frozen=True, slots=True)
 class BufferStatistics:
-    """What a buffer was doing at one moment."""
+    """A snapshot of a buffer."""
 
     size: int
-    """How many items were in it."""
+    """The number of items in the buffer."""
     high_water: int
-    """The most that ever were in it."""
+    """The highest number of items so far."""
     dropped: int
-    """How many items an overflow has cost."""
+    """The number of items dropped by overflow."""
     waiting_consumers: int
-    """How many pulls waited for an item."""
+    """The number of pulls waiting for an item."""
     waiting_producers: int
-    """How many pushes waited for room."""
+    """The number of pushes waiting for space."""
 
 
 class PushPullBufferObj(Uncopied, Generic[T]):
@@ -87,40 +87,35 @@ class PushPullBufferObj(Uncopied, Generic[T]):
 
     **Unbounded** unless `maxsize` is given.
 
-    Any number of producers and consumers may use the two ends, in any threads and event loops. A
-    thread without a loop pushes with `put_sync(item)`, which waits for room, or with
-    `sink.next_nowait(item)`, which does not; it pulls with `get_sync()`, and ends the supply with
-    `end()`.
+    Any number of producers and consumers may use the two ends, in any threads and event loops. A thread without a loop
+    pushes with `put_sync(item)`, which waits for space, or with `sink.next_nowait(item)`, which does not; it pulls with
+    `get_sync()`, and ends the supply with `end()`.
 
-    Law: each item that was accepted is delivered once, to one consumer, unless an overflow dropped
-    it.
-    Order: as `order` says. Those who wait, on either side, are served in the order in which they
-    came, tasks and threads in one line.
+    Law: each accepted item is delivered once, to one consumer, unless an overflow drops it.
+    Order: as `order` says. The waiters of either end are served in FIFO order; tasks and threads share one wait queue.
     Bound: `maxsize` items; none by default.
-    Cost: O(1) an item, whatever the number of those who wait. By priority, O(log n) comparisons for
-    a push and none for a pull; a push that drops the oldest item then looks for it, in O(n).
+    Cost: O(1) per item, whatever the number of waiters. By priority, O(log n) comparisons for a
+    push and none for a pull; a push that drops the oldest item then looks for it, in O(n).
     Cancel safety: a cancelled push leaves its item with the caller, a cancelled pull leaves it in
     the buffer.
 
     `sink.return_()` ends the supply: the source drains, then ends. `sink.throw(error)`: it drains,
     then raises. Closing the source gives every blocked producer a `ClosedError` with its item.
 
-    A pull whose event loop is closed, or does not run when an item comes for it, does not keep that
-    item: the next one gets it.
+    A pull whose event loop is closed or not running when its item arrives does not keep that item: the next pull gets
+    it.
 
     Args:
-        maxsize: How many items may wait, a positive integer; `None` for any number.
-        overflow: What becomes of a push into a full buffer. `"block"`: it waits. `"drop_oldest"`:
-            it takes the place of the item that has been in the buffer longest. `"drop_newest"`: its
-            item is dropped, and counts as accepted. `"error"`: it raises `WouldBlock`, which carries
-            the item.
+        maxsize: The maximum number of items, a positive integer; `None` for no limit.
+        overflow: The effect of a push into a full buffer. `"block"`: it waits. `"drop_oldest"`: its item replaces the
+            one that has been in the buffer longest. `"drop_newest"`: its item is dropped, and counts as accepted.
+            `"error"`: it raises `WouldBlock`, which carries the item.
         order: `"fifo"`: first in, first out. `"lifo"`: last in, first out. `"priority"`: the least
             item first, by `<`, and first in, first out among equals.
-        key: With `order="priority"`, the items are compared by `key(item)`, which is called once an
-            item, when it is pushed.
+        key: With `order="priority"`, the items are compared by `key(item)`, which is called once per item, at the push.
 
     Raises:
-        TypeError: `maxsize` is no integer, `overflow` or `order` is no string, `key` is not
+        TypeError: `maxsize` is not an integer, `overflow` or `order` is not a string, `key` is not
             callable. A push by priority raises what the comparison raises; the buffer is as before.
         ValueError: `maxsize` is not positive, `overflow` or `order` is unknown, `key` is given
             without `order="priority"`.
@@ -142,73 +137,72 @@ class PushPullBufferObj(Uncopied, Generic[T]):
 
     @property
     def sink(self) -> SinkObj[T]:
-        """Where items go in."""
+        """The push end."""
         return self._sink
 
     @property
     def source(self) -> SourceObj[T]:
-        """Where items come out."""
+        """The pull end."""
         return self._source
 
     @property
     def maxsize(self) -> int | None:
-        """How many items may wait; `None` for any number."""
+        """The maximum number of items; `None` for no limit."""
         return self._buffer.maxsize
 
     def put_sync(self, item: T, timeout: float | None = None) -> None:
-        """Pushes an item from a thread, which sleeps until there is room: `await sink.next(item)` without a loop.
+        """Push an item from a thread, blocking until there is space: `await sink.next(item)` without a loop.
 
-        Order: it stands in one line with those who await `sink.next`.
-        Cost: as a push; a thread that has to sleep is woken once.
-        Cancel safety: what a signal handler raises, `KeyboardInterrupt` say, ends the wait in the main
-        thread, as the timeout does: the item was not pushed then.
+        Order: the thread shares one wait queue with the tasks that await `sink.next`.
+        Cost: as for a push; a blocked thread is woken once.
+        Cancel safety: an exception of a signal handler, such as `KeyboardInterrupt`, ends the wait in the main thread,
+        as the timeout does: the item is not pushed then.
 
         Args:
-            item: What is pushed. What becomes of it in a full buffer that does not block is as
-                `overflow` says.
-            timeout: For how many real seconds it may wait, 0 or more; `None` for any time.
+            item: The item to push. For a full buffer that does not block, see `overflow`.
+            timeout: The maximum wait in real seconds, 0 or more; `None` for no limit.
 
         Raises:
-            TimeoutError: There was no room in time. The item is the caller's.
-            ClosedError: The supply was ended, or the source closed; it carries the item.
-            WouldBlock: The buffer is full, and made with `overflow="error"`; it carries the item.
-            RuntimeError: It would have to wait in a thread that runs an event loop, which would stand still.
-            TypeError: `timeout` is no number.
+            TimeoutError: There was no space in time. The item stays with the caller.
+            ClosedError: The supply was ended or the source closed; the error carries the item.
+            WouldBlock: The buffer is full and has `overflow="error"`; the error carries the item.
+            RuntimeError: The call would have to wait in a thread that runs an event loop, and would block that loop.
+            TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not a number.
         """
         self._buffer.put_sync(item, timeout)
 
     def get_sync(self, timeout: float | None = None) -> T:
-        """Takes the next item in a thread, which sleeps until there is one: `await anext(source)` without a loop.
+        """Take the next item in a thread, blocking until there is one: `await anext(source)` without a loop.
 
-        Order: it stands in one line with those who pull `source`.
-        Cost: as a pull; a thread that has to sleep is woken once.
-        Cancel safety: what a signal handler raises, `KeyboardInterrupt` say, ends the wait in the main
-        thread, as the timeout does: no item was taken then.
+        Order: the thread shares one wait queue with the pulls of `source`.
+        Cost: as for a pull; a blocked thread is woken once.
+        Cancel safety: an exception of a signal handler, such as `KeyboardInterrupt`, ends the wait in the main thread,
+        as the timeout does: no item is taken then.
 
         Args:
-            timeout: For how many real seconds it may wait, 0 or more; `None` for any time.
+            timeout: The maximum wait in real seconds, 0 or more; `None` for no limit.
 
         Raises:
-            TimeoutError: No item came in time.
-            ClosedError: None is here, and none will come: the supply was ended, or the source closed. If
-                the supply was ended with an error, one consumer, thread or task, gets that error first.
-            RuntimeError: It would have to wait in a thread that runs an event loop, which would stand still.
-            TypeError: `timeout` is no number.
+            TimeoutError: No item arrived in time.
+            ClosedError: The buffer is empty and no item will follow: the supply was ended or the source closed. If the
+                supply was ended with an error, one consumer, thread or task, gets that error first.
+            RuntimeError: The call would have to wait in a thread that runs an event loop, and would block that loop.
+            TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not a number.
         """
         return self._buffer.get_sync(timeout)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Ends the supply from any thread, without waiting: what `await sink.return_()` does, or `sink.throw(error)`.
+        """End the supply from any thread without waiting, as `await sink.return_()` or `sink.throw(error)` does.
 
-        Doing so again does nothing.
+        Idempotent.
 
         Args:
-            error: What the source is to raise when it has drained, once; `None` if it is just to end.
+            error: The error that the source raises once after draining; `None` to end it.
 
         Raises:
-            TypeError: `error` is no exception.
+            TypeError: `error` is not an exception.
         """
         if error is not None and not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception or None, got {describe_value(error)}")
@@ -220,24 +214,24 @@ class PushPullBufferObj(Uncopied, Generic[T]):
             settle_push(self._sink, True)
 
     def peek(self) -> T:
-        """The item that comes out next; it stays.
+        """Return the next item without removing it.
 
         Raises:
-            WouldBlock: There is none now.
-            ClosedError: There is none, and none will come.
+            WouldBlock: The buffer is empty.
+            ClosedError: The buffer is empty, and no item will follow.
         """
         return self._buffer.peek()
 
     def statistics(self) -> BufferStatistics:
-        """Several figures of one moment."""
+        """Return a snapshot of several figures."""
         return BufferStatistics(*self._buffer.statistics())
 
     def __len__(self) -> int:
-        """How many items are in the buffer."""
+        """Return the number of items in the buffer."""
         return len(self._buffer)
 
     def __bool__(self) -> bool:
-        """Always true: an empty buffer is still one."""
+        """Return True: an empty buffer is not false."""
         return True
 
     def __repr__(self) -> str:

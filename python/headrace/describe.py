@@ -1,8 +1,8 @@
-"""What a pipeline is made of and how each part stands, as text and as a Mermaid flowchart.
+"""Descriptions of pipelines: their links and the state of each, as text or as a Mermaid flowchart.
 
-A pipeline is walked from the object that is asked: a pull stream up to its sources, a push object down to its sinks, and a
-bridge both ways. Nothing is asked of a link but what it tells of itself in its `repr`, and what it pulls from or pushes
-into. The walk is a loop over a stack of its own, since a line may have 10,000 links.
+A pipeline is walked from the described object: a pull stream up to its sources, a push object down to its sinks, and a
+bridge both ways. Only the `repr`, the sources and the sinks of a link are read. The walk is iterative, since a pipeline
+may have 10,000 links.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Format: TypeAlias = Literal["text", "mermaid"]
-"""How a pipeline is written."""
+"""The format of a description."""
 
-# How far branches are indented at most; what is deeper is told below, by its number. Without a limit, a text of branches
-# in branches would grow with the square of their number.
+# The maximum indentation of branches; deeper ones are described below, by number. Without a limit, the text of nested
+# branches would grow with the square of their number.
 _DEEPEST = 16
 
-# What has a meaning in Mermaid, also inside quotes; `#` first, since it begins what stands for the others.
+# The characters with a meaning in Mermaid, even inside quotes; `#` first, since the other entities begin with it.
 _ENTITIES = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;"}
 
 
 class _Edge(NamedTuple):
-    """From one link to the next, away from where the walk began."""
+    """An edge from one link to the next, away from the start of the walk."""
 
     label: str
-    """The label of a source or sink, or nothing."""
+    """The label of a source or sink, or an empty string."""
     link: Any
     is_up: bool
-    """Whether items come from there."""
+    """Whether items flow from that link to this one."""
 
 
 class _Node:
-    """A link, as it was when the walk came by."""
+    """A link, as it was when the walk reached it."""
 
     __slots__ = ("edges", "line", "name", "seen")
 
@@ -49,11 +49,11 @@ class _Node:
         self.name = type(link).__name__
         self.edges = list(_edges(link)) if _is_ours(link) else []
         self.seen = 0
-        """How often it was met."""
+        """The number of times that the walk reached it."""
 
 
 def describe(link: object, form: Format) -> str:
-    """A pipeline, from one of its objects on.
+    """Describe a pipeline, starting from one of its objects.
 
     Raises:
         ValueError: `form` is neither of the two.
@@ -64,7 +64,7 @@ def describe(link: object, form: Format) -> str:
 
 
 def recipe(names: list[str], form: Format) -> str:
-    """A line that is not made yet, by the names of its classes from its top.
+    """Describe a pipeline that is not built yet, by the names of its classes from its top.
 
     Raises:
         ValueError: `form` is neither of the two.
@@ -76,7 +76,7 @@ def recipe(names: list[str], form: Format) -> str:
 
 
 def draw(lines: list[str], arrows: list[tuple[int, int, str]]) -> str:
-    """A flowchart of boxes, and of arrows between them by number, each with its label."""
+    """Draw a flowchart of boxes and of labelled arrows between them, by number."""
     written = ["flowchart LR"]
     written += [f'    n{number}["{_escaped(line)}"]' for number, line in enumerate(lines)]
     for start, end, label in arrows:
@@ -91,7 +91,7 @@ def _check(form: str) -> None:
 
 
 def _walk(first: object) -> dict[int, _Node]:
-    """Every link once, by its identity; the edges keep the links alive, so that no identity is used again."""
+    """Return every link once, by its identity; the edges keep the links alive, so that no identity is reused."""
     nodes: dict[int, _Node] = {}
     stack = [first]
     while stack:
@@ -105,7 +105,7 @@ def _walk(first: object) -> dict[int, _Node]:
 
 
 def _edges(link: Any) -> Iterator[_Edge]:
-    """What a link pulls from and pushes into. What is no link of ours is where a pipeline ends."""
+    """Iterate over the sources and sinks of a link. A pipeline ends at foreign objects."""
     is_pull = _is_pull(link)
     if is_pull or _is_pair(link):
         found = list(_named(link, "sources", "source"))
@@ -113,13 +113,13 @@ def _edges(link: Any) -> Iterator[_Edge]:
             above = _core.upstream(link)
             found = [] if above is None else [("", above)]
         yield from (_Edge(label, source, True) for label, source in found)
-    # A source may have a `sink` where its own items go in; a bridge has `sinks`, where those go that come out.
+    # The `sink` of a source receives its own input; the `sinks` of a bridge receive its output.
     found = list(_named(link, "sinks", "sinks" if is_pull else "sink"))
     yield from (_Edge(label, sink, False) for label, sink in found)
 
 
 def _named(link: object, several: str, one: str) -> Iterator[tuple[str, Any]]:
-    """The neighbours that a link shows under one of two names, with their labels."""
+    """Iterate over the neighbours that a link has under one of two attribute names, with their labels."""
     try:
         found: Any = getattr(link, several, None)
         if isinstance(found, Mapping):
@@ -130,7 +130,7 @@ def _named(link: object, several: str, one: str) -> Iterator[tuple[str, Any]]:
         elif (single := getattr(link, one, None)) is not None:
             yield "", single
     except Exception:
-        # One that is not wholly made, or somebody else's: it is told of all the same.
+        # A partly constructed or foreign object: it is still described.
         return
 
 
@@ -147,7 +147,7 @@ def _is_ours(link: object) -> bool:
 
 
 def _line(link: object) -> str:
-    """What a link tells of itself; of what is none of ours its class."""
+    """Return the `repr` of a link on one line; of a foreign object, its class."""
     if not _is_ours(link):
         return type(link).__name__
     try:
@@ -158,15 +158,15 @@ def _line(link: object) -> str:
 
 
 def _text(first: object, nodes: dict[int, _Node]) -> str:
-    """A line a link; what has one neighbour stands right above it, what has several is indented."""
+    """Write one line per link; a single neighbour follows directly, several neighbours are indented."""
     numbers: dict[int, int] = {}
     lines: list[str] = []
     told: set[int] = set()
     below: deque[object] = deque([first])
     while below:
-        # A link, what its line begins with, and what the lines of those beyond it do.
+        # A link, the prefix of its line, and the prefix of the lines of its neighbours.
         start = below.popleft()
-        # Another link that it is a neighbour of may have told of it meanwhile.
+        # It may have been described meanwhile, as the neighbour of another link.
         stack: list[tuple[object, str, str]] = [] if id(start) in told else [(start, "", "")]
         while stack:
             link, lead, indent = stack.pop()
@@ -190,7 +190,7 @@ def _text(first: object, nodes: dict[int, _Node]) -> str:
 
 
 def _beyond(node: _Node, indent: str, *, is_bridge: bool) -> list[tuple[object, str, str]]:
-    """The neighbours of a link, with the beginnings of their lines."""
+    """Return the neighbours of a link, with the prefixes of their lines."""
     if len(node.edges) == 1 and not node.edges[0].label:
         return [(node.edges[0].link, indent, indent)]
     found: list[tuple[object, str, str]] = []
@@ -202,7 +202,7 @@ def _beyond(node: _Node, indent: str, *, is_bridge: bool) -> list[tuple[object, 
 
 
 def _mermaid(nodes: dict[int, _Node]) -> str:
-    """Every link is a box, and items go along the arrows."""
+    """Draw every link as a box, with arrows in the direction of the items."""
     numbers = {key: number for number, key in enumerate(nodes)}
     arrows: list[tuple[int, int, str]] = []
     for key, node in nodes.items():

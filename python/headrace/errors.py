@@ -1,10 +1,9 @@
-"""What headrace raises.
+"""The exceptions that headrace raises.
 
-A word for each situation: it *would block* (try again, or wait), it is *closed* (somebody ended it),
-it is *broken* (a failure inside left it in doubt), it was *cancelled* at its source (items may be
-lost, and headrace says so), it is used in the *wrong place* (another loop, a forked child), it would
-wait for ever (a *deadlock* of one task with itself), it is *exhausted* (spent for good). The end of a
-stream is not an error.
+One word for each situation: *would block* (retry, or wait), *closed* (the object was ended), *broken* (an internal
+failure left it in an inconsistent state), *cancelled* at the source (items may be lost), *wrong place* (another loop, a
+forked child), *deadlock* (a task would wait for itself for ever), *exhausted* (spent permanently). The end of a stream
+is not an error.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
 
 
 CLOSING: Final = "the stream is being closed"
-"""What a `CancelledError` says by which a stream that closes cancels its pull."""
+"""The message of the `CancelledError` with which a closing stream cancels its pull."""
 
 
 class HeadraceError(Exception):
-    """The base of all errors that headrace raises by itself."""
+    """The base of all errors that headrace itself raises."""
 
 
 class _RefusedError(HeadraceError):
-    """An operation that may hand an item back to its owner."""
+    """The error of an operation that may return a refused item to its owner."""
 
     def __init__(self, message: str, *, item: Any = NOTHING) -> None:
         super().__init__(message)
@@ -34,15 +33,15 @@ class _RefusedError(HeadraceError):
 
     @property
     def has_item(self) -> bool:
-        """Whether an item was refused, and is in this error."""
+        """Whether this error carries a refused item."""
         return self._item is not NOTHING
 
     @property
     def item(self) -> Any:
-        """The item that was refused; it is the caller's again.
+        """The refused item, which belongs to the caller again.
 
         Raises:
-            AttributeError: No item was involved; see `has_item`.
+            AttributeError: The error carries no item; see `has_item`.
         """
         if self._item is NOTHING:
             raise AttributeError("this error carries no item")
@@ -50,26 +49,26 @@ class _RefusedError(HeadraceError):
 
 
 class ClosedError(_RefusedError):
-    """It was ended or closed: nothing goes in any more, or a pull that was pending will get nothing."""
+    """The object was ended or closed: it accepts no items any more, or a pending pull gets none."""
 
 
 class WouldBlock(_RefusedError):
-    """It cannot be done without waiting, and the caller asked not to wait."""
+    """The operation would have to wait, and the caller requested not to wait."""
 
 
 class OrderError(_RefusedError, ValueError):
-    """An item has no place in its order: by its index it came before, or comes too early; it is in this error.
+    """An item does not fit into its order: its index was passed already or is too early. The error carries it.
 
-    Where the index is no integer, the error is a `TypeError` too.
+    If the index is not an integer, the error is also a `TypeError`.
     """
 
 
 class OrderTypeError(OrderError, TypeError):
-    """An item's index is no integer."""
+    """The index of an item is not an integer."""
 
 
 class CycleError(HeadraceError, ValueError):
-    """Nodes of a graph would depend on each other in a circle, so that none of them could ever begin."""
+    """The nodes of a graph depend on each other in a cycle, so that none of them could start."""
 
     def __init__(self, message: str, *, cycle: tuple[Hashable, ...] = ()) -> None:
         super().__init__(message)
@@ -77,39 +76,40 @@ class CycleError(HeadraceError, ValueError):
 
     @property
     def cycle(self) -> tuple[Hashable, ...]:
-        """The keys of the circle, each of which depends on the next; the first one stands at the end again."""
+        """The keys of the cycle, each of which depends on the next; the first key is repeated at the end."""
         return self._cycle
 
 
 class BrokenError(HeadraceError):
-    """A failure inside headrace left this structure in doubt; it refuses to go on."""
+    """An internal failure left this structure in an inconsistent state; it refuses further use."""
 
 
 class SourceCancelledError(HeadraceError):
     """A cancelled pull ended the async generator at the source, so that items may be lost.
 
-    It is raised once, by the pull after the cancelled one, where a clean end would hide the loss.
+    Raised once, by the pull after the cancelled one, since a normal end would hide the loss.
     """
 
 
 class ForkError(HeadraceError):
-    """It was made in another process, of which this one is a fork."""
+    """The object was created in the parent process, before this process was forked."""
 
 
 class WrongLoopError(HeadraceError, RuntimeError):
-    """A stream that is under way on one event loop was used on another."""
+    """A stream that runs on one event loop was used on another."""
 
 
 class BudgetExhausted(HeadraceError):
-    """What is left of a budget cannot cover a cost, and nothing that is held can come back to cover it."""
+    """The rest of a budget cannot cover a cost, and no held lease could return enough to cover it."""
 
 
 class WouldDeadlock(HeadraceError, RuntimeError):
-    """A task, or a thread, asks for what it can never have while it holds the leases that it has.
+    """A task or thread requests a lease that can never be granted while it holds its current leases.
 
-    Release one first, or give it back for a while (`async with lease.suspended()`). If somebody else is to release it, ask for
-    it with `acquire(..., owner=None)`. Of a budget what the task holds comes back only as far as it is settled to less.
+    Release one first, or return it temporarily (`async with lease.suspended()`). If another task is to release it,
+    acquire it with `acquire(..., owner=None)`. Of a budget, only the amount by which a held lease is settled to less is
+    returned.
 
-    It is known of the task that awaits: `asyncio.gather`, and `asyncio.wait_for` up to CPython 3.11, await in another task, which
-    holds nothing and waits. Use `acquire(..., timeout=)` or `asyncio.timeout` instead.
+    Detected only for the awaiting task itself: `asyncio.gather`, and `asyncio.wait_for` up to CPython 3.11, await in a
+    new task that holds no lease, and so wait. Use `acquire(..., timeout=)` or `asyncio.timeout` instead.
     """

@@ -1,17 +1,16 @@
 """Queues with the names of `asyncio.Queue`, for any number of loops and threads.
 
-`Queue`, `LifoQueue` and `PriorityQueue` take the place of asyncio's: the same methods, the same exceptions (subclasses
-of asyncio's), `shutdown()` on every version of Python. They take the place of janus too: a thread uses `put_sync()` and
-`get_sync()` of the very same object.
+`Queue`, `LifoQueue` and `PriorityQueue` replace those of asyncio: the same methods, the same exceptions (subclasses of
+asyncio's), `shutdown()` on every version of Python. They replace janus too: a thread uses `put_sync()` and `get_sync()`
+of the same object.
 
-What is different, and why:
+Differences:
 
-- A waiter that was woken has its item: nobody who comes later can take it first. `qsize()`, `empty()` and `full()` leave
-  out what is promised, so that what they say is what `get_nowait()` and `put_nowait()` do.
-- A queue belongs to no loop, and may be made before there is one.
-- `put()` and `get()` are no coroutine functions: they return awaitables, which are coroutines for everybody who asks.
-- In a `PriorityQueue`, equals come out in the order in which they went in.
-- `_init`, `_get`, `_put` and other underscored names of `asyncio.Queue` are not there to be overridden.
+- A woken waiter has its item: a later caller cannot take it first. `qsize()`, `empty()` and `full()` leave out assigned
+items and slots, and so agree with `get_nowait()` and `put_nowait()`. - A queue is not bound to an event loop, and may
+be created before one runs. - `put()` and `get()` are not coroutine functions. They return awaitables that pass the
+usual checks for coroutines. - A `PriorityQueue` returns equal items in insertion order. - `_init`,
+`_get`, `_put` and other underscored names of `asyncio.Queue` do not exist and cannot be overridden.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ T = TypeVar("T")
 
 
 class QueueEmpty(HeadraceError, asyncio.QueueEmpty, queue.Empty):
-    """There is no item to be had now, or there was none in time."""
+    """No item is available, or none arrived in time."""
 
 
 class QueueFull(HeadraceError, asyncio.QueueFull, queue.Full):
-    """There is no room now, or there was none in time."""
+    """There is no space, or there was none in time."""
 
 
 if sys.version_info >= (3, 13):
@@ -53,23 +52,23 @@ class Queue(Uncopied, _core.Queue[T]):
     """First in, first out, from any thread and loop to any thread and loop.
 
     **Unbounded** unless `maxsize` is given. As with `asyncio.Queue`, and unlike a stream, a `get()` that finds an item
-    and a `put()` that finds room do not let the loop turn.
+    and a `put()` that finds space do not yield to the event loop.
 
-    Law: an item that was put is got once. Of a cancelled `get()` the item is still in the queue, or another waiter's.
-    Order: the items' as the class says; those who wait are served in the order in which they came, tasks and threads
-    in one line.
+    Law: each item put is returned once. The item of a cancelled `get()` stays in the queue or goes to another waiter.
+    Order: as the class says. Waiters are served in FIFO order; tasks and threads share one wait queue.
     Bound: `maxsize` items.
-    Cost: O(1) an item, whatever the number of those who wait; by priority, O(log n) comparisons for a put.
+    Cost: O(1) per item, whatever the number of waiters; by priority, O(log n) comparisons for a
+    put.
     Cancel safety: a cancelled `put()` leaves its item with the caller, a cancelled `get()` leaves it in the queue.
 
     Threads wait with `put_sync(item, timeout=None)` and `get_sync(timeout=None)`, which raise `QueueFull` and `QueueEmpty`
-    when the time is over. Where they would have to wait in a thread that runs an event loop, they raise `RuntimeError`.
+    on a timeout. In a thread that runs an event loop they raise `RuntimeError` instead of waiting.
 
     Args:
-        maxsize: How many items it holds, at most; 0 or less for any number.
+        maxsize: The maximum number of items; 0 or less for no limit.
 
     Raises:
-        TypeError: `maxsize` is no number.
+        TypeError: `maxsize` is not a number.
     """
 
     _instead = "make another one and move its items"
@@ -92,16 +91,16 @@ class Queue(Uncopied, _core.Queue[T]):
 
 
 class LifoQueue(Queue[T]):
-    """A `Queue` that gives what came last first."""
+    """A `Queue` that returns the last item first."""
 
     _order: ClassVar[str] = "lifo"
 
 
 class PriorityQueue(Queue[T]):
-    """A `Queue` that gives the least item first, by `<`; of equals the one that came first.
+    """A `Queue` that returns the least item first, by `<`; equal items in insertion order.
 
-    A `put` that cannot compare its item raises what the comparison raises, and the queue is as before. The comparisons
-    of a `put()` that has to wait are made when it has room.
+    A `put` that cannot compare its item raises what the comparison raises, and the queue is unchanged. A `put()` that
+    has to wait compares its item when there is space.
     """
 
     _order: ClassVar[str] = "priority"

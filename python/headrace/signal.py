@@ -1,4 +1,4 @@
-"""A signal: one value for everybody who waits for it."""
+"""`WaitObject`: a signal that delivers one value to all its waiters."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ T = TypeVar("T")
 
 
 class WaitObject(Uncopied, Signal[T]):
-    """One value for everybody who waits for it, from any thread.
+    """A signal that delivers one value to all its waiters, from any thread.
 
-    `await signal.wait()` gives the value of the next `resolve(value)`. Iterating it gives one value
-    after another, until `stop()`. A thread without a loop waits with `wait_sync(timeout=None)`, which
-    raises `TimeoutError` after so many real seconds.
+    `await signal.wait()` returns the value of the next `resolve(value)`. Iterating the signal yields one value after
+    another, until `stop()`. A thread without a loop waits with `wait_sync(timeout=None)`, which raises `TimeoutError`
+    after that many real seconds.
 
-    Law: `resolve` wakes everybody who waits at that moment. If nobody does, or everybody who was
-    woken was cancelled before taking the value, it is kept for the next one; of several that are
-    kept the last one wins. `reject(error)` raises in everybody who waits and in everybody who
-    comes, until `reset()`.
-    Order: those who wait are woken in the order in which they came, tasks and threads in one line.
+    Law: `resolve` wakes all current waiters. If there are none, or all woken waiters are cancelled before taking the
+    value, the value is kept for the next waiter; a later value replaces a kept one. `reject(error)` raises in all
+    current and later waiters, until `reset()`.
+    Order: waiters are woken in FIFO order; tasks and threads share one wait queue.
     Bound: one value.
-    Cost: O(1) to wait, O(number of those who wait) to resolve.
-    Cancel safety: a cancelled wait loses nothing.
+    Cost: O(1) to wait, O(number of waiters) to resolve.
+    Cancel safety: a cancelled wait loses no value.
     """
 
     _instead = "hand on the object itself, in any thread of this process"
@@ -42,10 +41,10 @@ class WaitObject(Uncopied, Signal[T]):
 
 
 def checked_signal(wait_obj: WaitObject[T]) -> WaitObject[T]:
-    """The signal, if it is one.
+    """Return the argument if it is a signal.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It is not a signal.
     """
     given = cast("object", wait_obj)
     if not isinstance(given, WaitObject):

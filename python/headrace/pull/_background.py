@@ -1,13 +1,13 @@
-"""What a stream needs that pulls its source in a task of its own.
+"""The base of streams that pull their source in a background task.
 
-A pump is that task. It pulls while there is room for what comes, and parks while there is none; what comes of a pull,
-an item or an error, waits in `held` for whoever pulls the stream. One task, in one context, drives the source for its
-whole life and closes it, so that no cancellation of the consumer ever reaches the source.
+A pump is that task. It pulls while there is space, and parks while there is none. The outcome of a pull, an item or an
+error, is kept in `held` until the stream is pulled. One task, in one context, drives the source for its whole life and
+closes it, so that no cancellation of the consumer ever reaches the source.
 
     consumer ──anext()──> stream ──> `Pump.held` <── the pump's task ──anext()──> source
 
-The pump is also the iterator that the stream draws from. It knows its source and nothing of the stream: the stream
-holds a handle, and when that one is collected, the task is told to close.
+The pump is also the iterator that the stream pulls from. It refers to its source but not to the stream: the stream
+holds a handle, whose collection makes the task close.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OUT_co = TypeVar("OUT_co", covariant=True)
 
 
 class Failure:
-    """An error, in the place of the item that it cost."""
+    """An error, in place of an item."""
 
     __slots__ = ("error",)
 
@@ -43,7 +43,7 @@ class Failure:
 
 
 class Pump(Generic[IN, OUT]):
-    """Pulls a source in a task of its own; the base of the iterators that do.
+    """The base of iterators that pull a source in a background task.
 
     A subclass has `__anext__`, which calls `wait` until `held` has what it wants and then `take`; and `room`, if it
     pulls ahead. It is to be called by one pull at a time, which the link of the stream sees to.
@@ -57,11 +57,11 @@ class Pump(Generic[IN, OUT]):
 
     def __init__(self, source: PullObj[IN]) -> None:
         self.held: deque[IN | Failure] = deque()
-        """What the source gave and nobody took, oldest first."""
+        """The outcomes that were not taken yet, oldest first."""
         self.since: float = 0.0
-        """When, on the loop's clock, the first of those came that are held."""
+        """The arrival time of the oldest held outcome, on the loop's clock."""
         self.over: bool = False
-        """Whether nothing more will come: the source is closed, and the task gone."""
+        """Whether the source is closed and the task has ended, so that no outcome will follow."""
         self._source = source
         self._task: asyncio.Task[None] | None = None
         # The task has begun: it is the one that closes the source.
@@ -75,12 +75,12 @@ class Pump(Generic[IN, OUT]):
 
     @property
     def source(self) -> PullObj[IN]:
-        """What it pulls."""
+        """The source."""
         return self._source
 
     @property
     def pulling(self) -> bool:
-        """Whether a pull of the source is under way."""
+        """Whether a pull of the source is in progress."""
         return self._pulling
 
     @property
@@ -89,11 +89,11 @@ class Pump(Generic[IN, OUT]):
         return self._task is not None and not self._task.done()
 
     def facts(self) -> Iterator[str]:
-        """How it stands, for `repr`."""
+        """Describe the state, for `repr`."""
         yield f"{len(self.held)} held"
 
     def room(self) -> int:
-        """How many outcomes may be held; asked before each pull. Here one, while a pull waits."""
+        """The number of outcomes that may be held, read before each pull. Here one, while a pull waits."""
         return self._waiter is not None
 
     def __aiter__(self) -> Self:
@@ -103,9 +103,9 @@ class Pump(Generic[IN, OUT]):
         raise NotImplementedError
 
     async def wait(self, until: float | None = None) -> None:
-        """Waits for one more outcome, for the end, or up to a time on the loop's clock, which may be a little early.
+        """Wait for one more outcome, for the end, or until a time on the loop's clock, possibly a little less.
 
-        Cancel safety: what comes meanwhile is held.
+        Cancel safety: outcomes that arrive meanwhile are held.
         """
         if self.over:
             return
@@ -123,10 +123,10 @@ class Pump(Generic[IN, OUT]):
                 timer.cancel()
 
     def take(self) -> IN:
-        """The oldest outcome.
+        """Take the oldest outcome.
 
         Raises:
-            StopAsyncIteration: There is none: the end. BaseException: It is an error.
+            StopAsyncIteration: There is none: the end. BaseException: The outcome is an error.
         """
         if not self.held:
             raise StopAsyncIteration
@@ -138,10 +138,10 @@ class Pump(Generic[IN, OUT]):
         return outcome  # type: ignore[return-value]
 
     def restarting(self) -> Generator[PullObj[IN], None, None]:
-        """The steps of a new cycle; it gives the source, to be restarted. A task that is parked serves that one too.
+        """Run the steps of a restart; yield the source to be restarted. A parked task is reused.
 
         Raises:
-            RuntimeError: The source is being pulled or closed, or cannot start again.
+            RuntimeError: The source is being pulled or closed, or cannot restart.
         """
         parked = self._parked is not None and not self._parked.done() and self._waiter is None
         if self.running and (self._closing or not parked):
@@ -155,9 +155,9 @@ class Pump(Generic[IN, OUT]):
         self.over = self._closing = False
 
     async def aclose(self) -> None:
-        """Has the task close the source, and waits for its end. Idempotent.
+        """Make the task close the source, and wait until it has ended. Idempotent.
 
-        Cancel safety: a cancellation is raised when all is closed, not before.
+        Cancel safety: a cancellation is raised only after everything is closed.
         """
         task = self._task
         if task is not None and not task.done():
@@ -176,7 +176,7 @@ class Pump(Generic[IN, OUT]):
             await self._source.aclose()
 
     def close_soon(self) -> None:
-        """Tells the task to close the source and to end. A pull that is under way is cancelled, once."""
+        """Request the task to close the source and end. A pull in progress is cancelled once."""
         if self._closing:
             return
         self._closing = True
@@ -187,7 +187,7 @@ class Pump(Generic[IN, OUT]):
             _wake(self._parked)
 
     def abandon(self) -> None:
-        """The same for a pump that nobody holds any more: from a finaliser, in any thread."""
+        """Request the same for a pump without references, from a finaliser in any thread."""
         if self._task is not None:
             # The loop may be closed.
             with contextlib.suppress(RuntimeError):
@@ -258,7 +258,7 @@ class Pump(Generic[IN, OUT]):
         )
 
     async def _get_room(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Parks until there is room; false if the task was told to close."""
+        """Park until there is space; return False if the task must close."""
         while not (self._closing or self._has_room()):
             self._parked = loop.create_future()
             try:
@@ -268,7 +268,7 @@ class Pump(Generic[IN, OUT]):
         return not self._closing
 
     def _go_on(self) -> None:
-        """Ends the parking, if there is room."""
+        """End the parking if there is space."""
         if self._parked is not None and self._has_room():
             _wake(self._parked)
 
@@ -319,7 +319,7 @@ class _Handle(Generic[IN, OUT]):
         return self._pump
 
     async def aclose(self) -> None:
-        """Closes the source of a stream that was never pulled."""
+        """Close the source of a stream that was never pulled."""
         await self._pump.aclose()
 
     def __del__(self) -> None:
@@ -340,7 +340,7 @@ class PullPumpObj(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
 
     @property
     def source(self) -> PullObj[IN]:
-        """What it pulls from."""
+        """The source."""
         return self._pump.source
 
     def _repr_parts(self) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """`Combination`: many sources as one, the state behind the combiner and the operators with many sources.
 
-A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeFeed`, takes their items by a policy: in
-turn, as they come, in rows.
+A native `Merge` holds the sources, polls them and closes them. A view of it, a `MergeFeed`, takes their items by a
+policy: in turn, in the order of arrival, or in rows.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Combination(Generic[T]):
                 raise ValueError(
                     f"{owner}: {place} must not be {first} again, {source!r}: its items would be split; give each a branch of its tee()"
                 )
-        # The numbers of sources by their labels: of those that were given, with which a new cycle begins, and of those that were
-        # added, of which some may have ended; and how many these may be before such are forgotten.
+        # Source numbers by label: the given sources, with which a new cycle begins, and the added ones, of which some
+        # may have ended. `_most_added` is the number of added ones at which the ended ones are removed.
         self._given: dict[Any, int] = {}
         self._added: dict[Any, int] = {}
         self._most_added = 64
@@ -87,11 +87,11 @@ class Combination(Generic[T]):
 
     @property
     def labelled(self) -> dict[Any, Source[T]]:
-        """The sources that have not ended, by their labels."""
+        """The sources that have not ended, by label."""
         return dict(zip(self.merge.labels(), self.merge.sources(), strict=True))
 
     def add(self, source: Source[T], *label: Any) -> None:
-        """Adds a source, for the next pull."""
+        """Add a source. It takes part from the next pull on."""
         check(self._owner, "source", source)
         if self.merge.holds(source):
             raise ValueError(
@@ -107,10 +107,10 @@ class Combination(Generic[T]):
                 self._tidy()
 
     def labelled_as(self, label: Any) -> Source[T]:
-        """The source with this label.
+        """Return the source with this label.
 
         Raises:
-            KeyError: There is none that has not ended.
+            KeyError: No open source has this label.
         """
         if (source := self._find(label)) is None:
             raise KeyError(label)
@@ -125,7 +125,7 @@ class Combination(Generic[T]):
         return None
 
     def _tidy(self) -> None:
-        """Forgets the labels of added sources that have ended: so seldom that it costs little for each that comes."""
+        """Remove the labels of added sources that have ended; amortised O(1) per added source."""
         self._added = {
             label: number
             for label, number in self._added.items()
@@ -144,7 +144,7 @@ class Combination(Generic[T]):
             raise error
 
     def feed(self, policy: str, title: str, **options: Any) -> MergeFeed:
-        """A view of the merge."""
+        """Return a view of the merge."""
         self._title = title
         return MergeFeed(self.merge, policy, **options)
 
@@ -161,7 +161,7 @@ class Combination(Generic[T]):
 
 
 async def _closed(merge: Merge) -> None:
-    """Closes what is left of the sources; raises what went wrong with that."""
+    """Close the remaining sources and raise their errors."""
     cancellation = await wait_until_done(*merge.shut())
     errors = merge.errors()
     error = as_group(errors, "several sources raised when they were closed") if errors else None
@@ -188,10 +188,10 @@ def check_unpacked(owner: str, source: object) -> None:
 
 
 def check(owner: str, parameter: str, source: object) -> None:
-    """Refuses what cannot be iterated.
+    """Check that a source can be iterated.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: it cannot be iterated.
     """
     kind = type(source)
     # Not `isinstance(..., Iterable)`: a class with `__getitem__` alone can be iterated too.

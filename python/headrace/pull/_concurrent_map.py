@@ -1,4 +1,4 @@
-"""Calls that run side by side: the machinery of `map` with a `concurrency`.
+"""Concurrent calls: the implementation of `map` with a `concurrency`.
 
 One task, the driver, pulls the source for as long as there is room; it also closes it, so that context variables and
 task groups which a source holds open across its `yield`s work as if it ran alone. What is called and has to be awaited
@@ -34,7 +34,7 @@ OUT = TypeVar("OUT")
 T = TypeVar("T")
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-"""A call that never suspends needs no turn of the loop, where CPython can do that."""
+"""Eager tasks, where CPython has them: a call that never suspends needs no event-loop iteration."""
 
 
 class _Value(Generic[T]):
@@ -84,7 +84,7 @@ class DrivenCalls(Generic[OUT]):
         # What is to be delivered: if ordered, also what still runs.
         self._queue: deque[asyncio.Task[OUT] | _Value[OUT] | _Fault] = deque()
         self._tasks: set[asyncio.Task[OUT]] = set()
-        """The calls that run."""
+        """The running calls."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._driver: asyncio.Task[Any] | None = None
         self.is_driven: bool = False
@@ -96,7 +96,7 @@ class DrivenCalls(Generic[OUT]):
         # A call takes its first step inside the driver's.
         self._is_calling = False
         self._is_ended = False
-        """Nothing more comes from the source."""
+        """Whether the source has ended."""
         self._is_closing = False
         self._ending: Callable[[], Coroutine[Any, Any, Any]] = source.aclose
         """What is done with the source at last."""
@@ -106,7 +106,7 @@ class DrivenCalls(Generic[OUT]):
         # What came of the pull that was cancelled in order to close the source.
         self._parting: BaseException | None = None
         self._closers = 0
-        """How many wait in `close`."""
+        """The number of tasks that wait in `close`."""
 
     def __repr__(self) -> str:
         return format_repr(self._operator, self.facts())
@@ -127,7 +127,7 @@ class DrivenCalls(Generic[OUT]):
     # The consumer's side.
 
     async def pull(self) -> OUT:
-        """The next result, or error."""
+        """Return the next result, or raise its error."""
         queue = self._queue
         while not (queue and queue[0].done()):
             if self._is_ended and not queue and not self._tasks:
@@ -179,7 +179,7 @@ class DrivenCalls(Generic[OUT]):
             )
 
     def _is_inside(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether one of its own tasks asks."""
+        """Return whether the caller is one of its own tasks."""
         task = asyncio.current_task(loop)
         return self._is_calling or task in self._tasks or task is self._driver
 
@@ -261,7 +261,7 @@ class DrivenCalls(Generic[OUT]):
         return running < self.concurrency and held < self.held_at_most
 
     def _make_room(self) -> None:
-        """Wakes the driver, if it waits for the room that there is now."""
+        """Wake the driver if it waits and there is space."""
         parked = self._parked
         if parked is not None and self._has_room():
             self._parked = None
@@ -269,7 +269,7 @@ class DrivenCalls(Generic[OUT]):
                 parked.set_result(None)
 
     def _call(self, item: Any, loop: asyncio.AbstractEventLoop) -> None:
-        """Calls the callable. An error of its own is its item's result."""
+        """Call the callable. Its error is the result of the item."""
         try:
             result: object = self._kernel.transform(item)
             if self._is_raw or not hasattr(type(result), "__await__"):
@@ -305,7 +305,7 @@ class DrivenCalls(Generic[OUT]):
             self._tell()
 
     def _tell(self) -> None:
-        """Wakes the consumer, if there is something for it now."""
+        """Wake the consumer if there is a result for it."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
@@ -314,7 +314,7 @@ class DrivenCalls(Generic[OUT]):
             waiter.set_result(None)
 
     def _done(self, task: asyncio.Task[OUT]) -> None:
-        """A call has ended."""
+        """Handle the end of a call."""
         self._tasks.discard(task)
         _hear(task)
         if not self._is_ordered and not self._is_closing:

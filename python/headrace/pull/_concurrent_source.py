@@ -54,12 +54,12 @@ class Calls(SourceObj[OUT]):
 
     @property
     def source(self) -> PullObj[Any]:
-        """What they are called for."""
+        """The source."""
         return self._state.source
 
     @property
     def concurrency(self) -> int:
-        """How many calls may run at once, live."""
+        """The maximum number of running calls, live."""
         return self._state.concurrency
 
     @concurrency.setter
@@ -69,7 +69,7 @@ class Calls(SourceObj[OUT]):
 
     @property
     def window_size(self) -> int:
-        """How many calls may run or wait to be delivered, live."""
+        """The maximum number of calls that run or wait to be delivered, live."""
         return self._state.held_at_most
 
     @window_size.setter
@@ -78,19 +78,19 @@ class Calls(SourceObj[OUT]):
         self._state.set_limits(self._state.concurrency, window)
 
     def __anext__(self) -> Coroutine[Any, Any, OUT]:
-        """The next result."""
+        """Return the next result."""
         return self._state.pull()
 
     async def aclose(self) -> None:
-        """Cancels the calls, waits for them, and has the source closed."""
+        """Cancel the calls, wait for them, and close the source."""
         await self._state.close(self._state.source.aclose)
 
     async def return_(self, value: Any = None) -> Any:
-        """Closes, and ends the source with `return_`."""
+        """Close, and end the source with `return_`."""
         return await self._state.close(lambda: self._state.source.return_(value))
 
     async def throw(self, error: BaseException) -> Any:
-        """Closes, and ends the source with `throw`."""
+        """Close, and end the source with `throw`."""
         if not isinstance(error, Exception):
             # It is for the one who pulls: out of a task it would end the loop, or the task.
             await self.aclose()
@@ -108,7 +108,7 @@ class Calls(SourceObj[OUT]):
             warn_unclosed(self)
 
     def facts(self) -> Iterator[str]:
-        """How it stands."""
+        """Describe the state, for `repr`."""
         return self._state.facts()
 
     def __repr__(self) -> str:
@@ -116,10 +116,10 @@ class Calls(SourceObj[OUT]):
 
 
 def check(concurrency: int, window: int | None) -> None:
-    """Refuses numbers that make no sense.
+    """Check `concurrency` and `window`.
 
     Raises:
-        TypeError: One is no integer.
+        TypeError: One is not an integer.
         ValueError: `concurrency` is not positive, or `window` less than it.
     """
     check_int("concurrency", 1, concurrency)

@@ -41,7 +41,7 @@ class MergeMethods(PullLink[T_co]):
     def concat(
         self, *others: Source[U], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> PullConcatObj[T_co | U]:
-        """The items of this, then all of each of the others; see `PullConcatObj`."""
+        """Yield the items of this stream, then those of each other one; see `PullConcatObj`."""
         from headrace.pull.merge import PullConcatObj
 
         return PullConcatObj(self, *others, prefetch=prefetch, errors=errors)
@@ -115,7 +115,7 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullZipObj[Any]:
-        """One item of this and one of each of the others, as a tuple; see `PullZipObj`."""
+        """Yield tuples with one item of this stream and of each other one; see `PullZipObj`."""
         from headrace.pull.merge import PullZipObj
 
         return PullZipObj(
@@ -131,7 +131,7 @@ class MergeMethods(PullLink[T_co]):
     def round_robin(
         self, *others: Source[U], prefetch: int = 1, errors: ErrorPolicy = "raise"
     ) -> PullRoundRobinObj[T_co | U]:
-        """One item of this and of each of the others, in turn; see `PullRoundRobinObj`."""
+        """Yield one item of this stream and of each other one in turn; see `PullRoundRobinObj`."""
         from headrace.pull.merge import PullRoundRobinObj
 
         return PullRoundRobinObj(self, *others, prefetch=prefetch, errors=errors)
@@ -165,7 +165,7 @@ class MergeMethods(PullLink[T_co]):
     ) -> PullRaceObj[T_co | U] | PullRaceRobinObj[T_co | U]:
         """Merge this stream with the others, in the order in which items arrive; see `PullRaceObj`.
 
-        With `fair=True` each source gives one item a round; see `PullRaceRobinObj`.
+        With `fair=True` each source yields one item per round; see `PullRaceRobinObj`.
         """
         from headrace.pull.merge import PullRaceObj, PullRaceRobinObj
 
@@ -180,7 +180,7 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullRaceCutoffObj[T_co]:
-        """The items until one of `cutoffs` gives one; see `PullRaceCutoffObj`."""
+        """Yield items until one of `cutoffs` yields one; see `PullRaceCutoffObj`."""
         from headrace.pull.merge import PullRaceCutoffObj
 
         return PullRaceCutoffObj(self, *cutoffs, error=error, prefetch=prefetch, errors=errors)
@@ -196,21 +196,21 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullLabeledZipObj[K, T_co | U]:
-        """As `zip`, each item as `(label, item)`; see `PullLabeledZipObj`.
+        """Zip as `zip` does, with each item as `(label, item)`; see `PullLabeledZipObj`.
 
         `prices.zip_labeled("prices", {"news": news})` is `PullLabeledZipObj({"prices": prices, "news": news})`.
 
         Args:
-            label: This stream's.
-            others: The other sources by their labels.
-            strict: Whether it is an error if they are not all of one length.
-            longest: Whether it goes on until all have ended.
-            fill: Stands for what a source has no more of, with `longest`.
-            prefetch: How many items of each source may wait to be taken.
-            errors: What an error of a source does.
+            label: The label of this stream.
+            others: The other sources, by label.
+            strict: Whether sources of different lengths are an error.
+            longest: Whether to continue until all sources have ended.
+            fill: With `longest`, the value in place of the items of an ended source.
+            prefetch: The maximum number of prefetched items per source.
+            errors: The effect of a source's error.
 
         Raises:
-            TypeError: `others` is no mapping; or as the class does.
+            TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
         from headrace.pull.labeled import PullLabeledZipObj, beside
@@ -232,18 +232,18 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullLabeledRoundRobinObj[K, T_co | U]:
-        """As `round_robin`, each item as `(label, item)`; see `PullLabeledRoundRobinObj`.
+        """Alternate as `round_robin` does, with each item as `(label, item)`; see `PullLabeledRoundRobinObj`.
 
         `prices.round_robin_labeled("prices", {"news": news})` is `PullLabeledRoundRobinObj({"prices": prices, "news": news})`.
 
         Args:
-            label: This stream's.
-            others: The other sources by their labels.
-            prefetch: How many items of each source may wait to be taken.
-            errors: What an error of a source does.
+            label: The label of this stream.
+            others: The other sources, by label.
+            prefetch: The maximum number of prefetched items per source.
+            errors: The effect of a source's error.
 
         Raises:
-            TypeError: `others` is no mapping; or as the class does.
+            TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
         from headrace.pull.labeled import PullLabeledRoundRobinObj, beside
@@ -291,20 +291,20 @@ class MergeMethods(PullLink[T_co]):
         prefetch: int = 1,
         errors: ErrorPolicy = "raise",
     ) -> PullLabeledRaceObj[K, T_co | U] | PullLabeledRaceRobinObj[K, T_co | U]:
-        """As `merge`, each item as `(label, item)`; see `PullLabeledRaceObj`.
+        """Merge as `merge` does, with each item as `(label, item)`; see `PullLabeledRaceObj`.
 
         `prices.merge_labeled("prices", {"news": news})` is `PullLabeledRaceObj({"prices": prices, "news": news})`.
-        With `fair=True` each source gives one item a round; see `PullLabeledRaceRobinObj`.
+        With `fair=True` each source yields one item per round; see `PullLabeledRaceRobinObj`.
 
         Args:
-            label: This stream's.
-            others: The other sources by their labels.
-            fair: Whether each source gives one item a round.
-            prefetch: How many items of each source may wait to be taken.
-            errors: What an error of a source does.
+            label: The label of this stream.
+            others: The other sources, by label.
+            fair: Whether each source yields one item per round.
+            prefetch: The maximum number of prefetched items per source.
+            errors: The effect of a source's error.
 
         Raises:
-            TypeError: `others` is no mapping; or as the class does.
+            TypeError: `others` is not a mapping; or as the class does.
             ValueError: `label` is one of `others` too; or as the class does.
         """
         from headrace.pull.labeled import PullLabeledRaceObj, PullLabeledRaceRobinObj, beside

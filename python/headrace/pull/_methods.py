@@ -94,7 +94,7 @@ class Fluent(MergeMethods[T_co]):
         on_cancel: Literal["retry", "keep"] = "retry",
         raw: bool = False,
     ) -> PullMapObj[T_co, Any]:
-        """`transform(item)` for each item, awaited if it is awaitable; see `PullMapObj`."""
+        """Apply `transform` to each item, awaiting the result if it is awaitable; see `PullMapObj`."""
         from headrace.pull.transform import PullMapObj
 
         return PullMapObj(
@@ -108,7 +108,7 @@ class Fluent(MergeMethods[T_co]):
         )
 
     def filter(self, predicate: Callable[[T_co], Any]) -> PullFilterObj[T_co]:
-        """The items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
+        """Keep the items for which `predicate(item)`, awaited if it is awaitable, is true; see `PullFilterObj`."""
         from headrace.pull.transform import PullFilterObj
 
         return PullFilterObj(self, predicate)
@@ -126,7 +126,7 @@ class Fluent(MergeMethods[T_co]):
     def accumulate(
         self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
     ) -> PullReduceObj[T_co, Any]:
-        """The running result of `reducer(accumulator, item)`; see `PullReduceObj`."""
+        """Yield the running result of `reducer(accumulator, item)`; see `PullReduceObj`."""
         from headrace.pull.transform import PullReduceObj
 
         return PullReduceObj(self, reducer, initial)
@@ -138,13 +138,13 @@ class Fluent(MergeMethods[T_co]):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> PullDedupeObj[T_co]:
-        """Each item once; see `PullDedupeObj`."""
+        """Drop repeated items; see `PullDedupeObj`."""
         from headrace.pull.transform import PullDedupeObj
 
         return PullDedupeObj(self, key=key, maxsize=maxsize, consecutive=consecutive)
 
     def tap(self, *callbacks: Callable[[T_co], Any]) -> PullCallbackObj[T_co]:
-        """The items as they are, each shown to all of `callbacks`; see `PullCallbackObj`."""
+        """Pass items through unchanged and call all of `callbacks` with each; see `PullCallbackObj`."""
         from headrace.pull.transform import PullCallbackObj
 
         return PullCallbackObj(self, *callbacks)
@@ -160,7 +160,7 @@ class Fluent(MergeMethods[T_co]):
     @overload
     def catch(self, handler: Callable[[Exception], U | Skip]) -> PullCatchObj[T_co, U]: ...
     def catch(self, handler: Callable[[Exception], Any]) -> PullCatchObj[T_co, Any]:
-        """`handler(error)` in the place of each error from above; see `PullCatchObj`."""
+        """Replace each error from upstream by `handler(error)`; see `PullCatchObj`."""
         from headrace.pull.transform import PullCatchObj
 
         return PullCatchObj(self, handler)
@@ -168,37 +168,37 @@ class Fluent(MergeMethods[T_co]):
     def in_order(
         self, index: Callable[[T_co], Any], *, start: int = 0, maxsize: int = 1024
     ) -> PullInOrderObj[T_co]:
-        """The items by their index, from `start` on; see `PullInOrderObj`."""
+        """Yield the items in the order of their index, beginning with `start`; see `PullInOrderObj`."""
         from headrace.pull.transform import PullInOrderObj
 
         return PullInOrderObj(self, index, start=start, maxsize=maxsize)
 
     def take(self, size: int) -> PullTakeObj[T_co]:
-        """The first `size` items; see `PullTakeObj`."""
+        """Yield the first `size` items; see `PullTakeObj`."""
         from headrace.pull.slicing import PullTakeObj
 
         return PullTakeObj(self, size)
 
     def skip(self, size: int) -> PullSkipObj[T_co]:
-        """All but the first `size` items; see `PullSkipObj`."""
+        """Skip the first `size` items; see `PullSkipObj`."""
         from headrace.pull.slicing import PullSkipObj
 
         return PullSkipObj(self, size)
 
     def take_while(self, predicate: Callable[[T_co], Any]) -> PullTakeWhileObj[T_co]:
-        """The items up to the first for which `predicate(item)` is false; see `PullTakeWhileObj`."""
+        """Yield items until `predicate(item)` is false; see `PullTakeWhileObj`."""
         from headrace.pull.slicing import PullTakeWhileObj
 
         return PullTakeWhileObj(self, predicate)
 
     def skip_while(self, predicate: Callable[[T_co], Any]) -> PullSkipWhileObj[T_co]:
-        """The items from the first for which `predicate(item)` is false; see `PullSkipWhileObj`."""
+        """Skip items until `predicate(item)` is false; see `PullSkipWhileObj`."""
         from headrace.pull.slicing import PullSkipWhileObj
 
         return PullSkipWhileObj(self, predicate)
 
     def flatten(self: Fluent[Iterable[U] | AsyncIterable[U]]) -> PullFlattenObj[U]:
-        """The items of each item, which is an iterable, sync or async; see `PullFlattenObj`."""
+        """Yield the items of each item, an iterable, sync or async; see `PullFlattenObj`."""
         from headrace.pull.flattening import PullFlattenObj
 
         return PullFlattenObj(self)
@@ -210,7 +210,7 @@ class Fluent(MergeMethods[T_co]):
             Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | AsyncIterable[U]],
         ],
     ) -> PullFlatMapObj[T_co, U]:
-        """The items of `transform(item)`, an iterable, for each item; see `PullFlatMapObj`."""
+        """Yield the items of the iterable `transform(item)`, for each item; see `PullFlatMapObj`."""
         from headrace.pull.flattening import PullFlatMapObj
 
         return PullFlatMapObj(self, transform)
@@ -266,29 +266,28 @@ class Fluent(MergeMethods[T_co]):
         Law: each is `[x async for x in self]`, errors and the end in their places. An item is pulled when
         the first of them needs it, by the pull that needs it.
         Order: the stream's, in each.
-        Bound: `maxsize` items for each branch that is behind; the items themselves are shared.
-        Cost: O(`n`) an item, once for all.
-        Cancel safety: as this stream's. A cancelled pull of a branch loses nothing: if it was pulling this
-        stream, the next branch in need does so instead. Branches may be pulled by different tasks, and so may
-        this stream then.
+        Bound: `maxsize` items for each branch that lags; the items themselves are shared.
+        Cost: O(`n`) per item, in total for all branches.
+        Cancel safety: as this stream's. A cancelled pull of a branch loses no item: if it was pulling this stream, the
+        next branch that needs an item does so instead. Different tasks may pull the branches, and thereby this stream.
 
-        Read the branches at the same time, each in a task of its own. Reading one to its end before the other is
-        begun works for up to `maxsize` items; one more raises `WouldBlock`. A branch that was closed, or dropped,
-        is not waited for; this stream is closed with the last branch that is closed.
+        Read the branches at the same time, each in a task of its own. Reading one branch to its end before another is
+        started works for up to `maxsize` items; one more raises `WouldBlock`. Closed or dropped branches are not waited
+        for; closing the last branch closes this stream.
 
-        Depth: a hundred branches, gates and bridges may stand above one another; what a task pulls, as that of
-        `.prefetch(1)` does, counts anew.
+        Depth: at most 100 branches, gates and bridges may be nested; a link whose task pulls the source, such as
+        `.prefetch(1)`, resets the count.
 
         Args:
             n: The number of branches, a positive integer, at most 100,000.
-            maxsize: How many items a branch may be ahead of the slowest one, a positive integer.
-            overflow: What a pull does that would go further. `"auto"` waits for a slow branch that another task
-                reads, and raises `WouldBlock` if there is none: if the full branches were never pulled, were
-                pulled last by the same task, or by a task that has ended. `"block"` waits in any case, `"error"`
-                raises in any case. A pull after a `WouldBlock` continues where that one stopped.
+            maxsize: The maximum number of items that a branch may be ahead of the slowest one, a positive integer.
+            overflow: The effect of a pull beyond that. `"auto"` waits for a slow branch that another task reads. It
+                raises `WouldBlock` if the full branches were never pulled, were pulled last by the same task, or by a
+                task that has ended. `"block"` always waits, `"error"` always raises. The pull after a `WouldBlock`
+                continues from there.
 
         Raises:
-            TypeError: `n` or `maxsize` is no integer.
+            TypeError: `n` or `maxsize` is not an integer.
             ValueError: One of them is not positive, or `n` too large; `overflow` is none of the three; or this stream
                 is nested too deeply.
         """
@@ -297,19 +296,19 @@ class Fluent(MergeMethods[T_co]):
         return tee(cast("PullObj[T_co]", self), n, maxsize=maxsize, overflow=overflow)
 
     def collect(self) -> Coroutine[Any, Any, list[T_co]]:
-        """All items, in a list.
+        """Collect all items in a list.
 
-        Order: the stream's. Bound: all items. Cost: O(1) an item; nothing of Python's runs between two
-        items but your callables.
-        Cancel safety: a cancelled `collect()`, or one that an error ended, hands what it had back to the stream: the
-        next pull gets those items first. Only a class with an `__anext__` of its own takes nothing back.
+        Order: the stream's. Bound: all items. Cost: O(1) per item; between two items no Python code runs except your
+        callables.
+        Cancel safety: a `collect()` ended by a cancellation or an error returns its items to the stream: the next pull
+        gets them first. A class with its own `__anext__` takes no items back.
         """
         return _core.collect(_driven(self))
 
     def count(self) -> Coroutine[Any, Any, int]:
-        """How many items there are, to the end.
+        """Count the items up to the end.
 
-        Bound: nothing is held. Cancel safety: the items counted so far are gone; the stream goes on.
+        Bound: nothing is held. Cancel safety: the items counted so far are lost; the stream stays usable.
         """
         return _core.count(_driven(self))
 
@@ -318,12 +317,12 @@ class Fluent(MergeMethods[T_co]):
     @overload
     async def first(self, default: U) -> T_co | U: ...
     async def first(self, default: Any = NOTHING) -> Any:
-        """The next item, or `default` if there is none. The stream stays open.
+        """Return the next item, or `default` if there is none. The stream stays open.
 
         Cancel safety: that of `anext()`.
 
         Raises:
-            LookupError: The stream is at its end, and there is no `default`.
+            LookupError: The stream has ended, and no `default` is given.
         """
         try:
             return await anext(self)
@@ -335,11 +334,11 @@ class Fluent(MergeMethods[T_co]):
             return default
 
     def for_each(self, function: Callable[[T_co], Any]) -> Coroutine[Any, Any, None]:
-        """Calls `function(item)`, awaited if it is awaitable, for each item to the end.
+        """Call `function(item)` for each item up to the end, awaiting the result if it is awaitable.
 
         Order: the stream's, one call after the other. Bound: one item.
-        Cancel safety: an item whose call was cancelled goes back to the stream: the next pull gets it.
-        An error of `function` costs its item and ends this call; the stream stays usable.
+        Cancel safety: an item whose call was cancelled is returned to the stream: the next pull gets it. An error of
+        `function` loses its item and ends this call; the stream stays usable.
 
         Raises:
             TypeError: `function` is not callable.
@@ -359,29 +358,29 @@ class Fluent(MergeMethods[T_co]):
     def reduce(
         self, reducer: Callable[[Any, T_co], Any], initial: Any = NOTHING
     ) -> Coroutine[Any, Any, Any]:
-        """The last result of `reducer(accumulator, item)`: `functools.reduce` over the stream.
+        """Return the last result of `reducer(accumulator, item)`: `functools.reduce` over the stream.
 
         Order: the stream's. Bound: the accumulator, and one item while its call runs.
-        Cancel safety: an item whose call was cancelled goes back to the stream, but what had been reduced is gone;
+        Cancel safety: an item whose call was cancelled is returned to the stream, but the result so far is lost;
         `accumulate()` keeps it in its `accumulator`.
 
         Args:
             reducer: Sync or async.
-            initial: The accumulator at first; without it, the first item.
+            initial: The initial accumulator; without it, the first item.
 
         Raises:
-            TypeError: `reducer` is not callable; when awaited: there is no item, and no `initial`.
+            TypeError: `reducer` is not callable; when awaited: there is no item and no `initial`.
         """
         return _core.reduce(_driven(self), reducer, *(() if initial is NOTHING else (initial,)))
 
     def prefetch(self, buffer_size: int = 1) -> PullEagerObj[T_co]:
-        """The items, fetched ahead by a task of its own; see `PullEagerObj`."""
+        """Prefetch items in a background task; see `PullEagerObj`."""
         from headrace.pull.prefetch import PullEagerObj
 
         return PullEagerObj(self, buffer_size)
 
     def gate(self, wait_obj: WaitObject[Any]) -> PullGateObj[T_co]:
-        """What is ready at each signal; see `PullGateObj`."""
+        """Yield the ready items at each signal; see `PullGateObj`."""
         from headrace.pull.gate import PullGateObj
 
         return PullGateObj(self, wait_obj)
@@ -393,7 +392,7 @@ class Fluent(MergeMethods[T_co]):
         cost: float | Mapping[str, float] = 1,
         priority: int = 0,
     ) -> SourceCapacityObj[T_co]:
-        """The items, each under a lease of `capacity` until the next stage has it; see `SourceCapacityObj`."""
+        """Pull each item under a lease of `capacity`; see `SourceCapacityObj`."""
         from headrace.pull.limit import SourceCapacityObj
 
         return SourceCapacityObj(self, capacity, cost=cost, priority=priority)
@@ -401,13 +400,13 @@ class Fluent(MergeMethods[T_co]):
     def timeout(
         self, timeout: float, *, on_timeout: Literal["raise", "skip"] = "raise"
     ) -> PullTimeoutObj[T_co]:
-        """The items, each within `timeout` seconds; see `PullTimeoutObj`."""
+        """Limit the wait for each item to `timeout` seconds; see `PullTimeoutObj`."""
         from headrace.pull.timing import PullTimeoutObj
 
         return PullTimeoutObj(self, timeout, on_timeout=on_timeout)
 
     def throttle(self, rate: float, *, per: float = 1.0, burst: int = 1) -> PullThrottleObj[T_co]:
-        """At most `rate` items every `per` seconds; see `PullThrottleObj`."""
+        """Yield at most `rate` items every `per` seconds; see `PullThrottleObj`."""
         from headrace.pull.timing import PullThrottleObj
 
         return PullThrottleObj(self, rate, per=per, burst=burst)
@@ -415,21 +414,21 @@ class Fluent(MergeMethods[T_co]):
     def drain_to(
         self, sink: PushProtocol[T_co], *, forward_close: bool = True
     ) -> Coroutine[Any, Any, None]:
-        """Pushes every item into `sink`, and then ends it by `sink.return_()`.
+        """Push every item into `sink`, then end it with `sink.return_()`.
 
-        It stops when the sink is done, or at the end of the stream. The stream stays open.
+        Stop when the sink is done, or at the end of the stream. The stream stays open.
 
         Order: the stream's, one push after the other. Bound: one item.
-        Cancel safety: an item whose push was cancelled before the sink had it, or which the sink
-        refused with a `ClosedError`, goes back to the stream: the next pull gets it.
-        An error of the sink costs its item; an error of either ends this call and leaves both open.
+        Cancel safety: an item whose push was cancelled before the sink accepted it, or which the sink refused with a
+        `ClosedError`, is returned to the stream: the next pull gets it. An error of the sink loses its item. An error
+        of the stream or the sink ends this call and leaves both open.
 
         Args:
             sink: Any push object.
-            forward_close: Whether the sink is ended at the end (default).
+            forward_close: Whether to end the sink at the end of the stream (default).
 
         Raises:
-            TypeError: `sink` is no push object.
+            TypeError: `sink` is not a push object.
         """
         from headrace.push._drain import drain
         from headrace.push.base import checked_sink
@@ -461,14 +460,14 @@ class Fluent(MergeMethods[T_co]):
     def map_pool(
         self, fn: Callable[[T_co], Any], capacity: CapacitySource, **options: Any
     ) -> PullMapPoolObj[Any]:
-        """`fn(item)` for each item, as tasks of a pool under a capacity; see `PullMapPoolObj`."""
+        """Run `fn(item)` for each item in a task pool under a capacity; see `PullMapPoolObj`."""
         from headrace.pool.map_pool import PullMapPoolObj
 
         return PullMapPoolObj(self, fn, capacity, **options)
 
 
 def _driven(stream: PullLink[Any]) -> PullLink[Any]:
-    """What a terminal pulls: the stream; or, where its class has an `__anext__` of its own, one over it."""
+    """Return the stream for a terminal to pull: itself, or a wrapper if its class overrides `__anext__`."""
     name = "__anext__"
     if getattr(type(stream), name) is getattr(PullLink, name):
         return stream

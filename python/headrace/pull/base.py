@@ -23,39 +23,37 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
-# What a subclass may override, so that no line runs it in place any more.
+# Methods that, once a subclass overrides them, keep its objects out of fused pipelines.
 _PROTOCOL = frozenset(
     {"pull_impl", "next", "__anext__", "__aiter__", "aclose", "return_", "throw", "restart"}
 )
 
 
 class PullObj(Fluent[T_co], DescribeMixin):
-    """A lazy stream: nothing happens before an item is asked for.
+    """A lazy stream: nothing runs before the first pull.
 
     Iterate it with `async for`, take single items with `anext(stream)`, or with `await
-    stream.next()`, which gives `IteratorResult(value, done)` and does not raise at the end. Use it
-    as an async context manager to have it closed.
+    stream.next()`, which returns `IteratorResult(value, done)` and does not raise at the end. `async with` closes it.
 
     To make your own, override `pull_impl` as an async generator method; or, for full control,
-    `__anext__` or `next`. A subclass that does is still a pull object among others: it works
-    wherever a stock one does.
+    `__anext__` or `next`. Such a subclass works wherever a stock pull object does.
 
     Law: one pull does the work of one item.
     Order: concurrent pulls are served in the order of their first step.
-    Bound: nothing is held, but for the item that a cancelled pull left.
-    Cost: O(1) an item, whatever the number of stages or of those who wait.
-    Cancel safety: a cancelled pull loses no item of a stock source or operator, and the stream goes
-    on. An async generator of the user's is ended by the cancellation; the next pull then raises
-    `SourceCancelledError`.
+    Bound: nothing is held, except the item that a cancelled pull left.
+    Cost: O(1) per item, whatever the number of stages or waiters.
+    Cancel safety: a cancelled pull loses no item of a stock source or operator, and the stream stays usable. A user's
+    async generator is ended by the cancellation; the next pull then raises `SourceCancelledError`.
     """
 
     _is_opaque: ClassVar[bool] = False
     _has_own_pull: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, stock: bool = False, **kwargs: Any) -> None:
-        """Notes what a subclass overrides.
+        """Record which methods a subclass overrides.
 
-        `stock` is headrace's own: its overrides change nothing that fusing would skip.
+        `stock` is for headrace's own classes: fusing skips none of the behaviour that they
+        override.
         """
         super().__init_subclass__(**kwargs)
         _core.adopt(cls)
@@ -64,39 +62,37 @@ class PullObj(Fluent[T_co], DescribeMixin):
             cls._is_opaque = True
         if "pull_impl" in overridden:
             cls._has_own_pull = True
-        # The two protocols are views of one stream: overriding one carries the other along.
+        # The two protocols are views of one stream: overriding one replaces the other too.
         if "next" in overridden and "__anext__" not in overridden:
             _override(cls, "__anext__", _anext_by_next)
         elif "__anext__" in overridden and "next" not in overridden:
             _override(cls, "next", _next_by_anext)
 
     def pull_impl(self) -> AsyncIterator[T_co]:
-        """The items of this stream; override it as an async generator method.
+        """Return the items of this stream; override it as an async generator method.
 
-        Called without being overridden (`super().pull_impl()`), it gives what the stock class would
-        do.
+        The inherited method (`super().pull_impl()`) returns the items of the stock class.
 
         Raises:
-            NotImplementedError: The class is made of nothing and overrides nothing.
+            NotImplementedError: The class has no stock feed and does not override this method.
         """
         return _core.stock(self)
 
     async def aclose(self) -> None:
-        """Closes the stream and all its sources, from the consumer upwards.
+        """Close the stream and all its sources, from the consumer upwards.
 
-        Pulls that are pending raise `ClosedError` in their own tasks. Returns when everything is
-        closed, also if somebody else closes it at the same time, who then is told of the errors;
-        but to a source that closes its own stream while that is being closed, it returns at once.
-        Doing so again does nothing. A cancellation meanwhile is raised when the clean-up is
-        done. Errors of sources do not keep the others from being closed; one is raised as it is,
-        several as a group.
+        Pending pulls raise `ClosedError` in their own tasks. Return when everything is closed. If another task is
+        closing the stream already, wait for it; that task gets the errors. A source that closes its own stream while
+        the stream is being closed does not wait. Idempotent. A cancellation in the meantime is raised after the
+        clean-up. After an error of one source the others are still closed; a single error is raised as it is, several
+        as a group.
         """
         errors: list[BaseException] = []
         cancelled: asyncio.CancelledError | None = None
         _core.check_closing(self)
         for link in _upwards(self):
             if link is not self and _has_own(link, "aclose"):
-                # A subclass's own way of closing covers what is above it.
+                # An overridden `aclose` also closes everything above its link.
                 cancelled = await _attempt(link.aclose(), errors) or cancelled
                 break
             while (pending := _core.shut(link)) is not None:
@@ -106,7 +102,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
                     cancelled = cancellation
             if (other := _core.await_closing(link)) is not None:
                 closer, closed = other
-                # One who would wait for itself does not: what it is about to do is being done.
+                # A task that would wait for itself skips the wait: its closing is under way.
                 if closer is None or not waits_for(closer, asyncio.current_task()):
                     cancelled = await wait_until_done(closed, behind=closer) or cancelled
                 continue
@@ -125,7 +121,7 @@ class PullObj(Fluent[T_co], DescribeMixin):
         raise_closing(cancelled, errors, "several sources failed to close")
 
     async def return_(self, value: Any = None) -> IteratorResult[Any]:
-        """Ends the stream from the consumer's side, as `aclose`, and gives `IteratorResult(value, True)`."""
+        """End the stream from the consumer's side, as `aclose` does, and return `IteratorResult(value, True)`."""
         for link in _upwards(self):
             if link is not self and _has_own(link, "return_"):
                 try:
@@ -136,12 +132,12 @@ class PullObj(Fluent[T_co], DescribeMixin):
         return IteratorResult(value, True)
 
     async def throw(self, error: BaseException) -> IteratorResult[Any]:
-        """Ends the stream with an error.
+        """End the stream with an error.
 
-        It reaches the nearest source that overrides `throw`; otherwise it is raised here.
+        The error is passed to the nearest source that overrides `throw`; otherwise it is raised here.
 
         Raises:
-            TypeError: `error` is no exception. BaseException: `error`, unless a source took it.
+            TypeError: `error` is not an exception. BaseException: `error`, unless a source handled it.
         """
         if not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception, got {describe_value(error)}")
@@ -155,13 +151,13 @@ class PullObj(Fluent[T_co], DescribeMixin):
         raise error
 
     def restart(self) -> None:
-        """Begins a new cycle, of this stream and its sources, with their configuration of now.
+        """Restart this stream and its sources, using their current configuration.
 
         Raises:
-            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
-                Nothing is changed then at or below that source; while a pull is pending, nothing at all.
+            RuntimeError: A pull is pending, or a source cannot restart (an iterator runs once). Links at and below that
+                source are unchanged then; if a pull is pending, all links are.
         """
-        # Not by recursion: a thousand links that each restart a source of theirs are no deeper than one.
+        # Iterative: a thousand links that each restart their own source must not use the recursion limit.
         under_way = [self._restarting()]
         failure: BaseException | None = None
         while under_way:
@@ -181,13 +177,13 @@ class PullObj(Fluent[T_co], DescribeMixin):
             raise failure
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
-        """What `restart` does; it gives the streams that are to be restarted before it goes on."""
+        """Run the steps of `restart`; yield each stream that must be restarted before the next step."""
         chain: list[PullObj[Any]] = []
         for link in _upwards(self):
             chain.append(link)
             if link is not self and _restarts_otherwise(link):
                 break
-            # All before the first begins: a pull that waits here must not find its source begun anew.
+            # Check all links before the first restarts: a pull that waits here must not find its source restarted.
             _core.check_restart(link)
         for link in reversed(chain):
             if link is not self and _restarts_otherwise(link):
@@ -196,14 +192,14 @@ class PullObj(Fluent[T_co], DescribeMixin):
                 _core.restart(link)
 
     def _anew(self) -> Generator[PullObj[Any], None, None]:
-        """The same for one that is a source; all of it in one step, if its class overrides `restart`."""
+        """Run the steps of `restart` for a source, in a single step if its class overrides `restart`."""
         if _has_own(self, "restart"):
             self.restart()
         else:
             yield from self._restarting()
 
     async def __aenter__(self) -> Self:
-        """The stream; it is closed at the end of the block."""
+        """Return the stream; it is closed at the end of the block."""
         return self
 
     async def __aexit__(
@@ -212,9 +208,9 @@ class PullObj(Fluent[T_co], DescribeMixin):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes the stream.
+        """Close the stream.
 
-        The error of the block wins; one of closing is added to it as a note.
+        The error of the block takes precedence; an error of closing is added to it as a note.
         """
         try:
             await self.aclose()
@@ -233,17 +229,17 @@ class PullObj(Fluent[T_co], DescribeMixin):
 
 
 def _has_own(link: PullObj[Any], name: str) -> bool:
-    """Whether the class of a link has a method of this name that is not `PullObj`'s."""
+    """Return whether the class of a link overrides this method of `PullObj`."""
     return getattr(type(link), name) is not getattr(PullObj, name)
 
 
 def _restarts_otherwise(link: PullObj[Any]) -> bool:
-    """Whether the class of a link has its own way of restarting, which covers what is above it."""
+    """Return whether the class of a link overrides restarting, which then covers all links above it."""
     return _has_own(link, "restart") or _has_own(link, "_restarting")
 
 
 def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
-    """The stream and what it pulls from, up to its source."""
+    """Iterate over the stream and the links above it, up to its source."""
     link: PullLink[Any] | None = stream
     while link is not None:
         yield cast("PullObj[Any]", link)
@@ -251,7 +247,7 @@ def _upwards(stream: PullObj[Any]) -> Iterator[PullObj[Any]]:
 
 
 async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.CancelledError | None:
-    """Closes one; an error, or a cancellation that struck it, does not keep others from being closed."""
+    """Await one closing. Collect its error or return its cancellation, so that the others are still closed."""
     try:
         await closing
     except asyncio.CancelledError as cancellation:
@@ -264,7 +260,7 @@ async def _attempt(closing: Any, errors: list[BaseException]) -> asyncio.Cancell
 
 
 def _override(cls: type[PullObj[Any]], name: str, method: Callable[..., Any]) -> None:
-    # By name: what a checker takes for an assignment to a method is one.
+    # By `setattr`: type checkers reject an assignment to a method.
     setattr(cls, name, method)
 
 

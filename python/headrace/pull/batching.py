@@ -27,17 +27,17 @@ class PullWindowObj(PullObj1To1Link[T, list[T]], HasSize, stock=True):
     with `partial="drop"`.
     Order: the source's.
     Bound: `size` items.
-    Cost: O(1) an item.
-    Cancel safety: what a cancelled pull had gathered waits for the next.
+    Cost: O(1) per item.
+    Cancel safety: the items gathered by a cancelled pull are kept for the next pull.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        size: How many items make a window, a positive integer.
-        partial: What becomes of a window that is not full at the end: `"keep"` or `"drop"`.
+        source: A pull object or an iterable, sync or async.
+        size: The number of items per list, a positive integer.
+        partial: The fate of an incomplete list at the end: `"keep"` or `"drop"`.
 
     Raises:
-        TypeError: `source` is not iterable, or `size` no integer.
-        ValueError: `size` is not positive, or `partial` neither of the two.
+        TypeError: `source` is not iterable, or `size` is not an integer.
+        ValueError: `size` is not positive, or `partial` is neither of the two.
     """
 
     def __init__(
@@ -54,21 +54,21 @@ class PullBufferObj(PullObj1To1Link[T, list[T]], HasCondition[T], stock=True):
     the last of its list. The incomplete list at the end is yielded too, or dropped with
     `partial="drop"`.
     Order: the source's.
-    Bound: one list, as long as `condition` lets it become, and the copy that `condition` gets; and one
-    item, while its `condition` runs.
-    Cost: O(1) and one call an item; where `condition` keeps a list that it got, the next one is copied.
-    Cancel safety: what a cancelled pull had gathered waits for the next. An item whose `condition` was
-    cancelled with the pull goes to `condition` again at the next pull, with the same list: at least once.
+    Bound: one list, of a length that `condition` determines, and the copy that `condition` gets; and one item, while
+    its `condition` runs.
+    Cost: O(1) and one call per item; if `condition` keeps a list, the next one is copied.
+    Cancel safety: the items gathered by a cancelled pull are kept for the next pull. An item whose `condition` was
+    cancelled with the pull is passed to `condition` again at the next pull, with the same list: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        condition: Sync or async, called for each item with the list so far, in which that item is the
-            last. Changes to that list do not change what is yielded. An error that it raises costs that
-            item, and the list goes on without it.
-        partial: What becomes of a list that is not closed at the end: `"keep"` or `"drop"`.
+        source: A pull object or an iterable, sync or async.
+        condition: Sync or async, called for each item with the list so far, which ends with that item. Changes to that
+            list do not change what is yielded. An error that it raises drops that item, and the list continues without
+            it.
+        partial: The fate of an incomplete list at the end: `"keep"` or `"drop"`.
 
     Raises:
-        TypeError: `source` is not iterable, or `condition` not callable.
+        TypeError: `source` is not iterable, or `condition` is not callable.
         ValueError: `partial` is neither of the two.
     """
 

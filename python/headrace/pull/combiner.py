@@ -1,4 +1,4 @@
-"""`AsyncIteratorCombiner`: several streams as one, taken in any of several ways."""
+"""`AsyncIteratorCombiner`: several streams as one, in any of several ways."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ T = TypeVar("T")
 
 
 class AsyncIteratorCombiner(Uncopied, Generic[T]):
-    """Takes several streams as one, in any of several ways.
+    """Combine several streams into one, in any of several ways.
 
-    All ways share the sources: what one takes, the others do not get. Nothing runs before the first pull. Native
-    sources and sync iterables are polled in place; any other gets one asyncio task and one context for its whole life,
-    under which it is stepped and closed, so that context variables, timeouts and task groups inside it work as if it
-    ran alone. A source that ended is closed at once, the others by `aclose()` of the combiner or of one of its streams,
-    or at the end of `async with`.
+    All ways share the sources: an item taken by one is not available to the others. Nothing runs before the first pull.
+    Native sources and sync iterables are polled in place. Any other source gets one asyncio task and one context for
+    its whole life. It is stepped and closed in them, so that its context variables, timeouts and task groups work as if
+    it ran alone. An ended source is closed immediately, the others by `aclose()` of the combiner or of one of its
+    streams, or at the end of `async with`.
 
-    Bound: `prefetch` items of each source are read ahead, the next one by the pull after that which took one. With
-        `prefetch=1` a source that has given everything at once so far is asked when there is nothing else to be taken:
-        to ask it before would win nothing.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Bound: `prefetch` items of each source are prefetched; a taken item is replaced by the next pull. With `prefetch=1`,
+    a source that has never suspended so far is pulled only when no other item is available.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        *sources: pull objects, async iterables or iterables, one at least, each given once.
-        prefetch: how many items of each source may wait to be taken.
+        *sources: pull objects, async iterables or iterables, at least one, each once.
+        prefetch: the maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
-            on, with that source too if it can; `"skip"`: it is dropped; `"stop"`: the stream ends with it.
+            on, with that source too if it can; `"skip"`: the error is dropped; `"stop"`: the stream ends with the
+            error.
 
     Raises:
-        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is no integer.
+        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is not an
+            integer.
         ValueError: if there is no source, or one is given twice: its items would be split between two readers; if
-            `prefetch` is less than 1, or `errors` none of the three.
+            `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     def __init__(
@@ -57,51 +58,52 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
 
     @property
     def size(self) -> int:
-        """How many sources have not ended."""
+        """The number of sources that have not ended."""
         return self._combination.merge.size
 
     @property
     def sources(self) -> tuple[Source[T], ...]:
-        """The sources that have not ended, in the order in which they came."""
+        """The sources that have not ended, in the order in which they were added."""
         return self._combination.sources
 
     def add(self, source: Source[T]) -> None:
-        """Adds a source, for the next pull.
+        """Add a source. It takes part from the next pull on.
 
         Raises:
-            TypeError: it cannot be iterated.
-            ValueError: it is one of the sources already, or takes from this one itself.
-            ClosedError: the end was reached, or the combiner closed.
+            TypeError: the source cannot be iterated.
+            ValueError: the source is present already, or pulls from this stream itself.
+            ClosedError: the end was reached, or the combiner was closed.
         """
         self._combination.add(source)
 
     async def remove(self, source: Source[T]) -> None:
-        """Takes a source out and closes it, in its own task. What was read ahead of it is dropped.
+        """Remove a source and close it, in its own task. Its prefetched items are dropped.
 
         Raises:
-            ValueError: it is none of the sources.
-            BaseException: what it raised when it was closed.
+            ValueError: the argument is not one of the sources.
+            BaseException: the error that the source raised when it was closed.
 
-        Cancel safety: it is out and will be closed; a cancellation is raised once it is.
+        Cancel safety: the source is removed and will be closed; a cancellation is raised after
+        that.
         """
         await self._combination.remove(source)
 
     def race_generator(self) -> PullObj[T]:
-        """The items of all sources, as they come. Called again, it gives the same stream.
+        """Return a stream of the items of all sources, in the order of arrival. Every call returns the same stream.
 
-        Order: as the items came; among M sources that are always ready, each gives its item within M pulls. Items of
-        one source stay in order.
+        Order: the order of arrival; among M sources that are always ready, each yields its item within M pulls. Items
+        of one source stay in order.
         """
         return self._stream("merge", "race_generator")
 
     def round_robin_generator(self) -> PullObj[T]:
-        """One item of each source in turn; those that ended are left out. Called again, it gives the same stream."""
+        """Return a stream of one item of each source in turn, skipping ended ones. Every call returns the same stream."""
         return self._stream("round_robin", "round_robin_generator")
 
     async def all(self) -> tuple[T, ...]:
-        """One item of each source, like one step of `zip`.
+        """Return one item of each source, like one step of `zip`.
 
-        Where one source ends, there is none any more; what the others gave stays for other ways of taking it.
+        Once a source has ended, no further tuple follows; the items of the others stay available to the other methods.
 
         Raises:
             StopAsyncIteration: a source has ended.
@@ -109,7 +111,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         return cast("tuple[T, ...]", await anext(self._stream("zip_open", "all")))
 
     async def race(self) -> T:
-        """The first item that comes, of any source.
+        """Return the first item that any source yields.
 
         Raises:
             StopAsyncIteration: all sources have ended.
@@ -117,27 +119,27 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         return await anext(self.race_generator())
 
     async def any(self) -> T:
-        """The first item that comes, whatever fails before it.
+        """Return the first item that any source yields, ignoring errors before it.
 
         Raises:
             StopAsyncIteration: all sources have ended.
-            BaseException: all of them failed: the error, or a group of the errors of all.
+            BaseException: all sources failed: the error, or a group of all errors.
         """
         return cast("T", await anext(self._stream("any", "any")))
 
     async def aclose(self) -> None:
-        """Closes every source in its own task, and waits until that is done. Idempotent.
+        """Close every source in its own task, and wait until all are closed. Idempotent.
 
         Raises:
-            BaseException: what a source raised when it was closed, with a note that names the source; the errors of
-                several in an `ExceptionGroup`.
+            BaseException: the error that a source raised when it was closed, with a note that names the source; several
+                in an `ExceptionGroup`.
 
-        Cancel safety: a cancellation is raised when all is closed, not before.
+        Cancel safety: a cancellation is raised only after all sources are closed.
         """
         await self.race_generator().aclose()
 
     async def __aenter__(self) -> Self:
-        """The combiner; its sources are closed at the end of the block."""
+        """Return the combiner; its sources are closed at the end of the block."""
         return self
 
     async def __aexit__(
@@ -146,7 +148,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes the sources."""
+        """Close the sources."""
         await self.race_generator().__aexit__(kind, error, traceback)
 
     def _stream(self, policy: str, name: str) -> PullObj[Any]:

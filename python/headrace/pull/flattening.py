@@ -1,4 +1,4 @@
-"""Operators that give the items of each item."""
+"""Operators that yield the items of each item."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ OUT = TypeVar("OUT")
 
 
 class PullFlattenObj(PullObj1To1Link[Any, OUT], stock=True):
-    """The items of each item, which is an iterable, sync or async.
+    """The items of each item, an iterable, sync or async.
 
-    Law: `list(itertools.chain.from_iterable(source))`. An iterable is drawn from as items are pulled,
-    and the next one is not asked for before it has ended.
+    Law: `list(itertools.chain.from_iterable(source))`. An iterable is read as items are pulled, and the next one is not
+    requested before it has ended.
     Order: the source's, and each iterable's.
     Bound: one iterable.
-    Cost: O(1) an item.
-    Cancel safety: as that of the iterables; of an async generator see `SourceIterObj`.
+    Cost: O(1) per item.
+    Cancel safety: as for the iterables; for async generators see `SourceIterObj`.
 
     Args:
         source: A pull object, or any iterable, sync or async, of iterables.
 
     Raises:
-        TypeError: `source` is not iterable; at a pull: an item is not. It costs that item.
+        TypeError: `source` is not iterable; at a pull: an item is not; only that item is lost.
     """
 
     def __init__(self, source: Source[Iterable[OUT] | AsyncIterable[OUT]]) -> None:
@@ -48,18 +48,18 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     needed.
     Order: the source's, and each iterable's.
     Bound: one iterable.
-    Cost: O(1) an item, and one call an item of the source.
-    Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again at
-    the next pull; of an async generator see `SourceIterObj`.
+    Cost: O(1) per item, and one call per item of the source.
+    Cancel safety: an item whose `transform` was cancelled with the pull is passed to `transform` again at the next
+    pull; for async generators see `SourceIterObj`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        transform: Called with each item: a function or an async function that gives an iterable, or
-            a generator function or async generator function.
+        source: A pull object or an iterable, sync or async.
+        transform: Called with each item: a function or an async function that returns an iterable, or a generator
+            function or async generator function.
 
     Raises:
-        TypeError: `source` is not iterable, or `transform` not callable; at a pull: it gave nothing
-            that can be iterated. It costs that item.
+        TypeError: `source` is not iterable, or `transform` is not callable; at a pull: its result cannot be iterated;
+            only that item is lost.
     """
 
     def __init__(

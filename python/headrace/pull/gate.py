@@ -1,4 +1,4 @@
-"""`PullGateObj`: items in batches that a signal lets through."""
+"""`PullGateObj`: items released in batches by a signal."""
 
 from __future__ import annotations
 
@@ -24,31 +24,30 @@ T = TypeVar("T")
 
 
 class PullGateObj(PullObj[T], stock=True):
-    """At each signal, what is ready.
+    """Yield the ready items at each signal.
 
-    Law: the items of the source, each once. The gate is closed at first. A value of `wait_obj` opens
-    it, and it stays open until a pull of the source has to wait: that closes it, and what the pull
-    gives in the end waits here for the next value. While the gate is closed no pull of the source
-    begins. Giving the loop a turn is not waiting.
+    Law: the items of the source, each once. The gate is initially closed. A value of `wait_obj` opens it. It stays open
+    until a pull of the source has to wait: that closes it, and the outcome of the pull is held here until the next
+    value. While the gate is closed, no pull of the source starts. Yielding to the event loop is not waiting.
     Order: the source's.
     Bound: one item.
-    Cost: O(1) an item.
-    Cancel safety: as the source's. An item that waits for the signal waits for the next pull too.
+    Cost: O(1) per item.
+    Cancel safety: as the source's. An item held for the signal is kept for the next pull.
 
-    The end and the errors of the source are not held back. A signal that came while the gate was open
-    opens it again as soon as it closes; of several, one counts. A signal that was rejected raises its
-    error at each pull that needs it, and after `wait_obj.reset()` the stream goes on. Once the signal is
-    stopped nobody can open the gate, so it stays open for good: nothing is lost.
+    The end and the errors of the source are not held back. A value that arrives while the gate is open reopens it as
+    soon as it closes; several such values count as one. A rejected signal raises its error at each pull that needs it;
+    after `wait_obj.reset()` the stream continues. Once the signal is stopped, the gate stays open, so that no item is
+    lost.
 
-    Depth: a hundred gates, bridges and branches of `tee` may stand above one another; what a task pulls, as that of
-    `.prefetch(1)` does, counts anew.
+    Depth: at most 100 gates, bridges and branches of `tee` may be nested; a link whose task pulls the source, such as
+    `.prefetch(1)`, resets the count.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        wait_obj: The signal; its values are not looked at.
+        source: A pull object or an iterable, sync or async.
+        wait_obj: The signal; its values are ignored.
 
     Raises:
-        TypeError: `source` is not iterable, or `wait_obj` no `WaitObject`.
+        TypeError: `source` is not iterable, or `wait_obj` is not a `WaitObject`.
         ValueError: `source` is nested too deeply.
     """
 
@@ -59,12 +58,12 @@ class PullGateObj(PullObj[T], stock=True):
 
     @property
     def source(self) -> PullObj[T]:
-        """What it pulls from."""
+        """The source."""
         return self._gate.source
 
     @property
     def wait_obj(self) -> WaitObject[Any]:
-        """The signal, live: a new one holds from the next time that the gate is closed."""
+        """The signal, live: a new one applies from the next time that the gate closes."""
         return self._gate.wait_obj
 
     @wait_obj.setter
@@ -82,7 +81,7 @@ class PullGateObj(PullObj[T], stock=True):
 
 
 class _Handle(Generic[T]):
-    """What can be iterated anew after a restart."""
+    """The restartable iterable over the items."""
 
     def __init__(self, gate: _Gate[T]) -> None:
         self._gate = gate
@@ -95,7 +94,7 @@ class _Handle(Generic[T]):
 
 
 class _Gate(Generic[T]):
-    """The items; asked for one at a time, which the link of the stream sees to."""
+    """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(self, source: PullObj[T], wait_obj: WaitObject[Any]) -> None:
         self.source = source
@@ -120,7 +119,7 @@ class _Gate(Generic[T]):
         await self.source.aclose()
 
     def restart(self) -> None:
-        """Begins a new cycle, with the gate closed."""
+        """Begin a new cycle, with the gate closed."""
         self._held = NOTHING
         self._is_open = False
 
@@ -130,7 +129,7 @@ class _Gate(Generic[T]):
             yield "1 held"
 
     async def _open(self) -> None:
-        """Waits for the signal, if the gate is closed."""
+        """Wait for the signal if the gate is closed."""
         if self._is_open:
             return
         wait_obj = self.wait_obj
@@ -143,7 +142,7 @@ class _Gate(Generic[T]):
 
     @types.coroutine
     def _pull(self) -> Generator[Any, Any, T]:
-        """One item of the source. The gate closes if that has to be waited for."""
+        """Pull one item of the source. The gate closes if the pull has to wait."""
         pull: Any = anext(self.source)
         if not hasattr(pull, "send"):
             pull = pull.__await__()

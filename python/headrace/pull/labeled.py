@@ -51,50 +51,51 @@ class _Labelled(OwnSources[T_co], Generic[K, T, T_co], stock=True):
 
     @property
     def sources(self) -> dict[K, Source[T]]:
-        """The sources that have not ended, by their labels; see `add` and `remove`."""
+        """The sources that have not ended, by label; see `add` and `remove`."""
         return self._combination.labelled
 
     def add(self, label: K, source: Source[T]) -> None:
-        """Adds a source, for the next pull.
+        """Add a source. It takes part from the next pull on.
 
         Raises:
-            TypeError: It cannot be iterated.
-            ValueError: It is one of the sources already or takes from this one itself, or the label is taken.
+            TypeError: The source cannot be iterated.
+            ValueError: The source is present already or pulls from this stream itself, or the label is in use.
             ClosedError: The stream has ended or was closed.
         """
         self._combination.add(source, label)
 
     async def remove(self, label: K) -> None:
-        """Takes a source out and closes it, in its own task. What was read ahead of it is dropped.
+        """Remove a source and close it, in its own task. Its prefetched items are dropped.
 
-        Cancel safety: it is out and will be closed; a cancellation is raised once it is.
+        Cancel safety: the source is removed and will be closed; a cancellation is raised after
+        that.
 
         Raises:
-            KeyError: There is no source of this label.
-            BaseException: What it raised when it was closed.
+            KeyError: No source has this label.
+            BaseException: The error that the source raised when it was closed.
         """
         await self._combination.remove(self._combination.labelled_as(label))
 
 
 class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
-    """One item of each source, each as `(label, item)`, as a tuple: `dict(row)` has them by label.
+    """Tuples of one `(label, item)` pair per source: `dict(row)` has the items by label.
 
-    Law: the rows of `PullZipObj(*sources.values())`, with the label of its source beside each item.
-    Order: the mapping's, in a row as between rows.
+    Law: the rows of `PullZipObj(*sources.values())`, with each item as a pair with the label of its source.
+    Order: the order of the mapping, within a row and between rows.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item of a source; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        strict: Whether it is an error if they are not all of one length.
-        longest: Whether it goes on until all have ended.
-        fill: Stands for what a source has no more of, with `longest`.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullZipObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        strict: Whether sources of different lengths are an error.
+        longest: Whether to continue until all sources have ended.
+        fill: With `longest`, the value in place of the items of an ended source.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullZipObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullZipObj` does.
     """
 
@@ -113,21 +114,21 @@ class PullLabeledZipObj(_Labelled[K, T, "tuple[tuple[K, T], ...]"], stock=True):
 
 
 class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
-    """One `(label, item)` of each source in turn; those that ended are left out.
+    """One `(label, item)` of each source in turn; ended sources are skipped.
 
     Law: the items of `PullRoundRobinObj(*sources.values())`, each with the label of its source.
     Order: the mapping's, in each round.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullRoundRobinObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullRoundRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullRoundRobinObj` does.
     """
 
@@ -135,21 +136,22 @@ class PullLabeledRoundRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
 
 class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
-    """`(label, item)` for the items of all sources, as they come.
+    """`(label, item)` for the items of all sources, in the order of arrival.
 
     Law: the items of `PullRaceObj(*sources.values())`, each with the label of its source.
-    Order: as they came. Among M sources that are always ready, each gives its item within M pulls.
+    Order: the order of arrival. Among M sources that are always ready, each yields its item within M pulls.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item, whatever the number of sources; one asyncio task per source that is not native, until that
+    source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullRaceObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullRaceObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullRaceObj` does.
     """
 
@@ -157,21 +159,21 @@ class PullLabeledRaceObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 
 
 class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
-    """`(label, item)` for the items of all sources in rounds, in each the fastest first.
+    """`(label, item)` for the items of all sources in rounds, the fastest first in each.
 
     Law: the items of `PullRaceRobinObj(*sources.values())`, each with the label of its source.
-    Order: in a round, as they came. A round ends when all have given an item or ended.
+    Order: within a round, the order of arrival. A round ends when every source has yielded an item or ended.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        sources: The sources by their labels: pull objects, or any iterables, sync or async.
-        prefetch: How many items of each source may wait to be taken.
-        errors: What an error of a source does; see `PullRaceRobinObj`.
+        sources: The sources by label: pull objects, or any iterables, sync or async.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of a source's error; see `PullRaceRobinObj`.
 
     Raises:
-        TypeError: `sources` is no mapping, a source is not iterable, or `prefetch` no integer.
+        TypeError: `sources` is not a mapping, a source is not iterable, or `prefetch` is not an integer.
         ValueError: As `PullRaceRobinObj` does.
     """
 
@@ -181,11 +183,11 @@ class PullLabeledRaceRobinObj(_Labelled[K, T, "tuple[K, T]"], stock=True):
 def beside(
     label: K, stream: PullLink[T], others: Mapping[K, Source[U]]
 ) -> dict[K, Source[T] | Source[U]]:
-    """The sources of a labelled operator: a stream under its label, before the others.
+    """Return the sources of a labelled operator: a stream under its label, before the others.
 
     Raises:
-        TypeError: `others` is no mapping, or `label` not hashable.
-        ValueError: `label` is one of `others` too.
+        TypeError: `others` is not a mapping, or `label` is not hashable.
+        ValueError: `label` is also in `others`.
     """
     if not isinstance(cast("object", others), Mapping):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""`SourceCapacityObj`: a stream whose items come under a capacity."""
+"""`SourceCapacityObj`: a stream whose items are pulled under a capacity."""
 
 from __future__ import annotations
 
@@ -24,41 +24,42 @@ T = TypeVar("T")
 
 
 class SourceCapacityObj(PullObj[T], stock=True):
-    """The items of the source, each under a lease from before it is asked for until the next stage has it.
+    """The items of the source, each pulled under a lease that is held until the next stage has the item.
 
-    Law: the items of the source, each once. The source is asked for nothing before the lease is there. The lease is released
-    in the step that hands the item on; so is it when the pull fails, is cancelled, or finds the end. Rates and budgets are
-    spent on items alone, and on errors, which are items that failed.
-    Order: the source's. Pulls of several streams under one capacity get their leases as the capacity has it.
-    Bound: one item, which a budget does not cover.
-    Cost: O(1) an item, and what `capacity.acquire` costs.
-    Cancel safety: as the source's; a pull that was cancelled holds no lease, and has spent nothing.
+    Law: the items of the source, each once. The source is not pulled before the lease is granted. The lease is released
+    in the step that passes the item on, and when the pull fails, is cancelled or reaches the end. Rates and budgets are
+    charged only for items and for errors, which are failed items.
+    Order: the source's. Pulls of several streams under one capacity get their leases in the order of the capacity.
+    Bound: one item that no budget covers yet.
+    Cost: O(1) per item, plus the cost of `capacity.acquire`.
+    Cancel safety: as for the source; a cancelled pull holds no lease and is not charged.
 
-    So the capacity limits how many of the streams that share it ask their sources at once, and a `Rate` how often. While
-    a source has nothing its lease is held: what is to be limited is the work in front of this stage. What comes behind it
-    is limited by a pool, or by a lease of its own.
+    The capacity limits how many of the streams that share it pull their sources at once, and a `Rate` how often. The
+    lease is held while the source is idle: this stage limits the work in front of it. To limit the work behind it, use
+    a pool or a separate lease.
 
-    A pull that gives no item leaves rates and budgets as if it had never been: one that finds the end, is cancelled, or is
-    refused by an error of headrace's own, such as a `ClosedError`. It has to be let through all the same: under a rate the end
-    comes when one more item could have. An error of a callable of the source is paid for like an item: the source has
-    done its work, and a source that only fails is not to be asked faster than the rate.
+    A pull without an item leaves rates and budgets unchanged: one that reaches the end, is cancelled, or is refused
+    with an error of headrace itself, such as a `ClosedError`. It still needs a lease: under a rate, the end is reached
+    when one more item would be allowed. An error of a callable of the source is charged like an item: the source has
+    done its work, and a source that always fails must not be pulled faster than the rate.
 
-    Where a budget covers no further item, the source is still asked once, under what the cost takes besides budgets, whether
-    it has ended: items that use a budget up exactly are all of the stream. If there is one more, it is held back, and this
-    pull and those that follow raise `BudgetExhausted`; the item is the next one once the budget covers it. So a source may do the work
-    of one item that is not paid for. Where that must not be, the limit stands in front of the work:
+    If a budget covers no further item, the source is still pulled once, under the cost without budgets, to find out
+    whether it has ended. So items that use up a budget exactly are followed by the end. One more item is held back, and
+    this pull and later ones raise `BudgetExhausted`; the item is yielded once the budget covers it. So a source may do
+    the work of one uncharged item. To prevent that, put the limit in front of the work:
     `source.limit(budget).map(work)`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        capacity: Where the leases come from.
-        cost: What an item costs: a number of slots, or a mapping of resource to number.
-        priority: Whose turn it is first among those who wait at that capacity.
+        source: A pull object or an iterable, sync or async.
+        capacity: The capacity that grants the leases.
+        cost: The cost of an item: a number of slots, or a mapping of resource to number.
+        priority: The priority among the waiters of that capacity.
 
     Raises:
-        TypeError: `source` is not iterable, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
-        ValueError: `cost` is not positive, or could never be had.
-        BudgetExhausted: Nothing of a budget is left that could cover `cost`.
+        TypeError: `source` is not iterable, `capacity` is not a `CapacitySource`, `cost` is not a cost, or `priority`
+            is not an integer.
+        ValueError: `cost` is not positive, or could never be granted.
+        BudgetExhausted: The rest of a budget cannot cover `cost`.
         ClosedError: `capacity` is closed.
     """
 
@@ -80,12 +81,12 @@ class SourceCapacityObj(PullObj[T], stock=True):
 
     @property
     def source(self) -> PullObj[T]:
-        """What it pulls from."""
+        """The source."""
         return self._leased.source
 
     @property
     def capacity(self) -> CapacitySource:
-        """Where the leases come from, live: another one holds from the next item."""
+        """The capacity that grants the leases, live: a new one applies from the next item."""
         return self._leased.capacity
 
     @capacity.setter
@@ -100,10 +101,10 @@ class SourceCapacityObj(PullObj[T], stock=True):
         yield from super()._repr_parts()
 
     def restart(self) -> None:
-        """Begins a new cycle, of this stream and its sources.
+        """Restart this stream and its sources.
 
         Raises:
-            RuntimeError: A pull is pending, or a source cannot start again (an iterator runs once).
+            RuntimeError: A pull is pending, or a source cannot restart (an iterator runs once).
         """
         super().restart()
         self._leased.source.restart()
@@ -111,7 +112,7 @@ class SourceCapacityObj(PullObj[T], stock=True):
 
 
 class _Handle(Generic[T]):
-    """What can be iterated anew after a restart."""
+    """The restartable iterable over the items."""
 
     def __init__(self, leased: _Leased[T]) -> None:
         self._leased = leased
@@ -124,7 +125,7 @@ class _Handle(Generic[T]):
 
 
 class _Leased(Generic[T]):
-    """The items; asked for one at a time, which the link of the stream sees to."""
+    """The iterator over the items. The link of the stream allows one pull at a time."""
 
     def __init__(
         self,
@@ -163,10 +164,10 @@ class _Leased(Generic[T]):
             await self._look_ahead()
 
     async def _look_ahead(self) -> None:
-        """Asks for an item that no budget covers, to know whether there is one.
+        """Pull an item that no budget covers, to find out whether there is one.
 
         Raises:
-            StopAsyncIteration: There is none: the source has ended.
+            StopAsyncIteration: The source has ended.
         """
         cost = unbudgeted(self.capacity, self.cost)
         if not cost:
@@ -175,7 +176,7 @@ class _Leased(Generic[T]):
         lease = await self.capacity.acquire(cost, priority=self.priority)
         with Passage(lease):
             self.held_back = await anext(self.source)
-            # The lease that the item is handed on under pays for it.
+            # The lease under which the item is passed on is charged for it.
             annul(lease)
 
     async def aclose(self) -> None:

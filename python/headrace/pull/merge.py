@@ -49,12 +49,12 @@ class Combined(PullObj[T_co], stock=True):
 
     @property
     def _merged(self) -> tuple[Any, ...]:
-        """What is polled in place; see `headrace._internal.depth`."""
+        """The sources that are polled in place; see `headrace._internal.depth`."""
         return self._combination.sources
 
 
 class OwnSources(Combined[T_co], stock=True):
-    """A stream over a combination of its own. A subclass names the policy by which items are taken."""
+    """A stream that owns its combination. A subclass names the policy by which items are taken."""
 
     _policy: ClassVar[str]
 
@@ -87,27 +87,28 @@ class _Sources(OwnSources[T_co], Generic[T, T_co], stock=True):
 
     @property
     def sources(self) -> tuple[Source[T], ...]:
-        """The sources that have not ended, in the order in which they came; see `add` and `remove`."""
+        """The sources that have not ended, in the order in which they were added; see `add` and `remove`."""
         return self._combination.sources
 
     def add(self, source: Source[T]) -> None:
-        """Adds a source, for the next pull.
+        """Add a source. It takes part from the next pull on.
 
         Raises:
-            TypeError: It cannot be iterated.
-            ValueError: It is one of the sources already, or takes from this one itself.
+            TypeError: The source cannot be iterated.
+            ValueError: The source is present already, or pulls from this stream itself.
             ClosedError: The stream has ended or was closed.
         """
         self._combination.add(source)
 
     async def remove(self, source: Source[T]) -> None:
-        """Takes a source out and closes it, in its own task. What was read ahead of it is dropped.
+        """Remove a source and close it, in its own task. Its prefetched items are dropped.
 
-        Cancel safety: it is out and will be closed; a cancellation is raised once it is.
+        Cancel safety: the source is removed and will be closed; a cancellation is raised after
+        that.
 
         Raises:
-            ValueError: It is none of the sources.
-            BaseException: What it raised when it was closed.
+            ValueError: The argument is not one of the sources.
+            BaseException: The error that the source raised when it was closed.
         """
         await self._combination.remove(source)
 
@@ -117,21 +118,20 @@ class PullConcatObj(_Sources[T, T], stock=True):
 
     Law: `[x for source in sources for x in source]`.
     Order: the sources', one after another.
-    Bound: one item, or `prefetch`, of the source whose turn it is; the others have not begun.
-    Cost: O(1) an item; one asyncio task for a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Bound: one item, or `prefetch`, of the current source; the others have not started.
+    Cost: O(1) per item; one asyncio task for a source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        prefetch: How many items may wait to be taken.
+        *sources: Pull objects or iterables, sync or async; at least one, each once.
+        prefetch: The maximum number of prefetched items.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: it is dropped; `"stop"`: the stream
-            ends with it.
+            names the source, and the stream continues; `"skip"`: the error is dropped; `"stop"`: the stream ends with
+            the error.
 
     Raises:
-        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "concat"
@@ -141,30 +141,29 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
     """One item of each source, as a tuple.
 
     Law: `list(zip(*sources))`; with `longest`, `list(itertools.zip_longest(*sources,
-    fillvalue=fill))`. All sources are asked at once, so that what the others had given for a row
-    that is not whole is dropped at the end.
-    Order: the sources', in a row as between rows.
+    fillvalue=fill))`. All sources are pulled at once, so that the items of an incomplete row are dropped at the end.
+    Order: the order of the sources, within a row and between rows.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item of a source; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item of a source; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
-    An error of a source costs its row, so that the sources stay in step.
+    An error of a source drops its row, so that the sources stay aligned.
 
     Args:
-        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        strict: Whether it is an error if they are not all of one length.
-        longest: Whether it goes on until all have ended.
-        fill: Stands for what a source has no more of, with `longest`.
-        prefetch: How many items of each source may wait to be taken.
+        *sources: Pull objects or iterables, sync or async; at least one, each once.
+        strict: Whether sources of different lengths are an error.
+        longest: Whether to continue until all sources have ended.
+        fill: With `longest`, the value in place of the items of an ended source.
+        prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
-            again; `"stop"`: the stream ends with it.
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+            `"stop"`: the stream ends with the error.
 
     Raises:
-        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
         ValueError: There is no source, one is given twice, both `strict` and `longest` are given,
-            `fill` is given without `longest`, `prefetch` is less than 1, or `errors` none of the
-            three. At a pull, with `strict`: some sources ended before others; it says which.
+            `fill` is given without `longest`, `prefetch` is less than 1, or `errors` is none of the three. At a pull,
+            with `strict`: some sources ended before others; the message names them.
     """
 
     @overload
@@ -256,7 +255,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
 
 
 def zip_policy(*, strict: bool, longest: bool, fill: Any) -> str:
-    """By what the rows of a zip end.
+    """Return the merge policy for the options of a zip.
 
     Raises:
         ValueError: The options contradict each other.
@@ -269,25 +268,24 @@ def zip_policy(*, strict: bool, longest: bool, fill: Any) -> str:
 
 
 class PullRoundRobinObj(_Sources[T, T], stock=True):
-    """One item of each source in turn; those that ended are left out.
+    """One item of each source in turn; ended sources are skipped.
 
     Law: the items of the first round, of the second, and so on; each source once a round.
-    Order: the sources', in each round. All are asked at once, but who is slow is waited for.
+    Order: the order of the sources, in each round. All are pulled at once; a slow source is waited for.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        prefetch: How many items of each source may wait to be taken.
+        *sources: Pull objects or iterables, sync or async; at least one, each once.
+        prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
-            again; `"stop"`: the stream ends with it. An error counts as its source's item.
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+            `"stop"`: the stream ends with the error. An error counts as an item of its source.
 
     Raises:
-        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "round_robin"
@@ -297,79 +295,77 @@ class PullRaceObj(_Sources[T, T], stock=True):
     """The items of all sources, merged in the order in which they arrive.
 
     Law: the items of all sources, each once; those of one source in its order.
-    Order: as they came. Among M sources that are always ready, each gives its item within M pulls;
-    one that needs the loop gives its own within a turn.
+    Order: the order of arrival. Among M sources that are always ready, each yields its item within M pulls; one that
+    needs the event loop yields its item within one iteration.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item, whatever the number of sources; one asyncio task a source that is not
-    native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item, whatever the number of sources; one asyncio task per source that is not native, until that
+    source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        prefetch: How many items of each source may wait to be taken.
+        *sources: Pull objects or iterables, sync or async; at least one, each once.
+        prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
-            again; `"stop"`: the stream ends with it.
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+            `"stop"`: the stream ends with the error.
 
     Raises:
-        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "merge"
 
 
 class PullRaceRobinObj(_Sources[T, T], stock=True):
-    """The items of all sources in rounds: each source once a round, and in it the fastest first.
+    """The items of all sources in rounds: each source once per round, the fastest first.
 
-    Law: the items of all sources, each once; those of one source in its order; in each round one of
-    each source that has not ended.
-    Order: in a round, as they came. A round ends when all have given an item or ended.
+    Law: the items of all sources, each once; those of one source in its order; in each round one item of each source
+    that has not ended.
+    Order: within a round, the order of arrival. A round ends when every source has yielded an item or ended.
     Bound: one item, or `prefetch`, of each source.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
     Args:
-        *sources: Pull objects, or any iterables, sync or async; one at least, each once.
-        prefetch: How many items of each source may wait to be taken.
+        *sources: Pull objects or iterables, sync or async; at least one, each once.
+        prefetch: The maximum number of prefetched items per source.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
-            again; `"stop"`: the stream ends with it. An error counts as its source's item.
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+            `"stop"`: the stream ends with the error. An error counts as an item of its source.
 
     Raises:
-        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` no integer.
-        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
+        ValueError: There is no source, one is given twice, `prefetch` is less than 1, or `errors` is none of the three.
     """
 
     _policy = "merge_fair"
 
 
 class PullRaceCutoffObj(_Sources[T, T], stock=True):
-    """The items of one source, until another gives something.
+    """The items of one source, until another source yields one.
 
-    Law: the items that `source` gave before any of `cutoffs` gave one.
+    Law: the items that `source` yielded before any of `cutoffs` yielded one.
     Order: the source's.
-    Bound: one item, or `prefetch`, of the source; what was not taken at the cutoff is dropped.
-    Cost: O(1) an item; one asyncio task a source that is not native, while it lasts.
-    Cancel safety: a cancelled pull loses nothing.
+    Bound: one item, or `prefetch`, of the source; items not taken at the cutoff are dropped.
+    Cost: O(1) per item; one asyncio task per source that is not native, until that source ends.
+    Cancel safety: a cancelled pull loses no item.
 
-    A cutoff that ends without an item cuts nothing; one that raises is a source that raises.
+    A cutoff that ends without an item has no effect; an error of a cutoff is treated as that of any source.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        *cutoffs: The same, one at least; their first item ends the stream.
-        error: Raised at the cutoff, once; without it the stream just ends.
-        prefetch: How many items may wait to be taken.
+        source: A pull object or an iterable, sync or async.
+        *cutoffs: Pull objects or iterables, at least one; their first item ends the stream.
+        error: The error to raise once at the cutoff; without it, the stream ends.
+        prefetch: The maximum number of prefetched items.
         errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream goes on; `"skip"`: it is dropped, and the source asked
-            again; `"stop"`: the stream ends with it.
+            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+            `"stop"`: the stream ends with the error.
 
     Raises:
-        TypeError: A source is not iterable, `error` no exception, or `prefetch` no integer.
-        ValueError: There is no cutoff, a source is given twice, `prefetch` is less than 1, or `errors`
-            none of the three.
+        TypeError: A source is not iterable, `error` is not an exception, or `prefetch` is not an integer.
+        ValueError: There is no cutoff, a source is given twice, `prefetch` is less than 1, or `errors` is none of the
+            three.
     """
 
     _policy = "merge"

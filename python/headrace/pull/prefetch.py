@@ -1,4 +1,4 @@
-"""`PullEagerObj`: items that are there before they are asked for."""
+"""`PullEagerObj`: items prefetched by a background task."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ T = TypeVar("T")
 
 
 class PullEagerObj(PullPumpObj[T, T], stock=True):
-    """The items of the source, fetched ahead by a task of its own.
+    """The items of the source, prefetched by a background task.
 
-    Law: the items of the source, each once. From the first pull on, the source is pulled until `buffer_size` items
-    are ahead of the consumer, the one that is being pulled included; and then whenever one was taken.
+    Law: the items of the source, each once. From the first pull on, the source is pulled until `buffer_size` items are
+    prefetched, the item being pulled included, and again whenever an item is taken.
     Order: the source's.
     Bound: `buffer_size` items.
-    Cost: O(1) an item; one asyncio task from the first pull to the end.
-    Cancel safety: a cancelled pull loses nothing, whatever the source: it does not reach it. That makes an async
-    generator of yours safe to be pulled under a timeout.
+    Cost: O(1) per item; one asyncio task from the first pull to the end.
+    Cancel safety: a cancelled pull loses no item, whatever the source: the cancellation does not reach the source. So
+    an async generator can be pulled under a timeout.
 
-    An error of the source comes in its turn, and the source is not pulled beyond it before it was raised. The source
-    is closed by the task that pulls it: at its end, by `aclose()`, or at the end of `async with`. An `asyncio.timeout`
-    or a task group that an async generator holds open across a `yield` works as long as nothing strikes while the
-    generator rests; that ends the stream, with a `SourceCancelledError`.
+    An error of the source is raised in order, and the source is not pulled further before that. The source is closed by
+    the task that pulls it: at its end, by `aclose()`, or at the end of `async with`. An `asyncio.timeout` or a task
+    group that an async generator holds open across a `yield` works unless it cancels the task while the generator is
+    suspended at the `yield`; that ends the stream with a `SourceCancelledError`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        buffer_size: How many items may be ahead, a positive integer.
+        source: A pull object or an iterable, sync or async.
+        buffer_size: The maximum number of prefetched items, a positive integer.
 
     Raises:
-        TypeError: `source` is not iterable, or `buffer_size` no integer.
+        TypeError: `source` is not iterable, or `buffer_size` is not an integer.
         ValueError: `buffer_size` is not positive.
     """
 
@@ -49,7 +49,7 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
 
     @property
     def buffer_size(self) -> int:
-        """How many items may be ahead, live: a new number holds from the next pull."""
+        """The maximum number of prefetched items, live: a new number applies from the next pull."""
         return self._ahead.buffer_size
 
     @buffer_size.setter

@@ -23,19 +23,19 @@ T = TypeVar("T")
 class PullTakeObj(PullObj1To1Link[T, T], HasSize, stock=True):
     """The first `size` items.
 
-    Law: `list(itertools.islice(source, size))`. The end comes with the last item: no more is taken
-    from the source, which stays open until the stream is closed.
+    Law: `list(itertools.islice(source, size))`. The stream ends after the last item without another pull of the source,
+    which stays open until the stream is closed.
     Order: the source's.
     Bound: nothing is held.
-    Cost: O(1) an item.
-    Cancel safety: as the source's; it waits for nothing itself.
+    Cost: O(1) per item.
+    Cancel safety: as for the source; this stage never waits.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        size: How many items, a whole number from 0.
+        source: A pull object or an iterable, sync or async.
+        size: The number of items, 0 or more.
 
     Raises:
-        TypeError: `source` is not iterable, or `size` no integer.
+        TypeError: `source` is not iterable, or `size` is not an integer.
         ValueError: `size` is negative.
     """
 
@@ -50,15 +50,15 @@ class PullSkipObj(PullObj1To1Link[T, T], HasSize, stock=True):
     Law: `list(itertools.islice(source, size, None))`.
     Order: the source's.
     Bound: nothing is held.
-    Cost: O(1) an item.
-    Cancel safety: as the source's; it waits for nothing itself.
+    Cost: O(1) per item.
+    Cancel safety: as for the source; this stage never waits.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        size: How many items, a whole number from 0.
+        source: A pull object or an iterable, sync or async.
+        size: The number of items, 0 or more.
 
     Raises:
-        TypeError: `source` is not iterable, or `size` no integer.
+        TypeError: `source` is not iterable, or `size` is not an integer.
         ValueError: `size` is negative.
     """
 
@@ -73,16 +73,16 @@ class PullTakeWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     Law: `list(itertools.takewhile(predicate, source))`. The item that ends it is dropped.
     Order: the source's.
     Bound: one item, while its `predicate` runs.
-    Cost: O(1) and one call an item.
-    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at
-    the next pull: at least once.
+    Cost: O(1) and one call per item.
+    Cancel safety: an item whose `predicate` was cancelled with the pull is passed to `predicate` again at the next
+    pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         predicate: Sync or async, called with each item.
 
     Raises:
-        TypeError: `source` is not iterable, or `predicate` not callable.
+        TypeError: `source` is not iterable, or `predicate` is not callable.
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
@@ -96,16 +96,16 @@ class PullSkipWhileObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     Law: `list(itertools.dropwhile(predicate, source))`.
     Order: the source's.
     Bound: one item, while its `predicate` runs.
-    Cost: O(1) an item, and one call up to the first that is kept.
-    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again at
-    the next pull: at least once.
+    Cost: O(1) per item, and one call up to the first that is kept.
+    Cancel safety: an item whose `predicate` was cancelled with the pull is passed to `predicate` again at the next
+    pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         predicate: Sync or async, called with each item.
 
     Raises:
-        TypeError: `source` is not iterable, or `predicate` not callable.
+        TypeError: `source` is not iterable, or `predicate` is not callable.
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where pull streams begin."""
+"""Sources of pull streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Source = Iterable[T_co] | AsyncIterable[T_co]
-"""What is accepted wherever a stream is wanted: a pull object, or any iterable, sync or async."""
+"""The type of every `source` argument: a pull object or an iterable, sync or async."""
 
 
 class SourceObj(PullObj[T_co], stock=True):
@@ -26,21 +26,21 @@ class SourceObj(PullObj[T_co], stock=True):
 
 
 class SourceBufferObj(SourceObj[T], stock=True):
-    """The items that it is given, and those that are added to its `buffer` while it runs.
+    """The given items, and those added to its `buffer` while it runs.
 
-    Law: `list(SourceBufferObj(items))` is `list(items)`; the buffer is empty then.
+    Law: `list(SourceBufferObj(items))` is `list(items)`; the buffer is empty afterwards.
     Order: first in, first out; with `mode="lifo"`, last in, first out.
-    Bound: what you put in; the items given are copied.
-    Cost: O(1) an item.
-    Cancel safety: a pull never waits here, so none can be cancelled.
+    Bound: the items in the buffer; the given items are copied.
+    Cost: O(1) per item.
+    Cancel safety: pulls never wait here and cannot be cancelled.
 
     Args:
-        items: Any iterable; it is copied at once.
-        mode: `"fifo"` takes from the left end of the buffer, `"lifo"` from the right one.
+        items: Any iterable; it is copied immediately.
+        mode: `"fifo"` takes from the left end of the buffer, `"lifo"` from the right end.
 
     Raises:
         TypeError: `items` is not iterable.
-        ValueError: `mode` is neither.
+        ValueError: `mode` is neither of the two.
     """
 
     def __init__(self, items: Iterable[T] = (), *, mode: Literal["fifo", "lifo"] = "fifo") -> None:
@@ -53,12 +53,12 @@ class SourceBufferObj(SourceObj[T], stock=True):
 
     @property
     def buffer(self) -> deque[T]:
-        """What has not been pulled yet, live: append to it to add items, also while the stream runs."""
+        """The items not yet pulled, live: append to it to add items, also while the stream runs."""
         return self._buffer
 
     @property
     def mode(self) -> Literal["fifo", "lifo"]:
-        """Which end of the buffer is taken from; fixed."""
+        """The end of the buffer that pulls take from; fixed."""
         return self._mode
 
     def _repr_parts(self) -> Iterator[str]:
@@ -66,11 +66,11 @@ class SourceBufferObj(SourceObj[T], stock=True):
         yield from super()._repr_parts()
 
     def peek(self) -> T:
-        """The item that the next pull gives, without taking it.
+        """Return the item that the next pull yields, without removing it.
 
         Raises:
-            IndexError: The buffer is empty, as for `deque[0]`. Nothing is waited for here, so that
-                `WouldBlock` would promise too much: a pull now would be the end.
+            IndexError: The buffer is empty, as for `deque[0]`. Not `WouldBlock`: a pull would not wait but end the
+                stream.
         """
         if not self._buffer:
             raise IndexError("the buffer is empty: there is no next item to peek at")
@@ -78,17 +78,16 @@ class SourceBufferObj(SourceObj[T], stock=True):
 
 
 class SourceCacheObj(SourceObj[T], stock=True):
-    """One value, once a cycle.
+    """One value, once per cycle.
 
-    Law: the `value` of the moment of the pull, then the end; `restart()` gives the value of then,
-    once more.
-    Order: one item has none.
+    Law: the current `value` at the pull, then the end; after `restart()`, the then current value once more.
+    Order: there is only one item.
     Bound: the value.
     Cost: O(1).
-    Cancel safety: a pull never waits here, so none can be cancelled.
+    Cancel safety: pulls never wait here and cannot be cancelled.
 
     Args:
-        value: Anything; exchange it at any time with `source.value = ...`.
+        value: Any object; replace it at any time with `source.value = ...`.
     """
 
     def __init__(self, value: T) -> None:
@@ -97,7 +96,7 @@ class SourceCacheObj(SourceObj[T], stock=True):
 
     @property
     def value(self) -> T:
-        """What is given."""
+        """The value, live."""
         value: T = self._feed.value
         return value
 
@@ -112,17 +111,15 @@ class SourceIterObj(SourceObj[T_co], stock=True):
     Law: the items of the iterable, each once. Its iterator is made at the first pull.
     Order: the iterable's.
     Bound: nothing is held.
-    Cost: O(1) an item, besides the iterable's own.
-    Cancel safety: of a sync iterable no pull can be cancelled. An async generator is ended by a
-    cancelled pull; the next pull then raises `SourceCancelledError`. What another async iterator
-    does then is its own business.
+    Cost: O(1) per item, besides the iterable's own.
+    Cancel safety: of a sync iterable no pull can be cancelled. A cancelled pull ends an async generator; the next pull
+    then raises `SourceCancelledError`. The effect on another async iterator is up to that iterator.
 
     Args:
-        iterable: The items. `restart()` takes a new iterator of it, and raises if it is an iterator
-            itself.
+        iterable: The items. `restart()` creates a new iterator from it, and raises if it is an iterator itself.
 
     Raises:
-        TypeError: It is not iterable.
+        TypeError: The argument is not iterable.
     """
 
     def __init__(self, iterable: Source[T_co]) -> None:
@@ -138,33 +135,30 @@ class SourceIterObj(SourceObj[T_co], stock=True):
 
 
 class SourceLinesObj(SourceObj[str], stock=True):
-    r"""The lines of a text file, plain or gzipped, read by other threads than the loop's.
+    r"""The lines of a text file, plain or gzipped, read outside of the event loop's thread.
 
-    Law: the lines that `open(path, encoding=...)` gives, each with its `\n` (`\r` and `\r\n` are
-    made that); of a gzipped file, which is known by its first bytes, those of `gzip.open(path,
-    "rt")`. The file is opened at the first pull, and closed at the end or when the stream is closed
-    or dropped. Pipes and terminals are read too.
+    Law: the lines that `open(path, encoding=...)` gives, each with its `\n` (`\r` and `\r\n` are converted to it); for
+    a gzipped file, detected by its first bytes, those of `gzip.open(path, "rt")`. The file is opened at the first pull,
+    and closed at the end or when the stream is closed or dropped. Pipes and terminals are read too.
     Order: the file's.
     Bound: six batches of about 128 KiB, and three times the longest line, whatever the size of the
-    file. A stream that nobody pulls keeps no thread.
-    Cost: one string a line; reading, unzipping and checking the encoding need no GIL.
+    file. A stream that is not pulled keeps no thread.
+    Cost: one string per line; reading, unzipping and checking the encoding need no GIL.
     Cancel safety: a cancelled pull loses no line.
 
-    An error of the file is raised behind the lines before it, and ends the stream; `restart()` opens
-    the file anew. A line that cannot be decoded costs that line: its error has a note with the
-    number of the line, and the next pull gives the next one.
+    An error of the file is raised after the lines before it, and ends the stream; `restart()` reopens the file. A line
+    that cannot be decoded is lost: its error has a note with the line number, and the next pull yields the next line.
 
     Args:
-        path: The file, as a str, bytes or `os.PathLike`; a relative one is looked up at the first
-            pull.
-        encoding: Any in which the bytes of `\n` and `\r` mean these and each line can be decoded
-            by itself: UTF-8, `utf-8-sig`, ASCII, ISO 8859, Windows' code pages, Shift JIS, GB 18030
-            and others; not UTF-16, UTF-32 or UTF-7.
+        path: The file, as a str, bytes or `os.PathLike`; a relative path is resolved at the first pull.
+        encoding: An encoding in which the bytes of `\n` and `\r` always mean these characters and each line can be
+            decoded by itself: UTF-8, `utf-8-sig`, ASCII, ISO 8859, Windows' code pages, Shift JIS, GB 18030 and others;
+            not UTF-16, UTF-32 or UTF-7.
         errors: As for `bytes.decode`: `"strict"`, `"replace"`, `"ignore"`, ...
 
     Raises:
         TypeError: `path`, `encoding` or `errors` is of another type.
-        ValueError: `encoding` or `errors` is not known, or `encoding` is of another kind.
+        ValueError: `encoding` or `errors` is unknown, or `encoding` is not of this kind.
     """
 
     def __init__(
@@ -188,18 +182,18 @@ class SourceLinesObj(SourceObj[str], stock=True):
 
     @property
     def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
-        """The file, as it was given; fixed."""
+        """The file, as given; fixed."""
         return self._path
 
 
 def as_pull(source: Source[T]) -> PullObj[T]:
-    """A pull object for any source: itself, if it is one.
+    """Return a pull object for any source: the source itself if it is one.
 
     Raises:
-        TypeError: It is not iterable.
+        TypeError: The argument is not iterable.
     """
     if isinstance(source, PullObj):
-        # It may be pulled by other means than a link: by a task.
+        # The pull object may be pulled by a task, without a link.
         attach(source)
         return source
     if not isinstance(source, AsyncIterable):

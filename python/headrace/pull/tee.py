@@ -1,8 +1,7 @@
-"""`tee`: one stream for several consumers, each of which sees every item.
+"""`tee`: one stream for several consumers, each of which gets every item.
 
-Nobody drives the source but those who want its items: a branch that needs one which nobody has pulled
-yet pulls it, in its own pull, and hands it to all. So nothing runs unless it is wanted, and there is no
-task to be looked after.
+No task drives the source. A branch that needs an item not yet pulled pulls it within its own pull, and stores it for
+all branches. So nothing runs without demand, and there is no task to manage.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 MOST_BRANCHES = 100_000
-"""The most branches of one stream: each is made at once, and sees every item."""
+"""The maximum number of branches of one stream: all are created at once, and each gets every item."""
 
 
 def tee(
@@ -58,11 +57,11 @@ def tee(
 
 
 class PullBranchObj(SourceObj[T_co], stock=True):
-    """One of the streams that `PullObj.tee` gives."""
+    """One of the streams that `PullObj.tee` returns."""
 
     def __init__(self, reader: _Reader[T_co], nesting: int) -> None:
         self._depth = nesting
-        # The reader itself is the feed's alone, so that it is noticed when it is dropped.
+        # Only the feed refers to the reader, so that dropping the branch finalises it.
         self._look = reader.look()
         super().__init__(AsyncIterSource(reader))
 
@@ -80,7 +79,7 @@ class PullBranchObj(SourceObj[T_co], stock=True):
         """Raises.
 
         Raises:
-            RuntimeError: Always: what a branch has seen is gone, and the others are elsewhere.
+            RuntimeError: Always: the items read by a branch are gone, and the other branches are at other positions.
         """
         raise RuntimeError(
             "a branch of tee() cannot restart; close all of them, restart the source, and tee() it again"
@@ -88,11 +87,11 @@ class PullBranchObj(SourceObj[T_co], stock=True):
 
 
 def _no_task() -> None:
-    """A reference to no task."""
+    """A weak reference to no task."""
 
 
 class _Backlog(Generic[T]):
-    """What one branch has not seen yet."""
+    """The items that one branch has not read yet."""
 
     __slots__ = ("is_full", "is_open", "outcomes", "reader")
 
@@ -100,7 +99,7 @@ class _Backlog(Generic[T]):
         self.outcomes: deque[T | Failure] = deque()
         self.is_open: bool = True
         self.is_full: bool = False
-        """Whether the hub has it among those without room for one more item."""
+        """Whether the hub lists it among the full branches."""
         self.reader: Callable[[], asyncio.Task[object] | None] = _no_task
         """The task that pulled it last, by a weak reference."""
 
@@ -110,7 +109,7 @@ class _Backlog(Generic[T]):
 
 
 class _Reader(Generic[T_co]):
-    """The items of one branch. Its branch alone refers to it, so that one that was dropped is noticed."""
+    """The iterator of one branch. Only the branch refers to it, so that dropping the branch finalises it."""
 
     def __init__(self, hub: _Hub[T_co]) -> None:
         self._hub = hub
@@ -120,7 +119,7 @@ class _Reader(Generic[T_co]):
         return self
 
     def look(self) -> tuple[_Hub[T_co], _Backlog[T_co]]:
-        """What can be looked at without it."""
+        """The state, which may be read without referring to the reader."""
         return self._hub, self._backlog
 
     async def __anext__(self) -> T_co:
@@ -132,7 +131,8 @@ class _Reader(Generic[T_co]):
         await self._hub.left()
 
     def __del__(self) -> None:
-        # In any thread, in the middle of anything: it only says so. The hub is not told to look, but wakes.
+        # A finaliser may run in any thread at any time: it only records the fact, and wakes the
+        # hub.
         self._backlog.close()
         self._hub.gone.append(self._backlog)
         with contextlib.suppress(ForkError):
@@ -140,35 +140,35 @@ class _Reader(Generic[T_co]):
 
 
 class _Hub(Generic[T]):
-    """The source, and what its branches share."""
+    """The source, and the state that its branches share."""
 
     def __init__(self, source: PullObj[T], maxsize: int, overflow: Overflow) -> None:
         self.source = source
         self.maxsize = maxsize
         self._overflow = overflow
-        # Those that are open, as keys; some may have been closed since the last look.
+        # The open branches, as keys; some may have been closed since the last check.
         self._backlogs: dict[_Backlog[T], None] = {}
         self._full: dict[_Backlog[T], None] = {}
-        """Those of them that have no room for one more item."""
+        """The open branches that have no space for one more item."""
         self.gone: deque[_Backlog[T]] = deque()
-        """Those that were closed since the last look, told by whoever closed them, in any thread."""
+        """The branches closed since the last check; appended to from any thread."""
         self._puller: asyncio.Task[object] | None = None
-        """The task of the branch that pulls the source now."""
+        """The task of the branch that currently pulls the source."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = False
         self._awaited: dict[asyncio.Task[object], int] = {}
-        """How many branches wait for each reader of another one."""
+        """The number of branches that wait for each reader of another branch."""
         self.moved: WaitObject[None] = WaitObject()
-        """Something changed that a branch may wait for."""
+        """Wake the branches that wait for a change."""
 
     def join(self) -> _Backlog[T]:
-        """A new branch, which sees everything from now on."""
+        """Return a new branch, which gets every item from here on."""
         backlog: _Backlog[T] = _Backlog()
         self._backlogs[backlog] = None
         return backlog
 
     async def take(self, mine: _Backlog[T]) -> T:
-        """What is next for a branch: pulled by it, if nobody has."""
+        """Return the next item of a branch, pulling it from the source if no branch has."""
         task = cast("asyncio.Task[object]", asyncio.current_task())
         if mine.reader() is not task:
             mine.reader = weakref.ref(task)
@@ -186,7 +186,7 @@ class _Hub(Generic[T]):
             elif (reader := self._other_reader(task)) is not None:
                 await self._wait_for(reader)
             elif self._overflow == "auto" and not has_yielded:
-                # A task that was just created starts to read its branch in this iteration of the loop.
+                # A task that was just created starts to read its branch in this event-loop iteration.
                 has_yielded = True
                 await asyncio.sleep(0)
             else:
@@ -201,7 +201,7 @@ class _Hub(Generic[T]):
         return outcome
 
     def _other_reader(self, task: asyncio.Task[object]) -> asyncio.Task[object] | None:
-        """A task that reads a full branch, for which another one waits."""
+        """Return a task that reads a full branch and that another branch waits for."""
         if self._overflow == "auto":
             # The first one is enough: when it moves or ends, this is decided anew.
             for full in self._full:
@@ -237,7 +237,7 @@ class _Hub(Generic[T]):
         return WouldBlock(f"{ahead}: pull the other one, or close it")
 
     def _check(self, task: asyncio.Task[object]) -> None:
-        """Refuse another loop, and a source that would wait for itself."""
+        """Refuse a different event loop, and a source that would wait for itself."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -251,8 +251,8 @@ class _Hub(Generic[T]):
             )
 
     def _has_room(self) -> bool:
-        """Whether every branch that is open may fall behind by one more item."""
-        # Asked for each item of each branch: so the full ones are noted, and not looked for.
+        """Return whether every open branch has space for one more item."""
+        # Called for each item of each branch: so the full branches are recorded, not searched.
         self._forget_closed()
         return not self._full
 
@@ -265,7 +265,7 @@ class _Hub(Generic[T]):
                 backlog.is_full = False
 
     async def _pull(self, task: asyncio.Task[object]) -> None:
-        """Pulls the source once, for everybody. If it is cancelled, the next branch in need pulls."""
+        """Pull the source once, for all branches. After a cancellation, the next branch in need pulls."""
         self._puller = task
         cancels = task.cancelling()
         outcome: T | Failure
@@ -279,10 +279,10 @@ class _Hub(Generic[T]):
                 raise
             outcome = Failure(error)
         except GeneratorExit:
-            # The pull was dropped, and has taken nothing.
+            # The pull was dropped and has taken no item.
             raise
         except (KeyboardInterrupt, SystemExit):
-            # It ends the program, once: the other branches would raise it again.
+            # The error ends the program, once: the other branches must not raise it again.
             raise
         except BaseException as error:
             outcome = Failure(error)
@@ -297,7 +297,7 @@ class _Hub(Generic[T]):
                     self._full[backlog] = None
 
     async def left(self) -> None:
-        """A branch was closed. With the last one the source is."""
+        """Remove a closed branch; with the last one, close the source."""
         self.moved.resolve(None)
         self._forget_closed()
         if not self._backlogs:

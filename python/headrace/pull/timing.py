@@ -1,7 +1,7 @@
-"""Operators that know the time: the loop's, always, so that they run on a virtual clock too.
+"""Operators that depend on time. They use the event loop's clock, and so also run on a virtual clock.
 
-Two of them cannot wait for their source and for the clock at once without a task that pulls the source; it is a
-`Pump`. The others only sleep, and need none.
+Two of them wait for their source and the clock at the same time, which takes a task that pulls the source, a `Pump`.
+The others only sleep, and need no task.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ T = TypeVar("T")
 
 
 class PullTimeoutObj(PullPumpObj[T, T], stock=True):
-    """The items of the source, each within `timeout` seconds.
+    """The items of the source, with at most `timeout` seconds for each.
 
     Law: with `on_timeout="raise"`, the items of the source, each once, and a `TimeoutError` for every pull that got
-    none within `timeout` seconds of its beginning; what the source was asked for goes to a later pull. With `"skip"`,
-    the items that came within `timeout` seconds of being asked for: one that came later is dropped when it comes, and
-    the pull goes on to the next, so that no stale item is delivered and no `TimeoutError` raised; errors and the end
-    are delivered, however late.
+    none within `timeout` seconds of its start; the requested item goes to a later pull. With `"skip"`, the items that
+    arrived within `timeout` seconds of their request. A later item is dropped on arrival and the pull continues with
+    the next, so that no stale item is yielded and no `TimeoutError` raised; errors and the end are delivered, however
+    late.
     Order: the source's.
     Bound: one item.
-    Cost: O(1) an item and two turns of the loop; one asyncio task from the first pull to the end.
-    Cancel safety: neither a cancelled pull nor a timeout reaches the source, and both lose nothing.
+    Cost: O(1) per item and two event-loop iterations; one asyncio task from the first pull to the end.
+    Cancel safety: neither a cancelled pull nor a timeout reaches the source or loses an item.
 
     The source is closed by the task that pulls it: at its end, by `aclose()`, or at the end of `async with`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        timeout: Seconds, a positive finite number; or 0, for what the source has without waiting, unless `"skip"`.
-        on_timeout: What becomes of a pull, or of an item, that takes longer: `"raise"` or `"skip"`.
+        source: A pull object or an iterable, sync or async.
+        timeout: Seconds, a positive finite number; or 0, for an item that the source has without waiting (not with
+            `"skip"`).
+        on_timeout: The fate of a pull or item that takes longer: `"raise"` or `"skip"`.
 
     Raises:
-        TypeError: `source` is not iterable, or `timeout` no number.
-        ValueError: `timeout` is negative or not finite, or 0 with `"skip"`; or `on_timeout` is neither of the two.
-        TimeoutError: At a pull: the source gave nothing in time.
+        TypeError: `source` is not iterable, or `timeout` is not a number.
+        ValueError: `timeout` is negative or not finite, or 0 with `"skip"`, or `on_timeout` is neither of the two.
+        TimeoutError: At a pull: the source yielded no item in time.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
     ) -> None:
         if on_timeout not in ("raise", "skip"):
             raise ValueError(f'on_timeout must be "raise" or "skip", got {on_timeout!r}')
-        # Nothing comes in no time at all: with 0 every item would be dropped.
+        # No item arrives within 0 seconds: every item would be dropped.
         self._checked = check_positive if on_timeout == "skip" else check_seconds
         self._timed: _Timed[T]
         if on_timeout == "skip":
@@ -72,7 +73,7 @@ class PullTimeoutObj(PullPumpObj[T, T], stock=True):
 
     @property
     def seconds(self) -> float:
-        """The timeout, live: a new one holds from the next pull."""
+        """The timeout, live: a new one applies from the next pull."""
         return self._timed.seconds
 
     @seconds.setter
@@ -91,7 +92,7 @@ class _Timed(Pump[T, T]):
 
 
 class _Patience(_Timed[T]):
-    """Waits so long, and leaves what comes later for the next pull."""
+    """Wait up to the timeout, and keep a later item for the next pull."""
 
     async def __anext__(self) -> T:
         loop = asyncio.get_running_loop()
@@ -107,10 +108,10 @@ class _Patience(_Timed[T]):
 
 
 class _InTime(_Timed[T]):
-    """Waits as long as it takes, and drops what took too long."""
+    """Wait without a limit, and drop the items that took too long."""
 
     asked = 0.0
-    """When the source was asked for what is held or comes next."""
+    """The time of the pull for the held item, or else for the next one."""
 
     async def __anext__(self) -> T:
         while True:
@@ -125,27 +126,28 @@ class _InTime(_Timed[T]):
 
 
 class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
-    """Lists of at most `size` items, none of which waits for longer than `timeout` seconds.
+    """Lists of at most `size` items that wait at most `timeout` seconds.
 
-    Law: the items of the source, each once, in lists that are never empty. A list leaves when it is full, or `timeout`
-    seconds after its first item came, whichever is first; also at the end of the source, and before an error of it,
-    which the next pull then raises. With a timeout of 0 it leaves with what the source has without waiting.
+    Law: the items of the source, each once, in lists that are never empty. A list is yielded when it is full or
+    `timeout` seconds after the arrival of its first item, whichever is first. It is also yielded at the end of the
+    source, and before an error of the source, which the next pull raises. With a timeout of 0, a list holds the items
+    that the source has without waiting.
     Order: the source's.
     Bound: `size` items.
-    Cost: O(1) an item, and a turn of the loop for those that come one by one; one asyncio task from the first pull to
-    the end.
-    Cancel safety: what a cancelled pull had gathered waits for the next, and its time runs on.
+    Cost: O(1) per item, and one event-loop iteration for items that arrive one by one; one asyncio task from the first
+    pull to the end.
+    Cancel safety: the items gathered by a cancelled pull are kept for the next pull, and their timeout continues.
 
-    The source is asked only while a pull waits. It is closed by the task that pulls it: at its end, by `aclose()`, or
+    The source is pulled only while a pull waits. It is closed by the task that pulls it: at its end, by `aclose()`, or
     at the end of `async with`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        size: How many items make a list full, a positive integer.
-        timeout: Seconds, a finite number from 0.
+        source: A pull object or an iterable, sync or async.
+        size: The number of items in a full list, a positive integer.
+        timeout: Seconds, a finite number of at least 0.
 
     Raises:
-        TypeError: `source` is not iterable, `size` no integer, or `timeout` no number.
+        TypeError: `source` is not iterable, `size` no integer, or `timeout` is not a number.
         ValueError: `size` is not positive, or `timeout` negative or not finite.
     """
 
@@ -157,7 +159,7 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
 
     @property
     def size(self) -> int:
-        """How many items make a list full, live: a new number holds from the next item."""
+        """The number of items in a full list, live: a new number applies from the next item."""
         return self._window.size
 
     @size.setter
@@ -166,7 +168,7 @@ class PullWindowTimeoutObj(PullPumpObj[T, list[T]], stock=True):
 
     @property
     def seconds(self) -> float:
-        """For how long a list waits, live: a new time holds from the next item."""
+        """The maximum age of a list in seconds, live: a new time applies from the next item."""
         return self._window.seconds
 
     @seconds.setter
@@ -208,24 +210,25 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
     """At most `rate` items every `per` seconds.
 
     Law: the items of the source, each once, and in any stretch of `t` seconds at most `burst + rate / per * t` of them.
-    So with a burst of 1 two items are never closer than `per / rate` seconds; and after a pause, `burst` items may go
-    at once. Never early, by the loop's clock; each as soon as that allows.
+    So with a burst of 1, two items are at least `per / rate` seconds apart; after a pause, `burst` items may pass at
+    once. Each item passes as soon as this allows, never early by the loop's clock.
     Order: the source's.
     Bound: one item, while it waits.
-    Cost: O(1) an item, and a timer if it has to wait.
-    Cancel safety: an item whose wait was cancelled waits again at the next pull. A wait that was cancelled counts for
-    nothing.
+    Cost: O(1) per item, and a timer if it has to wait.
+    Cancel safety: an item whose wait was cancelled waits again at the next pull. A cancelled wait does not count
+    against the rate.
 
-    `restart()` does not forget the pace.
+    `restart()` does not reset the rate.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        rate: How many items, a positive finite number.
-        per: In how many seconds, a positive finite number.
-        burst: How many may go at once, a positive integer.
+        source: A pull object or an iterable, sync or async.
+        rate: The number of items per period, a positive finite number.
+        per: The length of the period in seconds, a positive finite number.
+        burst: The maximum number of items that pass at once, a positive integer.
 
     Raises:
-        TypeError: `source` is not iterable, `rate` or `per` no number, or `burst` no integer.
+        TypeError: `source` is not iterable, `rate` or `per` is not a number, or `burst` is not an
+            integer.
         ValueError: One of the numbers is not positive and finite.
     """
 
@@ -233,8 +236,8 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
         self._pace = _Pace(
             check_positive("rate", rate), check_positive("per", per), check_int("burst", 1, burst)
         )
-        # A filter that lets everything through, in its time: its driver keeps an item whose wait was cancelled, and an
-        # item that is awaitable is none of its business.
+        # A filter that accepts every item, in time: its driver keeps an item whose wait was cancelled, and does not
+        # await awaitable items.
         super().__init__(source, FilterKernel(self._pace))
 
     def _repr_parts(self) -> Iterator[str]:
@@ -243,7 +246,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @property
     def rate(self) -> float:
-        """How many items, live: a new number holds from the next item."""
+        """The number of items per period, live: a new number applies from the next item."""
         return self._pace.rate
 
     @rate.setter
@@ -252,7 +255,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @property
     def per(self) -> float:
-        """In how many seconds, live: a new number holds from the next item."""
+        """The length of the period in seconds, live: a new number applies from the next item."""
         return self._pace.per
 
     @per.setter
@@ -261,7 +264,7 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
     @property
     def burst(self) -> int:
-        """How many may go at once, live: a new number holds from the next item."""
+        """The maximum number of items that pass at once, live: a new number applies from the next item."""
         return self._pace.burst
 
     @burst.setter
@@ -270,11 +273,11 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
 
 
 class _Pace:
-    """When the next item may go: the generic cell rate algorithm.
+    """Schedule the next item by the generic cell rate algorithm.
 
-    Each item that goes is a debt of one, which is paid off at the rate. An item may go when the debt, its own included,
-    is at most `burst`. The theoretical arrival time of the algorithm is the moment when nothing will be owed; a debt in
-    items says the same and follows a rate that changes.
+    Each item adds one to a debt that is paid off at the rate. An item may pass when the debt, including the item, is at
+    most `burst`. The algorithm's theoretical arrival time is the moment when the debt is zero; a debt in items is
+    equivalent and follows a changing rate.
     """
 
     def __init__(self, rate: float, per: float, burst: int) -> None:
@@ -282,13 +285,13 @@ class _Pace:
         self.per = per
         self.burst = burst
         self._debt = 0.0
-        # When that was so.
+        # The time at which `_debt` was updated.
         self._last = 0.0
 
     def __call__(self, _item: object) -> bool | Coroutine[None, None, bool]:
         now = asyncio.get_running_loop().time()
         if now < self._last:
-            # Another loop, with a clock of its own.
+            # A different loop, with its own clock.
             self._debt, self._last = 0.0, now
         return self._go(now) if now >= self._due() else self._go_when_due()
 
@@ -309,23 +312,23 @@ class _Pace:
 class PullTimerObj(SourceObj[int], stock=True):
     """0, 1, 2 and so on, one every `interval` seconds.
 
-    Law: tick `k` comes `(k + 1) * interval` seconds after the first pull began, by the loop's clock and never early.
-    The schedule does not drift: whoever comes late gets what is overdue at once, one tick a pull, and the next ones in
-    time.
+    Law: tick `k` is due `(k + 1) * interval` seconds after the start of the first pull, by the loop's clock and never
+    early. The schedule does not drift: a late consumer gets the overdue ticks at once, one per pull, and the next ones
+    on time.
     Order: that of the numbers.
-    Bound: nothing is held; what is overdue is a number.
-    Cost: O(1) a tick, and a timer if it has to be waited for.
-    Cancel safety: the tick of a cancelled pull comes with the next, and the schedule stays.
+    Bound: nothing is held; the overdue ticks are a count.
+    Cost: O(1) per tick, and a timer if the tick is not due yet.
+    Cancel safety: the next pull yields the tick of a cancelled pull, and the schedule is unchanged.
 
-    `restart()` begins a new schedule, with the pull after it.
+    After `restart()`, the next pull begins a new schedule.
 
     Args:
         interval: Seconds, a positive finite number.
-        count: After how many ticks it ends, a whole number from 0; `None` for never.
+        count: The number of ticks before the end, 0 or more; `None` for no end.
 
     Raises:
-        TypeError: `interval` is no number, or `count` no integer.
-        ValueError: `interval` is not positive and finite, or `count` negative.
+        TypeError: `interval` is not a number, or `count` is not an integer.
+        ValueError: `interval` is not positive and finite, or `count` is negative.
     """
 
     def __init__(self, interval: float, *, count: int | None = None) -> None:
@@ -374,11 +377,11 @@ class _Ticks:
 
 
 async def _reach(time: float) -> None:
-    """Sleeps up to a time on the loop's clock; not at all if it has come."""
+    """Sleep until a time on the loop's clock; return immediately if it has passed."""
     loop = asyncio.get_running_loop()
     while True:
         left = time - loop.time()
         if left <= 0:
             return
-        # A timer may be a little early: then the rest is slept too.
+        # A timer may fire a little early: sleep the rest too.
         await asyncio.sleep(left)

@@ -1,7 +1,6 @@
-"""Operators with one source: each puts a kernel over it.
+"""Operators with one source: each applies a kernel to it.
 
-The kernel, in `headrace._core`, is the operator; the class here gives it a source, a type and a
-docstring.
+The kernel, in `headrace._core`, is the operator; the class here adds a source, a type and a docstring.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
     Override `pull_impl` as an async generator method that iterates `self.source`.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        kernel: The kernel of a stock operator; leave it out in your own.
+        source: A pull object or an iterable, sync or async.
+        kernel: The kernel of a stock operator; omit it in your own.
 
     Raises:
         TypeError: `source` is not iterable.
@@ -60,14 +59,13 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
     def __init__(self, source: Source[IN], kernel: Any = None) -> None:
         self._source: PullObj[IN] = as_pull(source)
         if kernel is None:
-            # Still its source: closing and restarting go there. Without `pull_impl` it passes items
-            # through.
+            # Closing and restarting still reach the source. Without `pull_impl` the link passes items through.
             kernel = MapKernel(_unchanged)
         super().__init__(self._source, kernel)
 
     @property
     def source(self) -> PullObj[IN]:
-        """What it pulls from."""
+        """The source."""
         return self._source
 
 
@@ -79,38 +77,36 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     """`transform(item)` for each item.
 
     Law: `[await t(x) for x in source]`, with `await` where `transform` returns an awaitable.
-    Order: the source's; with `ordered=False` as the calls end.
-    Bound: one item, while its `transform` runs. With a `concurrency` above 1, `window` items whose
-    call runs or whose result waits for its pull; of these at most `concurrency` run.
-    Cost: O(1) and one call an item. With a `concurrency`, or `on_cancel="keep"`, an asyncio task for
-    each call that has to be awaited, and one that pulls the source.
-    Cancel safety: an item whose `transform` was cancelled with the pull goes to `transform` again
-    at the next pull: at least once. With `on_cancel="keep"`, and always with a `concurrency` above
-    1, a cancelled pull cancels no call: its result goes to the next pull, exactly once.
+    Order: the source's; with `ordered=False`, the order in which the calls end.
+    Bound: one item, while its `transform` runs. With a `concurrency` above 1, `window` items whose call runs or whose
+    result is not yet pulled; at most `concurrency` of them run.
+    Cost: O(1) and one call per item. With a `concurrency`, or `on_cancel="keep"`, one asyncio task for each awaited
+    call, and one that pulls the source.
+    Cancel safety: an item whose `transform` was cancelled with the pull is passed to `transform` again at the next
+    pull: at least once. With `on_cancel="keep"`, and always with a `concurrency` above 1, a cancelled pull cancels no
+    call: the next pull gets its result, exactly once.
 
-    An exception of `transform` reaches the consumer as it is, costs that one item, and the stream
-    goes on.
+    An exception of `transform` is raised at the pull unchanged. Only that item is lost, and the stream stays usable.
 
     Nothing runs before the first pull. From then on calls run ahead of the pulls, if `concurrency`
-    is above 1. So a stream that was not read to its end must be closed, which cancels the calls and
-    waits for them; one that is dropped cancels them with a `ResourceWarning`. It cannot restart while
-    they run. A call must not wait for the stream that it is part of.
+    is above 1. A stream that was not read to its end must be closed, which cancels the calls and waits for them.
+    Dropping the stream cancels them with a `ResourceWarning`. It cannot restart while they run. A call must not wait
+    for its own stream.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         transform: Sync or async, called with each item.
-        concurrency: How many calls may run at once, a positive integer.
-        ordered: Whether the results come in the order of their items, or as they are there.
-        window: How many items may be called and not yet delivered, at least `concurrency`; `None`
-            for twice that. What it is above `concurrency` lets calls go on behind a slow one.
-        on_cancel: What a cancelled pull does to its call at `concurrency` 1: `"retry"` cancels it,
-            and calls again; `"keep"` lets it finish in a task of its own.
-        raw: Whether what `transform` returns is the result, awaitable or not.
+        concurrency: The maximum number of calls that run at once, a positive integer.
+        ordered: Whether results are yielded in the order of their items, or as they become available.
+        window: The maximum number of items that are called and not yet delivered, at least `concurrency`; `None` for
+            twice that. A larger window lets more calls run behind a slow one.
+        on_cancel: The effect of a cancelled pull on its call at `concurrency` 1: `"retry"` cancels the call and repeats
+            it; `"keep"` lets it finish in a task of its own.
+        raw: Whether the return value of `transform` is the result even if it is awaitable.
 
     Raises:
-        TypeError: `source` is not iterable, `transform` not callable, or `concurrency` or `window` no
-            integer.
-        ValueError: `concurrency` is not positive, `window` less than it, or `on_cancel` another word.
+        TypeError: `source` is not iterable, `transform` not callable, or `concurrency` or `window` is not an integer.
+        ValueError: `concurrency` is not positive, `window` less than it, or `on_cancel` is neither of the two.
     """
 
     _calls: Calls[OUT] | None = None
@@ -169,13 +165,13 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
             raw=raw,
             operator=type(self).__name__,
         )
-        # The calls have been made when an item comes here: all pass.
+        # The calls have run before items arrive here: all items pass.
         super().__init__(cast("Any", self._calls), SkipKernel(0))
         self._source = pulled
 
     @property
     def concurrency(self) -> int:
-        """How many calls may run at once, live where it was given above 1, or with `on_cancel="keep"`."""
+        """The maximum number of running calls; live if it was given above 1, or with `on_cancel="keep"`."""
         return 1 if self._calls is None else self._calls.concurrency
 
     @concurrency.setter
@@ -184,7 +180,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
 
     @property
     def window_size(self) -> int:
-        """The `window`: how many items may be called and not yet delivered; live where `concurrency` is."""
+        """The maximum number of items called and not yet delivered; live where `concurrency` is."""
         return 1 if self._calls is None else self._calls.window_size
 
     @window_size.setter
@@ -211,16 +207,16 @@ class PullFilterObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     Law: `[x for x in source if await p(x)]`, with `await` where `predicate` returns an awaitable.
     Order: the source's.
     Bound: one item, while its `predicate` runs.
-    Cost: O(1) and one call an item of the source.
-    Cancel safety: an item whose `predicate` was cancelled with the pull goes to `predicate` again
-    at the next pull: at least once.
+    Cost: O(1) and one call per item of the source.
+    Cancel safety: an item whose `predicate` was cancelled with the pull is passed to `predicate` again at the next
+    pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         predicate: Sync or async, called with each item.
 
     Raises:
-        TypeError: `source` is not iterable, or `predicate` not callable.
+        TypeError: `source` is not iterable, or `predicate` is not callable.
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
@@ -229,27 +225,25 @@ class PullFilterObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
 
 
 class PullDedupeObj(PullObj1To1Link[T, T], HasMemory, stock=True):
-    """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
+    """Drop repeated items. **Unbounded** unless `maxsize` is given: it remembers every key.
 
     Law: the items of `dict.fromkeys(source)`; by `key(item)` if it is given. With
     `consecutive`, an item is dropped only if it equals the one before.
     Order: the source's.
-    Bound: `maxsize` keys, of which the one that was met longest ago is forgotten first; none by
-    default. One key with `consecutive`.
-    Cost: O(1) an item, and one call if there is a `key`.
-    Cancel safety: an item whose `key` was cancelled with the pull goes to `key` again at
-    the next pull: at least once.
+    Bound: `maxsize` keys, the key seen longest ago is forgotten first; no bound by default. One key with `consecutive`.
+    Cost: O(1) per item, and one call if there is a `key`.
+    Cancel safety: an item whose `key` was cancelled with the pull is passed to `key` again at the
+    next pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        key: Sync or async, called with each item; gives what is compared, which must be hashable.
-            `None`: the item itself.
-        maxsize: How many keys are remembered, a positive integer; `None` for any number.
-        consecutive: Whether only the item before counts.
+        source: A pull object or an iterable, sync or async.
+        key: Sync or async, called with each item; returns the hashable key to compare. `None`: the item itself.
+        maxsize: The maximum number of remembered keys, a positive integer; `None` for no limit.
+        consecutive: Whether to compare with the previous item only.
 
     Raises:
-        TypeError: `source` is not iterable, `key` not callable, or `maxsize` no integer; at a pull: a key is
-            not hashable.
+        TypeError: `source` is not iterable, `key` not callable, or `maxsize` is not an integer; at a pull: a key is not
+            hashable.
         ValueError: `maxsize` is not positive, or given together with `consecutive`.
     """
 
@@ -272,18 +266,17 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     itself.
     Order: the source's.
     Bound: the accumulator, and one item while its `reducer` runs.
-    Cost: O(1) and one call an item.
-    Cancel safety: an item whose `reducer` was cancelled with the pull goes to `reducer` again at the
-    next pull, with the same accumulator.
+    Cost: O(1) and one call per item.
+    Cancel safety: an item whose `reducer` was cancelled with the pull is passed to `reducer` again at the next pull,
+    with the same accumulator.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         reducer: Sync or async, called with the accumulator and each item.
-        initial: What a cycle begins with; without it, it begins with its first item, which comes
-            out as it is.
+        initial: The initial accumulator of a cycle; without it, the first item, which is yielded unchanged.
 
     Raises:
-        TypeError: `source` is not iterable, or `reducer` not callable.
+        TypeError: `source` is not iterable, or `reducer` is not callable.
     """
 
     @overload
@@ -305,25 +298,25 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
 
 
 class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
-    """The items as they are; each is shown to some callables on its way.
+    """Pass items through unchanged and call each callback with them.
 
-    Law: `[x for x in source]`, and for each item `await c(x)` for one callable after the other, with
-    `await` where it returns an awaitable. What they return is ignored.
-    Order: the source's. A callable is called when the one before it is through.
+    Law: `[x for x in source]`, and for each item `await c(x)` for one callable after the other, with `await` where it
+    returns an awaitable. Their results are ignored.
+    Order: the source's. A callable is called when the one before it has finished.
     Bound: one item, while its callables run.
     Cost: O(1) and one call of each callable an item.
-    Cancel safety: an item whose callables were cancelled with the pull goes to them again at the next
-    pull, from the first one on: each is called at least once for it.
+    Cancel safety: an item whose callables were cancelled with the pull is passed to all of them again at the next pull:
+    each is called at least once for it.
 
-    An exception of a callable reaches the consumer as it is and costs that one item: the callables after
-    it are not called for it.
+    An exception of a callable is raised at the pull unchanged. That item is lost, and the callables after it are not
+    called.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        *callbacks: Sync or async, called with each item; one at least.
+        source: A pull object or an iterable, sync or async.
+        *callbacks: Sync or async, called with each item; at least one.
 
     Raises:
-        TypeError: `source` is not iterable, one of `callbacks` not callable, or there is none.
+        TypeError: `source` is not iterable, one of `callbacks` is not callable, or there is none.
     """
 
     def __init__(self, source: Source[T], *callbacks: Callable[[T], Any]) -> None:
@@ -334,7 +327,7 @@ class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
 async def _call_rest(
     awaitable: Awaitable[Any], callbacks: tuple[Callable[[T], Any], ...], item: T
 ) -> None:
-    """Awaits what one callback returned, then calls the others."""
+    """Await the result of one callback, then call the others."""
     await awaitable
     for callback in callbacks:
         result = callback(item)
@@ -343,31 +336,31 @@ async def _call_rest(
 
 
 class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
-    """The items by their index: `start` first, then one after the other.
+    """Yield the items in the order of their index, beginning with `start`.
 
-    Law: `sorted(source, key=index)`, if the indexes are `start`, `start + 1` and so on, each once, and
-    no item comes more than `maxsize` too early.
-    Order: that of `index(item)`. When the source ends while an index is missing, what is held leaves by
-    its index all the same.
-    Bound: `maxsize` items that came too early; and those of them that leave, until they are pulled.
-    Cost: O(log n) in the number of items held, and one call an item.
-    Cancel safety: what is held stays. An item whose `index` was cancelled with the pull goes to `index`
-    again at the next pull: at least once.
+    Law: `sorted(source, key=index)`, if the indexes are `start`, `start + 1` and so on, each once, and no item arrives
+    more than `maxsize` too early.
+    Order: that of `index(item)`. If the source ends while an index is missing, the held items are still yielded by
+    index.
+    Bound: `maxsize` items that arrived too early, and the items ready to be pulled.
+    Cost: O(log n) in the number of items held, and one call per item.
+    Cancel safety: held items stay. An item whose `index` was cancelled with the pull is passed to `index` again at the
+    next pull: at least once.
 
-    An item that has no place costs a pull: it comes back in the `OrderError` that is raised there, what is
-    held stays, and the stream goes on.
+    An item that fits nowhere is returned in the `OrderError` that the pull raises. The held items stay, and the stream
+    stays usable.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
-        index: Sync or async, called with each item; gives an integer.
-        start: The index that leaves first.
-        maxsize: How many items may wait for one that is missing, a positive integer.
+        source: A pull object or an iterable, sync or async.
+        index: Sync or async, called with each item; returns an integer.
+        start: The first index.
+        maxsize: The maximum number of items held while an index is missing, a positive integer.
 
     Raises:
-        TypeError: `source` is not iterable, `index` not callable, or `start` or `maxsize` no integer.
+        TypeError: `source` is not iterable, `index` not callable, or `start` or `maxsize` is not an integer.
         ValueError: `maxsize` is not positive.
-        OrderError: At a pull: an index is below `start`, or was given to an item before, or its item would
-            be one more than `maxsize` to be held. Where it is no integer, the error is a `TypeError` too.
+        OrderError: At a pull: an index is below `start`, or repeated, or more than `maxsize` items would have to be
+            held. If the index is not an integer, the error is also a `TypeError`.
     """
 
     def __init__(
@@ -378,25 +371,24 @@ class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
 
 
 class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=True):
-    """The items, and `handler(error)` in the place of each error from above.
+    """Replace each error from upstream by `handler(error)`.
 
-    Law: what `source` raises at a pull, its own errors and those of all operators above, goes to
-    `handler`, which answers in one of three ways: what it returns is the item of this pull; with `SKIP`
-    there is none, and the stream goes on; what it raises is raised here (`raise error` lets it through).
-    Exceptions that are no `Exception`, such as `CancelledError` and `KeyboardInterrupt`, are none of its
-    business.
-    Order: the source's; what `handler` returns stands where the error was.
+    Law: each error of a pull of `source`, including those of all operators above, is passed to `handler`. Its return
+    value is the item of this pull; with `SKIP` the pull continues with the next item; an exception it raises is raised
+    here (`raise error` re-raises the original). Exceptions not derived from `Exception`, such as `CancelledError` and
+    `KeyboardInterrupt`, are not caught.
+    Order: the source's; the result of `handler` takes the place of the error.
     Bound: one error, while its `handler` runs.
-    Cost: O(1) an item; one call an error.
-    Cancel safety: as the source's. An error whose `handler` was cancelled with the pull goes to
-    `handler` again at the next pull: at least once.
+    Cost: O(1) per item; one call per error.
+    Cancel safety: as the source's. An error whose `handler` was cancelled with the pull is passed to `handler` again at
+    the next pull: at least once.
 
     Args:
-        source: A pull object, or any iterable, sync or async.
+        source: A pull object or an iterable, sync or async.
         handler: Sync or async, called with each error.
 
     Raises:
-        TypeError: `source` is not iterable, or `handler` not callable.
+        TypeError: `source` is not iterable, or `handler` is not callable.
     """
 
     @overload

@@ -1,4 +1,4 @@
-"""A stream into a sink: what `PullObj.drain_to` does."""
+"""The implementation of `PullObj.drain_to`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def drain(stream: PullLink[Any], sink: PushProtocol[Any], *, forward_close: bool) -> None:
-    """Pushes every item of `stream` into `sink`; see `PullObj.drain_to`."""
+    """Push every item of `stream` into `sink`; see `PullObj.drain_to`."""
     before = cancelling()
     delivery = Delivery()
     async for item in stream:
@@ -37,7 +37,7 @@ async def drain(stream: PullLink[Any], sink: PushProtocol[Any], *, forward_close
 
 
 def _is_refusal(error: BaseException, item: Any) -> bool:
-    """Whether an error gives back this very item."""
+    """Return whether an error returns this item to the caller."""
     return (
         isinstance(error, (ClosedError, WouldBlock))
         and (error.item if error.has_item else NOTHING) is item

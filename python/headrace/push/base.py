@@ -22,72 +22,72 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
-# What a subclass may override, so that no line runs it in place any more.
+# Methods that, once a subclass overrides them, keep its objects out of fused pipelines.
 _PROTOCOL = frozenset(
     {"next_impl", "next", "next_nowait", "return_", "throw", "aclose", "return_impl", "throw_impl"}
 )
 
 
 class PushObj(PushLink[T_contra], DescribeMixin):
-    """An eager stream: whoever has an item pushes it in.
+    """An eager stream: producers push items into it.
 
-    `await obj.next(item)` returns when what is below has accepted the item: that is the
-    back-pressure. Its result's `done` says that no more is wanted; what is pushed all the same is
-    dropped. `return_()` ends the supply, `throw(error)` ends it with an error; a push after that
-    raises `ClosedError`, which carries the item. `next_nowait(item)` is for producers that cannot
-    wait: it delivers, or raises `WouldBlock`, and the item is still the producer's.
+    `await obj.next(item)` returns when the stages below have accepted the item, which is the back-pressure. If `done`
+    is set in its result, no further items are needed, and later ones are dropped. `return_()` ends the supply,
+    `throw(error)` ends it with an error; a later push raises `ClosedError`, which carries the item. `next_nowait(item)`
+    is for producers that cannot
+    wait: it delivers, or raises `WouldBlock`, and the item stays with the producer.
 
     To make your own, override `next_impl(item)`, and `return_impl(value)` or `throw_impl(error)` if
     the end matters.
 
-    Law: an item is accepted once, by all that it is for, or it is the caller's.
-    Order: each push for itself; pushes are not serialised (see `PushSerialObj`).
-    Bound: nothing is held, but for what a stage with state made of an item whose push was cancelled.
-    Cost: O(1) an item and stage.
-    Cancel safety: a cancelled push has delivered its item whole or not at all. A stage that keeps
-    state (a window, a set of keys, a running result) cannot give an item back: cancelled below it, a
-    push leaves there what it made of the item, and the next push or the end delivers that first.
-    The error then names the stage in its attribute `accepted_by`, a tuple; where that is missing or
-    empty, the item is the caller's.
+    Law: an item is accepted once, by all its receivers, or it stays with the caller.
+    Order: concurrent pushes are not serialised (see `PushSerialObj`).
+    Bound: nothing is held, except the output of a stateful stage for an item whose push was cancelled.
+    Cost: O(1) per item and stage.
+    Cancel safety: a cancelled push has delivered its item whole or not at all. A stateful stage (a window, a set of
+    keys, a running result) cannot return an item. If a push is cancelled below it, the stage keeps its output, and the
+    next push or the end delivers that first. The error then names the stage in its attribute `accepted_by`, a tuple; if
+    that is missing or empty, the item stays with the caller.
     """
 
-    # What stock objects have stands in slots: while the `__dict__` is not there yet, which is for you, CPython finds a
-    # method at once.
+    # Stock objects keep their attributes in slots. CPython finds methods faster while the `__dict__`, which is for
+    # subclasses, is not created yet.
     __slots__ = ("__dict__",)
 
     _is_opaque: ClassVar[bool] = False
     _has_own_push: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, stock: bool = False, **kwargs: Any) -> None:
-        """Notes what a subclass overrides.
+        """Record which methods a subclass overrides.
 
-        `stock` is headrace's own: its overrides change nothing that fusing would skip.
+        `stock` is for headrace's own classes: fusing skips none of the behaviour that they
+        override.
         """
         super().__init_subclass__(**kwargs)
         overridden: frozenset[str] = frozenset() if stock else _PROTOCOL & cls.__dict__.keys()
         if overridden:
             cls._is_opaque = True
-        # Also in headrace's own classes: an item that they take goes to their Python code.
+        # Also in headrace's own classes: their items are handled by Python code.
         if "next_impl" in cls.__dict__:
             cls._is_opaque = True
             cls._has_own_push = True
 
     async def return_(self, value: Any = None) -> IteratorResult[Any]:
-        """Ends the supply: what is still held goes out, what is below is told, and every later push raises `ClosedError`.
+        """End the supply: deliver held items, end the stages below; every later push raises `ClosedError`.
 
-        Doing so again does nothing, unless it was cancelled: then it goes on.
+        Idempotent; called again after a cancellation, it continues.
         """
         if _core.end_push(self):
             await self._settle_end(self.return_impl(value))
         return IteratorResult(value, True)
 
     async def throw(self, error: BaseException) -> IteratorResult[Any]:
-        """Ends the supply with an error, which what is below is told; what is still held is dropped.
+        """End the supply with an error: drop held items and pass the error to the stages below.
 
-        Doing so again does nothing, unless it was cancelled: then it goes on.
+        Idempotent; called again after a cancellation, it continues.
 
         Raises:
-            TypeError: `error` is no exception.
+            TypeError: `error` is not an exception.
         """
         if not isinstance(cast("object", error), BaseException):
             raise TypeError(f"error must be an exception, got {describe_value(error)}")
@@ -106,20 +106,20 @@ class PushObj(PushLink[T_contra], DescribeMixin):
             _core.settle_push(self, ended)
 
     async def aclose(self) -> None:
-        """Ends the supply, as `return_()`."""
+        """End the supply, as `return_()` does."""
         await self.return_()
 
     async def return_impl(self, value: Any) -> None:
-        """What ending means for this object; called once, and again only if it was cancelled.
+        """End this object; called once, and again only if it was cancelled.
 
-        Override it to flush or to tell others.
+        Override it to flush items or to end other objects.
         """
 
     async def throw_impl(self, error: BaseException) -> None:
-        """What ending with an error means for this object, instead of `return_impl`."""
+        """End this object with an error; called in place of `return_impl`."""
 
     async def __aenter__(self) -> Self:
-        """The push object; it is ended at the end of the block."""
+        """Return the push object; it is ended at the end of the block."""
         return self
 
     async def __aexit__(
@@ -128,7 +128,7 @@ class PushObj(PushLink[T_contra], DescribeMixin):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends the supply: with the error of the block, if there is one."""
+        """End the supply, with the error of the block if there is one."""
         if error is None:
             await self.return_()
         else:
@@ -139,11 +139,10 @@ class PushObj(PushLink[T_contra], DescribeMixin):
 
 
 def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtocol[Any]:
-    """The sink, if it is one.
+    """Return the argument if it is a sink.
 
     Raises:
-        TypeError: It lacks a method of the push protocol; or it has all of their names, and is a pull
-            object all the same, or a class.
+        TypeError: It lacks a method of the push protocol, or has all of them but is a pull object or a class.
     """
     given = cast("object", sink)
     what = None
@@ -166,10 +165,10 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
 
 
 def checked_selector(selector: Any) -> Any:
-    """The selector, if it is callable.
+    """Return the selector if it is callable.
 
     Raises:
-        TypeError: It is not.
+        TypeError: It is not callable.
     """
     if not callable(selector):
         raise TypeError(f"selector must be callable, got {describe_value(selector)}")
@@ -177,11 +176,11 @@ def checked_selector(selector: Any) -> Any:
 
 
 def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
-    """The sinks, if they are some.
+    """Return the sinks as a tuple.
 
     Raises:
-        TypeError: It is not iterable, or one of them is no push object.
-        ValueError: There are none.
+        TypeError: It is not iterable, or one of them is not a push object.
+        ValueError: There are no sinks.
     """
     if not isinstance(cast("object", sinks), Iterable):
         raise TypeError(f"sinks must be an iterable of push objects, got {describe_value(sinks)}")
@@ -194,11 +193,11 @@ def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ..
 
 
 def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
-    """The sinks, if they are some, each once.
+    """Return the sinks as a tuple, each of which must be given once.
 
     Raises:
-        TypeError: It is not iterable, or one of them is no push object.
-        ValueError: There are none, or one of them stands there twice.
+        TypeError: It is not iterable, or one of them is not a push object.
+        ValueError: There are no sinks, or one of them is given twice.
     """
     checked = checked_sinks(sinks)
     places: dict[int, int] = {}
@@ -211,7 +210,7 @@ def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], 
 
 
 def cancelling() -> int:
-    """How often the running task has been asked to cancel.
+    """Return the number of cancellation requests of the running task.
 
     A `CancelledError` is a cancellation only if this number rose; otherwise it is an error like any
     other.
@@ -221,13 +220,13 @@ def cancelling() -> int:
 
 
 def acceptors(error: BaseException) -> tuple[Any, ...]:
-    """Who has the item of a push that raised this."""
+    """Return the objects that accepted the item of a push that raised this error."""
     return getattr(error, "accepted_by", ())
 
 
 def name_acceptors(error: BaseException, names: Iterable[Any], note: str = "") -> None:
-    """Says in an error who has the item all the same."""
-    # An exception that takes no attribute still has to arrive.
+    """Record in an error which objects accepted the item."""
+    # An exception that takes no attribute must still be raised.
     with suppress(Exception):
         vars(error)["accepted_by"] = tuple(names)
         if note:
@@ -235,7 +234,7 @@ def name_acceptors(error: BaseException, names: Iterable[Any], note: str = "") -
 
 
 def says_done(result: Any) -> bool:
-    """Whether a push came to `done`; somebody else's may come to nothing at all."""
+    """Return whether a push returned `done`; a foreign push object may return None."""
     if result is None:
         return False
     if not isinstance(cast("object", result), IteratorResult):
@@ -246,7 +245,7 @@ def says_done(result: Any) -> bool:
 
 
 def refuse_after_end(link: PushObj[Any], item: Any) -> None:
-    """What the driver sees to for the others.
+    """Check that a link was not ended. For other links the driver does this.
 
     Raises:
         ClosedError: `link` was ended.
@@ -256,10 +255,10 @@ def refuse_after_end(link: PushObj[Any], item: Any) -> None:
 
 
 def pushes_now(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
-    """`sink.next_nowait`, of a push object that has it.
+    """Return `sink.next_nowait`.
 
     Raises:
-        TypeError: It has none.
+        TypeError: The sink has no `next_nowait`.
     """
     try:
         next_nowait: Callable[[T], IteratorResult[Any]] = cast("Any", sink).next_nowait
@@ -271,15 +270,15 @@ def pushes_now(sink: PushProtocol[T]) -> Callable[[T], IteratorResult[Any]]:
 
 
 def push_now(sink: PushProtocol[Any], item: Any) -> IteratorResult[Any]:
-    """`sink.next_nowait(item)`, of a push object that has it."""
+    """Call `sink.next_nowait(item)` and check its result."""
     return checked_result(sink, pushes_now(sink)(item))
 
 
 def checked_result(sink: PushProtocol[Any], result: Any) -> IteratorResult[Any]:
-    """The result of `sink.next_nowait`; a class of the user may return nothing, which accepts the item.
+    """Return the result of `sink.next_nowait`; a user's class may return None, which accepts the item.
 
     Raises:
-        TypeError: It is something else. The sink has the item all the same.
+        TypeError: It is neither; the sink has accepted the item nevertheless.
     """
     if result is None:
         return IteratorResult(None, False)

@@ -24,24 +24,24 @@ class PushWindowObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
     """Lists of `size` items.
 
     Law: the sink gets `list(itertools.batched(items, size))`, as lists; the last one may be shorter,
-    and comes with `return_()`, unless `partial="drop"`.
+    and is delivered by `return_()`, unless `partial="drop"`.
     Order: of arrival.
-    Bound: `size` items, and the lists that cancelled pushes left.
-    Cost: O(1) an item.
-    Cancel safety: an item that is in the window is accepted. A push that is cancelled while its list
-    is being delivered leaves the list here, and the error names this object in `accepted_by`; the
-    next push or the end delivers it first.
+    Bound: `size` items, and the lists left by cancelled pushes.
+    Cost: O(1) per item.
+    Cancel safety: an item in the window is accepted. A push that is cancelled while its list is
+    being delivered leaves the list here, and the error names this object in `accepted_by`; the next
+    push or the end delivers it first.
 
-    `throw(error)` drops what is in the window.
+    `throw(error)` drops the items of the incomplete list.
 
     Args:
         sink: A push object.
-        size: How many items make a window, a positive integer.
-        partial: What becomes of a window that is not full at the end: `"keep"` or `"drop"`.
+        size: The number of items per list, a positive integer.
+        partial: The fate of an incomplete list at the end: `"keep"` or `"drop"`.
 
     Raises:
-        TypeError: `sink` is no push object, or `size` no integer.
-        ValueError: `size` is not positive, or `partial` neither of the two.
+        TypeError: `sink` is not a push object, or `size` is not an integer.
+        ValueError: `size` is not positive, or `partial` is neither of the two.
     """
 
     __slots__ = ()
@@ -64,24 +64,24 @@ class PushBufferObj(PushObj1To1Link[T, list[T]], HasCondition[T], stock=True):
     the last of its list. The incomplete list at the end is delivered by `return_()`, unless
     `partial="drop"`.
     Order: of arrival, for as long as `condition` does not suspend.
-    Bound: one list, as long as `condition` lets it become, the copy that `condition` gets, and the lists
-    that cancelled pushes left.
-    Cost: O(1) and one call an item; where `condition` keeps a list that it got, the next one is copied.
-    Cancel safety: a push that is cancelled in `condition` has delivered nothing. An item that is in
-    the list is accepted. A push that is cancelled while its list is being delivered leaves the list
-    here, and the error names this object in `accepted_by`; the next push or the end delivers it first.
+    Bound: one list, of a length that `condition` determines, the copy that `condition` gets, and the lists left by
+    cancelled pushes.
+    Cost: O(1) and one call per item; if `condition` keeps a list, the next one is copied.
+    Cancel safety: a push cancelled in `condition` has delivered nothing. An item in the list is accepted. A push that
+    is cancelled while its list is being delivered leaves the list here, and the error names this object in
+    `accepted_by`; the next push or the end delivers it first.
 
-    `throw(error)` drops what is in the list.
+    `throw(error)` drops the items of the incomplete list.
 
     Args:
         sink: A push object.
-        condition: Sync or async, called for each item with the list so far, in which that item is the
-            last. Changes to that list do not change what is delivered. An error that it raises costs that
-            item, and the list goes on without it.
-        partial: What becomes of a list that is not closed at the end: `"keep"` or `"drop"`.
+        condition: Sync or async, called for each item with the list so far, which ends with that item. Changes to that
+            list do not change what is delivered. An error that it raises drops that item, and the list continues
+            without it.
+        partial: The fate of an incomplete list at the end: `"keep"` or `"drop"`.
 
     Raises:
-        TypeError: `sink` is no push object, or `condition` not callable.
+        TypeError: `sink` is not a push object, or `condition` is not callable.
         ValueError: `partial` is neither of the two.
     """
 

@@ -1,4 +1,4 @@
-"""`PushChain`: a push line written from its top."""
+"""`PushChain`: a push pipeline written from its top."""
 
 from __future__ import annotations
 
@@ -52,46 +52,45 @@ T = TypeVar("T")
 U = TypeVar("U")
 K = TypeVar("K", bound="Hashable")
 
-# Of how many operators a `repr` gives the names.
+# The number of operators that a `repr` names.
 _TOLD = 5
 
-# How many operators a chain holds itself. If each had its own, CPython would let go of a long chain by recursion, one
-# operator inside the other; if one had all, each that is added would copy all.
+# The number of operators in one block of a chain. With one operator per block, CPython would free a long chain by
+# recursion; with a single block, each added operator would copy all others.
 _BLOCK = 100
 
-# What makes an operator, given its sink, and its name.
+# The function that creates an operator over a sink, and the operator's name.
 _Step: TypeAlias = "tuple[Callable[[Any], PushObj[Any]], str]"
 
 
 class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
-    """A recipe for a push line, written in the order in which items go through it.
+    """A recipe for a push pipeline, written in the order in which items pass through it.
 
         line = PushChain.start().filter(is_good).map(parse).fork(archive, index)
         await line.next(item)
 
-    A push object needs its sink when it is made, so that a line has to be made from its end. A chain
-    notes the operators, and makes them when it is told where they lead: `into`, `fork`, `distribute`
-    and `round_robin` give the push object at the top. A sink may be any push object, and so what
-    another chain was made into.
+    A push object needs its sink at construction, so that a pipeline is built from its end. A chain records the
+    operators and builds them once the sink is known: `into`, `fork`, `distribute` and `round_robin` return the push
+    object at the top. A sink may be any push object, including one built from another chain.
 
     Law: `chain.map(f).into(sink)` is `chain.into(PushMapObj(sink, f))`.
     Order, Bound, Cancel safety: those of its operators.
-    Cost: O(1) for each operator that is added, O(number of operators) to make it.
+    Cost: O(1) per added operator, O(number of operators) to build the pipeline.
 
-    A chain never changes: every method gives a new one, and one chain can be made into any number of
-    lines, which share nothing but the callables.
+    A chain is immutable: every method returns a new one. One chain can build any number of pipelines, which share only
+    the callables.
     """
 
     _instead = "it never changes, so use it again as it is"
 
     _steps: tuple[_Step, ...] = ()
-    """Its last operators, from the top."""
+    """The operators of the last block, from the top."""
     _above: PushChain[Any, Any] | None = None
-    """What is above those."""
+    """The chain above that block."""
     _count: int = 0
-    """How many operators it has."""
+    """The number of operators."""
     _first: tuple[str, ...] = ()
-    """The names of the first of them, for `repr`."""
+    """The names of the first operators, for `repr`."""
 
     @staticmethod
     @overload
@@ -101,16 +100,16 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
     def start(item_type: type[T]) -> PushChain[T, T]: ...
     @staticmethod
     def start(item_type: Any = None) -> Any:  # noqa: ARG004 - it is there for type checkers
-        """The empty chain.
+        """Return the empty chain.
 
         Args:
-            item_type: What is pushed into it, for type checkers alone; without it they take that from
-                the first operator.
+            item_type: The type of the pushed items, for type checkers only; without it, they infer it from the first
+                operator.
         """
         return PushChain[Any, Any]()
 
     def _then(self, make: Callable[[PushProtocol[Any]], PushObj[Any]]) -> PushChain[IN_contra, Any]:
-        # Made once for nothing, so that bad input fails here.
+        # Build it once as a check, so that invalid arguments fail here.
         name = type(make(SinkNullObj())).__name__
         chain: PushChain[IN_contra, Any] = PushChain()
         chain._count = self._count + 1
@@ -122,7 +121,7 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         return chain
 
     def _upwards(self) -> Iterator[_Step]:
-        """Its operators, the last one first."""
+        """Iterate over the operators, the last one first."""
         chain: PushChain[Any, Any] | None = self
         while chain is not None:
             yield from reversed(chain._steps)
@@ -141,11 +140,11 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
     @overload
     def map(self, transform: Callable[[OUT_co], U]) -> PushChain[IN_contra, U]: ...
     def map(self, transform: Callable[[OUT_co], Any]) -> PushChain[IN_contra, Any]:
-        """`transform(item)` for each item; see `PushMapObj`."""
+        """Push `transform(item)` for each item; see `PushMapObj`."""
         return self._then(lambda sink: PushMapObj(sink, transform))
 
     def filter(self, predicate: Callable[[OUT_co], Any]) -> PushChain[IN_contra, OUT_co]:
-        """The items for which `predicate(item)` is true; see `PushFilterObj`."""
+        """Keep the items for which `predicate(item)` is true; see `PushFilterObj`."""
         return self._then(lambda sink: PushFilterObj(sink, predicate))
 
     @overload
@@ -159,7 +158,7 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
     def accumulate(
         self, reducer: Callable[[Any, OUT_co], Any], initial: Any = NOTHING
     ) -> PushChain[IN_contra, Any]:
-        """The running result of `reducer(accumulator, item)`; see `PushReduceObj`."""
+        """Push the running result of `reducer(accumulator, item)`; see `PushReduceObj`."""
         return self._then(lambda sink: PushReduceObj(sink, reducer, initial))
 
     def dedupe(
@@ -169,19 +168,19 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> PushChain[IN_contra, OUT_co]:
-        """Each item once; see `PushDedupeObj`."""
+        """Drop repeated items; see `PushDedupeObj`."""
         return self._then(
             lambda sink: PushDedupeObj(sink, key=key, maxsize=maxsize, consecutive=consecutive)
         )
 
     def take(self, size: int) -> PushChain[IN_contra, OUT_co]:
-        """The first `size` items; see `PushTakeObj`."""
+        """Push the first `size` items; see `PushTakeObj`."""
         return self._then(lambda sink: PushTakeObj(sink, size))
 
     def flatten(
         self: PushChain[IN_contra, Iterable[U] | AsyncIterable[U]],
     ) -> PushChain[IN_contra, U]:
-        """The items of each item, which is an iterable; see `PushFlattenObj`."""
+        """Push the items of each item, an iterable; see `PushFlattenObj`."""
         return self._then(PushFlattenObj)
 
     def flat_map(
@@ -191,7 +190,7 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
             Iterable[U] | AsyncIterable[U] | Coroutine[Any, Any, Iterable[U] | AsyncIterable[U]],
         ],
     ) -> PushChain[IN_contra, U]:
-        """The items of `transform(item)`, an iterable, for each item; see `PushFlatMapObj`."""
+        """Push the items of the iterable `transform(item)`, for each item; see `PushFlatMapObj`."""
         return self._then(lambda sink: PushFlatMapObj(sink, transform))
 
     def batch(
@@ -228,13 +227,13 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         before: Callable[[OUT_co], Any] | None = None,
         after: Callable[[OUT_co], Any] | None = None,
     ) -> PushChain[IN_contra, OUT_co]:
-        """Calls something before or after each item is delivered; see `PushCallbackObj`."""
+        """Call a callback before or after each item is delivered; see `PushCallbackObj`."""
         return self._then(lambda sink: PushCallbackObj(sink, before=before, after=after))
 
     def signal(
         self, wait_obj: WaitObject[Any], *, when: Literal["after", "before"] = "after"
     ) -> PushChain[IN_contra, OUT_co]:
-        """Tells a signal of each item; see `PushSignalObj`."""
+        """Resolve a signal with each item; see `PushSignalObj`."""
         return self._then(lambda sink: PushSignalObj(sink, wait_obj, when=when))
 
     def limit(
@@ -244,27 +243,27 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         cost: float | Mapping[str, float] = 1,
         priority: int = 0,
     ) -> PushChain[IN_contra, OUT_co]:
-        """Each item under a lease of `capacity`; see `SinkCapacityObj`."""
+        """Push each item under a lease of `capacity`; see `SinkCapacityObj`."""
         return self._then(
             lambda sink: SinkCapacityObj(sink, capacity, cost=cost, priority=priority)
         )
 
     def serial(self) -> PushChain[IN_contra, OUT_co]:
-        """One push at a time; see `PushSerialObj`."""
+        """Serialise concurrent pushes; see `PushSerialObj`."""
         return self._then(PushSerialObj)
 
     def into(self, sink: PushProtocol[OUT_co]) -> PushObj[IN_contra]:
-        """The line that ends in `sink`: the push object at its top.
+        """Build the pipeline that ends in `sink`, and return the push object at its top.
 
         Raises:
-            TypeError: `sink` is no push object.
+            TypeError: `sink` is not a push object.
         """
         return self._top(checked_sink(sink))
 
     def fork(
         self, *sinks: PushProtocol[OUT_co], concurrent: bool = True, forward_close: bool = True
     ) -> PushObj[IN_contra]:
-        """The line that ends in all of `sinks`; see `PushForkObj`."""
+        """Build the pipeline that ends in all of `sinks`; see `PushForkObj`."""
         return self._top(PushForkObj(sinks, concurrent=concurrent, forward_close=forward_close))
 
     def distribute(
@@ -273,7 +272,7 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         *sinks: PushProtocol[OUT_co],
         forward_close: bool = True,
     ) -> PushObj[IN_contra]:
-        """The line that ends in the sink which `selector` names by number; see `PushDistributeObj`."""
+        """Build the pipeline that ends in the sink whose number `selector` returns; see `PushDistributeObj`."""
         return self._top(PushDistributeObj(sinks, selector, forward_close=forward_close))
 
     def distribute_labeled(
@@ -284,7 +283,7 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         *,
         forward_close: bool = True,
     ) -> PushObj[IN_contra]:
-        """The line that ends in the sink which `selector` names by label; see `PushLabeledDistributeObj`."""
+        """Build the pipeline that ends in the sink whose label `selector` returns; see `PushLabeledDistributeObj`."""
         return self._top(
             PushLabeledDistributeObj(sinks, selector, missing, forward_close=forward_close)
         )
@@ -292,15 +291,15 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
     def round_robin(
         self, *sinks: PushProtocol[OUT_co], forward_close: bool = True
     ) -> PushObj[IN_contra]:
-        """The line that ends in a ring of sinks; see `PushRoundRobinObj`."""
+        """Build the pipeline that ends in sinks used in rotation; see `PushRoundRobinObj`."""
         return self._top(PushRoundRobinObj(sinks, forward_close=forward_close))
 
     def describe(self, *, format: Literal["text", "mermaid"] = "text") -> str:  # noqa: A002 - what it is
-        """The operators of this recipe, by their classes: as text, a line for each, or as a Mermaid flowchart.
+        """List the operator classes of this recipe, as text with one line each, or as a Mermaid flowchart.
 
-        What was made of it is described by the push object that `into` gave.
+        The built pipeline is described by the push object that `into` returned.
 
-        Order: that in which items go through them.
+        Order: that in which items pass through them.
         Bound: the text.
         Cost: O(number of operators).
 
@@ -320,14 +319,14 @@ class PushChain(Uncopied, Generic[IN_contra, OUT_co]):
         return f"<PushChain of {self._count}: {' | '.join(told) or 'nothing yet'}>"
 
     def _names(self) -> list[str]:
-        """The classes of its operators, from the top."""
+        """The names of the operator classes, from the top."""
         return [name for _, name in self._upwards()][::-1]
 
 
 if TYPE_CHECKING:
 
     class _Start(PushChain[Any, Any]):
-        """The empty chain: what is pushed into it is what comes next takes."""
+        """The empty chain: its item type is that of the first operator added."""
 
         @overload
         def map(self, transform: Callable[[T], Coroutine[Any, Any, U]]) -> PushChain[T, U]: ...

@@ -1,7 +1,7 @@
-"""One to many: each item to all sinks, or to one of them.
+"""Operators with several sinks: each item goes to all of them, or to one.
 
-The core (`Fan`) pushes into the branches in place, one after the other, until one has to wait. The branches that wait are awaited here,
-side by side.
+The core (`Fan`) pushes into the branches in place, one after the other, until one has to wait. The waiting branches are
+awaited here, concurrently.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 
 class _FanOut(PushObj[T], stock=True):
-    """Several sinks below one push object."""
+    """The base of push objects with several sinks."""
 
     __slots__ = ("_fan", "_forward_close")
 
-    # Whether a selector may give None, for an item that goes nowhere.
+    # Whether a selector may return None, for an item that has no sink.
     _drops = False
 
     def __init__(
@@ -62,22 +62,22 @@ class _FanOut(PushObj[T], stock=True):
         yield from super()._repr_parts()
 
     async def return_impl(self, value: Any) -> None:
-        """Ends all sinks, whatever becomes of the others, unless `forward_close` is off."""
+        """End all sinks, even if some fail, unless `forward_close` is off."""
         if self._forward_close:
             await _end_all([sink.return_ for sink in self._fan.sinks], value)
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Ends all sinks with the error, unless `forward_close` is off."""
+        """End all sinks with the error, unless `forward_close` is off."""
         if self._forward_close:
             await _end_all([sink.throw for sink in self._fan.sinks], error)
 
     def _failure(
         self, accepted: list[int], errors: list[tuple[int, BaseException]]
     ) -> BaseException:
-        """What a push raises whose item some branches did not take. The core calls it too."""
+        """Return the error of a push whose item some branches did not accept. The core calls this too."""
         sinks = self._fan.sinks
         names = [sinks[number] for number in sorted(accepted)]
-        # By identity: a sink of somebody else's may be equal to another.
+        # By identity: foreign sinks may compare equal.
         own = set(map(id, sinks))
         names += [name for _, error in errors for name in acceptors(error) if id(name) not in own]
         found = [error for _, error in sorted(errors, key=lambda pair: pair[0])]
@@ -98,17 +98,15 @@ class _FanOut(PushObj[T], stock=True):
         waiting: list[tuple[int, Awaitable[IteratorResult[Any]] | None]],
         later: list[int],
     ) -> IteratorResult[Any]:
-        """Awaits the branches that have to wait; called by the core.
+        """Await the branches that have to wait; called by the core.
 
         Args:
-            item: What is pushed.
-            missing: The branches that lack the item. If this is cancelled, it says so of then: the core
-                reads it.
-            accepted: The branches that have it.
+            item: The pushed item.
+            missing: The branches that lack the item. After a cancellation, the core reads its current value.
+            accepted: The branches that have accepted the item.
             errors: The branches that failed.
-            waiting: The branches that wait, side by side, with what is to be awaited; `None` where
-                that is the sink's own `next`.
-            later: The branches whose turn comes after that, one by one.
+            waiting: The branches to await concurrently, each with its awaitable; `None` for the sink's own `next`.
+            later: The branches to push into after that, one by one.
         """
         delivery = _Delivery(self._fan, item, missing, accepted, errors)
         try:
@@ -135,7 +133,7 @@ class _FanOut(PushObj[T], stock=True):
 
 
 class PushForkObj(_FanOut[T], stock=True):
-    """Delivers each item to all sinks, side by side.
+    """Deliver each item to all sinks, concurrently.
 
     Law: every sink gets every item; the push is done when all have accepted it.
     Order: each sink gets the items in the order in which they are pushed, if pushes do not overlap.
@@ -144,29 +142,29 @@ class PushForkObj(_FanOut[T], stock=True):
     Cancel safety: a cancelled push has delivered its item to each sink whole or not at all; some may
     have it and others not. Those that have it are in the error's attribute `accepted_by`, a tuple.
 
-    A slow sink holds up the producer, and with it the others. A bounded buffer decouples it:
+    A slow sink delays the producer, and so the other sinks. A bounded buffer decouples it:
 
         buffer = PushPullBufferObj(100)
         fork = PushForkObj([fast, buffer.sink])
         ...  # and in a task of its own:
         await buffer.source.drain_to(slow)
 
-    A sink that fails does not keep the item from the others; the producer then gets its error, or a
-    group of several, with `accepted_by`. A sink that says `done` gets no more; the fork is done when
-    all are. `next_nowait` delivers to all or to none, as far as can be said without running anything:
-    an async callable in one branch, or a callable that fills the buffer of another, shows too late, and
-    the `WouldBlock` then has those that have the item in `accepted_by`.
+    If a sink fails, the others still get the item; the push then raises its error, or a group of several, with
+    `accepted_by`. A sink that returns `done` gets no more items; the fork is done when all sinks are. `next_nowait`
+    delivers to all or to none, as far as can be determined without running callables. An async callable in one branch,
+    or a callable that fills the buffer of another, is detected too late; the `WouldBlock` then names the sinks that
+    have the item in `accepted_by`.
 
     Args:
         sinks: The push objects, each once.
-        concurrent: Whether sinks that have to wait do so side by side (default), or one after the
-            other, each getting the item when those before it have it.
+        concurrent: Whether sinks that have to wait do so concurrently (default), or one after the other, each getting
+            the item after those before it have accepted it.
         forward_close: Whether ending the fork ends its sinks (default). Turn it off where sinks are
             shared.
 
     Raises:
-        TypeError: `sinks` is not iterable, or one of them is no push object.
-        ValueError: There are no sinks, or one of them stands there twice.
+        TypeError: `sinks` is not iterable, or one of them is not a push object.
+        ValueError: There are no sinks, or one of them is given twice.
     """
 
     __slots__ = ("_sinks",)
@@ -183,31 +181,31 @@ class PushForkObj(_FanOut[T], stock=True):
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._sinks
 
 
 class PushDistributeObj(_FanOut[T], stock=True):
-    """Delivers each item to the sink that `selector` names.
+    """Deliver each item to the sink that `selector` names.
 
     Law: each item goes to exactly one sink, number `selector(item)`.
     Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
+    Cost: O(1) and one call per item.
     Cancel safety: a cancelled push has delivered its item whole or not at all.
 
-    What is for a sink that is done is dropped; the push says `done` when all are.
+    Items for a sink that is done are dropped; the push returns `done` when all sinks are done.
 
     Args:
-        sinks: The push objects; one may stand there more than once.
-        selector: Sync or async, called with each item; gives the number of its sink, from 0.
+        sinks: The push objects; one may be given more than once.
+        selector: Sync or async, called with each item; returns the number of its sink, from 0.
         forward_close: Whether ending this ends its sinks (default).
 
     Raises:
-        TypeError: `sinks` is not iterable, one of them is no push object, or `selector` is not
-            callable; at a push: the selector gave no integer.
+        TypeError: `sinks` is not iterable, one of them is not a push object, or `selector` is not
+            callable; at a push: the selector returned no integer.
         ValueError: There are no sinks.
-        IndexError: At a push: the selector named no sink. The item is still the caller's.
+        IndexError: At a push: the selector named no sink. The item stays with the caller.
     """
 
     __slots__ = ("_sinks",)
@@ -224,12 +222,12 @@ class PushDistributeObj(_FanOut[T], stock=True):
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._sinks
 
     @property
     def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
+        """The callable, live: a new one applies from the next item."""
         return self._fan.selector
 
     @selector.setter
@@ -238,22 +236,22 @@ class PushDistributeObj(_FanOut[T], stock=True):
 
 
 class PushRoundRobinObj(_FanOut[T], stock=True):
-    """Delivers each item to the next sink of a ring.
+    """Deliver items to the sinks in rotation.
 
-    Law: item number `i` goes to `sinks[i % len(sinks)]`. A sink that is done leaves the ring; the push
-    says `done` when all are.
+    Law: item number `i` goes to `sinks[i % len(sinks)]`. A sink that is done is skipped from then on; the push returns
+    `done` when all sinks are done.
     Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
     Bound: nothing is held.
-    Cost: O(1) an item, and one look at each sink that is done.
-    Cancel safety: a cancelled push has delivered its item whole or not at all; if not, the next push
-    has its turn, unless another came between. A sink that fails has had its turn.
+    Cost: O(1) per item, and one check of each sink that is done.
+    Cancel safety: a cancelled push has delivered its item whole or not at all; if not, the next push goes to the same
+    sink, unless another push came in between. A failed push counts as the turn of its sink.
 
     Args:
-        sinks: The push objects; one that stands there twice gets twice as much.
+        sinks: The push objects; one that is given twice gets twice as many items.
         forward_close: Whether ending this ends its sinks (default).
 
     Raises:
-        TypeError: `sinks` is not iterable, or one of them is no push object.
+        TypeError: `sinks` is not iterable, or one of them is not a push object.
         ValueError: There are no sinks.
     """
 
@@ -265,31 +263,31 @@ class PushRoundRobinObj(_FanOut[T], stock=True):
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
-        """What it pushes into."""
+        """The sinks."""
         return self._sinks
 
 
 class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
-    """Delivers each item to the sink whose label `selector` gives.
+    """Deliver each item to the sink whose label `selector` returns.
 
-    Law: each item goes to exactly one sink, `sinks[selector(item)]`, or to where `missing` says.
+    Law: each item goes to exactly one sink, `sinks[selector(item)]`, or as `missing` says.
     Order: each sink gets its items in the order in which they are pushed, if pushes do not overlap.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
+    Cost: O(1) and one call per item.
     Cancel safety: a cancelled push has delivered its item whole or not at all.
 
     Args:
         sinks: The push objects by label; one may have several labels.
-        selector: Sync or async, called with each item; gives its label.
-        missing: What becomes of an item whose label is unknown: `"raise"` a `KeyError` (default),
-            `"drop"` it, or push it into this sink.
+        selector: Sync or async, called with each item; returns its label.
+        missing: The fate of an item whose label is unknown: `"raise"` a `KeyError` (default), `"drop"` the item, or
+            push it into the given sink.
         forward_close: Whether ending this ends its sinks (default), that of `missing` included.
 
     Raises:
-        TypeError: `sinks` is no mapping, one of them or `missing` is no push object, or `selector` is
-            not callable; at a push: the selector gave what cannot be a label.
-        ValueError: There are no sinks, or `missing` is another word.
-        KeyError: At a push: there is no sink of that label. The item is still the caller's.
+        TypeError: `sinks` is not a mapping, one of them or `missing` is not a push object, or `selector` is not
+            callable; at a push: the selector returned a value that cannot be a label.
+        ValueError: There are no sinks, or `missing` is a different string.
+        KeyError: At a push: no sink has that label. The item stays with the caller.
     """
 
     __slots__ = ("_by_label", "_drops", "_labeled")
@@ -324,12 +322,12 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
 
     @property
     def sinks(self) -> Mapping[K, PushProtocol[T]]:
-        """What it pushes into, by label."""
+        """The sinks, by label."""
         return MappingProxyType(self._labeled)
 
     @property
     def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one holds from the next item."""
+        """The callable, live: a new one applies from the next item."""
         return self._by_label.selector
 
     @selector.setter
@@ -338,7 +336,7 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
 
 
 class _ByLabel:
-    """A selector of numbers that asks one of labels."""
+    """A selector of sink numbers, based on a selector of labels."""
 
     def __init__(
         self, numbers: dict[Any, int], selector: Callable[[Any], Any], missing: Any
@@ -373,7 +371,7 @@ class _ByLabel:
 
 
 class _Delivery(Generic[T]):
-    """One item on its way into the branches that wait."""
+    """One item being pushed into the waiting branches."""
 
     def __init__(
         self,
@@ -385,17 +383,17 @@ class _Delivery(Generic[T]):
     ) -> None:
         self._fan = fan
         self._item = item
-        # As keys: a branch may leave from anywhere, whatever their number.
+        # As keys: any branch can be removed in O(1).
         self.missing: dict[int, None] = dict.fromkeys(missing)
         self.accepted: dict[int, None] = dict.fromkeys(accepted)
         self._errors = errors
         self._sinks = fan.sinks
         self._begun: set[int] = set()
-        # What has the item below branches that were cancelled.
+        # The objects that accepted the item below cancelled branches.
         self.below: list[Any] = []
 
     async def to(self, number: int, awaitable: Awaitable[IteratorResult[Any]] | None) -> None:
-        """Awaits one branch, and notes what it came to."""
+        """Await one branch, and record its outcome."""
         self._begun.add(number)
         before = cancelling()
         try:
@@ -426,14 +424,14 @@ class _Delivery(Generic[T]):
         self.accepted.pop(number, None)
 
     def close(self, waiting: list[tuple[int, Any]]) -> None:
-        """Gives up what was never begun."""
+        """Drop the branches that were not started."""
         for number, awaitable in waiting:
             if number not in self._begun and awaitable is not None:
                 awaitable.close()
 
 
 async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -> None:
-    """Calls all of them side by side, whatever becomes of the others."""
+    """Call all of them concurrently, even if some fail."""
     errors: list[BaseException] = []
 
     async def end(method: Callable[[Any], Awaitable[Any]]) -> None:
@@ -457,17 +455,17 @@ async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -
 
 
 async def _side_by_side(running: list[Coroutine[Any, Any, None]]) -> None:
-    """Awaits all, each in a task of its own. A cancellation cancels all of them, and waits for their ends."""
+    """Await all, each in its own task. A cancellation cancels all tasks and waits until they have ended."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in running]
     try:
         await asyncio.wait(tasks)
     except BaseException as cancellation:
         for task in tasks:
             task.cancel()
-        # Thrown in by `close()`, when nobody can wait any more.
+        # Raised by `close()`, after which waiting is impossible.
         if not isinstance(cancellation, GeneratorExit):
             await wait_until_done(*tasks)
         raise
     for task in tasks:
-        # Only what means to end the program comes out of one.
+        # Only errors that end the program propagate out of such a task.
         task.result()

@@ -1,4 +1,4 @@
-"""Operators that give the items of each item."""
+"""Operators that yield the items of each item."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ OUT = TypeVar("OUT")
 
 
 class PushFlattenObj(PushObj1To1Link[Any, OUT], stock=True):
-    """The items of each item, which is an iterable, sync or async.
+    """The items of each item, an iterable, sync or async.
 
     Law: the sink gets `list(itertools.chain.from_iterable(items))`.
     Order: of arrival, and each iterable's.
-    Bound: nothing is held, but for what a cancelled push left.
-    Cost: O(1) an item.
-    Cancel safety: a push that is cancelled before the iterable was asked for anything has delivered
-    nothing; after that the rest of the iterable stays here, and the next push or the end goes on with
-    it. So it is if an item of it fails below. The error names this object in `accepted_by`.
+    Bound: nothing is held, except the rest of a cancelled push.
+    Cost: O(1) per item.
+    Cancel safety: a push that is cancelled before the first item of the iterable has delivered nothing. After that the
+    rest of the iterable stays here, and the next push or the end continues with it. The same applies if one of its
+    items fails downstream. The error names this object in `accepted_by`.
 
     Args:
         sink: A push object.
 
     Raises:
-        TypeError: `sink` is no push object; at a push: the item is no iterable.
+        TypeError: `sink` is not a push object; at a push: the item is not an iterable.
     """
 
     __slots__ = ()
@@ -50,19 +50,19 @@ class PushFlatMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     Law: the sink gets `[y for x in items for y in transform(x)]`, with `await` and `async for` where
     they are needed.
     Order: of arrival, and each iterable's, for as long as nothing suspends.
-    Bound: nothing is held, but for what a cancelled push left.
-    Cost: O(1) an item, and one call for each that is pushed.
-    Cancel safety: a push that is cancelled in `transform` has delivered nothing; after that see
+    Bound: nothing is held, except the rest of a cancelled push.
+    Cost: O(1) per item, and one call per pushed item.
+    Cancel safety: a push cancelled in `transform` has delivered nothing; after that see
     `PushFlattenObj`.
 
     Args:
         sink: A push object.
-        transform: Called with each item: a function or an async function that gives an iterable, or
-            a generator function or async generator function.
+        transform: Called with each item: a function or an async function that returns an iterable, or a generator
+            function or async generator function.
 
     Raises:
-        TypeError: `sink` is no push object, or `transform` not callable; at a push: it gave nothing
-            that can be iterated.
+        TypeError: `sink` is not a push object, or `transform` is not callable; at a push: its result cannot be
+            iterated.
     """
 
     __slots__ = ()

@@ -21,28 +21,31 @@ T = TypeVar("T")
 
 
 class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
-    """Passes items on, each under a lease until the next stage has taken it.
+    """Push items on, each under a lease until the next stage has accepted it.
 
-    Law: the items, each once. The sink is given nothing before the lease is there, and the lease is released when the sink
-    has accepted the item, or refused it. Rates and budgets are spent on items that it accepted, and on those that it failed with.
-    Order: leases are granted in that of arrival, for equal costs. Of items that hold theirs at the same time any may be first.
-    Bound: nothing is held; each push that waits is its producer's.
-    Cost: O(1) an item, and what `capacity.acquire` costs.
-    Cancel safety: a push that is cancelled while it waits for its lease has delivered nothing; one that is cancelled later
-    is the sink's matter. Neither holds a lease, or has spent anything.
+    Law: the items, each once. No item is pushed into the sink before its lease is granted. The lease is released when
+    the sink has accepted or refused the item. Rates and budgets are charged for accepted items, and for items with
+    which the sink failed.
+    Order: for equal costs, leases are granted in the order of arrival. Items that hold leases at the same time may
+    reach the sink in any order.
+    Bound: nothing is held; the item of a waiting push stays with its producer.
+    Cost: O(1) per item, plus the cost of `capacity.acquire`.
+    Cancel safety: a push that is cancelled while it waits for its lease has delivered nothing; for a push cancelled
+    later, see the sink. Neither holds a lease or is charged.
 
-    A push that was not accepted leaves rates and budgets as if it had never been: one that is cancelled, or refused by an error of
-    headrace's own, `ClosedError` or `WouldBlock`. Any other error is paid for like an item: the sink has had the item. So is
-    a push that was cancelled when a part of the sinks below a fan-out had the item (`accepted_by`).
+    A push that was not accepted leaves rates and budgets unchanged: one that is cancelled, or refused with an error of
+    headrace itself, `ClosedError` or `WouldBlock`. Any other error is charged like an item, since the sink received the
+    item. So is a push that was cancelled when some sinks below a fan-out had accepted the item (`accepted_by`).
 
     Args:
         sink: A push object.
-        capacity: Where the leases come from.
-        cost: What an item costs: a number of slots, or a mapping of resource to number.
-        priority: Whose turn it is first among those who wait at that capacity.
+        capacity: The capacity that grants the leases.
+        cost: The cost of an item: a number of slots, or a mapping of resource to number.
+        priority: The priority among the waiters of that capacity.
 
     Raises:
-        TypeError: `sink` is no push object, `capacity` no `CapacitySource`, `cost` no cost, or `priority` no integer.
+        TypeError: `sink` is not a push object, `capacity` is not a `CapacitySource`, `cost` is not a cost, or
+            `priority` is not an integer.
         ValueError: `cost` is not positive, or could never be had.
         BudgetExhausted: Nothing of a budget is left that could cover `cost`.
         ClosedError: `capacity` is closed.
@@ -63,7 +66,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def capacity(self) -> CapacitySource:
-        """Where the leases come from, live: another one holds from the next item."""
+        """The capacity that grants the leases, live: a new one applies from the next item."""
         return self._capacity
 
     @capacity.setter

@@ -1,4 +1,4 @@
-"""A signal out of a push line."""
+"""`PushSignalObj`: resolves a signal with each pushed item."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 
 class PushSignalObj(PushObj1To1Link[T, T], stock=True):
-    """Passes items on, and tells a signal of each.
+    """Push items on, and resolve a signal with each.
 
     Law: for each item the push and then `wait_obj.resolve(item)`; with `when="before"` the other way
     round. Of an item that is not accepted the signal hears nothing, or, with `"before"`, hears before
     that is known.
     Order: of arrival, for as long as the sink does not suspend; of acceptance with `"after"`.
     Bound: nothing is held; the signal keeps its last value.
-    Cost: O(1) an item, and O(number of those who wait for the signal).
+    Cost: O(1) per item, and O(number of those who wait for the signal).
     Cancel safety: a push that is cancelled has delivered its item whole or not at all. With `"before"`
     the signal has heard of it all the same, and hears of it again if it is pushed again.
 
@@ -38,7 +38,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         when: Whether it is told `"after"` the sink has accepted the item, or `"before"` it is asked.
 
     Raises:
-        TypeError: `sink` is no push object, or `wait_obj` no `WaitObject`.
+        TypeError: `sink` is not a push object, or `wait_obj` no `WaitObject`.
         ValueError: `when` is neither of the two.
     """
 
@@ -55,7 +55,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def wait_obj(self) -> WaitObject[T]:
-        """The signal, live: a new one holds from the next item."""
+        """The signal, live: a new one applies from the next item."""
         return self._wait_obj
 
     @wait_obj.setter
@@ -64,7 +64,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def when(self) -> Literal["after", "before"]:
-        """When the signal is told, live."""
+        """When the signal is resolved, live."""
         return self._when
 
     @when.setter
@@ -78,7 +78,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Pushes one item on, and tells the signal."""
+        """Push one item on, and resolve the signal."""
         when = self._when
         if when == "before":
             self._wait_obj.resolve(item)
@@ -88,11 +88,10 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
         return result
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
-        """The same without waiting.
+        """Push one item on without waiting, and resolve the signal.
 
         Raises:
-            WouldBlock: The sink would have to wait. With `when="before"` the signal has heard of the
-                item all the same.
+            WouldBlock: The sink would have to wait. With `when="before"`, the signal is resolved nevertheless.
         """
         refuse_after_end(self, item)
         when = self._when

@@ -1,4 +1,4 @@
-"""Where pushed items end."""
+"""Sinks: the ends of push pipelines."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class SinkObj(PushObj[T_contra], stock=True):
 
 
 class SinkCollectObj(SinkObj[T], stock=True):
-    """Keeps all items in a list. **Unbounded** unless `maxsize` is given: it holds everything that is pushed.
+    """Collect all items in a list. **Unbounded** unless `maxsize` is given: it keeps every pushed item.
 
-    Law: after pushing `items`, `buffer == items[:maxsize]`. The push that fills it says `done`; what is
-    pushed while it is full is dropped, and its result says `done` again.
+    Law: after pushing `items`, `buffer == items[:maxsize]`. The push that fills it returns `done`; items pushed while
+    it is full are dropped, and their pushes return `done` too.
     Order: of acceptance.
     Bound: `maxsize` items; none by default.
-    Cost: O(1) an item.
-    Cancel safety: it accepts at once, so no push waits here.
+    Cost: O(1) per item.
+    Cancel safety: items are accepted immediately; no push waits here.
 
     Args:
-        maxsize: How many items it takes, a positive integer; `None` for any number.
+        maxsize: The maximum number of items, a positive integer; `None` for no limit.
 
     Raises:
-        TypeError: `maxsize` is no integer.
+        TypeError: `maxsize` is not an integer.
         ValueError: `maxsize` is not positive.
     """
 
@@ -48,12 +48,12 @@ class SinkCollectObj(SinkObj[T], stock=True):
 
     @property
     def buffer(self) -> list[T]:
-        """What was pushed, live: the list itself."""
+        """The pushed items, live: the list itself."""
         return self._buffer
 
     @property
     def maxsize(self) -> int | None:
-        """How many items it takes; `None` for any number."""
+        """The maximum number of items; `None` for no limit."""
         return self._maxsize
 
     def _repr_parts(self) -> Iterator[str]:
@@ -62,22 +62,22 @@ class SinkCollectObj(SinkObj[T], stock=True):
 
 
 class SinkCallbackObj(SinkObj[T_contra], stock=True):
-    """Calls something with each item.
+    """Call one or more callbacks with each item.
 
-    Law: `for callback in callbacks: callback(item)`, each awaited if it is awaitable; an item is
-    accepted when the last one is through.
+    Law: `for callback in callbacks: callback(item)`, each awaited if it is awaitable; an item is accepted when the last
+    one has finished.
     Order: of arrival, for as long as nothing suspends; the callbacks of an item in the order given.
     Bound: nothing is held.
-    Cost: O(1) an item, and one call for each callback.
-    Cancel safety: a push that is cancelled in a callback is not accepted, though those before that one
-    have been called. So it is with an error.
+    Cost: O(1) per item, and one call for each callback.
+    Cancel safety: a push cancelled in a callback is not accepted, though those before that one have
+    been called. So it is with an error.
 
     Args:
         callbacks: Sync or async, at least one.
 
     Raises:
         TypeError: One of them is not callable.
-        ValueError: There are none.
+        ValueError: No callback is given.
     """
 
     __slots__ = ("_callbacks",)
@@ -88,7 +88,7 @@ class SinkCallbackObj(SinkObj[T_contra], stock=True):
 
     @property
     def callbacks(self) -> tuple[Callable[[T_contra], Any], ...]:
-        """What is called, live: new ones hold from the next item."""
+        """The callables, live: new ones apply from the next item."""
         return self._callbacks.functions
 
     @callbacks.setter
@@ -101,13 +101,13 @@ class SinkCallbackObj(SinkObj[T_contra], stock=True):
 
 
 class SinkNullObj(SinkObj[T_contra], stock=True):
-    """Accepts everything and keeps nothing.
+    """Accept every item and drop it.
 
-    Law: nothing comes of any item.
+    Law: items have no effect.
     Order: none.
     Bound: nothing is held.
-    Cost: O(1) an item.
-    Cancel safety: it accepts at once, so no push waits here.
+    Cost: O(1) per item.
+    Cancel safety: items are accepted immediately; no push waits here.
     """
 
     __slots__ = ()

@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
-    """The first `size` items; the push of the last of them says `done`.
+    """The first `size` items; the push of the last one returns `done`.
 
     Law: the sink gets `list(itertools.islice(items, size))`. What is pushed after that is dropped, and
     its result says `done` again.
     Order: of arrival.
     Bound: nothing is held.
-    Cost: O(1) an item.
+    Cost: O(1) per item.
     Cancel safety: a push that is cancelled below has left its item here, where it is counted; it goes on
     with the next push or the end.
 
@@ -32,7 +32,7 @@ class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
         size: How many items, a whole number.
 
     Raises:
-        TypeError: `sink` is no push object, or `size` no integer.
+        TypeError: `sink` is not a push object, or `size` is not an integer.
         ValueError: `size` is negative.
     """
 

@@ -1,4 +1,4 @@
-"""Operators that know of time: the loop's clock alone."""
+"""Operators that depend on time, by the event loop's clock."""
 
 from __future__ import annotations
 
@@ -33,29 +33,28 @@ T = TypeVar("T")
 
 
 class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
-    """Lists of `size` items; one that is not full is pushed on `timeout` seconds after its first item.
+    """Lists of `size` items; an incomplete one is pushed on `timeout` seconds after its first item.
 
     Law: the lists, one after the other, are the items; each has 1 to `size` of them.
     Order: of arrival.
-    Bound: the list that is being delivered, the one that is being filled, and one more for each push
-    that overlaps with others. The push that fills a list waits until it is delivered, and until those
-    before it are.
-    Cost: O(1) an item; a timer and a task for each list that time has ended.
+    Bound: the list being delivered, the list being filled, and one more per overlapping push. The push that fills a
+    list waits until it and the lists before it are delivered.
+    Cost: O(1) per item; a timer and a task for each list completed by the timeout.
     Cancel safety: an item that is in a list is accepted. A push that is cancelled while lists are being
-    delivered leaves them here, and the error names this object in `accepted_by`; the next push, the
-    time or the end delivers them first.
+    delivered leaves them here, and the error names this object in `accepted_by`; the next push, the timeout or the end
+    delivers them first.
 
-    What goes wrong with a list that time has ended has no push to be raised by: the next push raises
-    it, and has not taken its item then; or `return_()` does. `throw(error)` drops what is here. An
-    object that is dropped with items in it emits a `ResourceWarning`; end it.
+    The error of a list completed by the timeout is raised by the next push, which then has not accepted its item, or by
+    `return_()`. `throw(error)` drops the held items. An object dropped while it holds items emits a `ResourceWarning`;
+    end it first.
 
     Args:
         sink: A push object.
-        size: How many items make a list, a positive integer.
-        timeout: How many seconds a list may wait to be full, more than 0.
+        size: The number of items per list, a positive integer.
+        timeout: The maximum age of a list in seconds, more than 0.
 
     Raises:
-        TypeError: `sink` is no push object, `size` no integer, or `timeout` no number.
+        TypeError: `sink` is not a push object, `size` no integer, or `timeout` is not a number.
         ValueError: `size` or `timeout` is not positive, or `timeout` not finite.
     """
 
@@ -66,7 +65,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
 
     @property
     def seconds(self) -> float:
-        """How long a list may wait to be full, live: a new number holds from the next list."""
+        """The maximum age of a list in seconds, live: a new number applies from the next list."""
         return self._window.seconds
 
     @seconds.setter
@@ -78,7 +77,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         yield "ended" if self.closed else "open"
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Takes one item, and delivers what is due."""
+        """Accept one item, and deliver the lists that are due."""
         window = self._window
         window.raise_left()
         window.add(item, self.size)
@@ -93,7 +92,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         return IteratorResult(None, window.is_done)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
-        """Takes one item; a list that is full is delivered in the background.
+        """Accept one item; deliver a full list in the background.
 
         Raises:
             WouldBlock: The item would fill a list, and the one before it is not delivered yet.
@@ -112,7 +111,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         return IteratorResult(None, window.is_done)
 
     async def return_impl(self, value: Any) -> None:
-        """Delivers what is here, and ends its sink."""
+        """Deliver the held items, then end the sink."""
         window, errors = self._window, list[BaseException]()
         window.close_list()
         while window.lists:
@@ -133,7 +132,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         raise_all(errors, "several errors at the end of supply")
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Drops what is here, and ends its sink with the error."""
+        """Drop the held items, then end the sink with the error."""
         self._window.drop()
         await self._window.settle()
         await self._sink.throw(error)
@@ -150,13 +149,13 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
 
 
 class _Window(Generic[T]):
-    """What the timer and the task of a window refer to, so that they do not keep it alive."""
+    """The state that the timer and the task refer to, so that they do not keep the push object alive."""
 
     def __init__(self, sink: PushProtocol[list[T]], seconds: float) -> None:
         self._sink = sink
         self.seconds = seconds
         self.filling: list[T] = []
-        # Full, or out of time; the first one may be on its way.
+        # Lists that are full or timed out; the first one may be in delivery.
         self.lists: deque[list[T]] = deque()
         self.is_done = False
         self._turn = FairLock()
@@ -166,7 +165,7 @@ class _Window(Generic[T]):
         self._left: list[BaseException] = []
 
     def facts(self, size: int) -> Iterator[str]:
-        """How it stands, for `repr`."""
+        """Describe the state, for `repr`."""
         yield format_count(len(self.filling), size, "gathered")
         yield f"for {self.seconds} s"
         if self.lists:
@@ -197,12 +196,13 @@ class _Window(Generic[T]):
 
     @property
     def is_due(self) -> bool:
-        """Whether the push of now has lists to deliver."""
-        # With an empty list to fill it was this push that ended one; with nobody at it, lists were left.
+        """Whether the current push has lists to deliver."""
+        # If the list being filled is empty, this push completed one; if no delivery is in progress, lists were left
+        # over.
         return bool(self.lists) and (not self.filling or not self._turn.locked())
 
     async def deliver(self) -> None:
-        """Delivers the lists, in their order, whoever ended them."""
+        """Deliver the complete lists, in order."""
         async with self._turn:
             while self.lists and not self.is_done:
                 await self._deliver_one(self.lists[0])
@@ -237,7 +237,7 @@ class _Window(Generic[T]):
             try:
                 await self.deliver()
             except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
-                # The last two end the program now: kept for the next push, they might never be raised.
+                # The last two end the program: kept for the next push, they might never be raised.
                 raise
             except BaseException as error:
                 self._left.append(error)
@@ -254,14 +254,14 @@ class _Window(Generic[T]):
             raise cancellation
 
     def drop(self) -> int:
-        """Gives up everything: how many items that were."""
+        """Drop all items and return their number."""
         count = len(self.filling) + sum(map(len, self.lists))
         self.filling = []
         self.lists.clear()
         timer, self._timer, task, loop = self._timer, None, self._task, self._loop
         if loop is not None and not loop.is_closed():
             if timer is not None:
-                # Perhaps from another thread, by the collector.
+                # The garbage collector may call this in another thread.
                 loop.call_soon_threadsafe(timer.cancel)
             if task is not None and not task.done():
                 loop.call_soon_threadsafe(task.cancel)

@@ -1,7 +1,7 @@
-"""Operators with one sink: each puts a kernel before it.
+"""Operators with one sink: each puts a kernel in front of it.
 
-The kernel, in `headrace._core`, is the operator, the same as in `headrace.pull.transform`; the
-class here gives it a sink, a type and a docstring.
+The kernel, in `headrace._core`, is the operator, the same as in `headrace.pull.transform`; the class here adds a sink,
+a type and a docstring.
 """
 
 from __future__ import annotations
@@ -48,15 +48,14 @@ T = TypeVar("T")
 class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
     """A push object with one sink; the base of operators of your own.
 
-    Override `next_impl(item)`, and push what you make of it into `self.sink`. Ending it ends its
-    sink.
+    Override `next_impl(item)`, and push its output into `self.sink`. Ending it ends its sink.
 
     Args:
         sink: A push object.
-        kernel: The kernel of a stock operator; leave it out in your own.
+        kernel: The kernel of a stock operator; omit it in your own.
 
     Raises:
-        TypeError: `sink` is no push object.
+        TypeError: `sink` is not a push object.
     """
 
     __slots__ = ("_kernel", "_sink")
@@ -67,18 +66,18 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
 
     @property
     def sink(self) -> PushProtocol[OUT]:
-        """What it pushes into."""
+        """The sink."""
         return self._sink
 
     async def return_impl(self, value: Any) -> None:
-        """Delivers what it still holds, and ends its sink.
+        """Deliver the held items, then end the sink.
 
-        An error on the way costs what it was raised for; the sink is ended all the same.
+        An error loses only the items that it was raised for; the sink is still ended.
         """
         before, errors = cancelling(), list[BaseException]()
         tail: PushProtocol[Any] | None = None
         while tail is None:
-            # The whole line of stock links at once, since it may have 10,000 of them.
+            # End the whole pipeline of stock links at once, since it may have 10,000 of them.
             flushing = _core.flush_push(self)
             try:
                 tail = await flushing
@@ -99,11 +98,11 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
         raise_all(errors, "several errors at the end of supply")
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Drops what it still holds, and ends its sink with the error."""
+        """Drop the held items, then end the sink with the error."""
         await self._below(_core.drop_push(self)).throw(error)
 
     def _below(self, tail: PushProtocol[Any]) -> PushProtocol[Any]:
-        # The line of one that overrides `next_impl` ends in itself.
+        # The pipeline of an object that overrides `next_impl` ends in that object.
         return self._sink if tail is self else tail
 
 
@@ -112,24 +111,23 @@ def _unchanged(item: T) -> T:
 
 
 class PushMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
-    """Pushes `transform(item)` for each item.
+    """Push `transform(item)` for each item.
 
     Law: the sink gets `[await t(x) for x in items]`, with `await` where `transform` returns an
     awaitable.
-    Order: of arrival, for as long as `transform` does not suspend; put a `PushSerialObj` before it
-    to keep it then.
+    Order: of arrival, for as long as `transform` does not suspend; otherwise, put a `PushSerialObj` before it.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
-    Cancel safety: a push that is cancelled in `transform` has delivered nothing.
+    Cost: O(1) and one call per item.
+    Cancel safety: a push cancelled in `transform` has delivered nothing.
 
-    An exception of `transform` reaches whoever pushed.
+    An exception of `transform` is raised at the push.
 
     Args:
         sink: A push object.
         transform: Sync or async, called with each item.
 
     Raises:
-        TypeError: `sink` is no push object, or `transform` not callable.
+        TypeError: `sink` is not a push object, or `transform` is not callable.
     """
 
     __slots__ = ()
@@ -146,21 +144,21 @@ class PushMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
 
 
 class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
-    """Pushes the items for which `predicate(item)` is true; the others are accepted and dropped.
+    """Push the items for which `predicate(item)` is true; accept and drop the others.
 
     Law: the sink gets `[x for x in items if await p(x)]`, with `await` where `predicate` returns an
     awaitable.
     Order: of arrival, for as long as `predicate` does not suspend.
     Bound: nothing is held.
-    Cost: O(1) and one call an item.
-    Cancel safety: a push that is cancelled in `predicate` has delivered nothing.
+    Cost: O(1) and one call per item.
+    Cancel safety: a push cancelled in `predicate` has delivered nothing.
 
     Args:
         sink: A push object.
         predicate: Sync or async, called with each item.
 
     Raises:
-        TypeError: `sink` is no push object, or `predicate` not callable.
+        TypeError: `sink` is not a push object, or `predicate` is not callable.
     """
 
     __slots__ = ()
@@ -171,26 +169,23 @@ class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
 
 
 class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
-    """Each item once. **Unbounded** unless `maxsize` is given: it remembers every key.
+    """Drop repeated items. **Unbounded** unless `maxsize` is given: it remembers every key.
 
     Law: the sink gets the items of `dict.fromkeys(items)`; by `key(item)` if it is given. With
     `consecutive`, an item is dropped only if it equals the one before.
     Order: of arrival.
-    Bound: `maxsize` keys, of which the one that was met longest ago is forgotten first; none by
-    default. One key with `consecutive`.
-    Cost: O(1) an item, and one call if there is a `key`.
-    Cancel safety: a push that is cancelled in `key` has delivered nothing, and its item
-    counts as not seen.
+    Bound: `maxsize` keys, the key seen longest ago is forgotten first; no bound by default. One key with `consecutive`.
+    Cost: O(1) per item, and one call if there is a `key`.
+    Cancel safety: a push cancelled in `key` has delivered nothing, and its item counts as not seen.
 
     Args:
         sink: A push object.
-        key: Sync or async, called with each item; gives what is compared, which must be hashable.
-            `None`: the item itself.
-        maxsize: How many keys are remembered, a positive integer; `None` for any number.
-        consecutive: Whether only the item before counts.
+        key: Sync or async, called with each item; returns the hashable key to compare. `None`: the item itself.
+        maxsize: The maximum number of remembered keys, a positive integer; `None` for no limit.
+        consecutive: Whether to compare with the previous item only.
 
     Raises:
-        TypeError: `sink` is no push object, `key` not callable, or `maxsize` no integer; at a push: a key is
+        TypeError: `sink` is not a push object, `key` not callable, or `maxsize` is not an integer; at a push: a key is
             not hashable.
         ValueError: `maxsize` is not positive, or given together with `consecutive`.
     """
@@ -210,24 +205,23 @@ class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
 
 
 class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
-    """Pushes the running result of `reducer(accumulator, item)`: one for each item.
+    """Push the running result of `reducer(accumulator, item)`: one for each item.
 
     Law: the sink gets `list(itertools.accumulate(items, reducer))`; with `initial`, the same without
     `initial` itself.
-    Order: of arrival. With an async `reducer`, pushes that overlap would build on the same
-    accumulator: put a `PushSerialObj` before it.
+    Order: of arrival. With an async `reducer`, overlapping pushes would use the same accumulator: put a `PushSerialObj`
+    before it.
     Bound: the accumulator.
-    Cost: O(1) and one call an item.
-    Cancel safety: a push that is cancelled in `reducer` has delivered nothing and changed nothing.
+    Cost: O(1) and one call per item.
+    Cancel safety: a push cancelled in `reducer` has delivered nothing and changed nothing.
 
     Args:
         sink: A push object.
         reducer: Sync or async, called with the accumulator and each item.
-        initial: What it begins with; without it, it begins with the first item, which is pushed on
-            as it is.
+        initial: The initial accumulator; without it, the first item, which is pushed on unchanged.
 
     Raises:
-        TypeError: `sink` is no push object, or `reducer` not callable.
+        TypeError: `sink` is not a push object, or `reducer` is not callable.
     """
 
     __slots__ = ()
@@ -251,25 +245,24 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
 
 
 class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
-    """Passes items on, and calls something before or after that.
+    """Push items on, and call a callback before or after each.
 
     Law: for each item `before(item)`, then the push, then `after(item)`, each awaited if it is
     awaitable.
     Order: of arrival, for as long as nothing suspends.
     Bound: nothing is held.
-    Cost: O(1) an item, and one or two calls.
-    Cancel safety: a push that is cancelled in `before` has delivered nothing; one that is cancelled
-    in `after` has delivered, and the sink is in the error's `accepted_by`. So it is with errors.
+    Cost: O(1) per item, and one or two calls.
+    Cancel safety: a push cancelled in `before` has delivered nothing; one that is cancelled in `after` has delivered
+    its item, and the sink is in the error's `accepted_by`. The same applies to errors.
 
     Args:
         sink: A push object.
-        before: Sync or async, called with each item before it is pushed on; an error of it keeps the
-            item from the sink.
-        after: The same, called when the sink has accepted the item.
+        before: Sync or async, called with each item before it is pushed on; after an error the item is not pushed.
+        after: Sync or async, called when the sink has accepted the item.
 
     Raises:
-        TypeError: `sink` is no push object, or one of the callables not callable.
-        ValueError: There is neither of them.
+        TypeError: `sink` is not a push object, or `before` or `after` is not callable.
+        ValueError: Neither `before` nor `after` is given.
     """
 
     def __init__(
@@ -287,7 +280,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def before(self) -> Callable[[T], Any] | None:
-        """What is called before the push, live: a new one holds from the next item."""
+        """The callable called before the push, live: a new one applies from the next item."""
         return self._before
 
     @before.setter
@@ -296,7 +289,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
     @property
     def after(self) -> Callable[[T], Any] | None:
-        """What is called after the push, live."""
+        """The callable called after the push, live."""
         return self._after
 
     @after.setter
@@ -310,7 +303,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Calls `before`, pushes, calls `after`."""
+        """Call `before`, push, call `after`."""
         await self._call("before", self._before, item)
         result = await self._sink.next(item)
         try:
@@ -321,7 +314,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         return result
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
-        """The same without waiting.
+        """Call `before`, push, call `after`, without waiting.
 
         Raises:
             WouldBlock: The sink would have to wait, or a callback is async.
@@ -357,7 +350,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
             raise
 
     def _call_now(self, parameter: str, callback: Callable[[T], Any] | None, item: T) -> bool:
-        """Whether it could be called without waiting."""
+        """Call a callback; return whether it ran without waiting."""
         if callback is None:
             return True
         try:
@@ -373,26 +366,24 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
 
 
 class PushSerialObj(PushObj1To1Link[T, T], stock=True):
-    """Lets concurrent pushes through one at a time, in the order in which they came.
+    """Serialise concurrent pushes in their order of arrival.
 
-    Law: the sink is never asked for a second item before it has taken the first.
-    Order: of arrival, also when a push before is cancelled or fails. The end has its turn too: it
-    waits for those that came before it.
-    Bound: nothing is held; each push that waits is its producer's.
-    Cost: O(1) an item, whatever the number that wait.
-    Cancel safety: a push that is cancelled while it waits gives up its place and has delivered
-    nothing.
+    Law: no item is pushed into the sink before it has accepted the previous one.
+    Order: of arrival, also when an earlier push is cancelled or fails. The end is queued too, behind earlier pushes.
+    Bound: nothing is held; the item of a waiting push stays with its producer.
+    Cost: O(1) per item, whatever the number of waiters.
+    Cancel safety: a push that is cancelled while it waits leaves the wait queue and has delivered nothing.
 
     Args:
         sink: A push object.
 
     Raises:
-        TypeError: `sink` is no push object.
+        TypeError: `sink` is not a push object.
     """
 
     def __init__(self, sink: PushProtocol[T]) -> None:
         super().__init__(sink)
-        # Fair by its contract: it wakes those who wait in their order, and nobody overtakes them.
+        # A fair lock: it wakes waiters in FIFO order, and no task overtakes them.
         self._turn = FairLock()
 
     def _repr_parts(self) -> Iterator[str]:
@@ -401,15 +392,15 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Passes one item on when its turn has come."""
+        """Push one item on, after the pushes queued before it."""
         async with self._turn:
             return await self._sink.next(item)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
-        """Passes one item on if nobody else is at it.
+        """Push one item on if no other push is in progress.
 
         Raises:
-            WouldBlock: It is somebody else's turn, or the sink would have to wait.
+            WouldBlock: Another push is in progress, or the sink would have to wait.
         """
         refuse_after_end(self, item)
         if self._turn.locked():
@@ -420,6 +411,6 @@ class PushSerialObj(PushObj1To1Link[T, T], stock=True):
         return push_now(self._sink, item)
 
     async def return_impl(self, value: Any) -> None:
-        """Ends its sink when its turn has come."""
+        """End the sink, after the pushes queued before it."""
         async with self._turn:
             await super().return_impl(value)

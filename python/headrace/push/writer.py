@@ -1,4 +1,4 @@
-"""`SinkWriterObj`: lines into a file."""
+"""`SinkWriterObj`: writes items as lines of a file."""
 
 from __future__ import annotations
 
@@ -23,31 +23,30 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class SinkWriterObj(SinkObj[T_contra], stock=True):
-    r"""Writes each item as a line of a file, by another thread than the loop's.
+    r"""Write each item as a line of a file, outside of the event loop's thread.
 
     Law: the file has one line for each item that was accepted: its JSON, compact and in UTF-8; with
-    `format="text"` the item, a str, and a `\n`. The file is opened by the first push, or else made by
-    `return_()`, which returns when everything is with the operating system and the file is closed.
-    Order: of the pushes, also of those that overlap.
-    Bound: `maxsize` bytes that are not written yet, or one line that is longer; and as much again of
-    memory to be used anew. A push that finds no room waits.
-    Cost: O(1) and the encoding an item, on the loop's thread; one write for all lines that came during
-    the one before.
-    Cancel safety: a push that is cancelled while it waits for room has written nothing. A `return_()`
-    that is cancelled goes on when it is called again; the file is closed all the same.
+    `format="text"` the item, a str, and a `\n`. The file is opened by the first push, or otherwise created by
+    `return_()`, which returns when all lines are passed to the operating system and the file is closed.
+    Order: of the pushes, including overlapping ones.
+    Bound: `maxsize` unwritten bytes, or one longer line, and as much again of reusable memory. A push that finds no
+    space waits.
+    Cost: O(1) and the encoding per item, in the event loop's thread; one write for all lines that arrived during the
+    previous write.
+    Cancel safety: a push that is cancelled while it waits for space has written nothing. A cancelled `return_()`
+    continues when it is called again; the file is closed in any case.
 
-    An item that cannot be encoded raises at its push, and costs that item alone. An error of the file
-    (it cannot be opened, the disk is full) reaches the producer once, as an `OSError` with the name of
-    the file, at the next push, whose item is not accepted, or at the end: lines that were accepted by then
-    may be lost. Every later push raises `ClosedError`. `throw(error)` keeps what was accepted too, and so
-    does an object that is dropped. At the end of the process what was accepted is written for a second at
-    most. After a kill, only the last line may be cut.
+    An item that cannot be encoded raises at its push; no other item is affected. An error of the file (it cannot be
+    opened, the disk is full) reaches the producer once, as an `OSError` with the name of the file, at the next push,
+    whose item is not accepted, or at the end: lines accepted before that may be lost. Every later push raises
+    `ClosedError`. `throw(error)` and dropping the object keep the accepted lines too. At the end of the process,
+    accepted lines are written for at most one second. After a kill, only the last line may be truncated.
 
     Args:
-        path: The file, as a str, bytes or `os.PathLike`; a relative one is looked up when it is opened.
+        path: The file, as a str, bytes or `os.PathLike`; a relative path is resolved when the file is opened.
         format: `"jsonl"`, or `"text"`.
-        append: Whether lines go to the end of a file that is there, or in the place of what it holds.
-        maxsize: How many bytes may wait to be written, a positive integer.
+        append: Whether to append to an existing file, or to replace its content.
+        maxsize: The maximum number of unwritten bytes, a positive integer.
 
     Raises:
         TypeError: `path`, `append` or `maxsize` is of another type; at a push: an item has no JSON
@@ -84,17 +83,17 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
 
     @property
     def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
-        """The file, as it was given; fixed."""
+        """The file, as given; fixed."""
         return self._path
 
     @property
     def format(self) -> Literal["jsonl", "text"]:
-        """What an item is as a line; fixed."""
+        """The format of a line; fixed."""
         return self._format
 
     @property
     def maxsize(self) -> int:
-        """How many bytes may wait to be written, live."""
+        """The maximum number of unwritten bytes, live."""
         return self._maxsize
 
     @maxsize.setter
@@ -111,16 +110,16 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T_contra) -> IteratorResult[Any]:
-        """Takes one item, when there is room for its line."""
+        """Accept one item when there is space for its line."""
         line = self._line(item)
         if self._waiting or not self._take(line, item):
             await self._take_in_turn(line, item)
         return IteratorResult(None, False)
 
     async def _take_in_turn(self, line: bytes, item: T_contra) -> None:
-        """Waits for room, behind those who wait already."""
+        """Wait for space, behind earlier waiters."""
         if not self._waiting:
-            # A lock belongs to the loop where it was first waited for, and the next to wait may be on another.
+            # A lock is bound to the event loop of its first waiter, and the next waiter may run on another one.
             self._turn = FairLock()
         self._waiting += 1
         try:
@@ -131,10 +130,10 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
             self._waiting -= 1
 
     def next_nowait(self, item: T_contra) -> IteratorResult[Any]:
-        """Takes one item.
+        """Accept one item without waiting.
 
         Raises:
-            WouldBlock: There is no room for its line, or others wait for room.
+            WouldBlock: There is no space for its line, or other pushes wait for space.
         """
         refuse_after_end(self, item)
         line = self._line(item)
@@ -146,11 +145,11 @@ class SinkWriterObj(SinkObj[T_contra], stock=True):
         return IteratorResult(None, False)
 
     async def return_impl(self, value: Any) -> None:
-        """Writes everything, and closes the file."""
+        """Write all lines and close the file."""
         await self._writer.close(True)
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Writes what was accepted, and closes the file."""
+        """Write the accepted lines and close the file."""
         await self._writer.close(False)
 
     def _take(self, line: bytes, item: T_contra) -> bool:
