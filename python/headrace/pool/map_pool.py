@@ -53,7 +53,8 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         cost: The cost of a call, or a function that returns the cost for an item.
         priority: The priority, as in `Task`, or a function that returns the priority for an item.
         thread: Whether `fn` blocks and must run in threads.
-        **options: The options of `HierarchicalTaskPoolRunner`: `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
+        **options: The options of `HierarchicalTaskPoolRunner`:
+            `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
             `isolate`, and `on_error`, where `"stop"` ends the stream after the first error.
 
     Raises:
