@@ -1,8 +1,8 @@
 """Interrupt a stream at each of its suspension points, and check its guarantees.
 
-A place is a suspension: the moment at which a pull passes a future to its task, or yields to the event loop. A sweep counts these, and runs a fresh stream once for each, so that place 0 is hit in
-the first run, place 1 in the second, until a run ends before its place is reached. Nothing depends
-on time.
+A place is a suspension: the moment at which a pull passes a future to its task, or yields to the event loop. A sweep counts
+the suspensions, and runs a new stream for each: place 0 is interrupted in the first run, place 1 in the second, until a run
+ends before its place is reached. Nothing depends on real time.
 """
 
 from __future__ import annotations
