@@ -1,4 +1,4 @@
-"""The native core. The classes that people use are in the other modules; these are what they are made of."""
+"""The native core: the building blocks of the public classes in the other modules."""
 
 from asyncio import AbstractEventLoop, Future, Task
 from collections import deque
@@ -400,7 +400,7 @@ class Callbacks:
 
 @final
 class Delivery:
-    """Pushes one after the other, and who has the item of one that went wrong."""
+    """Pushes an item to one sink after another, and records the sinks that accepted it before an error."""
 
     def __new__(cls) -> Delivery: ...
     @property
@@ -557,7 +557,7 @@ class Capacity:
 @type_check_only
 @final
 class Acquire(Coroutine[Any, Any, Lease]):
-    """A lease to come."""
+    """The awaitable and async context manager that `acquire()` returns: yields a lease once it is granted."""
 
     def send(self, value: None, /) -> Any: ...
     def throw(
@@ -608,7 +608,7 @@ def standing(link: PullLink[Any]) -> tuple[Literal["open", "ended", "closed"], i
 def upstream(link: PullLink[Any]) -> PullLink[Any] | None: ...
 def attach(link: PullLink[Any]) -> None: ...
 
-# These futures are the core's own: what asyncio asks of one they have.
+# These futures are objects of the core; they implement the interface that asyncio requires of a future.
 def check_closing(link: PullLink[Any]) -> None: ...
 def shut(link: PullLink[Any]) -> Future[None] | None: ...
 def await_closing(link: PullLink[Any]) -> tuple[Task[Any] | None, Future[None]] | None: ...
@@ -633,10 +633,10 @@ def reduce(
 
 @final
 class TaskProgressEnvelope(Generic[_T_co]):
-    """One thing that happened to one task of a pool.
+    """One event of one task of a pool.
 
-    For each task that was called there are zero or more `INTERMEDIATE` envelopes, in the order in which it yielded
-    them, and then exactly one `FINAL` or `ERROR`. Times are seconds of the clock of the loop that ran the pool.
+    A task that was called produces zero or more `INTERMEDIATE` envelopes, in the order in which it yielded values, and then
+    exactly one `FINAL` or `ERROR`. Times are in seconds, on the clock of the event loop that ran the pool.
     """
 
     __match_args__ = (
@@ -654,7 +654,7 @@ class TaskProgressEnvelope(Generic[_T_co]):
         cls,
         task_id: int,
         key: Hashable,
-        type: EnvelopeType,  # noqa: A002 -- the field is called so
+        type: EnvelopeType,  # noqa: A002 -- the name of the field
         value: _T_co,
         error: BaseException | None,
         attempt: int,
@@ -664,39 +664,39 @@ class TaskProgressEnvelope(Generic[_T_co]):
     ) -> TaskProgressEnvelope[_T_co]: ...
     @property
     def task_id(self) -> int:
-        """The number of the task in its runner, from 1, in the order in which tasks were taken up."""
+        """The number of the task in its runner, counted from 1 in the order in which tasks are accepted."""
 
     @property
     def key(self) -> Hashable:
-        """The `key` that the `Task` was built with; None for a bare callable."""
+        """The `key` of the `Task`; None for a bare callable."""
 
     @property
     def type(self) -> EnvelopeType:
-        """What this envelope tells."""
+        """The type of the event."""
 
     @property
     def value(self) -> _T_co:
-        """What the task yielded or ended with; None in an `ERROR`."""
+        """The value that the task yielded or ended with; None in an `ERROR`."""
 
     @property
     def error(self) -> BaseException | None:
-        """What the task raised, the very object; None unless this is an `ERROR`."""
+        """The exception object that the task raised; None unless this is an `ERROR`."""
 
     @property
     def attempt(self) -> int:
-        """Which call of the task this is about, from 1; 0 if the task was never called."""
+        """The number of the call of the task, counted from 1; 0 if the task was never called."""
 
     @property
     def queued(self) -> float:
-        """When the runner took the task up."""
+        """The time at which the runner accepted the task."""
 
     @property
     def started(self) -> float | None:
-        """When the task was called, its capacity held; None if it never was."""
+        """The time at which the task was called, after its capacity was granted; None if it was never called."""
 
     @property
     def finished(self) -> float | None:
-        """When the task ended; None in an `INTERMEDIATE`."""
+        """The time at which the task ended; None in an `INTERMEDIATE`."""
 
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Limits in a tree, shared fairly: what runs holds its cost at a node and at everything above it."""
+"""A tree of limits, shared fairly: a lease holds its cost at a node and at every ancestor of the node."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a line of streams or sinks asks of its capacity, for each item that goes along it."""
+"""The lease that a pipeline of streams or sinks requests from its capacity for each item."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Passage:
-    """A lease for the way of one item: `with Passage(lease):` around what asks for it, or hands it on.
+    """A lease for one item: put `with Passage(lease):` around the pull or push of the item.
 
-    At the end of the block the lease is released. If nothing went along it is annulled: at the end of a stream, where the pull
-    or push is cancelled or dropped, and where it is refused, which is what the errors of headrace itself say. Any other error
-    is that of an item, which costs what an item does.
+    The end of the block releases the lease. If no item was processed, the lease is refunded: at the end of a stream, when the
+    pull or push is cancelled or dropped, and when it is refused with an error of headrace itself. Any other error counts as
+    the error of an item, which is charged like an item.
     """
 
     __slots__ = ("_cancels", "_lease")
@@ -31,7 +31,7 @@ class Passage:
         self._cancels = _cancelling()
 
     def __enter__(self) -> None:
-        """The lease is held already."""
+        """Do nothing: the lease is already held."""
 
     def __exit__(
         self,
@@ -39,14 +39,14 @@ class Passage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Gives the lease back."""
+        """Release the lease, or refund it if no item was processed."""
         if error is None or self._has_passed(error):
             self._lease.release()
         else:
             annul(self._lease)
 
     def _has_passed(self, error: BaseException) -> bool:
-        # Of a push that was cancelled, or failed, someone may have the item all the same.
+        # A sink may have accepted the item of a push that was cancelled or failed.
         if getattr(error, "accepted_by", ()):
             return True
         if isinstance(error, asyncio.CancelledError):
@@ -57,7 +57,7 @@ class Passage:
 
 
 def annul(lease: Lease) -> None:
-    """Gives a lease back as if it had never been granted: what it took of rates and budgets, too."""
+    """Refund a lease as if it had never been granted, including the amounts taken from rates and budgets."""
     try:
         lease.settle(**dict.fromkeys(lease.cost, 0))
     finally:
@@ -65,12 +65,12 @@ def annul(lease: Lease) -> None:
 
 
 def kept_cost(cost: float | Mapping[str, float]) -> float | Mapping[str, float]:
-    """A cost that whoever gave it can no longer change."""
+    """Copy a cost, so later changes by the caller have no effect."""
     return dict(cost) if isinstance(cost, Mapping) else cost
 
 
 def unbudgeted(capacity: CapacitySource, cost: float | Mapping[str, float]) -> dict[str, float]:
-    """What a cost takes besides budgets."""
+    """Return the part of a cost that does not come from budgets."""
     parts = cost if isinstance(cost, Mapping) else {SLOTS: cost}
     budgets: set[str] = set()
     node: CapacitySource | None = capacity
@@ -81,10 +81,10 @@ def unbudgeted(capacity: CapacitySource, cost: float | Mapping[str, float]) -> d
 
 
 def _cancelling() -> int:
-    """How often the running task has been asked to cancel."""
+    """Return the number of pending cancellation requests of the running task."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
-        # A push that does not wait needs no loop.
+        # `next_nowait` works without an event loop.
         return 0
     return 0 if task is None else task.cancelling()

@@ -1,4 +1,4 @@
-"""`HierarchicalBalancer`: limits that follow the load, over minutes."""
+"""`HierarchicalBalancer`: moves limits between capacities to follow the load, over minutes."""
 
 from __future__ import annotations
 
@@ -20,42 +20,41 @@ if TYPE_CHECKING:
 
 
 class HierarchicalBalancer(Uncopied):
-    """Moves slots from children that leave them idle to children that have too few, over minutes.
+    """Move slots from idle children to busy ones, over minutes.
 
         async with HierarchicalBalancer({fetches: (2, 40), parses: (2, 40)}):
             ...
 
-    Within a tree the scheduler shares what the parent has from one grant to the next, by weight. This is for the limits
-    of the children themselves, where each stands for something that is slow to change: the connections of a pool, the
-    workers of a service.
+    Within a tree the scheduler shares the capacity of a parent by weight, from grant to grant. The balancer changes the
+    limits of the children themselves. Use it where a limit represents something that changes slowly: the connections of a
+    pool, the workers of a service.
 
-    Law: no child leaves its bounds, and what one is given another has given up: the sum of the limits stays what it was,
+    Law: every limit stays within its bounds, and each increase is matched by a decrease: the sum of the limits is constant,
     to the millionth.
-    A child gives `step` when at most `idle_below` of its limit was in use, and nobody waited for it, at every look for
-    `idle_after` seconds; it is given `step` when at least `busy_above` was, at every look for `busy_after` seconds. Both
-    are then watched anew. A child without a limit is busy when somebody waits for it.
-    Order: the busiest is given first, the idlest gives first.
-    Bound: three numbers a child.
+    A child gives up `step` when, at every check for `idle_after` seconds, at most `idle_below` of its limit was in use and
+    it had no waiters. It receives `step` when, at every check for `busy_after` seconds, at least `busy_above` was in use.
+    Both children then start a new measurement. A child with a limit of 0 is busy when anything is held there or waits.
+    Order: the busiest child receives first, the idlest child gives first.
+    Bound: three numbers per child.
     Cost: O(n log n) for n children, every `interval` seconds.
-    Cancel safety: leaving the block, in whatever way, leaves the limits as they are.
+    Cancel safety: leaving the block, for any reason, keeps the current limits.
 
-    Raising and lowering is `resize`: what is held is never taken away. A child that somebody else resizes meanwhile is
-    moved from where it is then. A child that is closed leaves the balance, with what it has, and the others go on. `balance()` is
-    one look, for those who have a timer of their own.
+    The balancer calls `resize`, which never revokes a lease. A limit that is resized elsewhere in the meantime is moved from
+    its new value. A closed child is dropped with its limit, and balancing continues for the others. Call `balance()`
+    directly to check once, from a timer of your own.
 
     Args:
-        children: Each child with the least and the greatest limit that it may have: a mapping of `CapacitySource` to
-            `(min, max)`.
-        interval: Seconds from one look to the next, on the loop's clock.
-        idle_after: For how many seconds a child must be idle to give.
-        busy_after: For how many seconds a child must be busy to be given.
+        children: A mapping of each `CapacitySource` to the bounds of its limit, `(min, max)`.
+        interval: Seconds between two checks, on the clock of the event loop.
+        idle_after: Seconds for which a child must be idle before it gives.
+        busy_after: Seconds for which a child must be busy before it receives.
         idle_below: The utilization, from 0 to 1, up to which a child counts as idle.
-        busy_above: The utilization, from 0 to 1, from which on it counts as busy; above `idle_below`.
-        step: How much is moved at a time, above 0.
-        resource: Which resource is moved, one that is held; slots by default.
+        busy_above: The utilization, from 0 to 1, from which a child counts as busy; above `idle_below`.
+        step: The amount moved at a time, above 0.
+        resource: The resource to move, one with a plain number as its limit; slots by default.
 
     Raises:
-        TypeError: A child is no `CapacitySource`, or something that should be a number is none.
+        TypeError: A child is not a `CapacitySource`, or a parameter is not a number.
         ValueError: There is no child, a child is not limited in `resource` or not between its bounds, or a number is out
             of range.
     """
@@ -86,12 +85,12 @@ class HierarchicalBalancer(Uncopied):
         self._task: asyncio.Task[None] | None = None
 
     def balance(self, now: float) -> dict[CapacitySource, float]:
-        """One look: moves what is due, and gives the new limits of those that it changed.
+        """Check all children once, move what is due, and return the changed limits.
 
         Args:
-            now: The time in seconds, on any clock that does not go backwards; always the same one.
+            now: The time in seconds, on any monotonic clock; use the same clock in every call.
         """
-        # A closed one never lives again.
+        # A closed capacity is never reopened.
         self._children = [child for child in self._children if not child.capacity.closed]
         for child in self._children:
             child.look(now, self._idle_below, self._busy_above)
@@ -104,7 +103,7 @@ class HierarchicalBalancer(Uncopied):
             key=lambda child: -child.use,
         )
         changed: dict[CapacitySource, float] = {}
-        # Each gives once. One that cannot give anything gives nobody anything.
+        # Each giver gives once. A giver at its lower bound is skipped.
         giving = (giver for giver in givers if giver.can_give > 0)
         for taker in takers:
             if taker.can_take <= 0:
@@ -116,10 +115,10 @@ class HierarchicalBalancer(Uncopied):
         return changed
 
     async def __aenter__(self) -> Self:
-        """Begins to look, every `interval` seconds, in a task of its own.
+        """Start a background task that checks the children every `interval` seconds.
 
         Raises:
-            RuntimeError: It does so already.
+            RuntimeError: The balancer is running already.
         """
         if self._task is not None:
             raise RuntimeError("this balancer is at work already; leave that block first")
@@ -132,7 +131,7 @@ class HierarchicalBalancer(Uncopied):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stops. An error that ended the looking is raised here."""
+        """Stop the background task, and raise the error that ended it, if any."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -165,7 +164,7 @@ class HierarchicalBalancer(Uncopied):
 
 
 class _Child:
-    """A capacity between its bounds, and since when it is what it is. Amounts are whole millionths, as the core has them."""
+    """A capacity with its bounds, and the times since when it is idle or busy. Amounts are whole millionths, as in the core."""
 
     def __init__(self, capacity: CapacitySource, least: int, greatest: int, resource: str) -> None:
         self.capacity = capacity
@@ -204,7 +203,7 @@ class _Child:
         return self._greatest - self.limit
 
     def move(self, amount: int) -> dict[CapacitySource, float]:
-        """Resizes it, and says to what; not at all if it was closed meanwhile."""
+        """Resize the capacity and return its new limit; an empty mapping if it was closed in the meantime."""
         limit = units(self.limit + amount)
         try:
             self.capacity.resize({self._resource: limit})
@@ -215,8 +214,8 @@ class _Child:
 
 
 def _moved(giver: _Child, taker: _Child, amount: int) -> dict[CapacitySource, float]:
-    """Moves an amount, and gives the new limits; none if one of the two was closed since it was looked at."""
-    # Lowered first, so that the sum is never above what it was.
+    """Move an amount and return the new limits; an empty mapping if one of the two was closed in the meantime."""
+    # Lower first: the sum of the limits must never grow.
     given = giver.move(-amount)
     if not given:
         return {}
@@ -228,7 +227,7 @@ def _moved(giver: _Child, taker: _Child, amount: int) -> dict[CapacitySource, fl
 
 
 def _since(now: float, since: float | None, holds: bool) -> float | None:
-    """Since when something holds, which did since then or did not."""
+    """Return the start of the period in which a condition holds; `None` if it does not hold now."""
     if not holds:
         return None
     return now if since is None else since

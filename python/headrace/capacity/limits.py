@@ -1,4 +1,4 @@
-"""What a capacity may be limited to: a number held at once, an amount per time, or an amount for good."""
+"""The kinds of limits of a capacity: a number held at once, an amount per time, or a fixed total."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from headrace._internal.reprs import describe_value
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
 
-# Of `Rate.per`, in seconds.
+# The range of `Rate.per`, in seconds.
 LEAST, MOST = 1e-6, 366 * 86400
 
-# Amounts are held as whole numbers of millionths, up to so many units.
+# Amounts are stored as whole numbers of millionths; the second is the largest amount, in units.
 MICROS, LARGEST = 10**6, 10**12
 
 SLOTS = "slots"
-"""The resource that a bare number is a number of."""
+"""The resource that a bare number limits."""
 
 Number: TypeAlias = int | float
-"""An amount. It is held as a whole number of millionths, so 0.1 + 0.2 is 0.3."""
+"""An amount. It is stored as a whole number of millionths, so 0.1 + 0.2 is 0.3."""
 
 Cost: TypeAlias = Number | Mapping[str, Number]
 """An amount of slots, or amounts by resource."""
 
 Amounts: TypeAlias = Any
-"""A number where slots are all there is; otherwise a read-only mapping of resource to number."""
+"""A number if a node limits only slots; otherwise a read-only mapping of resource to number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So much in so many seconds: requests a minute, tokens a minute.
+    """An amount per period: requests per minute, tokens per minute.
 
-    In any stretch of `t` seconds at most `burst + amount / per * t` is let through, and what is asked for is let through at
-    the first moment at which that allows it (the generic cell rate algorithm). Releasing gives nothing back; time does.
+    In any interval of `t` seconds at most `burst + amount / per * t` is granted, and each request is granted at the first
+    moment that this allows (the generic cell rate algorithm). Time restores the quota; releasing a lease returns nothing.
 
-    Order: strict. While a request waits for its quota, no smaller one passes it, in its node or in another; only a higher
-    priority in its own node goes first. Nothing of the rate is lost by that.
+    Order: strict. While a request waits for its quota, no smaller request overtakes it, in its node or in another. Only a
+    higher priority in its own node is granted first. No quota is lost by this.
 
-    The moment is that of a timer, and a busy loop comes late. What is granted up to 50 ms after it was ready counts as of when it
-    was ready: the flow keeps its pace, and a stretch may have what the rate brings in 50 ms more. What a loop is late by
-    beyond that is lost, but for what `burst` takes up: a loop that stalls for longer than `burst / (amount / per)` seconds
-    lets through less than the rate.
+    A timer grants waiting requests, and a busy event loop runs its timers late. A grant up to 50 ms late is counted from the
+    time at which it was due: the rate is kept, and an interval may contain 50 ms worth of quota more. Quota from longer
+    delays is lost, except for the part that `burst` can hold: an event loop that stalls for longer than
+    `burst / (amount / per)` seconds grants less than the rate.
 
     Args:
-        amount: How much, from 0; 0 lets nothing through until it is raised. Of one that would be less than a millionth, take more,
-            and a longer `per`.
-        per: In how many seconds, from a microsecond to a year; a minute by default.
-        burst: How much may go at once after a pause, above 0; a larger cost can never be had. By default the flow is
-            even: what one has taken must have come back before the next may go, so that the burst is the largest cost; only
-            a cost above `amount` can never be had.
+        amount: The amount per period, 0 or more. 0 grants nothing until it is raised. Instead of an amount below a
+            millionth, use a larger amount with a longer `per`.
+        per: The period in seconds, from a microsecond to a year; a minute by default.
+        burst: The amount that may be granted at once after a pause, above 0. A larger cost can never be granted. By default
+            the flow is even: the quota of one grant must be restored before the next grant, so the burst is the largest
+            cost. Only a cost above `amount` can then never be granted.
 
     Raises:
-        TypeError: One of them is no number.
-        ValueError: One of them is negative, not finite or above 10**12, `per` is out of range, `burst` is 0, or an amount is above
+        TypeError: A parameter is not a number.
+        ValueError: A parameter is negative, not finite or above 10**12, `per` is out of range, `burst` is 0, or an amount is above
             0 and less than a millionth.
     """
 
@@ -77,17 +77,17 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """So much for good: dollars, the tokens of a run. What is spent does not come back.
+    """A fixed total that is never restored: dollars, the tokens of a run.
 
-    Order: a smaller cost may go past one that what is left does not cover, eight times; what it spends may leave that one too
-    little, which then raises `BudgetExhausted`.
+    Order: a smaller cost may overtake a waiter that the remaining budget does not cover, eight times. If it leaves too little
+    for that waiter, the waiter raises `BudgetExhausted`.
 
     Args:
-        amount: How much, from 0.
+        amount: The total, 0 or more.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is negative, not finite, above 10**12, or above 0 and less than a millionth.
+        TypeError: `amount` is not a number.
+        ValueError: `amount` is negative, not finite, above 10**12, or above 0 and less than a millionth.
     """
 
     amount: Number
@@ -97,7 +97,7 @@ class Budget:
 
 
 Limit: TypeAlias = Number | Rate | Budget
-"""The limit of one resource; a number is held, and comes back when it is released."""
+"""The limit of one resource. A plain number limits the amount held at once; releasing a lease returns it."""
 
 Limits: TypeAlias = "Limit | MappingOf[str, Limit]"
 """The limits of a capacity: one for slots, or a mapping of resource to limit."""
@@ -106,11 +106,11 @@ Limits: TypeAlias = "Limit | MappingOf[str, Limit]"
 def checked(
     parameter: str, value: object, *, above: int | None = None, most: float = LARGEST
 ) -> Number:
-    """A finite number from 0, or above another; at most 10**12, unless another check follows.
+    """Check for a finite number, 0 or more or greater than `above`, and at most `most`.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is less, not finite, or more.
+        TypeError: It is not a number.
+        ValueError: It is out of range or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{parameter} must be a number, got {describe_value(value)}")
@@ -127,10 +127,10 @@ def checked(
 
 
 def checked_amount(parameter: str, value: object, *, above: int | None = None) -> Number:
-    """An amount that can be held as it is, but for less than a millionth.
+    """Check for an amount that can be stored: 0, or at least a millionth.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: As `checked`; or it is above 0 and less than a millionth.
     """
     amount = checked(parameter, value, above=above)
@@ -143,26 +143,26 @@ def checked_amount(parameter: str, value: object, *, above: int | None = None) -
 
 
 def micros(amount: Number) -> int:
-    """An amount in whole millionths, as the core holds it."""
+    """Convert an amount to whole millionths, the unit of the core."""
     return amount * MICROS if isinstance(amount, int) else round(amount * MICROS)
 
 
 def held(amount: Number) -> Number:
-    """An amount to the millionth, as it is held; of the type that it was given in."""
+    """Round an amount to the millionth, and keep its type."""
     return amount if isinstance(amount, int) else micros(amount) / MICROS
 
 
 def units(micros: int) -> Number:
-    """So many millionths as an amount; a whole number if it is one."""
+    """Convert millionths to an amount, an integer if possible."""
     return micros / MICROS if micros % MICROS else micros // MICROS
 
 
 def checked_limits(parameter: str, limits: object) -> dict[str, Limit]:
-    """The limits by resource, as they are held.
+    """Return the limits by resource, rounded to the millionth.
 
     Raises:
         TypeError: They are neither a limit nor a mapping of names to limits.
-        ValueError: One of them cannot be held, or there is none.
+        ValueError: A limit cannot be stored, or the mapping is empty.
     """
     if not isinstance(limits, Mapping):
         return {
@@ -194,11 +194,11 @@ def _checked_limit(parameter: str, limit: object, besides: str = "") -> Limit:
 
 
 Lowered: TypeAlias = "list[tuple[str, str, float, float, float | None]]"
-"""Limits as the core takes them: resource, kind, amount, `per`, burst."""
+"""Limits in the form of the core: resource, kind, amount, `per`, burst."""
 
 
 def to_core(limits: MappingOf[str, Limit]) -> Lowered:
-    """Limits for the core."""
+    """Convert limits to the form of the core."""
     lower: Lowered = []
     for resource, limit in limits.items():
         if isinstance(limit, Rate):
@@ -211,7 +211,7 @@ def to_core(limits: MappingOf[str, Limit]) -> Lowered:
 
 
 def from_core(kind: str, amount: float, per: float, burst: float | None) -> Limit:
-    """A limit of the core's."""
+    """Convert a limit from the form of the core."""
     if kind == "rate":
         return Rate(amount, per, burst)
     return Budget(amount) if kind == "budget" else amount

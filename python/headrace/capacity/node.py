@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from headrace.capacity.limits import Amounts, Limit, Limits
 
-# Of how many resources a `repr` tells.
-_TOLD = 4
+# The number of resources that a `repr` lists.
+_SHOWN = 4
 
 
 class CapacitySource(Uncopied, _core.Capacity):
-    """A limit, under another limit, and so on up to a root; what one node has is shared fairly among those below it.
+    """A node in a tree of limits; each node shares its capacity fairly among its children.
 
         machine = CapacitySource(64)
         fetches = CapacitySource({"slots": 32, "tokens": Rate(90_000)}, machine, weight=2)
@@ -32,38 +32,37 @@ class CapacitySource(Uncopied, _core.Capacity):
             ...
             lease.settle(tokens=812)
 
-    Acquiring takes its cost here and at every ancestor, all or nothing: nobody holds a part of a path while waiting for the
-    rest. A resource that an ancestor does not limit costs nothing there. No event loop is needed to make one, and one tree
-    serves any number of loops and threads.
+    Acquiring takes the cost at this node and at every ancestor, all or nothing: a waiter never holds part of a path. A
+    resource that an ancestor does not limit costs nothing there. Creating a node needs no event loop, and one tree can be
+    used from any number of loops and threads.
 
-    Law: at no node is more held than its limit, at any moment, whatever is cancelled or fails; a limit that is lowered takes
-    nothing away. Whoever waits and fits what is free is served.
-    Order: at one node, the highest priority first, and first come, first served among equals; a wait of ten seconds
-    makes up for a priority of 1, so that nobody starves. Among the children of a node, the one that has had least, for
-    its weight: what counts is cost times the time for which it was held. A child that had nothing to do saves nothing up.
-    A smaller cost may go past one that lacks slots or a part of a budget, eight times; then what comes free is kept for that
-    one. Order at a rate is strict: a smaller cost does not go past a larger one that lacks only quota.
-    Bound: one entry for each that waits.
+    Law: the amount held at a node never exceeds its limit, even when tasks are cancelled or fail. Lowering a limit revokes
+    no lease. A waiter is served when its cost fits the free capacity.
+    Order: at one node, the highest priority first, and FIFO among equal priorities. A wait of ten seconds counts as much as
+    1 of priority, so no waiter starves. Among the children of a node, the child with the least usage for its weight comes
+    first; usage is cost times the time for which it was held. An idle child accumulates no credit.
+    A smaller cost may overtake a waiter that lacks slots or part of a budget, eight times; after that, freed capacity is
+    reserved for the waiter. Order at a rate is strict: a smaller cost never overtakes a larger one that lacks only quota.
+    Bound: one entry for each waiter.
     Cost: O(depth) to acquire and release without contention; with it, O(depth x log(children)).
-    Cancel safety: whoever is cancelled while waiting holds nothing, also if it was granted in that moment; its place is
-    lost. What the grant took of a rate or a budget reverts.
+    Cancel safety: a cancelled waiter holds nothing, even if it was granted at that moment, and loses its place in the
+    queue. The amount that such a grant took of a rate or a budget is refunded.
 
     Args:
-        limit: A number of slots; a `Rate` or a `Budget`; or a mapping of resource to one of the three. A number is from 0,
-            and kept as a whole number of millionths; 0 lets nobody in until it is raised.
-        parent: The node above; `None` for a root.
-        weight: The share among its siblings, relative to theirs; from 0.001 to 1,000,000.
-        name: For messages and displays.
-        clock: For a root: what gives the time in seconds, as `time.monotonic`, which is the default; the clock of the whole
-            tree. `loop.time` of a virtual loop makes it one of the loop's things. It is called by whoever uses the tree, in
-            that thread.
+        limit: A number of slots, a `Rate`, a `Budget`, or a mapping of resource to one of the three. A number is 0 or more,
+            and is stored as a whole number of millionths. 0 grants nothing until the limit is raised.
+        parent: The parent node; `None` for a root.
+        weight: The share relative to the siblings, from 0.001 to 1,000,000.
+        name: A name for messages and displays.
+        clock: For a root only: the clock of the whole tree, a function that returns the time in seconds; `time.monotonic`
+            by default. Pass `loop.time` to run the tree on virtual time. It is called in the thread that uses the tree.
 
     Raises:
-        TypeError: `limit` is no limit, `parent` no `CapacitySource`, `weight` no number, `name` no string, or `clock` not
-            callable.
+        TypeError: `limit` is not a limit, `parent` not a `CapacitySource`, `weight` not a number, `name` not a string, or
+            `clock` not callable.
         ValueError: A limit is negative or not finite, above 10**12, or above 0 and less than a millionth; `weight` is out of
-            range; a resource is another kind of limit elsewhere in the tree; there is a `clock` beside a `parent`; or `parent` is
-            this capacity or below it.
+            range; a resource has another kind of limit elsewhere in the tree; both `clock` and `parent` are given; or
+            `parent` is this node or one of its descendants.
         ClosedError: `parent` is closed.
     """
 
@@ -86,15 +85,15 @@ class CapacitySource(Uncopied, _core.Capacity):
         if parent is not None and any(node is self for node in _path(parent)):
             raise ValueError(f"parent must not be the capacity itself or below it, got {parent!r}")
         super().__init__(to_core(limits), parent, weight, name, clock)
-        # In a list of one, which the core exchanges in the step in which it changes its own limits.
+        # A list of one element: the core replaces the element in the same atomic step as its own limits.
         self._current: list[Mapping[str, Limit]] = [MappingProxyType(limits)]
-        # Whether slots are all there is here, and on the whole path: amounts are bare numbers then.
+        # Whether this node, and the whole path, limits only slots: amounts are then bare numbers.
         self._is_plain = not hasattr(limit, "keys")
         self._has_plain_path: bool = self._is_plain and (parent is None or parent._has_plain_path)
         self._parent = parent
-        # Weak, in the order in which they were made: whoever drops a child has done with it.
+        # Weak references, in order of creation: a child that is dropped elsewhere is no longer in use.
         self._children: dict[int, weakref.KeyedRef[int, CapacitySource]] = {}
-        # Made for the first child: leaves come and go by the thousand.
+        # Created with the first child: a tree may create and drop thousands of leaves, which need none.
         self._forget: Callable[[weakref.KeyedRef[int, CapacitySource]], None] | None = None
         if parent is not None:
             parent._adopt(self)
@@ -113,16 +112,16 @@ class CapacitySource(Uncopied, _core.Capacity):
     def _limits(self) -> Mapping[str, Limit]:
         return self._current[0]
 
-    # What it is.
+    # Configuration.
 
     @property
     def parent(self) -> CapacitySource | None:
-        """The node above; `None` for a root."""
+        """The parent node; `None` for a root."""
         return self._parent
 
     @property
     def children(self) -> tuple[CapacitySource, ...]:
-        """The nodes below that are still in use, in the order in which they were made."""
+        """The child nodes that are still in use, in order of creation."""
         found = (child() for child in tuple(self._children.values()))
         return tuple(child for child in found if child is not None)
 
@@ -133,58 +132,62 @@ class CapacitySource(Uncopied, _core.Capacity):
 
     @property
     def limit(self) -> Any:
-        """What it is limited to, as it was given: one limit, or a mapping."""
+        """The limit in the form in which it was given: one limit, or a mapping."""
         return self._limits[SLOTS] if self._is_plain else self._limits
 
-    # How it goes. Amounts are numbers if slots are all there is, and else mappings of resource to number.
+    # State. Amounts are numbers if the node limits only slots, otherwise mappings of resource to number.
 
     @property
     def held(self) -> Amounts:
-        """What is held, here and below: of a rate what has not come back yet, of a budget what is spent or held."""
+        """The amount held by this node and its descendants.
+
+        For a rate it is the quota that has not been replenished yet, for a budget the amount spent or held.
+        """
         return _shaped(self._held(), self._is_plain)
 
     @property
     def available(self) -> Amounts:
-        """What is free along the path: here and at every ancestor. Those who wait may be about to have it.
+        """The amount that is free along the path, from this node to the root. Waiters may be about to get it.
 
         Raises:
-            ClosedError: The node is closed; so with `peek`.
+            ClosedError: The node is closed; `peek` raises it too.
         """
         return _shaped(self._left(), self._has_plain_path)
 
     @property
     def utilization(self) -> float:
-        """Which part of the limit is held: of the resource that is most in use. Above 1 after a limit was lowered.
+        """The fraction of the limit that is held, for the most used resource. Above 1 after a limit was lowered.
 
-        A limit of 0 is in use wholly if anything is held, and else not at all.
+        For a limit of 0 it is 1 if anything is held, otherwise 0.
         """
         held, limits = self._held(), self._limits
         return max(_part(held[resource], limit) for resource, limit in limits.items())
 
     def peek(self) -> Amounts | None:
-        """What could be had now along the path, were nobody waiting; `None` if that is nothing, as in a pause."""
+        """Return the amount free along the path, ignoring waiters; `None` if it is zero, for example while paused."""
         found = self._left()
         return _shaped(found, self._has_plain_path) if any(found.values()) else None
 
     def snapshot(self) -> CapacitySnapshot:
-        """This node and all below it, at one moment. O(number of nodes)."""
+        """Return a consistent snapshot of this node and its descendants. O(number of nodes)."""
         return CapacitySnapshot.of(self._snapshot())
 
-    # What is done to it.
+    # Changes.
 
     def resize(self, limit: Limits) -> None:
-        """Changes the limit, for everybody, at once.
+        """Change the limit at once, for all users of the node.
 
-        Raising it serves in the same call those who fit now. Lowering it takes nothing away: what is held above it comes
-        back as it is released. 0 pauses. A waiter that is now above the limit stays, until it is raised.
+        Raising the limit grants, in the same call, all waiters that now fit. Lowering it revokes nothing: the excess
+        returns as leases are released. 0 pauses the node. A waiter whose cost is above the new limit keeps waiting until
+        the limit is raised.
 
         Args:
-            limit: One limit, if slots are all there is; or a mapping of some of the resources to their new limits. A
-                resource keeps its kind: a number stays a number, a rate a rate.
+            limit: One limit, if the node limits only slots; or a mapping of some of the resources to their new limits. A
+                resource keeps its kind: a number stays a number, a rate stays a rate.
 
         Raises:
-            TypeError: It is no limit.
-            ValueError: A limit is negative or not finite, the node knows no such resource, or it is of another kind.
+            TypeError: `limit` is not a limit.
+            ValueError: A limit is negative or not finite, the node has no such resource, or the kind differs.
             ClosedError: The node is closed.
         """
         changed = checked_limits("limit", limit)
@@ -200,8 +203,8 @@ class CapacitySource(Uncopied, _core.Capacity):
             ):
                 raise ValueError(f"{resource!r} of {self!r} is {old!r}, and cannot become {new!r}")
         lower = to_core(changed)
-        # Another call may come first: of another thread, or, in this one, of a signal handler, a finaliser or the clock. The
-        # core then changes nothing, and what that call changed is kept.
+        # A concurrent call may change the limits first: from another thread, or in this one from a signal handler, a
+        # finaliser or the clock. The core then changes nothing, and the loop retries on top of that change.
         while True:
             before = self._limits
             after = MappingProxyType({**before, **changed})
@@ -217,34 +220,34 @@ class CapacitySource(Uncopied, _core.Capacity):
 
     def _repr_parts(self) -> Iterator[str]:
         held = self._held()
-        for resource, limit in islice(self._limits.items(), _TOLD):
+        for resource, limit in islice(self._limits.items(), _SHOWN):
             whole = limit if isinstance(limit, (int, float)) else limit.amount
             how = f" in {limit.per} s" if isinstance(limit, Rate) else ""
             yield f"{held[resource]} of {whole} {short_repr(resource)[1:-1]}{how}"
-        if len(self._limits) > _TOLD:
-            yield f"{len(self._limits) - _TOLD} more resources"
+        if len(self._limits) > _SHOWN:
+            yield f"{len(self._limits) - _SHOWN} more resources"
         if self.waiting:
             yield f"{self.waiting} waiting"
         yield "closed" if self.closed else "paused" if self.paused else "open"
 
 
 class QuotaCapacitySource(CapacitySource):
-    """A capacity whose resources are all rates, or budgets: releasing a lease gives nothing back, time does.
+    """A capacity that has only rates and budgets: time restores a rate, and releasing a lease returns nothing.
 
         service = QuotaCapacitySource({"requests": Rate(500), "tokens": Rate(90_000)})
         async with service.acquire({"requests": 1, "tokens": 900}) as lease:
             ...
             lease.settle(tokens=812)
 
-    All else is as with `CapacitySource`, which takes rates too. What this class adds is that nothing can be held here by
-    mistake: a bare number is refused.
+    It behaves like `CapacitySource`, which accepts rates too. The difference is a check: a bare number, which would be
+    held until it is released, is rejected.
 
     Args:
         limit: A `Rate` or a `Budget`, for `"slots"`; or a mapping of resource to one of the two.
-        parent: As with `CapacitySource`; so are `weight`, `name` and `clock`.
-        weight: The share among its siblings.
-        name: For messages and displays.
-        clock: What gives the time, for a root.
+        parent: The parent node; `None` for a root.
+        weight: The share relative to the siblings.
+        name: A name for messages and displays.
+        clock: For a root only: the clock of the whole tree, as in `CapacitySource`.
 
     Raises:
         TypeError: As `CapacitySource`.
@@ -271,11 +274,11 @@ class QuotaCapacitySource(CapacitySource):
 def checked_capacity(
     capacity: CapacitySource, cost: float | Mapping[str, float], priority: int
 ) -> CapacitySource:
-    """The capacity, if it is one, and if that cost may be asked of it at that priority.
+    """Return the capacity after checking that it can grant this cost at this priority.
 
     Raises:
-        TypeError: It is something else, or `cost` or `priority` is of the wrong type.
-        ValueError: The cost is none, or can never be had there.
+        TypeError: It is not a `CapacitySource`, or `cost` or `priority` is of the wrong type.
+        ValueError: The cost is invalid, or can never be granted there.
     """
     given = cast("object", capacity)
     if not isinstance(given, CapacitySource):
@@ -285,13 +288,13 @@ def checked_capacity(
 
 
 def under(capacity: CapacitySource) -> str:
-    """That something is under this capacity, for `repr`."""
+    """Return the phrase that names this capacity in a `repr`."""
     return "under a capacity" if capacity.name is None else f"under {short_repr(capacity.name)}"
 
 
 def _path(capacity: CapacitySource) -> Iterator[CapacitySource]:
-    """The capacity and its ancestors."""
-    # Of one that was not initialised, the core says so.
+    """Yield the capacity and its ancestors, up to the root."""
+    # Raises in the core if the capacity was not initialised.
     _ = capacity.name
     above: CapacitySource | None = capacity
     while above is not None:

@@ -1,4 +1,4 @@
-"""What a tree of capacities was doing at one moment."""
+"""`CapacitySnapshot`: the state of a tree of capacities at one moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from headrace.capacity.limits import Limit
 
 Shown: TypeAlias = tuple[Any, Any, Any, Any, Any]
-"""What the core says of a node: what it is, counts, times, flags, and the same of its children."""
+"""A node in the form that the core returns: configuration, counts, times, flags and the children in the same form."""
 
 V = TypeVar("V")
 
@@ -23,11 +23,11 @@ def _refuse(*_args: object, **_kwargs: object) -> NoReturn:
 
 
 class FrozenDict(dict[str, V]):
-    """What is so of each resource, for good: a dictionary that can be hashed, copied and pickled, but not changed."""
+    """An immutable dictionary that can be hashed, copied and pickled."""
 
     __slots__ = ()
 
-    # In the place of methods of many types.
+    # Typed as `Any`: one function replaces methods with different signatures.
     __setitem__: ClassVar[Any] = _refuse
     __delitem__: ClassVar[Any] = _refuse
     __ior__: ClassVar[Any] = _refuse
@@ -46,51 +46,52 @@ class FrozenDict(dict[str, V]):
 
 @dataclass(frozen=True, slots=True)
 class CapacitySnapshot:
-    """A capacity and those below it, all at the same moment.
+    """The state of a capacity and its descendants, all at the same moment.
 
-    Iterating it gives this one and all below it, each before its children. It does not change, and can be hashed, copied, pickled and
-    given to `dataclasses.asdict`.
+    Iterate over it to get this node and its descendants, each before its children. A snapshot is immutable. It can be hashed,
+    copied, pickled and passed to `dataclasses.asdict`.
     """
 
     name: str | None
-    """What it is called."""
+    """The name of the node."""
     limit: Mapping[str, Limit]
-    """Its limit, by resource."""
+    """The limit of each resource."""
     held: Mapping[str, float]
-    """By resource, here and below: of slots what is held, of a rate what has not come back yet, of a budget what is spent or
-    held."""
+    """The amount held of each resource, by this node and its descendants. For a rate it is the quota that has not been
+    replenished yet, for a budget the amount spent or held."""
     reserved: Mapping[str, float]
-    """By resource: what is kept free for waiters that were passed too often."""
+    """The amount of each resource that is reserved for waiters that were overtaken too often."""
     weight: float
-    """Its share among its siblings, relative to theirs."""
+    """The share relative to the siblings."""
     waiting: int
-    """How many wait, here and below; those already granted do not."""
+    """The number of waiters of this node and its descendants, without those already granted."""
     leases: int
-    """How many leases are held, here and below."""
+    """The number of leases held at this node and its descendants."""
     granted: int
-    """How many leases were granted, here and below, since it was made."""
+    """The number of leases granted at this node and its descendants since the node was created."""
     bypassed: int
-    """How often, here and below, a smaller cost went past one that waits and did not fit; at rates none does."""
+    """How often, at this node and its descendants, a smaller cost overtook a waiter that did not fit. Always 0 for rates."""
     mean_hold: float | None
-    """For how many seconds leases are held, here and below, as a moving average of which the newest is an eighth; `None` before
-    one was measured. Where nobody waits, only one in sixteen is, after the first sixteen."""
+    """The mean time in seconds for which leases are held, at this node and its descendants; `None` before the first measurement.
+    It is a moving average in which the newest value counts for an eighth. Without waiters, only one lease in sixteen is
+    measured, after the first sixteen."""
     share_received: float | None
-    """Which part it had, from 0 to 1, of all that its siblings and it had while somebody waited, counted as cost x time;
-    `None` for a root, and where nobody had to wait yet. What only one of them uses does not count, nor does what that one
-    holds from before the others came, for as long as its leases are held on average."""
+    """The fraction, from 0 to 1, that this node received of the usage of all siblings while there were waiters. Usage is cost x
+    time. `None` for a root, and before the first wait. Usage by a single sibling alone does not count. Neither do the leases
+    that it still holds when others arrive, for the mean time that its leases are held."""
     share_due: float | None
-    """Which part is due to it by its weight, among those of its siblings that had or wait for anything; of one that had nothing
-    yet, as if it came now. `None` for a root."""
+    """The fraction that its weight entitles it to, among the siblings that received or wait for anything. For a node that has
+    received nothing yet, it is computed as if the node arrived now. `None` for a root."""
     paused: bool
-    """Whether it is paused, or one above it."""
+    """Whether this node or an ancestor is paused."""
     closed: bool
-    """Whether it is closed, or one above it."""
+    """Whether this node or an ancestor is closed."""
     children: tuple[CapacitySnapshot, ...]
-    """Those below, in the order in which they were made."""
+    """The snapshots of the children, in order of creation."""
 
     @classmethod
     def of(cls, shown: Shown) -> CapacitySnapshot:
-        """A snapshot out of the core's tuples."""
+        """Build a snapshot from the tuples of the core."""
         (name, resources, weight, waiting), counts, times, flags, children = shown
         leases, granted, bypassed = counts
         mean_hold, received, due = times

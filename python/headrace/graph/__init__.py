@@ -1,4 +1,4 @@
-"""Tasks that depend on each other, and sources that hand them out in order."""
+"""Dependency graphs of tasks, and sources that yield ready tasks in order."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
-"""`Ageing`: urgent things first, and nothing waits for ever.
+"""`Ageing`: a priority order without starvation.
 
-What became due at time `t` with priority `p` stands at `t - p * ageing`, and the least comes first. So a priority is
-worth a head start of so many seconds, and whatever waits is overtaken only by what comes within its lead. The place does
-not change while a thing waits, so that nothing is ever sorted again.
+An item that became due at time `t` with priority `p` has the position `t - p * ageing`, and the lowest position is first.
+A priority step is therefore worth a head start of `ageing` seconds, and a waiting item is overtaken only by items that
+arrive within their head start. The position of an item is constant, so the queue is never sorted again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ageing:
-    """The places of things in an order of priority."""
+    """Computes the positions of items in a priority order."""
 
     __slots__ = ("_priority", "_seconds", "clock")
 
@@ -33,7 +33,7 @@ class Ageing:
 
     @property
     def priority(self) -> Callable[[Any], float] | None:
-        """What gives the priority of a thing."""
+        """The function that returns the priority of an item; `None` for the default."""
         return self._priority
 
     @priority.setter
@@ -42,7 +42,7 @@ class Ageing:
 
     @property
     def seconds(self) -> float:
-        """The head start of one step of priority."""
+        """The head start of one priority step, in seconds."""
         return self._seconds
 
     @seconds.setter
@@ -50,10 +50,11 @@ class Ageing:
         self._seconds = check_seconds("ageing", ageing)
 
     def place(self, item: Any, since: float | None = None) -> float:
-        """Where a thing stands that has waited since a time; None for now.
+        """Return the position of an item that has waited since the given time; None for now.
 
         Raises:
-            TypeError, ValueError: Its priority is no finite number. Exception: what `priority` raises.
+            TypeError, ValueError: The priority is not a finite number.
+            Exception: An error raised by `priority`.
         """
         given = getattr(item, "priority", 0) if self._priority is None else self._priority(item)
         rank = check_finite("priority", given)
@@ -61,13 +62,16 @@ class Ageing:
 
 
 class Aged:
-    """What sources by priority can be set to."""
+    """The properties that sources with a priority order share."""
 
     _ageing: Ageing
 
     @property
     def priority(self) -> Callable[[Any], float] | None:
-        """What gives the priority of an item, live; None for its attribute `priority`, or else 0."""
+        """The function that returns the priority of an item; None for its attribute `priority`, or 0 without one.
+
+        It can be set at any time.
+        """
         return self._ageing.priority
 
     @priority.setter
@@ -76,7 +80,7 @@ class Aged:
 
     @property
     def ageing(self) -> float:
-        """By how many seconds one step of priority puts an item before others, live: for the items that are to come."""
+        """The head start of one priority step, in seconds. A new value applies to the items that arrive later."""
         return self._ageing.seconds
 
     @ageing.setter

@@ -1,9 +1,9 @@
-"""Cycles among the nodes of a batch that is to be added to a `DependencyGraph`.
+"""Cycle detection in a batch of nodes before it is added to a `DependencyGraph`.
 
-A node depends on nodes that are there already, or that are in the same batch. No old node depends on a new one yet. So no
-cycle contains an old node, and the batch is checked by itself: O(its nodes + their dependencies), whatever the size
-of the graph. Only a dependency between two old nodes can close a cycle through others, which the core looks for when
-that one is added.
+A new node depends on existing nodes or on nodes of the same batch. No existing node depends on a new one yet. So no cycle
+contains an existing node, and it is enough to check the batch itself: O(its nodes + their dependencies), regardless of
+the size of the graph. Only a dependency between two existing nodes can close a cycle through others. The core checks for
+that cycle when the dependency is added.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
 _SHOWN = 12
-"""How many keys of a cycle a message names."""
+"""The number of keys of a cycle that a message shows."""
 
 
 def check(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> None:
-    """Refuses a batch in which nodes depend on each other in a cycle.
+    """Raise an error if the nodes of a batch depend on each other in a cycle.
 
     Args:
-        needs: For each node the indices of those that it depends on, in this batch.
-        keys: Their keys.
+        needs: For each node, the indices of its dependencies in this batch.
+        keys: The keys of the nodes.
 
     Raises:
-        CycleError: There is no order in which each node comes after those that it depends on.
+        CycleError: The nodes have no topological order.
 
     Cost: O(nodes + dependencies), without recursion.
     """
@@ -50,7 +50,7 @@ def check(needs: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> None:
 
 
 def _cycle(needs: Sequence[Sequence[int]], missing: Sequence[int]) -> list[int]:
-    """A cycle among the nodes that still miss something, each of which depends on another one of them."""
+    """Return a cycle among the nodes with missing dependencies, each of which depends on another such node."""
     node = next(node for node, number in enumerate(missing) if number)
     walked: dict[int, None] = {}
     while node not in walked:
@@ -61,7 +61,7 @@ def _cycle(needs: Sequence[Sequence[int]], missing: Sequence[int]) -> list[int]:
 
 
 def cycle_error(cycle: Sequence[Hashable]) -> CycleError:
-    """The error for a cycle, whose first key stands at its end again."""
+    """Return the error for a cycle, given with its first key repeated at the end."""
     names = [shown(key) for key in cycle]
     if len(names) > _SHOWN:
         left_out = len(names) - _SHOWN

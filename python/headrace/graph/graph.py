@@ -1,12 +1,12 @@
 """`DependencyGraph`: nodes of work that depend on each other.
 
-This is the interface: it checks arguments, turns keys into the numbers of nodes, and words the errors. The state of the
+This module is the interface: it checks arguments, maps keys to node numbers and creates the errors. The state of the
 graph is in the core (`rust/py/src/graph/mod.rs`), which changes it in atomic steps without a lock. So no code here
-runs under a lock, and each method may be called from anywhere: from `__hash__`, `__eq__` and `__repr__` of keys,
+runs under a lock, and every method can be called from anywhere: from `__hash__`, `__eq__` and `__repr__` of keys,
 finalisers, signal handlers, callbacks and threads.
 
-The state may change between two calls of the core. Each method therefore makes one change, and the core checks
-again whatever the method looked up before it.
+The state may change between two calls of the core. Each method therefore makes one change, and the core checks again
+everything that the method looked up before it.
 """
 
 from __future__ import annotations
@@ -31,46 +31,46 @@ if TYPE_CHECKING:
     NodeFacts = tuple[Hashable, Any, tuple[Hashable, ...], int, Any, BaseException | None, Hashable]
 
 _STATES: Final = tuple(DependencyState)
-"""By the numbers that the core has for them."""
+"""The states, indexed by their numbers in the core."""
 
 
 class DependencyGraph(Uncopied):
-    """Nodes, each with a key, an item, and the keys of the nodes that have to be completed before it is ready.
+    """A graph of work: each node has a key, an item and the keys of the nodes that it depends on.
 
         graph = DependencyGraph()
         graph.add("fetch", fetch)
         graph.add("parse", parse, depends_on=["fetch"])
         runner = HierarchicalTaskPoolRunner(DependencySourceObj(graph), capacity)
 
-    A `DependencySourceObj` gives the items of nodes that are ready, and a runner over it completes and fails them by
-    itself. Whoever pulls them otherwise says `complete(key)` or `fail(key, error)`. It may grow at any time, also by
-    what its own nodes do while they run.
+    A `DependencySourceObj` yields the items of ready nodes, and a runner over it completes and fails the nodes itself.
+    Code that pulls the items in another way calls `complete(key)` or `fail(key, error)`. The graph can grow at any time,
+    also from the work of its own nodes.
 
-    A node that fails aborts whatever depends on it, directly or not; those are never run, and say what failed
-    (`graph[key].caused_by` and `.error`). So does a node that is aborted by `abort`. What depends on a node that has
-    failed or was aborted before is aborted when it is added.
+    A node that fails, or is aborted by `abort`, aborts all nodes that depend on it, directly or not. These never run;
+    `graph[key].caused_by` and `.error` name the failure. A node that is added with a failed or aborted dependency is
+    aborted at once.
 
-    The graph is over when all its nodes are completed, failed or aborted, and nothing more will be added: a source that
-    is pulled then closes the graph, and ends. With `keep_open` a graph without anything to do is not over: its sources
-    wait until somebody adds a node, or calls `close()`.
+    The graph is finished when all its nodes are completed, failed or aborted and no more nodes will be added. A source
+    that is pulled in that state closes the graph and ends. With `keep_open` the sources of an idle graph wait until a
+    node is added or `close()` is called.
 
-    Any thread may use it, and any number of sources and runners may share one: each node is given out once.
+    The graph is thread-safe. Any number of sources and runners can share it: each node is taken once.
 
-    Law: a node becomes ready exactly when all that it depends on is completed, and is given out at most once.
-    Order: nodes that one completion makes ready become so in the order in which they came to depend on that node, and
-    nodes that are ready when they are added in the order in which they are given.
-    Bound: all nodes, with their items, their values and errors; `forget()` drops those that are settled.
-    Cost: O(nodes + dependencies) over the whole life, without recursion, and nothing for looking on: a node that is
-    added is in no cycle yet, so `add` checks nothing but itself and `add_all` nothing but its batch. `depend` looks
-    at whatever depends on the node that gets the dependency. Besides, each callback of `on_ready`, and each source, which has one,
-    is called once for each node. Each of these steps looks nodes up in O(log nodes).
-    Cancel safety: nothing waits here, and no lock is held: finalisers, signal handlers and methods of keys may call anything here.
+    Law: a node becomes ready exactly when all its dependencies are completed, and is taken at most once.
+    Order: nodes made ready by the same completion become ready in the order in which they came to depend on that node.
+    Nodes without open dependencies become ready in the order in which they are added.
+    Bound: all nodes, with their items, values and errors; `forget()` drops the settled ones.
+    Cost: O(nodes + dependencies) over the whole life, without recursion; looking at the graph adds nothing. A new node is
+    not in a cycle yet, so `add` checks only the node and `add_all` only its batch. `depend` visits all nodes that depend
+    on the changed node. In addition, each `on_ready` callback is called once per node; every source has one such
+    callback. Each of these steps looks nodes up in O(log nodes).
+    Cancel safety: no method waits or holds a lock. Finalisers, signal handlers and methods of keys may call any of them.
 
     Args:
-        keep_open: Whether sources go on waiting when there is nothing to do, until `close()`.
+        keep_open: Whether the sources of an idle graph keep waiting until `close()`.
 
     Raises:
-        TypeError: `keep_open` is no bool.
+        TypeError: `keep_open` is not a bool.
     """
 
     _instead = "add the same nodes to another one"
@@ -79,24 +79,24 @@ class DependencyGraph(Uncopied):
         self._keep_open = check_flag("keep_open", keep_open)
         self._core = GraphCore()
 
-    # Growing.
+    # Adding nodes and dependencies.
 
     def add(self, key: Hashable, item: Any = NOTHING, depends_on: Iterable[Hashable] = ()) -> None:
-        """Adds a node.
+        """Add a node.
 
         Args:
-            key: Names it in the graph: anything that can be hashed.
-            item: What is given out when it is ready: a `Task`, a callable (which is given out as a `Task` with this
-                key), or any value; the key itself if there is none.
+            key: The name of the node in the graph: any hashable object.
+            item: The item that is taken when the node is ready: a `Task`, a callable (which is taken as a `Task` with
+                this key), or any value; by default the key itself.
             depends_on: The keys of nodes of this graph.
 
         Raises:
-            CycleError: It depends on itself.
+            CycleError: The node depends on itself.
             ClosedError: The graph is closed.
-            TypeError: `key` cannot be hashed, or `depends_on` is no iterable of keys; a text is none.
-            ValueError: There is a node with this key, or none for something that it depends on; or `item` is a `Task`
-                that another node has, which is not settled.
-            BaseException: what a callback of `on_ready` raised; the node is there.
+            TypeError: `key` is not hashable, or `depends_on` is not an iterable of keys; strings are rejected.
+            ValueError: The key exists already, a dependency does not exist, or `item` is a `Task` that belongs to another
+                node, which is not settled.
+            BaseException: An error raised by an `on_ready` callback; the node has been added.
 
         Cost: O(its dependencies).
         """
@@ -106,15 +106,15 @@ class DependencyGraph(Uncopied):
         self,
         nodes: Iterable[tuple[Hashable, Any] | tuple[Hashable, Any, Iterable[Hashable]]],
     ) -> None:
-        """Adds several nodes, all of them or, if anything is wrong with one, none.
+        """Add several nodes atomically: if one of them is invalid, none is added.
 
         Args:
-            nodes: For each node what `add` takes: `(key, item)` or `(key, item, depends_on)`. They may depend on each
-                other and stand in any order.
+            nodes: The arguments of `add` for each node: `(key, item)` or `(key, item, depends_on)`. The nodes may depend
+                on each other, in any order.
 
         Raises:
-            CycleError: Some of them depend on each other in a circle, which the message shows.
-            ClosedError, TypeError, ValueError, Exception: as `add`.
+            CycleError: Some nodes depend on each other in a cycle, which the message shows.
+            ClosedError, TypeError, ValueError, Exception: As in `add`.
 
         Cost: O(the nodes + their dependencies).
         """
@@ -154,7 +154,7 @@ class DependencyGraph(Uncopied):
     def _indices(
         self, batch: Iterable[tuple[Hashable, Any, list[Hashable]]]
     ) -> dict[Hashable, int]:
-        """The index of each entry of a batch by its key, which must be a new one."""
+        """Map the keys of a batch, which must be new, to the indices of its entries."""
         indices: dict[Hashable, int] = {}
         for index, (key, _, _) in enumerate(batch):
             if indices.setdefault(key, index) != index or self._core.find(key) is not None:
@@ -162,7 +162,7 @@ class DependencyGraph(Uncopied):
         return indices
 
     def _need(self, key: Hashable, need: Hashable, batch: Mapping[Hashable, int]) -> int:
-        """The number of a dependency, or `~n` for entry `n` of the batch."""
+        """Return the number of a dependency, or `~n` for entry `n` of the batch."""
         if (index := batch.get(need)) is not None:
             return ~index
         if (number := self._core.find(need)) is not None:
@@ -170,26 +170,26 @@ class DependencyGraph(Uncopied):
         raise _unknown_need(key, need)
 
     def depend(self, key: Hashable, *depends_on: Hashable) -> bool:
-        """Lets a node that was not taken yet depend on more nodes: all of these, or, if anything is wrong, none.
+        """Add dependencies to a node that was not taken yet, all of them or, on an error, none.
 
-        One that was ready waits again. If one of these has failed or was aborted, the node is aborted.
+        A ready node becomes pending again. If a new dependency has failed or was aborted, the node is aborted.
 
         Args:
             key: The node.
             *depends_on: The keys of other nodes.
 
         Returns:
-            False if the node was aborted meanwhile: then nothing happens.
+            False if the node was aborted in the meantime; the call then has no effect.
 
         Raises:
-            CycleError: One of them depends on the node, directly or not; the message shows how.
+            CycleError: A new dependency depends on the node, directly or not; the message shows the cycle.
             RuntimeError: The node is running, completed or has failed.
-            TypeError: A key cannot be hashed.
-            ValueError: There is no node for one of the keys.
-            BaseException: what a callback of `on_ready` raised; the dependencies are there.
+            TypeError: A key is not hashable.
+            ValueError: A key does not exist.
+            BaseException: An error raised by an `on_ready` callback; the dependencies have been added.
 
-        Cost: O(what depends on the node, directly or not, with its dependencies): for a node on which nothing
-        depends, O(1) each.
+        Cost: O(all direct and indirect dependants of the node, with their dependencies); O(1) per dependency for a node
+        without dependants.
         """
         keys = _keys(depends_on)
         node = self._find(key)
@@ -211,39 +211,39 @@ class DependencyGraph(Uncopied):
         )
 
     def close(self) -> None:
-        """Says that nothing more will be added. Idempotent.
+        """Close the graph for new nodes. Idempotent.
 
-        The nodes that are there go their way; sources end when all are settled.
+        Existing nodes are still processed; sources end when all nodes are settled.
 
         Raises:
-            BaseException: what a callback of `on_finished` raised.
+            BaseException: An error raised by an `on_finished` callback.
         """
         self._core.close()
 
     def close_if_over(self) -> bool:
-        """Closes the graph if it has nothing to do, unless it is to be kept open; what a source asks that finds no node.
+        """Close an idle graph, unless it was created with `keep_open`. Sources call this when they find no node.
 
         Returns:
-            Whether the graph is over: closed, with all its nodes settled.
+            Whether the graph is closed and all its nodes are settled.
         """
         return self._core.close_if_over(self._keep_open)
 
     # Taking and settling.
 
     def take(self, key: Hashable, default: Any = NOTHING) -> Any:
-        """Takes a node that is ready: from now on it is running. What sources do when they are pulled.
+        """Take a ready node and mark it as running. Sources call this when they are pulled.
 
         Args:
             key: The node.
-            default: What to return if it is not ready.
+            default: The value to return if the node is not ready.
 
         Returns:
-            Its item; for a callable that is no `Task`, a new `Task` of it with the node's key, built in the caller's
-            context.
+            The item of the node. A callable that is not a `Task` is wrapped in a new `Task` with the key of the node, in
+            the context of the caller.
 
         Raises:
-            RuntimeError: It is not ready, and there is no `default`.
-            ValueError: There is no such node, and no `default`.
+            RuntimeError: The node is not ready, and `default` is not given.
+            ValueError: The node does not exist, and `default` is not given.
         """
         node = self._core.find(key)
         found = None if node is None else self._core.item(node)
@@ -261,84 +261,84 @@ class DependencyGraph(Uncopied):
         raise RuntimeError(f"node {key!r} is {state.value}: only one that is ready can be taken")
 
     def complete(self, key: Hashable, value: Any = None) -> bool:
-        """Says that the work of a node, which is ready or running, was done. Nodes that waited for it alone are ready.
+        """Complete a ready or running node. Nodes for which it was the last open dependency become ready.
 
         Args:
             key: The node.
-            value: What came of it, for `graph[key].value`.
+            value: The result, stored in `graph[key].value`.
 
         Returns:
-            False if the node was aborted meanwhile: then nothing happens.
+            False if the node was aborted in the meantime; the call then has no effect.
 
         Raises:
-            RuntimeError: It waits for others still, or has been completed or failed before.
-            ValueError: There is no such node.
-            BaseException: what a callback of `on_ready` raised; the node is completed.
+            RuntimeError: The node is pending, or was completed or failed before.
+            ValueError: The node does not exist.
+            BaseException: An error raised by an `on_ready` callback; the node is completed.
 
-        Cost: O(what depends on it directly).
+        Cost: O(direct dependants).
         """
         return _was_settled(key, self._core.complete(self._find(key), value))
 
     def fail(self, key: Hashable, error: BaseException) -> bool:
-        """Says that the work of a node, which is ready or running, has failed. What depends on it is aborted.
+        """Mark a ready or running node as failed, and abort all nodes that depend on it.
 
         Args:
             key: The node.
-            error: What went wrong, for `graph[key].error`, here and in all that is aborted.
+            error: The error, stored in `graph[key].error` of this node and of all aborted nodes.
 
         Returns:
-            False if the node was aborted meanwhile: then nothing happens.
+            False if the node was aborted in the meantime; the call then has no effect.
 
         Raises:
-            RuntimeError: It waits for others still, or has been completed or failed before.
-            TypeError: `error` is no exception.
-            ValueError: There is no such node.
-            BaseException: what a callback of `on_finished` raised; the node has failed.
+            RuntimeError: The node is pending, or was completed or failed before.
+            TypeError: `error` is not an exception.
+            ValueError: The node does not exist.
+            BaseException: An error raised by an `on_finished` callback; the node has failed.
 
-        Cost: O(what depends on it, directly or not, with its dependencies), once for all.
+        Cost: O(direct and indirect dependants, with their dependencies), once for all calls.
         """
         _check_error(error)
         return _was_settled(key, self._core.fail(self._find(key), error))
 
     def completed(self, item: object, value: object) -> bool:
-        """As `complete`, for the node whose item was given out: see `OutcomeListener`.
+        """Complete the running node that has this item; see `OutcomeListener`.
 
-        Of several nodes that are running with the very same object, it is the one that was taken first.
+        If several running nodes have the same object as their item, the node that was taken first is used.
 
         Returns:
-            False if there is none: it was settled otherwise meanwhile.
+            False if there is no such node because it was settled in the meantime.
         """
         return self._core.completed(item, value)
 
     def failed(self, item: object, error: BaseException) -> bool:
-        """As `fail`, for the node whose item was given out: see `OutcomeListener`.
+        """Mark the running node that has this item as failed; see `OutcomeListener`.
 
-        Of several nodes that are running with the very same object, it is the one that was taken first.
+        If several running nodes have the same object as their item, the node that was taken first is used.
 
         Returns:
-            False if there is none: it was settled otherwise meanwhile.
+            False if there is no such node because it was settled in the meantime.
         """
         _check_error(error)
         return self._core.failed(item, error)
 
     def abort(self, key: Hashable, error: BaseException | None = None) -> tuple[Hashable, ...]:
-        """Aborts a node that is not settled, and all that depends on it, directly or not.
+        """Abort an unsettled node and all nodes that depend on it, directly or not.
 
-        Work that is running is not stopped by this; what comes of it does not count any more.
+        Running work is not stopped; its result is ignored.
 
         Args:
             key: The node.
-            error: Why, for `graph[key].error` of all of them.
+            error: The reason, stored in `graph[key].error` of all aborted nodes.
 
         Returns:
-            The keys of those that were aborted, the nearest first; none if the node was settled before.
+            The keys of the aborted nodes, nearest first; empty if the node was settled before.
 
         Raises:
-            TypeError: `error` is no exception.
-            ValueError: There is no such node.
-            BaseException: what a callback of `on_finished` raised; they are aborted.
+            TypeError: `error` is not an exception.
+            ValueError: The node does not exist.
+            BaseException: An error raised by an `on_finished` callback; the nodes are aborted.
 
-        Cost: O(what is aborted, with its dependencies), once for all.
+        Cost: O(aborted nodes, with their dependencies), once for all calls.
         """
         if error is not None:
             _check_error(error)
@@ -348,44 +348,44 @@ class DependencyGraph(Uncopied):
         return tuple(aborted)
 
     def forget(self) -> int:
-        """Drops every node that is settled, with its item, value and error, and says how many.
+        """Drop all settled nodes with their items, values and errors, and return how many.
 
-        Their keys are free again, and no node can be added that depends on them. For graphs that are kept open.
+        Their keys can be used again, and new nodes cannot depend on them. Use it for graphs that are kept open.
 
         Cost: O(all nodes).
         """
         return self._core.forget()
 
-    # Listening.
+    # Callbacks.
 
     def on_ready(self, callback: Callable[[Hashable], object]) -> Callable[[], None]:
-        """Calls `callback(key)` for each node that is ready, and then whenever a node becomes ready.
+        """Call `callback(key)` for each node that is ready now, and whenever a node becomes ready.
 
-        It is called in the order in which nodes become ready, by whoever made one ready, while nothing is locked: it
-        may use the graph in any way. A node may have been taken meanwhile by somebody else. If another callback is just
-        running, in this thread or another, it is called after that one.
+        The calls are in the order in which nodes become ready, in the thread that made the node ready. No lock is held,
+        so the callback can use the graph in any way. The node may have been taken in the meantime. If another callback is
+        running, in this thread or another, the call is made after it.
 
         Args:
-            callback: A plain function. What it raises is raised by the call that made the node ready.
+            callback: A plain function. An error that it raises is raised by the call that made the node ready.
 
         Returns:
-            What ends that: call it without arguments.
+            A function without arguments that removes the callback.
 
         Raises:
             TypeError: `callback` is not callable.
-            BaseException: what `callback` raised for a node that is ready already; it stays.
+            BaseException: An error raised by `callback` for a node that is ready now; the callback stays registered.
         """
         _check_callback(callback)
         return partial(self._core.stop, self._core.on_ready(callback))
 
     def on_finished(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Calls `callback()` whenever the last node that was not settled becomes so, and when a graph with none is closed.
+        """Call `callback()` whenever the last unsettled node is settled, and when a graph without unsettled nodes is closed.
 
         Args:
-            callback: A plain function; it is called as that of `on_ready`.
+            callback: A plain function; it is called like the callbacks of `on_ready`.
 
         Returns:
-            What ends that: call it without arguments.
+            A function without arguments that removes the callback.
 
         Raises:
             TypeError: `callback` is not callable.
@@ -393,11 +393,11 @@ class DependencyGraph(Uncopied):
         _check_callback(callback)
         return partial(self._core.stop, self._core.on_finished(callback))
 
-    # Looking.
+    # State.
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be added any more."""
+        """Whether the graph is closed for new nodes."""
         return self._core.closed
 
     @property
@@ -406,14 +406,14 @@ class DependencyGraph(Uncopied):
         return self._core.finished
 
     def counts(self) -> dict[DependencyState, int]:
-        """How many nodes are in each state, those that were forgotten left out. O(1)."""
+        """Return the number of nodes in each state, without forgotten nodes. O(1)."""
         return dict(zip(_STATES, self._core.counts(), strict=True))
 
     def nodes(self, state: DependencyState | None = None) -> list[DependencyNode]:
-        """All nodes, or those in one state, in the order in which they were added. O(all nodes).
+        """Return all nodes, or those in one state, in the order in which they were added. O(all nodes).
 
         Raises:
-            TypeError: `state` is no `DependencyState`.
+            TypeError: `state` is not a `DependencyState`.
         """
         if state is not None and not isinstance(cast("object", state), DependencyState):
             raise TypeError(f"state must be a DependencyState or None, got {describe_value(state)}")
@@ -421,7 +421,7 @@ class DependencyGraph(Uncopied):
         return [_snapshot(facts) for facts in self._core.nodes(wanted)]
 
     def __getitem__(self, key: Hashable) -> DependencyNode:
-        """The node, as it is now. Raises KeyError: there is none."""
+        """Return a snapshot of a node. Raises KeyError if it does not exist."""
         node = self._core.find(key)
         facts = None if node is None else self._core.node(node)
         if facts is None:
@@ -432,11 +432,11 @@ class DependencyGraph(Uncopied):
         return self._core.find(key) is not None
 
     def __len__(self) -> int:
-        """How many nodes there are."""
+        """Return the number of nodes."""
         return len(self._core)
 
     def __bool__(self) -> bool:
-        """Always true: an empty graph is still one."""
+        """Return True, even for an empty graph."""
         return True
 
     def __repr__(self) -> str:
@@ -451,22 +451,22 @@ class DependencyGraph(Uncopied):
             yield "closed"
 
     def _find(self, key: Hashable) -> int:
-        """The number of the node with this key. Raises ValueError if there is none."""
+        """Return the number of the node with this key. Raises ValueError if it does not exist."""
         node = self._core.find(key)
         if node is None:
             raise _unknown(key)
         return node
 
     def _state(self, key: Hashable, node: int) -> DependencyState:
-        """The state of a node. Raises ValueError if it was forgotten."""
+        """Return the state of a node. Raises ValueError if it was forgotten."""
         found = self._core.item(node)
         return _state(key, None if found is None else found[1])
 
 
 def raise_callback_errors(errors: list[BaseException]) -> None:
-    """Raises the errors of callbacks, when all events are delivered; the core calls it.
+    """Raise the errors of callbacks; the core calls this after all events are delivered.
 
-    Several are raised as a group, but an error that ends the program by itself.
+    Several errors are raised as a group, but `KeyboardInterrupt` and `SystemExit` are raised alone.
     """
     for error in errors:
         add_note_once(error, "raised by a callback of DependencyGraph")
@@ -478,20 +478,20 @@ def raise_callback_errors(errors: list[BaseException]) -> None:
 
 def _snapshot(facts: NodeFacts) -> DependencyNode:
     key, item, depends_on, state, value, error, caused_by = facts
-    # A key that was given again to `depend` is listed again.
+    # The core lists a dependency twice if `depend` was called with it twice.
     needs = tuple(dict.fromkeys(depends_on))
     return DependencyNode(key, item, needs, _STATES[state], value, error, caused_by)
 
 
 def _state(key: Hashable, number: int | None) -> DependencyState:
-    """A state by its number. Raises ValueError if there is none, because the node was forgotten."""
+    """Return a state by its number. Raises ValueError for None: the node was forgotten."""
     if number is None:
         raise _unknown(key)
     return _STATES[number]
 
 
 def _was_settled(key: Hashable, number: int | None) -> bool:
-    """Whether a node was settled by a call before which it was in this state; false if it was aborted by then."""
+    """Return whether a call settled a node that was in this state before; False if it was aborted already."""
     state = _state(key, number)
     if state in (DependencyState.READY, DependencyState.RUNNING):
         return True
@@ -524,7 +524,7 @@ def _shared_task(key: Hashable, other: Hashable, task: Task) -> ValueError:
 
 
 def _check_tasks(entries: Iterable[tuple[Hashable, Any, bool, list[Hashable], list[int]]]) -> None:
-    """Refuses a batch in which two nodes have one task."""
+    """Raise an error if two nodes of a batch share a task."""
     owners: dict[int, Hashable] = {}
     for key, item, is_task, _, _ in entries:
         if is_task:
@@ -534,7 +534,7 @@ def _check_tasks(entries: Iterable[tuple[Hashable, Any, bool, list[Hashable], li
 
 
 def _wanted(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
-    """What `add_all` takes for a node, checked as far as it can be without the graph."""
+    """Check the shape of an entry of `add_all` without looking at the graph."""
     kind = type(cast("object", entry))
     if not issubclass(kind, tuple) or len(entry) not in (2, 3):
         raise TypeError(
@@ -547,7 +547,7 @@ def _wanted(entry: tuple[Any, ...]) -> tuple[Hashable, Any, list[Hashable]]:
 
 
 def _keys(depends_on: Any) -> list[Hashable]:
-    """The keys that a node is to depend on, each once."""
+    """Return the keys of the dependencies of a node, each once."""
     kind = type(cast("object", depends_on))
     is_text = issubclass(kind, (str, bytes))
     if is_text or not hasattr(kind, "__iter__"):

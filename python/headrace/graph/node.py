@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
 
 class DependencyState(Enum):
-    """How far a node is."""
+    """The state of a node."""
 
     PENDING = "pending"
-    """It waits for others."""
+    """A dependency is not completed yet."""
     READY = "ready"
-    """All that it depends on is completed; nobody has taken it yet."""
+    """All dependencies are completed; the node has not been taken yet."""
     RUNNING = "running"
-    """Somebody has taken it."""
+    """The node was taken, and its work is in progress."""
     COMPLETED = "completed"
-    """It has ended with a value."""
+    """The work ended with a value."""
     FAILED = "failed"
-    """It has ended with an error."""
+    """The work ended with an error."""
     ABORTED = "aborted"
-    """It will never count: something that it depends on failed or was aborted, or it was aborted itself."""
+    """The node was aborted, or a dependency failed or was aborted. Its result is ignored."""
 
     @property
     def settled(self) -> bool:
-        """Whether it is one of the last three, which no node ever leaves."""
+        """Whether the state is final: completed, failed or aborted."""
         return self in _SETTLED
 
 
@@ -37,19 +37,19 @@ _SETTLED = frozenset({DependencyState.COMPLETED, DependencyState.FAILED, Depende
 
 @dataclass(frozen=True, slots=True)
 class DependencyNode:
-    """One node of a graph, as it was when the graph was asked."""
+    """An immutable snapshot of a node of a graph."""
 
     key: Hashable
-    """What names it."""
+    """The key of the node."""
     item: Any
-    """What it was added with."""
+    """The item that the node was added with."""
     depends_on: tuple[Hashable, ...]
     """The keys of the nodes that it depends on, each once."""
     state: DependencyState
-    """How far it was."""
+    """The state of the node."""
     value: Any
-    """What it was completed with; None in every other state."""
+    """The value that the node was completed with; None in every other state."""
     error: BaseException | None
-    """What it failed with; if it is aborted, the error of what `caused_by` names. The very object. Else None."""
+    """The exception object that the node failed with; for an aborted node, that of the node `caused_by`. Otherwise None."""
     caused_by: Hashable
-    """The key of the node that failed or was aborted first, if this one is failed or aborted: perhaps its own. Else None."""
+    """For a failed or aborted node, the key of the node that failed or was aborted first, perhaps its own. Otherwise None."""

@@ -1,4 +1,4 @@
-"""`OutcomeListener`: a source that wants to know how the tasks that it gave have ended."""
+"""`OutcomeListener`: the protocol of a source that is notified of the outcome of its tasks."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class OutcomeListener(Protocol):
-    """What a source has besides its items, if it wants to be told what became of them.
+    """The protocol of a source that is notified of the outcome of its tasks.
 
-    A runner tells the source that it was given, the very object: one that stands behind a `map` hears nothing. For each
-    item that it pulled and that ended for good, it calls exactly one of the two, on the loop of its run, as soon as the
-    task's capacity is given back and its own callbacks were called: not between two attempts. An item that could not be
-    run at all, since it is no task, has failed; so has one that was cancelled, with that `CancelledError`. One that was
-    pulled and never called goes to the next run, and has not ended.
+    A runner notifies only the source object that was passed to it: a source behind a `map` is not notified. For each item
+    that it pulled and that ended for good, it calls exactly one of the two methods, on the event loop of the run. It does
+    so once the capacity of the task is released and its own callbacks have returned, not between two attempts. An item
+    that cannot run because it is not a task has failed. A cancelled item has failed with its `CancelledError`. An item
+    that was pulled but never called is kept for the next run, and has not ended.
 
-    Both return at once and raise nothing.
+    Both methods must return at once and raise nothing.
     """
 
     def completed(self, item: object, value: object, /) -> object:
-        """The task has ended with a value.
+        """Handle a task that ended with a value.
 
         Args:
-            item: What was pulled, the same object.
+            item: The object that was pulled.
             value: Its final value.
         """
         ...
 
     def failed(self, item: object, error: BaseException, /) -> object:
-        """The task has ended with an error, its last attempt included.
+        """Handle a task whose last attempt ended with an error.
 
         Args:
-            item: What was pulled, the same object.
-            error: What it raised.
+            item: The object that was pulled.
+            error: The exception that it raised.
         """
         ...

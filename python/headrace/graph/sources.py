@@ -1,4 +1,4 @@
-"""Sources for a pool: by priority, by what has to be done before, and by both."""
+"""Sources for a pool: ordered by priority, by dependencies, or by both."""
 
 from __future__ import annotations
 
@@ -28,38 +28,37 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NONE: Final = object()
-"""No item. Any other object could be one."""
+"""The marker for no item: any other object can be an item."""
 
 
 class PrioritySourceObj(Aged, SourceObj[T], stock=True):
-    """What is pushed into its `sink`, by priority, and nothing waits for ever.
+    """A priority queue without starvation: items pushed into its `sink` are pulled by priority.
 
         source = PrioritySourceObj(ageing=30.0)
         await source.sink.next(Task(fetch, url, priority=2))
 
-    An item of a priority that is higher by 1 goes before all that were pushed up to `ageing` seconds earlier. With an
-    `ageing` of 0 it is a plain queue; with a huge one, priority alone counts.
+    An item whose priority is higher by 1 is pulled before all items pushed up to `ageing` seconds earlier. With an
+    `ageing` of 0 this is a plain queue; with a very large one, only the priority counts.
 
-    Law: each item that was pushed, once; of those that wait, the one with the least `time of its push - priority *
-    ageing`.
-    Order: by that number, and first in, first out among equals.
-    Bound: `maxsize` items; a push waits for room.
-    Cost: O(log n) for a push, O(1) for a pull; one call of `priority` a push.
-    Cancel safety: a cancelled pull leaves the item, and its place. A cancelled push leaves it with the caller.
+    Law: each pushed item is pulled once; the next item is the one with the lowest `time of its push - priority * ageing`.
+    Order: by that number, and FIFO among equals.
+    Bound: `maxsize` items; a push waits for space.
+    Cost: O(log n) for a push, O(1) for a pull; one call of `priority` per push.
+    Cancel safety: a cancelled pull leaves the item in its position. A cancelled push leaves the item with the caller.
 
-    `sink.next_nowait(item)` may be called in any thread. `sink.return_()` ends the supply: the source drains, then
-    ends. `stream.drain_to(source.sink)` pushes a whole stream. A priority that is no finite number is refused by the
-    push, and costs that item.
+    `sink.next_nowait(item)` can be called in any thread. After `sink.return_()` the source yields the remaining items and
+    ends. `stream.drain_to(source.sink)` pushes a whole stream. A push whose priority is not a finite number raises an
+    error, and its item is lost.
 
     Args:
-        priority: Called with each item, gives its priority, the higher the sooner; None for the attribute `priority`
-            of the item, as a `Task` has it, or else 0.
-        ageing: By how many seconds of waiting one step of priority is outweighed, from 0.
-        maxsize: How many items may wait, a positive integer; None for any number.
-        clock: What tells the time in seconds; None for `time.monotonic`. Under virtual time, `loop.time`.
+        priority: A function that returns the priority of an item; a higher priority is pulled first. None for the
+            attribute `priority` of the item, as a `Task` has it, or 0 without one.
+        ageing: The seconds of waiting that offset one priority step, 0 or more.
+        maxsize: The maximum number of waiting items, a positive integer; None for no limit.
+        clock: A function that returns the time in seconds; None for `time.monotonic`. For virtual time, `loop.time`.
 
     Raises:
-        TypeError: `priority` or `clock` is not callable, `ageing` no number, or `maxsize` no integer.
+        TypeError: `priority` or `clock` is not callable, `ageing` not a number, or `maxsize` not an integer.
         ValueError: `ageing` is negative or not finite, or `maxsize` is not positive.
     """
 
@@ -78,12 +77,12 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
 
     @property
     def sink(self) -> SinkObj[T]:
-        """Where items go in."""
+        """The sink that accepts items."""
         return self._sink
 
     @property
     def maxsize(self) -> int | None:
-        """How many items may wait; None for any number."""
+        """The maximum number of waiting items; None for no limit."""
         return self._buffer.maxsize
 
     def _repr_parts(self) -> Iterator[str]:
@@ -91,45 +90,46 @@ class PrioritySourceObj(Aged, SourceObj[T], stock=True):
         yield from super()._repr_parts()
 
     def peek(self) -> T:
-        """The item that the next pull gives, as things are; it stays.
+        """Return the item that the next pull would return now, without removing it.
 
         Raises:
-            WouldBlock: There is none now.
-            ClosedError: There is none, and none will come.
+            WouldBlock: There is no item now.
+            ClosedError: There is no item, and the supply has ended.
         """
         return self._buffer.peek()
 
     @property
     def size(self) -> int:
-        """The number of items that wait."""
+        """The number of waiting items."""
         return len(self._buffer)
 
 
 class DependencySourceObj(SourceObj[Any], stock=True):
-    """The items of the nodes of a graph, each when all that it depends on is completed.
+    """A source over a `DependencyGraph`: yields the item of each node once its dependencies are completed.
 
-    What it gives is running from then on, until `graph.complete(key)`, `graph.fail(key, error)` or `graph.abort(key)`
-    says otherwise. A `HierarchicalTaskPoolRunner` that is given this source says so by itself, for every task when it
-    has ended. Of a run that is left, what runs is cancelled: these nodes have failed, since they were called, and what
-    depends on them is aborted. Call `drain()` first, and the next run goes on.
+    A node whose item was pulled is running until `graph.complete(key)`, `graph.fail(key, error)` or `graph.abort(key)` is
+    called. A `HierarchicalTaskPoolRunner` over this source makes these calls itself, for every task that ends. Leaving a
+    run cancels its running tasks: their nodes have failed, and the nodes that depend on them are aborted. Call `drain()`
+    first to let a later run continue.
 
-    It waits while no node is ready, and ends when all are settled, which closes the graph: nothing can be added any more
-    that nobody would pull. With `keep_open` in the graph, only when `graph.close()` was called too.
+    The source waits while no node is ready. It ends when all nodes are settled, and then closes the graph: nodes added
+    later would never be pulled. For a graph with `keep_open` it ends only after `graph.close()`.
 
-    Law: the item of each node that becomes ready, once, whatever the number of sources over the graph. For a callable
-    it is a `Task` of it, with the node's key.
-    Order: as nodes become ready; those that one completion made ready, as they came to depend on that node.
-    Bound: the keys of the nodes that became ready since it was pulled: close one that is not pulled any more.
-    Cost: O(1) an item.
-    Cancel safety: a cancelled pull takes nothing: the node stays ready.
+    Law: the item of each node that becomes ready is yielded once, regardless of the number of sources over the graph. A
+    callable is yielded as a `Task` with the key of the node.
+    Order: as nodes become ready; nodes made ready by the same completion, as they came to depend on that node.
+    Bound: the keys of the nodes that became ready since the first pull. Close a source that is not pulled any more.
+    Cost: O(1) per item.
+    Cancel safety: a cancelled pull takes no node: the node stays ready.
 
-    Closing it leaves the graph as it is, for other sources; so does `restart()`, which goes on with what is ready then.
+    Closing the source does not change the graph, for the sake of other sources. `restart()` does not either, and continues
+    with the nodes that are ready then.
 
     Args:
-        graph: The graph. It may grow meanwhile.
+        graph: The graph. It can grow while it is pulled.
 
     Raises:
-        TypeError: `graph` is no `DependencyGraph`.
+        TypeError: `graph` is not a `DependencyGraph`.
     """
 
     def __init__(self, graph: DependencyGraph) -> None:
@@ -139,7 +139,7 @@ class DependencySourceObj(SourceObj[Any], stock=True):
         super().__init__(AsyncIterSource(_Ready(graph, self._order())))
 
     def _order(self) -> Ageing | None:
-        """What gives each node its place; None: as they become ready."""
+        """Return the priority order of the nodes; None for the order in which they become ready."""
         return None
 
     def _repr_parts(self) -> Iterator[str]:
@@ -148,32 +148,32 @@ class DependencySourceObj(SourceObj[Any], stock=True):
 
     @property
     def graph(self) -> DependencyGraph:
-        """Where its nodes are."""
+        """The graph whose nodes are pulled."""
         return self._graph
 
     def completed(self, item: object, value: object, /) -> None:
-        """The work of an item that was pulled is done; a runner says so: see `OutcomeListener`.
+        """Complete the node of a pulled item; runners call this, see `OutcomeListener`.
 
-        An item that was settled otherwise meanwhile is left alone. What a callback of the graph raises goes to the
-        loop's exception handler.
+        If the node was settled in the meantime, the call has no effect. An error raised by a callback of the graph is
+        passed to the loop's exception handler.
         """
         try:
             self._graph.completed(item, value)
         except BaseException as error:
-            self._told_of(error)
+            self._report(error)
 
     def failed(self, item: object, error: BaseException, /) -> None:
-        """The work of an item that was pulled has failed; a runner says so: see `OutcomeListener`.
+        """Mark the node of a pulled item as failed; runners call this, see `OutcomeListener`.
 
-        An item that was settled otherwise meanwhile is left alone. What a callback of the graph raises goes to the
-        loop's exception handler.
+        If the node was settled in the meantime, the call has no effect. An error raised by a callback of the graph is
+        passed to the loop's exception handler.
         """
         try:
             self._graph.failed(item, error)
         except BaseException as raised:
-            self._told_of(raised)
+            self._report(raised)
 
-    def _told_of(self, error: BaseException) -> None:
+    def _report(self, error: BaseException) -> None:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise error
         asyncio.get_running_loop().call_exception_handler(
@@ -182,29 +182,29 @@ class DependencySourceObj(SourceObj[Any], stock=True):
 
 
 class PriorityDependencySourceObj(Aged, DependencySourceObj, stock=True):
-    """As `DependencySourceObj`, but of the nodes that are ready the most urgent comes first, and nothing waits for ever.
+    """A `DependencySourceObj` that yields the most urgent ready node first, without starvation.
 
-    An item of a priority that is higher by 1 goes before all that have been ready up to `ageing` seconds longer.
+    An item whose priority is higher by 1 is pulled before all items that were ready up to `ageing` seconds earlier.
 
-    Law: as `DependencySourceObj`; of the nodes that are ready, the one with the least `time since when - priority *
-    ageing`. A node counts as ready since it became so, or since the first pull, if that was later.
+    Law: as `DependencySourceObj`; the next node is the ready one with the lowest `start - priority * ageing`. The start is
+    the time at which the node became ready, or the time of the first pull if that was later.
     Order: by that number, and as they became ready among equals.
-    Bound: the keys of the nodes that are ready, or were: close a source that is not pulled any more.
-    Cost: O(log n) an item, and one call of `priority`.
-    Cancel safety: a cancelled pull takes nothing: the node stays ready, in its place.
+    Bound: the keys of the nodes that are or were ready. Close a source that is not pulled any more.
+    Cost: O(log n) per item, and one call of `priority`.
+    Cancel safety: a cancelled pull takes no node: the node stays ready, in its position.
 
-    A priority that cannot be had, or is no finite number, fails its node, and is raised by the pull that found it; the
-    next one goes on.
+    If `priority` raises, or returns something other than a finite number, the node fails. The pull that found the node
+    raises the error, and the next pull continues.
 
     Args:
-        graph: The graph. It may grow meanwhile.
-        priority: Called with each item as it was added, gives its priority, the higher the sooner; None for the
-            attribute `priority` of the item, as a `Task` has it, or else 0.
-        ageing: By how many seconds of waiting one step of priority is outweighed, from 0.
-        clock: What tells the time in seconds; None for `time.monotonic`. Under virtual time, `loop.time`.
+        graph: The graph. It can grow while it is pulled.
+        priority: A function that returns the priority of an item, called with the item as it was added; a higher
+            priority is pulled first. None for the attribute `priority` of the item, as a `Task` has it, or 0 without one.
+        ageing: The seconds of waiting that offset one priority step, 0 or more.
+        clock: A function that returns the time in seconds; None for `time.monotonic`. For virtual time, `loop.time`.
 
     Raises:
-        TypeError: `graph` is no `DependencyGraph`, `priority` or `clock` is not callable, or `ageing` no number.
+        TypeError: `graph` is not a `DependencyGraph`, `priority` or `clock` is not callable, or `ageing` not a number.
         ValueError: `ageing` is negative or not finite.
     """
 
@@ -224,7 +224,7 @@ class PriorityDependencySourceObj(Aged, DependencySourceObj, stock=True):
 
 
 class _Ready:
-    """What a source over a graph is made of: each cycle pulls the graph anew."""
+    """The iterable of a source over a graph: each cycle of the source starts a new iterator."""
 
     def __init__(self, graph: DependencyGraph, ageing: Ageing | None) -> None:
         self._graph = graph
@@ -235,16 +235,16 @@ class _Ready:
 
 
 class _Pulling:
-    """Takes what is ready; asked for one at a time, which the link of the source sees to.
+    """The iterator that takes ready nodes. The source guarantees one pull at a time.
 
-    The graph refers to it weakly: a source that was dropped is forgotten with the next node that becomes ready.
+    The graph holds a weak reference: the callbacks of a dropped source are removed when the next node becomes ready.
     """
 
     def __init__(self, graph: DependencyGraph, ageing: Ageing | None) -> None:
         self._graph = graph
         self._ageing = ageing
-        # What the graph told, in any thread, with the time; and, if there is an order of priority, what stands in it.
-        self._heard: deque[tuple[float, Hashable]] = deque()
+        # Ready nodes reported by the graph, from any thread, with the time; with a priority order, the heap of these nodes.
+        self._ready: deque[tuple[float, Hashable]] = deque()
         self._placed: list[tuple[float, int, Hashable]] = []
         self._numbers = count()
         self._signal: WaitObject[None] = WaitObject()
@@ -258,38 +258,38 @@ class _Pulling:
             if self._graph.close_if_over():
                 await self.aclose()
                 raise StopAsyncIteration
-            # A node that has become ready since the look is not missed: the signal is kept.
+            # A node that became ready after `_take` is not missed: the signal stays resolved.
             await self._signal.wait()
         return item
 
     async def aclose(self) -> None:
-        """Stops listening. What is ready stays so."""
+        """Remove the callbacks. Ready nodes stay ready."""
         for stop in self._stops:
             stop()
 
-    def hear(self, key: Hashable) -> None:
-        """A node is ready."""
-        self._heard.append((0.0 if self._ageing is None else self._ageing.clock(), key))
+    def add_ready(self, key: Hashable) -> None:
+        """Record a node that became ready."""
+        self._ready.append((0.0 if self._ageing is None else self._ageing.clock(), key))
         self._signal.resolve()
 
     def wake(self) -> None:
-        """All nodes are settled."""
+        """Wake the pull: all nodes are settled."""
         self._signal.resolve()
 
     def _take(self) -> Any:
-        """The item of the first node that is ready still, which runs from now on; `_NONE` if there is none."""
+        """Take the first node that is still ready and return its item; `_NONE` if there is none."""
         while (key := self._next()) is not _NONE:
-            # Another source may have been quicker, or it was aborted.
+            # The node may have been taken by another source, or aborted.
             if (item := self._graph.take(key, _NONE)) is not _NONE:
                 return item
         return _NONE
 
     def _next(self) -> Any:
-        """The key of the next node in the order; `_NONE` if there is none."""
+        """Return the key of the next node in the order; `_NONE` if there is none."""
         if self._ageing is None:
-            return self._heard.popleft()[1] if self._heard else _NONE
-        while self._heard:
-            since, key = self._heard.popleft()
+            return self._ready.popleft()[1] if self._ready else _NONE
+        while self._ready:
+            since, key = self._ready.popleft()
             self._place(self._ageing, since, key)
         return heapq.heappop(self._placed)[2] if self._placed else _NONE
 
@@ -297,13 +297,13 @@ class _Pulling:
         try:
             item = self._graph[key].item
         except KeyError:
-            # Aborted, and forgotten.
+            # The node was aborted and forgotten.
             return
         try:
             place = ageing.place(item, since)
         except BaseException as error:
             if self._graph.take(key, _NONE) is _NONE:
-                # It is somebody else's.
+                # Another source took the node.
                 return
             add_note_once(error, f"raised by priority of node {short_repr(key)}")
             self._graph.fail(key, error)
@@ -312,7 +312,7 @@ class _Pulling:
 
 
 def _listen(pulling: _Pulling, graph: DependencyGraph) -> list[Callable[[], None]]:
-    """Has the graph tell what pulls it, as long as that is there; what ends that."""
+    """Register the callbacks of an iterator, and return functions that remove them."""
     weak = ref(pulling)
     stops: list[Callable[[], None]] = []
 
@@ -322,7 +322,7 @@ def _listen(pulling: _Pulling, graph: DependencyGraph) -> list[Callable[[], None
 
     def ready(key: Hashable) -> None:
         if (me := weak()) is not None:
-            me.hear(key)
+            me.add_ready(key)
         else:
             stop()
 

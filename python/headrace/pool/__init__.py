@@ -1,4 +1,4 @@
-"""The task pool: work from a stream, run under a tree of capacities, told about in envelopes."""
+"""The task pool: runs tasks from a stream under a tree of capacities, and reports their events in envelopes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a pool tells about its tasks: one immutable envelope for each thing that happened."""
+"""The types of the events that a pool reports about its tasks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class EnvelopeType(Enum):
-    """What an envelope tells."""
+    """The type of the event in an envelope."""
 
     INTERMEDIATE = "intermediate"
-    """The task yielded a value and goes on."""
+    """The task yielded a value and is still running."""
     FINAL = "final"
     """The task ended with a value."""
     ERROR = "error"
-    """The task ended with an error, or could not be run at all."""
+    """The task ended with an error, or could not be run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Final(Generic[T_co]):
-    """The last item of an async generator task: `yield Final(value)` gives the value of its `FINAL` envelope.
+    """The last item of an async generator task: `yield Final(value)` sets the value of its `FINAL` envelope.
 
-    The generator goes on behind that `yield` to its own end, so that its `async with` blocks end as they would after a
-    `return`. One that yields anything more has failed, and gives a `RuntimeError`.
+    The generator is resumed after this `yield` and must run to its end; its `async with` blocks exit as after a `return`.
+    If it yields another item, the task fails with a `RuntimeError`.
     """
 
     value: T_co

@@ -1,4 +1,4 @@
-"""A function over a stream, under a capacity: the everyday form of a pool."""
+"""`PullMapPoolObj`: maps a function over a stream under a capacity, the common use of a pool."""
 
 from __future__ import annotations
 
@@ -32,33 +32,35 @@ OUT = TypeVar("OUT")
 
 
 class PullMapPoolObj(PullObj[OUT], stock=True):
-    """`fn(item)` for each item, each a task of a pool under `capacity`; also `source.map_pool(fn, capacity)`.
+    """Call `fn(item)` for each item as a task of a pool under `capacity`; also `source.map_pool(fn, capacity)`.
 
-    A `HierarchicalTaskPoolRunner` runs the tasks; this stream gives their final values. It runs ahead of its consumer
-    once it was pulled: leave it with `async with`, and nothing runs on.
+    A `HierarchicalTaskPoolRunner` runs the tasks; this stream yields their final values. After the first pull it runs
+    ahead of its consumer. Use it in an `async with` block, which stops all calls at its end.
 
-    Law: the results are those of `[await fn(item) for item in source]`, an error of an item raised in its place.
-    Order: as the calls end; with `ordered` that of the items.
-    Bound: as for the runner: what the capacity lets run, `max_buffered` results that were not pulled, and one more for each
-        call that runs.
-    Cost: one asyncio task an item.
-    Cancel safety: a cancelled pull loses nothing, and the calls go on.
+    Law: the results are those of `[await fn(item) for item in source]`; the error of an item is raised in its place.
+    Order: as the calls end; with `ordered`, the order of the items.
+    Bound: as in the runner: the calls that the capacity grants, `max_buffered` results that were not pulled, and one more
+        for each running call.
+    Cost: one asyncio task per item.
+    Cancel safety: a cancelled pull loses nothing, and the calls continue.
 
     Args:
-        source: a pull object, iterable or async iterable of items.
-        fn: called with each item; async, or plain, and then on the loop unless `thread` is true. Of an async generator
-            the value of its `Final` is the result, and what it yields before is passed over.
-        capacity: what the calls run under.
-        cost: how much of it a call needs; or a function that is given the item and says.
-        priority: as for `Task`; or a function that is given the item and says.
-        thread: whether `fn` blocks, and so runs in threads.
-        **options: those of `HierarchicalTaskPoolRunner`: `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
+        source: A pull object, iterable or async iterable of items.
+        fn: Called with each item; an async function, or a plain function, which is called on the event loop unless
+            `thread` is true. For an async generator function, the result is the value of its `Final`; other items are
+            ignored.
+        capacity: The capacity under which the calls run.
+        cost: The cost of a call, or a function that returns the cost for an item.
+        priority: The priority, as in `Task`, or a function that returns the priority for an item.
+        thread: Whether `fn` blocks and must run in threads.
+        **options: The options of `HierarchicalTaskPoolRunner`:
+            `name`, `ordered`, `window`, `lookahead`, `max_buffered`, `retry`, `timeout`,
             `isolate`, and `on_error`, where `"stop"` ends the stream after the first error.
 
     Raises:
         TypeError: `fn` is not callable, an option is unknown, or a parameter is of the wrong type.
-        ValueError: a number is out of its range, or a `cost` that is no function can never be had of the capacity.
-        ClosedError: the capacity is closed.
+        ValueError: A number is out of range, or the capacity can never grant a constant `cost`.
+        ClosedError: The capacity is closed.
     """
 
     @overload
@@ -100,7 +102,7 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
         call: Callable[..., Any] = fn
         cost_of = None if not callable(cost) else cost
         priority_of = None if not callable(priority) else priority
-        # Also for what can be known to be wrong before there is an item.
+        # Creating it also checks the arguments before there is an item.
         same = Task(
             call,
             cost=1 if callable(cost) else cost,
@@ -125,12 +127,12 @@ class PullMapPoolObj(PullObj[OUT], stock=True):
 
     @property
     def source(self) -> PullObj[Any]:
-        """What it takes its items from."""
+        """The source of the items."""
         return cast("PullMapObj[Any, Any]", self._calls.tasks).source
 
     @property
     def runner(self) -> HierarchicalTaskPoolRunner:
-        """The runner, for `snapshot()`, `pause()`, `cancel()` and the rest."""
+        """The runner, for `snapshot()`, `pause()`, `cancel()` and its other methods."""
         return self._calls.runner
 
     def _repr_parts(self) -> Iterator[str]:

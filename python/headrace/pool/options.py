@@ -1,4 +1,4 @@
-"""The options of a runner, for those who hand them on."""
+"""`RunnerOptions`: the type of the options of a runner, for functions that pass them on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class RunnerOptions(TypedDict, total=False):
-    """The keyword arguments of `HierarchicalTaskPoolRunner`, which explains them."""
+    """The keyword arguments of `HierarchicalTaskPoolRunner`; see there for their meaning."""
 
     name: str | None
     on_error: Literal["continue", "stop"]

@@ -1,6 +1,7 @@
-"""The stream of envelopes that a consumer holds while a pool runs.
+"""`TaskRun`: the stream of envelopes of one run of a pool.
 
-It refers to the run, and nothing of the run refers to it. So a stream that was dropped without being closed is noticed.
+The stream refers to the run, but no part of the run refers to the stream. Its finaliser therefore detects a stream that is
+dropped without being closed.
 """
 
 from __future__ import annotations
@@ -24,48 +25,48 @@ if TYPE_CHECKING:
 
 
 class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
-    """The envelopes of one run, as a stream; closing it ends the run.
+    """The envelopes of one run, as a stream; closing the stream ends the run.
 
-    Made by `HierarchicalTaskPoolRunner.run_tasks()`. `async with` starts the run, and on leaving closes it: what runs
-    is cancelled and awaited, what was pulled and not called stays with the runner for its next run. Without it the
-    run starts with the first pull, and must be closed unless it was read to its end.
+    Created by `HierarchicalTaskPoolRunner.run_tasks()`. `async with` starts the run, and closes it at the end of the block:
+    running tasks are cancelled and awaited, and tasks that were pulled but not called are kept for the next run of the
+    runner. Without `async with` the first pull starts the run, and the stream must be closed unless it is read to its end.
 
-    Order: as things happened; the envelopes of one task in their order, those of different tasks as they ended.
-    Bound: `max_buffered` unread envelopes, and one more for each task that runs: with `max_buffered` of them nothing more
-    is called and tasks that yield wait, but what runs by then ends.
-    Cost: O(1) an envelope.
+    Order: in the order of the events: envelopes of one task in its order, those of different tasks as the tasks end.
+    Bound: `max_buffered` unread envelopes, and one more for each running task. At `max_buffered` no more tasks are called
+    and tasks that yield wait, but running tasks can still end.
+    Cost: O(1) per envelope.
     Cancel safety: a cancelled pull loses nothing.
     """
 
-    # In a slot, where the core finds it at once.
+    # In a slot, which the core reads without a dictionary lookup.
     __slots__ = ("_unread",)
 
     def __init__(self, plan: Plan[Run], *, close_source: bool = False) -> None:
         super().__init__()
         self._first = First()
         self._run = Run(plan, self._first, close_source=close_source)
-        # What `anext()` takes from, once it is there: see `quicken`.
+        # The queue behind `__anext__` once the run has started; see `quicken`.
         self._unread: Unread | None = None
 
     async def __aenter__(self) -> Self:
-        """Starts the run.
+        """Start the run.
 
         Raises:
-            RuntimeError: if another run of the same runner is under way, or if this one was closed.
+            RuntimeError: Another run of the same runner is active, or this one was closed.
         """
         self._start()
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, TaskProgressEnvelope[Any]]:
-        """The next envelope.
+        """Return the next envelope.
 
         Raises:
-            StopAsyncIteration: when every task has ended and every envelope was taken, or the run was closed.
-            ClosedError: if the run is closed during the wait.
-            RuntimeError: if another run of the same runner is under way.
-            WrongLoopError: on another loop than the one where the run started.
-            BaseException: what the source raised, the same object; the next pull goes on. Or, when all is closed, the
-                `KeyboardInterrupt` or `SystemExit` of a task.
+            StopAsyncIteration: All tasks have ended and all envelopes were read, or the run was closed.
+            ClosedError: The run is closed during the wait.
+            RuntimeError: Another run of the same runner is active.
+            WrongLoopError: The run was started on another event loop.
+            BaseException: The exception object that the source raised; the next pull continues. Or the
+                `KeyboardInterrupt` or `SystemExit` of a task, after everything is closed.
         """
         unread = self._unread
         return self._first_pull() if unread is None else unread.take()
@@ -82,36 +83,36 @@ class TaskRun(SourceObj[TaskProgressEnvelope[Any]]):
 
     @property
     def source(self) -> PullObj[Any]:
-        """Where the tasks come from."""
+        """The source of the tasks."""
         return self._run.plan.source
 
     @property
     def running(self) -> bool:
-        """Whether the run was started and has not ended yet."""
+        """Whether the run has started and not ended yet."""
         return self._run.running
 
     @property
     def first_error(self) -> BaseException | None:
-        """The error of the first task that failed, though its envelope may come later; None if none did."""
+        """The error of the first task that failed, even if its envelope is not readable yet; None without a failure."""
         return self._first.error
 
     async def aclose(self) -> None:
-        """Ends the run: cancels what runs, waits until it has stopped, gives back all capacity. Idempotent.
+        """End the run: cancel running tasks, wait until they have stopped, release all capacity. Idempotent.
 
-        An error that a task raises while it is being stopped goes to the loop's exception handler, since nobody reads
-        envelopes any more.
+        An error that a task raises while it is being stopped is passed to the loop's exception handler, because envelopes
+        are not read any more.
 
         Raises:
-            BaseException: the `KeyboardInterrupt` or `SystemExit` of a task, if no pull has raised it.
-            RuntimeError: in a task of this run, which would wait for itself.
-            WrongLoopError: on another loop than the one where the run started.
+            BaseException: The `KeyboardInterrupt` or `SystemExit` of a task, if no pull has raised it.
+            RuntimeError: The caller is a task of this run, which would wait for itself.
+            WrongLoopError: The run was started on another event loop.
 
-        Cancel safety: a cancellation is raised when all has stopped, not before.
+        Cancel safety: a cancellation is raised only after everything has stopped.
         """
         await self._run.close()
 
     def __del__(self) -> None:
-        # There is no `_run` after an `__init__` that raised.
+        # `_run` is missing if `__init__` raised.
         run: Run | None = getattr(self, "_run", None)
         if run is not None and run.running:
             run.abandon()

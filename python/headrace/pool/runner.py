@@ -1,4 +1,4 @@
-"""The runner: a source of tasks, a capacity to run them under."""
+"""`HierarchicalTaskPoolRunner`: runs the tasks of a source under a capacity."""
 
 from __future__ import annotations
 
@@ -28,70 +28,70 @@ if TYPE_CHECKING:
 _numbers = count(1)
 
 MOST_IDS = 2**64
-"""There are fewer ids of tasks."""
+"""An upper bound of task ids."""
 
 
 class HierarchicalTaskPoolRunner(Uncopied):
-    """Pulls tasks from a source and runs them under a capacity; tells about them in envelopes.
+    """Run the tasks of a source under a capacity, and report their events in envelopes.
 
-    A task is an async function, an async generator function, a plain function that is called on the loop (a coroutine,
-    an async generator or another awaitable that it returns is run, anything else is the final value), or a `Task`. Each
-    runs as an `asyncio.Task` of its own (but see `isolate`), in a copy of the context of `run_tasks()`, or of the context in which its
-    `Task` was built.
+    A task is an async function, an async generator function, a plain function that is called on the event loop, or a
+    `Task`. If a plain function returns a coroutine, an async generator or another awaitable, it is run; any other result
+    is the final value. Each task runs as its own `asyncio.Task` (but see `isolate`), in a copy of the context of
+    `run_tasks()` or, for a `Task`, of the context in which it was created.
 
-    Nothing is called before its capacity is held. The runner pulls one task ahead (or `lookahead`), acquires that
-    task's cost, has it called, and then pulls the next; so it holds nothing while its source is silent. A task that ends
-    makes room for the next one without waiting for the consumer. A task that cannot be called gives an `ERROR` envelope
-    at once, and the run goes on: something in the source that is no task, a cost above what the capacity can ever hold,
-    a key that a task which has not ended has already.
+    A task is called only after its capacity is granted. The runner pulls one task ahead (or `lookahead`), acquires its
+    cost, starts it, and then pulls the next; it holds no capacity while its source is idle. A task that ends frees its
+    capacity for the next one without waiting for the consumer. A task that cannot be called yields an `ERROR` envelope
+    at once, and the run continues. Examples are an item that is not a task, a cost that the capacity can never grant, and
+    the key of a task that has not ended.
 
-    A source that is an `OutcomeListener`, like a dependency source, is told how each of its items ended.
+    A source that is an `OutcomeListener`, such as a dependency source, is notified of the outcome of each of its items.
 
-    Order: tasks are called in the order of the source, but that with `lookahead` above 1 priorities and costs decide
-        among those that wait; envelopes come as things happen, or with `ordered` by their tasks.
-    Bound: at most the capacity runs at once; at most `lookahead` tasks were pulled and not called; at most
-        `max_buffered` envelopes are unread, and one more for each task that runs, since with `max_buffered` of them
-        nothing more is called and tasks that yield wait, but what runs by then ends; at most `max_buffered` tasks back
-        off before nothing new is called, and what runs by then. With `ordered`, at most `window` tasks are between the
-        first that has not ended and the last that was called, and `max_buffered` envelopes more may be held back for
-        their order.
-    Cost: one asyncio task, or a part of one with `isolate=False`, and O(1) bookkeeping a task; one asyncio task more for
-        one whose capacity is not free and that asks for more than a cost and a key.
-    Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run gives no task up that was not called.
+    Order: tasks are called in the order of the source. With `lookahead` above 1, priorities and costs decide among the
+        waiting tasks. Envelopes are in the order of events or, with `ordered`, grouped in the order of tasks.
+    Bound: the running tasks fit in the capacity. At most `lookahead` tasks are pulled and not called. At most
+        `max_buffered` envelopes are unread, and one more for each running task: at `max_buffered` no more tasks are
+        called and tasks that yield wait, but running tasks can still end. No new task is called while `max_buffered`
+        tasks are in the delay before a retry; tasks already running may be added to these. With `ordered`, at most
+        `window` tasks are between the first that has not ended and the last that was called, and `max_buffered` more
+        envelopes may be held back for the order.
+    Cost: one asyncio task, or part of one with `isolate=False`, and O(1) bookkeeping per task. One more asyncio task for a
+        task that must wait for capacity and has options besides cost and key.
+    Cancel safety: a cancelled pull of an envelope loses nothing; leaving the run loses no task that was not called.
 
     Args:
-        source: where tasks come from: a pull object, most often `PushPullBufferObj.source`, or any iterable or async
-            iterable. It is not closed here, unless `run_tasks(close_source=True)` says so: after a run was left, the
-            next goes on where that one stopped. Only an async generator of yours is ended by the pull that leaving or
-            `drain()` cancels, as `SourceIterObj` says; with `.prefetch()` behind it, it stays whole.
-        capacity: what the tasks run under, with all its ancestors. Others may use it at the same time.
-        name: for messages, and the names of asyncio tasks and threads; None for `"pool-1"` and so on.
-        on_error: `"continue"`, or `"stop"`: the first `ERROR` ends the run. Nothing more is called, what runs is
-            cancelled and awaited, each with its own envelope, and then the stream of envelopes ends.
-        ordered: whether all envelopes of a task come before those of the tasks that were pulled after it.
-        window: with `ordered`, how many tasks may run or wait for their turn to be read; a positive integer, None for
-            `max_buffered`.
-        lookahead: how many tasks may be pulled and wait to be called, a positive integer.
-        max_buffered: how many envelopes may be unread, a positive integer, before nothing more is called and tasks that
-            yield wait. It does not stop what runs by then: each of that adds one envelope when it ends, so that as many
-            more may be unread as the capacity lets run.
-        retry: whether and when a task is called again after an error; a number `n` stands for `Retry(retries=n)`: n
-            calls after the first. None for never. A `Task` may have its own.
-        timeout: how many seconds each call of a task may run; None for any time. A `Task` may have its own. The time
-            that it waits for its capacity is not counted.
-        isolate: whether each task has an `asyncio.Task` of its own. False lets those that ask for nothing but a cost and
-            a key share a few, one after the other, which takes a fraction of the time. What they then share with tasks
-            before and after is what hangs on `asyncio.current_task()`: its name, its done-callbacks, which are called
-            when the run ends, and whoever keeps it, and cancels it when the task is over, cancels another. A task
-            still has its own copy of the context, `asyncio.timeout`, task groups and `cancel()` work in it, and a
-            cancellation that it did not undo does not reach the next. `Task`s with more terms, and all tasks of a
-            runner that is `ordered`, has `lookahead`, `retry` or `timeout` or an `OutcomeListener` source, have their own.
+        source: The source of the tasks: a pull object, most often `PushPullBufferObj.source`, or any iterable or async
+            iterable. The runner closes it only with `run_tasks(close_source=True)`; otherwise the next run continues
+            where the last one stopped. Exception: leaving a run or `drain()` may cancel a pull, which ends an async
+            generator of yours (see `SourceIterObj`). Add `.prefetch()` behind the generator to keep it usable.
+        capacity: The capacity under which the tasks run, with all its ancestors. It can be shared with other users.
+        name: The name in messages, asyncio tasks and threads; None for `"pool-1"` and so on.
+        on_error: `"continue"`, or `"stop"` to end the run at the first `ERROR`. Then no more tasks are called, running
+            tasks are cancelled and awaited, each with its own envelope, and the stream of envelopes ends.
+        ordered: Whether all envelopes of a task precede those of the tasks that were pulled after it.
+        window: With `ordered`, the maximum number of tasks that run or wait for their envelopes to be read; a positive
+            integer, None for `max_buffered`.
+        lookahead: The maximum number of tasks that are pulled and wait to be called, a positive integer.
+        max_buffered: The number of unread envelopes, a positive integer, at which no more tasks are called and tasks that
+            yield wait. Running tasks are not stopped: each adds one envelope when it ends, so the number of unread
+            envelopes may be larger by the number of running tasks.
+        retry: Whether and when a task is called again after an error. A number `n` is short for `Retry(retries=n)`: n
+            calls after the first. None for no retries. A `Task` may have its own policy.
+        timeout: The maximum time of each call of a task in seconds, without the wait for capacity; None for no limit. A
+            `Task` may have its own timeout.
+        isolate: Whether each task has its own `asyncio.Task`. With False, tasks without options besides cost and key share
+            a few asyncio tasks, one after the other, which takes a fraction of the time. They then share the state of
+            `asyncio.current_task()` with earlier and later tasks: its name, and its done-callbacks, which are called when
+            the run ends. Code that keeps the asyncio task and cancels it after its task has ended cancels another task.
+            Each task still has its own copy of the context. `asyncio.timeout`, task groups and `cancel()` work, and a
+            pending cancellation does not reach the next task. A `Task` with other options always has its own asyncio
+            task. So do all tasks of a runner with `ordered`, `lookahead`, `retry`, `timeout` or an `OutcomeListener`
+            source.
 
     Raises:
-        TypeError: if `source` cannot be iterated, `capacity` is no `CapacitySource`, or another parameter is of the
-            wrong type.
-        ValueError: if a number is out of its range, `on_error` is none of its words, or `window` is given without
-            `ordered`.
+        TypeError: `source` cannot be iterated, `capacity` is not a `CapacitySource`, or another parameter is of the wrong
+            type.
+        ValueError: A number is out of range, `on_error` is unknown, or `window` is given without `ordered`.
     """
 
     def __init__(
@@ -136,46 +136,45 @@ class HierarchicalTaskPoolRunner(Uncopied):
 
     @property
     def capacity(self) -> CapacitySource:
-        """What the tasks run under."""
+        """The capacity under which the tasks run."""
         return self._plan.capacity
 
     def run_tasks(self, *, close_source: bool = False) -> TaskRun:
-        """Begins a run: an async context manager, and the stream of its envelopes.
+        """Create a run: an async context manager and the stream of its envelopes.
 
             async with runner.run_tasks() as progress:
                 async for envelope in progress:
                     ...
 
-        It ends when the source has ended and every task has. Leaving it earlier, by `break`, an error or a
-        cancellation, cancels what runs and waits until it has stopped; a thread cannot be cancelled, and is waited
-        for.
+        The run ends when the source and all tasks have ended. Leaving the block earlier, for any reason, cancels the
+        running tasks and waits until they have stopped. A thread cannot be cancelled; the block waits until it ends.
 
         Args:
-            close_source: whether leaving it earlier, or stopping at an error, closes the source too, when everything has
-                stopped, by the task that pulled it. `drain()` leaves it open all the same.
+            close_source: Whether leaving the block earlier, or stopping at an error, also closes the source. It is closed
+                after everything has stopped, by the asyncio task that pulled it. `drain()` never closes it.
 
         Raises:
-            RuntimeError: if a run of this runner is under way.
-            TypeError: if `close_source` is no bool.
+            RuntimeError: A run of this runner is active.
+            TypeError: `close_source` is not a bool.
         """
         self._plan.check_idle()
         return TaskRun(self._plan, close_source=check_flag("close_source", close_source))
 
     async def run(self) -> list[Any]:
-        """Runs every task to its end, and gives the final values. **Unbounded**: it holds all of them.
+        """Run all tasks to their end, and return the final values. **Unbounded**: it holds all of them.
 
-        Values that tasks yielded on their way are passed over.
+        Intermediate values are discarded.
 
         Returns:
-            the final values, as the tasks ended, or with `ordered` in the order of the source.
+            The final values, in the order in which the tasks ended or, with `ordered`, in the order of the source.
 
         Raises:
-            BaseException: the first error of a task, the very object, when all tasks have ended, or with
-                `on_error="stop"` when those that ran were stopped; a note says how many more there were. For a task that
-                was cancelled a `SourceCancelledError`. Or what the source raised, at once.
-            RuntimeError: if a run of this runner is under way.
+            BaseException: The exception object of the first failed task, after all tasks have ended or, with
+                `on_error="stop"`, after the running tasks were stopped. A note gives the number of errors. For a
+                cancelled task, a `SourceCancelledError`. An error of the source is raised at once.
+            RuntimeError: A run of this runner is active.
 
-        Cancel safety: a cancellation stops what runs, as leaving `run_tasks()` does, and the values are lost.
+        Cancel safety: a cancellation stops the running tasks, as leaving `run_tasks()` does, and the values are lost.
         """
         values: list[Any] = []
         failed = 0
@@ -197,31 +196,31 @@ class HierarchicalTaskPoolRunner(Uncopied):
         raise error
 
     async def drain(self, timeout: float | None = None) -> list[Any]:
-        """Ends the run in peace: calls nothing new, waits for what was called, and hands back what was not.
+        """End the run gracefully: call no new tasks, wait for those already called, and return the others.
 
-        What backs off is called again when its time has come. Envelopes are still put, and somebody has to read them
-        meanwhile if tasks yield more than `max_buffered`; then the stream ends. If a pull of the source waits just then, it
-        is cancelled: an async generator of yours is ended by that, and the next run raises `SourceCancelledError`. With
-        `SourceIterObj(generator()).prefetch()` as the source it stays whole.
+        Tasks in the delay before a retry are still retried. Envelopes are still produced, and must be read if tasks yield
+        more than `max_buffered`; then the stream ends. A pending pull of the source is cancelled. This ends an async
+        generator of yours, and the next run raises `SourceCancelledError`. Use
+        `SourceIterObj(generator()).prefetch()` as the source to avoid this.
 
         Args:
-            timeout: seconds after which what still runs is cancelled, as by `abort()`; None for never.
+            timeout: Seconds after which tasks that still run are cancelled, as by `abort()`; None for no limit.
 
         Returns:
-            the items of the source that were pulled and never called, in their order; the source has all others. The
-            runner will not call them. Without a run, those that the last one left.
+            The items that were pulled and never called, in their order; the source still has all later items. The runner
+            will not call them. Without an active run, the items left by the last run.
 
         Raises:
-            TypeError: if `timeout` is no number.
-            ValueError: if it is not positive.
-            RuntimeError: in a task of the run, which would wait for itself, however it runs.
-            WrongLoopError: on another loop than the one where the run started.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not positive.
+            RuntimeError: The caller is a task of the run, of any kind, which would wait for itself.
+            WrongLoopError: The run was started on another event loop.
 
-        An asyncio task that a task of the run has started may drain the run, for nobody need wait for it. If the task of the run
-        does, as `asyncio.gather(runner.drain())` would have it, it is waited for too: nothing more is called, and both wait until
-        one of them is cancelled, the consumer leaves, or somebody aborts the run.
+        An asyncio task started by a task of the run may drain the run, if the task of the run does not wait for it. If it
+        does, as in `asyncio.gather(runner.drain())`, both wait for each other: no more tasks are called until one of them
+        is cancelled, the consumer leaves, or the run is aborted.
 
-        Cancel safety: the run goes on draining, and what was not called stays with the runner.
+        Cancel safety: the run continues to drain, and tasks that were not called stay with the runner.
         """
         timeout = check_time_limit("timeout", timeout)
         if self._plan.run is not None:
@@ -231,45 +230,45 @@ class HierarchicalTaskPoolRunner(Uncopied):
         return items
 
     async def abort(self, *, wait: bool = True) -> tuple[int, ...]:
-        """Ends the run now: calls nothing more, cancels what runs, and waits until it has stopped.
+        """End the run now: call no more tasks, cancel running tasks, and wait until they have stopped.
 
-        Each task that was called gets its last envelope, an `ERROR` with `CancelledError` as a rule; the envelopes may
-        still be read, and then the stream ends. What was not called stays with the runner for its next run. Does
-        nothing without a run.
+        Each task that was called gets its last envelope, usually an `ERROR` with `CancelledError`. The envelopes can still
+        be read, and then the stream ends. Tasks that were not called stay with the runner for its next run. Without an
+        active run the call has no effect.
 
         Args:
-            wait: False does not wait for work that cannot be cancelled, which is work in threads. It gets an `ERROR`
-                that says so, goes on, and holds its capacity until it ends.
+            wait: False does not wait for work in threads, which cannot be cancelled. Its `ERROR` envelope says so; the
+                thread continues, and holds its capacity until it ends.
 
         Returns:
-            the ids of the tasks that were left running; none with `wait`.
+            The ids of the tasks that were left running; empty with `wait`.
 
         Raises:
-            RuntimeError: in a task of the run, which would wait for itself.
-            WrongLoopError: on another loop than the one where the run started.
+            RuntimeError: The caller is a task of the run, which would wait for itself.
+            WrongLoopError: The run was started on another event loop.
 
-        Cancel safety: a cancellation is raised when all has stopped, or the consumer leaves, not before. But at once in
-            an asyncio task that a task of the run has started, which may wait for it (unless that is a `Task` of the
-            loop with no more terms than a cost and a key). So what ends its own run by `wait_for(runner.abort(), 5)` is
-            cancelled with the rest.
+        Cancel safety: a cancellation is raised only after everything has stopped or the consumer leaves. It is raised at
+            once in an asyncio task started by a task of the run, because that task may wait for it. (Exception: a `Task`
+            on the event loop without options besides cost and key.) Code that ends its own run by
+            `wait_for(runner.abort(), 5)` is therefore cancelled with the rest.
         """
         run = self._plan.run
         return () if run is None else await run.abort(wait=wait)
 
     def cancel(self, task_id: int) -> bool:
-        """Cancels one task, whether it waits, runs or backs off; its capacity is freed when it has stopped.
+        """Cancel one task, in any state; its capacity is released when it has stopped.
 
-        Its last envelope is an `ERROR` with `CancelledError` as a rule. Work may refuse, as any asyncio task may, and a
-        thread cannot be cancelled: then it ends as it would have, and is not called again.
+        Its last envelope is usually an `ERROR` with `CancelledError`. A task may suppress the cancellation, like any
+        asyncio task, and a thread cannot be cancelled. Such a task ends normally, and is not retried.
 
         Args:
-            task_id: that of its envelopes.
+            task_id: The id in the envelopes of the task.
 
         Returns:
-            whether there is such a task that has not ended.
+            Whether there is an unfinished task with this id.
 
         Raises:
-            TypeError: if `task_id` is no integer.
+            TypeError: `task_id` is not an integer.
         """
         if not isinstance(cast("object", task_id), int) or isinstance(task_id, bool):
             raise TypeError(f"task_id must be an integer, not {describe_value(task_id)}")
@@ -277,22 +276,22 @@ class HierarchicalTaskPoolRunner(Uncopied):
         return run is not None and 0 < task_id < MOST_IDS and run.cancel(task_id)
 
     def pause(self) -> None:
-        """Calls nothing until `resume()`; what runs goes on. The runner waits for no capacity meanwhile.
+        """Call no more tasks until `resume()`; running tasks continue. A paused runner does not wait for capacity.
 
-        Also for runs to come, if there is none now. Idempotent.
+        Without an active run, it applies to later runs. Idempotent.
         """
         self._plan.paused = True
         if self._plan.run is not None:
             self._plan.run.pause()
 
     def resume(self) -> None:
-        """Undoes `pause()`."""
+        """Undo `pause()`."""
         self._plan.paused = False
         if self._plan.run is not None:
             self._plan.run.resume()
 
     def snapshot(self) -> PoolSnapshot:
-        """How things stand now. O(depth of the tree of capacities)."""
+        """Return a snapshot of the current state. O(depth of the tree of capacities)."""
         plan, run = self._plan, self._plan.run
         return PoolSnapshot(
             queued=len(plan.kept) + (0 if run is None else run.queued_tasks),
@@ -326,7 +325,7 @@ def _check(
     ordered: object,
     isolate: object,
 ) -> None:
-    """Refuses what a type checker would have, for those who run none."""
+    """Check at run time for errors that a type checker reports, for users without one."""
     if not isinstance(capacity, CapacitySource):
         raise TypeError(f"capacity must be a CapacitySource, not {describe_value(capacity)}")
     if name is not None and not isinstance(name, str):

@@ -1,4 +1,4 @@
-"""How a pool stands, at one moment."""
+"""`PoolSnapshot`: the state of a pool at one moment."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NodeUse:
-    """The use of one node of the tree of capacities, by whoever uses it."""
+    """The usage of one node of the tree of capacities, by all its users."""
 
     name: str | None
-    """What it is called; None if it has no name."""
+    """The name of the node; None if it has no name."""
     limit: Any
-    """How much there is."""
+    """The limit of the node."""
     held: Any
-    """How much is held, here and below."""
+    """The amount held by the node and its descendants."""
     waiting: int
-    """How many wait, here and below."""
+    """The number of waiters of the node and its descendants."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """What the tasks of a runner are doing, and what became of them so far."""
+    """The counts of a runner's tasks by state, and the usage of its capacity."""
 
     queued: int
-    """Tasks that the runner took up and did not call yet: at most `lookahead` in a run."""
+    """Tasks that the runner accepted but did not call yet: at most `lookahead` in a run."""
     running: int
-    """Tasks that run."""
+    """Running tasks."""
     backing_off: int
-    """Tasks that wait to be called again after an error."""
+    """Tasks in the delay before a retry."""
     done: int
     """Tasks that ended with a value, in all runs of this runner."""
     failed: int
     """Tasks that ended with an error, in all runs of this runner."""
     unread: int
-    """Envelopes that the consumer has not read."""
+    """Envelopes that the consumer has not read yet."""
     rate: float
-    """Tasks that ended a second, over the last 10 seconds, or since the first if that is less."""
+    """Tasks that ended per second, over the last 10 seconds or, if shorter, the time since the first one."""
     paused: bool
     """Whether the runner is paused."""
     capacity: tuple[NodeUse, ...]
-    """The runner's capacity, then the node above it, and so on up to the root."""
+    """The usage of the runner's capacity and of its ancestors, up to the root."""
 
 
 def uses(capacity: CapacitySource) -> tuple[NodeUse, ...]:
-    """The use of a capacity and of all above it."""
+    """Return the usage of a capacity and its ancestors."""
     found: list[NodeUse] = []
     node: CapacitySource | None = capacity
     while node is not None:

@@ -1,4 +1,4 @@
-"""A task, its retries, and the lease that it runs under: shared by graphs, the pool and executors."""
+"""Tasks, retries and the lease of the current task: shared by graphs, the pool and executors."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
-"""The lease that a task of a pool holds while it runs, for the task itself.
+"""`current_lease`: gives a pool task access to the lease that it holds while it runs.
 
-It stands in a context variable, set in the copy of its context in which an attempt runs. So what the task awaits finds it,
-and so do the asyncio tasks that it starts and the threads that get a copy of its context; and what is to run elsewhere,
-under another lease or none, is built in a context without it.
+The lease is stored in a context variable, in the copy of the context in which an attempt runs. It is therefore available
+in all coroutines that the task awaits, in the asyncio tasks that it starts, and in threads that get a copy of its context.
+Work that is meant to run under another lease, or without one, gets a context without the variable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _lease: ContextVar[Lease | None] = ContextVar("headrace.current_lease", default=
 
 
 def current_lease() -> Lease:
-    """What the task of a pool that calls this holds of its capacity: to settle an estimate, or to give it back for a while.
+    """Return the lease of the current pool task, to settle an estimate or to release capacity for a while.
 
         async def ask(prompt: str) -> str:
             answer = await model(prompt)
@@ -26,12 +26,12 @@ def current_lease() -> Lease:
 
         answers = prompts.map_pool(ask, capacity, cost={"slots": 1, "tokens": 1_500})
 
-    It can be had by tasks whose cost names its resources, `{"slots": 1}` in place of 1: a bare number has nothing to settle,
-    and pays nothing for this. Whatever such a task calls may ask, in asyncio tasks that it starts and in threads that run
-    in its context too. Each attempt has a lease of its own. The pool releases it when the attempt has stopped.
+    It is available to tasks whose cost names its resources: `{"slots": 1}` in place of 1. A bare number has nothing to
+    settle, and has no overhead for this. Call it anywhere in such a task, including asyncio tasks that it starts and
+    threads that run in its context. Each attempt has its own lease. The pool releases it when the attempt has stopped.
 
     Raises:
-        RuntimeError: no task of a pool runs here, or one whose cost is a bare number.
+        RuntimeError: The caller is not in a pool task, or the cost of the task is a bare number.
     """
     lease = _lease.get()
     if lease is None:
@@ -43,14 +43,14 @@ def current_lease() -> Lease:
 
 
 def leased(context: Context, lease: Lease) -> Context:
-    """A copy of the context, with this as its lease."""
+    """Return a copy of the context with this lease in it."""
     copy = context.copy()
     copy.run(_lease.set, lease)
     return copy
 
 
 def unleased() -> Context:
-    """A copy of the context of now, for work that will have a lease of its own."""
+    """Return a copy of the current context without a lease, for work that gets its own."""
     context = copy_context()
     if _lease.get() is not None:
         context.run(_lease.set, None)

@@ -1,4 +1,4 @@
-"""When a task that failed is called again."""
+"""`Retry`: whether and when a failed task is called again."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ if TYPE_CHECKING:
 
 
 class Retry:
-    """How often a task is called again after an error, and how long after.
+    """The retry policy of a task: the number of retries, the errors to retry, and the back-off.
 
-    The delay before attempt `n + 1` is `backoff * factor ** (n - 1)`, at most `max_backoff`; with `jitter` it is chosen
-    anew each time between a half of that and all of it, so that tasks which failed together do not come back together.
-    The task holds no capacity meanwhile, and queues for it again behind those that wait by then.
+    The delay before attempt `n + 1` is `backoff * factor ** (n - 1)`, at most `max_backoff`. With `jitter` each delay is
+    drawn at random between half of that and all of it, which spreads the retries of tasks that failed together. The task
+    holds no capacity during the delay, and then joins the end of the wait queue again.
 
     Args:
-        retries: how many calls follow the first one at most; an integer, 0 or more. 0 never calls it again.
-        on: which errors: an exception class, a tuple of them, or a function that is given the error and says.
-            A timeout is a `TimeoutError`. A task that was cancelled is never called again.
-        backoff: seconds before the second attempt, 0 or more.
-        factor: by how much the delay grows from attempt to attempt, at least 1.
-        max_backoff: seconds that it never exceeds, 0 or more.
-        jitter: whether it is spread.
-        retry_after: reads a delay in seconds out of the error, as from the header of an HTTP 429, or None if there is none.
-            It counts as it is, without jitter and without `max_backoff`. What it raises becomes the error of the task.
-        random: where the jitter comes from; None for the module `random`. `Random(7)` makes runs repeatable.
+        retries: The maximum number of calls after the first one; an integer, 0 or more. 0 never retries.
+        on: The errors to retry: an exception class, a tuple of them, or a function that takes the error and returns
+            whether to retry. A timeout is a `TimeoutError`. A cancelled task is never retried.
+        backoff: Seconds before the second attempt, 0 or more.
+        factor: The factor by which the delay grows from attempt to attempt, at least 1.
+        max_backoff: The maximum delay in seconds, 0 or more.
+        jitter: Whether to randomize the delay.
+        retry_after: A function that reads a delay in seconds from the error, such as the `Retry-After` header of an HTTP
+            429, or returns None. Its delay is used without jitter and without `max_backoff`. An exception that it raises
+            becomes the error of the task.
+        random: The random generator for the jitter; None for the module `random`. `Random(7)` makes runs repeatable.
 
     Raises:
-        TypeError: a parameter is of the wrong type.
-        ValueError: a number is out of its range.
+        TypeError: A parameter is of the wrong type.
+        ValueError: A number is out of range.
     """
 
     __slots__ = (
@@ -87,22 +88,22 @@ class Retry:
         self._draw = chance.uniform if random is None else random.uniform
 
     def applies(self, error: BaseException, attempt: int) -> bool:
-        """Whether a task whose `attempt`-th call raised `error` is called again."""
+        """Return whether to retry a task whose `attempt`-th call raised `error`."""
         if attempt > self.retries or not isinstance(error, Exception):
             return False
         return bool(self._matches(error))
 
     def delay(self, error: BaseException, attempt: int) -> float:
-        """How many seconds after the end of its `attempt`-th call.
+        """Return the seconds to wait after the end of the `attempt`-th call.
 
         Raises:
-            TypeError: `retry_after` gave something else than a number or None.
-            ValueError: it gave a number that is negative or not finite.
+            TypeError: `retry_after` returned something other than a number or None.
+            ValueError: `retry_after` returned a number that is negative or not finite.
         """
         if self.retry_after is not None and isinstance(error, Exception):
-            asked = self.retry_after(error)
-            if asked is not None:
-                return check_seconds("the result of retry_after", asked)
+            seconds = self.retry_after(error)
+            if seconds is not None:
+                return check_seconds("the result of retry_after", seconds)
         try:
             delay = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
         except OverflowError:
@@ -121,7 +122,7 @@ class Retry:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Whether the parameters are equal, and the generators of the jitter would give the same numbers."""
+        """Return whether the parameters are equal and the jitter generators are in the same state."""
         if not isinstance(other, Retry) or type(other) is not type(self):
             return NotImplemented
         mine, others = self._random, other._random
@@ -132,15 +133,15 @@ class Retry:
         return mine.getstate() == others.getstate()
 
     def __hash__(self) -> int:
-        # Not the callables, which may have none.
+        # Without the callables, which may be unhashable.
         return hash((self.retries, self.backoff, self.factor, self.max_backoff, self.jitter))
 
     def __getstate__(self) -> tuple[object, ...]:
-        """For `copy` and `pickle`: the parameters, without what is made of them."""
+        """Return the parameters for `copy` and `pickle`, without the values derived from them."""
         return (*self._parameters(), self._random)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Make it anew of its parameters."""
+        """Initialize the object from its parameters."""
         *parameters, random = state
         Retry.__init__(self, *parameters, random=random)
 
@@ -153,11 +154,11 @@ class Retry:
 
 
 def as_retry(parameter: str, value: object) -> Retry | None:
-    """Return a `Retry`; a number of retries stands for `Retry(number)`.
+    """Return a `Retry` or None; a number of retries is short for `Retry(number)`.
 
     Raises:
-        TypeError: it is neither of the two, nor None.
-        ValueError: the number is negative.
+        TypeError: `value` is not a `Retry`, an integer or None.
+        ValueError: The number is negative.
     """
     if value is None or isinstance(value, Retry):
         return value
@@ -169,7 +170,7 @@ def as_retry(parameter: str, value: object) -> Retry | None:
 
 
 def _matcher(on: object) -> Callable[[Exception], object]:
-    """Whether an error is one of those that `on` means."""
+    """Return a predicate for the errors that `on` selects."""
     kinds = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
     if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         return lambda error: isinstance(error, cast("Kinds", on))

@@ -1,4 +1,4 @@
-"""Work for a pool, with what the pool must know about it before it is called."""
+"""`Task`: a callable for a pool, with its cost, priority, time limits and retries."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Task:
-    """A callable with its arguments and its terms, for a pool to run.
+    """A callable with its arguments and options, for a pool to run.
 
-    It runs in a copy of the context in which this object was built, each call in a copy of its own. One object may be
-    given to a pool more than once; it is then run each time.
+    Every call runs in its own copy of the context in which this object was created. The same object may be passed to a
+    pool more than once, and runs each time.
 
     Args:
-        fn: an async function, an async generator function, or a plain function that is called on the loop and whose
-            result is awaited or iterated if it can be, and else is the final value. With `thread=True` a plain
-            function.
-        *args: what it is called with.
-        key: names the task in its envelopes and in the name of its asyncio task; None for none. Among the tasks that
-            are alive in a run, a key stands for one: the second gives an `ERROR`.
-        cost: how much of the pool's capacity it needs while it runs: a positive number, 1 by default, or a mapping of
-            the names of resources to such numbers; of a mapping `current_lease()` gives the lease while it runs.
-        priority: among the tasks that wait for the same capacity, a higher one goes first. Within one runner it needs
-            `lookahead`.
-        thread: whether it blocks, and so runs in a thread. A thread cannot be cancelled: closing the pool waits for it,
-            and one that overran its timeout gives its `ERROR` when it has ended.
-        timeout: how many seconds each call may run, not counting any queue; then it is cancelled and gives a
-            `TimeoutError`. None for that of the runner, `math.inf` for none.
-        queue_timeout: how many seconds it may wait for its first call, from when the runner took it up; then it gives a
-            `TimeoutError` and is not called. None for as long as it takes.
-        retry: whether and when it is called again after an error; a number `n` stands for `Retry(retries=n)`: n calls
-            after the first. None for that of the runner, 0 for never.
-        on_complete: called on the loop with the final value, before the `FINAL` envelope is put.
-        on_error: called on the loop with the error, before the `ERROR` envelope is put. What these two raise goes to
-            the loop's exception handler, a `CancelledError` too; `KeyboardInterrupt` and `SystemExit` end the run.
+        fn: An async function, an async generator function, or a plain function that is called on the event loop. The
+            result of a plain function is awaited or iterated if possible, otherwise it is the final value. With
+            `thread=True`, a plain function.
+        *args: The arguments of `fn`.
+        key: The name of the task in its envelopes and in the name of its asyncio task; None for no name. A key must be
+            unique among the unfinished tasks of a run: a second task with the same key yields an `ERROR`.
+        cost: The amount of the pool's capacity that the task holds while it runs: a positive number, 1 by default, or a
+            mapping of resource names to such numbers. With a mapping, `current_lease()` returns the lease in the task.
+        priority: Among the tasks that wait for the same capacity, a higher priority is granted first. Within one runner
+            it needs `lookahead`.
+        thread: Whether the function blocks and must run in a thread. A thread cannot be cancelled: closing the pool waits
+            for it, and a thread that exceeds its timeout yields its `ERROR` when it ends.
+        timeout: The maximum time of each call in seconds, without time in any queue. A call that takes longer is
+            cancelled and yields a `TimeoutError`. None for the timeout of the runner, `math.inf` for no limit.
+        queue_timeout: The maximum time in seconds from the moment the runner accepts the task to its first call. After
+            that, the task yields a `TimeoutError` and is not called. None for no limit.
+        retry: Whether and when the task is called again after an error. A number `n` is short for `Retry(retries=n)`: n
+            calls after the first. None for the policy of the runner, 0 for no retries.
+        on_complete: Called on the event loop with the final value, before the `FINAL` envelope is put.
+        on_error: Called on the event loop with the error, before the `ERROR` envelope is put. Exceptions of these two
+            callbacks, including `CancelledError`, are passed to the loop's exception handler. `KeyboardInterrupt` and
+            `SystemExit` end the run.
 
     Raises:
-        TypeError: a parameter is of the wrong type, `key` is not hashable, or `fn` is an async function and `thread`
+        TypeError: A parameter is of the wrong type, `key` is not hashable, or `fn` is an async function and `thread`
             is true.
-        ValueError: a number is out of its range.
+        ValueError: A number is out of range.
     """
 
     __slots__ = (
@@ -86,7 +87,7 @@ class Task:
     on_error: Callable[[BaseException], object] | None
     context: Context
     is_plain: bool
-    """Whether it asks for nothing but a cost and a key, so that it may be run the short way."""
+    """Whether the task has no options besides cost and key, and may use the fast path."""
 
     def __init__(
         self,
@@ -133,11 +134,14 @@ class Task:
         self.on_error = on_error
         self.context = unleased()
         self.is_plain = not (thread or priority) and all(
-            term is None for term in (timeout, queue_timeout, retry, on_complete, on_error)
+            option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
         )
 
     def anew(self, *args: object) -> Task:
-        """The same with other arguments, in a copy of the context of now. Nothing is checked again, so that it costs little."""
+        """Return the same task with other arguments, in a copy of the current context.
+
+        The options are not checked again, which makes this cheap.
+        """
         task = object.__new__(Task)
         task.fn = self.fn
         task.args = args
@@ -155,14 +159,14 @@ class Task:
         return task
 
     def __copy__(self) -> Task:
-        """The same terms and arguments, in the same context."""
+        """Return a task with the same options and arguments, in the same context."""
         task = object.__new__(type(self))
         for name in Task.__slots__:
             setattr(task, name, getattr(self, name))
         return task
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
-        """The same with copies of its arguments and terms. A context cannot be copied deeply: it is shared."""
+        """Return a task with deep copies of the arguments and options. The context cannot be copied and is shared."""
         memo[id(self.context)] = self.context
         task = copy(self)
         memo[id(self)] = task
@@ -171,11 +175,11 @@ class Task:
         return task
 
     def __getstate__(self) -> dict[str, object]:
-        """For `pickle`: all but the context, which stays in its process."""
+        """Return the state for `pickle`, without the context, which is local to its process."""
         return {name: getattr(self, name) for name in Task.__slots__ if name != "context"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Take the terms over, in a copy of the context in which it is unpickled."""
+        """Restore the options, in a copy of the context in which the task is unpickled."""
         for name, value in state.items():
             setattr(self, name, value)
         self.context = unleased()
@@ -190,7 +194,7 @@ class Task:
 
 
 def _check(fn: object, cost: object, thread: object) -> None:
-    """Refuses what a type checker would have, for those who run none."""
+    """Check at run time for errors that a type checker reports, for users without one."""
     if not callable(fn):
         from headrace._internal.hints import uncalled
 

@@ -1,14 +1,14 @@
-"""Tools for tests of asynchronous code: ours and yours.
+"""Tools for testing asynchronous code.
 
-- `VirtualClock`: an event loop whose time jumps to the next timer, so that an hour of delays takes no time.
-- `DeadlockError`: what such a loop raises when nothing could ever happen any more.
-- `ScriptedSource`: a source that does what its script says; `Yields`, `Delay`, `Forever` and `Raise` are its steps.
-- `RecordingSink`: a sink that notes what is pushed into it, and how it was ended.
-- `marbles`: a run of a stream as a line, one character a frame of time; `ScriptedSource("a-b--c|")` plays such a line.
-- `shuffled_loop`: an event loop that runs what is ready in a random order, from a seed.
-- `sweep`, `sweep_endings`: interrupt or end a stream at every place where it waits, and see whether the laws hold.
-- `cancel_everywhere`: the same for any coroutine, and whatever you assert of it.
-- `assert_closed`: whether the sources and sinks at the ends of a pipeline were closed.
+- `VirtualClock`: an event loop whose time jumps to the next timer, so an hour of delays takes no time.
+- `DeadlockError`: raised by such a loop when no callback can ever run again.
+- `ScriptedSource`: a source that follows a script; `Yields`, `Delay`, `Forever` and `Raise` are its steps.
+- `RecordingSink`: a sink that records its items and how it was ended.
+- `marbles`: a run of a stream as a text, one character per time frame; `ScriptedSource("a-b--c|")` plays such a text.
+- `shuffled_loop`: an event loop that runs ready callbacks in a random order, from a seed.
+- `sweep`, `sweep_endings`: interrupt or end a stream at every suspension point, and check its guarantees.
+- `cancel_everywhere`: the same for any coroutine, with your own assertions.
+- `assert_closed`: checks that the sources and sinks at the ends of a pipeline were closed.
 """
 
 from typing import TYPE_CHECKING

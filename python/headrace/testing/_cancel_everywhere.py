@@ -1,6 +1,6 @@
-"""Any piece of asynchronous work, cancelled at every place where it waits.
+"""`cancel_everywhere`: cancels a coroutine at each of its suspension points.
 
-`sweep` does this for streams and knows what a stream must do. Here the case itself says what must hold.
+`sweep` does this for streams and checks their guarantees. Here the case contains its own assertions.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _INTERRUPTIONS: tuple[Interruption, ...] = ("cancel", "late", "twice")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the work of a case ended."""
+    """The outcome of the work of a case."""
 
     cancelled: bool
-    """Whether it ended by being cancelled."""
+    """Whether the work was cancelled."""
     value: Any
-    """What it returned; None unless it did."""
+    """The return value; None if the work did not return."""
     error: BaseException | None
-    """What it raised, other than the cancellation; None unless it did."""
+    """The exception that the work raised, other than the cancellation; None without one."""
 
 
 async def cancel_everywhere(
@@ -54,7 +54,7 @@ async def cancel_everywhere(
     interruptions: Iterable[Interruption] = _INTERRUPTIONS,
     timeout: float = 60.0,
 ) -> int:
-    """Runs a case once for each place where its work waits, and cancels the work there.
+    """Run a case once for each suspension of its work, and cancel the work there.
 
         async def case():
             capacity = CapacitySource(1)
@@ -70,19 +70,18 @@ async def cancel_everywhere(
         async def test_law_8_mine() -> None:
             await cancel_everywhere(case)
 
-    A case is an async generator function. It builds what it needs, yields the coroutine to be cancelled, gets back how
-    that ended, and says by `assert` what must hold. It runs once with nothing cancelled, then
-    once for each suspension of the coroutine and each way, until no suspension is left. The tasks that it starts beside
-    the work must have ended when it ends.
+    A case is an async generator function. It creates its objects, yields the coroutine to cancel, receives its
+    outcome, and checks it by `assert`. It runs once without a cancellation, then once for each suspension of the coroutine
+    and each way to cancel. All other tasks that it starts must have ended when it ends.
 
     Args:
-        make_case: The case; called anew for each run.
-        interruptions: How to cancel: `"cancel"` where it waits, `"late"` when what it waits for is there already, `"twice"`
+        make_case: The case; called for each run.
+        interruptions: How to cancel: `"cancel"` where it waits, `"late"` when the awaited result is already available, `"twice"`
             where it waits and again where it waits next.
-        timeout: After how many seconds on the loop's clock a run counts as hung.
+        timeout: The seconds on the loop's clock after which a run counts as hung.
 
     Returns:
-        How many places were tried. 0: the work never waited.
+        The number of places tried. 0 if the work never waited.
 
     Raises:
         SweepError: A run broke what its case asserts, hung, or left tasks, and the message says where; or the work waits at

@@ -1,9 +1,8 @@
-"""What a stream does when it is interrupted, tried at every place where it can be.
+"""Interrupt a stream at each of its suspension points, and check its guarantees.
 
-A place is a suspension: the moment at which a pull hands a future up to its task, or lets the loop
-have its turn. A sweep counts these, and runs a fresh stream once for each, so that place 0 is hit in
-the first run, place 1 in the second, until a run ends before its place is reached. Nothing depends
-on time.
+A place is a suspension: the moment at which a pull passes a future to its task, or yields to the event loop. A sweep counts
+the suspensions, and runs a new stream for each: place 0 is interrupted in the first run, place 1 in the second, until a run
+ends before its place is reached. Nothing depends on real time.
 """
 
 from __future__ import annotations
@@ -56,34 +55,34 @@ async def sweep(
     excused_by: type[Exception] | None = None,
     timeout: float = 60.0,
 ) -> int:
-    """Holds a stream to law 2: a cancelled pull loses nothing and repeats nothing.
+    """Check law 2 for a stream: a cancelled pull loses nothing and repeats nothing.
 
         async def test_law_2_mine() -> None:
             await sweep(lambda: Mine(ScriptedSource([1, Yields(2), 2])), [10, 20])
 
-    A fresh stream is pulled to its end, and one pull is interrupted at one of its suspensions; so
-    for each suspension there is. Then the same with the first try of every item. However a run was
-    interrupted, what it collects must be `expected`, and once it is closed no task may be left.
+    For each suspension, a new stream is pulled to its end, and the pull is interrupted at that suspension. Then the same is
+    done with the first attempt to pull every item. Every run must collect `expected`, and must leave no task after it is
+    closed.
 
     The ways to interrupt a pull:
 
     - `"cancel"`: its task is cancelled where it waits.
-    - `"late"`: its task is cancelled when what it waits for is there already.
+    - `"late"`: its task is cancelled when the awaited result is already available.
     - `"twice"`: its task is cancelled, and cancelled again where it waits next.
-    - `"timeout"`: as by `asyncio.timeout`: the task that is cancelled goes on with the next pull.
+    - `"timeout"`: as by `asyncio.timeout`: the cancelled task continues with the next pull.
     - `"drop"`: the awaitable is closed.
 
     Args:
-        build: Makes the stream, anew for each run.
-        expected: What a run must collect.
+        build: A function that creates a new stream for each run.
+        expected: The items that every run must collect.
         interruptions: The ways to try.
-        ordered: Whether the order counts.
-        excused_by: An error that may stand in for lost items, `SourceCancelledError` say: where it
-            is raised after an interruption, the output is not compared. A clean end is no excuse.
-        timeout: After how many seconds on the loop's clock a run counts as hung.
+        ordered: Whether the order is compared.
+        excused_by: An error that excuses lost items, such as `SourceCancelledError`: if it is raised after an
+            interruption, the output is not compared. A normal end excuses nothing.
+        timeout: The seconds on the loop's clock after which a run counts as hung.
 
     Returns:
-        How many places were tried. 0: no pull ever waited, so nothing was interrupted.
+        The number of places tried. 0 if no pull waited, and nothing was interrupted.
 
     Raises:
         SweepError: Some place failed, the stream does not give `expected` if it is left alone, or it waits at more than
@@ -130,7 +129,7 @@ async def sweep_endings(
     endings: Iterable[Ending] = ENDINGS,
     timeout: float = 60.0,
 ) -> int:
-    """Holds a stream to laws 4 and 5: however it is ended, it closes everything and leaves no task.
+    """Check laws 4 and 5 for a stream: every way to end it closes everything and leaves no task.
 
         async def test_law_4_mine() -> None:
             await sweep_endings(lambda: Mine(ScriptedSource([1, Yields(2), 2], closing=1)))
@@ -154,12 +153,12 @@ async def sweep_endings(
       before the closing began.
 
     Args:
-        build: Makes the stream, anew for each run.
+        build: A function that creates a new stream for each run.
         endings: The endings to try.
-        timeout: After how many seconds on the loop's clock a run counts as hung.
+        timeout: The seconds on the loop's clock after which a run counts as hung.
 
     Returns:
-        How many places were tried.
+        The number of places tried.
 
     Raises:
         SweepError: Some place failed, or there are more than 10,000.

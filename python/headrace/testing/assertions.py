@@ -1,4 +1,4 @@
-"""Whether everything was closed."""
+"""Assertions about sources and sinks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
 
 def assert_closed(*ends: ScriptedSource | RecordingSink[Any]) -> None:
-    """Asserts that a pipeline has let go of its ends.
+    """Assert that a pipeline has closed its sources and sinks.
 
-    Of a source: every iterator that was made of it was closed, to the end of its closing, or came to its own end; one that
-    nobody opened holds nothing, and passes: assert its `opens` if it must have been used. Of a sink: its supply was ended, by
-    a value or an error.
+    A source passes if each of its iterators was closed completely or reached its end. A source without iterators passes,
+    too: assert its `opens` if it must have been used. A sink passes if its supply was ended by a value or an error.
 
     Args:
-        *ends: The sources and sinks that a test put at the ends of a pipeline, one at least.
+        *ends: The sources and sinks at the ends of a pipeline, at least one.
 
     Raises:
-        AssertionError: One of them was left open, or its closing was interrupted; the message names each, and says which.
-        TypeError: One of them is neither a `ScriptedSource` nor a `RecordingSink`, or there is none.
+        AssertionError: An end was left open, or its closing was interrupted; the message names each of these ends.
+        TypeError: An end is neither a `ScriptedSource` nor a `RecordingSink`, or no end is given.
     """
     if not ends:
         raise TypeError("assert_closed: name the sources and sinks that must have been closed")
@@ -34,7 +33,7 @@ def assert_closed(*ends: ScriptedSource | RecordingSink[Any]) -> None:
 
 
 def _complaint(end: object) -> str | None:
-    """What is wrong about how things stand with it."""
+    """Return the reason why an end does not count as closed; None if it does."""
     if isinstance(end, ScriptedSource):
         if end.left_open:
             return "left open"

@@ -1,21 +1,21 @@
-r"""Streams as lines of marbles: one character for one frame of time.
+r"""Marble diagrams of streams: one character per time frame.
 
     a-b--c|
 
-At frame 0 comes `a`, at frame 1 nothing, at frame 2 `b`, at frame 5 `c`, and at frame 6 the end. The same line says what
-a source does and what came out of a run, so that a test of time reads as a picture.
+Frame 0 has the item `a`, frame 1 nothing, frame 2 `b`, frame 5 `c`, and frame 6 the end. The same notation is the script
+of a source and the result of a run, which makes tests of timing readable.
 
 | | in this frame |
 |---|---|
 | `-` | nothing happens |
 | `a` | any other character: that item |
-| `#` | an error; the stream goes on behind it |
-| `\|` | the end. A line without one stays open |
+| `#` | an error; the stream continues after it |
+| `\|` | the end. A diagram without it stays open |
 | `(a b \|)` | all of these, in this order; words of several letters are items too |
-| `('a b' '\|')` | the same; what stands in quotes is an item, whatever it has: blanks, a mark, nothing |
+| `('a b' '\|')` | the same; a word in quotes is always an item, even with spaces, a mark or no characters |
 
-Spaces between frames mean nothing: they are there to set one line under the other. In quotes, which have a meaning only
-around a whole word in parentheses, a text is written as Python writes it.
+Spaces between frames are ignored: use them to align diagrams. Quotes have a meaning only around a whole word in
+parentheses; the text in them is a Python string literal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Mark(Enum):
-    """What happens in a frame and is no item."""
+    """The content of a frame that is not an item."""
 
     NOTHING = "-"
     ERROR = "#"
@@ -47,22 +47,22 @@ ERROR: Final = Mark.ERROR
 _MARKS: Final = {mark.value: mark for mark in Mark}
 _QUOTED: Final = r"""(?<![^\s(])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?=[\s)]|$)"""
 _FRAME: Final = re.compile(rf"\((?P<group>(?>(?:{_QUOTED}|[^()])*))\)|(?P<one>[^()\s])")
-# What a word may not have without quotes, to be read as this word.
+# A word that matches must be quoted to be read back as the same word.
 _UNCLEAR: Final = re.compile(r"[\s()]|^[\"']|^$")
 _QUOTES: Final = ("'", '"')
 _WORD: Final = re.compile(rf"(?P<quoted>{_QUOTED})|\S+")
 
 
 class MarbleError(Exception):
-    """What a `#` in a line of marbles raises."""
+    """Raised by a source for a `#` in its marble diagram."""
 
 
 def frames(line: str) -> Iterator[tuple[int, str | Literal[Mark.END, Mark.ERROR]]]:
-    """What happens in a line of marbles: the number of the frame, and the item, or `END` or `ERROR`.
+    """Yield the events of a marble diagram: the frame number with the item, `END` or `ERROR`.
 
     Raises:
-        ValueError: A parenthesis has no partner, a group is empty, something stands behind the end, or what stands in
-            quotes is no text as Python writes it.
+        ValueError: A parenthesis is unbalanced, a group is empty, the end is not last, or a word in quotes is not a
+            Python string literal.
     """
     rest = _FRAME.sub("", line)
     if rest.strip():
@@ -82,7 +82,7 @@ def frames(line: str) -> Iterator[tuple[int, str | Literal[Mark.END, Mark.ERROR]
 
 
 def _read(frame: re.Match[str]) -> Iterator[str | Mark]:
-    """The marbles of a frame."""
+    """Yield the marbles of a frame."""
     group = frame["group"]
     if group is None:
         yield _MARKS.get(frame["one"], frame["one"])
@@ -100,11 +100,11 @@ def _read(frame: re.Match[str]) -> Iterator[str | Mark]:
 
 
 def checked_unit(where: str, unit: object) -> float:
-    """The seconds of a frame, checked.
+    """Check and return the length of a frame in seconds.
 
     Raises:
-        TypeError: They are no number.
-        ValueError: They are not positive, or not finite.
+        TypeError: `unit` is not a number.
+        ValueError: `unit` is not positive, or not finite.
     """
     if (number := check_finite(f"{where}: unit", unit)) <= 0:
         raise ValueError(f"{where}: unit must be a positive number of seconds, got {unit!r}")
@@ -112,23 +112,22 @@ def checked_unit(where: str, unit: object) -> float:
 
 
 async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 1_000) -> str:
-    """Runs a stream to its end, closes it, and gives the line of marbles that it was.
+    """Run a stream to its end, close it, and return its marble diagram.
 
         async def test_a_window_waits_for_its_seconds() -> None:
             stream = ScriptedSource("ab---c|")
             assert await marbles(PullWindowTimeoutObj(stream, 2, 2.0).map("".join)) == "-(ab)----(c |)"
 
-    For a virtual clock: on a real one the line says when things happened by the wall. Items are written as `str()` has
-    them, in quotes where a reader of the line would take them for something else, and are pulled as soon as the one before
-    was there.
+    Use it with a virtual clock; with a real clock the diagram shows wall-clock times. Items are formatted by `str()`, and
+    quoted if the text would otherwise be ambiguous. Each item is pulled as soon as the previous one has arrived.
 
     Args:
-        stream: What to pull from.
-        unit: How many seconds of the loop's clock a frame has.
-        most: The run is broken off after that many frames, or that many marbles. Its line then has no end.
+        stream: The stream to pull from.
+        unit: The length of a frame in seconds, on the clock of the event loop.
+        most: The maximum number of frames, and of marbles. A run that exceeds it is stopped, and its diagram has no end.
 
     Raises:
-        TypeError: `stream` is no async iterable, `unit` no number, or `most` no integer.
+        TypeError: `stream` is not an async iterable, `unit` not a number, or `most` not an integer.
         ValueError: `unit` or `most` is not positive.
     """
     checked_unit("marbles", unit)
@@ -147,7 +146,7 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
     seen: list[list[str | Mark]] = []
 
     def note(marble: str | Mark) -> None:
-        # Sums of floats fall a hair short of the frame that they mean.
+        # Sums of floats may be slightly below the start of their frame.
         frame = int((loop.time() - began) / unit + 1e-6)
         seen.extend([] for _ in range(frame + 1 - len(seen)))
         seen[frame].append(marble)
@@ -161,7 +160,7 @@ async def marbles(stream: AsyncIterable[Any], *, unit: float = 1.0, most: int = 
                 except StopAsyncIteration:
                     note(END)
                     break
-                # Whatever it is, it is a marble.
+                # Any error of the stream is recorded as a marble.
                 except Exception:
                     note(ERROR)
                 else:
@@ -187,7 +186,7 @@ def _written(frame: list[str | Mark]) -> str:
 
 
 def _word(marble: str | Mark) -> str:
-    """A marble among others, so that it is read as what it is."""
+    """Return a marble of a group, quoted if it would be ambiguous."""
     if isinstance(marble, Mark):
         return marble.value
     is_plain = marble.isprintable() and marble not in _MARKS and not _UNCLEAR.search(marble)

@@ -1,4 +1,4 @@
-"""A sink that remembers what was done to it."""
+"""`RecordingSink`: a sink that records its calls."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ T = TypeVar("T")
 
 
 class RecordingSink(SinkObj[T]):
-    """A sink that notes everything, and may take its time.
+    """A sink that records all items and endings, optionally with a delay.
 
-    Law: after pushing a list, `items` is equal to it; what ended it is in `returned` or `thrown`.
+    Law: after pushing a list, `items` is equal to it; the value or error that ended it is in `returned` or `thrown`.
     Order: of acceptance.
-    Bound: none: it keeps what it notes.
-    Cost: O(1) an item.
-    Cancel safety: an item whose push was cancelled was offered, and not accepted.
+    Bound: none: it keeps everything it records.
+    Cost: O(1) per item.
+    Cancel safety: an item whose push was cancelled is in `offered`, but not in `items`.
 
     Args:
-        turns: For how many turns of the loop each push waits before its item is accepted.
+        turns: The number of event-loop iterations that each push waits before its item is accepted.
 
     Attributes:
-        offered: The items in the order in which their pushes began.
-        items: The items that were accepted.
-        returned: The value of each `return_()`; ending it again is not told.
+        offered: The items in the order in which their pushes started.
+        items: The accepted items.
+        returned: The value of each `return_()`; ending an ended sink again is not recorded.
         thrown: The error of each `throw()`.
 
     Raises:
-        TypeError: `turns` is no integer.
+        TypeError: `turns` is not an integer.
         ValueError: `turns` is less than 0.
     """
 
@@ -47,18 +47,18 @@ class RecordingSink(SinkObj[T]):
         self.thrown: list[BaseException] = []
 
     async def next_impl(self, item: T) -> None:
-        """Notes an item, before it waits and after."""
+        """Record an item when it is offered, and again when it is accepted."""
         self.offered.append(item)
         for _ in range(self._turns):
             await asyncio.sleep(0)
         self.items.append(item)
 
     async def return_impl(self, value: Any) -> None:
-        """Notes how the supply ended."""
+        """Record the value with which the supply ended."""
         self.returned.append(value)
 
     async def throw_impl(self, error: BaseException) -> None:
-        """Notes the error with which the supply ended."""
+        """Record the error with which the supply ended."""
         self.thrown.append(error)
 
     def _repr_parts(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A source that does what its script says, and remembers what was done to it."""
+"""`ScriptedSource`: a source that follows a script and records its calls."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """What a script does between two items; see its subclasses."""
+    """A step of a script between two items; see its subclasses."""
 
 
 @dataclass(frozen=True)
 class Yields(Step):
-    """Waits for `count` turns of the loop."""
+    """Wait for `count` event-loop iterations."""
 
     count: int = 1
 
@@ -35,7 +35,7 @@ class Yields(Step):
 
 @dataclass(frozen=True)
 class Delay(Step):
-    """Waits for `seconds` on the loop's clock, from when it is first asked for what comes next."""
+    """Wait for `seconds` on the loop's clock, from the first pull of the next item."""
 
     seconds: float
 
@@ -45,7 +45,7 @@ class Delay(Step):
 
 @dataclass(frozen=True)
 class AtTime(Step):
-    """Waits until `seconds` have passed on the loop's clock since the first item was asked for."""
+    """Wait until `seconds` have passed on the loop's clock since the first pull of the iterator."""
 
     seconds: float
 
@@ -55,12 +55,12 @@ class AtTime(Step):
 
 @dataclass(frozen=True)
 class Forever(Step):
-    """Waits until it is cancelled."""
+    """Wait until cancelled."""
 
 
 @dataclass(frozen=True)
 class Raise(Step):
-    """Raises `error`. The script goes on behind it; a generator does not."""
+    """Raise `error`. The script continues after it; a generator does not."""
 
     error: BaseException
 
@@ -70,47 +70,46 @@ class Raise(Step):
 
 
 class ScriptedSource(Uncopied):
-    """An async iterable that does what its script says.
+    """An async iterable that follows a script.
 
         ScriptedSource([1, Yields(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
         ScriptedSource("a-b--c|")
 
-    A string is a line of marbles (see `headrace.testing.marble`): the frame says when an item comes, counted from the
-    first pull, however late it is asked for; `#` raises `MarbleError`.
+    A string is a marble diagram (see `headrace.testing.marble`). The frame of an item gives its time, counted from the
+    first pull, even if the item is pulled later. `#` raises `MarbleError`.
 
-    It is no stream, so that it stands for what others write: `SourceIterObj(ScriptedSource("a-b|")).map(...)`.
+    It is not a stream, and represents foreign iterables: `SourceIterObj(ScriptedSource("a-b|")).map(...)`.
 
-    A cancelled pull costs nothing: turns that have passed count, a delay ends when it would have
-    ended, and the next pull goes on from there. `as_generator()` is the same as an async generator,
-    which a cancellation ends.
+    A cancelled pull loses no progress: completed iterations count, a delay keeps its end time, and the next pull continues
+    from there. `as_generator()` returns the same script as an async generator, which a cancellation ends.
 
-    Each `aiter()` plays the script from its beginning.
+    Each `aiter()` starts the script from the beginning.
 
-    Law: the items of the script, each once for each iterator.
-    Order: the script's.
+    Law: the items of the script, each once per iterator.
+    Order: that of the script.
     Bound: the script.
-    Cost: O(1) a step.
+    Cost: O(1) per step.
     Cancel safety: a cancelled pull loses nothing.
 
     Args:
-        script: Items, and steps between them. Everything that is no `Step` is an item. Or a line of marbles.
-        unit: How many seconds of the loop's clock a frame of such a line has.
-        closing: For how many turns of the loop it closes.
+        script: Items, and steps between them; every object that is not a `Step` is an item. Or a marble diagram.
+        unit: The length of a frame of a marble diagram in seconds, on the clock of the event loop.
+        closing: The number of event-loop iterations that closing an iterator takes.
 
     Attributes:
-        opens: How many iterators were made (for generators: were begun).
-        pulls: How many items were asked for.
-        ends: How many iterators came to the end of the script.
-        closes: How many closings were begun, of any iterator.
-        closed: How many closings were not interrupted.
-        pulled_by: The tasks that asked for items, each once.
-        closed_by: The task of each closing that was begun.
-        left_open: How many iterators were neither closed nor came to their end.
+        opens: The number of iterators created (for generators: started).
+        pulls: The number of pulls.
+        ends: The number of iterators that reached the end of the script.
+        closes: The number of `aclose()` calls that started, of any iterator.
+        closed: The number of `aclose()` calls that were not interrupted.
+        pulled_by: The tasks that pulled items, each once.
+        closed_by: The task of each `aclose()` call.
+        left_open: The number of iterators that were neither closed nor reached their end.
 
     Raises:
-        TypeError: `script` is no iterable, or has the class of a step where a step should be; `unit` is no number, or
-            `closing` no integer.
-        ValueError: `script` is a string that is no line of marbles, `unit` is not positive, or `closing` is less than 0.
+        TypeError: `script` is not an iterable, or contains a step class instead of a step; `unit` is not a number, or
+            `closing` not an integer.
+        ValueError: `script` is a string that is not a marble diagram, `unit` is not positive, or `closing` is less than 0.
     """
 
     _instead = "make another one of the same script"
@@ -131,13 +130,13 @@ class ScriptedSource(Uncopied):
             watch.append(self)
 
     def __aiter__(self) -> _Performance:
-        """An iterator of its own, from the beginning of the script."""
+        """Return a new iterator, from the beginning of the script."""
         self.opens += 1
         self.left_open += 1
         return _Performance(self, self._script, self._closing)
 
     async def as_generator(self) -> AsyncGenerator[Any, None]:
-        """The same as an async generator, which ends with the first error or cancellation."""
+        """Return an async generator over the script, which ends with the first error or cancellation."""
         performance = aiter(self)
         try:
             async for item in performance:
@@ -163,7 +162,7 @@ class _Performance:
         self._script = script
         self._closing = closing
         self._at = 0
-        # How far the step at `_at` has got.
+        # The progress of the step at `_at`.
         self._turned = 0
         self._until: float | None = None
         self._began = math.inf
@@ -195,7 +194,7 @@ class _Performance:
                 step = self._script[self._at]
                 if isinstance(step, Step):
                     await self._wait_for(step)
-                # Nothing below waits, so that no step is cancelled once it is left behind.
+                # There is no `await` below, so a completed step cannot be cancelled.
                 self._at, self._turned, self._until = self._at + 1, 0, None
                 if isinstance(step, Raise):
                     raise step.error
@@ -256,7 +255,7 @@ def _checked(script: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _steps(line: str, unit: float) -> Iterator[Any]:
-    """The script that a line of marbles stands for."""
+    """Yield the script of a marble diagram."""
     ended = False
     for frame, marble in frames(line):
         yield AtTime(frame * unit)
@@ -270,5 +269,5 @@ def _steps(line: str, unit: float) -> Iterator[Any]:
         yield Forever()
 
 
-# Whoever wants to know of every source that is made, in this context, puts a list here.
+# A list that collects all sources created in the current context.
 WATCH: Final[ContextVar[list[ScriptedSource] | None]] = ContextVar("WATCH", default=None)

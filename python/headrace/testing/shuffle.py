@@ -1,8 +1,8 @@
-"""A loop that runs what is ready in a random order.
+"""An event loop that runs ready callbacks in a random order.
 
-asyncio runs callbacks in the order in which they became ready, so a program may lean on that order for years without
-anybody having meant it to: one more `await` somewhere, another loop, eager tasks, and it breaks. A shuffled loop takes
-the habit away. At each turn it runs what is ready in an order drawn from a seed; a run that fails can be had again.
+asyncio runs callbacks in the order in which they became ready. A program can depend on that order by accident, and break
+with one more `await`, another event loop or eager tasks. A shuffled loop exposes this: in each iteration it runs the ready
+callbacks in an order drawn from a seed. The seed reproduces a failed run.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 def shuffled_loop(
     seed: int, *, clock: VirtualClock | None = None
 ) -> Callable[[], asyncio.AbstractEventLoop]:
-    """A loop factory: at each turn, its loops run what is ready in a random order.
+    """Return a loop factory whose loops run ready callbacks in a random order in each iteration.
 
         with asyncio.Runner(loop_factory=shuffled_loop(7)) as runner:
             runner.run(main())
 
-    Nothing is put off for more than its turn, and timers that come due in one turn keep their order. What is left to
-    chance is what asyncio's documentation leaves open for tasks: who of those that are ready goes first. asyncio's own
-    transports do count on the order of their callbacks, so this is no loop for sockets and subprocesses.
+    No callback is delayed to a later iteration, and timers that are due in the same iteration keep their order. Only the
+    order of ready tasks is random, which asyncio's documentation does not specify. asyncio's own transports depend on the
+    order of their callbacks, so do not use this loop for sockets and subprocesses.
 
     Args:
-        seed: Where the random order begins: the same program on the same seed runs in the same order. A second loop
-            of one factory goes on where the first one stopped.
-        clock: A virtual clock for the loops to live on; None for the real one.
+        seed: The seed of the random order: the same program with the same seed runs in the same order. The second loop of
+            a factory continues the random sequence of the first one.
+        clock: A virtual clock for the loops; None for the real clock.
 
     Raises:
-        TypeError: `seed` is no integer, or `clock` no `VirtualClock`.
+        TypeError: `seed` is not an integer, or `clock` is not a `VirtualClock`.
     """
     if type(seed) is not int:
         raise TypeError(f"shuffled_loop: seed must be an integer, got {describe_value(seed)}")
@@ -51,7 +51,7 @@ def shuffled_loop(
 class _Factory:
     def __init__(self, seed: int, clock: VirtualClock | None) -> None:
         self._seed = seed
-        # Chance, not a secret.
+        # Not used for security.
         self._chance = random.Random(seed)  # noqa: S311
         self._clock = clock
 
@@ -70,9 +70,9 @@ class _Factory:
 
 
 def _shuffle(loop: Any, chance: random.Random) -> None:
-    """Puts what the loop will run in its next turn into a random order.
+    """Shuffle the callbacks that the loop runs in its next iteration.
 
-    In place: the loop goes on with this very deque, and threads may append to it meanwhile.
+    In place: the loop keeps a reference to this deque, and threads may append to it concurrently.
     """
     ready: deque[Any] = loop._ready
     if len(ready) > 1:
@@ -81,9 +81,9 @@ def _shuffle(loop: Any, chance: random.Random) -> None:
         ready.extendleft(reversed(turn))
 
 
-# Each loop of CPython runs a turn by `_run_once`, out of `_ready`; there is no public place to step in.
+# CPython event loops run an iteration in `_run_once`, from `_ready`; there is no public hook.
 class _ShuffledLoop(asyncio.SelectorEventLoop):
-    # Who was woken in one turn is shuffled too, where other loops step them all by one callback.
+    # Resume each woken waiter by its own callback, which is then shuffled; other loops use one callback for all.
     _wakes_one_by_one = True
 
     def __init__(self, chance: random.Random) -> None:

@@ -1,26 +1,24 @@
-"""A clock that costs no time.
+"""`VirtualClock`: an event loop with virtual time.
 
-An asyncio loop with nothing to run asks its selector to wait until the next timer is due. Here the
-selector does not wait: it looks once for input and output that is ready, and, if there is none, moves
-the loop's clock to that timer. So every `asyncio.sleep`, `asyncio.timeout` and `loop.call_later` takes
-exactly as long as it says on the loop's clock, and no time at all on the wall's. Things happen in the
-order of their timers, the same in every run.
+An idle asyncio event loop makes its selector wait until the next timer is due. The selector of a virtual loop does not
+wait: it polls input and output once and, if nothing is ready, moves the loop's clock to that timer. So every
+`asyncio.sleep`, `asyncio.timeout` and `loop.call_later` takes exactly its time on the loop's clock, and no real time.
+Callbacks run in the order of their timers, the same in every run.
 
-Five things live outside the clock:
+Five things are outside the virtual clock:
 
 - **Jobs in threads** (`asyncio.to_thread`, `loop.run_in_executor`, a pool's tasks with `thread=True`) take real time. The
-  clock stands still while somebody waits for such a job, so that a timeout around it does not strike before it had its
-  chance; but for `patience` real seconds at most, since the job may itself wait for a timer of this loop. Where no timer is
-  set, the job is waited for: a minute, or `patience` if that is more, and then `DeadlockError` names it.
-- **Threads of your own** (`threading.Thread`) are unknown to the loop, whatever they push into a buffer: the clock does not stand
-  still for them. A timeout on what they bring strikes at once, and without any timer they have `patience` to bring it.
-- **Capacities by the real clock.** A tree of capacities keeps real time unless its root was made with `clock=loop.time`. What waits
-  for a rate of such a tree takes real time, and the clock stands still for it as for a job.
-- **Files** (`SourceLinesObj`, `SinkWriterObj`) are read and written by threads of Rust, which the loop does not know of: it
-  does not stand still for them, so that a timer which runs meanwhile strikes at once.
-- **Silence.** When nothing is ready and no timer is set, only a thread, a socket or a signal could go
-  on. The loop waits `patience` real seconds for them, then raises `DeadlockError` where an ordinary loop
-  would hang.
+  clock is stopped while a task waits for such a job, so a timeout around the job does not expire early. It is stopped for
+  at most `patience` real seconds, because the job itself may wait for a timer of this loop. If no timer is set, the loop
+  waits for the job for a minute, or `patience` if that is more; after that, `DeadlockError` names the job.
+- **Threads of your own** (`threading.Thread`) are unknown to the loop, even if they push into a buffer: the clock does not stop
+  for them. A timeout on their results expires at once. Without any timer, the loop waits for them for `patience` seconds.
+- **Capacities by the real clock.** A tree of capacities uses real time unless its root was created with `clock=loop.time`. A
+  wait for a rate of such a tree takes real time, and stops the clock like a job.
+- **Files** (`SourceLinesObj`, `SinkWriterObj`) are read and written by Rust threads, which are unknown to the loop: the
+  clock does not stop for them, and a timer that is set in the meantime expires at once.
+- **Silence.** When nothing is ready and no timer is set, only a thread, a socket or a signal can wake the loop. The loop
+  waits `patience` real seconds for them, then raises `DeadlockError` where an ordinary loop would hang.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from headrace._internal.validate import check_finite, check_seconds
 from headrace.errors import HeadraceError
 
 LONGEST: Final = 60.0
-"""For how many real seconds a job is waited for that holds up everything else, if `patience` is less."""
+"""The least real seconds to wait for a job that blocks everything else; a longer `patience` extends it."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,28 +50,27 @@ if TYPE_CHECKING:
 
 
 class DeadlockError(HeadraceError, RuntimeError):
-    """Nothing is ready, no timer is set, and nobody outside woke the loop: it would wait for ever."""
+    """Nothing is ready, no timer is set, and no outside event woke the loop: it would wait forever."""
 
 
 class VirtualClock(Uncopied):
-    """A loop factory: the loops it makes live on this clock, which jumps to the next timer instead of waiting.
+    """A loop factory with virtual time: its loops jump to the next timer instead of waiting.
 
-    Give it to whatever takes a loop factory:
+    Pass it wherever a loop factory is accepted:
 
         with asyncio.Runner(loop_factory=VirtualClock()) as runner:
             runner.run(main())
 
-    The clock itself may be read at any time, also by what has no loop: `clock.time` is a function like
-    `time.monotonic`. Two loops made by one clock share its time, and must not run in two threads at once.
+    The clock can be read at any time, also without a loop: `clock.time` is a function like `time.monotonic`. Loops created
+    by the same clock share its time, and must not run in two threads at once.
 
     Args:
-        start: what the clock shows at first, in seconds.
-        patience: how many real seconds a loop waits for threads, sockets and signals before it lets timers pass them,
-            or takes the silence for a deadlock. Give it more than your longest job in a thread takes, if a timeout is set
-            around it.
+        start: The initial time of the clock, in seconds.
+        patience: The real seconds for which a loop waits for threads, sockets and signals before it moves on to the next
+            timer, or reports a deadlock. If a timeout is set around a job in a thread, use more than the longest job takes.
 
     Raises:
-        TypeError: `start` or `patience` is no number.
+        TypeError: `start` or `patience` is not a number.
         ValueError: `start` or `patience` is not finite, or `patience` is less than 0.
     """
 
@@ -91,34 +88,34 @@ class VirtualClock(Uncopied):
         yield f"at {self._now:.6f} s"
 
     def __call__(self) -> asyncio.AbstractEventLoop:
-        """A new event loop on this clock."""
+        """Create an event loop on this clock."""
         return VirtualLoop(self)
 
     def time(self) -> float:
-        """The seconds that this clock shows."""
+        """Return the current time of the clock in seconds."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Moves the clock on, as if something had kept the loop busy for that long; timers that are due run next.
+        """Advance the clock, as if the loop had been busy for that long; timers that are due run next.
 
         Raises:
-            TypeError: `seconds` is no number.
+            TypeError: `seconds` is not a number.
             ValueError: `seconds` is less than 0, or not finite.
         """
         self._now += check_seconds("VirtualClock.advance: seconds", seconds)
 
     def jump(self, when: float) -> None:
-        """Moves the clock on to a time, unless that has passed.
+        """Advance the clock to a time, unless it has passed.
 
         Raises:
-            TypeError: `when` is no number.
+            TypeError: `when` is not a number.
             ValueError: `when` is not finite.
         """
         self._now = max(self._now, check_finite("VirtualClock.jump: when", when))
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop that takes its time from a clock, and does not wait for it."""
+    """An asyncio event loop that uses a virtual clock."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -137,7 +134,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             yield f"{pluralize(len(alarms), 'timer')} of the real clock"
 
     def time(self) -> float:
-        """The seconds of the clock."""
+        """Return the time of the clock in seconds."""
         return self._clock.time()
 
     @property
@@ -151,7 +148,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """That of the real clock, which asyncio notes, is not this one's."""
 
     def next_timer(self) -> float:
-        """When the next timer is due."""
+        """Return the time at which the next timer is due."""
         # What asyncio tells the selector is how long until then: rounded, and a day at most.
         scheduled: list[asyncio.TimerHandle] = cast("Any", self)._scheduled
         return scheduled[0].when()
@@ -200,7 +197,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         func: Callable[[*Arguments], Any],
         *args: *Arguments,
     ) -> asyncio.Future[Any]:
-        """Runs a job in a thread, and holds the clock meanwhile."""
+        """Run a job in a thread, and stop the clock until it ends."""
         # Counted until its future is done, which a cancelled wait makes it at once: a job that nobody waits for any
         # more does not hold the clock.
         future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)

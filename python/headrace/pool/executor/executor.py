@@ -26,38 +26,38 @@ if TYPE_CHECKING:
 
 
 class CancelSupport(Enum):
-    """What an executor can do about work that is to stop."""
+    """How an executor can cancel work."""
 
     NONE = "none"
-    """Nothing: the work ends when it ends."""
+    """Not at all: the work runs to its end."""
     COOPERATIVE = "cooperative"
-    """Ask: the work may clean up, and may refuse."""
+    """By request: the work may clean up, and may ignore the request."""
     FORCE = "force"
-    """End it, whatever it does."""
+    """By force, regardless of the state of the work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an executor can do."""
+    """The capabilities of an executor."""
 
     cancel_support: CancelSupport
-    """How it stops work."""
+    """How it can cancel work."""
     streaming: bool
-    """Whether a task may yield values on its way."""
+    """Whether a task may yield intermediate values."""
     remote: bool
-    """Whether the work runs outside this process, so that it and its results must be pickled."""
+    """Whether the work runs outside this process, and must be picklable together with its results."""
 
 
 class Executor(Protocol):
-    """A place where work runs."""
+    """The protocol of a place where work runs."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """The capabilities of the executor."""
         ...
 
     async def start(self) -> None:
-        """Makes it ready. Called once, on the loop that will submit, before the first `submit`."""
+        """Start the executor. Called once, on the event loop that submits, before the first `submit`."""
         ...
 
     @overload
@@ -67,10 +67,10 @@ class Executor(Protocol):
     def submit(self, task: Task) -> Submission: ...
 
     def submit(self, task: Task, listener: Listener | None = None) -> Handle:
-        """Runs the task once, in a copy of the task's context, and tells the listener about it.
+        """Run the task once, in a copy of its context, and report its events to the listener.
 
-        Without one it gives `Submission(self, task)`. Never raises for the task's sake: whatever is wrong with it goes to
-        the listener. Puts no bound on how many tasks run at once: the pool's capacity does.
+        Without a listener, return `Submission(self, task)`. Errors of the task are never raised here, but reported to the
+        listener. The executor does not limit the number of running tasks; the capacity of the pool does.
         """
         ...
 

@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 class CancelResult(Enum):
-    """The answer to a request to stop."""
+    """The result of a cancellation request."""
 
     STOPPED = "stopped"
-    """Nothing of the work runs any more; the listener has been told."""
+    """The work has stopped completely; the listener was notified."""
     RUNNING = "running"
-    """It still runs; the listener will be told when it has stopped."""
+    """The work is still running; the listener is notified when it has stopped."""
     UNKNOWN = "unknown"
-    """Nobody can say: the place where it ran does not answer."""
+    """The state is unknown: the place where the work runs does not respond."""
 
 
 class Listener(Protocol):
-    """Who is told what happens to one task. Its methods are called on the loop's thread, and do not raise."""
+    """The receiver of the events of one task. Its methods are called on the thread of the event loop, and must not raise."""
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class Handle(Protocol):
     """One piece of work that was submitted."""
 
     def cancel(self) -> CancelResult:
-        """Asks it to stop, and says how things stand now. Does not wait."""
+        """Request cancellation and return the current state, without waiting."""
         ...
 
     def inside(self) -> bool:
@@ -62,9 +62,9 @@ class Handle(Protocol):
         ...
 
     def leave(self, stopped: Callable[[], object]) -> None:
-        """Leaves it to itself: the listener is told nothing more.
+        """Detach the work: the listener is not notified any more.
 
-        Asked only of an executor that cannot cancel. `stopped` is called when the work has really stopped, from any
+        Called only for an executor that cannot cancel. `stopped` is called when the work has really stopped, from any
         thread and maybe after the loop was closed; at once if it has.
         """
         ...
