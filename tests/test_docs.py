@@ -107,7 +107,7 @@ def test_the_table_of_operators_is_that_of_the_docstrings() -> None:
         assert f"`{operator.__name__}`" in written, "its module is no room of docs/operators.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md", "docs/performance.md"])
+@pytest.mark.parametrize("page", ["docs/benchmarks.md", "docs/performance.md"])
 def test_the_tables_of_measurements_are_those_of_the_results(page: str) -> None:
     made: Any = runpy.run_path(str(ROOT / "benches" / "python" / "tables.py"))
     text = (ROOT / page).read_text(encoding="utf-8")

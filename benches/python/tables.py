@@ -1,4 +1,4 @@
-"""Update the tables of the README and the documentation from benches/results/.
+"""Update the tables of the documentation from benches/results/.
 
 `make bench` runs this, and a test checks that pages and results agree. Between a comment and `<!-- end of results -->`:
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md"]
+PAGES = [ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md"]
 MARKED = re.compile(
     r"(<!-- (results|summary|missed|measured)(?:: ([^\n]*?))? -->\n).*?(<!-- end of results -->)",
     re.DOTALL,
