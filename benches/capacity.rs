@@ -107,7 +107,7 @@ fn hand_on(b: &mut criterion::Bencher<'_>, tree: &Arc<Tree>, leaves: &[NodeId], 
             unreachable!("it was granted")
         };
         held = Some(permit.unwrap());
-        *acquire = join(acquire.ask().node, waker);
+        *acquire = join(acquire.request().node, waker);
     });
 }
 

@@ -111,7 +111,7 @@ impl Pipeline {
                         match stage {
                             None => self.end_upstream_of(0),
                             Some(number) => {
-                                self.stages[number].link(tail).set_inner_source(py, None)
+                                self.stages[number].link(tail).set_inner_source(py, None);
                             }
                         }
                         self.advance_boxed(py, tail, None)
