@@ -1,4 +1,4 @@
-/// The state of a buffer at one moment; see [`Buffer::statistics`].
+/// The state of a buffer at one moment; see [`Buffer::statistics`](super::Buffer::statistics).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statistics {
     /// The number of items in the buffer, promised or not.
