@@ -40,9 +40,8 @@ pub(crate) struct Merge {
     pub(super) state: GilCell<State>,
 }
 
-#[pymethods]
 impl Merge {
-    /// By what its sources are called in messages.
+    /// The name of the owner of the sources, for messages.
     pub(crate) fn owner(&self) -> &str {
         &self.owner
     }
@@ -53,7 +52,10 @@ impl Merge {
         let sources = state.in_order();
         sources.map(|slot| slot.source.bind(py).clone()).collect()
     }
+}
 
+#[pymethods]
+impl Merge {
     #[new]
     #[pyo3(signature = (owner, closer, *, prefetch, errors))]
     fn new(
