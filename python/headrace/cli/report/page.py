@@ -164,7 +164,7 @@ def _durations(report: Report) -> str:
     )
     return (
         '<section class="durations"><h2>Durations</h2><div class="beside">'
-        "<table><thead><tr><th></th><th>call</th><th>delay before it</th></tr></thead>"
+        "<table><thead><tr><th></th><th>call</th><th>wait before</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>{picture}</div></section>\n"
     )
 
