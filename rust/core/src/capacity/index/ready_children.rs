@@ -39,7 +39,7 @@ impl ReadyChildren {
         }
     }
 
-    /// The rates of a class.
+    /// Return the rates of a class.
     pub(in crate::capacity) fn rates(&self, class: ClassId) -> &[ResourceId] {
         match class.checked_sub(1) {
             None => &[],
@@ -47,7 +47,7 @@ impl ReadyChildren {
         }
     }
 
-    /// The class with these rates, which are sorted; added if needed.
+    /// Return the class with these rates, which are sorted; added if needed.
     pub(in crate::capacity) fn class(&mut self, rates: Vec<ResourceId>) -> ClassId {
         if rates.is_empty() {
             return 0;
@@ -90,7 +90,7 @@ impl ReadyChildren {
         self.of(class).assign_leaves()
     }
 
-    /// The first of all.
+    /// Return the first of all.
     #[inline]
     pub(in crate::capacity) fn first(&self) -> Option<OrderKey> {
         self.classes().filter_map(TournamentTree::first).min()
@@ -117,7 +117,7 @@ impl ReadyChildren {
         self.classes().map(TournamentTree::len).sum()
     }
 
-    /// The key at a leaf.
+    /// Return the key at a leaf.
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) fn at_leaf(&self, class: ClassId, leaf: u32) -> OrderKey {
         let class = self.classes().nth(class as usize);

@@ -44,7 +44,7 @@ impl TournamentTree {
         self.len
     }
 
-    /// The number of leaves.
+    /// Return the number of leaves.
     fn leaves(&self) -> usize {
         self.matches.len()
     }
@@ -59,13 +59,13 @@ impl TournamentTree {
         self.matches[position / 2].0[position % 2] = key;
     }
 
-    /// The first of all.
+    /// Return the first of all.
     #[inline]
     pub(in crate::capacity) fn first(&self) -> Option<OrderKey> {
         (self.len > 0).then(|| self.at(1))
     }
 
-    /// The key at a leaf.
+    /// Return the key at a leaf.
     #[cfg(any(test, debug_assertions))]
     pub(in crate::capacity) fn at_leaf(&self, leaf: u32) -> OrderKey {
         self.at(self.leaves() + leaf as usize)
@@ -188,7 +188,7 @@ impl InOrder<'_> {
         self.next = self.losers.pop().map(|Reverse(next)| next);
     }
 
-    /// The next key.
+    /// Return the next key.
     #[inline]
     pub(in crate::capacity) fn peek(&mut self) -> Option<OrderKey> {
         self.find_next();

@@ -71,7 +71,7 @@ impl LowWaterMarks {
         }
     }
 
-    /// The least recorded debt since a permit took quota; 0 for one that never did.
+    /// Return the least recorded debt since a permit took quota; 0 for one that never did.
     pub(in crate::capacity) fn since(&self, stamp: u64) -> u128 {
         self.find(stamp).map_or(0, |place| self.marks[place].least)
     }

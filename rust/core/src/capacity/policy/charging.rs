@@ -41,7 +41,7 @@ impl State {
         key
     }
 
-    /// Whether the next permit of a node is timed although the tree has no waiter.
+    /// Return whether the next permit of a node is timed although the tree has no waiter.
     #[inline]
     pub(in crate::capacity) fn is_timed(&self, node: u32) -> bool {
         let granted = self.nodes.at(node).granted;
@@ -95,7 +95,7 @@ impl State {
         self.nodes.at_mut(node).permit_refs -= 1;
     }
 
-    /// Whether the cost includes a rate.
+    /// Return whether the cost includes a rate.
     #[inline]
     pub(in crate::capacity) fn has_rate(&self, cost: &Cost) -> bool {
         let mut parts = cost.parts().iter();
@@ -108,7 +108,7 @@ impl State {
         self.uncharged.push(permit);
     }
 
-    /// The position of the next uncharged permit.
+    /// Return the position of the next uncharged permit.
     #[inline]
     fn next_uncharged(&self) -> u32 {
         u32::try_from(self.uncharged.len()).expect("fewer than 2^32 permits")
@@ -325,7 +325,7 @@ impl State {
         }
     }
 
-    /// The part of a permit's cost that is slots.
+    /// Return the part of a permit's cost that is slots.
     pub(in crate::capacity) fn slots_of(&self, permit: u32) -> Option<Cost> {
         let parts = self.permits.at(permit).cost.parts().iter();
         let slots = parts.filter(|(id, _)| self.kind(*id) == Some(ResourceKind::Slots));
@@ -380,7 +380,8 @@ impl State {
         }
     }
 
-    /// The permits of an owner, newest first. O(those), plus the uncharged ones; once there is a waiter, there are none of these.
+    /// Return the permits of an owner, newest first. O(those), plus the uncharged ones; once there is a waiter, there
+    /// are none of these.
     pub(in crate::capacity) fn permits_of(&self, owner: OwnerId) -> Vec<u32> {
         let mut next = self.owners.0.get(&owner).copied().unwrap_or(NIL);
         let listed = std::iter::from_fn(|| {

@@ -15,7 +15,7 @@ impl State {
         self.for_held_resources(waiter, |resource| resource.push_passed_over(waiter));
     }
 
-    /// Whether a waiter was passed, or missed capacity, as often as allowed.
+    /// Return whether a waiter was passed, or missed capacity, as often as allowed.
     pub(in crate::capacity) fn is_starved(&self, waiter: u32) -> bool {
         let record = self.waiters.at(waiter);
         record.bypassed.max(record.missed) >= self.passes
