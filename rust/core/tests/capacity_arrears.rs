@@ -258,7 +258,7 @@ fn new_rate_user_does_not_wait_for_lag() {
     }
 }
 
-/// It also fetches, so it is level with the tenants that fetch. The tenants that call lag by at most two holds for each of
+/// A tenant that fetches and calls is level with the tenants that fetch. The tenants that call lag by at most two holds for each of
 /// two tenants.
 #[test]
 fn mixed_user_does_not_wait_for_lag() {

@@ -279,7 +279,7 @@ fn slow_child(slots: u64) -> (World, [ResourceId; 2], NodeId, Task<Acquire>) {
     (world, [calls, slow], root, task)
 }
 
-/// It always misses slots; the shared rate must not be reserved for it because of that.
+/// A waiter that always misses slots is no reason to reserve the shared rate for it.
 #[test]
 fn slow_private_rate_does_not_block_a_shared_rate() {
     for slots in [1, 3] {

@@ -278,7 +278,7 @@ impl<T> Buffer<T> {
         f(self.state.lock().items.first())
     }
 
-    /// Locks. In a sorted buffer, first finds the position of `item` if it would be accepted now. Comparisons run
+    /// Lock the state. In a sorted buffer, first find the position of `item` if it would be accepted now. Comparisons run
     /// without the lock; changes made by other threads meanwhile are taken into account.
     #[inline]
     pub(super) fn lock_at_position(

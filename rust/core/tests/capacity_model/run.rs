@@ -437,7 +437,7 @@ impl Run {
     }
 }
 
-/// Polls. Returns the permit of an acquire, and `None` for a resume.
+/// Poll a request. Returns the permit of an acquire, and `None` for a resume.
 pub fn poll_request(
     request: &mut Request,
     name: u64,

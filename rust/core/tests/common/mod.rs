@@ -65,7 +65,7 @@ impl<F: Future + Unpin> Task<F> {
         Pin::new(&mut self.future).poll(&mut Context::from_waker(waker))
     }
 
-    /// Polls; panics unless the output is ready.
+    /// Poll, and panic unless the output is ready.
     #[track_caller]
     pub fn ready(&mut self) -> F::Output {
         match self.poll() {

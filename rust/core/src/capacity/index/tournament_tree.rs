@@ -207,7 +207,7 @@ mod tests {
     use super::{OrderKey, TournamentTree};
     use std::collections::BTreeMap;
 
-    /// Knuth's generator; its high digits are good.
+    /// Draw from Knuth's generator, whose high digits are good.
     fn roll(random: &mut u64, below: u64) -> u64 {
         *random = random
             .wrapping_mul(6_364_136_223_846_793_005)

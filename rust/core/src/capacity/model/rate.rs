@@ -111,11 +111,11 @@ impl Rate {
         self.at = now;
     }
 
-    /// Take `amount` for the permit with this stamp, as of the time at which it was ready, if that is no longer than `lateness` ago;
-    /// otherwise as of now.
+    /// Take `amount` for the permit with this stamp. The charge counts from the time at which it was ready, if that is at
+    /// most `lateness` ago, and otherwise from the current time.
     ///
-    /// A timer is always a little late, and a smooth rate would lose each delay for good. Without a waiter no timer is in use, so
-    /// nothing is late.
+    /// A timer is always a little late, and a smooth rate would lose each delay for good. Without a waiter no timer is
+    /// in use, so nothing is late.
     #[inline]
     pub(in crate::capacity) fn lend(
         &mut self,
