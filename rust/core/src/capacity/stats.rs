@@ -202,12 +202,12 @@ impl State {
                 }
             })
             .collect();
-        let place: HashMap<_, _> = all.iter().copied().zip(0..).collect();
+        let position: HashMap<_, _> = all.iter().copied().zip(0..).collect();
         while made.len() > 1 {
             let mut child = made.pop().expect("there are at least two");
             child.children.reverse();
             let parent = self.nodes.at(all[made.len()]).parent;
-            let parent: usize = place[&parent];
+            let parent: usize = position[&parent];
             made[parent].children.push(child);
         }
         let mut root = made.pop().expect("the list starts with the node itself");

@@ -249,21 +249,18 @@ mod tests {
                         leaves.insert(child, (leaf, key));
                     }
                 }
-                let mut places: Vec<_> = leaves.values().map(|&(_, key)| key).collect();
-                places.sort_unstable();
-                assert_eq!(tree.len(), places.len(), "seed {seed}");
-                assert_eq!(tree.first(), places.first().copied(), "seed {seed}");
+                let mut keys: Vec<_> = leaves.values().map(|&(_, key)| key).collect();
+                keys.sort_unstable();
+                assert_eq!(tree.len(), keys.len(), "seed {seed}");
+                assert_eq!(tree.first(), keys.first().copied(), "seed {seed}");
                 if child % 16 == 0 {
                     let mut order = tree.in_order();
-                    for key in places.iter().copied().map(Some).chain([None]) {
+                    for key in keys.iter().copied().map(Some).chain([None]) {
                         assert_eq!(order.peek(), key, "seed {seed}");
                         order.pop();
                     }
                 }
-                assert!(
-                    tree.matches.len() <= 64.max(4 * places.len()),
-                    "seed {seed}"
-                );
+                assert!(tree.matches.len() <= 64.max(4 * keys.len()), "seed {seed}");
             }
         }
     }

@@ -301,10 +301,10 @@ impl Resource {
     /// Reserve `amount` for the waiter with this rank. Returns false if it has a reservation here already.
     pub(in crate::capacity) fn reserve(&mut self, rank: Rank, amount: u64) -> bool {
         let reserved = &mut self.extra().reserved;
-        let Err(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
+        let Err(position) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
-        reserved.insert(place, (rank, amount));
+        reserved.insert(position, (rank, amount));
         self.reserved_sum = self.reserved_sum.saturating_add(amount);
         true
     }
@@ -312,10 +312,10 @@ impl Resource {
     /// Drop the reservation of the waiter with this rank. Returns whether it had one.
     pub(in crate::capacity) fn unreserve(&mut self, rank: Rank) -> bool {
         let reserved = &mut self.extra().reserved;
-        let Ok(place) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
+        let Ok(position) = reserved.binary_search_by_key(&rank, |(other, _)| *other) else {
             return false;
         };
-        reserved.remove(place);
+        reserved.remove(position);
         let amounts = reserved.iter().map(|(_, amount)| amount);
         self.reserved_sum = amounts.fold(0, |sum, amount| sum.saturating_add(*amount));
         true
@@ -411,12 +411,12 @@ impl Resources {
         id: ResourceId,
         kind: ResourceKind,
     ) -> &mut Resource {
-        let place = others.iter().position(|p| p.id == id);
-        let place = place.unwrap_or_else(|| {
+        let position = others.iter().position(|p| p.id == id);
+        let position = position.unwrap_or_else(|| {
             others.push(Resource::new(id, kind));
             others.len() - 1
         });
-        &mut others[place]
+        &mut others[position]
     }
 
     #[inline]

@@ -94,22 +94,24 @@ impl WaitQueue {
         waiter: u32,
         waiters: &Slab<Waiter>,
     ) {
-        let mut place = self.offered.len as usize;
+        let mut position = self.offered.len as usize;
         let offered = &mut self.offered.waiters;
-        while place > 0 && waiters.at(offered[place - 1]).rank > rank {
-            offered[place] = offered[place - 1];
-            place -= 1;
+        while position > 0 && waiters.at(offered[position - 1]).rank > rank {
+            offered[position] = offered[position - 1];
+            position -= 1;
         }
-        offered[place] = waiter;
+        offered[position] = waiter;
         self.offered.len += 1;
     }
 
     pub(in crate::capacity) fn remove_offered(&mut self, waiter: u32) {
         let offered = self.offered.as_slice();
-        let place = offered.iter().position(|&other| other == waiter);
-        let place = place.expect("an offered waiter is in front of its queue");
+        let position = offered.iter().position(|&other| other == waiter);
+        let position = position.expect("an offered waiter is in front of its queue");
         let end = offered.len();
-        self.offered.waiters.copy_within(place + 1..end, place);
+        self.offered
+            .waiters
+            .copy_within(position + 1..end, position);
         self.offered.len -= 1;
     }
 

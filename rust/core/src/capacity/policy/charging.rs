@@ -116,13 +116,13 @@ impl State {
 
     #[inline]
     pub(in crate::capacity) fn remove_uncharged(&mut self, permit: u32) {
-        let place = std::mem::replace(&mut self.permits.at_mut(permit).uncharged, CHARGED);
-        if place == CHARGED {
+        let position = std::mem::replace(&mut self.permits.at_mut(permit).uncharged, CHARGED);
+        if position == CHARGED {
             return;
         }
-        self.uncharged.swap_remove(place as usize);
-        if let Some(&moved) = self.uncharged.get(place as usize) {
-            self.permits.at_mut(moved).uncharged = place;
+        self.uncharged.swap_remove(position as usize);
+        if let Some(&moved) = self.uncharged.get(position as usize) {
+            self.permits.at_mut(moved).uncharged = position;
         }
     }
 
@@ -141,8 +141,8 @@ impl State {
         let until = charge.to;
         match self.permits.at(permit).charge {
             NIL => self.permits.at_mut(permit).charge = self.charges.insert(charge).index(),
-            place => {
-                let before = std::mem::replace(self.charges.at_mut(place), charge);
+            position => {
+                let before = std::mem::replace(self.charges.at_mut(position), charge);
                 self.expiry.remove(&(before.to, permit));
             }
         }
@@ -211,9 +211,9 @@ impl State {
         self.remove_uncharged(permit);
         if self.permits.at(permit).charge != NIL {
             self.correct(permit, self.now);
-            let place = std::mem::replace(&mut self.permits.at_mut(permit).charge, NIL);
-            self.expiry.remove(&(self.charges.at(place).to, permit));
-            self.charges.discard(self.charges.key_at(place));
+            let position = std::mem::replace(&mut self.permits.at_mut(permit).charge, NIL);
+            self.expiry.remove(&(self.charges.at(position).to, permit));
+            self.charges.discard(self.charges.key_at(position));
         }
     }
 
@@ -226,10 +226,10 @@ impl State {
     ) -> Result<(), PermitError> {
         let record = self.permits.get(key).ok_or(PermitError::Released)?;
         let (node, cost, held) = (record.node, record.cost.clone(), record.held);
-        for (place, &(id, amount)) in actual.iter().enumerate() {
+        for (position, &(id, amount)) in actual.iter().enumerate() {
             let part = cost.parts().iter().find(|(named, _)| *named == id);
             let &(_, asked) = part.ok_or(PermitError::Unasked(id))?;
-            if actual[..place].iter().any(|(named, _)| *named == id) {
+            if actual[..position].iter().any(|(named, _)| *named == id) {
                 return Err(PermitError::Twice(id));
             }
             if self.kind(id) == Some(ResourceKind::Slots) {

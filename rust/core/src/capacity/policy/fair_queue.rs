@@ -248,9 +248,9 @@ impl State {
         if record.charge == NIL {
             return;
         }
-        let (node, place) = (record.node, record.charge);
+        let (node, position) = (record.node, record.charge);
         let mut levels = self.levels_of(node);
-        let charge = self.charges.at(place);
+        let charge = self.charges.at(position);
         charge.prices.put_into(&mut levels);
         let (charged_to, stamp) = (charge.to, charge.stamp);
         // Without a waiter there was nothing to share.
