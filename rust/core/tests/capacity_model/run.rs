@@ -74,7 +74,7 @@ impl Run {
         run
     }
 
-    /// Run all operations, drains the tree, and return the names of all grants in order.
+    /// Run all operations, drain the tree, and return the names of all grants in order.
     pub fn play(self, ops: &[Op]) -> Vec<u64> {
         // On failure nothing is cleaned up: the broken state would only panic again.
         let mut run = ManuallyDrop::new(self);
