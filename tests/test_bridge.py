@@ -175,7 +175,7 @@ async def test_law_2_cancelled_pulls_deliver_once_to_each_sink() -> None:
     assert await sweep_endings(distribute) > 20
 
 
-async def test_law_2_error_before_a_cancellation_is_raised_next() -> None:
+async def test_law_2_error_before_a_cancel_is_raised_next() -> None:
     gate = Gate()
     failing = Slow(1)
     stream = PullPushBridgeObj([1, 2], failing, SinkCallbackObj(gate))

@@ -88,7 +88,7 @@ async def check_heartbeat(work: Callable[[PullObj[int]], Awaitable[Any]]) -> Non
     pytest.fail("the heartbeat is too late: " + "; ".join(attempts))
 
 
-async def test_law_16_heartbeat_during_async_for_over_ready_items() -> None:
+async def test_law_16_heartbeat_during_a_loop_over_ready_items() -> None:
     async def iterate(stream: PullObj[int]) -> None:
         async for _ in stream:
             pass

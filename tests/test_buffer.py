@@ -127,7 +127,7 @@ async def test_producer_error_is_raised_once_after_last_item() -> None:
         await anext(buffer.source)
 
 
-async def test_closing_the_source_returns_items_of_blocked_pushes() -> None:
+async def test_close_returns_the_items_of_blocked_pushes() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(1)
     await buffer.sink.next(1)
     pushes = [asyncio.create_task(buffer.sink.next(n)) for n in (2, 3)]

@@ -62,7 +62,7 @@ def join_thread(thread: threading.Thread) -> None:
 
 
 @BOUNDS
-def test_law_9_threads_alone_move_every_item_once_in_order(maxsize: int | None) -> None:
+def test_law_9_threads_move_every_item_once_in_order(maxsize: int | None) -> None:
     buffer: PushPullBufferObj[tuple[int, int]] = PushPullBufferObj(maxsize)
 
     def produce(number: int) -> None:
@@ -342,7 +342,7 @@ def test_signal_wakes_threads_and_keeps_unread_value() -> None:
         ),
     ],
 )
-def test_law_14_bad_timeout_has_no_effect(bad: Any, kind: type[Exception], pattern: str) -> None:
+def test_law_14_bad_timeout_is_refused_without_effect(bad: Any, kind: type[Exception], pattern: str) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     with pytest.raises(kind, match=pattern):
         buffer.put_sync(1, bad)
