@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Slow(SinkObj[Any]):
-    """Needs two loop iterations to accept an item and one to end; fails for the given items."""
+    """A sink that needs two loop iterations to accept an item and one to end, and fails for the given items."""
 
     def __init__(self, *bad: Any, ending: Exception | None = None) -> None:
         super().__init__()

@@ -135,7 +135,7 @@ async def test_measure_detects_a_blocked_loop() -> None:
 
 @pytest.mark.usefixtures("restless")
 async def test_law_16_end_of_buffer_is_raised_without_a_yield() -> None:
-    """Yield no iteration between the last item and the end: a close in between would change which error is raised."""
+    """Raise the end without a yield after the last item: a close in between would change which error is raised."""
     queue: PushPullBufferObj[int] = PushPullBufferObj()
     for item in range(3):
         queue.sink.next_nowait(item)

@@ -213,7 +213,7 @@ async def test_peek_returns_the_next_item_and_keeps_it() -> None:
 
 
 class PushesWhenCompared:
-    """Pushes another item whenever it is compared, up to a number of times."""
+    """An item that pushes another one whenever it is compared, up to a number of times."""
 
     def __init__(self, buffer: PushPullBufferObj[Any], rank: int, times: int) -> None:
         self.buffer = buffer
@@ -255,7 +255,7 @@ async def test_equality_may_push_into_the_same_buffer(by_key: bool) -> None:
     pushed = 0
 
     class PushesWhenEqual:
-        """Pushes whenever it is compared for equality, which tuples do before they order."""
+        """An item that pushes whenever it is tested for equality, as tuples do before they order."""
 
         def __init__(self, times: int) -> None:
             self.times = times
@@ -287,7 +287,7 @@ async def test_destructor_may_push_wherever_an_item_is_freed(order: Any, overflo
     died: list[str] = []
 
     class Last:
-        """Pushes in its destructor, if the buffer has space."""
+        """An item whose destructor pushes, if the buffer has space."""
 
         def __init__(self, name: str) -> None:
             self.name = name
@@ -380,7 +380,7 @@ def test_law_9_threads_push_by_priority_while_others_pull() -> None:
     received: list[int] = []
 
     class Slow:
-        """Compares in Python, so that threads switch in the middle of a search."""
+        """An item that compares in Python, so that threads switch in the middle of a search."""
 
         def __init__(self, rank: int) -> None:
             self.rank = rank

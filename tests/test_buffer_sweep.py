@@ -70,7 +70,7 @@ def _buffer(order: Any, maxsize: int) -> Ends:
 
 
 def _fused(maxsize: int) -> Ends:
-    """A buffer inside a fused pipeline, where its source waits and not the pull itself."""
+    """Return the ends of a buffer inside a fused pipeline, where its source waits and not the pull itself."""
     buffer: PushPullBufferObj[int] = PushPullBufferObj(maxsize or None)
     pipeline = buffer.source.map(lambda x: x).filter(lambda _: True)
     sink = buffer.sink

@@ -342,7 +342,9 @@ def test_signal_wakes_threads_and_keeps_unread_value() -> None:
         ),
     ],
 )
-def test_law_14_bad_timeout_is_refused_without_effect(bad: Any, kind: type[Exception], pattern: str) -> None:
+def test_law_14_bad_timeout_is_refused_without_effect(
+    bad: Any, kind: type[Exception], pattern: str
+) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     with pytest.raises(kind, match=pattern):
         buffer.put_sync(1, bad)

@@ -607,7 +607,7 @@ def test_dropped_child_leaves_the_tree() -> None:
 
 def test_capacity_in_a_cycle_is_collected() -> None:
     class Named(CapacitySource):
-        """References itself."""
+        """A capacity that references itself."""
 
         me: Any
 

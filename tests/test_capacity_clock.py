@@ -53,7 +53,7 @@ async def cancel_waiter(capacity: CapacitySource) -> Callable[[], object]:
 
     def cancel() -> None:
         big.cancel()
-        # One slot is free now, which is not enough for two.
+        # The slot that is free now is enough for the waiter.
         asyncio.get_running_loop().call_later(1, held.release)
 
     return cancel
@@ -219,7 +219,7 @@ async def test_clock_error_at_the_timer_is_retried(failures: int, delay: int, er
 
 
 async def play(dice: random.Random) -> list[tuple[float, float]]:
-    """Run random jobs that no call observes: start, cancel, lose and settle them. Return the grants of the rate with times."""
+    """Start, cancel, drop and settle random leases without reading the capacity; return the grants of the rate and their times."""
     capacity = CapacitySource({"slots": 1, "tokens": Rate(1, per=10.0, burst=BURST)}, clock=now)
     grants: list[list[float]] = []
     jobs: list[tuple[asyncio.Task[None], asyncio.Event, list[Lease], list[float]]] = []

@@ -1,4 +1,4 @@
-"""CPython's own tests of `asyncio.Lock` and `asyncio.Semaphore`, run on a capacity behind their names.
+"""CPython's own tests of `asyncio.Lock` and `asyncio.Semaphore`, run on capacities under their names.
 
 These cases record known faults of asyncio's locks: cancelled waiters, lost wake-ups and unfairness.
 """

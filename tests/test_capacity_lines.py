@@ -283,11 +283,11 @@ async def test_cost_mapping_is_copied() -> None:
     assert (budget.held["dollars"], pushed.held["dollars"]) == (2, 1)
 
 
-# Push.
+# Push
 
 
 class Slow(SinkObj[int]):
-    """Accepts any number of items at once, and waits until its gate is open."""
+    """A sink that accepts any number of items at once, each when its gate is open."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -90,7 +90,7 @@ async def test_limits_and_group_order_hold(seed: int) -> None:
 
 @pytest.mark.virtual
 async def test_no_group_starves_another() -> None:
-    """An earlier group with a hundred times as many tasks does not delay the others."""
+    """Serve all groups alike, although the first one has a hundred times as many tasks."""
     done: list[str] = []
 
     async def work(name: str) -> None:

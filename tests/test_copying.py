@@ -147,7 +147,7 @@ def attributes(thing: Any) -> list[Any]:
 
 @dataclass
 class Value:
-    """A class whose objects are copied, with the test of equality of a copy."""
+    """A class whose objects can be copied: how to make one, and how to compare a copy with it."""
 
     make: Callable[[], Any]
     is_equal: Callable[[Any, Any], object] = lambda one, other: one == other
