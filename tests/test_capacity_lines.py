@@ -499,7 +499,8 @@ def test_resource_must_be_a_string() -> None:
 
 
 def test_suspended_lease_can_settle_its_rate() -> None:
-    capacity = CapacitySource({"slots": 1, "tokens": Rate(10, per=3600)})
+    # On a clock that never advances: with time, the rate restores tokens.
+    capacity = CapacitySource({"slots": 1, "tokens": Rate(10, per=3600)}, clock=lambda: 0.0)
     with capacity.acquire_sync({"slots": 1, "tokens": 5}) as lease, lease.suspended():
         lease.settle(tokens=2)
         with pytest.raises(RuntimeError, match="given back for a while"):
