@@ -23,7 +23,7 @@ SELECTED = [
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.flags.dev_mode, reason="all tests run in debug mode")
 def test_selected_tests_pass_in_debug_mode() -> None:
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-X", "dev", "-m", "pytest", "-q", "-p", "no:cacheprovider", *SELECTED],
         cwd=Path(__file__).parent.parent,
         env={**os.environ, "PYTHONMALLOC": "debug", "PYTHONASYNCIODEBUG": "1"},
@@ -32,6 +32,6 @@ def test_selected_tests_pass_in_debug_mode() -> None:
         check=False,
         timeout=280,
     )
-    print(ran.stdout[-10_000:], ran.stderr[-10_000:])
-    assert ran.returncode == 0
-    assert " passed" in ran.stdout
+    print(completed.stdout[-10_000:], completed.stderr[-10_000:])
+    assert completed.returncode == 0
+    assert " passed" in completed.stdout

@@ -279,11 +279,11 @@ def test_stream_that_pulls_from_itself_is_listed_once() -> None:
 
 
 def test_unknown_format_is_refused() -> None:
-    things: list[Any] = [source(), SinkNullObj(), PushChain.start()]
-    for thing in things:
+    objects: list[Any] = [source(), SinkNullObj(), PushChain.start()]
+    for object_ in objects:
         wrong: Any = "svg"
         with pytest.raises(ValueError, match=r"format must be \"text\" or \"mermaid\", got 'svg'"):
-            thing.describe(format=wrong)
+            object_.describe(format=wrong)
 
 
 async def test_describe_from_another_thread_at_any_time() -> None:

@@ -35,17 +35,17 @@ PROGRAMS = [
 
 def expected_output(program: str) -> list[str]:
     """Return the output that the comments promise: behind a `print`, or in the lines below it."""
-    said: list[str] = []
+    error: list[str] = []
     follows = False
     for line in program.splitlines():
-        if beside := re.search(r"print\(.*\)  # (.*)$", line):
-            said.append(beside[1])
+        if same_line := re.search(r"print\(.*\)  # (.*)$", line):
+            error.append(same_line[1])
             follows = False
-        elif follows and (below := re.fullmatch(r" *# (.*)", line)):
-            said.append(below[1])
+        elif follows and (next_line := re.fullmatch(r" *# (.*)", line)):
+            error.append(next_line[1])
         else:
             follows = re.fullmatch(r" *print\(.*\)", line) is not None
-    return said
+    return error
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -56,7 +56,7 @@ def test_program_prints_its_stated_output(program: str, tmp_path: Path) -> None:
     path.write_text(program, encoding="utf-8")
     # Not in debug mode: there asyncio logs slow callbacks, and a program may be too slow for the times that it shows.
     debug = ("PYTHONASYNCIODEBUG", "PYTHONMALLOC")
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "error", path],
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if name not in debug},
@@ -65,8 +65,8 @@ def test_program_prints_its_stated_output(program: str, tmp_path: Path) -> None:
         check=False,
         timeout=60,
     )
-    assert (ran.stderr, ran.returncode) == ("", 0)
-    assert ran.stdout.splitlines() == expected
+    assert (completed.stderr, completed.returncode) == ("", 0)
+    assert completed.stdout.splitlines() == expected
 
 
 def check_blocks(text: str) -> None:
@@ -86,7 +86,7 @@ def test_blocks_are_closed_and_programs_collected(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut", "said"),
+    ("block", "error"),
     [
         ("```python\nprint(1)  # 1\n", "```python is not closed"),
         ("```python\n1\n\n```python\n2\n```\n```\n", "not closed before ```python"),
@@ -94,17 +94,17 @@ def test_blocks_are_closed_and_programs_collected(page: Path) -> None:
         ("```py\n1\n```\n", "nothing tests ```py"),
     ],
 )
-def test_untested_block_is_detected(cut: str, said: str) -> None:
-    with pytest.raises(AssertionError, match=re.escape(said)):
-        check_blocks(cut)
+def test_untested_block_is_detected(block: str, error: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(error)):
+        check_blocks(block)
 
 
 def test_operator_table_matches_the_docstrings() -> None:
     script: Any = runpy.run_path(str(ROOT / "docs" / "operators.py"))
-    written = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
-    assert written == script["document"](), "run `make docs`"
+    page_text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    assert page_text == script["document"](), "run `make docs`"
     for operator in OPERATORS:
-        assert f"`{operator.__name__}`" in written, "docs/operators.py does not list its module"
+        assert f"`{operator.__name__}`" in page_text, "docs/operators.py does not list its module"
 
 
 @pytest.mark.parametrize("page", ["docs/benchmarks.md", "docs/performance.md"])
@@ -137,19 +137,19 @@ def _test_names(file: Path) -> set[str]:
 
 
 def test_tests_named_in_reliability_exist() -> None:
-    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    named = re.findall(r"`([\w/]+\.(?:py|rs))::(\w+)`", written)
+    page_text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.(?:py|rs))::(\w+)`", page_text)
     assert len(named) > 50
     for path, test in named:
         file = ROOT / path if "/" in path else TESTS / path
         assert test in _test_names(file), f"{path} has no test {test}"
-    for path in re.findall(r"`((?:tests|rust)/[\w/]+\.\w+)[:`]", written):
+    for path in re.findall(r"`((?:tests|rust)/[\w/]+\.\w+)[:`]", page_text):
         assert (ROOT / path).is_file(), f"{path} does not exist"
 
 
 def test_tests_of_a_law_carry_its_number() -> None:
-    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    for law, row in re.findall(r"^\| (\d+) \|(.*)$", written, re.MULTILINE):
+    page_text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for law, row in re.findall(r"^\| (\d+) \|(.*)$", page_text, re.MULTILINE):
         for test in re.findall(r"::(test_\w+)", row):
             assert f"law_{law}_" in test, f"`-k law_{law}_` does not run {test}"
 
@@ -158,8 +158,8 @@ def test_every_law_has_tests_and_a_row() -> None:
     laws = re.findall(
         r"^(\d+)\. \*\*", (ROOT / "docs" / "laws.md").read_text(encoding="utf-8"), re.MULTILINE
     )
-    written = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| (\d+) \|.*::", written, re.MULTILINE) == laws
+    page_text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d+) \|.*::", page_text, re.MULTILINE) == laws
     tests = "".join(file.read_text(encoding="utf-8") for file in TESTS.glob("test_*.py"))
     tested = set(re.findall(r"law_(\d+)_", " ".join(re.findall(r"def (test_\w+)", tests))))
     assert tested == set(laws)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNTRIED = {
-    "pip": "builds headrace anew, for minutes; tests/test_wheel.py installs it",
-    "perf": "a profiler, which is not everywhere",
-    "py-spy": "a profiler, which is not everywhere",
-    "valgrind": "is not everywhere, and takes minutes",
+    "pip": "builds headrace again, for minutes; tests/test_wheel.py installs it",
+    "perf": "a profiler, which may not be installed",
+    "py-spy": "a profiler, which may not be installed",
+    "valgrind": "may not be installed, and takes minutes",
     "cargo": "measures for minutes",
     ".venvs/peers-3.13/bin/python": "measures for minutes beside libraries that no test needs",
 }
@@ -61,10 +61,10 @@ def check_make(words: list[str]) -> None:
 def check_pytest(words: list[str]) -> None:
     """Check that pytest collects at least one test."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    ran = subprocess.run(
+    completed = subprocess.run(
         [*command, *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
-    assert ran.returncode == 0, ran.stdout
+    assert completed.returncode == 0, completed.stdout
 
 
 def check_map(words: list[str], folder: Path) -> None:
@@ -74,7 +74,7 @@ def check_map(words: list[str], folder: Path) -> None:
     (folder / f"{module}.py").write_text(source, encoding="utf-8")
     named = {name: words[words.index(name) + 1] for name in ("--input", "--output")}
     (folder / named["--input"]).write_text("a\nb\n", encoding="utf-8")
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "headrace", *words],
         cwd=folder,
         capture_output=True,
@@ -82,7 +82,7 @@ def check_map(words: list[str], folder: Path) -> None:
         check=False,
         timeout=60,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert completed.returncode == 0, completed.stderr
     written = (folder / named["--output"]).read_text(encoding="utf-8")
     assert [json.loads(line) for line in written.splitlines()] == [{"url": "a"}, {"url": "b"}]
 
@@ -120,7 +120,7 @@ def test_untried_commands_are_in_the_documentation() -> None:
     assert UNTRIED.keys() <= {words[1] for words in lines} | {words[2] for words in lines}
 
 
-OTHERS = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
+COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
 # The result of asyncio's version, as the program beside it prints it. The other pages need libraries that no test needs.
 OUTPUT_OF: dict[str, Callable[[list[Any]], str]] = {
     "asyncio-queue": lambda results: f"{min(results)} to {max(results)}",
@@ -128,7 +128,7 @@ OUTPUT_OF: dict[str, Callable[[list[Any]], str]] = {
 }
 
 
-@pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", COMING_FROM, ids=lambda page: page.stem)
 def test_code_for_other_libraries_matches_ours(page: Path) -> None:
     [other_code] = blocks(page, "text")
     code = compile(other_code, page.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

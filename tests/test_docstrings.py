@@ -58,7 +58,7 @@ def supplied_names() -> Names:
     fetches, parses = (CapacitySource(20, CapacitySource(40)) for _ in range(2))
     known = {name: getattr(headrace, name) for name in dir(headrace)}
     known |= {name: getattr(testing, name) for name in dir(testing)}
-    ours: Names = {
+    own_names: Names = {
         "Mine": lambda source: PullMapObj(source, lambda item: item * 10),
         "archive": RecordingSink[str](),
         "asyncio": asyncio,
@@ -78,7 +78,7 @@ def supplied_names() -> Names:
         "text": "text",
         "url": "url",
     }
-    return known | ours
+    return known | own_names
 
 
 # Code that runs beside an example, or checks its effect. An example without an entry only has to run.
@@ -165,7 +165,7 @@ def test_docstring_example_runs(name: str) -> None:
                 group.create_task(companion(names))
             if running := eval(code, names):  # noqa: S307
                 await running
-        for test in [it for called, it in names.items() if called.startswith("test_")]:
+        for test in [it for defined, it in names.items() if defined.startswith("test_")]:
             await test()
 
     if "Runner(" in EXAMPLES[name].replace("TaskPoolRunner(", ""):  # makes its own loop

@@ -14,10 +14,10 @@ from headrace import PullConcatObj, PushMapObj, SinkCollectObj, SourceIterObj
 from tests.drop import INTERRUPTIONS
 
 
-@pytest.mark.parametrize("way", INTERRUPTIONS)
-def test_law_17_thousands_drop_on_a_small_stack(way: str) -> None:
+@pytest.mark.parametrize("interruption", INTERRUPTIONS)
+def test_law_17_thousands_drop_on_a_small_stack(interruption: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.drop", way],
+        [sys.executable, "-m", "tests.drop", interruption],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,

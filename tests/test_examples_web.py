@@ -64,16 +64,16 @@ def test_crawl_of_its_own_site_finds_all_pages() -> None:
 
 
 @pytest.mark.loops("asyncio")
-@pytest.mark.parametrize(("hosts", "at_once"), [(1, 4), (2, 6)])
+@pytest.mark.parametrize(("hosts", "concurrency"), [(1, 4), (2, 6)])
 async def test_crawl_keeps_its_limits_and_its_hosts(
-    hosts: int, at_once: int, capsys: pytest.CaptureFixture[str]
+    hosts: int, concurrency: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     example = load("crawl", "aiohttp")
     from aiohttp import ClientSession, web
     from aiohttp.test_utils import TestServer
 
     requests: Counter[str] = Counter()
-    inside: Counter[str] = Counter()
+    in_progress: Counter[str] = Counter()
     peaks: dict[str, int] = defaultdict(int)
     full = asyncio.Event()
 
@@ -87,13 +87,13 @@ async def test_crawl_keeps_its_limits_and_its_hosts(
     async def leaf(request: web.Request) -> web.Response:
         host = request.host.split(":")[0]
         for name in (host, "all"):
-            inside[name] += 1
-            peaks[name] = max(peaks[name], inside[name])
-        if inside["all"] == at_once:
+            in_progress[name] += 1
+            peaks[name] = max(peaks[name], in_progress[name])
+        if in_progress["all"] == concurrency:
             full.set()
         await full.wait()  # a lower limit would block here
         await asyncio.sleep(0.01)  # a higher limit would admit more here
-        inside.subtract([host, "all"])
+        in_progress.subtract([host, "all"])
         return web.Response(text='<a href="/">', content_type="text/html")
 
     async def once(request: web.Request) -> web.Response:
@@ -109,7 +109,7 @@ async def test_crawl_keeps_its_limits_and_its_hosts(
         seeds = [server.make_url("/"), server.make_url("/").with_host("localhost")]
         async with asyncio.timeout(30):
             await example.crawl(session, seeds[:hosts])
-    assert peaks["all"] == at_once
+    assert peaks["all"] == concurrency
     assert all(peak <= 4 for host, peak in peaks.items() if host != "all")
     # Each index once. The page `once` once for each host, and once more because its first response was cut off.
     assert sorted(requests.values()) == [1] * hosts + [hosts + 1]

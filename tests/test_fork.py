@@ -162,7 +162,7 @@ async def wait_for_a_thread() -> None:
     thread.join()
 
 
-async def let_others_run() -> None:
+async def yield_to_others() -> None:
     async with Heart() as heart:
         assert await SourceIterObj(range(20_000)).map(str).count() == 20_000
     # A yield budget that is still lent to a task of the parent would never be renewed: the child would always yield.
@@ -182,7 +182,7 @@ USES: dict[str, Callable[[], Awaitable[None]]] = {
         wait_for_a_rate,
         wait_for_a_signal,
         wait_for_a_thread,
-        let_others_run,
+        yield_to_others,
     )
 }
 EACH_USE = pytest.mark.parametrize("name", USES)

@@ -38,7 +38,7 @@ class CycleInModelError(ValueError):
 
 @dataclass
 class Model:
-    """A graph that searches all its nodes anew after each step."""
+    """A graph that searches all its nodes after each step."""
 
     needs: dict[int, list[int]] = field(default_factory=dict)
     states: dict[int, DependencyState] = field(default_factory=dict)
@@ -227,13 +227,13 @@ def test_each_node_is_yielded_once_to_any_consumers(seed: int, size: int) -> Non
         batch = [(n, [n], needs[n]) for n in range(size)]
         rng.shuffle(batch)
         graph.add_all(batch)
-        given: list[int] = []
+        yielded: list[int] = []
         completed: set[int] = set()
 
         async def consume(source: DependencySourceObj) -> None:
             async for (n,) in source:
                 assert set(needs[n]) <= completed
-                given.append(n)
+                yielded.append(n)
                 for _ in range(rng.randrange(3)):
                     await asyncio.sleep(0)
                 if len(needs) < 2 * size and rng.random() < 0.5:
@@ -256,9 +256,9 @@ def test_each_node_is_yielded_once_to_any_consumers(seed: int, size: int) -> Non
                 group.create_task(consume(sources[n % 2]))
         assert graph.finished
         assert graph.closed
-        assert len(given) == len(set(given))
+        assert len(yielded) == len(set(yielded))
         for node in graph.nodes():
-            assert (node.key in given) == (node.caused_by in (None, node.key))
+            assert (node.key in yielded) == (node.caused_by in (None, node.key))
             assert (node.state is COMPLETED) == (node.key in completed)
 
     asyncio.run(main())

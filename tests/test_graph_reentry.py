@@ -449,14 +449,14 @@ PROGRAMS = [
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_graph_is_reentrant(program: Callable[[], None]) -> None:
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, __file__, program.__name__],
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
 def test_aborted_dependant_may_be_forgotten_early() -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
 # Linear work takes 10 times as long, quadratic work 100 times. A busy machine needs some margin between the two.
-MOST = 40
+MAX_GROWTH = 40
 
 
 class Stopwatch:
@@ -88,7 +88,7 @@ def test_push_into_many_waiting_sinks_is_linear(
             await push
         assert all(len(buffer) == 1 for buffer in buffers)
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 def test_push_past_many_finished_sinks_is_linear() -> None:
@@ -105,7 +105,7 @@ def test_push_past_many_finished_sinks_is_linear() -> None:
             await fork.next(2)
         assert getattr(caught.value, "accepted_by") == (other,)  # noqa: B009 - it is no attribute of the class
 
-    assert growth(run, 4000) < MOST
+    assert growth(run, 4000) < MAX_GROWTH
 
 
 def test_accepted_by_compares_sinks_by_identity() -> None:
@@ -147,7 +147,7 @@ def test_row_of_many_waiting_sources_is_linear() -> None:
             assert len(await pull) == number
         await rows.aclose()
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 def test_row_ends_with_the_first_source_that_ends() -> None:
@@ -173,7 +173,7 @@ def test_removing_one_of_many_sources_is_constant() -> None:
                 await race.remove(source)
         assert len(race.sources) == 1
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 class Label:
@@ -251,7 +251,7 @@ def test_item_of_many_branches_is_linear() -> None:
         for branch in branches:
             await branch.aclose()
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 def test_closing_many_branches_is_linear() -> None:
@@ -263,7 +263,7 @@ def test_closing_many_branches_is_linear() -> None:
                 await branch.aclose()
         assert await anext(source, None) is None
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 def test_snapshot_is_linear_in_nodes() -> None:
@@ -275,7 +275,7 @@ def test_snapshot_is_linear_in_nodes() -> None:
         assert len(shot.children) == len(children)
         assert shot.children[0].share_due == 1
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 def test_balancer_reads_each_child_a_few_times() -> None:
@@ -316,7 +316,7 @@ def test_many_new_dependencies_are_searched_once() -> None:
         with watch:
             graph.depend(0, *(("other", each) for each in range(number)))
 
-    assert growth(run, 200) < MOST
+    assert growth(run, 200) < MAX_GROWTH
 
 
 def test_cancelling_a_queued_push_is_constant() -> None:
@@ -332,7 +332,7 @@ def test_cancelling_a_queued_push_is_constant() -> None:
                 push.close()
         assert not serial.closed
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -363,7 +363,7 @@ def test_reading_from_many_blocked_tasks_is_linear(
         assert len(values) == 4 * number
         assert values[:4] == [0, 1, 2, None] or not ordered
 
-    assert growth(run, 200) < MOST
+    assert growth(run, 200) < MAX_GROWTH
 
 
 def test_cancelling_many_blocked_tasks_is_linear() -> None:
@@ -386,7 +386,7 @@ def test_cancelling_many_blocked_tasks_is_linear() -> None:
                 await turns(4)
             assert len([envelope async for envelope in progress]) >= number
 
-    assert growth(run, 1000) < MOST
+    assert growth(run, 1000) < MAX_GROWTH
 
 
 def test_repr_of_a_chain_is_constant() -> None:

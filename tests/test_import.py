@@ -30,14 +30,14 @@ LAZY = [
 
 def child(program: str) -> Any:
     """Run a program that has imported only asyncio, json and sys, and return the JSON that it prints."""
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"import asyncio, json, sys\n{program}"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (ran.stderr, ran.returncode) == ("", 0)
-    return json.loads(ran.stdout)
+    assert (completed.stderr, completed.returncode) == ("", 0)
+    return json.loads(completed.stdout)
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -36,7 +36,7 @@ from tests.support import Heart, belongs_to_its_loop, collect, quiet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-MANY: list[Callable[..., PullObj[Any]]] = [
+MERGES: list[Callable[..., PullObj[Any]]] = [
     PullConcatObj,
     PullZipObj,
     PullRoundRobinObj,
@@ -163,22 +163,22 @@ def test_race_keeps_each_item_and_order_of_sources(
 @pytest.mark.parametrize("seed", range(30))
 async def test_law_2_random_waits_and_timeouts_lose_nothing(seed: int) -> None:
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     async def uneven(name: int, count: int) -> AsyncIterator[tuple[int, int]]:
         for index in range(count):
-            if chance.random() < 0.6:
-                await asyncio.sleep(chance.choice([0, 0.01, 0.1, 0.5]))
+            if rng.random() < 0.6:
+                await asyncio.sleep(rng.choice([0, 0.01, 0.1, 0.5]))
             yield name, index
 
-    counts = [chance.randrange(10) for _ in range(chance.randint(1, 5))]
-    make = chance.choice([PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
+    counts = [rng.randrange(10) for _ in range(rng.randint(1, 5))]
+    make = rng.choice([PullConcatObj, PullRoundRobinObj, PullRaceObj, PullRaceRobinObj])
     sources = [uneven(name, count) for name, count in enumerate(counts)]
     items: list[tuple[int, int]] = []
-    async with make(*sources, prefetch=chance.randint(1, 3)) as stream:
+    async with make(*sources, prefetch=rng.randint(1, 3)) as stream:
         while True:
             try:
-                async with asyncio.timeout(chance.choice([0, 0.005, 0.05, None])):
+                async with asyncio.timeout(rng.choice([0, 0.005, 0.05, None])):
                     items.append(await anext(stream))
             except TimeoutError:
                 pass
@@ -296,7 +296,7 @@ async def test_law_16_ready_source_starves_no_other(
     assert max(late) <= 1
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_16_merge_of_ready_sources_yields(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -364,7 +364,7 @@ async def test_law_1_concat_starts_one_source_at_a_time() -> None:
         assert begun == [0, 1]
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_1_nothing_runs_before_the_first_pull(make: Callable[..., PullObj[Any]]) -> None:
     class Never(SourceObj[int]):
         async def __anext__(self) -> int:
@@ -627,7 +627,7 @@ async def test_skip_drops_rows_of_zip() -> None:
     assert items == [(0, "a"), (2, "b"), (3, "c"), (4, "d")]
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_stop_ends_with_the_error(make: Callable[..., PullObj[Any]]) -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj()
     stream = make(flaky(0), slow("abc"), buffer.source, errors="stop")
@@ -715,7 +715,7 @@ async def test_combiner_methods_share_the_sources() -> None:
 # Live sources.
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_added_source_is_used_from_the_next_pull(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -819,7 +819,7 @@ async def test_labelled_sources_are_live() -> None:
 # Bad input.
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_14_bad_input_is_refused(make: Any) -> None:
     name = make.__name__
     with pytest.raises(ValueError, match=f"{name}: sources must be one stream at least, got none"):
@@ -910,7 +910,7 @@ async def test_law_17_merges_of_merges_do_not_recurse() -> None:
     await stream.aclose()
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_11_restart_starts_again(make: Callable[..., PullObj[Any]]) -> None:
     stream: Any = make([1, 2], SourceIterObj("ab").map(str.upper))
     first = await collect(stream)

@@ -29,7 +29,7 @@ from tests.support import Failing, Sources, insisted, quiet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-MANY: list[Callable[..., PullObj[Any]]] = [
+MERGES: list[Callable[..., PullObj[Any]]] = [
     PullConcatObj,
     PullZipObj,
     PullRoundRobinObj,
@@ -38,7 +38,7 @@ MANY: list[Callable[..., PullObj[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_4_leaving_closes_every_source(make: Callable[..., PullObj[Any]]) -> None:
     sources = Sources()
     closed: list[str] = []
@@ -69,7 +69,7 @@ async def test_law_4_leaving_closes_every_source(make: Callable[..., PullObj[Any
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_4_errors_do_not_stop_closing_the_others(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -87,7 +87,7 @@ async def test_law_4_errors_do_not_stop_closing_the_others(
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_4_second_cancel_waits_for_the_clean_up(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -112,7 +112,7 @@ async def test_law_4_second_cancel_waits_for_the_clean_up(
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_4_cancelled_at_any_await_leaves_nothing(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -133,7 +133,7 @@ async def test_law_4_cancelled_at_any_await_leaves_nothing(
         assert len(sources.ended) == len(set(sources.ended))
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_law_4_closing_at_any_time_ends_a_pending_pull(
     make: Callable[..., PullObj[Any]],
 ) -> None:
@@ -273,12 +273,12 @@ async def test_law_5_stream_in_a_cycle_is_collected() -> None:
 async def test_law_5_unused_stream_is_dropped_without_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for make in MANY:
+        for make in MERGES:
             make([1], SourceIterObj([2]))
         gc.collect()
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 def test_merge_does_not_delay_program_exit(make: Callable[..., PullObj[Any]]) -> None:
     ended: list[str] = []
     streams: list[Any] = []

@@ -28,7 +28,7 @@ from tests.support import quiet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-MANY: list[Callable[..., PullObj[Any]]] = [
+MERGES: list[Callable[..., PullObj[Any]]] = [
     PullRaceObj,
     PullRoundRobinObj,
     PullRaceRobinObj,
@@ -43,24 +43,24 @@ def flat(items: list[Any]) -> list[Any]:
     return [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
 
 
-async def merged(
+async def count_merged(
     make: Callable[..., PullObj[Any]], source: Callable[[str], AsyncIterator[str]]
 ) -> Counter[str]:
     """Count the items of five merged sources. The merge must not affect the task and context of the consumer."""
-    me = asyncio.current_task()
-    assert me is not None
+    consumer = asyncio.current_task()
+    assert consumer is not None
     items: list[Any] = []
     async with make(*map(source, NAMES)) as stream:
         async for item in stream:
             items.append(item)
-            assert asyncio.current_task() is me
-            assert me.cancelling() == 0
+            assert asyncio.current_task() is consumer
+            assert consumer.cancelling() == 0
             assert where.get() == "nowhere"
     assert len(asyncio.all_tasks()) == 1
     return Counter(flat(items))
 
 
-async def alone(source: Callable[[str], AsyncIterator[str]]) -> Counter[str]:
+async def count_unmerged(source: Callable[[str], AsyncIterator[str]]) -> Counter[str]:
     """Count the items of five sources, each read in its own task."""
 
     async def read(name: str) -> list[str]:
@@ -71,7 +71,7 @@ async def alone(source: Callable[[str], AsyncIterator[str]]) -> Counter[str]:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_timeouts_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     async def source(name: str) -> AsyncIterator[str]:
         for number in range(4):
@@ -83,10 +83,10 @@ async def test_timeouts_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> N
             except TimeoutError:
                 yield f"{name}{number} late"
 
-    assert await merged(make, source) == await alone(source)
+    assert await count_merged(make, source) == await count_unmerged(source)
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_task_groups_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     async def helper(name: str) -> str:
         await asyncio.sleep(0)
@@ -110,10 +110,10 @@ async def test_task_groups_may_span_a_yield(make: Callable[..., PullObj[Any]]) -
         except ExceptionGroup as group_error:
             yield f"{name} {len(group_error.exceptions)}"
 
-    assert await merged(make, source) == await alone(source)
+    assert await count_merged(make, source) == await count_unmerged(source)
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_context_tokens_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     async def source(name: str) -> AsyncIterator[str]:
         token = where.set(name)
@@ -129,11 +129,11 @@ async def test_context_tokens_may_span_a_yield(make: Callable[..., PullObj[Any]]
             where.reset(token)
             assert where.get() == "nowhere"
 
-    assert await merged(make, source) == dict.fromkeys(NAMES, 4)
+    assert await count_merged(make, source) == dict.fromkeys(NAMES, 4)
 
 
 @pytest.mark.loops("asyncio")
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_anyio_scopes_may_span_a_yield(make: Callable[..., PullObj[Any]]) -> None:
     anyio = pytest.importorskip("anyio")
 
@@ -143,10 +143,10 @@ async def test_anyio_scopes_may_span_a_yield(make: Callable[..., PullObj[Any]]) 
             await anyio.sleep_forever()
         yield f"{name} {scope.cancelled_caught}"
 
-    assert await merged(make, source) == await alone(source)
+    assert await count_merged(make, source) == await count_unmerged(source)
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_async_callable_of_a_source_has_one_task(make: Callable[..., PullObj[Any]]) -> None:
     tasks: dict[str, set[Any]] = {name: set() for name in NAMES}
 
@@ -160,7 +160,7 @@ async def test_async_callable_of_a_source_has_one_task(make: Callable[..., PullO
             tasks[name].add(asyncio.current_task())
         return name
 
-    items = await merged(make, lambda name: SourceIterObj([name] * 3).map(transform))
+    items = await count_merged(make, lambda name: SourceIterObj([name] * 3).map(transform))
     assert items == dict.fromkeys(NAMES, 3)
     assert all(len(log) == 1 for log in tasks.values())
     assert len(set.union(*tasks.values())) == 5

@@ -17,7 +17,7 @@ from tests.support import collect, quiet, turns
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-MANY = [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj]
+MERGES = [PullRaceObj, PullRaceRobinObj, PullRoundRobinObj]
 
 
 async def yielding(name: Any, count: int) -> AsyncIterator[Any]:
@@ -44,13 +44,13 @@ async def count_iterations() -> AsyncGenerator[list[int], None]:
         await asyncio.wait([heart])
 
 
-def by_law_16(begun: float) -> int:
+def extra_iterations(begun: float) -> int:
     """Return how many further iterations law 16 allows: one for each half millisecond of ready items."""
     return int((time.perf_counter() - begun) / 0.0005)
 
 
 @pytest.mark.parametrize("m", [1, 2, 10, 300])
-@pytest.mark.parametrize("make", [*MANY, PullZipObj])
+@pytest.mark.parametrize("make", [*MERGES, PullZipObj])
 async def test_yielding_sources_give_an_item_per_iteration(
     make: Callable[..., PullObj[Any]], m: int
 ) -> None:
@@ -61,7 +61,7 @@ async def test_yielding_sources_give_an_item_per_iteration(
         items = await collect(stream)
     assert len(items) == (rounds if make is PullZipObj else rounds * m)
     # One iteration for each round, and a few to start and to close.
-    assert rounds <= count[0] <= rounds + 8 + by_law_16(begun)
+    assert rounds <= count[0] <= rounds + 8 + extra_iterations(begun)
 
 
 async def test_nested_merges_take_no_more_iterations() -> None:
@@ -74,7 +74,7 @@ async def test_nested_merges_take_no_more_iterations() -> None:
     async with count_iterations() as count:
         items = await collect(stream)
     assert Counter(items) == {"a": 3 * rounds, "b": 3 * rounds}
-    assert count[0] <= 2 * rounds + 20 + by_law_16(begun)
+    assert count[0] <= 2 * rounds + 20 + extra_iterations(begun)
 
 
 async def test_spinning_source_does_not_hide_a_waiting_one() -> None:
@@ -130,7 +130,7 @@ async def test_error_of_a_source_does_not_delay_the_others() -> None:
     assert Counter(outcomes) == {"x": 1, "y": 1, "a": 2, "b": 2}
 
 
-@pytest.mark.parametrize("make", MANY)
+@pytest.mark.parametrize("make", MERGES)
 async def test_waiting_source_is_resumed_by_the_next_pull(
     make: Callable[..., PullObj[Any]],
 ) -> None:

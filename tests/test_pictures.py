@@ -11,7 +11,7 @@ from marbles.fixtures import Sink, Source
 from pictures import FOLDER, TARGET, document, pictures
 from tests.support import OPERATORS
 
-LINES = [
+SCENE_PARAMS = [
     pytest.param(scene, id=f"{scene.operator}-{number}") for number, scene in enumerate(SCENES)
 ]
 
@@ -36,7 +36,7 @@ def test_pictures_match_their_runs() -> None:
         assert f"({FOLDER.name}/{file})" in page, f"no page shows {file}: its module has no section"
 
 
-@pytest.mark.parametrize("scene", LINES)
+@pytest.mark.parametrize("scene", SCENE_PARAMS)
 def test_elements_lie_within_the_picture(scene: Scene) -> None:
     svg = ET.fromstring(draw(play(scene)))  # noqa: S314
     width, height = float(svg.attrib["width"]), float(svg.attrib["height"])

@@ -203,7 +203,7 @@ wrapped = ctypes.py_object()
 send(items(), None, ctypes.byref(wrapped))
 grow(type(wrapped.value))
 """
-DIFFERENT = {
+ALTERED = {
     "async_generators": (GROW + WRAPPED, ""),
     "stop_iteration": (GROW + "grow(StopIteration)", ""),
     "builtin_functions": (GROW + "grow(type(len))", ""),
@@ -227,12 +227,12 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("name", ALTERED)
 def test_changed_layout_is_not_used(name: str, with_all: object) -> None:
     if name in ABSENT:
         pytest.skip("this CPython has no such layout")
-    different, restored = DIFFERENT[name]
-    program = f"import asyncio\n{different}\nimport headrace._core\n{restored}\n{PROGRAM}"
+    altered, restored = ALTERED[name]
+    program = f"import asyncio\n{altered}\nimport headrace._core\n{restored}\n{PROGRAM}"
     used, found = run(program, "")
     assert used == in_use_without({name})
     assert found == with_all

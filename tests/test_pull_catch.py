@@ -88,12 +88,14 @@ async def negate_slowly(error: Exception) -> int:
 STREAMS: dict[str, Callable[[], PullObj[int]]] = {
     "stage": lambda: SourceIterObj(range(6)).map(odd_fails),
     "async stage": lambda: SourceIterObj(range(6)).map(odd_fails_slowly),
-    "feed": lambda: SourceIterObj(Failing(6)),
-    "async feed": lambda: SourceIterObj(FailingSlowly(6)),
+    "source": lambda: SourceIterObj(Failing(6)),
+    "async source": lambda: SourceIterObj(FailingSlowly(6)),
     "flattened": lambda: SourceIterObj([Failing(6)]).flatten(),
     "flattened async": lambda: SourceIterObj([FailingSlowly(6)]).flatten(),
     "filter": lambda: SourceIterObj(range(6)).filter(lambda n: odd_fails(n) == n),
-    "far above": lambda: SourceIterObj(range(6)).map(odd_fails).map(lambda n: n).batch(1).flatten(),
+    "far upstream": lambda: (
+        SourceIterObj(range(6)).map(odd_fails).map(lambda n: n).batch(1).flatten()
+    ),
 }
 
 

@@ -184,7 +184,7 @@ def test_law_15_closing_left_in_a_closed_loop_is_ignored() -> None:
 
 
 async def test_law_15_loop_may_close_during_a_foreign_closing() -> None:
-    class Leaving:
+    class ClosingLoop:
         """A loop that closes between `is_closed()` and a call from another thread."""
 
         left = False
@@ -199,7 +199,7 @@ async def test_law_15_loop_may_close_during_a_foreign_closing() -> None:
     class Awaited:
         """An awaitable of that loop."""
 
-        def get_loop(self) -> Leaving:
+        def get_loop(self) -> ClosingLoop:
             return loop
 
         def cancel(self) -> None:
@@ -208,7 +208,7 @@ async def test_law_15_loop_may_close_during_a_foreign_closing() -> None:
         def __await__(self) -> Iterator[Any]:
             yield self
 
-    loop = Leaving()
+    loop = ClosingLoop()
     awaited = Awaited()
     stream: Any = SourceIterObj([1]).map(lambda _: awaited)
     pull = anext(stream)
@@ -274,19 +274,19 @@ async def test_manually_closed_collect_returns_its_items() -> None:
 
 
 async def test_law_4_pull_may_end_within_its_cancellation() -> None:
-    class Own:
+    class SelfResuming:
         """An awaitable that resumes its pull within `cancel()`. A future does so in the next iteration."""
 
         pull: Any = None
 
-        def __await__(self) -> Generator[Own, None, None]:
+        def __await__(self) -> Generator[SelfResuming, None, None]:
             yield self
 
         def cancel(self) -> None:
             with pytest.raises(ClosedError):
                 self.pull.throw(asyncio.CancelledError())
 
-    own = Own()
+    own = SelfResuming()
 
     async def wait(_: int) -> None:
         await own

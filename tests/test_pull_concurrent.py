@@ -32,7 +32,7 @@ from tests.support import Heart, collect, quiet, turns, until, wrong
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
-FORMS: list[dict[str, Any]] = [
+VARIANTS: list[dict[str, Any]] = [
     {"on_cancel": "keep"},
     {"concurrency": 1, "on_cancel": "keep", "ordered": False},
     {"concurrency": 2},
@@ -100,9 +100,9 @@ def sources(count: int) -> Iterator[Any]:
     yield SourceIterObj(range(count)).map(slow).map(lambda n: n // 10)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", ["sync", "async", "mixed", "awaitable", "ready"])
-async def test_law_7_results_match_a_sequential_loop(form: dict[str, Any], kind: str) -> None:
+async def test_law_7_results_match_a_sequential_loop(variant: dict[str, Any], kind: str) -> None:
     class Later:
         def __init__(self, n: int) -> None:
             self.n = n
@@ -122,8 +122,8 @@ async def test_law_7_results_match_a_sequential_loop(form: dict[str, Any], kind:
         "ready": ready,
     }
     for source in sources(23):
-        results = await collect(PullMapObj(source, transforms[kind], **form))
-        if not form.get("ordered", True):
+        results = await collect(PullMapObj(source, transforms[kind], **variant))
+        if not variant.get("ordered", True):
             results.sort()
         assert results == [n * 10 for n in range(23)]
 
@@ -153,10 +153,10 @@ async def test_concurrency_1_with_retry_is_the_plain_map() -> None:
         stream.concurrency = 2
 
 
-@pytest.mark.parametrize("form", [*FORMS, {}])
-async def test_raw_yields_the_returned_coroutine(form: dict[str, Any]) -> None:
+@pytest.mark.parametrize("variant", [*VARIANTS, {}])
+async def test_raw_yields_the_returned_coroutine(variant: dict[str, Any]) -> None:
     made = [slow(n) for n in range(5)]
-    results = await collect(PullMapObj(range(5), made.__getitem__, raw=True, **form))
+    results = await collect(PullMapObj(range(5), made.__getitem__, raw=True, **variant))
     assert results == made
     for coroutine in made:
         coroutine.close()
@@ -235,10 +235,10 @@ async def test_law_1_keep_alone_runs_nothing_ahead(ordered: bool) -> None:
     await stream.aclose()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("patience", range(14))
 async def test_law_2_cancelled_anywhere_calls_each_item_once(
-    form: dict[str, Any], patience: int
+    variant: dict[str, Any], patience: int
 ) -> None:
     calls: Counter[int] = Counter()
 
@@ -249,7 +249,7 @@ async def test_law_2_cancelled_anywhere_calls_each_item_once(
 
     received: list[int] = []
     cancelled = 0
-    stream = PullMapObj(RecordedSource(40), work, **form).map(lambda n: n).filter(lambda _: True)
+    stream = PullMapObj(RecordedSource(40), work, **variant).map(lambda n: n).filter(lambda _: True)
     for number in itertools.count():
         pull = asyncio.ensure_future(anext(stream))
         # Every third pull may finish, otherwise the shortest patience would make no progress.
@@ -263,14 +263,14 @@ async def test_law_2_cancelled_anywhere_calls_each_item_once(
         except StopAsyncIteration:
             break
     assert sorted(received) == list(range(40))
-    assert form.get("ordered", True) <= (received == list(range(40)))
+    assert variant.get("ordered", True) <= (received == list(range(40)))
     assert calls == Counter(range(40))
     assert cancelled or patience > 4
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("seed", range(6))
-async def test_law_2_random_cancels_of_concurrent_pulls(form: dict[str, Any], seed: int) -> None:
+async def test_law_2_random_cancels_of_concurrent_pulls(variant: dict[str, Any], seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     calls: Counter[int] = Counter()
@@ -281,7 +281,7 @@ async def test_law_2_random_cancels_of_concurrent_pulls(form: dict[str, Any], se
         return n
 
     received: list[int] = []
-    stream = PullMapObj(range(60), work, **form)
+    stream = PullMapObj(range(60), work, **variant)
     is_over = False
     while not is_over:
         pulls = [asyncio.ensure_future(anext(stream)) for _ in range(rng.randrange(1, 5))]
@@ -294,19 +294,19 @@ async def test_law_2_random_cancels_of_concurrent_pulls(form: dict[str, Any], se
                 received.append(outcome)
             is_over |= isinstance(outcome, StopAsyncIteration)
     assert sorted(received) == list(range(60))
-    assert form.get("ordered", True) <= (received == list(range(60)))
+    assert variant.get("ordered", True) <= (received == list(range(60)))
     assert calls == Counter(range(60))
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 async def test_law_2_timed_out_pulls_cancel_no_call(
-    form: dict[str, Any],
+    variant: dict[str, Any],
 ) -> None:
     gauge = Gauge(1)
     received: list[int] = []
     timed_out = 0
-    stream = PullMapObj(range(50), gauge, **form)
+    stream = PullMapObj(range(50), gauge, **variant)
     while True:
         try:
             received.append(await asyncio.wait_for(anext(stream), 0.1))
@@ -319,8 +319,8 @@ async def test_law_2_timed_out_pulls_cancel_no_call(
     assert timed_out
 
 
-@pytest.mark.parametrize("form", FORMS)
-async def test_law_2_raised_cancelled_error_costs_one_item(form: dict[str, Any]) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_law_2_raised_cancelled_error_costs_one_item(variant: dict[str, Any]) -> None:
     mine = {n: asyncio.CancelledError("mine") for n in (2, 3)}
 
     def fickle(n: int) -> Any:
@@ -334,7 +334,7 @@ async def test_law_2_raised_cancelled_error_costs_one_item(form: dict[str, Any])
             raise mine[2]
         return n
 
-    stream = PullMapObj([1, 2, 3, 4], fickle, **form)
+    stream = PullMapObj([1, 2, 3, 4], fickle, **variant)
     outcomes: set[Any] = set()
     for _ in range(4):
         try:
@@ -345,9 +345,11 @@ async def test_law_2_raised_cancelled_error_costs_one_item(form: dict[str, Any])
     assert await collect(stream) == []
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("when", ["called", "awaited", "later"])
-async def test_law_3_error_costs_one_item_and_has_one_note(form: dict[str, Any], when: str) -> None:
+async def test_law_3_error_costs_one_item_and_has_one_note(
+    variant: dict[str, Any], when: str
+) -> None:
     errors = {2: ValueError(2), 3: ValueError(3)}
 
     def plain(n: int) -> Any:
@@ -362,7 +364,7 @@ async def test_law_3_error_costs_one_item_and_has_one_note(form: dict[str, Any],
             raise errors[n]
         return n
 
-    stream = PullMapObj(range(6), plain, **form)
+    stream = PullMapObj(range(6), plain, **variant)
     received: list[Any] = []
     while True:
         try:
@@ -374,7 +376,7 @@ async def test_law_3_error_costs_one_item_and_has_one_note(form: dict[str, Any],
     expected = [0, 1, errors[2], errors[3], 4, 5]
     assert len(received) == 6
     assert set(received) == set(expected)
-    assert form.get("ordered", True) <= (received == expected)
+    assert variant.get("ordered", True) <= (received == expected)
     for expected_error in errors.values():
         assert expected_error.__notes__ == ["raised by transform of PullMapObj"]
 
@@ -754,11 +756,11 @@ async def test_law_5_dropped_stream_warns_and_ends_its_calls() -> None:
     assert generator.tasks == {generator.closed_by}
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("after", range(12))
-async def test_law_5_drop_at_any_time_ends_everything(form: dict[str, Any], after: int) -> None:
+async def test_law_5_drop_at_any_time_ends_everything(variant: dict[str, Any], after: int) -> None:
     recorded = RecordedSource(10)
-    streams = [PullMapObj(recorded, slow, **form)]
+    streams = [PullMapObj(recorded, slow, **variant)]
     await anext(streams[0])
     pull = asyncio.ensure_future(anext(streams[0]))
     await turns(after)
@@ -786,9 +788,9 @@ async def test_law_5_ended_or_closed_stream_drops_silently() -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            for form in FORMS:
+            for variant in VARIANTS:
                 for count in (2, 5):
-                    stream = PullMapObj([Item() for _ in range(4)], same, **form)
+                    stream = PullMapObj([Item() for _ in range(4)], same, **variant)
                     item = await anext(stream)
                     for _ in range(count - 1):
                         item = await anext(stream, item)
@@ -900,19 +902,19 @@ async def test_law_9_other_loop_is_refused_while_running() -> None:
     assert await collect(stream) == [n * 10 for n in range(1, 9)]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_law_9_stream_runs_on_one_loop_after_another(form: dict[str, Any]) -> None:
-    stream = PullMapObj(range(5), slow, **form)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_law_9_stream_runs_on_one_loop_after_another(variant: dict[str, Any]) -> None:
+    stream = PullMapObj(range(5), slow, **variant)
     for _ in range(3):
         assert sorted(asyncio.run(collect(stream))) == [0, 10, 20, 30, 40]
         stream.restart()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 async def test_law_11_iteration_continues_after_a_break(
-    form: dict[str, Any],
+    variant: dict[str, Any],
 ) -> None:
-    stream = PullMapObj(range(8), slow, **form)
+    stream = PullMapObj(range(8), slow, **variant)
     received: list[int] = []
     async for item in stream:
         received.append(item)

@@ -201,7 +201,7 @@ async def test_law_17_too_deep_for_the_stack_raises(wrap: Any) -> None:
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux", reason="elsewhere the stack of a thread is not asked for"
+    sys.platform != "linux", reason="the stack size of a thread is read on Linux only"
 )
 @pytest.mark.parametrize("kilobytes", [256, 512, 1024])
 def test_law_17_too_deep_for_a_small_stack_raises(kilobytes: int) -> None:

@@ -48,7 +48,7 @@ class Stage:
     """Whether it can restart at its end."""
 
     def __repr__(self) -> str:
-        return self.name if self.delay is None else f"{self.name} (async, {self.delay} turns)"
+        return self.name if self.delay is None else f"{self.name} (async, {self.delay} iterations)"
 
     def apply(self, stream: PullObj[Any]) -> PullObj[Any]:
         def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,7 +140,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "accumulate from the first, not",
+        "accumulate without initial, not",
         lambda _: (
             lambda stream, wrap: stream.accumulate(wrap(operator.sub)),
             lambda items: list(itertools.accumulate(items, operator.sub)),
@@ -191,7 +191,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "flat_map to what waits",
+        "flat_map to a waiting source",
         lambda k: (
             lambda stream, wrap: stream.flat_map(
                 wrap(lambda n: ScriptedSource([n, Yields(1), k, Yields(k % 2)]))
@@ -200,11 +200,11 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "window and flatten",
+        "batch and flatten",
         lambda k: (lambda stream, _: stream.batch(k + 1).flatten(), lambda items: items),
     ),
     stage(
-        "window and sum",
+        "batch and sum",
         lambda k: (
             lambda stream, wrap: stream.batch(k + 1).map(wrap(sum)),
             lambda items: [sum(batch) for batch in batches(items, k + 1)],
@@ -227,7 +227,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "in_order of what is shuffled by",
+        "in_order after a shuffle by",
         lambda k: (
             lambda stream, wrap: (
                 shuffled(stream, k + 1)
@@ -238,7 +238,7 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "catch, and answer for",
+        "catch with a value for",
         lambda k: (
             lambda stream, wrap: stream.map(wrap(lambda n: picky(n, k + 2))).catch(
                 wrap(lambda error: -error.args[0])
@@ -247,14 +247,14 @@ STAGES = st.one_of(
         ),
     ),
     stage(
-        "catch, and skip",
+        "catch with a skip for",
         lambda k: (
             lambda stream, wrap: stream.map(lambda n: picky(n, k + 2)).catch(wrap(lambda _: SKIP)),
             lambda items: [n for n in items if mixed(n, k + 2)],
         ),
     ),
     stage(
-        "map side by side",
+        "concurrent map",
         lambda k: (
             lambda stream, wrap: stream.map(
                 wrap(lambda n: n - k), concurrency=k % 3 + 2, window=k + 4
@@ -264,7 +264,7 @@ STAGES = st.one_of(
         restarts=False,
     ),
     stage(
-        "map that keeps",
+        "map with keep",
         lambda k: (
             lambda stream, wrap: stream.map(wrap(lambda n: n - k), on_cancel="keep"),
             lambda items: [n - k for n in items],
@@ -277,12 +277,12 @@ STAGES = st.one_of(
         restarts=False,
     ),
     stage(
-        "share, not",
+        "tee, not",
         lambda _: (lambda stream, _: stream.tee(1)[0], lambda items: items),
         restarts=False,
     ),
     stage(
-        "full windows only, and sum",
+        "full batches and sum",
         lambda k: (
             lambda stream, wrap: stream.batch(k + 1, partial="drop").map(wrap(sum)),
             lambda items: [sum(b) for b in batches(items, k + 1) if len(b) == k + 1],

@@ -1,4 +1,4 @@
-"""`tee`: several streams that each yield every item, law by law."""
+"""`tee`: several streams that each yield every item, by law."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ async def test_successful_pull_leaves_no_timer() -> None:
     assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
 
 
-# Windows
+# Batches
 
 
 @pytest.mark.parametrize("timeout", [0, 10])
@@ -215,7 +215,7 @@ async def test_timed_batch_of_a_ready_source_is_a_batch(size: int, timeout: floa
         assert timeout == 0
         assert all(0 < len(window) <= size for window in windows)
         assert list(chain(*windows)) == list(range(10))
-    pytest.fail(f"not once as a window: {windows}")
+    pytest.fail(f"not once equal to an untimed batch: {windows}")
 
 
 @pytest.mark.virtual
@@ -625,7 +625,7 @@ async def test_law_16_overdue_ticks_yield_to_the_loop() -> None:
     assert heart.beats >= 49_999 // 4096
 
 
-# All of them
+# All timed operators
 
 
 @pytest.mark.parametrize(
