@@ -49,8 +49,8 @@ def shared() -> PullObj[Any]:
 def bridge() -> PullObj[Any]:
     sink: SinkCollectObj[Any] = SinkCollectObj()
     buffer: PushPullBufferObj[Any] = PushPullBufferObj(3)
-    line = PushChain.start().map(str).fork(sink, buffer.sink)
-    return PullPushBridgeObj(source().filter(str), sink, line)
+    chain = PushChain.start().map(str).fork(sink, buffer.sink)
+    return PullPushBridgeObj(source().filter(str), sink, chain)
 
 
 class Foreign:
@@ -247,11 +247,11 @@ def test_describe_10_000_stages() -> None:
     for _ in range(10_000):
         stream = stream.filter(str)
         top = PushMapObj(top, str)
-    for line, last in ((stream, "SourceIterObj: of list, open"), (top, "SinkNullObj: open")):
-        described = line.describe().split("\n")
+    for pipeline, last in ((stream, "SourceIterObj: of list, open"), (top, "SinkNullObj: open")):
+        described = pipeline.describe().split("\n")
         assert len(described) == 10_001
         assert described[-1] == last
-        chart = read(line.describe(format="mermaid"))
+        chart = read(pipeline.describe(format="mermaid"))
         assert (len(chart.boxes), len(chart.arrows)) == (10_001, 10_000)
 
 
