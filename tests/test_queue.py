@@ -271,7 +271,7 @@ def test_get_sync_is_interrupted_by_signals() -> None:
     assert queue.get_nowait() == 1
 
 
-async def test_priority_queue_is_stable_and_refuses_unorderable() -> None:
+async def test_priority_queue_is_stable_refuses_unorderable() -> None:
     class Job:
         def __init__(self, rank: int, name: str) -> None:
             self.rank = rank

@@ -111,7 +111,7 @@ async def through_a_fork(count: int) -> int:
         nonlocal received
         received += 1
 
-    fork = (
+    forked = (
         PushChain.start(object)
         .map(identity)
         .fork(SinkCallbackObj(receive), SinkCallbackObj(receive))

@@ -54,7 +54,7 @@ def test_every_generated_page_is_in_the_navigation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "page", "link", "led"),
+    ("here", "page", "link", "target"),
     [
         ("CONTRIBUTING.md", "contributing.md", "docs/laws.md#x", "laws.md#x"),
         ("CONTRIBUTING.md", "contributing.md", "CHANGELOG.md", "changelog.md"),
