@@ -141,7 +141,7 @@ async def test_law_2_drain_closed_manually_repeats_no_item(shape: str, at: int) 
     batch: Any = PushWindowObj(sink, 1)
     target: Any = {
         "plain": other,
-        "window": batch,
+        "batch": batch,
         "fork": PushForkObj([other, batch], concurrent=False),
     }[shape]
     stream = SourceIterObj(range(4))
@@ -154,7 +154,7 @@ async def test_law_2_drain_closed_manually_repeats_no_item(shape: str, at: int) 
     assert sink.items == ([] if shape == "plain" else [[0], [1], [2], [3]])
     # An item that one branch of the fork accepted is not pushed to the other branch again.
     assert sorted(set(other.items)) == other.items
-    assert len(other.items) >= {"plain": 4, "window": 0, "fork": 3}[shape]
+    assert len(other.items) >= {"plain": 4, "batch": 0, "fork": 3}[shape]
 
 
 async def test_law_16_draining_yields_to_event_loop() -> None:

@@ -51,7 +51,7 @@ async def test_each_item_is_a_line_of_json(tmp_path: Path) -> None:
     items = [1, "ä\n☃", None, {"a": [1.5, True], "b": "x"}, [], ""]
     sink = SinkWriterObj[Any](path)
     for item in items:
-        assert not (await sink.next(item)).finished
+        assert not (await sink.next(item)).done
     await sink.return_()
     text = path.read_text(encoding="utf-8")
     assert text.splitlines()[3] == '{"a":[1.5,true],"b":"x"}'
@@ -152,7 +152,7 @@ async def test_law_6_push_waits_while_maxsize_is_unwritten(tmp_path: Path) -> No
     await sink.next("x" * 20)
     pushes = [asyncio.ensure_future(sink.next(text)) for text in ("1", "2", "3")]
     await turns(5)
-    assert not any(push.finished() for push in pushes)
+    assert not any(push.done() for push in pushes)
     with pytest.raises(WouldBlock) as caught:
         sink.next_nowait("4")
     assert caught.value.item == "4"
@@ -175,14 +175,14 @@ async def test_law_7_short_line_does_not_overtake_long_one(tmp_path: Path) -> No
     # The shorter lines behind it would fit.
     pushes = [asyncio.ensure_future(sink.next(text)) for text in ("long", "a", "b")]
     await turns(5)
-    assert not any(push.finished() for push in pushes)
+    assert not any(push.done() for push in pushes)
     with pytest.raises(WouldBlock):
         sink.next_nowait("c")
     # A cancelled push lets the next one proceed.
     pushes[0].cancel()
     await asyncio.wait(pushes[:2])
-    assert pushes[1].finished()
-    assert not pushes[2].finished()
+    assert pushes[1].done()
+    assert not pushes[2].done()
     reading = asyncio.create_task(asyncio.to_thread(pipe.read))
     await pushes[2]
     await sink.return_()
@@ -197,7 +197,7 @@ async def test_law_2_cancelled_end_can_be_repeated(tmp_path: Path) -> None:
     for _ in range(3):
         ending = asyncio.create_task(sink.return_())
         await turns(3)
-        assert not ending.finished()
+        assert not ending.done()
         ending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await ending

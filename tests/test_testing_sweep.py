@@ -233,7 +233,7 @@ async def test_law_4_item_pushed_before_closing_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interruptions_", "message"),
+    ("names", "message"),
     [
         (["cancle"], r"must be among 'cancel', .*got \['cancle'\]"),
         ([["cancel"]], r"must be among 'cancel', .*got \[\['cancel'\]\]"),
@@ -242,16 +242,16 @@ async def test_law_4_item_pushed_before_closing_is_no_fault() -> None:
         (7, r"must be an iterable of some of 'cancel', .*got 7 \(int\)"),
     ],
 )
-async def test_unknown_interruption_is_refused(interruptions_: Any, message: str) -> None:
+async def test_unknown_interruption_is_refused(names: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"sweep: interruptions {message}"):
-        await sweep(lambda: SourceIterObj([1]), [1], interruptions=interruptions_)
+        await sweep(lambda: SourceIterObj([1]), [1], interruptions=names)
     with pytest.raises(
         (TypeError, ValueError), match=f"cancel_everywhere: interruptions {message}"
     ):
-        await cancel_everywhere(wrong(len), interruptions=interruptions_)
+        await cancel_everywhere(wrong(len), interruptions=names)
     message = message.replace("'cancel', ", "'break', ")
     with pytest.raises((TypeError, ValueError), match=f"sweep_endings: endings {message}"):
-        await sweep_endings(lambda: SourceIterObj([1]), endings=interruptions_)
+        await sweep_endings(lambda: SourceIterObj([1]), endings=names)
 
 
 async def test_non_stream_is_refused() -> None:
