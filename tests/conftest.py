@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, settings
 from headrace._core import set_turn_budget
 from headrace.pool.plan import Plan
 from headrace.testing import VirtualClock
-from tests.pool_support import ALL_THE_LONG_WAY
+from tests.pool_support import NO_FAST_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,11 +113,11 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["short", "long", "shared"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def task_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test of pools three times: simple tasks on the fast path in the core, no task on the fast path, and all tasks in
     shared workers, as with `isolate=False`."""
     chosen: str = request.param
-    if chosen != "long" and ALL_THE_LONG_WAY:
+    if chosen != "long" and NO_FAST_PATH:
         pytest.skip("in asyncio's debug mode no task of a pool uses the fast path")
     if chosen == "long":
         monkeypatch.setattr(Plan, "is_plain", False)
@@ -127,7 +127,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def unhurried() -> Iterator[None]:
+def large_budget() -> Iterator[None]:
     """Set a yield budget that is never used up, however busy the machine is."""
     set_turn_budget(10**15, 10**9)
     yield
@@ -135,7 +135,7 @@ def unhurried() -> Iterator[None]:
 
 
 @pytest.fixture
-def restless() -> Iterator[None]:
+def tiny_budget() -> Iterator[None]:
     """Set a yield budget that is always used up: tasks yield wherever they can."""
     set_turn_budget(0, 1)
     yield
@@ -143,7 +143,7 @@ def restless() -> Iterator[None]:
 
 
 @pytest.fixture
-def no_collections() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Disable the garbage collector: objects are freed only if they are in no reference cycle."""
     gc.collect()
     gc.disable()

@@ -10,21 +10,21 @@ from typing import Any
 from headrace import CapacitySource, EnvelopeType, HierarchicalTaskPoolRunner, TaskProgressEnvelope
 
 __all__ = [
-    "ALL_THE_LONG_WAY",
     "ERROR",
     "FINAL",
     "INTERMEDIATE",
     "ISOLATIONS",
+    "NO_FAST_PATH",
     "Envelope",
     "envelopes",
     "one",
     "pool",
     "quiet",
-    "shown",
+    "summarize",
 ]
 
 
-ALL_THE_LONG_WAY = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
+NO_FAST_PATH = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
 """Whether tests run in asyncio's debug mode. There a pool times each step, so that each of its tasks is an asyncio task."""
 
 INTERMEDIATE, FINAL, ERROR = EnvelopeType.INTERMEDIATE, EnvelopeType.FINAL, EnvelopeType.ERROR
@@ -55,6 +55,6 @@ async def one() -> int:
     return 1
 
 
-def shown(found: list[Envelope]) -> list[Any]:
+def summarize(found: list[Envelope]) -> list[Any]:
     """Return the values of envelopes, with the class names of errors."""
     return [type(e.error).__name__ if e.type is ERROR else e.value for e in found]

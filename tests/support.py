@@ -25,11 +25,11 @@ __all__ = [
     "Gate",
     "Heart",
     "Sources",
-    "belongs_to_its_loop",
-    "cancelled_often",
+    "assert_bound_to_loop",
+    "cancel_repeatedly",
     "collect",
+    "collect_with_cancellations",
     "eventually",
-    "insisted",
     "quiet",
     "step_into",
     "turns",
@@ -57,7 +57,7 @@ async def collect(stream: Any) -> list[Any]:
     return [item async for item in stream]
 
 
-async def cancelled_often(
+async def collect_with_cancellations(
     stream: Any, rng: random.Random, most: int = 8, spare: int = 4
 ) -> tuple[list[Any], int]:
     """Collect a stream while cancelling pulls at random; return the items and the number of cancellations.
@@ -88,7 +88,7 @@ async def cancelled_often(
             return received, cancelled
 
 
-async def insisted(
+async def cancel_repeatedly(
     task: asyncio.Task[Any], cleaning: asyncio.Event, cleaned: asyncio.Event
 ) -> None:
     """Cancel a task, also during its clean-up: it must end cancelled, and only after its clean-up.
@@ -109,7 +109,7 @@ async def insisted(
         await task
 
 
-def belongs_to_its_loop(stream: Any, start: Callable[[], Awaitable[object]]) -> None:
+def assert_bound_to_loop(stream: Any, start: Callable[[], Awaitable[object]]) -> None:
     """Assert that a stream started in one loop is refused in another, and can be closed in its own.
 
     Args:

@@ -133,7 +133,7 @@ async def test_what_holds_the_loop_for_too_long_is_noticed() -> None:
     assert beside - bare > ALLOWED
 
 
-@pytest.mark.usefixtures("restless")
+@pytest.mark.usefixtures("tiny_budget")
 async def test_law_16_who_finds_a_buffer_at_its_end_lets_no_turn_pass_before() -> None:
     """Between the two it could be closed, and would say that it was cut off when it was not, or the other way round."""
     queue: PushPullBufferObj[int] = PushPullBufferObj()
@@ -146,7 +146,7 @@ async def test_law_16_who_finds_a_buffer_at_its_end_lets_no_turn_pass_before() -
             anext(queue.source).__await__().send(None)
 
 
-@pytest.mark.usefixtures("restless")
+@pytest.mark.usefixtures("tiny_budget")
 async def test_law_16_a_new_task_does_not_rest_for_one_that_is_gone() -> None:
     queue: PushPullBufferObj[int] = PushPullBufferObj()
 

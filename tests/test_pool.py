@@ -25,7 +25,7 @@ from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
@@ -208,8 +208,8 @@ async def test_task_runs_in_copies_of_the_context_where_it_was_built() -> None:
     assert [envelope.value for envelope in got] == ["at the task"] * 4
 
 
-async def test_task_is_an_asyncio_task_of_its_own(way: str) -> None:
-    if way == "shared":
+async def test_task_is_an_asyncio_task_of_its_own(task_path: str) -> None:
+    if task_path == "shared":
         pytest.skip("this is what it gives up")
     names: list[str] = []
 
@@ -332,9 +332,9 @@ async def test_cost_is_what_a_task_holds() -> None:
     assert held == [3, 2]
 
 
-@pytest.mark.usefixtures("unhurried")
-async def test_task_that_never_waits_runs_in_the_turn_of_its_pull(way: str) -> None:
-    if way == "long" and sys.version_info < (3, 12):
+@pytest.mark.usefixtures("large_budget")
+async def test_task_that_never_waits_runs_in_the_turn_of_its_pull(task_path: str) -> None:
+    if task_path == "long" and sys.version_info < (3, 12):
         pytest.skip("eager tasks came with CPython 3.12")
     order: list[str] = []
 
@@ -363,7 +363,7 @@ async def test_envelope_tells_its_times() -> None:
 
 @pytest.mark.loops("asyncio")
 async def test_the_clock_is_read_once_for_each_change_of_state(
-    way: str, monkeypatch: pytest.MonkeyPatch
+    task_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Clock:
         reads = 0.0
@@ -376,7 +376,7 @@ async def test_the_clock_is_read_once_for_each_change_of_state(
     monkeypatch.setattr("headrace.pool.run.time", clock)
     await envelopes(pool([one] * 100))
     # Taken up, called, ended; the core takes up what it calls, in one moment.
-    assert clock.reads == 100 * (3 if way == "long" else 2)
+    assert clock.reads == 100 * (3 if task_path == "long" else 2)
 
 
 def test_envelope_is_immutable_and_slotted() -> None:
@@ -466,9 +466,9 @@ def test_bad_task_says_what_is_wrong(fn: Any, options: dict[str, Any], message: 
 
 @pytest.mark.virtual
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio tasks are over at once there")
-async def test_asyncio_tasks_of_what_has_ended_do_not_pile_up(way: str) -> None:
+async def test_asyncio_tasks_of_what_has_ended_do_not_pile_up(task_path: str) -> None:
     """Before 3.12 each lives until the loop turns; and with many the collector runs for nothing."""
-    if way != "short":
+    if task_path != "short":
         pytest.skip("it is the core that begins them ahead")
     loop = asyncio.get_running_loop()
     turns = Counter[int]()

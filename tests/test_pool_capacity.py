@@ -21,7 +21,7 @@ from tests.support import turns, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 async def test_nothing_is_pulled_ahead_but_one() -> None:

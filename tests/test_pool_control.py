@@ -18,13 +18,13 @@ from headrace import (
     Task,
     WrongLoopError,
 )
-from tests.pool_support import ERROR, ISOLATIONS, envelopes, one, pool, quiet, shown
+from tests.pool_support import ERROR, ISOLATIONS, envelopes, one, pool, quiet, summarize
 from tests.support import eventually, until, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 async def fail() -> None:
@@ -154,7 +154,7 @@ async def test_drain_lets_what_backs_off_be_called_again() -> None:
         # Paused or not: it was called, and is finished.
         runner.pause()
         assert await runner.drain() == []
-        assert shown([envelope async for envelope in progress]) == [2]
+        assert summarize([envelope async for envelope in progress]) == [2]
 
 
 @pytest.mark.virtual
@@ -166,7 +166,7 @@ async def test_drain_cancels_after_its_timeout() -> None:
         before = loop.time()
         assert await runner.drain(timeout=3) == []
         assert loop.time() - before == pytest.approx(3)
-        found = shown([envelope async for envelope in progress])
+        found = summarize([envelope async for envelope in progress])
     assert sorted(map(str, found)) == ["1", "CancelledError", "CancelledError"]
 
 
@@ -185,7 +185,7 @@ async def test_cancelled_drain_goes_on() -> None:
         with pytest.raises(asyncio.CancelledError):
             await draining
         gate.set()
-        assert shown([envelope async for envelope in progress]) == [True]
+        assert summarize([envelope async for envelope in progress]) == [True]
     assert await runner.drain() == [one]
 
 
@@ -208,7 +208,7 @@ async def test_abort_gives_each_called_task_its_envelope() -> None:
         assert await runner.abort() == ()
         assert runner.capacity.held == 0
         assert len(ended) == 3
-        found = shown([envelope async for envelope in progress])
+        found = summarize([envelope async for envelope in progress])
     assert found == [1] + ["CancelledError"] * 3
     assert await runner.run() == [1]
     assert await runner.abort() == ()
@@ -336,7 +336,7 @@ async def test_cancel_stops_a_task_wherever_it_is() -> None:
         assert not runner.cancel(1)
         assert not runner.cancel(4)
         gate.set()
-        assert sorted(shown([envelope async for envelope in progress])) == [2, 3]
+        assert sorted(summarize([envelope async for envelope in progress])) == [2, 3]
     assert not runner.cancel(2)
     assert called == [1, 2, 3]
 
@@ -373,7 +373,7 @@ async def test_task_may_cancel_itself_by_its_number() -> None:
         await asyncio.sleep(0)
 
     runner = pool([work])
-    assert shown(await envelopes(runner)) == ["CancelledError"]
+    assert summarize(await envelopes(runner)) == ["CancelledError"]
 
 
 # Pausing and resuming
@@ -394,7 +394,7 @@ async def test_paused_runner_calls_nothing_and_waits_for_nothing() -> None:
         await quiet()
         assert (capacity.held, runner.snapshot().running) == (0, 0)
         runner.resume()
-        assert shown([envelope async for envelope in progress]) == [1, 1, 1]
+        assert summarize([envelope async for envelope in progress]) == [1, 1, 1]
 
 
 async def test_runner_may_be_paused_before_its_run() -> None:
@@ -404,7 +404,7 @@ async def test_runner_may_be_paused_before_its_run() -> None:
         await quiet()
         assert runner.snapshot().done == 0
         runner.resume()
-        assert shown([envelope async for envelope in progress]) == [1, 1]
+        assert summarize([envelope async for envelope in progress]) == [1, 1]
 
 
 @pytest.mark.virtual
@@ -422,7 +422,7 @@ async def test_paused_runner_calls_nothing_again() -> None:
         await asyncio.sleep(10)
         assert len(calls) == 1
         runner.resume()
-        assert shown([envelope async for envelope in progress]) == ["ValueError"]
+        assert summarize([envelope async for envelope in progress]) == ["ValueError"]
     assert calls[1] - calls[0] == pytest.approx(10)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import ItemsView, Iterator
 
 pytestmark = [
-    pytest.mark.usefixtures("way"),
+    pytest.mark.usefixtures("task_path"),
     pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 

@@ -19,14 +19,14 @@ from headrace import (
     Task,
 )
 from tests.pool_support import envelopes, one, pool, quiet
-from tests.support import belongs_to_its_loop, insisted, until
+from tests.support import assert_bound_to_loop, cancel_repeatedly, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from headrace.pool import TaskRun
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 async def test_law_4_leaving_cancels_and_awaits_what_runs() -> None:
@@ -215,7 +215,7 @@ async def test_second_cancellation_waits_for_the_clean_up() -> None:
     consumer = asyncio.create_task(envelopes(HierarchicalTaskPoolRunner([work], capacity)))
     await until(lambda: capacity.held)
     await quiet()
-    await insisted(consumer, cleaning, cleaned)
+    await cancel_repeatedly(consumer, cleaning, cleaned)
     assert capacity.held == 0
 
 
@@ -308,7 +308,7 @@ async def test_task_cannot_close_its_own_run() -> None:
 def test_run_belongs_to_the_loop_where_it_started() -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()
     progress = pool(queue.source).run_tasks()
-    belongs_to_its_loop(progress, progress.__aenter__)
+    assert_bound_to_loop(progress, progress.__aenter__)
 
 
 async def test_law_5_dropped_run_warns_and_ends() -> None:
@@ -337,7 +337,7 @@ async def test_run_that_was_read_to_its_end_may_be_dropped() -> None:
 
 @pytest.mark.parametrize("how", ["read", "left", "stopped", "interrupted"])
 @pytest.mark.parametrize("debug", [False, True], ids=["as usual", "debugged"])
-@pytest.mark.usefixtures("no_collections")
+@pytest.mark.usefixtures("gc_disabled")
 async def test_run_that_has_ended_is_freed_without_a_collection(how: str, debug: bool) -> None:
     if debug:
         asyncio.get_running_loop().set_debug(True)
@@ -379,7 +379,7 @@ async def test_run_that_has_ended_is_freed_without_a_collection(how: str, debug:
     assert capacity() is None
 
 
-@pytest.mark.usefixtures("no_collections")
+@pytest.mark.usefixtures("gc_disabled")
 async def test_error_of_a_first_step_is_freed_with_its_envelope() -> None:
     class Failed(Exception):
         pass

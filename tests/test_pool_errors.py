@@ -21,7 +21,7 @@ from tests.support import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 
 async def error_of(task: Any, limit: int = 4) -> BaseException:
@@ -140,7 +140,7 @@ async def test_task_that_met_its_cancellation_may_return_all_the_same(turns: int
     assert [envelope.value for envelope in found] == [2, 1, 2]
 
 
-async def test_task_that_somebody_else_cancels_is_an_error_and_no_other(way: str) -> None:
+async def test_task_that_somebody_else_cancels_is_an_error_and_no_other(task_path: str) -> None:
     gate = asyncio.Event()
     kept: list[asyncio.Task[Any]] = []
 
@@ -161,7 +161,7 @@ async def test_task_that_somebody_else_cancels_is_an_error_and_no_other(way: str
     assert first.error.args == ("not mine",)
     assert [envelope.value for envelope in others] == [1, 1, 1]
     # A shared one goes on with others.
-    assert kept[0].cancelled() is (way != "shared")
+    assert kept[0].cancelled() is (task_path != "shared")
 
 
 @pytest.mark.skipif(

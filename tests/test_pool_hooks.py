@@ -18,7 +18,7 @@ from headrace import (
     SourceBufferObj,
     Task,
 )
-from tests.pool_support import envelopes, one, pool, shown
+from tests.pool_support import envelopes, one, pool, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ async def test_law_4_what_says_whether_to_retry_may_raise_whatever(
     runner = case(name, raised)
     async with asyncio.timeout(10):
         found = await envelopes(runner)
-    assert sorted(shown(found), key=str) == [1, error.__name__]
+    assert sorted(summarize(found), key=str) == [1, error.__name__]
     [failed] = [envelope.error for envelope in found if envelope.error is not None]
     assert failed is raised
     assert isinstance(failed.__cause__, OSError)

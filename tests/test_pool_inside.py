@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import SourceIterObj, Task
-from tests.pool_support import ISOLATIONS, envelopes, one, pool, quiet, shown
+from tests.pool_support import ISOLATIONS, envelopes, one, pool, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def test_law_4_task_that_waits_for_the_abort_of_its_run_is_cancelled_with_
     reading = asyncio.ensure_future(envelopes(runner))
     await ended(reading)
     assert runner.capacity.held == 0
-    found = shown(reading.result())
+    found = summarize(reading.result())
     if begins_inside(way) and found != ["CancelledError"]:
         assert found in (["RuntimeError", 1], ["ExceptionGroup", 1])
         return
@@ -114,7 +114,7 @@ async def test_law_4_task_that_ends_its_run_itself_is_refused_however_it_runs(
     async with runner.run_tasks() as progress:
         reading = asyncio.ensure_future(progress.collect())
         await ended(reading)
-    assert shown(reading.result()) == [2, 1]
+    assert summarize(reading.result()) == [2, 1]
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
@@ -134,7 +134,7 @@ async def test_task_may_have_its_run_drained_by_an_asyncio_task_that_it_does_not
     runner = pool([work if terms is None else Task(work, **terms), one], 1, **isolation)
     reading = asyncio.ensure_future(envelopes(runner))
     await ended(reading)
-    assert shown(reading.result()) == [2]
+    assert summarize(reading.result()) == [2]
     # Its feeder may not have pulled the other by then.
     assert [await task() for task in await draining[0]] + await runner.run() == [1]
 
@@ -159,7 +159,7 @@ async def test_task_that_waits_for_the_drain_of_its_run_holds_it_up_until_it_is_
     assert runner.snapshot().running == 1
     assert runner.cancel(1)
     await ended(reading)
-    assert shown(reading.result()) == ["CancelledError"]
+    assert summarize(reading.result()) == ["CancelledError"]
     # Nobody was handed the other.
     assert await runner.run() == [1]
 
@@ -176,7 +176,7 @@ async def test_law_4_task_of_a_run_within_a_run_may_wait_for_the_abort_of_the_ou
     outer = pool([work])
     reading = asyncio.ensure_future(envelopes(outer))
     await ended(reading)
-    assert shown(reading.result()) == ["CancelledError"]
+    assert summarize(reading.result()) == ["CancelledError"]
 
 
 async def test_law_4_source_may_abort_its_run() -> None:
@@ -189,7 +189,7 @@ async def test_law_4_source_may_abort_its_run() -> None:
     runner = pool(SourceIterObj(tasks()))
     reading = asyncio.ensure_future(envelopes(runner))
     await ended(reading)
-    assert shown(reading.result()) == [1]
+    assert summarize(reading.result()) == [1]
 
 
 async def test_abort_by_an_asyncio_task_that_nobody_in_the_run_waits_for_goes_through() -> None:
@@ -203,7 +203,7 @@ async def test_abort_by_an_asyncio_task_that_nobody_in_the_run_waits_for_goes_th
         await asyncio.Event().wait()
 
     runner = pool([work])
-    assert shown(await envelopes(runner)) == ["CancelledError"]
+    assert summarize(await envelopes(runner)) == ["CancelledError"]
     assert await aborting[0] == ()
 
 

@@ -20,13 +20,13 @@ from headrace import (
     Task,
     current_lease,
 )
-from tests.pool_support import ISOLATIONS, envelopes, shown
+from tests.pool_support import ISOLATIONS, envelopes, summarize
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 pytestmark = [
-    pytest.mark.usefixtures("way"),
+    pytest.mark.usefixtures("task_path"),
     pytest.mark.parametrize("isolation", ISOLATIONS),
 ]
 
@@ -54,7 +54,7 @@ def capacity_of(slots: int = 9, tokens: int = 100) -> CapacitySource:
 
 
 async def values(runner: HierarchicalTaskPoolRunner) -> list[Any]:
-    return shown(await envelopes(runner))
+    return summarize(await envelopes(runner))
 
 
 @pytest.mark.parametrize("fn", [held, held_after_a_turn, held_by_a_generator])

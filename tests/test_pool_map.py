@@ -24,7 +24,7 @@ from tests.support import Gate, quiet, until, wrong
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("task_path")
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
 

@@ -17,7 +17,7 @@ from headrace import (
     SourceObj,
     Task,
 )
-from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet, shown
+from tests.pool_support import ERROR, FINAL, INTERMEDIATE, envelopes, one, pool, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def fail() -> None:
 
 
 async def test_errors_do_not_end_a_run() -> None:
-    assert shown(await envelopes(pool([fail, one, fail, one], 1))) == ["ValueError", 1] * 2
+    assert summarize(await envelopes(pool([fail, one, fail, one], 1))) == ["ValueError", 1] * 2
 
 
 async def test_stop_ends_the_run_with_the_first_error() -> None:
@@ -54,14 +54,14 @@ async def test_stop_ends_the_run_with_the_first_error() -> None:
         found = [envelope async for envelope in progress]
         assert isinstance(progress.first_error, ValueError)
     # Each that was called has its envelope; the fourth, which was not, stays with the runner.
-    assert sorted(shown(found)) == ["CancelledError", "CancelledError", "ValueError"]
+    assert sorted(summarize(found)) == ["CancelledError", "CancelledError", "ValueError"]
     assert ended == ["hang"] * 2
-    assert shown(await envelopes(runner)) == [1]
+    assert summarize(await envelopes(runner)) == [1]
 
 
 async def test_stop_is_for_what_cannot_be_called_too() -> None:
     tasks: list[Any] = [5, one]
-    assert shown(await envelopes(pool(tasks, on_error="stop"))) == ["TypeError"]
+    assert summarize(await envelopes(pool(tasks, on_error="stop"))) == ["TypeError"]
 
 
 # ordered
@@ -250,7 +250,7 @@ async def test_priorities_and_costs_reach_the_capacity() -> None:
         await until(lambda: capacity.waiting == 3)
         assert capacity.asked == [(1, 5), (2, 0), (1, -1)]
         gate.set()
-        assert shown([envelope async for envelope in progress]) == [True, 1, 1, 1]
+        assert summarize([envelope async for envelope in progress]) == [True, 1, 1, 1]
 
 
 async def test_with_lookahead_the_highest_priority_is_called_first() -> None:
@@ -308,7 +308,7 @@ async def test_timeout_counts_the_call_and_not_the_queue() -> None:
         return "done"
 
     found = await envelopes(pool([work] * 4, 1, timeout=4))
-    assert shown(found) == ["done"] * 4
+    assert summarize(found) == ["done"] * 4
 
 
 @pytest.mark.virtual
@@ -339,7 +339,7 @@ async def test_task_may_have_a_timeout_of_its_own() -> None:
 
     tasks = [work, Task(work, timeout=math.inf), Task(work, timeout=1), Task(work, timeout=4)]
     runner = pool(tasks, 1, timeout=2)
-    assert shown(await envelopes(runner)) == ["TimeoutError", "done", "TimeoutError", "done"]
+    assert summarize(await envelopes(runner)) == ["TimeoutError", "done", "TimeoutError", "done"]
 
 
 @pytest.mark.virtual
@@ -357,7 +357,7 @@ async def test_work_that_answers_a_timeout_with_a_value_or_an_error_gives_that()
         except asyncio.CancelledError as cancelled:
             raise ValueError from cancelled
 
-    assert shown(await envelopes(pool([value, error], timeout=1))) == [
+    assert summarize(await envelopes(pool([value, error], timeout=1))) == [
         "as far as it came",
         "ValueError",
     ]
@@ -374,7 +374,7 @@ async def test_timeout_stops_a_task_that_yields() -> None:
                 pass
             yield number
 
-    assert shown(await envelopes(pool([work], timeout=5))) == [0, 1, "TimeoutError"]
+    assert summarize(await envelopes(pool([work], timeout=5))) == [0, 1, "TimeoutError"]
 
 
 @pytest.mark.virtual
@@ -389,7 +389,7 @@ async def test_queue_timeout_counts_the_queue_and_not_the_call() -> None:
     tasks = [Task(work, index, queue_timeout=2) for index in range(3)]
     found = await envelopes(pool(tasks, 1))
     # The second waits for the first and is given up; the third is taken up then, and waits for one second.
-    assert shown(found) == ["TimeoutError", 0, 2]
+    assert summarize(found) == ["TimeoutError", 0, 2]
     assert called == [0, 2]
     assert "queue_timeout of 2 s" in str(found[0].error)
     assert (found[0].attempt, found[0].started) == (0, None)
@@ -407,7 +407,7 @@ async def test_thread_that_overruns_its_timeout_gives_its_error_when_it_has_ende
 
     loop.call_later(0.03, overdue.set)
     runner = HierarchicalTaskPoolRunner([Task(work, thread=True, timeout=0.001)], capacity)
-    assert shown(await envelopes(runner)) == ["TimeoutError"]
+    assert summarize(await envelopes(runner)) == ["TimeoutError"]
     assert capacity.held == 0
 
 
@@ -456,7 +456,7 @@ async def test_what_a_callback_raises_goes_to_the_loop() -> None:
         raise ZeroDivisionError(value)
 
     tasks = [Task(one, on_complete=bad), Task(fail, on_error=bad)]
-    assert shown(await envelopes(pool(tasks, 1, name="mill"))) == [1, "ValueError"]
+    assert summarize(await envelopes(pool(tasks, 1, name="mill"))) == [1, "ValueError"]
     assert [type(context["exception"]) for context in heard] == [ZeroDivisionError] * 2
     assert heard[0]["message"] == "a callback of mill: task 1 raised"
 
@@ -523,7 +523,7 @@ async def test_work_that_blocks_the_loop_is_named_in_debug_mode(
     with caplog.at_level(logging.WARNING, logger="headrace.pool"):
         tasks = [Task(blocks, key="slow"), Task(one, key="fast"), Task(fail)]
         found = await envelopes(pool(tasks, 1, name="mill"))
-    assert shown(found) == [1, 1, "ValueError"]
+    assert summarize(found) == [1, 1, "ValueError"]
     own = [record for record in caplog.records if record.name == "headrace.pool"]
     named = [record.getMessage() for record in own if "task slow" in record.getMessage()]
     assert len(named) == debug

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Retry, Task
-from tests.pool_support import envelopes, one, pool, quiet, shown
+from tests.pool_support import envelopes, one, pool, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def test_backing_off_holds_nothing_and_shows() -> None:
         await asyncio.sleep(1)
         seen = runner.snapshot()
         assert (seen.backing_off, seen.running, capacity.held) == (1, 0, 0)
-        assert shown([envelope async for envelope in progress]) == ["done"]
+        assert summarize([envelope async for envelope in progress]) == ["done"]
 
 
 @pytest.mark.virtual
@@ -107,7 +107,7 @@ async def test_timeout_is_an_error_that_may_be_retried() -> None:
         return calls
 
     found = await envelopes(pool([work], timeout=2, retry=plain(on=TimeoutError)))
-    assert shown(found) == [2]
+    assert summarize(found) == [2]
 
 
 async def test_cancelled_task_is_not_called_again() -> None:
@@ -138,7 +138,7 @@ async def test_only_errors_that_it_is_for_are_retried(on: Any, attempts: int) ->
 async def test_task_may_have_a_retry_of_its_own() -> None:
     tasks = [Flaky(1), Task(Flaky(1), retry=Retry(retries=0))]
     runner = pool(tasks, 1, retry=Retry(backoff=0))
-    assert sorted(shown(await envelopes(runner))) == ["ValueError", "done"]
+    assert sorted(summarize(await envelopes(runner))) == ["ValueError", "done"]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
@@ -164,7 +164,7 @@ async def test_retry_after_reads_the_delay_out_of_the_error() -> None:
     work = Flaky(2, error)
     delays = iter([7.5, None])
     retry = plain(retry_after=lambda raised: next(delays) if raised is error else None)
-    assert shown(await envelopes(pool([work], retry=retry))) == ["done"]
+    assert summarize(await envelopes(pool([work], retry=retry))) == ["done"]
     assert work.gaps() == pytest.approx([7.5, 2])
 
 
@@ -262,7 +262,7 @@ async def test_work_in_a_thread_is_retried() -> None:
         return calls
 
     tasks = [Task(work, thread=True, retry=Retry(backoff=0))]
-    assert shown(await envelopes(pool(tasks))) == [3]
+    assert summarize(await envelopes(pool(tasks))) == [3]
 
 
 @pytest.mark.virtual
@@ -289,7 +289,7 @@ async def test_retry_queues_for_its_capacity_again() -> None:
         await quiet()
         assert len(work.called) == 1
         lease.release()
-        assert shown([envelope async for envelope in progress]) == ["done"]
+        assert summarize([envelope async for envelope in progress]) == ["done"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, PushPullBufferObj, Task
-from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, envelopes, one, pool, quiet, shown
+from tests.pool_support import ERROR, FINAL, NO_FAST_PATH, envelopes, one, pool, quiet, summarize
 from tests.support import until, wrong
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.pool.progress import TaskRun
 
 pytestmark = pytest.mark.skipif(
-    ALL_THE_LONG_WAY, reason="in asyncio's debug mode no task of a pool shares an asyncio task"
+    NO_FAST_PATH, reason="in asyncio's debug mode no task of a pool shares an asyncio task"
 )
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
@@ -126,7 +126,7 @@ async def test_cancellation_that_is_left_behind_does_not_reach_the_next(
         found = [envelope async for envelope in progress]
     # As asyncio has it of any task: before 3.13 what was asked for cannot be undone.
     ends = "cancelled itself" if undone and sys.version_info >= (3, 13) else "CancelledError"
-    assert shown(found) == [ends, 0, 0, 0]
+    assert summarize(found) == [ends, 0, 0, 0]
 
 
 @WAITS
@@ -144,7 +144,11 @@ async def test_cancellation_that_was_swallowed_is_forgotten(
         await turn()
         return me().cancelling()
 
-    assert shown(await envelopes(shared([swallows, next_one, next_one], 1))) == ["swallowed", 0, 0]
+    assert summarize(await envelopes(shared([swallows, next_one, next_one], 1))) == [
+        "swallowed",
+        0,
+        0,
+    ]
 
 
 @pytest.mark.virtual
@@ -167,7 +171,7 @@ async def test_timeouts_and_groups_belong_to_their_task() -> None:
             children.create_task(asyncio.sleep(60))
             raise ValueError("broken")
 
-    found = shown(await envelopes(shared([late, group, breaks, group] * 5, 2)))
+    found = summarize(await envelopes(shared([late, group, breaks, group] * 5, 2)))
     assert sorted(map(str, found)) == ["2"] * 10 + ["ExceptionGroup"] * 5 + ["late"] * 5
 
 
@@ -176,13 +180,13 @@ async def test_who_asks_for_more_has_an_asyncio_task_of_its_own() -> None:
         return me().get_name()
 
     tasks = [name, Task(name, key="k"), Task(name, timeout=60), Task(name, on_complete=id, key="c")]
-    assert shown(await envelopes(shared(tasks))) == [
+    assert summarize(await envelopes(shared(tasks))) == [
         "mill: worker 1",
         "mill: worker 1",
         "mill: task 3",
         "mill: task c",
     ]
-    assert shown(await envelopes(shared([name], ordered=True))) == ["mill: task 1"]
+    assert summarize(await envelopes(shared([name], ordered=True))) == ["mill: task 1"]
 
 
 async def test_worker_that_somebody_cancels_while_it_works_goes_on_with_the_next() -> None:
@@ -243,7 +247,7 @@ async def test_what_is_raised_does_not_end_the_worker(
         with pytest.raises(kind):
             await envelopes(runner)
     else:
-        assert shown(await envelopes(runner)) == ["RuntimeError", 1]
+        assert summarize(await envelopes(runner)) == ["RuntimeError", 1]
     assert capacity.held == 0
 
 
@@ -331,7 +335,7 @@ async def test_who_is_cancelled_between_two_turns_has_no_other(first: bool, work
             await queue.sink.next(work)
         await queue.sink.return_()
         found = [envelope async for envelope in progress]
-    assert sorted(shown(found)) == ["CancelledError", "cancels"]
+    assert sorted(summarize(found)) == ["CancelledError", "cancels"]
     assert steps[steps.index("cancels") :] == ["cancels", "end"]
 
 
@@ -351,7 +355,7 @@ async def test_one_that_fails_in_a_turn_does_not_stop_the_others() -> None:
         await queue.sink.return_()
         found = [envelope async for envelope in progress]
     # On a busy machine some may have begun, and ended, before the others.
-    assert Counter(shown(found)) == {"ValueError": 3, 0: 1, 2: 1, 4: 1}
+    assert Counter(summarize(found)) == {"ValueError": 3, 0: 1, 2: 1, 4: 1}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -370,7 +374,7 @@ async def test_timeout_reaches_one_that_takes_turns(workers: int) -> None:
         for _ in range(3):
             await queue.sink.next(work)
         await queue.sink.return_()
-        assert shown([e async for e in progress]) == ["too long, 0"] * 3
+        assert summarize([e async for e in progress]) == ["too long, 0"] * 3
 
 
 async def test_task_that_is_cancelled_in_its_first_step_hears_of_it_at_its_next() -> None:
@@ -384,7 +388,7 @@ async def test_task_that_is_cancelled_in_its_first_step_hears_of_it_at_its_next(
 
     runner = shared([one, work, one], 1)
     async with runner.run_tasks() as progress:
-        assert shown([envelope async for envelope in progress]) == [1, "heard", 1]
+        assert summarize([envelope async for envelope in progress]) == [1, "heard", 1]
 
 
 async def test_values_that_are_yielded_arrive() -> None:

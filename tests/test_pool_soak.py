@@ -174,7 +174,7 @@ def _end(envelope: Envelope) -> str:
 
 @pytest.mark.virtual
 @pytest.mark.timeout(60 + 60 * FACTOR)
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("task_path")
 @pytest.mark.parametrize("seed", range(3))
 async def test_each_task_that_is_called_ends_in_one_envelope(seed: int) -> None:
     print("seed", seed)
@@ -264,7 +264,7 @@ async def until_ended(
 
 @pytest.mark.virtual
 @pytest.mark.timeout(120)
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("task_path")
 @pytest.mark.parametrize(
     ("kind", "most"),
     [
@@ -346,7 +346,7 @@ class Failing(Shares):
 
 @pytest.mark.virtual
 @pytest.mark.timeout(120)
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("task_path")
 @pytest.mark.parametrize("lengths", ["many at once", "all at once"])
 @pytest.mark.parametrize("kind", ["some", "all", "bare"])
 async def test_runners_share_by_their_weights_also_where_many_tasks_are_called_again(

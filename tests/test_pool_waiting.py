@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import CapacitySource, HierarchicalTaskPoolRunner, Task, current_lease
-from tests.pool_support import ALL_THE_LONG_WAY, ERROR, FINAL, ISOLATIONS, quiet, shown
+from tests.pool_support import ERROR, FINAL, ISOLATIONS, NO_FAST_PATH, quiet, summarize
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 in_the_feed = pytest.mark.skipif(
-    ALL_THE_LONG_WAY, reason="in asyncio's debug mode it waits in an asyncio task of its own"
+    NO_FAST_PATH, reason="in asyncio's debug mode it waits in an asyncio task of its own"
 )
 
 
@@ -69,7 +69,7 @@ async def test_it_is_queued_and_takes_no_asyncio_task(options: dict[str, Any]) -
         assert not [name for name in names if "capacity" in name]
         scene.lease.release()
         found = [envelope async for envelope in progress]
-    assert shown(found) == ["a", "b", "c"]
+    assert summarize(found) == ["a", "b", "c"]
     assert [envelope.task_id for envelope in found] == [1, 2, 3]
     assert scene.runner.snapshot().queued == 0
 
@@ -106,7 +106,7 @@ async def test_it_can_be_cancelled(options: dict[str, Any], granted: bool) -> No
     assert (first.type, first.key, first.task_id) == (ERROR, "a", 1)
     assert (first.attempt, first.started) == (0, None)
     assert isinstance(first.error, asyncio.CancelledError)
-    assert shown(rest) == ["b", "c"]
+    assert summarize(rest) == ["b", "c"]
     assert scene.called == ["b", "c"]
 
 
@@ -141,7 +141,7 @@ async def test_it_is_handed_back(options: dict[str, Any], granted: bool) -> None
             scene.lease.release()
         left = await scene.runner.drain()
         assert left == scene.tasks[:1]
-        assert shown([envelope async for envelope in progress]) == []
+        assert summarize([envelope async for envelope in progress]) == []
     assert scene.called == []
     scene.lease.release()
     assert await scene.runner.run() == ["b", "c"]
@@ -167,7 +167,7 @@ async def test_it_fails_when_its_capacity_is_closed(options: dict[str, Any]) -> 
     async with scene.begun() as progress:
         scene.capacity.close()
         found = [envelope async for envelope in progress]
-    assert shown(found) == ["ClosedError"] * 3
+    assert summarize(found) == ["ClosedError"] * 3
     assert [envelope.attempt for envelope in found] == [0] * 3
 
 
@@ -225,7 +225,7 @@ async def test_many_wait_one_after_another(options: dict[str, Any]) -> None:
     assert all(envelope.type is FINAL for envelope in found)
     assert sorted(envelope.task_id for envelope in found) == list(range(1, 301))
     # Of tasks that go the long way, one at a time waits, and some turns pass until it is called.
-    assert most == 3 or ALL_THE_LONG_WAY
+    assert most == 3 or NO_FAST_PATH
 
 
 async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[str, Any]) -> None:
@@ -241,7 +241,7 @@ async def test_it_is_given_back_as_soon_as_nothing_new_is_called(options: dict[s
         assert capacity.waiting == 0
         gate.set()
         assert await draining == [gate.wait]
-        assert shown([envelope async for envelope in progress]) == [True]
+        assert summarize([envelope async for envelope in progress]) == [True]
 
 
 async def test_capacity_granted_in_the_turn_in_which_queue_timeout_is_due_has_the_task_called() -> (

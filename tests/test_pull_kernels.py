@@ -23,7 +23,7 @@ from headrace import (
     SinkCollectObj,
     SourceIterObj,
 )
-from tests.support import Heart, cancelled_often, collect, turns, wrong
+from tests.support import Heart, collect, collect_with_cancellations, turns, wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -88,7 +88,7 @@ async def test_law_2_batch_until_and_tap_lose_nothing_when_cancelled(seed: int) 
         return items[-1] % 4 == 3
 
     stream = SourceIterObj(range(30)).map(slow).tap(slow, show).batch_until(closes)
-    received, cancelled = await cancelled_often(stream, random.Random(seed))
+    received, cancelled = await collect_with_cancellations(stream, random.Random(seed))
     assert received == parted(range(30), lambda n: n % 4 == 3)
     assert list(dict.fromkeys(shown)) == list(range(30))
     assert cancelled > 3
@@ -363,7 +363,7 @@ async def test_law_2_in_order_loses_nothing_when_cancelled(seed: int) -> None:
 
     items = shuffled(rng, 50, 6)
     stream = SourceIterObj(items).map(slowly).in_order(slowly, maxsize=6).map(slowly)
-    received, cancelled = await cancelled_often(stream, rng)
+    received, cancelled = await collect_with_cancellations(stream, rng)
     assert received == list(range(50))
     assert cancelled > 3
 

@@ -1796,7 +1796,7 @@ async def test_law_11_iteration_continues_ends_and_restarts(row: Row, source: So
 
 
 # A pull that first yields to the event loop would be queued later.
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("large_budget")
 @rows_and_sources
 async def test_law_12_concurrent_pulls_are_served_in_order(row: Row, source: SourceKind) -> None:
     to_cancel = [None, 0, 2, 4] if source.excused_by is None else [None]

@@ -29,7 +29,7 @@ async def test_cancellation_is_returned_when_all_are_done() -> None:
     assert isinstance(second.exception(), KeyError)
 
 
-@pytest.mark.usefixtures("no_collections")
+@pytest.mark.usefixtures("gc_disabled")
 async def test_cancelled_waiter_is_freed_without_gc() -> None:
     class Held:
         pass

@@ -297,7 +297,7 @@ async def test_untried_suspensions_fail_the_sweep(
         await sweep_endings(build, endings=["cancel"])
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("large_budget")
 async def test_failed_uninterrupted_run_is_counted() -> None:
     built = 0
 
