@@ -17,7 +17,7 @@ AGEING = 10.0
 
 
 @dataclass
-class Taking:
+class RateCharge:
     """Tokens that were taken from the rates of a path, and when; corrected when they are settled."""
 
     when: float
@@ -37,14 +37,14 @@ class Node:
     closed: bool = False
     highest: float = 0
     """The last limit above 0."""
-    over: float = 0
+    last_held: float = 0
     """The amount held at the last check; more than the limit only after the limit was lowered."""
     granted: int = 0
     spent: float = 0
     """The settled amount of the budget, including leases that are still held."""
-    gone: float = 0
+    unrefundable: float = 0
     """The part of `spent` that was released and cannot be refunded."""
-    takings: list[Taking] = field(default_factory=list)
+    charges: list[RateCharge] = field(default_factory=list)
 
     def path(self) -> list[Node]:
         return [self] if self.parent is None else [self, *self.parent.path()]
@@ -72,7 +72,7 @@ class Worker:
     node: Node
     cost: dict[str, float]
     priority: int
-    begun: float
+    queued_at: float
     number: int
     timeout: float | None = None
     on_lease: Callable[[Worker], None] | None = None
@@ -80,12 +80,12 @@ class Worker:
     lease: Lease | None = None
     unpin: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: int = 0
-    taking: Taking | None = None
+    charge: RateCharge | None = None
     dollars: float = 0
     """The settled amount."""
     passed: int = 0
     cancelled: bool = False
-    hindered: bool = False
+    delayed: bool = False
     """Whether anything but other leases has delayed it since it was queued."""
 
     async def run(self) -> None:
@@ -108,11 +108,11 @@ class Worker:
 
     @property
     def lacks_slots_alone(self) -> bool:
-        return not (self.hindered or self.cost.get("tokens") or self.cost["dollars"])
+        return not (self.delayed or self.cost.get("tokens") or self.cost["dollars"])
 
     @property
     def rank(self) -> tuple[float, int]:
-        return (self.begun - AGEING * self.priority, self.number)
+        return (self.queued_at - AGEING * self.priority, self.number)
 
     @property
     def parked(self) -> bool:
