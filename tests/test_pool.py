@@ -110,14 +110,14 @@ async def test_plain_callable_returns_its_result() -> None:
     assert await value_of(lambda: 2) == 2
 
 
-async def test_plain_callable_returning_a_coroutine_is_awaited() -> None:
+async def test_coroutine_of_a_plain_callable_is_awaited() -> None:
     def work() -> Coroutine[Any, Any, int]:
         return one()
 
     assert await value_of(work) == 1
 
 
-async def test_plain_callable_returning_a_future_is_awaited() -> None:
+async def test_future_of_a_plain_callable_is_awaited() -> None:
     def answer() -> asyncio.Future[int]:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         future.get_loop().call_soon(future.set_result, 3)

@@ -55,7 +55,7 @@ async def test_run_returns_the_final_values() -> None:
     assert await pool([]).run() == []
 
 
-async def test_run_raises_the_first_error_when_all_have_ended() -> None:
+async def test_run_raises_the_first_error_at_the_end() -> None:
     ended: list[int] = []
 
     async def slow() -> None:
@@ -74,7 +74,7 @@ async def test_run_raises_the_first_error_when_all_have_ended() -> None:
     assert ended == [1, 1]
 
 
-async def test_run_that_stops_raises_the_error_that_stopped_it() -> None:
+async def test_run_with_on_error_stop_raises_that_error() -> None:
     for ordered in (False, True):
         runner = pool([hang, fail, hang, one], 3, on_error="stop", ordered=ordered)
         with pytest.raises(ValueError, match="no"):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("task_path")
 
 
-async def test_law_4_leaving_cancels_and_awaits_running_tasks() -> None:
+async def test_law_4_leaving_cancels_and_awaits_tasks() -> None:
     capacity = CapacitySource(3)
     ended: list[str] = []
 

@@ -246,7 +246,7 @@ def test_ctrl_c_closes_pool_then_ends_program(is_reading: bool) -> None:
     assert (ended, capacity.held) == (["long"], 0)
 
 
-async def test_exit_exception_is_raised_by_close_without_pull() -> None:
+async def test_exit_exception_is_raised_by_closing() -> None:
     async def work() -> None:
         raise KeyboardInterrupt
 

@@ -144,7 +144,7 @@ async def test_task_can_drain_its_run_from_another_task(
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("options", [None, {}, *OPTIONS])
-async def test_task_awaiting_its_drain_blocks_until_cancelled(
+async def test_task_awaiting_its_drain_blocks_it(
     options: dict[str, Any] | None,
     wrapper: Callable[..., Awaitable[None]],
     isolation: dict[str, Any],

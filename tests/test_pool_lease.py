@@ -156,7 +156,7 @@ async def test_numeric_cost_has_no_lease_and_no_variable(
         current_lease()
 
 
-async def test_tasks_submitted_by_a_task_have_their_own_lease(
+async def test_submitted_tasks_have_their_own_lease(
     isolation: dict[str, Any],
 ) -> None:
     queue: PushPullBufferObj[Any] = PushPullBufferObj()

@@ -96,7 +96,7 @@ async def test_each_task_has_its_own_copy_of_its_context(
 @every_wait
 @pytest.mark.parametrize("is_undone", [False, True])
 @pytest.mark.parametrize("preceding", [0, 1, 2])
-async def test_leftover_cancellation_does_not_reach_next_task(
+async def test_leftover_cancellation_stays_with_its_task(
     wait: Callable[[], Awaitable[None]], is_undone: bool, preceding: int
 ) -> None:
     async def cancels() -> str:
@@ -209,7 +209,7 @@ async def test_busy_worker_survives_outside_cancellation() -> None:
     assert second.value is tasks[0]
 
 
-async def test_idle_worker_cancelled_from_outside_is_replaced() -> None:
+async def test_cancelled_idle_worker_is_replaced() -> None:
     async def work() -> asyncio.Task[Any]:
         await yield_once()
         return this_task()

@@ -98,7 +98,7 @@ class Work:
 
 
 @pytest.mark.parametrize("kind", range(2))
-async def test_law_4_cancelled_consumer_leaves_nothing_behind(kind: int) -> None:
+async def test_law_4_cancelled_consumer_leaves_nothing(kind: int) -> None:
     for turns in count():
         root = CapacitySource(3)
         capacity = CapacitySource(2, root)

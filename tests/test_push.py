@@ -284,7 +284,7 @@ async def test_serial_keeps_order_of_concurrent_pushes() -> None:
     assert sink.buffer == list(range(8))
 
 
-async def test_serial_continues_after_cancelled_or_failed_push() -> None:
+async def test_serial_survives_cancelled_and_failed_pushes() -> None:
     slow = Slow()
     serial = PushSerialObj(slow)
     pushes = [asyncio.create_task(serial.next(n)) for n in range(4)]

@@ -288,7 +288,7 @@ async def test_nowait_item_is_refused_or_held_by_batch() -> None:
     assert await anext(buffer.source) == (4,)
 
 
-async def test_nowait_through_dedupe_and_flatten_loses_nothing() -> None:
+async def test_nowait_dedupe_and_flatten_lose_nothing() -> None:
     buffer: PushPullBufferObj[int] = PushPullBufferObj(2)
     pipeline = PushFlattenObj[int](PushDedupeObj(buffer.sink))
     pulled: list[int] = []

@@ -146,7 +146,7 @@ async def test_shutdown_delivers_remaining_items_then_ends() -> None:
         await queue.get()
 
 
-async def test_immediate_shutdown_discards_items_and_ends_join() -> None:
+async def test_immediate_shutdown_discards_items() -> None:
     queue: Queue[int] = Queue()
     waiter = asyncio.ensure_future(queue.get())
     await turns(3)

@@ -1583,7 +1583,7 @@ async def test_law_1_nothing_is_requested_before_a_pull(row: Row) -> None:
 
 
 @rows_and_sources
-async def test_law_2_cancelled_pull_loses_and_repeats_nothing(row: Row, source: SourceKind) -> None:
+async def test_law_2_cancelled_pull_loses_nothing(row: Row, source: SourceKind) -> None:
     await _law_2(row, source, ["cancel", "late", "twice", "timeout"])
 
 

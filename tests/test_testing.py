@@ -146,7 +146,7 @@ def test_running_job_is_no_deadlock(kind: str) -> None:
     assert run(main(), VirtualClock(patience=0))
 
 
-def test_abandoned_job_is_no_deadlock_and_stops_no_timer() -> None:
+def test_abandoned_job_stops_no_timer() -> None:
     released = threading.Event()
 
     async def main() -> float:

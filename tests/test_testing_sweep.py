@@ -150,7 +150,7 @@ async def test_cancelled_delay_keeps_its_deadline() -> None:
         await asyncio.wait_for(anext(stream), 100)
 
 
-async def test_recording_sink_separates_offered_from_accepted() -> None:
+async def test_recording_sink_tracks_offered_and_accepted() -> None:
     sink: RecordingSink[int] = RecordingSink(turns=3)
     await sink.next(1)
     push = asyncio.ensure_future(sink.next(2))
