@@ -150,8 +150,8 @@ async def test_a_balancer_that_failed_says_so() -> None:
     with pytest.raises(OSError, match="nobody can look"):
         async with balancer:
             await asyncio.sleep(1)
-            assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, failed>"
-    assert repr(balancer) == "<HierarchicalBalancer: moves 1 limits, idle>"
+            assert repr(balancer) == "<HierarchicalBalancer: moves 1 limit, failed>"
+    assert repr(balancer) == "<HierarchicalBalancer: moves 1 limit, idle>"
 
 
 async def test_what_is_moved_does_not_drift() -> None:

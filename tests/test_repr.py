@@ -167,7 +167,7 @@ ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "Final": (lambda: Final(1), "Final(value=1)"),
     "HierarchicalBalancer": (
         lambda: HierarchicalBalancer({capacity(): (1, 4)}),
-        "<HierarchicalBalancer: moves 1 limits, idle>",
+        "<HierarchicalBalancer: moves 1 limit, idle>",
     ),
     "HierarchicalTaskPoolRunner": (runner, "<HierarchicalTaskPoolRunner 'pool': idle>"),
     "IteratorResult": (lambda: IteratorResult(1, False), "IteratorResult(value=1, done=False)"),

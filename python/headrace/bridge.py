@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headrace._core import AsyncIterSource, Delivery
@@ -21,7 +20,7 @@ from headrace._internal.reprs import describe_value, format_repr, pluralize
 from headrace._internal.sentinels import NOTHING
 from headrace.errors import CLOSING
 from headrace.pull.base import PullObj
-from headrace.pull.source import as_pull
+from headrace.pull.source import Restartable, as_pull
 from headrace.push.base import (
     acceptors,
     cancelling,
@@ -133,7 +132,7 @@ class _PullPushObj(PullObj[T], stock=True):
     def __init__(self, tap: _Tap[T]) -> None:
         self._tap = tap
         self._depth = check_depth(tap.source, type(self).__name__)
-        super().__init__(AsyncIterSource(_Handle(tap)))
+        super().__init__(AsyncIterSource(Restartable(tap)))
 
     @property
     def source(self) -> PullObj[T]:
@@ -253,19 +252,6 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
     @selector.setter
     def selector(self, selector: Callable[[T], Any]) -> None:
         self._routed.selector = checked_selector(selector)
-
-
-class _Handle(AsyncIterable[T]):
-    """The restartable iterable over the items."""
-
-    def __init__(self, tap: _Tap[T]) -> None:
-        self._tap = tap
-
-    def __aiter__(self) -> _Tap[T]:
-        return self._tap
-
-    async def aclose(self) -> None:
-        await self._tap.aclose()
 
 
 class _Tap(Generic[T]):

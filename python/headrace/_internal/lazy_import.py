@@ -144,7 +144,7 @@ def _load_code(package: str) -> CodeType | None:
 
 
 _scanned: dict[str, dict[str, Any]] = {}
-"""What `_scan` found, by package."""
+"""The public names that `_scan` found, by package."""
 
 
 def _scan(package: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.reprs import describe_value, format_repr, pluralize
 from headrace._internal.tasks import wait_until_done
 from headrace.capacity.limits import SLOTS, checked, checked_amount, micros, units
 from headrace.capacity.node import CapacitySource
@@ -154,7 +154,7 @@ class HierarchicalBalancer(Uncopied):
         return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
-        yield f"moves {len(self._children)} limits"
+        yield f"moves {pluralize(len(self._children), 'limit')}"
         if self._task is None:
             yield "idle"
         elif not self._task.done():

@@ -10,7 +10,7 @@ from headrace._internal.depth import check_depth
 from headrace._internal.sentinels import NOTHING
 from headrace.errors import ClosedError
 from headrace.pull.base import PullObj
-from headrace.pull.source import as_pull
+from headrace.pull.source import Restartable, as_pull
 from headrace.signal import checked_signal
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class PullGateObj(PullObj[T], stock=True):
     def __init__(self, source: Source[T], wait_obj: WaitObject[Any]) -> None:
         self._gate: _Gate[T] = _Gate(as_pull(source), checked_signal(wait_obj))
         self._depth = check_depth(self._gate.source, type(self).__name__)
-        super().__init__(AsyncIterSource(_Handle(self._gate)))
+        super().__init__(AsyncIterSource(Restartable(self._gate)))
 
     @property
     def source(self) -> PullObj[T]:
@@ -71,26 +71,13 @@ class PullGateObj(PullObj[T], stock=True):
         self._gate.wait_obj = checked_signal(wait_obj)
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from self._gate.facts()
+        yield from self._gate.parts()
         yield from super()._repr_parts()
 
     def _restarting(self) -> Generator[PullObj[Any], None, None]:
         yield from super()._restarting()
         yield self._gate.source
         self._gate.restart()
-
-
-class _Handle(Generic[T]):
-    """The restartable iterable over the items."""
-
-    def __init__(self, gate: _Gate[T]) -> None:
-        self._gate = gate
-
-    def __aiter__(self) -> _Gate[T]:
-        return self._gate
-
-    async def aclose(self) -> None:
-        await self._gate.aclose()
 
 
 class _Gate(Generic[T]):
@@ -123,7 +110,8 @@ class _Gate(Generic[T]):
         self._held = NOTHING
         self._is_open = False
 
-    def facts(self) -> Iterator[str]:
+    def parts(self) -> Iterator[str]:
+        """Describe the state, for `repr`."""
         yield "lets through" if self._is_open else "waits for its signal"
         if self._held is not NOTHING:
             yield "1 held"

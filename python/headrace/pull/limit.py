@@ -10,7 +10,7 @@ from headrace.capacity._item_lease import Passage, annul, kept_cost, unbudgeted
 from headrace.capacity.node import checked_capacity, under
 from headrace.errors import BudgetExhausted
 from headrace.pull.base import PullObj
-from headrace.pull.source import as_pull
+from headrace.pull.source import Restartable, as_pull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,7 +77,7 @@ class SourceCapacityObj(PullObj[T], stock=True):
             kept_cost(cost),
             priority,
         )
-        super().__init__(AsyncIterSource(_Handle(self._leased)))
+        super().__init__(AsyncIterSource(Restartable(self._leased)))
 
     @property
     def source(self) -> PullObj[T]:
@@ -109,19 +109,6 @@ class SourceCapacityObj(PullObj[T], stock=True):
         super().restart()
         self._leased.source.restart()
         self._leased.held_back = NOTHING
-
-
-class _Handle(Generic[T]):
-    """The restartable iterable over the items."""
-
-    def __init__(self, leased: _Leased[T]) -> None:
-        self._leased = leased
-
-    def __aiter__(self) -> _Leased[T]:
-        return self._leased
-
-    async def aclose(self) -> None:
-        await self._leased.aclose()
 
 
 class _Leased(Generic[T]):

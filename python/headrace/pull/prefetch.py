@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from headrace._internal.reprs import format_count
 from headrace._internal.validate import check_int
-from headrace.pull._background import PullPumpObj, Pump
+from headrace.pull._background import BackgroundPuller, PullBackgroundObj
 from headrace.pull.source import as_pull
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PullEagerObj(PullPumpObj[T, T], stock=True):
+class PullEagerObj(PullBackgroundObj[T, T], stock=True):
     """The items of the source, prefetched by a background task.
 
     Law: the items of the source, each once. From the first pull on, the source is pulled until `buffer_size` items are
@@ -57,18 +57,18 @@ class PullEagerObj(PullPumpObj[T, T], stock=True):
         self._ahead.buffer_size = check_int("buffer_size", 1, buffer_size)
 
 
-class _Ahead(Pump[T, T]):
+class _Ahead(BackgroundPuller[T, T]):
     def __init__(self, source: PullObj[T], buffer_size: int) -> None:
         super().__init__(source)
         self.buffer_size = buffer_size
 
-    def facts(self) -> Iterator[str]:
-        yield format_count(len(self.held), self.buffer_size, "ahead")
+    def parts(self) -> Iterator[str]:
+        yield format_count(len(self.buffer), self.buffer_size, "ahead")
 
-    def room(self) -> int:
+    def max_buffered(self) -> int:
         return self.buffer_size
 
     async def __anext__(self) -> T:
-        if not self.held:
+        if not self.buffer:
             await self.wait()
         return self.take()

@@ -12,13 +12,35 @@ from headrace._internal.reprs import describe_value, pluralize, short_repr
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
+    from typing import Protocol
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Source = Iterable[T_co] | AsyncIterable[T_co]
 """The type of every `source` argument: a pull object or an iterable, sync or async."""
+
+
+if TYPE_CHECKING:
+
+    class _ClosableIterator(AsyncIterator[T_co], Protocol[T_co]):
+        async def aclose(self) -> None: ...
+
+
+class Restartable(AsyncIterable[T_co]):
+    """An iterable over one iterator, as the origin of a stream that can restart: an iterator itself runs only once."""
+
+    def __init__(self, iterator: _ClosableIterator[T_co]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        """Return the iterator."""
+        return self._iterator
+
+    async def aclose(self) -> None:
+        """Close the source of a stream that was never pulled."""
+        await self._iterator.aclose()
 
 
 class SourceObj(PullObj[T_co], stock=True):

@@ -28,7 +28,8 @@ from headrace._internal.kernel_properties import (
     dedupe_kernel,
 )
 from headrace._internal.sentinels import NOTHING, SKIP, Skip
-from headrace.pull._concurrent_source import Calls, check
+from headrace.pull._concurrent_map import ConcurrentMap, check_limits
+from headrace.pull._concurrent_source import ConcurrentSource
 from headrace.pull.base import PullObj
 from headrace.pull.source import Source, as_pull
 
@@ -109,7 +110,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         ValueError: `concurrency` is not positive, `window` less than it, or `on_cancel` is neither of the two.
     """
 
-    _calls: Calls[OUT] | None = None
+    _calls: ConcurrentMap[OUT] | None = None
 
     @overload
     def __init__(
@@ -148,7 +149,7 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     ) -> None:
         self._kernel = MapKernel(transform, raw)
         if type(concurrency) is not int or concurrency != 1 or window is not None:
-            check(concurrency, window)
+            check_limits(concurrency, window)
         if on_cancel != "keep":
             if on_cancel != "retry":
                 raise ValueError(f'on_cancel must be "retry" or "keep", got {on_cancel!r}')
@@ -156,17 +157,12 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
                 super().__init__(source, self._kernel)
                 return
         pulled = as_pull(source)
-        self._calls = Calls(
-            pulled,
-            self._kernel,
-            concurrency=concurrency,
-            window=window,
-            ordered=ordered,
-            raw=raw,
-            operator=type(self).__name__,
+        self._calls = ConcurrentMap(
+            pulled, self._kernel, ordered=ordered, raw=raw, operator=type(self).__name__
         )
-        # The calls have run before items arrive here: all items pass.
-        super().__init__(cast("Any", self._calls), SkipKernel(0))
+        self._calls.set_limits(concurrency, window)
+        # The source has called `transform` already: all items pass.
+        super().__init__(cast("Any", ConcurrentSource(self._calls)), SkipKernel(0))
         self._source = pulled
 
     @property
@@ -176,23 +172,25 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
 
     @concurrency.setter
     def concurrency(self, concurrency: int) -> None:
-        self._running_ahead().concurrency = concurrency
+        calls = self._concurrent()
+        calls.set_limits(concurrency, calls.window)
 
     @property
     def window_size(self) -> int:
         """The maximum number of items called and not yet delivered; live where `concurrency` is."""
-        return 1 if self._calls is None else self._calls.window_size
+        return 1 if self._calls is None else self._calls.max_held
 
     @window_size.setter
     def window_size(self, window: int | None) -> None:
-        self._running_ahead().window_size = window
+        calls = self._concurrent()
+        calls.set_limits(calls.concurrency, window)
 
     def _repr_parts(self) -> Iterator[str]:
         if self._calls is not None:
-            yield from self._calls.facts()
+            yield from self._calls.parts()
         yield from super()._repr_parts()
 
-    def _running_ahead(self) -> Calls[OUT]:
+    def _concurrent(self) -> ConcurrentMap[OUT]:
         if self._calls is None:
             raise AttributeError(
                 "concurrency and window of this stream are fixed; make it with a concurrency above 1, "

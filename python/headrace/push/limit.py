@@ -46,8 +46,8 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     Raises:
         TypeError: `sink` is not a push object, `capacity` is not a `CapacitySource`, `cost` is not a cost, or
             `priority` is not an integer.
-        ValueError: `cost` is not positive, or could never be had.
-        BudgetExhausted: Nothing of a budget is left that could cover `cost`.
+        ValueError: `cost` is not positive, or could never be granted.
+        BudgetExhausted: The rest of a budget cannot cover `cost`.
         ClosedError: `capacity` is closed.
     """
 
@@ -78,16 +78,16 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
         yield from super()._repr_parts()
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
-        """Passes one item on when its lease is there."""
+        """Push one item on once its lease is granted."""
         lease = await self._capacity.acquire(self._cost, priority=self._priority)
         with Passage(lease):
             return await self._sink.next(item)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
-        """Passes one item on if its lease can be had now.
+        """Push one item on if its lease can be granted immediately.
 
         Raises:
-            WouldBlock: The lease would have to be waited for, or the sink would have to wait.
+            WouldBlock: The lease or the sink would have to wait.
             TypeError: The sink has no `next_nowait`.
         """
         refuse_after_end(self, item)

@@ -73,7 +73,7 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         self._window.seconds = _checked_seconds("seconds", seconds)
 
     def _repr_parts(self) -> Iterator[str]:
-        yield from self._window.facts(self.size)
+        yield from self._window.parts(self.size)
         yield "ended" if self.closed else "open"
 
     async def next_impl(self, item: T) -> IteratorResult[Any]:
@@ -164,7 +164,7 @@ class _Window(Generic[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._left: list[BaseException] = []
 
-    def facts(self, size: int) -> Iterator[str]:
+    def parts(self, size: int) -> Iterator[str]:
         """Describe the state, for `repr`."""
         yield format_count(len(self.filling), size, "gathered")
         yield f"for {self.seconds} s"

@@ -331,7 +331,7 @@ class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
         try:
             if not self._call_now("after", self._after, item):
                 raise TypeError(
-                    "after of PushCallbackObj is async, and nobody waits for it; await next(item)"
+                    "after of PushCallbackObj is async, and next_nowait cannot await it; await next(item)"
                 )
         except BaseException as error:
             name_acceptors(error, (self._sink,), f"the item was accepted by {self._sink!r}")
