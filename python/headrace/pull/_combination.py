@@ -16,6 +16,7 @@ from headrace._internal.tasks import wait_until_done, warn_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from typing import TypedDict
 
     from headrace.pull.source import Source
 
@@ -23,6 +24,20 @@ T = TypeVar("T")
 
 ErrorPolicy: TypeAlias = Literal["raise", "skip", "stop"]
 """The effect of a source's error: a pull raises it and the stream continues; it is dropped; it is raised and the stream ends."""
+
+if TYPE_CHECKING:
+
+    class MergeOptions(TypedDict, total=False):
+        """The options of every operator with many sources."""
+
+        prefetch: int
+        errors: ErrorPolicy
+
+    class ZipOptions(MergeOptions, total=False):
+        """The options of a zip whose rows are all complete."""
+
+        strict: bool
+        longest: Literal[False]
 
 
 class Combination(Generic[T]):
@@ -134,7 +149,7 @@ class Combination(Generic[T]):
         self._most_added = max(64, 2 * len(self._added))
 
     async def remove(self, source: Source[T]) -> None:
-        """Takes a source out and closes it, in its own task."""
+        """Remove a source and close it, in its own task."""
         task = self.merge.remove(source)
         cancellation = None if task is None else await wait_until_done(task)
         error = self.merge.parting_error(source)

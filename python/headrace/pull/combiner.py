@@ -35,16 +35,14 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
     Cancel safety: a cancelled pull loses no item.
 
     Args:
-        *sources: pull objects, async iterables or iterables, at least one, each once.
-        prefetch: the maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises it, the same object with a note that names the source, and the stream goes
-            on, with that source too if it can; `"skip"`: the error is dropped; `"stop"`: the stream ends with the
-            error.
+        *sources: Pull objects, async iterables or iterables, at least one, each once.
+        prefetch: The maximum number of prefetched items per source.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
-        TypeError: if a source cannot be iterated, the only argument is a list of streams, or `prefetch` is not an
+        TypeError: A source cannot be iterated, the only argument is a list of streams, or `prefetch` is not an
             integer.
-        ValueError: if there is no source, or one is given twice: its items would be split between two readers; if
+        ValueError: There is no source, or one is given twice: its items would be split between two readers;
             `prefetch` is less than 1, or `errors` is none of the three.
     """
 
@@ -70,9 +68,9 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Add a source. It takes part from the next pull on.
 
         Raises:
-            TypeError: the source cannot be iterated.
-            ValueError: the source is present already, or pulls from this stream itself.
-            ClosedError: the end was reached, or the combiner was closed.
+            TypeError: The source cannot be iterated.
+            ValueError: The source is present already, or pulls from this stream itself.
+            ClosedError: The end was reached, or the combiner was closed.
         """
         self._combination.add(source)
 
@@ -80,8 +78,8 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Remove a source and close it, in its own task. Its prefetched items are dropped.
 
         Raises:
-            ValueError: the argument is not one of the sources.
-            BaseException: the error that the source raised when it was closed.
+            ValueError: The argument is not one of the sources.
+            BaseException: The error that the source raised when it was closed.
 
         Cancel safety: the source is removed and will be closed; a cancellation is raised after
         that.
@@ -106,7 +104,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         Once a source has ended, no further tuple follows; the items of the others stay available to the other methods.
 
         Raises:
-            StopAsyncIteration: a source has ended.
+            StopAsyncIteration: A source has ended.
         """
         return cast("tuple[T, ...]", await anext(self._stream("zip_open", "all")))
 
@@ -114,7 +112,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Return the first item that any source yields.
 
         Raises:
-            StopAsyncIteration: all sources have ended.
+            StopAsyncIteration: All sources have ended.
         """
         return await anext(self.race_generator())
 
@@ -122,8 +120,8 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Return the first item that any source yields, ignoring errors before it.
 
         Raises:
-            StopAsyncIteration: all sources have ended.
-            BaseException: all sources failed: the error, or a group of all errors.
+            StopAsyncIteration: All sources have ended.
+            BaseException: All sources failed: the error, or a group of all errors.
         """
         return cast("T", await anext(self._stream("any", "any")))
 
@@ -131,7 +129,7 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         """Close every source in its own task, and wait until all are closed. Idempotent.
 
         Raises:
-            BaseException: the error that a source raised when it was closed, with a note that names the source; several
+            BaseException: The error that a source raised when it was closed, with a note that names the source; several
                 in an `ExceptionGroup`.
 
         Cancel safety: a cancellation is raised only after all sources are closed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
 
 from headrace._core import check_restart
 from headrace._internal.reprs import describe_value, pluralize
@@ -11,8 +11,9 @@ from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
+    from typing import Unpack
 
-    from headrace.pull._combination import ErrorPolicy
+    from headrace.pull._combination import ErrorPolicy, MergeOptions, ZipOptions
     from headrace.pull.source import Source
 
 T = TypeVar("T")
@@ -125,9 +126,7 @@ class PullConcatObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped; `"stop"`: the stream ends with
-            the error.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -155,9 +154,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         longest: Whether to continue until all sources have ended.
         fill: With `longest`, the value in place of the items of an ended source.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -168,26 +165,11 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
 
     @overload
     def __init__(
-        self: PullZipObj[tuple[A]],
-        a: Source[A],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self: PullZipObj[tuple[A]], a: Source[A], /, **options: Unpack[ZipOptions]
     ) -> None: ...
     @overload
     def __init__(
-        self: PullZipObj[tuple[A, B]],
-        a: Source[A],
-        b: Source[B],
-        /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        self: PullZipObj[tuple[A, B]], a: Source[A], b: Source[B], /, **options: Unpack[ZipOptions]
     ) -> None: ...
     @overload
     def __init__(
@@ -196,11 +178,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         b: Source[B],
         c: Source[C],
         /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[ZipOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -210,11 +188,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         c: Source[C],
         d: Source[D],
         /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[ZipOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -225,11 +199,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         d: Source[D],
         e: Source[E],
         /,
-        *,
-        strict: bool = ...,
-        longest: Literal[False] = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[ZipOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -238,8 +208,7 @@ class PullZipObj(_Sources[Any, T_co], stock=True):
         strict: bool = ...,
         longest: bool = ...,
         fill: Any = ...,
-        prefetch: int = ...,
-        errors: ErrorPolicy = ...,
+        **options: Unpack[MergeOptions],
     ) -> None: ...
     def __init__(
         self,
@@ -279,9 +248,8 @@ class PullRoundRobinObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error. An error counts as an item of its source.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`. An error
+            counts as an item of its source.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -305,8 +273,8 @@ class PullRaceObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
+        errors: The effect of an error of a source. `"raise"`: a pull raises it, the same object with a note that names
+            the source, and the stream continues. `"skip"`: the error is dropped, and the source is pulled again.
             `"stop"`: the stream ends with the error.
 
     Raises:
@@ -330,9 +298,8 @@ class PullRaceRobinObj(_Sources[T, T], stock=True):
     Args:
         *sources: Pull objects or iterables, sync or async; at least one, each once.
         prefetch: The maximum number of prefetched items per source.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error. An error counts as an item of its source.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`. An error
+            counts as an item of its source.
 
     Raises:
         TypeError: A source is not iterable, the only argument is a list of streams, or `prefetch` is not an integer.
@@ -358,9 +325,7 @@ class PullRaceCutoffObj(_Sources[T, T], stock=True):
         *cutoffs: Pull objects or iterables, at least one; their first item ends the stream.
         error: The error to raise once at the cutoff; without it, the stream ends.
         prefetch: The maximum number of prefetched items.
-        errors: `"raise"`: a pull raises an error of a source, the same object with a note that
-            names the source, and the stream continues; `"skip"`: the error is dropped, and the source is pulled again;
-            `"stop"`: the stream ends with the error.
+        errors: The effect of an error of a source: `"raise"`, `"skip"` or `"stop"`; see `PullRaceObj`.
 
     Raises:
         TypeError: A source is not iterable, `error` is not an exception, or `prefetch` is not an integer.
