@@ -16,15 +16,16 @@ from headrace._internal.error_notes import (
     raise_closing,
     wrap_iteration_error,
 )
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, format_repr, pluralize
 from headrace._internal.sentinels import NOTHING
+from headrace._internal.validate import check_callable
 from headrace.errors import CLOSING
 from headrace.pull.base import PullObj
 from headrace.pull.source import Restartable, as_pull
 from headrace.push.base import (
     acceptors,
     cancelling,
-    checked_selector,
     checked_sink,
     checked_sinks,
     different_sinks,
@@ -230,6 +231,10 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
         IndexError: At a pull: the selector named no sink.
     """
 
+    selector: KernelProperty[Callable[[T], Any], Callable[[T], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item.", of="_tap", check=check_callable
+    )
+
     def __init__(
         self,
         source: Source[T],
@@ -238,20 +243,15 @@ class PullPushDistributeObj(_PullPushObj[T], stock=True):
         *,
         forward_close: bool = True,
     ) -> None:
-        self._routed: _Routed[T] = _Routed(
-            as_pull(source), checked_sinks(sinks), type(self).__name__, ends=forward_close
+        super().__init__(
+            _RoutedTap(
+                as_pull(source),
+                checked_sinks(sinks),
+                type(self).__name__,
+                ends=forward_close,
+                selector=check_callable("selector", selector),
+            )
         )
-        self.selector = selector
-        super().__init__(self._routed)
-
-    @property
-    def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one applies from the next item."""
-        return self._routed.selector
-
-    @selector.setter
-    def selector(self, selector: Callable[[T], Any]) -> None:
-        self._routed.selector = checked_selector(selector)
 
 
 class _Tap(Generic[T]):
@@ -393,10 +393,20 @@ class _Tap(Generic[T]):
         return error
 
 
-class _Routed(_Tap[T]):
-    """Each item into one sink."""
+class _RoutedTap(_Tap[T]):
+    """An iterator that pushes each item into one sink."""
 
-    selector: Callable[[T], Any]
+    def __init__(
+        self,
+        source: PullObj[T],
+        sinks: tuple[PushProtocol[T], ...],
+        name: str,
+        *,
+        ends: bool,
+        selector: Callable[[T], Any],
+    ) -> None:
+        super().__init__(source, sinks, name, ends=ends)
+        self.selector = selector
 
     async def _routed(self, item: T) -> list[PushProtocol[T]]:
         before, is_called = cancelling(), False

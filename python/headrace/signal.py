@@ -40,13 +40,13 @@ class WaitObject(Uncopied, Signal[T]):
         yield "stopped" if self.stopped else "open"
 
 
-def checked_signal(wait_obj: WaitObject[T]) -> WaitObject[T]:
+def check_signal(parameter: str, signal: WaitObject[T]) -> WaitObject[T]:
     """Return the argument if it is a signal.
 
     Raises:
         TypeError: It is not a signal.
     """
-    given = cast("object", wait_obj)
+    given = cast("object", signal)
     if not isinstance(given, WaitObject):
-        raise TypeError(f"wait_obj must be a WaitObject, got {describe_value(given)}")
-    return wait_obj
+        raise TypeError(f"{parameter} must be a WaitObject, got {describe_value(given)}")
+    return signal

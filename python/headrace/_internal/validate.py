@@ -27,6 +27,16 @@ def check_int(parameter: str, least: int, value: object) -> int:
     return value
 
 
+def check_size(parameter: str, value: object) -> int:
+    """Return a positive integer.
+
+    Raises:
+        TypeError: `value` is not an integer.
+        ValueError: `value` is not positive.
+    """
+    return check_int(parameter, 1, value)
+
+
 def check_positive(parameter: str, value: object) -> float:
     """Return a finite number above 0.
 
@@ -104,6 +114,17 @@ def check_flag(parameter: str, value: object) -> bool:
     """
     if not isinstance(value, bool):
         raise TypeError(f"{parameter} must be True or False, got {describe_value(value)}")
+    return value
+
+
+def check_callable(parameter: str, value: F) -> F:
+    """Return a callable.
+
+    Raises:
+        TypeError: `value` is not callable.
+    """
+    if not callable(cast("object", value)):
+        raise TypeError(f"{parameter} must be callable, got {describe_value(value)}")
     return value
 
 

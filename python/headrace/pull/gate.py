@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import AsyncIterSource
 from headrace._internal.depth import check_depth
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.sentinels import NOTHING
 from headrace.errors import ClosedError
 from headrace.pull.base import PullObj
 from headrace.pull.source import Restartable, as_pull
-from headrace.signal import checked_signal
+from headrace.signal import check_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -51,8 +52,14 @@ class PullGateObj(PullObj[T], stock=True):
         ValueError: `source` is nested too deeply.
     """
 
+    wait_obj: KernelProperty[WaitObject[Any], WaitObject[Any]] = KernelProperty(
+        "The signal, live: a new one applies from the next time that the gate closes.",
+        of="_gate",
+        check=check_signal,
+    )
+
     def __init__(self, source: Source[T], wait_obj: WaitObject[Any]) -> None:
-        self._gate: _Gate[T] = _Gate(as_pull(source), checked_signal(wait_obj))
+        self._gate: _Gate[T] = _Gate(as_pull(source), check_signal("wait_obj", wait_obj))
         self._depth = check_depth(self._gate.source, type(self).__name__)
         super().__init__(AsyncIterSource(Restartable(self._gate)))
 
@@ -60,15 +67,6 @@ class PullGateObj(PullObj[T], stock=True):
     def source(self) -> PullObj[T]:
         """The source."""
         return self._gate.source
-
-    @property
-    def wait_obj(self) -> WaitObject[Any]:
-        """The signal, live: a new one applies from the next time that the gate closes."""
-        return self._gate.wait_obj
-
-    @wait_obj.setter
-    def wait_obj(self, wait_obj: WaitObject[Any]) -> None:
-        self._gate.wait_obj = checked_signal(wait_obj)
 
     def _repr_parts(self) -> Iterator[str]:
         yield from self._gate.parts()

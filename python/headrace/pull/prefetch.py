@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import format_count
-from headrace._internal.validate import check_int
+from headrace._internal.validate import check_size
 from headrace.pull._background import BackgroundPuller, PullBackgroundObj
 from headrace.pull.source import as_pull
 
@@ -43,21 +44,17 @@ class PullEagerObj(PullBackgroundObj[T, T], stock=True):
         ValueError: `buffer_size` is not positive.
     """
 
+    buffer_size: KernelProperty[int, int] = KernelProperty(
+        "The maximum number of prefetched items, live: a new number applies from the next pull.",
+        of="_puller",
+        check=check_size,
+    )
+
     def __init__(self, source: Source[T], buffer_size: int = 1) -> None:
-        self._ahead = _Ahead(as_pull(source), check_int("buffer_size", 1, buffer_size))
-        super().__init__(self._ahead)
-
-    @property
-    def buffer_size(self) -> int:
-        """The maximum number of prefetched items, live: a new number applies from the next pull."""
-        return self._ahead.buffer_size
-
-    @buffer_size.setter
-    def buffer_size(self, buffer_size: int) -> None:
-        self._ahead.buffer_size = check_int("buffer_size", 1, buffer_size)
+        super().__init__(_Prefetcher(as_pull(source), check_size("buffer_size", buffer_size)))
 
 
-class _Ahead(BackgroundPuller[T, T]):
+class _Prefetcher(BackgroundPuller[T, T]):
     def __init__(self, source: PullObj[T], buffer_size: int) -> None:
         super().__init__(source)
         self.buffer_size = buffer_size

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from headrace._core import AsyncIterSource, DequeSource, IterSource, LinesSource, OnceSource, attach
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, pluralize, short_repr
 from headrace.pull.base import PullObj
 
@@ -112,19 +113,11 @@ class SourceCacheObj(SourceObj[T], stock=True):
         value: Any object; replace it at any time with `source.value = ...`.
     """
 
+    value: KernelProperty[T, T] = KernelProperty("The value, live.")
+
     def __init__(self, value: T) -> None:
-        self._feed = OnceSource(value)
-        super().__init__(self._feed)
-
-    @property
-    def value(self) -> T:
-        """The value, live."""
-        value: T = self._feed.value
-        return value
-
-    @value.setter
-    def value(self, value: T) -> None:
-        self._feed.value = value
+        self._kernel = OnceSource(value)
+        super().__init__(self._kernel)
 
 
 class SourceIterObj(SourceObj[T_co], stock=True):

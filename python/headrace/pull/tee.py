@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar, ca
 from headrace._core import AsyncIterSource, attach
 from headrace._internal.depth import check_depth
 from headrace._internal.reprs import describe_value, format_count
-from headrace._internal.validate import check_int
+from headrace._internal.validate import check_size
 from headrace.errors import CLOSING, ForkError, WouldBlock, WrongLoopError
 from headrace.pull._background import Failure
 from headrace.pull.source import SourceObj
@@ -45,9 +45,9 @@ def tee(
     overflow: Overflow = "auto",
 ) -> tuple[PullBranchObj[T], ...]:
     """Several streams of all items of one; see `PullObj.tee`."""
-    if check_int("n", 1, n) > MOST_BRANCHES:
+    if check_size("n", n) > MOST_BRANCHES:
         raise ValueError(f"n must be at most {MOST_BRANCHES}, got {describe_value(n)}")
-    check_int("maxsize", 1, maxsize)
+    check_size("maxsize", maxsize)
     if overflow not in ("auto", "block", "error"):
         raise ValueError(f'overflow must be "auto", "block" or "error", got {overflow!r}')
     depth = check_depth(source, "tee()")

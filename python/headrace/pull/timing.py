@@ -10,8 +10,9 @@ import asyncio
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from headrace._core import AsyncIterSource, FilterKernel
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import format_count
-from headrace._internal.validate import check_int, check_positive, check_seconds
+from headrace._internal.validate import check_int, check_positive, check_seconds, check_size
 from headrace.pull._background import BackgroundPuller, Failure, PullBackgroundObj
 from headrace.pull.source import SourceObj, as_pull
 from headrace.pull.transform import PullObj1To1Link
@@ -151,29 +152,22 @@ class PullWindowTimeoutObj(PullBackgroundObj[T, list[T]], stock=True):
         ValueError: `size` is not positive, or `timeout` negative or not finite.
     """
 
+    size: KernelProperty[int, int] = KernelProperty(
+        "The number of items in a full list, live: a new number applies from the next item.",
+        of="_window",
+        check=check_size,
+    )
+    seconds: KernelProperty[float, float] = KernelProperty(
+        "The maximum age of a list in seconds, live: a new time applies from the next item.",
+        of="_window",
+        check=check_seconds,
+    )
+
     def __init__(self, source: Source[T], size: int, timeout: float) -> None:
         self._window = _Window(
-            as_pull(source), check_int("size", 1, size), check_seconds("timeout", timeout)
+            as_pull(source), check_size("size", size), check_seconds("timeout", timeout)
         )
         super().__init__(self._window)
-
-    @property
-    def size(self) -> int:
-        """The number of items in a full list, live: a new number applies from the next item."""
-        return self._window.size
-
-    @size.setter
-    def size(self, size: int) -> None:
-        self._window.size = check_int("size", 1, size)
-
-    @property
-    def seconds(self) -> float:
-        """The maximum age of a list in seconds, live: a new time applies from the next item."""
-        return self._window.seconds
-
-    @seconds.setter
-    def seconds(self, timeout: float) -> None:
-        self._window.seconds = check_seconds("seconds", timeout)
 
 
 class _Window(BackgroundPuller[T, list[T]]):
@@ -234,9 +228,25 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
         ValueError: One of the numbers is not positive and finite.
     """
 
+    rate: KernelProperty[float, float] = KernelProperty(
+        "The number of items per period, live: a new number applies from the next item.",
+        of="_pace",
+        check=check_positive,
+    )
+    per: KernelProperty[float, float] = KernelProperty(
+        "The length of the period in seconds, live: a new number applies from the next item.",
+        of="_pace",
+        check=check_positive,
+    )
+    burst: KernelProperty[int, int] = KernelProperty(
+        "The maximum number of items that pass at once, live: a new number applies from the next item.",
+        of="_pace",
+        check=check_size,
+    )
+
     def __init__(self, source: Source[T], rate: float, *, per: float = 1.0, burst: int = 1) -> None:
         self._pace = _Pace(
-            check_positive("rate", rate), check_positive("per", per), check_int("burst", 1, burst)
+            check_positive("rate", rate), check_positive("per", per), check_size("burst", burst)
         )
         # A filter that accepts every item, in time: its driver keeps an item whose wait was cancelled, and does not
         # await awaitable items.
@@ -245,33 +255,6 @@ class PullThrottleObj(PullObj1To1Link[T, T], stock=True):
     def _repr_parts(self) -> Iterator[str]:
         yield f"{self.rate} in {self.per} s"
         yield from super()._repr_parts()
-
-    @property
-    def rate(self) -> float:
-        """The number of items per period, live: a new number applies from the next item."""
-        return self._pace.rate
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self._pace.rate = check_positive("rate", rate)
-
-    @property
-    def per(self) -> float:
-        """The length of the period in seconds, live: a new number applies from the next item."""
-        return self._pace.per
-
-    @per.setter
-    def per(self, per: float) -> None:
-        self._pace.per = check_positive("per", per)
-
-    @property
-    def burst(self) -> int:
-        """The maximum number of items that pass at once, live: a new number applies from the next item."""
-        return self._pace.burst
-
-    @burst.setter
-    def burst(self, burst: int) -> None:
-        self._pace.burst = check_int("burst", 1, burst)
 
 
 class _Pace:

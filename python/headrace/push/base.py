@@ -164,17 +164,6 @@ def checked_sink(sink: PushProtocol[Any], parameter: str = "sink") -> PushProtoc
     return sink
 
 
-def checked_selector(selector: Any) -> Any:
-    """Return the selector if it is callable.
-
-    Raises:
-        TypeError: It is not callable.
-    """
-    if not callable(selector):
-        raise TypeError(f"selector must be callable, got {describe_value(selector)}")
-    return selector
-
-
 def checked_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], ...]:
     """Return the sinks as a tuple.
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Fan, IteratorResult
 from headrace._internal.error_notes import as_group, ends_program, raise_all
+from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, pluralize
 from headrace._internal.tasks import wait_until_done
+from headrace._internal.validate import check_callable
 from headrace.push.base import (
     PushObj,
     acceptors,
     cancelling,
-    checked_selector,
     checked_sink,
     checked_sinks,
     different_sinks,
@@ -210,6 +211,10 @@ class PushDistributeObj(_FanOut[T], stock=True):
 
     __slots__ = ("_sinks",)
 
+    selector: KernelProperty[Callable[[T], Any], Callable[[T], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item.", of="_fan"
+    )
+
     def __init__(
         self,
         sinks: Iterable[PushProtocol[T]],
@@ -218,21 +223,14 @@ class PushDistributeObj(_FanOut[T], stock=True):
         forward_close: bool = True,
     ) -> None:
         self._sinks = checked_sinks(sinks)
-        super().__init__(self._sinks, checked_selector(selector), forward_close=forward_close)
+        super().__init__(
+            self._sinks, check_callable("selector", selector), forward_close=forward_close
+        )
 
     @property
     def sinks(self) -> Sequence[PushProtocol[T]]:
         """The sinks."""
         return self._sinks
-
-    @property
-    def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one applies from the next item."""
-        return self._fan.selector
-
-    @selector.setter
-    def selector(self, selector: Callable[[T], Any]) -> None:
-        self._fan.selector = selector
 
 
 class PushRoundRobinObj(_FanOut[T], stock=True):
@@ -292,6 +290,12 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
 
     __slots__ = ("_by_label", "_drops", "_labeled")
 
+    selector: KernelProperty[Callable[[T], Any], Callable[[T], Any]] = KernelProperty(
+        "The callable, live: a new one applies from the next item.",
+        of="_by_label",
+        check=check_callable,
+    )
+
     def __init__(
         self,
         sinks: Mapping[K, PushProtocol[T]],
@@ -315,7 +319,7 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
         self._drops = missing == "drop"
         self._by_label = _ByLabel(
             {label: number for number, label in enumerate(self._labeled)},
-            checked_selector(selector),
+            check_callable("selector", selector),
             missing,
         )
         super().__init__(ways, self._by_label, forward_close=forward_close)
@@ -324,15 +328,6 @@ class PushLabeledDistributeObj(_FanOut[T], Generic[K, T], stock=True):
     def sinks(self) -> Mapping[K, PushProtocol[T]]:
         """The sinks, by label."""
         return MappingProxyType(self._labeled)
-
-    @property
-    def selector(self) -> Callable[[T], Any]:
-        """The callable, live: a new one applies from the next item."""
-        return self._by_label.selector
-
-    @selector.setter
-    def selector(self, selector: Callable[[T], Any]) -> None:
-        self._by_label.selector = checked_selector(selector)
 
 
 class _ByLabel:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from headrace.push.base import name_acceptors, push_now, refuse_after_end
 from headrace.push.transform import PushObj1To1Link
-from headrace.signal import checked_signal
+from headrace.signal import check_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ class PushSignalObj(PushObj1To1Link[T, T], stock=True):
 
     @wait_obj.setter
     def wait_obj(self, wait_obj: WaitObject[T]) -> None:
-        self._wait_obj = checked_signal(wait_obj)
+        self._wait_obj = check_signal("wait_obj", wait_obj)
 
     @property
     def when(self) -> Literal["after", "before"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from headrace._core import IteratorResult, WindowKernel
 from headrace._internal.error_notes import raise_all
 from headrace._internal.fair_lock import FairLock
-from headrace._internal.kernel_properties import HasSize
-from headrace._internal.reprs import describe_value, format_count
+from headrace._internal.kernel_properties import HasSize, KernelProperty
+from headrace._internal.reprs import format_count
 from headrace._internal.tasks import wait_until_done
+from headrace._internal.validate import check_positive
 from headrace.errors import WouldBlock
 from headrace.push.base import (
     acceptors,
@@ -58,19 +58,16 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
         ValueError: `size` or `timeout` is not positive, or `timeout` not finite.
     """
 
+    seconds: KernelProperty[float, float] = KernelProperty(
+        "The maximum age of a list in seconds, live: a new number applies from the next list.",
+        of="_window",
+        check=check_positive,
+    )
+
     def __init__(self, sink: PushProtocol[list[T]], size: int, timeout: float) -> None:
         self._kernel = WindowKernel(size, True)
         super().__init__(sink)
-        self._window: _Window[T] = _Window(sink, _checked_seconds("timeout", timeout))
-
-    @property
-    def seconds(self) -> float:
-        """The maximum age of a list in seconds, live: a new number applies from the next list."""
-        return self._window.seconds
-
-    @seconds.setter
-    def seconds(self, seconds: float) -> None:
-        self._window.seconds = _checked_seconds("seconds", seconds)
+        self._window: _Window[T] = _Window(sink, check_positive("timeout", timeout))
 
     def _repr_parts(self) -> Iterator[str]:
         yield from self._window.parts(self.size)
@@ -266,13 +263,3 @@ class _Window(Generic[T]):
             if task is not None and not task.done():
                 loop.call_soon_threadsafe(task.cancel)
         return count
-
-
-def _checked_seconds(parameter: str, seconds: Any) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{parameter} must be a number of seconds, got {describe_value(seconds)}")
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(
-            f"{parameter} must be a finite number of seconds above 0, got {describe_value(seconds)}"
-        )
-    return float(seconds)
