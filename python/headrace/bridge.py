@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headrace._core import AsyncIterSource, Delivery
 from headrace._internal.copying import Uncopied
@@ -19,13 +19,13 @@ from headrace._internal.error_notes import (
 from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, format_repr, pluralize
 from headrace._internal.sentinels import NOTHING
+from headrace._internal.tasks import cancelling, is_cancellation
 from headrace._internal.validate import check_callable
 from headrace.errors import CLOSING
-from headrace.pull.base import PullObj
+from headrace.pull.base import PullObj, attempt
 from headrace.pull.source import Restartable, as_pull
 from headrace.push.base import (
     acceptors,
-    cancelling,
     checked_sink,
     checked_sinks,
     different_sinks,
@@ -309,14 +309,7 @@ class _Tap(Generic[T]):
         closes: list[Callable[[], Awaitable[Any]]] = [self.source.aclose]
         closes += [sink.return_ for sink in self._open]
         for close in closes:
-            try:
-                await close()
-            except asyncio.CancelledError as cancellation:
-                cancelled = cancellation
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                errors.append(error)
+            cancelled = await attempt(close(), errors) or cancelled
         self.has_ended_sinks = self.has_ended_sinks or bool(self._open)
         self._open.clear()
         raise_closing(cancelled, errors, "several ends failed to close")
@@ -443,6 +436,5 @@ def _checked_number(number: object, count: int, item: object) -> int:
 
 def _is_interruption(error: BaseException, before: int) -> bool:
     """Return whether an error comes from cancelling or dropping the pull, not from a callable."""
-    if isinstance(error, asyncio.CancelledError):
-        return cancelling() > before or cast("Any", error.args) == (CLOSING,)
-    return isinstance(error, GeneratorExit)
+    is_closing = isinstance(error, asyncio.CancelledError) and error.args == (CLOSING,)
+    return is_closing or is_cancellation(error, before)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from headrace._core import Buffer, BufferSource, end_push, settle_push
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_count, format_repr
+from headrace._internal.reprs import ReprMixin, describe_value, format_count, format_repr
 from headrace.pull.source import SourceObj
 from headrace.push.sink import SinkObj
 
@@ -82,7 +82,7 @@ class BufferStatistics:
     """The number of pushes waiting for space."""
 
 
-class PushPullBufferObj(Uncopied, Generic[T]):
+class PushPullBufferObj(ReprMixin, Uncopied, Generic[T]):
     """A buffer with two ends: push into `sink`, pull from `source`.
 
     **Unbounded** unless `maxsize` is given.
@@ -233,9 +233,6 @@ class PushPullBufferObj(Uncopied, Generic[T]):
     def __bool__(self) -> bool:
         """Return True: an empty buffer is not false."""
         return True
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield from standing(self._buffer)

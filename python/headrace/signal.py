@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from headrace._core import Signal
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_repr
+from headrace._internal.reprs import ReprMixin, describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class WaitObject(Uncopied, Signal[T]):
+class WaitObject(ReprMixin, Uncopied, Signal[T]):
     """A signal that delivers one value to all its waiters, from any thread.
 
     `await signal.wait()` returns the value of the next `resolve(value)`. Iterating the signal yields one value after
@@ -31,9 +31,6 @@ class WaitObject(Uncopied, Signal[T]):
     """
 
     _instead = "hand on the object itself, in any thread of this process"
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"{self.waiting} waiting"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headrace._internal.reprs import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
+
+    Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    """The path of a file."""
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -104,6 +109,19 @@ def check_time_limit(parameter: str, value: object) -> float | None:
             f"{parameter} must be a finite number of seconds, or math.inf for any time, got {describe_value(value)}"
         ) from None
     return value
+
+
+def check_path(parameter: str, value: object) -> str:
+    """Return the path of a file as a str.
+
+    Raises:
+        TypeError: `value` is not a str, bytes or `os.PathLike`.
+    """
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"{parameter} must be a str, bytes or os.PathLike, got {describe_value(value)}"
+        )
+    return os.fsdecode(cast("str", value))
 
 
 def check_flag(parameter: str, value: object) -> bool:

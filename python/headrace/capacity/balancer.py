@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_repr, pluralize
+from headrace._internal.reprs import ReprMixin, describe_value, pluralize
 from headrace._internal.tasks import wait_until_done
 from headrace.capacity.limits import SLOTS, checked, checked_amount, micros, units
 from headrace.capacity.node import CapacitySource
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class HierarchicalBalancer(Uncopied):
+class HierarchicalBalancer(ReprMixin, Uncopied):
     """Move slots from idle children to busy ones, over minutes.
 
         async with HierarchicalBalancer({fetches: (2, 40), parses: (2, 40)}):
@@ -149,9 +149,6 @@ class HierarchicalBalancer(Uncopied):
         while True:
             self.balance(clock())
             await asyncio.sleep(self._interval)
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"moves {pluralize(len(self._children), 'limit')}"

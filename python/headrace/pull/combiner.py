@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import format_repr, pluralize
+from headrace._internal.reprs import ReprMixin, pluralize
 from headrace.pull._combination import Combination
 from headrace.pull.merge import Combined
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncIteratorCombiner(Uncopied, Generic[T]):
+class AsyncIteratorCombiner(ReprMixin, Uncopied, Generic[T]):
     """Combine several streams into one, in any of several ways.
 
     All ways share the sources: an item taken by one is not available to the others. Nothing runs before the first pull.
@@ -153,9 +153,6 @@ class AsyncIteratorCombiner(Uncopied, Generic[T]):
         if policy not in self._streams:
             self._streams[policy] = Combined(self._combination, policy, name)
         return self._streams[policy]
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield pluralize(self.size, "source")

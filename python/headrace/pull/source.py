@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from headrace._core import AsyncIterSource, DequeSource, IterSource, LinesSource, OnceSource, attach
 from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, pluralize, short_repr
+from headrace._internal.validate import check_path
 from headrace.pull.base import PullObj
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from typing import Protocol
+
+    from headrace._internal.validate import Path
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -176,19 +179,8 @@ class SourceLinesObj(SourceObj[str], stock=True):
         ValueError: `encoding` or `errors` is unknown, or `encoding` is not of this kind.
     """
 
-    def __init__(
-        self,
-        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
-        *,
-        encoding: str = "utf-8",
-        errors: str = "strict",
-    ) -> None:
-        given = cast("object", path)
-        if not isinstance(given, (str, bytes, os.PathLike)):
-            raise TypeError(
-                f"path must be a str, bytes or os.PathLike, got {describe_value(given)}"
-            )
-        super().__init__(LinesSource(os.fsdecode(path), encoding, errors))
+    def __init__(self, path: Path, *, encoding: str = "utf-8", errors: str = "strict") -> None:
+        super().__init__(LinesSource(check_path("path", path), encoding, errors))
         self._path = path
 
     def _repr_parts(self) -> Iterator[str]:
@@ -196,7 +188,7 @@ class SourceLinesObj(SourceObj[str], stock=True):
         yield from super()._repr_parts()
 
     @property
-    def path(self) -> str | bytes | os.PathLike[str] | os.PathLike[bytes]:
+    def path(self) -> Path:
         """The file, as given; fixed."""
         return self._path
 

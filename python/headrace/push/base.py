@@ -198,16 +198,6 @@ def different_sinks(sinks: Iterable[PushProtocol[T]]) -> tuple[PushProtocol[T], 
     return checked
 
 
-def cancelling() -> int:
-    """Return the number of cancellation requests of the running task.
-
-    A `CancelledError` is a cancellation only if this number rose; otherwise it is an error like any
-    other.
-    """
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
 def acceptors(error: BaseException) -> tuple[Any, ...]:
     """Return the objects that accepted the item of a push that raised this error."""
     return getattr(error, "accepted_by", ())

@@ -16,12 +16,11 @@ from headrace._core import Fan, IteratorResult
 from headrace._internal.error_notes import as_group, ends_program, raise_all
 from headrace._internal.kernel_properties import KernelProperty
 from headrace._internal.reprs import describe_value, pluralize
-from headrace._internal.tasks import wait_until_done
+from headrace._internal.tasks import cancelling, is_cancellation, wait_until_done
 from headrace._internal.validate import check_callable
 from headrace.push.base import (
     PushObj,
     acceptors,
-    cancelling,
     checked_sink,
     checked_sinks,
     different_sinks,
@@ -397,9 +396,7 @@ class _Delivery(Generic[T]):
             result = await awaitable
         except BaseException as error:
             has_below = acceptors(error)
-            if isinstance(error, GeneratorExit) or (
-                isinstance(error, asyncio.CancelledError) and cancelling() > before
-            ):
+            if is_cancellation(error, before):
                 if has_below:
                     self._leave(number)
                     self.below += has_below
@@ -433,13 +430,9 @@ async def _end_all(ends: list[Callable[[Any], Awaitable[Any]]], argument: Any) -
         before = cancelling()
         try:
             await method(argument)
-        except asyncio.CancelledError as error:
-            if cancelling() > before:
-                raise
-            errors.append(error)
-        except GeneratorExit:
-            raise
         except BaseException as error:
+            if is_cancellation(error, before):
+                raise
             errors.append(error)
 
     if len(ends) == 1:

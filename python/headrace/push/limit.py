@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.capacity._item_lease import Passage, kept_cost
+from headrace.capacity._item_lease import ItemLease, freeze_cost
 from headrace.capacity.node import checked_capacity, under
 from headrace.errors import WouldBlock
 from headrace.push.base import checked_result, pushes_now, refuse_after_end
@@ -61,7 +61,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     ) -> None:
         super().__init__(sink)
         self._capacity = checked_capacity(capacity, cost, priority)
-        self._cost = kept_cost(cost)
+        self._cost = freeze_cost(cost)
         self._priority = priority
 
     @property
@@ -80,7 +80,7 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
     async def next_impl(self, item: T) -> IteratorResult[Any]:
         """Push one item on once its lease is granted."""
         lease = await self._capacity.acquire(self._cost, priority=self._priority)
-        with Passage(lease):
+        with ItemLease(lease):
             return await self._sink.next(item)
 
     def next_nowait(self, item: T) -> IteratorResult[Any]:
@@ -98,6 +98,6 @@ class SinkCapacityObj(PushObj1To1Link[T, T], stock=True):
                 "the item cannot be accepted without waiting for capacity; await next(item)",
                 item=item,
             )
-        with Passage(lease):
+        with ItemLease(lease):
             result = push(item)
         return checked_result(self._sink, result)

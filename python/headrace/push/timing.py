@@ -12,12 +12,11 @@ from headrace._internal.error_notes import raise_all
 from headrace._internal.fair_lock import FairLock
 from headrace._internal.kernel_properties import HasSize, KernelProperty
 from headrace._internal.reprs import format_count
-from headrace._internal.tasks import wait_until_done
+from headrace._internal.tasks import cancelling, is_cancellation, wait_until_done
 from headrace._internal.validate import check_positive
 from headrace.errors import WouldBlock
 from headrace.push.base import (
     acceptors,
-    cancelling,
     name_acceptors,
     refuse_after_end,
     says_done,
@@ -211,10 +210,7 @@ class _Window(Generic[T]):
         try:
             result = await self._sink.next(items)
         except BaseException as error:
-            was_cancelled = isinstance(error, GeneratorExit) or (
-                isinstance(error, asyncio.CancelledError) and cancelling() > before
-            )
-            if not was_cancelled or acceptors(error):
+            if not is_cancellation(error, before) or acceptors(error):
                 self._remove(items)
             raise
         self._remove(items)

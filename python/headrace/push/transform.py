@@ -23,11 +23,11 @@ from headrace._internal.kernel_properties import (
 )
 from headrace._internal.reprs import callable_name
 from headrace._internal.sentinels import NOTHING
+from headrace._internal.tasks import cancelling, is_cancellation
 from headrace._internal.validate import check_callable_or_none
 from headrace.errors import WouldBlock
 from headrace.push.base import (
     PushObj,
-    cancelling,
     checked_sink,
     name_acceptors,
     push_now,
@@ -81,13 +81,9 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
             flushing = _core.flush_push(self)
             try:
                 tail = await flushing
-            except asyncio.CancelledError as error:
-                if cancelling() > before:
-                    raise
-                errors.append(error)
-            except GeneratorExit:
-                raise
             except BaseException as error:
+                if is_cancellation(error, before):
+                    raise
                 errors.append(error)
         try:
             await self._below(tail).return_(value)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
-from headrace._internal.reprs import callable_name, describe_value, format_repr, short_repr
+from headrace._internal.reprs import ReprMixin, callable_name, describe_value, short_repr
 from headrace._internal.validate import check_flag, check_time_limit
 from headrace.task._current_lease import unleased
 from headrace.task.retry import Retry, as_retry
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Arguments = TypeVarTuple("Arguments")
 
 
-class Task:
+class Task(ReprMixin):
     """A callable with its arguments and options, for a pool to run.
 
     Every call runs in its own copy of the context in which this object was created. The same object may be passed to a
@@ -183,9 +183,6 @@ class Task:
         for name, value in state.items():
             setattr(self, name, value)
         self.context = unleased()
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         if self.key is not None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import describe_value, format_count, format_repr, pluralize
-from headrace._internal.validate import check_int, check_seconds
-from headrace.testing.marble import END, ERROR, MarbleError, checked_unit, frames
+from headrace._internal.reprs import ReprMixin, describe_value, format_count, format_repr, pluralize
+from headrace._internal.validate import check_int, check_positive, check_seconds
+from headrace.testing.marble import END, ERROR, MarbleError, frames
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -69,7 +69,7 @@ class Raise(Step):
             raise TypeError(f"Raise: error must be an exception, got {describe_value(self.error)}")
 
 
-class ScriptedSource(Uncopied):
+class ScriptedSource(ReprMixin, Uncopied):
     """An async iterable that follows a script.
 
         ScriptedSource([1, Yields(2), 2, Delay(0.5), Raise(OSError("disk")), 3])
@@ -115,7 +115,7 @@ class ScriptedSource(Uncopied):
     _instead = "make another one of the same script"
 
     def __init__(self, script: Iterable[Any], *, unit: float = 1.0, closing: int = 0) -> None:
-        unit = checked_unit("ScriptedSource", unit)
+        unit = check_positive("ScriptedSource: unit", unit)
         self._script = _checked(_steps(script, unit) if isinstance(script, str) else script)
         self._closing = check_int("ScriptedSource: closing", 0, closing)
         self.opens: int = 0
@@ -143,9 +143,6 @@ class ScriptedSource(Uncopied):
                 yield item
         finally:
             await performance.aclose()
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield pluralize(len(self._script), "step")

@@ -32,7 +32,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace._internal.copying import Uncopied
-from headrace._internal.reprs import callable_name, format_repr, pluralize
+from headrace._internal.reprs import ReprMixin, callable_name, pluralize
 from headrace._internal.validate import check_finite, check_seconds
 from headrace.errors import HeadraceError
 
@@ -51,7 +51,7 @@ class DeadlockError(HeadraceError, RuntimeError):
     """Nothing is ready, no timer is set, and no outside event woke the loop: it would wait forever."""
 
 
-class VirtualClock(Uncopied):
+class VirtualClock(ReprMixin, Uncopied):
     """A loop factory with virtual time: its loops jump to the next timer instead of waiting.
 
     Pass it wherever a loop factory is accepted:
@@ -74,13 +74,7 @@ class VirtualClock(Uncopied):
 
     def __init__(self, start: float = 0.0, *, patience: float = 1.0) -> None:
         self._now = check_finite("VirtualClock: start", start)
-        if check_finite("VirtualClock: patience", patience) < 0:
-            msg = f"VirtualClock: patience must be a number of seconds >= 0, got {patience!r}"
-            raise ValueError(msg)
-        self.patience = patience
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
+        self.patience = check_seconds("VirtualClock: patience", patience)
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"at {self._now:.6f} s"
@@ -112,16 +106,13 @@ class VirtualClock(Uncopied):
         self._now = max(self._now, check_finite("VirtualClock.jump: when", when))
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(ReprMixin, asyncio.SelectorEventLoop):
     """An asyncio event loop that uses a virtual clock."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self._outside = selector = _JumpingSelector(self, clock)
         super().__init__(selector)
-
-    def __repr__(self) -> str:
-        return format_repr(type(self).__name__, self._repr_parts())
 
     def _repr_parts(self) -> Iterator[str]:
         yield f"at {self._clock.time():.6f} s"
