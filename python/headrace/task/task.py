@@ -74,21 +74,6 @@ class Task(ReprMixin):
         "timeout",
     )
 
-    fn: Callable[..., object]
-    args: tuple[object, ...]
-    key: Hashable
-    cost: Cost
-    priority: int
-    thread: bool
-    timeout: float | None
-    queue_timeout: float | None
-    retry: Retry | None
-    on_complete: Callable[[Any], object] | None
-    on_error: Callable[[BaseException], object] | None
-    context: Context
-    is_plain: bool
-    """Whether the task has no options besides cost and key, and may use the fast path."""
-
     def __init__(
         self,
         fn: Callable[[*Arguments], object],
@@ -121,21 +106,22 @@ class Task(ReprMixin):
                 raise TypeError(
                     f"Task: {name} must be a plain function, not the async function {callback!r}"
                 )
-        self.fn = fn
-        self.args = args
-        self.key = key
-        self.cost = cost
-        self.priority = priority
-        self.thread = thread
-        self.timeout = check_time_limit("Task: timeout", timeout)
-        self.queue_timeout = check_time_limit("Task: queue_timeout", queue_timeout)
-        self.retry = retry
-        self.on_complete = on_complete
-        self.on_error = on_error
-        self.context = unleased()
-        self.is_plain = not (thread or priority) and all(
+        self.fn: Callable[..., object] = fn
+        self.args: tuple[object, ...] = args
+        self.key: Hashable = key
+        self.cost: Cost = cost
+        self.priority: int = priority
+        self.thread: bool = thread
+        self.timeout: float | None = check_time_limit("Task: timeout", timeout)
+        self.queue_timeout: float | None = check_time_limit("Task: queue_timeout", queue_timeout)
+        self.retry: Retry | None = retry
+        self.on_complete: Callable[[Any], object] | None = on_complete
+        self.on_error: Callable[[BaseException], object] | None = on_error
+        self.context: Context = unleased()
+        self.is_plain: bool = not (thread or priority) and all(
             option is None for option in (timeout, queue_timeout, retry, on_complete, on_error)
         )
+        """Whether the task has no options besides cost and key, and may use the fast path."""
 
     def anew(self, *args: object) -> Task:
         """Return the same task with other arguments, in a copy of the current context.
