@@ -70,5 +70,4 @@ class PullFlatMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
             Iterable[OUT] | AsyncIterable[OUT] | Awaitable[Iterable[OUT] | AsyncIterable[OUT]],
         ],
     ) -> None:
-        self._kernel = FlatMapKernel(transform)
-        super().__init__(source, self._kernel)
+        super().__init__(source, FlatMapKernel(transform))

@@ -59,10 +59,9 @@ class PullObj1To1Link(PullObj[OUT_co], Generic[IN, OUT_co], stock=True):
 
     def __init__(self, source: Source[IN], kernel: Any = None) -> None:
         self._source: PullObj[IN] = as_pull(source)
-        if kernel is None:
-            # Closing and restarting still reach the source. Without `pull_impl` the link passes items through.
-            kernel = MapKernel(_unchanged)
-        super().__init__(self._source, kernel)
+        # With a kernel, closing and restarting reach the source. Without `pull_impl` the link passes items through.
+        self._kernel: Any = MapKernel(_unchanged) if kernel is None else kernel
+        super().__init__(self._source, self._kernel)
 
     @property
     def source(self) -> PullObj[IN]:
@@ -147,23 +146,24 @@ class PullMapObj(PullObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
         on_cancel: Literal["retry", "keep"] = "retry",
         raw: bool = False,
     ) -> None:
-        self._kernel = MapKernel(transform, raw)
+        kernel = MapKernel(transform, raw)
         if type(concurrency) is not int or concurrency != 1 or window is not None:
             check_limits(concurrency, window)
         if on_cancel != "keep":
             if on_cancel != "retry":
                 raise ValueError(f'on_cancel must be "retry" or "keep", got {on_cancel!r}')
             if concurrency == 1:
-                super().__init__(source, self._kernel)
+                super().__init__(source, kernel)
                 return
         pulled = as_pull(source)
         self._calls = ConcurrentMap(
-            pulled, self._kernel, ordered=ordered, raw=raw, operator=type(self).__name__
+            pulled, kernel, ordered=ordered, raw=raw, operator=type(self).__name__
         )
         self._calls.set_limits(concurrency, window)
         # The source has called `transform` already: all items pass.
         super().__init__(cast("Any", ConcurrentSource(self._calls)), SkipKernel(0))
-        self._source = pulled
+        # The configuration is that of the calls and their source.
+        self._source, self._kernel = pulled, kernel
 
     @property
     def concurrency(self) -> int:
@@ -218,8 +218,7 @@ class PullFilterObj(PullObj1To1Link[T, T], HasPredicate[T], stock=True):
     """
 
     def __init__(self, source: Source[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = FilterKernel(predicate)
-        super().__init__(source, self._kernel)
+        super().__init__(source, FilterKernel(predicate))
 
 
 class PullDedupeObj(PullObj1To1Link[T, T], HasMemory, stock=True):
@@ -253,8 +252,7 @@ class PullDedupeObj(PullObj1To1Link[T, T], HasMemory, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        self._kernel = dedupe_kernel(key, maxsize, consecutive=consecutive)
-        super().__init__(source, self._kernel)
+        super().__init__(source, dedupe_kernel(key, maxsize, consecutive=consecutive))
 
 
 class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
@@ -291,8 +289,7 @@ class PullReduceObj(PullObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     def __init__(
         self, source: Source[IN], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
     ) -> None:
-        self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
-        super().__init__(source, self._kernel)
+        super().__init__(source, ReduceKernel(reducer, *(() if initial is NOTHING else (initial,))))
 
 
 class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
@@ -318,8 +315,7 @@ class PullCallbackObj(PullObj1To1Link[T, T], HasCallbacks[T], stock=True):
     """
 
     def __init__(self, source: Source[T], *callbacks: Callable[[T], Any]) -> None:
-        self._kernel = CallbackKernel(callbacks, _call_rest)
-        super().__init__(source, self._kernel)
+        super().__init__(source, CallbackKernel(callbacks, _call_rest))
 
 
 async def _call_rest(
@@ -364,8 +360,7 @@ class PullInOrderObj(PullObj1To1Link[T, T], HasIndex[T], stock=True):
     def __init__(
         self, source: Source[T], index: Callable[[T], Any], *, start: int = 0, maxsize: int = 1024
     ) -> None:
-        self._kernel = InOrderKernel(index, start, maxsize)
-        super().__init__(source, self._kernel)
+        super().__init__(source, InOrderKernel(index, start, maxsize))
 
 
 class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=True):
@@ -404,5 +399,4 @@ class PullCatchObj(PullObj1To1Link[T, T | U], HasHandler, Generic[T, U], stock=T
     @overload
     def __init__(self, source: Source[T], handler: Callable[[Exception], U | Skip]) -> None: ...
     def __init__(self, source: Source[Any], handler: Callable[[Exception], Any]) -> None:
-        self._kernel = CatchKernel(handler, SKIP)
-        super().__init__(source, self._kernel)
+        super().__init__(source, CatchKernel(handler, SKIP))

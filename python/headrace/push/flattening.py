@@ -77,5 +77,4 @@ class PushFlatMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
             | Coroutine[Any, Any, Iterable[OUT] | AsyncIterable[OUT]],
         ],
     ) -> None:
-        self._kernel = FlatMapKernel(transform)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, FlatMapKernel(transform))

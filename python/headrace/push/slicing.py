@@ -37,5 +37,4 @@ class PushTakeObj(PushObj1To1Link[T, T], HasSize, stock=True):
     __slots__ = ()
 
     def __init__(self, sink: PushProtocol[T], size: int) -> None:
-        self._kernel = TakeKernel(size)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, TakeKernel(size))

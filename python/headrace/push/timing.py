@@ -64,8 +64,9 @@ class PushWindowTimeoutObj(PushObj1To1Link[T, list[T]], HasSize, stock=True):
     )
 
     def __init__(self, sink: PushProtocol[list[T]], size: int, timeout: float) -> None:
-        self._kernel = WindowKernel(size, True)
         super().__init__(sink)
+        # It only holds and checks the size: `next_impl` fills the lists.
+        self._kernel = WindowKernel(size, True)
         self._window: _Window[T] = _Window(sink, check_positive("timeout", timeout))
 
     def _repr_parts(self) -> Iterator[str]:

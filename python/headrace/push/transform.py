@@ -62,7 +62,8 @@ class PushObj1To1Link(PushObj[IN_contra], Generic[IN_contra, OUT], stock=True):
 
     def __init__(self, sink: PushProtocol[OUT], kernel: Any = None) -> None:
         self._sink: PushProtocol[OUT] = checked_sink(sink)
-        super().__init__(sink, MapKernel(_unchanged) if kernel is None else kernel)
+        self._kernel: Any = MapKernel(_unchanged) if kernel is None else kernel
+        super().__init__(sink, self._kernel)
 
     @property
     def sink(self) -> PushProtocol[OUT]:
@@ -135,8 +136,7 @@ class PushMapObj(PushObj1To1Link[IN, OUT], HasTransform[IN], stock=True):
     @overload
     def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], OUT]) -> None: ...
     def __init__(self, sink: PushProtocol[OUT], transform: Callable[[IN], Any]) -> None:
-        self._kernel = MapKernel(transform)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, MapKernel(transform))
 
 
 class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
@@ -160,8 +160,7 @@ class PushFilterObj(PushObj1To1Link[T, T], HasPredicate[T], stock=True):
     __slots__ = ()
 
     def __init__(self, sink: PushProtocol[T], predicate: Callable[[T], Any]) -> None:
-        self._kernel = FilterKernel(predicate)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, FilterKernel(predicate))
 
 
 class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
@@ -196,8 +195,7 @@ class PushDedupeObj(PushObj1To1Link[T, T], HasMemory, stock=True):
         maxsize: int | None = None,
         consecutive: bool = False,
     ) -> None:
-        self._kernel = dedupe_kernel(key, maxsize, consecutive=consecutive)
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, dedupe_kernel(key, maxsize, consecutive=consecutive))
 
 
 class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
@@ -236,8 +234,7 @@ class PushReduceObj(PushObj1To1Link[IN, OUT], HasReducer[IN], stock=True):
     def __init__(
         self, sink: PushProtocol[OUT], reducer: Callable[[Any, IN], Any], initial: Any = NOTHING
     ) -> None:
-        self._kernel = ReduceKernel(reducer, *(() if initial is NOTHING else (initial,)))
-        super().__init__(sink, self._kernel)
+        super().__init__(sink, ReduceKernel(reducer, *(() if initial is NOTHING else (initial,))))
 
 
 class PushCallbackObj(PushObj1To1Link[T, T], stock=True):
